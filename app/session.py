@@ -1,0 +1,108 @@
+"""One use of a ledger: the server (embedded or given), connections, verified streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from config import topology
+from ledger.connection import connect
+from ledger.log import Log
+from ledger.server import EmbeddedServer, write_private
+from ledger.streams import ensure_stream, verify_server
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from nats.aio.client import Client
+
+    from config.settings import Settings
+
+
+class NoLedgerError(Exception):
+    """A command that only reads was given a data directory that holds no ledger."""
+
+
+class Session:
+    """An open ledger. ``client`` is ours; ``upstream_url`` is what an upstream would use."""
+
+    client: Client
+    log: Log
+    rejected: Log
+
+    def __init__(self, settings: Settings, *, reads_only: bool = False) -> None:
+        self.settings = settings
+        self.data_dir = settings.folder
+        self._reads_only = reads_only
+        self._server: EmbeddedServer | None = None
+        self._clients: list[Client] = []
+        self.url = settings.nats_url or ""
+        self.upstream_url = self.url
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the server is ours to run."""
+        return self.settings.nats_url is None
+
+    async def __aenter__(self) -> Self:
+        if self.embedded:
+            if self._reads_only and not (self.data_dir / "server" / "passwords.json").exists():
+                message = (
+                    f"{self.data_dir} holds no ledger: name the right one with --data-dir, or begin one with "
+                    "`resolution-ledger up` or `resolution-ledger demo`"
+                )
+                raise NoLedgerError(message)
+            config = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
+            self._server = EmbeddedServer(self.data_dir.resolve(), config, self.settings.nats_server)
+            await asyncio.to_thread(self._server.start)
+            self.url = self._server.url("ledger")
+            self.upstream_url = self._server.url("upstream")
+        try:
+            self.client = await self.connection("session")
+            await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)
+            for stream in topology.streams(self.settings.replicas):
+                await ensure_stream(self.client, stream)
+            self.log = await Log.open(self.client, topology.LEDGER)
+            self.rejected = await Log.open(self.client, topology.REJECTED)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:  # fmt: skip
+        await self.close()
+
+    async def connection(self, name: str, *, lean: bool = False, user: str = "ledger") -> Client:
+        """A connection of its own, closed with the session."""
+        url = self._server.url(user) if self._server else self.url
+        client = await connect(url, name, lean=lean)
+        self._clients.append(client)
+        return client
+
+    async def upstream(self, name: str) -> Client:
+        """A connection as an upstream has it: it may publish to inboxes and ask, nothing else."""
+        return await self.connection(name, user="upstream")
+
+    async def close(self) -> None:
+        """Close connections; leave the embedded server, which stops when nobody uses it."""
+        for client in self._clients:
+            if not client.is_closed:
+                await client.close()
+        self._clients.clear()
+        if self._server:
+            server, self._server = self._server, None
+            await asyncio.to_thread(server.stop)
+
+    def announce(self) -> None:
+        """Tell clients where the embedded server is: <data-dir>/connection.json, for its owner alone."""
+        if self._server:
+            document = {"nats_url": self.upstream_url, "http_url": None, "http_token": None}
+            write_private(self.data_dir / "connection.json", json.dumps(document, indent=2) + "\n")
+
+    def withdraw(self) -> None:
+        """Take ``connection.json`` away again."""
+        (self.data_dir / "connection.json").unlink(missing_ok=True)

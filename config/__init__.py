@@ -1,0 +1,1 @@
+"""Settings, stream topology, policies, column mappings and server configuration."""

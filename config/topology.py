@@ -1,0 +1,77 @@
+"""Streams, consumers and subjects, as data (contract: Subjects)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+INBOX_SUBJECT = "resolution.inbox"
+DECIDE_SUBJECT = "resolution.decide"
+READ_SUBJECT = "resolution.read"
+VIEWS_SUBJECT = "resolution.views"
+FACT_SUBJECT = "ledger.fact"
+BUDGET_SUBJECT = "ledger.budget"
+REFUSED_SUBJECT = "ledger.refused"
+POLICY_SUBJECT = "ledger.policy"
+PROJECTION_SUBJECT = "ledger.projection"
+REJECTED_SUBJECT = "rejected"
+
+MAX_EVENT_BYTES = 48 * 1024
+MAX_STORED_BYTES = 56 * 1024
+INBOX = "INBOX"
+LEDGER = "LEDGER"
+REJECTED = "REJECTED"
+INTAKE_CONSUMER = "intake"
+INTAKE_BATCH = 1000
+_SECOND_NS = 1_000_000_000
+_DAY_NS = 24 * 3600 * _SECOND_NS
+
+
+def streams(replicas: int = 1) -> list[dict[str, Any]]:
+    """The three streams, in the words of the JetStream API. Durations in nanoseconds."""
+    common: dict[str, Any] = {
+        "storage": "file",
+        "retention": "limits",
+        "num_replicas": replicas,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_msgs_per_subject": -1,
+        "discard": "new",
+        "duplicate_window": 2 * 60 * _SECOND_NS,
+        "allow_atomic": True,
+        "allow_direct": True,
+    }
+    return [
+        # Trimmed behind the intake's ack floor, never by age: a PubAck means that it will be recorded.
+        common
+        | {"name": INBOX, "subjects": [f"{INBOX_SUBJECT}.*"], "max_age": 0, "max_msg_size": MAX_EVENT_BYTES},
+        # For ever. An entry stays below 65,535 bytes, the limit of a C2SP tile's entry.
+        common
+        | {
+            "name": LEDGER,
+            "subjects": ["ledger.>"],
+            "max_age": 0,
+            "max_msg_size": 60 * 1024,
+            "deny_delete": True,
+            "deny_purge": True,
+        },
+        # Kept 30 days; deletable, since an entry that was retried with success is done with.
+        common
+        | {
+            "name": REJECTED,
+            "subjects": [f"{REJECTED_SUBJECT}.>"],
+            "max_age": 30 * _DAY_NS,
+            "max_msg_size": 128 * 1024,
+        },
+    ]
+
+
+def intake_consumer() -> dict[str, Any]:
+    """The durable consumer through which every intake process reads the inbox."""
+    return {
+        "durable_name": INTAKE_CONSUMER,
+        "ack_policy": "explicit",
+        "ack_wait": 30 * _SECOND_NS,
+        "deliver_policy": "all",
+        "max_ack_pending": 4 * INTAKE_BATCH,
+        "max_deliver": -1,
+    }

@@ -1,0 +1,76 @@
+"""What makes a message from upstream a fact: every check before the log, each with a clear reason."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from config import topology
+from domain.facts import FACTS, FactCorrected
+from domain.records import LEDGER_SOURCE, RESERVED
+from domain.wire import FieldError, Id, convert, decode
+from ledger.cloudevents import EventError, content_hash, name_key, parse_event
+from ledger.names import token_of_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+AHEAD_AT_MOST = timedelta(hours=24)
+
+
+class Accepted(NamedTuple):
+    """A fact that may be recorded: its name, its key in the index, its content's hash, its JSON."""
+
+    source: str
+    id: str
+    type: str
+    token: str
+    key: bytes
+    content: bytes
+    json: bytes
+
+
+class Rejection(NamedTuple):
+    """Why a message cannot be recorded: a stable code, the field, and what to do about it."""
+
+    code: str
+    field: str
+    message: str
+
+
+def accept(data: bytes, now: datetime, headers: Mapping[str, str] | None = None,
+           token: str | None = None) -> Accepted | Rejection:  # fmt: skip
+    """Check one event as the intake does; ``token`` is the source's token in the inbox's subject."""
+    try:
+        if len(data) > topology.MAX_EVENT_BYTES:
+            message = f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}"
+            return Rejection("too_large", "", message)
+        event = parse_event(data, headers)
+        if len(event.json) > topology.MAX_STORED_BYTES:
+            return Rejection("too_large", "", "with its attributes as JSON the event is too large")
+        convert(Id, event.source, "source")  # type: ignore[arg-type]
+        convert(Id, event.id, "id")  # type: ignore[arg-type]
+        own_token = token_of_source(event.source)
+        if token is not None and token != own_token:
+            message = f"published as {token}, but the event says source {event.source!r}"
+            return Rejection("source_mismatch", "source", message)
+        if event.source == LEDGER_SOURCE:
+            return Rejection("source_mismatch", "source", f"{LEDGER_SOURCE} is the ledger's own source")
+        if event.type in RESERVED:
+            return Rejection("reserved_type", "type", f"only the ledger itself records {event.type}")
+        if event.type not in FACTS:
+            message = f"{event.type[:80]!r} is not a type of fact; see docs/events.md"
+            return Rejection("unknown_type", "type", message)
+        if event.time > now + AHEAD_AT_MOST:
+            return Rejection("time_ahead", "time", "time is more than 24 h ahead; check the sender's clock")
+        fact = decode(FACTS[event.type], event.data)
+        if isinstance(fact, FactCorrected) and fact.source_of != event.source:
+            return Rejection("not_your_fact", "data.source_of", "only the source of a fact corrects it")
+        return Accepted(
+            event.source, event.id, event.type, own_token, name_key(event.source, event.id),
+            content_hash(event.json), event.json,
+        )  # fmt: skip
+    except EventError as error:
+        return Rejection(error.code, error.field, error.message)
+    except FieldError as error:
+        return Rejection("invalid", error.field, error.message)

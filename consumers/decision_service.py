@@ -1,0 +1,129 @@
+"""Decisions as a service: requests come in by request-reply, each gets an answer.
+
+`action` and `preview` are what people wait for: they are read straight from the connection, since a
+FastStream handler alone costs more time than the whole decision (docs/architecture.md). The others are
+FastStream's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from faststream.nats import NatsMessage
+
+from config import topology
+from consumers.broker import answered, make_broker, source_of
+from consumers.decider import Decider
+from consumers.directory import Directory
+from domain.requests import RequestError
+from ledger.index import NameIndex
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from faststream.nats import NatsBroker
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+    from ledger.log import Log
+
+_log = logging.getLogger(__name__)
+_QUEUE = "decisions"
+HOT = ("action", "preview")
+WORDS = {
+    "action": "Take an action: decided, recorded, answered.",
+    "preview": "The same request and answer, nothing taken; without `amount`, what this agent could give.",
+    "budget": "Grant a holder more for the present period.",
+    "policy": "Publish a policy.",
+}
+LATER = ("hold", "reversal", "escalation", "flag")
+
+
+class DecisionService:
+    """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
+
+    def __init__(self, url: str, client: Client, lean: Client, log: Log, index_path: Path, *,
+                 history: bool = False) -> None:  # fmt: skip
+        self._client = client
+        self._lean = lean
+        self._log = log
+        self._index = NameIndex(index_path)
+        self.directory = Directory(self._index)
+        self.decider = Decider(log, self.directory, history=history)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.broker = make_broker(url, "decisions")
+        declare_decisions(self.broker, self)
+
+    async def start(self) -> None:
+        """Read the log to its end, then begin to decide."""
+        await self.directory.follow(self._lean, self._log, until=await self._log.last_position())
+        self._tasks = [
+            asyncio.create_task(self.directory.follow(self._lean, self._log)),
+            asyncio.create_task(self.decider.run()),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
+        for operation in HOT:
+            await self._client.subscribe(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE, cb=self._on_request)
+        await self.broker.start()
+        await self._client.flush()
+
+    async def stop(self) -> None:
+        """Leave; whoever waits for an answer asks again."""
+        await self.broker.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._index.close()
+
+    async def ask(self, message: Msg) -> bytes:
+        """The answer to a request."""
+        subject = message.subject.rsplit(".", 1)
+        return await self.decider.submit(source_of(message), subject[1], message.data)
+
+    async def _on_request(self, message: Msg) -> None:
+        answer = self.decider.submit(source_of(message), message.subject.rpartition(".")[2], message.data)
+        if message.reply:
+            answer.add_done_callback(lambda done: self._reply(message.reply, done))
+
+    def _reply(self, subject: str, done: asyncio.Future[bytes]) -> None:
+        if done.cancelled() or self._client.is_closed:
+            return
+        task = asyncio.ensure_future(self._client.publish(subject, done.result()))
+        task.add_done_callback(lambda sent: sent.exception() and _log.warning("answer lost: %s", sent.exception()))
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+
+def declare_decisions(broker: NatsBroker, service: DecisionService | None, *, hot: bool = False) -> None:
+    """The decisions' operations on a broker; ``hot`` ones too for their description."""
+    for operation, words in WORDS.items():
+        if operation in HOT and not hot:
+            continue
+
+        @broker.subscriber(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE, title=operation, description=words)
+        async def decide(message: NatsMessage) -> bytes:
+            assert service is not None
+            raw = message.raw_message
+            return await answered(lambda: service.ask(raw))
+
+    if service is None:
+        return
+    for operation in LATER:
+        broker.subscriber(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE)(_not_yet)
+    broker.subscriber(f"{topology.READ_SUBJECT}.*.brief", queue=_QUEUE)(_not_yet)
+
+
+async def _not_yet(message: NatsMessage) -> bytes:
+    operation = message.raw_message.subject.rpartition(".")[2]
+
+    async def refuse() -> bytes:
+        raise RequestError("not_yet", f"{operation} requests are not served by this version")
+
+    return await answered(refuse)

@@ -1,0 +1,202 @@
+"""Intake: from the inbox to the log, once each; what cannot be understood goes to REJECTED."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from config import topology
+from consumers.acceptance import Accepted, Rejection, accept
+from ledger.cloudevents import content_hash, name_key, stored_decoder
+from ledger.errors import ConflictError, UnavailableError
+from ledger.follow import Anchor, verify_anchor
+from ledger.index import Name, NameIndex
+from ledger.log import MAX_BATCH, Draft, Log, Recorded, digest_of
+from ledger.streams import js_api
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+_log = logging.getLogger(__name__)
+_TRIM_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
+
+
+class Message(NamedTuple):
+    """One message of the inbox: its subject, bytes, headers, and a name that no other message has."""
+
+    subject: str
+    data: bytes
+    headers: Mapping[str, str] | None
+    name: str
+
+
+class RejectedEntry(msgspec.Struct):
+    """What REJECTED keeps: the original bytes (base64) and why they could not be recorded."""
+
+    subject: str
+    code: str
+    field: str
+    message: str
+    headers: dict[str, str]
+    data: str
+    recordedtime: str = ""
+
+
+class Intake:
+    """Takes batches of messages; when ``take`` returns, all may be acknowledged."""
+
+    def __init__(self, log: Log, rejected: Log, index: NameIndex,
+                 clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
+        self._log = log
+        self._rejected = rejected
+        self._index = index
+        self._clock = clock
+        self._current: set[str] = set()
+        self._trimmed = time.monotonic()
+
+    async def take(self, messages: Sequence[Message]) -> None:
+        """Record or visibly reject each of these messages. Waits as long as the server is away.
+
+        Raises:
+            LostEventsError: the log does not show what was recorded before; nothing is taken in.
+
+        """
+        accepted: list[tuple[Accepted, Message]] = []
+        rejected: list[tuple[Rejection, Message, str]] = []
+        now = self._clock()
+        for message in messages:
+            token = message.subject.rpartition(".")[2]
+            result = accept(message.data, now, message.headers, token)
+            if isinstance(result, Rejection):
+                rejected.append((result, message, _claimed_id(message)))
+            else:
+                accepted.append((result, message))
+        pause = 0.1
+        while True:
+            try:
+                reused = await self._record(accepted)
+                await self._reject([*rejected, *reused])
+            except ConflictError as error:  # another intake wrote: read what it wrote, and look again
+                self._current.difference_update(error.subjects)
+            except UnavailableError as error:
+                _log.warning("intake waits: %s", error)
+                self._current.clear()
+                await asyncio.sleep(pause)
+                pause = min(_RETRY_SECONDS, pause * 2)
+            else:
+                return
+
+    async def _record(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Rejection, Message, str]]:
+        subjects = {f"{topology.FACT_SUBJECT}.{fact.token}" for fact, _ in accepted}
+        for subject in subjects - self._current:
+            await self.catch_up(subject)
+        known: dict[bytes, bytes] = {
+            key: name.content for key, name in self._index.find([fact.key for fact, _ in accepted]).items()
+        }
+        fresh: list[Accepted] = []
+        reused: list[tuple[Rejection, Message, str]] = []
+        for fact, message in accepted:
+            content = known.get(fact.key)
+            if content is None:
+                known[fact.key] = fact.content
+                fresh.append(fact)
+            elif content != fact.content:
+                text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
+                reused.append((Rejection("id_reused", "id", text), message, fact.id))
+        for start in range(0, len(fresh), MAX_BATCH):
+            await self._append(fresh[start : start + MAX_BATCH])
+        return reused
+
+    async def _append(self, facts: list[Accepted]) -> None:
+        drafts: list[Draft] = []
+        begun: set[str] = set()
+        for fact in facts:
+            subject = f"{topology.FACT_SUBJECT}.{fact.token}"
+            expect = None if subject in begun else self._index.head(subject).position
+            begun.add(subject)
+            drafts.append(Draft(subject, fact.json, expect))
+        first = await self._log.append(drafts)
+        last_of = {draft.subject: number for number, draft in enumerate(drafts)}
+        heads = {
+            subject: Anchor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()
+        }
+        names = [Name(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
+        self._index.commit(names, heads, {(fact.token, fact.source) for fact in facts})
+
+    async def catch_up(self, subject: str) -> None:
+        """Read into the index what it has not seen of a subject."""
+        head = self._index.head(subject)
+        await verify_anchor(self._log, head, "intake")
+        async for batch in self._log.subject_batches(subject, head.position):
+            self._index.commit(*_entries(subject, batch))
+        self._current.add(subject)
+
+    async def _reject(self, entries: Iterable[tuple[Rejection, Message, str]]) -> None:
+        for rejection, message, claimed in entries:
+            headers = {str(name): str(value) for name, value in (message.headers or {}).items()}
+            entry = RejectedEntry(
+                message.subject, rejection.code, rejection.field, rejection.message, headers,
+                base64.b64encode(message.data).decode(),
+            )  # fmt: skip
+            document = msgspec.to_builtins(entry)
+            del document["recordedtime"]
+            subject = rejected_subject(message.subject.rpartition(".")[2], claimed, message.name)
+            try:
+                await self._rejected.append([Draft(subject, msgspec.json.encode(document), 0)])
+            except ConflictError:
+                continue  # rejected before: this is a redelivery
+
+    async def trim(self, client: Client) -> None:
+        """Purge the inbox up to the ack floor now and then."""
+        if time.monotonic() - self._trimmed < _TRIM_SECONDS:
+            return
+        self._trimmed = time.monotonic()
+        info = await js_api(client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
+        floor = info.get("ack_floor", {}).get("stream_seq", 0)
+        if floor:
+            await js_api(client, f"STREAM.PURGE.{topology.INBOX}", {"seq": floor + 1})
+
+
+def rejected_subject(token: str, claimed_id: str, name: str) -> str:
+    """Where a rejected message is kept: by source, by the id it claims, by its own name."""
+    return f"{topology.REJECTED_SUBJECT}.{token}.{id_token(claimed_id)}.{name}"
+
+
+def id_token(identifier: str) -> str:
+    """A short subject token for an id; ``-`` where it could not be read."""
+    return hashlib.sha256(identifier.encode(errors="replace")).hexdigest()[:32] if identifier else "-"
+
+
+class _Claim(msgspec.Struct):
+    id: str
+
+
+def _claimed_id(message: Message) -> str:
+    headers = {name.lower(): value for name, value in (message.headers or {}).items()}
+    if "ce-id" in headers:
+        return headers["ce-id"]
+    try:
+        return msgspec.json.decode(message.data, type=_Claim).id
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return ""
+
+
+def _entries(subject: str, batch: Sequence[Recorded]) -> tuple[list[Name], dict[str, Anchor], set[tuple[str, str]]]:
+    token = subject.rpartition(".")[2]
+    names: list[Name] = []
+    sources: set[tuple[str, str]] = set()
+    for recorded in batch:
+        stored = stored_decoder.decode(recorded.data)
+        names.append(Name(name_key(stored.source, stored.id), recorded.position, content_hash(recorded.data)))
+        sources.add((token, stored.source))
+    last = batch[-1]
+    return names, {subject: Anchor(last.position, digest_of(last.data))}, sources

@@ -1,0 +1,92 @@
+"""The runner of projections: each follows the log by itself; one that stops does not stop the others.
+
+No FastStream subscriber: a view's position is in the view, committed with it, so there is nothing to
+acknowledge. What FastStream publishes is the news that a view has moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from config import topology
+from consumers.broker import make_broker
+from domain.wire import encode
+from ledger.cloudevents import time_text
+from ledger.connection import connect
+from projections.catalogue import MODELS
+from projections.engine import run_for_ever
+from projections.generations import views_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from faststream.nats import NatsBroker
+    from faststream.nats.publisher.usecase import LogicPublisher
+    from nats.aio.client import Client
+
+    from ledger.log import Log
+    from projections.generations import Progress
+    from projections.model import Model
+
+_log = logging.getLogger(__name__)
+
+
+class ProjectionService:
+    """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
+
+    def __init__(self, url: str, log: Log, data_dir: Path) -> None:
+        self._url = url
+        self._log = log
+        self._folder = views_folder(data_dir)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._clients: list[Client] = []
+        self.broker = make_broker(url, "projections")
+        self._news = declare_views(self.broker)
+
+    async def start(self) -> None:
+        """Begin to follow."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        await self.broker.start()
+        for cls in MODELS.values():
+            client = await connect(self._url, f"projection {cls.name}", lean=True)
+            self._clients.append(client)
+            task = asyncio.create_task(self._run(cls(), client))
+            task.add_done_callback(self._note_end)
+            self._tasks.append(task)
+
+    async def stop(self) -> None:
+        """Leave; each view keeps its position."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for client in self._clients:
+            await client.close()
+        await self.broker.stop()
+
+    async def _run(self, model: Model, client: Client) -> None:
+        async def committed(progress: Progress) -> None:
+            news = {"position": progress.anchor.position, "at": time_text(datetime.now(UTC))}
+            await self._news[model.name].publish(encode(news))
+
+        await run_for_ever(model, self._folder, client, self._log, committed)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+
+def declare_views(broker: NatsBroker) -> dict[str, LogicPublisher]:
+    """A publisher of news for each view."""
+    return {
+        name: broker.publisher(
+            f"{topology.VIEWS_SUBJECT}.{name}",
+            title=name,
+            description="{position, at} after each commit of the view.",
+        )
+        for name in MODELS
+    }

@@ -1,0 +1,66 @@
+"""Periods: 2026-11-21, 2026-W47, 2026-11, 2026-Q4, each with its bounds in a time zone."""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+PeriodKind = Literal["day", "week", "month", "quarter"]
+
+_DAY = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
+_WEEK = re.compile(r"(\d{4})-W(\d{2})", re.ASCII)
+_MONTH = re.compile(r"(\d{4})-(\d{2})", re.ASCII)
+_QUARTER = re.compile(r"(\d{4})-Q([1-4])", re.ASCII)
+_MONTHS_A_YEAR = 12
+
+
+def period_of(moment: datetime, kind: PeriodKind, zone: ZoneInfo) -> str:
+    """The name of the period that holds this moment (weeks as in ISO 8601)."""
+    day = moment.astimezone(zone).date()
+    match kind:
+        case "day":
+            return day.isoformat()
+        case "week":
+            year, week, _ = day.isocalendar()
+            return f"{year:04d}-W{week:02d}"
+        case "month":
+            return f"{day.year:04d}-{day.month:02d}"
+        case "quarter":
+            return f"{day.year:04d}-Q{(day.month - 1) // 3 + 1}"
+
+
+def days_of(period: str) -> tuple[date, date]:
+    """First day of the period, and the first day after it.
+
+    Raises:
+        ValueError: not the name of a period.
+
+    """
+    if found := _DAY.fullmatch(period):
+        first = date(int(found[1]), int(found[2]), int(found[3]))
+        return first, first + timedelta(days=1)
+    if found := _WEEK.fullmatch(period):
+        first = date.fromisocalendar(int(found[1]), int(found[2]), 1)
+        return first, first + timedelta(days=7)
+    if found := _QUARTER.fullmatch(period):
+        return _months(int(found[1]), int(found[2]) * 3 - 2, 3)
+    if found := _MONTH.fullmatch(period):
+        return _months(int(found[1]), int(found[2]), 1)
+    message = f"not a period: {period!r}; a period reads 2026-11-21, 2026-W47, 2026-11 or 2026-Q4"
+    raise ValueError(message)
+
+
+def bounds_of(period: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    """First moment of the period, and the first moment after it, in the zone."""
+    first, after = days_of(period)
+    return datetime.combine(first, time(), zone), datetime.combine(after, time(), zone)
+
+
+def _months(year: int, month: int, count: int) -> tuple[date, date]:
+    last = month + count - 1
+    after = date(year + last // _MONTHS_A_YEAR, last % _MONTHS_A_YEAR + 1, 1)
+    return date(year, month, 1), after

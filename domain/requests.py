@@ -1,0 +1,94 @@
+"""Requests that ask for a decision, and errors they may meet before one is made."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import msgspec
+
+from domain.facts import Basis, Kind  # noqa: TC001 - msgspec reads the annotations at run time
+from domain.money import Money  # noqa: TC001 - likewise
+from domain.wire import Id, Instant, Personal
+
+
+class RequestError(Exception):
+    """Nothing was recorded; the request may be sent again, corrected or later.
+
+    Attributes:
+        code: stable word for machines, e.g. `unknown_agent`.
+        message: what is wrong and what to do.
+        field: the field of the request that is meant, where one is.
+
+    """
+
+    def __init__(self, code: str, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.field = field
+
+    def wire(self) -> dict[str, Any]:
+        """The answer that says so."""
+        error = {"code": self.code, "message": self.message}
+        if self.field:
+            error["field"] = self.field
+        return {"outcome": "error", "error": error}
+
+
+class Preview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What could be done: an action request; without ``amount``, how much this agent could give."""
+
+    agent_id: Id
+    kind: Kind
+    reason: str = ""
+    amount: Money | None = None
+    request_id: Id | None = None
+    customer_id: Id | None = None
+    interaction_id: Id | None = None
+    order_id: Id | None = None
+    note: Personal | None = None
+    guideline: Id | None = None
+    team_id: Id | None = None
+    basis: Basis = "goodwill"
+    escalate: bool = False
+    hold: bool = False
+    time: Instant | None = None
+
+
+class ActionRequest(Preview, frozen=True, kw_only=True):
+    """Take an action for a customer, if I may (contract: Decision request and answer)."""
+
+    request_id: Id
+    amount: Money
+    reason: str
+
+
+class GrantRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Give a holder more for the present period."""
+
+    request_id: Id
+    operation: Literal["grant"]
+    holder: str
+    amount: Money
+    granted_by: Id
+    reason: str
+    time: Instant | None = None
+
+
+class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Publish these rules."""
+
+    request_id: Id
+    policy: dict[str, Any]
+    published_by: Id
+    time: Instant | None = None
+
+
+def action_id_of(source: str, identifier: str) -> str:
+    """The id of an action: ``act-`` and 32 hex digits that its sender can compute too.
+
+    They are the first of SHA-256 over the source, a line feed and the id of the request, or of the
+    fact that reported the action, in UTF-8.
+    """
+    return "act-" + hashlib.sha256(f"{source}\n{identifier}".encode()).hexdigest()[:32]

@@ -1,0 +1,119 @@
+"""From JSON to typed immutable records and back, with errors that name the field."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from functools import cache
+from typing import Annotated, Any
+
+import msgspec
+
+from domain.money import Money, MoneyError, money_from_wire
+
+_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+_EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
+_TELEPHONE = (
+    r"\+[0-9][0-9 ().-]{5,}"  # +44 7700 900123
+    r"|0[1-9][0-9]{8,9}"  # 07700900123
+    r"|\(?0[0-9]{1,5}\)?([ -][0-9]{2,}){1,4}"  # (020) 7946 0958
+    r"|\(?[0-9]{3}\)?[ .-]?[0-9]{3}[.-][0-9]{4}"  # 555-123-4567
+)
+ID_PATTERN = rf"^(?!({_EMAIL})\Z)(?!({_TELEPHONE})\Z)[^{_CONTROL}]{{1,128}}\Z"
+ID_RULE = (
+    "an id is 1 to 128 characters without control characters or line separators, and opaque: "
+    "not an e-mail address or telephone number"
+)
+
+Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
+"""An opaque identifier (contract: Events)."""
+Personal = Annotated[str, msgspec.Meta(extra={"personal": True})]
+"""Text that may say something about a person; to be encrypted once forgetting is built."""
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A moment, RFC 3339 with its zone."""
+
+_AT = re.compile(r"(?s)(.*?)(?: - at `(?:key in )?(\$[^`]*)`)?\Z")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+
+
+class FieldError(ValueError):
+    """Data that does not fit its type. ``field`` is the path, e.g. ``data.total.amount``."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+def _from_wire(wanted: type, value: Any) -> Any:
+    if wanted is Money:
+        try:
+            return money_from_wire(value)
+        except MoneyError as error:  # the field rides along: msgspec keeps only the text
+            suffix = f"|{error.field}" if error.field else ""
+            message = f"{error}{suffix}"
+            raise ValueError(message) from None
+    message = f"no wire form for {wanted}"
+    raise NotImplementedError(message)
+
+
+def _to_wire(value: Any) -> Any:
+    if isinstance(value, Money):
+        return value.wire()
+    message = f"no wire form for {type(value)}"
+    raise NotImplementedError(message)
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_to_wire)
+
+
+@cache
+def _decoder[T](wanted: type[T]) -> msgspec.json.Decoder[T]:
+    return msgspec.json.Decoder(wanted, dec_hook=_from_wire)
+
+
+def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data") -> T:
+    """A typed record from JSON text.
+
+    Raises:
+        FieldError: with the path of the first field that does not fit, below ``at``.
+
+    """
+    try:
+        return _decoder(wanted).decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _field_error(error, at) from None
+
+
+def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:
+    """A typed record from plain Python values; raises ``FieldError`` like ``decode``."""
+    try:
+        return msgspec.convert(value, wanted, dec_hook=_from_wire)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _field_error(error, at) from None
+
+
+def encode(value: Any) -> bytes:
+    """JSON text of a record, list or mapping; absent optional fields are left out of records."""
+    return _encoder.encode(value)
+
+
+def plain(value: Any) -> Any:
+    """A record as plain JSON-ready Python values."""
+    return msgspec.to_builtins(value, enc_hook=_to_wire)
+
+
+def _field_error(error: Exception, at: str) -> FieldError:
+    matched = _AT.match(str(error))
+    text, path = (matched[1], matched[2] or "$") if matched else (str(error), "$")
+    text, _, money_field = text.partition("|") if "amount" in text or "currency" in text else (text, "", "")
+    parts = [at, path[1:].lstrip(".")] if at else [path[1:].lstrip(".")]
+    if missing := _MISSING.match(text):
+        parts.append(missing[1])
+        text = f"`{missing[1]}` is required"
+    if "matching regex" in text:
+        text = ID_RULE
+    if isinstance(error, RecursionError):
+        text = "nested too deeply"
+    parts.append(money_field)
+    return FieldError(text, ".".join(part for part in parts if part))

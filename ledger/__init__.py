@@ -1,0 +1,1 @@
+"""The log: an event store on NATS JetStream. Knows nothing of refunds."""

@@ -1,0 +1,178 @@
+"""CloudEvents 1.0 in JSON: structured and binary mode, told apart, checked and normalised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,40}", re.ASCII)
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+_OWN = ("recordedtime", "position")
+_REQUIRED = ("specversion", "id", "source", "type", "time", "data")
+_events = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_texts = msgspec.json.Decoder(str)
+_encoder = msgspec.json.Encoder()
+
+
+class EventError(ValueError):
+    """Bytes that are no acceptable CloudEvent: a stable code, the field, and what to do."""
+
+    def __init__(self, code: str, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.message = message
+
+
+class Envelope(NamedTuple):
+    """A checked event: its attributes, its data as JSON text, and the whole as a JSON object."""
+
+    source: str
+    id: str
+    type: str
+    time: datetime
+    data: msgspec.Raw
+    json: bytes
+
+
+class Stored(msgspec.Struct):
+    """What readers need of a stored event; the rest stays in the bytes."""
+
+    source: str
+    id: str
+    type: str
+    time: str
+    recordedtime: str
+    data: msgspec.Raw
+
+
+stored_decoder = msgspec.json.Decoder(Stored)
+
+
+def parse_time(text: str) -> datetime:
+    """A moment from RFC 3339 text with its zone; digits beyond microseconds are dropped.
+
+    Raises:
+        ValueError: not such a text.
+
+    """
+    if not _RFC3339.fullmatch(text):
+        message = f"not an RFC 3339 time with its zone: {text[:40]!r}"
+        raise ValueError(message)
+    return msgspec.convert(text.upper(), datetime).astimezone(UTC)
+
+
+def time_text(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, e.g. ``2026-11-21T10:00:00.000000Z``."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse_event(data: bytes, headers: Mapping[str, str] | None = None) -> Envelope:
+    """Check and normalise one event in structured mode, or in binary mode (``ce-`` headers).
+
+    Raises:
+        EventError: with the code and field of the first thing wrong.
+
+    """
+    return _checked(_binary(data, headers) if headers and _is_binary(headers) else _structured(data))
+
+
+def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
+    """An event of our own as a JSON object, without ``recordedtime``: the log adds that."""
+    event = {
+        "specversion": "1.0", "id": identifier, "source": source, "type": type_name,
+        "time": time_text(time), "data": msgspec.Raw(data),
+    }  # fmt: skip
+    return _encoder.encode(event)
+
+
+def content_hash(event: bytes) -> bytes:
+    """What an event says, whatever the order of its keys and its white space (16 bytes).
+
+    ``recordedtime`` is left out, so that a stored event has the hash of the event as sent.
+    """
+    return body_hash(event, without="recordedtime")[:16]
+
+
+def body_hash(body: bytes, without: str = "") -> bytes:
+    """SHA-256 over JSON text with sorted keys and without white space (32 bytes)."""
+    value = msgspec.json.decode(body)
+    if isinstance(value, dict):
+        value.pop(without, None)
+    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).digest()
+
+
+def name_key(source: str, identifier: str) -> bytes:
+    """The key of a name, (source, id), in an index (16 bytes)."""
+    text = f"{len(source)}:{source}:{identifier}".encode()
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+def _is_binary(headers: Mapping[str, str]) -> bool:
+    return any(name.lower() == "ce-specversion" for name in headers)
+
+
+def _structured(data: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _events.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        if isinstance(error, msgspec.ValidationError):
+            message = "a CloudEvent is a JSON object"
+            raise EventError("invalid", message) from None
+        message = f"not JSON: {error}"
+        raise EventError("not_json", message) from None
+
+
+def _binary(data: bytes, headers: Mapping[str, str]) -> dict[str, msgspec.Raw]:
+    event = {
+        name.lower().removeprefix("ce-"): msgspec.Raw(json.dumps(value).encode())
+        for name, value in headers.items()
+        if name.lower().startswith("ce-")
+    }
+    event["data"] = msgspec.Raw(data)
+    return event
+
+
+def _checked(event: dict[str, msgspec.Raw]) -> Envelope:
+    for name in _REQUIRED:
+        if name not in event:
+            raise EventError("missing", f"`{name}` is required", name)
+    for name in event:
+        if name in _OWN:
+            raise EventError("reserved_attribute", f"`{name}` is set by the ledger; leave it out", name)
+        if not _ATTRIBUTE_NAME.fullmatch(name):
+            rule = "attribute names are lower-case letters and digits (CloudEvents 1.0)"
+            raise EventError("invalid", rule, name[:40])
+    if _text(event, "specversion") != "1.0":
+        raise EventError("invalid", 'specversion must be "1.0"', "specversion")
+    try:
+        moment = parse_time(_text(event, "time"))
+    except (ValueError, OverflowError):
+        rule = 'time must be RFC 3339 with its zone, such as "2026-11-21T10:00:00Z"'
+        raise EventError("invalid", rule, "time") from None
+    try:
+        encoded = _encoder.encode(event)
+        msgspec.json.decode(encoded)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        message = f"data is not JSON: {error}"
+        raise EventError("not_json", message, "data") from None
+    return Envelope(
+        _text(event, "source"), _text(event, "id"), _text(event, "type"), moment, event["data"], encoded
+    )  # fmt: skip
+
+
+def _text(event: dict[str, msgspec.Raw], name: str) -> str:
+    try:
+        return _texts.decode(event[name])
+    except msgspec.MsgspecError:
+        raise EventError("invalid", f"`{name}` must be a text", name) from None

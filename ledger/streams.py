@@ -1,0 +1,118 @@
+"""Streams declared by us and verified: drift and lazy fsync are refused, never repaired silently."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+
+from ledger.errors import DriftError, LazyFsyncError, LedgerError, UnavailableError
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+_log = logging.getLogger(__name__)
+API_TIMEOUT_SECONDS = 10
+_NOT_FOUND = 10059
+_NAME_IN_USE = 10058
+_MIN_SERVER = (2, 12)
+
+
+async def js_api(client: Client, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request to the JetStream API; errors come back in the answer's ``error``.
+
+    Raises:
+        UnavailableError: no answer in time.
+
+    """
+    data = json.dumps(body).encode() if body is not None else b""
+    try:
+        answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
+    except (nats.errors.Error, TimeoutError) as error:
+        message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
+        raise UnavailableError(message) from error
+    parsed: dict[str, Any] = json.loads(answer.data)
+    return parsed
+
+
+async def ensure_stream(client: Client, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Create the stream if it is missing; verify every declared field if it is there.
+
+    Raises:
+        DriftError: a field differs from what is declared.
+        UnavailableError: no answer, or the server cannot create it.
+
+    """
+    name = wanted["name"]
+    info = await js_api(client, f"STREAM.INFO.{name}")
+    if info.get("error", {}).get("err_code") == _NOT_FOUND:
+        info = await js_api(client, f"STREAM.CREATE.{name}", wanted)
+        if info.get("error", {}).get("err_code") == _NAME_IN_USE:  # another process was quicker
+            info = await js_api(client, f"STREAM.INFO.{name}")
+    if "error" in info:
+        message = f"stream {name} cannot be used: {info['error'].get('description')}"
+        raise UnavailableError(message)
+    found = info["config"]
+    for field, value in wanted.items():
+        if found.get(field, _ABSENT.get(field)) != value:
+            raise DriftError(name, field, value, found.get(field))
+    return info
+
+
+_ABSENT: dict[str, Any] = {"max_age": 0, "deny_delete": False, "deny_purge": False, "sealed": False, "placement": None}
+"""What the server leaves out of its answer when it has the default."""
+
+
+async def ensure_consumer(client: Client, stream: str, wanted: dict[str, Any]) -> None:
+    """Create a durable consumer, or verify the one that is there.
+
+    Raises:
+        DriftError: it differs from what is declared.
+
+    """
+    name = wanted["durable_name"]
+    answer = await js_api(
+        client,
+        f"CONSUMER.DURABLE.CREATE.{stream}.{name}",
+        {"stream_name": stream, "config": wanted, "action": "create"},
+    )
+    if "error" in answer:
+        answer = await js_api(client, f"CONSUMER.INFO.{stream}.{name}")
+    if "error" in answer:
+        message = f"consumer {stream}/{name} cannot be used: {answer['error'].get('description')}"
+        raise UnavailableError(message)
+    for field, value in wanted.items():
+        if answer["config"].get(field) != value:
+            raise DriftError(f"{stream}/{name}", field, value, answer["config"].get(field))
+
+
+async def verify_server(client: Client, *, allow_lazy_fsync: bool) -> None:
+    """Check that the server is new enough and writes to disk before it acknowledges.
+
+    The account must import ``$SYS.REQ.SERVER.PING.VARZ`` from the system account, as our
+    configuration of the server does.
+
+    Raises:
+        LedgerError: the server is older than 2.12, which has no atomic batches.
+        LazyFsyncError: it acknowledges before it has written, or does not say, and that is not allowed.
+
+    """
+    version = client.connected_server_version
+    if (version.major, version.minor) < _MIN_SERVER:
+        message = f"nats-server {version} has no atomic batches; run 2.12 or newer"
+        raise LedgerError(message)
+    try:
+        answer = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=2)
+        config = json.loads(answer.data)["data"]["jetstream"]["config"]
+        problem = None if config.get("sync_always") else "acknowledges events before they are on disk"
+    except (nats.errors.Error, TimeoutError, KeyError, ValueError):
+        problem = "does not say whether it writes events to disk before it acknowledges them"
+    if problem is None:
+        return
+    advice = "set `jetstream { sync_interval: always }` and our accounts (config/nats/nats-server.conf)"
+    if not allow_lazy_fsync:
+        message = f"the NATS server {problem}: {advice}, or accept losing events with --allow-lazy-fsync"
+        raise LazyFsyncError(message)
+    _log.warning("EVENTS CAN BE LOST WITH THE POWER: the NATS server %s; %s", problem, advice)

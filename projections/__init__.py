@@ -1,0 +1,1 @@
+"""Read models: for each a fold, its tables and its queries; the engine that runs them."""

@@ -1,0 +1,83 @@
+"""What an event says, in one line that a person reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from domain import facts, records
+from domain.money import Money
+from domain.wire import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def amount_text(amount: Money) -> str:
+    """An amount with its currency, e.g. ``5.00 GBP``."""
+    return f"{amount.text} {amount.currency}"
+
+
+def reasons_text(reasons: Sequence[records.Reason]) -> str:
+    """Why authority fell short, in words with numbers."""
+    texts: list[str] = []
+    for reason in reasons:
+        text = reason.message
+        if reason.limit is not None and reason.used is not None:
+            text += f" (limit {amount_text(reason.limit)}, used {amount_text(reason.used)})"
+        texts.append(text)
+    return "; ".join(texts)
+
+
+def describe(body: Any) -> str:  # noqa: PLR0911 - one sentence for each kind of event
+    """One line about any event's body."""
+    match body:
+        case facts.InteractionOpened():
+            return _join("interaction opened", body.channel, body.reason)
+        case facts.InteractionTransferred():
+            to = body.to_agent_id or body.to_team_id
+            return _join(f"transferred to {to}" if to else "transferred", "told again" if body.story_repeated else None)
+        case facts.PurchaseCompleted():
+            return f"bought for {amount_text(body.total)} (order {body.order_id})"
+        case facts.PurchaseReturned():
+            return _join(f"returned {amount_text(body.total)}", "item kept" if body.item_kept else None)
+        case facts.FeedbackReceived():
+            return f"{body.instrument} {body.score:g} of {body.worst:g} to {body.best:g}"
+        case facts.RecognitionGiven():
+            return f"{body.giver_id} thanked {body.receiver_id}: {body.reason}"
+        case facts.ActionReported():
+            return f"reported {body.kind} of {amount_text(body.amount)}: {body.reason}"
+        case facts.EscalationReported():
+            return _join(f"escalation of {amount_text(body.amount)}", body.reason)
+        case facts.EscalationOutcomeReported():
+            return _join(f"escalation {body.verdict}", body.reason)
+        case records.ActionTaken():
+            return f"{body.kind} of {amount_text(body.amount)} ({body.basis}): {body.reason}"
+        case records.AuthorityFellShort():
+            asked = f"{body.kind} of {amount_text(body.amount)}"
+            return f"{body.outcome}: {asked}: {reasons_text(body.reasons)}"
+        case records.BudgetOpened():
+            carried = f" and {amount_text(body.carried_over)} carried over" if body.carried_over.minor else ""
+            return f"budget {body.period} of {body.holder} opened with {amount_text(body.granted)}{carried}"
+        case records.BudgetGranted():
+            return f"{amount_text(body.amount)} granted to {body.holder}: {body.reason}"
+        case records.BudgetClosed():
+            spent, lapsed = amount_text(body.spent), amount_text(body.lapsed)
+            return f"budget {body.period} of {body.holder} closed: {spent} spent, {lapsed} lapsed"
+        case records.PolicyPublished():
+            return f"policy version {body.version} published"
+        case records.ProjectionSkipped():
+            return f"{body.projection} passed over position {body.position}: {body.reason}"
+    return _generic(body)
+
+
+def _generic(body: msgspec.Struct) -> str:
+    """The class's name in words, and its first fields."""
+    words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(body).__name__).strip()
+    told = [f"{name} {value}" for name, value in plain(body).items() if isinstance(value, (str, int, float))]
+    return _join(words, ", ".join(told[:3]))
+
+
+def _join(*parts: str | None) -> str:
+    return ": ".join(part for part in parts if part)

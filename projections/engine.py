@@ -1,0 +1,170 @@
+"""The engine: reads the log in order and commits each view with its position in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from domain.records import ProjectionSkipped
+from ledger.cloudevents import stored_decoder
+from ledger.follow import Anchor, Follower
+from ledger.log import digest_of
+from projections import generations
+from projections.events import Event, UnknownEventError, read_event
+from projections.generations import Progress, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    import sqlalchemy as sa
+    from nats.aio.client import Client
+
+    from ledger.log import Log, Recorded
+    from projections.model import Model
+
+_log = logging.getLogger(__name__)
+_LOOK_AGAIN_SECONDS = 2.0
+SKIPS_SUBJECT = "ledger.projection"
+
+
+class StoppedError(Exception):
+    """The projection cannot go on: it says at which position and why."""
+
+    def __init__(self, name: str, stop: Stop) -> None:
+        super().__init__(
+            f"{name} stopped at position {stop.position} ({stop.type}): {stop.reason}; run a version that "
+            f"knows it, or pass over it with `resolution-ledger admin projections skip {name} {stop.position}`"
+        )
+        self.stop = stop
+
+
+class Projector:
+    """Keeps one generation of one model up to date."""
+
+    def __init__(self, model: Model, engine: sa.Engine) -> None:
+        self.model = model
+        self._engine = engine
+        self._skipped: frozenset[int] = frozenset()
+        with engine.connect() as connection:
+            self.progress = generations.read_progress(connection)
+
+    async def follow(self, client: Client, log: Log, *, until: int | None = None,
+                     committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
+        """Fold the log from where the view stands, for ever or up to a position.
+
+        Raises:
+            StoppedError: an event cannot be digested; the view stays as it is before it.
+            LostEventsError: the log does not show what the view has read.
+
+        """
+        self._skipped = await skipped_positions(log, self.model.name)
+        follower = Follower(client, log, self.model.name, self.progress.anchor)
+        async for batch in follower.batches(until=until):
+            await asyncio.to_thread(self.take, batch)
+            if committed:
+                await committed(self.progress)
+
+    def take(self, batch: Sequence[Recorded]) -> None:
+        """Fold a batch and commit it with its position; on a failure, up to the event that fails."""
+        try:
+            self._commit(batch, self._decoded(batch))
+        except Exception as error:
+            self.model.forget()
+            if len(batch) == 1:
+                self._stop(batch[0], error)
+            _log.warning("%s: folding one by one after %s", self.model.name, error)
+            for recorded in batch:
+                self.take([recorded])
+
+    def _decoded(self, batch: Sequence[Recorded]) -> list[Event]:
+        prefixes, types = self.model.prefixes, self.model.types
+        return [
+            read_event(recorded, types)
+            for recorded in batch
+            if recorded.subject.startswith(prefixes) and recorded.position not in self._skipped
+        ]
+
+    def _commit(self, batch: Sequence[Recorded], events: Sequence[Event]) -> None:
+        last = batch[-1]
+        progress = Progress(
+            Anchor(last.position, digest_of(last.data)), stored_decoder.decode(last.data).recordedtime
+        )
+        with self._engine.begin() as connection:
+            if events:
+                self.model.fold(connection, events)
+            generations.write_progress(connection, progress)
+        self.progress = progress
+
+    def _stop(self, recorded: Recorded, error: Exception) -> None:
+        if isinstance(error, UnknownEventError):
+            stop = Stop(recorded.position, error.type, error.reason)
+        else:
+            stop = Stop(recorded.position, "", f"{type(error).__name__}: {error}")
+        with self._engine.begin() as connection:
+            generations.write_progress(connection, self.progress._replace(stopped=stop))
+        raise StoppedError(self.model.name, stop) from error
+
+
+async def skipped_positions(log: Log, name: str) -> frozenset[int]:
+    """Positions that somebody told this projection to pass over."""
+    found: set[int] = set()
+    for recorded in await log.read_subject(SKIPS_SUBJECT):
+        record = read_event(recorded).body
+        if isinstance(record, ProjectionSkipped) and record.projection == name:
+            found.add(record.position)
+    return frozenset(found)
+
+
+async def rebuild(model: Model, folder: Path, client: Client, log: Log,
+                  progressed: Callable[[Progress], Awaitable[None]] | None = None) -> Progress:  # fmt: skip
+    """Fill a new generation from the beginning up to the end of the log, then let it serve."""
+    generation = generations.next_generation(folder, model)
+    projector = Projector(model, generations.open_generation(folder, model, generation))
+    await projector.follow(client, log, until=await log.last_position(), committed=progressed)
+    generations.switch_to(folder, model, generation)
+    return projector.progress
+
+
+async def catch_up(model: Model, folder: Path, client: Client, log: Log) -> Progress:
+    """Bring the live generation to the end of the log, making one if there is none."""
+    generation = generations.live_generation(folder, model)
+    if generation is None:
+        return await rebuild(model, folder, client, log)
+    projector = Projector(model, generations.open_generation(folder, model, generation))
+    await projector.follow(client, log, until=await log.last_position())
+    return projector.progress
+
+
+async def run_for_ever(model: Model, folder: Path, client: Client, log: Log,
+                       committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
+    """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped."""
+    while True:
+        generation = generations.live_generation(folder, model)
+        if generation is None:
+            generation = generations.next_generation(folder, model)
+            projector = Projector(model, generations.open_generation(folder, model, generation))
+            await projector.follow(client, log, until=await log.last_position(), committed=committed)
+            generations.switch_to(folder, model, generation)
+        model.forget()
+        projector = Projector(model, generations.open_generation(folder, model, generation))
+        following = asyncio.create_task(projector.follow(client, log, committed=committed))
+        try:
+            await _until_replaced(model, folder, generation, following)
+        except StoppedError as error:
+            _log.error("%s", error)  # noqa: TRY400 - the message says it all
+            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+            while not await skipped_positions(log, model.name) & {error.stop.position}:
+                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def _until_replaced(model: Model, folder: Path, generation: int, following: asyncio.Task[None]) -> None:
+    while generations.live_generation(folder, model) == generation:
+        done, _ = await asyncio.wait({following}, timeout=_LOOK_AGAIN_SECONDS)
+        if done:
+            following.result()
+            return

@@ -1,0 +1,77 @@
+"""Stored bytes to typed events: the one codec, which knows facts and records alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from domain.facts import FACTS
+from domain.records import RECORDS
+from domain.wire import FieldError, decode
+from ledger.cloudevents import Stored, parse_time, stored_decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from ledger.log import Recorded
+
+TYPES: dict[str, type[Any]] = {**FACTS, **RECORDS}
+
+
+class Event:
+    """An event of the log, decoded: ``body`` is of one of the classes asked for."""
+
+    __slots__ = ("body", "position", "stored")
+
+    def __init__(self, position: int, stored: Stored, body: Any) -> None:
+        self.position = position
+        self.stored = stored
+        self.body = body
+
+    @property
+    def type(self) -> str:
+        """The stored type name."""
+        return self.stored.type
+
+    @property
+    def time(self) -> datetime:
+        """When it happened."""
+        return parse_time(self.stored.time)
+
+    @property
+    def recorded(self) -> datetime:
+        """When the ledger recorded it."""
+        return parse_time(self.stored.recordedtime)
+
+
+class UnknownEventError(Exception):
+    """An event that this version cannot read: its position, its type, and why."""
+
+    def __init__(self, position: int, type_name: str, reason: str) -> None:
+        super().__init__(f"position {position}, {type_name or 'no type'}: {reason}")
+        self.position = position
+        self.type = type_name
+        self.reason = reason
+
+
+def read_event(recorded: Recorded, types: Mapping[str, type[Any]] = TYPES) -> Event:
+    """The typed event in what the log holds.
+
+    A reader in a hurry passes ``types`` with smaller classes of the fields it needs.
+
+    Raises:
+        UnknownEventError: its type, or its form, is not known to this version.
+
+    """
+    name = ""
+    try:
+        stored = stored_decoder.decode(recorded.data)
+        name = stored.type
+        cls = types.get(name)
+        if cls is None:
+            raise UnknownEventError(recorded.position, name, "a type this version does not know")
+        return Event(recorded.position, stored, decode(cls, stored.data))
+    except (msgspec.MsgspecError, FieldError) as error:
+        raise UnknownEventError(recorded.position, name, str(error)) from error

@@ -1,0 +1,137 @@
+"""Where a view is stored: one SQLite file a generation, and a pointer to the live one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from ledger.follow import Anchor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projections.model import Model
+
+progress_metadata = sa.MetaData()
+progress_table = sa.Table(
+    "progress",
+    progress_metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("recorded", sa.Text, nullable=False),
+    sa.Column("stopped_position", sa.BigInteger),
+    sa.Column("stopped_type", sa.Text),
+    sa.Column("stopped_reason", sa.Text),
+)
+
+
+class Stop(NamedTuple):
+    """Where a projection stopped, at which type of event, and why."""
+
+    position: int
+    type: str
+    reason: str
+
+
+class Progress(NamedTuple):
+    """Up to where a view has read, the recorded time of that event, and where it stopped if it did."""
+
+    anchor: Anchor
+    recorded: str = ""
+    stopped: Stop | None = None
+
+
+def views_folder(data_dir: Path) -> Path:
+    """The folder of all views of a data directory."""
+    return data_dir / "views"
+
+
+def live_generation(folder: Path, model: Model) -> int | None:
+    """The generation that serves, none where there is none of this version of the model."""
+    try:
+        pointer = json.loads((folder / f"{model.name}.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return int(pointer["generation"]) if pointer.get("version") == model.version else None
+
+
+def switch_to(folder: Path, model: Model, generation: int) -> None:
+    """Let this generation serve from now on, and drop the others."""
+    pointer = folder / f"{model.name}.json"
+    temporary = folder / f".{model.name}.{os.getpid()}.json"
+    temporary.write_text(json.dumps({"generation": generation, "version": model.version}))
+    temporary.replace(pointer)
+    for path in folder.glob(f"{model.name}.g*.sqlite*"):
+        if not path.name.startswith(f"{model.name}.g{generation}."):
+            path.unlink(missing_ok=True)
+
+
+def next_generation(folder: Path, model: Model) -> int:
+    """A number no file of this model has."""
+    taken = [int(path.name.split(".")[1][1:]) for path in folder.glob(f"{model.name}.g*.sqlite")]
+    return max(taken, default=0) + 1
+
+
+def open_generation(folder: Path, model: Model, generation: int) -> sa.Engine:
+    """The database of one generation, its tables made if they are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = _engine(f"{folder / f'{model.name}.g{generation}.sqlite'}")
+    with engine.begin() as connection:
+        model.metadata.create_all(connection)
+        progress_metadata.create_all(connection)
+    return engine
+
+
+def _engine(path: str) -> sa.Engine:
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # derived: a lost tail is read again
+        connection.execute("PRAGMA cache_size=-65536")
+
+    return engine
+
+
+def read_progress(connection: sa.Connection) -> Progress:
+    """Up to where the view in this database has read."""
+    row = connection.execute(sa.select(progress_table)).one_or_none()
+    if row is None:
+        return Progress(Anchor())
+    stop = None
+    if row.stopped_position is not None:
+        stop = Stop(row.stopped_position, row.stopped_type, row.stopped_reason)
+    return Progress(Anchor(row.position, row.digest), row.recorded, stop)
+
+
+def write_progress(connection: sa.Connection, progress: Progress) -> None:
+    """Move the view's position, in the transaction that changes the view."""
+    stop = progress.stopped
+    row = {
+        "id": 1,
+        "position": progress.anchor.position,
+        "digest": progress.anchor.digest,
+        "recorded": progress.recorded,
+        "stopped_position": stop.position if stop else None,
+        "stopped_type": stop.type if stop else None,
+        "stopped_reason": stop.reason if stop else None,
+    }
+    upsert(connection, progress_table, [row])
+
+
+def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, or replace those whose primary key is there."""
+    if not rows:
+        return
+    insert = sqlite.insert(table)
+    keys = [column.name for column in table.primary_key]
+    values = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys}
+    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=values), rows)

@@ -1,0 +1,31 @@
+"""What a projection is: a name, tables, and a fold of events into them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import sqlalchemy as sa
+
+    from projections.events import Event
+
+
+class Model(Protocol):
+    """One read model. The engine gives it every event it asks for, once, in order."""
+
+    name: str
+    version: int
+    """Raised when tables or fold change: a new generation is then built."""
+    metadata: sa.MetaData
+    prefixes: tuple[str, ...]
+    """Subjects below which it wants events."""
+    types: Mapping[str, type[Any]]
+    """Classes to decode events into; a type that is missing here stops the projection."""
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Take these events into the tables, in the transaction of ``connection``."""
+
+    def forget(self) -> None:
+        """Drop what is cached: the transaction of the last fold was rolled back."""

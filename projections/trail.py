@@ -1,0 +1,123 @@
+"""audit_trail: every event with who, what, whom, when and position; found by any id it names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.facts import ActionReported, RecognitionGiven
+from domain.requests import action_id_of
+from projections.describing import describe
+from projections.events import TYPES
+from projections.generations import upsert
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from projections.events import Event
+
+metadata = sa.MetaData()
+trail = sa.Table(
+    "trail",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("recorded", sa.Text, nullable=False),
+    sa.Column("who", sa.Text),
+    sa.Column("whom", sa.Text),
+    sa.Column("interaction_id", sa.Text),
+    sa.Column("action_id", sa.Text),
+    sa.Column("what", sa.Text, nullable=False),
+)
+mentions = sa.Table(
+    "mentions",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True),
+)
+
+_AGENTS = (
+    "agent_id", "employee_id", "to_agent_id", "from_agent_id", "giver_id", "receiver_id", "requested_by",
+    "decided_by", "answered_by", "granted_by", "published_by", "from_employee_id", "to_employee_id", "by",
+)  # fmt: skip
+_CUSTOMERS = ("customer_id", "referred_customer_id", "a", "b")
+
+
+class Trail:
+    """The model (see ``projections.model.Model``)."""
+
+    name = "audit_trail"
+    version = 1
+    metadata = metadata
+    prefixes = ("ledger.",)
+    types = TYPES
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """One line for each event, and one mention for each id it names."""
+        rows: list[dict[str, Any]] = []
+        named: list[dict[str, Any]] = []
+        for event in events:
+            ids = list(dict.fromkeys(_mentioned(event)))
+            rows.append(_row(event, ids))
+            named += [{"kind": kind, "id": name, "position": event.position} for kind, name in ids]
+        upsert(connection, trail, rows)
+        if named:
+            connection.execute(mentions.insert().prefix_with("OR IGNORE"), named)
+
+    def forget(self) -> None:
+        """Nothing is cached."""
+
+
+def _mentioned(event: Event) -> Iterator[tuple[str, str]]:
+    """The ids an event names: ("agent" | "customer" | "interaction" | "action", id), first the doer's."""
+    body = event.body
+    thanked_by_customer = isinstance(body, RecognitionGiven) and body.giver_kind == "customer"
+    for field in _AGENTS:
+        if name := getattr(body, field, None):
+            yield ("customer" if field == "giver_id" and thanked_by_customer else "agent"), name
+    for field in _CUSTOMERS:
+        if name := getattr(body, field, None):
+            yield "customer", name
+    if interaction_id := getattr(body, "interaction_id", None):
+        yield "interaction", interaction_id
+    if isinstance(body, ActionReported):
+        yield "action", action_id_of(event.stored.source, event.stored.id)
+    elif action_id := getattr(body, "action_id", None):
+        yield "action", action_id
+    holder = getattr(body, "holder", None)
+    if holder and holder.startswith("agent:"):
+        yield "agent", holder.removeprefix("agent:")
+
+
+def _row(event: Event, ids: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    first: dict[str, str] = {}
+    for kind, name in ids:
+        first.setdefault(kind, name)
+    return {
+        "position": event.position,
+        "type": event.type,
+        "source": event.stored.source,
+        "event_id": event.stored.id,
+        "time": event.stored.time,
+        "recorded": event.stored.recordedtime,
+        "who": first.get("agent"),
+        "whom": first.get("customer"),
+        "interaction_id": first.get("interaction"),
+        "action_id": first.get("action"),
+        "what": describe(event.body),
+    }
+
+
+def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (), after: int = 0,
+               limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """The trail in order of position; only events that name all of ``named``, (kind, id) each."""
+    query = sa.select(trail).where(trail.c.position > after).order_by(trail.c.position).limit(limit)
+    for kind, name in named:
+        found = sa.select(mentions.c.position).where(mentions.c.kind == kind, mentions.c.id == name)
+        query = query.where(trail.c.position.in_(found))
+    return [dict(row._mapping) for row in connection.execute(query)]
