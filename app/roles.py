@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import nats.errors
 
@@ -13,7 +14,7 @@ from config import topology
 from consumers.decision_service import DecisionService
 from consumers.intake_service import IntakeService
 from consumers.projection_service import ProjectionService
-from ledger.errors import UnavailableError
+from ledger.errors import LedgerError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -69,22 +70,43 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
         yield services
 
 
-async def until_stopped(services: Sequence[Service]) -> None:
-    """Wait for Ctrl-C or SIGTERM; a service that fails for good raises its error."""
+async def until_stopped(services: Sequence[Service], child: asyncio.subprocess.Process | None = None, *,
+                        watch_stdin: bool = False) -> None:  # fmt: skip
+    """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input.
+
+    Raises:
+        LedgerError: a service failed for good, or the child process ended by itself.
+
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    stopping = asyncio.ensure_future(stop.wait())
+    waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
+    if watch_stdin:
+        waits.append(asyncio.ensure_future(_end_of_stdin()))
+    if child is not None:
+        waits.append(asyncio.ensure_future(child.wait()))
+    failures = [service.failed for service in services]
     try:
-        await asyncio.wait(
-            [stopping, *(service.failed for service in services)], return_when=asyncio.FIRST_COMPLETED
-        )
-        for service in services:
-            if service.failed.done():
-                service.failed.result()
+        await asyncio.wait([*waits, *failures], return_when=asyncio.FIRST_COMPLETED)
+        for failure in failures:
+            if failure.done():
+                failure.result()
+        if child is not None and waits[-1].done() and not stop.is_set():
+            message = f"the projections' process ended by itself (status {child.returncode}); see its messages above"
+            raise LedgerError(message)
     finally:
-        stopping.cancel()
+        for wait in waits:
+            wait.cancel()
+
+
+async def _end_of_stdin() -> None:
+    """Return when standard input is closed: the parent has ended, however it did."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
 
 
 @asynccontextmanager

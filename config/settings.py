@@ -86,6 +86,18 @@ def load_settings(
     return settings
 
 
+def settings_as_options(settings: Settings) -> list[str]:
+    """The same settings as options, for a child process."""
+    options: list[str] = []
+    for name, value in msgspec.structs.asdict(settings).items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            options.append(flag)
+        elif value not in (None, False):
+            options += [flag, str(value)]
+    return options
+
+
 def _file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -18,7 +18,7 @@ from ledger.cloudevents import time_text
 from ledger.connection import connect
 from projections.catalogue import MODELS
 from projections.engine import run_for_ever
-from projections.generations import views_folder
+from projections.generations import claim, views_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from projections.model import Model
 
 _log = logging.getLogger(__name__)
+_CLAIM_SECONDS = 0.2
 
 
 class ProjectionService:
@@ -72,7 +73,11 @@ class ProjectionService:
             news = {"position": progress.anchor.position, "at": time_text(datetime.now(UTC))}
             await self._news[model.name].publish(encode(news))
 
-        await run_for_ever(model, self._folder, client, self._log, committed)
+        while True:
+            with claim(self._folder, model.name) as ours:
+                if ours:
+                    await run_for_ever(model, self._folder, client, self._log, committed)
+            await asyncio.sleep(_CLAIM_SECONDS)  # a report is catching up, or another runner runs it
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

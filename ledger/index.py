@@ -59,6 +59,11 @@ class NameIndex:
         row = self._db.execute("SELECT position, digest FROM heads WHERE subject = ?", (subject,)).fetchone()
         return Anchor(*row) if row else Anchor()
 
+    def heads(self) -> dict[str, Anchor]:
+        """Up to where the index is complete, by subject."""
+        rows = self._db.execute("SELECT subject, position, digest FROM heads").fetchall()
+        return {subject: Anchor(position, digest) for subject, position, digest in rows}
+
     def sources_of(self, token: str) -> list[str]:
         """The sources that were seen with this subject token."""
         rows = self._db.execute("SELECT source FROM sources WHERE token = ?", (token,)).fetchall()

@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,12 +32,14 @@ _EXPECT = "Nats-Expected-Last-Subject-Sequence"
 class Draft(NamedTuple):
     """An event to append: its subject, its JSON object, and what must hold.
 
-    ``expect`` is the sequence of the subject's last event (0: none yet); ``None`` takes any.
+    ``expect`` is the sequence of the subject's last event (0: none yet); ``None`` takes any. Headers are
+    for the inbox, where CloudEvents in binary mode have some; in the log they carry no meaning.
     """
 
     subject: str
     data: bytes
     expect: int | None = None
+    headers: Mapping[str, str] | None = None
 
 
 class Recorded(NamedTuple):
@@ -74,8 +76,10 @@ class Log:
     in order; so the order of recorded times is the order of positions for all who share a ``Log``.
     """
 
-    def __init__(self, client: Client, stream: str, clock: Callable[[], datetime] = _now) -> None:
-        """Use ``open``."""
+    def __init__(self, client: Client, stream: str, clock: Callable[[], datetime] = _now, *,
+                 stamped: bool = True) -> None:  # fmt: skip
+        """Use ``open`` (our stream) or ``door`` (a stream that we only publish to)."""
+        self._stamped = stamped
         self.client = client
         self.stream = stream
         self._clock = clock
@@ -93,6 +97,13 @@ class Log:
         await client.subscribe(f"{log._inbox}.*", cb=log._on_reply)
         if last := await log.last(">"):
             log.saw(last.data)
+        return log
+
+    @classmethod
+    async def door(cls, client: Client, stream: str) -> Log:
+        """To publish to a stream as an upstream does: events go as they are, without a recorded time."""
+        log = cls(client, stream, stamped=False)
+        await client.subscribe(f"{log._inbox}.*", cb=log._on_reply)
         return log
 
     # ------------------------------------------------------------------ writing
@@ -148,9 +159,11 @@ class Log:
         publish = self.client.publish
         if len(drafts) == 1:
             draft = drafts[0]
-            headers = None if draft.expect is None else {_EXPECT: str(draft.expect)}
+            headers = dict(draft.headers or {})
+            if draft.expect is not None:
+                headers[_EXPECT] = str(draft.expect)
             async with self._sending:
-                await publish(draft.subject, draft.data[:-1] + self._stamp(), reply=reply, headers=headers)
+                await publish(draft.subject, self._payload(draft, self._stamp()), reply=reply, headers=headers or None)
             return
         batch = secrets.token_hex(8)
         last = len(drafts)
@@ -162,9 +175,11 @@ class Log:
                     headers[_EXPECT] = str(draft.expect)
                 if number == last:
                     headers["Nats-Batch-Commit"] = "1"
-                await publish(
-                    draft.subject, draft.data[:-1] + stamp, reply=reply if number == last else "", headers=headers
-                )
+                answer_to = reply if number == last else ""
+                await publish(draft.subject, self._payload(draft, stamp), reply=answer_to, headers=headers)
+
+    def _payload(self, draft: Draft, stamp: bytes) -> bytes:
+        return draft.data[:-1] + stamp if self._stamped else draft.data
 
     def _stamp(self) -> bytes:
         self._last_stamp = max(self._clock(), self._last_stamp)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import sqlite3
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,8 @@ from sqlalchemy.dialects import sqlite
 from ledger.follow import Anchor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import sqlite3
+    from collections.abc import Iterator, Sequence
 
     from projections.model import Model
 
@@ -51,6 +53,19 @@ class Progress(NamedTuple):
 def views_folder(data_dir: Path) -> Path:
     """The folder of all views of a data directory."""
     return data_dir / "views"
+
+
+@contextmanager
+def claim(folder: Path, name: str) -> Iterator[bool]:
+    """Claim the running of a view; false where another process runs it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def live_generation(folder: Path, model: Model) -> int | None:

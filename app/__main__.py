@@ -1,0 +1,5 @@
+"""`python -m app` is `resolution-ledger`."""
+
+from app.cli import main
+
+main()

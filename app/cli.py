@@ -1,0 +1,116 @@
+"""The command line: `resolution-ledger`, its settings, and how its errors look."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.output import fail
+from app.session import NoLedgerError
+from config.settings import HELP, Settings, SettingsError, load_settings
+from ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+_OPTIONS = {
+    "data_dir": click.option("--data-dir", metavar="FOLDER", help=HELP["data_dir"] + " [default: ./.resolution-ledger]"),
+    "nats_url": click.option("--nats-url", metavar="URL", help=HELP["nats_url"]),
+    "nats_server": click.option("--nats-server", metavar="FILE", help=HELP["nats_server"]),
+    "replicas": click.option("--replicas", type=int, metavar="N", help=HELP["replicas"] + " [default: 1]"),
+    "allow_lazy_fsync": click.option("--allow-lazy-fsync", is_flag=True, default=None, help=HELP["allow_lazy_fsync"]),
+    "database_url": click.option("--database-url", metavar="URL", help=HELP["database_url"]),
+}
+_config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="A TOML file of settings. [default: resolution-ledger.toml]"
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+
+
+class Finding(Exception):  # noqa: N818 - it is a result, not an error
+    """The command did its work and found something wrong: exit status 1, after its output."""
+
+
+def _all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (_config_option, *reversed(_OPTIONS.values())):
+        command = option(command)
+    return command
+
+
+def command(
+    group: click.Group, name: str | None = None, *, json: bool = True
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
+    """Make an async function a command of a group: ``settings`` is its first argument."""
+
+    def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
+        @click.pass_context
+        @functools.wraps(function)
+        def run(context: click.Context, **options: Any) -> None:
+            own = {setting: options.pop(setting) for setting in _OPTIONS}
+            above = context.find_root().params
+            merged = {setting: above.get(setting) if own[setting] is None else own[setting] for setting in _OPTIONS}
+            file = options.pop("config") or above.get("config")
+            settings = load_settings(merged, os.environ, file)
+            asyncio.run(function(settings, **options))
+
+        wrapped = _all_settings(run)
+        if json:
+            wrapped = _json_option(wrapped)
+        return group.command(name or function.__name__.replace("_", "-"))(wrapped)
+
+    return decorate
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@_all_settings
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.version_option(package_name="resolution-ledger")
+def cli(verbose: bool, **_settings: Any) -> None:
+    """An event-sourced ledger for companies that let their staff put things right on the spot."""
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    for noisy in ("nats", "faststream"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every error is one line that says what to do."""
+    from app import commands  # noqa: PLC0415 - the commands import this module
+
+    commands.register()
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in given
+    try:
+        cli.main(args=given, prog_name="resolution-ledger", standalone_mode=False)
+    except Finding as finding:
+        if str(finding):
+            click.echo(f"resolution-ledger: {finding}", err=True)
+        sys.exit(1)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        fail(error.format_message() + hint, code="usage", status=2, as_json=as_json)
+    except (SettingsError, NoLedgerError) as error:
+        fail(str(error), code="settings", status=2, as_json=as_json)
+    except (LedgerError, OSError) as error:
+        fail(str(error), code="unavailable", as_json=as_json)
+    except BrokenPipeError:
+        sys.exit(0)
+    sys.exit(0)
+
+
+__all__ = ["Finding", "Settings", "cli", "command", "main"]

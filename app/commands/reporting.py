@@ -1,0 +1,74 @@
+"""`report`: what the views say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import cli, command
+from app.output import console, money_text, print_json, print_table
+from app.session import Session
+from app.views import read_view
+from projections.balances import read_balances
+from projections.loyalty import CAVEAT, RUNG, WINDOWS_DAYS, read_effects, summarise
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+@cli.group()
+def report() -> None:
+    """Budgets, and what it was worth."""
+
+
+@click.option("--holder", help="agent:<id> or team:<id>")
+@click.option("--period", help="2026-11-21, 2026-W47, 2026-11 or 2026-Q4")
+@command(report)
+async def balances(settings: Settings, holder: str | None, period: str | None, *, as_json: bool) -> None:
+    """Granted, spent, reserved and remaining, by holder and period."""
+    async with Session(settings, reads_only=True) as session:
+        answer = await read_view(session, "budget_balances", lambda c: read_balances(c, holder, period))
+    position = answer.progress.anchor.position
+    if as_json:
+        print_json({"items": answer.result, "position": position})
+        return
+    columns = ("holder", "period", "granted", "spent", "reserved", "remaining", "")
+    rows = [
+        (item["holder"], item["period"], *(money_text(item[name]) for name in columns[2:6]),
+         "closed" if item["closed"] else "")
+        for item in answer.result
+    ]  # fmt: skip
+    print_table(f"Balances at position {position}", columns, rows, numbers=(2, 3, 4, 5))
+
+
+@command(report)
+async def loyalty(settings: Settings, *, as_json: bool) -> None:
+    """Per action: its cost, and what its customer bought before and after it (rung 1: a description)."""
+    async with Session(settings, reads_only=True) as session:
+        answer = await read_view(session, "loyalty_effects", read_effects)
+    position = answer.progress.anchor.position
+    summary = summarise(answer.result)
+    if as_json:
+        document = {
+            "items": answer.result, "summary": summary, "rung": RUNG, "caveat": CAVEAT, "position": position,
+        }  # fmt: skip
+        print_json(document)
+        return
+    rows = [
+        (f"{line['days']} days", line["n"], *(f"{line[name]} {line['currency']}" for name in _MEANS))
+        for line in summary
+    ]
+    columns = ("window", "customers", "mean cost", "mean revenue before", "mean revenue after")
+    print_table(f"Loyalty at position {position}, {len(answer.result)} actions", columns, rows, numbers=(1, 2, 3, 4))
+    _say_what_it_is(answer.result)
+
+
+_MEANS = ("mean_cost", "mean_before", "mean_after")
+
+
+def _say_what_it_is(effects: list[dict[str, Any]]) -> None:
+    days = ", ".join(str(window) for window in WINDOWS_DAYS)
+    console.print(f"Rung {RUNG}, {CAVEAT}. Windows of {days} days, complete ones only; a customer's first action.")
+    if not effects:
+        console.print("No action with a customer is recorded yet.")

@@ -1,0 +1,73 @@
+"""`up`, `run` and `demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+
+import click
+
+from app.cli import Finding, cli, command
+from app.demo.run import run_demo
+from app.output import console, print_json
+from app.roles import ROLES, running, until_stopped
+from app.session import Session
+from config.settings import Settings, settings_as_options
+from ledger.errors import LedgerError
+
+
+@click.option("--port", type=int, default=8321, help="Port of the HTTP API; nothing listens on it in this version.")
+@click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
+@command(cli, json=False)
+async def up(settings: Settings, port: int, *, history: bool) -> None:
+    """Run everything here: embedded NATS, intake, decisions, projections. Ctrl-C stops it cleanly."""
+    async with Session(settings) as session:
+        # Projections fold in a process of their own, so that nobody waits for them.
+        projector = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "run", "projections", "--with-parent", *settings_as_options(settings),
+            stdin=asyncio.subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        try:
+            async with running(session, ("intake", "decisions"), history=history) as services:
+                session.announce()
+                try:
+                    console.print(f"resolution-ledger is up: {session.data_dir}/connection.json says where")
+                    await until_stopped(services, projector)
+                finally:
+                    session.withdraw()
+        finally:
+            if projector.stdin:
+                projector.stdin.close()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(projector.wait(), 15)
+            if projector.returncode is None:
+                projector.kill()
+                await projector.wait()
+
+
+@click.argument("role", type=click.Choice(ROLES))
+@click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
+@command(cli, json=False)
+async def run(settings: Settings, role: str, *, history: bool, with_parent: bool) -> None:
+    """Run one role in a process of its own."""
+    async with Session(settings) as session, running(session, (role,), history=history) as services:
+        if not with_parent:
+            console.print(f"{role} runs")
+        await until_stopped(services, watch_stdin=with_parent)
+
+
+@click.option("--no-serve", is_flag=True, help="End after the summary (the page it serves comes later).")
+@click.option("--seed", type=int, default=7, show_default=True, help="The same seed gives the same organisation.")
+@click.option("--days", type=click.IntRange(1, 366), default=90, show_default=True, help="How many days it lives.")
+@command(cli)
+async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_json: bool) -> None:
+    """An organisation's ninety days, published and decided like any upstream's, then a summary."""
+    del no_serve  # it never serves: the page comes with the dashboard
+    try:
+        summary = await run_demo(settings, seed=seed, days=days, quiet=as_json)
+    except LedgerError as error:
+        raise Finding(str(error)) from error
+    if as_json:
+        print_json(summary)

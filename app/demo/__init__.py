@@ -1,0 +1,1 @@
+"""The demo: an organisation that lives ninety days, published and decided like any upstream's."""

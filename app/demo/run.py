@@ -1,0 +1,174 @@
+"""Running the demo: facts through an inbox, actions through decisions, then a manager's summary."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import Counter
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from app.demo.organisation import START, Moment, Organisation
+from app.output import console, money_text, print_table, progress_console
+from app.policy_file import check_policy_file
+from app.publishing import Outcome, Outgoing, Publisher
+from app.roles import running
+from app.session import Session
+from app.views import read_view
+from config import topology
+from domain.wire import encode
+from ledger.cloudevents import encode_event, time_text
+from ledger.errors import LedgerError
+from projections.balances import read_balances
+from projections.loyalty import CAVEAT, RUNG, read_effects, summarise
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+    from config.settings import Settings
+
+SOURCE = "demo"
+_IN_FLIGHT = 64
+_POLICY = Path(__file__).resolve().parents[2] / "config" / "policies" / "contact-centre.yaml"
+
+
+async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> dict[str, Any]:
+    """Let the organisation live; the same seed again records nothing new. Returns the summary."""
+    begun = time.monotonic()
+    async with Session(settings) as session, running(session, ("intake", "decisions"), history=True):
+        upstream = await session.upstream("demo")
+        organisation = Organisation(seed)
+        outcome = Outcome()
+        answers: Counter[str] = Counter()
+        await _publish_policy(upstream, seed)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=progress_console, disable=quiet) as progress:
+            task = progress.add_task("days", total=days)
+            publisher = await Publisher.open(session, outcome, lambda _: None)
+            await _publish(publisher, organisation.joining(), seed)
+            await publisher.settle()
+            for number in range(days):
+                moments = organisation.day(number)
+                await _publish(publisher, [moment for moment in moments if moment.kind != "ask"], seed)
+                answers.update(await _ask_all(upstream, [m for m in moments if m.kind == "ask"], seed))
+                progress.advance(task)
+            await publisher.settle()
+        summary = await _summary(session, answers, outcome)
+    summary |= {"seed": seed, "days": days, "seconds": round(time.monotonic() - begun, 1)}
+    if not quiet:
+        _show(summary, settings)
+    return summary
+
+
+async def _publish_policy(upstream: Client, seed: int) -> None:
+    checked = check_policy_file(_POLICY)
+    request = {
+        "request_id": f"demo-{seed}-policy", "policy": checked.document, "published_by": "E-001",
+        "time": time_text(START - timedelta(days=2)),
+    }  # fmt: skip
+    answer = await _request(upstream, "policy", request)
+    if answer["outcome"] == "error":
+        raise LedgerError(answer["error"]["message"])
+
+
+async def _publish(publisher: Publisher, moments: list[Moment], seed: int) -> None:
+    for moment in moments:
+        data = encode(moment.data)
+        name = hashlib.sha256(moment.kind.encode() + time_text(moment.at).encode() + data).hexdigest()[:20]
+        identifier = f"demo-{seed}-{name}"
+        event = encode_event(SOURCE, identifier, f"resolution.{moment.kind}.v1", moment.at, data)
+        publisher.outcome.read += 1
+        await publisher.add(Outgoing(publisher.outcome.read, SOURCE, identifier, event))
+    await publisher.flush()
+
+
+async def _ask_all(upstream: Client, moments: list[Moment], seed: int) -> Counter[str]:
+    """Ask for a day's actions, many at once; one agent's in the order of time."""
+    answers: Counter[str] = Counter()
+    by_agent: dict[str, list[Moment]] = {}
+    for moment in moments:
+        by_agent.setdefault(moment.data["agent_id"], []).append(moment)
+    gate = asyncio.Semaphore(_IN_FLIGHT)
+
+    async def ask(mine: list[Moment]) -> None:
+        for moment in mine:
+            interaction = moment.data["interaction_id"]
+            request = {"request_id": f"demo-{seed}-{interaction}", "time": time_text(moment.at), **moment.data}
+            async with gate:
+                answer = await _request(upstream, "action", request)
+            if answer["outcome"] == "error":
+                raise LedgerError(answer["error"]["message"])
+            answers[answer["outcome"]] += 1
+
+    async with asyncio.TaskGroup() as group:
+        for mine in by_agent.values():
+            group.create_task(ask(mine))
+    return answers
+
+
+async def _request(upstream: Client, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+    reply = await upstream.request(f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}", encode(request), timeout=30)
+    answer: dict[str, Any] = json.loads(reply.data)
+    return answer
+
+
+async def _summary(session: Session, answers: Counter[str], outcome: Outcome) -> dict[str, Any]:
+    balances = await read_view(session, "budget_balances", read_balances)
+    effects = await read_view(session, "loyalty_effects", read_effects)
+    await read_view(session, "audit_trail", lambda connection: connection)
+    spent: dict[str, Decimal] = {}
+    granted: dict[str, Decimal] = {}
+    for item in balances.result:
+        spent[item["period"]] = spent.get(item["period"], Decimal(0)) + Decimal(item["spent"]["amount"])
+        granted[item["period"]] = granted.get(item["period"], Decimal(0)) + Decimal(item["granted"]["amount"])
+    asked = sum(answers.values())
+    return {
+        "events": await session.log.last_position(),
+        "facts": {"recorded": outcome.recorded, "duplicate": outcome.duplicate, "rejected": len(outcome.rejected)},
+        "asked": asked,
+        "answers": dict(sorted(answers.items())),
+        "decided_on_the_spot": round(answers["taken"] / asked, 4) if asked else None,
+        "periods": [
+            {
+                "period": period,
+                "spent": {"amount": str(spent[period]), "currency": "GBP"},
+                "granted": {"amount": str(granted[period]), "currency": "GBP"},
+            }
+            for period in sorted(spent)
+        ],
+        "loyalty": {"rung": RUNG, "caveat": CAVEAT, "windows": summarise(effects.result)},
+        "position": effects.progress.anchor.position,
+    }
+
+
+def _show(summary: dict[str, Any], settings: Settings) -> None:
+    answers = summary["answers"]
+    rows: list[tuple[str, object]] = [
+        ("events in the ledger", summary["events"]),
+        ("asked for", summary["asked"]),
+        ("put right on the spot", f"{answers.get('taken', 0)} ({100 * (summary['decided_on_the_spot'] or 0):.1f} %)"),
+        ("had to ask somebody else", answers.get("escalate", 0)),
+        ("refused", answers.get("refused", 0)),
+    ]
+    print_table(f"{summary['days']} days of an organisation, in {summary['seconds']} s", ("", ""), rows, numbers=(1,))
+    print_table(
+        "What it cost", ("period", "spent", "of budgets granted"),
+        [(line["period"], money_text(line["spent"]), money_text(line["granted"])) for line in summary["periods"]],
+        numbers=(1, 2),
+    )  # fmt: skip
+    print_table(
+        "What those customers bought (mean revenue of a customer)", ("window", "customers", "before", "after"),
+        [
+            (f"{line['days']} days", line["n"], line["mean_before"], line["mean_after"])
+            for line in summary["loyalty"]["windows"]
+        ],
+        numbers=(1, 2, 3),
+    )  # fmt: skip
+    console.print(f"Rung {RUNG}, {CAVEAT}.")
+    console.print(f"Look further: resolution-ledger audit trail --agent E-042 --data-dir {settings.data_dir}")

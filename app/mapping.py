@@ -1,0 +1,454 @@
+"""Column mappings: which rows of a CSV make which events, from which columns (docs/importing.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from domain.facts import FACTS
+from domain.money import EXPONENTS
+from ledger.cloudevents import parse_time, time_text
+
+Row = Mapping[str, str]
+_COLUMN = re.compile(r"\$\{([^}]+)\}")
+
+
+class MappingError(ValueError):
+    """A mapping that cannot be used; the message names the part."""
+
+
+class ValueProblem(ValueError):  # noqa: N818 - a finding about a row
+    """A row's value that cannot be read; it becomes a rejection of that row's event."""
+
+    def __init__(self, message: str, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Group(NamedTuple):
+    """Rows that belong together, with the line of the first and the computed sums."""
+
+    line: int
+    rows: Sequence[Row]
+    sums: Mapping[str, Decimal]
+
+
+class Place(NamedTuple):
+    """A row in its group: what conditions and values look at."""
+
+    group: Group
+    number: int
+
+    @property
+    def row(self) -> Row:
+        """The row."""
+        return self.group.rows[self.number]
+
+    @property
+    def previous(self) -> Row | None:
+        """The row before it in its group."""
+        return self.group.rows[self.number - 1] if self.number else None
+
+
+Condition = Callable[[Place], bool]
+Value = Callable[[Place], Any]
+
+
+class Emission(NamedTuple):
+    """One kind of event that a row (or a group, by its first row) may make."""
+
+    type: str
+    when: Condition
+    once: bool
+    id: Value
+    time: Value
+    data: dict[str, Value]
+
+
+class Skip(NamedTuple):
+    """Groups that make no event, and why."""
+
+    when: Condition
+    reason: str
+
+
+class ColumnMapping(NamedTuple):
+    """A mapping, ready to use."""
+
+    source: str
+    encoding: str
+    delimiter: str
+    columns: tuple[str, ...]
+    group_by: str | None
+    order_by: str | None
+    each: str
+    sums: dict[str, Callable[[Row], Decimal]]
+    only_with: Condition | None
+    only_with_reason: str
+    skips: tuple[Skip, ...]
+    emissions: tuple[Emission, ...]
+
+
+def build_mapping(document: Any) -> ColumnMapping:
+    """A mapping from its YAML document.
+
+    Raises:
+        MappingError: with the part that is wrong and what would be right.
+
+    """
+    return _Builder(document).build()
+
+
+_KEYS = ("source", "encoding", "delimiter", "time_zone", "group_by", "order_by", "each", "sums", "only_with",
+         "skip", "events")  # fmt: skip
+_VALUES = ("text", "column", "strip_suffix", "extract", "pattern", "otherwise", "money", "currency", "number",
+           "integer", "map", "cases", "const", "time", "format", "zone", "previous")  # fmt: skip
+_TESTS = ("matches", "not", "in", "above", "below", "is", "blank", "changed")
+
+
+class _Builder:
+    def __init__(self, document: Any) -> None:
+        if not isinstance(document, dict):
+            message = "a mapping is a YAML mapping that begins with `source:`"
+            raise MappingError(message)
+        self.document = document
+        self.used: dict[str, None] = {}
+        self.sums: dict[str, Callable[[Row], Decimal]] = {}
+        self._known(document, _KEYS, "mapping")
+        self.zone = self._zone(document.get("time_zone"))
+
+    def build(self) -> ColumnMapping:
+        document = self.document
+        source = document.get("source")
+        if not isinstance(source, str) or not source:
+            message = "source: name the source of these events, e.g. `source: online-retail`"
+            raise MappingError(message)
+        for name, factors in self._dict(document.get("sums", {}), "sums").items():
+            self.sums[name] = self._product(factors, f"sums.{name}")
+        group_by, order_by = (self._optional_column(document.get(name)) for name in ("group_by", "order_by"))
+        only = self._dict(document.get("only_with", {}), "only_with")
+        each = document.get("each", "row")
+        if each not in ("row", "group"):
+            message = f"each: must be row or group, not {each!r}"
+            raise MappingError(message)
+        events = document.get("events")
+        if not isinstance(events, list) or not events:
+            message = "events: list at least one event"
+            raise MappingError(message)
+        return ColumnMapping(
+            source=source,
+            encoding=document.get("encoding", "utf-8"),
+            delimiter=document.get("delimiter", ","),
+            group_by=group_by,
+            order_by=order_by,
+            each=each,
+            sums=self.sums,
+            only_with=self._condition(only["when"], "only_with.when") if only else None,
+            only_with_reason=only.get("reason", "no row that makes an event"),
+            skips=tuple(self._skip(item, number) for number, item in enumerate(document.get("skip", []))),
+            emissions=tuple(self._emission(item, number) for number, item in enumerate(events)),
+            columns=tuple(self.used),
+        )
+
+    def _skip(self, item: Any, number: int) -> Skip:
+        at = f"skip[{number}]"
+        given = self._dict(item, at)
+        self._known(given, ("when", "reason"), at)
+        return Skip(self._condition(given.get("when", {}), f"{at}.when"), str(given.get("reason", at)))
+
+    def _emission(self, item: Any, number: int) -> Emission:
+        at = f"events[{number}]"
+        given = self._dict(item, at)
+        self._known(given, ("type", "when", "once", "id", "time", "data"), at)
+        name = f"resolution.{given.get('type')}.v1"
+        if name not in FACTS:
+            message = f"{at}.type: {given.get('type')!r} is not a fact such as purchase.completed"
+            raise MappingError(message)
+        for required in ("id", "time", "data"):
+            if required not in given:
+                message = f"{at}.{required}: is required"
+                raise MappingError(message)
+        fields = FACTS[name].__struct_fields__
+        data = self._dict(given["data"], f"{at}.data")
+        for field in data:
+            if field not in fields:
+                message = f"{at}.data.{field}: {given['type']} has no such field; it has {', '.join(fields)}"
+                raise MappingError(message)
+        time = given["time"] if isinstance(given["time"], dict) else {"column": given["time"]}
+        return Emission(
+            type=name,
+            when=self._condition(given.get("when", {}), f"{at}.when"),
+            once=bool(given.get("once", False)),
+            id=self._value(given["id"], f"{at}.id"),
+            time=self._time(time),
+            data={field: self._value(spec, f"{at}.data.{field}") for field, spec in data.items()},
+        )
+
+    # ------------------------------------------------------------------ conditions
+
+    def _condition(self, given: Any, at: str) -> Condition:
+        parts: list[Condition] = []
+        for name, test in self._dict(given, at).items():
+            here = f"{at}.{name}"
+            if name == "first":
+                parts.append(lambda place, wanted=bool(test): (place.number == 0) is wanted)
+            elif name == "changed":
+                columns = [self._column(column) for column in (test if isinstance(test, list) else [test])]
+                parts.append(_changed(columns))
+            elif name == "previous":
+                inner = [(self._column(c), self._test(t, f"{here}.{c}")) for c, t in self._dict(test, here).items()]
+                parts.append(_on_previous(inner))
+            elif name in self.sums:
+                parts.append(_on_sum(name, self._test(test, here)))
+            else:
+                parts.append(_on_column(self._column(name), self._test(test, here)))
+        return lambda place: all(part(place) for part in parts)
+
+    def _test(self, given: Any, at: str) -> Callable[[Any], bool]:
+        if isinstance(given, list):
+            wanted = {str(item) for item in given}
+            return lambda value: value in wanted
+        if not isinstance(given, dict):
+            text = str(given)
+            return lambda value: value == text
+        self._known(given, _TESTS, at)
+        tests = [self._one_test(name, argument, f"{at}.{name}") for name, argument in given.items()]
+        return lambda value: all(test(value) for test in tests)
+
+    def _one_test(self, name: str, argument: Any, at: str) -> Callable[[Any], bool]:  # noqa: PLR0911 - a table
+        match name:
+            case "matches":
+                pattern = self._pattern(argument, at)
+                return lambda value: pattern.fullmatch(value) is not None
+            case "not":
+                inner = self._test(argument, at)
+                return lambda value: not inner(value)
+            case "in":
+                wanted = {str(item) for item in argument}
+                return lambda value: value in wanted
+            case "above":
+                return lambda value, limit=self._decimal(argument, at): Decimal(value) > limit
+            case "below":
+                return lambda value, limit=self._decimal(argument, at): Decimal(value) < limit
+            case "blank":
+                return lambda value, wanted=bool(argument): (not value.strip()) is wanted
+            case _:
+                return lambda value, number=self._decimal(argument, at): Decimal(value) == number
+
+    # ------------------------------------------------------------------ values
+
+    def _value(self, given: Any, at: str) -> Value:
+        if not isinstance(given, dict):
+            return self._text(str(given))
+        self._known(given, _VALUES, at)
+        if "const" in given:
+            return lambda place: given["const"]
+        if "money" in given:
+            return self._money(given, at)
+        if "number" in given or "integer" in given:
+            column = self._column(given.get("number", given.get("integer")))
+            kind = float if "number" in given else int
+            return lambda place: _number(place.row[column], kind, column)
+        if "map" in given:
+            column, cases = self._column(given["map"]), self._dict(given.get("cases", {}), f"{at}.cases")
+            texts = {str(key): value for key, value in cases.items()}
+            return lambda place: texts.get(place.row[column], given.get("otherwise"))
+        if "extract" in given:
+            column, pattern = self._column(given["extract"]), self._pattern(given.get("pattern"), at)
+            return self._extract(column, pattern, given)
+        if "time" in given:
+            moment = self._time({**given, "column": given["time"]})
+            return lambda place: time_text(moment(place))
+        if "previous" in given:
+            column = self._column(given["previous"])
+            return lambda place: None if place.previous is None else place.previous[column].strip() or None
+        if "column" in given:
+            column, suffix = self._column(given["column"]), str(given.get("strip_suffix", ""))
+            return lambda place: place.row[column].strip().removesuffix(suffix) or None
+        message = f"{at}: say column, money, number, integer, extract, map, time or const"
+        raise MappingError(message)
+
+    def _text(self, template: str) -> Value:
+        """A text with ${columns}; nothing where every column in it is blank."""
+        columns = [self._column(name) for name in _COLUMN.findall(template)]
+        if not columns:
+            return lambda place: template
+        if template == "${" + columns[0] + "}":
+            return lambda place: place.row[columns[0]].strip() or None
+
+        def fill(place: Place) -> str | None:
+            if all(not place.row[column].strip() for column in columns):
+                return None
+            return _COLUMN.sub(lambda found: place.row[found[1]].strip(), template)
+
+        return fill
+
+    def _money(self, given: Mapping[str, Any], at: str) -> Value:
+        currency = given.get("currency")
+        if currency not in EXPONENTS:
+            message = f"{at}.currency: an ISO 4217 code such as GBP is needed, not {currency!r}"
+            raise MappingError(message)
+        name, cents = str(given["money"]), Decimal(1).scaleb(-EXPONENTS[currency])
+        if name not in self.sums:
+            self._column(name)
+
+        def money(place: Place) -> dict[str, str] | None:
+            raw = place.group.sums[name] if name in self.sums else _decimal_of(place.row[name], name)
+            if raw is None:
+                return None
+            amount = abs(raw).quantize(cents, rounding=ROUND_HALF_EVEN)
+            return {"amount": f"{amount:f}", "currency": currency}
+
+        return money
+
+    @staticmethod
+    def _extract(column: str, pattern: re.Pattern[str], given: Mapping[str, Any]) -> Value:
+        otherwise, whole = given.get("otherwise"), pattern.groups > 0
+
+        def extract(place: Place) -> Any:
+            found = pattern.search(place.row[column])
+            if found is None:
+                return otherwise
+            text = found[1] if whole else found[0]
+            return int(text) if isinstance(otherwise, int) else text
+
+        return extract
+
+    def _time(self, given: Mapping[str, Any]) -> Callable[[Place], datetime]:
+        column, form = self._column(given.get("column")), given.get("format")
+        zone = self._zone(given["zone"]) if "zone" in given else self.zone
+
+        def moment(place: Place) -> datetime:
+            text = place.row[column].strip()
+            try:
+                if form is None and zone is None:
+                    return parse_time(text)
+                naive = datetime.strptime(text, form) if form else datetime.fromisoformat(text)  # noqa: DTZ007
+                if naive.tzinfo is None:
+                    if zone is None:
+                        reason = f"{column} {text!r} has no zone: give the mapping a time_zone"
+                        raise ValueProblem(reason, column)
+                    naive = naive.replace(tzinfo=zone)
+                return naive.astimezone(UTC)
+            except (ValueError, OverflowError) as error:
+                reason = f"{column} {text[:40]!r} is not a time: {error}"
+                raise ValueProblem(reason, column) from None
+
+        return moment
+
+    # ------------------------------------------------------------------ parts
+
+    def _product(self, given: Any, at: str) -> Callable[[Row], Decimal]:
+        factors = [self._column(name) for name in (given if isinstance(given, list) else [given])]
+        if not factors:
+            message = f"{at}: name the columns whose product is summed"
+            raise MappingError(message)
+
+        def product(row: Row) -> Decimal:
+            result = _decimal_of(row[factors[0]], factors[0]) or Decimal(0)
+            for column in factors[1:]:
+                result *= _decimal_of(row[column], column) or Decimal(0)
+            return result
+
+        return product
+
+    def _column(self, name: Any) -> str:
+        if not isinstance(name, str):
+            message = f"a column's name is needed, not {name!r}"
+            raise MappingError(message)
+        self.used[name] = None
+        return name
+
+    def _optional_column(self, name: Any) -> str | None:
+        return None if name is None else self._column(name)
+
+    @staticmethod
+    def _dict(given: Any, at: str) -> dict[str, Any]:
+        if not isinstance(given, dict):
+            message = f"{at}: must be a mapping, not {given!r}"
+            raise MappingError(message)
+        return given
+
+    @staticmethod
+    def _known(given: Mapping[str, Any], names: Sequence[str], at: str) -> None:
+        for name in given:
+            if name not in names:
+                message = f"{at}: {name!r} is not known here; known are {', '.join(names)}"
+                raise MappingError(message)
+
+    @staticmethod
+    def _pattern(text: Any, at: str) -> re.Pattern[str]:
+        try:
+            return re.compile(str(text))
+        except re.error as error:
+            message = f"{at}: not a regular expression: {error}"
+            raise MappingError(message) from None
+
+    @staticmethod
+    def _decimal(value: Any, at: str) -> Decimal:
+        try:
+            return Decimal(str(value))
+        except InvalidOperation:
+            message = f"{at}: must be a number, not {value!r}"
+            raise MappingError(message) from None
+
+    @staticmethod
+    def _zone(name: Any) -> ZoneInfo | None:
+        if name is None:
+            return None
+        try:
+            return ZoneInfo(str(name))
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            message = f"time_zone: must be an IANA zone such as Europe/London, not {name!r}"
+            raise MappingError(message) from None
+
+
+def _on_column(column: str, test: Callable[[Any], bool]) -> Condition:
+    return lambda place: test(place.row[column])
+
+
+def _on_sum(name: str, test: Callable[[Any], bool]) -> Condition:
+    return lambda place: test(place.group.sums[name])
+
+
+def _on_previous(tests: Sequence[tuple[str, Callable[[Any], bool]]]) -> Condition:
+    def check(place: Place) -> bool:
+        row = place.previous
+        return row is not None and all(test(row[column]) for column, test in tests)
+
+    return check
+
+
+def _changed(columns: Sequence[str]) -> Condition:
+    def check(place: Place) -> bool:
+        row = place.previous
+        return row is not None and any(row[column] != place.row[column] for column in columns)
+
+    return check
+
+
+def _decimal_of(text: str, column: str) -> Decimal | None:
+    if not text.strip():
+        return None
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite():
+        message = f"{column} {text[:40]!r} is not a number"
+        raise ValueProblem(message, column)
+    return value
+
+
+def _number(text: str, kind: type[Any], column: str) -> Any:
+    if not text.strip():
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        message = f"{column} {text[:40]!r} is not a number"
+        raise ValueProblem(message, column) from None

@@ -1,0 +1,54 @@
+"""What commands print: tables for people, one JSON document for machines, one line for an error."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from domain.wire import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+console = Console(highlight=False)
+progress_console = Console(stderr=True)
+
+
+def print_json(document: Any) -> None:
+    """One document on standard output."""
+    click.echo(encode(document).decode())
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> None:
+    """A table; columns whose places are in ``numbers`` stand to the right."""
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else _escape(value) for value in row))
+    console.print(table)
+
+
+def _escape(value: object) -> str:
+    """Text from outside, harmless to a terminal and to the table's markup."""
+    text = "".join(c if c.isprintable() else " " for c in str(value))
+    return text.replace("[", "\\[")
+
+
+def money_text(money: dict[str, str]) -> str:
+    """``5.00 GBP``."""
+    return f"{money['amount']} {money['currency']}"
+
+
+def fail(message: str, *, code: str = "error", status: int = 1, as_json: bool = False, field: str | None = None) -> None:
+    """Say what is wrong in one line and end."""
+    if as_json:
+        error = {"code": code, "message": message} | ({"field": field} if field else {})
+        print_json({"error": error})
+    line = " ".join(message.split())
+    click.echo(f"resolution-ledger: {line}", err=True)
+    sys.exit(status)

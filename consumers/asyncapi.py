@@ -1,0 +1,155 @@
+"""The AsyncAPI document: FastStream's description of our operations, with the schemas of what they carry.
+
+FastStream sees bytes, since each message is decoded by hand so that a bad one gets a good answer. The
+schemas come from the same classes that decode.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from faststream.nats import NatsBroker
+from faststream.specification import AsyncAPI
+
+from consumers.decision_service import declare_decisions
+from consumers.intake_service import ReceiptRequest, declare_intake
+from consumers.projection_service import declare_views
+from consumers.rulings import REQUESTS
+from domain.facts import FACTS
+from domain.money import AMOUNT_PATTERN, Money
+from domain.records import Reason
+
+_REF = "#/components/schemas/{name}"
+
+
+class Balance(msgspec.Struct):
+    """A budget, as answers show it."""
+
+    holder: str
+    period: str
+    granted: Money
+    spent: Money
+    reserved: Money
+    remaining: Money
+
+
+class ErrorDetail(msgspec.Struct):
+    """What was wrong; nothing was recorded."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+class Answer(msgspec.Struct):
+    """The answer to a decision request; every request gets one."""
+
+    outcome: Literal["taken", "escalate", "refused", "done", "error"]
+    action_id: str | None = None
+    position: int | None = None
+    policy_version: int | None = None
+    reasons: tuple[Reason, ...] = ()
+    budget: Balance | None = None
+    available: Money | None = None
+    error: ErrorDetail | None = None
+
+
+class Receipt(msgspec.Struct):
+    """What became of an event."""
+
+    id: str
+    status: Literal["recorded", "rejected", "pending"]
+    position: int | None = None
+    error: ErrorDetail | None = None
+
+
+class ViewMoved(msgspec.Struct):
+    """A view has read the log up to this position."""
+
+    position: int
+    at: str
+
+
+def asyncapi_document() -> dict[str, Any]:
+    """AsyncAPI 3.0 of everything that upstream systems may publish, ask and listen to."""
+    broker = NatsBroker(logger=None)
+    declare_intake(broker, None)
+    declare_decisions(broker, None, hot=True)
+    declare_views(broker)
+    document: dict[str, Any] = AsyncAPI(
+        broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
+    ).to_specification().to_jsonable()  # fmt: skip
+    classes = [*FACTS.values(), *REQUESTS.values(), ReceiptRequest, Answer, Receipt, ViewMoved]
+    _, schemas = msgspec.json.schema_components(classes, schema_hook=_schema_of, ref_template=_REF)
+    components = {"messages": {}, "schemas": {**schemas, **_facts()}}
+    for name, channel in document["channels"].items():
+        _describe(document, components, name, channel)
+    document["components"] = components
+    document["servers"] = {"ledger": {"host": "127.0.0.1:4222", "protocol": "nats"}}
+    return document
+
+
+def _describe(document: dict[str, Any], components: dict[str, Any], name: str, channel: dict[str, Any]) -> None:
+    channel["servers"] = [{"$ref": "#/servers/ledger"}]
+    channel.pop("bindings", None)
+    if name == "inbox":
+        sent = {kind: {"payload": _ref(f"event.{kind}"), "contentType": _CLOUDEVENTS} for kind in FACTS}
+    else:
+        payload = REQUESTS[name].__name__ if name in REQUESTS else _OTHERS.get(name, "ViewMoved")
+        sent = {name: {"payload": _ref(payload)}}
+    channel["messages"] = {key: {"$ref": f"#/components/messages/{key}"} for key in sent}
+    components["messages"].update({key: {"name": key, **message} for key, message in sent.items()})
+    operation = document["operations"][name]
+    operation["messages"] = [{"$ref": f"#/channels/{name}/messages/{key}"} for key in sent]
+    if name in REQUESTS or name == "receipt":
+        reply = "Receipt" if name == "receipt" else "Answer"
+        components["messages"][f"{name}.reply"] = {"name": f"{name}.reply", "payload": _ref(reply)}
+        operation["reply"] = {
+            "address": {"location": "$message.header#/reply"},
+            "messages": [{"$ref": f"#/components/messages/{name}.reply"}],
+        }
+
+
+_OTHERS = {"receipt": "ReceiptRequest"}
+_CLOUDEVENTS = "application/cloudevents+json"
+
+
+def _facts() -> dict[str, Any]:
+    """A CloudEvent for each type of fact."""
+    text = {"type": "string"}
+    return {
+        f"event.{name}": {
+            "type": "object",
+            "required": ["specversion", "id", "source", "type", "time", "data"],
+            "properties": {
+                "specversion": {"const": "1.0"},
+                "id": text,
+                "source": text,
+                "type": {"const": name},
+                "time": {"type": "string", "format": "date-time"},
+                "data": _ref(cls.__name__),
+            },
+        }
+        for name, cls in FACTS.items()
+    }
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": _REF.format(name=name)}
+
+
+def _schema_of(wanted: type) -> dict[str, Any]:
+    if wanted is Money:
+        return {
+            "type": "object",
+            "required": ["amount", "currency"],
+            "properties": {
+                "amount": {"type": "string", "pattern": f"^{AMOUNT_PATTERN.pattern}$"},
+                "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
+            },
+        }
+    message = f"no schema for {wanted}"
+    raise NotImplementedError(message)
+
+
