@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,26 @@ def command(
     return decorate
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+_COMMANDS = {
+    "up": "serving", "run": "serving", "demo": "serving", "publish": "publishing", "import": "publishing",
+    "decide": "deciding", "policy": "deciding", "report": "reporting", "audit": "auditing",
+    "admin": "administering",
+}  # fmt: skip
+"""Command -> module of ``app.commands``; a command loads only its own, which keeps it quick."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS:
+            import_module(f"app.commands.{_COMMANDS[cmd_name]}")
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @_all_settings
 @click.option("-v", "--verbose", is_flag=True, help="Log more.")
 @click.version_option(package_name="resolution-ledger")
@@ -85,9 +105,6 @@ def cli(verbose: bool, **_settings: Any) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; every error is one line that says what to do."""
-    from app import commands  # noqa: PLC0415 - the commands import this module
-
-    commands.register()
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
     try:

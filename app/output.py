@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from domain.wire import encode
 
@@ -25,7 +24,9 @@ def print_json(document: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> None:
     """A table; columns whose places are in ``numbers`` stand to the right."""
-    table = Table(title=title, title_justify="left")
+    from rich.table import Table  # noqa: PLC0415 - answers for machines need none
+
+    table = Table(title=title, title_justify="left", show_header=any(columns))
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place in numbers else "left", overflow="fold")
     for row in rows:

@@ -11,9 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import nats.errors
 
 from config import topology
-from consumers.decision_service import DecisionService
-from consumers.intake_service import IntakeService
-from consumers.projection_service import ProjectionService
 from ledger.errors import LedgerError, UnavailableError
 
 if TYPE_CHECKING:
@@ -38,20 +35,26 @@ class Service(Protocol):
 
 
 async def make(session: Session, role: str, *, history: bool = False) -> Service:
-    """The service of a role, not yet started."""
+    """The service of a role, not yet started. Each role loads only what it needs."""
     indexes = session.data_dir / "index"
     match role:
         case "intake":
+            from consumers.intake_service import IntakeService  # noqa: PLC0415 - see above
+
             return IntakeService(
                 session.url, session.client, session.log, session.rejected, indexes / "intake.sqlite",
                 replicas=session.settings.replicas,
             )  # fmt: skip
         case "decisions":
+            from consumers.decision_service import DecisionService  # noqa: PLC0415 - see above
+
             lean = await session.connection("directory", lean=True)
             return DecisionService(
                 session.url, session.client, lean, session.log, indexes / "decisions.sqlite", history=history
             )
         case "projections":
+            from consumers.projection_service import ProjectionService  # noqa: PLC0415 - see above
+
             return ProjectionService(session.url, session.log, session.data_dir)
     message = f"no role {role!r}"
     raise ValueError(message)

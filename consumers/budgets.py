@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from datetime import datetime  # noqa: TC003 - fields of a public record
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from config import topology
 from domain.budget import Budget
 from domain.deciding import Agent, Cause, opening
 from domain.periods import days_of
-from domain.records import TYPE_OF, Answered, BudgetClosed, BudgetOpened
+from domain.records import LEDGER_SOURCE, TYPE_OF, BudgetClosed, BudgetOpened
 from domain.requests import RequestError
 from domain.wire import encode
 from ledger.cloudevents import encode_event
@@ -131,14 +132,13 @@ class Unit:
 
 
 def stored_form(record: Any, cause: Cause, now: datetime) -> bytes:
-    """A record as the event to append. Its id says what it is, so that it can be told again."""
+    """A record as the event to append; its id follows from what it is, so that it can be told again."""
     name = TYPE_OF[type(record)]
     short = name.removeprefix("resolution.").removesuffix(".v1")
     match record:
         case BudgetOpened() | BudgetClosed():
-            identifier = f"{short} {record.holder} {record.period}"
-        case Answered():
-            identifier = f"{short} {cause.source} {cause.request_id}"
+            parts = (short, record.holder, record.period)
         case _:
-            identifier = f"{short} {record.position}"
-    return encode_event("resolution-ledger", identifier, name, now, encode(record))
+            parts = (short, cause.source, cause.request_id)
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return encode_event(LEDGER_SOURCE, f"{short}-{digest}", name, now, encode(record))

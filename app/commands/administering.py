@@ -15,7 +15,6 @@ from app.output import console, fail, print_json, print_table
 from app.publishing import Outcome, Publisher
 from app.session import Session
 from config import topology
-from consumers.asyncapi import asyncapi_document
 from consumers.intake import RejectedEntry
 from domain.records import TYPE_OF, ProjectionSkipped
 from domain.wire import encode
@@ -210,7 +209,8 @@ async def doctor(settings: Settings, *, as_json: bool) -> None:
         checks.append({"check": what, "ok": ok, "says": says})
 
     async with Session(settings, reads_only=True) as session:
-        note("server and streams", True, f"nats-server {session.client.connected_server_version}, as declared")
+        server = session.client.connected_server_version
+        note("server and streams", True, f"nats-server {server.major}.{server.minor}.{server.patch}, as declared")
         free = shutil.disk_usage(session.data_dir).free if session.data_dir.exists() else 0
         note("disk", free > _LOW_DISK_BYTES or not session.embedded, f"{free >> 20} MiB free at {session.data_dir}")
         for name in ("intake", "decisions"):
@@ -250,5 +250,7 @@ async def _index_state(session: Session, name: str, index: NameIndex) -> tuple[s
 @admin.command()
 def asyncapi(*, as_json: bool) -> None:
     """Print the AsyncAPI document of everything upstream systems may publish and ask."""
+    from consumers.asyncapi import asyncapi_document  # noqa: PLC0415 - nothing else needs FastStream
+
     del as_json
     click.echo(json.dumps(asyncapi_document(), indent=2))

@@ -33,9 +33,9 @@ async def publish(settings: Settings, file: Iterable[bytes], *, dry: bool, as_js
     await _deliver(settings, read_lines(file), outcome, dry=dry, as_json=as_json, counts=True)
 
 
-@click.argument("mapping", metavar="MAPPING")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", "dry", is_flag=True, help="Say what would be rejected and why; publish nothing.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("mapping", metavar="MAPPING")  # a command takes its arguments from the nearest up
 @command(cli, "import")
 async def import_history(settings: Settings, mapping: str, files: tuple[Path, ...], *, dry: bool, as_json: bool) -> None:
     """Import history from CSV files (also .gz) by a column MAPPING: a YAML file, or a shipped one's name."""

@@ -9,7 +9,6 @@ from contextlib import suppress
 import click
 
 from app.cli import Finding, cli, command
-from app.demo.run import run_demo
 from app.output import console, print_json
 from app.roles import ROLES, running, until_stopped
 from app.session import Session
@@ -64,6 +63,8 @@ async def run(settings: Settings, role: str, *, history: bool, with_parent: bool
 @command(cli)
 async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_json: bool) -> None:
     """An organisation's ninety days, published and decided like any upstream's, then a summary."""
+    from app.demo.run import run_demo  # noqa: PLC0415 - `up` needs nothing of it
+
     del no_serve  # it never serves: the page comes with the dashboard
     try:
         summary = await run_demo(settings, seed=seed, days=days, quiet=as_json)

@@ -123,10 +123,8 @@ async def _summary(session: Session, answers: Counter[str], outcome: Outcome) ->
     effects = await read_view(session, "loyalty_effects", read_effects)
     await read_view(session, "audit_trail", lambda connection: connection)
     spent: dict[str, Decimal] = {}
-    granted: dict[str, Decimal] = {}
     for item in balances.result:
         spent[item["period"]] = spent.get(item["period"], Decimal(0)) + Decimal(item["spent"]["amount"])
-        granted[item["period"]] = granted.get(item["period"], Decimal(0)) + Decimal(item["granted"]["amount"])
     asked = sum(answers.values())
     return {
         "events": await session.log.last_position(),
@@ -135,12 +133,7 @@ async def _summary(session: Session, answers: Counter[str], outcome: Outcome) ->
         "answers": dict(sorted(answers.items())),
         "decided_on_the_spot": round(answers["taken"] / asked, 4) if asked else None,
         "periods": [
-            {
-                "period": period,
-                "spent": {"amount": str(spent[period]), "currency": "GBP"},
-                "granted": {"amount": str(granted[period]), "currency": "GBP"},
-            }
-            for period in sorted(spent)
+            {"period": period, "spent": {"amount": str(spent[period]), "currency": "GBP"}} for period in sorted(spent)
         ],
         "loyalty": {"rung": RUNG, "caveat": CAVEAT, "windows": summarise(effects.result)},
         "position": effects.progress.anchor.position,
@@ -158,9 +151,8 @@ def _show(summary: dict[str, Any], settings: Settings) -> None:
     ]
     print_table(f"{summary['days']} days of an organisation, in {summary['seconds']} s", ("", ""), rows, numbers=(1,))
     print_table(
-        "What it cost", ("period", "spent", "of budgets granted"),
-        [(line["period"], money_text(line["spent"]), money_text(line["granted"])) for line in summary["periods"]],
-        numbers=(1, 2),
+        "What it cost", ("period", "spent"),
+        [(line["period"], money_text(line["spent"])) for line in summary["periods"]], numbers=(1,),
     )  # fmt: skip
     print_table(
         "What those customers bought (mean revenue of a customer)", ("window", "customers", "before", "after"),
