@@ -48,9 +48,9 @@ async def make(session: Session, role: str, *, history: bool = False) -> Service
         case "decisions":
             from consumers.decision_service import DecisionService  # noqa: PLC0415 - see above
 
-            lean = await session.connection("directory", lean=True)
+            reader = await session.connection("directory")
             return DecisionService(
-                session.url, session.client, lean, session.log, indexes / "decisions.sqlite", history=history
+                session.url, session.client, reader, session.log, indexes / "decisions.sqlite", history=history
             )
         case "projections":
             from consumers.projection_service import ProjectionService  # noqa: PLC0415 - see above

@@ -17,7 +17,7 @@ from ledger.streams import ensure_stream, verify_server
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from nats.aio.client import Client
+    from ledger.connection import LedgerClient
 
     from config.settings import Settings
 
@@ -29,7 +29,7 @@ class NoLedgerError(Exception):
 class Session:
     """An open ledger. ``client`` is ours; ``upstream_url`` is what an upstream would use."""
 
-    client: Client
+    client: LedgerClient
     log: Log
     rejected: Log
 
@@ -38,7 +38,7 @@ class Session:
         self.data_dir = settings.folder
         self._reads_only = reads_only
         self._server: EmbeddedServer | None = None
-        self._clients: list[Client] = []
+        self._clients: list[LedgerClient] = []
         self.url = settings.nats_url or ""
         self.upstream_url = self.url
 
@@ -76,14 +76,14 @@ class Session:
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.close()
 
-    async def connection(self, name: str, *, lean: bool = False, user: str = "ledger") -> Client:
+    async def connection(self, name: str, *, user: str = "ledger") -> LedgerClient:
         """A connection of its own, closed with the session."""
         url = self._server.url(user) if self._server else self.url
-        client = await connect(url, name, lean=lean)
+        client = await connect(url, name)
         self._clients.append(client)
         return client
 
-    async def upstream(self, name: str) -> Client:
+    async def upstream(self, name: str) -> LedgerClient:
         """A connection as an upstream has it: it may publish to inboxes and ask, nothing else."""
         return await self.connection(name, user="upstream")
 

@@ -44,8 +44,8 @@ async def up_to_date(session: Session, name: str) -> None:
     end = await session.log.last_position()
     with generations.claim(folder, name) as ours:
         if ours:
-            lean = await session.connection(f"view {name}", lean=True)
-            await catch_up(model, folder, lean, session.log)
+            reader = await session.connection(f"view {name}")
+            await catch_up(model, folder, reader, session.log)
             return
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while time.monotonic() < deadline:

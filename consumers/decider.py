@@ -36,16 +36,17 @@ _CLOCK_TOLERANCE = timedelta(minutes=5)
 class Waiting:
     """A request that waits for its answer."""
 
-    __slots__ = ("answer", "body", "cause", "fresh", "key", "now", "operation", "request", "ruling", "source")
+    __slots__ = ("_answer", "answered", "body", "cause", "fresh", "key", "now", "operation", "request", "ruling", "source")
 
     cause: Cause
     now: datetime
 
-    def __init__(self, source: str, operation: str, body: bytes) -> None:
+    def __init__(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None]) -> None:
         self.source = source
         self.operation = operation
         self.body = body
-        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.answered = False
+        self._answer = answer
         self.fresh = False  # whether the directory was brought up to date for this request
         self.request: Any = None
         self.key = b""
@@ -53,8 +54,9 @@ class Waiting:
 
     def finish(self, answer: dict[str, Any]) -> None:
         """Give the answer, once."""
-        if not self.answer.done():
-            self.answer.set_result(encode(answer))
+        if not self.answered:
+            self.answered = True
+            self._answer(encode(answer))
 
 
 class Decider:
@@ -72,11 +74,9 @@ class Decider:
         self._wake = asyncio.Event()
         self._side_tasks: set[asyncio.Task[None]] = set()
 
-    def submit(self, source: str, operation: str, body: bytes) -> asyncio.Future[bytes]:
-        """Ask; the future always gets an answer, as JSON."""
-        waiting = Waiting(source, operation, body)
-        self._enqueue(waiting)
-        return waiting.answer
+    def submit(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None]) -> None:
+        """Ask; ``answer`` is always called, once, with JSON."""
+        self._enqueue(Waiting(source, operation, body, answer))
 
     async def run(self) -> None:
         """Decide for ever."""
@@ -134,7 +134,7 @@ class Decider:
 
     def _understood(self, waiting: Waiting) -> bool:
         """Read the request; a malformed one is answered at once."""
-        if waiting.answer.done():  # given up while it waited
+        if waiting.answered:  # given up while it waited
             return False
         if waiting.request is not None:
             return True
@@ -181,7 +181,7 @@ class Decider:
 
     async def _new_ones(self, todo: list[Waiting]) -> list[Waiting]:
         """Requests not answered before; one that was gets its first answer again."""
-        found = self._directory.index.find([waiting.key for waiting in todo if waiting.key])
+        found = self._directory.find([waiting.key for waiting in todo if waiting.key])
         new: list[Waiting] = []
         in_this_group: set[bytes] = set()
         for waiting in todo:
@@ -254,7 +254,7 @@ class Decider:
             waiting.ruling.account.last = position
             waiting.ruling.answer["position"] = position
             names.append(Name(waiting.key, position, bytes.fromhex(waiting.cause.request_sha256)))
-        self._directory.index.commit(names, {})
+        self._directory.remember(names)
         for waiting in writing:
             assert waiting.ruling is not None
             if isinstance(waiting.request, PolicyRequest):  # in force for the very next request

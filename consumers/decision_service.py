@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+import nats.errors
 from faststream.nats import NatsMessage
 
 from config import topology
@@ -18,13 +19,14 @@ from consumers.broker import answered, make_broker, source_of
 from consumers.decider import Decider
 from consumers.directory import Directory
 from domain.requests import RequestError
+from ledger.connection import frame
 from ledger.index import NameIndex
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from faststream.nats import NatsBroker
-    from nats.aio.client import Client
+    from ledger.connection import LedgerClient
     from nats.aio.msg import Msg
 
     from ledger.log import Log
@@ -44,30 +46,31 @@ LATER = ("hold", "reversal", "escalation", "flag")
 class DecisionService:
     """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
 
-    def __init__(self, url: str, client: Client, lean: Client, log: Log, index_path: Path, *,
+    def __init__(self, url: str, client: LedgerClient, reader: LedgerClient, log: Log, index_path: Path, *,
                  history: bool = False) -> None:  # fmt: skip
         self._client = client
-        self._lean = lean
+        self._reader = reader
         self._log = log
         self._index = NameIndex(index_path)
         self.directory = Directory(self._index)
         self.decider = Decider(log, self.directory, history=history)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
+        self._answers: list[bytes] = []
         self.broker = make_broker(url, "decisions")
         declare_decisions(self.broker, self)
 
     async def start(self) -> None:
         """Read the log to its end, then begin to decide."""
-        await self.directory.follow(self._lean, self._log, until=await self._log.last_position())
+        await self.directory.follow(self._reader, self._log, until=await self._log.last_position())
         self._tasks = [
-            asyncio.create_task(self.directory.follow(self._lean, self._log)),
+            asyncio.create_task(self.directory.follow(self._reader, self._log)),
             asyncio.create_task(self.decider.run()),
         ]
         for task in self._tasks:
             task.add_done_callback(self._note_end)
         for operation in HOT:
-            await self._client.subscribe(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE, cb=self._on_request)
+            await self._client.pour(f"{topology.DECIDE_SUBJECT}.*.{operation}", self._on_request, _QUEUE)
         await self.broker.start()
         await self._client.flush()
 
@@ -81,19 +84,29 @@ class DecisionService:
 
     async def ask(self, message: Msg) -> bytes:
         """The answer to a request."""
-        subject = message.subject.rsplit(".", 1)
-        return await self.decider.submit(source_of(message), subject[1], message.data)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        operation = message.subject.rpartition(".")[2]
+        self.decider.submit(source_of(message), operation, message.data, answer.set_result)
+        return await answer
 
-    async def _on_request(self, message: Msg) -> None:
-        answer = self.decider.submit(source_of(message), message.subject.rpartition(".")[2], message.data)
-        if message.reply:
-            answer.add_done_callback(lambda done: self._reply(message.reply, done))
+    def _on_request(self, subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
+        _, _, source, operation = subject.decode().split(".")
+        self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer))
 
-    def _reply(self, subject: str, done: asyncio.Future[bytes]) -> None:
-        if done.cancelled() or self._client.is_closed:
+    def _reply(self, subject: bytes, answer: bytes) -> None:
+        """Send an answer together with the others of its group."""
+        if not subject:
             return
-        task = asyncio.ensure_future(self._client.publish(subject, done.result()))
-        task.add_done_callback(lambda sent: sent.exception() and _log.warning("answer lost: %s", sent.exception()))
+        if not self._answers:
+            asyncio.get_running_loop().call_soon(self._send_answers)
+        self._answers.append(frame(subject, answer))
+
+    def _send_answers(self) -> None:
+        answers, self._answers = self._answers, []
+        try:
+            self._client.send(b"".join(answers))
+        except nats.errors.Error as error:  # who waits asks again, and gets the first answer
+            _log.warning("%d answers lost: %s", len(answers), error)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

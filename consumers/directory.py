@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -22,17 +22,17 @@ from domain.facts import (
     TrainingCompleted,
 )
 from domain.policy import Policy, parse_policy
-from domain.records import Answered, PolicyPublished
+from domain.records import RECORDS, TYPE_OF, Answered, PolicyPublished
 from ledger.cloudevents import name_key
 from ledger.follow import Anchor, Follower
 from ledger.index import Name, NameIndex
 from ledger.log import digest_of
-from projections.events import UnknownEventError, read_event
+from projections.events import TYPES, UnknownEventError, read_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nats.aio.client import Client
+    from ledger.connection import LedgerClient
 
     from ledger.log import Log, Recorded
 
@@ -64,6 +64,7 @@ class Directory:
         self.anchor = index.head(_WHOLE_LOG)
         self.policy_position = 0
         self._moved = asyncio.Condition()
+        self._recent: dict[bytes, Name] = {}
         for key, value in index.notes().items():
             kind, _, name = key.partition(" ")
             if kind == "employee":
@@ -104,7 +105,17 @@ class Directory:
         """The highest version published, 0 without any."""
         return max(self._policies, default=0)
 
-    async def follow(self, client: Client, log: Log, *, until: int | None = None) -> None:
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, Name]:
+        """Requests that were answered, by key, as far as this directory knows."""
+        found = self.index.find(keys)
+        found.update((key, self._recent[key]) for key in keys if key in self._recent)
+        return found
+
+    def remember(self, names: Sequence[Name]) -> None:
+        """Know of answers that were just recorded, before they are read back from the log."""
+        self._recent.update((name.key, name) for name in names)
+
+    async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None) -> None:
         """Read on from where the index ends; for ever, or up to a position."""
         follower = Follower(client, log, "directory", self.anchor)
         async for batch in follower.batches(until=until):
@@ -128,16 +139,16 @@ class Directory:
         notes: dict[str, tuple[int, bytes]] = {}
         for recorded in batch:
             try:
-                event = read_event(recorded)
+                event = read_event(recorded, _TYPES)
             except UnknownEventError:
-                continue  # from a newer version: not the directory's business
+                continue  # nothing that a decision depends on
             match event.body:
                 case PolicyPublished() as published:
                     self._learn_policy(published.version, published.policy, recorded.position)
                     note = msgspec.json.encode((recorded.position, published.policy))
                     notes[f"policy {published.version}"] = recorded.position, note
                     names.append(_answered(published, recorded.position))
-                case Answered() as answered:
+                case _Answer() as answered:
                     names.append(_answered(answered, recorded.position))
                 case Fact() as fact if employee_id := self._learn(fact):
                     note = msgspec.json.encode(self._employees[employee_id])
@@ -147,6 +158,8 @@ class Directory:
         anchor = Anchor(batch[-1].position, digest_of(batch[-1].data))
         self.index.commit(names, {_WHOLE_LOG: anchor}, notes=[(key, *note) for key, note in notes.items()])
         self.anchor = anchor
+        for name in names:
+            self._recent.pop(name.key, None)
 
     def _learn(self, fact: Fact) -> str | None:
         match fact:
@@ -173,6 +186,23 @@ class Directory:
         self.policy_position = max(self.policy_position, position)
 
 
-def _answered(record: Answered, position: int) -> Name:
+class _Answer(msgspec.Struct):
+    """What the directory needs of an event that answered a request."""
+
+    source: str
+    request_id: str
+    request_sha256: str
+
+
+_TYPES: dict[str, type[Any]] = {
+    TYPE_OF[cls]: _Answer for cls in RECORDS.values() if issubclass(cls, Answered) and cls is not PolicyPublished
+} | {
+    name: cls
+    for name, cls in TYPES.items()
+    if cls in (PolicyPublished, EmployeeJoined, EmployeeChanged, EmployeeLeft, RelationshipDeclared, TrainingCompleted)
+}
+
+
+def _answered(record: _Answer | PolicyPublished, position: int) -> Name:
     key = name_key(record.source, record.request_id)
     return Name(key, position, bytes.fromhex(record.request_sha256))

@@ -23,7 +23,7 @@ from ledger.log import MAX_BATCH, Draft, Log, Recorded, digest_of
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
+    from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
 _TRIM_SECONDS = 5.0
@@ -155,7 +155,7 @@ class Intake:
             except ConflictError:
                 continue  # rejected before: this is a redelivery
 
-    async def trim(self, client: Client) -> None:
+    async def trim(self, client: LedgerClient) -> None:
         """Purge the inbox up to the ack floor now and then."""
         if time.monotonic() - self._trimmed < _TRIM_SECONDS:
             return

@@ -1,14 +1,19 @@
-"""The intake as a service: takes the inbox in batches, and answers what became of an event."""
+"""The intake as a service: takes the inbox in batches, and answers what became of an event.
+
+The inbox is pulled by hand: FastStream's batches go through a queue entry and a coroutine for each message,
+which alone costs more than all the intake does (docs/architecture.md). Receipts are FastStream's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from faststream import AckPolicy
-from faststream.nats import JStream, NatsMessage, PullSub
+import nats.errors
+from faststream.nats import NatsMessage
 
 from config import topology
 from consumers.broker import answered, make_broker, source_of
@@ -16,21 +21,22 @@ from consumers.intake import Intake, Message, RejectedEntry, id_token
 from domain.requests import RequestError
 from domain.wire import Id, decode, encode
 from ledger.cloudevents import name_key
-from ledger.errors import LedgerError
+from ledger.connection import frame
+from ledger.errors import LedgerError, UnavailableError
 from ledger.index import NameIndex
-from ledger.log import Log
+from ledger.pull import Pull, Pulled, sequence_of
 from ledger.streams import ensure_consumer, ensure_stream
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faststream.message import StreamMessage
     from faststream.nats import NatsBroker
-    from nats.aio.client import Client
-    from nats.aio.msg import Msg
+    from ledger.connection import LedgerClient
+    from ledger.log import Log
 
 _log = logging.getLogger(__name__)
 _WATCH_SECONDS = 5.0
+_PAUSE_SECONDS = 0.3
 _IDS_AT_MOST = 1000
 
 
@@ -45,7 +51,7 @@ class ReceiptRequest(msgspec.Struct, frozen=True):
 class IntakeService:
     """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
 
-    def __init__(self, url: str, client: Client, log: Log, rejected: Log, index_path: Path, *,
+    def __init__(self, url: str, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
                  replicas: int = 1) -> None:  # fmt: skip
         self._client = client
         self._log = log
@@ -54,35 +60,50 @@ class IntakeService:
         self._index = NameIndex(index_path)
         self._intake = Intake(log, rejected, self._index)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.broker = make_broker(url, "intake")
         declare_intake(self.broker, self)
 
     async def start(self) -> None:
         """Begin to take in and to answer."""
         await ensure_consumer(self._client, topology.INBOX, topology.intake_consumer())
+        self._tasks = [asyncio.create_task(self._take_in()), asyncio.create_task(self._watch())]
+        self._tasks[0].add_done_callback(self._note_end)
         await self.broker.start()
-        self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Finish the batch in hand and leave; what is not acknowledged stays in the inbox."""
-        if self._watching:
-            self._watching.cancel()
+        """Leave; what is not acknowledged stays in the inbox, and is recognised when it comes again."""
         await self.broker.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._index.close()
 
-    async def take(self, messages: list[Msg]) -> None:
-        """Take in one batch and acknowledge it."""
-        try:
-            await self._intake.take([_message(message) for message in messages])
-            for message in messages:
-                await message.ack()
-            await self._intake.trim(self._client)
-        except LedgerError as error:
-            _log.error("the intake stops: %s", error)  # noqa: TRY400 - the message says it all
-            if not self.failed.done():
-                self.failed.set_exception(error)
-            await asyncio.Event().wait()  # take nothing more; the process is about to end
+    async def _take_in(self) -> None:
+        while True:
+            pull = Pull(self._client, topology.INBOX, topology.INTAKE_CONSUMER, 2 * topology.INTAKE_BATCH)
+            try:
+                await pull.start()
+                while True:
+                    await self._take(await pull.next(topology.INTAKE_BATCH))
+            except (UnavailableError, nats.errors.Error) as error:
+                _log.debug("the intake waits for the server: %s", error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+            finally:
+                with suppress(nats.errors.Error):
+                    await pull.stop()
+
+    async def _take(self, batch: list[Pulled]) -> None:
+        if batch:
+            await self._intake.take([_message(pulled) for pulled in batch])
+            self._client.send(b"".join([frame(pulled.reply, b"+ACK") for pulled in batch]))
+        await self._intake.trim(self._client)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failed.done():
+            _log.error("the intake stops: %s", error)
+            self.failed.set_exception(error)
 
     async def receipt(self, token: str, body: bytes) -> bytes:
         """What became of events of this source."""
@@ -131,24 +152,13 @@ class IntakeService:
 
 
 def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
-    """The intake's operations on a broker; without a service only for its description."""
-
-    async def raw_messages(message: StreamMessage[Any]) -> Any:
-        return message.raw_message
-
-    @broker.subscriber(
-        f"{topology.INBOX_SUBJECT}.*",
-        stream=JStream(topology.INBOX, declare=False),
-        durable=topology.INTAKE_CONSUMER,
-        pull_sub=PullSub(batch_size=topology.INTAKE_BATCH, timeout=0.05, batch=True),
-        ack_policy=AckPolicy.MANUAL,
-        decoder=raw_messages,
-        title="inbox",
-        description="Facts, one CloudEvent a message. The PubAck means: durable, and will be recorded or rejected.",
-    )
-    async def inbox(messages: Any) -> None:
-        if service:
-            await service.take(messages)
+    """The intake's operations on a broker; without a service only for their description."""
+    if service is None:
+        broker.subscriber(
+            f"{topology.INBOX_SUBJECT}.*",
+            title="inbox",
+            description="Facts, one CloudEvent a message. The PubAck means: durable, and will be recorded or rejected.",
+        )(_described)
 
     @broker.subscriber(
         f"{topology.READ_SUBJECT}.*.receipt",
@@ -162,6 +172,17 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
         return await answered(lambda: service.receipt(source_of(raw), raw.data))
 
 
-def _message(raw: Msg) -> Message:
-    tokens = raw.reply.split(".")  # $JS.ACK.<stream>.<consumer>.<tries>.<sequence>.<...>.<time>.<pending>
-    return Message(raw.subject, raw.data, raw.headers, f"{tokens[-4]}-{tokens[-2]}")
+async def _described(message: NatsMessage) -> None:
+    """Stands for the pull loop in the AsyncAPI document."""
+
+
+def _message(pulled: Pulled) -> Message:
+    sequence, _, stamp = sequence_of(pulled.reply)
+    headers = _headers(pulled.headers) if b"ce-" in pulled.headers.lower() else None
+    return Message(pulled.subject.decode(), pulled.data, headers, f"{sequence}-{stamp.decode()}")
+
+
+def _headers(raw: bytes) -> dict[str, str]:
+    """Header lines as a dictionary; bytes that are not UTF-8 are replaced, and then fail the checks."""
+    lines = raw.decode(errors="replace").split("\r\n")[1:]
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}

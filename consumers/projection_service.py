@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from faststream.nats import NatsBroker
     from faststream.nats.publisher.usecase import LogicPublisher
-    from nats.aio.client import Client
+    from ledger.connection import LedgerClient
 
     from ledger.log import Log
     from projections.generations import Progress
@@ -44,7 +44,7 @@ class ProjectionService:
         self._folder = views_folder(data_dir)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
-        self._clients: list[Client] = []
+        self._clients: list[LedgerClient] = []
         self.broker = make_broker(url, "projections")
         self._news = declare_views(self.broker)
 
@@ -53,7 +53,7 @@ class ProjectionService:
         self._folder.mkdir(parents=True, exist_ok=True)
         await self.broker.start()
         for cls in MODELS.values():
-            client = await connect(self._url, f"projection {cls.name}", lean=True)
+            client = await connect(self._url, f"projection {cls.name}")
             self._clients.append(client)
             task = asyncio.create_task(self._run(cls(), client))
             task.add_done_callback(self._note_end)
@@ -68,7 +68,7 @@ class ProjectionService:
             await client.close()
         await self.broker.stop()
 
-    async def _run(self, model: Model, client: Client) -> None:
+    async def _run(self, model: Model, client: LedgerClient) -> None:
         async def committed(progress: Progress) -> None:
             news = {"position": progress.anchor.position, "at": time_text(datetime.now(UTC))}
             await self._news[model.name].publish(encode(news))

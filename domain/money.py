@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any, Self
 
 from iso4217 import Currency
@@ -68,6 +69,8 @@ class Money:
     def text(self) -> str:
         """The amount as text with the currency's digits, e.g. ``5.00`` or ``-0.50``."""
         exponent = EXPONENTS.get(self.currency, 2)
+        if exponent == 2 and self.minor >= 0:  # noqa: PLR2004 - most money, on the hot path
+            return f"{self.minor // 100}.{self.minor % 100:02d}"
         digits = str(abs(self.minor)).rjust(exponent + 1, "0")
         sign = "-" if self.minor < 0 else ""
         return f"{sign}{digits[:-exponent]}.{digits[-exponent:]}" if exponent else sign + digits
@@ -90,12 +93,18 @@ class Money:
         return f"Money({self.text} {self.currency})"
 
 
+_parse = lru_cache(maxsize=65_536)(Money.parse)  # amounts repeat: prices, limits, budgets
+
+
 def money_from_wire(value: Any) -> Money:
     """Money from its JSON object; a ``MoneyError`` says what is wrong with which part."""
     if not isinstance(value, dict) or not {"amount", "currency"} <= value.keys():
         message = 'money must be an object such as {"amount": "5.00", "currency": "GBP"}'
         raise MoneyError(message)
-    return Money.parse(value["amount"], value["currency"])
+    amount, currency = value["amount"], value["currency"]
+    if isinstance(amount, str) and isinstance(currency, str):
+        return _parse(amount, currency)
+    return Money.parse(amount, currency)
 
 
 def shown(value: object) -> str:

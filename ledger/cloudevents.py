@@ -74,7 +74,7 @@ def parse_time(text: str) -> datetime:
 
 def time_text(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, e.g. ``2026-11-21T10:00:00.000000Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse_event(data: bytes, headers: Mapping[str, str] | None = None) -> Envelope:

@@ -1,43 +1,160 @@
-"""Connections to NATS that outlive a server's restart, and one made for fast reading."""
+"""Connections to NATS that outlive a server's restart, with a short way for messages that come in thousands.
+
+nats-py makes an object, a queue entry and a coroutine of every message, and parses all its headers. Readers
+of the log need none of that: a *sink* is called with the bytes of each message as the socket is read, and
+``send`` writes many messages in one go. Everything else (connecting, reconnecting, resubscribing,
+requests) is nats-py's. `tests/test_connection.py` holds both ways against each other, since the short one
+leans on nats-py's inside.
+"""
 
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.client import Client
-from nats.errors import NoServersError
+from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from ledger.errors import UnavailableError
 
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
+
 _log = logging.getLogger(__name__)
-_NO_INLINE_STATUS = b"NATS/1.0\r\n"
 PENDING_BYTES = 64 * 1024 * 1024
+Sink = Callable[[bytes, bytes, bytes, bytes], None]
+"""Called with subject, reply subject, raw headers (empty: none) and payload."""
+_MSG, _HMSG, _END = b"MSG ", b"HMSG ", b"\r\n"
 
 
-class LeanClient(Client):
-    """A client that does not parse headers of stored messages: in this log they carry no meaning.
+class _SinkParser(Parser):  # type: ignore[misc]
+    """nats-py's parser; messages of subscriptions with a sink do not pass through it."""
 
-    Parsing them takes two thirds of the time of reading. Status lines of the server (no messages,
-    heartbeats) are parsed as ever.
-    """
+    def __init__(self, client: LedgerClient) -> None:
+        super().__init__(client)
+        self.sinks: dict[bytes, Sink] = {}
 
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        if not headers or headers.startswith(_NO_INLINE_STATUS):
-            return None
-        parsed: dict[str, str] | None = await super()._process_headers(headers)
-        return parsed
+    async def parse(self, data: bytes = b"") -> None:
+        self.buf.extend(data)
+        if self.sinks:
+            while self.state == AWAITING_CONTROL_LINE and self.buf:
+                waiting = self._deliver()
+                if waiting or not self.buf:
+                    return  # a message for a sink has not come whole yet
+                before = len(self.buf)
+                await super().parse()
+                if len(self.buf) == before:
+                    return
+        await super().parse()
+
+    def _deliver(self) -> bool:
+        """Hand messages at the front to their sinks; true where one waits for more bytes."""
+        buffer, sinks = self.buf, self.sinks
+        at, size, waiting = 0, len(buffer), False
+        while True:
+            with_headers = buffer.startswith(_HMSG, at)
+            if not with_headers and not buffer.startswith(_MSG, at):
+                break
+            end = buffer.find(_END, at)
+            if end < 0:
+                break
+            parts = bytes(buffer[at:end]).split()
+            sink = sinks.get(parts[2])
+            if sink is None:
+                break
+            start = end + 2
+            stop = start + int(parts[-1])
+            if stop + 2 > size:
+                waiting = True
+                break
+            body = start + int(parts[-2]) if with_headers else start
+            reply = parts[3] if len(parts) == (6 if with_headers else 5) else b""
+            sink(parts[1], reply, bytes(buffer[start:body]), bytes(buffer[body:stop]))
+            at = stop + 2
+        if at:
+            del buffer[:at]
+        return waiting
 
 
-async def connect(url: str, name: str, *, lean: bool = False, wait_seconds: float = 5) -> Client:
+class LedgerClient(Client):
+    """nats-py's client, with sinks and ``send``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps: _SinkParser = _SinkParser(self)
+
+    async def pour(self, subject: str, sink: Sink, queue: str = "") -> Subscription:
+        """Subscribe; every message goes to the sink. End it with ``stop_pouring``."""
+
+        async def never(_message: object) -> None:
+            """Messages do not come this way."""
+
+        subscription = await self.subscribe(subject, queue=queue, cb=never)
+        self._ps.sinks[str(subscription._id).encode()] = sink
+        return subscription
+
+    async def stop_pouring(self, subscription: Subscription) -> None:
+        """End a subscription made by ``pour``."""
+        try:
+            await subscription.unsubscribe()
+        finally:
+            self._ps.sinks.pop(str(subscription._id).encode(), None)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        # A message that nats-py's parser had begun before its sink was there.
+        sink = self._ps.sinks.get(str(sid).encode())
+        if sink is not None:
+            sink(subject, reply, headers or b"", data)
+        else:
+            await super()._process_msg(sid, subject, reply, data, headers)
+
+    def send(self, frames: bytes) -> None:
+        """Write frames made by ``frame`` at once, behind what waits; kept for later while disconnected.
+
+        Raises:
+            nats.errors.Error: the connection is closed, or too much waits already.
+
+        """
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        if self._pending_data_size + len(frames) > PENDING_BYTES:
+            raise nats.errors.OutboundBufferLimitError
+        self._pending.append(frames)
+        self._pending_data_size += len(frames)
+        if self.is_connected and self._transport is not None:
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines(waiting)
+
+    async def drained(self) -> None:
+        """Wait until what was sent has left this process's buffers, more or less."""
+        if self.is_connected and self._transport is not None:
+            await self._transport.drain()
+
+
+def frame(subject: bytes, payload: bytes, reply: bytes = b"", headers: bytes = b"") -> bytes:
+    """One message on the wire; ``headers`` are whole lines, e.g. ``b"Name: value\\r\\n"``."""
+    if headers:
+        block = b"NATS/1.0\r\n" + headers + _END
+        sizes = b"%d %d" % (len(block), len(block) + len(payload))
+        return b"HPUB %b %b %b\r\n%b%b\r\n" % (subject, reply, sizes, block, payload)
+    return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
+
+
+def status_of(headers: bytes) -> bytes:
+    """The server's inline status (``b"404"``, ``b"100"``) in raw headers; empty where there is none."""
+    return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
+
+
+async def connect(url: str, name: str, *, wait_seconds: float = 5) -> LedgerClient:
     """A connection that reconnects for ever.
 
     Raises:
         UnavailableError: nobody answers at ``url`` within ``wait_seconds``, or refuses the credentials.
 
     """
-    client = LeanClient() if lean else Client()
+    client = LedgerClient()
     reached = False
 
     async def note(error: Exception) -> None:
@@ -60,7 +177,7 @@ async def connect(url: str, name: str, *, lean: bool = False, wait_seconds: floa
     }
     try:
         await client.connect(**options)
-    except (nats.errors.Error, NoServersError, OSError, TimeoutError) as error:
+    except (nats.errors.Error, OSError, TimeoutError) as error:
         message = f"no NATS server answers at {_without_password(url)}: {error or type(error).__name__}"
         raise UnavailableError(message) from error
     reached = True

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import nats.errors
 
 from ledger.errors import LostEventsError, UnavailableError
 from ledger.log import Log, Recorded, digest_of
+from ledger.pull import Pull, sequence_of
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
-    from nats.aio.client import Client
-    from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
+    from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
 _SECOND_NS = 1_000_000_000
-_HEARTBEAT_SECONDS = 1
-_EXPIRES_SECONDS = 30
-PULL_EVENTS = 4000
+_PAUSE_SECONDS = 0.3
+_PULL_EVENTS = 4000
+_BATCH_EVENTS = 4000
 
 
 class Anchor(NamedTuple):
@@ -55,24 +54,17 @@ class Follower:
     """Reads one stream in order from behind an anchor, and then live.
 
     Gaps in delivery are read again; a gap in the stream itself, or an event that is not what it was,
-    raises. Use a connection made with ``lean=True``.
+    raises. Give it a connection of its own: what it reads would keep others' answers waiting.
     """
 
-    def __init__(self, client: Client, log: Log, name: str, anchor: Anchor = Anchor(),
-                 subjects: Sequence[str] = ()) -> None:  # fmt: skip
+    def __init__(self, client: LedgerClient, log: Log, name: str, anchor: Anchor = Anchor()) -> None:
         self._client = client
         self._log = log
         self._name = name
-        self._subjects = list(subjects)
         self.anchor = anchor
-        self._buffer: list[Recorded] = []
-        self._wake = asyncio.Event()
-        self._subscription: Subscription | None = None
+        self._pull: Pull | None = None
         self._consumer = ""
-        self._outstanding = 0
         self._delivered = 0
-        self._lost = False
-        self._pending = 1
 
     async def batches(self, *, until: int | None = None) -> AsyncIterator[list[Recorded]]:
         """Batches of events, oldest first; without ``until`` for ever.
@@ -86,7 +78,12 @@ class Follower:
             return
         try:
             while True:
-                batch = await self._next_batch()
+                try:
+                    batch = await self._next_batch()
+                except (UnavailableError, nats.errors.Error) as error:
+                    _log.debug("%s waits for the server: %s", self._name, error)
+                    await self._start_again()
+                    continue
                 if not batch:
                     continue
                 if until is not None and batch[-1].position >= until:
@@ -94,43 +91,28 @@ class Follower:
                     return
                 yield batch
         finally:
-            await self.close()
+            await self._end()
 
     async def _next_batch(self) -> list[Recorded]:
-        try:
-            if self._subscription is None:
-                await self._start()
-            if not self._buffer and self._outstanding <= 0:
-                await self._pull()
-        except (UnavailableError, nats.errors.Error) as error:
-            _log.debug("%s waits for the server: %s", self._name, error)
-            await self._restart()
-            return []
-        if not self._buffer and not self._lost:
-            self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), 3 * _HEARTBEAT_SECONDS)
-            except TimeoutError:
-                self._lost = True
-        batch, self._buffer = self._buffer, []
+        if self._pull is None:
+            self._pull = await self._begin()
+        batch: list[Recorded] = []
+        expected = self.anchor.position + 1
+        for pulled in await self._pull.next(_BATCH_EVENTS):
+            position, delivered, _ = sequence_of(pulled.reply)
+            self._delivered += 1
+            if delivered != self._delivered:
+                message = "a message was lost on the way"
+                raise UnavailableError(message)
+            if position != expected:
+                raise LostEventsError("an event is missing", expected)
+            batch.append(Recorded(position, pulled.subject.decode(), pulled.data))
+            expected += 1
         if batch:
-            self._check_gaps(batch)
             self.anchor = Anchor(batch[-1].position, digest_of(batch[-1].data))
-        if self._lost:
-            await self._restart()
         return batch
 
-    def _check_gaps(self, batch: list[Recorded]) -> None:
-        if self._subjects:
-            return
-        expected = self.anchor.position + 1
-        for event in batch:
-            if event.position != expected:
-                raise LostEventsError("an event is missing", expected)
-            expected += 1
-
-    async def _start(self) -> None:
-        inbox = self._client.new_inbox()
+    async def _begin(self) -> Pull:
         self._consumer = f"{self._name}-{secrets.token_hex(4)}"
         config: dict[str, object] = {
             "name": self._consumer,
@@ -141,67 +123,29 @@ class Follower:
             "num_replicas": 1,
             "inactive_threshold": 60 * _SECOND_NS,
         }
-        if self._subjects:
-            config["filter_subjects"] = self._subjects
         body = {"stream_name": self._log.stream, "config": config, "action": "create"}
         answer = await js_api(self._client, f"CONSUMER.CREATE.{self._log.stream}.{self._consumer}", body)
         if "error" in answer:
             message = f"{self._name} cannot read {self._log.stream}: {answer['error'].get('description')}"
             raise UnavailableError(message)
         self._delivered = 0
-        self._outstanding = 0
-        self._lost = False
-        self._subscription = await self._client.subscribe(
-            inbox, cb=self._on_message, pending_msgs_limit=-1, pending_bytes_limit=-1
-        )
+        pull = Pull(self._client, self._log.stream, self._consumer, _PULL_EVENTS)
+        await pull.start()
+        return pull
 
-    async def _pull(self) -> None:
-        assert self._subscription is not None
-        self._outstanding = PULL_EVENTS
-        request = {
-            "batch": PULL_EVENTS,
-            "expires": _EXPIRES_SECONDS * _SECOND_NS,
-            "idle_heartbeat": _HEARTBEAT_SECONDS * _SECOND_NS,
-        }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._log.stream}.{self._consumer}"
-        await self._client.publish(subject, json.dumps(request).encode(), reply=self._subscription.subject)
-
-    async def _on_message(self, message: Msg) -> None:
-        reply = message.reply
-        if reply.startswith("$JS.ACK."):
-            tokens = reply.split(".")
-            self._delivered += 1
-            if int(tokens[-3]) != self._delivered:
-                self._lost = True
-            elif not self._lost:
-                self._buffer.append(Recorded(int(tokens[-4]), message.subject, message.data))
-                self._outstanding -= 1
-        else:
-            status = (message.headers or {}).get("Status")
-            if status == "408":
-                self._outstanding = 0
-            elif status != "100":  # the consumer is gone, or the server is going
-                self._lost = True
-        if not self._wake.is_set():
-            self._wake.set()
-
-    async def _restart(self) -> None:
-        await self.close()
-        await asyncio.sleep(0.2)
-        try:
+    async def _start_again(self) -> None:
+        await self._end()
+        await asyncio.sleep(_PAUSE_SECONDS)
+        with suppress(UnavailableError):  # it is looked at again before anything is read
             await verify_anchor(self._log, self.anchor, self._name)
-        except UnavailableError:
-            await asyncio.sleep(0.3)
 
-    async def close(self) -> None:
-        """Forget the consumer; reading may go on later from the anchor."""
-        subscription, self._subscription = self._subscription, None
-        self._buffer = []
-        self._lost = False
-        if subscription is None or self._client.is_closed:
+    async def _end(self) -> None:
+        """Forget the consumer; the server forgets it too, by itself after a minute."""
+        pull, self._pull = self._pull, None
+        if pull is None or self._client.is_closed:
             return
         try:
-            await subscription.unsubscribe()
+            await pull.stop()
             await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._log.stream}.{self._consumer}")
         except nats.errors.Error as error:
-            _log.debug("%s: %s", self._name, error)  # the server forgets it by itself after a minute
+            _log.debug("%s: %s", self._name, error)

@@ -11,7 +11,7 @@ import nats.errors
 from ledger.errors import DriftError, LazyFsyncError, LedgerError, UnavailableError
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
+    from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
 API_TIMEOUT_SECONDS = 10
@@ -20,7 +20,7 @@ _NAME_IN_USE = 10058
 _MIN_SERVER = (2, 12)
 
 
-async def js_api(client: Client, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """One request to the JetStream API; errors come back in the answer's ``error``.
 
     Raises:
@@ -37,7 +37,7 @@ async def js_api(client: Client, subject: str, body: dict[str, Any] | None = Non
     return parsed
 
 
-async def ensure_stream(client: Client, wanted: dict[str, Any]) -> dict[str, Any]:
+async def ensure_stream(client: LedgerClient, wanted: dict[str, Any]) -> dict[str, Any]:
     """Create the stream if it is missing; verify every declared field if it is there.
 
     Raises:
@@ -65,7 +65,7 @@ _ABSENT: dict[str, Any] = {"max_age": 0, "deny_delete": False, "deny_purge": Fal
 """What the server leaves out of its answer when it has the default."""
 
 
-async def ensure_consumer(client: Client, stream: str, wanted: dict[str, Any]) -> None:
+async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, Any]) -> None:
     """Create a durable consumer, or verify the one that is there.
 
     Raises:
@@ -88,7 +88,7 @@ async def ensure_consumer(client: Client, stream: str, wanted: dict[str, Any]) -
             raise DriftError(f"{stream}/{name}", field, value, answer["config"].get(field))
 
 
-async def verify_server(client: Client, *, allow_lazy_fsync: bool) -> None:
+async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None:
     """Check that the server is new enough and writes to disk before it acknowledges.
 
     The account must import ``$SYS.REQ.SERVER.PING.VARZ`` from the system account, as our

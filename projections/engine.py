@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import sqlalchemy as sa
-    from nats.aio.client import Client
+    from ledger.connection import LedgerClient
 
     from ledger.log import Log, Recorded
     from projections.model import Model
@@ -50,7 +50,7 @@ class Projector:
         with engine.connect() as connection:
             self.progress = generations.read_progress(connection)
 
-    async def follow(self, client: Client, log: Log, *, until: int | None = None,
+    async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None,
                      committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
         """Fold the log from where the view stands, for ever or up to a position.
 
@@ -117,7 +117,7 @@ async def skipped_positions(log: Log, name: str) -> frozenset[int]:
     return frozenset(found)
 
 
-async def rebuild(model: Model, folder: Path, client: Client, log: Log,
+async def rebuild(model: Model, folder: Path, client: LedgerClient, log: Log,
                   progressed: Callable[[Progress], Awaitable[None]] | None = None) -> Progress:  # fmt: skip
     """Fill a new generation from the beginning up to the end of the log, then let it serve."""
     generation = generations.next_generation(folder, model)
@@ -127,7 +127,7 @@ async def rebuild(model: Model, folder: Path, client: Client, log: Log,
     return projector.progress
 
 
-async def catch_up(model: Model, folder: Path, client: Client, log: Log) -> Progress:
+async def catch_up(model: Model, folder: Path, client: LedgerClient, log: Log) -> Progress:
     """Bring the live generation to the end of the log, making one if there is none."""
     generation = generations.live_generation(folder, model)
     if generation is None:
@@ -137,7 +137,7 @@ async def catch_up(model: Model, folder: Path, client: Client, log: Log) -> Prog
     return projector.progress
 
 
-async def run_for_ever(model: Model, folder: Path, client: Client, log: Log,
+async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Log,
                        committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
     """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped."""
     while True:

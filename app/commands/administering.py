@@ -169,9 +169,9 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
     built: list[dict[str, Any]] = []
     async with Session(settings, reads_only=True) as session:
         folder = generations.views_folder(session.data_dir)
-        lean = await session.connection("rebuild", lean=True)
+        reader = await session.connection("rebuild")
         for name in names or sorted(MODELS):
-            progress = await rebuild(MODELS[name](), folder, lean, session.log)
+            progress = await rebuild(MODELS[name](), folder, reader, session.log)
             built.append({"projection": name, "position": progress.anchor.position})
             if not as_json:
                 console.print(f"{name} rebuilt up to position {progress.anchor.position}")

@@ -115,10 +115,10 @@ async def replay(settings: Settings, start: str | None, end: str | None, *, as_j
         until = last if end is None else min(last, await _position(session.log, end, last, first=False))
         if first > until:
             return
-        lean = await session.connection("replay", lean=True)
+        reader = await session.connection("replay")
         before = await session.log.at(first - 1) if first > 1 else None
         anchor = Anchor(first - 1, digest(before.data)) if before else Anchor()
-        follower = Follower(lean, session.log, "replay", anchor)
+        follower = Follower(reader, session.log, "replay", anchor)
         write = sys.stdout.buffer.write
         async for batch in follower.batches(until=until):
             for recorded in batch:

@@ -29,7 +29,7 @@ from projections.balances import read_balances
 from projections.loyalty import CAVEAT, RUNG, read_effects, summarise
 
 if TYPE_CHECKING:
-    from nats.aio.client import Client
+    from ledger.connection import LedgerClient
 
     from config.settings import Settings
 
@@ -66,7 +66,7 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
     return summary
 
 
-async def _publish_policy(upstream: Client, seed: int) -> None:
+async def _publish_policy(upstream: LedgerClient, seed: int) -> None:
     checked = check_policy_file(_POLICY)
     request = {
         "request_id": f"demo-{seed}-policy", "policy": checked.document, "published_by": "E-001",
@@ -88,7 +88,7 @@ async def _publish(publisher: Publisher, moments: list[Moment], seed: int) -> No
     await publisher.flush()
 
 
-async def _ask_all(upstream: Client, moments: list[Moment], seed: int) -> Counter[str]:
+async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> Counter[str]:
     """Ask for a day's actions, many at once; one agent's in the order of time."""
     answers: Counter[str] = Counter()
     by_agent: dict[str, list[Moment]] = {}
@@ -112,7 +112,7 @@ async def _ask_all(upstream: Client, moments: list[Moment], seed: int) -> Counte
     return answers
 
 
-async def _request(upstream: Client, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+async def _request(upstream: LedgerClient, operation: str, request: dict[str, Any]) -> dict[str, Any]:
     reply = await upstream.request(f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}", encode(request), timeout=30)
     answer: dict[str, Any] = json.loads(reply.data)
     return answer

@@ -1,0 +1,104 @@
+"""Pulling messages from a JetStream consumer in large requests, noticing when it goes silent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from ledger.connection import status_of
+from ledger.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
+
+    from ledger.connection import LedgerClient
+
+_SECOND_NS = 1_000_000_000
+_HEARTBEAT_SECONDS = 1
+_EXPIRES_SECONDS = 30
+
+
+class Pulled(NamedTuple):
+    """A message as it came: its subject, where to acknowledge it, its raw headers, its bytes."""
+
+    subject: bytes
+    reply: bytes
+    headers: bytes
+    data: bytes
+
+
+class Pull:
+    """Keeps one request at the consumer and hands out what came.
+
+    ``next`` raises ``UnavailableError`` when the consumer is gone or its heartbeats stay away; then make
+    a new one.
+    """
+
+    def __init__(self, client: LedgerClient, stream: str, consumer: str, ask_for: int) -> None:
+        self._client = client
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._ask_for = ask_for
+        self._buffer: list[Pulled] = []
+        self._wake = asyncio.Event()
+        self._outstanding = 0
+        self._trouble = ""
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        self._subscription = await self._client.pour(self._client.new_inbox(), self._take)
+
+    async def next(self, at_most: int) -> list[Pulled]:
+        """What has come, at least one message; waits for it. Empty now and then while nothing comes.
+
+        Raises:
+            UnavailableError: the consumer is gone, or silent.
+
+        """
+        if self._outstanding <= 0 and len(self._buffer) < at_most:
+            await self._ask()
+        if not self._buffer and not self._trouble:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), 3 * _HEARTBEAT_SECONDS)
+            except TimeoutError:
+                self._trouble = "no heartbeat"
+        if not self._buffer and self._trouble:
+            raise UnavailableError(self._trouble)
+        batch, self._buffer = self._buffer[:at_most], self._buffer[at_most:]
+        return batch
+
+    async def stop(self) -> None:
+        """End listening; what was not handed out stays with the consumer."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None and not self._client.is_closed:
+            await self._client.stop_pouring(subscription)
+
+    async def _ask(self) -> None:
+        assert self._subscription is not None
+        self._outstanding = self._ask_for
+        request = {
+            "batch": self._ask_for,
+            "expires": _EXPIRES_SECONDS * _SECOND_NS,
+            "idle_heartbeat": _HEARTBEAT_SECONDS * _SECOND_NS,
+        }
+        await self._client.publish(self._subject, json.dumps(request).encode(), reply=self._subscription.subject)
+
+    def _take(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        if reply.startswith(b"$JS.ACK."):
+            self._outstanding -= 1
+            self._buffer.append(Pulled(subject, reply, headers, data))
+        else:
+            status = status_of(headers)
+            if status == b"408":
+                self._outstanding = 0
+            elif status != b"100":
+                self._trouble = headers.decode(errors="replace").strip()
+        self._wake.set()
+
+
+def sequence_of(reply: bytes) -> tuple[int, int, bytes]:
+    """Stream sequence, consumer sequence and time stamp in a message's acknowledgement subject."""
+    tokens = reply.split(b".")  # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>
+    return int(tokens[-4]), int(tokens[-3]), tokens[-2]
