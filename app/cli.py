@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import sys
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 _OPTIONS = {
-    "data_dir": click.option("--data-dir", metavar="FOLDER", help=HELP["data_dir"] + " [default: ./.resolution-ledger]"),
+    "data_dir": click.option(
+        "--data-dir", metavar="FOLDER", help=HELP["data_dir"] + " [default: ./.resolution-ledger]"
+    ),
     "nats_url": click.option("--nats-url", metavar="URL", help=HELP["nats_url"]),
     "nats_server": click.option("--nats-server", metavar="FILE", help=HELP["nats_server"]),
     "replicas": click.option("--replicas", type=int, metavar="N", help=HELP["replicas"] + " [default: 1]"),
@@ -35,7 +36,7 @@ _config_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
 
 
-class Finding(Exception):  # noqa: N818 - it is a result, not an error
+class Finding(Exception):
     """The command did its work and found something wrong: exit status 1, after its output."""
 
 
@@ -51,8 +52,6 @@ def command(
     """Make an async function a command of a group: ``settings`` is its first argument."""
 
     def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
-        @click.pass_context
-        @functools.wraps(function)
         def run(context: click.Context, **options: Any) -> None:
             own = {setting: options.pop(setting) for setting in _OPTIONS}
             above = context.find_root().params
@@ -61,7 +60,8 @@ def command(
             settings = load_settings(merged, os.environ, file)
             asyncio.run(function(settings, **options))
 
-        wrapped = _all_settings(run)
+        run.__doc__ = function.__doc__
+        wrapped = _all_settings(click.pass_context(run))
         if json:
             wrapped = _json_option(wrapped)
         return group.command(name or function.__name__.replace("_", "-"))(wrapped)

@@ -85,8 +85,8 @@ def _rows(mapping: ColumnMapping, path: Path, outcome: Outcome,
     line = 0
     try:
         with path.open("rb") as raw:
-            packed = gzip.open(raw) if path.suffix == ".gz" else raw
-            text = io.TextIOWrapper(packed, encoding=mapping.encoding, newline="")  # type: ignore[arg-type]
+            packed: Any = gzip.open(raw) if path.suffix == ".gz" else raw  # noqa: SIM115 - closed with `raw`
+            text = io.TextIOWrapper(packed, encoding=mapping.encoding, newline="")
             reader = csv.reader(text, delimiter=mapping.delimiter)
             header = next(reader, None)
             if header is None:
@@ -94,7 +94,7 @@ def _rows(mapping: ColumnMapping, path: Path, outcome: Outcome,
                 raise ImportFileError(message)
             places = _places(mapping, header, path)
             told = 0
-            for line, cells in enumerate(reader, 2):  # noqa: B007 - the error below names it
+            for line, cells in enumerate(reader, 2):
                 outcome.read += 1
                 if len(cells) < len(header):
                     outcome.skipped["too few columns"] += 1

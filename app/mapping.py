@@ -21,7 +21,7 @@ class MappingError(ValueError):
     """A mapping that cannot be used; the message names the part."""
 
 
-class ValueProblem(ValueError):  # noqa: N818 - a finding about a row
+class ValueProblem(ValueError):
     """A row's value that cannot be read; it becomes a rejection of that row's event."""
 
     def __init__(self, message: str, field: str) -> None:
@@ -55,6 +55,7 @@ class Place(NamedTuple):
 
 
 Condition = Callable[[Place], bool]
+Test = Callable[[Any], bool]
 Value = Callable[[Place], Any]
 
 
@@ -107,7 +108,7 @@ _KEYS = ("source", "encoding", "delimiter", "time_zone", "group_by", "order_by",
          "skip", "events")  # fmt: skip
 _VALUES = ("text", "column", "strip_suffix", "extract", "pattern", "otherwise", "money", "currency", "number",
            "integer", "map", "cases", "const", "time", "format", "zone", "previous")  # fmt: skip
-_TESTS = ("matches", "not", "in", "above", "below", "is", "blank", "changed")
+_TESTS = ("matches", "not", "above", "below", "is", "blank")
 
 
 class _Builder:
@@ -195,7 +196,7 @@ class _Builder:
         for name, test in self._dict(given, at).items():
             here = f"{at}.{name}"
             if name == "first":
-                parts.append(lambda place, wanted=bool(test): (place.number == 0) is wanted)
+                parts.append(_first if test else _not_first)
             elif name == "changed":
                 columns = [self._column(column) for column in (test if isinstance(test, list) else [test])]
                 parts.append(_changed(columns))
@@ -208,7 +209,7 @@ class _Builder:
                 parts.append(_on_column(self._column(name), self._test(test, here)))
         return lambda place: all(part(place) for part in parts)
 
-    def _test(self, given: Any, at: str) -> Callable[[Any], bool]:
+    def _test(self, given: Any, at: str) -> Test:
         if isinstance(given, list):
             wanted = {str(item) for item in given}
             return lambda value: value in wanted
@@ -219,7 +220,7 @@ class _Builder:
         tests = [self._one_test(name, argument, f"{at}.{name}") for name, argument in given.items()]
         return lambda value: all(test(value) for test in tests)
 
-    def _one_test(self, name: str, argument: Any, at: str) -> Callable[[Any], bool]:  # noqa: PLR0911 - a table
+    def _one_test(self, name: str, argument: Any, at: str) -> Test:
         match name:
             case "matches":
                 pattern = self._pattern(argument, at)
@@ -227,26 +228,25 @@ class _Builder:
             case "not":
                 inner = self._test(argument, at)
                 return lambda value: not inner(value)
-            case "in":
-                wanted = {str(item) for item in argument}
-                return lambda value: value in wanted
-            case "above":
-                return lambda value, limit=self._decimal(argument, at): Decimal(value) > limit
-            case "below":
-                return lambda value, limit=self._decimal(argument, at): Decimal(value) < limit
             case "blank":
-                return lambda value, wanted=bool(argument): (not value.strip()) is wanted
-            case _:
-                return lambda value, number=self._decimal(argument, at): Decimal(value) == number
+                wanted = bool(argument)
+                return lambda value: (not value.strip()) is wanted
+        number = self._decimal(argument, at)
+        match name:
+            case "above":
+                return lambda value: Decimal(value) > number
+            case "below":
+                return lambda value: Decimal(value) < number
+        return lambda value: Decimal(value) == number
 
     # ------------------------------------------------------------------ values
 
-    def _value(self, given: Any, at: str) -> Value:
+    def _value(self, given: Any, at: str) -> Value:  # noqa: PLR0911 - one form of value after the other
         if not isinstance(given, dict):
             return self._text(str(given))
         self._known(given, _VALUES, at)
         if "const" in given:
-            return lambda place: given["const"]
+            return _constant(given["const"])
         if "money" in given:
             return self._money(given, at)
         if "number" in given or "integer" in given:
@@ -276,7 +276,7 @@ class _Builder:
         """A text with ${columns}; nothing where every column in it is blank."""
         columns = [self._column(name) for name in _COLUMN.findall(template)]
         if not columns:
-            return lambda place: template
+            return _constant(template)
         if template == "${" + columns[0] + "}":
             return lambda place: place.row[columns[0]].strip() or None
 
@@ -327,7 +327,7 @@ class _Builder:
             try:
                 if form is None and zone is None:
                     return parse_time(text)
-                naive = datetime.strptime(text, form) if form else datetime.fromisoformat(text)  # noqa: DTZ007
+                naive = datetime.strptime(text, form) if form else datetime.fromisoformat(text)  # noqa: DTZ007 - its zone follows
                 if naive.tzinfo is None:
                     if zone is None:
                         reason = f"{column} {text!r} has no zone: give the mapping a time_zone"
@@ -407,15 +407,27 @@ class _Builder:
             raise MappingError(message) from None
 
 
-def _on_column(column: str, test: Callable[[Any], bool]) -> Condition:
+def _first(place: Place) -> bool:
+    return place.number == 0
+
+
+def _not_first(place: Place) -> bool:
+    return place.number > 0
+
+
+def _constant(value: Any) -> Value:
+    return lambda _place: value
+
+
+def _on_column(column: str, test: Test) -> Condition:
     return lambda place: test(place.row[column])
 
 
-def _on_sum(name: str, test: Callable[[Any], bool]) -> Condition:
+def _on_sum(name: str, test: Test) -> Condition:
     return lambda place: test(place.group.sums[name])
 
 
-def _on_previous(tests: Sequence[tuple[str, Callable[[Any], bool]]]) -> Condition:
+def _on_previous(tests: Sequence[tuple[str, Test]]) -> Condition:
     def check(place: Place) -> bool:
         row = place.previous
         return row is not None and all(test(row[column]) for column, test in tests)

@@ -22,9 +22,11 @@ def print_json(document: Any) -> None:
     click.echo(encode(document).decode())
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()
+) -> None:
     """A table; columns whose places are in ``numbers`` stand to the right."""
-    from rich.table import Table  # noqa: PLC0415 - answers for machines need none
+    from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=any(columns))
     for place, column in enumerate(columns):
@@ -45,7 +47,9 @@ def money_text(money: dict[str, str]) -> str:
     return f"{money['amount']} {money['currency']}"
 
 
-def fail(message: str, *, code: str = "error", status: int = 1, as_json: bool = False, field: str | None = None) -> None:
+def fail(
+    message: str, *, code: str = "error", status: int = 1, as_json: bool = False, field: str | None = None
+) -> None:
     """Say what is wrong in one line and end."""
     if as_json:
         error = {"code": code, "message": message} | ({"field": field} if field else {})

@@ -101,9 +101,7 @@ class Publisher:
         batch, self._waiting = self._waiting, []
         if not batch:
             return
-        drafts = [
-            Draft(f"{topology.INBOX_SUBJECT}.{token_of_source(event.source)}", event.data) for event in batch
-        ]
+        drafts = [Draft(f"{topology.INBOX_SUBJECT}.{token_of_source(event.source)}", event.data) for event in batch]
         first = await self._door.append(drafts, patience_seconds=30)
         self._last_inbox = max(self._last_inbox, first + len(drafts) - 1)
         for event in batch:

@@ -39,21 +39,21 @@ async def make(session: Session, role: str, *, history: bool = False) -> Service
     indexes = session.data_dir / "index"
     match role:
         case "intake":
-            from consumers.intake_service import IntakeService  # noqa: PLC0415 - see above
+            from consumers.intake_service import IntakeService
 
             return IntakeService(
                 session.url, session.client, session.log, session.rejected, indexes / "intake.sqlite",
                 replicas=session.settings.replicas,
             )  # fmt: skip
         case "decisions":
-            from consumers.decision_service import DecisionService  # noqa: PLC0415 - see above
+            from consumers.decision_service import DecisionService
 
             reader = await session.connection("directory")
             return DecisionService(
                 session.url, session.client, reader, session.log, indexes / "decisions.sqlite", history=history
             )
         case "projections":
-            from consumers.projection_service import ProjectionService  # noqa: PLC0415 - see above
+            from consumers.projection_service import ProjectionService
 
             return ProjectionService(session.url, session.log, session.data_dir)
     message = f"no role {role!r}"

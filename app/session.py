@@ -17,9 +17,8 @@ from ledger.streams import ensure_stream, verify_server
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ledger.connection import LedgerClient
-
     from config.settings import Settings
+    from ledger.connection import LedgerClient
 
 
 class NoLedgerError(Exception):

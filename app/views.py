@@ -11,6 +11,7 @@ from ledger.errors import UnavailableError
 from projections import generations
 from projections.catalogue import MODELS
 from projections.engine import StoppedError, catch_up
+from projections.generations import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from app.session import Session
-    from projections.generations import Progress
     from projections.model import Model
 
 _PATIENCE_SECONDS = 60.0

@@ -18,6 +18,7 @@ import secrets
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
@@ -25,19 +26,18 @@ from typing import TYPE_CHECKING, Any
 from app.session import Session
 from config import topology
 from config.settings import load_settings
+from consumers.budgets import stored_form, subject_of
 from domain.budget import Budget
 from domain.deciding import Agent, Cause, judge, opening, taken
 from domain.money import Money
 from domain.policy import parse_policy
 from domain.requests import ActionRequest
 from domain.wire import encode
-from consumers.budgets import stored_form, subject_of
 from ledger.log import Draft, Log
 from ledger.streams import js_api
 from projections import generations
 from projections.balances import Balances
 from projections.engine import Projector
-from datetime import UTC, datetime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -60,7 +60,9 @@ async def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     scale = 10 if given.quick else 1
-    results: dict[str, Any] = {"machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"}
+    results: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    }
     with tempfile.TemporaryDirectory() as folder:
         settings = load_settings({"data_dir": folder}, {})
         async with Session(settings) as session:
@@ -68,7 +70,8 @@ async def main() -> None:
             results |= await decisions(session, 20_000 // scale)
             results |= await balances(session, 200_000 // scale, Path(folder) / "bench")
     results["met"] = {
-        name: (results[name] <= need if name.endswith("_ms") else results[name] >= need) for name, need in NEEDED.items()
+        name: (results[name] <= need if name.endswith("_ms") else results[name] >= need)
+        for name, need in NEEDED.items()
     }
     if given.json:
         print(json.dumps(results))
@@ -130,7 +133,12 @@ def fact(number: int) -> bytes:
 async def raw_intake(session: Session, n: int) -> float:
     """The least that any intake must do, without looking at an event."""
     client = session.client
-    scratch = topology.streams()[1] | {"name": "SCRATCH", "subjects": ["scratch.>"], "deny_delete": False, "deny_purge": False}
+    scratch = topology.streams()[1] | {
+        "name": "SCRATCH",
+        "subjects": ["scratch.>"],
+        "deny_delete": False,
+        "deny_purge": False,
+    }
     await js_api(client, "STREAM.CREATE.SCRATCH", scratch)
     subscription = await client.jetstream().pull_subscribe("resolution.inbox.*", durable="bench", stream="INBOX")
     begun, done = time.perf_counter(), 0
@@ -168,7 +176,8 @@ async def decisions(session: Session, n: int) -> dict[str, float]:
     async def ask(number: int) -> None:
         request = {
             "request_id": f"r-{number}", "agent_id": f"A-{number % AGENTS}", "kind": "refund", "reason": "late",
-            "amount": {"amount": "5.00", "currency": "GBP"}, "customer_id": f"C-{number}", "interaction_id": f"I-{number}",
+            "amount": {"amount": "5.00", "currency": "GBP"}, "customer_id": f"C-{number}",
+            "interaction_id": f"I-{number}",
         }  # fmt: skip
         reply = await upstream.request("resolution.decide.bench.action", json.dumps(request).encode(), timeout=30)
         answer = json.loads(reply.data)
@@ -242,7 +251,12 @@ async def balances(session: Session, n: int, folder: Path) -> dict[str, float]:
     await projector.follow(reader, session.log, until=end)
     rate = end / (time.perf_counter() - begun)
     raw = await raw_follow(session.client, end)
-    return {"balances_per_s": rate, "ordered_consumer_raw_per_s": raw, "balances_to_raw": rate / raw, "events": start + n}
+    return {
+        "balances_per_s": rate,
+        "ordered_consumer_raw_per_s": raw,
+        "balances_to_raw": rate / raw,
+        "events": start + n,
+    }
 
 
 async def fill_with_actions(session: Session, n: int) -> None:

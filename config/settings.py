@@ -52,9 +52,7 @@ HELP: dict[str, str] = {
 """One sentence for each setting, for ``--help`` and docs/operating.md."""
 
 
-def load_settings(
-    options: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None
-) -> Settings:
+def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
     """Settings from their three places, the first that has one winning.
 
     Raises:

@@ -42,8 +42,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
     }
     return [
         # Trimmed behind the intake's ack floor, never by age: a PubAck means that it will be recorded.
-        common
-        | {"name": INBOX, "subjects": [f"{INBOX_SUBJECT}.*"], "max_age": 0, "max_msg_size": MAX_EVENT_BYTES},
+        common | {"name": INBOX, "subjects": [f"{INBOX_SUBJECT}.*"], "max_age": 0, "max_msg_size": MAX_EVENT_BYTES},
         # For ever. An entry stays below 65,535 bytes, the limit of a C2SP tile's entry.
         common
         | {

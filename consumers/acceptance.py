@@ -42,35 +42,48 @@ def accept(data: bytes, now: datetime, headers: Mapping[str, str] | None = None,
            token: str | None = None) -> Accepted | Rejection:  # fmt: skip
     """Check one event as the intake does; ``token`` is the source's token in the inbox's subject."""
     try:
-        if len(data) > topology.MAX_EVENT_BYTES:
-            message = f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}"
-            return Rejection("too_large", "", message)
-        event = parse_event(data, headers)
-        if len(event.json) > topology.MAX_STORED_BYTES:
-            return Rejection("too_large", "", "with its attributes as JSON the event is too large")
-        convert(Id, event.source, "source")  # type: ignore[arg-type]
-        convert(Id, event.id, "id")  # type: ignore[arg-type]
-        own_token = token_of_source(event.source)
-        if token is not None and token != own_token:
-            message = f"published as {token}, but the event says source {event.source!r}"
-            return Rejection("source_mismatch", "source", message)
-        if event.source == LEDGER_SOURCE:
-            return Rejection("source_mismatch", "source", f"{LEDGER_SOURCE} is the ledger's own source")
-        if event.type in RESERVED:
-            return Rejection("reserved_type", "type", f"only the ledger itself records {event.type}")
-        if event.type not in FACTS:
-            message = f"{event.type[:80]!r} is not a type of fact; see docs/events.md"
-            return Rejection("unknown_type", "type", message)
-        if event.time > now + AHEAD_AT_MOST:
-            return Rejection("time_ahead", "time", "time is more than 24 h ahead; check the sender's clock")
-        fact = decode(FACTS[event.type], event.data)
-        if isinstance(fact, FactCorrected) and fact.source_of != event.source:
-            return Rejection("not_your_fact", "data.source_of", "only the source of a fact corrects it")
-        return Accepted(
-            event.source, event.id, event.type, own_token, name_key(event.source, event.id),
-            content_hash(event.json), event.json,
-        )  # fmt: skip
-    except EventError as error:
+        return _accepted(data, now, headers, token)
+    except (EventError, _RejectedError) as error:
         return Rejection(error.code, error.field, error.message)
     except FieldError as error:
         return Rejection("invalid", error.field, error.message)
+
+
+class _RejectedError(Exception):
+    """Carries a rejection out of the checks."""
+
+    def __init__(self, code: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.message = message
+
+
+def _accepted(data: bytes, now: datetime, headers: Mapping[str, str] | None, token: str | None) -> Accepted:
+    if len(data) > topology.MAX_EVENT_BYTES:
+        raise _RejectedError("too_large", "", f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}")
+    event = parse_event(data, headers)
+    if len(event.json) > topology.MAX_STORED_BYTES:
+        raise _RejectedError("too_large", "", "with its attributes as JSON the event is too large")
+    convert(Id, event.source, "source")
+    convert(Id, event.id, "id")
+    own_token = token_of_source(event.source)
+    if token is not None and token != own_token:
+        raise _RejectedError("source_mismatch", "source", f"sent as {token}, but the event says {event.source!r}")
+    if event.source == LEDGER_SOURCE:
+        raise _RejectedError("source_mismatch", "source", f"{LEDGER_SOURCE} is the ledger's own source")
+    _check_type(event.type)
+    if event.time > now + AHEAD_AT_MOST:
+        raise _RejectedError("time_ahead", "time", "time is more than 24 h ahead; check the sender's clock")
+    fact = decode(FACTS[event.type], event.data)
+    if isinstance(fact, FactCorrected) and fact.source_of != event.source:
+        raise _RejectedError("not_your_fact", "data.source_of", "only the source of a fact corrects it")
+    key, content = name_key(event.source, event.id), content_hash(event.json)
+    return Accepted(event.source, event.id, event.type, own_token, key, content, event.json)
+
+
+def _check_type(name: str) -> None:
+    if name in RESERVED:
+        raise _RejectedError("reserved_type", "type", f"only the ledger itself records {name}")
+    if name not in FACTS:
+        raise _RejectedError("unknown_type", "type", f"{name[:80]!r} is not a type of fact; see docs/events.md")

@@ -79,4 +79,3 @@ async def first_answer(log: Log, position: int) -> dict[str, Any]:
         subject = subject_of(record.holder, record.period)
         budget = budget_of([event for event in await log.read_subject(subject) if event.position <= position])
     return answer_of(record, budget, position)
-

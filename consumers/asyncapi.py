@@ -151,5 +151,3 @@ def _schema_of(wanted: type) -> dict[str, Any]:
         }
     message = f"no schema for {wanted}"
     raise NotImplementedError(message)
-
-

@@ -26,7 +26,7 @@ def make_broker(url: str, name: str) -> NatsBroker:
         name=f"resolution-ledger {name}",
         logger=None,
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.25,
+        reconnect_time_wait=1,
         graceful_timeout=5,
         description="Resolution Ledger",
     )
@@ -42,7 +42,7 @@ async def answered(work: Callable[[], Awaitable[bytes]]) -> bytes:
         answer = RequestError("invalid", error.message, error.field or None)
     except LedgerError as error:
         answer = RequestError("unavailable", str(error))
-    except Exception:
+    except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
         _log.exception("a request failed")
         answer = RequestError("internal", "an error of ours, see the log; ask again")
     return encode(answer.wire())

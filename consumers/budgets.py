@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from datetime import datetime  # noqa: TC003 - fields of a public record
 from typing import TYPE_CHECKING, Any
 
 from config import topology
@@ -20,6 +19,8 @@ from ledger.names import token_of_id
 from projections.events import read_event
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import msgspec
 
     from consumers.directory import InForce

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,12 @@ from domain.wire import FieldError, decode, encode
 from ledger.cloudevents import body_hash, name_key
 from ledger.errors import ConflictError, LedgerError, UnavailableError
 from ledger.index import Name
-from ledger.log import Draft, Log
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from consumers.directory import Directory
+    from ledger.log import Draft, Log
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 8
@@ -36,7 +37,19 @@ _CLOCK_TOLERANCE = timedelta(minutes=5)
 class Waiting:
     """A request that waits for its answer."""
 
-    __slots__ = ("_answer", "answered", "body", "cause", "fresh", "key", "now", "operation", "request", "ruling", "source")
+    __slots__ = (
+        "_answer",
+        "answered",
+        "body",
+        "cause",
+        "fresh",
+        "key",
+        "now",
+        "operation",
+        "request",
+        "ruling",
+        "source",
+    )
 
     cause: Cause
     now: datetime
@@ -100,9 +113,9 @@ class Decider:
         except ConflictError:
             self._give_up(group, "busy", f"too many write to this budget at once; {again}")
         except LedgerError as error:
-            _log.error("deciding stopped: %s", error)  # noqa: TRY400 - the message says it all
+            _log.error("deciding stopped: %s", error)
             self._give_up(group, "internal", str(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
             _log.exception("deciding failed")
             self._give_up(group, "internal", f"an error of ours, see the log; {again}")
 
@@ -211,7 +224,7 @@ class Decider:
             waiting.ruling = None
             try:
                 if waiting.key and account.has_answered(waiting.cause):
-                    raise StaleError  # noqa: TRY301 - stored by somebody; the index will soon say where
+                    raise StaleError  # noqa: TRY301 - the index will soon say where it was stored
                 ruling = await self._rulings.rule(
                     waiting.request, waiting.cause, waiting.now, account, fresh=waiting.fresh
                 )

@@ -12,7 +12,6 @@ import logging
 from typing import TYPE_CHECKING
 
 import nats.errors
-from faststream.nats import NatsMessage
 
 from config import topology
 from consumers.broker import answered, make_broker, source_of
@@ -25,10 +24,10 @@ from ledger.index import NameIndex
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faststream.nats import NatsBroker
-    from ledger.connection import LedgerClient
+    from faststream.nats import NatsBroker, NatsMessage
     from nats.aio.msg import Msg
 
+    from ledger.connection import LedgerClient
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)

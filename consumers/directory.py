@@ -7,7 +7,7 @@ complete up to ``position`` and can be thrown away.
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime  # noqa: TC003 - msgspec reads the annotations at run time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ledger.connection import LedgerClient
-
     from ledger.log import Log, Recorded
 
 _WHOLE_LOG = "*"

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +23,8 @@ from ledger.log import MAX_BATCH, Draft, Log, Recorded, digest_of
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
@@ -126,9 +128,7 @@ class Intake:
             drafts.append(Draft(subject, fact.json, expect))
         first = await self._log.append(drafts)
         last_of = {draft.subject: number for number, draft in enumerate(drafts)}
-        heads = {
-            subject: Anchor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()
-        }
+        heads = {subject: Anchor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()}
         names = [Name(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
         self._index.commit(names, heads, {(fact.token, fact.source) for fact in facts})
 

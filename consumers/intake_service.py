@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import nats.errors
-from faststream.nats import NatsMessage
 
 from config import topology
 from consumers.broker import answered, make_broker, source_of
@@ -30,7 +29,8 @@ from ledger.streams import ensure_consumer, ensure_stream
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faststream.nats import NatsBroker
+    from faststream.nats import NatsBroker, NatsMessage
+
     from ledger.connection import LedgerClient
     from ledger.log import Log
 

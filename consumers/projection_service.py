@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from faststream.nats import NatsBroker
     from faststream.nats.publisher.usecase import LogicPublisher
-    from ledger.connection import LedgerClient
 
+    from ledger.connection import LedgerClient
     from ledger.log import Log
     from projections.generations import Progress
     from projections.model import Model
@@ -52,10 +52,10 @@ class ProjectionService:
         """Begin to follow."""
         self._folder.mkdir(parents=True, exist_ok=True)
         await self.broker.start()
-        for cls in MODELS.values():
-            client = await connect(self._url, f"projection {cls.name}")
+        for name, make in MODELS.items():
+            client = await connect(self._url, f"projection {name}")
             self._clients.append(client)
-            task = asyncio.create_task(self._run(cls(), client))
+            task = asyncio.create_task(self._run(make(), client))
             task.add_done_callback(self._note_end)
             self._tasks.append(task)
 

@@ -7,7 +7,7 @@ id is ``<holder>/<period>``, its version the number of events on the budget's su
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime  # noqa: TC003 - the event classes are dataclasses
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from eventsourcing.domain import BaseAggregate, CanInitAggregate, CanMutateAggregate

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime  # noqa: TC003 - part of a public record
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from domain.money import Money
 from domain.periods import days_of
-from domain.policy import Policy  # noqa: TC001 - likewise
 from domain.records import (
     ActionTaken,
     AuthorityFellShort,
@@ -23,6 +22,7 @@ from domain.requests import ActionRequest, GrantRequest, Preview, RequestError
 
 if TYPE_CHECKING:
     from domain.budget import Budget
+    from domain.policy import Policy
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):

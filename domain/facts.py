@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from domain.money import Money  # noqa: TC001 - msgspec reads the annotations at run time
+from domain.money import Money
 from domain.wire import Id, Instant, Personal
 
 Kind = Literal[
@@ -298,38 +298,36 @@ class FactCorrected(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-FACTS: dict[str, type[Fact]] = {
-    f"resolution.{name}.v1": cls
-    for name, cls in {
-        "interaction.opened": InteractionOpened,
-        "interaction.transferred": InteractionTransferred,
-        "interaction.resolved": InteractionResolved,
-        "interaction.reopened": InteractionReopened,
-        "purchase.completed": PurchaseCompleted,
-        "purchase.returned": PurchaseReturned,
-        "feedback.received": FeedbackReceived,
-        "recognition.given": RecognitionGiven,
-        "customer.referred": CustomerReferred,
-        "customer.linked": CustomerLinked,
-        "customer.unlinked": CustomerUnlinked,
-        "employee.joined": EmployeeJoined,
-        "employee.changed": EmployeeChanged,
-        "employee.left": EmployeeLeft,
-        "training.completed": TrainingCompleted,
-        "shift.started": ShiftStarted,
-        "shift.ended": ShiftEnded,
-        "relationship.declared": RelationshipDeclared,
-        "delegation.declared": DelegationDeclared,
-        "obstacle.reported": ObstacleReported,
-        "obstacle.answered": ObstacleAnswered,
-        "idea.submitted": IdeaSubmitted,
-        "idea.decided": IdeaDecided,
-        "morale.surveyed": MoraleSurveyed,
-        "action.reported": ActionReported,
-        "refund.settled": RefundSettled,
-        "escalation.reported": EscalationReported,
-        "escalation.outcome_reported": EscalationOutcomeReported,
-        "fact.corrected": FactCorrected,
-    }.items()
+_NAMES: dict[str, type[Fact]] = {
+    "interaction.opened": InteractionOpened,
+    "interaction.transferred": InteractionTransferred,
+    "interaction.resolved": InteractionResolved,
+    "interaction.reopened": InteractionReopened,
+    "purchase.completed": PurchaseCompleted,
+    "purchase.returned": PurchaseReturned,
+    "feedback.received": FeedbackReceived,
+    "recognition.given": RecognitionGiven,
+    "customer.referred": CustomerReferred,
+    "customer.linked": CustomerLinked,
+    "customer.unlinked": CustomerUnlinked,
+    "employee.joined": EmployeeJoined,
+    "employee.changed": EmployeeChanged,
+    "employee.left": EmployeeLeft,
+    "training.completed": TrainingCompleted,
+    "shift.started": ShiftStarted,
+    "shift.ended": ShiftEnded,
+    "relationship.declared": RelationshipDeclared,
+    "delegation.declared": DelegationDeclared,
+    "obstacle.reported": ObstacleReported,
+    "obstacle.answered": ObstacleAnswered,
+    "idea.submitted": IdeaSubmitted,
+    "idea.decided": IdeaDecided,
+    "morale.surveyed": MoraleSurveyed,
+    "action.reported": ActionReported,
+    "refund.settled": RefundSettled,
+    "escalation.reported": EscalationReported,
+    "escalation.outcome_reported": EscalationOutcomeReported,
+    "fact.corrected": FactCorrected,
 }
+FACTS: dict[str, type[Fact]] = {f"resolution.{name}.v1": cls for name, cls in _NAMES.items()}
 """Stored type name -> class. Names are data: a class may move, its name stays."""

@@ -9,6 +9,7 @@ from typing import Any, Self
 from iso4217 import Currency
 
 AMOUNT_PATTERN = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]+)?", re.ASCII)
+_SHOWN = 60
 EXPONENTS: dict[str, int] = {c.code: c.exponent for c in Currency if c.exponent is not None}
 """Digits after the point for each currency that has minor units (ISO 4217, list one)."""
 
@@ -110,4 +111,4 @@ def money_from_wire(value: Any) -> Money:
 def shown(value: object) -> str:
     """A hostile value, cut short for an error message."""
     text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."  # noqa: PLR2004 - a line's worth
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -6,9 +6,8 @@ The form of the document is whole. What this version does not enforce yet is nam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -16,6 +15,9 @@ import msgspec
 from domain.facts import Kind
 from domain.money import EXPONENTS, Money, MoneyError, shown
 from domain.periods import PeriodKind, period_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 KINDS: tuple[str, ...] = get_args(Kind)
 Path = tuple[str | int, ...]
@@ -179,9 +181,7 @@ class _Reader:
         self.add(path, f"must be a mapping, not {shown(value)}")
         return {}
 
-    def known(
-        self, value: Mapping[Any, Any], path: Path, required: tuple[str, ...], optional: tuple[str, ...]
-    ) -> None:
+    def known(self, value: Mapping[Any, Any], path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
         for name in required:
             if name not in value:
                 self.add((*path, name), "is required")
@@ -214,7 +214,7 @@ class _Reader:
         if value not in choices:
             self.add(path, f"must be one of {', '.join(choices)}, not {shown(value)}")
             return choices[0]
-        return cast("str", value)
+        return str(value)
 
     def number(self, value: object, path: Path, check: Callable[[float], bool], rule: str) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not check(value):
@@ -226,7 +226,7 @@ class _Reader:
         except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
             self.add(("time_zone",), f"must be an IANA zone such as Europe/London, not {shown(value)}")
             return "UTC"
-        return cast("str", value)
+        return str(value)
 
     def moment(self, value: object, path: Path) -> datetime:
         moment = value
@@ -284,9 +284,7 @@ class _Reader:
             hard_above=self.optional_money(given.get("hard_above"), (*path, "hard_above")),
         )
 
-    def team(
-        self, value: object, roles: Mapping[str, Role], path: Path
-    ) -> dict[str, dict[str, Money | None]]:
+    def team(self, value: object, roles: Mapping[str, Role], path: Path) -> dict[str, dict[str, Money | None]]:
         given = self.mapping(value, path)
         self.known(given, path, required=(), optional=("pool", "draw_at_most", "limits"))
         self.optional_money(given.get("pool"), (*path, "pool"))

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from domain.facts import Basis, Kind  # noqa: TC001 - msgspec reads the annotations at run time
-from domain.money import Money  # noqa: TC001 - likewise
+from domain.facts import Basis, Kind
+from domain.money import Money
 from domain.wire import Id, Personal
 
 LEDGER_SOURCE = "resolution-ledger"
@@ -148,18 +148,16 @@ class ProjectionSkipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     by: Id
 
 
-RECORDS: dict[str, type[msgspec.Struct]] = {
-    f"resolution.{name}.v1": cls
-    for name, cls in {
-        "policy.published": PolicyPublished,
-        "budget.opened": BudgetOpened,
-        "budget.granted": BudgetGranted,
-        "budget.closed": BudgetClosed,
-        "action.taken": ActionTaken,
-        "authority.fell_short": AuthorityFellShort,
-        "projection.skipped": ProjectionSkipped,
-    }.items()
+_NAMES: dict[str, type[msgspec.Struct]] = {
+    "policy.published": PolicyPublished,
+    "budget.opened": BudgetOpened,
+    "budget.granted": BudgetGranted,
+    "budget.closed": BudgetClosed,
+    "action.taken": ActionTaken,
+    "authority.fell_short": AuthorityFellShort,
+    "projection.skipped": ProjectionSkipped,
 }
+RECORDS: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for name, cls in _NAMES.items()}
 """Stored type name -> class, for what the ledger records today."""
 
 TYPE_OF: dict[type[msgspec.Struct], str] = {cls: name for name, cls in RECORDS.items()}

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from domain.facts import Basis, Kind  # noqa: TC001 - msgspec reads the annotations at run time
-from domain.money import Money  # noqa: TC001 - likewise
+from domain.facts import Basis, Kind
+from domain.money import Money
 from domain.wire import Id, Instant, Personal
 
 

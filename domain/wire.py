@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
 from domain.money import Money, MoneyError, money_from_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
@@ -68,7 +71,7 @@ _encoder = msgspec.json.Encoder(enc_hook=_to_wire)
 
 
 @cache
-def _decoder[T](wanted: type[T]) -> msgspec.json.Decoder[T]:
+def _decoder(wanted: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(wanted, dec_hook=_from_wire)
 
 
@@ -80,9 +83,10 @@ def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data"
 
     """
     try:
-        return _decoder(wanted).decode(data)
+        decoded: T = _decoder(cast("Hashable", wanted)).decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise _field_error(error, at) from None
+    return decoded
 
 
 def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:

@@ -29,7 +29,7 @@ Sink = Callable[[bytes, bytes, bytes, bytes], None]
 _MSG, _HMSG, _END = b"MSG ", b"HMSG ", b"\r\n"
 
 
-class _SinkParser(Parser):  # type: ignore[misc]
+class _SinkParser(Parser):
     """nats-py's parser; messages of subscriptions with a sink do not pass through it."""
 
     def __init__(self, client: LedgerClient) -> None:
@@ -92,7 +92,7 @@ class LedgerClient(Client):
             """Messages do not come this way."""
 
         subscription = await self.subscribe(subject, queue=queue, cb=never)
-        self._ps.sinks[str(subscription._id).encode()] = sink
+        self._ps.sinks[_sid(subscription)] = sink
         return subscription
 
     async def stop_pouring(self, subscription: Subscription) -> None:
@@ -100,7 +100,7 @@ class LedgerClient(Client):
         try:
             await subscription.unsubscribe()
         finally:
-            self._ps.sinks.pop(str(subscription._id).encode(), None)
+            self._ps.sinks.pop(_sid(subscription), None)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         # A message that nats-py's parser had begun before its sink was there.
@@ -130,11 +130,15 @@ class LedgerClient(Client):
     async def drained(self) -> None:
         """Wait until what was sent has left this process's buffers, more or less."""
         if self.is_connected and self._transport is not None:
-            await self._transport.drain()
+            await self._transport.drain()  # type: ignore[no-untyped-call]
+
+
+def _sid(subscription: Subscription) -> bytes:
+    return str(subscription._id).encode()  # noqa: SLF001 - the wire's number of a subscription
 
 
 def frame(subject: bytes, payload: bytes, reply: bytes = b"", headers: bytes = b"") -> bytes:
-    """One message on the wire; ``headers`` are whole lines, e.g. ``b"Name: value\\r\\n"``."""
+    """One message on the wire; ``headers`` are whole lines, each with its CR LF."""
     if headers:
         block = b"NATS/1.0\r\n" + headers + _END
         sizes = b"%d %d" % (len(block), len(block) + len(payload))

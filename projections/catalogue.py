@@ -9,7 +9,9 @@ from projections.loyalty import Loyalty
 from projections.trail import Trail
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from projections.model import Model
 
-MODELS: dict[str, type[Model]] = {cls.name: cls for cls in (Balances, Loyalty, Trail)}
-"""Name -> class; each runner makes its own instance."""
+MODELS: dict[str, Callable[[], Model]] = {Balances.name: Balances, Loyalty.name: Loyalty, Trail.name: Trail}
+"""Name -> how to make one; each runner makes its own."""

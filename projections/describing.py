@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from domain import facts, records
-from domain.money import Money
 from domain.wire import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import msgspec
+
+    from domain.money import Money
 
 
 def amount_text(amount: Money) -> str:
@@ -30,7 +31,7 @@ def reasons_text(reasons: Sequence[records.Reason]) -> str:
     return "; ".join(texts)
 
 
-def describe(body: Any) -> str:  # noqa: PLR0911 - one sentence for each kind of event
+def describe(body: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence for each kind of event
     """One line about any event's body."""
     match body:
         case facts.InteractionOpened():

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import sqlalchemy as sa
-    from ledger.connection import LedgerClient
 
+    from ledger.connection import LedgerClient
     from ledger.log import Log, Recorded
     from projections.model import Model
 
@@ -70,7 +70,7 @@ class Projector:
         """Fold a batch and commit it with its position; on a failure, up to the event that fails."""
         try:
             self._commit(batch, self._decoded(batch))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever an event does to a fold, it stops only this view
             self.model.forget()
             if len(batch) == 1:
                 self._stop(batch[0], error)
@@ -88,9 +88,7 @@ class Projector:
 
     def _commit(self, batch: Sequence[Recorded], events: Sequence[Event]) -> None:
         last = batch[-1]
-        progress = Progress(
-            Anchor(last.position, digest_of(last.data)), stored_decoder.decode(last.data).recordedtime
-        )
+        progress = Progress(Anchor(last.position, digest_of(last.data)), stored_decoder.decode(last.data).recordedtime)
         with self._engine.begin() as connection:
             if events:
                 self.model.fold(connection, events)
@@ -153,9 +151,9 @@ async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Lo
         try:
             await _until_replaced(model, folder, generation, following)
         except StoppedError as error:
-            _log.error("%s", error)  # noqa: TRY400 - the message says it all
+            _log.error("%s", error)
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-            while not await skipped_positions(log, model.name) & {error.stop.position}:
+            while not await skipped_positions(log, model.name) & {error.stop.position}:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         finally:
             following.cancel()

@@ -120,10 +120,11 @@ def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned, at: 
 
 
 def _action_row(event: Event, body: ActionTaken | ActionReported, at: str) -> dict[str, Any]:
-    taken = isinstance(body, ActionTaken)
+    stored = event.stored
+    action_id = body.action_id if isinstance(body, ActionTaken) else action_id_of(stored.source, stored.id)
     return {
         "position": event.position,
-        "action_id": body.action_id if taken else action_id_of(event.stored.source, event.stored.id),
+        "action_id": action_id,
         "customer_id": body.customer_id,
         "agent_id": body.agent_id,
         "kind": body.kind,
@@ -207,9 +208,8 @@ def summarise(effects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 continue
             seen.add(key)
             total = sums.setdefault((days, effect["cost"]["currency"]), [Decimal(0)] * 4)
-            amounts = (
-                1, window["before"]["revenue"]["amount"], window["after"]["revenue"]["amount"], effect["cost"]["amount"],
-            )  # fmt: skip
+            before, after = window["before"]["revenue"], window["after"]["revenue"]
+            amounts = (1, before["amount"], after["amount"], effect["cost"]["amount"])
             for place, amount in enumerate(amounts):
                 total[place] += Decimal(amount)
     return [

@@ -15,14 +15,25 @@ if TYPE_CHECKING:
 class Model(Protocol):
     """One read model. The engine gives it every event it asks for, once, in order."""
 
-    name: str
-    version: int
-    """Raised when tables or fold change: a new generation is then built."""
-    metadata: sa.MetaData
-    prefixes: tuple[str, ...]
-    """Subjects below which it wants events."""
-    types: Mapping[str, type[Any]]
-    """Classes to decode events into; a type that is missing here stops the projection."""
+    @property
+    def name(self) -> str:
+        """Its name, also of its files and of `resolution.views.<name>`."""
+
+    @property
+    def version(self) -> int:
+        """Raised when tables or fold change: a new generation is then built."""
+
+    @property
+    def metadata(self) -> sa.MetaData:
+        """Its tables."""
+
+    @property
+    def prefixes(self) -> tuple[str, ...]:
+        """Subjects below which it wants events."""
+
+    @property
+    def types(self) -> Mapping[str, type[Any]]:
+        """Classes to decode events into; a type that is missing here stops the projection."""
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Take these events into the tables, in the transaction of ``connection``."""

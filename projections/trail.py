@@ -120,4 +120,4 @@ def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (),
     for kind, name in named:
         found = sa.select(mentions.c.position).where(mentions.c.kind == kind, mentions.c.id == name)
         query = query.where(trail.c.position.in_(found))
-    return [dict(row._mapping) for row in connection.execute(query)]
+    return [dict(row) for row in connection.execute(query).mappings()]

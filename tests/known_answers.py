@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from datetime import datetime
 from decimal import Decimal
@@ -37,7 +38,7 @@ def interactions(events: Iterable[dict[str, Any]]) -> dict[str, float]:
             case _:
                 pass
     n = len(lines)
-    moved_up = sum(any(b > a for a, b in zip(way, way[1:], strict=False)) for way in lines.values())
+    moved_up = sum(any(b > a for a, b in itertools.pairwise(way)) for way in lines.values())
     return {
         "opened": n,
         "first_line_only": round(100 * sum(set(way) == {1} for way in lines.values()) / n, 2),
@@ -49,7 +50,7 @@ def interactions(events: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 def _came_back(teams: list[str]) -> bool:
     left: set[str] = set()
-    for before, now in zip(teams, teams[1:], strict=False):
+    for before, now in itertools.pairwise(teams):
         if now != before:
             left.add(before)
             if now in left:

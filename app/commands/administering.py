@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,8 +13,8 @@ import msgspec
 
 from app.cli import Finding, cli, command
 from app.output import console, fail, print_json, print_table
-from app.publishing import Outcome, Publisher
 from app.session import Session
+from app.views import opened
 from config import topology
 from consumers.intake import RejectedEntry
 from domain.records import TYPE_OF, ProjectionSkipped
@@ -27,8 +28,6 @@ from ledger.streams import js_api
 from projections import generations
 from projections.catalogue import MODELS
 from projections.engine import SKIPS_SUBJECT, rebuild
-from app.views import opened
-from datetime import UTC, datetime
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -153,13 +152,16 @@ async def status(settings: Settings, *, as_json: bool) -> None:
         print_json({"items": states, "position": position})
     else:
         rows = [
-            (s["projection"], s["generation"], s["position"], s["lag_events"],
-             f"at {s['stopped']['position']} ({s['stopped']['type']}): {s['stopped']['reason']}" if s["stopped"] else "")
+            (s["projection"], s["generation"], s["position"], s["lag_events"], _stopped_text(s["stopped"]))
             for s in states
-        ]  # fmt: skip
+        ]
         print_table(f"The log ends at {position}", ("projection", "generation", "position", "lag", "stopped"), rows)
     if any(state["stopped"] for state in states):
         raise Finding("" if as_json else "a projection has stopped")
+
+
+def _stopped_text(stop: dict[str, Any] | None) -> str:
+    return f"at {stop['position']} ({stop['type']}): {stop['reason']}" if stop else ""
 
 
 @click.argument("names", nargs=-1, type=click.Choice(sorted(MODELS)))
@@ -205,27 +207,29 @@ async def doctor(settings: Settings, *, as_json: bool) -> None:
     """Check everything: server, streams, disk, indexes, views, inbox. Exit status 1 where something is wrong."""
     checks: list[dict[str, Any]] = []
 
-    def note(what: str, ok: bool, says: str) -> None:  # noqa: FBT001 - a local helper
+    def note(what: str, says: str, *, ok: bool = True) -> None:
         checks.append({"check": what, "ok": ok, "says": says})
 
     async with Session(settings, reads_only=True) as session:
         server = session.client.connected_server_version
-        note("server and streams", True, f"nats-server {server.major}.{server.minor}.{server.patch}, as declared")
+        note("server and streams", f"nats-server {server.major}.{server.minor}.{server.patch}, as declared")
         free = shutil.disk_usage(session.data_dir).free if session.data_dir.exists() else 0
-        note("disk", free > _LOW_DISK_BYTES or not session.embedded, f"{free >> 20} MiB free at {session.data_dir}")
+        enough = free > _LOW_DISK_BYTES or not session.embedded
+        note("disk", f"{free >> 20} MiB free at {session.data_dir}", ok=enough)
         for name in ("intake", "decisions"):
             path = session.data_dir / "index" / f"{name}.sqlite"
             if path.exists():
-                note(*await _index_state(session, name, NameIndex(path)))
+                wrong = await _index_trouble(session, name, NameIndex(path))
+                note(f"index {name}", wrong or "the log shows what it read", ok=not wrong)
         for state in await _states(session):
             stopped = state["stopped"]
             says = f"position {state['position']}, {state['lag_events']} behind" if not stopped else str(stopped)
-            note(f"view {state['projection']}", not stopped, says)
+            note(f"view {state['projection']}", says, ok=not stopped)
         info = await js_api(session.client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
         waiting = info.get("num_pending", 0) + info.get("num_ack_pending", 0)
-        note("inbox", True, f"{waiting} waiting")
+        note("inbox", f"{waiting} waiting")
         count = len(await _entries(session))
-        note("rejected", True, f"{count} kept; see `admin rejected list`")
+        note("rejected", f"{count} kept; see `admin rejected list`")
     if as_json:
         print_json({"items": checks, "ok": all(check["ok"] for check in checks)})
     else:
@@ -235,22 +239,22 @@ async def doctor(settings: Settings, *, as_json: bool) -> None:
         raise Finding
 
 
-async def _index_state(session: Session, name: str, index: NameIndex) -> tuple[str, bool, str]:
+async def _index_trouble(session: Session, name: str, index: NameIndex) -> str:
     try:
         for anchor in index.heads().values():
             await verify_anchor(session.log, anchor, name)
     except LedgerError as error:
-        return f"index {name}", False, str(error)
+        return str(error)
     finally:
         index.close()
-    return f"index {name}", True, "the log shows what it read"
+    return ""
 
 
 @click.option("--json", "as_json", is_flag=True, hidden=True)
 @admin.command()
 def asyncapi(*, as_json: bool) -> None:
     """Print the AsyncAPI document of everything upstream systems may publish and ask."""
-    from consumers.asyncapi import asyncapi_document  # noqa: PLC0415 - nothing else needs FastStream
+    from consumers.asyncapi import asyncapi_document
 
     del as_json
     click.echo(json.dumps(asyncapi_document(), indent=2))

@@ -93,7 +93,9 @@ def _tell(found: dict[str, Any]) -> None:
             rows.append((f"limit {limit['name']}", f"{most}, used before {money_text(limit['used'])}"))
         for word in ("before", "after"):
             balance = found[f"budget_{word}"]
-            rows.append((f"budget {word}", f"{money_text(balance['remaining'])} left of {money_text(balance['granted'])}"))
+            rows.append(
+                (f"budget {word}", f"{money_text(balance['remaining'])} left of {money_text(balance['granted'])}")
+            )
     print_table(found["action_id"], ("", ""), rows)
     lines = found.get("interaction") or found["trail"]
     columns = ("position", "time", "who", "what")
@@ -140,7 +142,7 @@ async def _position(log: Log, text: str, last: int, *, first: bool) -> int:
         middle = (low + high) // 2
         recorded = await log.at(middle)
         if recorded is None:
-            raise Finding(f"no event at position {middle}")  # noqa: EM102 - a finding is its message
+            raise Finding(f"no event at position {middle}")
         at = parse_time(stored_decoder.decode(recorded.data).recordedtime)
         if at < moment or (not first and at == moment):
             low = middle + 1

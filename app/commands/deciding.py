@@ -118,7 +118,9 @@ def check(file: Path, *, as_json: bool) -> None:
         print_json({"items": items, "valid": checked.policy is not None})
     for finding in () if as_json else checked.findings:
         word = "error" if finding.serious else "note"
-        console.print(f"{file}:{finding.line}: {word}: {finding.field}: {finding.message}", markup=False, soft_wrap=True)
+        console.print(
+            f"{file}:{finding.line}: {word}: {finding.field}: {finding.message}", markup=False, soft_wrap=True
+        )
     if checked.policy is None:
         raise Finding
     if not as_json:

@@ -37,7 +37,9 @@ async def publish(settings: Settings, file: Iterable[bytes], *, dry: bool, as_js
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("mapping", metavar="MAPPING")  # a command takes its arguments from the nearest up
 @command(cli, "import")
-async def import_history(settings: Settings, mapping: str, files: tuple[Path, ...], *, dry: bool, as_json: bool) -> None:
+async def import_history(
+    settings: Settings, mapping: str, files: tuple[Path, ...], *, dry: bool, as_json: bool
+) -> None:
     """Import history from CSV files (also .gz) by a column MAPPING: a YAML file, or a shipped one's name."""
     outcome = Outcome()
     try:

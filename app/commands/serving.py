@@ -21,6 +21,7 @@ from ledger.errors import LedgerError
 @command(cli, json=False)
 async def up(settings: Settings, port: int, *, history: bool) -> None:
     """Run everything here: embedded NATS, intake, decisions, projections. Ctrl-C stops it cleanly."""
+    del port  # the HTTP API comes with the dashboard
     async with Session(settings) as session:
         # Projections fold in a process of their own, so that nobody waits for them.
         projector = await asyncio.create_subprocess_exec(
@@ -63,7 +64,7 @@ async def run(settings: Settings, role: str, *, history: bool, with_parent: bool
 @command(cli)
 async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_json: bool) -> None:
     """An organisation's ninety days, published and decided like any upstream's, then a summary."""
-    from app.demo.run import run_demo  # noqa: PLC0415 - `up` needs nothing of it
+    from app.demo.run import run_demo
 
     del no_serve  # it never serves: the page comes with the dashboard
     try:

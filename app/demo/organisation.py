@@ -39,7 +39,7 @@ class Organisation:
     """Makes each day's moments in order of time; the same seed gives the same days."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - a simulation
+        self._random = random.Random(seed)
         self.employees = self._hire()
         self._orders: dict[str, list[tuple[str, float]]] = {}
         self._pleased: dict[str, float] = {}
@@ -70,14 +70,12 @@ class Organisation:
     def day(self, number: int) -> list[Moment]:
         """All that happens on one day."""
         date = START + timedelta(days=number)
-        moments: list[Moment] = []
-        for _ in range(self._around(PURCHASES_A_DAY)):
-            moments.append(self._purchase(self._time(date)))
+        moments = [self._purchase(self._time(date)) for _ in range(self._around(PURCHASES_A_DAY))]
         for _ in range(self._around(INTERACTIONS_A_DAY)):
             moments += self._interaction(self._time(date))
         for _ in range(self._around(8)):
             moments.append(self._thanks(self._time(date)))
-        if number % 30 == 14:  # noqa: PLR2004 - in the middle of a month
+        if number % 30 == 14:
             moments += self._morale(date)
         moments.sort(key=lambda moment: moment.at)
         return moments
@@ -91,7 +89,7 @@ class Organisation:
 
     def _purchase(self, at: datetime) -> Moment:
         self._purchases += 1
-        if self._pleased and self._random.random() < 0.12:  # noqa: PLR2004 - who was helped well comes back
+        if self._pleased and self._random.random() < 0.12:
             customer = self._random.choice(list(self._pleased))
         else:
             customer = f"C-{int(self._random.paretovariate(1.1) * 40) % CUSTOMERS:05d}"
@@ -114,11 +112,11 @@ class Organisation:
             })
         ]  # fmt: skip
         at += timedelta(minutes=self._random.expovariate(1 / 6))
-        while self._random.random() < 0.22:  # noqa: PLR2004 - passed on
+        while self._random.random() < 0.22:
             one, before = self._random.choice(self.employees), one
             moments.append(Moment(at, "interaction.transferred", {
                 "interaction_id": interaction, "from_agent_id": before.employee_id, "to_agent_id": one.employee_id,
-                "to_team_id": one.team_id, "line": 2, "story_repeated": self._random.random() < 0.5,  # noqa: PLR2004
+                "to_team_id": one.team_id, "line": 2, "story_repeated": self._random.random() < 0.5,
                 "waited_seconds": round(self._random.expovariate(1 / 240)),
             }))  # fmt: skip
             at += timedelta(minutes=self._random.expovariate(1 / 8))
@@ -145,17 +143,17 @@ class Organisation:
         moments = [
             Moment(at, "interaction.resolved", {"interaction_id": interaction, "agent_id": one.employee_id})
         ]  # fmt: skip
-        if self._random.random() < 0.3:  # noqa: PLR2004 - answers the survey
-            score = 5 if customer in self._pleased and self._random.random() < 0.7 else self._random.randint(1, 5)  # noqa: PLR2004
+        if self._random.random() < 0.3:
+            score = 5 if customer in self._pleased and self._random.random() < 0.7 else self._random.randint(1, 5)
             moments.append(Moment(at + timedelta(hours=1), "feedback.received", {
                 "customer_id": customer, "instrument": "csat", "score": score, "best": 5, "worst": 1,
                 "interaction_id": interaction,
             }))  # fmt: skip
-        if self._random.random() < 0.06:  # noqa: PLR2004 - not solved after all
+        if self._random.random() < 0.06:
             again = {"interaction_id": interaction, "reason": "happened again"}
             moments.append(Moment(at + timedelta(hours=2), "interaction.reopened", again))
-        if self._random.random() < 0.05:  # noqa: PLR2004 - sent back all the same
-            kept = self._random.random() < 0.3  # noqa: PLR2004
+        if self._random.random() < 0.05:
+            kept = self._random.random() < 0.3
             back = {"customer_id": customer, "total": gbp(total), "item_kept": kept}
             moments.append(Moment(at + timedelta(hours=3), "purchase.returned", back))
         return moments

@@ -29,9 +29,8 @@ from projections.balances import read_balances
 from projections.loyalty import CAVEAT, RUNG, read_effects, summarise
 
 if TYPE_CHECKING:
-    from ledger.connection import LedgerClient
-
     from config.settings import Settings
+    from ledger.connection import LedgerClient
 
 SOURCE = "demo"
 _IN_FLIGHT = 64

@@ -1,0 +1,48 @@
+# `make demo` and `make test` do everything on a fresh machine that has a Python of 3.12 or newer.
+
+VENV := .venv
+BIN := $(VENV)/bin
+DATA := .resolution-ledger/demo
+
+.PHONY: setup demo run test lint types bench bench-quick check requirements help
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+setup: $(VENV)/.current  ## make .venv/ with everything; nothing to do when it is current
+
+$(VENV)/.current: requirements.txt pyproject.toml
+	@python=$$(./find-python) && echo "setting up $(VENV) with $$python" && \
+	{ test -x $(BIN)/python && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+	  "$$python" -m venv --clear $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup  ## the main job: an organisation's ninety days, then a manager's summary
+	@$(BIN)/resolution-ledger demo --data-dir $(DATA)
+
+run: setup  ## run everything here until Ctrl-C
+	@$(BIN)/resolution-ledger up
+
+test: setup  ## all tests
+	@$(BIN)/python -m pytest
+
+lint: setup  ## ruff: rules and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup  ## mypy, strict
+	@$(BIN)/mypy
+
+bench: setup  ## figures beside their rivals, about a minute
+	@$(BIN)/python -m benchmarks.first_speed
+
+bench-quick: setup  ## the same with a tenth of the events
+	@$(BIN)/python -m benchmarks.first_speed --quick
+
+check: lint types test  ## what CI checks
+
+requirements: setup  ## pin dependencies anew, with hashes
+	@$(BIN)/python -m pip install --quiet uv
+	@$(BIN)/uv pip compile pyproject.toml --extra embedded --group dev --generate-hashes --universal \
+	  --python-version 3.12 --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements.txt
