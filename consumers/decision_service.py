@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import nats.errors
+from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
 from consumers.broker import answered, make_broker, source_of
@@ -24,7 +25,7 @@ from ledger.index import NameIndex
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faststream.nats import NatsBroker, NatsMessage
+    from faststream.nats import NatsBroker
     from nats.aio.msg import Msg
 
     from ledger.connection import LedgerClient

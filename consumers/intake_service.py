@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import nats.errors
+from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
 from consumers.broker import answered, make_broker, source_of
@@ -29,7 +30,7 @@ from ledger.streams import ensure_consumer, ensure_stream
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from faststream.nats import NatsBroker, NatsMessage
+    from faststream.nats import NatsBroker
 
     from ledger.connection import LedgerClient
     from ledger.log import Log
