@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from app.mapping import ColumnMapping, Group, MappingError, Place, ValueProblem, build_mapping
+from app.mapping import ColumnMapping, build_mapping
+from app.mapping_parts import Group, MappingError, Place, ValueProblem
 from app.publishing import Outcome, Outgoing
 from domain.wire import encode
 from ledger.cloudevents import encode_event
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
-    from app.mapping import Emission, Row
+    from app.mapping import Emission
+    from app.mapping_parts import Row
 
 
 class ImportFileError(ValueError):

@@ -9,54 +9,29 @@ from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from app.mapping_parts import (
+    Condition,
+    MappingError,
+    Place,
+    Row,
+    Test,
+    Value,
+    ValueProblem,
+    changed,
+    constant,
+    decimal_of,
+    first,
+    not_first,
+    number,
+    on_column,
+    on_previous,
+    on_sum,
+)
 from domain.facts import FACTS
 from domain.money import EXPONENTS
 from ledger.cloudevents import parse_time, time_text
 
-Row = Mapping[str, str]
 _COLUMN = re.compile(r"\$\{([^}]+)\}")
-
-
-class MappingError(ValueError):
-    """A mapping that cannot be used; the message names the part."""
-
-
-class ValueProblem(ValueError):
-    """A row's value that cannot be read; it becomes a rejection of that row's event."""
-
-    def __init__(self, message: str, field: str) -> None:
-        super().__init__(message)
-        self.field = field
-
-
-class Group(NamedTuple):
-    """Rows that belong together, with the line of the first and the computed sums."""
-
-    line: int
-    rows: Sequence[Row]
-    sums: Mapping[str, Decimal]
-
-
-class Place(NamedTuple):
-    """A row in its group: what conditions and values look at."""
-
-    group: Group
-    number: int
-
-    @property
-    def row(self) -> Row:
-        """The row."""
-        return self.group.rows[self.number]
-
-    @property
-    def previous(self) -> Row | None:
-        """The row before it in its group."""
-        return self.group.rows[self.number - 1] if self.number else None
-
-
-Condition = Callable[[Place], bool]
-Test = Callable[[Any], bool]
-Value = Callable[[Place], Any]
 
 
 class Emission(NamedTuple):
@@ -196,17 +171,17 @@ class _Builder:
         for name, test in self._dict(given, at).items():
             here = f"{at}.{name}"
             if name == "first":
-                parts.append(_first if test else _not_first)
+                parts.append(first if test else not_first)
             elif name == "changed":
                 columns = [self._column(column) for column in (test if isinstance(test, list) else [test])]
-                parts.append(_changed(columns))
+                parts.append(changed(columns))
             elif name == "previous":
                 inner = [(self._column(c), self._test(t, f"{here}.{c}")) for c, t in self._dict(test, here).items()]
-                parts.append(_on_previous(inner))
+                parts.append(on_previous(inner))
             elif name in self.sums:
-                parts.append(_on_sum(name, self._test(test, here)))
+                parts.append(on_sum(name, self._test(test, here)))
             else:
-                parts.append(_on_column(self._column(name), self._test(test, here)))
+                parts.append(on_column(self._column(name), self._test(test, here)))
         return lambda place: all(part(place) for part in parts)
 
     def _test(self, given: Any, at: str) -> Test:
@@ -246,13 +221,13 @@ class _Builder:
             return self._text(str(given))
         self._known(given, _VALUES, at)
         if "const" in given:
-            return _constant(given["const"])
+            return constant(given["const"])
         if "money" in given:
             return self._money(given, at)
         if "number" in given or "integer" in given:
             column = self._column(given.get("number", given.get("integer")))
             kind = float if "number" in given else int
-            return lambda place: _number(place.row[column], kind, column)
+            return lambda place: number(place.row[column], kind, column)
         if "map" in given:
             column, cases = self._column(given["map"]), self._dict(given.get("cases", {}), f"{at}.cases")
             texts = {str(key): value for key, value in cases.items()}
@@ -276,7 +251,7 @@ class _Builder:
         """A text with ${columns}; nothing where every column in it is blank."""
         columns = [self._column(name) for name in _COLUMN.findall(template)]
         if not columns:
-            return _constant(template)
+            return constant(template)
         if template == "${" + columns[0] + "}":
             return lambda place: place.row[columns[0]].strip() or None
 
@@ -297,7 +272,7 @@ class _Builder:
             self._column(name)
 
         def money(place: Place) -> dict[str, str] | None:
-            raw = place.group.sums[name] if name in self.sums else _decimal_of(place.row[name], name)
+            raw = place.group.sums[name] if name in self.sums else decimal_of(place.row[name], name)
             if raw is None:
                 return None
             amount = abs(raw).quantize(cents, rounding=ROUND_HALF_EVEN)
@@ -349,9 +324,9 @@ class _Builder:
             raise MappingError(message)
 
         def product(row: Row) -> Decimal:
-            result = _decimal_of(row[factors[0]], factors[0]) or Decimal(0)
+            result = decimal_of(row[factors[0]], factors[0]) or Decimal(0)
             for column in factors[1:]:
-                result *= _decimal_of(row[column], column) or Decimal(0)
+                result *= decimal_of(row[column], column) or Decimal(0)
             return result
 
         return product
@@ -405,62 +380,3 @@ class _Builder:
         except (ZoneInfoNotFoundError, ValueError, OSError):
             message = f"time_zone: must be an IANA zone such as Europe/London, not {name!r}"
             raise MappingError(message) from None
-
-
-def _first(place: Place) -> bool:
-    return place.number == 0
-
-
-def _not_first(place: Place) -> bool:
-    return place.number > 0
-
-
-def _constant(value: Any) -> Value:
-    return lambda _place: value
-
-
-def _on_column(column: str, test: Test) -> Condition:
-    return lambda place: test(place.row[column])
-
-
-def _on_sum(name: str, test: Test) -> Condition:
-    return lambda place: test(place.group.sums[name])
-
-
-def _on_previous(tests: Sequence[tuple[str, Test]]) -> Condition:
-    def check(place: Place) -> bool:
-        row = place.previous
-        return row is not None and all(test(row[column]) for column, test in tests)
-
-    return check
-
-
-def _changed(columns: Sequence[str]) -> Condition:
-    def check(place: Place) -> bool:
-        row = place.previous
-        return row is not None and any(row[column] != place.row[column] for column in columns)
-
-    return check
-
-
-def _decimal_of(text: str, column: str) -> Decimal | None:
-    if not text.strip():
-        return None
-    try:
-        value = Decimal(text.strip())
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not value.is_finite():
-        message = f"{column} {text[:40]!r} is not a number"
-        raise ValueProblem(message, column)
-    return value
-
-
-def _number(text: str, kind: type[Any], column: str) -> Any:
-    if not text.strip():
-        return None
-    try:
-        return kind(text)
-    except ValueError:
-        message = f"{column} {text[:40]!r} is not a number"
-        raise ValueProblem(message, column) from None

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from app.cli import Finding, cli, command
 from app.importing import ImportFileError, load_mapping, made_events
-from app.mapping import MappingError
+from app.mapping_parts import MappingError
 from app.output import print_json, print_table, progress_console
 from app.publishing import Outcome, Outgoing, Publisher, dry_run, publish_all, read_lines
 from app.roles import served

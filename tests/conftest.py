@@ -1,0 +1,52 @@
+"""Real servers for tests: an embedded NATS server each, in a temporary folder, on a port of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ROOT, Up, Upstream, clean_environment, upstream_of
+
+from app.session import Session
+from config.settings import load_settings
+
+
+@pytest.fixture
+async def session(tmp_path: Path) -> AsyncIterator[Session]:
+    """An open ledger in a folder of its own."""
+    async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def upstream(session: Session) -> AsyncIterator[Upstream]:
+    """An upstream of a ledger that takes in and decides."""
+    async with upstream_of(session) as opened:
+        yield opened
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `resolution-ledger` in a process of its own, on a data directory of the test's."""
+
+    def run(*arguments: str, data_dir: Path | None = tmp_path / "data", stdin: str | None = None) -> Any:
+        where = ("--data-dir", str(data_dir)) if data_dir else ()
+        return subprocess.run(
+            [sys.executable, "-m", "app", *arguments, *where], capture_output=True, text=True, timeout=240, check=False,
+            input=stdin, cwd=ROOT, env=clean_environment(),
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    """`up`, stopped when the test ends."""
+    started = Up(tmp_path / "data")
+    yield started
+    if started.process.poll() is None:
+        started.stop()

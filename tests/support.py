@@ -1,0 +1,177 @@
+"""What tests share: an upstream, a running `up`, a policy, events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from app.roles import running
+from app.session import Session
+from domain.budget import Budget
+from domain.deciding import Agent, Cause, opening
+from domain.policy import parse_policy
+from ledger.names import token_of_source
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+
+POLICY: dict[str, Any] = {
+    "currency": "GBP",
+    "time_zone": "Europe/London",
+    "period": "month",
+    "effective_from": "2020-01-01T00:00:00Z",
+    "roles": {
+        "agent": {
+            "budget": "200.00",
+            "carry_over": "50.00",
+            "limits": {"refund": "50.00", "keep_item": "20.00", "fix": "unlimited"},
+            "per_interaction": "60.00",
+            "requires": {"keep_item": ["goodwill-basics"]},
+        },
+        "manager": {"budget": "2000.00", "limits": {"refund": "500.00", "credit": "250.00"}},
+    },
+}
+
+
+def gbp(amount: str) -> dict[str, str]:
+    """Pounds on the wire."""
+    return {"amount": amount, "currency": "GBP"}
+
+
+def event(
+    identifier: str, name: str, source: str = "crm", time: str = "2026-01-05T10:00:00Z", **data: Any
+) -> dict[str, Any]:
+    """A fact as an upstream writes it."""
+    return {
+        "specversion": "1.0", "id": identifier, "source": source, "type": f"resolution.{name}.v1", "time": time,
+        "data": data,
+    }  # fmt: skip
+
+
+class Upstream:
+    """What an upstream can do, with nothing but its connection."""
+
+    def __init__(self, session: Session, client: Any, source: str = "crm") -> None:
+        self.session = session
+        self.client = client
+        self.source = source
+        self._requests = 0
+
+    async def publish(self, fact: dict[str, Any] | bytes, subject: str | None = None, **options: Any) -> int:
+        """Publish one event; the inbox's sequence, once it is durable."""
+        data = fact if isinstance(fact, bytes) else json.dumps(fact).encode()
+        source = fact["source"] if isinstance(fact, dict) else self.source
+        subject = subject or f"resolution.inbox.{token_of_source(source)}"
+        reply = json.loads((await self.client.request(subject, data, timeout=10, **options)).data)
+        if "error" in reply:
+            raise RuntimeError(reply["error"]["description"])
+        return int(reply["seq"])
+
+    async def ask(self, operation: str, **fields: Any) -> dict[str, Any]:
+        """Ask for a decision."""
+        subject = f"resolution.decide.{self.source}.{operation}"
+        reply = await self.client.request(subject, json.dumps(fields).encode(), timeout=20)
+        answer: dict[str, Any] = json.loads(reply.data)
+        return answer
+
+    async def action(self, request_id: str | None = None, amount: str = "5.00", **fields: Any) -> dict[str, Any]:
+        """Ask for a refund by agent A-1."""
+        self._requests += 1
+        request = {"request_id": request_id or f"r-{self._requests}", "agent_id": "A-1", "kind": "refund",
+                   "amount": gbp(amount), "reason": "late"}  # fmt: skip
+        return await self.ask("action", **(request | fields))
+
+    async def receipt(self, identifier: str, source: str | None = None) -> dict[str, Any]:
+        """Wait until an event is recorded or rejected."""
+        subject = f"resolution.read.{token_of_source(source or self.source)}.receipt"
+        for _ in range(400):
+            reply = await self.client.request(subject, json.dumps({"id": identifier}).encode(), timeout=10)
+            answer: dict[str, Any] = json.loads(reply.data)
+            if answer.get("status") != "pending":
+                return answer
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{identifier} is still pending")
+
+    async def record(self, fact: dict[str, Any]) -> int:
+        """Publish a fact and wait for its position."""
+        await self.publish(fact)
+        answer = await self.receipt(fact["id"], fact["source"])
+        assert answer["status"] == "recorded", answer
+        return int(answer["position"])
+
+    async def begin(self, policy: dict[str, Any] = POLICY) -> None:
+        """A policy, an agent A-1 and a manager M-1."""
+        answer = await self.ask("policy", request_id="policy-1", policy=policy, published_by="owner")
+        assert answer["outcome"] == "done", answer
+        await self.record(event("join-a", "employee.joined", employee_id="A-1", role="agent", team_ids=["t-1"]))
+        await self.record(event("join-m", "employee.joined", employee_id="M-1", role="manager", team_ids=["t-1"]))
+
+    async def replay(self) -> list[dict[str, Any]]:
+        """Every event in the log, with its position."""
+        found: list[dict[str, Any]] = []
+        for position in range(1, await self.session.log.last_position() + 1):
+            recorded = await self.session.log.at(position)
+            assert recorded is not None
+            found.append(json.loads(recorded.data) | {"position": position})
+        return found
+
+
+@asynccontextmanager
+async def upstream_of(session: Session, *roles: str, history: bool = False) -> AsyncIterator[Upstream]:
+    """These roles running, and an upstream beside them."""
+    async with running(session, roles or ("intake", "decisions"), history=history):
+        yield Upstream(session, await session.upstream("test"))
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without settings of ours."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RESOLUTION_LEDGER_")}
+
+
+class Up:
+    """A running `up` in a process of its own, and where its clients find it."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        self.data_dir = data_dir
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app", "up", "--data-dir", str(data_dir), *options], cwd=ROOT, env=clean_environment(),
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def ready(self) -> dict[str, Any]:
+        """Wait until it is up; the document of connection.json."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert "is up" in line, line + self.process.stdout.read()
+        document: dict[str, Any] = json.loads((self.data_dir / "connection.json").read_text())
+        return document
+
+    def stop(self) -> int:
+        """Ctrl-C; the exit status."""
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+
+RULES = parse_policy(POLICY)
+AGENT = Agent(agent_id="A-1", role="agent")
+NOW = datetime(2026, 1, 10, tzinfo=UTC)
+
+
+def cause(number: int) -> Cause:
+    """A request of the CRM."""
+    return Cause(source="crm", request_id=f"r-{number}", request_sha256="00" * 16, seen_position=0)
+
+
+def opened(before: Budget | None = None, period: str = "2026-01") -> Budget:
+    """The budget of A-1, just opened."""
+    record, _ = opening(RULES, 1, "agent:A-1", period, before, cause(0), AGENT)
+    return Budget.open(record, NOW)

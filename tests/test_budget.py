@@ -1,0 +1,86 @@
+"""A budget keeps granted = spent + reserved + remaining, and a decision never overspends it."""
+
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support import AGENT, NOW, RULES, cause, opened
+
+from domain.budget import Budget
+from domain.deciding import fell_short, granted, judge, opening, taken
+from domain.facts import Kind
+from domain.money import Money
+from domain.requests import ActionRequest, GrantRequest
+
+
+def collected(budget: Budget) -> list[tuple[Any, datetime]]:
+    return [(vars(event)["record"], NOW) for event in budget.collect_events()]
+
+
+def balanced(budget: Budget) -> bool:
+    return budget.granted_minor == budget.spent_minor + budget.reserved_minor + budget.remaining_minor
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["refund", "fix", "credit", "grant"]), st.integers(0, 8000), st.sampled_from("IJK"))
+)
+
+
+@given(steps)
+def test_no_sequence_of_decisions_overspends(sequence: list[tuple[str, int, str]]) -> None:
+    budget = opened()
+    records = collected(budget)
+    for number, (kind, minor, interaction) in enumerate(sequence):
+        amount = Money(minor, "GBP")
+        if kind == "grant":
+            if minor:
+                request = GrantRequest(
+                    request_id="g", operation="grant", holder="agent:A-1", amount=amount, granted_by="M", reason="x"
+                )
+                budget.record(granted(request, budget, cause(number)), NOW)
+        else:
+            asked = ActionRequest(
+                request_id="r",
+                agent_id="A-1",
+                kind=cast("Kind", kind),
+                amount=amount,
+                reason="late",
+                interaction_id=interaction,
+            )
+            verdict = judge(asked, amount, AGENT, RULES, "crm", budget, NOW)
+            if verdict.outcome == "taken":
+                assert minor <= budget.remaining_minor
+                budget.record(taken(asked, AGENT, 1, budget, verdict, cause(number), "act-1"), NOW)
+            else:
+                assert verdict.reasons
+                budget.record(fell_short(asked, verdict, cause(number), agent=AGENT, version=1, budget=budget), NOW)
+        assert balanced(budget)
+        assert budget.remaining_minor >= 0
+        assert all(spent <= 6000 for spent in budget.by_interaction.values())
+        records += collected(budget)
+    replayed = Budget.from_records(records)
+    assert replayed.wire() == budget.wire()
+    assert replayed.version == budget.version
+
+
+@given(st.integers(0, 20000))
+def test_closing_turns_what_remains_into_carry_over_and_lapse(spent: int) -> None:
+    budget = opened()
+    budget.spent_minor = spent
+    after, closed = opening(RULES, 1, "agent:A-1", "2026-02", budget, cause(1), AGENT)
+    assert closed is not None
+    assert closed.spent.minor + closed.lapsed.minor + closed.carried_over.minor == 20000
+    assert closed.carried_over == after.carried_over
+    assert after.carried_over.minor == min(5000, 20000 - spent)
+    budget.record(closed, NOW + timedelta(days=30))
+    assert budget.closed
+    assert budget.remaining_minor == 0
+    assert balanced(budget)
+
+
+def test_carry_over_comes_only_from_the_period_directly_before() -> None:
+    record, closed = opening(RULES, 1, "agent:A-1", "2026-03", opened(), cause(1), AGENT)
+    assert record.carried_over.minor == 0
+    assert closed is not None
+    assert closed.lapsed.minor == 20000

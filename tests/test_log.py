@@ -1,0 +1,178 @@
+"""The event store: expectations, batches, reading, following, and what must never be lost or guessed."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.session import Session
+from config import topology
+from ledger.cloudevents import parse_time
+from ledger.errors import ConflictError, DriftError, LazyFsyncError, LostEventsError, TooLargeError, UnavailableError
+from ledger.follow import Anchor, Follower
+from ledger.log import Draft, Log, digest_of
+from ledger.names import id_of_token, token_of_id, token_of_source
+from ledger.streams import ensure_stream, js_api, verify_server
+
+
+def draft(subject: str, number: int = 0, expect: int | None = None) -> Draft:
+    return Draft(subject, json.dumps({"n": number}).encode(), expect)
+
+
+async def test_positions_follow_each_other_and_recorded_times_never_decrease(session: Session) -> None:
+    assert await session.log.append([draft("ledger.x", 1)]) == 1
+    assert await session.log.append([draft("ledger.x", n) for n in range(1000)]) == 2
+    events = await session.log.read_subject("ledger.x")
+    assert [event.position for event in events] == list(range(1, 1002))
+    times = [parse_time(json.loads(event.data)["recordedtime"]) for event in events]
+    assert times == sorted(times)
+
+
+async def test_concurrent_appends_keep_recorded_times_in_the_order_of_positions(session: Session) -> None:
+    await asyncio.gather(*(session.log.append([draft(f"ledger.{n}", n)] * (1 + n % 3)) for n in range(200)))
+    times = []
+    async for batch in session.log.subject_batches(">"):
+        times += [json.loads(event.data)["recordedtime"] for event in batch]
+    assert len(times) > 300
+    assert times == sorted(times)
+
+
+async def test_an_expectation_that_does_not_hold_stores_nothing(session: Session) -> None:
+    first = await session.log.append([draft("ledger.x", 1, 0)])
+    await session.log.append([draft("ledger.x", 2, first)])
+    for wrong in (0, first):
+        with pytest.raises(ConflictError) as caught:
+            await session.log.append([draft("ledger.y", 3, 0), draft("ledger.x", 4, wrong)])
+        assert caught.value.subjects == ["ledger.x", "ledger.y"]
+    assert await session.log.read_subject("ledger.y") == []
+    assert await session.log.last_position() == 2
+
+
+async def test_of_many_writers_with_one_expectation_one_wins(session: Session) -> None:
+    async def write(number: int) -> bool:
+        try:
+            await session.log.append([draft("ledger.x", number, 0)])
+        except ConflictError:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*map(write, range(50)))) == 1
+    assert await session.log.last_position() == 1
+
+
+async def test_an_acknowledgement_that_is_lost_is_found_by_reading_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, lost = Log._on_reply, []
+
+    async def lossy(self: Log, message: Any) -> None:
+        if not lost:
+            lost.append(message)
+        else:
+            await original(self, message)
+
+    monkeypatch.setattr(Log, "_on_reply", lossy)
+    monkeypatch.setattr("ledger.log._ACK_SECONDS", 0.5)
+    log = await Log.open(session.client, "LEDGER")
+    assert await log.append([draft("ledger.x", 1, 0), draft("ledger.x", 2)]) == 1
+    assert lost
+    assert await log.last_position() == 2
+
+
+async def test_a_batch_or_event_too_large_says_so(session: Session) -> None:
+    with pytest.raises(ValueError, match="1 to 1000"):
+        await session.log.append([draft("ledger.x")] * 1001)
+    with pytest.raises(TooLargeError):
+        await session.log.append([Draft("ledger.x", json.dumps({"x": "y" * 70_000}).encode())])
+
+
+async def test_following_reads_everything_in_order_and_then_live(session: Session) -> None:
+    await session.log.append([draft("ledger.x", n) for n in range(900)])
+    follower = Follower(await session.connection("f"), session.log, "test")
+    seen: list[int] = []
+    async for batch in follower.batches():
+        seen += [event.position for event in batch]
+        if len(seen) == 900:
+            asyncio.get_running_loop().call_later(
+                0.05, lambda: asyncio.ensure_future(session.log.append([draft("ledger.y", n) for n in range(50)]))
+            )
+        if len(seen) >= 950:
+            break
+    assert seen == list(range(1, 951))
+
+
+async def test_a_reader_stops_where_the_log_is_not_what_it_was(session: Session) -> None:
+    await session.log.append([draft("ledger.x", n) for n in range(3)])
+    last = await session.log.at(3)
+    assert last
+    right = Anchor(3, digest_of(last.data))
+    for wrong in (Anchor(3, "0" * 64), Anchor(9, right.digest)):
+        with pytest.raises(LostEventsError) as caught:
+            async for _ in Follower(session.client, session.log, "test", wrong).batches(until=3):
+                pass
+        assert caught.value.position == wrong.position
+    assert [batch async for batch in Follower(session.client, session.log, "test", right).batches(until=3)] == []
+
+
+async def test_a_hole_in_the_log_is_noticed(session: Session) -> None:
+    await session.log.append([draft("ledger.x", n) for n in range(5)])
+    operator = await session.connection("operator", user="operator")
+    config = topology.streams()[1] | {"deny_delete": False}
+    assert "error" not in await js_api(operator, "STREAM.UPDATE.LEDGER", config | {"max_msgs": 3, "discard": "old"})
+    with pytest.raises(LostEventsError):
+        async for _ in Follower(session.client, session.log, "test").batches(until=5):
+            pass
+
+
+async def test_a_stream_that_somebody_changed_is_refused(session: Session) -> None:
+    operator = await session.connection("operator", user="operator")
+    changed = topology.streams()[1] | {"max_age": 10**12}
+    assert "error" not in await js_api(operator, "STREAM.UPDATE.LEDGER", changed)
+    with pytest.raises(DriftError) as caught:
+        await ensure_stream(session.client, topology.streams()[1])
+    assert caught.value.field == "max_age"
+
+
+async def test_our_own_user_cannot_change_purge_or_delete_the_log(session: Session) -> None:
+    await session.log.append([draft("ledger.x")])
+    for subject, body in (
+        ("$JS.API.STREAM.DELETE.LEDGER", b""),
+        ("$JS.API.STREAM.PURGE.LEDGER", b""),
+        ("$JS.API.STREAM.MSG.DELETE.LEDGER", b'{"seq":1}'),
+        ("$JS.API.STREAM.UPDATE.LEDGER", json.dumps(topology.streams()[1]).encode()),
+    ):
+        with pytest.raises(TimeoutError):
+            await session.client.request(subject, body, timeout=0.3)
+    assert await session.log.last_position() == 1
+
+
+async def test_a_server_that_does_not_say_how_it_syncs_is_refused(session: Session) -> None:
+    upstream = await session.upstream("test")  # its account may not ask the server
+    with pytest.raises(LazyFsyncError, match="sync_interval"):
+        await verify_server(upstream, allow_lazy_fsync=False)
+    await verify_server(upstream, allow_lazy_fsync=True)
+
+
+async def test_a_server_that_is_away_is_unavailable(session: Session) -> None:
+    log = await Log.open(session.client, "LEDGER")
+    log.stream, log._direct = "NOWHERE", "$JS.API.DIRECT.GET.NOWHERE"
+    with pytest.raises(UnavailableError):
+        await log.append([Draft("nowhere.x", b"{}")], patience_seconds=0.2)
+
+
+@given(st.text(min_size=1, max_size=128))
+def test_ids_of_any_unicode_make_a_token_and_come_back(identifier: str) -> None:
+    token = token_of_id(identifier)
+    assert id_of_token(token) == identifier
+    assert not set(token) & set(".*> \t\r\n")
+    assert token.isascii()
+
+
+@given(st.text(max_size=60))
+def test_a_source_makes_one_token(source: str) -> None:
+    token = token_of_source(source)
+    assert len(token) == len(source)
+    assert not any(c in ".*>" or c.isspace() for c in token)
