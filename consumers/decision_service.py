@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from faststream.nats import NatsBroker
     from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
     from ledger.connection import LedgerClient
     from ledger.log import Log
@@ -57,6 +59,7 @@ class DecisionService:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: list[bytes] = []
+        self._doors: list[Subscription] = []
         self.broker = make_broker(url, "decisions")
         declare_decisions(self.broker, self)
 
@@ -70,12 +73,16 @@ class DecisionService:
         for task in self._tasks:
             task.add_done_callback(self._note_end)
         for operation in HOT:
-            await self._client.pour(f"{topology.DECIDE_SUBJECT}.*.{operation}", self._on_request, _QUEUE)
+            subject = f"{topology.DECIDE_SUBJECT}.*.{operation}"
+            self._doors.append(await self._client.pour(subject, self._on_request, _QUEUE))
         await self.broker.start()
         await self._client.flush()
 
     async def stop(self) -> None:
         """Leave; whoever waits for an answer asks again."""
+        with suppress(nats.errors.Error):
+            for door in self._doors:
+                await self._client.stop_pouring(door)
         await self.broker.stop()
         for task in self._tasks:
             task.cancel()

@@ -163,7 +163,7 @@ def _checked(event: dict[str, msgspec.Raw]) -> Envelope:
     try:
         encoded = _encoder.encode(event)
         msgspec.json.decode(encoded)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         message = f"data is not JSON: {error}"
         raise EventError("not_json", message, "data") from None
     return Envelope(
@@ -174,5 +174,5 @@ def _checked(event: dict[str, msgspec.Raw]) -> Envelope:
 def _text(event: dict[str, msgspec.Raw], name: str) -> str:
     try:
         return _texts.decode(event[name])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise EventError("invalid", f"`{name}` must be a text", name) from None

@@ -75,7 +75,7 @@ class Upstream:
             raise RuntimeError(reply["error"]["description"])
         return int(reply["seq"])
 
-    async def ask(self, operation: str, **fields: Any) -> dict[str, Any]:
+    async def ask(self, operation: str, /, **fields: Any) -> dict[str, Any]:
         """Ask for a decision."""
         subject = f"resolution.decide.{self.source}.{operation}"
         reply = await self.client.request(subject, json.dumps(fields).encode(), timeout=20)

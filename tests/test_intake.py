@@ -53,10 +53,10 @@ async def test_binary_mode_is_accepted(upstream: Upstream) -> None:
 BAD: list[tuple[str, bytes | dict[str, Any], str, str]] = [
     ("broken JSON", b'{"specversion": "1.0", "id": "bad', "not_json", ""),
     ("no object", b"[1]", "invalid", ""),
-    ("not UTF-8", b'{"id": "\xff"}', "not_json", ""),
+    ("not UTF-8", json.dumps(purchase("bad")).encode().replace(b"O-bad", b"O-\xff"), "not_json", "data"),
     ("empty", b"", "not_json", ""),
     ("a lone surrogate", b'{"id": "\\ud800"}', "not_json", ""),
-    ("nested deeply", b'{"id":"bad","data":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "", ""),
+    ("nested deeply", json.dumps(purchase("bad"))[:-1].encode() + b', "x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", "", ""),
     ("no source", {k: v for k, v in purchase("bad").items() if k != "source"}, "missing", "source"),
     ("no time", {k: v for k, v in purchase("bad").items() if k != "time"}, "missing", "time"),
     ("no data", {k: v for k, v in purchase("bad").items() if k != "data"}, "missing", "data"),
