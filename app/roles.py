@@ -70,6 +70,8 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
             stack.push_async_callback(service.stop)
             await service.start()
             services.append(service)
+        watching = asyncio.create_task(session.watch_server())
+        stack.callback(watching.cancel)
         yield services
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from ledger.connection import LedgerClient
+
+
+_log = logging.getLogger(__name__)
+_WATCH_SECONDS = 0.5
 
 
 class NoLedgerError(Exception):
@@ -95,6 +100,13 @@ class Session:
         if self._server:
             server, self._server = self._server, None
             await asyncio.to_thread(server.stop)
+
+    async def watch_server(self) -> None:
+        """Start the embedded server again whenever it dies; connections find it at the same address."""
+        while self._server is not None:
+            await asyncio.sleep(_WATCH_SECONDS)
+            if self._server is not None and await asyncio.to_thread(self._server.revive):
+                _log.warning("the embedded server had died and was started again")
 
     def announce(self) -> None:
         """Tell clients where the embedded server is: <data-dir>/connection.json, for its owner alone."""

@@ -131,6 +131,22 @@ class EmbeddedServer:
             self._users_lock.close()
             self._users_lock = None
 
+    def revive(self) -> bool:
+        """Start the server again if it has died while it was in use; true where it had.
+
+        Raises:
+            ServerStartError: it does not come up.
+
+        """
+        pid = self.pid()
+        if pid is not None and _alive(pid):
+            return False
+        with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
+            if self._users_lock is None or self._find():
+                return False
+            self._launch()
+            return True
+
     def pid(self) -> int | None:
         """The server's process id, as it wrote it down itself."""
         try:
@@ -159,7 +175,7 @@ class EmbeddedServer:
     def _launch(self) -> None:
         self._end_server()
         binary = find_binary(self._binary)
-        self.port = _free_port()
+        self.port = _port_to_use(self.port)
         (self.folder / "server.pid").unlink(missing_ok=True)
         log_path = self.folder / "server.log"
         command = [
@@ -195,7 +211,6 @@ class EmbeddedServer:
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline and _alive(pid):
             time.sleep(0.02)
-        (self.folder / "address.json").unlink(missing_ok=True)
 
 
 def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
@@ -221,11 +236,16 @@ def _lock(path: Path, kind: int) -> IO[str]:
     return file
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _port_to_use(before: int) -> int:
+    """The port it had before, so that its clients find it again; another where that is taken."""
+    for wanted in (before, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", wanted))
+            port: int = probe.getsockname()[1]
+            return port
+    message = "no port is free on 127.0.0.1"
+    raise ServerStartError(message)
 
 
 def _alive(pid: int) -> bool:

@@ -227,10 +227,11 @@ async def test_a_grant_is_added_to_the_present_budget(upstream: Upstream) -> Non
     assert (await upstream.action("r-1"))["budget"]["remaining"] == gbp("220.00")
     team = await upstream.ask("budget", request_id="g-2", amount=gbp("25.00"), **grant | {"holder": "team:t-1"})
     assert team["budget"]["remaining"] == gbp("25.00")
-    for number, (changes, field) in enumerate(
-        [({"holder": "A-1"}, "holder"), ({"holder": "agent:ghost"}, "holder"), ({"amount": gbp("0")}, "amount.amount"),
-         ({"amount": {"amount": "5", "currency": "JPY"}}, "amount.currency"), ({"operation": "transfer"}, "operation")]
-    ):  # fmt: skip
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"holder": "A-1"}, "holder"), ({"holder": "agent:ghost"}, "holder"), ({"amount": gbp("0")}, "amount.amount"),
+        ({"amount": {"amount": "5", "currency": "JPY"}}, "amount.currency"), ({"operation": "transfer"}, "operation"),
+    ]  # fmt: skip
+    for number, (changes, field) in enumerate(wrong):
         answer = await upstream.ask("budget", **{"request_id": f"x-{number}", "amount": gbp("1.00")} | grant | changes)
         assert (answer["outcome"], answer["error"]["field"]) == ("error", field)
 

@@ -66,7 +66,8 @@ async def test_of_many_writers_with_one_expectation_one_wins(session: Session) -
 async def test_an_acknowledgement_that_is_lost_is_found_by_reading_back(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, lost = Log._on_reply, []
+    original = Log._on_reply
+    lost: list[Any] = []
 
     async def lossy(self: Log, message: Any) -> None:
         if not lost:

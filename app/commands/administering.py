@@ -181,10 +181,10 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
         print_json({"items": built, "position": max(item["position"] for item in built)})
 
 
-@click.argument("name", type=click.Choice(sorted(MODELS)))
-@click.argument("position", type=int)
 @click.option("--reason", required=True)
 @click.option("--by", required=True, help="Who decides this.")
+@click.argument("position", type=int)
+@click.argument("name", type=click.Choice(sorted(MODELS)))
 @command(projections_group)
 async def skip(settings: Settings, name: str, position: int, reason: str, by: str, *, as_json: bool) -> None:
     """Let a stopped projection pass over one event; that is recorded as an event itself."""

@@ -1,0 +1,58 @@
+"""A stored event decodes for ever: one golden event for each type and version ever stored."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.facts import FACTS
+from domain.records import RECORDS, RESERVED
+from domain.wire import encode
+from ledger.log import Recorded
+from projections.describing import describe
+from projections.events import TYPES, read_event
+
+GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden_events.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("stored", GOLDEN, ids=lambda stored: stored["type"])
+def test_a_golden_event_decodes_and_keeps_its_meaning(stored: dict[str, Any]) -> None:
+    event = read_event(Recorded(1, "ledger.x", json.dumps(stored).encode()))
+    assert type(event.body) is TYPES[stored["type"]]
+    back = json.loads(encode(event.body))
+    for name in stored["data"].keys() - {"unknown"}:  # what a class leaves out when it writes is a default
+        assert back.get(name, getattr(event.body, name)) == stored["data"][name], name
+    assert event.recorded == datetime(2026, 11, 21, 10, 0, 1, tzinfo=UTC)
+    assert describe(event.body)
+
+
+def test_every_type_has_one() -> None:
+    assert {stored["type"] for stored in GOLDEN} == TYPES.keys()
+
+
+def test_every_golden_event_fills_every_field() -> None:
+    for stored in GOLDEN:
+        assert set(TYPES[stored["type"]].__struct_fields__) <= set(stored["data"]), stored["type"]
+
+
+def test_what_the_ledger_records_cannot_be_told_from_outside() -> None:
+    assert RECORDS.keys() <= RESERVED
+    assert not RESERVED & FACTS.keys()
+
+
+PERSONAL = {
+    "FeedbackReceived.comment", "ObstacleReported.text", "ObstacleAnswered.text", "IdeaSubmitted.text",
+    "ActionReported.note", "ActionTaken.note", "AuthorityFellShort.note",
+}  # fmt: skip
+
+
+def test_personal_fields_are_marked() -> None:
+    marked = {
+        f"{cls.__name__}.{name}"
+        for cls in TYPES.values()
+        for name, annotation in cls.__annotations__.items()
+        if "Personal" in str(annotation)
+    }
+    assert marked == PERSONAL
