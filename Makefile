@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
 
-.PHONY: setup demo run test lint types bench bench-quick check requirements help
+.PHONY: setup demo run test lint types bench bench-quick docs check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -39,6 +39,10 @@ bench: setup  ## figures beside their rivals, about a minute
 
 bench-quick: setup  ## the same with a tenth of the events
 	@$(BIN)/python -m benchmarks.first_speed --quick
+
+docs: setup  ## write docs/commands.md and docs/asyncapi.json anew
+	@$(BIN)/resolution-ledger admin reference > docs/commands.md
+	@$(BIN)/resolution-ledger admin asyncapi > docs/asyncapi.json
 
 check: lint types test  ## what CI checks
 

@@ -258,3 +258,11 @@ def asyncapi(*, as_json: bool) -> None:
 
     del as_json
     click.echo(json.dumps(asyncapi_document(), indent=2))
+
+
+@admin.command(hidden=True)
+def reference() -> None:
+    """Print the reference of all commands."""
+    from app.reference import reference as written
+
+    click.echo(written(), nl=False)

@@ -1,0 +1,21 @@
+# One image for every role; docker-compose.yml says which role a container has.
+FROM python:3.13-slim AS build
+WORKDIR /src
+COPY requirements.txt pyproject.toml README.md LICENSE ./
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
+COPY domain domain
+COPY ledger ledger
+COPY projections projections
+COPY consumers consumers
+COPY config config
+COPY app app
+RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+
+FROM python:3.13-slim
+RUN useradd --create-home --uid 10001 ledger && mkdir /data && chown ledger /data
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 RESOLUTION_LEDGER_DATA_DIR=/data
+USER ledger
+VOLUME /data
+ENTRYPOINT ["resolution-ledger"]
+CMD ["up"]
