@@ -83,6 +83,8 @@ def asyncapi_document() -> dict[str, Any]:
     classes = [*FACTS.values(), *REQUESTS.values(), ReceiptRequest, Answer, Receipt, ViewMoved]
     _, schemas = msgspec.json.schema_components(classes, schema_hook=_schema_of, ref_template=_REF)
     components = {"messages": {}, "schemas": {**schemas, **_facts()}}
+    for part in ("channels", "operations"):
+        document[part] = dict(sorted(document[part].items()))
     for name, channel in document["channels"].items():
         _describe(document, components, name, channel)
     document["components"] = components

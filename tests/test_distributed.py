@@ -147,7 +147,8 @@ async def test_a_server_with_lazy_fsync_is_refused_unless_allowed(tmp_path: Path
         str(tmp_path),
     ]
     server = subprocess.Popen(  # noqa: ASYNC220 - it starts at once
-        command, env=passwords | {"PATH": os.environ["PATH"]}, stderr=subprocess.DEVNULL)
+        command, env=passwords | {"PATH": os.environ["PATH"]}, stderr=subprocess.DEVNULL
+    )
     try:
         environment = clean_environment() | {"RESOLUTION_LEDGER_NATS_URL": f"nats://ledger:pw@127.0.0.1:{port}",
                                              "RESOLUTION_LEDGER_DATA_DIR": str(tmp_path / "data")}  # fmt: skip

@@ -1,0 +1,103 @@
+"""Documents say what is so: generated ones are current, every type and code is named, README's blocks run."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from support import ROOT, Up, clean_environment
+
+from consumers.asyncapi import asyncapi_document
+from domain.facts import FACTS
+from domain.records import RECORDS
+
+README = (ROOT / "README.md").read_text()
+
+
+def run(*words: str) -> str:
+    command = [sys.executable, "-m", "app", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=clean_environment()).stdout
+
+
+def test_generated_documents_are_current() -> None:
+    assert (ROOT / "docs" / "commands.md").read_text() == run("admin", "reference"), "run `make docs`"
+    assert (ROOT / "docs" / "asyncapi.json").read_text() == run("admin", "asyncapi"), "run `make docs`"
+
+
+def test_every_type_and_field_is_documented() -> None:
+    text = (ROOT / "docs" / "events.md").read_text()
+    for name, cls in {**FACTS, **RECORDS}.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` ")]
+        for field in cls.__struct_fields__:
+            assert re.search(rf"[`*]{field}[`*]", line), (name, field)
+
+
+def test_every_code_is_documented() -> None:
+    text = (ROOT / "docs" / "events.md").read_text() + (ROOT / "docs" / "operating.md").read_text()
+    for path in [
+        *(ROOT / "consumers").glob("*.py"),
+        *(ROOT / "domain").glob("*.py"),
+        ROOT / "ledger" / "cloudevents.py",
+    ]:
+        source = path.read_text()
+        codes = re.findall(r'(?:EventError|RequestError|Rejection|_RejectedError)\(\s*"(\w+)"', source)
+        codes += re.findall(r'rule="(\w+)"', source)
+        for code in codes:
+            if code != "unknown_operation":
+                assert f"`{code}`" in text, (path.name, code)
+
+
+def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
+    document = asyncapi_document()
+    addresses = {channel["address"] for channel in document["channels"].values()}
+    assert addresses >= {
+        "resolution.inbox.*", "resolution.decide.*.action", "resolution.decide.*.preview", "resolution.decide.*.budget",
+        "resolution.decide.*.policy", "resolution.read.*.receipt", "resolution.views.budget_balances",
+        "resolution.views.loyalty_effects", "resolution.views.audit_trail",
+    }  # fmt: skip
+    assert document["channels"]["inbox"]["messages"].keys() == FACTS.keys()
+    for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):
+        place = document
+        for part in reference.split("/"):
+            place = place[part]
+
+
+def test_links_in_documents_lead_somewhere() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), (path.name, target)
+
+
+def test_the_readmes_commands_run(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    program = f'resolution-ledger() {{ PYTHONPATH={ROOT} {sys.executable} -m app "$@"; }}\nset -e\n{block}'
+    done = subprocess.run(
+        ["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, env=clean_environment()
+    )
+    assert done.returncode == 0, done.stderr
+    assert "taken" in done.stdout
+    assert "195.00 GBP" in done.stdout
+    assert '"position":4' in done.stdout
+
+
+def test_the_readmes_program_runs(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    up = Up(tmp_path / ".resolution-ledger")
+    try:
+        up.ready()
+        policy = str(ROOT / "config" / "policies" / "doorstep.yaml")
+        run("decide", "policy", policy, "--published-by", "you", "--data-dir", str(up.data_dir))
+        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.stdout == "taken\n", done.stderr
+    finally:
+        up.stop()
+
+
+def test_nothing_names_a_registrys_host() -> None:
+    hosts = re.compile(r"py" + r"pi\.org|python" + r"hosted\.org|registry\.npm" + r"js|deb\.debian\.org")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for name in listed:
+        assert not hosts.search((ROOT / name).read_text(errors="replace")), name
