@@ -113,8 +113,11 @@ def main(arguments: list[str] | None = None) -> None:
         if str(finding):
             click.echo(f"resolution-ledger: {finding}", err=True)
         sys.exit(1)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -125,8 +128,6 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error), code="settings", status=2, as_json=as_json)
     except (LedgerError, OSError) as error:
         fail(str(error), code="unavailable", as_json=as_json)
-    except BrokenPipeError:
-        sys.exit(0)
     sys.exit(0)
 
 

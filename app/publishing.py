@@ -15,7 +15,7 @@ from config import topology
 from consumers.acceptance import Rejection, accept
 from consumers.intake import RejectedEntry, id_token
 from ledger.errors import LedgerError, UnavailableError
-from ledger.log import MAX_BATCH, Draft, Log
+from ledger.log import MAX_BATCH, Draft, Log, in_batches
 from ledger.names import token_of_source
 from ledger.streams import js_api
 
@@ -102,8 +102,9 @@ class Publisher:
         if not batch:
             return
         drafts = [Draft(f"{topology.INBOX_SUBJECT}.{token_of_source(event.source)}", event.data) for event in batch]
-        first = await self._door.append(drafts, patience_seconds=30)
-        self._last_inbox = max(self._last_inbox, first + len(drafts) - 1)
+        for part in in_batches(drafts, lambda draft: len(draft.data)):
+            first = await self._door.append(part, patience_seconds=30)
+            self._last_inbox = max(self._last_inbox, first + len(part) - 1)
         for event in batch:
             self._sent[event.source].append(event)
         self._progressed(len(batch))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,6 +33,19 @@ class Service(Protocol):
 
     async def stop(self) -> None:
         """Leave in good order."""
+
+
+@asynccontextmanager
+async def only_one(session: Session) -> AsyncIterator[None]:
+    """Refuse a second `up` of one data directory: the first that stops would take its announcement away."""
+    session.data_dir.mkdir(parents=True, exist_ok=True)
+    with (session.data_dir / "up.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"`up` runs already for {session.data_dir}: use it, or name another --data-dir"
+            raise LedgerError(message) from None
+        yield
 
 
 async def make(session: Session, role: str, *, history: bool = False) -> Service:

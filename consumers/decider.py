@@ -218,27 +218,35 @@ class Decider:
 
     async def _rule_all(self, todo: list[Waiting]) -> None:
         holders = list({holder: None for waiting in todo if (holder := holder_of(waiting.request))})
-        accounts = dict(zip(holders, await asyncio.gather(*map(self._budgets.load, holders)), strict=True))
+        loaded = await asyncio.gather(*map(self._budgets.load, holders), return_exceptions=True)
+        accounts = dict(zip(holders, loaded, strict=True))
         for waiting in todo:
-            account = accounts.get(holder_of(waiting.request) or "") or Account(None, 0)
             waiting.ruling = None
             try:
-                if waiting.key and account.has_answered(waiting.cause):
-                    raise StaleError  # noqa: TRY301 - the index will soon say where it was stored
-                ruling = await self._rulings.rule(
-                    waiting.request, waiting.cause, waiting.now, account, fresh=waiting.fresh
-                )
+                ruling = await self._rule(waiting, accounts.get(holder_of(waiting.request) or "") or Account(None, 0))
             except StaleError:
                 task = asyncio.create_task(self._when_caught_up(waiting))
                 self._side_tasks.add(task)
                 task.add_done_callback(self._side_tasks.discard)
             except RequestError as error:
                 waiting.finish(error.wire())
+            except UnavailableError:
+                raise
+            except Exception:  # noqa: BLE001 - one request must not bring down those that wait with it
+                _log.exception("a request of %s could not be ruled on", waiting.source)
+                self._give_up([waiting], "internal", "an error of ours, see the log")
             else:
                 if ruling.drafts:
                     waiting.ruling = ruling
                 else:
                     waiting.finish(ruling.answer)
+
+    async def _rule(self, waiting: Waiting, account: Account | BaseException) -> Ruling:
+        if isinstance(account, BaseException):
+            raise account
+        if waiting.key and account.has_answered(waiting.cause):
+            raise StaleError  # stored by somebody; the index will soon say where
+        return await self._rulings.rule(waiting.request, waiting.cause, waiting.now, account, fresh=waiting.fresh)
 
     async def _when_caught_up(self, waiting: Waiting) -> None:
         try:

@@ -19,7 +19,7 @@ from ledger.cloudevents import content_hash, name_key, stored_decoder
 from ledger.errors import ConflictError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
-from ledger.log import MAX_BATCH, Draft, Log, Recorded, digest_of
+from ledger.log import Draft, Log, Recorded, digest_of, in_batches
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class Intake:
             elif content != fact.content:
                 text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
                 reused.append((Rejection("id_reused", "id", text), message, fact.id))
-        for start in range(0, len(fresh), MAX_BATCH):
-            await self._append(fresh[start : start + MAX_BATCH])
+        for batch in in_batches(fresh, lambda fact: len(fact.json)):
+            await self._append(batch)
         return reused
 
     async def _append(self, facts: list[Accepted]) -> None:

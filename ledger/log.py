@@ -7,7 +7,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ledger.connection import LedgerClient
 
 MAX_BATCH = 1000
+MAX_BATCH_BYTES = 8 * 1024 * 1024
 _CONFLICTS = {10071, 10164}
 _TOO_LARGE = {10054, 10199}
 _ACK_SECONDS = 5.0
@@ -69,6 +70,21 @@ def digest_of(data: bytes) -> str:
     Over the event without its closing ``recordedtime``, so that a writer knows it before the log does.
     """
     return hashlib.sha256(data.rpartition(_STAMP)[0] or data[:-1]).hexdigest()
+
+
+def in_batches[T](items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    """Cut into lists that one batch takes: at most 1000 events and 8 MiB."""
+    batch: list[T] = []
+    room = MAX_BATCH_BYTES
+    for item in items:
+        size = size_of(item)
+        if batch and (size > room or len(batch) == MAX_BATCH):
+            yield batch
+            batch, room = [], MAX_BATCH_BYTES
+        batch.append(item)
+        room -= size
+    if batch:
+        yield batch
 
 
 def _now() -> datetime:

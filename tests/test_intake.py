@@ -210,3 +210,13 @@ async def test_the_inbox_is_trimmed_behind_the_intake(session: Session, monkeypa
         await upstream.record(purchase("last"))
         info = await js_api(session.client, "STREAM.INFO.INBOX")
         assert info["state"]["messages"] <= 2
+
+
+async def test_a_flood_of_large_events_is_taken_in(upstream: Upstream) -> None:
+    note = "x" * 40_000
+    for number in range(500):
+        fact = purchase(number)
+        fact["data"]["note"] = note
+        await upstream.publish(fact)
+    await upstream.record(purchase("last"))
+    assert await upstream.session.log.last_position() == 501

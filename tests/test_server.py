@@ -134,3 +134,13 @@ def projectors(tmp_path: Path) -> list[str]:
         if "projections" in line and str(tmp_path) in line:
             found.append(line)
     return found
+
+
+def test_a_second_up_is_refused_and_leaves_the_first_alone(up: Up) -> None:
+    up.ready()
+    second = Up(up.data_dir)
+    output, _ = second.process.communicate(timeout=60)
+    assert second.process.returncode == 1
+    assert "runs already" in output
+    assert (up.data_dir / "connection.json").exists()
+    assert up.stop() == 0

@@ -10,7 +10,7 @@ import click
 
 from app.cli import Finding, cli, command
 from app.output import console, print_json
-from app.roles import ROLES, running, until_stopped
+from app.roles import ROLES, only_one, running, until_stopped
 from app.session import Session
 from config.settings import Settings, settings_as_options
 from ledger.errors import LedgerError
@@ -22,7 +22,7 @@ from ledger.errors import LedgerError
 async def up(settings: Settings, port: int, *, history: bool) -> None:
     """Run everything here: embedded NATS, intake, decisions, projections. Ctrl-C stops it cleanly."""
     del port  # the HTTP API comes with the dashboard
-    async with Session(settings) as session:
+    async with Session(settings) as session, only_one(session):
         # Projections fold in a process of their own, so that nobody waits for them.
         projector = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "app", "run", "projections", "--with-parent", *settings_as_options(settings),
