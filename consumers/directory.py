@@ -7,6 +7,7 @@ complete up to ``position`` and can be thrown away.
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from domain.facts import (
 from domain.policy import Policy, parse_policy
 from domain.records import RECORDS, TYPE_OF, Answered, PolicyPublished
 from ledger.cloudevents import name_key
+from ledger.errors import UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.index import Name, NameIndex
 from ledger.log import digest_of
@@ -35,7 +37,9 @@ if TYPE_CHECKING:
     from ledger.connection import LedgerClient
     from ledger.log import Log, Recorded
 
+_log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
+_RETRY_SECONDS = 1.0
 
 
 class InForce(NamedTuple):
@@ -118,7 +122,13 @@ class Directory:
         """Read on from where the index ends; for ever, or up to a position."""
         follower = Follower(client, log, "directory", self.anchor)
         async for batch in follower.batches(until=until):
-            self.take(batch)
+            while True:
+                try:
+                    self.take(batch)
+                    break
+                except UnavailableError as error:  # what was learned is known; only its file waits
+                    _log.warning("the directory waits: %s", error)
+                    await asyncio.sleep(_RETRY_SECONDS)
             log.saw(batch[-1].data)
             async with self._moved:
                 self._moved.notify_all()

@@ -9,6 +9,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
+from ledger.errors import UnavailableError
 from ledger.follow import Anchor
 
 if TYPE_CHECKING:
@@ -75,7 +76,25 @@ class NameIndex:
 
     def commit(self, names: Iterable[Name], heads: dict[str, Anchor], sources: Iterable[tuple[str, str]] = (),
                notes: Iterable[tuple[str, int, bytes]] = ()) -> None:  # fmt: skip
-        """Add entries and move heads in one transaction. The first entry of a name stays."""
+        """Add entries and move heads in one transaction. The first entry of a name stays.
+
+        Raises:
+            UnavailableError: the file cannot be written, for instance because the disk is full.
+
+        """
+        try:
+            self._write(names, heads, sources, notes)
+        except sqlite3.OperationalError as error:
+            message = f"the index cannot be written ({error}); is the disk full?"
+            raise UnavailableError(message) from error
+
+    def _write(
+        self,
+        names: Iterable[Name],
+        heads: dict[str, Anchor],
+        sources: Iterable[tuple[str, str]],
+        notes: Iterable[tuple[str, int, bytes]],
+    ) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._db.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", names)
@@ -91,9 +110,17 @@ class NameIndex:
                 notes,
             )
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._roll_back()
             raise
-        self._db.execute("COMMIT")
+        try:
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the file."""

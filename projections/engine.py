@@ -6,8 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import OperationalError
+
 from domain.records import ProjectionSkipped
 from ledger.cloudevents import stored_decoder
+from ledger.errors import UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.log import digest_of
 from projections import generations
@@ -70,6 +73,9 @@ class Projector:
         """Fold a batch and commit it with its position; on a failure, up to the event that fails."""
         try:
             self._commit(batch, self._decoded(batch))
+        except OperationalError:  # the disk is full, say: a failure of ours, not of an event
+            self.model.forget()
+            raise
         except Exception as error:  # noqa: BLE001 - whatever an event does to a fold, it stops only this view
             self.model.forget()
             if len(batch) == 1:
@@ -127,7 +133,7 @@ async def rebuild(model: Model, folder: Path, client: LedgerClient, log: Log,
 
 async def catch_up(model: Model, folder: Path, client: LedgerClient, log: Log) -> Progress:
     """Bring the live generation to the end of the log, making one if there is none."""
-    generation = generations.live_generation(folder, model)
+    generation = generations.live_or_first(folder, model)
     if generation is None:
         return await rebuild(model, folder, client, log)
     projector = Projector(model, generations.open_generation(folder, model, generation))
@@ -135,34 +141,56 @@ async def catch_up(model: Model, folder: Path, client: LedgerClient, log: Log) -
     return projector.progress
 
 
-async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Log,
-                       committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
-    """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped."""
+async def run_for_ever(
+    model: Model,
+    folder: Path,
+    client: LedgerClient,
+    log: Log,
+    committed: Callable[[Progress], Awaitable[None]] | None = None,
+) -> None:
+    """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped.
+
+    Raises:
+        LostEventsError: the log does not show what the view has read.
+
+    """
+    stopped: Stop | None = None
     while True:
-        generation = generations.live_generation(folder, model)
-        if generation is None:
-            generation = generations.next_generation(folder, model)
-            projector = Projector(model, generations.open_generation(folder, model, generation))
-            await projector.follow(client, log, until=await log.last_position(), committed=committed)
-            generations.switch_to(folder, model, generation)
-        model.forget()
-        projector = Projector(model, generations.open_generation(folder, model, generation))
-        following = asyncio.create_task(projector.follow(client, log, committed=committed))
         try:
-            await _until_replaced(model, folder, generation, following)
+            if stopped is None or stopped.position in await skipped_positions(log, model.name):
+                stopped = None
+                await _follow_live(model, folder, client, log, committed)
         except StoppedError as error:
             _log.error("%s", error)
-            await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-            while not await skipped_positions(log, model.name) & {error.stop.position}:  # noqa: ASYNC110 - no event tells
-                await asyncio.sleep(_LOOK_AGAIN_SECONDS)
-        finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            stopped = error.stop
+        except (UnavailableError, OperationalError) as error:  # the server is away, the disk is full
+            _log.warning("%s waits: %s", model.name, error)
+        if stopped is not None and generations.live_generation(folder, model) is None:
+            stopped = None  # its views were dropped: begin anew
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
-async def _until_replaced(model: Model, folder: Path, generation: int, following: asyncio.Task[None]) -> None:
-    while generations.live_generation(folder, model) == generation:
-        done, _ = await asyncio.wait({following}, timeout=_LOOK_AGAIN_SECONDS)
-        if done:
-            following.result()
-            return
+async def _follow_live(
+    model: Model,
+    folder: Path,
+    client: LedgerClient,
+    log: Log,
+    committed: Callable[[Progress], Awaitable[None]] | None,
+) -> None:
+    """Follow with the live generation until another one is live."""
+    generation = generations.live_or_first(folder, model)
+    if generation is None:
+        await rebuild(model, folder, client, log, committed)
+        return
+    model.forget()
+    projector = Projector(model, generations.open_generation(folder, model, generation))
+    following = asyncio.create_task(projector.follow(client, log, committed=committed))
+    try:
+        while generations.live_generation(folder, model) == generation:
+            done, _ = await asyncio.wait({following}, timeout=_LOOK_AGAIN_SECONDS)
+            if done:
+                following.result()
+                return
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

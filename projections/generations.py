@@ -77,6 +77,16 @@ def live_generation(folder: Path, model: Model) -> int | None:
     return int(pointer["generation"]) if pointer.get("version") == model.version else None
 
 
+def live_or_first(folder: Path, model: Model) -> int | None:
+    """The live generation; the first one, if no generation of any version serves; else none."""
+    live = live_generation(folder, model)
+    if live is None and not (folder / f"{model.name}.json").exists():
+        live = next_generation(folder, model)
+        folder.mkdir(parents=True, exist_ok=True)
+        switch_to(folder, model, live)
+    return live
+
+
 def switch_to(folder: Path, model: Model, generation: int) -> None:
     """Let this generation serve from now on, and drop the others."""
     pointer = folder / f"{model.name}.json"
