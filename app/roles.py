@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from app.session import Session
 
+_log = logging.getLogger(__name__)
+_RESTART_SECONDS = 1.0
+_RESTART_SECONDS_AT_MOST = 15.0
 ROLES = ("intake", "decisions", "projections")
 PROBE_SOURCE = "resolution-ledger-probe"
 
@@ -89,12 +93,11 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
         yield services
 
 
-async def until_stopped(services: Sequence[Service], child: asyncio.subprocess.Process | None = None, *,
-                        watch_stdin: bool = False) -> None:  # fmt: skip
+async def until_stopped(services: Sequence[Service], *, watch_stdin: bool = False) -> None:
     """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input.
 
     Raises:
-        LedgerError: a service failed for good, or the child process ended by itself.
+        LedgerError: a service failed for good.
 
     """
     stop = asyncio.Event()
@@ -104,20 +107,47 @@ async def until_stopped(services: Sequence[Service], child: asyncio.subprocess.P
     waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
     if watch_stdin:
         waits.append(asyncio.ensure_future(_end_of_stdin()))
-    if child is not None:
-        waits.append(asyncio.ensure_future(child.wait()))
     failures = [service.failed for service in services]
     try:
         await asyncio.wait([*waits, *failures], return_when=asyncio.FIRST_COMPLETED)
         for failure in failures:
             if failure.done():
                 failure.result()
-        if child is not None and waits[-1].done() and not stop.is_set():
-            message = f"the projections' process ended by itself (status {child.returncode}); see its messages above"
-            raise LedgerError(message)
     finally:
         for wait in waits:
             wait.cancel()
+
+
+async def keep_running(words: Sequence[str]) -> None:
+    """Run a command of ours as a child, again whenever it ends; end it when cancelled.
+
+    The child ends by itself when its standard input does, so it never outlives this process.
+    """
+    pause = _RESTART_SECONDS
+    while True:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", *words, "--with-parent", stdin=asyncio.subprocess.PIPE, start_new_session=True
+        )
+        try:
+            begun = asyncio.get_running_loop().time()
+            await child.wait()
+        finally:
+            if child.stdin:
+                child.stdin.close()
+            await _ended(child)
+        if asyncio.get_running_loop().time() - begun > _RESTART_SECONDS_AT_MOST:
+            pause = _RESTART_SECONDS
+        _log.warning("`%s` ended with status %s; starting it again", " ".join(words[:2]), child.returncode)
+        await asyncio.sleep(pause)
+        pause = min(_RESTART_SECONDS_AT_MOST, 2 * pause)
+
+
+async def _ended(child: asyncio.subprocess.Process) -> None:
+    try:
+        await asyncio.wait_for(child.wait(), 15)
+    except TimeoutError:
+        child.kill()
+        await child.wait()
 
 
 async def _end_of_stdin() -> None:

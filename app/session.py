@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shutil
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from config import topology
 from ledger.connection import connect
+from ledger.errors import LedgerError
 from ledger.log import Log
 from ledger.server import EmbeddedServer, write_private
-from ledger.streams import ensure_stream, verify_server
+from ledger.streams import ensure_stream, server_trouble, verify_server
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from config.settings import Settings
-    from ledger.connection import LedgerClient
-
+from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
 _WATCH_SECONDS = 0.5
+_ROOM_BYTES = 32 * 1024 * 1024
 
 
 class NoLedgerError(Exception):
@@ -102,11 +104,27 @@ class Session:
             await asyncio.to_thread(server.stop)
 
     async def watch_server(self) -> None:
-        """Start the embedded server again whenever it dies; connections find it at the same address."""
+        """Start the embedded server again whenever it dies; connections find it at the same address.
+
+        A full disk leaves its streams refusing to write even when there is room again, until it is
+        started anew: that is done too.
+        """
         while self._server is not None:
             await asyncio.sleep(_WATCH_SECONDS)
-            if self._server is not None and await asyncio.to_thread(self._server.revive):
-                _log.warning("the embedded server had died and was started again")
+            try:
+                if self._server is not None and await asyncio.to_thread(self._server.revive):
+                    _log.warning("the embedded server had died and was started again")
+                elif self._server is not None and await self._can_write_again():
+                    await asyncio.to_thread(self._server.restart)
+                    _log.warning("there is room on the disk again: the embedded server was started anew")
+            except (LedgerError, OSError) as error:
+                _log.warning("the embedded server cannot be started: %s", error)
+
+    async def _can_write_again(self) -> bool:
+        """Whether the server has met a full disk, and there is room now."""
+        if "write error" not in await server_trouble(self.client):
+            return False
+        return shutil.disk_usage(self.data_dir).free > _ROOM_BYTES
 
     def announce(self) -> None:
         """Tell clients where the embedded server is: <data-dir>/connection.json, for its owner alone."""

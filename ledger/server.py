@@ -147,6 +147,17 @@ class EmbeddedServer:
             self._launch()
             return True
 
+    def restart(self) -> None:
+        """End the server and start it again at the same address; its users reconnect.
+
+        Raises:
+            ServerStartError: it does not come up.
+
+        """
+        with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
+            self._end_server()
+            self._launch()
+
     def pid(self) -> int | None:
         """The server's process id, as it wrote it down itself."""
         try:

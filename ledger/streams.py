@@ -88,6 +88,16 @@ async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, A
             raise DriftError(f"{stream}/{name}", field, value, answer["config"].get(field))
 
 
+async def server_trouble(client: LedgerClient) -> str:
+    """What the server says is wrong with itself; empty where it says nothing."""
+    try:
+        answer = await client.request("$SYS.REQ.SERVER.PING.HEALTHZ", b"", timeout=5)
+        health = json.loads(answer.data)["data"]
+    except (nats.errors.Error, TimeoutError, KeyError, ValueError):
+        return ""
+    return "" if health.get("status") == "ok" else str(health.get("error") or health.get("status"))
+
+
 async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None:
     """Check that the server is new enough and writes to disk before it acknowledges.
 

@@ -24,7 +24,7 @@ from ledger.errors import LedgerError
 from ledger.follow import verify_anchor
 from ledger.index import NameIndex
 from ledger.log import Draft, Log
-from ledger.streams import js_api
+from ledger.streams import js_api, server_trouble
 from projections import generations
 from projections.catalogue import MODELS
 from projections.engine import SKIPS_SUBJECT, rebuild
@@ -212,7 +212,9 @@ async def doctor(settings: Settings, *, as_json: bool) -> None:
 
     async with Session(settings, reads_only=True) as session:
         server = session.client.connected_server_version
-        note("server and streams", f"nats-server {server.major}.{server.minor}.{server.patch}, as declared")
+        trouble = await server_trouble(session.client)
+        says = trouble or f"nats-server {server.major}.{server.minor}.{server.patch}, as declared"
+        note("server and streams", says, ok=not trouble)
         free = shutil.disk_usage(session.data_dir).free if session.data_dir.exists() else 0
         enough = free > _LOW_DISK_BYTES or not session.embedded
         note("disk", f"{free >> 20} MiB free at {session.data_dir}", ok=enough)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from contextlib import suppress
 
 import click
 
 from app.cli import Finding, cli, command
 from app.output import console, print_json
-from app.roles import ROLES, only_one, running, until_stopped
+from app.roles import ROLES, keep_running, only_one, running, until_stopped
 from app.session import Session
 from config.settings import Settings, settings_as_options
 from ledger.errors import LedgerError
@@ -24,26 +22,18 @@ async def up(settings: Settings, port: int, *, history: bool) -> None:
     del port  # the HTTP API comes with the dashboard
     async with Session(settings) as session, only_one(session):
         # Projections fold in a process of their own, so that nobody waits for them.
-        projector = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", "run", "projections", "--with-parent", *settings_as_options(settings),
-            stdin=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+        projecting = asyncio.create_task(keep_running(["run", "projections", *settings_as_options(settings)]))
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
                 session.announce()
                 try:
                     console.print(f"resolution-ledger is up: {session.data_dir}/connection.json says where")
-                    await until_stopped(services, projector)
+                    await until_stopped(services)
                 finally:
                     session.withdraw()
         finally:
-            if projector.stdin:
-                projector.stdin.close()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(projector.wait(), 15)
-            if projector.returncode is None:
-                projector.kill()
-                await projector.wait()
+            projecting.cancel()
+            await asyncio.gather(projecting, return_exceptions=True)
 
 
 @click.argument("role", type=click.Choice(ROLES))

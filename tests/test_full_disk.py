@@ -1,0 +1,81 @@
+"""A full disk: nothing is acknowledged that was not stored, and with room again all goes on by itself."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import POLICY, Up, event, gbp
+
+from ledger.connection import LedgerClient, connect
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(folder)], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a file system of its own cannot be mounted here (it takes root)")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+async def request(client: LedgerClient, subject: str, body: dict[str, Any], wait_seconds: float = 3) -> dict[str, Any]:
+    try:
+        answer: dict[str, Any] = json.loads(
+            (await client.request(subject, json.dumps(body).encode(), timeout=wait_seconds)).data
+        )
+    except Exception as error:  # noqa: BLE001 - not acknowledged, for whatever reason
+        return {"outcome": "error", "error": repr(error)}
+    return answer
+
+
+async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path) -> None:
+    up = Up(small_disk / "data")
+    client = await connect(up.ready()["nats_url"], "test")
+    acknowledged: set[str] = set()
+
+    async def publish(numbers: range, note: str = "") -> int:
+        before = len(acknowledged)
+        for number in numbers:
+            fact = event(f"p-{number}", "purchase.completed", order_id="O", total=gbp("1.00"), note=note)
+            if "seq" in await request(client, "resolution.inbox.crm", fact, 1):
+                acknowledged.add(fact["id"])
+        return len(acknowledged) - before
+
+    try:
+        policy = {"request_id": "p", "policy": POLICY | {"default_role": "agent"}, "published_by": "owner"}
+        assert (await request(client, "resolution.decide.crm.policy", policy, 10))["outcome"] == "done"
+        assert await publish(range(20)) == 20
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        assert await publish(range(20, 23), "y" * 20_000) == 0
+        action = {"request_id": "r", "agent_id": "A", "kind": "refund", "amount": gbp("1.00"), "reason": "x"}
+        assert (await request(client, "resolution.decide.crm.action", action, 20))["outcome"] == "error"
+        filler.unlink()
+        for _ in range(60):
+            if await publish(range(23, 24)):
+                break
+            await asyncio.sleep(0.5)
+        assert await publish(range(24, 40)) == 16
+        assert (await request(client, "resolution.decide.crm.action", action, 20))["outcome"] == "taken"
+        for _ in range(100):
+            receipt = await request(client, "resolution.read.crm.receipt", {"ids": sorted(acknowledged)}, 10)
+            if all(item["status"] == "recorded" for item in receipt.get("items", [{"status": ""}])):
+                break
+            await asyncio.sleep(0.1)
+        assert {item["status"] for item in receipt["items"]} == {"recorded"}
+        assert up.process.poll() is None
+    finally:
+        await client.close()
+        up.stop()
