@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import logging
 import signal
 import sys
@@ -88,6 +89,7 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
             stack.push_async_callback(service.stop)
             await service.start()
             services.append(service)
+        gc.freeze()  # what is there by now stays: there is no garbage in it to look for
         watching = asyncio.create_task(session.watch_server())
         stack.callback(watching.cancel)
         yield services

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import platform
@@ -23,6 +24,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
+from app.cli import GC_THRESHOLDS
 from app.session import Session
 from config import topology
 from config.settings import load_settings
@@ -55,6 +57,7 @@ POLICY = {
 
 async def main() -> None:
     """Run all and print."""
+    gc.set_threshold(*GC_THRESHOLDS)  # as in every process of ours
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the events")
     parser.add_argument("--json", action="store_true")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from config import topology
 from domain.facts import FACTS, FactCorrected
 from domain.records import LEDGER_SOURCE, RESERVED
-from domain.wire import FieldError, Id, convert, decode
-from ledger.cloudevents import EventError, content_hash, name_key, parse_event
+from domain.wire import ID_RULE, FieldError, decode, is_id
+from ledger.cloudevents import EventError, name_key, parse_event
 from ledger.names import token_of_source
 
 if TYPE_CHECKING:
@@ -65,8 +65,9 @@ def _accepted(data: bytes, now: datetime, headers: Mapping[str, str] | None, tok
     event = parse_event(data, headers)
     if len(event.json) > topology.MAX_STORED_BYTES:
         raise _RejectedError("too_large", "", "with its attributes as JSON the event is too large")
-    convert(Id, event.source, "source")
-    convert(Id, event.id, "id")
+    for field, text in (("source", event.source), ("id", event.id)):
+        if not is_id(text):
+            raise _RejectedError("invalid", field, ID_RULE)
     own_token = token_of_source(event.source)
     if token is not None and token != own_token:
         raise _RejectedError("source_mismatch", "source", f"sent as {token}, but the event says {event.source!r}")
@@ -78,8 +79,8 @@ def _accepted(data: bytes, now: datetime, headers: Mapping[str, str] | None, tok
     fact = decode(FACTS[event.type], event.data)
     if isinstance(fact, FactCorrected) and fact.source_of != event.source:
         raise _RejectedError("not_your_fact", "data.source_of", "only the source of a fact corrects it")
-    key, content = name_key(event.source, event.id), content_hash(event.json)
-    return Accepted(event.source, event.id, event.type, own_token, key, content, event.json)
+    key = name_key(event.source, event.id)
+    return Accepted(event.source, event.id, event.type, own_token, key, event.content, event.json)
 
 
 def _check_type(name: str) -> None:

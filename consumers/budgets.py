@@ -50,16 +50,19 @@ class Budgets:
         self._log = log
         self._cache: OrderedDict[str, Account] = OrderedDict()
 
-    async def load(self, holder: str) -> Account:
-        """The holder's account, from the cache or from its newest subject."""
+    def cached(self, holder: str) -> Account | None:
+        """The holder's account, where it is in the cache."""
         account = self._cache.get(holder)
-        if account is None:
-            account = await self._read(holder)
-            self._cache[holder] = account
-            if len(self._cache) > _CACHED_BUDGETS:
-                self._cache.popitem(last=False)
-        else:
+        if account is not None:
             self._cache.move_to_end(holder)
+        return account
+
+    async def load(self, holder: str) -> Account:
+        """The holder's account, read from its newest subject."""
+        account = await self._read(holder)
+        self._cache[holder] = account
+        if len(self._cache) > _CACHED_BUDGETS:
+            self._cache.popitem(last=False)
         return account
 
     def forget(self, holder: str) -> None:

@@ -88,8 +88,10 @@ class Decider:
         self._side_tasks: set[asyncio.Task[None]] = set()
 
     def submit(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None]) -> None:
-        """Ask; ``answer`` is always called, once, with JSON."""
-        self._enqueue(Waiting(source, operation, body, answer))
+        """Ask; ``answer`` is always called, once, with JSON. Read at once, while others are being stored."""
+        waiting = Waiting(source, operation, body, answer)
+        if self._understood(waiting):
+            self._enqueue(waiting)
 
     async def run(self) -> None:
         """Decide for ever."""
@@ -107,7 +109,7 @@ class Decider:
     async def _decide_group(self, group: list[Waiting]) -> None:
         again = "ask again with the same request_id"
         try:
-            await self._decide_together([waiting for waiting in group if self._understood(waiting)])
+            await self._decide_together([waiting for waiting in group if not waiting.answered])
         except UnavailableError as error:
             self._give_up(group, "unavailable", f"{error}; {again}")
         except ConflictError:
@@ -147,10 +149,6 @@ class Decider:
 
     def _understood(self, waiting: Waiting) -> bool:
         """Read the request; a malformed one is answered at once."""
-        if waiting.answered:  # given up while it waited
-            return False
-        if waiting.request is not None:
-            return True
         try:
             wanted = _wanted(waiting)
             request = decode(wanted, waiting.body, at="")
@@ -163,7 +161,7 @@ class Decider:
         except FieldError as error:
             waiting.finish(RequestError("invalid", error.message, error.field or None).wire())
             return False
-        except (ValueError, OverflowError, RecursionError) as error:
+        except Exception as error:  # noqa: BLE001 - hostile text must not reach the connection it came by
             waiting.finish(RequestError("invalid", f"not a request: {error}").wire())
             return False
         waiting.request = request
@@ -217,9 +215,7 @@ class Decider:
     # -------------------------------------------------------------- deciding and committing
 
     async def _rule_all(self, todo: list[Waiting]) -> None:
-        holders = list({holder: None for waiting in todo if (holder := holder_of(waiting.request))})
-        loaded = await asyncio.gather(*map(self._budgets.load, holders), return_exceptions=True)
-        accounts = dict(zip(holders, loaded, strict=True))
+        accounts = await self._accounts({holder for waiting in todo if (holder := holder_of(waiting.request))})
         for waiting in todo:
             waiting.ruling = None
             try:
@@ -240,6 +236,18 @@ class Decider:
                     waiting.ruling = ruling
                 else:
                     waiting.finish(ruling.answer)
+
+    async def _accounts(self, holders: set[str]) -> dict[str, Account | BaseException]:
+        """Their accounts; in the place of one that cannot be read, why."""
+        accounts: dict[str, Account | BaseException] = {}
+        for holder in holders:
+            if account := self._budgets.cached(holder):
+                accounts[holder] = account
+        unread = holders - accounts.keys()
+        if unread:
+            loaded = await asyncio.gather(*map(self._budgets.load, unread), return_exceptions=True)
+            accounts.update(zip(unread, loaded, strict=True))
+        return accounts
 
     async def _rule(self, waiting: Waiting, account: Account | BaseException) -> Ruling:
         if isinstance(account, BaseException):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from config import topology
 from domain.deciding import Agent
 from domain.facts import (
     EmployeeChanged,
@@ -68,6 +69,7 @@ class Directory:
         self.policy_position = 0
         self._moved = asyncio.Condition()
         self._recent: dict[bytes, Name] = {}
+        self._own: dict[int, Name] = {}
         for key, value in index.notes().items():
             kind, _, name = key.partition(" ")
             if kind == "employee":
@@ -116,7 +118,8 @@ class Directory:
 
     def remember(self, names: Sequence[Name]) -> None:
         """Know of answers that were just recorded, before they are read back from the log."""
-        self._recent.update((name.key, name) for name in names)
+        for name in names:
+            self._recent[name.key] = self._own[name.position] = name
 
     async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None) -> None:
         """Read on from where the index ends; for ever, or up to a position."""
@@ -147,6 +150,10 @@ class Directory:
         names: list[Name] = []
         notes: dict[str, tuple[int, bytes]] = {}
         for recorded in batch:
+            own = self._own.pop(recorded.position, None)
+            if own is not None and not recorded.subject.startswith(topology.POLICY_SUBJECT):
+                names.append(own)
+                continue
             try:
                 event = read_event(recorded, _TYPES)
             except UnknownEventError:

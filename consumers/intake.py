@@ -20,6 +20,7 @@ from ledger.errors import ConflictError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
 from ledger.log import Draft, Log, Recorded, digest_of, in_batches
+from ledger.pull import sequence_of
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
@@ -33,12 +34,18 @@ _RETRY_SECONDS = 5.0
 
 
 class Message(NamedTuple):
-    """One message of the inbox: its subject, bytes, headers, and a name that no other message has."""
+    """One message of the inbox: its subject, bytes, headers, and where it is acknowledged."""
 
     subject: str
     data: bytes
     headers: Mapping[str, str] | None
-    name: str
+    reply: bytes
+
+    @property
+    def name(self) -> str:
+        """Its sequence and time stamp: no other message has it, also in an inbox that was made anew."""
+        sequence, _, stamp = sequence_of(self.reply)
+        return f"{sequence}-{stamp.decode()}"
 
 
 class RejectedEntry(msgspec.Struct):

@@ -21,10 +21,9 @@ from consumers.intake import Intake, Message, RejectedEntry, id_token
 from domain.requests import RequestError
 from domain.wire import Id, decode, encode
 from ledger.cloudevents import name_key
-from ledger.connection import frame
 from ledger.errors import LedgerError, UnavailableError
 from ledger.index import NameIndex
-from ledger.pull import Pull, Pulled, sequence_of
+from ledger.pull import Pull, Pulled, as_pulled
 from ledger.streams import ensure_consumer, ensure_stream
 
 if TYPE_CHECKING:
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)
+_ACK = b"PUB %b 4\r\n+ACK\r\n"
 _WATCH_SECONDS = 5.0
 _PAUSE_SECONDS = 0.3
 _IDS_AT_MOST = 1000
@@ -82,7 +82,7 @@ class IntakeService:
 
     async def _take_in(self) -> None:
         while True:
-            pull = Pull(self._client, topology.INBOX, topology.INTAKE_CONSUMER, 2 * topology.INTAKE_BATCH)
+            pull = Pull(self._client, topology.INBOX, topology.INTAKE_CONSUMER, 2 * topology.INTAKE_BATCH, as_pulled)
             try:
                 await pull.start()
                 while True:
@@ -97,7 +97,7 @@ class IntakeService:
     async def _take(self, batch: list[Pulled]) -> None:
         if batch:
             await self._intake.take([_message(pulled) for pulled in batch])
-            self._client.send(b"".join([frame(pulled.reply, b"+ACK") for pulled in batch]))
+            self._client.send(b"".join([_ACK % pulled.reply for pulled in batch]))
         await self._intake.trim(self._client)
 
     def _note_end(self, task: asyncio.Task[None]) -> None:
@@ -178,9 +178,8 @@ async def _described(message: NatsMessage) -> None:
 
 
 def _message(pulled: Pulled) -> Message:
-    sequence, _, stamp = sequence_of(pulled.reply)
     headers = _headers(pulled.headers) if b"ce-" in pulled.headers.lower() else None
-    return Message(pulled.subject.decode(), pulled.data, headers, f"{sequence}-{stamp.decode()}")
+    return Message(pulled.subject.decode(), pulled.data, headers, pulled.reply)
 
 
 def _headers(raw: bytes) -> dict[str, str]:

@@ -69,12 +69,7 @@ class Money:
     @property
     def text(self) -> str:
         """The amount as text with the currency's digits, e.g. ``5.00`` or ``-0.50``."""
-        exponent = EXPONENTS.get(self.currency, 2)
-        if exponent == 2 and self.minor >= 0:  # noqa: PLR2004 - most money, on the hot path
-            return f"{self.minor // 100}.{self.minor % 100:02d}"
-        digits = str(abs(self.minor)).rjust(exponent + 1, "0")
-        sign = "-" if self.minor < 0 else ""
-        return f"{sign}{digits[:-exponent]}.{digits[-exponent:]}" if exponent else sign + digits
+        return _text(self.minor, self.currency)
 
     def wire(self) -> dict[str, str]:
         """The JSON form, ``{"amount": "5.00", "currency": "GBP"}``."""
@@ -94,18 +89,28 @@ class Money:
         return f"Money({self.text} {self.currency})"
 
 
+@lru_cache(maxsize=65_536)
+def _text(minor: int, currency: str) -> str:
+    exponent = EXPONENTS.get(currency, 2)
+    digits = str(abs(minor)).rjust(exponent + 1, "0")
+    sign = "-" if minor < 0 else ""
+    return f"{sign}{digits[:-exponent]}.{digits[-exponent:]}" if exponent else sign + digits
+
+
 _parse = lru_cache(maxsize=65_536)(Money.parse)  # amounts repeat: prices, limits, budgets
 
 
 def money_from_wire(value: Any) -> Money:
     """Money from its JSON object; a ``MoneyError`` says what is wrong with which part."""
-    if not isinstance(value, dict) or not {"amount", "currency"} <= value.keys():
+    try:
+        amount, currency = value["amount"], value["currency"]
+    except (KeyError, TypeError):
         message = 'money must be an object such as {"amount": "5.00", "currency": "GBP"}'
-        raise MoneyError(message)
-    amount, currency = value["amount"], value["currency"]
-    if isinstance(amount, str) and isinstance(currency, str):
+        raise MoneyError(message) from None
+    try:
         return _parse(amount, currency)
-    return Money.parse(amount, currency)
+    except TypeError:  # a list or an object where a text belongs
+        return Money.parse(amount, currency)
 
 
 def shown(value: object) -> str:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import msgspec
 
 from domain.money import Money, MoneyError, money_from_wire
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable
 
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
@@ -28,6 +24,8 @@ ID_RULE = (
     "not an e-mail address or telephone number"
 )
 
+is_id = re.compile(ID_PATTERN).search
+"""Whether a text is an id (a match, or nothing)."""
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
 """An opaque identifier (contract: Events)."""
 Personal = Annotated[str, msgspec.Meta(extra={"personal": True})]
@@ -70,9 +68,14 @@ def _to_wire(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_to_wire)
 
 
-@cache
-def _decoder(wanted: Hashable) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(wanted, dec_hook=_from_wire)
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
+    decoder = _decoders.get(wanted)
+    if decoder is None:
+        decoder = _decoders[wanted] = msgspec.json.Decoder(wanted, dec_hook=_from_wire)
+    return decoder
 
 
 def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data") -> T:
@@ -83,7 +86,7 @@ def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data"
 
     """
     try:
-        decoded: T = _decoder(cast("Hashable", wanted)).decode(data)
+        decoded: T = _decoder(wanted).decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise _field_error(error, at) from None
     return decoded

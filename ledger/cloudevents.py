@@ -18,10 +18,13 @@ _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
 _OWN = ("recordedtime", "position")
-_REQUIRED = ("specversion", "id", "source", "type", "time", "data")
+_TEXTS = ("specversion", "id", "source", "type", "time")
+_REQUIRED = (*_TEXTS, "data")
+_KNOWN = frozenset(_REQUIRED)
 _events = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_texts = msgspec.json.Decoder(str)
+_anything = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
+_sorted = msgspec.json.Encoder(order="sorted")
 
 
 class EventError(ValueError):
@@ -35,7 +38,7 @@ class EventError(ValueError):
 
 
 class Envelope(NamedTuple):
-    """A checked event: its attributes, its data as JSON text, and the whole as a JSON object."""
+    """A checked event: its attributes, its data as JSON text, the whole as a JSON object, its content's hash."""
 
     source: str
     id: str
@@ -43,6 +46,7 @@ class Envelope(NamedTuple):
     time: datetime
     data: msgspec.Raw
     json: bytes
+    content: bytes
 
 
 class Stored(msgspec.Struct):
@@ -84,7 +88,37 @@ def parse_event(data: bytes, headers: Mapping[str, str] | None = None) -> Envelo
         EventError: with the code and field of the first thing wrong.
 
     """
-    return _checked(_binary(data, headers) if headers and _is_binary(headers) else _structured(data))
+    raw = _binary(data, headers) if headers and _is_binary(headers) else _structured(data)
+    for name in _REQUIRED:
+        if name not in raw:
+            raise EventError("missing", f"`{name}` is required", name)
+    _check_names(raw)
+    try:
+        encoded = _encoder.encode(raw)
+        event = _anything.decode(encoded)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EventError("not_json", f"not JSON: {error}", "data") from None
+    for name in _TEXTS:
+        if not isinstance(event[name], str):
+            raise EventError("invalid", f"`{name}` must be a text", name)
+    if event["specversion"] != "1.0":
+        raise EventError("invalid", 'specversion must be "1.0"', "specversion")
+    try:
+        moment = parse_time(event["time"])
+    except (ValueError, OverflowError):
+        rule = 'time must be RFC 3339 with its zone, such as "2026-11-21T10:00:00Z"'
+        raise EventError("invalid", rule, "time") from None
+    content = hashlib.sha256(_sorted.encode(event)).digest()[:16]
+    return Envelope(event["source"], event["id"], event["type"], moment, raw["data"], encoded, content)
+
+
+def _check_names(attributes: Mapping[str, object]) -> None:
+    for name in attributes.keys() - _KNOWN:
+        if name in _OWN:
+            raise EventError("reserved_attribute", f"`{name}` is set by the ledger; leave it out", name)
+        if not _ATTRIBUTE_NAME.fullmatch(name):
+            rule = "attribute names are lower-case letters and digits (CloudEvents 1.0)"
+            raise EventError("invalid", rule, name[:40])
 
 
 def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
@@ -106,10 +140,10 @@ def content_hash(event: bytes) -> bytes:
 
 def body_hash(body: bytes, without: str = "") -> bytes:
     """SHA-256 over JSON text with sorted keys and without white space (32 bytes)."""
-    value = msgspec.json.decode(body)
+    value = _anything.decode(body)
     if isinstance(value, dict):
         value.pop(without, None)
-    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).digest()
+    return hashlib.sha256(_sorted.encode(value)).digest()
 
 
 def name_key(source: str, identifier: str) -> bytes:
@@ -141,38 +175,3 @@ def _binary(data: bytes, headers: Mapping[str, str]) -> dict[str, msgspec.Raw]:
     }
     event["data"] = msgspec.Raw(data)
     return event
-
-
-def _checked(event: dict[str, msgspec.Raw]) -> Envelope:
-    for name in _REQUIRED:
-        if name not in event:
-            raise EventError("missing", f"`{name}` is required", name)
-    for name in event:
-        if name in _OWN:
-            raise EventError("reserved_attribute", f"`{name}` is set by the ledger; leave it out", name)
-        if not _ATTRIBUTE_NAME.fullmatch(name):
-            rule = "attribute names are lower-case letters and digits (CloudEvents 1.0)"
-            raise EventError("invalid", rule, name[:40])
-    if _text(event, "specversion") != "1.0":
-        raise EventError("invalid", 'specversion must be "1.0"', "specversion")
-    try:
-        moment = parse_time(_text(event, "time"))
-    except (ValueError, OverflowError):
-        rule = 'time must be RFC 3339 with its zone, such as "2026-11-21T10:00:00Z"'
-        raise EventError("invalid", rule, "time") from None
-    try:
-        encoded = _encoder.encode(event)
-        msgspec.json.decode(encoded)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        message = f"data is not JSON: {error}"
-        raise EventError("not_json", message, "data") from None
-    return Envelope(
-        _text(event, "source"), _text(event, "id"), _text(event, "type"), moment, event["data"], encoded
-    )  # fmt: skip
-
-
-def _text(event: dict[str, msgspec.Raw], name: str) -> str:
-    try:
-        return _texts.decode(event[name])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        raise EventError("invalid", f"`{name}` must be a text", name) from None

@@ -66,9 +66,10 @@ class Follower:
         self._log = log
         self._name = name
         self.anchor = anchor
-        self._pull: Pull | None = None
+        self._pull: Pull[Recorded] | None = None
         self._consumer = ""
         self._delivered = 0
+        self._missed = False
 
     async def batches(self, *, until: int | None = None) -> AsyncIterator[list[Recorded]]:
         """Batches of events, oldest first; without ``until`` for ever.
@@ -100,23 +101,33 @@ class Follower:
     async def _next_batch(self) -> list[Recorded]:
         if self._pull is None:
             self._pull = await self._begin()
-        batch: list[Recorded] = []
-        expected = self.anchor.position + 1
-        for pulled in await self._pull.next(_BATCH_EVENTS):
-            position, delivered, _ = sequence_of(pulled.reply)
-            self._delivered += 1
-            if delivered != self._delivered:
-                message = "a message was lost on the way"
-                raise UnavailableError(message)
-            if position != expected:
-                raise LostEventsError("an event is missing", expected)
-            batch.append(Recorded(position, pulled.subject.decode(), pulled.data))
-            expected += 1
+        batch = await self._pull.next(_BATCH_EVENTS)
+        if self._missed:
+            message = "a message was lost on the way"
+            raise UnavailableError(message)
+        self._check_gaps(batch)
         if batch:
             self.anchor = Anchor(batch[-1].position, digest_of(batch[-1].data))
         return batch
 
-    async def _begin(self) -> Pull:
+    def _recorded(self, subject: bytes, reply: bytes, _headers: bytes, data: bytes) -> Recorded:
+        position, delivered, _ = sequence_of(reply)
+        self._delivered += 1
+        if delivered != self._delivered:
+            self._missed = True
+        return Recorded(position, subject.decode(), data)
+
+    def _check_gaps(self, batch: list[Recorded]) -> None:
+        """Positions come in order; so the last one tells whether all are there."""
+        expected = self.anchor.position + 1
+        if not batch or batch[-1].position == expected + len(batch) - 1:
+            return
+        for event in batch:
+            if event.position != expected:
+                raise LostEventsError("an event is missing", expected)
+            expected += 1
+
+    async def _begin(self) -> Pull[Recorded]:
         self._consumer = f"{self._name}-{secrets.token_hex(4)}"
         config: dict[str, object] = {
             "name": self._consumer,
@@ -133,7 +144,8 @@ class Follower:
             message = f"{self._name} cannot read {self._log.stream}: {answer['error'].get('description')}"
             raise UnavailableError(message)
         self._delivered = 0
-        pull = Pull(self._client, self._log.stream, self._consumer, _PULL_EVENTS)
+        self._missed = False
+        pull = Pull(self._client, self._log.stream, self._consumer, _PULL_EVENTS, self._recorded)
         await pull.start()
         return pull
 

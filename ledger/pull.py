@@ -10,6 +10,8 @@ from ledger.connection import status_of
 from ledger.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nats.aio.subscription import Subscription
 
     from ledger.connection import LedgerClient
@@ -28,18 +30,31 @@ class Pulled(NamedTuple):
     data: bytes
 
 
-class Pull:
-    """Keeps one request at the consumer and hands out what came.
+def as_pulled(subject: bytes, reply: bytes, headers: bytes, data: bytes) -> Pulled:
+    """A message as it came."""
+    return Pulled(subject, reply, headers, data)
+
+
+class Pull[T]:
+    """Keeps one request at the consumer and hands out what came, each message in the ``shape`` wanted.
 
     ``next`` raises ``UnavailableError`` when the consumer is gone or its heartbeats stay away; then make
     a new one.
     """
 
-    def __init__(self, client: LedgerClient, stream: str, consumer: str, ask_for: int) -> None:
+    def __init__(
+        self,
+        client: LedgerClient,
+        stream: str,
+        consumer: str,
+        ask_for: int,
+        shape: Callable[[bytes, bytes, bytes, bytes], T],
+    ) -> None:
         self._client = client
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._ask_for = ask_for
-        self._buffer: list[Pulled] = []
+        self._shape = shape
+        self._buffer: list[T] = []
         self._wake = asyncio.Event()
         self._outstanding = 0
         self._trouble = ""
@@ -49,7 +64,7 @@ class Pull:
         """Begin to listen."""
         self._subscription = await self._client.pour(self._client.new_inbox(), self._take)
 
-    async def next(self, at_most: int) -> list[Pulled]:
+    async def next(self, at_most: int) -> list[T]:
         """What has come, at least one message; waits for it. Empty now and then while nothing comes.
 
         Raises:
@@ -66,7 +81,10 @@ class Pull:
                 self._trouble = "no heartbeat"
         if not self._buffer and self._trouble:
             raise UnavailableError(self._trouble)
-        batch, self._buffer = self._buffer[:at_most], self._buffer[at_most:]
+        if len(self._buffer) <= at_most:
+            batch, self._buffer = self._buffer, []
+        else:
+            batch, self._buffer = self._buffer[:at_most], self._buffer[at_most:]
         return batch
 
     async def stop(self) -> None:
@@ -88,14 +106,15 @@ class Pull:
     def _take(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply.startswith(b"$JS.ACK."):
             self._outstanding -= 1
-            self._buffer.append(Pulled(subject, reply, headers, data))
+            self._buffer.append(self._shape(subject, reply, headers, data))
         else:
             status = status_of(headers)
             if status == b"408":
                 self._outstanding = 0
             elif status != b"100":
                 self._trouble = headers.decode(errors="replace").strip()
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
 
 def sequence_of(reply: bytes) -> tuple[int, int, bytes]:
