@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SECOND_NS = 1_000_000_000
 _HEARTBEAT_SECONDS = 1
 _EXPIRES_SECONDS = 30
+_GATHER_SECONDS = 0.05
 
 
 class Pulled(NamedTuple):
@@ -57,6 +58,7 @@ class Pull[T]:
         self._buffer: list[T] = []
         self._wake = asyncio.Event()
         self._outstanding = 0
+        self._last_reply = b".0"  # its last token counts the messages that wait behind it
         self._trouble = ""
         self._subscription: Subscription | None = None
 
@@ -73,12 +75,11 @@ class Pull[T]:
         """
         if self._outstanding <= 0 and len(self._buffer) < at_most:
             await self._ask()
-        if not self._buffer and not self._trouble:
-            self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), 3 * _HEARTBEAT_SECONDS)
-            except TimeoutError:
-                self._trouble = "no heartbeat"
+        if not self._buffer and not self._trouble and not await self._woken(3 * _HEARTBEAT_SECONDS):
+            self._trouble = "no heartbeat"
+        while len(self._buffer) < at_most and self._more_is_coming():
+            if not await self._woken(_GATHER_SECONDS):
+                break
         if not self._buffer and self._trouble:
             raise UnavailableError(self._trouble)
         if len(self._buffer) <= at_most:
@@ -86,6 +87,18 @@ class Pull[T]:
         else:
             batch, self._buffer = self._buffer[:at_most], self._buffer[at_most:]
         return batch
+
+    async def _woken(self, seconds: float) -> bool:
+        self._wake.clear()
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _more_is_coming(self) -> bool:
+        """Whether the server has more for this request: then a larger batch costs no waiting."""
+        return self._outstanding > 0 and not self._trouble and not self._last_reply.endswith(b".0")
 
     async def stop(self) -> None:
         """End listening; what was not handed out stays with the consumer."""
@@ -106,6 +119,7 @@ class Pull[T]:
     def _take(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply.startswith(b"$JS.ACK."):
             self._outstanding -= 1
+            self._last_reply = reply
             self._buffer.append(self._shape(subject, reply, headers, data))
         else:
             status = status_of(headers)
