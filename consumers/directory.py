@@ -119,7 +119,8 @@ class Directory:
     def remember(self, names: Sequence[Name]) -> None:
         """Know of answers that were just recorded, before they are read back from the log."""
         for name in names:
-            self._recent[name.key] = self._own[name.position] = name
+            if name.position > self.position:  # else it has been read back already
+                self._recent[name.key] = self._own[name.position] = name
 
     async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None) -> None:
         """Read on from where the index ends; for ever, or up to a position."""
