@@ -9,6 +9,7 @@ leans on nats-py's inside.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,15 @@ class LedgerClient(Client):
             sink(subject, reply, headers or b"", data)
         else:
             await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def close(self) -> None:
+        """Close; a reconnection that nats-py cancels meanwhile does not cancel who closes."""
+        try:
+            await super().close()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
 
     def send(self, frames: bytes) -> None:
         """Write frames made by ``frame`` at once, behind what waits; kept for later while disconnected.
