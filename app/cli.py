@@ -15,7 +15,7 @@ import click
 
 from app.output import fail
 from app.session import NoLedgerError
-from config.settings import HELP, Settings, SettingsError, load_settings
+from config.settings import HELP, SettingsError, load_settings
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -132,6 +132,3 @@ def main(arguments: list[str] | None = None) -> None:
     except (LedgerError, OSError) as error:
         fail(str(error), code="unavailable", as_json=as_json)
     sys.exit(0)
-
-
-__all__ = ["Finding", "Settings", "cli", "command", "main"]

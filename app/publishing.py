@@ -47,14 +47,14 @@ class Outcome:
         self.rejected: list[dict[str, Any]] = []
         self.skipped: Counter[str] = Counter()
 
-    def wire(self, *, by_reason: bool = True) -> dict[str, Any]:
+    def wire(self) -> dict[str, Any]:
         """{read, recorded, duplicate, rejected, skipped: {reason: n}, rejections: [...]}."""
         return {
             "read": self.read,
             "recorded": self.recorded,
             "duplicate": self.duplicate,
             "rejected": len(self.rejected),
-            "skipped": dict(sorted(self.skipped.items())) if by_reason else sum(self.skipped.values()),
+            "skipped": dict(sorted(self.skipped.items())),
             "rejections": self.rejected[:1000],
         }
 

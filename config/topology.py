@@ -12,7 +12,6 @@ FACT_SUBJECT = "ledger.fact"
 BUDGET_SUBJECT = "ledger.budget"
 REFUSED_SUBJECT = "ledger.refused"
 POLICY_SUBJECT = "ledger.policy"
-PROJECTION_SUBJECT = "ledger.projection"
 REJECTED_SUBJECT = "rejected"
 
 MAX_EVENT_BYTES = 48 * 1024

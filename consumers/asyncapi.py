@@ -152,4 +152,4 @@ def _schema_of(wanted: type) -> dict[str, Any]:
             },
         }
     message = f"no schema for {wanted}"
-    raise NotImplementedError(message)
+    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know

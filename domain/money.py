@@ -75,10 +75,6 @@ class Money:
         """The JSON form, ``{"amount": "5.00", "currency": "GBP"}``."""
         return {"amount": self.text, "currency": self.currency}
 
-    def with_minor(self, minor: int) -> Money:
-        """Another amount of the same currency."""
-        return Money(minor, self.currency)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Money) and (self.minor, self.currency) == (other.minor, other.currency)
 

@@ -55,14 +55,14 @@ def _from_wire(wanted: type, value: Any) -> Any:
             message = f"{error}{suffix}"
             raise ValueError(message) from None
     message = f"no wire form for {wanted}"
-    raise NotImplementedError(message)
+    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
 
 
 def _to_wire(value: Any) -> Any:
     if isinstance(value, Money):
         return value.wire()
     message = f"no wire form for {type(value)}"
-    raise NotImplementedError(message)
+    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_to_wire)

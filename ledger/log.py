@@ -20,8 +20,6 @@ from ledger.errors import ConflictError, LedgerError, TooLargeError, Unavailable
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
     from nats.aio.msg import Msg
 
     from ledger.connection import LedgerClient

@@ -7,7 +7,6 @@ loses its lock and leaves a server running, which the next user simply finds.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import json
 import logging
@@ -293,8 +292,3 @@ def _answers(port: int, user: str, password: str) -> bool:
     except OSError:
         return False
     return False
-
-
-async def in_thread(server: EmbeddedServer) -> None:
-    """Start the server without blocking the event loop."""
-    await asyncio.to_thread(server.start)

@@ -14,8 +14,6 @@ from app.session import Session
 from consumers.decision_service import DecisionService
 from ledger.log import Log
 
-MINUS = {"outcome", "position", "budget", "reasons"}
-
 
 async def test_an_action_is_taken_recorded_and_answered(upstream: Upstream) -> None:
     await upstream.begin()
