@@ -1,8 +1,7 @@
 """Decisions as a service: requests come in by request-reply, each gets an answer.
 
-`action` and `preview` are what people wait for: they are read straight from the connection, since a
-FastStream handler alone costs more time than the whole decision (docs/architecture.md). The others are
-FastStream's.
+`action` and `preview` are what people wait for: they are read straight from the connection, without the
+steps that FastStream takes for each message (docs/architecture.md). The others are FastStream's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The intake as a service: takes the inbox in batches, and answers what became of an event.
 
 The inbox is pulled by hand: FastStream's batches go through a queue entry and a coroutine for each message,
-which alone costs more than all the intake does (docs/architecture.md). Receipts are FastStream's.
+which the intake has no time for (docs/architecture.md). Receipts are FastStream's.
 """
 
 from __future__ import annotations
