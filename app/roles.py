@@ -17,7 +17,7 @@ from config import topology
 from ledger.errors import LedgerError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from app.session import Session
 
@@ -95,8 +95,8 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
         yield services
 
 
-async def until_stopped(services: Sequence[Service], *, watch_stdin: bool = False) -> None:
-    """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input.
+async def until_stopped(services: Sequence[Service], ready: Callable[[], None], *, watch_stdin: bool = False) -> None:
+    """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input; ``ready`` is called once they are heeded.
 
     Raises:
         LedgerError: a service failed for good.
@@ -106,6 +106,7 @@ async def until_stopped(services: Sequence[Service], *, watch_stdin: bool = Fals
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    ready()
     waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
     if watch_stdin:
         waits.append(asyncio.ensure_future(_end_of_stdin()))

@@ -26,9 +26,9 @@ async def up(settings: Settings, port: int, *, history: bool) -> None:
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
                 session.announce()
+                says = f"resolution-ledger is up: {session.data_dir}/connection.json says where"
                 try:
-                    console.print(f"resolution-ledger is up: {session.data_dir}/connection.json says where")
-                    await until_stopped(services)
+                    await until_stopped(services, lambda: console.print(says))
                 finally:
                     session.withdraw()
         finally:
@@ -43,9 +43,8 @@ async def up(settings: Settings, port: int, *, history: bool) -> None:
 async def run(settings: Settings, role: str, *, history: bool, with_parent: bool) -> None:
     """Run one role in a process of its own."""
     async with Session(settings) as session, running(session, (role,), history=history) as services:
-        if not with_parent:
-            console.print(f"{role} runs")
-        await until_stopped(services, watch_stdin=with_parent)
+        says = "" if with_parent else f"{role} runs\n"
+        await until_stopped(services, lambda: console.print(says, end=""), watch_stdin=with_parent)
 
 
 @click.option("--no-serve", is_flag=True, help="End after the summary (the page it serves comes later).")
