@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import nats.errors
 
 from ledger.cloudevents import parse_time, time_text
-from ledger.connection import frame
+from ledger.connection import frame, status_of
 from ledger.errors import ConflictError, LedgerError, TooLargeError, UnavailableError
+from ledger.replies import Replies, header_of, settle
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-
     from ledger.connection import LedgerClient
 
 MAX_BATCH = 1000
@@ -29,6 +30,7 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 _CONFLICTS = {10071, 10164}
 _TOO_LARGE = {10054, 10199}
 _ACK_SECONDS = 5.0
+_HEADER_ROOM = 1024  # ours in one message; the server counts them in
 _EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 _BATCH = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n"
 _COMMIT = b"Nats-Batch-Commit: 1\r\n"
@@ -96,34 +98,29 @@ class Log:
     order of recorded times is the order of positions for all who share a ``Log``.
     """
 
-    def __init__(self, client: LedgerClient, stream: str, clock: Callable[[], datetime] = _now, *,
+    def __init__(self, replies: Replies, stream: str, clock: Callable[[], datetime] = _now, *,
                  stamped: bool = True) -> None:  # fmt: skip
-        """Use ``open`` (our stream) or ``door`` (a stream that we only publish to)."""
+        """Use ``open`` (our stream) or ``door`` (a stream whose events we leave as they are)."""
         self._stamped = stamped
-        self.client = client
+        self.client = replies.client
         self.stream = stream
         self._clock = clock
         self._last_stamp = datetime(1970, 1, 1, tzinfo=UTC)
-        self._replies: dict[str, asyncio.Future[Msg]] = {}
-        self._inbox = client.new_inbox()
-        self._tokens = 0
-        self._direct = f"$JS.API.DIRECT.GET.{stream}"
+        self._replies = replies
+        self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
 
     @classmethod
     async def open(cls, client: LedgerClient, stream: str, clock: Callable[[], datetime] = _now) -> Log:
         """The log of an existing stream; learns the last recorded time."""
-        log = cls(client, stream, clock)
-        await client.subscribe(f"{log._inbox}.*", cb=log._on_reply)
+        log = cls(await Replies.open(client), stream, clock)
         if last := await log.last(">"):
             log.saw(last.data)
         return log
 
     @classmethod
     async def door(cls, client: LedgerClient, stream: str) -> Log:
-        """To publish to a stream as an upstream does: events go as they are, without a recorded time."""
-        log = cls(client, stream, stamped=False)
-        await client.subscribe(f"{log._inbox}.*", cb=log._on_reply)
-        return log
+        """A stream whose events go as they are, without a recorded time: an inbox, somebody else's."""
+        return cls(await Replies.open(client), stream, stamped=False)
 
     # ------------------------------------------------------------------ writing
 
@@ -163,21 +160,22 @@ class Log:
                 continue
 
     async def _attempt(self, drafts: Sequence[Draft]) -> int:
-        token, future = self._expect_reply()
+        future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+        answer_to = self._replies.address(settle(future))
         try:
-            await self._send(drafts, f"{self._inbox}.{token}")
-            reply = await asyncio.wait_for(future, _ACK_SECONDS)
+            await self._send(drafts, answer_to)
+            _headers, answer = await asyncio.wait_for(future, _ACK_SECONDS)
         except (nats.errors.Error, TimeoutError) as error:
             message = f"{self.stream} did not acknowledge in time ({error or 'time-out'}); try again later"
             raise UnavailableError(message) from error
         finally:
-            self._replies.pop(token, None)
-        return self._position_in(reply, drafts)
+            self._replies.forget(answer_to)
+        return self._position_in(answer, drafts)
 
-    async def _send(self, drafts: Sequence[Draft], reply: str) -> None:
+    async def _send(self, drafts: Sequence[Draft], answer_to: bytes) -> None:
         """Stamp and write the whole batch without a pause, so that nothing comes between."""
         stamp = self._stamp() if self._stamped else b""
-        batch, last, answer_to = secrets.token_hex(8).encode(), len(drafts), reply.encode()
+        batch, last, most = secrets.token_hex(8).encode(), len(drafts), self.client.max_payload - _HEADER_ROOM
         frames: list[bytes] = []
         for number, draft in enumerate(drafts, 1):
             headers = b"" if draft.expect is None else _EXPECT % draft.expect
@@ -188,6 +186,9 @@ class Log:
                 if number == last:
                     headers += _COMMIT
             data = draft.data[:-1] + stamp if stamp else draft.data
+            if len(data) > most:  # the server would end the connection
+                message = f"too large for the server: an event of {len(data):,} bytes (max_payload: {most:,})"
+                raise TooLargeError(message)
             frames.append(frame(draft.subject.encode(), data, answer_to if number == last else b"", headers))
         self.client.send(b"".join(frames))
         await self.client.drained()
@@ -204,11 +205,11 @@ class Log:
             return
         self._last_stamp = max(seen, self._last_stamp)
 
-    def _position_in(self, reply: Msg, drafts: Sequence[Draft]) -> int:
-        if not reply.data:
+    def _position_in(self, reply: bytes, drafts: Sequence[Draft]) -> int:
+        if not reply:
             message = f"nobody stores {drafts[0].subject}: the server or its stream is away; try again later"
             raise UnavailableError(message)
-        answer = json.loads(reply.data)
+        answer = json.loads(reply)
         if "error" not in answer:
             return int(answer["seq"]) - len(drafts) + 1
         code = answer["error"].get("err_code")
@@ -226,7 +227,7 @@ class Log:
         first = drafts[0]
         if first.expect is None:
             return None
-        found = await self._get({"seq": first.expect + 1, "next_by_subj": first.subject})
+        found = await self.surely(first.subject, first.expect)
         same = found is not None and found.data.startswith(first.data[:-1])
         return found.position if found is not None and same else None
 
@@ -253,72 +254,94 @@ class Log:
         return [event async for batch in self.subject_batches(subject, after) for event in batch]
 
     async def subject_batches(self, subject: str, after: int = 0) -> AsyncIterator[list[Recorded]]:
-        """The same in batches of at most 1000."""
+        """The same in batches of at most 1000; the subject may be a wildcard."""
         complete = False
         while not complete:
-            request = {"seq": after + 1, "next_by_subj": subject, "batch": MAX_BATCH}
-            batch, complete = await self._get_batch(request)
+            batch, complete = await self.read_some(subject, after, MAX_BATCH)
             if batch:
                 after = batch[-1].position
                 yield batch
 
-    async def _get(self, request: dict[str, Any]) -> Recorded | None:
-        try:
-            reply = await self.client.request(self._direct, json.dumps(request).encode(), timeout=_ACK_SECONDS)
-        except (nats.errors.Error, TimeoutError) as error:
-            message = f"{self.stream} could not be read: {error or 'time-out'}"
-            raise UnavailableError(message) from error
-        headers = reply.headers or {}
-        if headers.get("Status") == "404":
-            return None
-        return self._recorded(reply)
+    async def read_some(self, subject: str, after: int, at_most: int) -> tuple[list[Recorded], bool]:
+        """Events of a subject (or of those matching a wildcard) behind a position; whether that is all.
 
-    async def _get_batch(self, request: dict[str, Any]) -> tuple[list[Recorded], bool]:
-        inbox = self.client.new_inbox()
-        subscription = await self.client.subscribe(inbox)
-        found: list[Recorded] = []
+        Any replica may answer, and one may be a moment behind what was acknowledged.
+        """
+        came: list[tuple[bytes, bytes]] = []
+        end: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+
+        def take(headers: bytes, data: bytes) -> None:
+            if not status_of(headers):
+                came.append((headers, data))
+            elif not end.done():
+                end.set_result((headers, data))
+
+        answer_to = self._replies.address(take)
+        request = {"seq": after + 1, "next_by_subj": subject, "batch": at_most}
         try:
-            await self.client.publish(self._direct, json.dumps(request).encode(), reply=inbox)
-            while True:
-                reply = await subscription.next_msg(timeout=_ACK_SECONDS)
-                headers = reply.headers or {}
-                match headers.get("Status"):
-                    case "404":
-                        return found, True
-                    case "204":
-                        return found, headers.get("Nats-Num-Pending", "0") == "0" or not found
-                    case None:
-                        found.append(self._recorded(reply))
-                    case status:
-                        message = f"{self.stream} could not be read: {status} {headers.get('Description')}"
-                        raise UnavailableError(message)
+            self.client.send(frame(self._direct, json.dumps(request).encode(), answer_to))
+            headers, _ = await self._while_it_comes(end, came)
         except (nats.errors.Error, TimeoutError) as error:
             message = f"{self.stream} could not be read: {error or 'time-out'}"
             raise UnavailableError(message) from error
         finally:
-            await subscription.unsubscribe()
+            self._replies.forget(answer_to)
+        found = [_recorded(*answer) for answer in came]
+        match status_of(headers):
+            case b"404":
+                return found, True
+            case b"204":
+                return found, header_of(headers, b"Nats-Num-Pending") in {None, b"0"} or not found
+        message = f"{self.stream} could not be read: {headers.decode(errors='replace').strip()}"
+        raise UnavailableError(message)
 
     @staticmethod
-    def _recorded(reply: Msg) -> Recorded:
-        headers = reply.headers
-        if not headers or "Nats-Sequence" not in headers:
-            message = f"an answer without its sequence: {headers}"
-            raise LedgerError(message)
-        return Recorded(int(headers["Nats-Sequence"]), headers["Nats-Subject"], reply.data)
+    async def _while_it_comes[T](end: asyncio.Future[T], came: list[tuple[bytes, bytes]]) -> T:
+        """Wait for the end as long as events keep coming."""
+        while True:
+            before = len(came)
+            done, _ = await asyncio.wait((end,), timeout=_ACK_SECONDS)
+            if done:
+                return end.result()
+            if len(came) == before:
+                raise TimeoutError
 
-    # ------------------------------------------------------------------ replies
+    async def surely(self, subject: str, after: int | None = None) -> Recorded | None:
+        """The newest event of a subject, or the first one behind a position, as the stream's leader has it.
 
-    def _expect_reply(self) -> tuple[str, asyncio.Future[Msg]]:
-        self._tokens += 1
-        token = str(self._tokens)
-        future: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._replies[token] = future
-        return token, future
+        Slower than the other readings, and never behind what was acknowledged.
+        """
+        request = {"last_by_subj": subject} if after is None else {"seq": after + 1, "next_by_subj": subject}
+        answer = await js_api(self.client, f"STREAM.MSG.GET.{self.stream}", request)
+        if answer.get("error", {}).get("code") == HTTPStatus.NOT_FOUND:
+            return None
+        if "error" in answer:
+            message = f"{self.stream} could not be read: {answer['error'].get('description')}"
+            raise UnavailableError(message)
+        found = answer["message"]
+        return Recorded(found["seq"], found["subject"], base64.b64decode(found.get("data", "")))
 
-    async def _on_reply(self, message: Msg) -> None:
-        future = self._replies.get(message.subject.rpartition(".")[2])
-        if future is not None and not future.done():
-            future.set_result(message)
+    async def _get(self, request: dict[str, Any]) -> Recorded | None:
+        try:
+            headers, data = await self._replies.one(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
+        except (nats.errors.Error, TimeoutError) as error:
+            message = f"{self.stream} could not be read: {error or 'time-out'}"
+            raise UnavailableError(message) from error
+        match status_of(headers):
+            case b"404":
+                return None
+            case b"":
+                return _recorded(headers, data)
+        message = f"{self.stream} could not be read: {headers.decode(errors='replace').strip()}"
+        raise UnavailableError(message)
+
+
+def _recorded(headers: bytes, data: bytes) -> Recorded:
+    position, subject = header_of(headers, b"Nats-Sequence"), header_of(headers, b"Nats-Subject")
+    if position is None or subject is None:
+        message = f"an answer without its sequence: {headers!r}"
+        raise LedgerError(message)
+    return Recorded(int(position), subject.decode(), data)
 
 
 def _header_lines(headers: Mapping[str, str]) -> bytes:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +14,7 @@ from ledger.errors import ConflictError, DriftError, LazyFsyncError, LostEventsE
 from ledger.follow import Anchor, Follower
 from ledger.log import Draft, Log, digest_of
 from ledger.names import id_of_token, token_of_id, token_of_source
+from ledger.replies import Replies
 from ledger.streams import ensure_stream, js_api, verify_server
 
 
@@ -66,16 +66,16 @@ async def test_of_many_writers_with_one_expectation_one_wins(session: Session) -
 async def test_an_acknowledgement_that_is_lost_is_found_by_reading_back(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Log._on_reply
-    lost: list[Any] = []
+    original = Replies.on_reply
+    lost: list[bytes] = []
 
-    async def lossy(self: Log, message: Any) -> None:
-        if not lost:
-            lost.append(message)
+    def lossy(self: Replies, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        if b'"seq"' in data and not lost:
+            lost.append(data)
         else:
-            await original(self, message)
+            original(self, subject, reply, headers, data)
 
-    monkeypatch.setattr(Log, "_on_reply", lossy)
+    monkeypatch.setattr(Replies, "on_reply", lossy)
     monkeypatch.setattr("ledger.log._ACK_SECONDS", 0.5)
     log = await Log.open(session.client, "LEDGER")
     assert await log.append([draft("ledger.x", 1, 0), draft("ledger.x", 2)]) == 1
