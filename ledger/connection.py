@@ -161,8 +161,10 @@ def status_of(headers: bytes) -> bytes:
     return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
 
 
-async def connect(url: str, name: str, *, wait_seconds: float = 5) -> LedgerClient:
+async def connect(url: str, name: str, *, wait_seconds: float = 5, **credentials: Any) -> LedgerClient:
     """A connection that reconnects for ever.
+
+    ``credentials`` go to nats-py: ``user``, ``password``, ``token``, ``user_credentials``, ``tls``.
 
     Raises:
         UnavailableError: nobody answers at ``url`` within ``wait_seconds``, or refuses the credentials.
@@ -188,7 +190,7 @@ async def connect(url: str, name: str, *, wait_seconds: float = 5) -> LedgerClie
         "allow_reconnect": True,
         "ping_interval": 10,
         "max_outstanding_pings": 3,
-    }
+    } | credentials
     try:
         await client.connect(**options)
     except (nats.errors.Error, OSError, TimeoutError) as error:

@@ -28,7 +28,7 @@ _BATCH_EVENTS = 4000
 
 
 class Anchor(NamedTuple):
-    """The last event a reader took: its position (0: none) and the hash of its data."""
+    """The last event a reader took: its position (0: none) and the hash of its data (empty: not known)."""
 
     position: int = 0
     digest: str = ""
@@ -45,7 +45,7 @@ async def verify_anchor(log: Log, anchor: Anchor, reader: str) -> None:
         LostEventsError: it does not: sequence numbers may have been reused after damage.
 
     """
-    if not anchor.position:
+    if not anchor.digest:
         return
     found = await log.at(anchor.position)
     if found is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats_servers import Server
 from support import ROOT, Up, Upstream, clean_environment, upstream_of
 
 from app.session import Session
@@ -50,3 +52,20 @@ def up(tmp_path: Path) -> Iterator[Up]:
     yield started
     if started.process.poll() is None:
         started.stop()
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A plain nats-server, shared by the tests of one process; give each test streams of its own."""
+    with Server(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+def es_env(nats_server: Server) -> dict[str, str]:
+    """The environment of an application of the `eventsourcing` library on JetStream, with streams of its own."""
+    return {
+        "PERSISTENCE_MODULE": "ledger.persistence",
+        "NATS_URL": nats_server.url,
+        "NATS_STREAM": f"t{secrets.token_hex(6)}",
+    }

@@ -1,0 +1,154 @@
+"""Persistence module of the `eventsourcing` library on JetStream: ``PERSISTENCE_MODULE=ledger.persistence``.
+
+Settings, from the application's environment, each also with the application's name before it, as in that library
+(``BANKACCOUNTS_NATS_STREAM``); `docs/eventsourcing.md` explains them:
+
+NATS_URL             one or more servers, with a comma between: nats:// or tls://; required
+NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDENTIALS (a .creds file), NATS_TLS_CA (a PEM file)
+NATS_STREAM          what the streams' names begin with; the application's name in lower case, else ``stored``
+NATS_SUBJECT_PREFIX  first token of every subject; ``es``
+NATS_REPLICAS        servers that hold each stream; 1
+NATS_TIMEOUT         seconds to go on trying while no server answers; 10
+CREATE_TABLE         ``no``: the streams are there already, made by an operator; ``yes``
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from eventsourcing.persistence import InfrastructureFactory
+from eventsourcing.utils import Environment, EnvType, resolve_topic, strtobool
+
+from ledger.bridge import Bridge
+from ledger.connection import connect
+from ledger.names import token_of_id
+from ledger.recorders import (
+    JetStreamAggregateRecorder,
+    JetStreamApplicationRecorder,
+    JetStreamProcessRecorder,
+    JetStreamRecorder,
+    JetStreamTrackingRecorder,
+)
+from ledger.sequences import stream_of
+from ledger.streams import verify_server
+
+if TYPE_CHECKING:
+    from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, ProcessRecorder
+
+    from ledger.connection import LedgerClient
+
+_NAME = re.compile(r"[A-Za-z0-9_%:~-]+")
+_MOST = 1_000_000
+
+
+class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
+    """Constructs recorders that share one connection, from the settings above."""
+
+    aggregate_recorder_class = JetStreamAggregateRecorder
+    application_recorder_class = JetStreamApplicationRecorder
+    tracking_recorder_class = JetStreamTrackingRecorder
+    process_recorder_class = JetStreamProcessRecorder
+
+    def __init__(self, env: Environment | EnvType | None) -> None:
+        """Read the settings; connections are made when a recorder is constructed.
+
+        Raises:
+            OSError: a setting is missing or wrong, as in the library's other modules.
+
+        """
+        super().__init__(env)
+        self._patience_seconds = self._number("NATS_TIMEOUT", "10", float)
+        self._replicas = self._number("NATS_REPLICAS", "1", int)
+        self._prefix = self._setting("NATS_SUBJECT_PREFIX") or "es"
+        self._stream = self._setting("NATS_STREAM") or token_of_id(self.env.name.lower()) or "stored"
+        for name, value in (("NATS_SUBJECT_PREFIX", self._prefix), ("NATS_STREAM", self._stream)):
+            if not _NAME.fullmatch(value):
+                raise OSError(f"{name} is {value!r}: letters, digits, -, _ and % only")
+        self._create = bool(strtobool(self._setting("CREATE_TABLE") or "yes"))
+        self._bridge = Bridge(partial(_connect, self._url(), self._credentials(), self._patience_seconds))
+
+    def _setting(self, name: str) -> str:
+        return (self.env.get(name) or "").strip()
+
+    def _number[N: (int, float)](self, name: str, default: str, kind: type[N]) -> N:
+        text = self._setting(name) or default
+        try:
+            number = kind(text)
+        except ValueError:
+            number = kind(0)
+        if not 0 < number < _MOST:
+            raise OSError(f"{name} is {text!r}: a number above 0 is expected")
+        return number
+
+    def _url(self) -> str:
+        url = self._setting("NATS_URL")
+        if not url:
+            keys = ", ".join(self.env.create_keys("NATS_URL"))
+            raise OSError(f"NATS server not found in environment with keys: {keys}; for example nats://127.0.0.1:4222")
+        return url
+
+    def _credentials(self) -> dict[str, Any]:
+        names = {
+            "user": "NATS_USER",
+            "password": "NATS_PASSWORD",
+            "token": "NATS_TOKEN",
+            "user_credentials": "NATS_CREDENTIALS",
+        }
+        found: dict[str, Any] = {option: value for option, name in names.items() if (value := self._setting(name))}
+        if ca_file := self._setting("NATS_TLS_CA"):
+            found["tls"] = ssl.create_default_context(cafile=ca_file)
+        return found
+
+    def _recorder[R: JetStreamRecorder](self, recorder_class: type[R], purpose: str) -> R:
+        config = stream_of(f"{self._stream}_{purpose}", self._prefix, self._replicas)
+        return recorder_class(self._bridge, config, self._patience_seconds, create=self._create)
+
+    def _class_from[R: JetStreamRecorder](self, setting: str, default: type[R]) -> type[R]:
+        topic = self._setting(setting)
+        found: type[R] = resolve_topic(topic) if topic else default
+        if not issubclass(found, default):
+            raise OSError(f"{setting} is {topic!r}: not a subclass of {default.__name__}")
+        return found
+
+    def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
+        """For events, or for ``snapshots``: a stream each."""
+        return self._recorder(self.aggregate_recorder_class, purpose)
+
+    def application_recorder(self) -> ApplicationRecorder:
+        """For an application; APPLICATION_RECORDER_TOPIC may name a subclass."""
+        return self._recorder(
+            self._class_from(self.APPLICATION_RECORDER_TOPIC, self.application_recorder_class), "events"
+        )
+
+    def tracking_recorder(
+        self, tracking_recorder_class: type[JetStreamTrackingRecorder] | None = None
+    ) -> JetStreamTrackingRecorder:
+        """For a materialised view; TRACKING_RECORDER_TOPIC may name a subclass."""
+        return self._recorder(
+            tracking_recorder_class or self._class_from(self.TRACKING_RECORDER_TOPIC, self.tracking_recorder_class),
+            "tracking",
+        )
+
+    def process_recorder(self) -> ProcessRecorder:
+        """For an application that follows others; PROCESS_RECORDER_TOPIC may name a subclass."""
+        return self._recorder(self._class_from(self.PROCESS_RECORDER_TOPIC, self.process_recorder_class), "events")
+
+    def close(self) -> None:
+        """Close the connection; recorders and subscriptions of this factory end with it."""
+        self._bridge.close()
+
+
+async def _connect(url: str, credentials: dict[str, Any], patience_seconds: float) -> LedgerClient:
+    client = await connect(url, "eventsourcing", wait_seconds=patience_seconds, **credentials)
+    try:
+        await verify_server(client, allow_lazy_fsync=True)
+    except BaseException:
+        await client.close()
+        raise
+    return client
+
+
+Factory = JetStreamFactory
