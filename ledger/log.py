@@ -143,7 +143,7 @@ class Log:
         pause = 0.05
         while True:
             try:
-                return await self._attempt(drafts)
+                return await self._attempt(drafts, min(_ACK_SECONDS, max(pause, deadline - time.monotonic())))
             except ConflictError:
                 if (position := await self._stored_before(drafts)) is not None:
                     return position
@@ -159,12 +159,12 @@ class Log:
             except UnavailableError:
                 continue
 
-    async def _attempt(self, drafts: Sequence[Draft]) -> int:
+    async def _attempt(self, drafts: Sequence[Draft], seconds: float) -> int:
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
         answer_to = self._replies.address(settle(future))
         try:
             await self._send(drafts, answer_to)
-            _headers, answer = await asyncio.wait_for(future, _ACK_SECONDS)
+            _headers, answer = await asyncio.wait_for(future, seconds)
         except (nats.errors.Error, TimeoutError) as error:
             message = f"{self.stream} did not acknowledge in time ({error or 'time-out'}); try again later"
             raise UnavailableError(message) from error

@@ -14,6 +14,7 @@ CREATE_TABLE         ``no``: the streams are there already, made by an operator;
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 from functools import partial
@@ -33,13 +34,14 @@ from ledger.recorders import (
     JetStreamTrackingRecorder,
 )
 from ledger.sequences import stream_of
-from ledger.streams import verify_server
+from ledger.streams import syncs_always, verify_version
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, ProcessRecorder
 
     from ledger.connection import LedgerClient
 
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_%:~-]+")
 _MOST = 1_000_000
 
@@ -144,7 +146,9 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
 async def _connect(url: str, credentials: dict[str, Any], patience_seconds: float) -> LedgerClient:
     client = await connect(url, "eventsourcing", wait_seconds=patience_seconds, **credentials)
     try:
-        await verify_server(client, allow_lazy_fsync=True)
+        verify_version(client)
+        if await syncs_always(client) is False:
+            _log.warning("the NATS server acknowledges events before they are on disk: set `sync_interval: always`")
     except BaseException:
         await client.close()
         raise

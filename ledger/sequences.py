@@ -269,7 +269,11 @@ class Sequences:
         pause = 0.02
         while True:
             try:
-                return await read()
+                async with asyncio.timeout(max(pause, deadline - time.monotonic())):
+                    return await read()
+            except TimeoutError:
+                message = f"{self._log.stream} gave no answer in {self._patience_seconds:g} seconds; try again later"
+                raise UnavailableError(message) from None
             except UnavailableError:
                 if time.monotonic() + pause > deadline:
                     raise

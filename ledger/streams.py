@@ -109,20 +109,38 @@ async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None
         LazyFsyncError: it acknowledges before it has written, or does not say, and that is not allowed.
 
     """
-    version = client.connected_server_version
-    if (version.major, version.minor) < _MIN_SERVER:
-        message = f"nats-server {version} has no atomic batches; run 2.12 or newer"
-        raise LedgerError(message)
-    try:
-        answer = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=2)
-        config = json.loads(answer.data)["data"]["jetstream"]["config"]
-        problem = None if config.get("sync_always") else "acknowledges events before they are on disk"
-    except (nats.errors.Error, TimeoutError, KeyError, ValueError):
-        problem = "does not say whether it writes events to disk before it acknowledges them"
-    if problem is None:
-        return
+    verify_version(client)
+    match await syncs_always(client):
+        case True:
+            return
+        case False:
+            problem = "acknowledges events before they are on disk"
+        case None:
+            problem = "does not say whether it writes events to disk before it acknowledges them"
     advice = "set `jetstream { sync_interval: always }` and our accounts (config/nats/nats-server.conf)"
     if not allow_lazy_fsync:
         message = f"the NATS server {problem}: {advice}, or accept losing events with --allow-lazy-fsync"
         raise LazyFsyncError(message)
     _log.warning("EVENTS CAN BE LOST WITH THE POWER: the NATS server %s; %s", problem, advice)
+
+
+def verify_version(client: LedgerClient) -> None:
+    """Check that the server has atomic batches.
+
+    Raises:
+        LedgerError: it is older than 2.12.
+
+    """
+    version = client.connected_server_version
+    if (version.major, version.minor) < _MIN_SERVER:
+        message = f"nats-server {version} has no atomic batches; run 2.12 or newer"
+        raise LedgerError(message)
+
+
+async def syncs_always(client: LedgerClient) -> bool | None:
+    """Whether the server writes to disk before it acknowledges; None where our account may not know."""
+    try:
+        answer = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=2)
+        return bool(json.loads(answer.data)["data"]["jetstream"]["config"].get("sync_always"))
+    except (nats.errors.Error, TimeoutError, KeyError, ValueError):
+        return None

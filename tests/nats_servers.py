@@ -27,10 +27,13 @@ def free_ports(number: int) -> list[int]:
 class Server:
     """A nats-server with JetStream that syncs always; a context in which it runs."""
 
-    def __init__(self, folder: Path, config: str = "", port: int = 0) -> None:
+    def __init__(self, folder: Path, config: str = "", port: int = 0, jetstream: str | None = None) -> None:
+        """With ``jetstream`` for its part of the configuration, instead of our own."""
         self.port = port or free_ports(1)[0]
         self._folder = folder
         self._config = config
+        ours = f'jetstream {{ store_dir: "{folder}", sync_interval: always }}'
+        self._jetstream = ours if jetstream is None else jetstream
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -49,10 +52,7 @@ class Server:
         """Start it, and wait until it listens."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / "server.conf"
-        path.write_text(
-            f'port: {self.port}\nhost: "127.0.0.1"\n'
-            f'jetstream {{ store_dir: "{self._folder}", sync_interval: always }}\n{self._config}\n'
-        )
+        path.write_text(f'port: {self.port}\nhost: "127.0.0.1"\n{self._jetstream}\n{self._config}\n')
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen([find_binary(None), "-c", path], stdout=log, stderr=log)
         deadline = time.monotonic() + 20

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nats_servers import Server
 from support import ROOT, Up, clean_environment
 
 from consumers.asyncapi import asyncapi_document
@@ -101,3 +102,27 @@ def test_nothing_names_a_registrys_host() -> None:
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     for name in listed:
         assert not hosts.search((ROOT / name).read_text(errors="replace")), name
+
+
+def test_the_eventsourcing_pages_code_runs(tmp_path: Path) -> None:
+    """Its server's configuration, its settings and its programs; what it says that they print."""
+    page = (ROOT / "docs" / "eventsourcing.md").read_text()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    config, *printed = [text for language, text in blocks if not language]
+    (exports,) = [text for language, text in blocks if language == "sh"]
+    programs = [text for language, text in blocks if language == "python"]
+    with Server(tmp_path, config.replace('"./nats-data"', f'"{tmp_path}/data"'), jetstream="") as server:
+        settings = dict(re.findall(r"export (\w+)=(\S+)", exports)) | {"NATS_URL": server.url}
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(programs)], cwd=tmp_path, text=True, check=False, timeout=60,
+            env=clean_environment() | settings | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        )  # fmt: skip
+    assert done.stdout == "".join(printed), done.stderr
+
+
+def test_every_setting_of_the_persistence_module_is_documented() -> None:
+    source = (ROOT / "ledger" / "persistence.py").read_text()
+    page = (ROOT / "docs" / "eventsourcing.md").read_text()
+    for name in set(re.findall(r'"(NATS_[A-Z_]+|CREATE_TABLE)"', source)):
+        assert f"`{name}`" in page, name
+        assert re.search(rf"\b{name}\b", source.split('"""')[1]), name

@@ -159,7 +159,7 @@ async def test_a_server_that_does_not_say_how_it_syncs_is_refused(session: Sessi
 
 async def test_a_server_that_is_away_is_unavailable(session: Session) -> None:
     log = await Log.open(session.client, "LEDGER")
-    log.stream, log._direct = "NOWHERE", "$JS.API.DIRECT.GET.NOWHERE"
+    log.stream, log._direct = "NOWHERE", b"$JS.API.DIRECT.GET.NOWHERE"
     with pytest.raises(UnavailableError):
         await log.append([Draft("nowhere.x", b"{}")], patience_seconds=0.2)
 
