@@ -172,8 +172,11 @@ async def connect(url: str, name: str, *, wait_seconds: float = 5, **credentials
     """
     client = LedgerClient()
     reached = False
+    latest: Exception | None = None
 
     async def note(error: Exception) -> None:
+        nonlocal latest
+        latest = error
         # Permission violations and slow consumers show here alone; connection errors repeat
         # themselves at each attempt until one succeeds.
         level = logging.WARNING if reached else logging.DEBUG
@@ -192,9 +195,11 @@ async def connect(url: str, name: str, *, wait_seconds: float = 5, **credentials
         "max_outstanding_pings": 3,
     } | credentials
     try:
-        await client.connect(**options)
+        # nats-py itself waits for ever where a certificate is not accepted.
+        await asyncio.wait_for(client.connect(**options), wait_seconds + options["connect_timeout"])
     except (nats.errors.Error, OSError, TimeoutError) as error:
-        message = f"no NATS server answers at {_without_password(url)}: {error or type(error).__name__}"
+        why = next((str(one) for one in (error, latest) if one is not None and str(one)), type(error).__name__)
+        message = f"no NATS server answers at {_without_password(url)}: {why}"
         raise UnavailableError(message) from error
     reached = True
     client.options["max_reconnect_attempts"] = -1

@@ -622,25 +622,3 @@ def test_streams_are_named_like_the_librarys_tables(nats_server: Server) -> None
         assert len(without.aggregate_recorder(purpose).select_events(aggregate.id)) == 1
         without.close()
     app.close()
-
-
-@pytest.mark.parametrize(
-    ("config", "right", "wrong"),
-    [
-        (
-            'authorization { user: u, password: "s3cret" }',
-            {"NATS_USER": "u", "NATS_PASSWORD": "s3cret"},
-            {"NATS_USER": "u"},
-        ),
-        ('authorization { token: "t0ken" }', {"NATS_TOKEN": "t0ken"}, {"NATS_TOKEN": "x"}),
-    ],
-)
-def test_credentials(tmp_path: Path, config: str, right: dict[str, str], wrong: dict[str, str]) -> None:
-    with Server(tmp_path, config) as server:
-        app = Application[UUID]({"PERSISTENCE_MODULE": "ledger.persistence", "NATS_URL": server.url} | right)
-        app.save(Aggregate())
-        app.close()
-        factory = JetStreamFactory({"NATS_URL": server.url, "NATS_TIMEOUT": "1"} | wrong)
-        with pytest.raises(OperationalError):
-            factory.application_recorder()
-        factory.close()
