@@ -17,6 +17,7 @@ from eventsourcing.persistence import DataError, IntegrityError, NotSupportedErr
 from ledger.connection import PENDING_BYTES
 from ledger.errors import ConflictError, UnavailableError
 from ledger.log import MAX_BATCH, Draft, Log
+from ledger.memory import Memory, Seen, Tail
 from ledger.stored import is_out_of_order, to_message, to_notification, to_stored, token_of
 from ledger.streams import ensure_stream
 
@@ -29,16 +30,8 @@ if TYPE_CHECKING:
     from ledger.connection import LedgerClient
     from ledger.log import Recorded
 
-_KNOWN_TAILS = 100_000
 _TRIES = 20
 _MAX_BATCH_BYTES = PENDING_BYTES // 2
-
-
-class Tail(NamedTuple):
-    """The end of a sequence: its highest version, and the position of its newest message (0: none)."""
-
-    version: int = -1
-    position: int = 0
 
 
 class Entry(NamedTuple):
@@ -57,7 +50,7 @@ class Sequences:
         self._log = log
         self._root = root
         self._patience_seconds = patience_seconds
-        self._tails: dict[str, Tail] = {}
+        self._memory = Memory()
 
     @classmethod
     async def open(
@@ -115,13 +108,13 @@ class Sequences:
                 tails = dict.fromkeys(tails)
                 continue
             for subject, (version, number) in after.items():
-                self._learn(subject, Tail(version, position + number))
+                self._memory.note_tail(subject, Tail(version, position + number))
             return position
         raise OperationalError("written too often meanwhile by others; try again")
 
     def _guess(self, subject: str, version: int) -> Tail | None:
         """The tail as far as known; a sequence that begins now is taken to be new."""
-        return self._tails.get(subject, Tail() if version in {0, 1} else None)
+        return self._memory.tail(subject) or (Tail() if version in {0, 1} else None)
 
     async def _settle(self, tails: dict[str, Tail | None], entries: Sequence[Entry]) -> dict[str, Tail]:
         """Ask for the tails that are not known, and make sure that all versions are free."""
@@ -167,12 +160,6 @@ class Sequences:
             raise DataError(f"{size:,} bytes are too many at once (most: {_MAX_BATCH_BYTES:,}); save in parts")
         return drafts, {subject: Tail(highest[subject], number) for subject, number in last.items()}
 
-    def _learn(self, subject: str, tail: Tail) -> None:
-        self._tails.pop(subject, None)
-        self._tails[subject] = tail
-        if len(self._tails) > _KNOWN_TAILS:
-            del self._tails[next(iter(self._tails))]
-
     # ------------------------------------------------------------------ reading
 
     async def select(
@@ -185,23 +172,23 @@ class Sequences:
         limit: int | None = None,
     ) -> list[StoredEvent]:
         """One sequence by version: above ``gt``, up to ``lte``, at most ``limit``."""
-        if desc and limit == 1 and (newest := await self._newest(subject, gt, lte)) is not None:
+        seen, tail = self._memory.seen(subject), self._memory.tail(subject) or Tail()
+        if desc and limit == 1 and not seen.events and (newest := await self._newest(subject, gt, lte)) is not None:
             return newest
-        tail = self._tails.get(subject, Tail())
-        behind_tail = gt is not None and gt >= tail.version and tail.position > 0
-        recorded = await self._read(subject, tail.position if behind_tail else 0, tail.position)
+        only_behind_tail = gt is not None and gt >= tail.version and seen.position < tail.position
+        after = tail.position if only_behind_tail else seen.position
+        recorded = await self._read(subject, after, tail.position)
         events = [to_stored(one) for one in recorded]
+        if only_behind_tail:
+            versions = [tail.version, *(event.originator_version for event in events)]
+        else:
+            events = sorted(seen.events + events, key=_version) if events else seen.events
+            versions = [event.originator_version for event in events[-1:]]
         if recorded:
-            highest = max(event.originator_version for event in events)
-            self._learn(subject, Tail(max(highest, tail.version) if behind_tail else highest, recorded[-1].position))
-        events.sort(key=_version, reverse=desc)
-        if gt is not None or lte is not None:
-            events = [
-                event
-                for event in events
-                if (gt is None or event.originator_version > gt) and (lte is None or event.originator_version <= lte)
-            ]
-        return events if limit is None else events[:limit]
+            self._memory.note_tail(subject, Tail(max(versions), recorded[-1].position))
+            if not only_behind_tail:
+                self._memory.note_seen(subject, Seen(recorded[-1].position, events))
+        return _part(events, gt, lte, desc=desc)[:limit]
 
     async def _newest(self, subject: str, gt: int | None, lte: int | None) -> list[StoredEvent] | None:
         """The event of the highest version, where the newest message tells it."""
@@ -283,6 +270,16 @@ class Sequences:
 
 def _version(event: StoredEvent) -> int:
     return event.originator_version
+
+
+def _part(events: list[StoredEvent], gt: int | None, lte: int | None, *, desc: bool) -> list[StoredEvent]:
+    if gt is not None or lte is not None:
+        events = [
+            event
+            for event in events
+            if (gt is None or event.originator_version > gt) and (lte is None or event.originator_version <= lte)
+        ]
+    return events[::-1] if desc else events
 
 
 def _firsts(entries: Sequence[Entry]) -> dict[str, int]:

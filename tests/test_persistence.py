@@ -114,6 +114,14 @@ def test_snapshots_may_be_taken_of_earlier_versions_later(factories: Factories) 
     assert versions(factories().aggregate_recorder("snapshots").select_events(a)) == [2, 3, 5, 8, 9]
 
 
+@pytest.fixture(params=[False, True], ids=["remembering", "forgetful"])
+def forgetful(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With memory for one short sequence, and without any bound that is met."""
+    if request.param:
+        monkeypatch.setattr("ledger.memory._BYTES", 1000)
+        monkeypatch.setattr("ledger.memory._TAILS", 1)
+
+
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 6), max_size=3), st.booleans()), max_size=12))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_it_does_what_the_library_does_on_sqlite(nats_server: Server, steps: list[tuple[str, list[int], bool]]) -> None:
