@@ -124,7 +124,9 @@ def forgetful(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 6), max_size=3), st.booleans()), max_size=12))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_it_does_what_the_library_does_on_sqlite(nats_server: Server, steps: list[tuple[str, list[int], bool]]) -> None:
+def test_it_does_what_the_library_does_on_sqlite(
+    nats_server: Server, forgetful: None, steps: list[tuple[str, list[int], bool]]
+) -> None:
     """Given any inserts, by two recorders in turn, both stores refuse and show the same."""
     oracle = SQLiteApplicationRecorder(SQLiteDatastore(":memory:", originator_id_type="text"))
     oracle.create_table()
