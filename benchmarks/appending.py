@@ -1,0 +1,139 @@
+"""Durable appends: one at a time, in flight, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from benchmarks.contest import Contest, contest, rate
+from benchmarks.rivals import (
+    ES_POSTGRES,
+    ES_SQLITE,
+    RAW,
+    STATE,
+    Recorders,
+    in_flight,
+    make_stream,
+    raw_batch,
+    stored_events,
+)
+from ledger.log import Draft, Log
+
+if TYPE_CHECKING:
+    from eventsourcing.persistence import ApplicationRecorder
+
+    from benchmarks.contest import Run
+    from benchmarks.setting import Setting
+
+LOG = "ledger, Log.append"
+ONE_A_SAVE = {ES_SQLITE: f"{ES_SQLITE}, one a save", ES_POSTGRES: f"{ES_POSTGRES}, one a save"}
+SUBJECT = "bench.APPEND.x"
+WIDTH = 64
+
+
+async def appends(setting: Setting) -> list[Contest]:
+    """All of them."""
+    await make_stream(setting.session.client, "APPEND")
+    log = await Log.door(setting.session.client, "APPEND")
+    results = []
+    with Recorders(setting.envs, "append") as recorders:
+        number = setting.scaled(2_000)
+        results.append(await contest(
+            "append, one at a time", "per s",
+            {LOG: _ours(log, 1, number), RAW: _raw_single(setting, number)}
+            | {name: _saves(recorder, 1, number) for name, recorder in recorders.items()},
+            cpu_of=setting.cpu,
+        ))  # fmt: skip
+        results.append(await contest(
+            f"append, {WIDTH} in flight", "per s",
+            {LOG: _ours_in_flight(log, number), RAW: _raw_in_flight(setting, number)}
+            | {name: _saves_in_threads(recorder, number) for name, recorder in recorders.items()},
+            cpu_of=setting.cpu,
+        ))  # fmt: skip
+        for size, whole in ((10, 2_000), (100, 10_000), (500, 25_000), (1000, 40_000)):
+            number = setting.scaled(whole)
+            contestants = {LOG: _ours(log, size, number), RAW: _raw(setting, size, number)}
+            contestants |= {name: _saves(recorder, size, number) for name, recorder in recorders.items()}
+            needs: dict[str, float] = {}
+            if size == 500:
+                contestants |= {
+                    label: _saves(recorders[name], 1, setting.scaled(1_000)) for name, label in ONE_A_SAVE.items()
+                }
+                needs = {RAW: 0.7} | dict.fromkeys(ONE_A_SAVE.values(), 15.0)
+            results.append(
+                await contest(f"append, batches of {size}", "per s", contestants, needs=needs, cpu_of=setting.cpu)
+            )
+    return results
+
+
+def _ours(log: Log, size: int, number: int) -> Run:
+    async def run(_round: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(0, number, size):
+            await log.append([Draft(SUBJECT, STATE)] * size)
+        return rate(len(range(0, number, size)) * size, begun)
+
+    return run
+
+
+def _ours_in_flight(log: Log, number: int) -> Run:
+    async def run(_round: int) -> float:
+        return await in_flight(lambda _: log.append([Draft(SUBJECT, STATE)]), range(number), WIDTH)
+
+    return run
+
+
+def _raw_single(setting: Setting, number: int) -> Run:
+    async def run(_round: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(number):
+            await setting.raw.jetstream().publish(SUBJECT, STATE)
+        return rate(number, begun)
+
+    return run
+
+
+def _raw_in_flight(setting: Setting, number: int) -> Run:
+    async def run(_round: int) -> float:
+        jetstream = setting.raw.jetstream()
+        return await in_flight(lambda _: jetstream.publish(SUBJECT, STATE, timeout=30), range(number), WIDTH)
+
+    return run
+
+
+def _raw(setting: Setting, size: int, number: int) -> Run:
+    async def run(_round: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(0, number, size):
+            await raw_batch(setting.raw, SUBJECT, [STATE] * size)
+        return rate(len(range(0, number, size)) * size, begun)
+
+    return run
+
+
+def _saves(recorder: ApplicationRecorder, size: int, number: int) -> Run:
+    """Inserts of so many events, the first of an aggregate each."""
+
+    async def run(_round: int) -> float:
+        batches = [stored_events(size) for _ in range(0, number, size)]
+        begun = time.perf_counter()
+        for batch in batches:
+            recorder.insert_events(batch)
+        return rate(len(batches) * size, begun)
+
+    return run
+
+
+def _saves_in_threads(recorder: ApplicationRecorder, number: int) -> Run:
+    async def run(_round: int) -> float:
+        batches = [stored_events(1) for _ in range(number)]
+        with ThreadPoolExecutor(WIDTH) as pool:
+            begun = time.perf_counter()
+            await asyncio.gather(
+                *(asyncio.get_running_loop().run_in_executor(pool, recorder.insert_events, batch) for batch in batches)
+            )
+            return rate(number, begun)
+
+    return run

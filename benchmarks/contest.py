@@ -1,0 +1,150 @@
+"""Measuring side by side: contestants take turns (A B A B), medians count, and each says what its time went into."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    Run = Callable[[int], Awaitable[float]]
+    """One run of a contestant, given the round's number; its figure."""
+
+ROUNDS = 3
+_console = Console(stderr=True)
+
+
+@dataclass
+class Contest:
+    """One comparison. ``needs``: our figure must be that many times the rival's (or as fast, for a time)."""
+
+    name: str
+    unit: str  # "per s", where more is better, or "ms", where less is
+    ours: str
+    runs: dict[str, list[float]] = field(default_factory=dict)
+    needs: dict[str, float] = field(default_factory=dict)
+    cpu_percent: dict[str, float] = field(default_factory=dict)
+    """Of one core, by process, during our last run: what bounds it."""
+
+    @property
+    def medians(self) -> dict[str, float]:
+        """Of each contestant's runs."""
+        return {name: median(figures) for name, figures in self.runs.items()}
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        """How many times as fast we are as each rival."""
+        medians = self.medians
+        ours = medians[self.ours]
+        return {
+            name: (figure / ours if self.unit == "ms" else ours / figure)
+            for name, figure in medians.items()
+            if name != self.ours
+        }
+
+    @property
+    def met(self) -> bool:
+        """Whether all needs are."""
+        return all(self.ratios[rival] >= need for rival, need in self.needs.items())
+
+    def document(self) -> dict[str, Any]:
+        """As it is kept."""
+        return {
+            "name": self.name, "unit": self.unit, "ours": self.ours, "medians": self.medians, "ratios": self.ratios,
+            "runs": self.runs, "needs": self.needs, "met": self.met, "cpu_percent": self.cpu_percent,
+        }  # fmt: skip
+
+
+async def contest(
+    name: str, unit: str, contestants: Mapping[str, Run], *, needs: Mapping[str, float] | None = None,
+    cpu_of: Mapping[str, Iterable[int]] | None = None, rounds: int = ROUNDS,
+) -> Contest:  # fmt: skip
+    """Let the contestants (ours first) take turns.
+
+    ``cpu_of`` names processes whose CPU time is measured during our runs.
+    """
+    ours = next(iter(contestants))
+    result = Contest(name, unit, ours, {one: [] for one in contestants}, dict(needs or {}))
+    before: dict[str, float] = {}
+    with _console.status(name):
+        for number in range(rounds):
+            for one, run in contestants.items():
+                if one == ours and number == rounds - 1 and cpu_of:
+                    before = {which: cpu_seconds(pids) for which, pids in cpu_of.items()}
+                begun = time.perf_counter()
+                result.runs[one].append(await run(number))
+                if before and one == ours and cpu_of:
+                    wall = time.perf_counter() - begun
+                    spent = {which: cpu_seconds(pids) - before[which] for which, pids in cpu_of.items()}
+                    result.cpu_percent = {which: 100 * seconds / wall for which, seconds in spent.items()}
+                    before = {}
+    show(result)
+    return result
+
+
+def show(result: Contest) -> None:
+    """One table, on standard error, as soon as it is known."""
+    table = Table(title=result.name, title_justify="left")
+    for heading in ("", result.unit, "runs", "ours is", "needed"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for one, figure in result.medians.items():
+        ratio = result.ratios.get(one)
+        need = result.needs.get(one)
+        verdict = "" if need is None or ratio is None else f"{need:g} {'met' if ratio >= need else 'NOT MET'}"
+        runs = " ".join(text(run) for run in result.runs[one])
+        table.add_row(one, text(figure), runs, "" if ratio is None else f"{ratio:.2f} x", verdict)
+    _console.print(table)
+
+
+def text(figure: float) -> str:
+    """A figure with as many digits as it deserves."""
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}"
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time that processes have used (0 for the one that ended)."""
+    total = 0.0
+    for pid in pids:
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def rate(number: int, begun: float) -> float:
+    """How many a second since a moment of ``time.perf_counter``."""
+    return number / (time.perf_counter() - begun)
+
+
+def p99(took: list[float]) -> float:
+    """The 99th percentile."""
+    return quantiles(took, n=100)[98]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
+    )
+    return {
+        "processor": model or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()}",
+    }  # fmt: skip
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []

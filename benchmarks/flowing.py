@@ -1,0 +1,263 @@
+"""What flows through: facts from inbox to ledger, actions into balances, history from CSV."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from eventsourcing.application import Application
+from eventsourcing.dispatch import singledispatchmethod
+from eventsourcing.persistence import StoredEvent, Tracking
+from eventsourcing.projection import Projection, ProjectionRunner
+from eventsourcing.sqlite import SQLiteTrackingRecorder
+
+from app.importing import load_mapping, made_events
+from app.publishing import Outcome, Publisher
+from benchmarks.contest import Contest, contest, rate
+from benchmarks.ledgers import budget_of_actions, fact
+from benchmarks.reading import Tab
+from benchmarks.rivals import ES_JETSTREAM, ES_POSTGRES, ES_SQLITE, RAW, Recorders, make_stream, raw_batch, raw_follow
+from config import topology
+from ledger.log import Draft, Log, in_batches
+from ledger.streams import js_api
+from projections import generations
+from projections.balances import Balances
+from projections.engine import Projector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from app.publishing import Outgoing
+    from benchmarks.contest import Run
+    from benchmarks.setting import Setting
+
+INTAKE, BALANCES, IMPORT = "ledger, intake", "ledger, budget_balances", "ledger, import"
+RAW_INTAKE = f"{RAW}: fetch, batch, ack"
+RAW_ORDERED = f"{RAW}, ordered consumer"
+
+
+# ---------------------------------------------------------------------- intake
+
+
+async def intake(setting: Setting) -> list[Contest]:
+    """Facts from the inbox to the ledger, beside the least that any intake must do, without looking at an event."""
+    session, number = setting.session, setting.scaled(50_000) // 1000 * 1000 or 1000
+    door = await Log.door(session.client, topology.INBOX)
+    await make_stream(session.client, "INTAKE")
+    numbers = iter(range(0, 10**9, 1000))
+
+    async def fill() -> None:
+        for start in (next(numbers) for _ in range(number // 1000)):
+            await door.append([Draft("resolution.inbox.bench", fact(one)) for one in range(start, start + 1000)])
+
+    async def ours(_round: int) -> float:
+        await fill()
+        begun, first, start = None, 0, await session.log.last_position()
+        async with setting.role("intake"):
+            while (position := await session.log.last_position() - start) < number:
+                if begun is None and position:
+                    begun, first = time.perf_counter(), position
+                await asyncio.sleep(0.005)
+            assert begun
+            return rate(number - first, begun)
+
+    async def raw(_round: int) -> float:
+        await fill()
+        info = await js_api(session.client, f"STREAM.INFO.{topology.INBOX}")
+        jetstream = session.client.jetstream()
+        from nats.js.api import ConsumerConfig, DeliverPolicy
+
+        name = f"bench{secrets.token_hex(3)}"
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=info["state"]["last_seq"] - number + 1
+        )
+        subscription = await jetstream.pull_subscribe(
+            "resolution.inbox.*", durable=name, stream=topology.INBOX, config=config
+        )
+        begun, done = time.perf_counter(), 0
+        while done < number:
+            messages = await subscription.fetch(1000, timeout=5)
+            await raw_batch(session.client, "bench.INTAKE.x", [message.data for message in messages])
+            for message in messages:
+                await message.ack()
+            done += len(messages)
+        speed = rate(number, begun)
+        await subscription.unsubscribe()
+        await js_api(session.client, f"CONSUMER.DELETE.{topology.INBOX}.{name}")
+        async with setting.role("intake"):  # it takes what this run left in the inbox, out of the time
+            await _until_taken(setting)
+        return speed
+
+    return [await contest("intake", "per s", {INTAKE: ours, RAW_INTAKE: raw}, cpu_of=setting.cpu)]
+
+
+async def _until_taken(setting: Setting) -> None:
+    while True:
+        info = await js_api(setting.session.client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
+        if "error" not in info and info["num_pending"] == 0 and info["num_ack_pending"] == 0:
+            return
+        await asyncio.sleep(0.02)
+
+
+# ---------------------------------------------------------------------- balances
+
+
+class Spent(SQLiteTrackingRecorder):
+    """The library's way to a table of balances: one transaction an event."""
+
+    def construct_create_table_statements(self) -> list[str]:
+        """Its table beside the tracking."""
+        return [
+            *super().construct_create_table_statements(),
+            "CREATE TABLE IF NOT EXISTS spent (holder TEXT PRIMARY KEY, spent_minor INTEGER, actions INTEGER)",
+        ]
+
+    def add(self, holder: str, amount_minor: int, tracking: Tracking) -> None:
+        """Count an action."""
+        with self.datastore.transaction(commit=True) as cursor:
+            self._insert_tracking(cursor, tracking)
+            cursor.execute(
+                "INSERT INTO spent VALUES (?, ?, 1) ON CONFLICT (holder) DO UPDATE SET "
+                "spent_minor = spent_minor + excluded.spent_minor, actions = actions + 1",
+                (holder, amount_minor),
+            )
+
+
+class SpentProjection(Projection[Spent]):
+    """From the library's events to that table."""
+
+    @singledispatchmethod
+    def process_event(self, _event: Any, tracking: Tracking) -> None:
+        """Nothing but the position."""
+        self.view.insert_tracking(tracking)
+
+    @process_event.register
+    def taken(self, event: Tab.Taken, tracking: Tracking) -> None:  # type: ignore[name-defined]
+        """An action."""
+        self.view.add(str(event.originator_id), event.amount_minor, tracking)
+
+
+async def balances(setting: Setting) -> list[Contest]:
+    """budget_balances from JetStream into SQLite, beside a raw consumer and the library's ProjectionRunner."""
+    session, number = setting.session, setting.scaled(200_000) // 1000 * 1000 or 1000
+    start = await session.log.last_position()
+    for _ in range(number // 1000):
+        await budget_of_actions(session.log, 1000)
+    end = await session.log.last_position()
+
+    async def ours(turn: int) -> float:
+        reader = await session.connection("bench")
+        folder = setting.folder / f"balances{turn}"
+        projector = Projector(Balances(), generations.open_generation(folder, Balances(), 1))
+        begun = time.perf_counter()
+        await projector.follow(reader, session.log, until=end)
+        return rate(end, begun)
+
+    async def raw(_round: int) -> float:
+        return await raw_follow(setting.raw, topology.LEDGER, "ledger.>", end)
+
+    contestants: dict[str, Run] = {BALANCES: ours, RAW_ORDERED: raw}
+    few = setting.scaled(5_000)
+    for name in (ES_POSTGRES, ES_JETSTREAM):
+        contestants[f"ProjectionRunner from {name} into SQLite"] = _runner(setting, name, few)
+    needs = {name: 10.0 for name in contestants if name.startswith("ProjectionRunner")}
+    assert end - start == number
+    return [await contest("budget_balances", "per s", contestants, needs=needs, cpu_of=setting.cpu)]
+
+
+def _runner(setting: Setting, database: str, number: int) -> Run:
+    env = setting.envs[database] | {"NATS_STREAM": "spent"}
+    with Application[UUID](env) as app:
+        last = 0
+        for _ in range(max(1, number // 500)):
+            tab = Tab(10**9)
+            for one in range(499):
+                tab.take(500, "C-1", f"I-{one}", "refund", "late")
+            last = app.save(tab)[-1].notification.id
+        first = app.recorder.select_notifications(last, 1)[0].id - max(1, number // 500) * 500
+
+    async def run(turn: int) -> float:
+        own = env | {
+            "SPENTPROJECTION_PERSISTENCE_MODULE": "eventsourcing.sqlite",
+            "SPENTPROJECTION_SQLITE_DBNAME": str(setting.folder / f"spent-{secrets.token_hex(3)}-{turn}.db"),
+        }
+        begun = time.perf_counter()
+        with ProjectionRunner(
+            application_class=Application[UUID], projection_class=SpentProjection, view_class=Spent, env=own
+        ) as runner:
+            await asyncio.to_thread(runner.wait, last, 120)
+            return rate(last - first, begun)
+
+    return run
+
+
+# ---------------------------------------------------------------------- import
+
+
+async def imports(setting: Setting) -> list[Contest]:
+    """Invoices of four lines each from CSV, through the shipped mapping; a run's invoices are new to the ledger."""
+    session, number = setting.session, setting.scaled(20_000)
+    await make_stream(session.client, "IMPORT")
+    runs = iter(range(1, 1000))
+
+    def events() -> Iterator[Outgoing]:
+        path = _invoices(setting.folder, next(runs), number)
+        return made_events(load_mapping("online_retail"), [path], Outcome(), lambda _: None)
+
+    async def ours(_round: int) -> float:
+        outcome = Outcome()
+        made, begun = events(), time.perf_counter()
+        publisher = await Publisher.open(session, outcome, lambda _: None)
+        for event in made:
+            await publisher.add(event)
+        await publisher.settle()
+        assert outcome.recorded == number, outcome.wire()
+        return rate(number, begun)
+
+    async def raw(_round: int) -> float:
+        made, begun = events(), time.perf_counter()
+        for part in in_batches(made, lambda event: len(event.data)):
+            await raw_batch(setting.raw, "bench.IMPORT.x", [event.data for event in part])
+        return rate(number, begun)
+
+    with Recorders({name: setting.envs[name] for name in (ES_SQLITE, ES_POSTGRES)}, "import") as recorders:
+
+        def saves(name: str) -> Run:
+            async def run(turn: int) -> float:
+                made, begun, done = events(), time.perf_counter(), 0
+                for done, event in enumerate(made, 1):
+                    stored = StoredEvent(_uuid(turn, done), 1, "purchase.completed", event.data)
+                    recorders[name].insert_events([stored])
+                    if done == min(number, 2_000):
+                        break
+                return rate(done, begun)
+
+            return run
+
+        contestants: dict[str, Run] = {IMPORT: ours, f"{RAW}, batches": raw}
+        contestants |= {f"{name}, one a save": saves(name) for name in recorders}
+        async with setting.role("intake") as pid:
+            cpu = setting.cpu | {"intake": [pid]}
+            return [await contest("import from CSV", "per s", contestants, cpu_of=cpu)]
+
+
+def _uuid(turn: int, number: int) -> UUID:
+    return UUID(int=(turn + 1) * 10**9 + number)
+
+
+def _invoices(folder: Path, run: int, number: int) -> Path:
+    """A CSV file like that of Online Retail; invoice numbers belong to this run alone."""
+    path = folder / f"invoices{run}.csv"
+    with path.open("w") as file:
+        file.write("InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n")
+        for invoice in range(number):
+            for line in range(4):
+                file.write(
+                    f"{run * 10**7 + invoice},8512{line},WHITE HANGING HEART,{line + 1},2010-12-01 08:26:00,2.55,"
+                    f"{12000 + invoice % 4000}.0,United Kingdom\n"
+                )
+    return path

@@ -1,0 +1,67 @@
+"""Events of the ledger's own for the benchmarks: facts, and budgets full of actions."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from consumers.budgets import budget_of, stored_form, subject_of
+from domain.budget import Budget
+from domain.deciding import Agent, Cause, judge, opening, taken
+from domain.money import Money
+from domain.policy import parse_policy
+from domain.requests import ActionRequest
+from ledger.log import Draft
+
+if TYPE_CHECKING:
+    from ledger.log import Log
+
+POLICY: dict[str, Any] = {
+    "currency": "GBP", "time_zone": "Europe/London", "period": "month", "effective_from": "2020-01-01T00:00:00Z",
+    "default_role": "agent",
+    "roles": {"agent": {"budget": "99999999.00", "limits": {"refund": "50.00"}, "per_interaction": "60.00"}},
+}  # fmt: skip
+
+
+def fact(number: int) -> bytes:
+    """A purchase of about 300 bytes."""
+    event = {
+        "specversion": "1.0", "id": f"ev-{number:08d}", "source": "bench", "type": "resolution.purchase.completed.v1",
+        "time": "2026-01-01T00:00:00Z",
+        "data": {
+            "order_id": f"O-{number:08d}", "customer_id": f"C-{number % 5000:05d}",
+            "total": {"amount": "12.34", "currency": "GBP"}, "margin": {"amount": "3.21", "currency": "GBP"},
+            "channel": "web",
+        },
+    }  # fmt: skip
+    return json.dumps(event).encode()
+
+
+async def budget_of_actions(log: Log, events: int) -> str:
+    """A budget of so many events (at most 1000), one action after the other; its subject."""
+    policy, now = parse_policy(POLICY), datetime.now(UTC)
+    agent = Agent(agent_id=f"B-{secrets.token_hex(6)}", role="agent")
+    cause = Cause(source="bench", request_id="b", request_sha256="00" * 16, seen_position=0)
+    period = policy.period_at(now)
+    opened, _ = opening(policy, 1, f"agent:{agent.agent_id}", period, None, cause, agent)
+    budget = Budget.open(opened, now)
+    subject = subject_of(budget.holder, period)
+    request = ActionRequest(
+        request_id="x", agent_id=agent.agent_id, kind="refund", amount=Money(500, "GBP"), reason="late",
+        customer_id="C-1", interaction_id="I-1",
+    )  # fmt: skip
+    verdict = judge(request, request.amount, agent, policy, "bench", budget, now)
+    drafts = [Draft(subject, stored_form(opened, cause, now), 0)]
+    for number in range(1, events):
+        own = Cause(source="bench", request_id=f"b-{number}", request_sha256="00" * 16, seen_position=number)
+        record = taken(request, agent, 1, budget, verdict, own, f"act-{number:032x}")
+        drafts.append(Draft(subject, stored_form(record, own, now)))
+    await log.append(drafts)
+    return subject
+
+
+async def load_budget(log: Log, subject: str) -> Budget:
+    """As a decider does that has not seen it yet."""
+    return budget_of(await log.read_subject(subject))

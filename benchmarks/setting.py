@@ -1,0 +1,57 @@
+"""What every benchmark is given: an open ledger, the rivals' settings, and how large to be."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nats.aio.client import Client
+
+from app.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@dataclass
+class Setting:
+    """One run of the benchmarks."""
+
+    session: Session
+    raw: Client  # nats-py's own client, as anybody has it
+    envs: dict[str, dict[str, str]]
+    folder: Path
+    scale: float
+
+    def scaled(self, number: int) -> int:
+        """So many, or fewer in a quick run."""
+        return max(1, int(number * self.scale))
+
+    @property
+    def cpu(self) -> dict[str, list[int]]:
+        """The processes that our runs use."""
+        return {"this process": [os.getpid()], "nats-server": [self.server_pid]}
+
+    @property
+    def server_pid(self) -> int:
+        """The embedded server's."""
+        return int((self.session.data_dir / "server" / "server.pid").read_text())
+
+    @contextlib.asynccontextmanager
+    async def role(self, name: str) -> AsyncIterator[int]:
+        """A role in a process of its own; its process id."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "run", name, "--with-parent", "--data-dir", str(self.session.data_dir),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stdin
+        try:
+            yield process.pid
+        finally:
+            process.stdin.close()
+            await process.wait()
