@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
 
-.PHONY: setup demo run test lint types bench bench-quick docs check requirements help
+.PHONY: setup demo run test lint types bench bench-quick bench-compare docs check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,11 +34,14 @@ lint: setup  ## ruff: rules and format
 types: setup  ## mypy, strict
 	@$(BIN)/mypy
 
-bench: setup  ## figures beside their rivals, about a minute
-	@$(BIN)/python -m benchmarks.first_speed
+bench: setup  ## figures beside their rivals, some minutes; kept in .benchmarks/
+	@$(BIN)/python -m benchmarks
 
 bench-quick: setup  ## the same with a tenth of the events
-	@$(BIN)/python -m benchmarks.first_speed --quick
+	@$(BIN)/python -m benchmarks --quick
+
+bench-compare: setup  ## the kept results over time
+	@$(BIN)/python -m benchmarks.compare
 
 docs: setup  ## write docs/commands.md and docs/asyncapi.json anew
 	@$(BIN)/resolution-ledger admin reference > docs/commands.md

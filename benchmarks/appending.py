@@ -6,8 +6,12 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
+from uuid import UUID
+
+from eventsourcing.application import Application
 
 from benchmarks.contest import Contest, contest, rate
+from benchmarks.reading import Tab
 from benchmarks.rivals import (
     ES_POSTGRES,
     ES_SQLITE,
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
     from benchmarks.setting import Setting
 
 LOG = "ledger, Log.append"
-ONE_A_SAVE = {ES_SQLITE: f"{ES_SQLITE}, one a save", ES_POSTGRES: f"{ES_POSTGRES}, one a save"}
+ONE_A_SAVE = {ES_SQLITE: f"{ES_SQLITE}, one an app.save", ES_POSTGRES: f"{ES_POSTGRES}, one an app.save"}
+"""As an application of the library stores what its users do, one after the other."""
 SUBJECT = "bench.APPEND.x"
 WIDTH = 64
 
@@ -59,7 +64,7 @@ async def appends(setting: Setting) -> list[Contest]:
             needs: dict[str, float] = {}
             if size == 500:
                 contestants |= {
-                    label: _saves(recorders[name], 1, setting.scaled(1_000)) for name, label in ONE_A_SAVE.items()
+                    label: _app_saves(setting, name, setting.scaled(2_000)) for name, label in ONE_A_SAVE.items()
                 }
                 needs = {RAW: 0.7} | dict.fromkeys(ONE_A_SAVE.values(), 15.0)
             results.append(
@@ -122,6 +127,22 @@ def _saves(recorder: ApplicationRecorder, size: int, number: int) -> Run:
         for batch in batches:
             recorder.insert_events(batch)
         return rate(len(batches) * size, begun)
+
+    return run
+
+
+def _app_saves(setting: Setting, database: str, number: int) -> Run:
+    """One event of one aggregate after the other, through the whole library."""
+
+    async def run(_round: int) -> float:
+        with Application[UUID](setting.envs[database]) as app:
+            tab = Tab(10**9)
+            app.save(tab)
+            begun = time.perf_counter()
+            for one in range(number):
+                tab.take(500, "C-00001", f"I-{one}", "refund", "late")
+                app.save(tab)
+            return rate(number, begun)
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     """One run of a contestant, given the round's number; its figure."""
 
 ROUNDS = 3
-_console = Console(stderr=True)
+_console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
 @dataclass

@@ -241,6 +241,7 @@ async def imports(setting: Setting) -> list[Contest]:
         contestants: dict[str, Run] = {IMPORT: ours, f"{RAW}, batches": raw}
         contestants |= {f"{name}, one a save": saves(name) for name in recorders}
         async with setting.role("intake") as pid:
+            await ours(0)  # until it is up, and its names are read
             cpu = setting.cpu | {"intake": [pid]}
             return [await contest("import from CSV", "per s", contestants, cpu_of=cpu)]
 

@@ -1,0 +1,93 @@
+"""Kept results over time: ``python -m benchmarks.compare [FILE...] [--json] [--markdown]``.
+
+Without files: everything in `.benchmarks/`, and `benchmarks/reference.json` before it. Absolute figures say as much of
+the machine as of the program; the ratios to rivals of the same run are what lasts. ``--markdown`` prints the last
+file as `docs/performance.md` shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.contest import text
+
+REFERENCE = Path(__file__).parent / "reference.json"
+KEPT = Path(".benchmarks")
+
+
+def changes(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per benchmark: our medians and the ratios to each rival, in the order of the documents."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for document in documents:
+        for result in document["results"]:
+            found.setdefault(result["name"], []).append(result)
+    return [
+        {
+            "name": name, "unit": results[-1]["unit"],
+            "ours": [result["medians"][result["ours"]] for result in results],
+            "ratios": {
+                rival: [result["ratios"][rival] for result in results if rival in result["ratios"]]
+                for rival in results[-1]["ratios"]
+            },
+        }
+        for name, results in found.items()
+    ]  # fmt: skip
+
+
+def markdown(document: dict[str, Any]) -> str:
+    """A table of one run."""
+    lines = ["| | | median | ours is | needed |", "|---|---|---|---|---|"]
+    for result in document["results"]:
+        for number, (name, median) in enumerate(result["medians"].items()):
+            ratio = result["ratios"].get(name)
+            need = result["needs"].get(name)
+            lines.append(
+                f"| {'' if number else result['name']} | {name} | {text(median)} {result['unit']} "
+                f"| {'' if ratio is None else f'{ratio:.2f} x'} | {'' if need is None else f'{need:g} x'} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def show(documents: list[dict[str, Any]]) -> None:
+    """A row for each rival: the ratios of all runs, oldest first."""
+    table = Table(title=" -> ".join(f"{one['when'][:16]} ({one['commit']})" for one in documents))
+    for heading in ("", "ours", "rival", "ours is, times"):
+        table.add_column(heading)
+    for change in changes(documents):
+        ours = " ".join(text(figure) for figure in change["ours"]) + f" {change['unit']}"
+        for number, (rival, ratios) in enumerate(change["ratios"].items()):
+            history = " ".join(f"{ratio:.2f}" for ratio in ratios)
+            table.add_row("" if number else change["name"], "" if number else ours, rival, history)
+    Console(width=160).print(table)
+
+
+def main() -> None:
+    """Read, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
+    given = parser.parse_args()
+    files = given.files or [path for path in (REFERENCE, *sorted(KEPT.glob("*.json"))) if path.exists()]
+    if not files:
+        parser.error("nothing is kept yet: run `make bench` first")
+    try:
+        documents = [json.loads(path.read_text()) for path in files]
+    except (OSError, ValueError) as error:
+        parser.error(f"a file of results cannot be read: {error}")
+    if given.markdown:
+        print(markdown(documents[-1]), end="")
+    elif given.json:
+        print(json.dumps(changes(documents)))
+    else:
+        show(documents)
+
+
+if __name__ == "__main__":
+    main()
