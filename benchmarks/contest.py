@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     """One run of a contestant, given the round's number; its figure."""
 
 ROUNDS = 3
+ONLY_OURS = "BENCH_ONLY_OURS"
+"""Set in the environment: leave the rivals out, for a profile."""
 _console = Console(stderr=True, width=None if sys.stderr.isatty() else 120)
 
 
@@ -74,6 +76,8 @@ async def contest(
     ``cpu_of`` names processes whose CPU time is measured during our runs.
     """
     ours = next(iter(contestants))
+    if ONLY_OURS in os.environ:
+        contestants, needs = {ours: contestants[ours]}, {}
     result = Contest(name, unit, ours, {one: [] for one in contestants}, dict(needs or {}))
     before: dict[str, float] = {}
     with _console.status(name):
