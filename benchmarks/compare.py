@@ -42,14 +42,15 @@ def changes(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def markdown(document: dict[str, Any]) -> str:
     """A table of one run."""
-    lines = ["| | | median | ours is | needed |", "|---|---|---|---|---|"]
+    lines = ["| | | median | ours is | needed | CPU, of one core |", "|---|---|---|---|---|---|"]
     for result in document["results"]:
         for number, (name, median) in enumerate(result["medians"].items()):
             ratio = result["ratios"].get(name)
             need = result["needs"].get(name)
+            cpu = "" if number else ", ".join(f"{who} {share:.0f} %" for who, share in result["cpu_percent"].items())
             lines.append(
                 f"| {'' if number else result['name']} | {name} | {text(median)} {result['unit']} "
-                f"| {'' if ratio is None else f'{ratio:.2f} x'} | {'' if need is None else f'{need:g} x'} |"
+                f"| {'' if ratio is None else f'{ratio:.2f} x'} | {'' if need is None else f'{need:g} x'} | {cpu} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -104,7 +104,11 @@ async def decisions(setting: Setting) -> list[Contest]:
         reply = await setting.session.client.request(f"bench.PUBLISH.{number % AGENTS}", b"x" * 500, timeout=30)
         assert b"error" not in reply.data, reply.data
 
-    apps = {name: Purses(setting.envs[name] | {"NATS_STREAM": "purses"}) for name in (ES_SQLITE, ES_POSTGRES)}
+    apps = {
+        name: Purses(setting.envs[name] | {"NATS_STREAM": "purses"})
+        for name in (ES_SQLITE, ES_POSTGRES)
+        if name in setting.envs
+    }
     try:
         async with setting.role("decisions") as pid:
             await _begin(upstream)

@@ -19,7 +19,7 @@ from app.publishing import Outcome, Publisher
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import budget_of_actions, fact
 from benchmarks.reading import Tab
-from benchmarks.rivals import ES_JETSTREAM, ES_POSTGRES, ES_SQLITE, RAW, Recorders, make_stream, raw_batch, raw_follow
+from benchmarks.rivals import ES_JETSTREAM, ES_SQLITE, RAW, Recorders, make_stream, raw_batch, raw_follow
 from config import topology
 from ledger.log import Draft, Log, in_batches
 from ledger.streams import js_api
@@ -162,7 +162,7 @@ async def balances(setting: Setting) -> list[Contest]:
 
     contestants: dict[str, Run] = {BALANCES: ours, RAW_ORDERED: raw}
     few = setting.scaled(5_000)
-    for name in (ES_POSTGRES, ES_JETSTREAM):
+    for name in sorted(setting.envs.keys() - {ES_SQLITE}):  # the library has no subscription on SQLite
         contestants[f"ProjectionRunner from {name} into SQLite"] = _runner(setting, name, few)
     needs = {name: 10.0 for name in contestants if name.startswith("ProjectionRunner")}
     assert end - start == number
@@ -224,7 +224,8 @@ async def imports(setting: Setting) -> list[Contest]:
             await raw_batch(setting.raw, "bench.IMPORT.x", [event.data for event in part])
         return rate(number, begun)
 
-    with Recorders({name: setting.envs[name] for name in (ES_SQLITE, ES_POSTGRES)}, "import") as recorders:
+    rivals = {name: env for name, env in setting.envs.items() if name != ES_JETSTREAM}
+    with Recorders(rivals, "import") as recorders:
 
         def saves(name: str) -> Run:
             async def run(turn: int) -> float:
