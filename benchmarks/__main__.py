@@ -58,8 +58,8 @@ async def run(only: list[str], scale: float) -> dict[str, Any]:
                 await raw.close()
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "machine": machine(),
-        "settings": durability, "rounds": ROUNDS, "scale": scale, "seconds": round(time.monotonic() - begun),
-        "results": [result.document() for result in results],
+        "settings": durability, "rounds": ROUNDS, "scale": scale, "only": only,
+        "seconds": round(time.monotonic() - begun),        "results": [result.document() for result in results],
     }  # fmt: skip
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from nats_servers import Server
 from support import ROOT, Up, clean_environment
 
+from benchmarks.compare import markdown
+from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document
 from domain.facts import FACTS
 from domain.records import RECORDS
@@ -95,6 +97,13 @@ def test_the_readmes_program_runs(tmp_path: Path) -> None:
         assert done.stdout == "taken\n", done.stderr
     finally:
         up.stop()
+
+
+def test_the_table_of_figures_is_the_reference_run() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    reference = json.loads((ROOT / "benchmarks" / "reference.json").read_text())
+    assert with_table(page, markdown(reference)) == page, "run `make bench-reference`"
+    assert all(result["met"] for result in reference["results"])
 
 
 def test_nothing_names_a_registrys_host() -> None:

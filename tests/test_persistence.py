@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from eventsourcing.application import Application
+from eventsourcing.application import Application, ProcessingEvent
+from eventsourcing.dispatch import singledispatchmethod
 from eventsourcing.domain import Aggregate
 from eventsourcing.persistence import (
     DataError,
@@ -30,6 +32,7 @@ from eventsourcing.persistence import (
     Tracking,
 )
 from eventsourcing.sqlite import SQLiteApplicationRecorder, SQLiteDatastore
+from eventsourcing.system import MultiThreadedRunner, ProcessApplication, SingleThreadedRunner, System
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nats_servers import Cluster, Server
@@ -436,6 +439,73 @@ def together(racers: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]
         racer.stdin.write("go\n")
         racer.stdin.flush()
     return racers
+
+
+WRITER = """
+import os
+from uuid import uuid4
+from eventsourcing.persistence import StoredEvent
+from ledger.persistence import JetStreamFactory
+recorder = JetStreamFactory(dict(os.environ)).application_recorder()
+while True:
+    a = uuid4()
+    recorder.insert_events([StoredEvent(a, version, "t", b"{}") for version in range(1, 51)])
+    print(a, flush=True)
+"""
+
+
+def test_a_writer_that_is_killed_leaves_whole_batches(es_env: dict[str, str], factories: Factories) -> None:
+    acknowledged = set[UUID]()
+    for round_number in range(6):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER], cwd=ROOT, env=os.environ | es_env, text=True, stdout=subprocess.PIPE
+        )
+        assert writer.stdout
+        acknowledged.add(UUID(writer.stdout.readline().strip()))
+        time.sleep(0.02 * round_number)
+        writer.kill()
+        rest = writer.communicate(timeout=20)[0].splitlines()
+        acknowledged |= {UUID(line) for line in rest if len(line) == 36}
+    stored: dict[UUID | str, list[int]] = {}
+    recorder = recorder_of(factories())
+    for number, notification in enumerate(recorder.select_notifications(None, 10**6), 1):
+        assert notification.id == number
+        stored.setdefault(notification.originator_id, []).append(notification.originator_version)
+    assert acknowledged <= stored.keys()
+    assert all(found == list(range(1, 51)) for found in stored.values())
+    recorder.insert_events([event(uuid4(), 1)])
+
+
+class Orders(Application[UUID]):
+    def place(self) -> None:
+        self.save(Aggregate())
+
+
+class Parcels(ProcessApplication[UUID]):
+    @singledispatchmethod
+    def policy(self, domain_event: object, processing_event: ProcessingEvent[UUID]) -> None:
+        """One parcel for each order."""
+
+    @policy.register
+    def _(self, domain_event: Aggregate.Created, processing_event: ProcessingEvent[UUID]) -> None:
+        processing_event.collect_events(Aggregate())
+
+
+@pytest.mark.parametrize("runner_class", [SingleThreadedRunner, MultiThreadedRunner])
+def test_a_system_of_applications_runs(es_env: dict[str, str], runner_class: type[Any]) -> None:
+    """Orders lead to parcels, each once, also by a second runner that goes on where the first stopped."""
+    streams = {f"{name.upper()}_NATS_STREAM": f"{name}{es_env['NATS_STREAM']}" for name in ("orders", "parcels")}
+    env = {name: value for name, value in es_env.items() if name != "NATS_STREAM"} | streams
+    for expected in (5, 10):
+        with runner_class(System(pipes=[[Orders, Parcels]]), env) as runner:
+            for _ in range(5):
+                runner.get(Orders).place()
+            parcels = runner.get(Parcels)
+            deadline = time.monotonic() + 20
+            while len(parcels.recorder.select_notifications(None, 99)) < expected and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert len(parcels.recorder.select_notifications(None, 99)) == expected
+            assert parcels.recorder.max_tracking_id("Orders") == expected
 
 
 # ---------------------------------------------------------------------- a cluster

@@ -1,0 +1,33 @@
+"""Make the last whole run the reference, and put its table into `docs/performance.md`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.compare import KEPT, REFERENCE, markdown
+
+PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+BEGIN, END = "<!-- table: benchmarks/reference.json -->\n", "<!-- end of table -->\n"
+
+
+def with_table(page: str, table: str) -> str:
+    """The page with this table in its place."""
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + table + END + rest.partition(END)[2]
+
+
+def main() -> None:
+    """The newest kept run at full size with every part."""
+    for path in sorted(KEPT.glob("*.json"), reverse=True):
+        document = json.loads(path.read_text())
+        if document["scale"] == 1 and not document["only"]:
+            REFERENCE.write_text(json.dumps(document, indent=1) + "\n")
+            PAGE.write_text(with_table(PAGE.read_text(), markdown(document)))
+            return
+    sys.exit("no whole run is kept: run `make bench` first")
+
+
+if __name__ == "__main__":
+    main()
