@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
+import nats.errors
 from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.domain import Aggregate, event
 from eventsourcing.persistence import IntegrityError
@@ -141,14 +141,18 @@ async def decisions(setting: Setting) -> list[Contest]:
 
 
 async def _begin(upstream: Any) -> None:
-    """Wait until somebody decides, and give them a policy."""
-    for _ in range(200):
-        with contextlib.suppress(Exception):
-            await upstream.request("resolution.decide.bench.preview", b"{}", timeout=1)
-            break
-        await asyncio.sleep(0.1)
+    """Give the deciders a policy, as soon as they are there; asked again, it is answered again."""
     policy = {"request_id": "policy", "policy": POLICY, "published_by": "bench"}
-    await upstream.request("resolution.decide.bench.policy", encode(policy), timeout=30)
+    for _ in range(200):
+        try:
+            reply = await upstream.request("resolution.decide.bench.policy", encode(policy), timeout=5)
+        except (nats.errors.NoRespondersError, nats.errors.TimeoutError):
+            await asyncio.sleep(0.1)
+        else:
+            assert json.loads(reply.data)["outcome"] == "done", reply.data
+            return
+    message = "nobody decides"
+    raise RuntimeError(message)
 
 
 def _flying(work: Any, number: int, width: int) -> Run:
