@@ -7,11 +7,15 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from eventsourcing.persistence import OperationalError, StoredEvent
+from nats_servers import Server
 from support import POLICY, Up, event, gbp
 
 from ledger.connection import LedgerClient, connect
+from ledger.persistence import JetStreamFactory
 
 
 @pytest.fixture
@@ -38,6 +42,43 @@ async def request(client: LedgerClient, subject: str, body: dict[str, Any], wait
     return answer
 
 
+def fill(folder: Path) -> Path:
+    """Leave no room; the file that takes it."""
+    filler = folder / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    return filler
+
+
+def test_an_eventsourcing_application_on_a_full_disk(small_disk: Path) -> None:
+    """It says so in time, loses nothing that it acknowledged, and goes on when there is room again."""
+    aggregate = uuid4()
+
+    def save(version: int) -> None:
+        recorder.insert_events([StoredEvent(aggregate, version, "t", b'{"x": "' + b"y" * 2000 + b'"}')])
+
+    with Server(small_disk / "nats") as server:
+        factory = JetStreamFactory({"NATS_URL": server.url, "NATS_TIMEOUT": "2"})
+        recorder = factory.application_recorder()
+        for version in range(1, 6):
+            save(version)
+        filler = fill(small_disk)
+        acknowledged = 5
+        with pytest.raises(OperationalError):
+            for version in range(6, 2000):
+                save(version)
+                acknowledged = version
+        filler.unlink()
+        server.stop()  # nats-server goes on refusing to write until it is started again
+        server.start()
+        versions = [event.originator_version for event in recorder.select_events(aggregate)]
+        assert versions[:acknowledged] == list(range(1, acknowledged + 1))
+        assert len(versions) <= acknowledged + 1  # the one that was refused may have been stored
+        save(len(versions) + 1)
+        factory.close()
+
+
 async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path) -> None:
     up = Up(small_disk / "data")
     client = await connect(up.ready()["nats_url"], "test")
@@ -55,10 +96,7 @@ async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path) -> None:
         policy = {"request_id": "p", "policy": POLICY | {"default_role": "agent"}, "published_by": "owner"}
         assert (await request(client, "resolution.decide.crm.policy", policy, 10))["outcome"] == "done"
         assert await publish(range(20)) == 20
-        filler = small_disk / "filler"
-        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-            while True:
-                file.write(b"x" * 4096)
+        filler = fill(small_disk)
         assert await publish(range(20, 23), "y" * 20_000) == 0
         action = {"request_id": "r", "agent_id": "A", "kind": "refund", "amount": gbp("1.00"), "reason": "x"}
         assert (await request(client, "resolution.decide.crm.action", action, 20))["outcome"] == "error"
