@@ -53,7 +53,11 @@ class Memory:
 
     def seen(self, subject: str) -> Seen:
         """What was read of a sequence; its list is not to be changed."""
-        return self._seen.get(subject, NOTHING)
+        found = self._seen.pop(subject, None)
+        if found is None:
+            return NOTHING
+        self._seen[subject] = found  # used last now
+        return found
 
     def note_seen(self, subject: str, seen: Seen) -> None:
         """This was read of a sequence, from its beginning."""

@@ -23,7 +23,7 @@ from ledger.sequences import Entry, Sequences
 from ledger.stored import to_notification
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from uuid import UUID
 
     from ledger.bridge import Bridge
@@ -220,32 +220,45 @@ class _Reading:
         self._root = pattern.removesuffix("*")
         self._after = after
         self._stopped = asyncio.Event()
-        self._batches: AsyncIterator[list[Recorded]] | None = None
+        self._batches: AsyncGenerator[list[Recorded]] | None = None
+        self._waiting = False
+        self._closing: asyncio.Future[None] | None = None
 
     def stop_soon(self) -> None:
         """From any thread."""
-        self._bridge.soon(self._stopped.set)
+        self._bridge.soon(self._stop)
 
     def wait(self) -> list[Recorded]:
         """What came next; empty now and then, and once it is stopped. Blocks its thread, not the loop's."""
         recorded = self._bridge.run(lambda _: self._next())
         return [one for one in recorded if one.subject.startswith(self._root)]
 
+    def _stop(self) -> None:
+        self._stopped.set()
+        if self._batches is not None and not self._waiting:
+            self._closing = asyncio.ensure_future(self._batches.aclose())
+
     async def _next(self) -> list[Recorded]:
+        if self._stopped.is_set():
+            return []
         if self._batches is None:
             self._batches = self._follow()
+        self._waiting = True
         getting = asyncio.ensure_future(anext(self._batches))
         stopping = asyncio.ensure_future(self._stopped.wait())
         try:
             await asyncio.wait((getting, stopping), return_when=asyncio.FIRST_COMPLETED)
             return getting.result() if getting.done() else []
         finally:
+            self._waiting = False
             stopping.cancel()
             if not getting.done():
                 getting.cancel()
-                await asyncio.wait((getting,))  # it closes its connection
+                await asyncio.wait((getting,))
+            if self._stopped.is_set():
+                await self._batches.aclose()  # with its connection
 
-    async def _follow(self) -> AsyncIterator[list[Recorded]]:
+    async def _follow(self) -> AsyncGenerator[list[Recorded]]:
         async with self._bridge.connection() as client:
             async for batch in Follower(client, self._log, "subscription", Anchor(self._after)).batches():
                 yield batch

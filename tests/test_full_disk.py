@@ -65,10 +65,12 @@ def test_an_eventsourcing_application_on_a_full_disk(small_disk: Path) -> None:
             save(version)
         filler = fill(small_disk)
         acknowledged = 5
-        with pytest.raises(OperationalError):
+        with contextlib.suppress(OperationalError):
             for version in range(6, 2000):
                 save(version)
                 acknowledged = version
+        with pytest.raises(OperationalError):
+            save(acknowledged + 1)
         filler.unlink()
         server.stop()  # nats-server goes on refusing to write until it is started again
         server.start()

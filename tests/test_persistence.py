@@ -38,6 +38,7 @@ from hypothesis import strategies as st
 from nats_servers import Cluster, Server
 from support import ROOT
 
+from ledger.names import token_of_id
 from ledger.persistence import JetStreamFactory
 from ledger.recorders import JetStreamApplicationRecorder
 from ledger.replies import Replies
@@ -613,6 +614,21 @@ def test_what_is_closed_says_so_and_whoever_waits_is_told(factories: Factories) 
     subscription.stop()
 
 
+def test_a_subscription_that_is_left_closes_its_connection(factories: Factories) -> None:
+    recorder = recorder_of(factories())
+    recorder.insert_events([event(uuid4(), 1)])
+    for _ in range(3):
+        with recorder.subscribe() as subscription:
+            assert next(subscription).id == 1
+    waiting = recorder.subscribe(gt=1)
+    threading.Timer(0.3, waiting.stop).start()
+    assert list(waiting) == []
+    deadline = time.monotonic() + 5
+    while len(recorder._bridge._clients) > 1 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(recorder._bridge._clients) == 1
+
+
 def test_an_application_that_is_forgotten_leaves_no_thread(es_env: dict[str, str]) -> None:
     def use() -> None:
         Application[UUID](es_env).save(Aggregate())
@@ -690,7 +706,7 @@ def test_streams_are_named_like_the_librarys_tables(nats_server: Server) -> None
     env = {"PERSISTENCE_MODULE": "ledger.persistence", "NATS_URL": nats_server.url}
 
     class Named(Application[UUID]):
-        name = f"Shop{secrets.token_hex(4)}"
+        name = f"Größe & Co. {secrets.token_hex(4)}"
         is_snapshotting_enabled = True
 
     app = Named(env)
@@ -698,7 +714,7 @@ def test_streams_are_named_like_the_librarys_tables(nats_server: Server) -> None
     app.save(aggregate)
     app.take_snapshot(aggregate.id)
     for purpose in ("events", "snapshots"):
-        without = JetStreamFactory(env | {"NATS_STREAM": Named.name.lower(), "CREATE_TABLE": "no"})
+        without = JetStreamFactory(env | {"NATS_STREAM": token_of_id(Named.name.lower()), "CREATE_TABLE": "no"})
         assert len(without.aggregate_recorder(purpose).select_events(aggregate.id)) == 1
         without.close()
     app.close()
