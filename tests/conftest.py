@@ -15,6 +15,7 @@ from support import ROOT, Up, Upstream, clean_environment, upstream_of
 
 from app.session import Session
 from config.settings import load_settings
+from ledger.persistence import JetStreamFactory
 
 
 @pytest.fixture
@@ -69,3 +70,17 @@ def es_env(nats_server: Server) -> dict[str, str]:
         "NATS_URL": nats_server.url,
         "NATS_STREAM": f"t{secrets.token_hex(6)}",
     }
+
+
+@pytest.fixture
+def factories(es_env: dict[str, str]) -> Iterator[Callable[[], JetStreamFactory]]:
+    """Factories on the same streams, each with a connection and caches of its own; closed in the end."""
+    made: list[JetStreamFactory] = []
+
+    def make() -> JetStreamFactory:
+        made.append(JetStreamFactory(es_env))
+        return made[-1]
+
+    yield make
+    for factory in made:
+        factory.close()
