@@ -79,9 +79,10 @@ def main() -> None:
     if not files:
         parser.error("nothing is kept yet: run `make bench` first")
     try:
-        documents = [json.loads(path.read_text()) for path in files]
-    except (OSError, ValueError) as error:
+        documents = sorted((json.loads(path.read_text()) for path in files), key=lambda document: str(document["when"]))
+    except (OSError, ValueError, KeyError) as error:
         parser.error(f"a file of results cannot be read: {error}")
+    documents = [one for number, one in enumerate(documents) if one not in documents[:number]]  # the reference, again
     if given.markdown:
         print(markdown(documents[-1]), end="")
     elif given.json:
