@@ -246,9 +246,12 @@ class _Reading:
         self._waiting = True
         getting = asyncio.ensure_future(anext(self._batches))
         stopping = asyncio.ensure_future(self._stopped.wait())
+        recorded: list[Recorded] | None = None
         try:
             await asyncio.wait((getting, stopping), return_when=asyncio.FIRST_COMPLETED)
-            return getting.result() if getting.done() else []
+            recorded = getting.result() if getting.done() else []
+            self._after = recorded[-1].position if recorded else self._after
+            return recorded
         finally:
             self._waiting = False
             stopping.cancel()
@@ -257,6 +260,8 @@ class _Reading:
                 await asyncio.wait((getting,))
             if self._stopped.is_set():
                 await self._batches.aclose()  # with its connection
+            elif recorded is None:  # Ctrl-C, or a gap: who asks again begins behind what it has taken
+                self._batches = None
 
     async def _follow(self) -> AsyncGenerator[list[Recorded]]:
         async with self._bridge.connection() as client:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -87,6 +88,22 @@ def test_a_subscription_that_is_left_closes_its_connection(factories: Factories)
     while len(recorder._bridge._clients) > 1 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert len(recorder._bridge._clients) == 1
+
+
+def test_a_subscription_goes_on_after_ctrl_c(factories: Factories) -> None:
+    recorder = recorder_of(factories())
+    recorder.insert_events([event(uuid4(), 1)])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with recorder.subscribe() as subscription:
+            assert next(subscription).id == 1
+            threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+            with pytest.raises(KeyboardInterrupt):
+                next(subscription)
+            recorder.insert_events([event(uuid4(), 1)])
+            assert next(subscription).id == 2
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_application_that_is_forgotten_leaves_no_thread(es_env: dict[str, str]) -> None:
