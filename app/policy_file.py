@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
-from domain.policy import Policy, PolicyError, Problem, not_enforced, parse_policy
+from domain.policy_check import contradictions
+from domain.policy_document import PolicyError, Problem, parse_policy
 
 if TYPE_CHECKING:
-    from domain.policy import Path as FieldPath
+    from domain.policy import Policy
+    from domain.policy_document import Path as FieldPath
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,7 +58,7 @@ def check_policy_file(path: Path) -> Checked:
         policy = parse_policy(document)
     except PolicyError as error:
         return Checked(document, None, [_finding(node, problem, serious=True) for problem in error.problems])
-    return Checked(document, policy, [_finding(node, problem, serious=False) for problem in not_enforced(policy)])
+    return Checked(document, policy, [_finding(node, problem, serious=False) for problem in contradictions(policy)])
 
 
 def _finding(node: yaml.Node | None, problem: Problem, *, serious: bool) -> Finding:

@@ -7,11 +7,13 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from consumers.budgets import budget_of, stored_form, subject_of
+from consumers.books import budget_of, stored_form, subject_of
+from domain.bookkeeping import Cause, opening
 from domain.budget import Budget
-from domain.deciding import Agent, Cause, judge, opening, taken
+from domain.deciding import Agent, Asking, judge, taken
 from domain.money import Money
-from domain.policy import parse_policy
+from domain.policy import Rules
+from domain.policy_document import parse_policy
 from domain.requests import ActionRequest
 from ledger.log import Draft
 
@@ -41,23 +43,24 @@ def fact(number: int) -> bytes:
 
 async def budget_of_actions(log: Log, events: int) -> str:
     """A budget of so many events (at most 1000), one action after the other; its subject."""
-    policy, now = parse_policy(POLICY), datetime.now(UTC)
+    rules, now = Rules(1, parse_policy(POLICY)), datetime.now(UTC)
     agent = Agent(agent_id=f"B-{secrets.token_hex(6)}", role="agent")
     cause = Cause(source="bench", request_id="b", request_sha256="00" * 16, seen_position=0)
-    period = policy.period_at(now)
-    opened, _ = opening(policy, 1, f"agent:{agent.agent_id}", period, None, cause, agent)
+    period = rules.policy.period_at(now)
+    opened, _ = opening(rules, f"agent:{agent.agent_id}", period, None, cause, "agent", "GBP")
     budget = Budget.open(opened, now)
-    subject = subject_of(budget.holder, period)
+    subject = subject_of(budget.holder, "GBP", period)
     request = ActionRequest(
         request_id="x", agent_id=agent.agent_id, kind="refund", amount=Money(500, "GBP"), reason="late",
         customer_id="C-1", interaction_id="I-1",
     )  # fmt: skip
-    verdict = judge(request, request.amount, agent, policy, "bench", budget, now)
-    drafts = [Draft(subject, stored_form(opened, cause, now), 0)]
+    asking = Asking(request=request, agent=agent, rules=rules, source="bench", now=now, budget=budget)
+    verdict = judge(asking, request.amount)
+    drafts = [Draft(subject, stored_form(opened, now), 0)]
     for number in range(1, events):
         own = Cause(source="bench", request_id=f"b-{number}", request_sha256="00" * 16, seen_position=number)
-        record = taken(request, agent, 1, budget, verdict, own, f"act-{number:032x}")
-        drafts.append(Draft(subject, stored_form(record, own, now)))
+        record = taken(asking, 1, verdict, own, f"act-{number:032x}")
+        drafts.append(Draft(subject, stored_form(record, now)))
     await log.append(drafts)
     return subject
 

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from consumers.budgets import budget_of, subject_of
-from domain.policy import not_enforced, parse_policy
-from domain.records import ActionTaken, AuthorityFellShort, BudgetGranted, PolicyPublished
+from config import topology
+from consumers.books import budget_of
+from domain.policy_check import contradictions
+from domain.policy_document import parse_policy
+from domain.records import (
+    ActionHeld,
+    ActionTaken,
+    AuthorityFellShort,
+    BudgetGranted,
+    BudgetTransferred,
+    EscalationApproved,
+    EscalationForwarded,
+    EscalationRequested,
+    EscalationStep,
+    PolicyPublished,
+    Posting,
+)
 from domain.wire import plain
 from ledger.errors import LostEventsError
 from projections.events import read_event
@@ -19,44 +33,81 @@ if TYPE_CHECKING:
 
 def answer_of(record: Any, budget: Budget | None, position: int | None = None) -> dict[str, Any]:
     """The answer that this record is: ``budget`` as it stood right after it."""
+    balance = budget.wire() if budget else None
     match record:
-        case ActionTaken():
+        case ActionTaken() | ActionHeld():
+            held = {"expires_at": plain(record.expires_at)} if isinstance(record, ActionHeld) else {}
             return {
-                "outcome": "taken",
+                "outcome": "held" if held else "taken",
                 "action_id": record.action_id,
                 "position": position,
                 "policy_version": record.policy_version,
                 "reasons": [],
-                "budget": budget.wire() if budget else None,
+                "budget": balance,
+                **held,
             }
         case AuthorityFellShort():
+            filed = {"escalation_id": record.escalation_id} if record.escalation_id else {}
             return {
                 "outcome": record.outcome,
                 "position": position,
                 "policy_version": record.policy_version,
                 "reasons": plain(record.reasons),
-                "budget": budget.wire() if budget else None,
+                "budget": balance,
+                **filed,
             }
-        case BudgetGranted():
-            return {"outcome": "done", "position": position, "budget": budget.wire() if budget else None}
+        case BudgetGranted() | BudgetTransferred():
+            return {"outcome": "done", "position": position, "budget": balance}
+        case Posting():
+            return {
+                "outcome": "done",
+                "action_id": record.action_id,
+                "amount": record.amount.wire(),
+                "position": position,
+                "budget": balance,
+            }
+        case EscalationRequested() | EscalationStep():
+            return _escalation_answer(record, position)
         case PolicyPublished():
             policy = parse_policy(record.policy)
+            trial = {"trial_teams": list(record.trial_teams)} if policy.trial else {}
             return {
                 "outcome": "done",
                 "position": position,
                 "policy_version": record.version,
                 "effective_from": plain(policy.effective_from),
                 "sha256": record.sha256,
-                "warnings": [{"field": p.field, "message": p.message} for p in not_enforced(policy)],
+                "warnings": [{"field": p.field, "message": p.message} for p in contradictions(policy)],
+                **trial,
             }
     message = f"{type(record)} answers no request"
     raise TypeError(message)
 
 
-def preview_answer(verdict: Verdict, version: int | None, budget: Budget | None) -> dict[str, Any]:
-    """What a decision would be answered now; nothing was recorded, so there is no position."""
+def _escalation_answer(record: EscalationRequested | EscalationStep, position: int | None) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "outcome": "done",
+        "escalation_id": record.escalation_id,
+        "status": type(record).__name__.removeprefix("Escalation").lower(),
+        "amount": record.amount.wire(),
+        "position": position,
+    }
+    match record:
+        case EscalationRequested():
+            answer |= {"to": list(record.to), "due": plain(record.due), "reasons": plain(record.reasons)}
+        case EscalationForwarded():
+            answer |= {"to": list(record.to), "due": plain(record.due)}
+        case EscalationApproved():
+            answer |= {"action_id": record.action_id, "paid_by": record.paid_by}
+        case _:
+            pass
+    return answer
+
+
+def preview_answer(verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False) -> dict[str, Any]:
+    """What a decision would be answered now; nothing was taken, so there is no position."""
     return {
-        "outcome": verdict.outcome,
+        "outcome": "held" if hold and verdict.outcome == "taken" else verdict.outcome,
         "policy_version": version,
         "reasons": plain(verdict.reasons),
         "budget": budget.wire() if budget else None,
@@ -75,7 +126,7 @@ async def first_answer(log: Log, position: int) -> dict[str, Any]:
         raise LostEventsError("a request was answered by an event that is gone", position)
     record = read_event(recorded).body
     budget: Budget | None = None
-    if getattr(record, "holder", None):
-        subject = subject_of(record.holder, record.period)
-        budget = budget_of([event for event in await log.read_subject(subject) if event.position <= position])
+    if recorded.subject.startswith(topology.BUDGET_SUBJECT):
+        events = await log.read_subject(recorded.subject)
+        budget = budget_of([event for event in events if event.position <= position])
     return answer_of(record, budget, position)

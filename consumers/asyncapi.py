@@ -19,6 +19,7 @@ from consumers.rulings import REQUESTS
 from domain.facts import FACTS
 from domain.money import AMOUNT_PATTERN, Money
 from domain.records import Reason
+from domain.requests import BriefRequest
 
 _REF = "#/components/schemas/{name}"
 
@@ -45,14 +46,26 @@ class ErrorDetail(msgspec.Struct):
 class Answer(msgspec.Struct):
     """The answer to a decision request; every request gets one."""
 
-    outcome: Literal["taken", "escalate", "refused", "done", "error"]
+    outcome: Literal["taken", "held", "escalate", "refused", "done", "error"]
     action_id: str | None = None
+    escalation_id: str | None = None
     position: int | None = None
     policy_version: int | None = None
     reasons: tuple[Reason, ...] = ()
     budget: Balance | None = None
     available: Money | None = None
     error: ErrorDetail | None = None
+
+
+class EscalationNotice(msgspec.Struct):
+    """An escalation waits for somebody."""
+
+    escalation_id: str
+    team_id: str | None
+    requested_by: str
+    to: tuple[str, ...]
+    amount: Money
+    due: str
 
 
 class Receipt(msgspec.Struct):
@@ -80,7 +93,8 @@ def asyncapi_document() -> dict[str, Any]:
     document: dict[str, Any] = AsyncAPI(
         broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
     ).to_specification().to_jsonable()  # fmt: skip
-    classes = [*FACTS.values(), *REQUESTS.values(), ReceiptRequest, Answer, Receipt, ViewMoved]
+    requests = dict.fromkeys(cls for name in REQUESTS for cls in _classes_of(name))
+    classes = [*FACTS.values(), *requests, ReceiptRequest, BriefRequest, Answer, Receipt, ViewMoved, EscalationNotice]
     _, schemas = msgspec.json.schema_components(classes, schema_hook=_schema_of, ref_template=_REF)
     components = {"messages": {}, "schemas": {**schemas, **_facts()}}
     for part in ("channels", "operations"):
@@ -97,9 +111,11 @@ def _describe(document: dict[str, Any], components: dict[str, Any], name: str, c
     channel.pop("bindings", None)
     if name == "inbox":
         sent = {kind: {"payload": _ref(f"event.{kind}"), "contentType": _CLOUDEVENTS} for kind in FACTS}
+    elif name in REQUESTS:
+        one_of = [_ref(cls.__name__) for cls in _classes_of(name)]
+        sent = {name: {"payload": one_of[0] if len(one_of) == 1 else {"oneOf": one_of}}}
     else:
-        payload = REQUESTS[name].__name__ if name in REQUESTS else _OTHERS.get(name, "ViewMoved")
-        sent = {name: {"payload": _ref(payload)}}
+        sent = {name: {"payload": _ref(_OTHERS.get(name, "ViewMoved"))}}
     channel["messages"] = {key: {"$ref": f"#/components/messages/{key}"} for key in sent}
     components["messages"].update({key: {"name": key, **message} for key, message in sent.items()})
     operation = document["operations"][name]
@@ -113,7 +129,12 @@ def _describe(document: dict[str, Any], components: dict[str, Any], name: str, c
         }
 
 
-_OTHERS = {"receipt": "ReceiptRequest"}
+def _classes_of(name: str) -> list[type[Any]]:
+    wanted = REQUESTS[name]
+    return list(dict.fromkeys(wanted.values())) if isinstance(wanted, dict) else [wanted]
+
+
+_OTHERS = {"receipt": "ReceiptRequest", "brief": "BriefRequest", "escalation notice": "EscalationNotice"}
 _CLOUDEVENTS = "application/cloudevents+json"
 
 

@@ -1,7 +1,7 @@
 """The decider: requests that wait together are decided one by one and committed together.
 
-One task takes all that waits, decides against cached budgets, appends one atomic batch (or a single
-event) with each budget's expectation, and answers. A conflict decides again what was in the batch.
+One task rules on what comes in, against cached books, while what was ruled before is being stored: an atomic
+batch (or a single event) with each book's expectation. A conflict decides again what it touched.
 """
 
 from __future__ import annotations
@@ -13,301 +13,422 @@ from typing import TYPE_CHECKING, Any
 
 from config import topology
 from consumers.answers import first_answer
-from consumers.budgets import Account, Budgets
-from consumers.rulings import REQUESTS, Ruling, Rulings, StaleError, holder_of
-from domain.deciding import Cause
-from domain.requests import PolicyRequest, Preview, RequestError
-from domain.wire import FieldError, decode, encode
-from ledger.cloudevents import body_hash, name_key
+from consumers.books import Books, Key, MissingError
+from consumers.followups import Followups, Overdue, Posting
+from consumers.rulings import LaterError, Ruling, Rulings, StaleError, rows_of
+from consumers.waiting import Waiting, read_request
+from domain.records import EscalationForwarded, EscalationRequested
+from domain.requests import (
+    ActionRequest,
+    EscalationAsk,
+    EscalationDecision,
+    GrantRequest,
+    HoldRequest,
+    PolicyRequest,
+    Preview,
+    RequestError,
+    ReversalRequest,
+    TransferRequest,
+)
 from ledger.errors import ConflictError, LedgerError, UnavailableError
 from ledger.index import Name
+from ledger.log import MAX_BATCH, Draft
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Sequence
 
     from consumers.directory import Directory
-    from ledger.log import Draft, Log
+    from domain.bookkeeping import Cause
+    from ledger.log import Log
 
 _log = logging.getLogger(__name__)
-_ATTEMPTS = 8
-_GROUP_AT_MOST = 256  # with an opening and a closing each: 768 events, within one atomic batch
-_CLOCK_TOLERANCE = timedelta(minutes=5)
-
-
-class Waiting:
-    """A request that waits for its answer."""
-
-    __slots__ = (
-        "_answer",
-        "answered",
-        "body",
-        "cause",
-        "fresh",
-        "key",
-        "now",
-        "operation",
-        "request",
-        "ruling",
-        "source",
-    )
-
-    cause: Cause
-    now: datetime
-
-    def __init__(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None]) -> None:
-        self.source = source
-        self.operation = operation
-        self.body = body
-        self.answered = False
-        self._answer = answer
-        self.fresh = False  # whether the directory was brought up to date for this request
-        self.request: Any = None
-        self.key = b""
-        self.ruling: Ruling | None = None
-
-    def finish(self, answer: dict[str, Any]) -> None:
-        """Give the answer, once."""
-        if not self.answered:
-            self.answered = True
-            self._answer(encode(answer))
+_ATTEMPTS = 50
+_TOGETHER_AT_MOST = 256
+_LEAP = timedelta(minutes=10)
 
 
 class Decider:
-    """Decides actions, grants and policies. ``run`` is its one task; ``submit`` is its door."""
+    """``run`` is its one task; ``submit`` is its door."""
 
     def __init__(self, log: Log, directory: Directory, *, history: bool = False,
                  clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
         self._log = log
         self._directory = directory
-        self._budgets = Budgets(log)
-        self._rulings = Rulings(log, directory)
+        self._books = Books(log)
+        self._rulings = Rulings(log, directory, self._books)
+        self._followups = Followups(self._rulings)
         self._history = history
         self._clock = clock
+        self._latest = datetime(1970, 1, 1, tzinfo=UTC)
         self._queue: list[Waiting] = []
+        self._ready: list[Waiting] = []  # ruled on, and not being stored yet
+        self._careful: list[Waiting] = []  # to be ruled on while nothing is being stored
+        self._deciding: dict[bytes, Waiting] = {}
         self._wake = asyncio.Event()
+        self._stored = 0  # the last position that was written here
         self._side_tasks: set[asyncio.Task[None]] = set()
+        self.elsewhere: Callable[[Waiting, str | None], bool] = lambda _waiting, _holder: False
+        """Sends a request on where another decider has its holder."""
+        self.before: Callable[[datetime], Sequence[Waiting]] = lambda _now: ()
+        """What the clock asks for up to a moment; in history mode it comes before the requests of that moment."""
+        self.notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None
 
-    def submit(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None]) -> None:
-        """Ask; ``answer`` is always called, once, with JSON. Read at once, while others are being stored."""
-        waiting = Waiting(source, operation, body, answer)
-        if self._understood(waiting):
-            self._enqueue(waiting)
+    @property
+    def now(self) -> datetime:
+        """The ledger's clock; in history mode the newest time of a request."""
+        return self._latest if self._history else self._clock()
+
+    def submit(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None], *,
+               answer_to: bytes = b"", here: bool = False) -> None:  # fmt: skip
+        """Ask; ``answer`` is always called, once, with JSON: here, or by the decider it is sent on to.
+
+        ``answer_to`` is the subject of the answer; ``here`` says that another decider sent it on.
+        """
+        waiting = Waiting(source, operation, body, answer, answer_to)
+        try:
+            read_request(waiting, self._clock(), self._directory.position, history=self._history)
+        except RequestError as error:
+            waiting.finish(error.wire())
+            return
+        if not here and self.elsewhere(waiting, self._holder_of(waiting.request)):
+            return
+        if self._history and waiting.now > self._latest:
+            leap, self._latest = waiting.now - self._latest, waiting.now
+            if leap > _LEAP:
+                self._aside(self._after_the_clock(waiting))
+                return
+        self._enqueue(waiting)
+
+    def submit_own(self, request: Overdue | Posting, cause: Cause, now: datetime,
+                   done: Callable[[bytes], None]) -> None:  # fmt: skip
+        """What nobody asked for: the clock, or a fact. ``done`` is called at the end, whatever it is."""
+        waiting = Waiting(cause.source, "", b"", done)
+        waiting.request, waiting.cause, waiting.now, waiting.fresh = request, cause, now, True
+        self._enqueue(waiting)
 
     async def run(self) -> None:
         """Decide for ever."""
+        storing: asyncio.Task[list[Waiting] | None] | None = None
         while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._queue:
-                group, self._queue = self._queue[:_GROUP_AT_MOST], self._queue[_GROUP_AT_MOST:]
-                await self._decide_group(group)
+            if storing is not None and storing.done():
+                self._again(storing.result())
+                storing = None
+            if self._queue and not self._careful:
+                group, self._queue = self._queue[:_TOGETHER_AT_MOST], self._queue[_TOGETHER_AT_MOST:]
+                await self._rule_group(group)
+            elif storing is None and not self._ready and self._careful:
+                careful, self._careful = self._careful, []
+                await self._directory.reach(self._stored)
+                await self._rule_group(careful)
+            if storing is None and self._ready:
+                batch = self._one_batch()
+                storing = asyncio.create_task(self._store(batch))
+                storing.add_done_callback(lambda _task: self._wake.set())
+            if storing is not None or not (self._queue or self._careful):
+                if self._queue and not self._careful and len(self._ready) < _TOGETHER_AT_MOST:
+                    continue
+                await self._wake.wait()
+                self._wake.clear()
+
+    def _one_batch(self) -> list[Waiting]:
+        """As many of those that are ready as one batch takes."""
+        entries = 0
+        for number, waiting in enumerate(self._ready):
+            assert waiting.ruling.unit is not None
+            entries += len(waiting.ruling.unit.entries)
+            if entries > MAX_BATCH:
+                batch, self._ready = self._ready[:number], self._ready[number:]
+                return batch
+        batch, self._ready = self._ready, []
+        return batch
+
+    def _again(self, bad: list[Waiting] | None) -> None:
+        """What conflicted, and what was ruled on top of it, is ruled on again."""
+        if bad is None:
+            return
+        for waiting in (*bad, *self._ready):
+            self._forget(waiting)
+            self._deciding.pop(waiting.key, None)
+        self._queue = [*bad, *self._ready, *self._queue]
+        self._ready = []
 
     def _enqueue(self, waiting: Waiting) -> None:
         self._queue.append(waiting)
         self._wake.set()
 
-    async def _decide_group(self, group: list[Waiting]) -> None:
-        again = "ask again with the same request_id"
+    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_tasks.discard)
+
+    def _finish(self, waiting: Waiting, answer: dict[str, Any]) -> None:
+        if self._deciding.get(waiting.key) is waiting:
+            del self._deciding[waiting.key]
+        waiting.finish(answer)
+        for twin in waiting.twins:
+            self._enqueue(twin)
+        waiting.twins = []
+
+    def _give_up(self, group: Sequence[Waiting], code: str, message: str) -> None:
+        for waiting in group:
+            self._finish(waiting, RequestError(code, message).wire())
+
+    # ------------------------------------------------------------------ ruling
+
+    async def _rule_group(self, group: list[Waiting]) -> None:
         try:
-            await self._decide_together([waiting for waiting in group if not waiting.answered])
-        except UnavailableError as error:
-            self._give_up(group, "unavailable", f"{error}; {again}")
-        except ConflictError:
-            self._give_up(group, "busy", f"too many write to this budget at once; {again}")
+            todo = self._new_ones(group)
+            self._preload(todo)
+            while todo:
+                missing: set[Key] = set()
+                todo = [waiting for waiting in todo if not await self._rule(waiting, missing)]
+                if missing:
+                    await asyncio.gather(*map(self._books.load, missing))
         except LedgerError as error:
-            _log.error("deciding stopped: %s", error)
-            self._give_up(group, "internal", str(error))
+            code = "unavailable" if isinstance(error, UnavailableError) else "internal"
+            self._give_up_unruled(group, code, f"{error}; ask again with the same request_id")
         except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
             _log.exception("deciding failed")
-            self._give_up(group, "internal", f"an error of ours, see the log; {again}")
+            self._give_up_unruled(group, "internal", "an error of ours, see the log; ask again")
 
-    def _give_up(self, group: list[Waiting], code: str, message: str) -> None:
-        for waiting in group:
-            self._forget(waiting)
-            waiting.finish(RequestError(code, message).wire())
+    def _give_up_unruled(self, group: list[Waiting], code: str, message: str) -> None:
+        ruled = set(map(id, self._ready))
+        self._give_up([waiting for waiting in group if id(waiting) not in ruled], code, message)
 
-    async def _decide_together(self, todo: list[Waiting]) -> None:
-        for attempt in range(_ATTEMPTS):
-            todo = await self._new_ones(todo)
-            await self._rule_all(todo)
-            writing = [waiting for waiting in todo if waiting.ruling is not None]
-            if not writing:
-                return
-            try:
-                await self._commit(writing)
-            except ConflictError:
-                for waiting in writing:
-                    self._forget(waiting)
-                if attempt == _ATTEMPTS - 1:
-                    raise
-                await self._directory.reach(await self._log.last_position(), 0.2)
-                todo = writing
-            else:
-                return
-
-    # -------------------------------------------------------------- before deciding
-
-    def _understood(self, waiting: Waiting) -> bool:
-        """Read the request; a malformed one is answered at once."""
-        try:
-            wanted = _wanted(waiting)
-            request = decode(wanted, waiting.body, at="")
-            _refuse_not_yet(request)
-            waiting.now = self._now(request.time)
-            digest = body_hash(waiting.body).hex()[:32]
-        except RequestError as error:
-            waiting.finish(error.wire())
-            return False
-        except FieldError as error:
-            waiting.finish(RequestError("invalid", error.message, error.field or None).wire())
-            return False
-        except Exception as error:  # noqa: BLE001 - hostile text must not reach the connection it came by
-            waiting.finish(RequestError("invalid", f"not a request: {error}").wire())
-            return False
-        waiting.request = request
-        request_id = request.request_id or ""
-        if waiting.operation != "preview":
-            waiting.key = name_key(waiting.source, request_id)
-        waiting.cause = Cause(
-            source=waiting.source,
-            request_id=request_id,
-            request_sha256=digest,
-            seen_position=self._directory.position,
-        )
-        return True
-
-    def _now(self, asked: datetime | None) -> datetime:
-        now = self._clock()
-        if asked is None:
-            return now
-        if self._history:
-            return asked.astimezone(UTC)
-        if abs(asked - now) > _CLOCK_TOLERANCE:
-            message = (
-                "time is more than five minutes from the ledger's clock; leave it out, or report what "
-                "happened earlier as resolution.action.reported.v1"
-            )
-            raise RequestError("clock", message, "time")
-        return now
-
-    async def _new_ones(self, todo: list[Waiting]) -> list[Waiting]:
+    def _new_ones(self, group: list[Waiting]) -> list[Waiting]:
         """Requests not answered before; one that was gets its first answer again."""
-        found = self._directory.find([waiting.key for waiting in todo if waiting.key])
+        found = self._directory.find([waiting.key for waiting in group if waiting.key])
         new: list[Waiting] = []
-        in_this_group: set[bytes] = set()
-        for waiting in todo:
+        for waiting in group:
+            if waiting.answered:
+                continue
             if name := found.get(waiting.key):
-                await self._answer_again(waiting, name)
-            elif waiting.key and waiting.key in in_this_group:
-                self._enqueue(waiting)  # its twin is being decided: look again after that
+                self._aside(self._answer_again(waiting, name))
+            elif waiting.key and (twin := self._deciding.get(waiting.key, waiting)) is not waiting:
+                twin.twins.append(waiting)  # the same is being decided: look again after that
             else:
-                in_this_group.add(waiting.key)
+                if waiting.key:
+                    self._deciding[waiting.key] = waiting
                 new.append(waiting)
         return new
+
+    def _preload(self, todo: list[Waiting]) -> None:
+        asked = [waiting.request for waiting in todo if isinstance(waiting.request, Preview)]
+        rules = self._directory.in_force(todo[0].now) if asked else None
+        if rules is None:
+            return
+        roles = rules.policy.roles.values()
+        customers = any(role.per_customer for role in roles)
+        interactions = any(role.per_interaction for role in roles)
+        self._directory.given.preload(
+            {request.customer_id for request in asked if request.customer_id} if customers else (),
+            {request.interaction_id for request in asked if request.interaction_id} if interactions else (),
+        )
 
     async def _answer_again(self, waiting: Waiting, name: Name) -> None:
         if name.content.hex() != waiting.cause.request_sha256:
             message = "this request_id was used with another body; give a new request a new request_id"
-            waiting.finish(RequestError("request_id_reused", message, "request_id").wire())
+            self._finish(waiting, RequestError("request_id_reused", message, "request_id").wire())
             return
-        waiting.finish(await first_answer(self._log, name.position))
+        try:
+            self._finish(waiting, await first_answer(self._log, name.position))
+        except LedgerError as error:
+            self._give_up([waiting], "unavailable", f"{error}; ask again with the same request_id")
 
-    # -------------------------------------------------------------- deciding and committing
-
-    async def _rule_all(self, todo: list[Waiting]) -> None:
-        accounts = await self._accounts({holder for waiting in todo if (holder := holder_of(waiting.request))})
-        for waiting in todo:
-            waiting.ruling = None
-            try:
-                ruling = await self._rule(waiting, accounts.get(holder_of(waiting.request) or "") or Account(None, 0))
-            except StaleError:
-                task = asyncio.create_task(self._when_caught_up(waiting))
-                self._side_tasks.add(task)
-                task.add_done_callback(self._side_tasks.discard)
-            except RequestError as error:
-                waiting.finish(error.wire())
-            except UnavailableError:
-                raise
-            except Exception:  # noqa: BLE001 - one request must not bring down those that wait with it
-                _log.exception("a request of %s could not be ruled on", waiting.source)
-                self._give_up([waiting], "internal", "an error of ours, see the log")
+    async def _rule(self, waiting: Waiting, missing: set[Key]) -> bool:
+        """Rule on one request; false where a book has to be read first."""
+        try:
+            ruling = self._ruling(waiting)
+            if not isinstance(ruling, Ruling):
+                ruling = await ruling
+        except MissingError as error:
+            missing.add(error.key)
+            return False
+        except StaleError:
+            self._deciding.pop(waiting.key, None)
+            self._aside(self._when_caught_up(waiting))
+        except LaterError:
+            self._deciding.pop(waiting.key, None)
+            self._careful.append(waiting)
+        except RequestError as error:
+            self._finish(waiting, error.wire())
+        except LedgerError:
+            raise
+        except Exception:  # noqa: BLE001 - one request must not bring down those that wait with it
+            _log.exception("a request of %s could not be ruled on", waiting.source)
+            self._give_up([waiting], "internal", "an error of ours, see the log")
+        else:
+            waiting.ruling = ruling
+            if ruling.unit is None or not ruling.unit.entries:
+                self._finish(waiting, ruling.answer)
             else:
-                if ruling.drafts:
-                    waiting.ruling = ruling
-                else:
-                    waiting.finish(ruling.answer)
+                self._ready.append(waiting)
+        return True
 
-    async def _accounts(self, holders: set[str]) -> dict[str, Account | BaseException]:
-        """Their accounts; in the place of one that cannot be read, why."""
-        accounts: dict[str, Account | BaseException] = {}
-        for holder in holders:
-            if account := self._budgets.cached(holder):
-                accounts[holder] = account
-        unread = holders - accounts.keys()
-        if unread:
-            loaded = await asyncio.gather(*map(self._budgets.load, unread), return_exceptions=True)
-            accounts.update(zip(unread, loaded, strict=True))
-        return accounts
-
-    async def _rule(self, waiting: Waiting, account: Account | BaseException) -> Ruling:
-        if isinstance(account, BaseException):
-            raise account
-        if waiting.key and account.has_answered(waiting.cause):
-            raise StaleError  # stored by somebody; the index will soon say where
-        return await self._rulings.rule(waiting.request, waiting.cause, waiting.now, account, fresh=waiting.fresh)
+    def _ruling(self, waiting: Waiting) -> Ruling | Coroutine[Any, Any, Ruling]:
+        cause, now, fresh = waiting.cause, waiting.now, waiting.fresh
+        match waiting.request:
+            case EscalationAsk() as request:
+                return self._followups.ask(request, cause, now, fresh=fresh)
+            case ActionRequest() as request:
+                return self._rulings.action(request, cause, now, fresh=fresh)
+            case Preview() as request:
+                return self._rulings.preview(request, cause, now, fresh=fresh)
+            case EscalationDecision() as request:
+                return self._followups.decide(request, cause, now, fresh=fresh)
+            case HoldRequest() as request:
+                return self._followups.hold(request, cause, now, fresh=fresh)
+            case ReversalRequest() as request:
+                return self._followups.reversal(request, cause, now, fresh=fresh)
+            case GrantRequest() as request:
+                return self._rulings.grant(request, cause, now, fresh=fresh)
+            case TransferRequest() as request:
+                return self._rulings.transfer(request, cause, now, fresh=fresh)
+            case Overdue() as request if request.escalation_id is not None:
+                return self._followups.escalation_overdue(request, cause, now)
+            case Overdue() as request:
+                return self._followups.hold_overdue(request, cause, now)
+            case Posting() as request:
+                return self._followups.post(request, cause, now)
+        return self._rulings.policy(waiting.request, cause, now)
 
     async def _when_caught_up(self, waiting: Waiting) -> None:
         try:
             await self._directory.reach(await self._log.last_position())
         except UnavailableError as error:
-            waiting.finish(RequestError("unavailable", str(error)).wire())
+            self._give_up([waiting], "unavailable", str(error))
             return
         waiting.fresh = True
         self._enqueue(waiting)
 
-    async def _commit(self, writing: list[Waiting]) -> None:
-        """Append what was decided, all or none, and answer."""
+    async def _after_the_clock(self, waiting: Waiting) -> None:
+        """In history mode: what the clock would have done in the meantime comes first."""
+        try:
+            await self._directory.reach(await self._log.last_position())
+        except UnavailableError as error:
+            self._give_up([waiting], "unavailable", str(error))
+            return
+        for earlier in self.before(waiting.now):
+            self._enqueue(earlier)
+        self._enqueue(waiting)
+
+    # ------------------------------------------------------------------ storing
+
+    async def _store(self, batch: list[Waiting]) -> list[Waiting] | None:
+        """Append what was ruled, and answer; what conflicted with others is returned."""
+        try:
+            try:
+                await self._append(batch)
+            except ConflictError:
+                good, bad = await self._apart(batch)
+                if good:
+                    await self._append(good)
+                return self._once_more(bad)
+        except ConflictError:
+            return self._once_more(batch)
+        except LedgerError as error:
+            _log.error("deciding stopped: %s", error)
+            code = "unavailable" if isinstance(error, UnavailableError) else "internal"
+            return self._stop(batch, code, f"{error}; ask again with the same request_id")
+        except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
+            _log.exception("deciding failed")
+            return self._stop(batch, "internal", "an error of ours, see the log; ask again with the same request_id")
+        return None
+
+    def _stop(self, batch: list[Waiting], code: str, message: str) -> list[Waiting]:
+        for waiting in batch:
+            self._forget(waiting)
+        self._give_up([waiting for waiting in batch if not waiting.answered], code, message)
+        return []
+
+    def _once_more(self, bad: list[Waiting]) -> list[Waiting]:
+        for waiting in bad:
+            waiting.attempts += 1
+            self._forget(waiting)
+        tired = [waiting for waiting in bad if waiting.answered or waiting.attempts >= _ATTEMPTS]
+        message = "too many write to this budget at once; ask again with the same request_id"
+        self._give_up([waiting for waiting in tired if not waiting.answered], "busy", message)
+        return [waiting for waiting in bad if waiting.attempts < _ATTEMPTS and not waiting.answered]
+
+    async def _apart(self, batch: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+        """Those whose books nobody else wrote to, and the others: with all that was ruled on top of them."""
+        books = list({id(entry.book): entry.book for waiting in batch for entry in _entries(waiting)}.values())
+        newest = await asyncio.gather(*(self._log.surely(book.subject) for book in books))
+        moved = {
+            id(book) for book, last in zip(books, newest, strict=True) if (last.position if last else 0) > book.last
+        }
+        if not moved:
+            return [], batch
+        good: list[Waiting] = []
+        bad: list[Waiting] = []
+        for waiting in batch:
+            touched = {id(entry.book) for entry in _entries(waiting)}
+            if touched.isdisjoint(moved):
+                good.append(waiting)
+            else:
+                bad.append(waiting)
+                moved |= touched
+        return good, bad
+
+    async def _append(self, batch: list[Waiting]) -> None:
         drafts: list[Draft] = []
         begun: set[str] = set()
-        for waiting in writing:
-            assert waiting.ruling is not None
-            for draft in waiting.ruling.drafts:
+        for waiting in batch:
+            for entry in _entries(waiting):
                 # In a batch only the first draft of a subject may carry an expectation.
-                drafts.append(draft._replace(expect=None) if draft.subject in begun else draft)
-                begun.add(draft.subject)
-        position = await self._log.append(drafts) - 1
+                expect = None if entry.subject in begun else 0 if entry.begins else entry.book.last
+                drafts.append(Draft(entry.subject, entry.data, expect))
+                begun.add(entry.subject)
+        position = await self._log.append(drafts)
         names: list[Name] = []
-        for waiting in writing:
-            assert waiting.ruling is not None
-            position += len(waiting.ruling.drafts)
-            waiting.ruling.account.last = position
-            waiting.ruling.answer["position"] = position
-            names.append(Name(waiting.key, position, bytes.fromhex(waiting.cause.request_sha256)))
+        for waiting in batch:
+            position = self._recorded(waiting, position, names)
+        self._stored = position - 1
         self._directory.remember(names)
-        for waiting in writing:
-            assert waiting.ruling is not None
+        for waiting in batch:
             if isinstance(waiting.request, PolicyRequest):  # in force for the very next request
-                await self._directory.reach(waiting.ruling.answer["position"])
-            waiting.finish(waiting.ruling.answer)
+                await self._directory.reach(self._stored)
+            self._finish(waiting, waiting.ruling.answer)
+
+    def _recorded(self, waiting: Waiting, position: int, names: list[Name]) -> int:
+        """Take note of where a request's entries stand; the position after them."""
+        unit, answer, answering = waiting.ruling.unit, waiting.ruling.answer, waiting.ruling.answering
+        assert unit is not None
+        first = position
+        for entry in unit.entries:
+            book = entry.book
+            book.last, book.own = position, True
+            book.unstored -= 1
+            if entry.record is answering:
+                answer["position"] = position
+                names.append(Name(waiting.key, position, bytes.fromhex(waiting.cause.request_sha256 or "")))
+            if isinstance(entry.record, (EscalationRequested, EscalationForwarded)):
+                self.notify(entry.record)
+            position += 1
+        for row in rows_of(unit, list(range(first, position))):
+            self._directory.wrote(row)
+        return position
 
     def _forget(self, waiting: Waiting) -> None:
-        if waiting.request is not None and (holder := holder_of(waiting.request)):
-            self._budgets.forget(holder)
+        for entry in _entries(waiting):
+            self._books.forget(entry.book)
+
+    def _holder_of(self, request: Any) -> str | None:
+        """The holder whose budget a request concerns, as far as it is known here."""
+        match request:
+            case Preview():
+                return f"agent:{request.agent_id}"
+            case GrantRequest() | TransferRequest():
+                return request.holder
+            case HoldRequest() | ReversalRequest():
+                row = self._directory.given.action(request.action_id)
+                return row.holder if row else None
+            case EscalationDecision():
+                waiting = self._directory.matters.open.get(request.escalation_id)
+                return f"agent:{waiting.asked.agent_id}" if waiting else None
+        return topology.POLICY_SUBJECT
 
 
-def _wanted(waiting: Waiting) -> type[Any]:
-    wanted = REQUESTS.get(waiting.operation)
-    if wanted is None:
-        message = f"there is no request {waiting.operation!r}; there are {', '.join(REQUESTS)}"
-        raise RequestError("unknown_operation", message)
-    if len(waiting.body) > topology.MAX_EVENT_BYTES:
-        message = f"a request is at most {topology.MAX_EVENT_BYTES} bytes, not {len(waiting.body)}"
-        raise RequestError("too_large", message)
-    return wanted
-
-
-def _refuse_not_yet(request: Any) -> None:
-    if isinstance(request, Preview):
-        for name in ("escalate", "hold"):
-            if getattr(request, name):
-                raise RequestError("not_yet", f"`{name}` is not served by this version; leave it out", name)
+def _entries(waiting: Waiting) -> Sequence[Any]:
+    unit = waiting.ruling.unit
+    return unit.entries if unit is not None else ()

@@ -1,7 +1,8 @@
 """Decisions as a service: requests come in by request-reply, each gets an answer.
 
 `action` and `preview` are what people wait for: they are read straight from the connection, without the
-steps that FastStream takes for each message (docs/architecture.md). The others are FastStream's.
+steps that FastStream takes for each message (docs/architecture.md). The others are FastStream's. Where several
+deciders run, a request goes on to the one that has its holder.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 
 from config import topology
 from consumers.broker import answered, make_broker, source_of
+from consumers.clock import Clock
 from consumers.decider import Decider
 from consumers.directory import Directory
+from consumers.members import Members
 from domain.requests import RequestError
+from domain.wire import encode, plain
 from ledger.connection import frame
 from ledger.index import NameIndex
+from ledger.replies import header_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,19 +34,26 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
+    from consumers.waiting import Waiting
+    from domain.records import EscalationForwarded, EscalationRequested
     from ledger.connection import LedgerClient
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)
 _QUEUE = "decisions"
+_OTHER_SECONDS = 10.0
+_ANSWER_TO = b"Answer-To"
 HOT = ("action", "preview")
 WORDS = {
     "action": "Take an action: decided, recorded, answered.",
     "preview": "The same request and answer, nothing taken; without `amount`, what this agent could give.",
-    "budget": "Grant a holder more for the present period.",
-    "policy": "Publish a policy.",
+    "hold": "Settle or void what an action held.",
+    "reversal": "Undo an action, all or a part.",
+    "escalation": "File an escalation; approve, deny, withdraw or forward one.",
+    "budget": "Grant a holder more for the present period, or transfer what another has left.",
+    "policy": "Publish a policy, in force or in the shadow of the one in force.",
 }
-LATER = ("hold", "reversal", "escalation", "flag")
+LATER = ("flag",)
 
 
 class DecisionService:
@@ -55,9 +67,15 @@ class DecisionService:
         self._index = NameIndex(index_path)
         self.directory = Directory(self._index)
         self.decider = Decider(log, self.directory, history=history)
+        self.decider.elsewhere = self._elsewhere
+        self.decider.notify = self._notify
+        self._members = Members(client)
+        owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
+        self._clock = Clock(self.decider, self.directory, log, owns, history=history)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._answers: list[bytes] = []
+        self._asking: set[asyncio.Task[None]] = set()
         self._doors: list[Subscription] = []
         self.broker = make_broker(url, "decisions")
         declare_decisions(self.broker, self)
@@ -68,9 +86,13 @@ class DecisionService:
         self._tasks = [
             asyncio.create_task(self.directory.follow(self._reader, self._log)),
             asyncio.create_task(self.decider.run()),
+            asyncio.create_task(self._clock.run()),
         ]
         for task in self._tasks:
             task.add_done_callback(self._note_end)
+        from_others = f"{topology.DECIDERS_SUBJECT}.{self._members.name}.*.*"
+        self._doors.append(await self._client.pour(from_others, self._on_forwarded))
+        await self._members.start()
         for operation in HOT:
             subject = f"{topology.DECIDE_SUBJECT}.*.{operation}"
             self._doors.append(await self._client.pour(subject, self._on_request, _QUEUE))
@@ -79,6 +101,7 @@ class DecisionService:
 
     async def stop(self) -> None:
         """Leave; whoever waits for an answer asks again."""
+        await self._members.stop()
         with suppress(nats.errors.Error):
             for door in self._doors:
                 await self._client.stop_pouring(door)
@@ -97,7 +120,54 @@ class DecisionService:
 
     def _on_request(self, subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
         _, _, source, operation = subject.decode().split(".")
-        self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer))
+        self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), answer_to=reply)
+
+    def _on_forwarded(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
+        reply = reply or header_of(headers, _ANSWER_TO) or b""
+        _, _, _, source, operation = subject.decode().split(".")
+        self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), here=True)
+
+    def _elsewhere(self, waiting: Waiting, holder: str | None) -> bool:
+        """Send a request on to the decider that has its holder, which answers in our place."""
+        owner = self._members.owner_of(holder) if holder is not None else None
+        if owner is None:
+            return False
+        subject = f"{topology.DECIDERS_SUBJECT}.{owner}.{waiting.source}.{waiting.operation}"
+        if waiting.answer_to:
+            # As a header: the server takes no message with another account's reply subject as its own.
+            self._forward(frame(subject.encode(), waiting.body, headers=_ANSWER_TO + b": " + waiting.answer_to + b"\r\n"))
+        else:
+            task = asyncio.create_task(self._ask_elsewhere(owner, subject, waiting))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        return True
+
+    async def _ask_elsewhere(self, owner: str, subject: str, waiting: Waiting) -> None:
+        """The other's answer; where none comes, our own: asked twice, a request has one answer."""
+        try:
+            answer = (await self._client.request(subject, waiting.body, timeout=_OTHER_SECONDS)).data
+        except (nats.errors.Error, TimeoutError):
+            self._members.lost(owner)
+            self.decider.submit(waiting.source, waiting.operation, waiting.body, waiting.pass_on, here=True)
+        else:
+            waiting.pass_on(answer)
+
+    def _notify(self, record: EscalationRequested | EscalationForwarded) -> None:
+        asked = {
+            "escalation_id": record.escalation_id,
+            "team_id": getattr(record, "team_id", None),
+            "requested_by": record.agent_id,
+            "to": list(record.to),
+            "amount": record.amount.wire(),
+            "due": plain(record.due),
+        }
+        self._forward(frame(topology.ESCALATION_SUBJECT.encode(), encode(asked)))
+
+    def _forward(self, message: bytes) -> None:
+        try:
+            self._client.send(message)
+        except nats.errors.Error as error:
+            _log.warning("a message is lost: %s", error)
 
     def _reply(self, subject: bytes, answer: bytes) -> None:
         """Send an answer together with the others of its group."""

@@ -9,45 +9,59 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from config import topology
+from consumers.books import currency_of
+from consumers.given import Given, Row
+from consumers.matters import Due, Matters
 from domain.deciding import Agent
 from domain.facts import (
+    ActionReported,
+    CustomerLinked,
+    CustomerUnlinked,
+    DelegationDeclared,
     EmployeeChanged,
     EmployeeJoined,
     EmployeeLeft,
     Fact,
+    RefundSettled,
     RelationshipDeclared,
     TrainingCompleted,
 )
-from domain.policy import Policy, parse_policy
-from domain.records import RECORDS, TYPE_OF, Answered, PolicyPublished
+from domain.policy import Rules
+from domain.policy_document import parse_policy
+from domain.records import (
+    RECORDS,
+    ActionCharged,
+    ActionHeld,
+    ActionReversed,
+    ActionSettled,
+    ActionTaken,
+    ActionVoided,
+    EscalationRequested,
+    EscalationStep,
+    PolicyPublished,
+)
+from domain.requests import action_id_of
 from ledger.cloudevents import name_key
 from ledger.errors import UnavailableError
 from ledger.follow import Anchor, Follower
-from ledger.index import Name, NameIndex
+from ledger.index import Name
 from ledger.log import digest_of
-from projections.events import TYPES, UnknownEventError, read_event
+from projections.events import TYPES, Event, UnknownEventError, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ledger.connection import LedgerClient
+    from ledger.index import NameIndex
     from ledger.log import Log, Recorded
 
 _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
 _RETRY_SECONDS = 1.0
-
-
-class InForce(NamedTuple):
-    """A policy and the version under which it was published."""
-
-    version: int
-    policy: Policy
 
 
 class _Employee(msgspec.Struct):
@@ -56,6 +70,9 @@ class _Employee(msgspec.Struct):
     left: bool = False
     training: dict[str, datetime | None] = {}
     related: tuple[str, ...] = ()
+    manager_id: str | None = None
+    delegations: tuple[tuple[str, datetime, datetime], ...] = ()
+    """Whom this one stands in for: (who is away, from, until)."""
 
 
 class Directory:
@@ -63,10 +80,17 @@ class Directory:
 
     def __init__(self, index: NameIndex) -> None:
         self.index = index
+        self.given = Given(index)
+        self.matters = Matters(index)
         self._employees: dict[str, _Employee] = {}
-        self._policies: dict[int, InForce] = {}
+        self._policies: dict[int, Rules] = {}
+        self._in_order: list[Rules] = []  # the newest first
+        self._agents: dict[tuple[str, str | None], Agent] = {}
         self.anchor = index.head(_WHOLE_LOG)
+        self.read_to = self.anchor.position
         self.policy_position = 0
+        self._names: list[Name] = []
+        self._notes: dict[str, tuple[int, bytes]] = {}
         self._moved = asyncio.Condition()
         self._recent: dict[bytes, Name] = {}
         self._own: dict[int, Name] = {}
@@ -75,35 +99,64 @@ class Directory:
             if kind == "employee":
                 self._employees[name] = msgspec.json.decode(value, type=_Employee)
             else:
-                position, document = msgspec.json.decode(value, type=tuple[int, dict[str, object]])
-                self._learn_policy(int(name), document, position)
+                wanted = tuple[int, dict[str, object], tuple[str, ...]]
+                position, document, trial_teams = msgspec.json.decode(value, type=wanted)
+                self._learn_policy(int(name), document, trial_teams, position)
 
     @property
     def position(self) -> int:
         """Up to where this directory has read the log."""
-        return self.anchor.position
+        return self.read_to
 
     def agent(self, agent_id: str, default_role: str | None) -> Agent | None:
         """What is known of an agent; nobody, where neither a fact nor the policy gives a role."""
+        if agent := self._agents.get((agent_id, default_role)):
+            return agent
         known = self._employees.get(agent_id) or _Employee()
         role = known.role or default_role
         if role is None:
             return None
-        return Agent(
+        agent = Agent(
             agent_id=agent_id,
             role=role,
             team_ids=known.team_ids,
             left=known.left,
             training=known.training,
             related=frozenset(known.related),
+            manager_id=known.manager_id,
         )
+        if len(self._agents) > _AGENTS_REMEMBERED:
+            self._agents.clear()
+        self._agents[agent_id, default_role] = agent
+        return agent
 
-    def in_force(self, now: datetime) -> InForce | None:
-        """The newest policy whose ``effective_from`` is not after this moment."""
-        for version in sorted(self._policies, reverse=True):
-            if self._policies[version].policy.effective_from <= now:
-                return self._policies[version]
-        return None
+    def everybody(self, default_role: str | None) -> list[Agent]:
+        """All who were announced, in the order of their ids."""
+        found = (self.agent(agent_id, default_role) for agent_id in sorted(self._employees))
+        return [agent for agent in found if agent is not None]
+
+    def teams(self) -> set[str]:
+        """The teams that somebody works in."""
+        return {team for known in self._employees.values() for team in known.team_ids}
+
+    def stood_in_for(self, agent_id: str, now: datetime) -> list[str]:
+        """Those who are away and have this one decide for them."""
+        known = self._employees.get(agent_id)
+        return [away for away, start, end in known.delegations if start <= now < end] if known else []
+
+    def in_force(self, now: datetime) -> Rules | None:
+        """The newest enforced policy whose ``effective_from`` is not after this moment."""
+        return next((rules for rules in self._newest(now) if rules.policy.mode == "enforced"), None)
+
+    def in_shadow(self, now: datetime) -> Rules | None:
+        """The newest policy in shadow mode, unless a newer one is enforced."""
+        newest = next(iter(self._newest(now)), None)
+        return newest if newest is not None and newest.policy.mode == "shadow" else None
+
+    def _newest(self, now: datetime) -> Iterator[Rules]:
+        for rules in self._in_order:
+            if rules.policy.effective_from <= now:
+                yield rules
 
     @property
     def newest_version(self) -> int:
@@ -119,16 +172,22 @@ class Directory:
     def remember(self, names: Sequence[Name]) -> None:
         """Know of answers that were just recorded, before they are read back from the log."""
         for name in names:
-            if name.position > self.position:  # else it has been read back already
+            if name.key and name.position > self.read_to:  # else it has been read back already
                 self._recent[name.key] = self._own[name.position] = name
+
+    def wrote(self, row: Row) -> None:
+        """Know of an action that was just recorded, before it is read back."""
+        if row.position > self.read_to:
+            self.given.wrote(row)
 
     async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None) -> None:
         """Read on from where the index ends; for ever, or up to a position."""
         follower = Follower(client, log, "directory", self.anchor)
         async for batch in follower.batches(until=until):
+            self.learn(batch)
             while True:
                 try:
-                    self.take(batch)
+                    self.commit(batch[-1])
                     break
                 except UnavailableError as error:  # what was learned is known; only its file waits
                     _log.warning("the directory waits: %s", error)
@@ -146,43 +205,113 @@ class Directory:
             return False
         return True
 
-    def take(self, batch: Sequence[Recorded]) -> None:
-        """Learn from events, in order, and commit what was learned with the position."""
-        names: list[Name] = []
-        notes: dict[str, tuple[int, bytes]] = {}
+    def learn(self, batch: Sequence[Recorded]) -> None:
+        """Learn from events, in order."""
         for recorded in batch:
+            self.read_to = recorded.position
             own = self._own.pop(recorded.position, None)
-            if own is not None and not recorded.subject.startswith(topology.POLICY_SUBJECT):
-                names.append(own)
+            if own is not None:
+                self._names.append(own)
+            if self.given.read_back(recorded.position):
                 continue
             try:
                 event = read_event(recorded, _TYPES)
             except UnknownEventError:
                 continue  # nothing that a decision depends on
-            match event.body:
-                case PolicyPublished() as published:
-                    self._learn_policy(published.version, published.policy, recorded.position)
-                    note = msgspec.json.encode((recorded.position, published.policy))
-                    notes[f"policy {published.version}"] = recorded.position, note
-                    names.append(_answered(published, recorded.position))
-                case _Answer() as answered:
-                    names.append(_answered(answered, recorded.position))
-                case Fact() as fact if employee_id := self._learn(fact):
-                    note = msgspec.json.encode(self._employees[employee_id])
-                    notes[f"employee {employee_id}"] = recorded.position, note
-                case _:
-                    pass
-        anchor = Anchor(batch[-1].position, digest_of(batch[-1].data))
-        self.index.commit(names, {_WHOLE_LOG: anchor}, notes=[(key, *note) for key, note in notes.items()])
-        self.anchor = anchor
-        for name in names:
+            if getattr(event.body, "request_sha256", None) is not None and own is None:
+                name = _answered(event.body, recorded.position)
+                self._names.append(name)
+                self._recent[name.key] = name
+            self._learn_event(event, recorded.subject)
+
+    def commit(self, last: Recorded) -> None:
+        """Write what was learned, with the position.
+
+        Raises:
+            UnavailableError: the index cannot be written; what was learned is known all the same.
+
+        """
+        anchor = Anchor(last.position, digest_of(last.data))
+        notes = [(key, *note) for key, note in self._notes.items()]
+        also = [*self.given.changes(), *self.matters.changes()]
+        self.index.commit(self._names, {_WHOLE_LOG: anchor}, notes=notes, also=also)
+        self.given.committed()
+        self.matters.committed()
+        for name in self._names:
             self._recent.pop(name.key, None)
+        self._names.clear()
+        self._notes.clear()
+        self.anchor = anchor
+
+    def _learn_event(self, event: Event, subject: str) -> None:  # noqa: C901 - a case for each kind of event
+        position, body = event.position, event.body
+        match body:
+            case PolicyPublished():
+                self._learn_policy(body.version, body.policy, body.trial_teams, position)
+                note = msgspec.json.encode((position, body.policy, body.trial_teams))
+                self._notes[f"policy {body.version}"] = position, note
+            case ActionTaken() | ActionHeld():
+                if row := row_of(body, event.time, position, subject):
+                    self.given.add(row)
+            case ActionSettled() | ActionVoided() | ActionCharged() | ActionReversed():
+                self._became(body)
+            case EscalationRequested():
+                self.matters.asked(body, event.time)
+            case EscalationStep():
+                self.matters.stepped(body)
+            case ActionReported():
+                self._reported(event, body)
+            case RefundSettled():
+                row = self.given.action(body.action_id)
+                if row is not None and row.state == "held":
+                    self.matters.owe(Due(position, "settle", body.action_id, row.holder))
+            case CustomerLinked() | CustomerUnlinked():
+                self.given.link(body.a, body.b, body.relation, linked=isinstance(body, CustomerLinked))
+            case Fact() if employee_id := self._learn(body):
+                self._agents.clear()
+                self._notes[f"employee {employee_id}"] = position, msgspec.json.encode(self._employees[employee_id])
+
+    def _reported(self, event: Event, fact: ActionReported) -> None:
+        action_id = action_id_of(event.stored.source, event.stored.id)
+        goodwill = fact.basis == "goodwill"
+        self.given.add(Row(
+            agent_id=fact.agent_id, at=event.time.timestamp(), minor=fact.amount.minor if goodwill else 0,
+            currency=fact.amount.currency, book=fact.amount.currency, position=event.position, action_id=action_id,
+            holder=f"agent:{fact.agent_id}", period="", state="reported", basis=fact.basis,
+            done_minor=fact.amount.minor, customer_id=fact.customer_id, interaction_id=fact.interaction_id,
+        ))  # fmt: skip
+        if goodwill:
+            self.matters.owe(Due(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
+
+    def _became(self, body: ActionSettled | ActionVoided | ActionCharged | ActionReversed) -> None:
+        def change(row: Row) -> None:
+            match body:
+                case ActionSettled():
+                    row.state, row.expires_at, row.done_minor = "settled", None, body.amount.minor
+                    row.period = body.period
+                    row.minor = body.amount.minor if row.goodwill else 0
+                case ActionVoided():
+                    row.state, row.expires_at, row.done_minor, row.minor = "voided", None, 0, 0
+                case ActionCharged():
+                    row.state, row.period = "charged", body.period
+                case ActionReversed():
+                    row.reversed_minor += body.amount.minor
+                    if body.recovered and row.goodwill:
+                        row.minor -= body.amount.minor
+
+        self.given.change(body.action_id, change)
+        if isinstance(body, (ActionSettled, ActionCharged)) and body.relates_to is not None:
+            self.matters.paid(body.relates_to)
+        elif isinstance(body, (ActionVoided, ActionSettled)):
+            for due in [due for due in self.matters.dues.values() if due.action_id == body.action_id]:
+                self.matters.paid(due.position)
 
     def _learn(self, fact: Fact) -> str | None:
         match fact:
             case EmployeeJoined() | EmployeeChanged():
                 known = self._known(fact.employee_id)
                 known.role, known.team_ids, known.left = fact.role, fact.team_ids, False
+                known.manager_id = fact.manager_id
             case EmployeeLeft():
                 self._known(fact.employee_id).left = True
             case TrainingCompleted():
@@ -191,6 +320,10 @@ class Directory:
             case RelationshipDeclared():
                 known = self._known(fact.employee_id)
                 known.related = (*known.related, fact.customer_id)
+            case DelegationDeclared():
+                known = self._known(fact.to_employee_id)
+                known.delegations = (*known.delegations, (fact.from_employee_id, fact.from_time, fact.until_time))
+                return fact.to_employee_id
             case _:
                 return None
         return fact.employee_id
@@ -198,28 +331,59 @@ class Directory:
     def _known(self, employee_id: str) -> _Employee:
         return self._employees.setdefault(employee_id, _Employee())
 
-    def _learn_policy(self, version: int, document: dict[str, object], position: int) -> None:
-        self._policies[version] = InForce(version, parse_policy(document))
+    def _learn_policy(self, version: int, document: dict[str, object], trial_teams: tuple[str, ...],
+                      position: int) -> None:  # fmt: skip
+        self._policies[version] = Rules(version, parse_policy(document), trial_teams)
+        self._in_order = [self._policies[version] for version in sorted(self._policies, reverse=True)]
+        self._agents.clear()
         self.policy_position = max(self.policy_position, position)
 
 
+def row_of(record: ActionTaken | ActionHeld, at: datetime, position: int, subject: str) -> Row | None:
+    """What to know of an action; nothing of an escalation's reservation, which gives nothing yet."""
+    held = isinstance(record, ActionHeld)
+    if held and record.escalation_id is not None:
+        return None
+    amount = record.amount
+    return Row(
+        agent_id=record.agent_id,
+        at=at.timestamp(),
+        minor=amount.minor if record.basis == "goodwill" else 0,
+        currency=amount.currency,
+        book=currency_of(subject),
+        position=position,
+        action_id=record.action_id,
+        holder=record.holder,
+        period=record.period,
+        state="held" if held else "taken",
+        basis=record.basis,
+        done_minor=amount.minor,
+        customer_id=record.customer_id,
+        interaction_id=record.interaction_id,
+        expires_at=record.expires_at.timestamp() if isinstance(record, ActionHeld) and record.expires_at else None,
+    )
+
+
 class _Answer(msgspec.Struct):
-    """What the directory needs of an event that answered a request."""
+    """What the directory needs of an event that it only names."""
 
     source: str
     request_id: str
-    request_sha256: str
+    request_sha256: str | None = None
 
 
-_TYPES: dict[str, type[Any]] = {
-    TYPE_OF[cls]: _Answer for cls in RECORDS.values() if issubclass(cls, Answered) and cls is not PolicyPublished
-} | {
-    name: cls
-    for name, cls in TYPES.items()
-    if cls in (PolicyPublished, EmployeeJoined, EmployeeChanged, EmployeeLeft, RelationshipDeclared, TrainingCompleted)
+_LEARNT = (
+    PolicyPublished, ActionTaken, ActionHeld, ActionSettled, ActionVoided, ActionCharged, ActionReversed,
+    EscalationRequested, EscalationStep, ActionReported, RefundSettled, CustomerLinked, CustomerUnlinked,
+    EmployeeJoined, EmployeeChanged, EmployeeLeft, RelationshipDeclared, TrainingCompleted, DelegationDeclared,
+)  # fmt: skip
+_NAMED = ("authority.fell_short", "budget.granted", "budget.transferred")
+_TYPES: dict[str, type[Any]] = {f"resolution.{name}.v1": _Answer for name in _NAMED} | {
+    name: cls for name, cls in {**TYPES, **RECORDS}.items() if issubclass(cls, _LEARNT)
 }
+_AGENTS_REMEMBERED = 100_000
 
 
-def _answered(record: _Answer | PolicyPublished, position: int) -> Name:
+def _answered(record: Any, position: int) -> Name:
     key = name_key(record.source, record.request_id)
     return Name(key, position, bytes.fromhex(record.request_sha256))

@@ -1,4 +1,4 @@
-"""How each kind of request is ruled: what to read, what the rules say, what to write."""
+"""How requests for actions, grants and policies are ruled: what to read, what the rules say, what to write."""
 
 from __future__ import annotations
 
@@ -7,73 +7,91 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import topology
 from consumers.answers import answer_of, preview_answer
-from consumers.budgets import Account, Unit, stored_form
-from domain import deciding
-from domain.policy import PolicyError, parse_policy
-from domain.records import PolicyPublished
-from domain.requests import ActionRequest, GrantRequest, PolicyRequest, Preview, RequestError, action_id_of
+from consumers.books import Books, Unit
+from consumers.directory import row_of
+from domain import bookkeeping, deciding, escalating
+from domain.deciding import Asking, Seen
+from domain.policy import drawn_teams
+from domain.policy_document import PolicyError, parse_policy
+from domain.records import ActionHeld, ActionTaken, PolicyPublished, Reason
+from domain.requests import (
+    ActionRequest,
+    EscalationAsk,
+    EscalationDecision,
+    GrantRequest,
+    HoldRequest,
+    PolicyRequest,
+    Preview,
+    RequestError,
+    ReversalRequest,
+    TransferRequest,
+    action_id_of,
+    escalation_id_of,
+)
 from domain.wire import encode
 from ledger.cloudevents import body_hash
-from ledger.log import Draft, Log
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from consumers.directory import Directory, InForce
-    from domain.deciding import Agent, Cause
+    from consumers.directory import Directory
+    from domain.bookkeeping import Cause
+    from domain.budget import Budget
+    from domain.deciding import Agent, Verdict
+    from domain.money import Money
+    from domain.policy import Rules
+    from domain.records import EscalationRequested
+    from ledger.log import Log
 
-REQUESTS: dict[str, type[Any]] = {
-    "action": ActionRequest, "preview": Preview, "budget": GrantRequest, "policy": PolicyRequest,
+REQUESTS: dict[str, Any] = {
+    "action": ActionRequest,
+    "preview": Preview,
+    "hold": HoldRequest,
+    "reversal": ReversalRequest,
+    "escalation": {"request": EscalationAsk} | dict.fromkeys(("approve", "deny", "withdraw", "forward"), EscalationDecision),
+    "budget": {"grant": GrantRequest, "transfer": TransferRequest},
+    "policy": PolicyRequest,
 }  # fmt: skip
+"""Operation -> the class of its requests, or its classes by their field ``operation``."""
 
 
 class StaleError(Exception):
     """What this request needs to know may be on its way: read up to the end of the log, ask again."""
 
 
-class Ruling(NamedTuple):
-    """What came of a request: drafts to append (none: nothing is recorded) and its answer.
+class LaterError(Exception):
+    """What this request builds on is being stored just now: rule on it after that."""
 
-    Where something is recorded, the position is added to the answer.
+
+class Ruling(NamedTuple):
+    """What came of a request: what to write (nothing: nothing is recorded) and its answer.
+
+    Where something is recorded, the position of ``answering`` is added to the answer.
     """
 
-    drafts: list[Draft]
+    unit: Unit | None
     answer: dict[str, Any]
-    account: Account
+    answering: Any = None
 
 
 class Rulings:
     """Rules on requests one at a time. ``fresh`` says that the directory has read up to the end."""
 
-    def __init__(self, log: Log, directory: Directory) -> None:
-        self._log = log
-        self._directory = directory
+    def __init__(self, log: Log, directory: Directory, books: Books) -> None:
+        self.log = log
+        self.directory = directory
+        self.books = books
 
-    async def rule(self, request: Any, cause: Cause, now: datetime, account: Account, *, fresh: bool) -> Ruling:
-        """What to record and answer.
-
-        Raises:
-            RequestError: nothing is recorded; the error is the answer.
-            StaleError: the directory may be behind what this request builds on.
-
-        """
-        rules = self._directory.in_force(now)
-        if rules is None and not fresh and not isinstance(request, PolicyRequest):
+    def rules_at(self, now: datetime, *, fresh: bool) -> Rules | None:
+        """The policy in force."""
+        rules = self.directory.in_force(now)
+        if rules is None and not fresh:
             raise StaleError
-        match request:
-            case ActionRequest():
-                return self._action(request, cause, now, account, rules, fresh=fresh)
-            case Preview():
-                return self._preview(request, cause, now, account, rules, fresh=fresh)
-            case GrantRequest():
-                return self._grant(request, cause, now, account, rules, fresh=fresh)
-            case PolicyRequest():
-                return await self._policy(request, cause, now)
-        message = f"no rule for {type(request)}"
-        raise TypeError(message)
+        return rules
 
-    def _agent(self, agent_id: str, rules: InForce, field: str, *, fresh: bool) -> Agent:
-        agent = self._directory.agent(agent_id, rules.policy.default_role)
+    def agent(self, agent_id: str, rules: Rules, field: str, *, fresh: bool) -> Agent:
+        """What is known of somebody, who has to be known."""
+        agent = self.directory.agent(agent_id, rules.policy.default_role)
         if agent is not None:
             return agent
         if not fresh:
@@ -84,83 +102,222 @@ class Rulings:
         )
         raise RequestError("unknown_agent", message, field)
 
-    def _action(self, request: ActionRequest, cause: Cause, now: datetime, account: Account,
-                rules: InForce | None, *, fresh: bool) -> Ruling:  # fmt: skip
+    def unit(self, cause: Cause, now: datetime, rules: Rules | None) -> Unit:
+        """A unit that knows the roles by which budgets are opened."""
+        default_role = rules.policy.default_role if rules else None
+
+        def role_of(holder: str) -> str | None:
+            kind, _, name = holder.partition(":")
+            agent = self.directory.agent(name, default_role) if kind == "agent" else None
+            return agent.role if agent else None
+
+        return Unit(self.books, cause, now, role_of)
+
+    # ------------------------------------------------------------------ actions
+
+    def asking(self, request: Preview, unit: Unit, agent: Agent, rules: Rules, cause: Cause) -> Asking:
+        """The request with all that is known about it."""
+        budget = unit.budget(f"agent:{agent.agent_id}", rules)
+        pool = None
+        amount: Money | None = request.amount
+        if request.basis == "goodwill" and (amount is None or amount.minor > budget.remaining_minor):
+            team = rules.pool_team(agent.teams_for(request.team_id))
+            pool = unit.budget(f"team:{team}", rules) if team is not None else None
+        given, role = self.directory.given, rules.policy.roles.get(agent.role)
+        group: frozenset[str] = frozenset()
+        interaction: Any = ()
+        customer: Any = ()
+        if request.customer_id is not None:
+            group = given.group_of(request.customer_id)
+            if role is not None and role.per_customer is not None:
+                customer = given.to_group(group)
+        if request.interaction_id is not None and role is not None and role.per_interaction is not None:
+            interaction = given.on_interaction(request.interaction_id)
+        return Asking(
+            request=request, agent=agent, rules=rules, source=cause.source, now=unit.now, budget=budget, pool=pool,
+            seen=Seen(group=group, interaction=interaction, customer=customer),
+        )  # fmt: skip
+
+    def action(self, request: ActionRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+        """Take it, hold it, file an escalation, or say why not."""
+        rules = self.rules_at(now, fresh=fresh)
+        unit = self.unit(cause, now, rules)
         if rules is None:
-            record: Any = deciding.fell_short(request, deciding.NO_POLICY, cause)
+            record: Any = deciding.fell_short(request, request.amount, deciding.NO_POLICY, cause)
             # One subject a request: the second of two answers written at once conflicts.
             token = hashlib.sha256(f"{cause.source} {cause.request_id}".encode()).hexdigest()[:32]
-            subject = f"{topology.REFUSED_SUBJECT}.{token}"
-            return Ruling([Draft(subject, stored_form(record, cause, now), 0)], answer_of(record, None), account)
-        agent = self._agent(request.agent_id, rules, "agent_id", fresh=fresh)
-        unit = Unit(account, rules, f"agent:{agent.agent_id}", agent, cause, now)
-        budget = unit.budget
-        verdict = deciding.judge(request, request.amount, agent, rules.policy, cause.source, budget, now)
+            unit.alone(f"{topology.REFUSED_SUBJECT}.{token}", record)
+            return Ruling(unit, answer_of(record, None), record)
+        agent = self.agent(request.agent_id, rules, "agent_id", fresh=fresh)
+        asking = self.asking(request, unit, agent, rules, cause)
+        verdict = deciding.judge(asking, request.amount)
+        shadow = deciding.shadowed(asking, request.amount, self.directory.in_shadow(now))
         if verdict.outcome == "taken":
-            action_id = action_id_of(cause.source, request.request_id)
-            record = deciding.taken(request, agent, rules.version, budget, verdict, cause, action_id)
-        else:
-            record = deciding.fell_short(request, verdict, cause, agent=agent, version=rules.version, budget=budget)
-        unit.write(record)
-        return Ruling(unit.drafts, answer_of(record, unit.budget), account)
+            return self._take(asking, verdict, cause, unit, shadow)
+        filed, escalation_id, to, pool = verdict, None, (), None
+        if request.escalate and verdict.outcome == "escalate":
+            filed, to, pool = self.filing(asking, verdict, unit)
+            if filed.outcome == "escalate":
+                escalation_id = escalation_id_of(cause.source, request.request_id)
+        record = deciding.fell_short(
+            request, request.amount, filed, cause, asking=asking, shadow=shadow, escalation_id=escalation_id
+        )
+        unit.write(asking.budget, record)
+        if escalation_id is not None:
+            self.file(asking, verdict, cause, unit, to, pool, answers=False)
+        return Ruling(unit, answer_of(record, asking.budget), record)
 
-    def _preview(self, request: Preview, cause: Cause, now: datetime, account: Account,
-                 rules: InForce | None, *, fresh: bool) -> Ruling:  # fmt: skip
-        if rules is None:
-            return Ruling([], preview_answer(deciding.NO_POLICY, None, None), account)
-        agent = self._agent(request.agent_id, rules, "agent_id", fresh=fresh)
-        budget = Unit(account, rules, f"agent:{agent.agent_id}", agent, cause, now).budget
-        if request.amount is not None:
-            verdict = deciding.judge(request, request.amount, agent, rules.policy, cause.source, budget, now)
-            return Ruling([], preview_answer(verdict, rules.version, budget), account)
-        given, verdict = deciding.available(request, agent, rules.policy, cause.source, budget, now)
-        answer = preview_answer(verdict, rules.version, budget) | {"available": given.wire()}
-        return Ruling([], answer, account)
+    def _take(self, asking: Asking, verdict: Verdict, cause: Cause, unit: Unit, shadow: Any) -> Ruling:
+        request: ActionRequest = asking.request  # type: ignore[assignment]
+        action_id = action_id_of(cause.source, cause.request_id)
+        amount, guard, entry = request.amount, None, None
+        if request.customer_id is not None and verdict.guarded is not None:
+            customer = min(asking.seen.group)
+            guard = self.books.get((f"customer:{customer}", ""))
+            if not guard.own and guard.last > self.directory.position:
+                raise StaleError  # somebody gave to this customer: know how much, before giving more
+            entry = deciding.guarding(asking, verdict, customer, amount, cause, action_id)
+        if verdict.draw is not None and asking.pool is not None:
+            out, into = bookkeeping.drawn(asking.pool, asking.budget, verdict.draw, action_id, cause)
+            unit.write(asking.pool, out)
+            unit.write(asking.budget, into)
+        make: Any = deciding.held if request.hold else deciding.taken
+        record: ActionTaken | ActionHeld = make(asking, asking.rules.version, verdict, cause, action_id, shadow)
+        unit.write(asking.budget, record)
+        if guard is not None and entry is not None:
+            unit.guard(guard, entry)
+        return Ruling(unit, answer_of(record, asking.budget), record)
 
-    def _grant(self, request: GrantRequest, cause: Cause, now: datetime, account: Account,
-               rules: InForce | None, *, fresh: bool) -> Ruling:  # fmt: skip
+    def preview(self, request: Preview, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+        """The same, nothing taken; what falls short is noted once an agent, interaction and kind."""
+        rules = self.rules_at(now, fresh=fresh)
         if rules is None:
-            raise RequestError("no_policy", "no policy is in force, so there is no budget to grant to; publish one")
-        kind, _, name = request.holder.partition(":")
+            return Ruling(None, preview_answer(deciding.NO_POLICY, None, None))
+        unit = self.unit(cause, now, rules)
+        agent = self.agent(request.agent_id, rules, "agent_id", fresh=fresh)
+        asking = self.asking(request, unit, agent, rules, cause)
+        if request.amount is None:
+            given, verdict = deciding.available(asking)
+            return Ruling(None, preview_answer(verdict, rules.version, asking.budget) | {"available": given.wire()})
+        verdict = deciding.judge(asking, request.amount)
+        if verdict.outcome == "escalate" and request.escalate:
+            verdict, _, _ = self.filing(asking, verdict, unit)
+        answer = preview_answer(verdict, rules.version, asking.budget, hold=request.hold)
+        noted = (request.interaction_id, request.kind) in asking.budget.noted_previews
+        if verdict.outcome == "taken" or request.interaction_id is None or noted:
+            return Ruling(None, answer)
+        record = deciding.fell_short(request, request.amount, verdict, cause, asking=asking, preview=True)
+        unit.write(asking.budget, record)
+        return Ruling(unit, answer)
+
+    # ------------------------------------------------------------------ filing escalations
+
+    def filing(self, asking: Asking, verdict: Verdict,
+               unit: Unit) -> tuple[Verdict, tuple[str, ...], Budget | None]:  # fmt: skip
+        """Whom to ask and which pool would pay; a verdict that refuses where nobody could allow it."""
+        request, agent, rules = asking.request, asking.agent, asking.rules
+        assert request.amount is not None
+        amount, policy = request.amount, rules.policy
+
+        def refused(reason: Reason) -> tuple[Verdict, tuple[str, ...], Budget | None]:
+            return deciding.Verdict(outcome="refused", reasons=(*verdict.reasons, reason)), (), None
+
+        if not any(escalating.approves(role, request.kind, amount, policy) for role in policy.roles):
+            message = f"no role approves a {request.kind} of {amount.text}"
+            return refused(Reason(rule="approves", message=message, asked=amount))
+        pool = None
+        if policy.escalation.payer == "team" and request.basis == "goodwill":
+            team = rules.pool_team(agent.teams_for(request.team_id))
+            pool = unit.budget(f"team:{team}", rules) if team is not None else None
+        if pool is not None and (short := escalating.payer_short(pool, amount, "")):
+            return refused(short)
+
+        def agent_of(agent_id: str) -> Agent | None:
+            return self.directory.agent(agent_id, policy.default_role)
+
+        def everybody() -> list[Agent]:
+            return self.directory.everybody(policy.default_role)
+
+        to = escalating.whom_to_ask(agent, request.kind, amount, policy, agent_of, everybody)
+        return verdict, to, pool
+
+    def file(self, asking: Asking, verdict: Verdict, cause: Cause, unit: Unit, to: tuple[str, ...],
+             pool: Budget | None, *, answers: bool) -> EscalationRequested:  # fmt: skip
+        """Write the escalation, and what it reserves."""
+        ids = escalation_id_of(cause.source, cause.request_id), action_id_of(cause.source, cause.request_id)
+        record = escalating.requested(asking, verdict, cause, ids, to, pool, answers=answers)
+        unit.write(asking.budget, record)
+        if pool is not None:
+            unit.write(pool, escalating.reserved(asking, record, pool, cause))
+        return record
+
+    # ------------------------------------------------------------------ budgets and policies
+
+    def grant(self, request: GrantRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+        """More for a holder."""
+        rules = self._rules_for_budgets(now, fresh=fresh)
+        self._check_holder(request.holder, "holder", rules, fresh=fresh)
+        unit = self.unit(cause, now, rules)
+        budget = unit.budget(request.holder, rules)
+        record = bookkeeping.granted(request, budget, cause)
+        unit.write(budget, record)
+        return Ruling(unit, answer_of(record, budget), record)
+
+    def transfer(self, request: TransferRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+        """From one holder to another."""
+        rules = self._rules_for_budgets(now, fresh=fresh)
+        self._check_holder(request.holder, "holder", rules, fresh=fresh)
+        self._check_holder(request.to_holder, "to_holder", rules, fresh=fresh)
+        unit = self.unit(cause, now, rules)
+        giver, taker = unit.budget(request.holder, rules), unit.budget(request.to_holder, rules)
+        out, into = bookkeeping.transferred(request, giver, taker, cause)
+        unit.write(giver, out)
+        unit.write(taker, into)
+        return Ruling(unit, answer_of(out, giver), out)
+
+    def _rules_for_budgets(self, now: datetime, *, fresh: bool) -> Rules:
+        rules = self.rules_at(now, fresh=fresh)
+        if rules is None:
+            raise RequestError("no_policy", "no policy is in force, so there are no budgets; publish one")
+        return rules
+
+    def _check_holder(self, holder: str, field: str, rules: Rules, *, fresh: bool) -> None:
+        kind, _, name = holder.partition(":")
         if kind not in ("agent", "team") or not name:
-            raise RequestError("invalid", "a holder is agent:<id> or team:<id>", "holder")
-        agent = self._agent(name, rules, "holder", fresh=fresh) if kind == "agent" else None
-        unit = Unit(account, rules, request.holder, agent, cause, now)
-        record = deciding.granted(request, unit.budget, cause)
-        unit.write(record)
-        return Ruling(unit.drafts, answer_of(record, unit.budget), account)
+            raise RequestError("invalid", "a holder is agent:<id> or team:<id>", field)
+        if kind == "agent":
+            self.agent(name, rules, field, fresh=fresh)
 
-    async def _policy(self, request: PolicyRequest, cause: Cause, now: datetime) -> Ruling:
+    async def policy(self, request: PolicyRequest, cause: Cause, now: datetime) -> Ruling:
+        """Publish a policy, if it is one."""
         try:
             policy = parse_policy(request.policy)
         except PolicyError as error:
             problem = error.problems[0]
             raise RequestError("invalid", problem.message, f"policy.{problem.field}".rstrip(".")) from None
-        if policy.mode == "shadow":
-            raise RequestError("not_yet", "shadow policies are not served by this version", "policy.mode")
-        newest = await self._log.last(topology.POLICY_SUBJECT)
-        if newest is not None and self._directory.position < newest.position:
+        newest = await self.log.last(topology.POLICY_SUBJECT)
+        if newest is not None and self.directory.position < newest.position:
             raise StaleError
+        teams = {*policy.teams, *self.directory.teams()}
         record = PolicyPublished(
             policy=request.policy,
-            version=self._directory.newest_version + 1,
+            version=self.directory.newest_version + 1,
             published_by=request.published_by,
             sha256=body_hash(encode(request.policy)).hex(),
-            source=cause.source,
-            request_id=cause.request_id,
-            request_sha256=cause.request_sha256,
-            seen_position=cause.seen_position,
+            trial_teams=drawn_teams(policy.trial, teams) if policy.trial is not None else (),
+            **cause.answer(),
         )
-        expect = newest.position if newest else 0
-        draft = Draft(topology.POLICY_SUBJECT, stored_form(record, cause, now), expect)
-        return Ruling([draft], answer_of(record, None), Account(None, 0))
+        unit = self.unit(cause, now, None)
+        unit.follow(topology.POLICY_SUBJECT, newest.position if newest else 0, record)
+        return Ruling(unit, answer_of(record, None), record)
 
 
-def holder_of(request: Any) -> str | None:
-    """The holder whose budget a request concerns."""
-    match request:
-        case Preview():
-            return f"agent:{request.agent_id}"
-        case GrantRequest():
-            return request.holder
-    return None
+def rows_of(unit: Unit, positions: list[int]) -> list[Any]:
+    """What was given in a unit that is stored at these positions."""
+    found = []
+    for entry, position in zip(unit.entries, positions, strict=True):
+        if isinstance(entry.record, (ActionTaken, ActionHeld)):
+            row = row_of(entry.record, unit.now, position, entry.subject)
+            if row is not None:
+                found.append(row)
+    return found

@@ -1,4 +1,4 @@
-"""A budget: one holder's money in one period, the consistency boundary of a decision.
+"""A budget: one holder's money in one period and currency, the consistency boundary of a decision.
 
 An `eventsourcing` aggregate with explicit event classes. Each wraps the record that is stored; its
 id is ``<holder>/<period>``, its version the number of events on the budget's subject.
@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eventsourcing.domain import BaseAggregate, CanInitAggregate, CanMutateAggregate
 
+from domain import records
 from domain.money import Money
-from domain.records import (
-    ActionTaken,
-    Answered,
-    AuthorityFellShort,
-    BudgetClosed,
-    BudgetGranted,
-    BudgetOpened,
-)
 
 if TYPE_CHECKING:
     import msgspec
 
 
+class Hold(NamedTuple):
+    """What is reserved for one action."""
+
+    minor: int
+    interaction_id: str | None
+
+
 @dataclass(frozen=True)
 class BudgetEvent(CanMutateAggregate[str]):
-    """Something that happened to a budget."""
+    """Something that happened to a budget; the base moves no money."""
 
     originator_id: str
     originator_version: int
@@ -37,16 +37,19 @@ class BudgetEvent(CanMutateAggregate[str]):
 
     def apply(self, aggregate: Any) -> None:
         """Fold the record; remember the answers given from this budget."""
-        if isinstance(self.record, Answered):
-            key = (self.record.source, self.record.request_id)
-            aggregate.answered[key] = self.originator_version
+        if self.record.request_sha256 is not None:
+            aggregate.answered[self.record.source, self.record.request_id] = self.originator_version
+        self.fold(aggregate, self.record)
+
+    def fold(self, budget: Budget, record: Any) -> None:
+        """Let it happen."""
 
 
 class Budget(BaseAggregate[str]):
     """What one holder may still spend in one period.
 
-    granted = spent + reserved + remaining, at every version; ``granted`` is net of carry-over, and
-    after closing of what lapsed.
+    granted = spent + reserved + remaining, at every version; ``granted`` is net of carry-over, transfers
+    and draws, and after closing of what lapsed or went on.
     """
 
     Event = BudgetEvent
@@ -58,63 +61,152 @@ class Budget(BaseAggregate[str]):
         originator_topic: str
 
     @dataclass(frozen=True)
-    class Taken(BudgetEvent):
-        """An action was taken; goodwill draws on the budget."""
-
-        def apply(self, aggregate: Any) -> None:
-            """Spend, and remember what this interaction cost."""
-            super().apply(aggregate)
-            record: ActionTaken = self.record
-            if record.basis != "goodwill":
-                return
-            aggregate.spent_minor += record.amount.minor
-            if record.interaction_id is not None:
-                spent = aggregate.by_interaction.get(record.interaction_id, 0)
-                aggregate.by_interaction[record.interaction_id] = spent + record.amount.minor
+    class Noted(BudgetEvent):
+        """Nothing moved; an escalation may have been forwarded."""
 
     @dataclass(frozen=True)
     class FellShort(BudgetEvent):
-        """Authority did not reach; no money moved."""
+        """Authority did not reach; a preview that said so says it once."""
+
+        def fold(self, budget: Budget, record: Any) -> None:
+            """Remember which previews were noted."""
+            if record.preview:
+                budget.noted_previews.add((record.interaction_id, record.kind))
+
+    @dataclass(frozen=True)
+    class Taken(BudgetEvent):
+        """An action was taken; goodwill draws on the budget, and on what was reserved for it."""
+
+        def fold(self, budget: Budget, record: records.ActionTaken) -> None:
+            """Spend, and remember what this interaction cost."""
+            budget.free(record.action_id)
+            if record.basis == "goodwill":
+                budget.spent_minor += record.amount.minor
+                budget.count(record.interaction_id, record.amount.minor)
+
+    @dataclass(frozen=True)
+    class Held(BudgetEvent):
+        """Money is reserved."""
+
+        def fold(self, budget: Budget, record: records.ActionHeld) -> None:
+            """Reserve."""
+            minor = record.amount.minor if record.basis == "goodwill" else 0
+            budget.hold(record.action_id, minor, record.interaction_id)
+
+    @dataclass(frozen=True)
+    class Settled(BudgetEvent):
+        """What was held is spent, all or a part."""
+
+        def fold(self, budget: Budget, record: records.ActionSettled) -> None:
+            """Free all, spend what went."""
+            budget.free(record.action_id)
+            if record.basis == "goodwill":
+                budget.spent_minor += record.amount.minor
+                budget.count(record.interaction_id, record.amount.minor)
+
+    @dataclass(frozen=True)
+    class Voided(BudgetEvent):
+        """What was held is free."""
+
+        def fold(self, budget: Budget, record: records.ActionVoided) -> None:
+            """Free it."""
+            budget.free(record.action_id)
+
+    @dataclass(frozen=True)
+    class Charged(BudgetEvent):
+        """A reported action is spent, whether or not there was enough."""
+
+        def fold(self, budget: Budget, record: records.ActionCharged) -> None:
+            """Spend."""
+            budget.spent_minor += record.amount.minor
+            budget.count(record.interaction_id, record.amount.minor)
+
+    @dataclass(frozen=True)
+    class Reversed(BudgetEvent):
+        """An action was undone; what was recovered may be spent again."""
+
+        def fold(self, budget: Budget, record: records.ActionReversed) -> None:
+            """Restore, to the grant where the action's own period is closed."""
+            if not record.recovered or record.basis != "goodwill":
+                return
+            if record.late:
+                budget.granted_minor += record.amount.minor
+            else:
+                budget.spent_minor -= record.amount.minor
+                budget.count(record.interaction_id, -record.amount.minor)
 
     @dataclass(frozen=True)
     class Granted(BudgetEvent):
         """More was granted."""
 
-        def apply(self, aggregate: Any) -> None:
+        def fold(self, budget: Budget, record: records.BudgetGranted) -> None:
             """Grant."""
-            super().apply(aggregate)
-            aggregate.granted_minor += self.record.amount.minor
+            budget.granted_minor += record.amount.minor
+
+    @dataclass(frozen=True)
+    class Moved(BudgetEvent):
+        """Money came from another budget, or went there: a transfer, or a draw on a pool."""
+
+        def fold(self, budget: Budget, record: records.BudgetTransferred | records.BudgetDrawn) -> None:
+            """Move it."""
+            budget.granted_minor += record.amount.minor if record.direction == "in" else -record.amount.minor
+
+    @dataclass(frozen=True)
+    class Asked(BudgetEvent):
+        """An escalation was filed."""
+
+        def fold(self, budget: Budget, record: records.EscalationRequested) -> None:
+            """It is open."""
+            budget.escalations.add(record.escalation_id)
+
+    @dataclass(frozen=True)
+    class Decided(BudgetEvent):
+        """An escalation came to its end."""
+
+        def fold(self, budget: Budget, record: records.EscalationStep) -> None:
+            """It is open no more."""
+            budget.escalations.discard(record.escalation_id)
 
     @dataclass(frozen=True)
     class Closed(BudgetEvent):
         """The books are closed."""
 
-        def apply(self, aggregate: Any) -> None:
-            """What remained left the budget."""
-            aggregate.granted_minor -= self.record.lapsed.minor + self.record.carried_over.minor
-            aggregate.closed = True
+        def fold(self, budget: Budget, record: records.BudgetClosed) -> None:
+            """What remained, and what was reserved, left the budget."""
+            budget.granted_minor -= record.lapsed.minor + record.carried_over.minor + budget.reserved_minor
+            budget.reserved_minor = 0
+            budget.holds.clear()
+            budget.escalations.clear()
+            budget.closed = True
 
-    def __init__(self, record: BudgetOpened) -> None:
+    def __init__(self, record: records.BudgetOpened) -> None:
         """Begin from the opening."""
         self.holder = record.holder
         self.period = record.period
         self.currency = record.currency
-        self.granted_minor = record.granted.minor + record.carried_over.minor
+        self.base_minor = record.granted.minor + record.carried_over.minor
+        self.granted_minor = self.base_minor
         self.spent_minor = 0
         self.reserved_minor = 0
         self.by_interaction: dict[str, int] = {}
+        self.holds: dict[str, Hold] = {}
+        self.escalations: set[str] = set(record.escalations)
+        self.noted_previews: set[tuple[str | None, str]] = set()
         self.answered: dict[tuple[str, str], int] = {}
         self.closed = False
+        for hold in record.holds:
+            self.granted_minor += hold.amount.minor
+            self.hold(hold.action_id, hold.amount.minor, hold.interaction_id)
 
     @classmethod
-    def open(cls, record: BudgetOpened, now: datetime) -> Budget:
+    def open(cls, record: records.BudgetOpened, now: datetime) -> Budget:
         """A new budget, its opening pending."""
         return cls._create(cls.Opened, id=f"{record.holder}/{record.period}", timestamp=now, record=record)
 
     @classmethod
-    def from_records(cls, records: list[tuple[Any, datetime]]) -> Budget:
+    def from_records(cls, stored: list[tuple[Any, datetime]]) -> Budget:
         """The budget that these records (oldest first, with their times) left behind."""
-        (first, at), *rest = records
+        (first, at), *rest = stored
         budget = cls.open(first, at)
         for record, moment in rest:
             budget.record(record, moment)
@@ -124,6 +216,24 @@ class Budget(BaseAggregate[str]):
     def record(self, record: msgspec.Struct, now: datetime) -> None:
         """Let what was decided happen to this budget; it is pending until it is stored."""
         self.trigger_event(_EVENT_OF[type(record)], timestamp=now, record=record)
+
+    def hold(self, action_id: str, minor: int, interaction_id: str | None) -> None:
+        """Reserve for an action."""
+        self.holds[action_id] = Hold(minor, interaction_id)
+        self.reserved_minor += minor
+        self.count(interaction_id, minor)
+
+    def free(self, action_id: str) -> Hold:
+        """Reserve nothing for this action any more; what was."""
+        held = self.holds.pop(action_id, None) or Hold(0, None)
+        self.reserved_minor -= held.minor
+        self.count(held.interaction_id, -held.minor)
+        return held
+
+    def count(self, interaction_id: str | None, minor: int) -> None:
+        """Add to what this holder gave on one interaction."""
+        if interaction_id is not None and minor:
+            self.by_interaction[interaction_id] = self.by_interaction.get(interaction_id, 0) + minor
 
     @property
     def remaining_minor(self) -> int:
@@ -147,8 +257,21 @@ class Budget(BaseAggregate[str]):
 
 
 _EVENT_OF: dict[type[msgspec.Struct], type[BudgetEvent]] = {
-    ActionTaken: Budget.Taken,
-    AuthorityFellShort: Budget.FellShort,
-    BudgetGranted: Budget.Granted,
-    BudgetClosed: Budget.Closed,
+    records.ActionTaken: Budget.Taken,
+    records.ActionHeld: Budget.Held,
+    records.ActionSettled: Budget.Settled,
+    records.ActionVoided: Budget.Voided,
+    records.ActionCharged: Budget.Charged,
+    records.ActionReversed: Budget.Reversed,
+    records.AuthorityFellShort: Budget.FellShort,
+    records.BudgetGranted: Budget.Granted,
+    records.BudgetTransferred: Budget.Moved,
+    records.BudgetDrawn: Budget.Moved,
+    records.BudgetClosed: Budget.Closed,
+    records.EscalationRequested: Budget.Asked,
+    records.EscalationForwarded: Budget.Noted,
+    records.EscalationApproved: Budget.Decided,
+    records.EscalationDenied: Budget.Decided,
+    records.EscalationWithdrawn: Budget.Decided,
+    records.EscalationExpired: Budget.Decided,
 }

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from domain.money import Money
-from domain.periods import days_of
 from domain.records import (
+    ActionHeld,
     ActionTaken,
     AuthorityFellShort,
-    BudgetClosed,
-    BudgetGranted,
-    BudgetOpened,
+    CustomerCharged,
     Limit,
     Reason,
+    Shadow,
 )
-from domain.requests import ActionRequest, GrantRequest, Preview, RequestError
+from domain.requests import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from domain.bookkeeping import Cause
     from domain.budget import Budget
-    from domain.policy import Policy
+    from domain.policy import PerCustomer, Policy, Rules
+    from domain.requests import ActionRequest, Preview
+
+HOLD_DAYS = 7
+"""How long money stays held that nobody settles."""
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +42,35 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
     """Courses completed, with the moment their validity ends (none: for ever)."""
     related: frozenset[str] = frozenset()
     """Customers the agent has declared a relation to."""
+    manager_id: str | None = None
+
+    def teams_for(self, team_id: str | None) -> tuple[str, ...]:
+        """The agent's teams, the one a request names first; a team that is not the agent's counts for nothing."""
+        if team_id is None or team_id not in self.team_ids or self.team_ids[0] == team_id:
+            return self.team_ids
+        return (team_id, *(team for team in self.team_ids if team != team_id))
 
 
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
-    """The request behind a decision: who asked, under which id, with which body."""
+class Gift(msgspec.Struct):
+    """Goodwill somebody gave: by whom, when (seconds since 1970), how much."""
 
-    source: str
-    request_id: str
-    request_sha256: str
-    seen_position: int
+    agent_id: str
+    at: float
+    minor: int
+    currency: str
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read beside the budget, some milliseconds old: soft, and recorded as it was seen."""
+
+    group: frozenset[str] = frozenset()
+    """The customer and everybody linked with them as one person or household."""
+    interaction: Sequence[Gift] = ()
+    customer: Sequence[Gift] = ()
+    """What the group was given."""
+
+
+NOTHING_SEEN = Seen()
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,146 +80,146 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...] = ()
     limits: tuple[Limit, ...] = ()
     training: tuple[str, ...] = ()
+    draw: Money | None = None
+    """What has to come out of the team's pool first."""
+    guarded: int | None = None
+    """Days of the customer's cap, where the customer's own guard has to be written."""
 
 
-def opening(policy: Policy, version: int, holder: str, period: str, before: Budget | None, cause: Cause,
-            agent: Agent | None) -> tuple[BudgetOpened, BudgetClosed | None]:  # fmt: skip
-    """The records that open a holder's period and close the one before it.
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with all that is known about it."""
 
-    Carry-over comes only from the period directly before, in the same currency.
-    """
-    granted, carry_limit = policy.zero(), policy.zero()
-    if agent is not None and agent.role in policy.roles:
-        role = policy.roles[agent.role]
-        granted, carry_limit = role.budget, role.carry_over
-    elif holder.startswith("team:"):
-        granted = policy.pool_of(holder.removeprefix("team:")) or granted
-    carried, closing = policy.zero(), None
-    if before is not None and not before.closed:
-        adjacent = days_of(before.period)[1] == days_of(period)[0]
-        if adjacent and before.currency == policy.currency:
-            carried = Money(max(0, min(before.remaining_minor, carry_limit.minor)), policy.currency)
-        closing = BudgetClosed(
-            holder=holder,
-            period=before.period,
-            spent=before.money(before.spent_minor),
-            carried_over=before.money(carried.minor),
-            lapsed=before.money(before.remaining_minor - carried.minor),
-            **_cause(cause),
-        )
-    opened = BudgetOpened(
-        holder=holder,
-        period=period,
-        currency=policy.currency,
-        granted=granted,
-        carried_over=carried,
-        policy_version=version,
-        **_cause(cause),
-    )
-    return opened, closing
+    request: Preview
+    agent: Agent
+    rules: Rules
+    source: str
+    now: datetime
+    budget: Budget
+    pool: Budget | None = None
+    """The pool of the team, where it has one."""
+    seen: Seen = NOTHING_SEEN
 
 
-def judge(request: Preview, amount: Money, agent: Agent, policy: Policy, source: str, budget: Budget,
-          now: datetime) -> Verdict:  # fmt: skip
+def judge(asking: Asking, amount: Money) -> Verdict:
     """What the policy says of this amount.
 
     Raises:
         RequestError: goodwill in another currency than the policy's.
 
     """
-    if refusal := _refusal(request, agent, policy, source):
+    request, agent, policy = asking.request, asking.agent, asking.rules.policy
+    refusal = unfit(request.customer_id, agent, asking.seen.group) or unheard(agent, policy, asking.source)
+    if refusal is not None:
         return Verdict(outcome="refused", reasons=(refusal,))
     if request.basis != "goodwill":
         return Verdict(outcome="taken")
     if amount.currency != policy.currency:
         message = f"the policy in force gives in {policy.currency}, not {amount.currency}"
         raise RequestError("currency", message, "amount.currency")
-    if request.kind not in policy.limits_for(agent.role, agent.team_ids):
-        return _beyond_role(request, agent, policy, amount)
-    limits = _limits(request, agent, policy, budget)
+    may = asking.rules.limits_for(agent.role, agent.teams_for(request.team_id), asking.now)
+    if request.kind not in may:
+        return _beyond_role(request.kind, agent.role, policy, amount)
+    limits = _limits(asking, may[request.kind])
     reasons = [
         Reason(rule=met.name, message=_TEXTS[met.name], limit=met.limit, used=met.used, asked=amount)
         for met in limits
         if met.limit is not None and met.used.minor + amount.minor > met.limit.minor
     ]
+    draw, short = _from_pool(asking, amount)
+    if draw is not None and reasons and reasons[-1].rule == "budget":
+        reasons.pop()
+    elif short is not None:
+        reasons.append(short)
     needed = policy.roles[agent.role].requires.get(request.kind, ())
-    missing = [course for course in needed if not _trained(agent, course, now)]
-    reasons += [
-        Reason(rule="training", message=f"{request.kind} needs the training {course}", asked=amount)
-        for course in missing
-    ]
+    for course in needed:
+        if not _trained(agent, course, asking.now):
+            message = f"{request.kind} needs the training {course}"
+            reasons.append(Reason(rule="training", message=message, asked=amount))
     if reasons:
         return Verdict(outcome="escalate", reasons=tuple(reasons))
-    return Verdict(outcome="taken", limits=tuple(limits), training=needed)
+    return Verdict(
+        outcome="taken", limits=tuple(limits), training=needed, draw=draw, guarded=_guarded(asking, limits, amount)
+    )
 
 
-def available(request: Preview, agent: Agent, policy: Policy, source: str, budget: Budget,
-              now: datetime) -> tuple[Money, Verdict]:  # fmt: skip
+def available(asking: Asking) -> tuple[Money, Verdict]:
     """The most this agent could give now without asking, and what the rules say of nothing at all."""
-    verdict = judge(request, policy.zero(), agent, policy, source, budget, now)
+    policy = asking.rules.policy
+    verdict = judge(asking, policy.zero())
     if verdict.outcome != "taken":
         return policy.zero(), verdict
     rooms = [met.limit.minor - met.used.minor for met in verdict.limits if met.limit is not None]
+    if asking.pool is not None and rooms:
+        rooms[-1] += _step(asking.pool, asking.rules.policy)  # the budget's is the last
     return Money(max(0, min(rooms, default=0)), policy.currency), verdict
 
 
-def taken(request: ActionRequest, agent: Agent, version: int, budget: Budget, verdict: Verdict,
-          cause: Cause, action_id: str) -> ActionTaken:  # fmt: skip
+def shadowed(asking: Asking, amount: Money, shadow: Rules | None) -> Shadow | None:
+    """What a policy in shadow mode would have said, with the grant of its own."""
+    if shadow is None:
+        return None
+    role = shadow.policy.roles.get(asking.agent.role)
+    budget = asking.budget
+    if amount.currency != shadow.policy.currency or shadow.policy.currency != budget.currency:
+        reason = Reason(rule="currency", message=f"the shadow policy gives in {shadow.policy.currency}", asked=amount)
+        return Shadow(policy_version=shadow.version, outcome="refused", reasons=(reason,))
+    enforced = asking.rules.policy.roles.get(asking.agent.role)
+    change_minor = (role.budget.minor if role else 0) - (enforced.budget.minor if enforced else 0)
+    budget.granted_minor += change_minor  # for as long as the shadow looks at it
+    try:
+        verdict = judge(msgspec.structs.replace(asking, rules=shadow), amount)
+    finally:
+        budget.granted_minor -= change_minor
+    return Shadow(policy_version=shadow.version, outcome=verdict.outcome, reasons=verdict.reasons)
+
+
+def taken(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
+          shadow: Shadow | None = None) -> ActionTaken:  # fmt: skip
     """The record of an action within authority."""
-    return ActionTaken(
-        action_id=action_id,
-        role=agent.role,
-        holder=budget.holder,
-        period=budget.period,
-        policy_version=version,
-        training=verdict.training,
-        limits=verdict.limits,
-        authority="own",
-        request_sha256=cause.request_sha256,
-        **_cause(cause),
-        **_asked(request, request.amount),
-    )
+    return ActionTaken(authority="own", **_done(asking, version, verdict, cause, action_id, shadow))
 
 
-def fell_short(request: ActionRequest, verdict: Verdict, cause: Cause, *, agent: Agent | None = None,
-               version: int | None = None, budget: Budget | None = None) -> AuthorityFellShort:  # fmt: skip
+def held(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
+         shadow: Shadow | None = None) -> ActionHeld:  # fmt: skip
+    """The record of money reserved for an action within authority."""
+    expires_at = asking.now + timedelta(days=HOLD_DAYS)
+    return ActionHeld(expires_at=expires_at, **_done(asking, version, verdict, cause, action_id, shadow))
+
+
+def fell_short(request: Preview, amount: Money, verdict: Verdict, cause: Cause, *, asking: Asking | None = None,
+               shadow: Shadow | None = None, escalation_id: str | None = None,
+               preview: bool = False) -> AuthorityFellShort:  # fmt: skip
     """The record of what could not be given."""
-    outcome: Literal["escalate", "refused"] = "escalate" if verdict.outcome == "escalate" else "refused"
     return AuthorityFellShort(
-        outcome=outcome,
+        outcome="escalate" if verdict.outcome == "escalate" else "refused",
         reasons=verdict.reasons,
-        preview=False,
-        role=agent.role if agent else None,
-        holder=budget.holder if budget else None,
-        period=budget.period if budget else None,
-        policy_version=version,
-        request_sha256=cause.request_sha256,
-        **_cause(cause),
-        **_asked(request, request.amount),
+        preview=preview,
+        role=asking.agent.role if asking else None,
+        holder=asking.budget.holder if asking else None,
+        period=asking.budget.period if asking else None,
+        policy_version=asking.rules.version if asking else None,
+        escalation_id=escalation_id,
+        shadow=shadow,
+        **(cause.fields() if preview else cause.answer()),
+        **asked(request, amount),
     )
 
 
-def granted(request: GrantRequest, budget: Budget, cause: Cause) -> BudgetGranted:
-    """The record of a grant.
-
-    Raises:
-        RequestError: the amount is in another currency than the budget, or zero.
-
-    """
-    if request.amount.currency != budget.currency:
-        message = f"this budget is in {budget.currency}, not {request.amount.currency}"
-        raise RequestError("currency", message, "amount.currency")
-    if not request.amount.minor:
-        message = "a grant of nothing grants nothing; name an amount above zero"
-        raise RequestError("invalid", message, "amount.amount")
-    return BudgetGranted(
-        holder=budget.holder,
-        period=budget.period,
-        amount=request.amount,
-        granted_by=request.granted_by,
-        reason=request.reason,
-        request_sha256=cause.request_sha256,
-        **_cause(cause),
+def guarding(asking: Asking, verdict: Verdict, customer: str, amount: Money, cause: Cause,
+             action_id: str) -> CustomerCharged | None:  # fmt: skip
+    """The entry in the customer's own guard, where the customer is near the cap."""
+    if verdict.guarded is None:
+        return None
+    met = next(limit for limit in verdict.limits if limit.name == "per_customer")
+    assert met.limit is not None
+    return CustomerCharged(
+        customer_id=customer,
+        action_id=action_id,
+        amount=amount,
+        limit=met.limit,
+        used=met.used,
+        days=verdict.guarded,
+        **cause.fields(),
     )
 
 
@@ -204,16 +230,14 @@ NO_POLICY = Verdict(
 
 _TEXTS = {
     "per_action": "more than this role may give in one action of this kind",
-    "per_interaction": "more than one agent may give on one interaction",
+    "per_interaction": "more than may be given on one interaction without asking",
+    "per_customer": "more than may be given to one customer and household in these days without asking",
     "budget": "more than what is left of this agent's budget",
 }
 
 
-def _cause(cause: Cause) -> dict[str, Any]:
-    return {"source": cause.source, "request_id": cause.request_id, "seen_position": cause.seen_position}
-
-
-def _asked(request: Preview, amount: Money) -> dict[str, Any]:
+def asked(request: Preview, amount: Money) -> dict[str, Any]:
+    """What a request asked for, as records carry it."""
     return {
         "agent_id": request.agent_id,
         "kind": request.kind,
@@ -229,37 +253,109 @@ def _asked(request: Preview, amount: Money) -> dict[str, Any]:
     }
 
 
-def _refusal(request: Preview, agent: Agent, policy: Policy, source: str) -> Reason | None:
+def unfit(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reason | None:
+    """Why this person may not act for this customer, whatever the amount."""
     if agent.left:
-        return Reason(rule="left", message="this agent has left the company")
-    if request.customer_id is not None and request.customer_id in {agent.agent_id, *agent.related}:
-        return Reason(rule="self_dealing", message="nobody acts for themselves or a declared relation")
-    if policy.sources is not None and agent.role not in policy.sources.get(source, ()):
-        return Reason(rule="source", message=f"the source {source} does not speak for the role {agent.role}")
+        return Reason(rule="left", message=f"{agent.agent_id} has left the company")
+    if customer_id is not None and not {agent.agent_id, *agent.related}.isdisjoint((customer_id, *group)):
+        return Reason(rule="self_dealing", message="nobody acts for themselves, their group or a declared relation")
     return None
 
 
-def _beyond_role(request: Preview, agent: Agent, policy: Policy, amount: Money) -> Verdict:
-    some_role = any(request.kind in role.limits for role in policy.roles.values()) or any(
-        request.kind in limits for team in policy.team_limits.values() for limits in team.values()
-    )
-    if some_role:
-        message = f"the role {agent.role} does not give a {request.kind}; another role may"
+def unheard(agent: Agent, policy: Policy, source: str) -> Reason | None:
+    """Why this source may not speak for this person."""
+    if policy.sources is None or agent.role in policy.sources.get(source, ()):
+        return None
+    return Reason(rule="source", message=f"the source {source} does not speak for the role {agent.role}")
+
+
+def _done(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
+          shadow: Shadow | None) -> dict[str, Any]:  # fmt: skip
+    request: ActionRequest = asking.request  # type: ignore[assignment]
+    return {
+        "action_id": action_id,
+        "role": asking.agent.role,
+        "holder": asking.budget.holder,
+        "period": asking.budget.period,
+        "policy_version": version,
+        "training": verdict.training,
+        "limits": verdict.limits,
+        "shadow": shadow,
+        **cause.answer(),
+        **asked(request, request.amount),
+    }
+
+
+def _beyond_role(kind: str, role: str, policy: Policy, amount: Money) -> Verdict:
+    if policy.anybody_gives(kind):
+        message = f"the role {role} does not give a {kind}; another role may"
         return Verdict(outcome="escalate", reasons=(Reason(rule="kind", message=message, asked=amount),))
-    message = f"no role gives a {request.kind}"
+    message = f"no role gives a {kind}"
     return Verdict(outcome="refused", reasons=(Reason(rule="kind", message=message, asked=amount),))
 
 
-def _limits(request: Preview, agent: Agent, policy: Policy, budget: Budget) -> list[Limit]:
-    per_action = policy.limits_for(agent.role, agent.team_ids)[request.kind]
-    found = [Limit(name="per_action", limit=per_action, used=policy.zero())]
-    per_interaction = policy.roles[agent.role].per_interaction
-    if per_interaction is not None and request.interaction_id is not None:
-        used = budget.money(budget.by_interaction.get(request.interaction_id, 0))
-        found.append(Limit(name="per_interaction", limit=per_interaction, used=used))
+def _limits(asking: Asking, per_action: Money | None) -> list[Limit]:
+    """Each limit this action meets; the budget's is the last."""
+    role, budget = asking.rules.policy.roles[asking.agent.role], asking.budget
+    found = [Limit(name="per_action", limit=per_action, used=budget.money(0))]
+    interaction_id = asking.request.interaction_id
+    if role.per_interaction is not None and interaction_id is not None:
+        used = budget.money(_on_interaction(asking, interaction_id))
+        found.append(Limit(name="per_interaction", limit=role.per_interaction, used=used))
+    if role.per_customer is not None and asking.request.customer_id is not None:
+        used = budget.money(_for_customer(asking, role.per_customer))
+        found.append(Limit(name="per_customer", limit=role.per_customer.amount, used=used))
     in_use = budget.money(budget.spent_minor + budget.reserved_minor)
     found.append(Limit(name="budget", limit=budget.money(budget.granted_minor), used=in_use))
     return found
+
+
+def _on_interaction(asking: Asking, interaction_id: str) -> int:
+    """This agent's total is exact, from the budget; what others gave is as it was seen."""
+    own_seen = others = 0
+    for gift in asking.seen.interaction:
+        if gift.currency != asking.budget.currency:
+            continue
+        if gift.agent_id == asking.agent.agent_id:
+            own_seen += gift.minor
+        else:
+            others += gift.minor
+    return max(asking.budget.by_interaction.get(interaction_id, 0), own_seen) + others
+
+
+def _for_customer(asking: Asking, cap: PerCustomer) -> int:
+    since = (asking.now - timedelta(days=cap.days)).timestamp()
+    currency = asking.budget.currency
+    return sum(gift.minor for gift in asking.seen.customer if gift.at > since and gift.currency == currency)
+
+
+def _guarded(asking: Asking, limits: Sequence[Limit], amount: Money) -> int | None:
+    cap = asking.rules.policy.roles[asking.agent.role].per_customer
+    if cap is None or cap.hard_above is None:
+        return None
+    used = next((limit.used.minor for limit in limits if limit.name == "per_customer"), None)
+    return cap.days if used is not None and used + amount.minor > cap.hard_above.minor else None
+
+
+def _from_pool(asking: Asking, amount: Money) -> tuple[Money | None, Reason | None]:
+    """What to draw where the budget does not reach; or why the pool does not reach either."""
+    pool, lacking = asking.pool, amount.minor - asking.budget.remaining_minor
+    if pool is None or lacking <= 0:
+        return None, None
+    step = _step(pool, asking.rules.policy)
+    if lacking > step:
+        message = "more than the team's pool adds at a time"
+        used = pool.money(pool.spent_minor + pool.reserved_minor)
+        return None, Reason(rule="pool", message=message, limit=pool.money(pool.granted_minor), used=used, asked=amount)
+    steps = asking.rules.policy.teams[pool.holder.removeprefix("team:")].draw_at_most
+    return pool.money(lacking if steps is None else step), None
+
+
+def _step(pool: Budget, policy: Policy) -> int:
+    """The most that one draw takes."""
+    at_most = policy.teams[pool.holder.removeprefix("team:")].draw_at_most
+    left = max(0, pool.remaining_minor)
+    return left if at_most is None else min(left, at_most.minor)
 
 
 def _trained(agent: Agent, course: str, now: datetime) -> bool:

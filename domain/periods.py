@@ -64,3 +64,12 @@ def _months(year: int, month: int, count: int) -> tuple[date, date]:
     last = month + count - 1
     after = date(year + last // _MONTHS_A_YEAR, last % _MONTHS_A_YEAR + 1, 1)
     return date(year, month, 1), after
+
+
+def kind_of(period: str) -> PeriodKind:
+    """What kind of period this name is of."""
+    if _DAY.fullmatch(period):
+        return "day"
+    if _WEEK.fullmatch(period):
+        return "week"
+    return "quarter" if _QUARTER.fullmatch(period) else "month"

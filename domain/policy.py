@@ -1,50 +1,28 @@
-"""The policy: the rules of who may give what, as a document and as typed rules.
-
-The form of the document is whole. What this version does not enforce yet is named by
-``not_enforced`` so that nobody trusts a rule that is not kept.
-"""
+"""The policy: the rules of who may give what, typed (domain language: Policy)."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+import hashlib
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from zoneinfo import ZoneInfo
 
 import msgspec
 
 from domain.facts import Kind
-from domain.money import EXPONENTS, Money, MoneyError, shown
-from domain.periods import PeriodKind, period_of
+from domain.money import Money
+from domain.periods import PeriodKind, days_of, kind_of, period_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterable
 
 KINDS: tuple[str, ...] = get_args(Kind)
-Path = tuple[str | int, ...]
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """One thing wrong: where in the document, and what to do about it."""
-
-    path: Path
-    message: str
-
-    @property
-    def field(self) -> str:
-        """The path as text, e.g. ``roles.agent.limits.refund``."""
-        return ".".join(str(part) for part in self.path)
-
-
-class PolicyError(ValueError):
-    """A document that is no policy; ``problems`` lists everything wrong with it."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(f"{p.field or 'policy'}: {p.message}" for p in problems))
-        self.problems = problems
+Limits = dict[str, Money | None]
+"""By kind; ``None`` is unlimited, a kind that is not there is not this role's."""
 
 
 class PerCustomer(msgspec.Struct, frozen=True):
-    """Goodwill for one customer by all agents together, in the days before."""
+    """Goodwill for one customer's group by all agents together, in the days before."""
 
     amount: Money
     days: int
@@ -52,15 +30,42 @@ class PerCustomer(msgspec.Struct, frozen=True):
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
-    """What one role may do. A limit of ``None`` is unlimited; a kind not named is not this role's."""
+    """What one role may do, and whose requests it may approve."""
 
     budget: Money
     carry_over: Money
-    limits: dict[str, Money | None]
+    limits: Limits
     per_interaction: Money | None
     per_customer: PerCustomer | None
     requires: dict[str, tuple[str, ...]]
-    approves: dict[str, Money | None]
+    approves: Limits
+
+
+class Team(msgspec.Struct, frozen=True, kw_only=True):
+    """How a team differs: a pool its agents draw on, limits of its own by role."""
+
+    pool: Money | None
+    draw_at_most: Money | None
+    limits: dict[str, Limits]
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """Another limit for some teams, drawn from a seed, until a moment."""
+
+    role: str
+    kind: str
+    amount: Money
+    share_of_teams: float
+    seed: int
+    until: datetime
+
+
+class Escalating(msgspec.Struct, frozen=True, kw_only=True):
+    """Who pays for what is approved, and what becomes of an escalation nobody answers."""
+
+    payer: Literal["team", "approver"] = "approver"
+    after: timedelta = timedelta(hours=48)
+    then: Literal["next_level", "expire"] = "next_level"
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,9 +78,11 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     mode: Literal["enforced", "shadow"]
     default_role: str | None
     roles: dict[str, Role]
-    teams: dict[str, dict[str, Any]]
-    team_limits: dict[str, dict[str, dict[str, Money | None]]]
+    teams: dict[str, Team]
+    trial: Trial | None
+    escalation: Escalating
     sources: dict[str, tuple[str, ...]] | None
+    costs: dict[str, Money]
     document: dict[str, Any]
 
     def zero(self) -> Money:
@@ -86,255 +93,80 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """The name of the budget period at this moment."""
         return period_of(moment, self.period, ZoneInfo(self.time_zone))
 
-    def limits_for(self, role: str, team_ids: tuple[str, ...]) -> dict[str, Money | None]:
-        """Limits by kind for a role; where the agent's teams differ, the first team that does rules."""
-        limits = dict(self.roles[role].limits) if role in self.roles else {}
-        for team_id in reversed(team_ids):
-            limits.update(self.team_limits.get(team_id, {}).get(role, {}))
-        return limits
+    def next_period(self, moment: datetime, before: str | None) -> str:
+        """The period to book on at this moment, where ``before`` is the newest one opened.
 
-    def pool_of(self, team_id: str) -> Money | None:
-        """A team's pool, where the team has one."""
-        pool = self.teams.get(team_id, {}).get("pool")
-        return None if pool is None else Money.parse(pool, self.currency)
+        A period that is open is used to its end, whatever a newer policy says of the length of periods; and
+        a new length begins where its period starts behind the start of the one before, so that no name
+        comes twice.
 
+        Raises:
+            ValueError: the moment lies before the newest period.
 
-def not_enforced(policy: Policy) -> list[Problem]:
-    """Parts of a valid policy that this version records but does not keep yet."""
-    found: list[Problem] = []
-    later = "is recorded, but not enforced by this version"
-    for name, role in policy.roles.items():
-        if role.per_customer:
-            found.append(Problem(("roles", name, "per_customer"), later))
-        if role.approves:
-            found.append(Problem(("roles", name, "approves"), later))
-    found += [
-        Problem(("teams", name, part), later)
-        for name, team in policy.teams.items()
-        for part in ("pool", "draw_at_most")
-        if part in team
-    ]
-    found += [Problem((part,), later) for part in ("trial", "escalation") if part in policy.document]
-    return found
+        """
+        asked = self.period_at(moment)
+        if before is None or before == asked:
+            return asked
+        first, after = days_of(before)
+        today = moment.astimezone(ZoneInfo(self.time_zone)).date()
+        if today < first:
+            message = f"the books of {asked} are closed"
+            raise ValueError(message)
+        if today < after:
+            return before
+        if days_of(asked)[0] > first:
+            return asked
+        return period_of(moment, kind_of(before), ZoneInfo(self.time_zone))
 
-
-def parse_policy(document: object) -> Policy:
-    """The rules in a document (domain language: Policy).
-
-    Raises:
-        PolicyError: with every problem found, each with its path.
-
-    """
-    reader = _Reader()
-    if not isinstance(document, dict):
-        raise PolicyError([Problem((), "a policy is a mapping that begins with `currency:`")])
-    reader.known(document, (), required=_REQUIRED, optional=_OPTIONAL)
-    currency = document.get("currency")
-    if currency not in EXPONENTS:
-        reader.add(("currency",), f"an ISO 4217 code such as GBP, not {shown(currency)}")
-        raise PolicyError(reader.problems)
-    reader.currency = currency
-    roles = {
-        str(name): reader.role(value, ("roles", name))
-        for name, value in reader.mapping(document.get("roles"), ("roles",)).items()
-    }
-    teams = reader.mapping(document.get("teams", {}), ("teams",))
-    policy = Policy(
-        currency=currency,
-        time_zone=reader.zone(document.get("time_zone")),
-        period=cast("PeriodKind", reader.one_of(document.get("period"), get_args(PeriodKind), ("period",))),
-        effective_from=reader.moment(document.get("effective_from"), ("effective_from",)),
-        mode=cast("Any", reader.one_of(document.get("mode", "enforced"), ("enforced", "shadow"), ("mode",))),
-        default_role=reader.role_name(document.get("default_role"), roles, ("default_role",)),
-        roles=roles,
-        teams={str(name): value for name, value in teams.items() if isinstance(value, dict)},
-        team_limits={str(name): reader.team(value, roles, ("teams", name)) for name, value in teams.items()},
-        sources=reader.sources(document.get("sources"), roles),
-        document=document,
-    )
-    reader.rest(document, roles)
-    if reader.problems:
-        raise PolicyError(reader.problems)
-    return policy
-
-
-_REQUIRED = ("currency", "time_zone", "period", "effective_from", "roles")
-_OPTIONAL = ("mode", "default_role", "guidelines", "teams", "trial", "escalation", "sources", "costs")
-_COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
-
-
-class _Reader:
-    """Collects problems instead of stopping at the first; each method reads one kind of value."""
-
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
-        self.currency = ""
-
-    def add(self, path: Path, message: str) -> None:
-        """One problem a path is enough: what follows from it is noise."""
-        if all(problem.path != path for problem in self.problems):
-            self.problems.append(Problem(path, message))
-
-    def mapping(self, value: object, path: Path) -> dict[Any, Any]:
-        if isinstance(value, dict):
-            return value
-        self.add(path, f"must be a mapping, not {shown(value)}")
-        return {}
-
-    def known(self, value: Mapping[Any, Any], path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
-        for name in required:
-            if name not in value:
-                self.add((*path, name), "is required")
-        for name in value:
-            if name not in (*required, *optional):
-                names = ", ".join((*required, *optional))
-                self.add((*path, str(name)), f"is not known here; known are {names}")
-
-    def money(self, value: object, path: Path) -> Money:
-        try:
-            return Money.parse(value, self.currency)
-        except MoneyError as error:
-            hint = '; write it in quotes, e.g. "50.00"' if isinstance(value, (int, float)) else ""
-            self.add(path, f"{error}{hint}")
-            return Money(0, self.currency)
-
-    def optional_money(self, value: object, path: Path) -> Money | None:
-        return None if value is None else self.money(value, path)
-
-    def limits(self, value: object, path: Path) -> dict[str, Money | None]:
-        limits: dict[str, Money | None] = {}
-        for kind, limit in self.mapping(value, path).items():
-            if kind not in KINDS:
-                self.add((*path, str(kind)), f"is not a kind of action; kinds are {', '.join(KINDS)}")
-            else:
-                limits[kind] = None if limit == "unlimited" else self.money(limit, (*path, kind))
-        return limits
-
-    def one_of(self, value: object, choices: tuple[str, ...], path: Path) -> str:
-        if value not in choices:
-            self.add(path, f"must be one of {', '.join(choices)}, not {shown(value)}")
-            return choices[0]
-        return str(value)
-
-    def number(self, value: object, path: Path, check: Callable[[float], bool], rule: str) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not check(value):
-            self.add(path, f"must be {rule}, not {shown(value)}")
-
-    def zone(self, value: object) -> str:
-        try:
-            ZoneInfo(cast("str", value))
-        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
-            self.add(("time_zone",), f"must be an IANA zone such as Europe/London, not {shown(value)}")
-            return "UTC"
-        return str(value)
-
-    def moment(self, value: object, path: Path) -> datetime:
-        moment = value
-        if isinstance(value, str):
-            try:
-                moment = msgspec.convert(value, datetime)
-            except msgspec.ValidationError:
-                moment = None
-        if not isinstance(moment, datetime) or moment.tzinfo is None:
-            self.add(path, f"must be a time with its zone such as 2026-01-01T00:00:00Z, not {shown(value)}")
-            return datetime(1970, 1, 1, tzinfo=UTC)
-        return moment
-
-    def names(self, value: object, path: Path) -> tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
-            self.add(path, f"must be a list of names, not {shown(value)}")
-            return ()
-        return tuple(value)
-
-    def role_name(self, value: object, roles: Mapping[str, Role], path: Path) -> str | None:
-        if value is None:
-            return None
-        if value not in roles:
-            self.add(path, f"is not a role of this policy; roles are {', '.join(roles)}, not {shown(value)}")
-        return str(value)
-
-    def role(self, value: object, path: Path) -> Role:
-        given = self.mapping(value, path)
-        optional = ("carry_over", "per_interaction", "per_customer", "requires", "approves")
-        self.known(given, path, required=("budget", "limits"), optional=optional)
-        requires = self.mapping(given.get("requires", {}), (*path, "requires"))
-        for kind in requires:
-            if kind not in KINDS:
-                self.add((*path, "requires", str(kind)), f"is not a kind of action; kinds are {', '.join(KINDS)}")
-        return Role(
-            budget=self.money(given.get("budget", "0"), (*path, "budget")),
-            carry_over=self.money(given.get("carry_over", "0"), (*path, "carry_over")),
-            limits=self.limits(given.get("limits", {}), (*path, "limits")),
-            per_interaction=self.optional_money(given.get("per_interaction"), (*path, "per_interaction")),
-            per_customer=self.per_customer(given.get("per_customer"), (*path, "per_customer")),
-            requires={str(kind): self.names(v, (*path, "requires", kind)) for kind, v in requires.items()},
-            approves=self.limits(given.get("approves", {}), (*path, "approves")),
+    def anybody_gives(self, kind: str) -> bool:
+        """Whether some role, or some team's role, gives this kind at all."""
+        return any(kind in role.limits for role in self.roles.values()) or any(
+            kind in limits for team in self.teams.values() for limits in team.limits.values()
         )
 
-    def per_customer(self, value: object, path: Path) -> PerCustomer | None:
-        if value is None:
-            return None
-        given = self.mapping(value, path)
-        self.known(given, path, required=("amount", "days"), optional=("hard_above",))
-        days = given.get("days")
-        self.number(days, (*path, "days"), lambda n: n >= 1 and n == int(n), "a whole number of days")
-        return PerCustomer(
-            amount=self.money(given.get("amount", "0"), (*path, "amount")),
-            days=days if isinstance(days, int) else 1,
-            hard_above=self.optional_money(given.get("hard_above"), (*path, "hard_above")),
-        )
 
-    def team(self, value: object, roles: Mapping[str, Role], path: Path) -> dict[str, dict[str, Money | None]]:
-        given = self.mapping(value, path)
-        self.known(given, path, required=(), optional=("pool", "draw_at_most", "limits"))
-        self.optional_money(given.get("pool"), (*path, "pool"))
-        self.optional_money(given.get("draw_at_most"), (*path, "draw_at_most"))
-        limits = self.mapping(given.get("limits", {}), (*path, "limits"))
-        for name in limits:
-            self.role_name(name, roles, (*path, "limits", name))
-        return {str(name): self.limits(v, (*path, "limits", name)) for name, v in limits.items()}
+class Rules:
+    """A policy as it was published: with its version, and the teams its trial has drawn."""
 
-    def sources(self, value: object, roles: Mapping[str, Role]) -> dict[str, tuple[str, ...]] | None:
-        if value is None:
-            return None
-        given = self.mapping(value, ("sources",))
-        result = {str(name): self.names(v, ("sources", name)) for name, v in given.items()}
-        for name, allowed in result.items():
-            for role in allowed:
-                self.role_name(role, roles, ("sources", name))
-        return result
+    def __init__(self, version: int, policy: Policy, trial_teams: Iterable[str] = ()) -> None:
+        self.version = version
+        self.policy = policy
+        self.trial_teams = frozenset(trial_teams)
+        self._limits: dict[tuple[str, tuple[str, ...], bool], Limits] = {}
 
-    def rest(self, document: Mapping[str, Any], roles: Mapping[str, Role]) -> None:
-        """Parts that rules of later versions read: their form is checked from the first day."""
-        guidelines = document.get("guidelines", [])
-        if not isinstance(guidelines, list):
-            self.add(("guidelines",), "must be a list of {id, text}")
-            guidelines = []
-        for number, line in enumerate(guidelines):
-            self.known(self.mapping(line, ("guidelines", number)), ("guidelines", number), ("id", "text"), ())
-        if "escalation" in document:
-            path: Path = ("escalation",)
-            given = self.mapping(document["escalation"], path)
-            self.known(given, path, ("payer",), ("after_hours", "then"))
-            self.one_of(given.get("payer"), ("team", "approver"), (*path, "payer"))
-            self.one_of(given.get("then", "next_level"), ("next_level", "expire"), (*path, "then"))
-            self.number(given.get("after_hours", 48), (*path, "after_hours"), lambda n: n > 0, "hours above 0")
-        costs = self.mapping(document.get("costs", {}), ("costs",))
-        self.known(costs, ("costs",), (), _COSTS)
-        for name, value in costs.items():
-            self.money(value, ("costs", str(name)))
-        if "trial" in document:
-            self.trial(self.mapping(document["trial"], ("trial",)), roles)
+    def limits_for(self, role: str, team_ids: tuple[str, ...], now: datetime) -> Limits:
+        """Limits by kind for a role; where teams differ, the first that does rules, and a trial before it."""
+        trial = self.policy.trial
+        trying = trial is not None and trial.role == role and now < trial.until and not (
+            self.trial_teams.isdisjoint(team_ids)
+        )  # fmt: skip
+        found = self._limits.get((role, team_ids, trying))
+        if found is None:
+            found = dict(self.policy.roles[role].limits) if role in self.policy.roles else {}
+            for team_id in reversed(team_ids):
+                team = self.policy.teams.get(team_id)
+                found.update(team.limits.get(role, {}) if team else {})
+            if trying and trial is not None:
+                found[trial.kind] = trial.amount
+            if len(self._limits) > _REMEMBERED:
+                self._limits.clear()
+            self._limits[role, team_ids, trying] = found
+        return found
 
-    def trial(self, given: Mapping[str, Any], roles: Mapping[str, Role]) -> None:
-        path: Path = ("trial",)
-        self.known(given, path, ("limit", "share_of_teams", "seed", "until"), ())
-        limit = self.mapping(given.get("limit", {}), (*path, "limit"))
-        self.known(limit, (*path, "limit"), ("role", "kind", "amount"), ())
-        self.role_name(limit.get("role"), roles, (*path, "limit", "role"))
-        self.one_of(limit.get("kind"), KINDS, (*path, "limit", "kind"))
-        self.money(limit.get("amount"), (*path, "limit", "amount"))
-        share = given.get("share_of_teams")
-        self.number(share, (*path, "share_of_teams"), lambda n: 0 < n < 1, "a share between 0 and 1")
-        self.number(given.get("seed"), (*path, "seed"), lambda n: n == int(n), "a whole number")
-        self.moment(given.get("until"), (*path, "until"))
+    def pool_team(self, team_ids: tuple[str, ...]) -> str | None:
+        """The first of these teams that has a pool."""
+        teams = self.policy.teams
+        return next((team for team in team_ids if team in teams and teams[team].pool is not None), None)
+
+
+_REMEMBERED = 10_000
+
+
+def drawn_teams(trial: Trial, teams: Iterable[str]) -> tuple[str, ...]:
+    """The teams that take part in a trial: the share of them whose hash with the seed is smallest."""
+
+    def lot(team_id: str) -> bytes:
+        return hashlib.sha256(f"{trial.seed}\n{team_id}".encode()).digest()
+
+    drawn = sorted(set(teams), key=lot)
+    return tuple(sorted(drawn[: round(trial.share_of_teams * len(drawn))]))

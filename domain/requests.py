@@ -76,6 +76,70 @@ class GrantRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     time: Instant | None = None
 
 
+class TransferRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Give one holder what another has left."""
+
+    request_id: Id
+    operation: Literal["transfer"]
+    holder: str
+    to_holder: str
+    amount: Money
+    granted_by: Id
+    reason: str
+    time: Instant | None = None
+
+
+class HoldRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of money that was held: it went (all, or ``amount`` of it), or it will not."""
+
+    request_id: Id
+    action_id: Id
+    operation: Literal["settle", "void"]
+    amount: Money | None = None
+    reason: str | None = None
+    time: Instant | None = None
+
+
+class ReversalRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Undo an action, all or ``amount`` of it; ``recovered`` where the money came back."""
+
+    request_id: Id
+    action_id: Id
+    reversed_by: Id
+    reason: str
+    recovered: bool
+    amount: Money | None = None
+    time: Instant | None = None
+
+
+class EscalationAsk(ActionRequest, frozen=True, kw_only=True):
+    """Ask for what needs somebody else's authority."""
+
+    operation: Literal["request"]
+
+
+class EscalationDecision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Decide what somebody asked for; ``to`` is whom to forward it to (absent: a level up)."""
+
+    request_id: Id
+    operation: Literal["approve", "deny", "withdraw", "forward"]
+    escalation_id: Id
+    decided_by: Id
+    amount: Money | None = None
+    reason: str | None = None
+    to: Id | None = None
+    time: Instant | None = None
+
+
+class BriefRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What whoever takes over needs to know; a customer or an interaction is named."""
+
+    agent_id: Id
+    customer_id: Id | None = None
+    interaction_id: Id | None = None
+    request_id: Id | None = None
+
+
 class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Publish these rules."""
 
@@ -92,3 +156,8 @@ def action_id_of(source: str, identifier: str) -> str:
     fact that reported the action, in UTF-8.
     """
     return "act-" + hashlib.sha256(f"{source}\n{identifier}".encode()).hexdigest()[:32]
+
+
+def escalation_id_of(source: str, request_id: str) -> str:
+    """The id of an escalation: ``esc-`` and the hash that the action would have."""
+    return "esc-" + action_id_of(source, request_id).removeprefix("act-")

@@ -24,6 +24,8 @@ CREATE TABLE IF NOT EXISTS sources (token TEXT NOT NULL, source TEXT NOT NULL, P
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, position INTEGER NOT NULL, value BLOB NOT NULL);
 """
 _KEYS_A_QUERY = 500
+Change = tuple[str, "Sequence[Sequence[Any]]"]
+"""A statement and its rows of values."""
 
 
 class Name(NamedTuple):
@@ -43,6 +45,15 @@ class NameIndex:
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.executescript(_SCHEMA)
+
+    def table(self, schema: str) -> None:
+        """Keep another table here: ``CREATE TABLE IF NOT EXISTS ...``."""
+        self._db.executescript(schema)
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+        """What a query on such a table finds."""
+        with closing(self._db.execute(query, values)) as found:
+            return found.fetchall()
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Name]:
         """The entries of these keys, where there are any."""
@@ -75,15 +86,17 @@ class NameIndex:
         return dict(self._db.execute("SELECT key, value FROM notes").fetchall())
 
     def commit(self, names: Iterable[Name], heads: dict[str, Anchor], sources: Iterable[tuple[str, str]] = (),
-               notes: Iterable[tuple[str, int, bytes]] = ()) -> None:  # fmt: skip
+               notes: Iterable[tuple[str, int, bytes]] = (), also: Iterable[Change] = ()) -> None:  # fmt: skip
         """Add entries and move heads in one transaction. The first entry of a name stays.
+
+        ``also`` are statements, each with its rows of values, on tables of ``table``.
 
         Raises:
             UnavailableError: the file cannot be written, for instance because the disk is full.
 
         """
         try:
-            self._write(names, heads, sources, notes)
+            self._write(names, heads, sources, notes, also)
         except sqlite3.OperationalError as error:
             message = f"the index cannot be written ({error}); is the disk full?"
             raise UnavailableError(message) from error
@@ -94,6 +107,7 @@ class NameIndex:
         heads: dict[str, Anchor],
         sources: Iterable[tuple[str, str]],
         notes: Iterable[tuple[str, int, bytes]],
+        also: Iterable[Change],
     ) -> None:
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -109,6 +123,8 @@ class NameIndex:
                 "value = excluded.value WHERE excluded.position >= position",
                 notes,
             )
+            for statement, values in also:
+                self._db.executemany(statement, values)
         except BaseException:
             self._roll_back()
             raise

@@ -22,36 +22,37 @@ balances = sa.Table(
     metadata,
     sa.Column("holder", sa.Text, primary_key=True),
     sa.Column("period", sa.Text, primary_key=True),
-    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text, primary_key=True),
     sa.Column("granted_minor", sa.BigInteger, nullable=False),
     sa.Column("spent_minor", sa.BigInteger, nullable=False),
     sa.Column("reserved_minor", sa.BigInteger, nullable=False),
     sa.Column("opened", sa.Text, nullable=False),
     sa.Column("closed", sa.Boolean, nullable=False),
 )
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("action_id", sa.Text, primary_key=True),
+    sa.Column("minor", sa.BigInteger, nullable=False),
+)
 _CACHED_ROWS = 200_000
 
 
-class _Spending(msgspec.Struct):
-    """What an action means to a balance."""
+class _Change(msgspec.Struct):
+    """What an event on a budget's subject means to its balance; most have some of these."""
 
     holder: str
     period: str
-    basis: str
-    amount: Money
-
-
-class _Grant(msgspec.Struct):
-    holder: str
-    period: str
-    amount: Money
-
-
-class _Closing(msgspec.Struct):
-    holder: str
-    period: str
-    lapsed: Money
-    carried_over: Money
+    amount: Money | None = None
+    action_id: str = ""
+    basis: str = "goodwill"
+    direction: str = ""
+    recovered: bool = False
+    late: bool = False
+    held: Money | None = None
+    lapsed: Money | None = None
+    carried_over: Money | None = None
+    escalation_id: str | None = None
 
 
 class _NoMoney(msgspec.Struct):
@@ -60,88 +61,138 @@ class _NoMoney(msgspec.Struct):
 
 _TYPES: Mapping[str, type[Any]] = {
     "resolution.budget.opened.v1": BudgetOpened,
-    "resolution.budget.granted.v1": _Grant,
-    "resolution.budget.closed.v1": _Closing,
-    "resolution.action.taken.v1": _Spending,
-    "resolution.authority.fell_short.v1": _NoMoney,
-}
+    **{
+        f"resolution.{name}.v1": _Change
+        for name in (
+            "budget.granted", "budget.transferred", "budget.drawn", "budget.closed", "action.taken", "action.held",
+            "action.settled", "action.voided", "action.charged", "action.reversed",
+        )
+    },
+    **{
+        f"resolution.{name}.v1": _NoMoney
+        for name in (
+            "authority.fell_short", "escalation.requested", "escalation.forwarded", "escalation.approved",
+            "escalation.denied", "escalation.withdrawn", "escalation.expired",
+        )
+    },
+}  # fmt: skip
 
 
 class Balances:
     """The model (see ``projections.model.Model``)."""
 
     name = "budget_balances"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.budget.",)
     types = _TYPES
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self._rows: dict[_Key, dict[str, Any]] = {}
+        self._holds: dict[str, int] = {}
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Add up."""
-        changed: dict[tuple[str, str], dict[str, Any]] = {}
+        changed: dict[_Key, dict[str, Any]] = {}
+        holding: dict[str, int] = {}
         for event in events:
             match event.body:
-                case _Spending(holder=holder, period=period, basis=basis, amount=amount):
-                    if basis != "goodwill":
-                        continue
-                    row = self._row(connection, holder, period)
-                    row["spent_minor"] += amount.minor
                 case BudgetOpened() as opened:
                     row = _opened_row(opened, event.stored.time)
-                    self._rows[opened.holder, opened.period] = row
-                case _Grant(holder=holder, period=period, amount=amount):
-                    row = self._row(connection, holder, period)
-                    row["granted_minor"] += amount.minor
-                case _Closing(holder=holder, period=period) as closing:
-                    row = self._row(connection, holder, period)
-                    row["granted_minor"] -= closing.lapsed.minor + closing.carried_over.minor
-                    row["closed"] = True
+                    self._rows[_key(row)] = row
+                case _Change() as change:
+                    row = self._row(connection, change.holder, change.period, event.subject.rsplit(".", 2)[1])
+                    self._apply(connection, row, event.type[11:-3], change, holding)
                 case _:
                     continue
-            changed[row["holder"], row["period"]] = row
+            changed[_key(row)] = row
         upsert(connection, balances, list(changed.values()))
-        if len(self._rows) > _CACHED_ROWS:
-            self._rows.clear()
+        upsert(connection, holds, [{"action_id": name, "minor": minor} for name, minor in holding.items()])
+        self._holds |= holding
+        if len(self._rows) + len(self._holds) > _CACHED_ROWS:
+            self.forget()
+
+    def _apply(self, connection: sa.Connection, row: dict[str, Any], name: str, change: _Change,
+               holding: dict[str, int]) -> None:  # fmt: skip
+        """One event's part: which column moves by how much."""
+        minor = change.amount.minor if change.amount is not None and change.basis == "goodwill" else 0
+        if name in ("action.settled", "action.voided") or (name == "action.taken" and change.escalation_id):
+            held = holding.get(change.action_id)
+            row["reserved_minor"] -= self._held(connection, change.action_id) if held is None else held
+            holding[change.action_id] = 0
+        match name:
+            case "action.taken" | "action.charged" | "action.settled":
+                row["spent_minor"] += minor
+            case "action.held":
+                row["reserved_minor"] += minor
+                holding[change.action_id] = minor
+            case "action.reversed" if change.recovered:
+                row["granted_minor" if change.late else "spent_minor"] += minor if change.late else -minor
+            case "budget.granted":
+                row["granted_minor"] += minor
+            case "budget.transferred" | "budget.drawn":
+                row["granted_minor"] += minor if change.direction == "in" else -minor
+            case "budget.closed":
+                assert change.lapsed is not None
+                assert change.carried_over is not None
+                row["granted_minor"] -= change.lapsed.minor + change.carried_over.minor + row["reserved_minor"]
+                row["reserved_minor"] = 0
+                row["closed"] = True
+
+    def _held(self, connection: sa.Connection, action_id: str) -> int:
+        """What is reserved for an action."""
+        if action_id not in self._holds:
+            found = connection.execute(sa.select(holds.c.minor).where(holds.c.action_id == action_id)).scalar()
+            self._holds[action_id] = found or 0
+        return self._holds[action_id]
 
     def forget(self) -> None:
         """Drop cached rows."""
         self._rows.clear()
+        self._holds.clear()
 
-    def _row(self, connection: sa.Connection, holder: str, period: str) -> dict[str, Any]:
-        row = self._rows.get((holder, period))
+    def _row(self, connection: sa.Connection, *key: str) -> dict[str, Any]:
+        row = self._rows.get(key)  # type: ignore[call-overload]
         if row is None:
-            query = sa.select(balances).where(balances.c.holder == holder, balances.c.period == period)
-            row = dict(connection.execute(query).mappings().one())
-            self._rows[holder, period] = row
+            named = sa.tuple_(balances.c.holder, balances.c.period, balances.c.currency) == sa.tuple_(*key)
+            row = dict(connection.execute(sa.select(balances).where(named)).mappings().one())
+            self._rows[_key(row)] = row
         return row
 
 
+_Key = tuple[str, str, str]
+
+
+def _key(row: Mapping[str, Any]) -> _Key:
+    return row["holder"], row["period"], row["currency"]
+
+
 def _opened_row(opened: BudgetOpened, time: str) -> dict[str, Any]:
+    reserved_minor = sum(hold.amount.minor for hold in opened.holds)
     return {
         "holder": opened.holder,
         "period": opened.period,
         "currency": opened.currency,
-        "granted_minor": opened.granted.minor + opened.carried_over.minor,
+        "granted_minor": opened.granted.minor + opened.carried_over.minor + reserved_minor,
         "spent_minor": 0,
-        "reserved_minor": 0,
+        "reserved_minor": reserved_minor,
         "opened": time,
         "closed": False,
     }
 
 
 def read_balances(connection: sa.Connection, holder: str | None = None, period: str | None = None,
-                  after: tuple[str, str] | None = None, limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """Balances by holder and period, as answers show them; ``after`` is the last (holder, period) seen."""
-    query = sa.select(balances).order_by(balances.c.holder, balances.c.period).limit(limit)
+                  after: tuple[str, str, str] | None = None,
+                  limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Balances by holder, period and currency; ``after`` is the last (holder, period, currency) seen."""
+    order = (balances.c.holder, balances.c.period, balances.c.currency)
+    query = sa.select(balances).order_by(*order).limit(limit)
     if holder is not None:
         query = query.where(balances.c.holder == holder)
     if period is not None:
         query = query.where(balances.c.period == period)
     if after is not None:
-        query = query.where(sa.tuple_(balances.c.holder, balances.c.period) > sa.tuple_(*after))
+        query = query.where(sa.tuple_(*order) > sa.tuple_(*after))
     return [_shown(row) for row in connection.execute(query)]
 
 

@@ -54,7 +54,34 @@ def describe(body: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence f
         case facts.EscalationOutcomeReported():
             return _join(f"escalation {body.verdict}", body.reason)
         case records.ActionTaken():
-            return f"{body.kind} of {amount_text(body.amount)} ({body.basis}): {body.reason}"
+            approved = f", approved by {body.decided_by}" if body.decided_by else ""
+            return f"{body.kind} of {amount_text(body.amount)} ({body.basis}{approved}): {body.reason}"
+        case records.ActionHeld():
+            waits = "reserved for an escalation" if body.escalation_id else "held"
+            return f"{waits}: {body.kind} of {amount_text(body.amount)}: {body.reason}"
+        case records.ActionSettled():
+            return f"settled {amount_text(body.amount)} of {amount_text(body.held)} held"
+        case records.ActionVoided():
+            return f"{amount_text(body.amount)} free again: {body.reason}"
+        case records.ActionCharged():
+            over = f", {amount_text(body.overdrawn)} beyond it" if body.overdrawn.minor else ""
+            return f"reported action charged to {body.holder}: {amount_text(body.amount)}{over}"
+        case records.ActionReversed():
+            recovered = "recovered" if body.recovered else "not recovered"
+            return f"{amount_text(body.amount)} reversed by {body.reversed_by}, {recovered}: {body.reason}"
+        case records.CustomerCharged():
+            return f"near the cap: {amount_text(body.used)} of {amount_text(body.limit)} in {body.days} days before this"
+        case records.EscalationRequested():
+            to = ", ".join(body.to) or "nobody known"
+            return f"{body.agent_id} asks {to} for a {body.kind} of {amount_text(body.amount)}: {body.reason}"
+        case records.EscalationForwarded():
+            return _join(f"escalation goes to {', '.join(body.to)}", body.reason)
+        case records.EscalationApproved():
+            given = amount_text(body.amount)
+            return f"{body.decided_by} approved {given} of {amount_text(body.asked)}, paid by {body.paid_by}"
+        case records.EscalationStep():
+            verdict = type(body).__name__.removeprefix("Escalation").lower()
+            return _join(f"escalation {verdict}" + (f" by {body.decided_by}" if body.decided_by else ""), body.reason)
         case records.AuthorityFellShort():
             asked = f"{body.kind} of {amount_text(body.amount)}"
             return f"{body.outcome}: {asked}: {reasons_text(body.reasons)}"
@@ -63,6 +90,12 @@ def describe(body: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence f
             return f"budget {body.period} of {body.holder} opened with {amount_text(body.granted)}{carried}"
         case records.BudgetGranted():
             return f"{amount_text(body.amount)} granted to {body.holder}: {body.reason}"
+        case records.BudgetTransferred():
+            way = "from" if body.direction == "in" else "to"
+            return f"{amount_text(body.amount)} transferred {way} {body.other_holder}: {body.reason}"
+        case records.BudgetDrawn():
+            way = "drawn from" if body.direction == "in" else "drawn by"
+            return f"{amount_text(body.amount)} {way} {body.other_holder}"
         case records.BudgetClosed():
             spent, lapsed = amount_text(body.spent), amount_text(body.lapsed)
             return f"budget {body.period} of {body.holder} closed: {spent} spent, {lapsed} lapsed"

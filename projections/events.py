@@ -23,10 +23,11 @@ TYPES: dict[str, type[Any]] = {**FACTS, **RECORDS}
 class Event:
     """An event of the log, decoded: ``body`` is of one of the classes asked for."""
 
-    __slots__ = ("body", "position", "stored")
+    __slots__ = ("body", "position", "stored", "subject")
 
-    def __init__(self, position: int, stored: Stored, body: Any) -> None:
+    def __init__(self, position: int, stored: Stored, body: Any, subject: str = "") -> None:
         self.position = position
+        self.subject = subject
         self.stored = stored
         self.body = body
 
@@ -72,6 +73,6 @@ def read_event(recorded: Recorded, types: Mapping[str, type[Any]] = TYPES) -> Ev
         cls = types.get(name)
         if cls is None:
             raise UnknownEventError(recorded.position, name, "a type this version does not know")
-        return Event(recorded.position, stored, decode(cls, stored.data))
+        return Event(recorded.position, stored, decode(cls, stored.data), recorded.subject)
     except (msgspec.MsgspecError, FieldError) as error:
         raise UnknownEventError(recorded.position, name, str(error)) from error

@@ -16,8 +16,11 @@ from typing import Any
 from app.roles import running
 from app.session import Session
 from domain.budget import Budget
-from domain.deciding import Agent, Cause, opening
-from domain.policy import parse_policy
+from domain.bookkeeping import Cause, opening
+from domain.deciding import Agent, Asking
+from domain.policy import Rules
+from domain.policy_document import parse_policy
+from domain.requests import Preview
 from ledger.names import token_of_source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,7 +164,7 @@ class Up:
         return self.process.returncode
 
 
-RULES = parse_policy(POLICY)
+RULES = Rules(1, parse_policy(POLICY))
 AGENT = Agent(agent_id="A-1", role="agent")
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 
@@ -173,5 +176,11 @@ def cause(number: int) -> Cause:
 
 def opened(before: Budget | None = None, period: str = "2026-01") -> Budget:
     """The budget of A-1, just opened."""
-    record, _ = opening(RULES, 1, "agent:A-1", period, before, cause(0), AGENT)
+    record, _ = opening(RULES, "agent:A-1", period, before, cause(0), "agent", "GBP")
     return Budget.open(record, NOW)
+
+
+def asking_of(request: Preview, agent: Agent = AGENT, rules: Rules = RULES, **known: Any) -> Asking:
+    """A request of the CRM with what is known about it: a fresh budget and nothing else, unless named."""
+    given: dict[str, Any] = {"source": "crm", "now": NOW, "budget": known.pop("budget", None) or opened()}
+    return Asking(request=request, agent=agent, rules=rules, **(given | known))

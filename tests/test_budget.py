@@ -5,10 +5,11 @@ from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support import AGENT, NOW, RULES, cause, opened
+from support import NOW, RULES, asking_of, cause, opened
 
+from domain.bookkeeping import granted, opening
 from domain.budget import Budget
-from domain.deciding import fell_short, granted, judge, opening, taken
+from domain.deciding import fell_short, judge, taken
 from domain.facts import Kind
 from domain.money import Money
 from domain.requests import ActionRequest, GrantRequest
@@ -48,13 +49,14 @@ def test_no_sequence_of_decisions_overspends(sequence: list[tuple[str, int, str]
                 reason="late",
                 interaction_id=interaction,
             )
-            verdict = judge(asked, amount, AGENT, RULES, "crm", budget, NOW)
+            asking = asking_of(asked, budget=budget)
+            verdict = judge(asking, amount)
             if verdict.outcome == "taken":
                 assert minor <= budget.remaining_minor
-                budget.record(taken(asked, AGENT, 1, budget, verdict, cause(number), "act-1"), NOW)
+                budget.record(taken(asking, 1, verdict, cause(number), "act-1"), NOW)
             else:
                 assert verdict.reasons
-                budget.record(fell_short(asked, verdict, cause(number), agent=AGENT, version=1, budget=budget), NOW)
+                budget.record(fell_short(asked, amount, verdict, cause(number), asking=asking), NOW)
         assert balanced(budget)
         assert budget.remaining_minor >= 0
         assert all(spent <= 6000 for spent in budget.by_interaction.values())
@@ -68,7 +70,7 @@ def test_no_sequence_of_decisions_overspends(sequence: list[tuple[str, int, str]
 def test_closing_turns_what_remains_into_carry_over_and_lapse(spent: int) -> None:
     budget = opened()
     budget.spent_minor = spent
-    after, closed = opening(RULES, 1, "agent:A-1", "2026-02", budget, cause(1), AGENT)
+    after, closed = opening(RULES, "agent:A-1", "2026-02", budget, cause(1), "agent", "GBP")
     assert closed is not None
     assert closed.spent.minor + closed.lapsed.minor + closed.carried_over.minor == 20000
     assert closed.carried_over == after.carried_over
@@ -80,7 +82,7 @@ def test_closing_turns_what_remains_into_carry_over_and_lapse(spent: int) -> Non
 
 
 def test_carry_over_comes_only_from_the_period_directly_before() -> None:
-    record, closed = opening(RULES, 1, "agent:A-1", "2026-03", opened(), cause(1), AGENT)
+    record, closed = opening(RULES, "agent:A-1", "2026-03", opened(), cause(1), "agent", "GBP")
     assert record.carried_over.minor == 0
     assert closed is not None
     assert closed.lapsed.minor == 20000

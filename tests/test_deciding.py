@@ -4,11 +4,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from support import AGENT, NOW, POLICY, RULES, opened
+from support import AGENT, NOW, POLICY, RULES, asking_of, opened
 
 from domain.deciding import Agent, available, judge
 from domain.money import Money
-from domain.policy import parse_policy
+from domain.policy import Rules
+from domain.policy_document import parse_policy
 from domain.requests import ActionRequest, Preview, RequestError
 
 
@@ -20,7 +21,7 @@ def asked(amount: str = "5.00", **fields: Any) -> ActionRequest:
 def verdict(
     request: ActionRequest, agent: Agent = AGENT, source: str = "crm", rules: Any = RULES
 ) -> tuple[str, list[str]]:
-    found = judge(request, request.amount, agent, rules, source, opened(), NOW)
+    found = judge(asking_of(request, agent, rules, source=source), request.amount)
     return found.outcome, [reason.rule for reason in found.reasons]
 
 
@@ -64,7 +65,7 @@ def test_entitlement_and_correction_meet_no_limit() -> None:
 
 
 def test_a_source_speaks_only_for_its_roles() -> None:
-    rules = parse_policy(POLICY | {"sources": {"desk": ["manager"], "crm": ["agent"]}})
+    rules = Rules(1, parse_policy(POLICY | {"sources": {"desk": ["manager"], "crm": ["agent"]}}))
     assert verdict(asked(), rules=rules) == ("taken", [])
     assert verdict(asked(), source="desk", rules=rules) == ("refused", ["source"])
 
@@ -72,15 +73,15 @@ def test_a_source_speaks_only_for_its_roles() -> None:
 def test_another_currency_is_an_error() -> None:
     request = ActionRequest(request_id="r", agent_id="A-1", kind="refund", amount=Money(5, "EUR"), reason="x")
     with pytest.raises(RequestError) as caught:
-        judge(request, request.amount, AGENT, RULES, "crm", opened(), datetime.now(UTC))
+        judge(asking_of(request), request.amount)
     assert (caught.value.code, caught.value.field) == ("currency", "amount.currency")
 
 
 def test_available_is_the_least_room() -> None:
     preview = Preview(agent_id="A-1", kind="refund", interaction_id="I")
     budget = opened()
-    assert available(preview, AGENT, RULES, "crm", budget, NOW)[0].text == "50.00"
+    assert available(asking_of(preview, budget=budget))[0].text == "50.00"
     budget.by_interaction["I"] = 4500
-    assert available(preview, AGENT, RULES, "crm", budget, NOW)[0].text == "15.00"
+    assert available(asking_of(preview, budget=budget))[0].text == "15.00"
     budget.spent_minor = 19900
-    assert available(preview, AGENT, RULES, "crm", budget, NOW)[0].text == "1.00"
+    assert available(asking_of(preview, budget=budget))[0].text == "1.00"

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import POLICY
+from support import NOW, POLICY
 
 from app.policy_file import check_policy_file, shipped_policies
-from domain.policy import PolicyError, not_enforced, parse_policy
+from domain.policy import Rules
+from domain.policy_check import contradictions
+from domain.policy_document import PolicyError, parse_policy
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -80,13 +82,13 @@ def test_shipped_policies_are_valid(path: Path) -> None:
     assert check_policy_file(path).policy is not None
 
 
-def test_what_is_not_enforced_is_said() -> None:
-    policy = parse_policy(changed("teams", {"t": {"pool": "5.00"}}))
-    assert [problem.field for problem in not_enforced(policy)] == ["teams.t.pool"]
+def test_contradictions_are_said() -> None:
+    policy = parse_policy(changed("teams", {"t": {"draw_at_most": "5.00"}}))
+    assert "teams.t.draw_at_most" in [problem.field for problem in contradictions(policy)]
 
 
 def test_a_team_may_differ() -> None:
     policy = parse_policy(changed("teams", {"t": {"limits": {"agent": {"refund": "60.00"}}}}))
-    limit = policy.limits_for("agent", ("t",))["refund"]
+    limit = Rules(1, policy).limits_for("agent", ("t",), NOW)["refund"]
     assert limit is not None
     assert limit.text == "60.00"

@@ -1,0 +1,243 @@
+"""Books as the decider holds them: budgets and guards, loaded from their subject, cached with its last sequence."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from config import topology
+from domain.bookkeeping import opening
+from domain.budget import Budget
+from domain.records import LEDGER_SOURCE, TYPE_OF, BudgetClosed, BudgetDrawn, BudgetOpened, BudgetTransferred
+from domain.requests import RequestError
+from domain.wire import encode
+from ledger.cloudevents import encode_event
+from ledger.names import token_of_id
+from projections.events import read_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from domain.bookkeeping import Cause
+    from domain.policy import Rules
+    from domain.records import Record
+    from ledger.log import Log, Recorded
+
+_CACHED_BOOKS = 50_000
+Key = tuple[str, str]
+"""Whose book: (holder, currency). A customer's guard has no currency, and a request without policy no holder."""
+
+
+class MissingError(Exception):
+    """This book has to be read first."""
+
+    def __init__(self, key: Key) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class Book:
+    """One holder's newest budget in a currency (or a guard, without any) and its subject's last sequence."""
+
+    __slots__ = ("budget", "key", "last", "own", "subject", "unstored")
+
+    def __init__(self, key: Key, subject: str, budget: Budget | None, last: int) -> None:
+        self.key = key
+        self.subject = subject
+        self.budget = budget
+        self.last = last
+        self.own = False  # whether this process wrote its last event
+        self.unstored = 0  # drafts that are not stored yet
+
+
+class Books:
+    """Loads and caches books; ``forget`` after a conflict or an unclear append."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._cache: OrderedDict[Key, Book] = OrderedDict()
+
+    def get(self, key: Key) -> Book:
+        """A book that is in the cache.
+
+        Raises:
+            MissingError: it is not; ``load`` it.
+
+        """
+        book = self._cache.get(key)
+        if book is None:
+            raise MissingError(key)
+        self._cache.move_to_end(key)
+        return book
+
+    async def load(self, key: Key) -> None:
+        """Read a book from its newest subject."""
+        self._cache[key] = await self._read(key)
+        if len(self._cache) > _CACHED_BOOKS:
+            oldest = next((key for key, book in self._cache.items() if not book.unstored), None)
+            if oldest is not None:
+                del self._cache[oldest]
+
+    def forget(self, book: Book) -> None:
+        """Read this book again the next time."""
+        if self._cache.get(book.key) is book:
+            del self._cache[book.key]
+
+    async def _read(self, key: Key) -> Book:
+        holder, currency = key
+        if not currency:
+            subject = guard_subject(holder)
+            newest = await self._log.last(subject)
+            return Book(key, subject, None, newest.position if newest else 0)
+        newest = await self._log.last(f"{topology.BUDGET_SUBJECT}.{token_of_id(holder)}.{currency}.*")
+        if newest is None:
+            return Book(key, "", None, 0)
+        stored = await self._log.read_subject(newest.subject)
+        return Book(key, newest.subject, budget_of(stored), stored[-1].position)
+
+
+def budget_of(stored: list[Recorded]) -> Budget:
+    """The budget that the events of one subject, oldest first, left behind."""
+    events = [read_event(recorded) for recorded in stored]
+    return Budget.from_records([(event.body, event.time) for event in events])
+
+
+def subject_of(holder: str, currency: str, period: str) -> str:
+    """The subject of a budget."""
+    return f"{topology.BUDGET_SUBJECT}.{token_of_id(holder)}.{currency}.{period}"
+
+
+def currency_of(subject: str) -> str:
+    """The currency of the budget whose subject this is."""
+    return subject.rsplit(".", 2)[1]
+
+
+def guard_subject(customer: str) -> str:
+    """The subject of a customer's guard."""
+    return f"{topology.CUSTOMER_SUBJECT}.{token_of_id(customer)}"
+
+
+class Entry(NamedTuple):
+    """A draft on a book; what it expects is known only when it is sent."""
+
+    book: Book
+    subject: str
+    data: bytes
+    begins: bool
+    """Whether the subject must be empty."""
+    record: Any
+
+
+class _Slot:
+    __slots__ = ("book", "budget", "pending", "subject")
+
+    def __init__(self, book: Book, budget: Budget, subject: str) -> None:
+        self.book = book
+        self.budget = budget
+        self.subject = subject
+        self.pending: list[tuple[str, Record, bool]] = []
+
+
+class Unit:
+    """What one request does to the books: entries in order, one of them the answer.
+
+    No book is touched before ``write``; so a preview is a unit that is thrown away, and whatever is
+    refused has to be refused before the first ``write``.
+    """
+
+    def __init__(self, books: Books, cause: Cause, now: datetime, role_of: Callable[[str], str | None]) -> None:
+        self.books = books
+        self.cause = cause
+        self.now = now
+        self.entries: list[Entry] = []
+        self._role_of = role_of
+        self._slots: dict[Key, _Slot] = {}
+
+    def budget(self, holder: str, rules: Rules, currency: str | None = None, *, late: bool = False) -> Budget:
+        """The holder's budget of the present period; ``late`` takes the newest where that one is later.
+
+        Raises:
+            RequestError: the books of the present period are closed, since a later one is open.
+            MissingError: the book has to be read first.
+
+        """
+        key = (holder, currency or rules.policy.currency)
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = self._slot(key, rules, late=late)
+        return slot.budget
+
+    def book_of(self, budget: Budget) -> Book:
+        """The book of a budget that ``budget`` gave."""
+        return self._slots[budget.holder, budget.currency].book
+
+    def _slot(self, key: Key, rules: Rules, *, late: bool) -> _Slot:
+        book = self.books.get(key)
+        holder, currency = key
+        before = book.budget
+        try:
+            period = rules.policy.next_period(self.now, before.period if before else None)
+        except ValueError as error:
+            if not late or before is None:
+                message = f"{error}: {holder} has a budget for {before.period if before else 'later'}"
+                raise RequestError("clock", message, "time") from None
+            period = before.period
+        if before is not None and before.period == period:
+            return _Slot(book, before, book.subject)
+        opened, closed = opening(rules, holder, period, before, self.cause, self._role_of(holder), currency)
+        budget = Budget.open(opened, self.now)
+        budget.collect_events()
+        slot = _Slot(book, budget, subject_of(holder, currency, period))
+        if closed is not None:
+            slot.pending.append((book.subject, closed, False))
+        slot.pending.append((slot.subject, opened, True))
+        return slot
+
+    def write(self, budget: Budget, record: Record) -> None:
+        """Let this happen to a budget, and draft it; before that, what opens the budget."""
+        slot = self._slots[budget.holder, budget.currency]
+        book = slot.book
+        for subject, earlier, begins in slot.pending:
+            self._enter(book, subject, earlier, begins=begins)
+        slot.pending.clear()
+        book.budget, book.subject = budget, slot.subject
+        budget.record(record, self.now)
+        budget.collect_events()
+        self._enter(book, slot.subject, record)
+
+    def guard(self, book: Book, record: Record) -> None:
+        """Write to a guard: a book without a budget."""
+        self._enter(book, book.subject, record, begins=not book.last and not book.unstored)
+
+    def alone(self, subject: str, record: Record) -> None:
+        """Write to a subject that nothing else is ever written to."""
+        self.follow(subject, 0, record)
+
+    def follow(self, subject: str, last: int, record: Record) -> None:
+        """Write to a subject whose last event is at this position."""
+        self._enter(Book(("", ""), subject, None, last), subject, record, begins=not last)
+
+    def _enter(self, book: Book, subject: str, record: Record, *, begins: bool = False) -> None:
+        book.unstored += 1
+        self.entries.append(Entry(book, subject, stored_form(record, self.now), begins, record))
+
+
+def stored_form(record: Any, now: datetime) -> bytes:
+    """A record as the event to append; its id follows from what it is, so that it can be told again."""
+    name = TYPE_OF[type(record)]
+    short = name[11:-3]  # without "resolution." and ".v1"
+    match record:
+        case BudgetOpened() | BudgetClosed():
+            parts = (short, record.holder, record.period, _currency(record))
+        case BudgetTransferred() | BudgetDrawn():
+            parts = (short, record.source, record.request_id, record.holder)
+        case _:
+            parts = (short, record.source, record.request_id)
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return encode_event(LEDGER_SOURCE, f"{short}-{digest}", name, now, encode(record))
+
+
+def _currency(record: BudgetOpened | BudgetClosed) -> str:
+    return record.currency if isinstance(record, BudgetOpened) else record.spent.currency

@@ -1,0 +1,113 @@
+"""Several deciders share the holders: who is there, and who decides for whom.
+
+Each says that it is alive; a holder belongs to the one with the highest hash (rendezvous hashing). Nobody has
+to agree: where two think that a holder is theirs, the books' expectations keep both right, only slower.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import nats.errors
+
+from config import topology
+from ledger.connection import frame
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
+
+    from ledger.connection import LedgerClient
+
+_log = logging.getLogger(__name__)
+_ALIVE = f"{topology.DECIDERS_SUBJECT}.alive"
+_SAY_SECONDS = 0.5
+_GONE_SECONDS = 2.0
+_PARTITIONS = 256
+
+
+class Members:
+    """The deciders on one ledger, as this one sees them."""
+
+    def __init__(self, client: LedgerClient) -> None:
+        self.name = secrets.token_hex(6)
+        self._client = client
+        self._seen: dict[str, float] = {}
+        self._owners: list[str] = []
+        self._door: Subscription | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._divide()
+
+    def owner_of(self, holder: str) -> str | None:
+        """The other decider that decides for this holder; nobody, where this one does."""
+        if not self._seen:
+            return None
+        owner = self._owners[crc32(holder.encode()) % _PARTITIONS]
+        return None if owner == self.name else owner
+
+    async def start(self) -> None:
+        """Say that this one is there, and listen who else is."""
+        self._door = await self._client.pour(_ALIVE, self._on_alive)
+        await self._client.flush()
+        self._say()
+        self._task = asyncio.create_task(self._keep_saying())
+        await asyncio.sleep(0.05)  # those who are there answer at once
+
+    async def stop(self) -> None:
+        """Say goodbye, so that nothing more is sent here."""
+        if self._task is not None:
+            self._task.cancel()
+        with suppress(nats.errors.Error):
+            if self._door is not None:
+                self._say(leaving=True)
+                await self._client.flush(timeout=2)
+                await self._client.stop_pouring(self._door)
+
+    def lost(self, name: str) -> None:
+        """A decider did not take what was sent to it."""
+        if self._seen.pop(name, None) is not None:
+            self._divide()
+
+    def _on_alive(self, _subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
+        told = json.loads(body)
+        name = told["name"]
+        if name == self.name:
+            return
+        if told.get("leaving"):
+            self.lost(name)
+            return
+        new = name not in self._seen
+        self._seen[name] = time.monotonic()
+        if new:
+            self._say()
+            self._divide()
+
+    async def _keep_saying(self) -> None:
+        while True:
+            await asyncio.sleep(_SAY_SECONDS)
+            try:
+                self._say()
+            except nats.errors.Error as error:
+                _log.warning("cannot say that this decider is alive: %s", error)
+            silent = [name for name, at in self._seen.items() if time.monotonic() - at > _GONE_SECONDS]
+            for name in silent:
+                self.lost(name)
+
+    def _say(self, *, leaving: bool = False) -> None:
+        told = {"name": self.name} | ({"leaving": True} if leaving else {})
+        self._client.send(frame(_ALIVE.encode(), json.dumps(told).encode()))
+
+    def _divide(self) -> None:
+        names = (self.name, *self._seen)
+
+        def lot(name: str, partition: int) -> bytes:
+            return hashlib.blake2b(f"{name} {partition}".encode(), digest_size=8).digest()
+
+        self._owners = [max(names, key=lambda name: lot(name, part)) for part in range(_PARTITIONS)]

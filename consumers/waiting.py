@@ -1,0 +1,135 @@
+"""Requests as they come: read, checked, and waiting for their answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from config import topology
+from consumers.rulings import REQUESTS, Ruling
+from domain.bookkeeping import Cause
+from domain.requests import Preview, RequestError
+from domain.wire import FieldError, decode, encode
+from ledger.cloudevents import body_hash, name_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+class Waiting:
+    """A request that waits for its answer."""
+
+    __slots__ = (
+        "_answer",
+        "answer_to",
+        "answered",
+        "attempts",
+        "body",
+        "cause",
+        "fresh",
+        "key",
+        "now",
+        "operation",
+        "request",
+        "ruling",
+        "source",
+        "twins",
+    )
+
+    cause: Cause
+    now: datetime
+    ruling: Ruling
+
+    def __init__(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None],
+                 answer_to: bytes = b"") -> None:  # fmt: skip
+        self.source = source
+        self.operation = operation
+        self.body = body
+        self.answered = False
+        self._answer = answer
+        self.answer_to = answer_to  # the subject that the answer goes to, where another may send it
+        self.fresh = False  # whether the directory was brought up to date for this request
+        self.request: Any = None
+        self.key = b""
+        self.attempts = 0
+        self.twins: list[Waiting] = []  # the same request again, while this one was being decided
+
+    def finish(self, answer: dict[str, Any]) -> None:
+        """Give the answer, once."""
+        if not self.answered:
+            self.answered = True
+            self._answer(encode(answer))
+
+    def pass_on(self, answer: bytes) -> None:
+        """Give an answer that somebody else gave."""
+        if not self.answered:
+            self.answered = True
+            self._answer(answer)
+
+
+class _Operation(msgspec.Struct):
+    operation: str
+
+
+def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history: bool) -> None:
+    """Understand a request.
+
+    Raises:
+        RequestError: it is no request; the error is the answer.
+
+    """
+    try:
+        request = decode(_class_of(waiting), waiting.body, at="")
+        waiting.now = _time_of(request.time, now, history=history)
+        digest = body_hash(waiting.body).hex()[:32]
+    except FieldError as error:
+        raise RequestError("invalid", error.message, error.field or None) from None
+    except RequestError:
+        raise
+    except Exception as error:  # noqa: BLE001 - hostile text must not reach the connection it came by
+        raise RequestError("invalid", f"not a request: {error}") from None
+    waiting.request = request
+    request_id = request.request_id or ""
+    preview = type(request) is Preview
+    if not preview:
+        waiting.key = name_key(waiting.source, request_id)
+    waiting.cause = Cause(
+        source=waiting.source,
+        request_id=request_id,
+        request_sha256=None if preview else digest,
+        seen_position=seen_position,
+    )
+
+
+def _class_of(waiting: Waiting) -> type[Any]:
+    wanted = REQUESTS.get(waiting.operation)
+    if wanted is None:
+        message = f"there is no request {waiting.operation!r}; there are {', '.join(REQUESTS)}"
+        raise RequestError("unknown_operation", message)
+    if len(waiting.body) > topology.MAX_EVENT_BYTES:
+        message = f"a request is at most {topology.MAX_EVENT_BYTES} bytes, not {len(waiting.body)}"
+        raise RequestError("too_large", message)
+    if isinstance(wanted, dict):
+        operation = decode(_Operation, waiting.body, at="").operation
+        if operation not in wanted:
+            raise RequestError("invalid", f"operation must be one of {', '.join(wanted)}", "operation")
+        wanted = wanted[operation]
+    return wanted  # type: ignore[no-any-return]
+
+
+def _time_of(asked: datetime | None, now: datetime, *, history: bool) -> datetime:
+    if asked is None:
+        return now
+    if history:
+        return asked.astimezone(UTC)
+    if abs(asked - now) > _CLOCK_TOLERANCE:
+        message = (
+            "time is more than five minutes from the ledger's clock; leave it out, or report what "
+            "happened earlier as resolution.action.reported.v1"
+        )
+        raise RequestError("clock", message, "time")
+    return now
