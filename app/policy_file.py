@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from domain.policy import Policy
 from domain.policy_check import contradictions
 from domain.policy_document import PolicyError, Problem, parse_policy
 
 if TYPE_CHECKING:
-    from domain.policy import Policy
     from domain.policy_document import Path as FieldPath
 
 

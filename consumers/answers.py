@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def answer_of(record: Any, budget: Budget | None, position: int | None = None) -> dict[str, Any]:
     """The answer that this record is: ``budget`` as it stood right after it."""
-    balance = budget.wire() if budget else None
+    balance = budget.balance() if budget else None
     match record:
         case ActionTaken() | ActionHeld():
             held = {"expires_at": plain(record.expires_at)} if isinstance(record, ActionHeld) else {}
@@ -52,7 +52,7 @@ def answer_of(record: Any, budget: Budget | None, position: int | None = None) -
                 "outcome": record.outcome,
                 "position": position,
                 "policy_version": record.policy_version,
-                "reasons": plain(record.reasons),
+                "reasons": record.reasons,
                 "budget": balance,
                 **filed,
             }
@@ -62,7 +62,7 @@ def answer_of(record: Any, budget: Budget | None, position: int | None = None) -
             return {
                 "outcome": "done",
                 "action_id": record.action_id,
-                "amount": record.amount.wire(),
+                "amount": record.amount,
                 "position": position,
                 "budget": balance,
             }
@@ -89,12 +89,12 @@ def _escalation_answer(record: EscalationRequested | EscalationStep, position: i
         "outcome": "done",
         "escalation_id": record.escalation_id,
         "status": type(record).__name__.removeprefix("Escalation").lower(),
-        "amount": record.amount.wire(),
+        "amount": record.amount,
         "position": position,
     }
     match record:
         case EscalationRequested():
-            answer |= {"to": list(record.to), "due": plain(record.due), "reasons": plain(record.reasons)}
+            answer |= {"to": list(record.to), "due": plain(record.due), "reasons": record.reasons}
         case EscalationForwarded():
             answer |= {"to": list(record.to), "due": plain(record.due)}
         case EscalationApproved():
@@ -104,13 +104,15 @@ def _escalation_answer(record: EscalationRequested | EscalationStep, position: i
     return answer
 
 
-def preview_answer(verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False) -> dict[str, Any]:
+def preview_answer(
+    verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False
+) -> dict[str, Any]:
     """What a decision would be answered now; nothing was taken, so there is no position."""
     return {
         "outcome": "held" if hold and verdict.outcome == "taken" else verdict.outcome,
         "policy_version": version,
-        "reasons": plain(verdict.reasons),
-        "budget": budget.wire() if budget else None,
+        "reasons": verdict.reasons,
+        "budget": budget.balance() if budget else None,
     }
 
 

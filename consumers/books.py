@@ -178,7 +178,7 @@ class Unit:
         holder, currency = key
         before = book.budget
         try:
-            period = rules.policy.next_period(self.now, before.period if before else None)
+            period = rules.period_at(self.now, before.period if before else None)
         except ValueError as error:
             if not late or before is None:
                 message = f"{error}: {holder} has a budget for {before.period if before else 'later'}"
@@ -188,7 +188,6 @@ class Unit:
             return _Slot(book, before, book.subject)
         opened, closed = opening(rules, holder, period, before, self.cause, self._role_of(holder), currency)
         budget = Budget.open(opened, self.now)
-        budget.collect_events()
         slot = _Slot(book, budget, subject_of(holder, currency, period))
         if closed is not None:
             slot.pending.append((book.subject, closed, False))
@@ -204,7 +203,6 @@ class Unit:
         slot.pending.clear()
         book.budget, book.subject = budget, slot.subject
         budget.record(record, self.now)
-        budget.collect_events()
         self._enter(book, slot.subject, record)
 
     def guard(self, book: Book, record: Record) -> None:
@@ -228,6 +226,7 @@ def stored_form(record: Any, now: datetime) -> bytes:
     """A record as the event to append; its id follows from what it is, so that it can be told again."""
     name = TYPE_OF[type(record)]
     short = name[11:-3]  # without "resolution." and ".v1"
+    parts: tuple[str, ...]
     match record:
         case BudgetOpened() | BudgetClosed():
             parts = (short, record.holder, record.period, _currency(record))

@@ -101,5 +101,3 @@ class Clock:
 
     def _cause(self, source: str, request_id: str) -> Cause:
         return Cause(source=source, request_id=request_id, seen_position=self._directory.position)
-
-

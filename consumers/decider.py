@@ -11,25 +11,13 @@ import logging
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from config import topology
 from consumers.answers import first_answer
 from consumers.books import Books, Key, MissingError
-from consumers.followups import Followups, Overdue, Posting
-from consumers.rulings import LaterError, Ruling, Rulings, StaleError, rows_of
+from consumers.dispatch import Dispatch
+from consumers.rulings import LaterError, Ruling, StaleError, rows_of
 from consumers.waiting import Waiting, read_request
 from domain.records import EscalationForwarded, EscalationRequested
-from domain.requests import (
-    ActionRequest,
-    EscalationAsk,
-    EscalationDecision,
-    GrantRequest,
-    HoldRequest,
-    PolicyRequest,
-    Preview,
-    RequestError,
-    ReversalRequest,
-    TransferRequest,
-)
+from domain.requests import PolicyRequest, Preview, RequestError
 from ledger.errors import ConflictError, LedgerError, UnavailableError
 from ledger.index import Name
 from ledger.log import MAX_BATCH, Draft
@@ -38,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from consumers.directory import Directory
+    from consumers.followups import Overdue, Posting
     from domain.bookkeeping import Cause
     from ledger.log import Log
 
@@ -55,8 +44,7 @@ class Decider:
         self._log = log
         self._directory = directory
         self._books = Books(log)
-        self._rulings = Rulings(log, directory, self._books)
-        self._followups = Followups(self._rulings)
+        self._dispatch = Dispatch(log, directory, self._books)
         self._history = history
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)
@@ -90,9 +78,9 @@ class Decider:
         except RequestError as error:
             waiting.finish(error.wire())
             return
-        if not here and self.elsewhere(waiting, self._holder_of(waiting.request)):
+        if not here and self.elsewhere(waiting, self._dispatch.holder_of(waiting.request)):
             return
-        if self._history and waiting.now > self._latest:
+        if self._history and waiting.request.time is not None and waiting.now > self._latest:
             leap, self._latest = waiting.now - self._latest, waiting.now
             if leap > _LEAP:
                 self._aside(self._after_the_clock(waiting))
@@ -238,7 +226,7 @@ class Decider:
     async def _rule(self, waiting: Waiting, missing: set[Key]) -> bool:
         """Rule on one request; false where a book has to be read first."""
         try:
-            ruling = self._ruling(waiting)
+            ruling = self._dispatch.ruling(waiting)
             if not isinstance(ruling, Ruling):
                 ruling = await ruling
         except MissingError as error:
@@ -264,33 +252,6 @@ class Decider:
             else:
                 self._ready.append(waiting)
         return True
-
-    def _ruling(self, waiting: Waiting) -> Ruling | Coroutine[Any, Any, Ruling]:
-        cause, now, fresh = waiting.cause, waiting.now, waiting.fresh
-        match waiting.request:
-            case EscalationAsk() as request:
-                return self._followups.ask(request, cause, now, fresh=fresh)
-            case ActionRequest() as request:
-                return self._rulings.action(request, cause, now, fresh=fresh)
-            case Preview() as request:
-                return self._rulings.preview(request, cause, now, fresh=fresh)
-            case EscalationDecision() as request:
-                return self._followups.decide(request, cause, now, fresh=fresh)
-            case HoldRequest() as request:
-                return self._followups.hold(request, cause, now, fresh=fresh)
-            case ReversalRequest() as request:
-                return self._followups.reversal(request, cause, now, fresh=fresh)
-            case GrantRequest() as request:
-                return self._rulings.grant(request, cause, now, fresh=fresh)
-            case TransferRequest() as request:
-                return self._rulings.transfer(request, cause, now, fresh=fresh)
-            case Overdue() as request if request.escalation_id is not None:
-                return self._followups.escalation_overdue(request, cause, now)
-            case Overdue() as request:
-                return self._followups.hold_overdue(request, cause, now)
-            case Posting() as request:
-                return self._followups.post(request, cause, now)
-        return self._rulings.policy(waiting.request, cause, now)
 
     async def _when_caught_up(self, waiting: Waiting) -> None:
         try:
@@ -412,21 +373,6 @@ class Decider:
     def _forget(self, waiting: Waiting) -> None:
         for entry in _entries(waiting):
             self._books.forget(entry.book)
-
-    def _holder_of(self, request: Any) -> str | None:
-        """The holder whose budget a request concerns, as far as it is known here."""
-        match request:
-            case Preview():
-                return f"agent:{request.agent_id}"
-            case GrantRequest() | TransferRequest():
-                return request.holder
-            case HoldRequest() | ReversalRequest():
-                row = self._directory.given.action(request.action_id)
-                return row.holder if row else None
-            case EscalationDecision():
-                waiting = self._directory.matters.open.get(request.escalation_id)
-                return f"agent:{waiting.asked.agent_id}" if waiting else None
-        return topology.POLICY_SUBJECT
 
 
 def _entries(waiting: Waiting) -> Sequence[Any]:

@@ -24,6 +24,7 @@ from consumers.members import Members
 from domain.requests import RequestError
 from domain.wire import encode, plain
 from ledger.connection import frame
+from ledger.errors import LedgerError
 from ledger.index import NameIndex
 from ledger.replies import header_of
 
@@ -87,6 +88,7 @@ class DecisionService:
             asyncio.create_task(self.directory.follow(self._reader, self._log)),
             asyncio.create_task(self.decider.run()),
             asyncio.create_task(self._clock.run()),
+            asyncio.create_task(self.directory.keep_writing()),
         ]
         for task in self._tasks:
             task.add_done_callback(self._note_end)
@@ -109,6 +111,8 @@ class DecisionService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(LedgerError):  # it would be read from the log again
+            await self.directory.write()
         self._index.close()
 
     async def ask(self, message: Msg) -> bytes:
@@ -135,7 +139,9 @@ class DecisionService:
         subject = f"{topology.DECIDERS_SUBJECT}.{owner}.{waiting.source}.{waiting.operation}"
         if waiting.answer_to:
             # As a header: the server takes no message with another account's reply subject as its own.
-            self._forward(frame(subject.encode(), waiting.body, headers=_ANSWER_TO + b": " + waiting.answer_to + b"\r\n"))
+            self._forward(
+                frame(subject.encode(), waiting.body, headers=_ANSWER_TO + b": " + waiting.answer_to + b"\r\n")
+            )
         else:
             task = asyncio.create_task(self._ask_elsewhere(owner, subject, waiting))
             self._asking.add(task)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from consumers.books import currency_of
-from consumers.given import Given, Row
+from consumers.given import Given, Row, row_of, row_of_fact
 from consumers.matters import Due, Matters
 from domain.deciding import Agent
 from domain.facts import (
@@ -45,10 +45,9 @@ from domain.records import (
     PolicyPublished,
 )
 from domain.requests import action_id_of
-from ledger.cloudevents import name_key
 from ledger.errors import UnavailableError
 from ledger.follow import Anchor, Follower
-from ledger.index import Name
+from ledger.index import Change, Name, NameIndex
 from ledger.log import digest_of
 from projections.events import TYPES, Event, UnknownEventError, read_event
 
@@ -56,12 +55,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from ledger.connection import LedgerClient
-    from ledger.index import NameIndex
     from ledger.log import Log, Recorded
 
 _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
-_RETRY_SECONDS = 1.0
+_WRITE_SECONDS = 1.0
+
+
+class _Writing(NamedTuple):
+    """What is on its way into the index."""
+
+    names: list[Name]
+    anchor: Anchor
+    notes: list[tuple[str, int, bytes]]
+    also: list[Change]
 
 
 class _Employee(msgspec.Struct):
@@ -86,9 +93,12 @@ class Directory:
         self._policies: dict[int, Rules] = {}
         self._in_order: list[Rules] = []  # the newest first
         self._agents: dict[tuple[str, str | None], Agent] = {}
-        self.anchor = index.head(_WHOLE_LOG)
-        self.read_to = self.anchor.position
+        anchor = index.head(_WHOLE_LOG)
+        self._begin = anchor
+        self.read_to = anchor.position
         self.policy_position = 0
+        self._last: Recorded | None = None
+        self._writing: _Writing | None = None
         self._names: list[Name] = []
         self._notes: dict[str, tuple[int, bytes]] = {}
         self._moved = asyncio.Condition()
@@ -182,19 +192,50 @@ class Directory:
 
     async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None) -> None:
         """Read on from where the index ends; for ever, or up to a position."""
-        follower = Follower(client, log, "directory", self.anchor)
+        follower = Follower(client, log, "directory", self._begin)
         async for batch in follower.batches(until=until):
             self.learn(batch)
-            while True:
-                try:
-                    self.commit(batch[-1])
-                    break
-                except UnavailableError as error:  # what was learned is known; only its file waits
-                    _log.warning("the directory waits: %s", error)
-                    await asyncio.sleep(_RETRY_SECONDS)
             log.saw(batch[-1].data)
             async with self._moved:
                 self._moved.notify_all()
+        if until is not None:
+            await self.write()
+
+    async def keep_writing(self) -> None:
+        """Write what was learned about once a second: rows that come together share their pages."""
+        while True:
+            await asyncio.sleep(_WRITE_SECONDS)
+            try:
+                await self.write()
+            except UnavailableError as error:  # what was learned is known; only its file waits
+                _log.warning("the directory waits: %s", error)
+
+    async def write(self) -> None:
+        """Write what was learned, with the position.
+
+        Raises:
+            UnavailableError: the index cannot be written; what was learned is known all the same.
+
+        """
+        if self._last is None and self._writing is None:
+            return
+        if self._writing is None:
+            assert self._last is not None
+            anchor = Anchor(self._last.position, digest_of(self._last.data))
+            also = [*self.given.changes(), *self.matters.changes()]
+            notes = [(key, *note) for key, note in self._notes.items()]
+            self._writing = _Writing(self._names, anchor, notes, also)
+            self._names, self._notes, self._last = [], {}, None
+        writing = self._writing
+        work = partial(
+            self.index.commit, writing.names, {_WHOLE_LOG: writing.anchor}, notes=writing.notes, also=writing.also
+        )
+        await asyncio.to_thread(work)
+        self.given.written()
+        self.matters.written()
+        for name in writing.names:
+            self._recent.pop(name.key, None)
+        self._writing, self._begin = None, writing.anchor
 
     async def reach(self, position: int, patience_seconds: float = 2) -> bool:
         """Wait until this directory has read up to a position; false where it takes too long."""
@@ -207,6 +248,7 @@ class Directory:
 
     def learn(self, batch: Sequence[Recorded]) -> None:
         """Learn from events, in order."""
+        self._last = batch[-1]
         for recorded in batch:
             self.read_to = recorded.position
             own = self._own.pop(recorded.position, None)
@@ -223,25 +265,6 @@ class Directory:
                 self._names.append(name)
                 self._recent[name.key] = name
             self._learn_event(event, recorded.subject)
-
-    def commit(self, last: Recorded) -> None:
-        """Write what was learned, with the position.
-
-        Raises:
-            UnavailableError: the index cannot be written; what was learned is known all the same.
-
-        """
-        anchor = Anchor(last.position, digest_of(last.data))
-        notes = [(key, *note) for key, note in self._notes.items()]
-        also = [*self.given.changes(), *self.matters.changes()]
-        self.index.commit(self._names, {_WHOLE_LOG: anchor}, notes=notes, also=also)
-        self.given.committed()
-        self.matters.committed()
-        for name in self._names:
-            self._recent.pop(name.key, None)
-        self._names.clear()
-        self._notes.clear()
-        self.anchor = anchor
 
     def _learn_event(self, event: Event, subject: str) -> None:  # noqa: C901 - a case for each kind of event
         position, body = event.position, event.body
@@ -273,14 +296,8 @@ class Directory:
 
     def _reported(self, event: Event, fact: ActionReported) -> None:
         action_id = action_id_of(event.stored.source, event.stored.id)
-        goodwill = fact.basis == "goodwill"
-        self.given.add(Row(
-            agent_id=fact.agent_id, at=event.time.timestamp(), minor=fact.amount.minor if goodwill else 0,
-            currency=fact.amount.currency, book=fact.amount.currency, position=event.position, action_id=action_id,
-            holder=f"agent:{fact.agent_id}", period="", state="reported", basis=fact.basis,
-            done_minor=fact.amount.minor, customer_id=fact.customer_id, interaction_id=fact.interaction_id,
-        ))  # fmt: skip
-        if goodwill:
+        self.given.add(row_of_fact(fact, action_id, event.time, event.position))
+        if fact.basis == "goodwill":
             self.matters.owe(Due(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
 
     def _became(self, body: ActionSettled | ActionVoided | ActionCharged | ActionReversed) -> None:
@@ -339,31 +356,6 @@ class Directory:
         self.policy_position = max(self.policy_position, position)
 
 
-def row_of(record: ActionTaken | ActionHeld, at: datetime, position: int, subject: str) -> Row | None:
-    """What to know of an action; nothing of an escalation's reservation, which gives nothing yet."""
-    held = isinstance(record, ActionHeld)
-    if held and record.escalation_id is not None:
-        return None
-    amount = record.amount
-    return Row(
-        agent_id=record.agent_id,
-        at=at.timestamp(),
-        minor=amount.minor if record.basis == "goodwill" else 0,
-        currency=amount.currency,
-        book=currency_of(subject),
-        position=position,
-        action_id=record.action_id,
-        holder=record.holder,
-        period=record.period,
-        state="held" if held else "taken",
-        basis=record.basis,
-        done_minor=amount.minor,
-        customer_id=record.customer_id,
-        interaction_id=record.interaction_id,
-        expires_at=record.expires_at.timestamp() if isinstance(record, ActionHeld) and record.expires_at else None,
-    )
-
-
 class _Answer(msgspec.Struct):
     """What the directory needs of an event that it only names."""
 
@@ -384,6 +376,10 @@ _TYPES: dict[str, type[Any]] = {f"resolution.{name}.v1": _Answer for name in _NA
 _AGENTS_REMEMBERED = 100_000
 
 
+def request_key(source: str, request_id: str) -> bytes:
+    """The key of a request's name: the hash that is the id of its action, too."""
+    return bytes.fromhex(action_id_of(source, request_id)[4:])
+
+
 def _answered(record: Any, position: int) -> Name:
-    key = name_key(record.source, record.request_id)
-    return Name(key, position, bytes.fromhex(record.request_sha256))
+    return Name(request_key(record.source, record.request_id), position, bytes.fromhex(record.request_sha256))

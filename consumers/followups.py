@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumers.answers import answer_of
+from consumers.matters import Due
 from consumers.rulings import LaterError, Ruling, Rulings, StaleError
 from domain import bookkeeping, deciding, escalating
 from domain.escalating import Approver, Open
@@ -12,11 +14,8 @@ from domain.records import AuthorityFellShort, Reason
 from domain.requests import EscalationAsk, EscalationDecision, HoldRequest, RequestError, ReversalRequest
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from consumers.books import Unit
     from consumers.given import Row
-    from consumers.matters import Due
     from domain.bookkeeping import Cause
     from domain.budget import Budget
     from domain.deciding import Agent
@@ -239,8 +238,12 @@ class Followups:
         rules = self._rules(now, fresh=fresh)
         row = self._row(request.action_id, fresh=fresh)
         if row.state == "reported" and row.goodwill:
-            raise LaterError if not fresh else RequestError(
-                "not_posted", "this reported action is not posted to its budget yet; ask again", "action_id"
+            raise (
+                LaterError
+                if not fresh
+                else RequestError(
+                    "not_posted", "this reported action is not posted to its budget yet; ask again", "action_id"
+                )
             )
         if row.state in ("held", "voided"):
             message = f"this action is {row.state}: void a hold instead of reversing it"

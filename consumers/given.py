@@ -12,20 +12,25 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from consumers.books import currency_of
 from domain.deciding import Gift
-from domain.facts import Basis
+from domain.facts import Basis  # noqa: TC001 - msgspec reads the annotations
 from domain.money import Money
+from domain.records import ActionHeld, ActionTaken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from datetime import datetime
+
+    from domain.facts import ActionReported
 
     from ledger.index import Change, NameIndex
 
 State = Literal["taken", "held", "settled", "voided", "reported", "charged"]
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS given (position INTEGER PRIMARY KEY, action INTEGER NOT NULL, customer INTEGER,
-    interaction INTEGER, expires REAL, row BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS given_action ON given (action);
+CREATE TABLE IF NOT EXISTS given (position INTEGER PRIMARY KEY, customer INTEGER, interaction INTEGER, expires REAL,
+    row BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS actions (key BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS given_customer ON given (customer) WHERE customer IS NOT NULL;
 CREATE INDEX IF NOT EXISTS given_interaction ON given (interaction) WHERE interaction IS NOT NULL;
 CREATE INDEX IF NOT EXISTS given_expires ON given (expires) WHERE expires IS NOT NULL;
@@ -35,7 +40,7 @@ _CACHED = 50_000
 _KEYS_A_QUERY = 500
 
 
-class Row(Gift, kw_only=True):
+class Row(Gift, array_like=True):
     """An action. ``minor`` is what it counts for: nothing where it is no goodwill or was undone."""
 
     position: int
@@ -52,6 +57,8 @@ class Row(Gift, kw_only=True):
     interaction_id: str | None = None
     reversed_minor: int = 0
     expires_at: float | None = None
+    named: bool = True
+    """Whether the request's name leads to it; else its own id does."""
 
     @property
     def goodwill(self) -> bool:
@@ -78,9 +85,12 @@ class Given:
         self._customers: OrderedDict[str, list[Row]] = OrderedDict()
         self._interactions: OrderedDict[str, list[Row]] = OrderedDict()
         self._own: dict[int, Row] = {}  # stored, and not read back yet
-        self._changed: dict[int, Row] = {}  # read, and not committed yet
-        self._by_action: dict[str, Row] = {}
-        self._links: list[Change] = []
+        self._changed: dict[int, Row] = {}  # read, and not written yet
+        self._writing: dict[int, Row] = {}
+        self._by_action: dict[str, Row] = {}  # of both
+        self._unwritten: dict[tuple[str, str], dict[int, Row]] = {}  # of all three, by column and name
+        self._links: dict[tuple[str, str, str], bool] = {}
+        self._links_writing: dict[tuple[str, str, str], bool] = {}
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
         self._groups: dict[str, frozenset[str]] = {}
 
@@ -88,8 +98,8 @@ class Given:
 
     def preload(self, customers: Iterable[str], interactions: Iterable[str]) -> None:
         """Read what a group of requests will ask for, in one go."""
-        self._load("customer", self._customers, set(customers), lambda row: row.customer_id)
-        self._load("interaction", self._interactions, set(interactions), lambda row: row.interaction_id)
+        self._load("customer", self._customers, customers)
+        self._load("interaction", self._interactions, interactions)
 
     def on_interaction(self, interaction_id: str) -> Sequence[Gift]:
         """What was given on an interaction."""
@@ -112,9 +122,7 @@ class Given:
         if group is None:
             found, todo = {customer_id}, [customer_id]
             while todo:
-                one = todo.pop()
-                query = "SELECT b FROM links WHERE a = ?"
-                new = {row[0] for row in self._index.rows(query, (one,))} - found
+                new = self._linked_to(todo.pop()) - found
                 found |= new
                 todo += new
             group = frozenset(found)
@@ -127,11 +135,17 @@ class Given:
         """An action by its id, as far as it was read back from the log."""
         if found := self._by_action.get(action_id):
             return found
-        query = "SELECT row FROM given WHERE action = ?"
-        for (value,) in self._index.rows(query, (_key(action_id),)):
-            row = _decode(value)
-            if row.action_id == action_id:
-                return row
+        try:
+            key = bytes.fromhex(action_id.removeprefix("act-"))
+        except ValueError:
+            return None
+        rows = self._index.rows("SELECT position FROM actions WHERE key = ?", (key,))
+        positions = [rows[0][0]] if rows else [name.position for name in self._index.find((key,)).values()]
+        for position in positions:
+            for (value,) in self._index.rows("SELECT row FROM given WHERE position = ?", (position,)):
+                row = _decode(value)
+                if row.action_id == action_id:
+                    return row
         return None
 
     def held_until(self, moment: float) -> list[Row]:
@@ -144,6 +158,7 @@ class Given:
     def wrote(self, row: Row) -> None:
         """This decider has stored an action: it counts for the very next request."""
         self._own[row.position] = row
+        self._note(row)
         self._count(row)
 
     def read_back(self, position: int) -> bool:
@@ -157,6 +172,7 @@ class Given:
     def add(self, row: Row) -> None:
         """An action was read from the log."""
         self._changed[row.position] = self._by_action[row.action_id] = row
+        self._note(row)
         self._count(row)
 
     def change(self, action_id: str, change: Callable[[Row], None]) -> None:
@@ -166,6 +182,7 @@ class Given:
             return
         change(row)
         self._changed[row.position] = self._by_action[action_id] = row
+        self._note(row)
         # What is cached are other objects, read at other times: read them again, once this is committed.
         if row.customer_id:
             self._customers.pop(row.customer_id, None)
@@ -174,63 +191,140 @@ class Given:
 
     def link(self, a: str, b: str, relation: str, *, linked: bool) -> None:
         """Two customers are one person or household, or are not."""
-        pairs = [(a, b, relation), (b, a, relation)]
-        if linked:
-            self._links.append(("INSERT OR IGNORE INTO links VALUES (?, ?, ?)", pairs))
-        else:
-            self._links.append(("DELETE FROM links WHERE a = ? AND b = ? AND relation = ?", pairs))
+        self._links[a, b, relation] = self._links[b, a, relation] = linked
+        self._linked = True
+        self._groups.clear()
 
     def changes(self) -> list[Change]:
-        """What to write with the position."""
+        """What to write; it counts as being written until ``written``."""
+        self._writing, self._changed = self._changed, {}
+        self._links_writing, self._links = self._links, {}
         rows = [
-            (row.position, _key(row.action_id), _optional_key(row.customer_id), _optional_key(row.interaction_id),
-             row.expires_at, msgspec.json.encode(row))
-            for row in self._changed.values()
+            (row.position, _optional_key(row.customer_id), _optional_key(row.interaction_id), row.expires_at,
+             _encode(row))
+            for row in self._writing.values()
         ]  # fmt: skip
-        return [*([("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?, ?)", rows)] if rows else []), *self._links]
+        # The other actions are found by the name of their request, which is the same hash.
+        unnamed = [(bytes.fromhex(row.action_id[4:]), row.position) for row in self._writing.values() if not row.named]
+        joined = [pair for pair, linked in self._links_writing.items() if linked]
+        parted = [pair for pair, linked in self._links_writing.items() if not linked]
+        changes: list[Change] = [
+            ("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?)", rows),
+            ("INSERT OR REPLACE INTO actions VALUES (?, ?)", unnamed),
+            ("INSERT OR IGNORE INTO links VALUES (?, ?, ?)", joined),
+            ("DELETE FROM links WHERE a = ? AND b = ? AND relation = ?", parted),
+        ]
+        return [change for change in changes if change[1]]
 
-    def committed(self) -> None:
+    def written(self) -> None:
         """What ``changes`` gave is written."""
-        self._changed.clear()
-        self._by_action.clear()
-        if self._links:
-            self._links.clear()
-            self._linked = True
-            self._groups.clear()
+        for row in self._writing.values():
+            if row.position in self._changed:
+                continue
+            self._by_action.pop(row.action_id, None)
+            for name in _names_of(row):
+                noted = self._unwritten.get(name, {})
+                noted.pop(row.position, None)
+                if not noted:
+                    self._unwritten.pop(name, None)
+        self._writing = {}
+        self._links_writing = {}
         for cache in (self._customers, self._interactions):
             while len(cache) > _CACHED:
                 cache.popitem(last=False)
 
     # ------------------------------------------------------------------ inside
 
+    def _linked_to(self, one: str) -> set[str]:
+        known = dict.fromkeys(self._index.rows(_LINKS_OF, (one,)), True)
+        for changes in (self._links_writing, self._links):
+            known.update({(b, relation): linked for (a, b, relation), linked in changes.items() if a == one})
+        return {b for (b, _), linked in known.items() if linked}
+
     def _count(self, row: Row) -> None:
-        if row.customer_id in self._customers:
+        if row.customer_id is not None and row.customer_id in self._customers:
             self._customers[row.customer_id].append(row)
-        if row.interaction_id in self._interactions:
+        if row.interaction_id is not None and row.interaction_id in self._interactions:
             self._interactions[row.interaction_id].append(row)
 
-    def _load(self, column: str, cache: OrderedDict[str, list[Row]], names: set[str],
-              name_of: Callable[[Row], str | None]) -> None:  # fmt: skip
-        missing = [name for name in names if name not in cache]
-        if not missing:
-            return
-        rows: dict[int, Row] = {}
+    def _load(self, column: str, cache: OrderedDict[str, list[Row]], names: Iterable[str]) -> None:
+        missing = list({name for name in names if name not in cache})
+        stored: dict[int, Row] = {}
         for start in range(0, len(missing), _KEYS_A_QUERY):
             keys = [_key(name) for name in missing[start : start + _KEYS_A_QUERY]]
             marks = ",".join("?" * len(keys))
             query = f"SELECT position, row FROM given WHERE {column} IN ({marks})"  # noqa: S608 - only marks
-            rows.update((position, _decode(value)) for position, value in self._index.rows(query, keys))
-        rows.update(self._changed)
-        rows.update(self._own)
-        cache.update((name, []) for name in missing)
-        wanted = set(missing)
-        for _, row in sorted(rows.items()):
-            name = name_of(row)
-            if name in wanted:
-                cache[name].append(row)
+            stored.update((position, _decode(value)) for position, value in self._index.rows(query, keys))
+        by_name: dict[str | None, dict[int, Row]] = {}
+        for position, row in stored.items():
+            by_name.setdefault(getattr(row, f"{column}_id"), {})[position] = row
+        for name in missing:
+            found = by_name.get(name, {}) | self._unwritten.get((column, name), {})
+            cache[name] = [row for _, row in sorted(found.items())]
+
+    def _note(self, row: Row) -> None:
+        """Remember a row until it is written."""
+        for name in _names_of(row):
+            self._unwritten.setdefault(name, {})[row.position] = row
 
 
+def row_of(record: ActionTaken | ActionHeld, at: datetime, position: int, subject: str) -> Row | None:
+    """What to know of an action; nothing of an escalation's reservation, which gives nothing yet."""
+    held = isinstance(record, ActionHeld)
+    if held and record.escalation_id is not None:
+        return None
+    amount = record.amount
+    return Row(
+        agent_id=record.agent_id,
+        at=at.timestamp(),
+        minor=amount.minor if record.basis == "goodwill" else 0,
+        currency=amount.currency,
+        book=currency_of(subject),
+        position=position,
+        action_id=record.action_id,
+        holder=record.holder,
+        period=record.period,
+        state="held" if held else "taken",
+        basis=record.basis,
+        done_minor=amount.minor,
+        customer_id=record.customer_id,
+        interaction_id=record.interaction_id,
+        expires_at=record.expires_at.timestamp() if isinstance(record, ActionHeld) and record.expires_at else None,
+        named=record.request_sha256 is not None,
+    )
+
+
+def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: int) -> Row:
+    """What to know of an action that was reported, before it is posted to a budget."""
+    return Row(
+        agent_id=fact.agent_id,
+        at=at.timestamp(),
+        minor=fact.amount.minor if fact.basis == "goodwill" else 0,
+        currency=fact.amount.currency,
+        book=fact.amount.currency,
+        position=position,
+        action_id=action_id,
+        holder=f"agent:{fact.agent_id}",
+        period="",
+        state="reported",
+        basis=fact.basis,
+        done_minor=fact.amount.minor,
+        customer_id=fact.customer_id,
+        interaction_id=fact.interaction_id,
+        named=False,
+    )
+
+
+def _names_of(row: Row) -> Iterator[tuple[str, str]]:
+    if row.customer_id is not None:
+        yield "customer", row.customer_id
+    if row.interaction_id is not None:
+        yield "interaction", row.interaction_id
+
+
+_LINKS_OF = "SELECT b, relation FROM links WHERE a = ?"
 _decode = msgspec.json.Decoder(Row).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def _key(name: str) -> int:

@@ -51,6 +51,8 @@ class Matters:
         self.open: dict[str, Open] = {}
         self.dues: dict[int, Due] = {}
         self._changes: list[Change] = []
+        self._writing: list[Change] = []
+        self._closed: dict[str, str] = {}  # not written yet
         self._next_due: float | None = None
         for (value,) in index.rows("SELECT value FROM escalations WHERE open = 1"):
             kept = decode(_Kept, value)
@@ -60,6 +62,8 @@ class Matters:
 
     def verdict_on(self, escalation_id: str) -> str | None:
         """What became of an escalation that is not open any more; nothing where it is not known."""
+        if escalation_id in self._closed:
+            return self._closed[escalation_id]
         rows = self._index.rows("SELECT value FROM escalations WHERE id = ? AND open = 0", (escalation_id,))
         return bytes(rows[0][0]).decode() if rows else None
 
@@ -85,6 +89,7 @@ class Matters:
         self.open.pop(record.escalation_id, None)
         self._next_due = None
         verdict = type(record).__name__.removeprefix("Escalation").lower()
+        self._closed[record.escalation_id] = verdict
         self._changes.append((_PUT, [(record.escalation_id, 0, verdict.encode())]))
 
     def owe(self, due: Due) -> None:
@@ -98,12 +103,15 @@ class Matters:
             self._changes.append(("DELETE FROM dues WHERE position = ?", [(position,)]))
 
     def changes(self) -> list[Change]:
-        """What to write with the position."""
-        return self._changes
+        """What to write; it counts as being written until ``written``."""
+        self._writing, self._changes = self._changes, []
+        return self._writing
 
-    def committed(self) -> None:
+    def written(self) -> None:
         """What ``changes`` gave is written."""
-        self._changes = []
+        self._writing = []
+        if not self._changes:
+            self._closed.clear()
 
     def _keep(self, waiting: Open) -> None:
         self.open[waiting.asked.escalation_id] = waiting

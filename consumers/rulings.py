@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from config import topology
 from consumers.answers import answer_of, preview_answer
 from consumers.books import Books, Unit
-from consumers.directory import row_of
+from consumers.given import row_of
 from domain import bookkeeping, deciding, escalating
 from domain.deciding import Asking, Seen
 from domain.policy import drawn_teams
@@ -48,7 +48,10 @@ REQUESTS: dict[str, Any] = {
     "preview": Preview,
     "hold": HoldRequest,
     "reversal": ReversalRequest,
-    "escalation": {"request": EscalationAsk} | dict.fromkeys(("approve", "deny", "withdraw", "forward"), EscalationDecision),
+    "escalation": {
+        "request": EscalationAsk, "approve": EscalationDecision, "deny": EscalationDecision,
+        "withdraw": EscalationDecision, "forward": EscalationDecision,
+    },
     "budget": {"grant": GrantRequest, "transfer": TransferRequest},
     "policy": PolicyRequest,
 }  # fmt: skip
@@ -154,7 +157,8 @@ class Rulings:
         shadow = deciding.shadowed(asking, request.amount, self.directory.in_shadow(now))
         if verdict.outcome == "taken":
             return self._take(asking, verdict, cause, unit, shadow)
-        filed, escalation_id, to, pool = verdict, None, (), None
+        to: tuple[str, ...] = ()
+        filed, escalation_id, pool = verdict, None, None
         if request.escalate and verdict.outcome == "escalate":
             filed, to, pool = self.filing(asking, verdict, unit)
             if filed.outcome == "escalate":
@@ -176,7 +180,7 @@ class Rulings:
             guard = self.books.get((f"customer:{customer}", ""))
             if not guard.own and guard.last > self.directory.position:
                 raise StaleError  # somebody gave to this customer: know how much, before giving more
-            entry = deciding.guarding(asking, verdict, customer, amount, cause, action_id)
+            entry = deciding.guarding(verdict, customer, amount, cause, action_id)
         if verdict.draw is not None and asking.pool is not None:
             out, into = bookkeeping.drawn(asking.pool, asking.budget, verdict.draw, action_id, cause)
             unit.write(asking.pool, out)

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from config import topology
+from consumers.directory import request_key
 from consumers.rulings import REQUESTS, Ruling
 from domain.bookkeeping import Cause
 from domain.requests import Preview, RequestError
 from domain.wire import FieldError, decode, encode
-from ledger.cloudevents import body_hash, name_key
+from ledger.cloudevents import body_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +97,7 @@ def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history
     request_id = request.request_id or ""
     preview = type(request) is Preview
     if not preview:
-        waiting.key = name_key(waiting.source, request_id)
+        waiting.key = request_key(waiting.source, request_id)
     waiting.cause = Cause(
         source=waiting.source,
         request_id=request_id,

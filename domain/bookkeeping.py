@@ -33,17 +33,28 @@ class Matter(Protocol):
     """What bookings need to know of an action."""
 
     @property
-    def action_id(self) -> str: ...
+    def action_id(self) -> str:
+        """As in the action."""
+
     @property
-    def agent_id(self) -> str: ...
+    def agent_id(self) -> str:
+        """As in the action."""
+
     @property
-    def amount(self) -> Money: ...
+    def amount(self) -> Money:
+        """As in the action."""
+
     @property
-    def basis(self) -> Basis: ...
+    def basis(self) -> Basis:
+        """As in the action."""
+
     @property
-    def customer_id(self) -> str | None: ...
+    def customer_id(self) -> str | None:
+        """As in the action."""
+
     @property
-    def interaction_id(self) -> str | None: ...
+    def interaction_id(self) -> str | None:
+        """As in the action."""
 
 
 class Cause(msgspec.Struct, frozen=True, kw_only=True):

@@ -200,8 +200,10 @@ class Budget(BaseAggregate[str]):
 
     @classmethod
     def open(cls, record: records.BudgetOpened, now: datetime) -> Budget:
-        """A new budget, its opening pending."""
-        return cls._create(cls.Opened, id=f"{record.holder}/{record.period}", timestamp=now, record=record)
+        """A new budget."""
+        budget = cls._create(cls.Opened, id=f"{record.holder}/{record.period}", timestamp=now, record=record)
+        budget.collect_events()
+        return budget
 
     @classmethod
     def from_records(cls, stored: list[tuple[Any, datetime]]) -> Budget:
@@ -210,12 +212,12 @@ class Budget(BaseAggregate[str]):
         budget = cls.open(first, at)
         for record, moment in rest:
             budget.record(record, moment)
-        budget.collect_events()
         return budget
 
     def record(self, record: msgspec.Struct, now: datetime) -> None:
-        """Let what was decided happen to this budget; it is pending until it is stored."""
-        self.trigger_event(_EVENT_OF[type(record)], timestamp=now, record=record)
+        """Let what was decided happen to this budget; storing it is the caller's."""
+        event = _EVENT_OF[type(record)](self.id, self.version + 1, now, record)
+        event.mutate(self)
 
     def hold(self, action_id: str, minor: int, interaction_id: str | None) -> None:
         """Reserve for an action."""
@@ -235,6 +237,17 @@ class Budget(BaseAggregate[str]):
         if interaction_id is not None and minor:
             self.by_interaction[interaction_id] = self.by_interaction.get(interaction_id, 0) + minor
 
+    def balance(self) -> dict[str, Any]:
+        """The balance as answers show it, its amounts still money."""
+        return {
+            "holder": self.holder,
+            "period": self.period,
+            "granted": self.money(self.granted_minor),
+            "spent": self.money(self.spent_minor),
+            "reserved": self.money(self.reserved_minor),
+            "remaining": self.money(self.remaining_minor),
+        }
+
     @property
     def remaining_minor(self) -> int:
         """What may still be spent; negative only where reported actions overdrew."""
@@ -245,15 +258,8 @@ class Budget(BaseAggregate[str]):
         return Money(minor, self.currency)
 
     def wire(self) -> dict[str, Any]:
-        """The balance as answers and reports show it."""
-        return {
-            "holder": self.holder,
-            "period": self.period,
-            "granted": self.money(self.granted_minor).wire(),
-            "spent": self.money(self.spent_minor).wire(),
-            "reserved": self.money(self.reserved_minor).wire(),
-            "remaining": self.money(self.remaining_minor).wire(),
-        }
+        """The balance in its JSON form."""
+        return {name: value.wire() if isinstance(value, Money) else value for name, value in self.balance().items()}
 
 
 _EVENT_OF: dict[type[msgspec.Struct], type[BudgetEvent]] = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from domain.budget import Budget
 from domain.money import Money
+from domain.policy import Rules
 from domain.records import (
     ActionHeld,
     ActionTaken,
@@ -17,15 +20,12 @@ from domain.records import (
     Reason,
     Shadow,
 )
-from domain.requests import RequestError
+from domain.requests import Preview, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from domain.bookkeeping import Cause
-    from domain.budget import Budget
-    from domain.policy import PerCustomer, Policy, Rules
-    from domain.requests import ActionRequest, Preview
+    from domain.policy import PerCustomer, Policy
+    from domain.requests import ActionRequest
 
 HOLD_DAYS = 7
 """How long money stays held that nobody settles."""
@@ -51,7 +51,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         return (team_id, *(team for team in self.team_ids if team != team_id))
 
 
-class Gift(msgspec.Struct):
+class Gift(msgspec.Struct, array_like=True):
     """Goodwill somebody gave: by whom, when (seconds since 1970), how much."""
 
     agent_id: str
@@ -205,8 +205,7 @@ def fell_short(request: Preview, amount: Money, verdict: Verdict, cause: Cause, 
     )
 
 
-def guarding(asking: Asking, verdict: Verdict, customer: str, amount: Money, cause: Cause,
-             action_id: str) -> CustomerCharged | None:  # fmt: skip
+def guarding(verdict: Verdict, customer: str, amount: Money, cause: Cause, action_id: str) -> CustomerCharged | None:
     """The entry in the customer's own guard, where the customer is near the cap."""
     if verdict.guarded is None:
         return None

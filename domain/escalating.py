@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domain.deciding import asked, unfit, unheard
-from domain.money import Money
+from domain.deciding import Agent, Asking, Verdict, asked, unfit, unheard
 from domain.records import (
     ActionHeld,
     ActionTaken,
@@ -21,11 +21,10 @@ from domain.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from domain.bookkeeping import Cause
     from domain.budget import Budget
-    from domain.deciding import Agent, Asking, Verdict
+    from domain.money import Money
     from domain.policy import Limits, Policy, Rules
     from domain.requests import ActionRequest, EscalationDecision
 
@@ -136,8 +135,9 @@ def reserved(asking: Asking, escalation: EscalationRequested, pool: Budget, caus
     )
 
 
-def refusals(operation: str, waiting: Open, approver: Approver, amount: Money, policy: Policy, source: str,
-             group: frozenset[str]) -> tuple[Reason, ...]:  # fmt: skip
+def refusals(  # noqa: PLR0911 - one for each rule
+    operation: str, waiting: Open, approver: Approver, amount: Money, policy: Policy, source: str, group: frozenset[str]
+) -> tuple[Reason, ...]:
     """Why this person may not decide this; empty where they may."""
     asked_for, person = waiting.asked, approver.person
     if operation == "withdraw":
@@ -175,8 +175,17 @@ def payer_short(payer: Budget, amount: Money, action_id: str) -> Reason | None:
     return Reason(rule="payer", message=message, limit=payer.money(payer.granted_minor), used=used, asked=amount)
 
 
-def approved(waiting: Open, request: EscalationDecision, approver: Approver, rules: Rules, amount: Money,
-             budget: Budget, payer: Budget, now: datetime, cause: Cause) -> tuple[EscalationApproved, ActionTaken]:  # fmt: skip
+def approved(
+    waiting: Open,
+    request: EscalationDecision,
+    approver: Approver,
+    rules: Rules,
+    amount: Money,
+    budget: Budget,
+    payer: Budget,
+    now: datetime,
+    cause: Cause,
+) -> tuple[EscalationApproved, ActionTaken]:
     """Yes: the decision, and the action it allows."""
     asked_for = waiting.asked
     limit = rules.policy.roles[approver.authority.role].approves[asked_for.kind]
@@ -217,8 +226,17 @@ def denied(waiting: Open, request: EscalationDecision, approver: Approver, budge
     return cls(**step, **cause.answer())
 
 
-def forwarded(waiting: Open, to: tuple[str, ...], budget: Budget, now: datetime, rules: Rules, cause: Cause, *,
-              request: EscalationDecision | None = None, approver: Approver | None = None) -> EscalationForwarded:  # fmt: skip
+def forwarded(
+    waiting: Open,
+    to: tuple[str, ...],
+    budget: Budget,
+    now: datetime,
+    rules: Rules,
+    cause: Cause,
+    *,
+    request: EscalationDecision | None = None,
+    approver: Approver | None = None,
+) -> EscalationForwarded:
     """Somebody else is asked, who has as long as the first; without a request, by the clock."""
     behalf = approver.on_behalf_of if approver else None
     reason = request.reason if request else "nobody answered in time"
@@ -231,9 +249,7 @@ def forwarded(waiting: Open, to: tuple[str, ...], budget: Budget, now: datetime,
 def expired(waiting: Open, budget: Budget, now: datetime, cause: Cause) -> EscalationExpired:
     """Nobody answered, and there is nobody above."""
     reason = "nobody answered in time, and there is nobody above"
-    return EscalationExpired(
-        **_step(waiting, budget, waiting.asked.amount, now, None, None, reason), **cause.fields()
-    )
+    return EscalationExpired(**_step(waiting, budget, waiting.asked.amount, now, None, None, reason), **cause.fields())
 
 
 def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | None]) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ class Money:
     currency: str
 
     def __init__(self, minor: int, currency: str) -> None:
-        object.__setattr__(self, "minor", minor)
-        object.__setattr__(self, "currency", currency)
+        _set_minor(self, minor)
+        _set_currency(self, currency)
 
     def __setattr__(self, name: str, value: object) -> None:
         message = f"Money is immutable: {name} cannot be set"
@@ -83,6 +83,10 @@ class Money:
 
     def __repr__(self) -> str:
         return f"Money({self.text} {self.currency})"
+
+
+_set_minor = Money.__dict__["minor"].__set__
+_set_currency = Money.__dict__["currency"].__set__
 
 
 @lru_cache(maxsize=65_536)

@@ -133,6 +133,7 @@ class Rules:
         self.policy = policy
         self.trial_teams = frozenset(trial_teams)
         self._limits: dict[tuple[str, tuple[str, ...], bool], Limits] = {}
+        self._this_minute = (0.0, "")
 
     def limits_for(self, role: str, team_ids: tuple[str, ...], now: datetime) -> Limits:
         """Limits by kind for a role; where teams differ, the first that does rules, and a trial before it."""
@@ -152,6 +153,15 @@ class Rules:
                 self._limits.clear()
             self._limits[role, team_ids, trying] = found
         return found
+
+    def period_at(self, moment: datetime, before: str | None) -> str:
+        """``Policy.next_period``, remembered for the minute: all zones' days begin with a minute."""
+        minute = moment.timestamp() // 60
+        if self._this_minute == (minute, before):
+            return self._this_minute[1]
+        period = self.policy.next_period(moment, before)
+        self._this_minute = (minute, period)
+        return period
 
     def pool_team(self, team_ids: tuple[str, ...]) -> str | None:
         """The first of these teams that has a pool."""

@@ -49,7 +49,9 @@ def _of_role(policy: Policy, name: str, role: Role) -> Iterator[Problem]:
         if limit is None:
             continue
         if limit.minor > reach:
-            yield Problem(at, f"{limit.text} can never be given: the budget is {role.budget.text}; raise one, lower one")
+            yield Problem(
+                at, f"{limit.text} can never be given: the budget is {role.budget.text}; raise one, lower one"
+            )
         for rule, amount in (
             ("per_interaction", role.per_interaction),
             ("per_customer", role.per_customer.amount if role.per_customer else None),
@@ -86,7 +88,9 @@ def _cost_of_asking(policy: Policy, limits: Limits, path: Path) -> Iterator[Prob
         return
     for kind, limit in limits.items():
         if limit is not None and limit.minor < cost.minor:
-            yield Problem((*path, kind), f"{kind} {limit.text}: asking costs {cost.text}; a limit below that saves nothing")
+            yield Problem(
+                (*path, kind), f"{kind} {limit.text}: asking costs {cost.text}; a limit below that saves nothing"
+            )
 
 
 def cost_of_asking(policy: Policy) -> Money | None:

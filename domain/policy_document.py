@@ -271,8 +271,8 @@ class _Reader:
             role=str(limit.get("role")),
             kind=self.one_of(limit.get("kind"), KINDS, (*path, "limit", "kind")),
             amount=self.money(limit.get("amount"), (*path, "limit", "amount")),
-            share_of_teams=float(share) if _is_number(share) else 0.5,
-            seed=int(seed) if _is_number(seed) else 0,
+            share_of_teams=float(cast("float", share)) if _is_number(share) else 0.5,
+            seed=int(cast("float", seed)) if _is_number(seed) else 0,
             until=self.moment(given.get("until"), (*path, "until")),
         )
 

@@ -58,9 +58,18 @@ def _from_wire(wanted: type, value: Any) -> Any:
     raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
 
 
+_raw_money: dict[tuple[int, str], msgspec.Raw] = {}
+_REMEMBERED = 65_536
+
+
 def _to_wire(value: Any) -> Any:
     if isinstance(value, Money):
-        return value.wire()
+        raw = _raw_money.get((value.minor, value.currency))
+        if raw is None:
+            if len(_raw_money) > _REMEMBERED:
+                _raw_money.clear()
+            raw = _raw_money[value.minor, value.currency] = msgspec.Raw(msgspec.json.encode(value.wire()))
+        return raw
     message = f"no wire form for {type(value)}"
     raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
 
@@ -107,7 +116,11 @@ def encode(value: Any) -> bytes:
 
 def plain(value: Any) -> Any:
     """A record as plain JSON-ready Python values."""
-    return msgspec.to_builtins(value, enc_hook=_to_wire)
+    return msgspec.to_builtins(value, enc_hook=_to_builtins)
+
+
+def _to_builtins(value: Any) -> Any:
+    return value.wire() if isinstance(value, Money) else _to_wire(value)
 
 
 def _field_error(error: Exception, at: str) -> FieldError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ledger.errors import UnavailableError
 from ledger.follow import Anchor
@@ -41,14 +41,16 @@ class NameIndex:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Written through one connection, by one thread at a time; read through another.
+        self._writer = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
+        self._writer.execute("PRAGMA journal_mode=WAL")
+        self._writer.execute("PRAGMA synchronous=NORMAL")
+        self._writer.executescript(_SCHEMA)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.executescript(_SCHEMA)
 
     def table(self, schema: str) -> None:
         """Keep another table here: ``CREATE TABLE IF NOT EXISTS ...``."""
-        self._db.executescript(schema)
+        self._writer.executescript(schema)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """What a query on such a table finds."""
@@ -109,35 +111,36 @@ class NameIndex:
         notes: Iterable[tuple[str, int, bytes]],
         also: Iterable[Change],
     ) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
+        self._writer.execute("BEGIN IMMEDIATE")
         try:
-            self._db.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", names)
-            self._db.executemany(
+            self._writer.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", names)
+            self._writer.executemany(
                 "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (subject) DO UPDATE SET "
                 "position = excluded.position, digest = excluded.digest WHERE excluded.position > position",
                 [(subject, *anchor) for subject, anchor in heads.items()],
             )
-            self._db.executemany("INSERT OR IGNORE INTO sources VALUES (?, ?)", sources)
-            self._db.executemany(
+            self._writer.executemany("INSERT OR IGNORE INTO sources VALUES (?, ?)", sources)
+            self._writer.executemany(
                 "INSERT INTO notes VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET position = excluded.position, "
                 "value = excluded.value WHERE excluded.position >= position",
                 notes,
             )
             for statement, values in also:
-                self._db.executemany(statement, values)
+                self._writer.executemany(statement, values)
         except BaseException:
             self._roll_back()
             raise
         try:
-            self._db.execute("COMMIT")
+            self._writer.execute("COMMIT")
         except sqlite3.OperationalError:
             self._roll_back()
             raise
 
     def _roll_back(self) -> None:
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        if self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+        self._writer.close()

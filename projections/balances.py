@@ -152,7 +152,7 @@ class Balances:
         self._holds.clear()
 
     def _row(self, connection: sa.Connection, *key: str) -> dict[str, Any]:
-        row = self._rows.get(key)  # type: ignore[call-overload]
+        row = self._rows.get(key)
         if row is None:
             named = sa.tuple_(balances.c.holder, balances.c.period, balances.c.currency) == sa.tuple_(*key)
             row = dict(connection.execute(sa.select(balances).where(named)).mappings().one())
@@ -160,7 +160,7 @@ class Balances:
         return row
 
 
-_Key = tuple[str, str, str]
+_Key = tuple[str, ...]
 
 
 def _key(row: Mapping[str, Any]) -> _Key:

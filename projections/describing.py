@@ -31,7 +31,7 @@ def reasons_text(reasons: Sequence[records.Reason]) -> str:
     return "; ".join(texts)
 
 
-def describe(body: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence for each kind of event
+def describe(body: Any) -> str:  # noqa: PLR0911 - one sentence for each kind of event
     """One line about any event's body."""
     match body:
         case facts.InteractionOpened():
@@ -53,6 +53,11 @@ def describe(body: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence f
             return _join(f"escalation of {amount_text(body.amount)}", body.reason)
         case facts.EscalationOutcomeReported():
             return _join(f"escalation {body.verdict}", body.reason)
+    return _describe_action(body) or _describe_authority(body) or _generic(body)
+
+
+def _describe_action(body: Any) -> str | None:  # noqa: PLR0911 - one sentence for each kind of event
+    match body:
         case records.ActionTaken():
             approved = f", approved by {body.decided_by}" if body.decided_by else ""
             return f"{body.kind} of {amount_text(body.amount)} ({body.basis}{approved}): {body.reason}"
@@ -70,7 +75,14 @@ def describe(body: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence f
             recovered = "recovered" if body.recovered else "not recovered"
             return f"{amount_text(body.amount)} reversed by {body.reversed_by}, {recovered}: {body.reason}"
         case records.CustomerCharged():
-            return f"near the cap: {amount_text(body.used)} of {amount_text(body.limit)} in {body.days} days before this"
+            return (
+                f"near the cap: {amount_text(body.used)} of {amount_text(body.limit)} in {body.days} days before this"
+            )
+    return None
+
+
+def _describe_authority(body: Any) -> str | None:  # noqa: C901, PLR0911 - one sentence for each kind of event
+    match body:
         case records.EscalationRequested():
             to = ", ".join(body.to) or "nobody known"
             return f"{body.agent_id} asks {to} for a {body.kind} of {amount_text(body.amount)}: {body.reason}"
@@ -103,7 +115,7 @@ def describe(body: Any) -> str:  # noqa: C901, PLR0911, PLR0912 - one sentence f
             return f"policy version {body.version} published"
         case records.ProjectionSkipped():
             return f"{body.projection} passed over position {body.position}: {body.reason}"
-    return _generic(body)
+    return None
 
 
 def _generic(body: msgspec.Struct) -> str:

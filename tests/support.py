@@ -15,8 +15,8 @@ from typing import Any
 
 from app.roles import running
 from app.session import Session
-from domain.budget import Budget
 from domain.bookkeeping import Cause, opening
+from domain.budget import Budget
 from domain.deciding import Agent, Asking
 from domain.policy import Rules
 from domain.policy_document import parse_policy
@@ -184,3 +184,56 @@ def asking_of(request: Preview, agent: Agent = AGENT, rules: Rules = RULES, **kn
     """A request of the CRM with what is known about it: a fresh budget and nothing else, unless named."""
     given: dict[str, Any] = {"source": "crm", "now": NOW, "budget": known.pop("budget", None) or opened()}
     return Asking(request=request, agent=agent, rules=rules, **(given | known))
+
+
+AUTHORITY: dict[str, Any] = {
+    "currency": "GBP",
+    "time_zone": "Europe/London",
+    "period": "month",
+    "effective_from": "2020-01-01T00:00:00Z",
+    "roles": {
+        "agent": {
+            "budget": "200.00",
+            "carry_over": "50.00",
+            "limits": {"refund": "50.00", "credit": "25.00", "keep_item": "20.00", "fix": "unlimited"},
+            "per_interaction": "60.00",
+            "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00"},
+            "requires": {"keep_item": ["goodwill-basics"]},
+        },
+        "manager": {
+            "budget": "2000.00",
+            "limits": {"refund": "500.00", "credit": "250.00", "upgrade": "100.00"},
+            "approves": {"refund": "500.00", "credit": "250.00"},
+        },
+        "director": {"budget": "5000.00", "limits": {"refund": "unlimited"}, "approves": {"refund": "unlimited"}},
+    },
+    "teams": {"doorstep": {"pool": "1000.00", "draw_at_most": "100.00", "limits": {"agent": {"refund": "60.00"}}}},
+    "escalation": {"payer": "team", "after_hours": 48, "then": "next_level"},
+}
+"""Every rule there is. Agents of `doorstep` have a pool, those of other teams have none."""
+
+STAFF = {
+    "A-1": ("agent", ["phone"], "M-1"),
+    "A-2": ("agent", ["phone"], "M-1"),
+    "D-1": ("agent", ["doorstep"], "M-1"),
+    "D-2": ("agent", ["doorstep"], "M-1"),
+    "M-1": ("manager", ["phone"], "X-1"),
+    "M-2": ("manager", ["phone"], "X-1"),
+    "X-1": ("director", [], None),
+}
+"""Who works here: role, teams, manager."""
+
+
+async def staffed(upstream: Upstream, policy: dict[str, Any] = AUTHORITY) -> Upstream:
+    """A policy, and everybody announced; the deciders know them."""
+    answer = await upstream.ask("policy", request_id="policy-1", policy=policy, published_by="owner")
+    assert answer["outcome"] == "done", answer
+    for name, (role, teams, manager) in STAFF.items():
+        above = {"manager_id": manager} if manager else {}
+        await upstream.publish(
+            event(f"join-{name}", "employee.joined", employee_id=name, role=role, team_ids=teams, **above)
+        )
+    for name in STAFF:
+        await upstream.receipt(f"join-{name}")
+    await upstream.action(None, agent_id="nobody-here")  # an unknown agent's request waits for the log's end
+    return upstream

@@ -1,6 +1,6 @@
 """Given what is known, when an agent asks, then the answer says what and why. Pure."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest

@@ -172,8 +172,6 @@ BAD: list[tuple[dict[str, Any], str, str | None]] = [
     ({"request_id": "x" * 129}, "invalid", "request_id"),
     ({"time": "2026-01-01T00:00:00"}, "invalid", "time"),
     ({"time": "2020-01-01T00:00:00Z"}, "clock", "time"),
-
-
 ]
 
 

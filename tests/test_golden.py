@@ -17,7 +17,7 @@ from projections.events import TYPES, read_event
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden_events.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("stored", GOLDEN, ids=lambda stored: stored["type"])
+@pytest.mark.parametrize("stored", GOLDEN, ids=lambda stored: f"{stored['type']}-{len(stored['data'])}")
 def test_a_golden_event_decodes_and_keeps_its_meaning(stored: dict[str, Any]) -> None:
     event = read_event(Recorded(1, "ledger.x", json.dumps(stored).encode()))
     assert type(event.body) is TYPES[stored["type"]]
@@ -32,9 +32,10 @@ def test_every_type_has_one() -> None:
     assert {stored["type"] for stored in GOLDEN} == TYPES.keys()
 
 
-def test_every_golden_event_fills_every_field() -> None:
-    for stored in GOLDEN:
-        assert set(TYPES[stored["type"]].__struct_fields__) <= set(stored["data"]), stored["type"]
+def test_the_newest_golden_event_of_a_type_fills_every_field() -> None:
+    newest = {stored["type"]: stored for stored in GOLDEN}  # older lines are older forms, kept as they were stored
+    for name, stored in newest.items():
+        assert set(TYPES[name].__struct_fields__) <= set(stored["data"]), name
 
 
 def test_what_the_ledger_records_cannot_be_told_from_outside() -> None:
@@ -44,15 +45,15 @@ def test_what_the_ledger_records_cannot_be_told_from_outside() -> None:
 
 PERSONAL = {
     "FeedbackReceived.comment", "ObstacleReported.text", "ObstacleAnswered.text", "IdeaSubmitted.text",
-    "ActionReported.note", "ActionTaken.note", "AuthorityFellShort.note",
+    "ActionReported.note", "Done.note", "AuthorityFellShort.note", "EscalationRequested.note",
 }  # fmt: skip
 
 
 def test_personal_fields_are_marked() -> None:
     marked = {
         f"{cls.__name__}.{name}"
-        for cls in TYPES.values()
-        for name, annotation in cls.__annotations__.items()
+        for cls in {base for leaf in TYPES.values() for base in leaf.__mro__ if base is not object}
+        for name, annotation in vars(cls).get("__annotations__", {}).items()
         if "Personal" in str(annotation)
     }
     assert marked == PERSONAL

@@ -1,0 +1,84 @@
+"""Load that costs little itself: requests written before the clock starts, so many in flight, answers by sink."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from ledger.connection import LedgerClient, frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class Flown(NamedTuple):
+    """What came of one load: seconds in all, and of each request in the order of the answers."""
+
+    seconds: float
+    latencies: list[float]
+    answers: list[bytes]
+
+    @property
+    def rate(self) -> float:
+        """Answers a second."""
+        return len(self.latencies) / self.seconds
+
+    def slowest_ms(self, share: float) -> float:
+        """The latency within which this share was answered."""
+        return sorted(self.latencies)[min(len(self.latencies) - 1, int(share * len(self.latencies)))] * 1000
+
+
+async def fly(client: LedgerClient, requests: Sequence[tuple[str, bytes]], width: int,
+              patience_seconds: float = 60) -> Flown:  # fmt: skip
+    """Send all requests, (subject, body) each, ``width`` of them in flight; every one must be answered."""
+    inbox = f"_INBOX.{secrets.token_hex(8)}"
+    frames = [
+        frame(subject.encode(), body, f"{inbox}.{number}".encode()) for number, (subject, body) in enumerate(requests)
+    ]
+    sent = [0.0] * len(frames)
+    flown = Flown(0.0, [], [])
+    done = asyncio.Event()
+    loop, following = asyncio.get_running_loop(), iter(range(len(frames)))
+    waiting: list[int] = []
+
+    def flush() -> None:
+        now = time.perf_counter()
+        for number in waiting:
+            sent[number] = now
+        client.send(b"".join(frames[number] for number in waiting))
+        waiting.clear()
+
+    def begin(number: int) -> None:
+        if not waiting:
+            loop.call_soon(flush)
+        waiting.append(number)
+
+    def on_answer(subject: bytes, _reply: bytes, headers: bytes, body: bytes) -> None:
+        number = int(subject.rpartition(b".")[2])
+        assert not headers, headers
+        flown.latencies.append(time.perf_counter() - sent[number])
+        flown.answers.append(body)
+        if len(flown.answers) == len(frames):
+            done.set()
+        elif (another := next(following, None)) is not None:
+            begin(another)
+
+    subscription = await client.pour(f"{inbox}.*", on_answer)
+    await client.flush()
+    begun = time.perf_counter()
+    for _, number in zip(range(width), following, strict=False):
+        begin(number)
+    try:
+        await asyncio.wait_for(done.wait(), patience_seconds)
+    finally:
+        await client.stop_pouring(subscription)
+    return flown._replace(seconds=time.perf_counter() - begun)
+
+
+def checked(flown: Flown, right: Callable[[bytes], bool]) -> Flown:
+    """The same, when every answer is as it has to be."""
+    wrong = next((answer for answer in flown.answers if not right(answer)), None)
+    assert wrong is None, wrong
+    return flown
