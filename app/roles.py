@@ -69,7 +69,7 @@ async def make(session: Session, role: str, *, history: bool = False) -> Service
 
             reader = await session.connection("directory")
             return DecisionService(
-                session.url, session.client, reader, session.log, indexes / "decisions.sqlite", history=history
+                session.url, session.client, reader, session.log, indexes, history=history
             )
         case "projections":
             from consumers.projection_service import ProjectionService

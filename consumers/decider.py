@@ -250,6 +250,9 @@ class Decider:
             if ruling.unit is None or not ruling.unit.entries:
                 self._finish(waiting, ruling.answer)
             else:
+                waiting.rows = rows_of(ruling.unit)
+                for row, _ in waiting.rows:
+                    self._directory.given.promise(row)
                 self._ready.append(waiting)
         return True
 
@@ -366,13 +369,17 @@ class Decider:
             if isinstance(entry.record, (EscalationRequested, EscalationForwarded)):
                 self.notify(entry.record)
             position += 1
-        for row in rows_of(unit, list(range(first, position))):
-            self._directory.wrote(row)
+        for row, number in waiting.rows:
+            self._directory.wrote(row, first + number)
+        waiting.rows = []
         return position
 
     def _forget(self, waiting: Waiting) -> None:
         for entry in _entries(waiting):
             self._books.forget(entry.book)
+        for row, _ in waiting.rows:
+            self._directory.given.withdraw(row)
+        waiting.rows = []
 
 
 def _entries(waiting: Waiting) -> Sequence[Any]:

@@ -60,12 +60,12 @@ LATER = ("flag",)
 class DecisionService:
     """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
 
-    def __init__(self, url: str, client: LedgerClient, reader: LedgerClient, log: Log, index_path: Path, *,
+    def __init__(self, url: str, client: LedgerClient, reader: LedgerClient, log: Log, indexes: Path, *,
                  history: bool = False) -> None:  # fmt: skip
         self._client = client
         self._reader = reader
         self._log = log
-        self._index = NameIndex(index_path)
+        self._index = NameIndex.alone(indexes, "decisions")
         self.directory = Directory(self._index)
         self.decider = Decider(log, self.directory, history=history)
         self.decider.elsewhere = self._elsewhere

@@ -185,10 +185,12 @@ class Directory:
             if name.key and name.position > self.read_to:  # else it has been read back already
                 self._recent[name.key] = self._own[name.position] = name
 
-    def wrote(self, row: Row) -> None:
+    def wrote(self, row: Row, position: int) -> None:
         """Know of an action that was just recorded, before it is read back."""
-        if row.position > self.read_to:
-            self.given.wrote(row)
+        if position > self.read_to:
+            self.given.wrote(row, position)
+        else:
+            self.given.withdraw(row)
 
     async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None) -> None:
         """Read on from where the index ends; for ever, or up to a position."""

@@ -93,6 +93,7 @@ class Given:
         self._links_writing: dict[tuple[str, str, str], bool] = {}
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
         self._groups: dict[str, frozenset[str]] = {}
+        self._promised = 0
 
     # ------------------------------------------------------------------ asking
 
@@ -151,15 +152,33 @@ class Given:
     def held_until(self, moment: float) -> list[Row]:
         """Holds that have expired by then."""
         query = "SELECT row FROM given WHERE expires <= ? ORDER BY expires LIMIT 1000"
-        return [_decode(value) for (value,) in self._index.rows(query, (moment,))]
+        rows = {row.position: row for row in map(_decode, (value for (value,) in self._index.rows(query, (moment,))))}
+        rows.update(self._writing)
+        rows.update(self._changed)
+        return [row for row in rows.values() if row.expires_at is not None and row.expires_at <= moment]
 
     # ------------------------------------------------------------------ learning
 
-    def wrote(self, row: Row) -> None:
-        """This decider has stored an action: it counts for the very next request."""
-        self._own[row.position] = row
+    def promise(self, row: Row) -> None:
+        """This decider is about to store an action: it counts for the very next request."""
+        self._promised += 1
+        row.position = -self._promised
         self._note(row)
         self._count(row)
+
+    def withdraw(self, row: Row) -> None:
+        """It was not stored, or was read back in the meantime."""
+        self._unnote(row)
+        for cache, name in ((self._customers, row.customer_id), (self._interactions, row.interaction_id)):
+            if name is not None and name in cache:
+                cache[name] = [other for other in cache[name] if other is not row]
+
+    def wrote(self, row: Row, position: int) -> None:
+        """What was promised is stored."""
+        self._unnote(row)
+        row.position = position
+        self._own[position] = row
+        self._note(row)
 
     def read_back(self, position: int) -> bool:
         """An event at this position was read: whether it was the decider's own, known already."""
@@ -222,11 +241,7 @@ class Given:
             if row.position in self._changed:
                 continue
             self._by_action.pop(row.action_id, None)
-            for name in _names_of(row):
-                noted = self._unwritten.get(name, {})
-                noted.pop(row.position, None)
-                if not noted:
-                    self._unwritten.pop(name, None)
+            self._unnote(row)
         self._writing = {}
         self._links_writing = {}
         for cache in (self._customers, self._interactions):
@@ -266,6 +281,13 @@ class Given:
         """Remember a row until it is written."""
         for name in _names_of(row):
             self._unwritten.setdefault(name, {})[row.position] = row
+
+    def _unnote(self, row: Row) -> None:
+        for name in _names_of(row):
+            noted = self._unwritten.get(name, {})
+            noted.pop(row.position, None)
+            if not noted:
+                self._unwritten.pop(name, None)
 
 
 def row_of(record: ActionTaken | ActionHeld, at: datetime, position: int, subject: str) -> Row | None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from consumers.directory import Directory
+    from consumers.given import Row
     from domain.bookkeeping import Cause
     from domain.budget import Budget
     from domain.deciding import Agent, Verdict
@@ -316,12 +317,12 @@ class Rulings:
         return Ruling(unit, answer_of(record, None), record)
 
 
-def rows_of(unit: Unit, positions: list[int]) -> list[Any]:
-    """What was given in a unit that is stored at these positions."""
-    found = []
-    for entry, position in zip(unit.entries, positions, strict=True):
+def rows_of(unit: Unit) -> list[tuple[Row, int]]:
+    """What was given in a unit, each with its entry's number; positions come with storing."""
+    found: list[tuple[Row, int]] = []
+    for number, entry in enumerate(unit.entries):
         if isinstance(entry.record, (ActionTaken, ActionHeld)):
-            row = row_of(entry.record, unit.now, position, entry.subject)
+            row = row_of(entry.record, unit.now, 0, entry.subject)
             if row is not None:
-                found.append(row)
+                found.append((row, number))
     return found

@@ -36,6 +36,7 @@ class Waiting:
         "now",
         "operation",
         "request",
+        "rows",
         "ruling",
         "source",
         "twins",
@@ -57,6 +58,7 @@ class Waiting:
         self.request: Any = None
         self.key = b""
         self.attempts = 0
+        self.rows: list[tuple[Any, int]] = []  # what it gives, each with the number of its entry
         self.twins: list[Waiting] = []  # the same request again, while this one was being decided
 
     def finish(self, answer: dict[str, Any]) -> None:

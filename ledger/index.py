@@ -5,9 +5,11 @@ Derived and disposable: it knows up to where it is complete, and is caught up fr
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import count
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ledger.errors import UnavailableError
 from ledger.follow import Anchor
@@ -47,6 +49,24 @@ class NameIndex:
         self._writer.execute("PRAGMA synchronous=NORMAL")
         self._writer.executescript(_SCHEMA)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def alone(cls, folder: Path, name: str) -> NameIndex:
+        """An index that no other process writes: the first file of ``name``, ``name-2``, ... that nobody holds."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            path = folder / (f"{name}.sqlite" if number == 1 else f"{name}-{number}.sqlite")
+            lock = path.with_suffix(".lock").open("a")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                continue
+            index = cls(path)
+            index._lock = lock
+            return index
+        raise AssertionError  # there is always another number
 
     def table(self, schema: str) -> None:
         """Keep another table here: ``CREATE TABLE IF NOT EXISTS ...``."""
@@ -144,3 +164,5 @@ class NameIndex:
         """Close the file."""
         self._db.close()
         self._writer.close()
+        if self._lock is not None:
+            self._lock.close()

@@ -66,6 +66,7 @@ class Upstream:
         self.session = session
         self.client = client
         self.source = source
+        self.patience: float = 20  # seconds
         self._requests = 0
 
     async def publish(self, fact: dict[str, Any] | bytes, subject: str | None = None, **options: Any) -> int:
@@ -81,7 +82,7 @@ class Upstream:
     async def ask(self, operation: str, /, **fields: Any) -> dict[str, Any]:
         """Ask for a decision."""
         subject = f"resolution.decide.{self.source}.{operation}"
-        reply = await self.client.request(subject, json.dumps(fields).encode(), timeout=20)
+        reply = await self.client.request(subject, json.dumps(fields).encode(), timeout=self.patience)
         answer: dict[str, Any] = json.loads(reply.data)
         return answer
 

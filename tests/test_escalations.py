@@ -172,12 +172,8 @@ async def test_unanswered_it_goes_up_by_the_clock_and_ends_as_an_event(session: 
 async def test_an_escalation_outlives_the_period_it_was_asked_in(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
         await staffed(upstream)
-        asked = await upstream.action(
-            "r-1", "90.00", agent_id="D-1", escalate=True, time="2026-03-31T12:00:00Z", **BIG
-        )
-        answer = await decide(
-            upstream, "d-1", "approve", asked["escalation_id"], "M-1", time="2026-04-01T12:00:00Z"
-        )
+        asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, time="2026-03-31T12:00:00Z", **BIG)
+        answer = await decide(upstream, "d-1", "approve", asked["escalation_id"], "M-1", time="2026-04-01T12:00:00Z")
         assert answer["status"] == "approved"
         events = {(e["data"]["holder"], e["data"]["period"]): e["data"] for e in await upstream.replay()
                   if e["type"] == "resolution.budget.closed.v1"}  # fmt: skip

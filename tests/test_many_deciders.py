@@ -1,0 +1,177 @@
+"""Several deciders, many writers, servers that die: nothing is overspent, every request has one answer."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+import pytest
+from nats_servers import Cluster
+from support import AUTHORITY, ROOT, Upstream, clean_environment, event, gbp, staffed, upstream_of
+
+from app.session import Session
+from config.settings import load_settings
+from ledger.streams import js_api
+
+WRITERS = 64
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    with Cluster(tmp_path / "cluster") as started:
+        yield started
+
+
+@pytest.fixture(params=["one server", "three servers"])
+async def told(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Upstream]:
+    """Two deciders: on an embedded server, or on a cluster whose leader of the ledger dies after a second."""
+    async with AsyncExitStack() as stack:
+        if request.param == "one server":
+            settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
+            session = await stack.enter_async_context(Session(settings))
+        else:
+            cluster: Cluster = request.getfixturevalue("cluster")
+            session = await replicated(stack, cluster, tmp_path)
+        upstream = await stack.enter_async_context(upstream_of(session))
+        await stack.enter_async_context(upstream_of(session, "decisions"))
+        yield upstream
+
+
+async def replicated(stack: AsyncExitStack, cluster: Cluster, folder: Path) -> Session:
+    settings = load_settings({"data_dir": str(folder / "data"), "nats_url": cluster.url, "replicas": 3}, {})
+    for _ in range(100):
+        try:
+            return await stack.enter_async_context(Session(settings))
+        except Exception:  # noqa: BLE001 - the cluster has no leader yet
+            await asyncio.sleep(0.2)
+    raise AssertionError("the cluster does not begin")
+
+
+async def end_leader(session: Session, cluster: Cluster) -> None:
+    await asyncio.sleep(0.5)
+    leader = (await js_api(session.client, "STREAM.INFO.LEDGER"))["cluster"]["leader"]
+    await asyncio.to_thread(cluster.servers[int(leader[1:])].stop, signal.SIGKILL)
+
+
+async def insist(upstream: Upstream, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask until there is an answer that is no passing trouble, as an upstream does."""
+    for _ in range(200):
+        try:
+            answer = await upstream.ask("action", **request)
+        except (nats.errors.Error, TimeoutError):
+            await asyncio.sleep(0.1)
+            continue
+        if answer["outcome"] != "error" or answer["error"]["code"] not in {"unavailable", "busy"}:
+            return answer
+        await asyncio.sleep(0.1)
+    raise AssertionError("no answer")
+
+
+async def fight(upstream: Upstream, requests: list[dict[str, Any]], cluster: Cluster | None) -> list[dict[str, Any]]:
+    """All at once, 64 at a time; the leader is killed meanwhile. Asked again, each has its first answer."""
+    queue = list(requests)
+    answers: dict[str, dict[str, Any]] = {}
+
+    async def writer() -> None:
+        while queue:
+            request = queue.pop()
+            answers[request["request_id"]] = await insist(upstream, request)
+
+    dying = asyncio.create_task(end_leader(upstream.session, cluster)) if cluster else None
+    await asyncio.gather(*(writer() for _ in range(WRITERS)))
+    if dying:
+        await dying
+    for request in requests[:: max(1, len(requests) // 40)]:
+        again = await insist(upstream, request)
+        assert again == answers[request["request_id"]]
+    return list(answers.values())
+
+
+def refunds(number: int, agents: list[str], amount: str, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"request_id": f"f-{one}", "agent_id": agents[one % len(agents)], "kind": "refund", "amount": gbp(amount),
+         "reason": "late", **more}
+        for one in range(number)
+    ]  # fmt: skip
+
+
+async def test_one_budget_one_pool_and_one_customer_are_not_overspent(
+    told: Upstream, request: pytest.FixtureRequest
+) -> None:
+    cluster: Cluster | None = request.getfixturevalue("cluster") if told.session.url.count(",") else None
+    await staffed(told)
+    for number in range(WRITERS):
+        await told.publish(
+            event(f"w-{number}", "employee.joined", employee_id=f"W-{number}", role="agent", team_ids=[])
+        )
+    for number in range(WRITERS):
+        await told.receipt(f"w-{number}")
+    for number in (1, 2):  # 80.00 were given to C-1: from here on the cap is hard
+        await insist(told, refunds(1, [f"A-{number}"], "40.00", customer_id="C-1")[0] | {"request_id": f"c-{number}"})
+    await told.action(None, agent_id="nobody-here")
+    requests = refunds(160, ["A-1"], "2.00")  # 160.00 are left
+    requests += [one | {"request_id": "p" + one["request_id"]} for one in refunds(320, ["D-1", "D-2"], "7.00")]
+    capped = refunds(WRITERS, [f"W-{number}" for number in range(WRITERS)], "5.00", customer_id="C-1")
+    requests += [one | {"request_id": "c" + one["request_id"]} for one in capped]
+    requests += [one | {"request_id": "q" + one["request_id"]} for one in refunds(40, ["A-1"], "2.00")]
+    answers = await fight(told, requests, cluster)
+    assert len(answers) == len(requests)
+    await check(told, requests)
+
+
+async def check(upstream: Upstream, requests: list[dict[str, Any]]) -> None:
+    taken = [e["data"] for e in await upstream.replay() if e["type"] == "resolution.action.taken.v1"]
+    assert max(Counter(one["request_id"] for one in taken).values()) == 1
+    answered = Counter(
+        e["data"]["request_id"] for e in await upstream.replay() if e["data"].get("request_sha256") is not None
+    )
+    assert {one["request_id"] for one in requests} <= answered.keys()
+    assert max(answered.values()) == 1
+
+    def given(**wanted: Any) -> float:
+        return sum(
+            float(one["amount"]["amount"]) for one in taken
+            if all(one.get(name) == value for name, value in wanted.items())
+        )  # fmt: skip
+
+    assert given(agent_id="A-1") == 200.0  # exactly what there was
+    drawn = [e["data"] for e in await upstream.replay() if e["type"] == "resolution.budget.drawn.v1"]
+    out = sum(float(one["amount"]["amount"]) for one in drawn if one["direction"] == "out")
+    assert out == 1000.0
+    assert 1386.0 <= given(agent_id="D-1") + given(agent_id="D-2") <= 1400.0
+    assert given(customer_id="C-1") == 100.0
+
+
+async def test_when_a_decider_dies_another_takes_over(session: Session, tmp_path: Path) -> None:
+    """SIGKILL under load: asked again, every request has one effect."""
+    words = [sys.executable, "-m", "app", "run", "decisions", "--data-dir", str(tmp_path / "data")]
+    deciders = [
+        subprocess.Popen(words, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+        for _ in range(2)
+    ]
+    try:
+        for decider in deciders:
+            assert decider.stdout
+            await asyncio.to_thread(decider.stdout.readline)
+        async with upstream_of(session, "intake") as upstream:
+            upstream.patience = 1
+            policy = AUTHORITY | {"default_role": "agent"}
+            assert (await upstream.ask("policy", request_id="p", policy=policy, published_by="o"))["outcome"] == "done"
+            requests = refunds(600, [f"K-{number}" for number in range(40)], "1.00")
+            fighting = asyncio.create_task(fight(upstream, requests, None))
+            await asyncio.sleep(0.3)
+            deciders[0].kill()
+            answers = await fighting
+            assert {answer["outcome"] for answer in answers} == {"taken"}
+            taken = [e["data"]["request_id"] for e in await upstream.replay() if "action.taken" in e["type"]]
+            assert len(taken) == len(set(taken)) == 600
+    finally:
+        for decider in deciders:
+            decider.terminate()
+            decider.wait(timeout=30)
