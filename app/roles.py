@@ -68,9 +68,7 @@ async def make(session: Session, role: str, *, history: bool = False) -> Service
             from consumers.decision_service import DecisionService
 
             reader = await session.connection("directory")
-            return DecisionService(
-                session.url, session.client, reader, session.log, indexes, history=history
-            )
+            return DecisionService(session.url, session.client, reader, session.log, indexes, history=history)
         case "projections":
             from consumers.projection_service import ProjectionService
 

@@ -246,15 +246,18 @@ class Decider:
             _log.exception("a request of %s could not be ruled on", waiting.source)
             self._give_up([waiting], "internal", "an error of ours, see the log")
         else:
-            waiting.ruling = ruling
-            if ruling.unit is None or not ruling.unit.entries:
-                self._finish(waiting, ruling.answer)
-            else:
-                waiting.rows = rows_of(ruling.unit)
-                for row, _ in waiting.rows:
-                    self._directory.given.promise(row)
-                self._ready.append(waiting)
+            self._ruled(waiting, ruling)
         return True
+
+    def _ruled(self, waiting: Waiting, ruling: Ruling) -> None:
+        waiting.ruling = ruling
+        if ruling.unit is None or not ruling.unit.entries:
+            self._finish(waiting, ruling.answer)
+            return
+        waiting.rows = rows_of(ruling.unit)
+        for row, _ in waiting.rows:
+            self._directory.given.promise(row)
+        self._ready.append(waiting)
 
     async def _when_caught_up(self, waiting: Waiting) -> None:
         try:

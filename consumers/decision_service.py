@@ -24,7 +24,6 @@ from consumers.members import Members
 from domain.requests import RequestError
 from domain.wire import encode, plain
 from ledger.connection import frame
-from ledger.errors import LedgerError
 from ledger.index import NameIndex
 from ledger.replies import header_of
 
@@ -65,8 +64,7 @@ class DecisionService:
         self._client = client
         self._reader = reader
         self._log = log
-        self._index = NameIndex.alone(indexes, "decisions")
-        self.directory = Directory(self._index)
+        self.directory = Directory(NameIndex.alone(indexes, "decisions"))
         self.decider = Decider(log, self.directory, history=history)
         self.decider.elsewhere = self._elsewhere
         self.decider.notify = self._notify
@@ -111,9 +109,7 @@ class DecisionService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(LedgerError):  # it would be read from the log again
-            await self.directory.write()
-        self._index.close()
+        await self.directory.close()
 
     async def ask(self, message: Msg) -> bytes:
         """The answer to a request."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,7 +47,7 @@ from domain.records import (
     PolicyPublished,
 )
 from domain.requests import action_id_of
-from ledger.errors import UnavailableError
+from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.index import Change, Name, NameIndex
 from ledger.log import digest_of
@@ -99,6 +101,7 @@ class Directory:
         self.policy_position = 0
         self._last: Recorded | None = None
         self._writing: _Writing | None = None
+        self._thread = ThreadPoolExecutor(1, "directory")  # one: what was cancelled goes on, and comes first
         self._names: list[Name] = []
         self._notes: dict[str, tuple[int, bytes]] = {}
         self._moved = asyncio.Condition()
@@ -232,12 +235,19 @@ class Directory:
         work = partial(
             self.index.commit, writing.names, {_WHOLE_LOG: writing.anchor}, notes=writing.notes, also=writing.also
         )
-        await asyncio.to_thread(work)
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
         self.given.written()
         self.matters.written()
         for name in writing.names:
             self._recent.pop(name.key, None)
         self._writing, self._begin = None, writing.anchor
+
+    async def close(self) -> None:
+        """Write what is left, where that can be, and close the index."""
+        with suppress(LedgerError):  # else it is read from the log again
+            await self.write()
+        await asyncio.to_thread(self._thread.shutdown)
+        self.index.close()
 
     async def reach(self, position: int, patience_seconds: float = 2) -> bool:
         """Wait until this directory has read up to a position; false where it takes too long."""

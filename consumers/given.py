@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from domain.facts import ActionReported
-
     from ledger.index import Change, NameIndex
 
 State = Literal["taken", "held", "settled", "voided", "reported", "charged"]
