@@ -12,9 +12,10 @@ import msgspec
 from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 
+from config import topology
 from consumers.decision_service import declare_decisions
 from consumers.intake_service import ReceiptRequest, declare_intake
-from consumers.projection_service import declare_views
+from consumers.projection_service import declare_briefs, declare_views
 from consumers.rulings import REQUESTS
 from domain.facts import FACTS
 from domain.money import AMOUNT_PATTERN, Money
@@ -68,6 +69,21 @@ class EscalationNotice(msgspec.Struct):
     due: str
 
 
+class Brief(msgspec.Struct):
+    """What whoever takes over needs to know."""
+
+    outcome: Literal["done", "error"]
+    position: int | None = None
+    agent_id: str | None = None
+    customer_id: str | None = None
+    household: tuple[str, ...] = ()
+    interactions: tuple[dict[str, Any], ...] = ()
+    actions: tuple[dict[str, Any], ...] = ()
+    promises: tuple[dict[str, Any], ...] = ()
+    available: dict[str, Money] = {}
+    error: ErrorDetail | None = None
+
+
 class Receipt(msgspec.Struct):
     """What became of an event."""
 
@@ -90,11 +106,16 @@ def asyncapi_document() -> dict[str, Any]:
     declare_intake(broker, None)
     declare_decisions(broker, None, hot=True)
     declare_views(broker)
+    declare_briefs(broker, None)
+    broker.publisher(
+        topology.ESCALATION_SUBJECT, title="escalation notice", description="An escalation waits for somebody."
+    )
     document: dict[str, Any] = AsyncAPI(
         broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
     ).to_specification().to_jsonable()  # fmt: skip
     requests = dict.fromkeys(cls for name in REQUESTS for cls in _classes_of(name))
-    classes = [*FACTS.values(), *requests, ReceiptRequest, BriefRequest, Answer, Receipt, ViewMoved, EscalationNotice]
+    answers = (Answer, Receipt, Brief, ViewMoved, EscalationNotice)
+    classes = [*FACTS.values(), *requests, ReceiptRequest, BriefRequest, *answers]
     _, schemas = msgspec.json.schema_components(classes, schema_hook=_schema_of, ref_template=_REF)
     components = {"messages": {}, "schemas": {**schemas, **_facts()}}
     for part in ("channels", "operations"):
@@ -120,8 +141,8 @@ def _describe(document: dict[str, Any], components: dict[str, Any], name: str, c
     components["messages"].update({key: {"name": key, **message} for key, message in sent.items()})
     operation = document["operations"][name]
     operation["messages"] = [{"$ref": f"#/channels/{name}/messages/{key}"} for key in sent]
-    if name in REQUESTS or name == "receipt":
-        reply = "Receipt" if name == "receipt" else "Answer"
+    if name in REQUESTS or name in _REPLIES:
+        reply = _REPLIES.get(name, "Answer")
         components["messages"][f"{name}.reply"] = {"name": f"{name}.reply", "payload": _ref(reply)}
         operation["reply"] = {
             "address": {"location": "$message.header#/reply"},
@@ -135,6 +156,7 @@ def _classes_of(name: str) -> list[type[Any]]:
 
 
 _OTHERS = {"receipt": "ReceiptRequest", "brief": "BriefRequest", "escalation notice": "EscalationNotice"}
+_REPLIES = {"receipt": "Receipt", "brief": "Brief"}
 _CLOUDEVENTS = "application/cloudevents+json"
 
 

@@ -208,7 +208,6 @@ def declare_decisions(broker: NatsBroker, service: DecisionService | None, *, ho
         return
     for operation in LATER:
         broker.subscriber(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE)(_not_yet)
-    broker.subscriber(f"{topology.READ_SUBJECT}.*.brief", queue=_QUEUE)(_not_yet)
 
 
 async def _not_yet(message: NatsMessage) -> bytes:

@@ -11,8 +11,11 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
+
 from config import topology
-from consumers.broker import make_broker
+from consumers.briefs import Briefs
+from consumers.broker import answered, make_broker, source_of
 from domain.wire import encode
 from ledger.cloudevents import time_text
 from ledger.connection import connect
@@ -47,6 +50,7 @@ class ProjectionService:
         self._clients: list[LedgerClient] = []
         self.broker = make_broker(url, "projections")
         self._news = declare_views(self.broker)
+        declare_briefs(self.broker, Briefs(log.client, log, self._folder))
 
     async def start(self) -> None:
         """Begin to follow."""
@@ -83,6 +87,19 @@ class ProjectionService:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self.failed.done():
             self.failed.set_exception(error)
+
+
+def declare_briefs(broker: NatsBroker, briefs: Briefs | None) -> None:
+    """The requests that views answer."""
+
+    @broker.subscriber(
+        f"{topology.READ_SUBJECT}.*.brief", queue="briefs", title="brief",
+        description="A customer's matters, promises, actions so far, and what this agent may give now.",
+    )  # fmt: skip
+    async def brief(message: NatsMessage) -> bytes:
+        assert briefs is not None
+        raw = message.raw_message
+        return await answered(lambda: briefs.answer(source_of(raw), raw.data))
 
 
 def declare_views(broker: NatsBroker) -> dict[str, LogicPublisher]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from projections.balances import Balances
+from projections.casework import Casework
 from projections.loyalty import Loyalty
 from projections.trail import Trail
 
@@ -13,5 +14,10 @@ if TYPE_CHECKING:
 
     from projections.model import Model
 
-MODELS: dict[str, Callable[[], Model]] = {Balances.name: Balances, Loyalty.name: Loyalty, Trail.name: Trail}
+MODELS: dict[str, Callable[[], Model]] = {
+    Balances.name: Balances,
+    Casework.name: Casework,
+    Loyalty.name: Loyalty,
+    Trail.name: Trail,
+}
 """Name -> how to make one; each runner makes its own."""

@@ -64,9 +64,9 @@ class Kept:
         if not subject.startswith("ledger.budget."):
             return
         currency = subject.split(".")[3]
-        book = data.get("holder") or data.get("budget"), data["period"], currency
+        book: Book = str(data.get("holder") or data.get("budget")), data["period"], currency
         if name.startswith("escalation.") or name == "authority.fell_short":
-            book = data.get("budget") or data["holder"], data["period"], currency
+            book = str(data.get("budget") or data["holder"]), data["period"], currency
         assert book not in self.closed, f"{name} changes a closed budget"
         if name == "budget.opened":
             held = sum(minor_of(hold["amount"]) for hold in data.get("holds", ()))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +19,33 @@ from app.roles import served
 from app.session import Session
 from config import topology
 from domain.facts import Basis, Kind
+from domain.policy_check import difference
+from domain.policy_document import parse_policy
+from domain.records import PolicyPublished
 from domain.wire import encode
 from ledger.errors import UnavailableError
 from ledger.names import token_of_source
+from projections.events import read_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from config.settings import Settings
+    from domain.policy import Policy, Role
 
 _KINDS = click.Choice(Kind.__args__)  # type: ignore[attr-defined]
 _BASES = click.Choice(Basis.__args__)  # type: ignore[attr-defined]
 _FORMS = click.option("--source", default="cli", show_default=True, help="Whose request this is.")
+
+
+def _common(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--time", help="RFC 3339; in history mode it rules."),
+        click.option("--request-id", help="The same again gets the first answer again. [default: a new one]"),
+        _FORMS,
+    ):
+        function = option(function)
+    return function
 
 
 @cli.group()
@@ -41,9 +58,11 @@ def policy() -> None:
     """Look at policies before they are published."""
 
 
-def _action_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _action_options(function: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
+    function = _common(function)
     for option in (
-        click.option("--time", help="RFC 3339; in history mode it rules."),
+        click.option("--escalate", is_flag=True, default=None, help="File an escalation where it is beyond the agent."),
+        click.option("--hold", is_flag=True, default=None, help="Reserve now, settle later."),
         click.option("--team", "--team-id", "team_id"),
         click.option("--guideline"),
         click.option("--note"),
@@ -52,12 +71,10 @@ def _action_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--reason"),
         click.option("--currency", default="GBP", show_default=True, help="ISO 4217."),
         click.option("--amount", help='What it costs the company, e.g. "5.00".'),
-        click.option("--kind", type=_KINDS, required=True),
+        click.option("--kind", type=_KINDS, required=required),
         click.option("--interaction", "--interaction-id", "interaction_id"),
         click.option("--customer", "--customer-id", "customer_id"),
-        click.option("--agent", "--agent-id", "agent_id", required=True),
-        click.option("--request-id", help="The same again gets the first answer again. [default: a new one]"),
-        _FORMS,
+        click.option("--agent", "--agent-id", "agent_id", required=required),
     ):
         function = option(function)
     return function
@@ -85,26 +102,61 @@ async def preview(settings: Settings, source: str, *, as_json: bool, **fields: A
 @command(decide, "policy")
 async def decide_policy(settings: Settings, file: Path, source: str, *, as_json: bool, **fields: Any) -> None:
     """Publish the policy in FILE."""
-    checked = check_policy_file(file)
-    serious = [finding for finding in checked.findings if finding.serious]
-    if serious:
-        worst = serious[0]
-        fail(f"{file}:{worst.line}: {worst.field}: {worst.message}", code="invalid", as_json=as_json, field=worst.field)
-    await _ask(settings, "policy", source, fields | {"policy": checked.document}, as_json=as_json)
+    document, _ = _checked(file, as_json=as_json)
+    await _ask(settings, "policy", source, fields | {"policy": document}, as_json=as_json)
 
 
 @click.option("--holder", required=True, help="agent:<id> or team:<id>")
+@click.option("--to-holder", help="Whom a transfer goes to.")
+@click.option(
+    "--operation", type=click.Choice(["grant", "transfer"]), help="[default: grant; with --to-holder, transfer]"
+)
 @click.option("--amount", required=True, help='For example "50.00".')
 @click.option("--currency", default="GBP", show_default=True, help="ISO 4217.")
 @click.option("--granted-by", required=True)
 @click.option("--reason", required=True)
-@click.option("--request-id")
-@click.option("--time", help="RFC 3339; in history mode it rules.")
-@_FORMS
+@_common
 @command(decide)
 async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
-    """Grant a holder more for the present period."""
-    await _ask(settings, "budget", source, _with_money(fields) | {"operation": "grant"}, as_json=as_json)
+    """Grant a holder more for the present period, or transfer what it has left to another."""
+    fields["operation"] = fields["operation"] or ("transfer" if fields["to_holder"] else "grant")
+    await _ask(settings, "budget", source, _with_money(fields), as_json=as_json)
+
+
+@click.option("--action-id", "--action", "action_id", required=True)
+@click.option("--operation", type=click.Choice(["settle", "void"]), required=True)
+@click.option("--amount", help="What went. [default: all that is held]")
+@click.option("--currency", default="GBP", show_default=True, help="ISO 4217.")
+@click.option("--reason")
+@_common
+@command(decide)
+async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Settle or void what an action held."""
+    await _ask(settings, "hold", source, _with_money(fields), as_json=as_json)
+
+
+@click.option("--action-id", "--action", "action_id", required=True)
+@click.option("--reversed-by", required=True)
+@click.option("--reason", required=True)
+@click.option("--amount", help="How much of it. [default: what is left]")
+@click.option("--currency", default="GBP", show_default=True, help="ISO 4217.")
+@click.option("--recovered/--not-recovered", default=False, show_default=True, help="Whether the money came back.")
+@_common
+@command(decide)
+async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Undo an action, all or a part; what was recovered may be given again."""
+    await _ask(settings, "reversal", source, _with_money(fields), as_json=as_json)
+
+
+@partial(_action_options, required=False)
+@click.option("--operation", type=click.Choice(["request", "approve", "deny", "withdraw", "forward"]), required=True)
+@click.option("--escalation-id", "--escalation", "escalation_id", help="Which, where one is decided.")
+@click.option("--decided-by", help="Who decides it.")
+@click.option("--to", help="Whom to forward it to. [default: a level up]")
+@command(decide)
+async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """File an escalation (`request`, with the options of an action), or decide one."""
+    await _ask(settings, "escalation", source, _with_money(fields), as_json=as_json)
 
 
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -126,6 +178,72 @@ def check(file: Path, *, as_json: bool) -> None:
     if not as_json:
         roles = ", ".join(checked.policy.roles)
         console.print(f"{file} is a policy in {checked.policy.currency} by {checked.policy.period} for {roles}")
+
+
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+@policy.command()
+def show(file: Path, *, as_json: bool) -> None:
+    """Show the policy in FILE: who may give what, and who may approve it."""
+    document, shown = _checked(file, as_json=as_json)
+    if as_json:
+        print_json(document)
+        return
+    console.print(f"{file}: {shown.currency}, by {shown.period} in {shown.time_zone}, from {shown.effective_from}")
+    for name, role in shown.roles.items():
+        rows = [(kind, *_limits_of(role, kind)) for kind in dict.fromkeys((*role.limits, *role.approves))]
+        carried = f", carries over {role.carry_over.text}" if role.carry_over.minor else ""
+        title = f"{name}: {role.budget.text} a {shown.period}{carried}"
+        print_table(title, ("kind", "may give", "may approve", "needs"), rows, numbers=(1, 2))
+
+
+def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
+    def text(limits: dict[str, Any]) -> str:
+        return "" if kind not in limits else "unlimited" if limits[kind] is None else limits[kind].text
+
+    return text(role.limits), text(role.approves), ", ".join(role.requires.get(kind, ()))
+
+
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--with", "other", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Another file. [default: the policy in force]")  # fmt: skip
+@command(policy)
+async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool) -> None:
+    """What FILE would change: field by field, against the policy in force or another file."""
+    document, _ = _checked(file, as_json=as_json)
+    if other is not None:
+        before, name = _checked(other, as_json=as_json)[0], str(other)
+    else:
+        async with Session(settings, reads_only=True) as session:
+            events = [read_event(stored) for stored in await session.log.read_subject(topology.POLICY_SUBJECT)]
+        now = datetime.now(UTC)
+        published = [event.body for event in events if isinstance(event.body, PolicyPublished)]
+        rules = [one for one in published if _enforced(one, now)]
+        before, name = (rules[-1].policy, f"version {rules[-1].version}") if rules else ({}, "no policy")
+    changes = difference(before, document)
+    if as_json:
+        print_json({"items": [{"field": field, "before": old, "after": new} for field, old, new in changes]})
+        return
+    rows = [(field, _said(old), _said(new)) for field, old, new in changes]
+    print_table(f"{file} against {name}", ("field", "before", "after"), rows)
+
+
+def _enforced(published: PolicyPublished, now: datetime) -> bool:
+    policy = parse_policy(published.policy)
+    return policy.mode == "enforced" and policy.effective_from <= now
+
+
+def _said(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _checked(file: Path, *, as_json: bool) -> tuple[dict[str, Any], Policy]:
+    checked = check_policy_file(file)
+    if checked.policy is None:
+        worst = next(finding for finding in checked.findings if finding.serious)
+        fail(f"{file}:{worst.line}: {worst.field}: {worst.message}", code="invalid", as_json=as_json, field=worst.field)
+    assert checked.policy is not None
+    return checked.document, checked.policy
 
 
 def _with_money(fields: dict[str, Any]) -> dict[str, Any]:
@@ -153,12 +271,18 @@ async def _ask(settings: Settings, operation: str, source: str, fields: dict[str
         raise Finding
 
 
+_SHOWN = ("action_id", "escalation_id", "status", "position", "policy_version", "expires_at", "due", "paid_by")
+
+
 def _show(answer: dict[str, Any]) -> None:
     if answer["outcome"] == "error":
         error = answer["error"]
         fail(f"{error['code']}: {error['message']}" + (f" ({error['field']})" if "field" in error else ""))
     rows: list[tuple[str, object]] = [("outcome", answer["outcome"])]
-    rows += [(name, answer[name]) for name in ("action_id", "position", "policy_version") if answer.get(name)]
+    rows += [(name, answer[name]) for name in _SHOWN if answer.get(name)]
+    if "amount" in answer:
+        rows.append(("amount", money_text(answer["amount"])))
+    rows += [("to", ", ".join(answer["to"]) or "nobody known")] if "to" in answer else []
     if "available" in answer:
         rows.append(("available", money_text(answer["available"])))
     rows += [("reason", reason["message"]) for reason in answer.get("reasons", ())]

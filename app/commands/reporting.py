@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +11,7 @@ from app.cli import cli, command
 from app.output import console, money_text, print_json, print_table
 from app.session import Session
 from app.views import read_view
+from projections import casework
 from projections.balances import read_balances
 from projections.loyalty import CAVEAT, RUNG, WINDOWS_DAYS, read_effects, summarise
 
@@ -40,6 +42,54 @@ async def balances(settings: Settings, holder: str | None, period: str | None, *
         for item in answer.result
     ]  # fmt: skip
     print_table(f"Balances at position {position}", columns, rows, numbers=(2, 3, 4, 5))
+
+
+@click.option(
+    "--unsettled", "only_unsettled", is_flag=True, help="Only money of which no settlement tells, or another amount."
+)
+@click.option("--older-than", "days", type=int, default=0, show_default=True, help="Days, with --unsettled.")
+@command(report)
+async def actions(settings: Settings, days: int, *, only_unsettled: bool, as_json: bool) -> None:
+    """What was done, as it stands: taken, held, settled, voided, charged, reversed."""
+    before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
+    where = (casework.unsettled(before),) if only_unsettled else ()
+    async with Session(settings, reads_only=True) as session:
+        answer = await read_view(session, "casework", lambda c: casework.read_actions(c, *where))
+    position = answer.progress.anchor.position
+    if as_json:
+        print_json({"items": answer.result, "position": position})
+        return
+    columns = ("action", "time", "state", "agent", "kind", "amount", "settled", "reversed")
+    rows = [
+        (item["action_id"], item["time"][:16], item["state"], item["agent_id"], item["kind"],
+         *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed")))
+        for item in answer.result
+    ]  # fmt: skip
+    print_table(f"Actions at position {position}", columns, rows, numbers=(5, 6, 7))
+
+
+@click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")
+@command(report)
+async def escalations(settings: Settings, *, waiting: bool, as_json: bool) -> None:
+    """Who asked for what, of whom, how long it took and what came of it."""
+    where = (casework.escalations.c.status == "waiting",) if waiting else ()
+    async with Session(settings, reads_only=True) as session:
+        answer = await read_view(session, "casework", lambda c: casework.read_escalations(c, *where))
+    position = answer.progress.anchor.position
+    if as_json:
+        print_json({"items": answer.result, "position": position})
+        return
+    columns = ("escalation", "requested", "agent", "kind", "asked", "of", "status", "waited")
+    rows = [
+        (item["escalation_id"], item["requested"][:16], item["agent_id"], item["kind"], money_text(item["asked"]),
+         ", ".join(item["asked_of"]), item["status"], _minutes(item["waited_seconds"]))
+        for item in answer.result
+    ]  # fmt: skip
+    print_table(f"Escalations at position {position}", columns, rows, numbers=(4, 7))
+
+
+def _minutes(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds / 60:.0f} min"
 
 
 @command(report)

@@ -1,0 +1,284 @@
+"""casework: interactions, actions and escalations as they stand, and who is one household.
+
+What whoever takes over needs to know, and what was promised and never came.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain import facts, records
+from domain.money import Money
+from domain.requests import action_id_of
+from projections.events import TYPES
+from projections.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projections.events import Event
+
+metadata = sa.MetaData()
+interactions = sa.Table(
+    "interactions",
+    metadata,
+    sa.Column("interaction_id", sa.Text, primary_key=True),
+    sa.Column("customer_id", sa.Text, index=True),
+    sa.Column("status", sa.Text),
+    sa.Column("opened", sa.Text),
+    sa.Column("channel", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("team_id", sa.Text),
+    sa.Column("line", sa.Integer),
+    sa.Column("order_id", sa.Text),
+    sa.Column("transfers", sa.Integer),
+    sa.Column("stories_repeated", sa.Integer),
+    sa.Column("resolution", sa.Text),
+)
+actions = sa.Table(
+    "actions",
+    metadata,
+    sa.Column("action_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, index=True),
+    sa.Column("time", sa.Text),
+    sa.Column("state", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("team_id", sa.Text),
+    sa.Column("customer_id", sa.Text, index=True),
+    sa.Column("interaction_id", sa.Text, index=True),
+    sa.Column("kind", sa.Text),
+    sa.Column("basis", sa.Text),
+    sa.Column("currency", sa.Text),
+    sa.Column("amount_minor", sa.BigInteger),
+    sa.Column("reversed_minor", sa.BigInteger),
+    sa.Column("settled_minor", sa.BigInteger),
+    sa.Column("reason", sa.Text),
+    sa.Column("holder", sa.Text),
+    sa.Column("period", sa.Text),
+    sa.Column("escalation_id", sa.Text),
+    sa.Column("decided_by", sa.Text),
+)
+escalations = sa.Table(
+    "escalations",
+    metadata,
+    sa.Column("escalation_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, index=True),
+    sa.Column("requested", sa.Text),
+    sa.Column("status", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("team_id", sa.Text),
+    sa.Column("customer_id", sa.Text, index=True),
+    sa.Column("interaction_id", sa.Text, index=True),
+    sa.Column("kind", sa.Text),
+    sa.Column("currency", sa.Text),
+    sa.Column("asked_minor", sa.BigInteger),
+    sa.Column("amount_minor", sa.BigInteger),
+    sa.Column("reason", sa.Text),
+    sa.Column("asked_of", sa.Text),
+    sa.Column("due", sa.Text),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("waited_seconds", sa.Float),
+    sa.Column("action_id", sa.Text),
+)
+households = sa.Table(
+    "households",
+    metadata,
+    sa.Column("pair", sa.Text, primary_key=True),
+    sa.Column("a", sa.Text, index=True),
+    sa.Column("b", sa.Text),
+    sa.Column("linked", sa.Boolean),
+)
+
+
+class Casework:
+    """The model (see ``projections.model.Model``)."""
+
+    name = "casework"
+    version = 1
+    metadata = metadata
+    prefixes = ("ledger.",)
+    types = TYPES
+
+    def __init__(self) -> None:
+        self._interactions = Rows(interactions)
+        self._actions = Rows(actions)
+        self._escalations = Rows(escalations)
+        self._households = Rows(households)
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Bring each row to where it stands now."""
+        for event in events:
+            body = event.body
+            match body:
+                case facts.CustomerLinked() | facts.CustomerUnlinked():
+                    self._link(connection, body)
+                case records.ActionTaken() | records.ActionHeld() | facts.ActionReported() | records.Posting():
+                    self._act(connection, event, body)
+                case facts.RefundSettled():
+                    row = self._actions.get(connection, body.action_id)
+                    settled = (row["settled_minor"] if row else None) or 0
+                    values = {"settled_minor": settled + body.total.minor, "currency": body.total.currency}
+                    self._actions.put(connection, body.action_id, values)
+                case records.EscalationRequested() | records.EscalationStep():
+                    self._escalate(connection, event, body)
+                case _:
+                    self._handle(connection, event, body)
+        for rows in self._tables:
+            rows.write(connection)
+
+    def forget(self) -> None:
+        """Drop cached rows."""
+        for rows in self._tables:
+            rows.forget()
+
+    @property
+    def _tables(self) -> tuple[Rows, ...]:
+        return self._interactions, self._actions, self._escalations, self._households
+
+    def _handle(self, connection: sa.Connection, event: Event, body: Any) -> None:
+        """What happens to an interaction."""
+        match body:
+            case facts.InteractionOpened():
+                names = ("customer_id", "channel", "reason", "agent_id", "team_id", "line", "order_id")
+                values = {name: getattr(body, name) for name in names}
+                values |= {"status": "open", "opened": event.stored.time, "transfers": 0, "stories_repeated": 0}
+            case facts.InteractionTransferred():
+                row = self._interactions.get(connection, body.interaction_id) or {}
+                values = {
+                    "transfers": (row.get("transfers") or 0) + 1,
+                    "stories_repeated": (row.get("stories_repeated") or 0) + bool(body.story_repeated),
+                    "agent_id": body.to_agent_id,
+                    "team_id": body.to_team_id or row.get("team_id"),
+                    "line": body.line or row.get("line"),
+                }
+            case facts.InteractionResolved():
+                values = {"status": "resolved", "resolution": body.resolution}
+            case facts.InteractionReopened():
+                values = {"status": "open"}
+            case _:
+                return
+        self._interactions.put(connection, body.interaction_id, values)
+
+    def _act(self, connection: sa.Connection, event: Event, body: Any) -> None:
+        if isinstance(body, records.Posting):
+            self._post(connection, body)
+            return
+        if isinstance(body, records.ActionHeld) and body.escalation_id is not None:
+            return  # an escalation's reservation is no action yet
+        reported = isinstance(body, facts.ActionReported)
+        action_id = action_id_of(event.stored.source, event.stored.id) if reported else body.action_id
+        state = "reported" if reported else "held" if isinstance(body, records.ActionHeld) else "taken"
+        names = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "basis", "reason")
+        values = {name: getattr(body, name) for name in names} | {
+            name: getattr(body, name, None) for name in ("holder", "period", "escalation_id", "decided_by")
+        }
+        values |= {"position": event.position, "time": event.stored.time, "state": state, "reversed_minor": 0}
+        values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
+        self._actions.put(connection, action_id, values)
+
+    def _post(self, connection: sa.Connection, body: records.Posting) -> None:
+        row = self._actions.get(connection, body.action_id)
+        if row is None or row["position"] is None:
+            return
+        match body:
+            case records.ActionSettled():
+                values = {"state": "settled", "amount_minor": body.amount.minor}
+                if body.relates_to is None:  # a request says so; a fact is counted as itself
+                    values["settled_minor"] = body.amount.minor
+            case records.ActionVoided():
+                values = {"state": "voided", "amount_minor": 0}
+            case records.ActionCharged():
+                values = {"state": "charged", "holder": body.holder, "period": body.period}
+            case records.ActionReversed():
+                values = {"reversed_minor": row["reversed_minor"] + body.amount.minor}
+            case _:
+                return
+        self._actions.put(connection, body.action_id, values)
+
+    def _escalate(self, connection: sa.Connection, event: Event, body: Any) -> None:
+        if isinstance(body, records.EscalationRequested):
+            names = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "reason", "action_id")
+            values = {name: getattr(body, name) for name in names} | {
+                "position": event.position, "requested": event.stored.time, "status": "waiting",
+                "currency": body.amount.currency, "asked_minor": body.amount.minor, "asked_of": json.dumps(body.to),
+                "due": body.due.isoformat(),
+            }  # fmt: skip
+        elif isinstance(body, records.EscalationForwarded):
+            values = {"asked_of": json.dumps(body.to), "due": body.due.isoformat()}
+        else:
+            status = type(body).__name__.removeprefix("Escalation").lower()
+            values = {"status": status, "decided_by": body.decided_by, "waited_seconds": body.waited_seconds,
+                      "amount_minor": body.amount.minor if status == "approved" else 0}  # fmt: skip
+        self._escalations.put(connection, body.escalation_id, values)
+
+    def _link(self, connection: sa.Connection, body: facts.CustomerLinked | facts.CustomerUnlinked) -> None:
+        for a, b in ((body.a, body.b), (body.b, body.a)):
+            pair = f"{len(a)}:{a}:{b}:{body.relation}"
+            linked = isinstance(body, facts.CustomerLinked)
+            self._households.put(connection, pair, {"a": a, "b": b, "linked": linked})
+
+
+def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
+    """The customer and everybody linked with them, at any remove."""
+    found, todo = {customer_id}, [customer_id]
+    while todo:
+        query = sa.select(households.c.b).where(households.c.a == todo.pop(), households.c.linked)
+        new = set(connection.execute(query).scalars()) - found
+        found |= new
+        todo += new
+    return sorted(found)
+
+
+def read_interactions(connection: sa.Connection, customers: Sequence[str] = (),
+                      interaction_id: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Interactions of these customers, or one, the newest first."""
+    query = sa.select(interactions).order_by(interactions.c.opened.desc(), interactions.c.interaction_id)
+    if interaction_id is not None:
+        query = query.where(interactions.c.interaction_id == interaction_id)
+    else:
+        query = query.where(interactions.c.customer_id.in_(customers))
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0,
+                 limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Actions in the order in which they were recorded."""
+    query = sa.select(actions).where(actions.c.position > after, *where).order_by(actions.c.position).limit(limit)
+    return [_with_money(row, ("amount", "reversed", "settled")) for row in connection.execute(query).mappings()]
+
+
+def unsettled(before: str) -> sa.ColumnElement[bool]:
+    """Money that was to go to a customer before this time, and of which no settlement tells, or another amount."""
+    return sa.and_(
+        actions.c.kind.in_(MONEY_KINDS),
+        actions.c.state.in_(("taken", "charged", "held", "settled")),
+        actions.c.time < before,
+        actions.c.amount_minor > actions.c.reversed_minor,
+        sa.func.coalesce(actions.c.settled_minor, 0) != actions.c.amount_minor,
+    )
+
+
+MONEY_KINDS = ("refund", "credit", "fee_waiver")
+"""Kinds whose money a payment system moves."""
+
+
+def read_escalations(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0,
+                     limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Escalations in the order in which they were filed."""
+    query = sa.select(escalations).where(escalations.c.position > after, *where)
+    found = connection.execute(query.order_by(escalations.c.position).limit(limit)).mappings()
+    shown = [_with_money(row, ("asked", "amount")) for row in found]
+    return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
+
+
+def _with_money(row: sa.RowMapping, names: Sequence[str]) -> dict[str, Any]:
+    """A row as answers show it: money as objects."""
+    shown = {name: value for name, value in row.items() if not name.endswith("_minor") and name != "currency"}
+    for name in names:
+        minor = row[f"{name}_minor"]
+        shown[name] = None if minor is None else Money(minor, row["currency"]).wire()
+    return shown

@@ -1,0 +1,52 @@
+"""Rows that events change one after the other: read once, kept for the batch, written together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from projections.generations import upsert
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_CACHED_ROWS = 100_000
+
+
+class Rows:
+    """The rows of one table by their key, a single column."""
+
+    def __init__(self, table: sa.Table) -> None:
+        self._table = table
+        (self._key,) = table.primary_key.columns
+        self._empty = {column.name: None for column in table.columns}
+        self._cached: dict[str, dict[str, Any] | None] = {}
+        self._changed: set[str] = set()
+
+    def get(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
+        """The row of this key, where there is one."""
+        if key not in self._cached:
+            found = connection.execute(sa.select(self._table).where(self._key == key)).mappings().one_or_none()
+            self._cached[key] = dict(found) if found is not None else None
+        return self._cached[key]
+
+    def put(self, connection: sa.Connection, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Set some columns of a row; what it had stays, a new row is empty elsewhere."""
+        row = self.get(connection, key) or {**self._empty, self._key.name: key}
+        row.update(values)
+        self._cached[key] = row
+        self._changed.add(key)
+        return row
+
+    def write(self, connection: sa.Connection) -> None:
+        """Write what was changed."""
+        upsert(connection, self._table, [row for key in self._changed if (row := self._cached[key]) is not None])
+        self._changed.clear()
+        if len(self._cached) > _CACHED_ROWS:
+            self.forget()
+
+    def forget(self) -> None:
+        """Read everything again."""
+        self._cached.clear()
+        self._changed.clear()
