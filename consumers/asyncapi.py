@@ -108,7 +108,7 @@ def asyncapi_document() -> dict[str, Any]:
     declare_views(broker)
     declare_briefs(broker, None)
     broker.publisher(
-        topology.ESCALATION_SUBJECT, title="escalation notice", description="An escalation waits for somebody."
+        topology.ESCALATION_SUBJECT, title="escalation_notice", description="An escalation waits for somebody."
     )
     document: dict[str, Any] = AsyncAPI(
         broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
@@ -155,7 +155,7 @@ def _classes_of(name: str) -> list[type[Any]]:
     return list(dict.fromkeys(wanted.values())) if isinstance(wanted, dict) else [wanted]
 
 
-_OTHERS = {"receipt": "ReceiptRequest", "brief": "BriefRequest", "escalation notice": "EscalationNotice"}
+_OTHERS = {"receipt": "ReceiptRequest", "brief": "BriefRequest", "escalation_notice": "EscalationNotice"}
 _REPLIES = {"receipt": "Receipt", "brief": "Brief"}
 _CLOUDEVENTS = "application/cloudevents+json"
 

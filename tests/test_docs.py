@@ -10,6 +10,7 @@ from pathlib import Path
 from nats_servers import Server
 from support import ROOT, Up, clean_environment
 
+from app.policy_reference import rule_lines
 from benchmarks.compare import markdown
 from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document
@@ -27,6 +28,14 @@ def run(*words: str) -> str:
 def test_generated_documents_are_current() -> None:
     assert (ROOT / "docs" / "commands.md").read_text() == run("admin", "reference"), "run `make docs`"
     assert (ROOT / "docs" / "asyncapi.json").read_text() == run("admin", "asyncapi"), "run `make docs`"
+
+
+def test_the_table_of_rules_is_current_and_whole() -> None:
+    text = (ROOT / "docs" / "policy.md").read_text()
+    assert run("admin", "rules") in text, "run `make docs`"
+    codes = {code for path in (ROOT / "domain").glob("*.py") for code in re.findall(r'rule="(\w+)"', path.read_text())}
+    assert {line.code for line in rule_lines()} >= codes - {"currency"}  # a shadow's own
+    assert {line.outcome for line in rule_lines()} == {"taken", "done", "escalate", "refused"}
 
 
 def test_every_type_and_field_is_documented() -> None:
@@ -58,7 +67,9 @@ def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
     assert addresses >= {
         "resolution.inbox.*", "resolution.decide.*.action", "resolution.decide.*.preview", "resolution.decide.*.budget",
         "resolution.decide.*.policy", "resolution.read.*.receipt", "resolution.views.budget_balances",
-        "resolution.views.loyalty_effects", "resolution.views.audit_trail",
+        "resolution.views.loyalty_effects", "resolution.views.audit_trail", "resolution.read.*.brief",
+        "resolution.decide.*.hold", "resolution.decide.*.reversal", "resolution.decide.*.escalation",
+        "resolution.notify.escalation", "resolution.views.casework",
     }  # fmt: skip
     assert document["channels"]["inbox"]["messages"].keys() == FACTS.keys()
     for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):

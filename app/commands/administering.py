@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -260,6 +261,20 @@ def asyncapi(*, as_json: bool) -> None:
 
     del as_json
     click.echo(json.dumps(asyncapi_document(), indent=2))
+
+
+@click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Write it into this file.")
+@admin.command(hidden=True)
+def rules(into: Path | None) -> None:
+    """Print the table of rules, each with an example that was decided just now."""
+    from app.policy_reference import rule_table
+
+    if into is None:
+        click.echo(rule_table(), nl=False)
+        return
+    before, begin, rest = into.read_text().partition("<!-- rules -->\n")
+    _, end, after = rest.partition("<!-- end of rules -->\n")
+    into.write_text(f"{before}{begin}{rule_table()}{end}{after}")
 
 
 @admin.command(hidden=True)
