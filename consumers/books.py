@@ -58,6 +58,8 @@ class Books:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._cache: OrderedDict[Key, Book] = OrderedDict()
+        self.touched: list[Book] = []
+        """Those that the ruling under way has written to."""
 
     def get(self, key: Key) -> Book:
         """A book that is in the cache.
@@ -219,6 +221,7 @@ class Unit:
 
     def _enter(self, book: Book, subject: str, record: Record, *, begins: bool = False) -> None:
         book.unstored += 1
+        self.books.touched.append(book)
         self.entries.append(Entry(book, subject, stored_form(record, self.now), begins, record))
 
 

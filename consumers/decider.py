@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from consumers.answers import first_answer
-from consumers.books import Books, Key, MissingError
+from consumers.books import Book, Books, Key, MissingError
 from consumers.dispatch import Dispatch
 from consumers.rulings import LaterError, Ruling, StaleError, rows_of
 from consumers.waiting import Waiting, read_request
@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 50
 _TOGETHER_AT_MOST = 256
 _LEAP = timedelta(minutes=10)
+_PAUSE_SECONDS = 0.005
 
 
 class Decider:
@@ -106,8 +107,7 @@ class Decider:
                 await self._rule_group(group)
             elif storing is None and not self._ready and self._careful:
                 careful, self._careful = self._careful, []
-                await self._directory.reach(self._stored)
-                await self._rule_group(careful)
+                await self._rule_carefully(careful)
             if storing is None and self._ready:
                 batch = self._one_batch()
                 storing = asyncio.create_task(self._store(batch))
@@ -119,12 +119,17 @@ class Decider:
                 self._wake.clear()
 
     def _one_batch(self) -> list[Waiting]:
-        """As many of those that are ready as one batch takes."""
+        """As many of those that are ready as one batch takes.
+
+        Only the first draft of a subject carries an expectation; so a batch ends where a book was read anew,
+        and its own expectation has to be heard.
+        """
         entries = 0
+        books: dict[str, Book] = {}
         for number, waiting in enumerate(self._ready):
-            assert waiting.ruling.unit is not None
-            entries += len(waiting.ruling.unit.entries)
-            if entries > MAX_BATCH:
+            mine = _entries(waiting)
+            entries += len(mine)
+            if entries > MAX_BATCH or any(books.setdefault(one.subject, one.book) is not one.book for one in mine):
                 batch, self._ready = self._ready[:number], self._ready[number:]
                 return batch
         batch, self._ready = self._ready, []
@@ -162,6 +167,19 @@ class Decider:
             self._finish(waiting, RequestError(code, message).wire())
 
     # ------------------------------------------------------------------ ruling
+
+    async def _rule_carefully(self, careful: list[Waiting]) -> None:
+        """Rule while nothing is being stored, with all read that anybody has written."""
+        try:
+            await self._directory.reach(await self._log.last_position())
+        except LedgerError as error:
+            self._give_up(careful, "unavailable", f"{error}; ask again with the same request_id")
+            return
+        await self._rule_group(careful)
+        if self._careful and not self._ready:  # others are quicker: let them, and let the directory read
+            self._once_more(self._careful)
+            self._careful = [waiting for waiting in self._careful if not waiting.answered]
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _rule_group(self, group: list[Waiting]) -> None:
         try:
@@ -225,12 +243,14 @@ class Decider:
 
     async def _rule(self, waiting: Waiting, missing: set[Key]) -> bool:
         """Rule on one request; false where a book has to be read first."""
+        self._books.touched.clear()
         try:
             ruling = self._dispatch.ruling(waiting)
             if not isinstance(ruling, Ruling):
                 ruling = await ruling
         except MissingError as error:
             missing.add(error.key)
+            self._undo()
             return False
         except StaleError:
             self._deciding.pop(waiting.key, None)
@@ -247,7 +267,14 @@ class Decider:
             self._give_up([waiting], "internal", "an error of ours, see the log")
         else:
             self._ruled(waiting, ruling)
+            return True
+        self._undo()
         return True
+
+    def _undo(self) -> None:
+        """A ruling that came to nothing leaves no trace in the books."""
+        for book in self._books.touched:
+            self._books.forget(book)
 
     def _ruled(self, waiting: Waiting, ruling: Ruling) -> None:
         waiting.ruling = ruling

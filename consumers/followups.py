@@ -94,9 +94,10 @@ class Followups:
             sent = escalating.forwarded(waiting, to, budget, now, rules, cause, request=request, approver=approver)
             unit.write(budget, sent)
             return Ruling(unit, answer_of(sent, None), sent)
+        pool = self._reserving(waiting, unit, rules)
         no = escalating.denied(waiting, request, approver, budget, now, cause)
         unit.write(budget, no)
-        self._free(waiting, unit, rules, request.operation, cause)
+        _free(waiting, unit, pool, request.operation, cause)
         return Ruling(unit, answer_of(no, None), no)
 
     def escalation_overdue(self, what: Overdue, cause: Cause, now: datetime) -> Ruling:
@@ -118,8 +119,9 @@ class Followups:
         if to:
             unit.write(budget, escalating.forwarded(waiting, to, budget, now, rules, cause))
         else:
+            pool = self._reserving(waiting, unit, rules)
             unit.write(budget, escalating.expired(waiting, budget, now, cause))
-            self._free(waiting, unit, rules, "expired", cause)
+            _free(waiting, unit, pool, "expired", cause)
         return Ruling(unit, {})
 
     def _waiting(self, escalation_id: str, unit: Unit, rules: Rules, *, fresh: bool) -> tuple[Open, Budget]:
@@ -186,17 +188,12 @@ class Followups:
             raise RequestError("invalid", "forward it to somebody who works here and did not ask for it", "to")
         return (person.agent_id,)
 
-    def _free(self, waiting: Open, unit: Unit, rules: Rules, reason: str, cause: Cause) -> None:
-        """Free what an escalation that came to nothing had reserved."""
+    def _reserving(self, waiting: Open, unit: Unit, rules: Rules) -> Budget | None:
+        """The pool in which an escalation's amount is reserved."""
         asked_for = waiting.asked
         if asked_for.holder is None:
-            return
-        pool = unit.budget(asked_for.holder, rules, asked_for.currency, late=True)
-        hold = pool.holds.get(asked_for.action_id)
-        if hold is not None:
-            escalation_id = asked_for.escalation_id
-            void = bookkeeping.voided(asked_for, hold.minor, reason, pool, cause, escalation_id=escalation_id)
-            unit.write(pool, void)
+            return None
+        return unit.budget(asked_for.holder, rules, asked_for.currency, late=True)
 
     # ------------------------------------------------------------------ holds and reversals
 
@@ -305,6 +302,15 @@ class Followups:
 
 
 NOTHING = Ruling(None, {})
+
+
+def _free(waiting: Open, unit: Unit, pool: Budget | None, reason: str, cause: Cause) -> None:
+    """Free what an escalation that came to nothing had reserved."""
+    asked_for = waiting.asked
+    hold = pool.holds.get(asked_for.action_id) if pool is not None else None
+    if pool is not None and hold is not None:
+        escalation_id = asked_for.escalation_id
+        unit.write(pool, bookkeeping.voided(asked_for, hold.minor, reason, pool, cause, escalation_id=escalation_id))
 
 
 def _attempt(waiting: Open, request: EscalationDecision, person: Agent, amount: Money, reasons: tuple[Reason, ...],

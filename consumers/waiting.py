@@ -44,7 +44,6 @@ class Waiting:
 
     cause: Cause
     now: datetime
-    ruling: Ruling
 
     def __init__(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None],
                  answer_to: bytes = b"") -> None:  # fmt: skip
@@ -52,6 +51,7 @@ class Waiting:
         self.operation = operation
         self.body = body
         self.answered = False
+        self.ruling = Ruling(None, {})
         self._answer = answer
         self.answer_to = answer_to  # the subject that the answer goes to, where another may send it
         self.fresh = False  # whether the directory was brought up to date for this request
