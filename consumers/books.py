@@ -71,7 +71,6 @@ class Books:
         book = self._cache.get(key)
         if book is None:
             raise MissingError(key)
-        self._cache.move_to_end(key)
         return book
 
     async def load(self, key: Key) -> None:
@@ -149,7 +148,7 @@ class Unit:
     refused has to be refused before the first ``write``.
     """
 
-    def __init__(self, books: Books, cause: Cause, now: datetime, role_of: Callable[[str], str | None]) -> None:
+    def __init__(self, books: Books, cause: Cause, now: datetime, role_of: Callable[[str, Rules], str | None]) -> None:
         self.books = books
         self.cause = cause
         self.now = now
@@ -188,7 +187,7 @@ class Unit:
             period = before.period
         if before is not None and before.period == period:
             return _Slot(book, before, book.subject)
-        opened, closed = opening(rules, holder, period, before, self.cause, self._role_of(holder), currency)
+        opened, closed = opening(rules, holder, period, before, self.cause, self._role_of(holder, rules), currency)
         budget = Budget.open(opened, self.now)
         slot = _Slot(book, budget, subject_of(holder, currency, period))
         if closed is not None:
@@ -229,16 +228,14 @@ def stored_form(record: Any, now: datetime) -> bytes:
     """A record as the event to append; its id follows from what it is, so that it can be told again."""
     name = TYPE_OF[type(record)]
     short = name[11:-3]  # without "resolution." and ".v1"
-    parts: tuple[str, ...]
+    text = f"{record.source}\n{record.request_id}"
     match record:
         case BudgetOpened() | BudgetClosed():
-            parts = (short, record.holder, record.period, _currency(record))
+            text = f"{record.holder}\n{record.period}\n{_currency(record)}"
         case BudgetTransferred() | BudgetDrawn():
-            parts = (short, record.source, record.request_id, record.holder)
-        case _:
-            parts = (short, record.source, record.request_id)
-    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    return encode_event(LEDGER_SOURCE, f"{short}-{digest}", name, now, encode(record))
+            text += f"\n{record.holder}"
+    identifier = f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    return encode_event(LEDGER_SOURCE, identifier, name, now, encode(record))
 
 
 def _currency(record: BudgetOpened | BudgetClosed) -> str:

@@ -56,8 +56,8 @@ class Decider:
         self._wake = asyncio.Event()
         self._stored = 0  # the last position that was written here
         self._side_tasks: set[asyncio.Task[None]] = set()
-        self.elsewhere: Callable[[Waiting, str | None], bool] = lambda _waiting, _holder: False
-        """Sends a request on where another decider has its holder."""
+        self.elsewhere: Callable[[Waiting, str | None], bool] | None = None
+        """Sends a request on where another decider has its holder; nothing, while there is no other."""
         self.before: Callable[[datetime], Sequence[Waiting]] = lambda _now: ()
         """What the clock asks for up to a moment; in history mode it comes before the requests of that moment."""
         self.notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None
@@ -79,7 +79,8 @@ class Decider:
         except RequestError as error:
             waiting.finish(error.wire())
             return
-        if not here and self.elsewhere(waiting, self._dispatch.holder_of(waiting.request)):
+        others = None if here else self.elsewhere
+        if others is not None and others(waiting, self._dispatch.holder_of(waiting.request)):
             return
         if self._history and waiting.request.time is not None and waiting.now > self._latest:
             leap, self._latest = waiting.now - self._latest, waiting.now

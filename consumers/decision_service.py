@@ -66,9 +66,8 @@ class DecisionService:
         self._log = log
         self.directory = Directory(NameIndex.alone(indexes, "decisions"))
         self.decider = Decider(log, self.directory, history=history)
-        self.decider.elsewhere = self._elsewhere
         self.decider.notify = self._notify
-        self._members = Members(client)
+        self._members = Members(client, self._note_others)
         owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
         self._clock = Clock(self.decider, self.directory, log, owns, history=history)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -117,6 +116,9 @@ class DecisionService:
         operation = message.subject.rpartition(".")[2]
         self.decider.submit(source_of(message), operation, message.data, answer.set_result)
         return await answer
+
+    def _note_others(self, others: bool) -> None:
+        self.decider.elsewhere = self._elsewhere if others else None
 
     def _on_request(self, subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
         _, _, source, operation = subject.decode().split(".")

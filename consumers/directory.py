@@ -10,7 +10,7 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -54,7 +54,7 @@ from ledger.log import digest_of
 from projections.events import TYPES, Event, UnknownEventError, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from ledger.connection import LedgerClient
     from ledger.log import Log, Recorded
@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
 _WRITE_SECONDS = 1.0
+_EVER = datetime.min.replace(tzinfo=UTC)
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class _Writing(NamedTuple):
@@ -94,6 +96,7 @@ class Directory:
         self._employees: dict[str, _Employee] = {}
         self._policies: dict[int, Rules] = {}
         self._in_order: list[Rules] = []  # the newest first
+        self._ruling: tuple[datetime, datetime, tuple[Rules | None, Rules | None]] = (_NEVER, _NEVER, (None, None))
         self._agents: dict[tuple[str, str | None], Agent] = {}
         anchor = index.head(_WHOLE_LOG)
         self._begin = anchor
@@ -159,17 +162,25 @@ class Directory:
 
     def in_force(self, now: datetime) -> Rules | None:
         """The newest enforced policy whose ``effective_from`` is not after this moment."""
-        return next((rules for rules in self._newest(now) if rules.policy.mode == "enforced"), None)
+        return self._at(now)[0]
 
     def in_shadow(self, now: datetime) -> Rules | None:
         """The newest policy in shadow mode, unless a newer one is enforced."""
-        newest = next(iter(self._newest(now)), None)
-        return newest if newest is not None and newest.policy.mode == "shadow" else None
+        return self._at(now)[1]
 
-    def _newest(self, now: datetime) -> Iterator[Rules]:
-        for rules in self._in_order:
-            if rules.policy.effective_from <= now:
-                yield rules
+    def _at(self, now: datetime) -> tuple[Rules | None, Rules | None]:
+        """The policy in force and the one in its shadow; remembered until another begins to rule."""
+        since, until, found = self._ruling
+        if since <= now < until:
+            return found
+        begun = [rules for rules in self._in_order if rules.policy.effective_from <= now]
+        enforced = next((rules for rules in begun if rules.policy.mode == "enforced"), None)
+        shadow = begun[0] if begun and begun[0].policy.mode == "shadow" else None
+        moments = [rules.policy.effective_from for rules in self._in_order]
+        since = max((moment for moment in moments if moment <= now), default=_EVER)
+        until = min((moment for moment in moments if moment > now), default=_NEVER)
+        self._ruling = since, until, (enforced, shadow)
+        return enforced, shadow
 
     @property
     def newest_version(self) -> int:
@@ -365,6 +376,7 @@ class Directory:
         self._policies[version] = Rules(version, parse_policy(document), trial_teams)
         self._in_order = [self._policies[version] for version in sorted(self._policies, reverse=True)]
         self._agents.clear()
+        self._ruling = (_NEVER, _NEVER, (None, None))
         self.policy_position = max(self.policy_position, position)
 
 

@@ -55,7 +55,7 @@ class Followups:
         """File an escalation."""
         rules = self._rules(now, fresh=fresh)
         agent = self._rulings.agent(request.agent_id, rules, "agent_id", fresh=fresh)
-        unit = self._rulings.unit(cause, now, rules)
+        unit = self._rulings.unit(cause, now)
         asking = self._rulings.asking(request, unit, agent, rules, cause)
         verdict = deciding.judge(asking, request.amount)
         if verdict.outcome != "refused":
@@ -71,7 +71,7 @@ class Followups:
     def decide(self, request: EscalationDecision, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
         """Approve, deny, withdraw or forward."""
         rules = self._rules(now, fresh=fresh)
-        unit = self._rulings.unit(cause, now, rules)
+        unit = self._rulings.unit(cause, now)
         waiting, budget = self._waiting(request.escalation_id, unit, rules, fresh=fresh)
         amount = self._amount(request, waiting)
         person = self._rulings.agent(request.decided_by, rules, "decided_by", fresh=fresh)
@@ -103,7 +103,7 @@ class Followups:
     def escalation_overdue(self, what: Overdue, cause: Cause, now: datetime) -> Ruling:
         """Nobody answered in time: a level up, or the end."""
         rules = self._rules(now, fresh=True)
-        unit = self._rulings.unit(cause, now, rules)
+        unit = self._rulings.unit(cause, now)
         assert what.escalation_id is not None
         waiting = self._directory.matters.open.get(what.escalation_id)
         if waiting is None or waiting.due.timestamp() > what.due:
@@ -201,7 +201,7 @@ class Followups:
         """Settle or void what is held."""
         rules = self._rules(now, fresh=fresh)
         row = self._row(request.action_id, fresh=fresh)
-        unit = self._rulings.unit(cause, now, rules)
+        unit = self._rulings.unit(cause, now)
         budget = unit.budget(row.holder, rules, row.book)
         held = budget.holds.get(request.action_id)
         if held is None:
@@ -220,7 +220,7 @@ class Followups:
         """A hold that nobody settled is free again."""
         rules = self._rules(now, fresh=True)
         row = self._directory.given.action(what.action_id or "")
-        unit = self._rulings.unit(cause, now, rules)
+        unit = self._rulings.unit(cause, now)
         if row is None or row.expires_at is None or row.expires_at > what.due:
             return NOTHING
         budget = unit.budget(row.holder, rules, row.book, late=True)
@@ -245,7 +245,7 @@ class Followups:
         if row.state in ("held", "voided"):
             message = f"this action is {row.state}: void a hold instead of reversing it"
             raise RequestError("not_taken", message, "action_id")
-        unit = self._rulings.unit(cause, now, rules)
+        unit = self._rulings.unit(cause, now)
         budget = unit.budget(row.holder, rules, row.book)
         self._caught_up(unit, budget)
         row = self._row(request.action_id, fresh=fresh)
@@ -262,7 +262,7 @@ class Followups:
         if due.position not in self._directory.matters.dues:
             return NOTHING
         rules = self._rules(now, fresh=True)
-        unit = self._rulings.unit(cause, now, rules)
+        unit = self._rulings.unit(cause, now)
         row = self._directory.given.action(due.action_id)
         book = row.book if row is not None else fact.amount.currency
         budget = unit.budget(due.holder, rules, book, late=True)

@@ -93,6 +93,7 @@ class Given:
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
         self._groups: dict[str, frozenset[str]] = {}
         self._promised = 0
+        self._watched = {"customer": False, "interaction": False}  # whether anybody asks for such totals
 
     # ------------------------------------------------------------------ asking
 
@@ -263,6 +264,10 @@ class Given:
 
     def _load(self, column: str, cache: OrderedDict[str, list[Row]], names: Iterable[str]) -> None:
         missing = list({name for name in names if name not in cache})
+        if missing and not self._watched[column]:
+            self._watched[column] = True
+            for row in (*self._own.values(), *self._writing.values(), *self._changed.values()):
+                self._note(row)
         stored: dict[int, Row] = {}
         for start in range(0, len(missing), _KEYS_A_QUERY):
             keys = [_key(name) for name in missing[start : start + _KEYS_A_QUERY]]
@@ -276,13 +281,19 @@ class Given:
             found = by_name.get(name, {}) | self._unwritten.get((column, name), {})
             cache[name] = [row for _, row in sorted(found.items())]
 
+    def _names_of(self, row: Row) -> Iterator[tuple[str, str]]:
+        if row.customer_id is not None and self._watched["customer"]:
+            yield "customer", row.customer_id
+        if row.interaction_id is not None and self._watched["interaction"]:
+            yield "interaction", row.interaction_id
+
     def _note(self, row: Row) -> None:
         """Remember a row until it is written."""
-        for name in _names_of(row):
+        for name in self._names_of(row):
             self._unwritten.setdefault(name, {})[row.position] = row
 
     def _unnote(self, row: Row) -> None:
-        for name in _names_of(row):
+        for name in self._names_of(row):
             noted = self._unwritten.get(name, {})
             noted.pop(row.position, None)
             if not noted:
@@ -334,13 +345,6 @@ def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: in
         interaction_id=fact.interaction_id,
         named=False,
     )
-
-
-def _names_of(row: Row) -> Iterator[tuple[str, str]]:
-    if row.customer_id is not None:
-        yield "customer", row.customer_id
-    if row.interaction_id is not None:
-        yield "interaction", row.interaction_id
 
 
 _LINKS_OF = "SELECT b, relation FROM links WHERE a = ?"

@@ -22,6 +22,8 @@ from config import topology
 from ledger.connection import frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from nats.aio.subscription import Subscription
 
     from ledger.connection import LedgerClient
@@ -36,9 +38,11 @@ _PARTITIONS = 256
 class Members:
     """The deciders on one ledger, as this one sees them."""
 
-    def __init__(self, client: LedgerClient) -> None:
+    def __init__(self, client: LedgerClient, on_change: Callable[[bool], None]) -> None:
+        """``on_change`` is told whether there are others, whenever one comes or goes."""
         self.name = secrets.token_hex(6)
         self._client = client
+        self._on_change = on_change
         self._seen: dict[str, float] = {}
         self._owners: list[str] = []
         self._door: Subscription | None = None
@@ -110,4 +114,5 @@ class Members:
         def lot(name: str, partition: int) -> bytes:
             return hashlib.blake2b(f"{name} {partition}".encode(), digest_size=8).digest()
 
+        self._on_change(bool(self._seen))
         self._owners = [max(names, key=lambda name: lot(name, part)) for part in range(_PARTITIONS)]

@@ -106,16 +106,14 @@ class Rulings:
         )
         raise RequestError("unknown_agent", message, field)
 
-    def unit(self, cause: Cause, now: datetime, rules: Rules | None) -> Unit:
+    def unit(self, cause: Cause, now: datetime) -> Unit:
         """A unit that knows the roles by which budgets are opened."""
-        default_role = rules.policy.default_role if rules else None
+        return Unit(self.books, cause, now, self._role_of)
 
-        def role_of(holder: str) -> str | None:
-            kind, _, name = holder.partition(":")
-            agent = self.directory.agent(name, default_role) if kind == "agent" else None
-            return agent.role if agent else None
-
-        return Unit(self.books, cause, now, role_of)
+    def _role_of(self, holder: str, rules: Rules) -> str | None:
+        kind, _, name = holder.partition(":")
+        agent = self.directory.agent(name, rules.policy.default_role) if kind == "agent" else None
+        return agent.role if agent else None
 
     # ------------------------------------------------------------------ actions
 
@@ -145,7 +143,7 @@ class Rulings:
     def action(self, request: ActionRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
         """Take it, hold it, file an escalation, or say why not."""
         rules = self.rules_at(now, fresh=fresh)
-        unit = self.unit(cause, now, rules)
+        unit = self.unit(cause, now)
         if rules is None:
             record: Any = deciding.fell_short(request, request.amount, deciding.NO_POLICY, cause)
             # One subject a request: the second of two answers written at once conflicts.
@@ -174,7 +172,7 @@ class Rulings:
 
     def _take(self, asking: Asking, verdict: Verdict, cause: Cause, unit: Unit, shadow: Any) -> Ruling:
         request: ActionRequest = asking.request  # type: ignore[assignment]
-        action_id = action_id_of(cause.source, cause.request_id)
+        action_id = cause.action_id
         amount, guard, entry = request.amount, None, None
         if request.customer_id is not None and verdict.guarded is not None:
             customer = min(asking.seen.group)
@@ -198,7 +196,7 @@ class Rulings:
         rules = self.rules_at(now, fresh=fresh)
         if rules is None:
             return Ruling(None, preview_answer(deciding.NO_POLICY, None, None))
-        unit = self.unit(cause, now, rules)
+        unit = self.unit(cause, now)
         agent = self.agent(request.agent_id, rules, "agent_id", fresh=fresh)
         asking = self.asking(request, unit, agent, rules, cause)
         if request.amount is None:
@@ -262,7 +260,7 @@ class Rulings:
         """More for a holder."""
         rules = self._rules_for_budgets(now, fresh=fresh)
         self._check_holder(request.holder, "holder", rules, fresh=fresh)
-        unit = self.unit(cause, now, rules)
+        unit = self.unit(cause, now)
         budget = unit.budget(request.holder, rules)
         record = bookkeeping.granted(request, budget, cause)
         unit.write(budget, record)
@@ -273,7 +271,7 @@ class Rulings:
         rules = self._rules_for_budgets(now, fresh=fresh)
         self._check_holder(request.holder, "holder", rules, fresh=fresh)
         self._check_holder(request.to_holder, "to_holder", rules, fresh=fresh)
-        unit = self.unit(cause, now, rules)
+        unit = self.unit(cause, now)
         giver, taker = unit.budget(request.holder, rules), unit.budget(request.to_holder, rules)
         out, into = bookkeeping.transferred(request, giver, taker, cause)
         unit.write(giver, out)
@@ -312,7 +310,7 @@ class Rulings:
             trial_teams=drawn_teams(policy.trial, teams) if policy.trial is not None else (),
             **cause.answer(),
         )
-        unit = self.unit(cause, now, None)
+        unit = self.unit(cause, now)
         unit.follow(topology.POLICY_SUBJECT, newest.position if newest else 0, record)
         return Ruling(unit, answer_of(record, None), record)
 

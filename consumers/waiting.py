@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from config import topology
-from consumers.directory import request_key
 from consumers.rulings import REQUESTS, Ruling
 from domain.bookkeeping import Cause
-from domain.requests import Preview, RequestError
+from domain.requests import Preview, RequestError, action_id_of
 from domain.wire import FieldError, decode, encode
 from ledger.cloudevents import body_hash
 
@@ -98,13 +97,16 @@ def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history
     waiting.request = request
     request_id = request.request_id or ""
     preview = type(request) is Preview
+    action_id = ""
     if not preview:
-        waiting.key = request_key(waiting.source, request_id)
+        action_id = action_id_of(waiting.source, request_id)
+        waiting.key = bytes.fromhex(action_id[4:])  # as `request_key` has it
     waiting.cause = Cause(
         source=waiting.source,
         request_id=request_id,
         request_sha256=None if preview else digest,
         seen_position=seen_position,
+        action_id=action_id,
     )
 
 

@@ -65,6 +65,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     seen_position: int
     request_sha256: str | None = None
     """None where no request was made: the clock or a fact is the cause."""
+    action_id: str = ""
+    """What an action that this request takes is called."""
 
     def fields(self) -> dict[str, Any]:
         """For a record that goes with the answer."""
