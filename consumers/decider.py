@@ -15,12 +15,11 @@ from consumers.answers import first_answer
 from consumers.books import Book, Books, Key, MissingError
 from consumers.dispatch import Dispatch
 from consumers.rulings import LaterError, Ruling, StaleError, rows_of
+from consumers.storing import AGAIN, Storing, entries_of
 from consumers.waiting import Waiting, read_request
-from domain.records import EscalationForwarded, EscalationRequested
-from domain.requests import PolicyRequest, Preview, RequestError
-from ledger.errors import ConflictError, LedgerError, UnavailableError
-from ledger.index import Name
-from ledger.log import MAX_BATCH, Draft
+from domain.requests import Preview, RequestError
+from ledger.errors import LedgerError, UnavailableError
+from ledger.log import MAX_BATCH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -28,11 +27,13 @@ if TYPE_CHECKING:
     from consumers.directory import Directory
     from consumers.followups import Overdue, Posting
     from domain.bookkeeping import Cause
+    from domain.records import EscalationForwarded, EscalationRequested
+    from ledger.index import Name
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)
-_ATTEMPTS = 50
 _TOGETHER_AT_MOST = 256
+_BYTES_TOGETHER = 4 * 1024 * 1024
 _LEAP = timedelta(minutes=10)
 _PAUSE_SECONDS = 0.005
 
@@ -54,13 +55,13 @@ class Decider:
         self._careful: list[Waiting] = []  # to be ruled on while nothing is being stored
         self._deciding: dict[bytes, Waiting] = {}
         self._wake = asyncio.Event()
-        self._stored = 0  # the last position that was written here
+        self._under_way = False  # whether a batch is being stored
+        self._storing = Storing(log, directory, self._books, self._finish, self._give_up, self._on_ended)
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.elsewhere: Callable[[Waiting, str | None], bool] | None = None
         """Sends a request on where another decider has its holder; nothing, while there is no other."""
         self.before: Callable[[datetime], Sequence[Waiting]] = lambda _now: ()
         """What the clock asks for up to a moment; in history mode it comes before the requests of that moment."""
-        self.notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None
 
     @property
     def now(self) -> datetime:
@@ -89,6 +90,10 @@ class Decider:
                 return
         self._enqueue(waiting)
 
+    def on_escalation(self, notify: Callable[[EscalationRequested | EscalationForwarded], None]) -> None:
+        """Tell this function of every escalation that waits for somebody."""
+        self._storing.notify = notify
+
     def submit_own(self, request: Overdue | Posting, cause: Cause, now: datetime,
                    done: Callable[[bytes], None]) -> None:  # fmt: skip
         """What nobody asked for: the clock, or a fact. ``done`` is called at the end, whatever it is."""
@@ -97,27 +102,33 @@ class Decider:
         self._enqueue(waiting)
 
     async def run(self) -> None:
-        """Decide for ever."""
-        storing: asyncio.Task[list[Waiting] | None] | None = None
+        """Decide for ever: rule on what comes in while what was ruled before is being stored."""
         while True:
-            if storing is not None and storing.done():
-                self._again(storing.result())
-                storing = None
-            if self._queue and not self._careful:
+            if self._queue and not self._careful and len(self._ready) < _TOGETHER_AT_MOST:
                 group, self._queue = self._queue[:_TOGETHER_AT_MOST], self._queue[_TOGETHER_AT_MOST:]
                 await self._rule_group(group)
-            elif storing is None and not self._ready and self._careful:
+            elif self._careful and not self._ready and not self._under_way:
                 careful, self._careful = self._careful, []
                 await self._rule_carefully(careful)
-            if storing is None and self._ready:
-                batch = self._one_batch()
-                storing = asyncio.create_task(self._store(batch))
-                storing.add_done_callback(lambda _task: self._wake.set())
-            if storing is not None or not (self._queue or self._careful):
-                if self._queue and not self._careful and len(self._ready) < _TOGETHER_AT_MOST:
-                    continue
+            if self._ready and not self._under_way:
+                self._under_way = True
+                self._storing.begin(self._one_batch())
+            can_rule = self._queue and not self._careful and len(self._ready) < _TOGETHER_AT_MOST
+            if not can_rule and (self._under_way or not (self._careful or self._ready)):
                 await self._wake.wait()
                 self._wake.clear()
+
+    def _on_ended(self, again: list[Waiting] | None) -> None:
+        """A batch is done with; what conflicted, and what was ruled on top of it, is ruled on again."""
+        self._under_way = False
+        self._wake.set()
+        if again is None:
+            return
+        for waiting in (*again, *self._ready):
+            self._storing.forget(waiting)
+            self._deciding.pop(waiting.key, None)
+        self._queue = [*again, *self._ready, *self._queue]
+        self._ready = []
 
     def _one_batch(self) -> list[Waiting]:
         """As many of those that are ready as one batch takes.
@@ -125,26 +136,18 @@ class Decider:
         Only the first draft of a subject carries an expectation; so a batch ends where a book was read anew,
         and its own expectation has to be heard.
         """
-        entries = 0
+        entries = size = 0
         books: dict[str, Book] = {}
         for number, waiting in enumerate(self._ready):
-            mine = _entries(waiting)
+            mine = entries_of(waiting)
             entries += len(mine)
-            if entries > MAX_BATCH or any(books.setdefault(one.subject, one.book) is not one.book for one in mine):
+            size += sum(len(one.data) for one in mine)
+            anew = any(books.setdefault(one.subject, one.book) is not one.book for one in mine)
+            if number and (anew or entries > MAX_BATCH or size > _BYTES_TOGETHER):
                 batch, self._ready = self._ready[:number], self._ready[number:]
                 return batch
         batch, self._ready = self._ready, []
         return batch
-
-    def _again(self, bad: list[Waiting] | None) -> None:
-        """What conflicted, and what was ruled on top of it, is ruled on again."""
-        if bad is None:
-            return
-        for waiting in (*bad, *self._ready):
-            self._forget(waiting)
-            self._deciding.pop(waiting.key, None)
-        self._queue = [*bad, *self._ready, *self._queue]
-        self._ready = []
 
     def _enqueue(self, waiting: Waiting) -> None:
         self._queue.append(waiting)
@@ -174,12 +177,11 @@ class Decider:
         try:
             await self._directory.reach(await self._log.last_position())
         except LedgerError as error:
-            self._give_up(careful, "unavailable", f"{error}; ask again with the same request_id")
+            self._give_up(careful, "unavailable", f"{error}; {AGAIN}")
             return
         await self._rule_group(careful)
         if self._careful and not self._ready:  # others are quicker: let them, and let the directory read
-            self._once_more(self._careful)
-            self._careful = [waiting for waiting in self._careful if not waiting.answered]
+            self._careful = self._storing.once_more(self._careful)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _rule_group(self, group: list[Waiting]) -> None:
@@ -193,10 +195,10 @@ class Decider:
                     await asyncio.gather(*map(self._books.load, missing))
         except LedgerError as error:
             code = "unavailable" if isinstance(error, UnavailableError) else "internal"
-            self._give_up_unruled(group, code, f"{error}; ask again with the same request_id")
+            self._give_up_unruled(group, code, f"{error}; {AGAIN}")
         except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
             _log.exception("deciding failed")
-            self._give_up_unruled(group, "internal", "an error of ours, see the log; ask again")
+            self._give_up_unruled(group, "internal", f"an error of ours, see the log; {AGAIN}")
 
     def _give_up_unruled(self, group: list[Waiting], code: str, message: str) -> None:
         ruled = set(map(id, self._ready))
@@ -240,7 +242,7 @@ class Decider:
         try:
             self._finish(waiting, await first_answer(self._log, name.position))
         except LedgerError as error:
-            self._give_up([waiting], "unavailable", f"{error}; ask again with the same request_id")
+            self._give_up([waiting], "unavailable", f"{error}; {AGAIN}")
 
     async def _rule(self, waiting: Waiting, missing: set[Key]) -> bool:
         """Rule on one request; false where a book has to be read first."""
@@ -306,113 +308,3 @@ class Decider:
         for earlier in self.before(waiting.now):
             self._enqueue(earlier)
         self._enqueue(waiting)
-
-    # ------------------------------------------------------------------ storing
-
-    async def _store(self, batch: list[Waiting]) -> list[Waiting] | None:
-        """Append what was ruled, and answer; what conflicted with others is returned."""
-        try:
-            try:
-                await self._append(batch)
-            except ConflictError:
-                good, bad = await self._apart(batch)
-                if good:
-                    await self._append(good)
-                return self._once_more(bad)
-        except ConflictError:
-            return self._once_more(batch)
-        except LedgerError as error:
-            _log.error("deciding stopped: %s", error)
-            code = "unavailable" if isinstance(error, UnavailableError) else "internal"
-            return self._stop(batch, code, f"{error}; ask again with the same request_id")
-        except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
-            _log.exception("deciding failed")
-            return self._stop(batch, "internal", "an error of ours, see the log; ask again with the same request_id")
-        return None
-
-    def _stop(self, batch: list[Waiting], code: str, message: str) -> list[Waiting]:
-        for waiting in batch:
-            self._forget(waiting)
-        self._give_up([waiting for waiting in batch if not waiting.answered], code, message)
-        return []
-
-    def _once_more(self, bad: list[Waiting]) -> list[Waiting]:
-        for waiting in bad:
-            waiting.attempts += 1
-            self._forget(waiting)
-        tired = [waiting for waiting in bad if waiting.answered or waiting.attempts >= _ATTEMPTS]
-        message = "too many write to this budget at once; ask again with the same request_id"
-        self._give_up([waiting for waiting in tired if not waiting.answered], "busy", message)
-        return [waiting for waiting in bad if waiting.attempts < _ATTEMPTS and not waiting.answered]
-
-    async def _apart(self, batch: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
-        """Those whose books nobody else wrote to, and the others: with all that was ruled on top of them."""
-        books = list({id(entry.book): entry.book for waiting in batch for entry in _entries(waiting)}.values())
-        newest = await asyncio.gather(*(self._log.surely(book.subject) for book in books))
-        moved = {
-            id(book) for book, last in zip(books, newest, strict=True) if (last.position if last else 0) > book.last
-        }
-        if not moved:
-            return [], batch
-        good: list[Waiting] = []
-        bad: list[Waiting] = []
-        for waiting in batch:
-            touched = {id(entry.book) for entry in _entries(waiting)}
-            if touched.isdisjoint(moved):
-                good.append(waiting)
-            else:
-                bad.append(waiting)
-                moved |= touched
-        return good, bad
-
-    async def _append(self, batch: list[Waiting]) -> None:
-        drafts: list[Draft] = []
-        begun: set[str] = set()
-        for waiting in batch:
-            for entry in _entries(waiting):
-                # In a batch only the first draft of a subject may carry an expectation.
-                expect = None if entry.subject in begun else 0 if entry.begins else entry.book.last
-                drafts.append(Draft(entry.subject, entry.data, expect))
-                begun.add(entry.subject)
-        position = await self._log.append(drafts)
-        names: list[Name] = []
-        for waiting in batch:
-            position = self._recorded(waiting, position, names)
-        self._stored = position - 1
-        self._directory.remember(names)
-        for waiting in batch:
-            if isinstance(waiting.request, PolicyRequest):  # in force for the very next request
-                await self._directory.reach(self._stored)
-            self._finish(waiting, waiting.ruling.answer)
-
-    def _recorded(self, waiting: Waiting, position: int, names: list[Name]) -> int:
-        """Take note of where a request's entries stand; the position after them."""
-        unit, answer, answering = waiting.ruling.unit, waiting.ruling.answer, waiting.ruling.answering
-        assert unit is not None
-        first = position
-        for entry in unit.entries:
-            book = entry.book
-            book.last, book.own = position, True
-            book.unstored -= 1
-            if entry.record is answering:
-                answer["position"] = position
-                names.append(Name(waiting.key, position, bytes.fromhex(waiting.cause.request_sha256 or "")))
-            if isinstance(entry.record, (EscalationRequested, EscalationForwarded)):
-                self.notify(entry.record)
-            position += 1
-        for row, number in waiting.rows:
-            self._directory.wrote(row, first + number)
-        waiting.rows = []
-        return position
-
-    def _forget(self, waiting: Waiting) -> None:
-        for entry in _entries(waiting):
-            self._books.forget(entry.book)
-        for row, _ in waiting.rows:
-            self._directory.given.withdraw(row)
-        waiting.rows = []
-
-
-def _entries(waiting: Waiting) -> Sequence[Any]:
-    unit = waiting.ruling.unit
-    return unit.entries if unit is not None else ()

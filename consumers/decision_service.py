@@ -66,7 +66,7 @@ class DecisionService:
         self._log = log
         self.directory = Directory(NameIndex.alone(indexes, "decisions"))
         self.decider = Decider(log, self.directory, history=history)
-        self.decider.notify = self._notify
+        self.decider.on_escalation(self._notify)
         self._members = Members(client, self._note_others)
         owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
         self._clock = Clock(self.decider, self.directory, log, owns, history=history)

@@ -159,11 +159,44 @@ class Log:
             except UnavailableError:
                 continue
 
+    def post(self, drafts: Sequence[Draft], then: Callable[[int | LedgerError], None]) -> None:
+        """Append once, without waiting: ``then`` is called with the position of the first, or with what went wrong.
+
+        It is called as the acknowledgement is read from the socket. After an error other than a conflict it
+        is not known whether the events were stored; ``append`` finds out.
+        """
+        loop = asyncio.get_running_loop()
+
+        def answered(_headers: bytes, answer: bytes) -> None:
+            timer.cancel()
+            self._replies.forget(answer_to)
+            try:
+                position = self._position_in(answer, drafts)
+            except LedgerError as error:
+                then(error)
+            else:
+                then(position)
+
+        def gave_up() -> None:
+            self._replies.forget(answer_to)
+            then(UnavailableError(f"{self.stream} did not acknowledge in time; try again later"))
+
+        answer_to = self._replies.address(answered)
+        timer = loop.call_later(_ACK_SECONDS, gave_up)
+        try:
+            self.client.send(self._frames(drafts, answer_to))
+        except (nats.errors.Error, LedgerError) as error:
+            timer.cancel()
+            self._replies.forget(answer_to)
+            wrong = error if isinstance(error, LedgerError) else UnavailableError(f"{self.stream}: {error}")
+            loop.call_soon(then, wrong)
+
     async def _attempt(self, drafts: Sequence[Draft], seconds: float) -> int:
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
         answer_to = self._replies.address(settle(future))
         try:
-            await self._send(drafts, answer_to)
+            self.client.send(self._frames(drafts, answer_to))
+            await self.client.drained()
             _headers, answer = await asyncio.wait_for(future, seconds)
         except (nats.errors.Error, TimeoutError) as error:
             message = f"{self.stream} did not acknowledge in time ({error or 'time-out'}); try again later"
@@ -172,8 +205,8 @@ class Log:
             self._replies.forget(answer_to)
         return self._position_in(answer, drafts)
 
-    async def _send(self, drafts: Sequence[Draft], answer_to: bytes) -> None:
-        """Stamp and write the whole batch without a pause, so that nothing comes between."""
+    def _frames(self, drafts: Sequence[Draft], answer_to: bytes) -> bytes:
+        """The whole batch, stamped now; to be sent without a pause, so that nothing comes between."""
         stamp = self._stamp() if self._stamped else b""
         batch, last, most = secrets.token_hex(8).encode(), len(drafts), self.client.max_payload - _HEADER_ROOM
         frames: list[bytes] = []
@@ -190,8 +223,7 @@ class Log:
                 message = f"too large for the server: an event of {len(data):,} bytes (max_payload: {most:,})"
                 raise TooLargeError(message)
             frames.append(frame(draft.subject.encode(), data, answer_to if number == last else b"", headers))
-        self.client.send(b"".join(frames))
-        await self.client.drained()
+        return b"".join(frames)
 
     def _stamp(self) -> bytes:
         self._last_stamp = max(self._clock(), self._last_stamp)
