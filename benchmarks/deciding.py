@@ -11,24 +11,32 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import nats.errors
 from eventsourcing.application import AggregateNotFoundError, Application
-from eventsourcing.domain import Aggregate, event
+from eventsourcing.domain import Aggregate, OriginatorVersionError, event
 from eventsourcing.persistence import IntegrityError
 
 from benchmarks.contest import Contest, contest, p99, rate
 from benchmarks.ledgers import POLICY
-from benchmarks.rivals import ES_POSTGRES, ES_SQLITE, in_flight, make_stream
+from benchmarks.load import checked, fly
+from benchmarks.rivals import ES_POSTGRES, ES_SQLITE, make_stream
 from domain.wire import encode
 
 if TYPE_CHECKING:
     from benchmarks.contest import Run
+    from benchmarks.load import Flown
     from benchmarks.setting import Setting
+    from ledger.connection import LedgerClient
 
 LEDGER = "ledger, request and reply"
-PUBLISH = "raw nats-py, a durable publish"
+TWO = "ledger, two processes"
+PUBLISH = "a raw durable publish, the same load"
+NEEDED = "what is needed"
 AGENTS = 100
+DRIVERS = 64
 WIDTHS = {1: 1_000, 16: 4_000, 64: 10_000, 256: 20_000}
 RIVALS_A_SECOND = 1_500
 """Rivals get fewer requests, so that a run of theirs takes as long."""
+RIVALS_WIDTH = 64
+"""With more threads than that, their connection pools give up."""
 
 
 class Purse(Aggregate):
@@ -72,6 +80,8 @@ class Purses(Application[UUID]):
                 purse: Purse = self.repository.get(Purse.create_id(holder))
             except AggregateNotFoundError:
                 purse = Purse(holder, 10**10)
+            except OriginatorVersionError:  # another thread was changing the cached one
+                continue
             interaction = f"I-{number}"
             if not purse.may(500, interaction):
                 return "escalate"
@@ -84,60 +94,143 @@ class Purses(Application[UUID]):
 
 
 async def decisions(setting: Setting) -> list[Contest]:
-    """With 1, 16, 64 and 256 in flight, and the slowest of a hundred when asked alone."""
+    """With 1 to 256 in flight, by one process and by two; alone; 64 writers on one pool."""
     upstream = await setting.session.upstream("bench")
     await make_stream(setting.session.client, "PUBLISH")
-    asked = iter(range(10**9))
-
-    async def ask(_number: int) -> None:
-        number = next(asked)
-        request = {
-            "request_id": f"r-{number}", "agent_id": f"A-{number % AGENTS}", "kind": "refund", "reason": "late",
-            "amount": {"amount": "5.00", "currency": "GBP"}, "customer_id": f"C-{number}",
-            "interaction_id": f"I-{number}",
-        }  # fmt: skip
-        reply = await upstream.request("resolution.decide.bench.action", json.dumps(request).encode(), timeout=30)
-        answer = json.loads(reply.data)
-        assert answer["outcome"] == "taken", answer
-
-    async def publish(number: int) -> None:
-        reply = await setting.session.client.request(f"bench.PUBLISH.{number % AGENTS}", b"x" * 500, timeout=30)
-        assert b"error" not in reply.data, reply.data
-
+    load = _Load(setting, upstream)
     apps = {
         name: Purses(setting.envs[name] | {"NATS_STREAM": "purses"})
         for name in (ES_SQLITE, ES_POSTGRES)
         if name in setting.envs
     }
     try:
-        async with setting.role("decisions") as pid:
+        async with setting.role("decisions") as pid, setting.role("intake"):
             await _begin(upstream)
-            await in_flight(ask, range(AGENTS * 10), 64)  # warm: budgets are open
+            await _join_pool(upstream)
+            await load.ask(AGENTS * 10, 64)  # warm: budgets are open
             cpu = setting.cpu | {"decider": [pid]}
             results = [
                 await contest(
                     f"decisions, {width} in flight", "per s",
-                    {
-                        LEDGER: _flying(ask, setting.scaled(number), width),
-                        PUBLISH: _flying(publish, setting.scaled(number), width),
-                    } | {
-                        name: _deciding(app, min(setting.scaled(number), RIVALS_A_SECOND), width)
-                        for name, app in apps.items()
-                    },
-                    needs=dict.fromkeys(apps, 1.5) if width == 64 else {}, cpu_of=cpu,
+                    {LEDGER: load.asking(number, width), PUBLISH: load.publishing(number, width)}
+                    | ({NEEDED: _needed(6_000)} if width == max(WIDTHS) else {})
+                    | {name: _deciding(app, min(setting.scaled(number), RIVALS_A_SECOND), width)
+                       for name, app in apps.items() if width <= RIVALS_WIDTH},
+                    needs=dict.fromkeys(apps, 1.5) if width == 64 else {NEEDED: 1} if width == 256 else {},
+                    cpu_of=cpu,
                 )
                 for width, number in WIDTHS.items()
             ]  # fmt: skip
-            number = setting.scaled(1_000)
+            results += await _latencies(setting, load, apps, cpu)
             results.append(await contest(
-                "decision alone, 99th percentile", "ms",
-                {LEDGER: _alone(ask, number), PUBLISH: _alone(publish, number)}
-                | {name: _deciding_alone(app, number) for name, app in apps.items()}, cpu_of=cpu,
+                "decisions, 256 in flight, two processes", "per s",
+                {TWO: load.asking(WIDTHS[256], 256, another=True), LEDGER: load.asking(WIDTHS[256], 256)},
+                needs={LEDGER: 0.7}, cpu_of=cpu,
+            ))  # fmt: skip
+            results.append(await contest(
+                "decisions, 64 writers on one pool, a draw each", "per s",
+                {LEDGER: load.asking(WIDTHS[16], 64, role="driver"), NEEDED: _needed(500)}, needs={NEEDED: 1},
+                cpu_of=cpu,
             ))  # fmt: skip
             return results
     finally:
         for app in apps.values():
             app.close()
+
+
+async def _latencies(setting: Setting, load: _Load, apps: dict[str, Purses], cpu: Any) -> list[Contest]:
+    number = WIDTHS[1]
+    rivals = {name: _deciding_alone(app, setting.scaled(number)) for name, app in apps.items()}
+    return [
+        await contest(
+            "decision alone, median", "ms",
+            {LEDGER: load.asking(number, 1, share=0.5), PUBLISH: load.publishing(number, 1, share=0.5)},
+            needs={PUBLISH: 1 / 3}, cpu_of=cpu,
+        ),
+        await contest(
+            "decision alone, 99th percentile", "ms",
+            {LEDGER: load.asking(number, 1, share=0.99), PUBLISH: load.publishing(number, 1, share=0.99)} | rivals,
+            needs={PUBLISH: 1 / 3}, cpu_of=cpu,
+        ),
+        await contest(
+            "decision, 256 in flight, 99th percentile", "ms",
+            {LEDGER: load.asking(WIDTHS[256], 256, share=0.99), NEEDED: _needed(100)}, needs={NEEDED: 1}, cpu_of=cpu,
+        ),
+    ]  # fmt: skip
+
+
+class _Load:
+    """Requests with names that were never used, flown by `benchmarks.load`."""
+
+    def __init__(self, setting: Setting, upstream: LedgerClient) -> None:
+        self._setting = setting
+        self._upstream = upstream
+        self._asked = iter(range(10**9))
+
+    def asking(self, number: int, width: int, *, share: float | None = None, role: str = "agent",
+               another: bool = False) -> Run:  # fmt: skip
+        """Decisions: so many a second, or within how many milliseconds this share of them came."""
+
+        async def run(_round: int) -> float:
+            if not another:
+                return _figure(await self.ask(self._setting.scaled(number), width, role), share)
+            async with self._setting.role("decisions"):
+                await self.ask(AGENTS * 10, 64)  # until both know of each other, and have read their books
+                return _figure(await self.ask(self._setting.scaled(number), width), share)
+
+        return run
+
+    def publishing(self, number: int, width: int, *, share: float | None = None) -> Run:
+        """Durable publishes of 500 bytes, sent by the same generator."""
+        messages = [(f"bench.PUBLISH.{one % AGENTS}", b"x" * 500) for one in range(self._setting.scaled(number))]
+
+        async def run(_round: int) -> float:
+            flown = await fly(self._setting.session.client, messages, width)
+            return _figure(checked(flown, lambda answer: b'"error"' not in answer), share)
+
+        return run
+
+    async def ask(self, number: int, width: int, role: str = "agent") -> Flown:
+        """So many actions, by a hundred agents or by the drivers of one pool."""
+        prefix, many = ("A", AGENTS) if role == "agent" else ("D", DRIVERS)
+        requests = []
+        for one in (next(self._asked) for _ in range(number)):
+            request = {
+                "request_id": f"r-{one}", "agent_id": f"{prefix}-{one % many}", "kind": "refund", "reason": "late",
+                "amount": {"amount": "5.00", "currency": "GBP"}, "customer_id": f"C-{one}",
+                "interaction_id": f"I-{one}",
+            }  # fmt: skip
+            requests.append(("resolution.decide.bench.action", json.dumps(request).encode()))
+        return checked(await fly(self._upstream, requests, width), lambda answer: b'"taken"' in answer)
+
+
+def _figure(flown: Flown, share: float | None) -> float:
+    return flown.rate if share is None else flown.slowest_ms(share)
+
+
+def _needed(figure: float) -> Run:
+    async def run(_round: int) -> float:
+        return figure
+
+    return run
+
+
+async def _join_pool(upstream: LedgerClient) -> None:
+    """Drivers with nothing of their own: each action draws on their depot's pool."""
+    for number in range(DRIVERS):
+        fact = {
+            "specversion": "1.0", "id": f"join-{number}", "source": "bench", "type": "resolution.employee.joined.v1",
+            "time": "2026-01-01T00:00:00Z",
+            "data": {"employee_id": f"D-{number}", "role": "driver", "team_ids": ["depot"]},
+        }  # fmt: skip
+        await upstream.request("resolution.inbox.bench", json.dumps(fact).encode(), timeout=10)
+    for _ in range(500):
+        reply = await upstream.request("resolution.read.bench.receipt", b'{"id": "join-63"}', timeout=5)
+        if b'"recorded"' in reply.data:
+            return
+        await asyncio.sleep(0.02)
+    message = "the drivers were not taken in"
+    raise RuntimeError(message)
 
 
 async def _begin(upstream: Any) -> None:
@@ -155,13 +248,6 @@ async def _begin(upstream: Any) -> None:
     raise RuntimeError(message)
 
 
-def _flying(work: Any, number: int, width: int) -> Run:
-    async def run(_round: int) -> float:
-        return await in_flight(work, range(number), width)
-
-    return run
-
-
 def _deciding(app: Purses, number: int, width: int) -> Run:
     async def run(turn: int) -> float:
         with ThreadPoolExecutor(width) as pool:
@@ -169,18 +255,6 @@ def _deciding(app: Purses, number: int, width: int) -> Run:
             begun = time.perf_counter()
             assert set(await asyncio.to_thread(lambda: list(pool.map(app.decide, numbers)))) == {"taken"}
             return rate(number, begun)
-
-    return run
-
-
-def _alone(work: Any, number: int) -> Run:
-    async def run(_round: int) -> float:
-        took = []
-        for one in range(number):
-            begun = time.perf_counter()
-            await work(one)
-            took.append((time.perf_counter() - begun) * 1000)
-        return p99(took)
 
     return run
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 POLICY: dict[str, Any] = {
     "currency": "GBP", "time_zone": "Europe/London", "period": "month", "effective_from": "2020-01-01T00:00:00Z",
     "default_role": "agent",
-    "roles": {"agent": {"budget": "99999999.00", "limits": {"refund": "50.00"}, "per_interaction": "60.00"}},
+    "roles": {
+        "agent": {"budget": "99999999.00", "limits": {"refund": "50.00"}, "per_interaction": "60.00"},
+        "driver": {"budget": "0", "limits": {"refund": "50.00"}},
+    },
+    "teams": {"depot": {"pool": "99999999.00", "draw_at_most": "5.00"}},
 }  # fmt: skip
 
 
