@@ -18,7 +18,7 @@ import msgspec
 
 from consumers.given import Given, Row, row_of, row_of_fact
 from consumers.matters import Due, Matters
-from domain.deciding import Agent
+from consumers.staff import Staff
 from domain.facts import (
     ActionReported,
     CustomerLinked,
@@ -75,17 +75,6 @@ class _Writing(NamedTuple):
     also: list[Change]
 
 
-class _Employee(msgspec.Struct):
-    role: str | None = None
-    team_ids: tuple[str, ...] = ()
-    left: bool = False
-    training: dict[str, datetime | None] = {}
-    related: tuple[str, ...] = ()
-    manager_id: str | None = None
-    delegations: tuple[tuple[str, datetime, datetime], ...] = ()
-    """Whom this one stands in for: (who is away, from, until)."""
-
-
 class Directory:
     """Answers from memory; ``follow`` keeps it up to date."""
 
@@ -93,11 +82,10 @@ class Directory:
         self.index = index
         self.given = Given(index)
         self.matters = Matters(index)
-        self._employees: dict[str, _Employee] = {}
+        self.staff = Staff()
         self._policies: dict[int, Rules] = {}
         self._in_order: list[Rules] = []  # the newest first
         self._ruling: tuple[datetime, datetime, tuple[Rules | None, Rules | None]] = (_NEVER, _NEVER, (None, None))
-        self._agents: dict[tuple[str, str | None], Agent] = {}
         anchor = index.head(_WHOLE_LOG)
         self._begin = anchor
         self.read_to = anchor.position
@@ -113,7 +101,7 @@ class Directory:
         for key, value in index.notes().items():
             kind, _, name = key.partition(" ")
             if kind == "employee":
-                self._employees[name] = msgspec.json.decode(value, type=_Employee)
+                self.staff.restore(name, value)
             else:
                 wanted = tuple[int, dict[str, object], tuple[str, ...]]
                 position, document, trial_teams = msgspec.json.decode(value, type=wanted)
@@ -123,42 +111,6 @@ class Directory:
     def position(self) -> int:
         """Up to where this directory has read the log."""
         return self.read_to
-
-    def agent(self, agent_id: str, default_role: str | None) -> Agent | None:
-        """What is known of an agent; nobody, where neither a fact nor the policy gives a role."""
-        if agent := self._agents.get((agent_id, default_role)):
-            return agent
-        known = self._employees.get(agent_id) or _Employee()
-        role = known.role or default_role
-        if role is None:
-            return None
-        agent = Agent(
-            agent_id=agent_id,
-            role=role,
-            team_ids=known.team_ids,
-            left=known.left,
-            training=known.training,
-            related=frozenset(known.related),
-            manager_id=known.manager_id,
-        )
-        if len(self._agents) > _AGENTS_REMEMBERED:
-            self._agents.clear()
-        self._agents[agent_id, default_role] = agent
-        return agent
-
-    def everybody(self, default_role: str | None) -> list[Agent]:
-        """All who were announced, in the order of their ids."""
-        found = (self.agent(agent_id, default_role) for agent_id in sorted(self._employees))
-        return [agent for agent in found if agent is not None]
-
-    def teams(self) -> set[str]:
-        """The teams that somebody works in."""
-        return {team for known in self._employees.values() for team in known.team_ids}
-
-    def stood_in_for(self, agent_id: str, now: datetime) -> list[str]:
-        """Those who are away and have this one decide for them."""
-        known = self._employees.get(agent_id)
-        return [away for away, start, end in known.delegations if start <= now < end] if known else []
 
     def in_force(self, now: datetime) -> Rules | None:
         """The newest enforced policy whose ``effective_from`` is not after this moment."""
@@ -313,9 +265,8 @@ class Directory:
                     self.matters.owe(Due(position, "settle", body.action_id, row.holder))
             case CustomerLinked() | CustomerUnlinked():
                 self.given.link(body.a, body.b, body.relation, linked=isinstance(body, CustomerLinked))
-            case Fact() if employee_id := self._learn(body):
-                self._agents.clear()
-                self._notes[f"employee {employee_id}"] = position, msgspec.json.encode(self._employees[employee_id])
+            case Fact() if employee_id := self.staff.learn(body):
+                self._notes[f"employee {employee_id}"] = position, self.staff.note(employee_id)
 
     def _reported(self, event: Event, fact: ActionReported) -> None:
         action_id = action_id_of(event.stored.source, event.stored.id)
@@ -346,36 +297,10 @@ class Directory:
             for due in [due for due in self.matters.dues.values() if due.action_id == body.action_id]:
                 self.matters.paid(due.position)
 
-    def _learn(self, fact: Fact) -> str | None:
-        match fact:
-            case EmployeeJoined() | EmployeeChanged():
-                known = self._known(fact.employee_id)
-                known.role, known.team_ids, known.left = fact.role, fact.team_ids, False
-                known.manager_id = fact.manager_id
-            case EmployeeLeft():
-                self._known(fact.employee_id).left = True
-            case TrainingCompleted():
-                known = self._known(fact.employee_id)
-                known.training = {**known.training, fact.course_id: fact.valid_until}
-            case RelationshipDeclared():
-                known = self._known(fact.employee_id)
-                known.related = (*known.related, fact.customer_id)
-            case DelegationDeclared():
-                known = self._known(fact.to_employee_id)
-                known.delegations = (*known.delegations, (fact.from_employee_id, fact.from_time, fact.until_time))
-                return fact.to_employee_id
-            case _:
-                return None
-        return fact.employee_id
-
-    def _known(self, employee_id: str) -> _Employee:
-        return self._employees.setdefault(employee_id, _Employee())
-
     def _learn_policy(self, version: int, document: dict[str, object], trial_teams: tuple[str, ...],
                       position: int) -> None:  # fmt: skip
         self._policies[version] = Rules(version, parse_policy(document), trial_teams)
         self._in_order = [self._policies[version] for version in sorted(self._policies, reverse=True)]
-        self._agents.clear()
         self._ruling = (_NEVER, _NEVER, (None, None))
         self.policy_position = max(self.policy_position, position)
 
@@ -397,7 +322,6 @@ _NAMED = ("authority.fell_short", "budget.granted", "budget.transferred")
 _TYPES: dict[str, type[Any]] = {f"resolution.{name}.v1": _Answer for name in _NAMED} | {
     name: cls for name, cls in {**TYPES, **RECORDS}.items() if issubclass(cls, _LEARNT)
 }
-_AGENTS_REMEMBERED = 100_000
 
 
 def request_key(source: str, request_id: str) -> bytes:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from domain.budget import Budget
     from domain.deciding import Agent
     from domain.money import Money
-    from domain.policy import Rules
+    from domain.policy import Policy, Rules
 
 
 class Overdue(NamedTuple):
@@ -115,7 +115,7 @@ class Followups:
         policy = rules.policy
         to: tuple[str, ...] = ()
         if policy.escalation.then == "next_level":
-            to = escalating.next_level(waiting, policy, lambda name: self._directory.agent(name, policy.default_role))
+            to = self._next_level(waiting, policy)
         if to:
             unit.write(budget, escalating.forwarded(waiting, to, budget, now, rules, cause))
         else:
@@ -123,6 +123,11 @@ class Followups:
             unit.write(budget, escalating.expired(waiting, budget, now, cause))
             _free(waiting, unit, pool, "expired", cause)
         return Ruling(unit, {})
+
+    def _next_level(self, waiting: Open, policy: Policy) -> tuple[str, ...]:
+        return escalating.next_level(
+            waiting, policy, lambda name: self._directory.staff.agent(name, policy.default_role)
+        )
 
     def _waiting(self, escalation_id: str, unit: Unit, rules: Rules, *, fresh: bool) -> tuple[Open, Budget]:
         waiting = self._directory.matters.open.get(escalation_id)
@@ -148,8 +153,8 @@ class Followups:
             group = self._directory.given.group_of(asked_for.customer_id)
         own = Approver(person, person)
         reasons = escalating.refusals(operation, waiting, own, amount, rules.policy, cause.source, group)
-        for away in self._directory.stood_in_for(person.agent_id, now) if reasons else ():
-            other = self._directory.agent(away, rules.policy.default_role)
+        for away in self._directory.staff.stood_in_for(person.agent_id, now) if reasons else ():
+            other = self._directory.staff.agent(away, rules.policy.default_role)
             if other is None:
                 continue
             stand_in = Approver(person, other)
@@ -179,7 +184,7 @@ class Followups:
     def _forward_to(self, request: EscalationDecision, waiting: Open, rules: Rules, *, fresh: bool) -> tuple[str, ...]:
         if request.to is None:
             policy = rules.policy
-            to = escalating.next_level(waiting, policy, lambda name: self._directory.agent(name, policy.default_role))
+            to = self._next_level(waiting, policy)
             if not to:
                 raise RequestError("nobody_above", "nobody above may approve this; name somebody in `to`", "to")
             return to

@@ -95,7 +95,7 @@ class Rulings:
 
     def agent(self, agent_id: str, rules: Rules, field: str, *, fresh: bool) -> Agent:
         """What is known of somebody, who has to be known."""
-        agent = self.directory.agent(agent_id, rules.policy.default_role)
+        agent = self.directory.staff.agent(agent_id, rules.policy.default_role)
         if agent is not None:
             return agent
         if not fresh:
@@ -112,7 +112,7 @@ class Rulings:
 
     def _role_of(self, holder: str, rules: Rules) -> str | None:
         kind, _, name = holder.partition(":")
-        agent = self.directory.agent(name, rules.policy.default_role) if kind == "agent" else None
+        agent = self.directory.staff.agent(name, rules.policy.default_role) if kind == "agent" else None
         return agent.role if agent else None
 
     # ------------------------------------------------------------------ actions
@@ -236,10 +236,10 @@ class Rulings:
             return refused(short)
 
         def agent_of(agent_id: str) -> Agent | None:
-            return self.directory.agent(agent_id, policy.default_role)
+            return self.directory.staff.agent(agent_id, policy.default_role)
 
         def everybody() -> list[Agent]:
-            return self.directory.everybody(policy.default_role)
+            return self.directory.staff.everybody(policy.default_role)
 
         to = escalating.whom_to_ask(agent, request.kind, amount, policy, agent_of, everybody)
         return verdict, to, pool
@@ -301,7 +301,7 @@ class Rulings:
         newest = await self.log.last(topology.POLICY_SUBJECT)
         if newest is not None and self.directory.position < newest.position:
             raise StaleError
-        teams = {*policy.teams, *self.directory.teams()}
+        teams = {*policy.teams, *self.directory.staff.teams()}
         record = PolicyPublished(
             policy=request.policy,
             version=self.directory.newest_version + 1,

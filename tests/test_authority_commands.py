@@ -122,5 +122,6 @@ def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
     assert document(command("policy", "diff", str(policy_file), "--json")) == {"items": []}
     bad = tmp_path / "bad.yaml"
     bad.write_text("currency: GBP\n")
-    for words in (("show", str(bad)), ("diff", str(bad), "--with", str(bad)), ("check", str(bad))):
-        assert command("policy", *words, data_dir=None).returncode == 1
+    assert command("policy", "show", str(bad), data_dir=None).returncode == 1
+    assert command("policy", "check", str(bad), data_dir=None).returncode == 1
+    assert command("policy", "diff", str(bad), "--with", str(bad)).returncode == 1

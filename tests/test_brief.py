@@ -17,9 +17,14 @@ async def brief(upstream: Upstream, **fields: Any) -> dict[str, Any]:
 async def test_a_customer_passed_on_does_not_explain_again(session: Session) -> None:
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
         await staffed(upstream)
-        opened = {"interaction_id": "I-1", "customer_id": "C-1", "channel": "phone", "reason": "broken kettle"}
+        opened: dict[str, Any] = {
+            "interaction_id": "I-1",
+            "customer_id": "C-1",
+            "channel": "phone",
+            "reason": "broken kettle",
+        }
         await upstream.record(event("o", "interaction.opened", agent_id="A-1", line=1, **opened))
-        moved = {"to_agent_id": "A-2", "line": 2, "story_repeated": True}
+        moved: dict[str, Any] = {"to_agent_id": "A-2", "line": 2, "story_repeated": True}
         await upstream.record(event("t", "interaction.transferred", interaction_id="I-1", **moved))
         await upstream.record(event("l", "customer.linked", a="C-1", b="C-2", relation="household"))
         known = {"customer_id": "C-1", "interaction_id": "I-1"}
