@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import nats.errors
@@ -114,7 +115,7 @@ class DecisionService:
         """The answer to a request."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         operation = message.subject.rpartition(".")[2]
-        self.decider.submit(source_of(message), operation, message.data, answer.set_result)
+        self.decider.submit(source_of(message), operation, message.data, partial(_settle, answer))
         return await answer
 
     def _note_others(self, others: bool) -> None:
@@ -192,6 +193,11 @@ class DecisionService:
         error = None if task.cancelled() else task.exception()
         if error is not None and not self.failed.done():
             self.failed.set_exception(error)
+
+
+def _settle(future: asyncio.Future[bytes], answer: bytes) -> None:
+    if not future.done():  # else nobody waits any more
+        future.set_result(answer)
 
 
 def declare_decisions(broker: NatsBroker, service: DecisionService | None, *, hot: bool = False) -> None:

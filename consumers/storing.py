@@ -68,8 +68,12 @@ class Storing:
 
     def _posted(self, batch: list[Waiting], result: int | LedgerError) -> None:
         if isinstance(result, int):
-            self._took(batch, result)
-            self._ended(None)
+            try:
+                self._took(batch, result)
+            except Exception:  # noqa: BLE001 - what is stored is stored; who got no answer asks again
+                _log.exception("answers are lost")
+            finally:
+                self._ended(None)
         else:
             self._slow = asyncio.create_task(self._carefully(batch))
 

@@ -165,9 +165,10 @@ def shadowed(asking: Asking, amount: Money, shadow: Rules | None) -> Shadow | No
         return Shadow(policy_version=shadow.version, outcome="refused", reasons=(reason,))
     enforced = asking.rules.policy.roles.get(asking.agent.role)
     change_minor = (role.budget.minor if role else 0) - (enforced.budget.minor if enforced else 0)
+    pool = asking.pool if asking.pool is not None and shadow.pool_team((_team_of(asking.pool),)) else None
     budget.granted_minor += change_minor  # for as long as the shadow looks at it
     try:
-        verdict = judge(msgspec.structs.replace(asking, rules=shadow), amount)
+        verdict = judge(msgspec.structs.replace(asking, rules=shadow, pool=pool), amount)
     finally:
         budget.granted_minor -= change_minor
     return Shadow(policy_version=shadow.version, outcome=verdict.outcome, reasons=verdict.reasons)
@@ -359,15 +360,19 @@ def _from_pool(asking: Asking, amount: Money) -> tuple[Money | None, Reason | No
         message = "more than the team's pool adds at a time"
         used = pool.money(pool.spent_minor + pool.reserved_minor)
         return None, Reason(rule="pool", message=message, limit=pool.money(pool.granted_minor), used=used, asked=amount)
-    steps = asking.rules.policy.teams[pool.holder.removeprefix("team:")].draw_at_most
+    steps = asking.rules.policy.teams[_team_of(pool)].draw_at_most
     return pool.money(lacking if steps is None else step), None
 
 
 def _step(pool: Budget, policy: Policy) -> int:
     """The most that one draw takes."""
-    at_most = policy.teams[pool.holder.removeprefix("team:")].draw_at_most
+    at_most = policy.teams[_team_of(pool)].draw_at_most
     left = max(0, pool.remaining_minor)
     return left if at_most is None else min(left, at_most.minor)
+
+
+def _team_of(pool: Budget) -> str:
+    return pool.holder.removeprefix("team:")
 
 
 def _trained(agent: Agent, course: str, now: datetime) -> bool:

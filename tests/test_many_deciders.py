@@ -1,17 +1,19 @@
 """Several deciders, many writers, servers that die: nothing is overspent, every request has one answer."""
 
 import asyncio
+import random
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import nats.errors
 import pytest
+from kept import Kept
 from nats_servers import Cluster
 from support import AUTHORITY, ROOT, Upstream, clean_environment, event, gbp, staffed, upstream_of
 
@@ -63,11 +65,11 @@ async def end_leader(session: Session, cluster: Cluster) -> None:
     await asyncio.to_thread(cluster.servers[int(leader[1:])].stop, signal.SIGKILL)
 
 
-async def insist(upstream: Upstream, request: dict[str, Any]) -> dict[str, Any]:
+async def insist(upstream: Upstream, request: dict[str, Any], operation: str = "action") -> dict[str, Any]:
     """Ask until there is an answer that is no passing trouble, as an upstream does."""
     for _ in range(200):
         try:
-            answer = await upstream.ask("action", **request)
+            answer = await upstream.ask(operation, **request)
         except (nats.errors.Error, TimeoutError):
             await asyncio.sleep(0.1)
             continue
@@ -161,30 +163,79 @@ async def check(upstream: Upstream, requests: list[dict[str, Any]]) -> None:
     assert given(customer_id="C-1") == 100.0
 
 
-async def test_when_a_decider_dies_another_takes_over(session: Session, tmp_path: Path) -> None:
-    """SIGKILL under load: asked again, every request has one effect."""
-    words = [sys.executable, "-m", "app", "run", "decisions", "--data-dir", str(tmp_path / "data")]
-    deciders = [
-        subprocess.Popen(words, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
-        for _ in range(2)
-    ]
-    try:
-        for decider in deciders:
-            assert decider.stdout
-            await asyncio.to_thread(decider.stdout.readline)
-        async with upstream_of(session, "intake") as upstream:
-            upstream.patience = 1
-            policy = AUTHORITY | {"default_role": "agent"}
-            assert (await upstream.ask("policy", request_id="p", policy=policy, published_by="o"))["outcome"] == "done"
-            requests = refunds(600, [f"K-{number}" for number in range(40)], "1.00")
-            fighting = asyncio.create_task(fight(upstream, requests, None))
-            await asyncio.sleep(0.3)
-            deciders[0].kill()
-            answers = await fighting
-            assert {answer["outcome"] for answer in answers} == {"taken"}
-            taken = [e["data"]["request_id"] for e in await upstream.replay() if "action.taken" in e["type"]]
-            assert len(taken) == len(set(taken)) == 600
-    finally:
-        for decider in deciders:
+class Deciders:
+    """Two processes that decide."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._words = [sys.executable, "-m", "app", "run", "decisions", "--data-dir", str(data_dir)]
+        self._running: list[subprocess.Popen[str]] = []
+
+    async def one_more(self) -> None:
+        decider = await asyncio.to_thread(
+            lambda: subprocess.Popen(self._words, cwd=ROOT, env=clean_environment(), stdout=subprocess.PIPE, text=True)
+        )
+        self._running.append(decider)
+        assert decider.stdout
+        await asyncio.to_thread(decider.stdout.readline)
+
+    async def kill_oldest(self) -> None:
+        await asyncio.sleep(0.3)
+        self._running[0].kill()
+        await asyncio.to_thread(self._running.pop(0).wait)
+
+    def stop(self) -> None:
+        for decider in self._running:
             decider.terminate()
+        for decider in self._running:
             decider.wait(timeout=30)
+
+
+async def test_when_a_decider_dies_another_takes_over(session: Session, tmp_path: Path) -> None:
+    """SIGKILL under load, twice: asked again, every request has one effect, and the books agree with the events."""
+    deciders = Deciders(tmp_path / "data")
+    try:
+        await deciders.one_more()
+        await deciders.one_more()
+        async with upstream_of(session, "intake") as upstream:
+            await staffed(upstream, AUTHORITY | {"default_role": "agent"})
+            upstream.patience = 1
+            agents = [f"K-{number}" for number in range(30)]
+            requests = refunds(400, agents, "1.00")
+            requests += [
+                one | {"request_id": "h" + one["request_id"], "hold": True} for one in refunds(100, agents, "2.00")
+            ]
+            big = refunds(40, ["D-1", "D-2", "A-1"], "70.00", escalate=True)
+            requests += [one | {"request_id": "e" + one["request_id"]} for one in big]
+            random.Random(7).shuffle(requests)
+            answers = await beside(fight(upstream, requests, None), deciders)
+            assert Counter(answer["outcome"] for answer in answers) == {
+                "taken": 400,
+                "held": 100,
+                "refused": 13,
+                "escalate": 27,
+            }
+            await deciders.one_more()
+            then = [("hold", {"action_id": answer["action_id"], "operation": "settle"}) for answer in answers
+                    if answer["outcome"] == "held"]  # fmt: skip
+            then += [("escalation", {"escalation_id": answer["escalation_id"], "operation": "approve", "decided_by": "M-1"})
+                     for answer in answers if answer["outcome"] == "escalate"]  # fmt: skip
+            asked = [
+                insist(upstream, {"request_id": f"t-{number}", **body}, name)
+                for number, (name, body) in enumerate(then)
+            ]
+            after = await beside(asyncio.gather(*asked), deciders)
+            assert {answer["outcome"] for answer in after} == {"done"}
+            kept = Kept()
+            for recorded in await session.log.read_subject(">"):
+                kept.read(recorded)
+            assert (len(kept.taken), kept.holds) == (1 + 400 + 100 + 27, {})  # and the one by which staff is awaited
+    finally:
+        deciders.stop()
+
+
+async def beside[T](work: Awaitable[T], deciders: Deciders) -> T:
+    """Do this while the older decider dies."""
+    dying = asyncio.create_task(deciders.kill_oldest())
+    done = await work
+    await dying
+    return done
