@@ -99,10 +99,11 @@ class Load:
 
 
 def start(role: str, data_dir: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "app", "run", role, "--data-dir", str(data_dir)], cwd=ROOT, env=clean_environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    with (data_dir.parent / f"{role}.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "app", "run", role, "--data-dir", str(data_dir)], cwd=ROOT, env=clean_environment(),
+            stdout=log, stderr=log,
+        )  # fmt: skip
 
 
 @pytest.mark.timeout(120 + 20 * ROUNDS)
@@ -158,7 +159,8 @@ async def progress_made(load: Load) -> None:
         await asyncio.sleep(0.1)
         if len(load.acknowledged) > facts + 20 and len(load.answers) > answers + 20:
             return
-    raise AssertionError("it does not go on by itself")
+    logs = [path.read_text()[-2000:] for path in sorted(load.data_dir.parent.glob("*.log"))]
+    raise AssertionError("\n".join(["it does not go on by itself", *logs]))
 
 
 async def check(load: Load, data_dir: Path) -> None:
