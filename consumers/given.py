@@ -6,7 +6,6 @@ itself from the moment it was stored.
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 State = Literal["taken", "held", "settled", "voided", "reported", "charged"]
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS given (position INTEGER PRIMARY KEY, customer INTEGER, interaction INTEGER, expires REAL,
+CREATE TABLE IF NOT EXISTS given (position INTEGER PRIMARY KEY, customer TEXT, interaction TEXT, expires REAL,
     row BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS actions (key BLOB PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS given_customer ON given (customer) WHERE customer IS NOT NULL;
@@ -175,10 +174,8 @@ class Given:
 
     def wrote(self, row: Row, position: int) -> None:
         """What was promised is stored."""
-        self._unnote(row)
         row.position = position
         self._own[position] = row
-        self._note(row)
 
     def read_back(self, position: int) -> bool:
         """An event at this position was read: whether it was the decider's own, known already."""
@@ -219,8 +216,7 @@ class Given:
         self._writing, self._changed = self._changed, {}
         self._links_writing, self._links = self._links, {}
         rows = [
-            (row.position, _optional_key(row.customer_id), _optional_key(row.interaction_id), row.expires_at,
-             _encode(row))
+            (row.position, row.customer_id, row.interaction_id, row.expires_at, _encode(row))
             for row in self._writing.values()
         ]  # fmt: skip
         # The other actions are found by the name of their request, which is the same hash.
@@ -270,7 +266,7 @@ class Given:
                 self._note(row)
         stored: dict[int, Row] = {}
         for start in range(0, len(missing), _KEYS_A_QUERY):
-            keys = [_key(name) for name in missing[start : start + _KEYS_A_QUERY]]
+            keys = missing[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(keys))
             query = f"SELECT position, row FROM given WHERE {column} IN ({marks})"  # noqa: S608 - only marks
             stored.update((position, _decode(value)) for position, value in self._index.rows(query, keys))
@@ -278,8 +274,9 @@ class Given:
         for position, row in stored.items():
             by_name.setdefault(getattr(row, f"{column}_id"), {})[position] = row
         for name in missing:
-            found = by_name.get(name, {}) | self._unwritten.get((column, name), {})
-            cache[name] = [row for _, row in sorted(found.items())]
+            found = by_name.get(name, {})
+            found.update((row.position, row) for row in self._unwritten.get((column, name), {}).values())
+            cache[name] = list(found.values())
 
     def _names_of(self, row: Row) -> Iterator[tuple[str, str]]:
         if row.customer_id is not None and self._watched["customer"]:
@@ -290,12 +287,12 @@ class Given:
     def _note(self, row: Row) -> None:
         """Remember a row until it is written."""
         for name in self._names_of(row):
-            self._unwritten.setdefault(name, {})[row.position] = row
+            self._unwritten.setdefault(name, {})[id(row)] = row
 
     def _unnote(self, row: Row) -> None:
         for name in self._names_of(row):
             noted = self._unwritten.get(name, {})
-            noted.pop(row.position, None)
+            noted.pop(id(row), None)
             if not noted:
                 self._unwritten.pop(name, None)
 
@@ -350,11 +347,3 @@ def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: in
 _LINKS_OF = "SELECT b, relation FROM links WHERE a = ?"
 _decode = msgspec.json.Decoder(Row).decode
 _encode = msgspec.json.Encoder().encode
-
-
-def _key(name: str) -> int:
-    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
-
-
-def _optional_key(name: str | None) -> int | None:
-    return None if name is None else _key(name)

@@ -257,7 +257,9 @@ def unfit(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reaso
     """Why this person may not act for this customer, whatever the amount."""
     if agent.left:
         return Reason(rule="left", message=f"{agent.agent_id} has left the company")
-    if customer_id is not None and not {agent.agent_id, *agent.related}.isdisjoint((customer_id, *group)):
+    if customer_id is None:
+        return None
+    if agent.agent_id == customer_id or agent.agent_id in group or not agent.related.isdisjoint((customer_id, *group)):
         return Reason(rule="self_dealing", message="nobody acts for themselves, their group or a declared relation")
     return None
 
