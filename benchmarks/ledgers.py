@@ -56,7 +56,7 @@ async def budget_of_actions(log: Log, events: int) -> str:
     subject = subject_of(budget.holder, "GBP", period)
     request = ActionRequest(
         request_id="x", agent_id=agent.agent_id, kind="refund", amount=Money(500, "GBP"), reason="late",
-        customer_id="C-1", interaction_id="I-1",
+        customer_id="C-budget", interaction_id="I-budget",
     )  # fmt: skip
     asking = Asking(request=request, agent=agent, rules=rules, source="bench", now=now, budget=budget)
     verdict = judge(asking, request.amount)
