@@ -175,7 +175,8 @@ class _Load:
             if not another:
                 return _figure(await self.ask(self._setting.scaled(number), width, role), share)
             async with self._setting.role("decisions"):
-                await self.ask(AGENTS * 10, 64)  # until both know of each other, and have read their books
+                for _ in range(3):  # until both know of each other, and have read their books
+                    await self.ask(AGENTS * 10, 64, warming=True)
                 return _figure(await self.ask(self._setting.scaled(number), width), share)
 
         return run
@@ -190,8 +191,8 @@ class _Load:
 
         return run
 
-    async def ask(self, number: int, width: int, role: str = "agent") -> Flown:
-        """So many actions, by a hundred agents or by the drivers of one pool."""
+    async def ask(self, number: int, width: int, role: str = "agent", *, warming: bool = False) -> Flown:
+        """So many actions, by a hundred agents or by the drivers of one pool; while warming up, any answer will do."""
         prefix, many = ("A", AGENTS) if role == "agent" else ("D", DRIVERS)
         requests = []
         for one in (next(self._asked) for _ in range(number)):
@@ -201,7 +202,7 @@ class _Load:
                 "interaction_id": f"I-{one}",
             }  # fmt: skip
             requests.append(("resolution.decide.bench.action", json.dumps(request).encode()))
-        return checked(await fly(self._upstream, requests, width), lambda answer: b'"taken"' in answer)
+        return checked(await fly(self._upstream, requests, width), lambda answer: warming or b'"taken"' in answer)
 
 
 def _figure(flown: Flown, share: float | None) -> float:

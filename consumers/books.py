@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ledger.log import Log, Recorded
 
 _CACHED_BOOKS = 50_000
+_READ_TOGETHER = 8
 Key = tuple[str, str]
 """Whose book: (holder, currency). A customer's guard has no currency, and a request without policy no holder."""
 
@@ -58,6 +60,7 @@ class Books:
     def __init__(self, log: Log) -> None:
         self._log = log
         self._cache: OrderedDict[Key, Book] = OrderedDict()
+        self._reading = asyncio.Semaphore(_READ_TOGETHER)  # more would keep each other from coming in time
         self.touched: list[Book] = []
         """Those that the ruling under way has written to."""
 
@@ -75,7 +78,8 @@ class Books:
 
     async def load(self, key: Key) -> None:
         """Read a book from its newest subject."""
-        self._cache[key] = await self._read(key)
+        async with self._reading:
+            self._cache[key] = await self._read(key)
         if len(self._cache) > _CACHED_BOOKS:
             oldest = next((key for key, book in self._cache.items() if not book.unstored), None)
             if oldest is not None:
