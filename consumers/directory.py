@@ -89,7 +89,6 @@ class Directory:
         anchor = index.head(_WHOLE_LOG)
         self._begin = anchor
         self.read_to = anchor.position
-        self.policy_position = 0
         self._last: Recorded | None = None
         self._writing: _Writing | None = None
         self._thread = ThreadPoolExecutor(1, "directory")  # one: what was cancelled goes on, and comes first
@@ -104,8 +103,8 @@ class Directory:
                 self.staff.restore(name, value)
             else:
                 wanted = tuple[int, dict[str, object], tuple[str, ...]]
-                position, document, trial_teams = msgspec.json.decode(value, type=wanted)
-                self._learn_policy(int(name), document, trial_teams, position)
+                _, document, trial_teams = msgspec.json.decode(value, type=wanted)
+                self._learn_policy(int(name), document, trial_teams)
 
     @property
     def position(self) -> int:
@@ -245,7 +244,7 @@ class Directory:
         position, body = event.position, event.body
         match body:
             case PolicyPublished():
-                self._learn_policy(body.version, body.policy, body.trial_teams, position)
+                self._learn_policy(body.version, body.policy, body.trial_teams)
                 note = msgspec.json.encode((position, body.policy, body.trial_teams))
                 self._notes[f"policy {body.version}"] = position, note
             case ActionTaken() | ActionHeld():
@@ -297,12 +296,10 @@ class Directory:
             for due in [due for due in self.matters.dues.values() if due.action_id == body.action_id]:
                 self.matters.paid(due.position)
 
-    def _learn_policy(self, version: int, document: dict[str, object], trial_teams: tuple[str, ...],
-                      position: int) -> None:  # fmt: skip
+    def _learn_policy(self, version: int, document: dict[str, object], trial_teams: tuple[str, ...]) -> None:
         self._policies[version] = Rules(version, parse_policy(document), trial_teams)
         self._in_order = [self._policies[version] for version in sorted(self._policies, reverse=True)]
         self._ruling = (_NEVER, _NEVER, (None, None))
-        self.policy_position = max(self.policy_position, position)
 
 
 class _Answer(msgspec.Struct):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from consumers.answers import answer_of
@@ -14,6 +13,8 @@ from domain.records import AuthorityFellShort, Reason
 from domain.requests import EscalationAsk, EscalationDecision, HoldRequest, RequestError, ReversalRequest
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from consumers.books import Unit
     from consumers.given import Row
     from domain.bookkeeping import Cause
@@ -30,7 +31,6 @@ class Overdue(NamedTuple):
     escalation_id: str | None = None
     action_id: str | None = None
     due: float = 0
-    time: datetime | None = None
 
 
 class Posting(NamedTuple):
@@ -39,7 +39,6 @@ class Posting(NamedTuple):
     due: Due
     fact: Any
     """``ActionReported`` or ``RefundSettled``."""
-    time: datetime | None = None
 
 
 class Followups:
