@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -142,8 +143,10 @@ def machine() -> dict[str, Any]:
     model = next(
         (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
     )
+    optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     return {
-        "processor": model or platform.machine(), "cores": os.cpu_count(), "python": platform.python_version(),
+        "processor": model or platform.machine(), "cores": os.cpu_count(),
+        "python": f"{platform.python_version()}, built {'with' if optimised else 'without'} --enable-optimizations",
         "system": f"{platform.system()} {platform.release()}",
     }  # fmt: skip
 

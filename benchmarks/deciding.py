@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -226,9 +227,10 @@ async def _join_pool(upstream: LedgerClient) -> None:
         }  # fmt: skip
         await upstream.request("resolution.inbox.bench", json.dumps(fact).encode(), timeout=10)
     for _ in range(500):
-        reply = await upstream.request("resolution.read.bench.receipt", b'{"id": "join-63"}', timeout=5)
-        if b'"recorded"' in reply.data:
-            return
+        with contextlib.suppress(nats.errors.NoRespondersError):  # intake may still be starting
+            reply = await upstream.request("resolution.read.bench.receipt", b'{"id": "join-63"}', timeout=5)
+            if b'"recorded"' in reply.data:
+                return
         await asyncio.sleep(0.02)
     message = "the drivers were not taken in"
     raise RuntimeError(message)
