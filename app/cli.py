@@ -75,11 +75,11 @@ def command(
 
 
 _COMMANDS = {
-    "up": "serving", "run": "serving", "demo": "serving", "publish": "publishing", "import": "publishing",
-    "decide": "deciding", "policy": "deciding", "report": "reporting", "audit": "auditing",
-    "admin": "administering",
+    "up": ("serving",), "run": ("serving",), "demo": ("serving",), "publish": ("publishing",),
+    "import": ("publishing",), "decide": ("deciding",), "policy": ("deciding",), "report": ("reporting",),
+    "audit": ("auditing", "sealing"), "admin": ("administering", "keeping"),
 }  # fmt: skip
-"""Command -> module of ``app.commands``; a command loads only its own, which keeps it quick."""
+"""Command -> modules of ``app.commands``; a command loads only its own, which keeps it quick."""
 
 
 class _LazyGroup(click.Group):
@@ -88,8 +88,8 @@ class _LazyGroup(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in _COMMANDS:
-            import_module(f"app.commands.{_COMMANDS[cmd_name]}")
+        for module in _COMMANDS.get(cmd_name, ()):
+            import_module(f"app.commands.{module}")
         return super().get_command(ctx, cmd_name)
 
 

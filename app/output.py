@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +12,7 @@ from rich.console import Console
 from domain.wire import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 console = Console(highlight=False)
 progress_console = Console(stderr=True)
@@ -57,3 +58,18 @@ def fail(
     line = " ".join(message.split())
     click.echo(f"resolution-ledger: {line}", err=True)
     sys.exit(status)
+
+
+@contextmanager
+def showing_progress(title: str, unit: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on standard error while somebody looks; call what it gives with (done, of)."""
+    if quiet or not progress_console.is_terminal:
+        yield lambda _done, _of: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    counted = TextColumn("{task.completed:,} of {task.total:,} " + unit)
+    columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeRemainingColumn())
+    with Progress(*columns, console=progress_console, transient=True) as bars:
+        task = bars.add_task(title, total=1)
+        yield lambda done, of: bars.update(task, completed=done, total=max(1, of))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import nats.errors
 
 from config import topology
+from consumers.alarm_watch import AlarmWatch
 from ledger.errors import LedgerError, UnavailableError
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
-ROLES = ("intake", "decisions", "projections")
+ROLES = ("intake", "decisions", "projections", "seal")
+WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
 
 
@@ -73,6 +75,10 @@ async def make(session: Session, role: str, *, history: bool = False) -> Service
             from consumers.projection_service import ProjectionService
 
             return ProjectionService(session.url, session.log, session.data_dir)
+        case "seal":
+            from consumers.seal_service import SealService
+
+            return SealService(session.url, session.client, session.log, session.data_dir)
     message = f"no role {role!r}"
     raise ValueError(message)
 
@@ -82,6 +88,11 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
     """These roles, running in this process for as long as the context lasts."""
     async with AsyncExitStack() as stack:
         services: list[Service] = []
+        if WRITERS.intersection(roles):
+            watch = AlarmWatch(session.client)
+            stack.push_async_callback(watch.stop)
+            await watch.start()
+            services.append(watch)
         for role in roles:
             service = await make(session, role, history=history)
             stack.push_async_callback(service.stop)

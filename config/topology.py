@@ -22,6 +22,7 @@ MAX_STORED_BYTES = 56 * 1024
 INBOX = "INBOX"
 LEDGER = "LEDGER"
 REJECTED = "REJECTED"
+ALARM = "ALARM"
 INTAKE_CONSUMER = "intake"
 INTAKE_BATCH = 1000
 _SECOND_NS = 1_000_000_000
@@ -29,7 +30,7 @@ _DAY_NS = 24 * 3600 * _SECOND_NS
 
 
 def streams(replicas: int = 1) -> list[dict[str, Any]]:
-    """The three streams, in the words of the JetStream API. Durations in nanoseconds."""
+    """The streams, in the words of the JetStream API. Durations in nanoseconds."""
     common: dict[str, Any] = {
         "storage": "file",
         "retention": "limits",
@@ -62,6 +63,16 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "subjects": [f"{REJECTED_SUBJECT}.>"],
             "max_age": 30 * _DAY_NS,
             "max_msg_size": 128 * 1024,
+        },
+        # The last alarm, while it is on (ledger/alarm.py); only the operator takes it back.
+        common
+        | {
+            "name": ALARM,
+            "subjects": ["alarm.>"],
+            "max_age": 0,
+            "max_msg_size": 16 * 1024,
+            "max_msgs_per_subject": 1,
+            "discard": "old",
         },
     ]
 

@@ -58,10 +58,13 @@ class Follower:
     """Reads one stream in order from behind an anchor, and then live.
 
     Gaps in delivery are read again; a gap in the stream itself, or an event that is not what it was,
-    raises. Give it a connection of its own: what it reads would keep others' answers waiting.
+    raises, unless ``gaps`` are for the reader to see. Give it a connection of its own: what it reads
+    would keep others' answers waiting.
     """
 
-    def __init__(self, client: LedgerClient, log: Log, name: str, anchor: Anchor = START) -> None:
+    def __init__(self, client: LedgerClient, log: Log, name: str, anchor: Anchor = START, *,
+                 gaps: bool = False) -> None:  # fmt: skip
+        self._gaps = gaps
         self._client = client
         self._log = log
         self._name = name
@@ -120,7 +123,7 @@ class Follower:
     def _check_gaps(self, batch: list[Recorded]) -> None:
         """Positions come in order; so the last one tells whether all are there."""
         expected = self.anchor.position + 1
-        if not batch or batch[-1].position == expected + len(batch) - 1:
+        if self._gaps or not batch or batch[-1].position == expected + len(batch) - 1:
             return
         for event in batch:
             if event.position != expected:

@@ -18,11 +18,14 @@ from ledger.errors import LedgerError
 @click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
 @command(cli, json=False)
 async def up(settings: Settings, port: int, *, history: bool) -> None:
-    """Run everything here: embedded NATS, intake, decisions, projections. Ctrl-C stops it cleanly."""
+    """Run everything here: embedded NATS, intake, decisions, projections, seal. Ctrl-C stops it cleanly."""
     del port  # the HTTP API comes with the dashboard
     async with Session(settings) as session, only_one(session):
-        # Projections fold in a process of their own, so that nobody waits for them.
-        projecting = asyncio.create_task(keep_running(["run", "projections", *settings_as_options(settings)]))
+        # Projections fold, and the seal signs, in processes of their own, so that nobody waits for them.
+        beside = [
+            asyncio.create_task(keep_running(["run", role, *settings_as_options(settings)]))
+            for role in ("projections", "seal")
+        ]
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
                 session.announce()
@@ -32,8 +35,9 @@ async def up(settings: Settings, port: int, *, history: bool) -> None:
                 finally:
                     session.withdraw()
         finally:
-            projecting.cancel()
-            await asyncio.gather(projecting, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
 
 @click.argument("role", type=click.Choice(ROLES))

@@ -1,0 +1,177 @@
+"""`audit verify`, `prove`, `verify-proof` and `checkpoint`: the seal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import Finding, command
+from app.commands.auditing import audit
+from app.output import console, fail, print_json, print_table, showing_progress
+from app.sealing import seal_to_the_end, sealed_event, verification
+from app.session import Session
+from consumers.seal_service import seal_folder
+from ledger.merkle import ProofError
+from ledger.notes import NoteError, Verifier, read_checkpoint
+from ledger.proofs import prove as prove_position
+from ledger.proofs import read_proof
+from ledger.proofs import verify_proof as check_proof
+from ledger.tiles import MissingTileError
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from ledger.notes import Checkpoint
+
+_key_option = click.option(
+    "--key", "keys", multiple=True, metavar="KEY",
+    help="A verifier key you trust (name+id+key), or a file of them; again for more.",
+)  # fmt: skip
+
+
+def _verifiers(keys: tuple[str, ...]) -> list[Verifier]:
+    """From options: each a key, or a file with a key a line."""
+    found: list[Verifier] = []
+    try:
+        for key in keys:
+            lines = Path(key).read_text().splitlines() if Path(key).is_file() else [key]
+            found += [Verifier.read(line) for line in lines if line.strip()]
+    except NoteError as error:
+        raise click.UsageError(str(error)) from None
+    return found
+
+
+def _checkpoint(file: Path) -> Checkpoint:
+    try:
+        return read_checkpoint(file.read_text())
+    except (OSError, UnicodeDecodeError, NoteError) as error:
+        message = f"{file}: {error}"
+        raise click.UsageError(message) from None
+
+
+@click.option("--checkpoint", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
+              help="A checkpoint you have kept; again for more.")  # fmt: skip
+@_key_option
+@click.option("--resume", is_flag=True, help="Go on where an interrupted verification stopped.")
+@command(audit)
+async def verify(settings: Settings, files: tuple[Path, ...], keys: tuple[str, ...], *, resume: bool,
+                 as_json: bool) -> None:  # fmt: skip
+    """Recompute the seal from the log, and say the first wrong position where history differs.
+
+    Compared are the log, the tiles, our newest checkpoint, and checkpoints that you bring. What a checkpoint of
+    yours does not cover rests on the key: bring the verifier key too, or the one here is believed.
+    """
+    brought, trusted = [_checkpoint(file) for file in files], _verifiers(keys)
+    async with Session(settings, reads_only=True) as session:
+        await seal_to_the_end(session, forgiving=True)
+        with showing_progress("verifying", "events", quiet=as_json) as progressed:
+            try:
+                result = await verification(session, brought, trusted, resume=resume, progressed=progressed)
+            except NoteError as error:
+                fail(str(error), code="seal", as_json=as_json)
+                return
+    if as_json:
+        print_json(result)
+    else:
+        _tell(result)
+    if result["findings"]:
+        first = result["findings"][0]
+        raise Finding("" if as_json else f"history is not what was sealed: {first['kind']}, {first['text']}")
+
+
+def _tell(result: dict[str, Any]) -> None:
+    rows = [
+        ("sealed", f"{result['size']:,} positions, root {result['root']}"),
+        ("in the log", f"{result['last_position']:,} positions"),
+        ("signed by", ", ".join(result["signed_by"]) or "nobody who is trusted"),
+        ("your checkpoints", ", ".join(f"{size:,}" for size in result["brought"]) or "none"),
+        ("gaps sealed", ", ".join(map(str, result["gaps"][:10])) or "none"),
+        ("result", "the log is what was sealed" if not result["findings"] else f"{len(result['findings'])} wrong"),
+    ]
+    print_table("Verification", ("", ""), rows)
+    if result["findings"]:
+        found = [(wrong["first"], wrong["last"], wrong["kind"], wrong["text"]) for wrong in result["findings"]]
+        print_table("What is wrong", ("from", "to", "kind", ""), found, numbers=(0, 1))
+    elif not result["brought"]:
+        console.print("Keep a checkpoint elsewhere (`audit checkpoint > FILE`): it shows if all of this was replaced.")
+
+
+@click.argument("position", type=click.IntRange(1))
+@click.option("--into", type=click.Path(path_type=Path), help="Write the .tlog-proof file here.")
+@command(audit)
+async def prove(settings: Settings, position: int, into: Path | None, *, as_json: bool) -> None:
+    """A proof that the event at POSITION is in the sealed log: a C2SP .tlog-proof file."""
+    async with Session(settings, reads_only=True) as session:
+        await seal_to_the_end(session)
+        folder = seal_folder(session.data_dir)
+        newest = folder.checkpoint()
+    if newest is None or position > newest.size:
+        fail(f"position {position} is not sealed; the newest checkpoint covers {newest.size if newest else 0}",
+             code="not_sealed", as_json=as_json)  # fmt: skip
+        return
+    try:
+        proof = prove_position(folder.tiles(newest.size), newest, position)
+    except (MissingTileError, ProofError) as error:
+        fail(f"{error}: run `resolution-ledger audit verify`", code="seal", as_json=as_json)
+        return
+    if into is not None:
+        into.write_text(proof.text())
+    if as_json:
+        print_json({"position": position, "size": newest.size, "proof": proof.text()})
+    elif into is None:
+        click.echo(proof.text(), nl=False)
+    else:
+        key = folder.trusted()[-1].text()
+        console.print(f"Written to {into}. Check it anywhere with:", highlight=False)
+        click.echo(f"resolution-ledger audit verify-proof {into} --key {key}")
+
+
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_key_option
+@command(audit)
+async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
+    """Check a proof offline, with the verifier key alone, and show the event that it proves."""
+    trusted = _verifiers(keys)
+    if not trusted:
+        trusted = seal_folder(settings.folder).trusted()
+    if not trusted:
+        raise click.UsageError("name the verifier key with --key: there is no seal here to take it from")
+    try:
+        entry = check_proof(read_proof(file.read_text()), trusted)
+    except (ProofError, UnicodeDecodeError) as error:
+        fail(f"{file}: {error}", code="proof", as_json=as_json)
+        return
+    event = sealed_event(entry)
+    if as_json:
+        print_json({"valid": True, "position": entry.position, "subject": entry.subject, "event": event})
+        return
+    console.print(f"The proof holds: position {entry.position:,}, {entry.subject or 'a gap: no event was there'}.")
+    if event is not None:
+        print_json(event)
+
+
+@click.option("--add", type=click.Path(path_type=Path), metavar="FILE",
+              help="Keep the signatures that others have put below a checkpoint of ours.")  # fmt: skip
+@click.option("--keys", "show_keys", is_flag=True, help="Show the verifier keys instead.")
+@command(audit)
+async def checkpoint(settings: Settings, add: Path | None, *, show_keys: bool, as_json: bool) -> None:
+    """The newest signed checkpoint: keep it elsewhere, and bring it to `audit verify --checkpoint`."""
+    async with Session(settings, reads_only=True) as session:
+        await seal_to_the_end(session)
+        folder = seal_folder(session.data_dir)
+        try:
+            note = folder.keep_cosigned(_checkpoint(add)) if add is not None else folder.checkpoint()
+            trusted = folder.trusted()
+        except NoteError as error:
+            fail(str(error), code="seal", as_json=as_json)
+            return
+    if note is None:
+        fail("nothing is sealed yet: the log is empty", code="not_sealed", as_json=as_json)
+        return
+    keys = [verifier.text() for verifier in trusted]
+    if as_json:
+        print_json({"origin": note.origin, "size": note.size, "root": note.root.hex(), "checkpoint": note.note,
+                    "verifier_keys": keys})  # fmt: skip
+    else:
+        click.echo("\n".join(keys) if show_keys else note.note, nl=show_keys)

@@ -1,0 +1,153 @@
+"""The runner of the seal: seals what the log gets, signs at least once a second, and looks back at random."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ledger import alarm
+from ledger.connection import connect
+from ledger.errors import LedgerError, UnavailableError
+from ledger.follow import Anchor, Follower
+from ledger.notes import NoteError
+from ledger.seal import Sealer, SealError, SealFolder, check_positions
+from projections.generations import claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ledger.connection import LedgerClient
+    from ledger.log import Log
+
+_log = logging.getLogger(__name__)
+LOCK = "seal"
+_SIGN_SECONDS = 0.5
+_LOOK_BACK_SECONDS = 30.0
+_LOOK_BACK_AT = 100
+_PAUSE_SECONDS = 1.0
+_CLAIM_SECONDS = 0.2
+
+
+def seal_folder(data_dir: Path) -> SealFolder:
+    """The seal of a data directory."""
+    return SealFolder(data_dir / "seal")
+
+
+async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until: int | None = None,
+                   progressed: Callable[[Sealer], None] | None = None) -> None:  # fmt: skip
+    """Seal the log behind the newest checkpoint, up to a position or for ever.
+
+    Raises:
+        SealError: the log is not what was sealed.
+        NoteError: the key or the checkpoint cannot be read.
+
+    """
+    sealer = Sealer(folder)
+    await sealer.check(log)
+    follower = Follower(client, log, "seal", Anchor(sealer.size), gaps=True)
+    signing = asyncio.create_task(_keep_signing(sealer)) if until is None else None
+    try:
+        async for batch in follower.batches(until=until):
+            gaps = sealer.gaps
+            sealer.take(batch)
+            if sealer.gaps > gaps:
+                _log.error("no event at %d positions up to %d: sealed as gaps", sealer.gaps - gaps, sealer.size)
+            if signing is not None and signing.done():
+                signing.result()
+            if progressed:
+                progressed(sealer)
+            await asyncio.sleep(0)
+        sealer.sign()
+    finally:
+        if signing is not None:
+            signing.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await signing
+
+
+async def _keep_signing(sealer: Sealer) -> None:
+    while True:
+        await asyncio.sleep(_SIGN_SECONDS)
+        sealer.sign()
+
+
+class SealService:
+    """Start it, and wait for ``failed``: the log is not what was sealed, and the alarm is on."""
+
+    def __init__(self, url: str, client: LedgerClient, log: Log, data_dir: Path) -> None:
+        self._url = url
+        self._client = client
+        self._log = log
+        self._data_dir = data_dir
+        self._folder = seal_folder(data_dir)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reader: LedgerClient | None = None
+
+    async def start(self) -> None:
+        """Begin to seal, where nobody else does."""
+        self._reader = await connect(self._url, "seal")
+        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._look_back())]
+        for task in self._tasks:
+            task.add_done_callback(self._note_end)
+
+    async def stop(self) -> None:
+        """Leave; what is not signed yet is sealed at the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._reader is not None:
+            await self._reader.close()
+
+    async def _run(self) -> None:
+        assert self._reader is not None
+        while True:
+            with claim(self._data_dir, LOCK) as ours:
+                if ours:
+                    try:
+                        await seal_log(self._reader, self._log, self._folder)
+                    except (UnavailableError, OSError) as error:  # the server is away, the disk is full
+                        _log.warning("the seal waits: %s", error)
+                        await asyncio.sleep(_PAUSE_SECONDS)
+                    except (SealError, NoteError) as error:
+                        await self._sound(error)
+            await asyncio.sleep(_CLAIM_SECONDS)
+
+    async def _look_back(self) -> None:
+        """Compare some sealed positions with the log, others each time."""
+        while True:
+            await asyncio.sleep(_LOOK_BACK_SECONDS)
+            try:
+                newest = self._folder.checkpoint()
+                if newest is None:
+                    continue
+                positions = random.sample(range(1, newest.size + 1), min(_LOOK_BACK_AT, newest.size))
+                await check_positions(self._log, self._folder.tiles(newest.size), sorted(positions))
+            except (UnavailableError, OSError) as error:
+                _log.debug("the seal could not look back: %s", error)
+            except (SealError, NoteError, LookupError) as error:
+                await self._sound(error)
+
+    async def _sound(self, error: Exception) -> None:
+        position = error.position if isinstance(error, SealError) else 0
+        until = time.monotonic() + 30
+        while True:
+            try:
+                await alarm.sound(self._client, position, str(error))
+                break
+            except UnavailableError:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+        raise error if isinstance(error, LedgerError) else SealError(str(error), position)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failed.done():
+            _log.error("the seal stops: %s", error)
+            self.failed.set_exception(error)

@@ -1,0 +1,178 @@
+"""Signed notes and checkpoints as C2SP defines them (https://c2sp.org/signed-note, https://c2sp.org/tlog-checkpoint)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ED25519 = b"\x01"
+_DASH = "\N{EM DASH} "
+
+
+class NoteError(ValueError):
+    """A note, a checkpoint or a key that cannot be read, or that nobody trusted has signed."""
+
+
+class Verifier(NamedTuple):
+    """Who may sign: a name and an Ed25519 public key, 32 bytes."""
+
+    name: str
+    key: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        """Four bytes that say which key signed."""
+        return sha256(self.name.encode() + b"\n" + _ED25519 + self.key).digest()[:4]
+
+    def text(self) -> str:
+        """As auditors keep it: ``name+id+key``."""
+        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(_ED25519 + self.key).decode()}"
+
+    @classmethod
+    def read(cls, text: str) -> Verifier:
+        """From its text.
+
+        Raises:
+            NoteError: it is no verifier key of Ed25519.
+
+        """
+        try:
+            name, key_id, key = text.strip().split("+", 2)
+            data = base64.b64decode(key, validate=True)
+        except (ValueError, binascii.Error):
+            data = name = key_id = ""  # type: ignore[assignment]
+        if not name or len(data) != 33 or data[:1] != _ED25519:  # noqa: PLR2004 - a byte for the kind, 32 for the key
+            message = f"{text.strip()[:80]!r} is no verifier key: one reads name+id+key, on one line"
+            raise NoteError(message)
+        found = cls(name, data[1:])
+        if found.key_id.hex() != key_id:
+            message = f"the verifier key of {name} does not fit its id {key_id}: copy it again"
+            raise NoteError(message)
+        return found
+
+    def accepts(self, text: bytes, signature: bytes) -> bool:
+        """Whether this is its signature below this text."""
+        try:
+            Ed25519PublicKey.from_public_bytes(self.key).verify(signature, text)
+        except InvalidSignature:
+            return False
+        return True
+
+
+class Signer(NamedTuple):
+    """A name and an Ed25519 seed, 32 bytes."""
+
+    name: str
+    seed: bytes
+
+    @classmethod
+    def make(cls, name: str) -> Signer:
+        """A new one."""
+        return cls(name, Ed25519PrivateKey.generate().private_bytes_raw())
+
+    @property
+    def verifier(self) -> Verifier:
+        """The key that checks what this one signs."""
+        public = Ed25519PrivateKey.from_private_bytes(self.seed).public_key()
+        return Verifier(self.name, public.public_bytes_raw())
+
+    def text(self) -> str:
+        """As its file keeps it, in the form of Go's ``sumdb/note``."""
+        key = base64.b64encode(_ED25519 + self.seed).decode()
+        return f"PRIVATE+KEY+{self.name}+{self.verifier.key_id.hex()}+{key}"
+
+    @classmethod
+    def read(cls, text: str) -> Signer:
+        """From its text.
+
+        Raises:
+            NoteError: it is no signing key.
+
+        """
+        try:
+            _, _, name, _, key = text.strip().split("+", 4)
+            return cls(name, base64.b64decode(key, validate=True)[1:])
+        except (ValueError, binascii.Error):
+            raise NoteError("the signing key's file cannot be read") from None
+
+    def line(self, text: bytes) -> str:
+        """Its signature below a text, as a line of the note."""
+        signature = Ed25519PrivateKey.from_private_bytes(self.seed).sign(text)
+        return f"{_DASH}{self.name} {base64.b64encode(self.verifier.key_id + signature).decode()}\n"
+
+
+class Checkpoint(NamedTuple):
+    """How large a log was and what its root was; ``note`` is all of it with its signatures."""
+
+    origin: str
+    size: int
+    root: bytes
+    note: str
+
+    @property
+    def text(self) -> bytes:
+        """What is signed."""
+        return self.note.partition("\n\n")[0].encode() + b"\n"
+
+    @property
+    def lines(self) -> list[str]:
+        """The signature lines."""
+        return [line + "\n" for line in self.note.partition("\n\n")[2].splitlines() if line]
+
+    def signed_by(self, verifiers: Sequence[Verifier]) -> list[Verifier]:
+        """Those of the verifiers that have signed it."""
+        found = [
+            verifier for verifier in verifiers
+            for name, key_id, signature in map(_signature, self.lines)
+            if name == verifier.name and key_id == verifier.key_id and verifier.accepts(self.text, signature)
+        ]  # fmt: skip
+        return list(dict.fromkeys(found))
+
+    def also(self, lines: Sequence[str]) -> Checkpoint:
+        """The same with more signatures."""
+        new = [line for line in lines if line not in self.lines]
+        return self._replace(note=self.note + "".join(new))
+
+
+def make_checkpoint(origin: str, size: int, root: bytes, signers: Sequence[Signer]) -> Checkpoint:
+    """A signed checkpoint."""
+    text = f"{origin}\n{size}\n{base64.b64encode(root).decode()}\n"
+    signatures = "".join(signer.line(text.encode()) for signer in signers)
+    return Checkpoint(origin, size, root, f"{text}\n{signatures}")
+
+
+def read_checkpoint(note: str) -> Checkpoint:
+    """A checkpoint from its text; whether it is signed is another question.
+
+    Raises:
+        NoteError: it is none.
+
+    """
+    text, _, signatures = note.partition("\n\n")
+    lines = text.split("\n")
+    try:
+        origin, size, root = lines[0], lines[1], base64.b64decode(lines[2], validate=True)
+    except (IndexError, ValueError, binascii.Error):
+        raise NoteError("this is no checkpoint: its first lines are origin, size and root hash") from None
+    if not origin or not size.isascii() or not size.isdigit() or len(root) != 32:  # noqa: PLR2004 - a SHA-256
+        raise NoteError("this is no checkpoint: its first lines are origin, size and root hash")
+    if not signatures.startswith(_DASH):
+        raise NoteError("the checkpoint has no signature")
+    return Checkpoint(origin, int(size), root, note if note.endswith("\n") else note + "\n")
+
+
+def _signature(line: str) -> tuple[str, bytes, bytes]:
+    name, _, encoded = line.removeprefix(_DASH).strip().rpartition(" ")
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except (ValueError, binascii.Error):
+        return name, b"", b""
+    return name, data[:4], data[4:]
