@@ -98,6 +98,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
     if not 0 <= index < size:
         message = f"a tree of {size} leaves has no leaf {index}"
         raise ProofError(message)
+    _check_lengths(leaf, root, *path)
     first, last, found = index, size - 1, leaf
     for sibling in path:
         if last == 0:
@@ -123,6 +124,7 @@ def check_consistency(size: int, larger: int, root: bytes, larger_root: bytes, p
     if not 0 <= size <= larger:
         message = f"a tree of {size} leaves is no beginning of one of {larger}"
         raise ProofError(message)
+    _check_lengths(*path)
     if size in (0, larger):
         if path:
             raise ProofError("a proof that needs no hashes has some")
@@ -135,6 +137,11 @@ def check_consistency(size: int, larger: int, root: bytes, larger_root: bytes, p
     old, new = _climb(size - 1, larger - 1, hashes)
     if old != root or new != larger_root:
         raise ProofError("the proof leads to other roots")
+
+
+def _check_lengths(*hashes: bytes) -> None:
+    if any(len(one) != HASH_BYTES for one in hashes):
+        raise ProofError("a hash is not of 32 bytes")
 
 
 def _climb(first: int, last: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:

@@ -163,8 +163,6 @@ class Verification:
             if first < size <= first + len(leaves):
                 self._roots[size] = self._edge.root_with(leaves[: size - first])
         self._edge.add_tile(leaves)
-        if any(len(entry) == 9 for entry in entries):  # noqa: PLR2004 - a gap's
-            self.gaps += [first + place + 1 for place, entry in enumerate(entries) if entry[:1] == b"\x00"]
         index = first // WIDTH
         try:
             tile = self._tiles.hashes(0, index)
@@ -172,6 +170,7 @@ class Verification:
         except MissingTileError as error:
             self._bad_tiles.append(Wrong("tile missing", first + 1, first + len(leaves), str(error)))
             return
+        self.gaps += [first + place + 1 for place, entry in enumerate(sealed) if entry[:1] == b"\x00"]
         if b"".join(leaves) == tile:
             if sealed != entries:
                 path = tile_path("entries", index, len(leaves))
@@ -190,23 +189,12 @@ class Verification:
 
     def findings(self, last_position: int) -> list[Wrong]:
         """All that is wrong, by position; empty where the history is what was sealed."""
-        while self.position < min(self.size, last_position):  # nothing came for the rest: events are missing
+        while self.position < self.size:  # nothing came for the rest
             self._next(gap_entry(self.position + 1))
-        if self._open:
-            self._close_tile()
-        if last_position < self.size:
-            for position in range(self.position + 1, min(self.size, self.position + _REMEMBERED) + 1):
-                self._differs.append(_Differs(position, _content(self._sealed(position)), b""))
         found = [*self._keys(), *self._bad_tiles, *self._upper_tiles(), *self._checkpoints()]
         if self._differs:
             found += self._blame(last_position)
         return sorted(found, key=lambda wrong: (wrong.first, wrong.kind))
-
-    def _sealed(self, position: int) -> bytes:
-        try:
-            return self._tiles.entry(position - 1)
-        except MissingTileError:
-            return b""
 
     def _blame(self, last_position: int) -> list[Wrong]:
         """Whether it is the stream that differs from what was signed, or the tiles."""
