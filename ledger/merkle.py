@@ -128,7 +128,9 @@ def check_consistency(size: int, larger: int, root: bytes, larger_root: bytes, p
     if size in (0, larger):
         if path:
             raise ProofError("a proof that needs no hashes has some")
-        if root != (larger_root if size else EMPTY_ROOT):
+        if size == 0:
+            _check_lengths(larger_root)
+        if root != (larger_root if size else EMPTY_ROOT) or (larger == 0 and larger_root != EMPTY_ROOT):
             raise ProofError("the roots differ")
         return
     hashes = list(path)

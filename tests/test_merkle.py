@@ -113,8 +113,8 @@ def test_tiles_give_what_the_definition_gives(
     for step in steps:
         writer.append(entries(step, size))
         size += step
-        for path in writer.flush():
-            path.unlink()
+        for old in writer.flush():
+            old.unlink()
         if random.Random(seed + size).random() < 0.5:
             writer = TileWriter(folder, size)  # as after a restart
     all_entries = entries(size)
