@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
-ROLES = ("intake", "decisions", "projections", "seal")
+ROLES = ("intake", "decisions", "projections", "seal", "archive")
 WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
 
@@ -79,6 +79,10 @@ async def make(session: Session, role: str, *, history: bool = False) -> Service
             from consumers.seal_service import SealService
 
             return SealService(session.url, session.client, session.log, session.data_dir)
+        case "archive":
+            from consumers.archive_service import ArchiveService
+
+            return ArchiveService(session.url, session.log, session.data_dir)
     message = f"no role {role!r}"
     raise ValueError(message)
 

@@ -13,6 +13,7 @@ from ledger.cloudevents import stored_decoder
 from ledger.errors import UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.log import digest_of
+from ledger.seal import GAP_SUBJECT
 from projections import generations
 from projections.events import Event, UnknownEventError, read_event
 from projections.generations import Progress, Stop
@@ -89,7 +90,9 @@ class Projector:
         return [
             read_event(recorded, types)
             for recorded in batch
-            if recorded.subject.startswith(prefixes) and recorded.position not in self._skipped
+            if recorded.subject.startswith(prefixes)
+            and recorded.subject != GAP_SUBJECT
+            and recorded.position not in self._skipped
         ]
 
     def _commit(self, batch: Sequence[Recorded], events: Sequence[Event]) -> None:

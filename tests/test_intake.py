@@ -163,7 +163,7 @@ async def test_an_intake_stops_where_the_log_is_not_what_it_was(session: Session
         index.execute("UPDATE heads SET digest = 'other'")
     from app.roles import running
 
-    async with running(session, ["intake"]) as (service,):
+    async with running(session, ["intake"]) as (*_, service):
         upstream = Upstream(session, await session.upstream("test"))
         await upstream.publish(purchase(2))
         with pytest.raises(Exception, match="not what it was"):

@@ -83,7 +83,10 @@ def test_from_nothing_only_the_empty_root_leads_anywhere() -> None:
 @given(st.integers(1, 70), st.data())
 def test_proofs_of_any_tree_hold_and_lead_nowhere_when_anything_differs(size: int, data: Any) -> None:
     leaves = [bytes([number]) for number in range(size)]
-    hashed = lambda start, end: by_definition(leaves[start:end])  # noqa: E731
+
+    def hashed(start: int, end: int) -> bytes:
+        return by_definition(leaves[start:end])
+
     root = hashed(0, size)
     assert root_of([leaf_hash(leaf) for leaf in leaves]) == root
     index = data.draw(st.integers(0, size - 1))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from app.cli import Finding, command
 from app.commands.administering import admin
-from app.output import console, fail, print_json, print_table
-from app.sealing import seal_to_the_end
+from app.commands.sealing import key_option, verifiers_from
+from app.output import console, fail, print_json, print_table, showing_progress
+from app.sealing import seal_to_the_end, verification
 from app.session import Session
 from consumers.seal_service import seal_folder
 from ledger import alarm as alarms
@@ -85,3 +87,94 @@ async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
             console.print("Taken back.")
     if found is not None and not clear:
         raise Finding
+
+
+@command(admin)
+async def archive(settings: Settings, *, as_json: bool) -> None:
+    """Copy what is sealed into the archive, Parquet files by day; `up` does it all the time."""
+    from app.archiving import archive_to_the_end
+    from consumers.archive_service import archive_of
+
+    async with Session(settings, reads_only=True) as session:
+        with showing_progress("archiving", "events", quiet=as_json) as progressed:
+            position = await archive_to_the_end(session, progressed)
+        kept = archive_of(session.data_dir)
+        found = {"folder": str(kept.folder), "position": position, "files": len(kept.parts())}
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{position:,} positions in {found['files']} files: {found['folder']}")
+
+
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@key_option
+@command(admin)
+async def restore(settings: Settings, folder: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
+    """Fill an empty ledger from the archive in FOLDER, and prove that it is what was sealed.
+
+    Positions keep their meaning; copy the old `seal` folder into the new data directory first, so that the seal goes
+    on with its key and its tiles.
+    """
+    from app.archiving import restore as restore_archive
+
+    async with Session(settings) as session:
+        with showing_progress("restoring", "events", quiet=as_json) as progressed:
+            found = await restore_archive(session, folder, verifiers_from(keys), progressed)
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{found['restored']:,} positions restored; root {found['root']} is the sealed one.")
+
+
+@key_option
+@command(admin)
+async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> None:
+    """Compare the log, the archive and the seal with each other, and say what to do."""
+    from app.archiving import verify_archive
+    from consumers.archive_service import archive_of
+
+    trusted = verifiers_from(keys)
+    async with Session(settings, reads_only=True) as session:
+        await seal_to_the_end(session, forgiving=True)
+        with showing_progress("reading the log", "events", quiet=as_json) as progressed:
+            log = (await verification(session, (), trusted, progressed=progressed))["findings"]
+        kept, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
+        with showing_progress("reading the archive", "events", quiet=as_json) as progressed:
+            archived = [wrong.wire() for wrong in verify_archive(kept.folder, seal, trusted, progressed)]
+        to_do = _what_to_do(log, archived, kept.last_position)
+    if as_json:
+        print_json({"log": log, "archive": archived, "archive_position": kept.last_position, "do": to_do})
+    else:
+        rows = [("log", *_where(wrong)) for wrong in log] + [("archive", *_where(wrong)) for wrong in archived]
+        if rows:
+            print_table("What is wrong", ("where", "from", "to", "kind", ""), rows, numbers=(1, 2))
+        console.print(to_do, markup=False)
+    if log or archived:
+        raise Finding
+
+
+def _where(wrong: dict[str, Any]) -> tuple[Any, ...]:
+    return wrong["first"], wrong["last"], wrong["kind"], wrong["text"]
+
+
+def _what_to_do(log: list[dict[str, Any]], archived: list[dict[str, Any]], archive_position: int) -> str:
+    """The next step, by what is wrong where."""
+    if not log and not archived:
+        return "The log, the archive and the seal agree: nothing to do."
+    if not log:
+        return ("The log is what was sealed; the archive is not. Move the archive folder away and run "
+                "`resolution-ledger admin archive`: it is written anew.")  # fmt: skip
+    seal_alone = all(wrong["kind"] in SEAL_KINDS for wrong in log)
+    if seal_alone:
+        return ("The seal's own files are damaged: put the `seal` folder back from its backup, and run "
+                "`resolution-ledger audit verify --checkpoint FILE` with a checkpoint kept elsewhere.")  # fmt: skip
+    last = max(wrong["last"] for wrong in log)
+    if archived or last > archive_position:
+        return ("The log is not what was sealed, and the archive does not have all of it. Stop `up`, keep both as "
+                "they are, and look for an older copy of the archive or of the server's folder.")  # fmt: skip
+    return ("The log is not what was sealed; the archive is. Stop `up`, keep this data directory as evidence, copy "
+            "its `seal` folder into a new one: `resolution-ledger admin restore ARCHIVE --data-dir NEW`.")  # fmt: skip
+
+
+SEAL_KINDS = ("tile edited", "tile missing", "checkpoint replaced", "checkpoint forged", "key replaced")
+"""Findings of a verification that blame the seal's files and not the log."""

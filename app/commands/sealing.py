@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from ledger.notes import Checkpoint
 
-_key_option = click.option(
+key_option = click.option(
     "--key", "keys", multiple=True, metavar="KEY",
     help="A verifier key you trust (name+id+key), or a file of them; again for more.",
 )  # fmt: skip
 
 
-def _verifiers(keys: tuple[str, ...]) -> list[Verifier]:
+def verifiers_from(keys: tuple[str, ...]) -> list[Verifier]:
     """From options: each a key, or a file with a key a line."""
     found: list[Verifier] = []
     try:
@@ -52,7 +52,7 @@ def _checkpoint(file: Path) -> Checkpoint:
 
 @click.option("--checkpoint", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="A checkpoint you have kept; again for more.")  # fmt: skip
-@_key_option
+@key_option
 @click.option("--resume", is_flag=True, help="Go on where an interrupted verification stopped.")
 @command(audit)
 async def verify(settings: Settings, files: tuple[Path, ...], keys: tuple[str, ...], *, resume: bool,
@@ -62,7 +62,7 @@ async def verify(settings: Settings, files: tuple[Path, ...], keys: tuple[str, .
     Compared are the log, the tiles, our newest checkpoint, and checkpoints that you bring. What a checkpoint of
     yours does not cover rests on the key: bring the verifier key too, or the one here is believed.
     """
-    brought, trusted = [_checkpoint(file) for file in files], _verifiers(keys)
+    brought, trusted = [_checkpoint(file) for file in files], verifiers_from(keys)
     async with Session(settings, reads_only=True) as session:
         await seal_to_the_end(session, forgiving=True)
         with showing_progress("verifying", "events", quiet=as_json) as progressed:
@@ -97,6 +97,24 @@ def _tell(result: dict[str, Any]) -> None:
         console.print("Keep a checkpoint elsewhere (`audit checkpoint > FILE`): it shows if all of this was replaced.")
 
 
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--from", "start", type=click.IntRange(1), default=1, show_default=True, help="From this position.")
+@click.option("--to", "end", type=click.IntRange(1), help="Up to this position.")
+@command(audit)
+async def export(settings: Settings, file: Path, start: int, end: int | None, *, as_json: bool) -> None:
+    """The events as one Parquet FILE, for DuckDB, Polars or Spark; columns as in the archive."""
+    from app.archiving import export as export_events
+
+    async with Session(settings, reads_only=True) as session:
+        last = await session.log.last_position()
+        with showing_progress("exporting", "events", quiet=as_json) as progressed:
+            written = await export_events(session, file, start, min(last, end or last), progressed)
+    if as_json:
+        print_json({"file": str(file), "events": written})
+    else:
+        console.print(f"{written:,} events in {file}")
+
+
 @click.argument("position", type=click.IntRange(1))
 @click.option("--into", type=click.Path(path_type=Path), help="Write the .tlog-proof file here.")
 @command(audit)
@@ -128,11 +146,11 @@ async def prove(settings: Settings, position: int, into: Path | None, *, as_json
 
 
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@_key_option
+@key_option
 @command(audit)
 async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
     """Check a proof offline, with the verifier key alone, and show the event that it proves."""
-    trusted = _verifiers(keys)
+    trusted = verifiers_from(keys)
     if not trusted:
         trusted = seal_folder(settings.folder).trusted()
     if not trusted:

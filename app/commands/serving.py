@@ -18,13 +18,13 @@ from ledger.errors import LedgerError
 @click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
 @command(cli, json=False)
 async def up(settings: Settings, port: int, *, history: bool) -> None:
-    """Run everything here: embedded NATS, intake, decisions, projections, seal. Ctrl-C stops it cleanly."""
+    """Run everything here: embedded NATS, intake, decisions, projections, seal, archive. Ctrl-C stops it cleanly."""
     del port  # the HTTP API comes with the dashboard
     async with Session(settings) as session, only_one(session):
         # Projections fold, and the seal signs, in processes of their own, so that nobody waits for them.
         beside = [
-            asyncio.create_task(keep_running(["run", role, *settings_as_options(settings)]))
-            for role in ("projections", "seal")
+            asyncio.create_task(keep_running(["run", *roles, *settings_as_options(settings)]))
+            for roles in (("projections",), ("seal", "archive"))
         ]
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
@@ -40,14 +40,14 @@ async def up(settings: Settings, port: int, *, history: bool) -> None:
             await asyncio.gather(*beside, return_exceptions=True)
 
 
-@click.argument("role", type=click.Choice(ROLES))
+@click.argument("roles", metavar="ROLE...", nargs=-1, required=True, type=click.Choice(ROLES))
 @click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
 @command(cli, json=False)
-async def run(settings: Settings, role: str, *, history: bool, with_parent: bool) -> None:
-    """Run one role in a process of its own."""
-    async with Session(settings) as session, running(session, (role,), history=history) as services:
-        says = "" if with_parent else f"{role} runs\n"
+async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool) -> None:
+    """Run one role in a process of its own, or several in one."""
+    async with Session(settings) as session, running(session, roles, history=history) as services:
+        says = "" if with_parent else f"{', '.join(roles)} runs\n"
         await until_stopped(services, lambda: console.print(says, end=""), watch_stdin=with_parent)
 
 

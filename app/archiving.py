@@ -1,0 +1,158 @@
+"""Renewing, verifying, exporting and restoring the archive from a command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from concurrent.futures import ProcessPoolExecutor
+from hashlib import sha256
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from app.sealing import seal_to_the_end
+from config import topology
+from consumers.archive_service import LOCK, archive_log, archive_of
+from consumers.seal_service import seal_folder
+from ledger.archive import CHUNK, SCHEMA, Archive, ArchiveError, as_table, verify_range
+from ledger.errors import LedgerError
+from ledger.follow import Anchor, Follower
+from ledger.log import Draft, Log, in_batches
+from ledger.merkle import root_of
+from ledger.notes import NoteError, Verifier, read_checkpoint
+from ledger.seal import SealFolder, entry_of
+from ledger.tiles import MissingTileError
+from ledger.verify import Edge, Wrong
+from projections.generations import claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from app.session import Session
+    from ledger.archive import Range
+    from ledger.log import Recorded
+
+type Progressed = Callable[[int, int], None]
+
+
+async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
+    """Seal and archive what is in the log now; up to where the archive goes then."""
+    await seal_to_the_end(session)
+    archive, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
+    while True:
+        with claim(session.data_dir, LOCK) as ours:
+            if ours:
+                reader = await session.connection("archive")
+                return await archive_log(reader, session.log, archive, seal, progressed)
+        await asyncio.sleep(0.1)
+
+
+def verify_archive(folder: Path, seal: SealFolder, trusted: Sequence[Verifier], progressed: Progressed,
+                   processes: int | None = None) -> list[Wrong]:  # fmt: skip
+    """Hold the archive against the seal, by as many processes as there are cores; what is wrong, by position."""
+    archive, newest = Archive(folder), seal.checkpoint()
+    found = [Wrong("archive damaged", error.position, error.position, str(error)) for error in archive.check_files()]
+    if newest is None or found:
+        return found
+    if not newest.signed_by(seal.trusted(trusted)):
+        found.append(Wrong("checkpoint forged", 1, newest.size, "the newest checkpoint is signed by nobody trusted"))
+    size = min(newest.size, archive.last_position)
+    chunks = [(first, min(first + CHUNK - 1, size)) for first in range(1, size + 1, CHUNK)]
+    roots: list[bytes] = []
+    with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        work = [pool.submit(_verified, folder, seal.folder, newest.size, *chunk) for chunk in chunks]
+        for (_, last), done in zip(chunks, work, strict=True):
+            try:
+                result = done.result()
+            except (ArchiveError, MissingTileError) as error:
+                position = error.position if isinstance(error, ArchiveError) else 1
+                return [*found, Wrong("archive damaged", position, position, str(error))]
+            roots.append(result.root)
+            found += [Wrong("archive edited", one, one, "the archive has not what was sealed") for one in result.wrong]
+            progressed(last, size)
+    if not found and root_of(roots) != (seal.tiles(newest.size).range_hash(0, size) if size else root_of([])):
+        found.append(Wrong("archive edited", 1, size, "the archive's root is not the seal's"))
+    return found
+
+
+def _verified(folder: Path, seal: Path, size: int, first: int, last: int) -> Range:
+    return verify_range(Archive(folder), SealFolder(seal).tiles(size), first, last)
+
+
+async def export(session: Session, file: Path, first: int, last: int, progressed: Progressed) -> int:
+    """Write these positions into one Parquet file; how many events it has."""
+    before = await session.log.at(first - 1) if first > 1 else None
+    follower = Follower(await session.connection("export"), session.log, "export",
+                        Anchor(before.position if before else first - 1), gaps=True)  # fmt: skip
+    written = 0
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+            waiting: list[Recorded] = []
+            async for batch in follower.batches(until=last):
+                waiting += batch
+                if len(waiting) >= CHUNK:
+                    writer.write_table(as_table(waiting))
+                    written += len(waiting)
+                    waiting = []
+                progressed(batch[-1].position, last)
+            writer.write_table(as_table(waiting))
+            written += len(waiting)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return written
+
+
+async def restore(session: Session, folder: Path, trusted: Sequence[Verifier],
+                  progressed: Progressed) -> dict[str, Any]:  # fmt: skip
+    """Fill an empty log from an archive, and prove that it is what was sealed.
+
+    Every position keeps its meaning: for an event that was lost before it was sealed there is a marker.
+
+    Raises:
+        LedgerError: the log is not empty, the archive is damaged, or what it holds is not what was sealed.
+
+    """
+    archive = Archive(folder)
+    if await session.log.last_position():
+        raise LedgerError("the log has events already: restore into an empty data directory (--data-dir)")
+    parts = archive.parts()
+    if not parts:
+        raise LedgerError(f"{folder} holds no archive: name the folder that has manifest.jsonl")
+    for error in archive.check_files():
+        raise error
+    try:
+        checkpoint = read_checkpoint((folder / "checkpoint").read_text())
+        known = [Verifier.read(line) for line in (folder / "verifiers").read_text().splitlines()]
+    except (OSError, NoteError) as error:
+        message = f"{folder}: {error}"
+        raise LedgerError(message) from error
+    if not checkpoint.signed_by(trusted or known):
+        raise LedgerError("the archive's checkpoint is signed by no key that you trust")
+    _check_root(archive, checkpoint.size, checkpoint.root)
+    door = await Log.door(session.client, topology.LEDGER)
+    expected = 1
+    for batch in archive.batches(last=checkpoint.size):
+        for some in in_batches(batch, lambda event: len(event.data)):
+            first = await door.append([Draft(event.subject, event.data) for event in some])
+            if first != some[0].position or some[0].position != expected:
+                raise LedgerError(f"position {some[0].position} became {first}: somebody else writes to this log")
+            expected = some[-1].position + 1
+        progressed(expected - 1, checkpoint.size)
+    return {"restored": expected - 1, "root": checkpoint.root.hex(), "size": checkpoint.size}
+
+
+def _check_root(archive: Archive, size: int, root: bytes) -> None:
+    edge = Edge()
+    waiting: list[bytes] = []
+    for batch in archive.batches(last=size):
+        waiting += [sha256(b"\x00" + entry_of(*event)).digest() for event in batch]
+        while len(waiting) >= 256:  # noqa: PLR2004 - a tile
+            edge.add_tile(waiting[:256])
+            waiting = waiting[256:]
+    edge.add_tile(waiting)
+    if edge.size != size or edge.root() != root:
+        raise LedgerError("what the archive holds is not what was sealed: `resolution-ledger admin scrub` says where")

@@ -1,0 +1,135 @@
+"""The runner of the archive: copies what is sealed to Parquet files, some seconds behind the seal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from consumers.seal_service import seal_folder
+from ledger.archive import FILE_EVENTS, Archive, gap_marker
+from ledger.cloudevents import stored_decoder
+from ledger.connection import connect
+from ledger.errors import LedgerError, UnavailableError
+from ledger.follow import Anchor, Follower
+from ledger.merkle import leaf_hash
+from ledger.notes import NoteError
+from ledger.seal import SealError, entry_of
+from ledger.tiles import WIDTH, MissingTileError
+from projections.generations import claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from ledger.connection import LedgerClient
+    from ledger.log import Log, Recorded
+    from ledger.seal import SealFolder
+    from ledger.tiles import Tiles
+
+_log = logging.getLogger(__name__)
+LOCK = "archive"
+_EVERY_SECONDS = 10.0
+
+
+def archive_of(data_dir: Path) -> Archive:
+    """The archive of a data directory."""
+    return Archive(data_dir / "archive")
+
+
+async def archive_log(client: LedgerClient, log: Log, archive: Archive, seal: SealFolder,
+                      progressed: Callable[[int, int], None] = lambda _done, _of: None) -> int:  # fmt: skip
+    """Copy what is sealed and not archived yet; returns up to where the archive goes then.
+
+    Raises:
+        SealError: the log is not what was sealed.
+        OSError: a file cannot be written.
+
+    """
+    newest, begun = seal.checkpoint(), archive.last_position
+    if newest is None or newest.size <= begun:
+        return begun
+    tiles = seal.tiles(newest.size)
+    verifiers = (seal.folder / "verifiers").read_text()
+    follower = Follower(client, log, "archive", Anchor(begun), gaps=True)
+    waiting: list[Recorded] = []
+    recorded = await _recorded_at(log, begun)
+    position = begun
+    async for batch in follower.batches(until=newest.size):
+        for event in batch:
+            while position + 1 < event.position:
+                position += 1
+                waiting.append(gap_marker(position, recorded))
+            position = event.position
+            waiting.append(event)
+        recorded = stored_decoder.decode(batch[-1].data).recordedtime
+        if len(waiting) >= FILE_EVENTS or position == newest.size:
+            await asyncio.to_thread(_check, waiting, tiles)
+            await asyncio.to_thread(archive.add, waiting, newest.note, verifiers)
+            waiting = []
+        progressed(position, newest.size)
+    return position
+
+
+async def _recorded_at(log: Log, position: int) -> str:
+    found = await log.at(position) if position else None
+    return stored_decoder.decode(found.data).recordedtime if found else "1970-01-01T00:00:00Z"
+
+
+def _check(events: Sequence[Recorded], tiles: Tiles) -> None:
+    """That these are the events that were sealed."""
+    for before, event in pairwise((None, *events)):
+        assert event is not None
+        if before is not None and event.position != before.position + 1:
+            raise SealError("an event is missing", before.position + 1)
+        place, tile = (event.position - 1) % WIDTH, tiles.hashes(0, (event.position - 1) // WIDTH)
+        if leaf_hash(entry_of(*event)) != tile[32 * place : 32 * place + 32]:
+            raise SealError("an event is not what was sealed", event.position)
+
+
+class ArchiveService:
+    """Start it, and wait for ``failed``: the log is not what was sealed."""
+
+    def __init__(self, url: str, log: Log, data_dir: Path) -> None:
+        self._url = url
+        self._log = log
+        self._data_dir = data_dir
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._reader: LedgerClient | None = None
+
+    async def start(self) -> None:
+        """Begin to copy, where nobody else does."""
+        self._reader = await connect(self._url, "archive")
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._note_end)
+
+    async def stop(self) -> None:
+        """Leave; the archive goes on where it is."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._reader is not None:
+            await self._reader.close()
+
+    async def _run(self) -> None:
+        assert self._reader is not None
+        while True:
+            with claim(self._data_dir, LOCK) as ours:
+                if ours:
+                    try:
+                        await archive_log(
+                            self._reader, self._log, archive_of(self._data_dir), seal_folder(self._data_dir)
+                        )
+                    except (UnavailableError, OSError) as error:  # the server is away, the disk is full
+                        _log.warning("the archive waits: %s", error)
+                    except (MissingTileError, NoteError) as error:
+                        raise LedgerError(f"the archive cannot read the seal: {error}") from error
+            await asyncio.sleep(_EVERY_SECONDS)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failed.done():
+            _log.error("the archive stops: %s", error)
+            self.failed.set_exception(error)
