@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ProcessPoolExecutor
 from hashlib import sha256
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -15,9 +13,10 @@ from app.sealing import seal_to_the_end
 from config import topology
 from consumers.archive_service import LOCK, archive_log, archive_of
 from consumers.seal_service import seal_folder
-from ledger.archive import CHUNK, SCHEMA, Archive, ArchiveError, as_table, verify_range
+from ledger.archive import SCHEMA, WRITTEN, Archive, as_table
 from ledger.errors import LedgerError
 from ledger.follow import Anchor, Follower
+from ledger.leaves import CHUNK, DamagedFileError, all_ranges
 from ledger.log import Draft, Log, in_batches
 from ledger.merkle import root_of
 from ledger.notes import NoteError, Verifier, read_checkpoint
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.session import Session
-    from ledger.archive import Range
     from ledger.log import Recorded
 
 type Progressed = Callable[[int, int], None]
@@ -60,25 +58,19 @@ def verify_archive(folder: Path, seal: SealFolder, trusted: Sequence[Verifier], 
         found.append(Wrong("checkpoint forged", 1, newest.size, "the newest checkpoint is signed by nobody trusted"))
     size = min(newest.size, archive.last_position)
     chunks = [(first, min(first + CHUNK - 1, size)) for first in range(1, size + 1, CHUNK)]
-    roots: list[bytes] = []
-    with ProcessPoolExecutor(processes or os.cpu_count(), mp_context=get_context("spawn")) as pool:
-        work = [pool.submit(_verified, folder, seal.folder, newest.size, *chunk) for chunk in chunks]
-        for (_, last), done in zip(chunks, work, strict=True):
-            try:
-                result = done.result()
-            except (ArchiveError, MissingTileError) as error:
-                position = error.position if isinstance(error, ArchiveError) else 1
-                return [*found, Wrong("archive damaged", position, position, str(error))]
-            roots.append(result.root)
-            found += [Wrong("archive edited", one, one, "the archive has not what was sealed") for one in result.wrong]
-            progressed(last, size)
-    if not found and root_of(roots) != (seal.tiles(newest.size).range_hash(0, size) if size else root_of([])):
+    files = [(folder / part.file, part.first, part.last) for part in archive.parts()]
+    helpers = (processes or os.cpu_count() or 1) - 1
+    try:
+        results = all_ranges(files, seal.folder, newest.size, chunks, helpers, lambda done: progressed(done, size))
+    except (DamagedFileError, MissingTileError) as error:
+        position = error.position if isinstance(error, DamagedFileError) else 1
+        return [*found, Wrong("archive damaged", position, position, str(error))]
+    for result in results:
+        found += [Wrong("archive edited", one, one, "the archive has not what was sealed") for one in result.wrong]
+    root = root_of([result.root for result in results])
+    if not found and root != (seal.tiles(newest.size).range_hash(0, size) if size else root_of([])):
         found.append(Wrong("archive edited", 1, size, "the archive's root is not the seal's"))
     return found
-
-
-def _verified(folder: Path, seal: Path, size: int, first: int, last: int) -> Range:
-    return verify_range(Archive(folder), SealFolder(seal).tiles(size), first, last)
 
 
 async def export(session: Session, file: Path, first: int, last: int, progressed: Progressed) -> int:
@@ -89,7 +81,7 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
     written = 0
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, SCHEMA, **WRITTEN) as writer:
             waiting: list[Recorded] = []
             async for batch in follower.batches(until=last):
                 waiting += batch

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ledger.cloudevents import Stored, parse_time, stored_decoder
 from ledger.errors import LedgerError
+from ledger.leaves import leaf_hashes
 from ledger.log import Recorded
-from ledger.merkle import HASH_BYTES, root_of
-from ledger.seal import GAP_SUBJECT
+from ledger.merkle import HASH_BYTES
+from ledger.seal import GAP_SUBJECT, SealError
 from ledger.tiles import WIDTH
 
 if TYPE_CHECKING:
@@ -45,11 +45,15 @@ SCHEMA = pa.schema(
         ("event", pa.binary()),
     ]
 )
+WRITTEN: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["subject", "type", "source"],
+    "write_statistics": ["position", "time", "recorded"],
+}
+"""How files are written: no dictionary for columns whose values are all different."""
 FILE_EVENTS = 100_000
 _GROWS_BELOW = 20_000
 _BATCH_ROWS = 16_384
-CHUNK = WIDTH * WIDTH
-"""Leaves that are verified together: a complete subtree."""
 
 
 class ArchiveError(LedgerError):
@@ -90,23 +94,30 @@ class Archive:
         parts = self.parts()
         return parts[-1].last if parts else 0
 
-    def add(self, events: Sequence[Recorded], checkpoint: str, verifiers: str) -> None:
+    def add(self, events: Sequence[Recorded], checkpoint: str, verifiers: str, tiles: Tiles | None = None) -> None:
         """Write events that follow the last position, durably: they must be sealed under ``checkpoint``.
 
         A small last file of the same day is written anew with them.
+
+        Raises:
+            SealError: an event is not what the tiles have at its position.
+
         """
-        for day, group in groupby(events, key=_day_of):
-            of_day = list(group)
-            for at in range(0, len(of_day), FILE_EVENTS):
-                self._add(day, of_day[at : at + FILE_EVENTS])
+        table = as_table(events)
+        if tiles is not None:
+            _check(table, tiles)
+        days = [text[:10] for text in _recorded_texts(events)]
+        begins = [0, *(place for place in range(1, len(days)) if days[place] != days[place - 1]), len(days)]
+        for begin, end in pairwise(begins):
+            for at in range(begin, end, FILE_EVENTS):
+                self._add(days[begin], table.slice(at, min(FILE_EVENTS, end - at)))
         _write(self.folder / "checkpoint", checkpoint.encode())
         _write(self.folder / "verifiers", verifiers.encode())
 
-    def _add(self, day: str, events: list[Recorded]) -> None:
+    def _add(self, day: str, table: pa.Table) -> None:
         parts = self.parts()
         old = parts[-1] if parts else None
-        table = as_table(events)
-        first, last = events[0].position, events[-1].position
+        first, last = table["position"][0].as_py(), table["position"][-1].as_py()
         grows = old is not None and old.file.startswith(f"day={day}/") and old.last - old.first < _GROWS_BELOW
         if old is not None and grows:
             table = pa.concat_tables([pq.read_table(self.folder / old.file, schema=SCHEMA), table])
@@ -115,7 +126,7 @@ class Archive:
         name = f"day={day}/{first}-{last}.parquet"
         (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd")
+        pq.write_table(table, sink, **WRITTEN)
         data = sink.getvalue().to_pybytes()
         _write(self.folder / name, data)
         parts.append(Part(name, first, last, hashlib.sha256(data).hexdigest()))
@@ -163,29 +174,57 @@ class Archive:
                 raise ArchiveError(f"the archive's file cannot be read: {error}", part.first, part.file) from error
 
 
-def _day_of(event: Recorded) -> str:
-    return stored_decoder.decode(event.data).recordedtime[:10]
+def _check(table: pa.Table, tiles: Tiles) -> None:
+    """That these events, neighbours all, are what was sealed."""
+    first, found = table["position"][0].as_py(), leaf_hashes(table)
+    last = first + table.num_rows - 1
+    if table["position"][-1].as_py() != last:
+        raise SealError("an event is missing", first)
+    numbers = range((first - 1) // WIDTH, -(-last // WIDTH))
+    begin = (first - 1) % WIDTH * HASH_BYTES
+    sealed = b"".join([tiles.hashes(0, number) for number in numbers])[begin : begin + len(found)]
+    if found != sealed:
+        at = next(at for at in range(0, len(found), HASH_BYTES) if found[at : at + 32] != sealed[at : at + 32])
+        raise SealError("an event is not what was sealed", first + at // HASH_BYTES)
+
+
+class _Times(msgspec.Struct):
+    recordedtime: str = "1970-01-01"
+
+
+_times_decoder = msgspec.json.Decoder(_Times)
+
+
+def _recorded_texts(events: Sequence[Recorded]) -> list[str]:
+    decode = _times_decoder.decode
+    return [decode(event.data).recordedtime for event in events]
 
 
 def as_table(events: Sequence[Recorded]) -> pa.Table:
     """Events as rows; what is no CloudEvent keeps its bytes alone."""
     stored = [_stored(event) for event in events]
-    columns: list[Any] = [
-        [event.position for event in events],
-        [event.subject for event in events],
-        [parse_time(one.time) if one else None for one in stored],
-        [parse_time(one.recordedtime) if one else None for one in stored],
-        [one.type if one else None for one in stored],
-        [one.source if one else None for one in stored],
-        [one.id if one else None for one in stored],
-        [event.data for event in events],
-    ]
+    names = [(one.type, one.source, one.id, one.time, one.recordedtime) if one else (None,) * 5 for one in stored]
+    types, sources, ids, times, recorded = zip(*names, strict=True) if names else ((),) * 5
+    texts = [event.subject for event in events]
     arrays = [
-        pa.array(column, field.type.value_type).dictionary_encode() if pa.types.is_dictionary(field.type)
-        else pa.array(column, field.type)
-        for column, field in zip(columns, SCHEMA, strict=True)
-    ]  # fmt: skip
+        pa.array([event.position for event in events], pa.int64()),
+        pa.array(texts, pa.string()).dictionary_encode(),
+        _moments(times),
+        _moments(recorded),
+        pa.array(types, pa.string()).dictionary_encode(),
+        pa.array(sources, pa.string()).dictionary_encode(),
+        pa.array(ids, pa.string()),
+        pa.array([event.data for event in events], pa.binary()),
+    ]
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _moments(texts: Sequence[str | None]) -> pa.Array:
+    """RFC 3339 as moments; where Arrow's own parser is too strict, one by one."""
+    try:
+        return pa.array(texts, pa.string()).cast(pa.timestamp("us", tz="UTC"))
+    except pa.ArrowInvalid:
+        return pa.array([parse_time(text) if text else None for text in texts], pa.timestamp("us", tz="UTC"))
 
 
 def _stored(event: Recorded) -> Stored | None:
@@ -202,70 +241,6 @@ def gap_marker(position: int, recorded: str) -> Recorded:
         "time": recorded, "data": {}, "recordedtime": recorded,
     }  # fmt: skip
     return Recorded(position, GAP_SUBJECT, msgspec.json.encode(document))
-
-
-class Range(NamedTuple):
-    """What came of verifying some positions of an archive: their root, and those that are not what was sealed."""
-
-    root: bytes
-    wrong: list[int]
-
-
-def verify_range(archive: Archive, tiles: Tiles, first: int, last: int) -> Range:
-    """Hash the leaves of positions ``first`` to ``last`` and compare them with the tiles, whole tiles at a time.
-
-    ``first`` is the beginning of a chunk of ``CHUNK`` leaves; ``last`` its end, or the end of the tree.
-
-    Raises:
-        ArchiveError: a file cannot be read, or positions are missing.
-
-    """
-    leaves = b"".join(_leaves(archive, first, last))
-    if len(leaves) != (last - first + 1) * HASH_BYTES:
-        raise ArchiveError("the archive has not every position", first + len(leaves) // HASH_BYTES)
-    wrong: list[int] = []
-    roots: list[bytes] = []
-    for at in range(0, last - first + 1, WIDTH):
-        found = leaves[at * HASH_BYTES : (at + WIDTH) * HASH_BYTES]
-        sealed = tiles.hashes(0, (first - 1 + at) // WIDTH)[: len(found)]
-        hashes = [found[one : one + HASH_BYTES] for one in range(0, len(found), HASH_BYTES)]
-        if found != sealed:
-            wrong += [
-                first + at + place for place, one in enumerate(hashes)
-                if one != sealed[place * HASH_BYTES : (place + 1) * HASH_BYTES]
-            ]  # fmt: skip
-        roots.append(root_of(hashes))
-    return Range(root_of(roots), wrong)
-
-
-def _leaves(archive: Archive, first: int, last: int) -> Iterator[bytes]:
-    """The leaves' hashes, those of each batch of rows one behind the other."""
-    sha256 = hashlib.sha256
-    for part in archive.parts():
-        if part.last < first or part.first > last:
-            continue
-        try:
-            table = pq.read_table(archive.folder / part.file, columns=["position", "subject", "event"],
-                                  filters=[("position", ">=", first), ("position", "<=", last)])  # fmt: skip
-        except (OSError, pa.ArrowException) as error:
-            raise ArchiveError(f"the archive's file cannot be read: {error}", part.first, part.file) from error
-        for batch in table.to_batches():
-            positions = batch.column("position").to_numpy()
-            heads = np.empty((len(positions), 10), np.uint8)  # the leaf's prefix, the entry's kind, its position
-            heads[:, 0], heads[:, 1] = 0, 1
-            heads[:, 2:] = positions.astype(">u8").view(np.uint8).reshape(-1, 8)
-            raw = heads.tobytes()
-            subjects = [name.encode() for name in batch.column("subject").dictionary.to_pylist()]
-            middles = [len(name).to_bytes(2) + name for name in subjects]
-            gap = subjects.index(GAP_SUBJECT.encode()) if GAP_SUBJECT.encode() in subjects else -1
-            which = batch.column("subject").indices.to_pylist()
-            yield b"".join([
-                sha256(raw[at : at + 10] + middles[subject] + event).digest()
-                if subject != gap else sha256(b"\x00\x00" + raw[at + 2 : at + 10]).digest()
-                for at, subject, event in zip(
-                    range(0, len(raw), 10), which, batch.column("event").to_pylist(), strict=True
-                )
-            ])  # fmt: skip
 
 
 def _write(path: Path, data: bytes) -> None:

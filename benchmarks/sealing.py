@@ -1,0 +1,151 @@
+"""The seal and the archive at a million events: sealed, verified, proved, archived and restored."""
+
+from __future__ import annotations
+
+import random
+import time
+from statistics import median
+from typing import TYPE_CHECKING
+
+from app.archiving import restore, verify_archive
+from app.sealing import verification
+from app.session import Session
+from benchmarks.contest import Contest, contest, rate
+from benchmarks.ledgers import fact
+from config.settings import load_settings
+from consumers.archive_service import archive_log, archive_of
+from consumers.seal_service import seal_folder, seal_log
+from ledger.follow import Follower
+from ledger.log import Draft
+from ledger.proofs import Proof, prove, verify_proof
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.contest import Run
+    from benchmarks.setting import Setting
+
+NEEDED = "what is needed"
+EVENTS = 1_000_000
+PROOFS = 2_000
+
+
+async def seals(setting: Setting) -> list[Contest]:
+    """Each once over the whole log, since it is long; the reading of the same log beside what reads it."""
+    number = setting.scaled(EVENTS)
+    folder = setting.folder / "million"
+    async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
+        await fill(session, number)
+        work = _Work(session, number)
+        results = [
+            await contest("seal, tiles and checkpoints", "events per s",
+                          {"seal": work.seal, "only reading the log": work.read, NEEDED: needed(20_000)},
+                          needs={NEEDED: 1}, rounds=1),
+            await contest("verify, from the stream", "events per s",
+                          {"audit verify": work.verify, "only reading the log": work.read, NEEDED: needed(40_000)},
+                          needs={NEEDED: 1}, rounds=1),
+            await contest("archive, to Parquet", "events per s",
+                          {"archive": work.archive, "only reading the log": work.read, NEEDED: needed(50_000)},
+                          needs={NEEDED: 1}, rounds=1),
+            await contest("verify, from the archive", "leaves per s",
+                          {"all cores": work.verify_archive(None), "one process": work.verify_archive(1),
+                           NEEDED: needed(500_000)}, needs={NEEDED: 1}),
+            await contest("a proof made, median", "ms", {"prove": work.prove, NEEDED: needed(5)},
+                          needs={NEEDED: 1}),
+            await contest("a proof checked, median", "ms", {"verify-proof": work.check, NEEDED: needed(1)},
+                          needs={NEEDED: 1}),
+        ]  # fmt: skip
+    results.append(
+        await contest("restore, into an empty server", "events per s",
+                      {"restore": _restoring(setting.folder, folder, number), NEEDED: needed(20_000)},
+                      needs={NEEDED: 1}, rounds=1)
+    )  # fmt: skip
+    return results
+
+
+async def fill(session: Session, number: int) -> None:
+    """So many purchases, a thousand a batch."""
+    for at in range(0, number, 1000):
+        await session.log.append([Draft("ledger.fact.bench", fact(one)) for one in range(at, min(at + 1000, number))])
+
+
+def needed(figure: float) -> Run:
+    """A figure to be held against."""
+
+    async def run(_round: int) -> float:
+        return figure
+
+    return run
+
+
+class _Work:
+    """What is timed, over one log."""
+
+    def __init__(self, session: Session, number: int) -> None:
+        self._session = session
+        self._number = number
+        self._seal = seal_folder(session.data_dir)
+        self._archive = archive_of(session.data_dir)
+
+    async def read(self, _round: int) -> float:
+        client, begun = await self._session.connection("read"), time.perf_counter()
+        async for _ in Follower(client, self._session.log, "bench").batches(until=self._number):
+            pass
+        return rate(self._number, begun)
+
+    async def seal(self, _round: int) -> float:
+        client, begun = await self._session.connection("seal"), time.perf_counter()
+        await seal_log(client, self._session.log, self._seal, until=self._number)
+        return rate(self._number, begun)
+
+    async def verify(self, _round: int) -> float:
+        begun = time.perf_counter()
+        result = await verification(self._session, (), (), progressed=lambda _done, _of: None)
+        assert result["findings"] == []
+        return rate(self._number, begun)
+
+    async def archive(self, _round: int) -> float:
+        client, begun = await self._session.connection("archive"), time.perf_counter()
+        assert await archive_log(client, self._session.log, self._archive, self._seal) == self._number
+        return rate(self._number, begun)
+
+    def verify_archive(self, processes: int | None) -> Run:
+        async def run(_round: int) -> float:
+            begun = time.perf_counter()
+            assert verify_archive(self._archive.folder, self._seal, (), lambda _done, _of: None, processes) == []
+            return rate(self._number, begun)
+
+        return run
+
+    async def prove(self, _round: int) -> float:
+        return median(self._proofs()[0])
+
+    def _proofs(self) -> tuple[list[float], list[Proof]]:
+        """Proofs of positions all over, each from tiles that were not read before."""
+        newest = self._seal.checkpoint()
+        assert newest is not None
+        took, proofs = list[float](), list[Proof]()
+        for position in random.Random(7).sample(range(1, newest.size + 1), min(PROOFS, newest.size)):
+            begun = time.perf_counter()
+            proofs.append(prove(self._seal.tiles(newest.size), newest, position))
+            took.append((time.perf_counter() - begun) * 1000)
+        return took, proofs
+
+    async def check(self, _round: int) -> float:
+        verifiers, took = self._seal.verifiers(), list[float]()
+        for proof in self._proofs()[1]:
+            begun = time.perf_counter()
+            verify_proof(proof, verifiers)
+            took.append((time.perf_counter() - begun) * 1000)
+        return median(took)
+
+
+def _restoring(folder: Path, source: Path, number: int) -> Run:
+    async def run(turn: int) -> float:
+        async with Session(load_settings({"data_dir": str(folder / f"restored-{turn}")}, {})) as session:
+            begun = time.perf_counter()
+            done = await restore(session, source / "archive", (), lambda _done, _of: None)
+            assert done["restored"] == number
+            return rate(number, begun)
+
+    return run
