@@ -9,7 +9,9 @@ import sqlalchemy as sa
 
 from domain.money import Money
 from domain.records import BudgetOpened
+from ledger.cloudevents import time_text
 from projections.generations import upsert
+from projections.history import SINCE, Replaced, as_of, past_of, versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +30,10 @@ balances = sa.Table(
     sa.Column("reserved_minor", sa.BigInteger, nullable=False),
     sa.Column("opened", sa.Text, nullable=False),
     sa.Column("closed", sa.Boolean, nullable=False),
+    sa.Column("happened", sa.Text, nullable=False),  # when what the last event tells of was done
+    sa.Column("since", sa.BigInteger, nullable=False),
 )
+balances_past = past_of(balances)
 holds = sa.Table(
     "holds",
     metadata,
@@ -82,7 +87,7 @@ class Balances:
     """The model (see ``projections.model.Model``)."""
 
     name = "budget_balances"
-    version = 2
+    version = 3
     metadata = metadata
     prefixes = ("ledger.budget.",)
     types = _TYPES
@@ -90,6 +95,7 @@ class Balances:
     def __init__(self) -> None:
         self._rows: dict[_Key, dict[str, Any]] = {}
         self._holds: dict[str, int] = {}
+        self._replaced = Replaced(balances)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Add up."""
@@ -98,14 +104,17 @@ class Balances:
         for event in events:
             match event.body:
                 case BudgetOpened() as opened:
-                    row = _opened_row(opened, event.stored.time)
+                    row = _opened_row(opened, event)
                     self._rows[_key(row)] = row
                 case _Change() as change:
                     row = self._row(connection, change.holder, change.period, event.subject.rsplit(".", 2)[1])
+                    self._replaced.keep(row, event.position)
+                    row["happened"] = time_text(event.time)
                     self._apply(connection, row, event.type[11:-3], change, holding)
                 case _:
                     continue
             changed[_key(row)] = row
+        self._replaced.write(connection)
         upsert(connection, balances, list(changed.values()))
         upsert(connection, holds, [{"action_id": name, "minor": minor} for name, minor in holding.items()])
         self._holds |= holding
@@ -150,6 +159,7 @@ class Balances:
         """Drop cached rows."""
         self._rows.clear()
         self._holds.clear()
+        self._replaced.forget()
 
     def _row(self, connection: sa.Connection, *key: str) -> dict[str, Any]:
         row = self._rows.get(key)
@@ -167,7 +177,7 @@ def _key(row: Mapping[str, Any]) -> _Key:
     return row["holder"], row["period"], row["currency"]
 
 
-def _opened_row(opened: BudgetOpened, time: str) -> dict[str, Any]:
+def _opened_row(opened: BudgetOpened, event: Event) -> dict[str, Any]:
     reserved_minor = sum(hold.amount.minor for hold in opened.holds)
     return {
         "holder": opened.holder,
@@ -176,37 +186,75 @@ def _opened_row(opened: BudgetOpened, time: str) -> dict[str, Any]:
         "granted_minor": opened.granted.minor + opened.carried_over.minor + reserved_minor,
         "spent_minor": 0,
         "reserved_minor": reserved_minor,
-        "opened": time,
+        "opened": event.stored.time,
         "closed": False,
+        "happened": time_text(event.time),
+        "since": event.position,
     }
 
 
 def read_balances(connection: sa.Connection, holder: str | None = None, period: str | None = None,
-                  after: tuple[str, str, str] | None = None,
-                  limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """Balances by holder, period and currency; ``after`` is the last (holder, period, currency) seen."""
-    order = (balances.c.holder, balances.c.period, balances.c.currency)
-    query = sa.select(balances).order_by(*order).limit(limit)
+                  after: tuple[str, str, str] | None = None, limit: int | None = None,
+                  position: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Balances by holder, period and currency; ``after`` is the last (holder, period, currency) seen.
+
+    With a ``position`` they are as they were behind the event there.
+    """
+    source = as_of(balances, position)
+    order = (source.c.holder, source.c.period, source.c.currency)
+    query = sa.select(source).order_by(*order).limit(limit)
     if holder is not None:
-        query = query.where(balances.c.holder == holder)
+        query = query.where(source.c.holder == holder)
     if period is not None:
-        query = query.where(balances.c.period == period)
+        query = query.where(source.c.period == period)
     if after is not None:
         query = query.where(sa.tuple_(*order) > sa.tuple_(*after))
-    return [_shown(row) for row in connection.execute(query)]
+    return [_shown(dict(row)) for row in connection.execute(query).mappings()]
 
 
-def _shown(row: sa.Row[Any]) -> dict[str, Any]:
+def read_happened(connection: sa.Connection, until: str, holder: str | None = None,
+                  period: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Balances of what had happened by a moment, also what was told later; ``until`` is a time of the ledger."""
+    sums: dict[_Key, dict[str, Any]] = {}
+    before: dict[_Key, dict[str, Any]] = {}
+    both = sa.union_all(sa.select(balances), sa.select(balances_past)).subquery()
+    query = sa.select(both).order_by(both.c[SINCE])
+    for column, value in (("holder", holder), ("period", period)):
+        query = query.where(both.c[column] == value) if value is not None else query
+    for row in map(dict, connection.execute(query).mappings()):
+        previous, before[_key(row)] = before.get(_key(row)), row
+        if row["happened"] > until:
+            continue
+        total = sums.setdefault(_key(row), dict(row) | dict.fromkeys(_AMOUNTS, 0))
+        for name in _AMOUNTS:
+            total[name] += row[name] - (previous[name] if previous is not None else 0)
+        total["closed"] = row["closed"]
+    return [_shown(sums[key]) for key in sorted(sums)]
+
+
+_AMOUNTS = ("granted_minor", "spent_minor", "reserved_minor")
+
+
+def read_making(connection: sa.Connection, holder: str, period: str) -> list[dict[str, Any]]:
+    """The events that made a holder's balances in a period: each balance behind each of them, with its position."""
+    found = versions(connection, balances, {"holder": holder, "period": period})
+    return [_shown(row) | {"position": row[SINCE], "happened": row["happened"]} for row in found]
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A balance as answers show it."""
+
     def money(minor: int) -> dict[str, str]:
-        return Money(minor, row.currency).wire()
+        return Money(minor, row["currency"]).wire()
 
+    left_minor = row["granted_minor"] - row["spent_minor"] - row["reserved_minor"]
     return {
-        "holder": row.holder,
-        "period": row.period,
-        "granted": money(row.granted_minor),
-        "spent": money(row.spent_minor),
-        "reserved": money(row.reserved_minor),
-        "remaining": money(row.granted_minor - row.spent_minor - row.reserved_minor),
-        "opened": row.opened,
-        "closed": row.closed,
+        "holder": row["holder"],
+        "period": row["period"],
+        "granted": money(row["granted_minor"]),
+        "spent": money(row["spent_minor"]),
+        "reserved": money(row["reserved_minor"]),
+        "remaining": money(left_minor),
+        "opened": row["opened"],
+        "closed": bool(row["closed"]),
     }

@@ -14,6 +14,7 @@ from domain import facts, records
 from domain.money import Money
 from domain.requests import action_id_of
 from projections.events import TYPES
+from projections.history import past_of
 from projections.rows import Rows
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ interactions = sa.Table(
     sa.Column("transfers", sa.Integer),
     sa.Column("stories_repeated", sa.Integer),
     sa.Column("resolution", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
 )
+past_of(interactions)
 actions = sa.Table(
     "actions",
     metadata,
@@ -61,7 +64,9 @@ actions = sa.Table(
     sa.Column("period", sa.Text),
     sa.Column("escalation_id", sa.Text),
     sa.Column("decided_by", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
 )
+past_of(actions)
 escalations = sa.Table(
     "escalations",
     metadata,
@@ -83,7 +88,9 @@ escalations = sa.Table(
     sa.Column("decided_by", sa.Text),
     sa.Column("waited_seconds", sa.Float),
     sa.Column("action_id", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
 )
+past_of(escalations)
 households = sa.Table(
     "households",
     metadata,
@@ -91,14 +98,16 @@ households = sa.Table(
     sa.Column("a", sa.Text, index=True),
     sa.Column("b", sa.Text),
     sa.Column("linked", sa.Boolean),
+    sa.Column("since", sa.BigInteger, nullable=False),
 )
+past_of(households)
 
 
 class Casework:
     """The model (see ``projections.model.Model``)."""
 
     name = "casework"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES
@@ -115,14 +124,14 @@ class Casework:
             body = event.body
             match body:
                 case facts.CustomerLinked() | facts.CustomerUnlinked():
-                    self._link(connection, body)
+                    self._link(connection, event, body)
                 case records.ActionTaken() | records.ActionHeld() | facts.ActionReported() | records.Posting():
                     self._act(connection, event, body)
                 case facts.RefundSettled():
                     row = self._actions.get(connection, body.action_id)
                     settled = (row["settled_minor"] if row else None) or 0
                     values = {"settled_minor": settled + body.total.minor, "currency": body.total.currency}
-                    self._actions.put(connection, body.action_id, values)
+                    self._actions.put(connection, body.action_id, values, event.position)
                 case records.EscalationRequested() | records.EscalationStep():
                     self._escalate(connection, event, body)
                 case _:
@@ -161,11 +170,11 @@ class Casework:
                 values = {"status": "open"}
             case _:
                 return
-        self._interactions.put(connection, body.interaction_id, values)
+        self._interactions.put(connection, body.interaction_id, values, event.position)
 
     def _act(self, connection: sa.Connection, event: Event, body: Any) -> None:
         if isinstance(body, records.Posting):
-            self._post(connection, body)
+            self._post(connection, event, body)
             return
         if isinstance(body, records.ActionHeld) and body.escalation_id is not None:
             return  # an escalation's reservation is no action yet
@@ -178,9 +187,9 @@ class Casework:
         }
         values |= {"position": event.position, "time": event.stored.time, "state": state, "reversed_minor": 0}
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
-        self._actions.put(connection, action_id, values)
+        self._actions.put(connection, action_id, values, event.position)
 
-    def _post(self, connection: sa.Connection, body: records.Posting) -> None:
+    def _post(self, connection: sa.Connection, event: Event, body: records.Posting) -> None:
         row = self._actions.get(connection, body.action_id)
         if row is None or row["position"] is None:
             return
@@ -197,7 +206,7 @@ class Casework:
                 values = {"reversed_minor": row["reversed_minor"] + body.amount.minor}
             case _:
                 return
-        self._actions.put(connection, body.action_id, values)
+        self._actions.put(connection, body.action_id, values, event.position)
 
     def _escalate(self, connection: sa.Connection, event: Event, body: Any) -> None:
         if isinstance(body, records.EscalationRequested):
@@ -213,13 +222,15 @@ class Casework:
             status = type(body).__name__.removeprefix("Escalation").lower()
             values = {"status": status, "decided_by": body.decided_by, "waited_seconds": body.waited_seconds,
                       "amount_minor": body.amount.minor if status == "approved" else 0}  # fmt: skip
-        self._escalations.put(connection, body.escalation_id, values)
+        self._escalations.put(connection, body.escalation_id, values, event.position)
 
-    def _link(self, connection: sa.Connection, body: facts.CustomerLinked | facts.CustomerUnlinked) -> None:
+    def _link(
+        self, connection: sa.Connection, event: Event, body: facts.CustomerLinked | facts.CustomerUnlinked
+    ) -> None:
         for a, b in ((body.a, body.b), (body.b, body.a)):
             pair = f"{len(a)}:{a}:{b}:{body.relation}"
             linked = isinstance(body, facts.CustomerLinked)
-            self._households.put(connection, pair, {"a": a, "b": b, "linked": linked})
+            self._households.put(connection, pair, {"a": a, "b": b, "linked": linked}, event.position)
 
 
 def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
@@ -241,24 +252,27 @@ def read_interactions(connection: sa.Connection, customers: Sequence[str] = (),
         query = query.where(interactions.c.interaction_id == interaction_id)
     else:
         query = query.where(interactions.c.customer_id.in_(customers))
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return [
+        {name: value for name, value in row.items() if name not in HIDDEN}
+        for row in connection.execute(query).mappings()
+    ]
 
 
-def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0,
-                 limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """Actions in the order in which they were recorded."""
-    query = sa.select(actions).where(actions.c.position > after, *where).order_by(actions.c.position).limit(limit)
+def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0, limit: int | None = None,
+                 source: sa.FromClause = actions) -> list[dict[str, Any]]:  # fmt: skip
+    """Actions in the order in which they were recorded; ``source`` is `as_of(actions, position)` for another day."""
+    query = sa.select(source).where(source.c.position > after, *where).order_by(source.c.position).limit(limit)
     return [_with_money(row, ("amount", "reversed", "settled")) for row in connection.execute(query).mappings()]
 
 
-def unsettled(before: str) -> sa.ColumnElement[bool]:
+def unsettled(before: str, source: sa.FromClause = actions) -> sa.ColumnElement[bool]:
     """Money that was to go to a customer before this time, and of which no settlement tells, or another amount."""
     return sa.and_(
-        actions.c.kind.in_(MONEY_KINDS),
-        actions.c.state.in_(("taken", "charged", "held", "settled")),
-        actions.c.time < before,
-        actions.c.amount_minor > actions.c.reversed_minor,
-        sa.func.coalesce(actions.c.settled_minor, 0) != actions.c.amount_minor,
+        source.c.kind.in_(MONEY_KINDS),
+        source.c.state.in_(("taken", "charged", "held", "settled")),
+        source.c.time < before,
+        source.c.amount_minor > source.c.reversed_minor,
+        sa.func.coalesce(source.c.settled_minor, 0) != source.c.amount_minor,
     )
 
 
@@ -267,17 +281,21 @@ MONEY_KINDS = ("refund", "credit", "fee_waiver")
 
 
 def read_escalations(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0,
-                     limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """Escalations in the order in which they were filed."""
-    query = sa.select(escalations).where(escalations.c.position > after, *where)
-    found = connection.execute(query.order_by(escalations.c.position).limit(limit)).mappings()
+                     limit: int | None = None,
+                     source: sa.FromClause = escalations) -> list[dict[str, Any]]:  # fmt: skip
+    """Escalations in the order in which they were filed; ``source`` is `as_of(escalations, position)`, say."""
+    query = sa.select(source).where(source.c.position > after, *where)
+    found = connection.execute(query.order_by(source.c.position).limit(limit)).mappings()
     shown = [_with_money(row, ("asked", "amount")) for row in found]
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
 
 
+HIDDEN = ("currency", "since")
+
+
 def _with_money(row: sa.RowMapping, names: Sequence[str]) -> dict[str, Any]:
     """A row as answers show it: money as objects."""
-    shown = {name: value for name, value in row.items() if not name.endswith("_minor") and name != "currency"}
+    shown = {name: value for name, value in row.items() if name not in HIDDEN and not name.endswith("_minor")}
     for name in names:
         minor = row[f"{name}_minor"]
         shown[name] = None if minor is None else Money(minor, row["currency"]).wire()

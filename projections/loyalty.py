@@ -19,6 +19,7 @@ from domain.requests import action_id_of
 from ledger.cloudevents import parse_time, time_text
 from projections.events import TYPES
 from projections.generations import upsert
+from projections.history import as_of, past_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +31,13 @@ purchases = sa.Table(
     "purchases",
     metadata,
     sa.Column("position", sa.BigInteger, primary_key=True),
-    sa.Column("customer_id", sa.Text, nullable=False),
-    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("customer_id", sa.Text),
+    sa.Column("at", sa.Text, nullable=False, index=True),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("total_minor", sa.BigInteger, nullable=False),
     sa.Column("returned", sa.Boolean, nullable=False),
+    sa.Column("withdrawn", sa.Boolean, nullable=False),  # corrected: it never happened
+    sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("purchases_by_customer", "customer_id", "currency", "at"),
 )
 actions = sa.Table(
@@ -42,22 +45,19 @@ actions = sa.Table(
     metadata,
     sa.Column("position", sa.BigInteger, primary_key=True),
     sa.Column("action_id", sa.Text, nullable=False),
-    sa.Column("customer_id", sa.Text, nullable=False),
+    sa.Column("customer_id", sa.Text),
     sa.Column("agent_id", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("basis", sa.Text, nullable=False),
-    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False, index=True),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("cost_minor", sa.BigInteger, nullable=False),
+    sa.Column("withdrawn", sa.Boolean, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("actions_by_customer", "customer_id", "at"),
 )
-span = sa.Table(
-    "span",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("first", sa.Text, nullable=False),
-    sa.Column("last", sa.Text, nullable=False),
-)
+purchases_past = past_of(purchases)
+actions_past = past_of(actions)
 WINDOWS_DAYS = (30, 90, 180)
 RUNG = 1
 CAVEAT = "before and after: a description, not an effect of the action"
@@ -67,59 +67,44 @@ class Loyalty:
     """The model (see ``projections.model.Model``)."""
 
     name = "loyalty_effects"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = TYPES
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Keep purchases and actions with their customers, and the span of time the log tells of."""
+        """Keep purchases and actions, with their customers."""
         bought: list[dict[str, Any]] = []
         done: list[dict[str, Any]] = []
-        times: list[str] = []
         for event in events:
-            body = event.body
-            match body:
-                case PurchaseCompleted() | PurchaseReturned():
-                    at = time_text(event.time)
-                    times.append(at)
-                    if body.customer_id is not None:
-                        bought.append(_purchase_row(event, body, at))
-                case ActionTaken() | ActionReported():
-                    at = time_text(event.time)
-                    times.append(at)
-                    if body.customer_id is not None:
-                        done.append(_action_row(event, body, at))
+            match event.body:
+                case PurchaseCompleted() | PurchaseReturned() as body:
+                    bought.append(_purchase_row(event, body))
+                case ActionTaken() | ActionReported() as body:
+                    done.append(_action_row(event, body))
                 case _:
                     continue
         upsert(connection, purchases, bought)
         upsert(connection, actions, done)
-        if times:
-            self._widen(connection, min(times), max(times))
 
     def forget(self) -> None:
         """Nothing is cached."""
 
-    @staticmethod
-    def _widen(connection: sa.Connection, first: str, last: str) -> None:
-        row = connection.execute(sa.select(span)).one_or_none()
-        if row is not None:
-            first, last = min(first, row.first), max(last, row.last)
-        upsert(connection, span, [{"id": 1, "first": first, "last": last}])
 
-
-def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned, at: str) -> dict[str, Any]:
+def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned) -> dict[str, Any]:
     return {
         "position": event.position,
         "customer_id": body.customer_id,
-        "at": at,
+        "at": time_text(event.time),
         "currency": body.total.currency,
         "total_minor": body.total.minor,
         "returned": isinstance(body, PurchaseReturned),
+        "withdrawn": False,
+        "since": event.position,
     }
 
 
-def _action_row(event: Event, body: ActionTaken | ActionReported, at: str) -> dict[str, Any]:
+def _action_row(event: Event, body: ActionTaken | ActionReported) -> dict[str, Any]:
     stored = event.stored
     action_id = body.action_id if isinstance(body, ActionTaken) else action_id_of(stored.source, stored.id)
     return {
@@ -129,32 +114,38 @@ def _action_row(event: Event, body: ActionTaken | ActionReported, at: str) -> di
         "agent_id": body.agent_id,
         "kind": body.kind,
         "basis": body.basis,
-        "at": at,
+        "at": time_text(event.time),
         "currency": body.amount.currency,
         "cost_minor": body.amount.minor,
+        "withdrawn": False,
+        "since": event.position,
     }
 
 
-def read_effects(connection: sa.Connection, limit: int | None = None, after: int = 0) -> list[dict[str, Any]]:
+def read_effects(connection: sa.Connection, limit: int | None = None, after: int = 0,
+                 position: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
     """For each action with a customer: its cost, and purchases before and after in complete windows.
 
     A window is complete where the log tells of all its days; what is not complete is null. Revenue is
     what was paid for purchases in the action's currency, ``returned`` what came back of it.
     """
-    bounds = connection.execute(sa.select(span)).one_or_none()
-    if bounds is None:
-        return []
-    query = sa.select(actions).where(actions.c.position > after).order_by(actions.c.position).limit(limit)
-    return [_effect(connection, row, bounds.first, bounds.last) for row in connection.execute(query).all()]
+    bought, done = as_of(purchases, position), as_of(actions, position)
+    times = sa.union_all(*(sa.select(one.c.at).where(sa.not_(one.c.withdrawn)) for one in (bought, done))).subquery()
+    first, last = connection.execute(sa.select(sa.func.min(times.c.at), sa.func.max(times.c.at))).one()
+    named = done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)
+    query = sa.select(done).where(done.c.position > after, *named).order_by(done.c.position).limit(limit)
+    reading = _purchases_between(bought)
+    return [_effect(connection, reading, row, first, last) for row in connection.execute(query).all()]
 
 
-def _effect(connection: sa.Connection, action: sa.Row[Any], first: str, last: str) -> dict[str, Any]:
+def _effect(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], first: str,
+            last: str) -> dict[str, Any]:  # fmt: skip
     at = parse_time(action.at)
     windows: dict[str, Any] = {}
     for days in WINDOWS_DAYS:
         start, end = time_text(at - timedelta(days=days)), time_text(at + timedelta(days=days))
-        before = _bought(connection, action, start, action.at) if start >= first else None
-        after = _bought(connection, action, action.at, end) if end <= last else None
+        before = _bought(connection, reading, action, start, action.at) if start >= first else None
+        after = _bought(connection, reading, action, action.at, end) if end <= last else None
         windows[str(days)] = {"before": before, "after": after}
     return {
         "action_id": action.action_id,
@@ -169,22 +160,27 @@ def _effect(connection: sa.Connection, action: sa.Row[Any], first: str, last: st
     }
 
 
-_minor_sum = sa.func.coalesce(sa.func.sum(purchases.c.total_minor), 0)
-_bought_query = (
-    sa.select(purchases.c.returned, sa.func.count().label("n"), _minor_sum.label("minor"))
-    .where(
-        purchases.c.customer_id == sa.bindparam("customer"),
-        purchases.c.currency == sa.bindparam("currency"),
-        purchases.c.at > sa.bindparam("start"),
-        purchases.c.at <= sa.bindparam("end"),
-    )
-    .group_by(purchases.c.returned)
-)
+def _purchases_between(source: sa.FromClause) -> sa.Select[Any]:
+    return (
+        sa.select(
+            source.c.returned, sa.func.count().label("n"),
+            sa.func.coalesce(sa.func.sum(source.c.total_minor), 0).label("minor"),
+        )
+        .where(
+            source.c.customer_id == sa.bindparam("customer"),
+            source.c.currency == sa.bindparam("currency"),
+            source.c.at > sa.bindparam("start"),
+            source.c.at <= sa.bindparam("end"),
+            sa.not_(source.c.withdrawn),
+        )
+        .group_by(source.c.returned)
+    )  # fmt: skip
 
 
-def _bought(connection: sa.Connection, action: sa.Row[Any], start: str, end: str) -> dict[str, Any]:
+def _bought(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], start: str,
+            end: str) -> dict[str, Any]:  # fmt: skip
     parameters = {"customer": action.customer_id, "currency": action.currency, "start": start, "end": end}
-    rows = {row.returned: row for row in connection.execute(_bought_query, parameters)}
+    rows = {row.returned: row for row in connection.execute(reading, parameters)}
     sold, back = rows.get(False), rows.get(True)
     return {
         "purchases": sold.n if sold else 0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from projections.generations import upsert
+from projections.history import SINCE, Replaced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,7 @@ class Rows:
         self._empty = {column.name: None for column in table.columns}
         self._cached: dict[str, dict[str, Any] | None] = {}
         self._changed: set[str] = set()
+        self._replaced = Replaced(table)
 
     def get(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
         """The row of this key, where there is one."""
@@ -31,16 +33,20 @@ class Rows:
             self._cached[key] = dict(found) if found is not None else None
         return self._cached[key]
 
-    def put(self, connection: sa.Connection, key: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Set some columns of a row; what it had stays, a new row is empty elsewhere."""
-        row = self.get(connection, key) or {**self._empty, self._key.name: key}
+    def put(self, connection: sa.Connection, key: str, values: Mapping[str, Any], position: int) -> dict[str, Any]:
+        """Set some columns of a row by the event at a position; what it had stays, a new row is empty elsewhere."""
+        row = self.get(connection, key)
+        if row is None:
+            row = {**self._empty, self._key.name: key, SINCE: position}
+        self._replaced.keep(row, position)
         row.update(values)
         self._cached[key] = row
         self._changed.add(key)
         return row
 
     def write(self, connection: sa.Connection) -> None:
-        """Write what was changed."""
+        """Write what was changed, and what it was before."""
+        self._replaced.write(connection)
         upsert(connection, self._table, [row for key in self._changed if (row := self._cached[key]) is not None])
         self._changed.clear()
         if len(self._cached) > _CACHED_ROWS:
@@ -50,3 +56,4 @@ class Rows:
         """Read everything again."""
         self._cached.clear()
         self._changed.clear()
+        self._replaced.forget()

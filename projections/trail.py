@@ -115,9 +115,11 @@ def _row(event: Event, ids: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (), after: int = 0,
-               limit: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """The trail in order of position; only events that name all of ``named``, (kind, id) each."""
+               limit: int | None = None, until: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """The trail in order of position, up to ``until``; only events that name all of ``named``, (kind, id) each."""
     query = sa.select(trail).where(trail.c.position > after).order_by(trail.c.position).limit(limit)
+    if until is not None:
+        query = query.where(trail.c.position <= until)
     for kind, name in named:
         found = sa.select(mentions.c.position).where(mentions.c.kind == kind, mentions.c.id == name)
         query = query.where(trail.c.position.in_(found))

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli import Finding, cli, command
+from app.cli import cli, command
+from app.moments import as_of_option, position_of
 from app.output import fail, money_text, print_json, print_table
 from app.session import Session
 from app.views import opened, up_to_date
-from ledger.cloudevents import parse_time, stored_decoder
 from ledger.follow import Anchor, Follower
 from ledger.log import digest_of as digest
 from projections import generations
@@ -20,7 +20,6 @@ from projections.trail import Trail, read_trail
 
 if TYPE_CHECKING:
     from config.settings import Settings
-    from ledger.log import Log
 
 
 @cli.group()
@@ -34,16 +33,20 @@ def audit() -> None:
 @click.option("--customer", help="Events that name this customer.")
 @click.option("--limit", type=int, help="At most so many.")
 @click.option("--after", type=int, default=0, help="Only behind this position.")
+@as_of_option
 @command(audit)
-async def trail(settings: Settings, limit: int | None, after: int, *, as_json: bool, **named: str | None) -> None:
+async def trail(settings: Settings, limit: int | None, after: int, as_of: str | None, *, as_json: bool,
+                **named: str | None) -> None:  # fmt: skip
     """Events in order, with positions; those that name all the ids given."""
     wanted = [(kind, name) for kind, name in named.items() if name is not None]
     async with Session(settings, reads_only=True) as session:
         await up_to_date(session, Trail.name)
         folder = generations.views_folder(session.data_dir)
         with opened(folder, Trail(), generations.live_generation(folder, Trail()) or 1) as connection:
-            items = read_trail(connection, wanted, after, limit)
             position = generations.read_progress(connection).anchor.position
+            if as_of is not None:
+                position = await position_of(session.log, as_of, position)
+            items = read_trail(connection, wanted, after, limit, position)
     if as_json:
         print_json({"items": items, "position": position})
         return
@@ -113,8 +116,8 @@ async def replay(settings: Settings, start: str | None, end: str | None, *, as_j
     del as_json  # a line is JSON in any case
     async with Session(settings, reads_only=True) as session:
         last = await session.log.last_position()
-        first = 1 if start is None else await _position(session.log, start, last, first=True)
-        until = last if end is None else min(last, await _position(session.log, end, last, first=False))
+        first = 1 if start is None else await position_of(session.log, start, last, first=True)
+        until = last if end is None else min(last, await position_of(session.log, end, last))
         if first > until:
             return
         reader = await session.connection("replay")
@@ -126,26 +129,3 @@ async def replay(settings: Settings, start: str | None, end: str | None, *, as_j
             for recorded in batch:
                 write(b'%s,"position":%d}\n' % (recorded.data[:-1], recorded.position))
         sys.stdout.buffer.flush()
-
-
-async def _position(log: Log, text: str, last: int, *, first: bool) -> int:
-    """A position from a number, or from a recorded time: the first not before it, or the last not after it."""
-    if text.isdigit():
-        return max(1, int(text)) if first else int(text)
-    try:
-        moment = parse_time(text)
-    except ValueError as error:
-        message = f"{text!r} is neither a position nor a time: {error}"
-        raise click.UsageError(message) from None
-    low, high = 1, last + 1  # recorded times never decrease along the log
-    while low < high:
-        middle = (low + high) // 2
-        recorded = await log.at(middle)
-        if recorded is None:
-            raise Finding(f"no event at position {middle}")
-        at = parse_time(stored_decoder.decode(recorded.data).recordedtime)
-        if at < moment or (not first and at == moment):
-            low = middle + 1
-        else:
-            high = middle
-    return low if first else low - 1

@@ -8,15 +8,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli import cli, command
+from app.moments import as_of_option, position_of
 from app.output import console, money_text, print_json, print_table
 from app.session import Session
 from app.views import read_view
-from projections import casework
-from projections.balances import read_balances
+from ledger.cloudevents import parse_time, time_text
+from projections import casework, history
+from projections.balances import read_balances, read_happened
 from projections.loyalty import CAVEAT, RUNG, WINDOWS_DAYS, read_effects, summarise
 
 if TYPE_CHECKING:
     from config.settings import Settings
+
+
+async def _at(session: Session, as_of: str | None) -> int | None:
+    """The position that ``--as-of`` means; none where it was not given."""
+    if as_of is None:
+        return None
+    return await position_of(session.log, as_of, await session.log.last_position())
+
+
+def _moment(as_of: str | None) -> str:
+    """The time that ``--as-of`` means, with ``--happened``."""
+    try:
+        return time_text(parse_time(as_of or ""))
+    except ValueError:
+        raise click.UsageError("--happened needs a time: --as-of 2026-11-21T10:00:00Z") from None
 
 
 @cli.group()
@@ -26,12 +43,21 @@ def report() -> None:
 
 @click.option("--holder", help="agent:<id> or team:<id>")
 @click.option("--period", help="2026-11-21, 2026-W47, 2026-11 or 2026-Q4")
+@as_of_option
+@click.option("--happened", is_flag=True, help="With a time: what had happened by then, also what was told later.")
 @command(report)
-async def balances(settings: Settings, holder: str | None, period: str | None, *, as_json: bool) -> None:
+async def balances(settings: Settings, holder: str | None, period: str | None, as_of: str | None, *, happened: bool,
+                   as_json: bool) -> None:  # fmt: skip
     """Granted, spent, reserved and remaining, by holder and period."""
+    moment = _moment(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
-        answer = await read_view(session, "budget_balances", lambda c: read_balances(c, holder, period))
-    position = answer.progress.anchor.position
+        at = None if happened else await _at(session, as_of)
+        answer = await read_view(
+            session, "budget_balances",
+            lambda c: read_happened(c, moment, holder, period) if happened
+            else read_balances(c, holder, period, position=at),
+        )  # fmt: skip
+    position = answer.progress.anchor.position if at is None else at
     if as_json:
         print_json({"items": answer.result, "position": position})
         return
@@ -48,14 +74,17 @@ async def balances(settings: Settings, holder: str | None, period: str | None, *
     "--unsettled", "only_unsettled", is_flag=True, help="Only money of which no settlement tells, or another amount."
 )
 @click.option("--older-than", "days", type=int, default=0, show_default=True, help="Days, with --unsettled.")
+@as_of_option
 @command(report)
-async def actions(settings: Settings, days: int, *, only_unsettled: bool, as_json: bool) -> None:
+async def actions(settings: Settings, days: int, as_of: str | None, *, only_unsettled: bool, as_json: bool) -> None:
     """What was done, as it stands: taken, held, settled, voided, charged, reversed."""
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
-    where = (casework.unsettled(before),) if only_unsettled else ()
     async with Session(settings, reads_only=True) as session:
-        answer = await read_view(session, "casework", lambda c: casework.read_actions(c, *where))
-    position = answer.progress.anchor.position
+        at = await _at(session, as_of)
+        source = history.as_of(casework.actions, at)
+        where = (casework.unsettled(before, source),) if only_unsettled else ()
+        answer = await read_view(session, "casework", lambda c: casework.read_actions(c, *where, source=source))
+    position = answer.progress.anchor.position if at is None else at
     if as_json:
         print_json({"items": answer.result, "position": position})
         return
@@ -69,13 +98,16 @@ async def actions(settings: Settings, days: int, *, only_unsettled: bool, as_jso
 
 
 @click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")
+@as_of_option
 @command(report)
-async def escalations(settings: Settings, *, waiting: bool, as_json: bool) -> None:
+async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, as_json: bool) -> None:
     """Who asked for what, of whom, how long it took and what came of it."""
-    where = (casework.escalations.c.status == "waiting",) if waiting else ()
     async with Session(settings, reads_only=True) as session:
-        answer = await read_view(session, "casework", lambda c: casework.read_escalations(c, *where))
-    position = answer.progress.anchor.position
+        at = await _at(session, as_of)
+        source = history.as_of(casework.escalations, at)
+        where = (source.c.status == "waiting",) if waiting else ()
+        answer = await read_view(session, "casework", lambda c: casework.read_escalations(c, *where, source=source))
+    position = answer.progress.anchor.position if at is None else at
     if as_json:
         print_json({"items": answer.result, "position": position})
         return
@@ -92,12 +124,14 @@ def _minutes(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds / 60:.0f} min"
 
 
+@as_of_option
 @command(report)
-async def loyalty(settings: Settings, *, as_json: bool) -> None:
+async def loyalty(settings: Settings, as_of: str | None, *, as_json: bool) -> None:
     """Per action: its cost, and what its customer bought before and after it (rung 1: a description)."""
     async with Session(settings, reads_only=True) as session:
-        answer = await read_view(session, "loyalty_effects", read_effects)
-    position = answer.progress.anchor.position
+        at = await _at(session, as_of)
+        answer = await read_view(session, "loyalty_effects", lambda c: read_effects(c, position=at))
+    position = answer.progress.anchor.position if at is None else at
     summary = summarise(answer.result)
     if as_json:
         document = {
