@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from config import topology
 from domain.facts import FACTS, FactCorrected
 from domain.records import LEDGER_SOURCE, RESERVED
-from domain.wire import ID_RULE, FieldError, decode, is_id
-from ledger.cloudevents import EventError, name_key, parse_event
+from domain.wire import ID_RULE, FieldError, convert, decode, is_id
+from ledger.cloudevents import EventError, name_key, parse_event, stored_decoder
 from ledger.names import token_of_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 AHEAD_AT_MOST = timedelta(hours=24)
+CORRECTED = "resolution.fact.corrected.v1"
 
 
 class Accepted(NamedTuple):
@@ -28,6 +29,7 @@ class Accepted(NamedTuple):
     key: bytes
     content: bytes
     json: bytes
+    corrects: FactCorrected | None = None
 
 
 class Rejection(NamedTuple):
@@ -80,7 +82,8 @@ def _accepted(data: bytes, now: datetime, headers: Mapping[str, str] | None, tok
     if isinstance(fact, FactCorrected) and fact.source_of != event.source:
         raise _RejectedError("not_your_fact", "data.source_of", "only the source of a fact corrects it")
     key = name_key(event.source, event.id)
-    return Accepted(event.source, event.id, event.type, own_token, key, event.content, event.json)
+    corrects = fact if isinstance(fact, FactCorrected) else None
+    return Accepted(event.source, event.id, event.type, own_token, key, event.content, event.json, corrects)
 
 
 def _check_type(name: str) -> None:
@@ -88,3 +91,18 @@ def _check_type(name: str) -> None:
         raise _RejectedError("reserved_type", "type", f"only the ledger itself records {name}")
     if name not in FACTS:
         raise _RejectedError("unknown_type", "type", f"{name[:80]!r} is not a type of fact; see docs/events.md")
+
+
+def check_correction(correction: FactCorrected, original: bytes) -> Rejection | None:
+    """Whether a correction fits the fact that it corrects, as stored; else why not."""
+    type_name = stored_decoder.decode(original).type
+    if type_name not in FACTS or type_name == CORRECTED:
+        text = f"{type_name} cannot be corrected; to correct a correction, correct the first fact again"
+        return Rejection("not_correctable", "data.id_of", text)
+    if correction.data is None:
+        return None
+    try:
+        convert(FACTS[type_name], correction.data, at="data.data")
+    except FieldError as error:
+        return Rejection("invalid", error.field, f"as {type_name}: {error.message}")
+    return None

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -28,6 +29,7 @@ from domain.facts import (
     EmployeeJoined,
     EmployeeLeft,
     Fact,
+    FactCorrected,
     RefundSettled,
     RelationshipDeclared,
     TrainingCompleted,
@@ -51,13 +53,15 @@ from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.index import Change, Name, NameIndex
 from ledger.log import digest_of
+from projections.correcting import correction_of, originals_of
 from projections.events import TYPES, Event, UnknownEventError, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ledger.connection import LedgerClient
     from ledger.log import Log, Recorded
+    from projections.correcting import Correction
 
 _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
@@ -161,7 +165,7 @@ class Directory:
         """Read on from where the index ends; for ever, or up to a position."""
         follower = Follower(client, log, "directory", self._begin)
         async for batch in follower.batches(until=until):
-            self.learn(batch)
+            self.learn(batch, await originals_of(log, batch))
             log.saw(batch[-1].data)
             async with self._moved:
                 self._moved.notify_all()
@@ -220,8 +224,8 @@ class Directory:
             return False
         return True
 
-    def learn(self, batch: Sequence[Recorded]) -> None:
-        """Learn from events, in order."""
+    def learn(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
+        """Learn from events, in order; ``originals`` are the facts that are corrected among them, by position."""
         self._last = batch[-1]
         for recorded in batch:
             self.read_to = recorded.position
@@ -238,7 +242,10 @@ class Directory:
                 name = _answered(event.body, recorded.position)
                 self._names.append(name)
                 self._recent[name.key] = name
-            self._learn_event(event, recorded.subject)
+            if (position := event.stored.corrects) in originals and position is not None:
+                self._correct(correction_of(event, originals[position]))
+            else:
+                self._learn_event(event, recorded.subject)
 
     def _learn_event(self, event: Event, subject: str) -> None:  # noqa: C901 - a case for each kind of event
         position, body = event.position, event.body
@@ -266,6 +273,20 @@ class Directory:
                 self.given.link(body.a, body.b, body.relation, linked=isinstance(body, CustomerLinked))
             case Fact() if employee_id := self.staff.learn(body):
                 self._notes[f"employee {employee_id}"] = position, self.staff.note(employee_id)
+
+    def _correct(self, correction: Correction) -> None:
+        """Know better from now on; what was decided meanwhile stays decided."""
+        for event, undo in ((correction.before, True), (correction.after, False)):
+            match event.body if event is not None else None:
+                case CustomerLinked() | CustomerUnlinked() as fact:
+                    linked = isinstance(fact, CustomerLinked) is not undo
+                    self.given.link(fact.a, fact.b, fact.relation, linked=linked)
+                case EmployeeJoined() | EmployeeChanged() if undo and correction.after is not None:
+                    continue  # the right one takes its place, and what else is known of somebody stays
+                case Fact() as fact:
+                    employee_id = self.staff.unlearn(fact) if undo else self.staff.learn(fact)
+                    if employee_id is not None:
+                        self._notes[f"employee {employee_id}"] = correction.position, self.staff.note(employee_id)
 
     def _reported(self, event: Event, fact: ActionReported) -> None:
         action_id = action_id_of(event.stored.source, event.stored.id)
@@ -314,6 +335,7 @@ _LEARNT = (
     PolicyPublished, ActionTaken, ActionHeld, ActionSettled, ActionVoided, ActionCharged, ActionReversed,
     EscalationRequested, EscalationStep, ActionReported, RefundSettled, CustomerLinked, CustomerUnlinked,
     EmployeeJoined, EmployeeChanged, EmployeeLeft, RelationshipDeclared, TrainingCompleted, DelegationDeclared,
+    FactCorrected,
 )  # fmt: skip
 _NAMED = ("authority.fell_short", "budget.granted", "budget.transferred")
 _TYPES: dict[str, type[Any]] = {f"resolution.{name}.v1": _Answer for name in _NAMED} | {

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from config import topology
-from consumers.acceptance import Accepted, Rejection, accept
-from ledger.cloudevents import content_hash, name_key, stored_decoder
-from ledger.errors import ConflictError, UnavailableError
+from consumers.acceptance import Accepted, Rejection, accept, check_correction
+from ledger.cloudevents import content_hash, name_key, stored_decoder, with_corrects
+from ledger.errors import ConflictError, LostEventsError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
 from ledger.log import Draft, Log, Recorded, digest_of, in_batches
@@ -26,6 +26,7 @@ from ledger.streams import js_api
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from domain.facts import FactCorrected
     from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
@@ -108,22 +109,46 @@ class Intake:
         subjects = {f"{topology.FACT_SUBJECT}.{fact.token}" for fact, _ in accepted}
         for subject in subjects - self._current:
             await self.catch_up(subject)
-        known: dict[bytes, bytes] = {
-            key: name.content for key, name in self._index.find([fact.key for fact, _ in accepted]).items()
-        }
+        known = dict(self._index.find([fact.key for fact, _ in accepted]))
         fresh: list[Accepted] = []
-        reused: list[tuple[Rejection, Message, str]] = []
+        refused: list[tuple[Rejection, Message, str]] = []
         for fact, message in accepted:
-            content = known.get(fact.key)
-            if content is None:
-                known[fact.key] = fact.content
-                fresh.append(fact)
-            elif content != fact.content:
+            name = known.get(fact.key)
+            if name is not None and name.content != fact.content:
                 text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
-                reused.append((Rejection("id_reused", "id", text), message, fact.id))
-        for batch in in_batches(fresh, lambda fact: len(fact.json)):
+                refused.append((Rejection("id_reused", "id", text), message, fact.id))
+            if name is not None:
+                continue
+            known[fact.key] = Name(fact.key, 0, fact.content)
+            if fact.corrects is None:
+                fresh.append(fact)
+                continue
+            await self._append_all(fresh)  # what it corrects may be among them
+            fresh.clear()
+            if (rejection := await self._correct(fact, fact.corrects)) is not None:
+                del known[fact.key]
+                refused.append((rejection, message, fact.id))
+        await self._append_all(fresh)
+        return refused
+
+    async def _correct(self, fact: Accepted, correction: FactCorrected) -> Rejection | None:
+        """Record a correction with the position that it corrects; or why not."""
+        key = name_key(correction.source_of, correction.id_of)
+        found = self._index.find([key]).get(key)
+        if found is None:
+            text = f"no fact {correction.id_of!r} of yours is recorded; it must be, before it can be corrected"
+            return Rejection("unknown_fact", "data.id_of", text)
+        original = await self._log.at(found.position)
+        if original is None:
+            raise LostEventsError("a fact that was recorded is gone", found.position)
+        if (rejection := check_correction(correction, original.data)) is not None:
+            return rejection
+        await self._append([fact._replace(json=with_corrects(fact.json, found.position))])
+        return None
+
+    async def _append_all(self, facts: list[Accepted]) -> None:
+        for batch in in_batches(facts, lambda fact: len(fact.json)):
             await self._append(batch)
-        return reused
 
     async def _append(self, facts: list[Accepted]) -> None:
         drafts: list[Draft] = []

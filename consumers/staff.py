@@ -98,6 +98,29 @@ class Staff:
                 return None
         return fact.employee_id
 
+    def unlearn(self, fact: Fact) -> str | None:
+        """Forget a fact that never happened; whose note it changes. What came after it stays."""
+        self._agents.clear()
+        match fact:
+            case EmployeeJoined():
+                self._employees[fact.employee_id] = _Employee()
+            case EmployeeLeft():
+                self._known(fact.employee_id).left = False
+            case TrainingCompleted():
+                known = self._known(fact.employee_id)
+                known.training = {course: until for course, until in known.training.items() if course != fact.course_id}
+            case RelationshipDeclared():
+                known = self._known(fact.employee_id)
+                known.related = tuple(one for one in known.related if one != fact.customer_id)
+            case DelegationDeclared():
+                known = self._known(fact.to_employee_id)
+                gone = (fact.from_employee_id, fact.from_time, fact.until_time)
+                known.delegations = tuple(one for one in known.delegations if one != gone)
+                return fact.to_employee_id
+            case _:
+                return None
+        return fact.employee_id
+
     def _known(self, employee_id: str) -> _Employee:
         return self._employees.setdefault(employee_id, _Employee())
 

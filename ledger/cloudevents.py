@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,40}", re.ASCII)
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
-_OWN = ("recordedtime", "position")
+_OWN = ("recordedtime", "position", "corrects")
 _TEXTS = ("specversion", "id", "source", "type", "time")
 _REQUIRED = (*_TEXTS, "data")
 _KNOWN = frozenset(_REQUIRED)
@@ -59,6 +59,8 @@ class Stored(msgspec.Struct):
     time: str
     recordedtime: str
     data: msgspec.Raw
+    corrects: int | None = None
+    """Of a `fact.corrected`: the position of the fact that was wrong."""
 
 
 stored_decoder = msgspec.json.Decoder(Stored)
@@ -129,19 +131,25 @@ def encode_event(source: str, identifier: str, type_name: str, time: datetime, d
     return b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b,"data":%b}' % (*texts, data)
 
 
+def with_corrects(event: bytes, position: int) -> bytes:
+    """A correction that says which position it corrects."""
+    return b'%b,"corrects":%d}' % (event[:-1], position)
+
+
 def content_hash(event: bytes) -> bytes:
     """What an event says, whatever the order of its keys and its white space (16 bytes).
 
-    ``recordedtime`` is left out, so that a stored event has the hash of the event as sent.
+    What the ledger adds is left out, so that a stored event has the hash of the event as sent.
     """
-    return body_hash(event, without="recordedtime")[:16]
+    return body_hash(event, without=_OWN)[:16]
 
 
-def body_hash(body: bytes, without: str = "") -> bytes:
+def body_hash(body: bytes, without: Sequence[str] = ()) -> bytes:
     """SHA-256 over JSON text with sorted keys and without white space (32 bytes)."""
     value = _anything.decode(body)
     if isinstance(value, dict):
-        value.pop(without, None)
+        for name in without:
+            value.pop(name, None)
     return hashlib.sha256(_sorted.encode(value)).digest()
 
 

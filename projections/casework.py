@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from domain import facts, records
 from domain.money import Money
 from domain.requests import action_id_of
+from projections.correcting import interaction_values
 from projections.events import TYPES
 from projections.history import past_of
 from projections.rows import Rows
@@ -20,6 +21,7 @@ from projections.rows import Rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from projections.correcting import Correction
     from projections.events import Event
 
 metadata = sa.MetaData()
@@ -103,6 +105,12 @@ households = sa.Table(
 past_of(households)
 
 
+_OF_ACTIONS = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "basis", "reason")
+_ON_INTERACTIONS = {
+    facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
+}  # fmt: skip
+
+
 class Casework:
     """The model (see ``projections.model.Model``)."""
 
@@ -134,6 +142,8 @@ class Casework:
                     self._actions.put(connection, body.action_id, values, event.position)
                 case records.EscalationRequested() | records.EscalationStep():
                     self._escalate(connection, event, body)
+                case facts.FactCorrected():
+                    self._correct(connection, event, event.correction)
                 case _:
                     self._handle(connection, event, body)
         for rows in self._tables:
@@ -172,6 +182,41 @@ class Casework:
                 return
         self._interactions.put(connection, body.interaction_id, values, event.position)
 
+    def _correct(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
+        """Show what is known now; what was decided meanwhile stays decided."""
+        before = correction.before.body if correction.before else None
+        after = correction.after.body if correction.after else None
+        match before or after:
+            case facts.CustomerLinked() | facts.CustomerUnlinked():
+                if before is not None:
+                    self._link(connection, event, before, undo=True)
+                if after is not None:
+                    self._link(connection, event, after)
+            case facts.RefundSettled():
+                for fact, sign in ((before, -1), (after, 1)):
+                    if fact is not None:
+                        known = self._actions.get(connection, fact.action_id) or {}
+                        settled = (known.get("settled_minor") or 0) + sign * fact.total.minor
+                        self._actions.put(connection, fact.action_id, {"settled_minor": settled}, event.position)
+            case facts.ActionReported():
+                self._correct_report(connection, event, correction)
+            case fact if (interaction_id := getattr(fact, "interaction_id", None)) and type(fact) in _ON_INTERACTIONS:
+                row = self._interactions.get(connection, interaction_id)
+                if row is not None:
+                    values = interaction_values(correction, row)
+                    self._interactions.put(connection, interaction_id, values, event.position)
+
+    def _correct_report(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
+        first = correction.before or correction.after
+        assert first is not None
+        action_id = action_id_of(first.stored.source, first.stored.id)
+        values: dict[str, Any] = {"state": "never happened", "amount_minor": 0}
+        if correction.after is not None:
+            body = correction.after.body
+            values = {name: getattr(body, name) for name in _OF_ACTIONS}
+            values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
+        self._actions.put(connection, action_id, values, event.position)
+
     def _act(self, connection: sa.Connection, event: Event, body: Any) -> None:
         if isinstance(body, records.Posting):
             self._post(connection, event, body)
@@ -181,8 +226,7 @@ class Casework:
         reported = isinstance(body, facts.ActionReported)
         action_id = action_id_of(event.stored.source, event.stored.id) if reported else body.action_id
         state = "reported" if reported else "held" if isinstance(body, records.ActionHeld) else "taken"
-        names = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "basis", "reason")
-        values = {name: getattr(body, name) for name in names} | {
+        values = {name: getattr(body, name) for name in _OF_ACTIONS} | {
             name: getattr(body, name, None) for name in ("holder", "period", "escalation_id", "decided_by")
         }
         values |= {"position": event.position, "time": event.stored.time, "state": state, "reversed_minor": 0}
@@ -224,12 +268,11 @@ class Casework:
                       "amount_minor": body.amount.minor if status == "approved" else 0}  # fmt: skip
         self._escalations.put(connection, body.escalation_id, values, event.position)
 
-    def _link(
-        self, connection: sa.Connection, event: Event, body: facts.CustomerLinked | facts.CustomerUnlinked
-    ) -> None:
+    def _link(self, connection: sa.Connection, event: Event, body: facts.CustomerLinked | facts.CustomerUnlinked, *,
+              undo: bool = False) -> None:  # fmt: skip
         for a, b in ((body.a, body.b), (body.b, body.a)):
             pair = f"{len(a)}:{a}:{b}:{body.relation}"
-            linked = isinstance(body, facts.CustomerLinked)
+            linked = isinstance(body, facts.CustomerLinked) is not undo
             self._households.put(connection, pair, {"a": a, "b": b, "linked": linked}, event.position)
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import OperationalError
 
+from domain.facts import FactCorrected
 from domain.records import ProjectionSkipped
+from domain.wire import encode
 from ledger.cloudevents import stored_decoder
 from ledger.errors import UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.log import digest_of
 from ledger.seal import GAP_SUBJECT
 from projections import generations
+from projections.correcting import correction_of, corrections, originals_of, read_known
 from projections.events import Event, UnknownEventError, read_event
 from projections.generations import Progress, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -66,14 +70,18 @@ class Projector:
         self._skipped = await skipped_positions(log, self.model.name)
         follower = Follower(client, log, self.model.name, self.progress.anchor)
         async for batch in follower.batches(until=until):
-            await asyncio.to_thread(self.take, batch)
+            originals = await originals_of(log, batch)
+            await asyncio.to_thread(self.take, batch, originals)
             if committed:
                 await committed(self.progress)
 
-    def take(self, batch: Sequence[Recorded]) -> None:
-        """Fold a batch and commit it with its position; on a failure, up to the event that fails."""
+    def take(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
+        """Fold a batch and commit it with its position; on a failure, up to the event that fails.
+
+        ``originals`` are the facts that are corrected in it, by position.
+        """
         try:
-            self._commit(batch, self._decoded(batch))
+            self._commit(batch, self._decoded(batch), originals)
         except OperationalError:  # the disk is full, say: a failure of ours, not of an event
             self.model.forget()
             raise
@@ -83,7 +91,7 @@ class Projector:
                 self._stop(batch[0], error)
             _log.warning("%s: folding one by one after %s", self.model.name, error)
             for recorded in batch:
-                self.take([recorded])
+                self.take([recorded], originals)
 
     def _decoded(self, batch: Sequence[Recorded]) -> list[Event]:
         prefixes, types = self.model.prefixes, self.model.types
@@ -95,14 +103,27 @@ class Projector:
             and recorded.position not in self._skipped
         ]
 
-    def _commit(self, batch: Sequence[Recorded], events: Sequence[Event]) -> None:
+    def _commit(self, batch: Sequence[Recorded], events: Sequence[Event], originals: Mapping[int, Recorded]) -> None:
         last = batch[-1]
         progress = Progress(Anchor(last.position, digest_of(last.data)), stored_decoder.decode(last.data).recordedtime)
         with self._engine.begin() as connection:
+            for event in events if originals else ():
+                self._note_correction(connection, event, originals)
             if events:
                 self.model.fold(connection, events)
             generations.write_progress(connection, progress)
         self.progress = progress
+
+    @staticmethod
+    def _note_correction(connection: sa.Connection, event: Event, originals: Mapping[int, Recorded]) -> None:
+        """Say in the event what it corrects, and keep what is known from now on."""
+        position = event.stored.corrects
+        if not isinstance(event.body, FactCorrected) or position is None:
+            return
+        event.correction = correction_of(event, originals[position], read_known(connection, position))
+        data = None if event.body.data is None else encode(event.body.data).decode()
+        row = {"position": position, "corrected_by": event.position, "data": data}
+        generations.upsert(connection, corrections, [row])
 
     def _stop(self, recorded: Recorded, error: Exception) -> None:
         if isinstance(error, UnknownEventError):

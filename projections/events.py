@@ -23,13 +23,14 @@ TYPES: dict[str, type[Any]] = {**FACTS, **RECORDS}
 class Event:
     """An event of the log, decoded: ``body`` is of one of the classes asked for."""
 
-    __slots__ = ("body", "position", "stored", "subject")
+    __slots__ = ("body", "correction", "position", "stored", "subject")
 
     def __init__(self, position: int, stored: Stored, body: Any, subject: str = "") -> None:
         self.position = position
         self.subject = subject
         self.stored = stored
         self.body = body
+        self.correction: Any = None  # of a `fact.corrected`: what it changes (projections.correcting.Correction)
 
     @property
     def type(self) -> str:

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from ledger.follow import Anchor
+from projections.correcting import corrections_metadata
 
 if TYPE_CHECKING:
     import sqlite3
@@ -111,6 +112,7 @@ def open_generation(folder: Path, model: Model, generation: int) -> sa.Engine:
     with engine.begin() as connection:
         model.metadata.create_all(connection)
         progress_metadata.create_all(connection)
+        corrections_metadata.create_all(connection)
     return engine
 
 

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from domain.facts import ActionReported, PurchaseCompleted, PurchaseReturned
+from domain.facts import ActionReported, FactCorrected, PurchaseCompleted, PurchaseReturned
 from domain.money import Money
 from domain.records import ActionTaken
 from domain.requests import action_id_of
 from ledger.cloudevents import parse_time, time_text
 from projections.events import TYPES
 from projections.generations import upsert
-from projections.history import as_of, past_of
+from projections.history import Replaced, as_of, past_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from projections.correcting import Correction
     from projections.events import Event
 
 metadata = sa.MetaData()
@@ -76,19 +77,43 @@ class Loyalty:
         """Keep purchases and actions, with their customers."""
         bought: list[dict[str, Any]] = []
         done: list[dict[str, Any]] = []
+        corrected: list[Event] = []
         for event in events:
             match event.body:
                 case PurchaseCompleted() | PurchaseReturned() as body:
                     bought.append(_purchase_row(event, body))
                 case ActionTaken() | ActionReported() as body:
                     done.append(_action_row(event, body))
+                case FactCorrected():
+                    corrected.append(event)
                 case _:
                     continue
         upsert(connection, purchases, bought)
         upsert(connection, actions, done)
+        for event in corrected:
+            _correct(connection, event, event.correction)
 
     def forget(self) -> None:
         """Nothing is cached."""
+
+
+def _correct(connection: sa.Connection, event: Event, correction: Correction) -> None:
+    """Put what is known now in the place of the fact that was wrong."""
+    fact = correction.after or correction.before
+    if fact is None:
+        return
+    match fact.body:
+        case PurchaseCompleted() | PurchaseReturned() as body:
+            table, row = purchases, _purchase_row(fact, body)
+        case ActionReported() as body:
+            table, row = actions, _action_row(fact, body)
+        case _:
+            return
+    replaced = Replaced(table)
+    old = connection.execute(sa.select(table).where(table.c.position == correction.position)).mappings().one()
+    replaced.keep(dict(old), event.position)
+    replaced.write(connection)
+    upsert(connection, table, [row | {"withdrawn": correction.after is None, "since": event.position}])
 
 
 def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned) -> dict[str, Any]:

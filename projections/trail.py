@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from domain.facts import ActionReported, RecognitionGiven
+from domain.facts import ActionReported, FactCorrected, RecognitionGiven
 from domain.requests import action_id_of
 from projections.describing import describe
 from projections.events import TYPES
@@ -15,6 +15,7 @@ from projections.generations import upsert
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from projections.correcting import Correction
     from projections.events import Event
 
 metadata = sa.MetaData()
@@ -32,6 +33,7 @@ trail = sa.Table(
     sa.Column("interaction_id", sa.Text),
     sa.Column("action_id", sa.Text),
     sa.Column("what", sa.Text, nullable=False),
+    sa.Column("corrected_by", sa.BigInteger),
 )
 mentions = sa.Table(
     "mentions",
@@ -53,7 +55,7 @@ class Trail:
     """The model (see ``projections.model.Model``)."""
 
     name = "audit_trail"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES
@@ -63,10 +65,16 @@ class Trail:
         rows: list[dict[str, Any]] = []
         named: list[dict[str, Any]] = []
         for event in events:
-            ids = list(dict.fromkeys(_mentioned(event)))
+            known = event.correction
+            about = [event] if known is None else [fact for fact in (known.after, known.before) if fact is not None]
+            ids = list(dict.fromkeys(name for one in about for name in _mentioned(one)))
             rows.append(_row(event, ids))
             named += [{"kind": kind, "id": name, "position": event.position} for kind, name in ids]
         upsert(connection, trail, rows)
+        for event in events:
+            if isinstance(event.body, FactCorrected) and event.correction is not None:
+                mark = trail.update().where(trail.c.position == event.correction.position)
+                connection.execute(mark.values(corrected_by=event.position))
         if named:
             connection.execute(mentions.insert().prefix_with("OR IGNORE"), named)
 
@@ -110,8 +118,14 @@ def _row(event: Event, ids: Sequence[tuple[str, str]]) -> dict[str, Any]:
         "whom": first.get("customer"),
         "interaction_id": first.get("interaction"),
         "action_id": first.get("action"),
-        "what": describe(event.body),
+        "what": describe(event.body) if event.correction is None else _correction_text(event.correction),
+        "corrected_by": None,
     }
+
+
+def _correction_text(correction: Correction) -> str:
+    now = describe(correction.after.body) if correction.after else "it never happened"
+    return f"position {correction.position} corrected: {now} ({correction.reason})"
 
 
 def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (), after: int = 0,
@@ -123,4 +137,7 @@ def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (),
     for kind, name in named:
         found = sa.select(mentions.c.position).where(mentions.c.kind == kind, mentions.c.id == name)
         query = query.where(trail.c.position.in_(found))
-    return [dict(row) for row in connection.execute(query).mappings()]
+    return [
+        dict(row) | ({"corrected_by": None} if until is not None and (row["corrected_by"] or 0) > until else {})
+        for row in connection.execute(query).mappings()
+    ]
