@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from domain.budget import Budget
 from domain.facts import ActionReported
-from domain.records import ActionTaken, PolicyPublished
+from domain.records import ActionHeld, ActionTaken, EscalationRequested, EscalationStep, PolicyPublished
 from domain.wire import plain
 from projections.events import read_event
 from projections.trail import read_trail
@@ -22,9 +22,11 @@ POLICY_SUBJECT = "ledger.policy"
 async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[str, Any] | None:
     """Everything the ledger knows of one action; nothing where there is no such action.
 
-    Keys: ``action`` (the record), ``position``, ``time``, ``recorded``, ``source``, ``request_id``,
-    ``policy`` (version and the role's rules then), ``budget_before``, ``budget_after``, ``trail`` (every
-    event that names the action) and ``interaction`` (the trail of its interaction).
+    Keys: ``action`` (the record), ``position``, ``time``, ``recorded``, ``trail`` (every event that names the action),
+    ``escalation`` (its events), ``after`` (what came of the action), ``interaction`` (the trail of its interaction),
+    ``corrected`` (what was known then and is known now). Of what was decided: ``source``, ``request_id``,
+    ``seen_position`` (how far the decider had read), ``policy`` (version and the role's rules then),
+    ``budget_before``, ``budget_after``.
     """
     lines = read_trail(connection, [("action", action_id)])
     for line in lines:
@@ -32,27 +34,58 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[s
         if recorded is None:
             continue
         event = read_event(recorded)
-        if not isinstance(event.body, (ActionTaken, ActionReported)):
+        if not isinstance(event.body, (ActionTaken, ActionHeld, ActionReported)) or _only_reserves(event.body):
             continue
+        body = event.body
         found: dict[str, Any] = {
             "action_id": action_id,
             "position": event.position,
             "time": event.stored.time,
             "recorded": event.stored.recordedtime,
-            "action": plain(event.body),
+            "action": plain(body),
             "trail": lines,
+            "after": [one for one in lines if one["position"] > event.position],
         }
-        if isinstance(event.body, ActionTaken):
-            found |= await _authority(log, event.body, recorded.subject, event.position)
-        else:
+        if isinstance(body, ActionReported):
             found["reported"] = "taken already when it was told: no limit was asked before it"
-        if event.body.interaction_id:
-            found["interaction"] = read_trail(connection, [("interaction", event.body.interaction_id)])
+        else:
+            found |= await _authority(log, body, recorded.subject, event.position)
+            if body.escalation_id is not None:
+                found["escalation"] = await _escalation(log, connection, body.escalation_id)
+        if body.interaction_id:
+            found["interaction"] = read_trail(connection, [("interaction", body.interaction_id)])
+        about = {one["position"]: one for one in (*lines, *found.get("interaction", ()))}
+        found["corrected"] = [_corrected(connection, one) for one in about.values() if one["corrected_by"]]
         return found
     return None
 
 
-async def _authority(log: Log, action: ActionTaken, subject: str, position: int) -> dict[str, Any]:
+def _only_reserves(body: Any) -> bool:
+    """Whether this holds money for an escalation that waits: not yet an action."""
+    return isinstance(body, ActionHeld) and body.escalation_id is not None
+
+
+def _corrected(connection: sa.Connection, line: dict[str, Any]) -> dict[str, Any]:
+    (now,) = read_trail(connection, after=line["corrected_by"] - 1, limit=1)
+    return {
+        "position": line["position"], "known_then": line["what"],
+        "corrected_by": now["position"], "recorded": now["recorded"], "known_now": now["what"],
+    }  # fmt: skip
+
+
+async def _escalation(log: Log, connection: sa.Connection, escalation_id: str) -> list[dict[str, Any]]:
+    """What happened to an escalation: each step with who decided and how long it had waited."""
+    steps: list[dict[str, Any]] = []
+    for line in read_trail(connection, [("escalation", escalation_id)]):
+        recorded = await log.at(line["position"])
+        body = read_event(recorded).body if recorded is not None else None
+        if isinstance(body, (EscalationRequested, EscalationStep)):
+            known = {name: getattr(body, name, None) for name in ("decided_by", "on_behalf_of", "waited_seconds")}
+            steps.append({name: line[name] for name in ("position", "time", "what")} | known)
+    return steps
+
+
+async def _authority(log: Log, action: ActionTaken | ActionHeld, subject: str, position: int) -> dict[str, Any]:
     events = [read_event(stored) for stored in await log.read_subject(subject) if stored.position <= position]
     records = [(event.body, event.time) for event in events]
     rules: Any = None
@@ -63,6 +96,7 @@ async def _authority(log: Log, action: ActionTaken, subject: str, position: int)
     return {
         "source": action.source,
         "request_id": action.request_id,
+        "seen_position": action.seen_position,
         "policy": {"version": action.policy_version, "role": action.role, "rules": rules},
         "budget_before": Budget.from_records(records[:-1]).wire(),
         "budget_after": Budget.from_records(records).wire(),

@@ -94,6 +94,8 @@ def _mentioned(event: Event) -> Iterator[tuple[str, str]]:
             yield "customer", name
     if interaction_id := getattr(body, "interaction_id", None):
         yield "interaction", interaction_id
+    if escalation_id := getattr(body, "escalation_id", None):
+        yield "escalation", escalation_id
     if isinstance(body, ActionReported):
         yield "action", action_id_of(event.stored.source, event.stored.id)
     elif action_id := getattr(body, "action_id", None):

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from app.cli import cli, command
 from app.moments import as_of_option, position_of
-from app.output import fail, money_text, print_json, print_table
+from app.output import console, fail, money_text, print_json, print_table
 from app.session import Session
-from app.views import opened, up_to_date
+from app.stories import story_of
+from app.views import opened, read_view, up_to_date
 from ledger.follow import Anchor, Follower
 from ledger.log import digest_of as digest
 from projections import generations
+from projections.balances import read_making
 from projections.explaining import explain as explain_action
 from projections.trail import Trail, read_trail
 
@@ -78,34 +81,71 @@ async def explain(settings: Settings, action: str, *, as_json: bool) -> None:
 
 
 def _tell(found: dict[str, Any]) -> None:
-    done = found["action"]
-    rows: list[tuple[str, object]] = [
-        ("what", f"{done['kind']} of {money_text(done['amount'])} ({done.get('basis', 'goodwill')})"),
-        ("why", done["reason"]),
-        ("who", f"{done['agent_id']}" + (f", {done['role']}" if "role" in done else "")),
-        ("whom", done.get("customer_id")),
-        ("when", f"{found['time']}, recorded {found['recorded']} at position {found['position']}"),
-    ]
-    if "reported" in found:
-        rows.append(("how", found["reported"]))
-    if "policy" in found:
-        rows.append(("asked by", f"{found['source']}, request {found['request_id']}"))
-        rows.append(("policy", f"version {found['policy']['version']}"))
-        for limit in done.get("limits", ()):
-            most = money_text(limit["limit"]) if "limit" in limit else "unlimited"
-            rows.append((f"limit {limit['name']}", f"{most}, used before {money_text(limit['used'])}"))
-        for word in ("before", "after"):
-            balance = found[f"budget_{word}"]
-            rows.append(
-                (f"budget {word}", f"{money_text(balance['remaining'])} left of {money_text(balance['granted'])}")
-            )
-    print_table(found["action_id"], ("", ""), rows)
-    lines = found.get("interaction") or found["trail"]
-    columns = ("position", "time", "who", "what")
-    print_table(
-        "Its interaction" if "interaction" in found else "Its events", columns,
-        [(line["position"], line["time"][:19], line["who"], line["what"]) for line in lines], numbers=(0,),
-    )  # fmt: skip
+    print_table(found["action_id"], ("", ""), story_of(found))
+    for title, key, columns in _LISTS:
+        lines = found.get(key)
+        if lines:
+            rows = [tuple(_cell(line, column) for column in columns) for line in lines]
+            print_table(title, columns, rows, numbers=(0,))
+
+
+_LISTS = (
+    ("Its escalation", "escalation", ("position", "time", "what", "decided_by", "waited_seconds")),
+    ("What came after", "after", ("position", "time", "who", "what")),
+    ("Corrected", "corrected", ("position", "known_then", "known_now")),
+    ("Its interaction", "interaction", ("position", "time", "who", "what")),
+)
+
+
+def _cell(line: dict[str, Any], column: str) -> object:
+    value = line.get(column)
+    return value[:19] if column == "time" and isinstance(value, str) else value
+
+
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("action")
+@command(audit)
+async def case(settings: Settings, action: str, file: Path, *, as_json: bool) -> None:
+    """One offline FILE (HTML) about an ACTION: its story, its events, a proof of each, keys, and how to check them."""
+    from app.casefile import case_document, case_page
+    from app.sealing import seal_to_the_end
+
+    async with Session(settings, reads_only=True) as session:
+        await up_to_date(session, Trail.name)
+        await seal_to_the_end(session)
+        folder = generations.views_folder(session.data_dir)
+        with opened(folder, Trail(), generations.live_generation(folder, Trail()) or 1) as connection:
+            found = await explain_action(session.log, connection, action)
+        if found is None:
+            fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
+            return
+        document = case_document(found, session.data_dir)
+    file.write_text(case_page(document), encoding="utf-8")
+    if as_json:
+        print_json({"file": str(file), "events": len(document["proofs"])})
+    else:
+        console.print(f"{file}: {len(document['proofs'])} events, each with its proof. Check them with:", markup=False)
+        click.echo(f"resolution-ledger audit verify-proof {file} --key {document['verifier_keys'][-1]}")
+
+
+@click.argument("period")
+@click.argument("holder")
+@command(audit)
+async def balance(settings: Settings, holder: str, period: str, *, as_json: bool) -> None:
+    """The events that make the balance of HOLDER (agent:<id>, team:<id>) in PERIOD, each with what it left."""
+    async with Session(settings, reads_only=True) as session:
+        answer = await read_view(session, "budget_balances", lambda c: read_making(c, holder, period))
+        positions = [one["position"] for one in answer.result]
+        lines = await read_view(
+            session, Trail.name, lambda c: {at: read_trail(c, after=at - 1, limit=1)[0]["what"] for at in positions}
+        )
+    items = [one | {"what": lines.result[one["position"]]} for one in answer.result]
+    if as_json:
+        print_json({"items": items, "position": answer.progress.anchor.position})
+        return
+    columns = ("position", "what", "granted", "spent", "reserved", "remaining")
+    rows = [(one["position"], one["what"], *(money_text(one[name]) for name in columns[2:])) for one in items]
+    print_table(f"What makes the balance of {holder} in {period}", columns, rows, numbers=(0, 2, 3, 4, 5))
 
 
 @click.option("--from", "start", help="From this position, or from this recorded time on.")

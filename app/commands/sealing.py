@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.casefile import proofs_in
 from app.cli import Finding, command
 from app.commands.auditing import audit
 from app.output import console, fail, print_json, print_table, showing_progress
@@ -149,24 +150,28 @@ async def prove(settings: Settings, position: int, into: Path | None, *, as_json
 @key_option
 @command(audit)
 async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
-    """Check a proof offline, with the verifier key alone, and show the event that it proves."""
+    """Check a proof, or all in a case file, offline with the verifier key alone, and show the events they prove."""
     trusted = verifiers_from(keys)
     if not trusted:
         trusted = seal_folder(settings.folder).trusted()
     if not trusted:
         raise click.UsageError("name the verifier key with --key: there is no seal here to take it from")
     try:
-        entry = check_proof(read_proof(file.read_text()), trusted)
-    except (ProofError, UnicodeDecodeError) as error:
+        entries = [check_proof(read_proof(text), trusted) for text in proofs_in(file.read_text())]
+    except (ProofError, ValueError) as error:
         fail(f"{file}: {error}", code="proof", as_json=as_json)
         return
-    event = sealed_event(entry)
+    shown = [
+        {"position": entry.position, "subject": entry.subject, "event": sealed_event(entry)} for entry in entries
+    ]  # fmt: skip
     if as_json:
-        print_json({"valid": True, "position": entry.position, "subject": entry.subject, "event": event})
+        print_json({"valid": True, "items": shown} if len(shown) > 1 else {"valid": True, **shown[0]})
         return
-    console.print(f"The proof holds: position {entry.position:,}, {entry.subject or 'a gap: no event was there'}.")
-    if event is not None:
-        print_json(event)
+    for one in shown:
+        where = one["subject"] or "a gap: no event was there"
+        console.print(f"The proof holds: position {one['position']:,}, {where}.", markup=False)
+        if one["event"] is not None:
+            print_json(one["event"])
 
 
 @click.option("--add", type=click.Path(path_type=Path), metavar="FILE",
