@@ -19,12 +19,16 @@ REJECTED_SUBJECT = "rejected"
 
 MAX_EVENT_BYTES = 48 * 1024
 MAX_STORED_BYTES = 56 * 1024
+MAX_SEALED_BYTES = 62 * 1024
+"""With what is personal sealed, which makes it a quarter longer."""
 INBOX = "INBOX"
 LEDGER = "LEDGER"
 REJECTED = "REJECTED"
 ALARM = "ALARM"
+KEYS = "KV_ledger-keys"
 INTAKE_CONSUMER = "intake"
 INTAKE_BATCH = 1000
+REJECTED_DAYS = 30
 _SECOND_NS = 1_000_000_000
 _DAY_NS = 24 * 3600 * _SECOND_NS
 
@@ -52,7 +56,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "name": LEDGER,
             "subjects": ["ledger.>"],
             "max_age": 0,
-            "max_msg_size": 60 * 1024,
+            "max_msg_size": 63 * 1024,
             "deny_delete": True,
             "deny_purge": True,
         },
@@ -61,8 +65,18 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         | {
             "name": REJECTED,
             "subjects": [f"{REJECTED_SUBJECT}.>"],
-            "max_age": 30 * _DAY_NS,
+            "max_age": REJECTED_DAYS * _DAY_NS,
             "max_msg_size": 128 * 1024,
+        },
+        # Keys of persons, a bucket of their own: deletable, since destroying a key is what it is for.
+        common
+        | {
+            "name": KEYS,
+            "subjects": ["$KV.ledger-keys.>"],
+            "max_age": 0,
+            "max_msg_size": 64 * 1024,
+            "max_msgs_per_subject": 1,
+            "discard": "old",
         },
         # The last alarm, while it is on (ledger/alarm.py); only the operator takes it back.
         common

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
+from consumers.privacy import to_seal
 from domain.facts import FACTS, FactCorrected
 from domain.records import LEDGER_SOURCE, RESERVED
 from domain.wire import ID_RULE, FieldError, convert, decode, is_id
@@ -30,6 +31,7 @@ class Accepted(NamedTuple):
     content: bytes
     json: bytes
     corrects: FactCorrected | None = None
+    personal: bool = False
 
 
 class Rejection(NamedTuple):
@@ -83,7 +85,17 @@ def _accepted(data: bytes, now: datetime, headers: Mapping[str, str] | None, tok
         raise _RejectedError("not_your_fact", "data.source_of", "only the source of a fact corrects it")
     key = name_key(event.source, event.id)
     corrects = fact if isinstance(fact, FactCorrected) else None
-    return Accepted(event.source, event.id, event.type, own_token, key, event.content, event.json, corrects)
+    return Accepted(
+        event.source,
+        event.id,
+        event.type,
+        own_token,
+        key,
+        event.content,
+        event.json,
+        corrects,
+        to_seal(event.type, event.data),
+    )
 
 
 def _check_type(name: str) -> None:

@@ -22,10 +22,13 @@ from consumers.clock import Clock
 from consumers.decider import Decider
 from consumers.directory import Directory
 from consumers.members import Members
+from consumers.privacy import NOTE, seal_request
 from domain.requests import RequestError
 from domain.wire import encode, plain
 from ledger.connection import frame
+from ledger.errors import LedgerError
 from ledger.index import NameIndex
+from ledger.keys import Keys
 from ledger.replies import header_of
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ LATER = ("flag",)
 class DecisionService:
     """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
 
+    _keys: Keys
+
     def __init__(self, url: str, client: LedgerClient, reader: LedgerClient, log: Log, indexes: Path, *,
                  history: bool = False) -> None:  # fmt: skip
         self._client = client
@@ -81,6 +86,8 @@ class DecisionService:
 
     async def start(self) -> None:
         """Read the log to its end, then begin to decide."""
+        self._keys = await Keys.open(self._client)
+        await self._keys.watch()
         await self.directory.follow(self._reader, self._log, until=await self._log.last_position())
         self._tasks = [
             asyncio.create_task(self.directory.follow(self._reader, self._log)),
@@ -114,8 +121,10 @@ class DecisionService:
     async def ask(self, message: Msg) -> bytes:
         """The answer to a request."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        operation = message.subject.rpartition(".")[2]
-        self.decider.submit(source_of(message), operation, message.data, partial(_settle, answer))
+        operation, source, body = message.subject.rpartition(".")[2], source_of(message), message.data
+        if NOTE in body:
+            body = await seal_request(self._keys, source, body)
+        self.decider.submit(source, operation, body, partial(_settle, answer))
         return await answer
 
     def _note_others(self, others: bool) -> None:
@@ -123,7 +132,21 @@ class DecisionService:
 
     def _on_request(self, subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
         _, _, source, operation = subject.decode().split(".")
-        self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), answer_to=reply)
+        if NOTE in body:
+            task = asyncio.create_task(self._with_note(source, operation, body, reply))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        else:
+            self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), answer_to=reply)
+
+    async def _with_note(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
+        """A request that says something about a person: sealed first, so that nothing is recorded that is not."""
+        try:
+            body = await seal_request(self._keys, source, body)
+        except LedgerError as error:
+            self._reply(reply, encode({"error": {"code": "unavailable", "message": str(error)}}))
+        else:
+            self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), answer_to=reply)
 
     def _on_forwarded(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
         reply = reply or header_of(headers, _ANSWER_TO) or b""

@@ -15,6 +15,7 @@ import msgspec
 
 from config import topology
 from consumers.acceptance import Accepted, Rejection, accept, check_correction
+from consumers.privacy import seal_correction, seal_facts
 from ledger.cloudevents import content_hash, name_key, stored_decoder, with_corrects
 from ledger.errors import ConflictError, LostEventsError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from domain.facts import FactCorrected
     from ledger.connection import LedgerClient
+    from ledger.keys import Keys
 
 _log = logging.getLogger(__name__)
 _TRIM_SECONDS = 5.0
@@ -64,11 +66,12 @@ class RejectedEntry(msgspec.Struct):
 class Intake:
     """Takes batches of messages; when ``take`` returns, all may be acknowledged."""
 
-    def __init__(self, log: Log, rejected: Log, index: NameIndex,
+    def __init__(self, log: Log, rejected: Log, index: NameIndex, keys: Keys,
                  clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
         self._log = log
         self._rejected = rejected
         self._index = index
+        self._keys = keys
         self._clock = clock
         self._current: set[str] = set()
         self._trimmed = time.monotonic()
@@ -93,7 +96,7 @@ class Intake:
         pause = 0.1
         while True:
             try:
-                reused = await self._record(accepted)
+                reused = await self._record(await self._sealed(accepted))
                 await self._reject([*rejected, *reused])
             except ConflictError as error:  # another intake wrote: read what it wrote, and look again
                 self._current.difference_update(error.subjects)
@@ -113,8 +116,12 @@ class Intake:
         fresh: list[Accepted] = []
         refused: list[tuple[Rejection, Message, str]] = []
         for fact, message in accepted:
+            if len(fact.json) > topology.MAX_SEALED_BYTES:
+                text = "with what is personal sealed the event is too large; send less of it"
+                refused.append((Rejection("too_large", "data", text), message, fact.id))
+                continue
             name = known.get(fact.key)
-            if name is not None and name.content != fact.content:
+            if name is not None and name.content != fact.content and not await self._same(fact, name):
                 text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
                 refused.append((Rejection("id_reused", "id", text), message, fact.id))
             if name is not None:
@@ -131,6 +138,28 @@ class Intake:
         await self._append_all(fresh)
         return refused
 
+    async def _sealed(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Accepted, Message]]:
+        """What is personal sealed with its person's key."""
+        if not any(fact.personal for fact, _ in accepted):
+            return accepted
+        facts = await seal_facts(self._keys, [fact for fact, _ in accepted])
+        return [(fact, message) for fact, (_, message) in zip(facts, accepted, strict=True)]
+
+    async def _same(self, fact: Accepted, name: Name) -> bool:
+        """Whether an event that looks other than the stored one is the same, as far as anybody can know."""
+        if name.position == 0:
+            return False
+        stored = await self._log.at(name.position)
+        if stored is None:
+            return False
+        if fact.corrects is not None:  # sealed in the form of what it corrects
+            original = await self._log.at(stored_decoder.decode(stored.data).corrects or 0)
+            if original is not None:
+                fact = await seal_correction(self._keys, fact, stored_decoder.decode(original.data).type)
+            if fact.content == name.content:
+                return True
+        return await self._keys.destroyed(stored.data)  # its person was forgotten: nothing to compare is left
+
     async def _correct(self, fact: Accepted, correction: FactCorrected) -> Rejection | None:
         """Record a correction with the position that it corrects; or why not."""
         key = name_key(correction.source_of, correction.id_of)
@@ -143,6 +172,7 @@ class Intake:
             raise LostEventsError("a fact that was recorded is gone", found.position)
         if (rejection := check_correction(correction, original.data)) is not None:
             return rejection
+        fact = await seal_correction(self._keys, fact, stored_decoder.decode(original.data).type)
         await self._append([fact._replace(json=with_corrects(fact.json, found.position))])
         return None
 
@@ -175,9 +205,10 @@ class Intake:
     async def _reject(self, entries: Iterable[tuple[Rejection, Message, str]]) -> None:
         for rejection, message, claimed in entries:
             headers = {str(name): str(value) for name, value in (message.headers or {}).items()}
+            body = base64.b64encode(message.data).decode()
             entry = RejectedEntry(
                 message.subject, rejection.code, rejection.field, rejection.message, headers,
-                base64.b64encode(message.data).decode(),
+                await self._day_sealed(body, message.name),
             )  # fmt: skip
             document = msgspec.to_builtins(entry)
             del document["recordedtime"]
@@ -186,6 +217,12 @@ class Intake:
                 await self._rejected.append([Draft(subject, msgspec.json.encode(document), 0)])
             except ConflictError:
                 continue  # rejected before: this is a redelivery
+
+    async def _day_sealed(self, body: str, name: str) -> str:
+        """What was rejected, sealed with the key of the day, which is destroyed with what it sealed."""
+        owner = rejected_owner(self._clock())
+        key = (await self._keys.ensure([owner]))[owner]
+        return key.seal(msgspec.json.encode(body), name)
 
     async def trim(self, client: LedgerClient) -> None:
         """Purge the inbox up to the ack floor now and then."""
@@ -196,6 +233,11 @@ class Intake:
         floor = info.get("ack_floor", {}).get("stream_seq", 0)
         if floor:
             await js_api(client, f"STREAM.PURGE.{topology.INBOX}", {"seq": floor + 1})
+
+
+def rejected_owner(day: datetime) -> str:
+    """Whose key seals what is rejected on a day."""
+    return f"rejected:{day.astimezone(UTC).date()}"
 
 
 def rejected_subject(token: str, claimed_id: str, name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -17,12 +18,14 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 
 from config import topology
 from consumers.broker import answered, make_broker, source_of
-from consumers.intake import Intake, Message, RejectedEntry, id_token
+from consumers.forgetting import forget_again
+from consumers.intake import Intake, Message, RejectedEntry, id_token, rejected_owner
 from domain.requests import RequestError
 from domain.wire import Id, decode, encode
 from ledger.cloudevents import name_key
 from ledger.errors import LedgerError, UnavailableError
 from ledger.index import NameIndex
+from ledger.keys import Keys
 from ledger.pull import Pull, Pulled, as_pulled
 from ledger.streams import ensure_consumer, ensure_stream
 
@@ -52,6 +55,9 @@ class ReceiptRequest(msgspec.Struct, frozen=True):
 class IntakeService:
     """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
 
+    _intake: Intake
+    _keys: Keys
+
     def __init__(self, url: str, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
                  replicas: int = 1) -> None:  # fmt: skip
         self._client = client
@@ -59,7 +65,6 @@ class IntakeService:
         self._rejected = rejected
         self._replicas = replicas
         self._index = NameIndex(index_path)
-        self._intake = Intake(log, rejected, self._index)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self.broker = make_broker(url, "intake")
@@ -68,7 +73,15 @@ class IntakeService:
     async def start(self) -> None:
         """Begin to take in and to answer."""
         await ensure_consumer(self._client, topology.INBOX, topology.intake_consumer())
-        self._tasks = [asyncio.create_task(self._take_in()), asyncio.create_task(self._watch())]
+        self._keys = await Keys.open(self._client)
+        await self._keys.watch()
+        await forget_again(self._keys, self._log)
+        self._intake = Intake(self._log, self._rejected, self._index, self._keys)
+        self._tasks = [
+            asyncio.create_task(self._take_in()),
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._destroy_day_keys()),
+        ]
         self._tasks[0].add_done_callback(self._note_end)
         await self.broker.start()
 
@@ -139,6 +152,14 @@ class IntakeService:
         entry = msgspec.json.decode(last.data, type=RejectedEntry)
         error = {"code": entry.code, "message": entry.message, "field": entry.field}
         return {"id": name, "status": "rejected", "error": error}
+
+    async def _destroy_day_keys(self) -> None:
+        """Keys of days whose rejected events are gone go, too."""
+        while True:
+            for days in range(topology.REJECTED_DAYS + 1, 2 * topology.REJECTED_DAYS):
+                with suppress(LedgerError):
+                    await self._keys.destroy(rejected_owner(datetime.now(UTC) - timedelta(days=days)))
+            await asyncio.sleep(24 * 3600)
 
     async def _watch(self) -> None:
         """A consumer or stream that somebody deleted would make the pull spin in silence."""

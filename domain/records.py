@@ -346,6 +346,16 @@ class ProjectionSkipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     by: Id
 
 
+class CustomerForgotten(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A person's keys were destroyed, and what was personal with them; after a restore it is done again."""
+
+    customer_id: Id
+    requested_by: Id
+    reason: str | None = None
+    interactions: tuple[Id, ...] = ()
+    """Whose keys went too: what was said in them before the customer was known."""
+
+
 _NAMES: dict[str, type[msgspec.Struct]] = {
     "policy.published": PolicyPublished,
     "budget.opened": BudgetOpened,
@@ -368,6 +378,7 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "escalation.withdrawn": EscalationWithdrawn,
     "escalation.expired": EscalationExpired,
     "projection.skipped": ProjectionSkipped,
+    "customer.forgotten": CustomerForgotten,
 }
 RECORDS: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for name, cls in _NAMES.items()}
 """Stored type name -> class, for what the ledger records today."""
@@ -375,7 +386,6 @@ RECORDS: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for nam
 TYPE_OF: dict[type[msgspec.Struct], str] = {cls: name for name, cls in RECORDS.items()}
 
 RESERVED: frozenset[str] = frozenset(RECORDS) | {
-    f"resolution.{name}.v1"
-    for name in ("flag.raised", "flag.updated", "flag.reviewed", "flag.answered", "customer.forgotten")
+    f"resolution.{name}.v1" for name in ("flag.raised", "flag.updated", "flag.reviewed", "flag.answered")
 }
 """Types that only the ledger records: from outside they are rejected."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
@@ -29,9 +30,18 @@ is_id = re.compile(ID_PATTERN).search
 Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
 """An opaque identifier (contract: Events)."""
 Personal = Annotated[str, msgspec.Meta(extra={"personal": True})]
-"""Text that may say something about a person; to be encrypted once forgetting is built."""
+"""Text that may say something about a person: encrypted before it is recorded (ledger.keys)."""
+
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment, RFC 3339 with its zone."""
+
+
+@lru_cache(maxsize=256)
+def personal_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
+    """The fields of a class that are marked as personal."""
+    hints = get_type_hints(cls, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if Personal in (hint, *get_args(hint)))
+
 
 _AT = re.compile(r"(?s)(.*?)(?: - at `(?:key in )?(\$[^`]*)`)?\Z")
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")

@@ -287,6 +287,18 @@ def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
     return sorted(found)
 
 
+def same_person(connection: sa.Connection, customer_id: str) -> list[str]:
+    """The customer, and everybody who is the same person, at any remove."""
+    found, todo = {customer_id}, [customer_id]
+    while todo:
+        same = households.c.pair.endswith(":same_person", autoescape=True)
+        query = sa.select(households.c.b).where(households.c.a == todo.pop(), households.c.linked, same)
+        new = set(connection.execute(query).scalars()) - found
+        found |= new
+        todo += new
+    return sorted(found)
+
+
 def read_interactions(connection: sa.Connection, customers: Sequence[str] = (),
                       interaction_id: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
     """Interactions of these customers, or one, the newest first."""

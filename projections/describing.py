@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from domain import facts, records
-from domain.wire import plain
+from domain.wire import personal_fields, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,11 @@ def _describe_authority(body: Any) -> str | None:  # noqa: C901, PLR0911 - one s
 def _generic(body: msgspec.Struct) -> str:
     """The class's name in words, and its first fields."""
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(body).__name__).strip()
-    told = [f"{name} {value}" for name, value in plain(body).items() if isinstance(value, (str, int, float))]
+    personal = personal_fields(type(body))
+    told = [
+        f"{name} {value}" for name, value in plain(body).items()
+        if isinstance(value, (str, int, float)) and name not in personal
+    ]  # fmt: skip
     return _join(words, ", ".join(told[:3]))
 
 

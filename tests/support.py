@@ -21,6 +21,7 @@ from domain.deciding import Agent, Asking
 from domain.policy import Rules
 from domain.policy_document import parse_policy
 from domain.requests import Preview
+from ledger.keys import Keys
 from ledger.names import token_of_source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -119,12 +120,13 @@ class Upstream:
         await self.record(event("join-m", "employee.joined", employee_id="M-1", role="manager", team_ids=["t-1"]))
 
     async def replay(self) -> list[dict[str, Any]]:
-        """Every event in the log, with its position."""
+        """Every event in the log, with its position; what is personal opened."""
+        keys = await Keys.open(self.session.client)
         found: list[dict[str, Any]] = []
         for position in range(1, await self.session.log.last_position() + 1):
             recorded = await self.session.log.at(position)
             assert recorded is not None
-            found.append(json.loads(recorded.data) | {"position": position})
+            found.append(json.loads(await keys.reveal(recorded.data)) | {"position": position})
         return found
 
 

@@ -1,6 +1,7 @@
 """Intake: what is acknowledged is recorded once, or visibly rejected; whatever comes."""
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from support import Upstream, event, gbp, upstream_of
 
 from app.session import Session
 from config import topology
+from ledger.keys import Keys
 from ledger.streams import js_api
 
 
@@ -100,13 +102,15 @@ async def test_bad_input_is_rejected_with_its_field_and_stops_nothing(upstream: 
         await upstream.publish(purchase(number))
     await upstream.record(purchase("last"))
     assert [stored["id"] for stored in await upstream.replay()] == [f"p-{n}" for n in range(len(BAD))] + ["p-last"]
-    entries = [json.loads(entry.data) for entry in await upstream.session.rejected.read_subject("rejected.>")]
+    keys = await Keys.open(upstream.session.client)
+    stored = await upstream.session.rejected.read_subject("rejected.>")
+    entries = [json.loads(await keys.reveal(entry.data)) for entry in stored]
     assert len(entries) == len(BAD)
     for (name, fact, code, field), entry in zip(BAD, entries, strict=True):
         if code:
             assert (entry["code"], entry["field"]) == (code, field), name
         assert entry["message"], name
-        assert isinstance(fact, bytes) or json.loads(__import__("base64").b64decode(entry["data"])) == fact, name
+        assert isinstance(fact, bytes) or json.loads(base64.b64decode(entry["data"])) == fact, name
 
 
 async def test_a_rejected_event_has_a_receipt_that_says_why(upstream: Upstream) -> None:

@@ -24,6 +24,7 @@ from ledger.cloudevents import encode_event
 from ledger.errors import LedgerError
 from ledger.follow import verify_anchor
 from ledger.index import NameIndex
+from ledger.keys import Keys
 from ledger.log import Draft, Log
 from ledger.streams import js_api, server_trouble
 from projections import generations
@@ -53,9 +54,10 @@ def projections_group() -> None:
 
 async def _entries(session: Session) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
+    keys = await Keys.open(session.client)
     async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
-            entry = msgspec.json.decode(recorded.data, type=RejectedEntry)
+            entry = msgspec.json.decode(await keys.reveal(recorded.data), type=RejectedEntry)
             found.append(
                 {
                     "number": recorded.position,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from app.output import console, fail, money_text, print_json, print_table
 from app.session import Session
 from app.stories import story_of
 from app.views import opened, read_view, up_to_date
+from domain.wire import encode
 from ledger.follow import Anchor, Follower
+from ledger.keys import Keys
 from ledger.log import digest_of as digest
 from projections import generations
 from projections.balances import read_making
@@ -71,9 +74,12 @@ async def explain(settings: Settings, action: str, *, as_json: bool) -> None:
         with opened(folder, Trail(), generations.live_generation(folder, Trail()) or 1) as connection:
             found = await explain_action(session.log, connection, action)
             position = generations.read_progress(connection).anchor.position
+        shown = encode(found["action"] if found else None)
+        revealed = await (await Keys.open(session.client)).reveal(shown)
     if found is None:
         fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
         return
+    found["action"] = json.loads(revealed)
     if as_json:
         print_json(found | {"position_of_view": position})
     else:
@@ -150,9 +156,13 @@ async def balance(settings: Settings, holder: str, period: str, *, as_json: bool
 
 @click.option("--from", "start", help="From this position, or from this recorded time on.")
 @click.option("--to", "end", help="Up to this position, or this recorded time.")
+@click.option("--as-stored", is_flag=True, help="Leave what is personal sealed, as the log has it.")
 @command(audit)
-async def replay(settings: Settings, start: str | None, end: str | None, *, as_json: bool) -> None:
-    """The events, one JSON a line: the CloudEvent as recorded, plus its `position`."""
+async def replay(settings: Settings, start: str | None, end: str | None, *, as_stored: bool, as_json: bool) -> None:
+    """The events, one JSON a line: the CloudEvent as recorded, plus its `position`.
+
+    What is personal is shown as long as its person's key is there.
+    """
     del as_json  # a line is JSON in any case
     async with Session(settings, reads_only=True) as session:
         last = await session.log.last_position()
@@ -164,8 +174,9 @@ async def replay(settings: Settings, start: str | None, end: str | None, *, as_j
         before = await session.log.at(first - 1) if first > 1 else None
         anchor = Anchor(first - 1, digest(before.data)) if before else Anchor()
         follower = Follower(reader, session.log, "replay", anchor)
-        write = sys.stdout.buffer.write
+        write, keys = sys.stdout.buffer.write, await Keys.open(session.client)
         async for batch in follower.batches(until=until):
             for recorded in batch:
-                write(b'%s,"position":%d}\n' % (recorded.data[:-1], recorded.position))
+                data = recorded.data if as_stored else await keys.reveal(recorded.data)
+                write(b'%s,"position":%d}\n' % (data[:-1], recorded.position))
         sys.stdout.buffer.flush()

@@ -1,0 +1,115 @@
+"""What is personal in facts and requests: sealed with its person's key before it is recorded, gone with the key."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from domain.facts import FACTS
+from domain.wire import personal_fields
+from ledger.cloudevents import content_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from consumers.acceptance import Accepted
+    from ledger.keys import Key, Keys
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder = msgspec.json.Encoder()
+_OWNERS = (("customer_id", "customer"), ("interaction_id", "interaction"), ("employee_id", "employee"))
+NOTE = b'"note"'
+
+
+@lru_cache(maxsize=256)
+def _kept_open(cls: type[msgspec.Struct]) -> frozenset[str]:
+    """Fields of a class that are not personal."""
+    return frozenset(cls.__struct_fields__) - personal_fields(cls)
+
+
+def to_seal(type_name: str, data: msgspec.Raw) -> bool:
+    """Whether a fact's data has anything personal: a field marked so, or one that nobody knows."""
+    fields = _fields.decode(data)
+    return not _kept_open(FACTS[type_name]).issuperset(fields)
+
+
+def owner_of(fields: Mapping[str, Any], source: str) -> str:
+    """Whose key seals: the customer's, else the interaction's, else the employee's, else the source's."""
+    for field, kind in _OWNERS:
+        value = fields.get(field)
+        if isinstance(value, msgspec.Raw):
+            value = msgspec.json.decode(value)
+        if isinstance(value, str):
+            return f"{kind}:{value}"
+    return f"source:{source}"
+
+
+async def seal_facts(keys: Keys, facts: Sequence[Accepted]) -> list[Accepted]:
+    """The same facts, what is personal in them sealed, each with the hash of the form that is stored."""
+    data = [_fields.decode(_fields.decode(fact.json)["data"]) if fact.personal else None for fact in facts]
+    owners = [
+        owner_of(fields, fact.source) if fields is not None else ""
+        for fact, fields in zip(facts, data, strict=True)
+    ]  # fmt: skip
+    known = await keys.ensure({owner for owner in owners if owner})
+    return [
+        fact if fields is None else _sealed(fact, fields, known[owner])
+        for fact, fields, owner in zip(facts, data, owners, strict=True)
+    ]
+
+
+def _sealed(fact: Accepted, fields: dict[str, msgspec.Raw], key: Key) -> Accepted:
+    event = _fields.decode(fact.json)
+    context = f"{fact.source}\x00{fact.id}"
+    event["data"] = _raw(sealed_fields(fields, FACTS[fact.type], key, context))
+    json = _encoder.encode(event)
+    return fact._replace(json=json, content=content_hash(json))
+
+
+def sealed_fields(fields: Mapping[str, msgspec.Raw], cls: type[msgspec.Struct], key: Key,
+                  context: str) -> dict[str, Any]:  # fmt: skip
+    """Fields as they are stored; null stays null, and a correction's data is sealed as a whole class of its own."""
+    keep = _kept_open(cls)
+    return {
+        name: value if name in keep or bytes(value) == b"null" else key.seal(bytes(value), f"{context}\x00{name}")
+        for name, value in fields.items()
+    }
+
+
+async def seal_correction(keys: Keys, fact: Accepted, type_name: str) -> Accepted:
+    """A correction with the personal fields of its right data sealed, as those of the fact that it corrects."""
+    event = _fields.decode(fact.json)
+    outer = dict(_fields.decode(event["data"]))
+    if bytes(outer["data"]) == b"null":
+        return fact
+    inner = _fields.decode(outer["data"])
+    owner = owner_of(inner, fact.source)
+    key = (await keys.ensure([owner]))[owner]
+    outer["data"] = _raw(sealed_fields(inner, FACTS[type_name], key, f"{fact.source}\x00{fact.id}\x00data"))
+    event["data"] = _raw(outer)
+    json = _encoder.encode(event)
+    return fact._replace(json=json, content=content_hash(json))
+
+
+async def seal_request(keys: Keys, source: str, body: bytes) -> bytes:
+    """A request with its note sealed; as it came where it has none, or is no request."""
+    try:
+        fields = dict(_fields.decode(body))
+        note, request_id = (msgspec.json.decode(fields.get(name, b"null")) for name in ("note", "request_id"))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return body
+    if not isinstance(note, str) or not isinstance(request_id, str):
+        return body
+    try:
+        owner = owner_of(fields, source)
+        key = (await keys.ensure([owner]))[owner]
+    except (msgspec.MsgspecError, UnicodeEncodeError):
+        return body
+    fields["note"] = _raw(key.seal(_encoder.encode(note), f"{source}\x00{request_id}\x00note"))
+    return _encoder.encode(fields)
+
+
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(_encoder.encode(value))
