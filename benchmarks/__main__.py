@@ -25,7 +25,7 @@ import nats
 
 from app.cli import GC_THRESHOLDS
 from app.session import Session
-from benchmarks import appending, deciding, flowing, limits, reading, sealing
+from benchmarks import appending, deciding, flowing, limits, reading, sealing, travelling
 from benchmarks.contest import ONLY_OURS, ROUNDS, Contest, machine
 from benchmarks.rivals import environments, settings_of
 from benchmarks.setting import Setting
@@ -35,7 +35,7 @@ KEPT = Path(".benchmarks")
 PARTS = {
     "append": appending.appends, "aggregate": reading.aggregates, "replay": reading.replays, "live": reading.live,
     "decisions": deciding.decisions, "intake": flowing.intake, "balances": flowing.balances,
-    "import": flowing.imports, "seal": sealing.seals, "limits": limits.limits,
+    "import": flowing.imports, "seal": sealing.seals, "travel": travelling.travels, "limits": limits.limits,
 }  # fmt: skip
 
 

@@ -47,8 +47,15 @@ def fact(number: int) -> bytes:
 
 async def budget_of_actions(log: Log, events: int) -> str:
     """A budget of so many events (at most 1000), one action after the other; its subject."""
-    rules, now = Rules(1, parse_policy(POLICY)), datetime.now(UTC)
-    agent = Agent(agent_id=f"B-{secrets.token_hex(6)}", role="agent")
+    drafts = budget_drafts(f"B-{secrets.token_hex(6)}", events, datetime.now(UTC))
+    await log.append(drafts)
+    return drafts[0].subject
+
+
+def budget_drafts(agent_id: str, events: int, now: datetime) -> list[Draft]:
+    """The opening of an agent's budget, and actions on it."""
+    rules = Rules(1, parse_policy(POLICY))
+    agent = Agent(agent_id=agent_id, role="agent")
     cause = Cause(source="bench", request_id="b", request_sha256="00" * 16, seen_position=0)
     period = rules.policy.period_at(now)
     opened, _ = opening(rules, f"agent:{agent.agent_id}", period, None, cause, "agent", "GBP")
@@ -65,8 +72,7 @@ async def budget_of_actions(log: Log, events: int) -> str:
         own = Cause(source="bench", request_id=f"b-{number}", request_sha256="00" * 16, seen_position=number)
         record = taken(asking, 1, verdict, own, f"act-{number:032x}")
         drafts.append(Draft(subject, stored_form(record, now)))
-    await log.append(drafts)
-    return subject
+    return drafts
 
 
 async def load_budget(log: Log, subject: str) -> Budget:

@@ -39,10 +39,12 @@ def as_of(table: sa.Table, position: int | None) -> sa.FromClause:
         .scalar_subquery()
     )
     unchanged = sa.select(table).where(table.c[SINCE] <= position)
+    # An outer join, so that each row is looked up once in the past, and never the other way round.
+    on = sa.and_(*(past.c[key] == table.c[key] for key in keys), past.c[SINCE] == latest)
     replaced = (
         sa.select(past)
-        .join(table, sa.and_(*(past.c[key] == table.c[key] for key in keys)))
-        .where(table.c[SINCE] > position, past.c[SINCE] == latest)
+        .select_from(table.outerjoin(past, on))
+        .where(table.c[SINCE] > position, sa.func.coalesce(past.c[SINCE], 0) > 0)
     )
     return sa.union_all(unchanged, replaced).subquery(table.name)
 

@@ -1,0 +1,85 @@
+"""Time travel at a million events: balances as of any point, beside folding the log up to it."""
+
+from __future__ import annotations
+
+import random
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from app.session import Session
+from benchmarks.contest import Contest, contest
+from benchmarks.ledgers import budget_drafts
+from benchmarks.sealing import NEEDED, needed
+from config.settings import load_settings
+from ledger.log import Draft
+from projections import generations
+from projections.balances import Balances, read_balances
+from projections.engine import catch_up
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import sqlalchemy as sa
+
+    from benchmarks.contest import Run
+    from benchmarks.setting import Setting
+
+EVENTS = 1_000_000
+A_BUDGET = 1_000
+POINTS = 20
+
+
+async def travels(setting: Setting) -> list[Contest]:
+    """All balances at random points of the log, the slowest of them; and what it costs to keep."""
+    number = setting.scaled(EVENTS)
+    folder = setting.folder / "travel"
+    async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
+        await _fill(session, number // A_BUDGET)
+        views, reader = generations.views_folder(folder), await session.connection("fold")
+        begun = time.perf_counter()
+        await catch_up(Balances(), views, reader, session.log)
+        folding = (time.perf_counter() - begun) * 1000
+    engine = generations.open_generation(views, Balances(), 1)
+    rng = random.Random(7)
+
+    async def slowest(_round: int) -> float:
+        with engine.connect() as connection:
+            return max(_took(connection, rng.randrange(1, number)) for _ in range(POINTS))
+
+    async def fold(_round: int) -> float:
+        return folding
+
+    result = await contest(
+        "balances as of any point, the slowest of 20", "ms",
+        {"the view": slowest, "folding the log again": fold, NEEDED: needed(1000)}, needs={NEEDED: 1},
+    )  # fmt: skip
+    size = await contest(
+        "kept for time travel", "bytes an event", {"the view's file": _file_size(views, number)}, rounds=1
+    )  # fmt: skip
+    engine.dispose()
+    return [result, size]
+
+
+def _file_size(views: Path, number: int) -> Run:
+    async def run(_round: int) -> float:
+        return sum(path.stat().st_size for path in views.glob("budget_balances.g1.sqlite*")) / number
+
+    return run
+
+
+def _took(connection: sa.Connection, position: int) -> float:
+    begun = time.perf_counter()
+    assert read_balances(connection, position=position)
+    return (time.perf_counter() - begun) * 1000
+
+
+async def _fill(session: Session, budgets: int) -> None:
+    """Budgets of a thousand events each, written side by side: an event of each in turn."""
+    template = budget_drafts("B-000000", A_BUDGET, datetime.now(UTC))
+    for event in template:
+        for at in range(0, budgets, 1000):
+            await session.log.append([
+                Draft(event.subject.replace("B-000000", name), event.data.replace(b"B-000000", name.encode()))
+                for name in (f"B-{number:06d}" for number in range(at, min(at + 1000, budgets)))
+            ])  # fmt: skip
