@@ -68,6 +68,13 @@ class Escalating(msgspec.Struct, frozen=True, kw_only=True):
     then: Literal["next_level", "expire"] = "next_level"
 
 
+class Privacy(msgspec.Struct, frozen=True):
+    """How those are protected who do the work."""
+
+    record_reads: bool = False
+    """Who reads the trail of a named person is recorded."""
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """A document, validated; amounts in its ``currency``."""
 
@@ -83,6 +90,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     escalation: Escalating
     sources: dict[str, tuple[str, ...]] | None
     costs: dict[str, Money]
+    privacy: Privacy
     document: dict[str, Any]
 
     def zero(self) -> Money:

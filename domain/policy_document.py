@@ -11,7 +11,7 @@ import msgspec
 
 from domain.money import EXPONENTS, Money, MoneyError, shown
 from domain.periods import PeriodKind
-from domain.policy import KINDS, Escalating, Limits, PerCustomer, Policy, Role, Team, Trial
+from domain.policy import KINDS, Escalating, Limits, PerCustomer, Policy, Privacy, Role, Team, Trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,6 +73,7 @@ def parse_policy(document: object) -> Policy:
         escalation=reader.escalation(document.get("escalation")),
         sources=reader.sources(document.get("sources"), roles),
         costs=reader.costs(document.get("costs", {})),
+        privacy=reader.privacy(document.get("privacy", {})),
         document=document,
     )
     reader.guidelines(document.get("guidelines", []))
@@ -82,7 +83,7 @@ def parse_policy(document: object) -> Policy:
 
 
 _REQUIRED = ("currency", "time_zone", "period", "effective_from", "roles")
-_OPTIONAL = ("mode", "default_role", "guidelines", "teams", "trial", "escalation", "sources", "costs")
+_OPTIONAL = ("mode", "default_role", "guidelines", "teams", "trial", "escalation", "sources", "costs", "privacy")
 _COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
 
 
@@ -228,6 +229,15 @@ class _Reader:
             for role in allowed:
                 self.role_name(role, roles, ("sources", name))
         return result
+
+    def privacy(self, value: object) -> Privacy:
+        fields = self.mapping(value, ("privacy",))
+        self.known(fields, ("privacy",), (), ("record_reads",))
+        records = fields.get("record_reads", False)
+        if not isinstance(records, bool):
+            self.add(("privacy", "record_reads"), f"must be true or false, not {shown(records)}")
+            return Privacy()
+        return Privacy(record_reads=records)
 
     def guidelines(self, value: object) -> None:
         if not isinstance(value, list):

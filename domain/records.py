@@ -356,6 +356,16 @@ class CustomerForgotten(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     """Whose keys went too: what was said in them before the customer was known."""
 
 
+class TrailRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Somebody read the trail of somebody named, where policy wants that known (`privacy.record_reads`)."""
+
+    read_by: Id
+    about: tuple[str, ...]
+    """Who was named: `agent:<id>`, `customer:<id>`, `action:<id>`."""
+    up_to: int
+    """The position up to which it was shown."""
+
+
 _NAMES: dict[str, type[msgspec.Struct]] = {
     "policy.published": PolicyPublished,
     "budget.opened": BudgetOpened,
@@ -379,6 +389,7 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "escalation.expired": EscalationExpired,
     "projection.skipped": ProjectionSkipped,
     "customer.forgotten": CustomerForgotten,
+    "trail.read": TrailRead,
 }
 RECORDS: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for name, cls in _NAMES.items()}
 """Stored type name -> class, for what the ledger records today."""

@@ -46,7 +46,7 @@ mentions = sa.Table(
 _AGENTS = (
     "agent_id", "employee_id", "to_agent_id", "from_agent_id", "giver_id", "receiver_id", "requested_by",
     "decided_by", "answered_by", "granted_by", "published_by", "from_employee_id", "to_employee_id", "by",
-    "reversed_by", "on_behalf_of",
+    "reversed_by", "on_behalf_of", "read_by",
 )  # fmt: skip
 _CUSTOMERS = ("customer_id", "referred_customer_id", "a", "b")
 

@@ -7,8 +7,9 @@ from typing import Any
 import nats
 import pytest
 from nats.aio.client import Client
-from support import event
+from support import POLICY, Upstream, event
 
+from app.reading import record_reading
 from app.session import Session
 from config import topology
 from ledger.log import Draft
@@ -133,3 +134,13 @@ async def test_an_auditor_steers_nothing_by_reply_subjects(session: Session, rep
     await asyncio.sleep(0.5)
     assert (heard, await states(session)) == ([], before)
     await client.close()
+
+
+async def test_who_reads_a_named_trail_is_recorded_where_policy_says_so(upstream: Upstream) -> None:
+    session = upstream.session
+    await record_reading(session.log, ["agent:A-1"], 1, "M-1")
+    await upstream.begin(POLICY | {"privacy": {"record_reads": True}})
+    await record_reading(session.log, ["agent:A-1"], 1, "M-1")
+    await record_reading(session.log, [], 1, "M-1")  # nobody was named
+    read = [one for one in await upstream.replay() if one["type"] == "resolution.trail.read.v1"]
+    assert [one["data"] for one in read] == [{"read_by": "M-1", "about": ["agent:A-1"], "up_to": 1}]

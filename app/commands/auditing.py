@@ -12,6 +12,7 @@ import click
 from app.cli import cli, command
 from app.moments import as_of_option, position_of
 from app.output import console, fail, money_text, print_json, print_table
+from app.reading import by_option, record_reading
 from app.session import Session
 from app.stories import story_of
 from app.views import opened, read_view, up_to_date
@@ -40,8 +41,9 @@ def audit() -> None:
 @click.option("--limit", type=int, help="At most so many.")
 @click.option("--after", type=int, default=0, help="Only behind this position.")
 @as_of_option
+@by_option
 @command(audit)
-async def trail(settings: Settings, limit: int | None, after: int, as_of: str | None, *, as_json: bool,
+async def trail(settings: Settings, limit: int | None, after: int, as_of: str | None, by: str | None, *, as_json: bool,
                 **named: str | None) -> None:  # fmt: skip
     """Events in order, with positions; those that name all the ids given."""
     wanted = [(kind, name) for kind, name in named.items() if name is not None]
@@ -52,6 +54,8 @@ async def trail(settings: Settings, limit: int | None, after: int, as_of: str | 
             position = generations.read_progress(connection).anchor.position
             if as_of is not None:
                 position = await position_of(session.log, as_of, position)
+            about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
+            await record_reading(session.log, about, position, by)
             items = read_trail(connection, wanted, after, limit, position)
     if as_json:
         print_json({"items": items, "position": position})
@@ -64,9 +68,10 @@ async def trail(settings: Settings, limit: int | None, after: int, as_of: str | 
     print_table(f"Trail at position {position}", columns, rows, numbers=(0,))
 
 
+@by_option
 @click.argument("action")
 @command(audit)
-async def explain(settings: Settings, action: str, *, as_json: bool) -> None:
+async def explain(settings: Settings, action: str, by: str | None, *, as_json: bool) -> None:
     """Why an ACTION was allowed: the request, the rules and the budget then, and what came after."""
     async with Session(settings, reads_only=True) as session:
         await up_to_date(session, Trail.name)
@@ -75,6 +80,8 @@ async def explain(settings: Settings, action: str, *, as_json: bool) -> None:
             found = await explain_action(session.log, connection, action)
             position = generations.read_progress(connection).anchor.position
         shown = encode(found["action"] if found else None)
+        if found is not None:
+            await record_reading(session.log, [f"action:{action}"], position, by)
         revealed = await (await Keys.open(session.client)).reveal(shown)
     if found is None:
         fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
@@ -109,9 +116,10 @@ def _cell(line: dict[str, Any], column: str) -> object:
 
 
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@by_option
 @click.argument("action")
 @command(audit)
-async def case(settings: Settings, action: str, file: Path, *, as_json: bool) -> None:
+async def case(settings: Settings, action: str, file: Path, by: str | None, *, as_json: bool) -> None:
     """One offline FILE (HTML) about an ACTION: its story, its events, a proof of each, keys, and how to check them."""
     from app.casefile import case_document, case_page
     from app.sealing import seal_to_the_end
@@ -125,6 +133,7 @@ async def case(settings: Settings, action: str, file: Path, *, as_json: bool) ->
         if found is None:
             fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
             return
+        await record_reading(session.log, [f"action:{action}"], found["position"], by)
         document = case_document(found, session.data_dir)
     file.write_text(case_page(document), encoding="utf-8")
     if as_json:

@@ -1,0 +1,49 @@
+"""Who reads the trail of somebody named is recorded, where the policy in force says so."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from domain.records import LEDGER_SOURCE, TYPE_OF, PolicyPublished, TrailRead
+from domain.wire import encode, is_id
+from ledger.cloudevents import encode_event, parse_time
+from ledger.log import Draft
+from projections.events import read_event
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ledger.log import Log
+
+SUBJECT = "ledger.trail"
+_POLICY_SUBJECT = "ledger.policy"
+by_option = click.option("--by", help="Who reads; recorded where the policy says so. [default: the system's user name]")
+
+
+async def record_reading(log: Log, about: Sequence[str], up_to: int, by: str | None) -> None:
+    """Record that somebody read about these, each ``kind:id``, if the policy in force wants it; before it is shown."""
+    if not about or not await _wanted(log):
+        return
+    reader = by or getpass.getuser()
+    if not is_id(reader):
+        raise click.UsageError("--by must be an id")
+    now = datetime.now(UTC)
+    record = TrailRead(read_by=reader, about=tuple(about), up_to=up_to)
+    identifier = f"trail.read {reader} {now.timestamp()}"
+    await log.append([Draft(SUBJECT, encode_event(LEDGER_SOURCE, identifier, TYPE_OF[TrailRead], now, encode(record)))])
+
+
+async def _wanted(log: Log) -> bool:
+    """What the newest policy that is in force says."""
+    now, wanted = datetime.now(UTC), False
+    for stored in await log.read_subject(_POLICY_SUBJECT):
+        published = read_event(stored).body
+        assert isinstance(published, PolicyPublished)
+        document = published.policy
+        if document.get("mode", "enforced") == "enforced" and parse_time(str(document["effective_from"])) <= now:
+            wanted = bool(document.get("privacy", {}).get("record_reads"))
+    return wanted
