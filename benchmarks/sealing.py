@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from statistics import median
@@ -55,6 +56,11 @@ async def seals(setting: Setting) -> list[Contest]:
             await contest("a proof checked, median", "ms", {"verify-proof": work.check, NEEDED: needed(1)},
                           needs={NEEDED: 1}),
         ]  # fmt: skip
+        results.append(
+            await contest("from an event to its signed checkpoint, the slowest of 100", "ms",
+                          {"run seal": lambda _round: _delay(setting), NEEDED: needed(1_000)}, needs={NEEDED: 1},
+                          rounds=1)
+        )  # fmt: skip
     results.append(
         await contest("restore, into an empty server", "events per s",
                       {"restore": _restoring(setting.folder, folder, number), NEEDED: needed(20_000)},
@@ -138,6 +144,22 @@ class _Work:
             verify_proof(proof, verifiers)
             took.append((time.perf_counter() - begun) * 1000)
         return median(took)
+
+
+async def _delay(setting: Setting) -> float:
+    """Milliseconds, with an event every tenth of a second."""
+    session, slowest = setting.session, 0.0
+    async with setting.role("seal"):
+        seal = seal_folder(session.data_dir)
+        for number in range(101):
+            position = await session.log.append([Draft("ledger.fact.bench", fact(number))])
+            begun = time.perf_counter()
+            while (newest := seal.checkpoint()) is None or newest.size < position:  # noqa: ASYNC110 - a file tells
+                await asyncio.sleep(0.005)
+            if number:  # the first one waits for the role to start, and to seal what was there
+                slowest = max(slowest, time.perf_counter() - begun)
+            await asyncio.sleep(0.1)
+    return slowest * 1000
 
 
 def _restoring(folder: Path, source: Path, number: int) -> Run:

@@ -20,13 +20,17 @@ from config import topology
 from consumers.intake import RejectedEntry
 from domain.records import TYPE_OF, ProjectionSkipped
 from domain.wire import encode
+from ledger import alarm as alarms
 from ledger.cloudevents import encode_event
 from ledger.errors import LedgerError
 from ledger.follow import verify_anchor
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.log import Draft, Log
+from ledger.notes import NoteError
+from ledger.seal import SealError, check_positions
 from ledger.streams import js_api, server_trouble
+from ledger.tiles import MissingTileError
 from projections import generations
 from projections.catalogue import MODELS
 from projections.engine import SKIPS_SUBJECT, rebuild
@@ -207,7 +211,7 @@ async def skip(settings: Settings, name: str, position: int, reason: str, by: st
 
 @command(admin)
 async def doctor(settings: Settings, *, as_json: bool) -> None:
-    """Check everything: server, streams, disk, indexes, views, inbox. Exit status 1 where something is wrong."""
+    """Check everything: server, streams, disk, views, seal, archive, inbox. Exit status 1 where something is wrong."""
     checks: list[dict[str, Any]] = []
 
     def note(what: str, says: str, *, ok: bool = True) -> None:
@@ -230,6 +234,8 @@ async def doctor(settings: Settings, *, as_json: bool) -> None:
             stopped = state["stopped"]
             says = f"position {state['position']}, {state['lag_events']} behind" if not stopped else str(stopped)
             note(f"view {state['projection']}", says, ok=not stopped)
+        for what, says, ok in await _keeping_checks(session):
+            note(what, says, ok=ok)
         info = await js_api(session.client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
         waiting = info.get("num_pending", 0) + info.get("num_ack_pending", 0)
         note("inbox", f"{waiting} waiting")
@@ -242,6 +248,24 @@ async def doctor(settings: Settings, *, as_json: bool) -> None:
         print_table("Doctor", ("check", "", "says"), rows)
     if not all(check["ok"] for check in checks):
         raise Finding
+
+
+async def _keeping_checks(session: Session) -> list[tuple[str, str, bool]]:
+    """The alarm, the seal and the archive: (what, what there is to say, whether it is well)."""
+    from consumers.archive_service import archive_of
+    from consumers.seal_service import seal_folder
+
+    found = await alarms.look(session.client)
+    checks = [("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)]
+    seal, end = seal_folder(session.data_dir), await session.log.last_position()
+    try:
+        newest = seal.checkpoint()
+        size = newest.size if newest else 0
+        await check_positions(session.log, seal.tiles(size), [size] if size else [])
+    except (SealError, NoteError, MissingTileError) as error:
+        return [*checks, ("seal", str(error), False)]
+    archived = archive_of(session.data_dir).last_position
+    return [*checks, ("seal", f"{size} of {end} positions", True), ("archive", f"{archived} of {end} positions", True)]
 
 
 async def _index_trouble(session: Session, name: str, index: NameIndex) -> str:
