@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import logging
 import os
 import sys
@@ -65,7 +66,7 @@ def command(
             settings = load_settings(merged, os.environ, file)
             asyncio.run(function(settings, **options))
 
-        run.__doc__ = function.__doc__
+        run.__doc__ = inspect.cleandoc(function.__doc__ or "")
         wrapped = _all_settings(click.pass_context(run))
         if json:
             wrapped = _json_option(wrapped)

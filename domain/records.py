@@ -12,6 +12,7 @@ import msgspec
 
 from domain.facts import Basis, Kind
 from domain.money import Money
+from domain.upkeep import CustomerForgotten, ProjectionSkipped, TrailRead
 from domain.wire import Id, Instant, Personal
 
 LEDGER_SOURCE = "resolution-ledger"
@@ -335,35 +336,6 @@ class EscalationWithdrawn(EscalationStep, frozen=True, kw_only=True):
 
 class EscalationExpired(EscalationStep, frozen=True, kw_only=True):
     """Nobody answered, and there is nobody above."""
-
-
-class ProjectionSkipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Somebody told a projection to pass over an event it could not digest."""
-
-    projection: str
-    position: int
-    reason: str
-    by: Id
-
-
-class CustomerForgotten(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A person's keys were destroyed, and what was personal with them; after a restore it is done again."""
-
-    customer_id: Id
-    requested_by: Id
-    reason: str | None = None
-    interactions: tuple[Id, ...] = ()
-    """Whose keys went too: what was said in them before the customer was known."""
-
-
-class TrailRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Somebody read the trail of somebody named, where policy wants that known (`privacy.record_reads`)."""
-
-    read_by: Id
-    about: tuple[str, ...]
-    """Who was named: `agent:<id>`, `customer:<id>`, `action:<id>`."""
-    up_to: int
-    """The position up to which it was shown."""
 
 
 _NAMES: dict[str, type[msgspec.Struct]] = {

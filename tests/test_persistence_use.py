@@ -117,7 +117,7 @@ def test_an_application_that_is_forgotten_leaves_no_thread(es_env: dict[str, str
     deadline = time.monotonic() + 5
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 FORKER = """
