@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from domain.records import LEDGER_SOURCE, TYPE_OF, PolicyPublished, TrailRead
+from domain.records import LEDGER_SOURCE, TYPE_OF, PolicyPublished
+from domain.upkeep import TrailRead
 from domain.wire import encode, is_id
 from ledger.cloudevents import encode_event, parse_time
 from ledger.log import Draft

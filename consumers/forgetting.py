@@ -10,7 +10,8 @@ import msgspec
 
 from config import topology
 from consumers.intake import RejectedEntry
-from domain.records import LEDGER_SOURCE, TYPE_OF, CustomerForgotten
+from domain.records import LEDGER_SOURCE, TYPE_OF
+from domain.upkeep import CustomerForgotten
 from domain.wire import encode
 from ledger.cloudevents import encode_event, stored_decoder
 from ledger.errors import LedgerError

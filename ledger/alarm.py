@@ -43,7 +43,7 @@ async def sound(client: LedgerClient, position: int, reason: str) -> None:
     body = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "position": position, "reason": reason}
     try:
         await client.request(SUBJECT, json.dumps(body).encode(), timeout=5)
-    except (nats.errors.Error, TimeoutError) as error:
+    except (nats.errors.Error, OSError) as error:
         message = f"the alarm could not be stored: {error}; the reason was: {reason}"
         raise UnavailableError(message) from error
 

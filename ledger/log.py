@@ -198,7 +198,7 @@ class Log:
             self.client.send(self._frames(drafts, answer_to))
             await self.client.drained()
             _headers, answer = await asyncio.wait_for(future, seconds)
-        except (nats.errors.Error, TimeoutError) as error:
+        except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             message = f"{self.stream} did not acknowledge in time ({error or 'time-out'}); try again later"
             raise UnavailableError(message) from error
         finally:
@@ -313,7 +313,7 @@ class Log:
         try:
             self.client.send(frame(self._direct, json.dumps(request).encode(), answer_to))
             headers, _ = await self._while_it_comes(end, came)
-        except (nats.errors.Error, TimeoutError) as error:
+        except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             message = f"{self.stream} could not be read: {error or 'time-out'}"
             raise UnavailableError(message) from error
         finally:
@@ -356,7 +356,7 @@ class Log:
     async def _get(self, request: dict[str, Any]) -> Recorded | None:
         try:
             headers, data = await self._replies.one(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
-        except (nats.errors.Error, TimeoutError) as error:
+        except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             message = f"{self.stream} could not be read: {error or 'time-out'}"
             raise UnavailableError(message) from error
         match status_of(headers):

@@ -30,7 +30,7 @@ async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None
     data = json.dumps(body).encode() if body is not None else b""
     try:
         answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
-    except (nats.errors.Error, TimeoutError) as error:
+    except (nats.errors.Error, OSError) as error:
         message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
         raise UnavailableError(message) from error
     parsed: dict[str, Any] = json.loads(answer.data)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain import facts, records
+from domain import facts, records, upkeep
 from domain.wire import personal_fields, plain
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _describe_authority(body: Any) -> str | None:  # noqa: C901, PLR0911 - one s
             return f"budget {body.period} of {body.holder} closed: {spent} spent, {lapsed} lapsed"
         case records.PolicyPublished():
             return f"policy version {body.version} published"
-        case records.ProjectionSkipped():
+        case upkeep.ProjectionSkipped():
             return f"{body.projection} passed over position {body.position}: {body.reason}"
     return None
 

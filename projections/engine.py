@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.exc import OperationalError
 
 from domain.facts import FactCorrected
-from domain.records import ProjectionSkipped
+from domain.upkeep import ProjectionSkipped
 from domain.wire import encode
 from ledger.cloudevents import stored_decoder
 from ledger.errors import UnavailableError

@@ -11,7 +11,7 @@ from support import Upstream, event, gbp, upstream_of
 
 from app.session import Session
 from app.views import read_view
-from domain.records import ProjectionSkipped
+from domain.upkeep import ProjectionSkipped
 from domain.wire import encode
 from ledger.cloudevents import encode_event
 from ledger.log import Draft

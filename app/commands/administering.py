@@ -18,7 +18,8 @@ from app.session import Session
 from app.views import opened
 from config import topology
 from consumers.intake import RejectedEntry
-from domain.records import TYPE_OF, ProjectionSkipped
+from domain.records import TYPE_OF
+from domain.upkeep import ProjectionSkipped
 from domain.wire import encode
 from ledger import alarm as alarms
 from ledger.cloudevents import encode_event
