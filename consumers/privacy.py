@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _OWNERS = (("customer_id", "customer"), ("interaction_id", "interaction"), ("employee_id", "employee"))
-NOTE = b'"note"'
+NOTE = b'"note'
+_NOTES = "ledger:notes"
 
 
 @lru_cache(maxsize=256)
@@ -100,15 +101,23 @@ async def seal_request(keys: Keys, source: str, body: bytes) -> bytes:
         note, request_id = (msgspec.json.decode(fields.get(name, b"null")) for name in ("note", "request_id"))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return body
+    fields.pop("note_hash", None)
     if not isinstance(note, str) or not isinstance(request_id, str):
-        return body
+        return _encoder.encode(fields)
     try:
         owner = owner_of(fields, source)
-        key = (await keys.ensure([owner]))[owner]
+        found = await keys.ensure([owner, _NOTES])
+        key = found[owner]
     except (msgspec.MsgspecError, UnicodeEncodeError):
         return body
+    fields["note_hash"] = _raw(found[_NOTES].hash_of(normal_form(note)))
     fields["note"] = _raw(key.seal(_encoder.encode(note), f"{source}\x00{request_id}\x00note"))
     return _encoder.encode(fields)
+
+
+def normal_form(note: str) -> str:
+    """A note without what copies differ in: case, digits, spaces, punctuation."""
+    return " ".join("".join(c if c.isalpha() else " " for c in note.casefold()).split())
 
 
 def _raw(value: Any) -> msgspec.Raw:

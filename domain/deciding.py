@@ -292,6 +292,7 @@ def _done(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_i
         "interaction_id": request.interaction_id,
         "order_id": request.order_id,
         "note": request.note,
+        "note_hash": request.note_hash,
         "guideline": request.guideline,
         "shadow": shadow,
         "source": cause.source,

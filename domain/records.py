@@ -161,6 +161,8 @@ class Done(Record, frozen=True, kw_only=True):
     interaction_id: Id | None = None
     order_id: Id | None = None
     note: Personal | None = None
+    note_hash: str | None = None
+    """By which the guard knows copies of a note, also when nobody can read it any more."""
     guideline: Id | None = None
     escalation_id: Id | None = None
     shadow: Shadow | None = None

@@ -48,6 +48,8 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     interaction_id: Id | None = None
     order_id: Id | None = None
     note: Personal | None = None
+    note_hash: str | None = None
+    """Of the note's normal form, with the ledger's own key; set by the ledger."""
     guideline: Id | None = None
     team_id: Id | None = None
     basis: Basis = "goodwill"

@@ -1,0 +1,198 @@
+"""The guard: takes history event by event and says which flags it raises, whenever it runs and however it is fed.
+
+Counting rules look at each event. Statistical rules run at a fixed hour of recorded time, over the window that ends
+there, as one family of tests. Absence rules wait fifteen minutes of recorded time for late facts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from domain.abuse import (
+    burst,
+    churn,
+    collusion,
+    copied_note,
+    favourite,
+    just_under,
+    no_purchase,
+    off_duty,
+    outlier,
+    overdrawn,
+    recognition_ring,
+    self_dealing,
+    self_raise,
+    serial_claimant,
+    split,
+)
+from domain.abuse.findings import Finding, Rule, benjamini_hochberg
+from domain.abuse.seen import DAY, HOUR, REMEMBERED_SECONDS, Deed, Seen, World
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+COUNTING: dict[str, tuple[Rule, Any]] = {
+    rule.id: (rule, make)
+    for rule, make in (
+        (split.RULE, split.Split), (self_dealing.RULE, self_dealing.SelfDealing), (collusion.RULE, collusion.Collusion),
+        (serial_claimant.RULE, serial_claimant.SerialClaimant),
+        (recognition_ring.RULE, recognition_ring.RecognitionRing), (self_raise.RULE, self_raise.SelfRaise),
+        (overdrawn.RULE, overdrawn.Overdrawn), (churn.RULE, churn.Churn),
+    )
+}  # fmt: skip
+STATISTICAL: dict[str, tuple[Rule, Any]] = {
+    module.RULE.id: (module.RULE, module.over) for module in (just_under, favourite, burst, outlier, copied_note)
+}
+ABSENCE: dict[str, tuple[Rule, Any]] = {
+    rule.id: (rule, make)
+    for rule, make in ((off_duty.RULE, off_duty.OffDuty), (no_purchase.RULE, no_purchase.NoPurchase))
+}
+RULES: dict[str, Rule] = {
+    name: rule
+    for name, (rule, _) in sorted((COUNTING | STATISTICAL | ABSENCE).items(), key=lambda one: int(one[0][1:]))
+}
+Q = 0.05
+"""The share of false alarms among what one run of the statistical rules finds (Benjamini-Hochberg)."""
+RUN_AT_HOUR = 3
+LATE_SECONDS = 15 * 60.0
+_GROWS_BY = 1.5
+
+
+class Raised(NamedTuple):
+    """What the guard says: a flag (number 1), or more evidence for it (2 and on), shown at ``position``."""
+
+    flag_id: str
+    number: int
+    finding: Finding
+    position: int
+    recorded: float
+
+
+@dataclass
+class _Case:
+    flag_id: str
+    number: int
+    evidence: set[int]
+    told: int
+    reviewed: int = 0
+
+
+class Guard:
+    """Pure state; `take` it every event of the log once, in order."""
+
+    def __init__(self, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        """``parameters`` by rule replace defaults.
+
+        Raises:
+            ValueError: a rule or a parameter is not known.
+
+        """
+        self._parameters = parameters_of(parameters or {})
+        self.world = World()
+        self._counting = [make(self._parameters[name]) for name, (_, make) in COUNTING.items()]
+        self._absence = [make(self._parameters[name]) for name, (_, make) in ABSENCE.items()]
+        self._waiting: deque[tuple[float, Deed]] = deque()
+        self._cases: dict[tuple[str, ...], _Case] = {}
+        self._of_flag: dict[str, _Case] = {}
+        self._next_run: float | None = None
+        self._anything_new = False
+
+    def take(self, seen: Seen) -> list[Raised]:
+        """The flags that this event raises, or shows to be due."""
+        raised: list[Raised] = []
+        for finding in self._findings(seen):
+            raised += self._told(finding, seen)
+        return raised
+
+    def reviewed(self, flag_id: str, position: int) -> None:
+        """Somebody has looked: from here on only new evidence raises a flag again."""
+        case = self._of_flag.get(flag_id)
+        if case is not None:
+            case.reviewed = position
+
+    def _findings(self, seen: Seen) -> Iterator[Finding]:
+        yield from self._on_the_hour(seen)
+        while self._waiting and self._waiting[0][0] + LATE_SECONDS <= seen.recorded:
+            _, waited = self._waiting.popleft()
+            for rule in self._absence:
+                yield from rule.due(self.world, waited)
+        deed = self.world.learn(seen)
+        for rule in self._counting:
+            yield from rule.on(self.world, seen, deed)
+        for rule in self._absence:
+            yield from rule.on(self.world, seen, deed)
+        if deed is not None:
+            self._anything_new = True
+            self._waiting.append((seen.recorded, deed))
+
+    def _on_the_hour(self, seen: Seen) -> Iterator[Finding]:
+        """Statistical rules, for each day that has ended; a day without deeds changes nothing."""
+        if self._next_run is None:
+            self._next_run = _next_hour(seen.recorded)
+        while seen.recorded >= self._next_run:
+            if self._anything_new:
+                yield from self._run(self._next_run)
+                self.world.forget_before(self._next_run - REMEMBERED_SECONDS)
+                self._anything_new = False
+                self._next_run += DAY
+            else:
+                self._next_run = _next_hour(seen.recorded)
+
+    def _run(self, end: float) -> list[Finding]:
+        family: list[Finding] = []
+        apart: list[Finding] = []
+        tests = 0
+        for name, (_, over) in STATISTICAL.items():
+            found, made = over(self.world, end, self._parameters[name])
+            tests += made
+            family += [finding for finding in found if finding.p is not None]
+            apart += [finding for finding in found if finding.p is None]
+        standing = benjamini_hochberg(family, tests, Q) + apart
+        return sorted(standing, key=lambda finding: finding.case)
+
+    def _told(self, finding: Finding, seen: Seen) -> list[Raised]:
+        """A flag is raised once; more evidence by half is told; after a review only what is new counts."""
+        case = self._cases.get(finding.case)
+        if case is not None and case.reviewed:
+            fresh = tuple(position for position in finding.evidence if position > case.reviewed)
+            if len(fresh) * 2 < len(case.evidence) or not fresh:
+                return []
+            finding, case = replace(finding, evidence=fresh), None
+        if case is None or case.evidence.isdisjoint(finding.evidence):
+            case = _Case(finding.flag_id(), 1, set(finding.evidence), len(finding.evidence))
+            self._cases[finding.case] = self._of_flag[case.flag_id] = case
+            return [Raised(case.flag_id, 1, finding, seen.position, seen.recorded)]
+        case.evidence |= set(finding.evidence)
+        if len(case.evidence) < _GROWS_BY * case.told:
+            return []
+        case.number, case.told = case.number + 1, len(case.evidence)
+        grown = replace(finding, evidence=tuple(sorted(case.evidence)))
+        return [Raised(case.flag_id, case.number, grown, seen.position, seen.recorded)]
+
+
+def _next_hour(moment: float) -> float:
+    """The first time of day at which statistical rules run, behind a moment."""
+    today = moment // DAY * DAY + RUN_AT_HOUR * HOUR
+    return today if moment < today else today + DAY
+
+
+def parameters_of(changed: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """All parameters, with some of them replaced.
+
+    Raises:
+        ValueError: a rule or a parameter is not known; says which there are.
+
+    """
+    merged = {name: dict(rule.parameters) for name, rule in RULES.items()}
+    for name, values in changed.items():
+        if name not in merged:
+            message = f"there is no rule {name}; there are {', '.join(RULES)}"
+            raise ValueError(message)
+        for parameter, value in values.items():
+            if parameter not in merged[name]:
+                message = f"{name} has no parameter {parameter}; it has {', '.join(merged[name]) or 'none'}"
+                raise ValueError(message)
+            merged[name][parameter] = value
+    return merged
