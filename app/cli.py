@@ -78,7 +78,7 @@ def command(
 _COMMANDS = {
     "up": ("serving",), "run": ("serving",), "demo": ("serving",), "publish": ("publishing",),
     "import": ("publishing",), "decide": ("deciding",), "policy": ("deciding",), "report": ("reporting",),
-    "audit": ("auditing", "sealing"), "admin": ("administering", "keeping", "forgetting"),
+    "audit": ("auditing", "sealing", "flags"), "admin": ("administering", "keeping", "forgetting"),
 }  # fmt: skip
 """Command -> modules of ``app.commands``; a command loads only its own, which keeps it quick."""
 

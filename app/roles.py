@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
-ROLES = ("intake", "decisions", "projections", "seal", "archive")
+ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive")
 WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
 
@@ -75,6 +75,10 @@ async def make(session: Session, role: str, *, history: bool = False) -> Service
             from consumers.projection_service import ProjectionService
 
             return ProjectionService(session.url, session.log, session.data_dir)
+        case "guard":
+            from consumers.guard_service import GuardService
+
+            return GuardService(session.url, session.log, history=history)
         case "seal":
             from consumers.seal_service import SealService
 

@@ -15,6 +15,7 @@ BUDGET_SUBJECT = "ledger.budget"
 CUSTOMER_SUBJECT = "ledger.customer"
 REFUSED_SUBJECT = "ledger.refused"
 POLICY_SUBJECT = "ledger.policy"
+FLAG_SUBJECT = "ledger.flag"
 REJECTED_SUBJECT = "rejected"
 
 MAX_EVENT_BYTES = 48 * 1024

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import topology
 from consumers.books import budget_of
+from domain.flags import FlagAnswered, FlagReviewed
 from domain.policy_check import contradictions
 from domain.policy_document import parse_policy
 from domain.records import (
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from ledger.log import Log
 
 
-def answer_of(record: Any, budget: Budget | None, position: int | None = None) -> dict[str, Any]:
+def answer_of(  # noqa: PLR0911 - an answer for each kind of record
+    record: Any, budget: Budget | None, position: int | None = None
+) -> dict[str, Any]:
     """The answer that this record is: ``budget`` as it stood right after it."""
     balance = budget.balance() if budget else None
     match record:
@@ -68,6 +71,9 @@ def answer_of(record: Any, budget: Budget | None, position: int | None = None) -
             }
         case EscalationRequested() | EscalationStep():
             return _escalation_answer(record, position)
+        case FlagReviewed() | FlagAnswered():
+            verdict = {"verdict": record.verdict} if isinstance(record, FlagReviewed) else {}
+            return {"outcome": "done", "position": position, "flag_id": record.flag_id, **verdict}
         case PolicyPublished():
             policy = parse_policy(record.policy)
             trial = {"trial_teams": list(record.trial_teams)} if policy.trial else {}

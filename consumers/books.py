@@ -218,11 +218,11 @@ class Unit:
         """Write to a subject that nothing else is ever written to."""
         self.follow(subject, 0, record)
 
-    def follow(self, subject: str, last: int, record: Record) -> None:
+    def follow(self, subject: str, last: int, record: Any) -> None:
         """Write to a subject whose last event is at this position."""
         self._enter(Book(("", ""), subject, None, last), subject, record, begins=not last)
 
-    def _enter(self, book: Book, subject: str, record: Record, *, begins: bool = False) -> None:
+    def _enter(self, book: Book, subject: str, record: Any, *, begins: bool = False) -> None:
         book.unstored += 1
         self.books.touched.append(book)
         self.entries.append(Entry(book, subject, stored_form(record, self.now), begins, record))

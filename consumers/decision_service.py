@@ -23,7 +23,6 @@ from consumers.decider import Decider
 from consumers.directory import Directory
 from consumers.members import Members
 from consumers.privacy import NOTE, seal_request
-from domain.requests import RequestError
 from domain.wire import encode, plain
 from ledger.connection import frame
 from ledger.errors import LedgerError
@@ -56,8 +55,8 @@ WORDS = {
     "escalation": "File an escalation; approve, deny, withdraw or forward one.",
     "budget": "Grant a holder more for the present period, or transfer what another has left.",
     "policy": "Publish a policy, in force or in the shadow of the one in force.",
+    "flag": "Review a flag, or answer one as the person concerned.",
 }
-LATER = ("flag",)
 
 
 class DecisionService:
@@ -122,7 +121,7 @@ class DecisionService:
         """The answer to a request."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         operation, source, body = message.subject.rpartition(".")[2], source_of(message), message.data
-        if NOTE in body:
+        if NOTE in body or operation == "flag":
             body = await seal_request(self._keys, source, body)
         self.decider.submit(source, operation, body, partial(_settle, answer))
         return await answer
@@ -234,17 +233,3 @@ def declare_decisions(broker: NatsBroker, service: DecisionService | None, *, ho
             assert service is not None
             raw = message.raw_message
             return await answered(lambda: service.ask(raw))
-
-    if service is None:
-        return
-    for operation in LATER:
-        broker.subscriber(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE)(_not_yet)
-
-
-async def _not_yet(message: NatsMessage) -> bytes:
-    operation = message.raw_message.subject.rpartition(".")[2]
-
-    async def refuse() -> bytes:
-        raise RequestError("not_yet", f"{operation} requests are not served by this version")
-
-    return await answered(refuse)

@@ -11,6 +11,7 @@ from domain.requests import (
     ActionRequest,
     EscalationAsk,
     EscalationDecision,
+    FlagRequest,
     GrantRequest,
     HoldRequest,
     Preview,
@@ -63,6 +64,8 @@ class Dispatch:
                 return self._followups.hold_overdue(request, cause, now)
             case Posting() as request:
                 return self._followups.post(request, cause, now)
+            case FlagRequest() as request:
+                return self._rulings.flag(request, cause, now)
         return self._rulings.policy(waiting.request, cause, now)
 
     def holder_of(self, request: Any) -> str | None:

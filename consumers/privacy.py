@@ -95,10 +95,11 @@ async def seal_correction(keys: Keys, fact: Accepted, type_name: str) -> Accepte
 
 
 async def seal_request(keys: Keys, source: str, body: bytes) -> bytes:
-    """A request with its note sealed; as it came where it has none, or is no request."""
+    """A request with its note, or its text, sealed; as it came where it has none, or is no request."""
     try:
         fields = dict(_fields.decode(body))
-        note, request_id = (msgspec.json.decode(fields.get(name, b"null")) for name in ("note", "request_id"))
+        name = "text" if "text" in fields else "note"
+        note, request_id = (msgspec.json.decode(fields.get(one, b"null")) for one in (name, "request_id"))
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return body
     fields.pop("note_hash", None)
@@ -111,7 +112,7 @@ async def seal_request(keys: Keys, source: str, body: bytes) -> bytes:
     except (msgspec.MsgspecError, UnicodeEncodeError):
         return body
     fields["note_hash"] = _raw(found[_NOTES].hash_of(normal_form(note)))
-    fields["note"] = _raw(key.seal(_encoder.encode(note), f"{source}\x00{request_id}\x00note"))
+    fields[name] = _raw(key.seal(_encoder.encode(note), f"{source}\x00{request_id}\x00{name}"))
     return _encoder.encode(fields)
 
 

@@ -11,6 +11,7 @@ from consumers.books import Books, Unit
 from consumers.given import row_of
 from domain import bookkeeping, deciding, escalating
 from domain.deciding import Asking, Seen
+from domain.flags import FlagAnswered, FlagReviewed
 from domain.policy import drawn_teams
 from domain.policy_document import PolicyError, parse_policy
 from domain.records import ActionHeld, ActionTaken, PolicyPublished, Reason
@@ -18,6 +19,7 @@ from domain.requests import (
     ActionRequest,
     EscalationAsk,
     EscalationDecision,
+    FlagRequest,
     GrantRequest,
     HoldRequest,
     PolicyRequest,
@@ -30,6 +32,7 @@ from domain.requests import (
 )
 from domain.wire import encode
 from ledger.cloudevents import body_hash
+from ledger.names import token_of_id
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -55,6 +58,7 @@ REQUESTS: dict[str, Any] = {
     },
     "budget": {"grant": GrantRequest, "transfer": TransferRequest},
     "policy": PolicyRequest,
+    "flag": FlagRequest,
 }  # fmt: skip
 """Operation -> the class of its requests, or its classes by their field ``operation``."""
 
@@ -291,6 +295,17 @@ class Rulings:
         if kind == "agent":
             self.agent(name, rules, field, fresh=fresh)
 
+    async def flag(self, request: FlagRequest, cause: Cause, now: datetime) -> Ruling:
+        """Say what a human has to say of a flag."""
+        record = _flag_record(request, cause)
+        subject = f"{topology.FLAG_SUBJECT}.{token_of_id(request.flag_id)}"
+        newest = await self.log.last(subject)
+        if newest is None:
+            raise RequestError("unknown_flag", f"no flag {request.flag_id} was raised", "flag_id")
+        unit = self.unit(cause, now)
+        unit.follow(subject, newest.position, record)
+        return Ruling(unit, answer_of(record, None), record)
+
     async def policy(self, request: PolicyRequest, cause: Cause, now: datetime) -> Ruling:
         """Publish a policy, if it is one."""
         try:
@@ -313,6 +328,16 @@ class Rulings:
         unit = self.unit(cause, now)
         unit.follow(topology.POLICY_SUBJECT, newest.position if newest else 0, record)
         return Ruling(unit, answer_of(record, None), record)
+
+
+def _flag_record(request: FlagRequest, cause: Cause) -> FlagReviewed | FlagAnswered:
+    common = {"flag_id": request.flag_id, **cause.answer()}
+    if request.verdict is not None and request.reviewed_by is not None:
+        return FlagReviewed(verdict=request.verdict, reviewed_by=request.reviewed_by, note=request.note, **common)
+    if request.employee_id is not None and request.text is not None:
+        return FlagAnswered(employee_id=request.employee_id, text=request.text, **common)
+    field = "reviewed_by" if request.verdict is not None else "verdict"
+    raise RequestError("invalid", "a review needs verdict and reviewed_by; an answer employee_id and text", field)
 
 
 def rows_of(unit: Unit) -> list[tuple[Row, int]]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from domain.facts import Basis, Kind
+from domain.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUpdated
 from domain.money import Money
 from domain.upkeep import CustomerForgotten, ProjectionSkipped, TrailRead
 from domain.wire import Id, Instant, Personal
@@ -364,13 +365,15 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "projection.skipped": ProjectionSkipped,
     "customer.forgotten": CustomerForgotten,
     "trail.read": TrailRead,
+    "flag.raised": FlagRaised,
+    "flag.updated": FlagUpdated,
+    "flag.reviewed": FlagReviewed,
+    "flag.answered": FlagAnswered,
 }
 RECORDS: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for name, cls in _NAMES.items()}
 """Stored type name -> class, for what the ledger records today."""
 
 TYPE_OF: dict[type[msgspec.Struct], str] = {cls: name for name, cls in RECORDS.items()}
 
-RESERVED: frozenset[str] = frozenset(RECORDS) | {
-    f"resolution.{name}.v1" for name in ("flag.raised", "flag.updated", "flag.reviewed", "flag.answered")
-}
+RESERVED: frozenset[str] = frozenset(RECORDS)
 """Types that only the ledger records: from outside they are rejected."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from domain.facts import Basis, Kind
+from domain.flags import Verdict
 from domain.money import Money
 from domain.wire import Id, Instant, Personal
 
@@ -140,6 +141,19 @@ class BriefRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     customer_id: Id | None = None
     interaction_id: Id | None = None
     request_id: Id | None = None
+
+
+class FlagRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Review a flag (``verdict``, ``reviewed_by``), or answer it, if one is concerned (``employee_id``, ``text``)."""
+
+    request_id: Id
+    flag_id: str
+    verdict: Verdict | None = None
+    reviewed_by: Id | None = None
+    note: Personal | None = None
+    employee_id: Id | None = None
+    text: Personal | None = None
+    time: Instant | None = None
 
 
 class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

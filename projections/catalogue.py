@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from projections.balances import Balances
 from projections.casework import Casework
+from projections.flags import Flags
 from projections.loyalty import Loyalty
 from projections.trail import Trail
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MODELS: dict[str, Callable[[], Model]] = {
     Balances.name: Balances,
     Casework.name: Casework,
+    Flags.name: Flags,
     Loyalty.name: Loyalty,
     Trail.name: Trail,
 }

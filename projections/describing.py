@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain import facts, records, upkeep
+from domain import facts, flags, records, upkeep
 from domain.wire import personal_fields, plain
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def reasons_text(reasons: Sequence[records.Reason]) -> str:
     return "; ".join(texts)
 
 
-def describe(body: Any) -> str:  # noqa: PLR0911 - one sentence for each kind of event
+def describe(body: Any) -> str:  # noqa: C901, PLR0911 - one sentence for each kind of event
     """One line about any event's body."""
     match body:
         case facts.InteractionOpened():
@@ -53,6 +53,8 @@ def describe(body: Any) -> str:  # noqa: PLR0911 - one sentence for each kind of
             return _join(f"escalation of {amount_text(body.amount)}", body.reason)
         case facts.EscalationOutcomeReported():
             return _join(f"escalation {body.verdict}", body.reason)
+    if isinstance(body, flags.FlagRaised):
+        return f"flag {body.rule}: {body.explanation}"
     return _describe_action(body) or _describe_authority(body) or _generic(body)
 
 

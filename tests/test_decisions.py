@@ -198,7 +198,7 @@ async def test_bad_requests_get_an_error_that_names_the_field_and_record_nothing
         error = (await upstream.ask(operation, request_id="x"))["error"]
         assert error["code"] == "invalid"
         assert error["field"]
-    assert (await upstream.ask("flag", request_id="x"))["error"]["code"] == "not_yet"
+    assert (await upstream.ask("flag", request_id="x", flag_id="f"))["error"]["field"] == "verdict"
     assert await upstream.session.log.last_position() == before
     for number, (fields, code, _) in enumerate(BAD):  # an error is no answer: the same name may be used rightly
         if code == "invalid" and "request_id" not in fields and number < 3:

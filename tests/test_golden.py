@@ -46,6 +46,7 @@ def test_what_the_ledger_records_cannot_be_told_from_outside() -> None:
 PERSONAL = {
     "FeedbackReceived.comment", "ObstacleReported.text", "ObstacleAnswered.text", "IdeaSubmitted.text",
     "ActionReported.note", "Done.note", "AuthorityFellShort.note", "EscalationRequested.note",
+    "FlagReviewed.note", "FlagAnswered.text",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from ledger.log import digest_of as digest
 from projections import generations
 from projections.balances import read_making
 from projections.explaining import explain as explain_action
+from projections.flags import read_flags
 from projections.trail import Trail, read_trail
 
 if TYPE_CHECKING:
@@ -80,13 +82,17 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
             found = await explain_action(session.log, connection, action)
             position = generations.read_progress(connection).anchor.position
         shown = encode(found["action"] if found else None)
+        raised: list[dict[str, Any]] = []
         if found is not None:
             await record_reading(session.log, [f"action:{action}"], position, by)
+            at, now = found["position"], datetime.now(UTC)
+            raised = (await read_view(session, "flags", lambda c: read_flags(c, now, position=at))).result
         revealed = await (await Keys.open(session.client)).reveal(shown)
     if found is None:
         fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
         return
     found["action"] = json.loads(revealed)
+    found["flags"] = raised
     if as_json:
         print_json(found | {"position_of_view": position})
     else:
@@ -105,6 +111,7 @@ def _tell(found: dict[str, Any]) -> None:
 _LISTS = (
     ("Its escalation", "escalation", ("position", "time", "what", "decided_by", "waited_seconds")),
     ("What came after", "after", ("position", "time", "who", "what")),
+    ("Flags", "flags", ("position", "rule", "status", "explanation")),
     ("Corrected", "corrected", ("position", "known_then", "known_now")),
     ("Its interaction", "interaction", ("position", "time", "who", "what")),
 )

@@ -135,6 +135,19 @@ async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any)
     await _ask(settings, "hold", source, _with_money(fields), as_json=as_json)
 
 
+@click.option("--flag-id", "--flag", "flag_id", required=True)
+@click.option("--verdict", type=click.Choice(["confirmed", "coached", "dismissed"]), help="What came of looking at it.")
+@click.option("--reviewed-by", help="Who looked.")
+@click.option("--note")
+@click.option("--employee-id", help="The person concerned, who answers.")
+@click.option("--text", help="The answer.")
+@_common
+@command(decide)
+async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Review a flag (--verdict, --reviewed-by), or answer one as the person concerned (--employee-id, --text)."""
+    await _ask(settings, "flag", source, fields, as_json=as_json)
+
+
 @click.option("--action-id", "--action", "action_id", required=True)
 @click.option("--reversed-by", required=True)
 @click.option("--reason", required=True)

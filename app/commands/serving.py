@@ -18,13 +18,13 @@ from ledger.errors import LedgerError
 @click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
 @command(cli, json=False)
 async def up(settings: Settings, port: int, *, history: bool) -> None:
-    """Run everything here: embedded NATS, intake, decisions, projections, seal, archive. Ctrl-C stops it cleanly."""
+    """Run everything here: embedded NATS, intake, decisions, projections, guard, seal, archive. Ctrl-C stops it."""
     del port  # the HTTP API comes with the dashboard
     async with Session(settings) as session, only_one(session):
         # Projections fold, and the seal signs, in processes of their own, so that nobody waits for them.
         beside = [
             asyncio.create_task(keep_running(["run", *roles, *settings_as_options(settings)]))
-            for roles in (("projections",), ("seal", "archive"))
+            for roles in (("projections",), ("guard", *(("--history",) if history else ())), ("seal", "archive"))
         ]
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:

@@ -1,0 +1,112 @@
+"""`audit flags`: what the guard asks humans to look at; and its rules tried on history with other parameters."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import command
+from app.commands.auditing import audit
+from app.moments import as_of_option, position_of
+from app.output import console, print_json, print_table, showing_progress
+from app.session import Session
+from app.views import read_view
+from projections import history
+from projections.flags import flags as flags_table
+from projections.flags import read_flags
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+@click.option("--rule", help="R1 to R15.")
+@click.option("--about", metavar="KIND:ID", help="agent:<id> or customer:<id>")
+@click.option("--status", type=click.Choice(["open", "confirmed", "coached", "dismissed"]))
+@click.option("--all", "everything", is_flag=True, help="Also those dismissed more than a year ago.")
+@click.option(
+    "--backtest", metavar="RULE", help="Replay history with other parameters, and show what would have changed."
+)
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="With --backtest: a parameter; again for more."
+)
+@click.option("--happened", is_flag=True, help="With --backtest: by when things happened, for an imported history.")
+@as_of_option
+@command(audit)
+async def flags(settings: Settings, rule: str | None, about: str | None, status: str | None, backtest: str | None,
+                changes: tuple[str, ...], as_of: str | None, *, everything: bool, happened: bool,
+                as_json: bool) -> None:  # fmt: skip
+    """Suspected abuse, each with one sentence of explanation and the positions that prove it. A flag is no verdict."""
+    if backtest is not None:
+        await _backtest(settings, backtest, _parameters(changes), happened=happened, as_json=as_json)
+        return
+    async with Session(settings, reads_only=True) as session:
+        at = await position_of(session.log, as_of, await session.log.last_position()) if as_of else None
+        source = history.as_of(flags_table, at)
+        now = datetime.now(UTC)
+        answer = await read_view(session, "flags", lambda c: read_flags(
+            c, now, rule=rule, about=about, status=status, source=source, everything=everything))  # fmt: skip
+    position = answer.progress.anchor.position if at is None else at
+    if as_json:
+        print_json({"items": answer.result, "position": position})
+        return
+    rows = [
+        (one["flag_id"], one["rule"], one["raised"][:16], one["status"], ", ".join(one["about"]), one["explanation"])
+        for one in answer.result
+    ]
+    print_table(f"Flags at position {position}", ("flag", "rule", "raised", "status", "about", "why"), rows)
+
+
+def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for change in changes:
+        name, sign, value = change.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            sign = ""
+        if not sign:
+            message = f"--set {change!r}: write NAME=VALUE, such as fraction=0.95"
+            raise click.UsageError(message)
+    return found
+
+
+async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, happened: bool, as_json: bool) -> None:
+    from consumers.guarding import Guarding
+    from ledger.follow import Follower
+
+    try:
+        sides = Guarding(happened=happened), Guarding({rule: changed}, happened=happened)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    found: tuple[dict[str, dict[str, Any]], ...] = ({}, {})
+    async with Session(settings, reads_only=True) as session:
+        end = await session.log.last_position()
+        follower = Follower(await session.connection("backtest"), session.log, "backtest")
+        with showing_progress("replaying", "events", quiet=as_json) as progressed:
+            async for batch in follower.batches(until=end):
+                for side, flagged in zip(sides, found, strict=True):
+                    for raised in side.take(batch):
+                        if raised.finding.rule == rule:
+                            flagged[raised.flag_id] = {
+                                "flag_id": raised.flag_id, "about": raised.finding.about,
+                                "explanation": raised.finding.explanation, "evidence": raised.finding.evidence,
+                            }  # fmt: skip
+                progressed(batch[-1].position, end)
+    before, after = found
+    both = [one for name, one in after.items() if name in before]
+    new = [one for name, one in after.items() if name not in before]
+    gone = [one for name, one in before.items() if name not in after]
+    if as_json:
+        print_json({"rule": rule, "parameters": changed, "same": both, "new": new, "gone": gone, "position": end})
+        return
+    console.print(f"{rule} over {end:,} events: {len(both)} flags as before, {len(new)} new, {len(gone)} gone.")
+    rows = [
+        (word, ", ".join(one["about"]), one["explanation"])
+        for word, some in (("new", new), ("gone", gone))
+        for one in some
+    ]
+    if rows:
+        print_table("What would have changed", ("", "about", "why"), rows)

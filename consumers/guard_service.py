@@ -1,0 +1,72 @@
+"""The runner of the guard: reads the whole log from its beginning, then follows it; its flags are events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from consumers.guarding import Guarding, record_flag
+from ledger.connection import connect
+from ledger.errors import UnavailableError
+from ledger.follow import Follower
+
+if TYPE_CHECKING:
+    from ledger.connection import LedgerClient
+    from ledger.log import Log
+
+_log = logging.getLogger(__name__)
+_PAUSE_SECONDS = 1.0
+_AT_ONCE = 200
+
+
+class GuardService:
+    """Start it, and wait for ``failed``: the log is not what it was. Two may run: each flag is raised once."""
+
+    def __init__(self, url: str, log: Log, *, history: bool = False) -> None:
+        """In ``history`` mode time goes by when things happened."""
+        self._url = url
+        self._log = log
+        self._guarding = Guarding(happened=history)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._reader: LedgerClient | None = None
+
+    @property
+    def position(self) -> int:
+        """Up to where it has read."""
+        return self._guarding.position
+
+    async def start(self) -> None:
+        """Begin to read."""
+        self._reader = await connect(self._url, "guard")
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._note_end)
+
+    async def stop(self) -> None:
+        """Leave; what is found is the same the next time."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._reader is not None:
+            await self._reader.close()
+
+    async def _run(self) -> None:
+        assert self._reader is not None
+        async for batch in Follower(self._reader, self._log, "guard").batches():
+            for at in range(0, len(batch), _AT_ONCE):
+                for raised in self._guarding.take(batch[at : at + _AT_ONCE]):
+                    while True:
+                        try:
+                            await record_flag(self._log, raised)
+                            break
+                        except UnavailableError as error:
+                            _log.warning("the guard waits: %s", error)
+                            await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(0)
+
+    def _note_end(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not self.failed.done():
+            _log.error("the guard stops: %s", error)
+            self.failed.set_exception(error)
