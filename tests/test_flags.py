@@ -42,7 +42,9 @@ async def guarded(session: Session, guards: int = 1) -> None:
 
 
 async def flags_of(session: Session) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (await read_view(session, "flags", lambda c: read_flags(c, datetime.now(UTC), rule="R10"))).result
+    found: list[dict[str, Any]] = (
+        await read_view(session, "flags", lambda c: read_flags(c, datetime.now(UTC), rule="R10"))
+    ).result
     return found
 
 
