@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
 
-.PHONY: setup demo run test lint types bench bench-quick bench-compare bench-reference docs check requirements help
+.PHONY: setup demo run test lint types bench bench-quick bench-compare bench-guard bench-reference docs check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -42,6 +42,9 @@ bench-quick: setup  ## the same with a tenth of the events
 
 bench-compare: setup  ## the kept results over time
 	@$(BIN)/python -m benchmarks.compare
+
+bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was tuned on
+	@$(BIN)/python -m benchmarks.guard
 
 bench-reference: setup  ## make the last whole run the one that docs/performance.md shows
 	@$(BIN)/python -m benchmarks.reference

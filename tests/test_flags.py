@@ -17,7 +17,7 @@ from ledger.log import Recorded
 from projections.flags import read_flags
 
 
-async def claims(upstream: Upstream, number: int = 3, start: int = 0) -> None:
+async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
     """A customer who is given goodwill by one agent after the other."""
     for one in range(start, start + number):
         fact = event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id=f"A-{one % 5}", kind="refund",
@@ -58,10 +58,10 @@ async def test_two_guards_raise_each_flag_once_and_a_third_raises_none(session: 
         before = await session.log.last_position()
         await guarded(session)
         assert await session.log.last_position() == before
-        await claims(upstream, 4, 3)
+        await claims(upstream, 4, 4)
         await guarded(session, 2)
         (flag,) = await flags_of(session)
-        assert len(flag["evidence"]) > 3
+        assert len(flag["evidence"]) > 4
 
 
 async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> None:
@@ -93,7 +93,7 @@ async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> No
         stored = json.dumps([one.data.decode() for one in await session.log.read_subject("ledger.flag.>")])
         assert "storm" not in stored
         assert "talked" not in stored
-        await claims(upstream, 1, 3)
+        await claims(upstream, 1, 4)
         await guarded(session)
         assert len(await flags_of(session)) == 1  # one more is not enough after a review
 

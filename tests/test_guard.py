@@ -294,14 +294,14 @@ def test_the_modified_z_score_of_the_literature() -> None:
 
 def test_r10_a_serial_claimant() -> None:
     story = Story()
-    for number in range(3):
+    for number in range(4):
         story.gives(f"A-{number}", 10, customer="C-claims", order=f"O-{number}", reason=f"reason {number}")
     assert story.rules() == ["R10"]
 
 
 def test_r10_three_agents_on_one_matter_cover_for_each_other() -> None:
     story = Story()
-    for number in range(3):
+    for number in range(4):
         story.gives(f"A-{number}", 10, customer="C-1", order="O-1", interaction="I-1", reason="late")
     assert story.rules() == []
 
@@ -378,7 +378,7 @@ def test_a_flag_is_raised_once_grows_with_evidence_and_again_only_on_new_evidenc
     for number in range(12):
         story.gives(f"A-{number % 4}", 10, customer="C-claims", order=f"O-{number}", reason=f"reason {number}")
     assert story.rules() == ["R10"]
-    assert [one.number for one in story.raised] == [1, 2, 3, 4]
+    assert [one.number for one in story.raised] == [1, 2, 3]
     story.guard.reviewed(story.raised[0].flag_id, len(story.seen))
     story.gives("A-1", 10, customer="C-claims", order="O-new", reason="new")
     assert story.rules() == ["R10"]

@@ -9,7 +9,9 @@ from typing import Any
 from domain.abuse.findings import Finding, Rule, money
 from domain.abuse.seen import DAY, World
 
-RULE = Rule("R9", 1, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 3.5, "times": 1.5})
+RULE = Rule(
+    "R9", 1, "outlier among peers", {"days": 30, "peers": 8, "contacts": 20, "z": 3.5, "times": 1.5, "sigma": 3.0}
+)
 
 
 def modified_z(value: float, others: list[float]) -> float:
@@ -26,10 +28,12 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
     """Agents of one role and currency; of one team, where the team alone has enough: a generous team is no outlier."""
     start = end - parameters["days"] * DAY
     spent = defaultdict[tuple[str, str], dict[str, int]](lambda: defaultdict(int))
+    squares = defaultdict[tuple[str, str], int](int)
     evidence = defaultdict[str, list[int]](list)
     for deed in world.deeds:
         if start <= deed.at < end and deed.goodwill:
             spent[deed.role, deed.currency][deed.agent] += deed.minor
+            squares[deed.agent, deed.currency] += deed.minor**2
             evidence[deed.agent].append(deed.position)
     found: list[Finding] = []
     for (role, currency), by_agent in spent.items():
@@ -45,7 +49,10 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
                 continue
             z = modified_z(value, [each[peer][0] for peer in peers])
             usual = median(each[peer][0] for peer in peers)
-            if z > parameters["z"] and value >= parameters["times"] * usual:
+            # Its own chance, too: few contacts with a few large gifts make a large mean.
+            error = (max(squares[agent, currency] / contacts - value**2, 0.0) / contacts) ** 0.5
+            far = value >= parameters["times"] * usual and value - parameters["sigma"] * error > usual
+            if z > parameters["z"] and far:
                 text = (
                     f"{agent} gave {money(round(value), currency)} a contact in {parameters['days']} days ({contacts} "
                     f"contacts), where {len(peers)} peers give {money(round(usual), currency)} (modified z {z:.1f})"

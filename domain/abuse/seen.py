@@ -68,6 +68,7 @@ class World:
         self.deeds: deque[Deed] = deque()
         self.contacts: dict[str, deque[float]] = defaultdict(deque)
         self.pair_contacts: dict[tuple[str, str], int] = defaultdict(int)
+        self.group_contacts: dict[str, deque[float]] = defaultdict(deque)
         self._contact_times: deque[tuple[float, str, str | None]] = deque()
         self._handled: set[tuple[str, str]] = set()
         self.customer_of: dict[str, str] = {}
@@ -161,6 +162,7 @@ class World:
         group = self.group(customer) if customer is not None else None
         if group is not None:
             self.pair_contacts[agent, group] += 1
+            self.group_contacts[group].append(at)
         self._contact_times.append((at, agent, group))
 
     def _link(self, body: facts.CustomerLinked | facts.CustomerUnlinked, *, linked: bool) -> None:
@@ -195,6 +197,9 @@ class World:
             if self.contacts[agent]:
                 self.contacts[agent].popleft()
             if group is not None:
+                self.group_contacts[group].popleft()
+                if not self.group_contacts[group]:
+                    del self.group_contacts[group]
                 self.pair_contacts[agent, group] -= 1
                 if self.pair_contacts[agent, group] <= 0:
                     del self.pair_contacts[agent, group]

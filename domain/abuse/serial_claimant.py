@@ -10,7 +10,7 @@ from domain.abuse.seen import DAY, Deed, Seen, World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RULE = Rule("R10", 1, "serial claimant", {"agents": 3, "days": 30})
+RULE = Rule("R10", 1, "serial claimant", {"agents": 3, "claims": 4, "days": 30, "share": 0.75})
 
 
 class SerialClaimant:
@@ -20,7 +20,7 @@ class SerialClaimant:
         self._parameters = parameters
 
     def on(self, world: World, seen: Seen, deed: Deed | None) -> Iterator[Finding]:
-        """As many agents, and as many different orders or reasons."""
+        """As many agents, as many different orders or reasons, and on most of the contacts."""
         if deed is None or deed.group is None or not deed.goodwill:
             return
         since = seen.at - self._parameters["days"] * DAY
@@ -30,6 +30,11 @@ class SerialClaimant:
         orders, reasons = {order for order, _ in told}, {reason for _, reason in told}
         if len(agents) < self._parameters["agents"] or max(len(orders), len(reasons)) < self._parameters["agents"]:
             return
+        if len(deeds) < self._parameters["claims"]:
+            return  # three are what an honest regular may come to
+        contacts = sum(at > since for at in world.group_contacts.get(deed.group, ()))
+        if len(deeds) < self._parameters["share"] * contacts:
+            return  # a regular, who often comes for nothing of the kind
         total = sum(one.minor for one in deeds if one.currency == deed.currency)
         text = (
             f"{deed.group} was given goodwill {len(deeds)} times by {len(agents)} agents in {self._parameters['days']} "
