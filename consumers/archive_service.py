@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from consumers.seal_service import seal_folder
+from consumers.service import fails_with
 from ledger.archive import FILE_EVENTS, Archive, gap_marker
 from ledger.cloudevents import stored_decoder
 from ledger.connection import connect
@@ -93,7 +94,7 @@ class ArchiveService:
         """Begin to copy, where nobody else does."""
         self._reader = await connect(self._url, "archive")
         self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(self._note_end)
+        self._task.add_done_callback(fails_with(self.failed, "archive"))
 
     async def stop(self) -> None:
         """Leave; the archive goes on where it is."""
@@ -117,9 +118,3 @@ class ArchiveService:
                     except (MissingTileError, NoteError) as error:
                         raise LedgerError(f"the archive cannot read the seal: {error}") from error
             await asyncio.sleep(_EVERY_SECONDS)
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self.failed.done():
-            _log.error("the archive stops: %s", error)
-            self.failed.set_exception(error)

@@ -23,6 +23,7 @@ from consumers.decider import Decider
 from consumers.directory import Directory
 from consumers.members import Members
 from consumers.privacy import NOTE, seal_request
+from consumers.service import fails_with
 from domain.wire import encode, plain
 from ledger.connection import frame
 from ledger.errors import LedgerError
@@ -95,7 +96,7 @@ class DecisionService:
             asyncio.create_task(self.directory.keep_writing()),
         ]
         for task in self._tasks:
-            task.add_done_callback(self._note_end)
+            task.add_done_callback(fails_with(self.failed, "decider"))
         from_others = f"{topology.DECIDERS_SUBJECT}.{self._members.name}.*.*"
         self._doors.append(await self._client.pour(from_others, self._on_forwarded))
         await self._members.start()
@@ -210,11 +211,6 @@ class DecisionService:
             self._client.send(b"".join(answers))
         except nats.errors.Error as error:  # who waits asks again, and gets the first answer
             _log.warning("%d answers lost: %s", len(answers), error)
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self.failed.done():
-            self.failed.set_exception(error)
 
 
 def _settle(future: asyncio.Future[bytes], answer: bytes) -> None:

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from consumers.guarding import Guarding, record_flag
+from consumers.service import fails_with
 from ledger.connection import connect
 from ledger.errors import UnavailableError
 from ledger.follow import Follower
@@ -41,7 +42,7 @@ class GuardService:
         """Begin to read."""
         self._reader = await connect(self._url, "guard")
         self._task = asyncio.create_task(self._run())
-        self._task.add_done_callback(self._note_end)
+        self._task.add_done_callback(fails_with(self.failed, "guard"))
 
     async def stop(self) -> None:
         """Leave; what is found is the same the next time."""
@@ -64,9 +65,3 @@ class GuardService:
                             _log.warning("the guard waits: %s", error)
                             await asyncio.sleep(_PAUSE_SECONDS)
                 await asyncio.sleep(0)
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self.failed.done():
-            _log.error("the guard stops: %s", error)
-            self.failed.set_exception(error)

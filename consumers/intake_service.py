@@ -20,6 +20,7 @@ from config import topology
 from consumers.broker import answered, make_broker, source_of
 from consumers.forgetting import forget_again
 from consumers.intake import Intake, Message, RejectedEntry, id_token, rejected_owner
+from consumers.service import fails_with
 from domain.requests import RequestError
 from domain.wire import Id, decode, encode
 from ledger.cloudevents import name_key
@@ -82,7 +83,7 @@ class IntakeService:
             asyncio.create_task(self._watch()),
             asyncio.create_task(self._destroy_day_keys()),
         ]
-        self._tasks[0].add_done_callback(self._note_end)
+        self._tasks[0].add_done_callback(fails_with(self.failed, "intake"))
         await self.broker.start()
 
     async def stop(self) -> None:
@@ -112,12 +113,6 @@ class IntakeService:
             await self._intake.take([_message(pulled) for pulled in batch])
             self._client.send(b"".join([_ACK % pulled.reply for pulled in batch]))
         await self._intake.trim(self._client)
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self.failed.done():
-            _log.error("the intake stops: %s", error)
-            self.failed.set_exception(error)
 
     async def receipt(self, token: str, body: bytes) -> bytes:
         """What became of events of this source."""

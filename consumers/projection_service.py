@@ -16,6 +16,7 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 from config import topology
 from consumers.briefs import Briefs
 from consumers.broker import answered, make_broker, source_of
+from consumers.service import fails_with
 from domain.wire import encode
 from ledger.cloudevents import time_text
 from ledger.connection import connect
@@ -60,7 +61,7 @@ class ProjectionService:
             client = await connect(self._url, f"projection {name}")
             self._clients.append(client)
             task = asyncio.create_task(self._run(make(), client))
-            task.add_done_callback(self._note_end)
+            task.add_done_callback(fails_with(self.failed, "projections"))
             self._tasks.append(task)
 
     async def stop(self) -> None:
@@ -82,11 +83,6 @@ class ProjectionService:
                 if ours:
                     await run_for_ever(model, self._folder, client, self._log, committed)
             await asyncio.sleep(_CLAIM_SECONDS)  # a report is catching up, or another runner runs it
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self.failed.done():
-            self.failed.set_exception(error)
 
 
 def declare_briefs(broker: NatsBroker, briefs: Briefs | None) -> None:

@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from consumers.service import fails_with
 from ledger import alarm
 from ledger.connection import connect
 from ledger.errors import LedgerError, UnavailableError
@@ -94,7 +95,7 @@ class SealService:
         self._reader = await connect(self._url, "seal")
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._look_back())]
         for task in self._tasks:
-            task.add_done_callback(self._note_end)
+            task.add_done_callback(fails_with(self.failed, "seal"))
 
     async def stop(self) -> None:
         """Leave; what is not signed yet is sealed at the next start."""
@@ -145,9 +146,3 @@ class SealService:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS)
         raise error if isinstance(error, LedgerError) else SealError(str(error), position)
-
-    def _note_end(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not self.failed.done():
-            _log.error("the seal stops: %s", error)
-            self.failed.set_exception(error)

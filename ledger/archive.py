@@ -11,7 +11,6 @@ bytes). A position that has no event is there too, with the subject `ledger.gap`
 from __future__ import annotations
 
 import hashlib
-import os
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from ledger.cloudevents import Stored, parse_time, stored_decoder
 from ledger.errors import LedgerError
+from ledger.files import write_whole
 from ledger.leaves import CHUNK, leaf_hashes
 from ledger.log import Recorded
 from ledger.merkle import HASH_BYTES
@@ -111,8 +111,8 @@ class Archive:
         for begin, end in pairwise(begins):
             for at in range(begin, end, FILE_EVENTS):
                 self._add(days[begin], table.slice(at, min(FILE_EVENTS, end - at)))
-        _write(self.folder / "checkpoint", checkpoint.encode())
-        _write(self.folder / "verifiers", verifiers.encode())
+        write_whole(self.folder / "checkpoint", checkpoint.encode())
+        write_whole(self.folder / "verifiers", verifiers.encode())
 
     def _add(self, day: str, table: pa.Table) -> None:
         parts = self.parts()
@@ -128,9 +128,9 @@ class Archive:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, **WRITTEN)
         data = sink.getvalue().to_pybytes()
-        _write(self.folder / name, data)
+        write_whole(self.folder / name, data)
         parts.append(Part(name, first, last, hashlib.sha256(data).hexdigest()))
-        _write(self.folder / "manifest.jsonl", b"".join(msgspec.json.encode(part) + b"\n" for part in parts))
+        write_whole(self.folder / "manifest.jsonl", b"".join(msgspec.json.encode(part) + b"\n" for part in parts))
         if old is not None and grows:
             (self.folder / old.file).unlink(missing_ok=True)
 
@@ -241,19 +241,3 @@ def gap_marker(position: int, recorded: str) -> Recorded:
         "time": recorded, "data": {}, "recordedtime": recorded,
     }  # fmt: skip
     return Recorded(position, GAP_SUBJECT, msgspec.json.encode(document))
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all, durably."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.errors import LedgerError
+from ledger.files import write_whole
 from ledger.notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoint, read_checkpoint
 from ledger.server import write_private
 from ledger.tiles import MAX_ENTRY_BYTES, DifferentTileError, MissingTileError, Tiles, TileWriter
@@ -167,7 +167,7 @@ class SealFolder:
         if path.exists():
             note = read_checkpoint(path.read_text()).also(note.lines)
         path.parent.mkdir(exist_ok=True)
-        _replace(path, note.note)
+        write_whole(path, note.note.encode())
         return note
 
     def rotate(self) -> tuple[Verifier, Verifier]:
@@ -184,10 +184,10 @@ class SealFolder:
         new = Signer.make(old.name)
         both = make_checkpoint(newest.origin, newest.size, newest.root, (old, new))
         (self.folder / "rotations").mkdir(exist_ok=True)
-        _replace(self.folder / "rotations" / str(newest.size), both.note)
+        write_whole(self.folder / "rotations" / str(newest.size), both.note.encode())
         with (self.folder / "verifiers").open("a") as file:
             file.write(new.verifier.text() + "\n")
-        _replace(self.folder / "checkpoint", newest.also(both.lines).note)
+        write_whole(self.folder / "checkpoint", newest.also(both.lines).note.encode())
         write_private(self.folder / "key", new.text() + "\n")
         return old.verifier, new.verifier
 
@@ -270,7 +270,7 @@ class Sealer:
             raise SealError(str(error), self.size) from error
         signer = self._current_signer()
         note = make_checkpoint(signer.name, self.size, self._writer.root(), [signer])
-        _replace(self._folder.folder / "checkpoint", note.note)
+        write_whole(self._folder.folder / "checkpoint", note.note.encode())
         self.signed = self.size
         for path in outdated:
             path.unlink(missing_ok=True)
@@ -299,18 +299,3 @@ async def check_positions(log: Log, tiles: Tiles, positions: Sequence[int]) -> N
                 raise SealError("a sealed event is gone", position)
         elif entry_of(*found) != sealed:
             raise SealError("a sealed event has changed", position)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, durably."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from ledger.files import sync
 from ledger.merkle import HASH_BYTES, leaf_hash, root_of
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ class TileWriter:
             if data:
                 self._write(name, data)
         for path in [*self._written, *{path.parent for path in self._written}]:
-            _sync(path)
+            sync(path)
         self._written.clear()
         old, self._partials = self._partials - now, now
         return sorted(old)
@@ -220,11 +221,3 @@ class DifferentTileError(Exception):
 
 def _cut(hashes: bytes | bytearray) -> list[bytes]:
     return [bytes(hashes[at : at + HASH_BYTES]) for at in range(0, len(hashes), HASH_BYTES)]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
