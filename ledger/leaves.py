@@ -96,7 +96,8 @@ def _leaves(files: Sequence[tuple[Path, int, int]], first: int, last: int) -> It
         if ends < first or begins > last:
             continue
         try:
-            table = pq.read_table(path, columns=["position", "subject", "event"], use_threads=False)
+            with pq.ParquetFile(path) as file:  # quicker to import, and to open, than a data set
+                table = file.read(columns=["position", "subject", "event"], use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise DamagedFileError(f"the archive's file {path.name} cannot be read: {error}", begins) from error
         begin = max(first, begins) - begins
