@@ -49,22 +49,21 @@ def owner_of(fields: Mapping[str, Any], source: str) -> str:
 
 async def seal_facts(keys: Keys, facts: Sequence[Accepted]) -> list[Accepted]:
     """The same facts, what is personal in them sealed, each with the hash of the form that is stored."""
-    data = [_fields.decode(_fields.decode(fact.json)["data"]) if fact.personal else None for fact in facts]
+    events = [_fields.decode(fact.json) if fact.personal else None for fact in facts]
+    data = [_fields.decode(event["data"]) if event is not None else {} for event in events]
     owners = [
-        owner_of(fields, fact.source) if fields is not None else ""
-        for fact, fields in zip(facts, data, strict=True)
+        owner_of(fields, fact.source) if event is not None else ""
+        for fact, event, fields in zip(facts, events, data, strict=True)
     ]  # fmt: skip
     known = await keys.ensure({owner for owner in owners if owner})
     return [
-        fact if fields is None else _sealed(fact, fields, known[owner])
-        for fact, fields, owner in zip(facts, data, owners, strict=True)
+        fact if event is None else _sealed(fact, event, fields, known[owner])
+        for fact, event, fields, owner in zip(facts, events, data, owners, strict=True)
     ]
 
 
-def _sealed(fact: Accepted, fields: dict[str, msgspec.Raw], key: Key) -> Accepted:
-    event = _fields.decode(fact.json)
-    context = f"{fact.source}\x00{fact.id}"
-    event["data"] = _raw(sealed_fields(fields, FACTS[fact.type], key, context))
+def _sealed(fact: Accepted, event: dict[str, msgspec.Raw], fields: dict[str, msgspec.Raw], key: Key) -> Accepted:
+    event["data"] = _raw(sealed_fields(fields, FACTS[fact.type], key, f"{fact.source}\x00{fact.id}"))
     json = _encoder.encode(event)
     return fact._replace(json=json, content=content_hash(json))
 

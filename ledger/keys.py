@@ -1,8 +1,8 @@
 """Keys of persons: personal fields are encrypted with them, and are gone for ever once a key is destroyed.
 
-A field is stored as one text, `sealed:1:<key id>:<base85>`, of the nonce and what AES-256-GCM makes of the field's
-JSON. The nonce is made from the key, the field and where it stands, so that the same event has the same form again.
-Keys are kept in a stream of their own (a NATS key-value bucket), never in the log.
+A field is stored as one text, `sealed:1:<key id>:<base64>` (`sealed:2` and base85 where it is long), of the nonce and
+what AES-256-GCM makes of the field's JSON. The nonce is made from the key, the field and where it stands, so that the
+same event has the same form again. Keys are in a stream of their own (a NATS key-value bucket), never in the log.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import hashlib
 import hmac
 import re
 import secrets
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -22,7 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.cloudevents import time_text
 from ledger.errors import ConflictError, LedgerError
-from ledger.log import Draft, Log
+from ledger.log import MAX_BATCH, Draft, Log
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
@@ -32,8 +33,10 @@ if TYPE_CHECKING:
 
 STREAM = "KV_ledger-keys"
 PREFIX = "$KV.ledger-keys"
-SEALED = re.compile(rb'"sealed:1:([0-9a-f]{32}\.[0-9]+):([^"\\]+)"')
+SEALED = re.compile(rb'"sealed:([12]):([0-9a-f]{32}\.[0-9]+):([^"\\]+)"')
 _NONCE_BYTES = 12
+_LONG_BYTES = 8_192
+"""What is longer stands in base85, which is slow and short; so the largest event stays below the stream's limit."""
 _KEY_BYTES = 32
 _CACHED = 100_000
 _TRIES = 5
@@ -48,43 +51,52 @@ class Entry(msgspec.Struct, omit_defaults=True):
     destroyed: str = ""
 
 
-class Key(NamedTuple):
-    """A key in use: its id, and 32 secret bytes."""
+class Key:
+    """A key in use: its id, and what is derived from its 32 secret bytes for each use."""
 
-    id: str
-    secret: bytes
+    __slots__ = ("_aes", "_hash", "_nonce", "id")
+
+    def __init__(self, key_id: str, secret: bytes) -> None:
+        self.id = key_id
+        self._aes = AESGCM(_derived(secret, b"encrypt"))
+        self._nonce, self._hash = _derived(secret, b"nonce"), _derived(secret, b"hash")
 
     def seal(self, plain: bytes, context: str) -> str:
         """The stored form of a field's JSON; ``context`` is the event's name and the field's."""
-        nonce = _derived(self.secret, b"nonce", context.encode(), plain)[:_NONCE_BYTES]
-        encrypted = AESGCM(_derived(self.secret, b"encrypt")).encrypt(nonce, plain, self.id.encode())
-        return f"sealed:1:{self.id}:{base64.b85encode(nonce + encrypted).decode()}"
+        named = context.encode()
+        nonce = hmac.digest(self._nonce, len(named).to_bytes(4) + named + plain, "sha256")[:_NONCE_BYTES]
+        sealed = nonce + self._aes.encrypt(nonce, plain, self.id.encode())
+        if len(sealed) > _LONG_BYTES:
+            return f"sealed:2:{self.id}:{base64.b85encode(sealed).decode()}"
+        return f"sealed:1:{self.id}:{base64.b64encode(sealed).decode()}"
 
     def hash_of(self, text: str) -> str:
         """A keyed hash: the same for the same text, and nothing to guess a text by (32 hex digits)."""
-        return _derived(self.secret, b"hash", text.encode()).hex()[:32]
+        return hmac.digest(self._hash, text.encode(), "sha256").hex()[:32]
 
-    def open(self, encoded: bytes) -> bytes:
+    def open(self, version: bytes, encoded: bytes) -> bytes:
         """The field's JSON.
 
         Raises:
             InvalidTag: it was not sealed with this key.
 
         """
-        data = base64.b85decode(encoded)
-        aes = AESGCM(_derived(self.secret, b"encrypt"))
-        return aes.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], self.id.encode())
+        data = base64.b85decode(encoded) if version == b"2" else base64.b64decode(encoded)
+        return self._aes.decrypt(data[:_NONCE_BYTES], data[_NONCE_BYTES:], self.id.encode())
 
 
-def _derived(secret: bytes, use: bytes, *parts: bytes) -> bytes:
-    """32 bytes for one use of a key (HMAC-SHA-256 over lengths and parts)."""
-    text = b"".join([len(part).to_bytes(4) + part for part in (use, *parts)])
-    return hmac.digest(secret, text, hashlib.sha256)
+def _derived(secret: bytes, use: bytes) -> bytes:
+    """32 bytes for one use of a key (HMAC-SHA-256)."""
+    return hmac.digest(secret, use, "sha256")
 
 
 def token_of(owner: str) -> str:
     """A short name for an owner, such as ``customer:C-9``."""
     return hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
+
+
+def _entry(owner: str, secret: bytes) -> Entry:
+    return Entry(owner, time_text(datetime.now(UTC)), base64.b64encode(secret).decode())
 
 
 class Keys:
@@ -119,12 +131,27 @@ class Keys:
         """
         wanted = set(owners)
         missing = [owner for owner in wanted if owner not in self._current]
-        for owner, key in zip(missing, await asyncio.gather(*map(self._ensured, missing)), strict=True):
-            self._current[owner] = key
+        there = await asyncio.gather(*(self._generations(token_of(owner)) for owner in missing))
+        new = [owner for owner, generations in zip(missing, there, strict=True) if not generations]
+        for at in range(0, len(new), MAX_BATCH):
+            await self._make_together(new[at : at + MAX_BATCH])
+        rest = [owner for owner in missing if owner not in self._current]
+        self._current |= zip(rest, await asyncio.gather(*map(self._ensured, rest)), strict=True)
         found = {owner: self._current[owner] for owner in wanted}
         if len(self._current) > _CACHED:
             self._current.clear()
         return found
+
+    async def _make_together(self, owners: list[str]) -> None:
+        """First keys, in one batch; none, where another process makes one meanwhile: then they are made one by one."""
+        made = {owner: secrets.token_bytes(_KEY_BYTES) for owner in owners}
+        drafts = [
+            Draft(f"{PREFIX}.k.{token_of(owner)}.1", msgspec.json.encode(_entry(owner, secret)), 0)
+            for owner, secret in made.items()
+        ]  # fmt: skip
+        with suppress(ConflictError):
+            await self._door.append(drafts)
+            self._current |= {owner: Key(f"{token_of(owner)}.1", secret) for owner, secret in made.items()}
 
     async def _ensured(self, owner: str) -> Key:
         token = token_of(owner)
@@ -134,9 +161,9 @@ class Keys:
             if last and generations[last][1].key:
                 return Key(f"{token}.{last}", base64.b64decode(generations[last][1].key))
             secret = secrets.token_bytes(_KEY_BYTES)
-            entry = Entry(owner, time_text(datetime.now(UTC)), base64.b64encode(secret).decode())
+            entry = msgspec.json.encode(_entry(owner, secret))
             try:
-                await self._door.append([Draft(f"{PREFIX}.k.{token}.{last + 1}", msgspec.json.encode(entry), 0)])
+                await self._door.append([Draft(f"{PREFIX}.k.{token}.{last + 1}", entry, 0)])
             except ConflictError:
                 continue  # another process made one
             return Key(f"{token}.{last + 1}", secret)
@@ -164,21 +191,21 @@ class Keys:
 
     async def reveal(self, data: bytes) -> bytes:
         """Stored bytes with their sealed fields opened, as far as the keys are there."""
-        if b'"sealed:1:' not in data:
+        if b'"sealed:' not in data:
             return data
         opened: dict[bytes, bytes] = {}
         for match in SEALED.finditer(data):
-            key = await self.by_id(match[1].decode())
+            key = await self.by_id(match[2].decode())
             if key is not None:
                 try:
-                    opened[match[0]] = key.open(match[2])
+                    opened[match[0]] = key.open(match[1], match[3])
                 except (InvalidTag, ValueError):
                     continue  # a text that only looks like a sealed one
         return SEALED.sub(lambda match: opened.get(match[0], match[0]), data)
 
     async def destroyed(self, data: bytes) -> bool:
         """Whether stored bytes have a sealed field whose key is gone."""
-        return any([await self.by_id(match[1].decode()) is None for match in SEALED.finditer(data)])
+        return any([await self.by_id(match[2].decode()) is None for match in SEALED.finditer(data)])
 
     async def destroy(self, owner: str, made_before: str = "") -> int:
         """Destroy an owner's keys, only those made before a time where one is given; how many."""
