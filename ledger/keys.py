@@ -114,7 +114,12 @@ class Keys:
 
     async def watch(self) -> None:
         """Forget what is remembered of a key as soon as it is destroyed anywhere."""
-        await self._door.client.pour(f"{PREFIX}.k.*.*", lambda subject, *_: self._changed(subject.decode()))
+
+        def heard(subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
+            if b'"destroyed"' in body:  # one that is made changes nothing for anybody
+                self._changed(subject.decode())
+
+        await self._door.client.pour(f"{PREFIX}.k.*.*", heard)
 
     def _changed(self, subject: str) -> None:
         _, _, _, token, generation = subject.split(".")
