@@ -169,18 +169,8 @@ async def test_an_archive_forged_with_its_checksums_is_found_by_the_seal(session
     with pytest.raises(LedgerError, match="not what was sealed"):
         await _restored(session, tmp_path)
     with pytest.raises(LedgerError, match="no key that you trust"):
-        await restore(await _empty(tmp_path / "third"), forged.folder, [Signer.make("x").verifier], nothing)
-
-
-async def _empty(folder: Path) -> Any:
-    class Empty:
-        class log:  # noqa: N801 - as a session has it
-            @staticmethod
-            async def last_position() -> int:
-                return 0
-
-    del folder
-    return Empty
+        async with Session(settings_of(tmp_path / "third")) as empty:
+            await restore(empty, forged.folder, [Signer.make("x").verifier], nothing)
 
 
 async def test_an_archive_of_many_files_verifies(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

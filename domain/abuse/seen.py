@@ -214,8 +214,3 @@ class World:
     def deeds_of(self, agent: str, start: float, end: float) -> list[Deed]:
         """The agent's goodwill in [start, end), oldest first."""
         return [deed for deed in self.by_agent.get(agent, ()) if start <= deed.at < end and deed.goodwill]
-
-    def peers(self, agent: str) -> list[str]:
-        """Others of the agent's role."""
-        role = self.role(agent)
-        return [other for other in self.by_agent if other != agent and self.role(other) == role]
