@@ -107,8 +107,6 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
             await service.start()
             services.append(service)
         gc.freeze()  # what is there by now stays: there is no garbage in it to look for
-        watching = asyncio.create_task(session.watch_server())
-        stack.callback(watching.cancel)
         yield services
 
 

@@ -44,6 +44,7 @@ class Session:
         self.data_dir = settings.folder
         self._reads_only = reads_only
         self._server: EmbeddedServer | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._clients: list[LedgerClient] = []
         self.url = settings.nats_url or ""
         self.upstream_url = self.url
@@ -64,6 +65,7 @@ class Session:
             config = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
             self._server = EmbeddedServer(self.data_dir.resolve(), config, self.settings.nats_server)
             await asyncio.to_thread(self._server.start)
+            self._watching = asyncio.create_task(self._watch_server())
             self.url = self._server.url("ledger")
             self.upstream_url = self._server.url("upstream")
         try:
@@ -95,6 +97,9 @@ class Session:
 
     async def close(self) -> None:
         """Close connections; leave the embedded server, which stops when nobody uses it."""
+        if self._watching:
+            self._watching.cancel()
+            self._watching = None
         for client in self._clients:
             if not client.is_closed:
                 await client.close()
@@ -103,7 +108,7 @@ class Session:
             server, self._server = self._server, None
             await asyncio.to_thread(server.stop)
 
-    async def watch_server(self) -> None:
+    async def _watch_server(self) -> None:
         """Start the embedded server again whenever it dies; connections find it at the same address.
 
         A full disk leaves its streams refusing to write even when there is room again, until it is
@@ -114,17 +119,21 @@ class Session:
             try:
                 if self._server is not None and await asyncio.to_thread(self._server.revive):
                     _log.warning("the embedded server had died and was started again")
-                elif self._server is not None and await self._can_write_again():
-                    await asyncio.to_thread(self._server.restart)
+                elif self._server is not None and await self._start_anew():
                     _log.warning("there is room on the disk again: the embedded server was started anew")
             except (LedgerError, OSError) as error:
                 _log.warning("the embedded server cannot be started: %s", error)
 
-    async def _can_write_again(self) -> bool:
-        """Whether the server has met a full disk, and there is room now."""
-        if "write error" not in await server_trouble(self.client):
+    async def _start_anew(self) -> bool:
+        """Start the server anew where it has met a full disk and there is room now; whether this was done."""
+        if self._server is None or not self._clients:
             return False
-        return shutil.disk_usage(self.data_dir).free > _ROOM_BYTES
+        pid = self._server.pid()  # of the server that is asked: another process may be quicker than we
+        if "write error" not in await server_trouble(self._clients[0]):
+            return False
+        if shutil.disk_usage(self.data_dir).free <= _ROOM_BYTES:
+            return False
+        return await asyncio.to_thread(self._server.restart, pid)
 
     def announce(self) -> None:
         """Tell clients where the embedded server is: <data-dir>/connection.json, for its owner alone."""

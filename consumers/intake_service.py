@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _ACK = b"PUB %b 4\r\n+ACK\r\n"
+_NAK = b"PUB %b 4\r\n-NAK\r\n"
 _WATCH_SECONDS = 5.0
 _PAUSE_SECONDS = 0.3
 _IDS_AT_MOST = 1000
@@ -97,16 +98,24 @@ class IntakeService:
     async def _take_in(self) -> None:
         while True:
             pull = Pull(self._client, topology.INBOX, topology.INTAKE_CONSUMER, 2 * topology.INTAKE_BATCH, as_pulled)
+            batch: list[Pulled] = []
             try:
                 await pull.start()
                 while True:
-                    await self._take(await pull.next(topology.INTAKE_BATCH))
+                    batch = await pull.next(topology.INTAKE_BATCH)
+                    await self._take(batch)
             except (UnavailableError, nats.errors.Error) as error:
                 _log.debug("the intake waits for the server: %s", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
+                self._give_back(batch + pull.left())
             finally:
                 with suppress(nats.errors.Error):
                     await pull.stop()
+
+    def _give_back(self, messages: list[Pulled]) -> None:
+        """Let the inbox hand them out again at once, not when it has waited for them long enough."""
+        with suppress(nats.errors.Error):
+            self._client.send(b"".join([_NAK % pulled.reply for pulled in messages]))
 
     async def _take(self, batch: list[Pulled]) -> None:
         if batch:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 from ledger.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from nats.aio.client import Srv
     from nats.aio.subscription import Subscription
 
 _log = logging.getLogger(__name__)
@@ -79,12 +81,32 @@ class _SinkParser(Parser):
         return waiting
 
 
+class _Transport(TcpTransport):
+    """TCP on which writing to a connection that has broken is nothing worse than lost.
+
+    asyncio's own ``writelines`` raises a TypeError then (CPython gh-136234), which nats-py does not expect: its
+    flusher dies of it, and so does whoever calls ``send``.
+    """
+
+    def __init__(self, connected: TcpTransport) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        vars(self).update(vars(connected))
+
+    def writelines(self, payload: list[bytes]) -> None:
+        self.write(b"".join(payload))  # type: ignore[no-untyped-call]
+
+
 class LedgerClient(Client):
     """nats-py's client, with sinks and ``send``."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ps: _SinkParser = _SinkParser(self)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        await super()._connect_to_server(s)
+        if isinstance(self._transport, TcpTransport):
+            self._transport = _Transport(self._transport)
 
     async def pour(self, subject: str, sink: Sink, queue: str = "") -> Subscription:
         """Subscribe; every message goes to the sink. End it with ``stop_pouring``."""
@@ -100,6 +122,8 @@ class LedgerClient(Client):
         """End a subscription made by ``pour``."""
         try:
             await subscription.unsubscribe()
+            if self.is_reconnecting:  # nats-py says nothing then, yet what began it may wait to be sent
+                self.send(b"UNSUB %b\r\n" % _sid(subscription))
         finally:
             self._ps.sinks.pop(_sid(subscription), None)
 

@@ -100,6 +100,11 @@ class Pull[T]:
         """Whether the server has more for this request: then a larger batch costs no waiting."""
         return self._outstanding > 0 and not self._trouble and not self._last_reply.endswith(b".0")
 
+    def left(self) -> list[T]:
+        """What has come and was not handed out."""
+        left, self._buffer = self._buffer, []
+        return left
+
     async def stop(self) -> None:
         """End listening; what was not handed out stays with the consumer."""
         subscription, self._subscription = self._subscription, None

@@ -146,16 +146,20 @@ class EmbeddedServer:
             self._launch()
             return True
 
-    def restart(self) -> None:
-        """End the server and start it again at the same address; its users reconnect.
+    def restart(self, pid: int | None) -> bool:
+        """End the server of this process id and start it again at the same address; its users reconnect.
+
+        False where another is there already: somebody else has done it.
 
         Raises:
             ServerStartError: it does not come up.
 
         """
         with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
-            self._end_server()
+            if self._users_lock is None or self.pid() != pid:
+                return False
             self._launch()
+            return True
 
     def pid(self) -> int | None:
         """The server's process id, as it wrote it down itself."""

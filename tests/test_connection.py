@@ -86,3 +86,13 @@ async def test_a_sink_and_a_subscription_see_the_same(session: Session) -> None:
 )  # fmt: skip
 def test_only_the_servers_own_status_counts(headers: bytes, status: bytes) -> None:
     assert status_of(headers) == status
+
+
+async def test_writing_to_a_connection_that_has_just_broken_raises_nothing(session: Session) -> None:
+    client = await session.connection("broken")
+    client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+    await asyncio.sleep(0)  # the connection is lost, and nats-py has not heard of it
+    client.send(frame(b"x", b""))
+    await client.publish("x", b"")
+    await asyncio.sleep(0.2)  # what was written meanwhile is lost
+    assert (await client.request("$JS.API.INFO", b"", timeout=10)).data
