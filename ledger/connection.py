@@ -91,9 +91,17 @@ class _Transport(TcpTransport):
     def __init__(self, connected: TcpTransport) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         vars(self).update(vars(connected))
+        self.ending = False  # then it does not matter that it broke
 
     def writelines(self, payload: list[bytes]) -> None:
         self.write(b"".join(payload))  # type: ignore[no-untyped-call]
+
+    async def drain(self) -> None:
+        try:
+            await super().drain()  # type: ignore[no-untyped-call]
+        except OSError:
+            if not self.ending:
+                raise
 
 
 class LedgerClient(Client):
@@ -137,6 +145,8 @@ class LedgerClient(Client):
 
     async def close(self) -> None:
         """Close; a reconnection that nats-py cancels meanwhile does not cancel who closes."""
+        if isinstance(self._transport, _Transport):
+            self._transport.ending = True
         try:
             await super().close()
         except asyncio.CancelledError:

@@ -96,3 +96,12 @@ async def test_writing_to_a_connection_that_has_just_broken_raises_nothing(sessi
     await client.publish("x", b"")
     await asyncio.sleep(0.2)  # what was written meanwhile is lost
     assert (await client.request("$JS.API.INFO", b"", timeout=10)).data
+
+
+async def test_closing_a_connection_that_has_just_broken_raises_nothing(session: Session) -> None:
+    client = await session.connection("broken")
+    client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+    await asyncio.sleep(0)
+    await client.publish("x", b"")
+    await client.close()
+    assert client.is_closed
