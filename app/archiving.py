@@ -48,8 +48,8 @@ async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
 
 
 def verify_archive(folder: Path, seal: SealFolder, trusted: Sequence[Verifier], progressed: Progressed,
-                   processes: int | None = None) -> list[Wrong]:  # fmt: skip
-    """Hold the archive against the seal, by as many processes as there are cores; what is wrong, by position."""
+                   threads: int | None = None) -> list[Wrong]:  # fmt: skip
+    """Hold the archive against the seal, on as many threads as there are cores; what is wrong, by position."""
     archive, newest = Archive(folder), seal.checkpoint()
     found = [Wrong("archive damaged", error.position, error.position, str(error)) for error in archive.check_files()]
     if newest is None or found:
@@ -59,9 +59,8 @@ def verify_archive(folder: Path, seal: SealFolder, trusted: Sequence[Verifier], 
     size = min(newest.size, archive.last_position)
     chunks = [(first, min(first + CHUNK - 1, size)) for first in range(1, size + 1, CHUNK)]
     files = [(folder / part.file, part.first, part.last) for part in archive.parts()]
-    helpers = (processes or os.cpu_count() or 1) - 1
     try:
-        results = all_ranges(files, seal.folder, newest.size, chunks, helpers, lambda done: progressed(done, size))
+        results = all_ranges(files, seal.folder, newest.size, chunks, lambda done: progressed(done, size), threads)
     except (DamagedFileError, MissingTileError) as error:
         position = error.position if isinstance(error, DamagedFileError) else 1
         return [*found, Wrong("archive damaged", position, position, str(error))]

@@ -49,7 +49,7 @@ async def seals(setting: Setting) -> list[Contest]:
                           {"archive": work.archive, "only reading the log": work.read, NEEDED: needed(50_000)},
                           needs={NEEDED: 1}, rounds=1),
             await contest("verify, from the archive", "leaves per s",
-                          {"all cores": work.verify_archive(None), "one process": work.verify_archive(1),
+                          {"all cores": work.verify_archive(None), "one thread": work.verify_archive(1),
                            NEEDED: needed(500_000)}, needs={NEEDED: 1}),
             await contest("a proof made, median", "ms", {"prove": work.prove, NEEDED: needed(5)},
                           needs={NEEDED: 1}),
@@ -115,10 +115,10 @@ class _Work:
         assert await archive_log(client, self._session.log, self._archive, self._seal) == self._number
         return rate(self._number, begun)
 
-    def verify_archive(self, processes: int | None) -> Run:
+    def verify_archive(self, threads: int | None) -> Run:
         async def run(_round: int) -> float:
             begun = time.perf_counter()
-            assert verify_archive(self._archive.folder, self._seal, (), lambda _done, _of: None, processes) == []
+            assert verify_archive(self._archive.folder, self._seal, (), lambda _done, _of: None, threads) == []
             return rate(self._number, begun)
 
         return run

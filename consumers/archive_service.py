@@ -63,12 +63,13 @@ async def archive_log(client: LedgerClient, log: Log, archive: Archive, seal: Se
             position = event.position
             waiting.append(event)
         recorded = stored_decoder.decode(batch[-1].data).recordedtime
-        if len(waiting) >= FILE_EVENTS or position == newest.size:
+        whole = len(waiting) if position == newest.size else len(waiting) - position % FILE_EVENTS
+        if whole > 0:
             await writing
             writing = asyncio.ensure_future(
-                asyncio.to_thread(archive.add, waiting, newest.note, verifiers, tiles)  # while more is read
+                asyncio.to_thread(archive.add, waiting[:whole], newest.note, verifiers, tiles)  # while more is read
             )
-            waiting = []
+            waiting = waiting[whole:]
         progressed(position, newest.size)
     await writing
     return position

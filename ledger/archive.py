@@ -51,7 +51,8 @@ WRITTEN: dict[str, Any] = {
     "write_statistics": ["position", "time", "recorded"],
 }
 """How files are written: no dictionary for columns whose values are all different."""
-FILE_EVENTS = CHUNK  # so that whoever verifies in chunks reads each file once
+FILE_EVENTS = CHUNK
+"""A file never crosses a multiple of this, so that whoever verifies in chunks reads each file once."""
 _GROWS_BELOW = 20_000
 _BATCH_ROWS = 16_384
 
@@ -107,10 +108,12 @@ class Archive:
         if tiles is not None:
             _check(table, tiles)
         days = [text[:10] for text in _recorded_texts(events)]
-        begins = [0, *(place for place in range(1, len(days)) if days[place] != days[place - 1]), len(days)]
-        for begin, end in pairwise(begins):
-            for at in range(begin, end, FILE_EVENTS):
-                self._add(days[begin], table.slice(at, min(FILE_EVENTS, end - at)))
+        begins = [
+            place for place, event in enumerate(events)
+            if place == 0 or days[place] != days[place - 1] or event.position % FILE_EVENTS == 1
+        ]  # fmt: skip
+        for begin, end in pairwise([*begins, len(events)]):
+            self._add(days[begin], table.slice(begin, end - begin))
         write_whole(self.folder / "checkpoint", checkpoint.encode())
         write_whole(self.folder / "verifiers", verifiers.encode())
 
@@ -118,7 +121,10 @@ class Archive:
         parts = self.parts()
         old = parts[-1] if parts else None
         first, last = table["position"][0].as_py(), table["position"][-1].as_py()
-        grows = old is not None and old.file.startswith(f"day={day}/") and old.last - old.first < _GROWS_BELOW
+        grows = (
+            old is not None and old.file.startswith(f"day={day}/") and old.last - old.first < _GROWS_BELOW
+            and first % FILE_EVENTS != 1
+        )  # fmt: skip
         if old is not None and grows:
             table = pa.concat_tables([pq.read_table(self.folder / old.file, schema=SCHEMA), table])
             first = old.first
