@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,7 +27,7 @@ by_option = click.option("--by", help="Who reads; recorded where the policy says
 
 async def record_reading(log: Log, about: Sequence[str], up_to: int, by: str | None) -> None:
     """Record that somebody read about these, each ``kind:id``, if the policy in force wants it; before it is shown."""
-    if not about or not await _wanted(log):
+    if not about or not (await privacy_in_force(log)).get("record_reads"):
         return
     reader = by or getpass.getuser()
     if not is_id(reader):
@@ -38,13 +38,19 @@ async def record_reading(log: Log, about: Sequence[str], up_to: int, by: str | N
     await log.append([Draft(SUBJECT, encode_event(LEDGER_SOURCE, identifier, TYPE_OF[TrailRead], now, encode(record)))])
 
 
-async def _wanted(log: Log) -> bool:
-    """What the newest policy that is in force says."""
-    now, wanted = datetime.now(UTC), False
+async def privacy_in_force(log: Log) -> dict[str, bool]:
+    """What the policy in force says of privacy."""
+    said: dict[str, bool] = (await policy_in_force(log)).get("privacy", {})
+    return said
+
+
+async def policy_in_force(log: Log) -> dict[str, Any]:
+    """The newest policy that is in force, as it was published; empty where there is none."""
+    now, found = datetime.now(UTC), dict[str, Any]()
     for stored in await log.read_subject(_POLICY_SUBJECT):
         published = read_event(stored).body
         assert isinstance(published, PolicyPublished)
         document = published.policy
         if document.get("mode", "enforced") == "enforced" and parse_time(str(document["effective_from"])) <= now:
-            wanted = bool(document.get("privacy", {}).get("record_reads"))
-    return wanted
+            found = document
+    return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import topology
 from consumers.books import budget_of
-from domain.flags import FlagAnswered, FlagReviewed
+from domain.flags import FlagAnswered, FlagReviewed, FlagUnmasked
 from domain.policy_check import contradictions
 from domain.policy_document import parse_policy
 from domain.records import (
@@ -71,7 +71,7 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
             }
         case EscalationRequested() | EscalationStep():
             return _escalation_answer(record, position)
-        case FlagReviewed() | FlagAnswered():
+        case FlagReviewed() | FlagAnswered() | FlagUnmasked():
             verdict = {"verdict": record.verdict} if isinstance(record, FlagReviewed) else {}
             return {"outcome": "done", "position": position, "flag_id": record.flag_id, **verdict}
         case PolicyPublished():

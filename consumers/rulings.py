@@ -11,7 +11,7 @@ from consumers.books import Books, Unit
 from consumers.given import row_of
 from domain import bookkeeping, deciding, escalating
 from domain.deciding import Asking, Seen
-from domain.flags import FlagAnswered, FlagReviewed
+from domain.flags import FlagAnswered, FlagReviewed, FlagUnmasked
 from domain.policy import drawn_teams
 from domain.policy_document import PolicyError, parse_policy
 from domain.records import ActionHeld, ActionTaken, PolicyPublished, Reason
@@ -330,14 +330,18 @@ class Rulings:
         return Ruling(unit, answer_of(record, None), record)
 
 
-def _flag_record(request: FlagRequest, cause: Cause) -> FlagReviewed | FlagAnswered:
+def _flag_record(request: FlagRequest, cause: Cause) -> FlagReviewed | FlagAnswered | FlagUnmasked:
     common = {"flag_id": request.flag_id, **cause.answer()}
+    if request.unmasked_by is not None and request.verdict is None and request.text is None:
+        return FlagUnmasked(unmasked_by=request.unmasked_by, **common)
     if request.verdict is not None and request.reviewed_by is not None:
         return FlagReviewed(verdict=request.verdict, reviewed_by=request.reviewed_by, note=request.note, **common)
     if request.employee_id is not None and request.text is not None:
         return FlagAnswered(employee_id=request.employee_id, text=request.text, **common)
     field = "reviewed_by" if request.verdict is not None else "verdict"
-    raise RequestError("invalid", "a review needs verdict and reviewed_by; an answer employee_id and text", field)
+    raise RequestError(
+        "invalid", "a review needs verdict and reviewed_by; an answer employee_id and text; or unmasked_by", field
+    )
 
 
 def rows_of(unit: Unit) -> list[tuple[Row, int]]:

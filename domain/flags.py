@@ -40,6 +40,12 @@ class FlagUpdated(FlagRaised, frozen=True, kw_only=True):
     """The raising is 1; this is 2 and on."""
 
 
+class FlagUnmasked(_Flag, frozen=True, kw_only=True):
+    """Somebody wanted to know whom a flag names, where policy shows pseudonyms until then (`privacy.pseudonyms`)."""
+
+    unmasked_by: Id
+
+
 class FlagReviewed(_Flag, frozen=True, kw_only=True):
     """A human has looked."""
 

@@ -73,6 +73,8 @@ class Privacy(msgspec.Struct, frozen=True):
 
     record_reads: bool = False
     """Who reads the trail of a named person is recorded."""
+    pseudonyms: bool = False
+    """Flags show pseudonyms until somebody begins to look at them, which is recorded."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):

@@ -232,12 +232,12 @@ class _Reader:
 
     def privacy(self, value: object) -> Privacy:
         fields = self.mapping(value, ("privacy",))
-        self.known(fields, ("privacy",), (), ("record_reads",))
-        records = fields.get("record_reads", False)
-        if not isinstance(records, bool):
-            self.add(("privacy", "record_reads"), f"must be true or false, not {shown(records)}")
-            return Privacy()
-        return Privacy(record_reads=records)
+        self.known(fields, ("privacy",), (), Privacy.__struct_fields__)
+        for name in Privacy.__struct_fields__:
+            if not isinstance(value := fields.get(name, False), bool):
+                self.add(("privacy", name), f"must be true or false, not {shown(value)}")
+                return Privacy()
+        return Privacy(**fields)
 
     def guidelines(self, value: object) -> None:
         if not isinstance(value, list):

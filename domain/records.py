@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from domain.facts import Basis, Kind
-from domain.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUpdated
+from domain.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from domain.money import Money
 from domain.upkeep import CustomerForgotten, ProjectionSkipped, TrailRead
 from domain.wire import Id, Instant, Personal
@@ -367,6 +367,7 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "trail.read": TrailRead,
     "flag.raised": FlagRaised,
     "flag.updated": FlagUpdated,
+    "flag.unmasked": FlagUnmasked,
     "flag.reviewed": FlagReviewed,
     "flag.answered": FlagAnswered,
 }

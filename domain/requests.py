@@ -144,10 +144,14 @@ class BriefRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class FlagRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Review a flag (``verdict``, ``reviewed_by``), or answer it, if one is concerned (``employee_id``, ``text``)."""
+    """Review a flag (``verdict``, ``reviewed_by``), or answer it, if one is concerned (``employee_id``, ``text``).
+
+    With ``unmasked_by`` alone: begin to look at it, so that it shows names.
+    """
 
     request_id: Id
     flag_id: str
+    unmasked_by: Id | None = None
     verdict: Verdict | None = None
     reviewed_by: Id | None = None
     note: Personal | None = None

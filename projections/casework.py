@@ -320,6 +320,15 @@ def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], afte
     return [_with_money(row, ("amount", "reversed", "settled")) for row in connection.execute(query).mappings()]
 
 
+def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Of every action: position, time, agent, team and the channel of its interaction."""
+    query = sa.select(
+        actions.c.position, actions.c.time, actions.c.agent_id, actions.c.team_id, interactions.c.channel
+    ).outerjoin(interactions, interactions.c.interaction_id == actions.c.interaction_id)
+    found = connection.execute(query.where(actions.c.position.is_not(None)).order_by(actions.c.position))
+    return [dict(row) for row in found.mappings()]
+
+
 def unsettled(before: str, source: sa.FromClause = actions) -> sa.ColumnElement[bool]:
     """Money that was to go to a customer before this time, and of which no settlement tells, or another amount."""
     return sa.and_(

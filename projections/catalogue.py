@@ -8,6 +8,7 @@ from projections.balances import Balances
 from projections.casework import Casework
 from projections.flags import Flags
 from projections.loyalty import Loyalty
+from projections.people import People
 from projections.trail import Trail
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     Casework.name: Casework,
     Flags.name: Flags,
     Loyalty.name: Loyalty,
+    People.name: People,
     Trail.name: Trail,
 }
 """Name -> how to make one; each runner makes its own."""

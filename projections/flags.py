@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from domain.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUpdated
+from domain.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from ledger.cloudevents import time_text
 from projections.history import past_of
 from projections.rows import Rows
@@ -32,6 +32,7 @@ flags = sa.Table(
     sa.Column("evidence", sa.Text),
     sa.Column("raised", sa.Text),
     sa.Column("status", sa.Text),
+    sa.Column("unmasked_by", sa.Text),
     sa.Column("reviewed", sa.Text),
     sa.Column("reviewed_by", sa.Text),
     sa.Column("answered_by", sa.Text),
@@ -54,12 +55,13 @@ class Flags:
     """The model (see ``projections.model.Model``)."""
 
     name = "flags"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.flag.",)
     types: Mapping[str, type[Any]] = {
         "resolution.flag.raised.v1": FlagRaised, "resolution.flag.updated.v1": FlagUpdated,
-        "resolution.flag.reviewed.v1": FlagReviewed, "resolution.flag.answered.v1": FlagAnswered,
+        "resolution.flag.unmasked.v1": FlagUnmasked, "resolution.flag.reviewed.v1": FlagReviewed,
+        "resolution.flag.answered.v1": FlagAnswered,
     }  # fmt: skip
 
     def __init__(self) -> None:
@@ -74,6 +76,8 @@ class Flags:
                 case FlagRaised():
                     proofs += [{"position": at, "flag_id": body.flag_id} for at in body.evidence]
                     values = _raised(event, body)
+                case FlagUnmasked():
+                    values = {"unmasked_by": body.unmasked_by}
                 case FlagReviewed():
                     values = {"status": body.verdict, "reviewed": time_text(event.recorded), "note": body.note,
                               "reviewed_by": body.reviewed_by}  # fmt: skip
@@ -123,3 +127,12 @@ def read_flags(connection: sa.Connection, now: datetime, *, rule: str | None = N
 def _shown(row: sa.RowMapping) -> dict[str, Any]:
     shown = {name: value for name, value in row.items() if name != "since"}
     return {**shown, "about": json.loads(row["about"]), "evidence": json.loads(row["evidence"])}
+
+
+def read_proofs(connection: sa.Connection) -> dict[int, frozenset[str]]:
+    """The rules for whose flags each position is evidence; flags that were dismissed do not count."""
+    query = sa.select(evidence.c.position, flags.c.rule).join(flags, flags.c.flag_id == evidence.c.flag_id)
+    found: dict[int, set[str]] = {}
+    for position, rule in connection.execute(query.where(flags.c.status != "dismissed")):
+        found.setdefault(position, set()).add(rule)
+    return {position: frozenset(rules) for position, rules in found.items()}

@@ -3,10 +3,11 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, Upstream, event, gbp, upstream_of
+from support import POLICY, ROOT, Up, Upstream, event, gbp, upstream_of
 
 from app.session import Session
 from app.views import read_view
@@ -137,3 +138,28 @@ def test_every_rule_and_parameter_is_documented(rule: Any) -> None:
     for name, value in rule.parameters.items():
         shown = "/".join(value) if isinstance(value, tuple) else value
         assert f"`{name}` {shown}" in line
+
+
+def test_flags_show_pseudonyms_until_somebody_begins_to_look(command: Any, up: Up, tmp_path: Path) -> None:
+    up.ready()
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps(POLICY | {"default_role": "agent", "privacy": {"pseudonyms": True}}))
+    assert command("decide", "policy", str(policy), "--published-by", "owner").returncode == 0
+    facts = [
+        event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id="A-7", kind="refund", amount=gbp("4.00"),
+              reason="late", customer_id="A-7") for one in range(2)
+    ]  # fmt: skip
+    assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
+    for _ in range(40):
+        (flag, *_) = json.loads(command("audit", "flags", "--json").stdout)["items"] or [None]
+        if flag is not None:
+            break
+    assert "A-7" not in json.dumps(flag)
+    assert flag["about"][0].startswith("agent:~")
+    assert "A-7" not in command("audit", "flags").stdout
+    done = command("decide", "flag", "--flag", flag["flag_id"], "--unmasked-by", "M-1", "--json")
+    assert json.loads(done.stdout)["outcome"] == "done"
+    (shown, *others) = json.loads(command("audit", "flags", "--json").stdout)["items"]
+    assert (shown["about"], shown["unmasked_by"], shown["status"]) == (["agent:A-7", "customer:A-7"], "M-1", "open")
+    assert all("A-7" not in json.dumps(other) for other in others)
+    assert '"unmasked_by":"M-1"' in command("audit", "replay").stdout

@@ -136,6 +136,7 @@ async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any)
 
 
 @click.option("--flag-id", "--flag", "flag_id", required=True)
+@click.option("--unmasked-by", help="Who begins to look at it, and so wants the names.")
 @click.option("--verdict", type=click.Choice(["confirmed", "coached", "dismissed"]), help="What came of looking at it.")
 @click.option("--reviewed-by", help="Who looked.")
 @click.option("--note")
@@ -144,7 +145,10 @@ async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any)
 @_common
 @command(decide)
 async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
-    """Review a flag (--verdict, --reviewed-by), or answer one as the person concerned (--employee-id, --text)."""
+    """Review a flag (--verdict, --reviewed-by), or answer one as the person concerned (--employee-id, --text).
+
+    With --unmasked-by alone: begin to look at it; recorded, and from then on it shows names.
+    """
     await _ask(settings, "flag", source, fields, as_json=as_json)
 
 

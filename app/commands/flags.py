@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -12,11 +13,18 @@ from app.cli import command
 from app.commands.auditing import audit
 from app.moments import as_of_option, position_of
 from app.output import console, print_json, print_table, showing_progress
+from app.pseudonyms import without_names
+from app.reading import policy_in_force
 from app.session import Session
 from app.views import read_view
+from domain.abuse.rates import Act, shift_of, tenure_of
+from domain.abuse.rates import rates as all_rates
+from ledger.cloudevents import parse_time
 from projections import history
+from projections.casework import read_where_done
 from projections.flags import flags as flags_table
-from projections.flags import read_flags
+from projections.flags import read_flags, read_proofs
+from projections.people import read_people
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -33,14 +41,18 @@ if TYPE_CHECKING:
     "--set", "changes", multiple=True, metavar="NAME=VALUE", help="With --backtest: a parameter; again for more."
 )
 @click.option("--happened", is_flag=True, help="With --backtest: by when things happened, for an imported history.")
+@click.option("--rates", is_flag=True, help="Whom the rules look at: rates by team, channel, shift and tenure.")
 @as_of_option
 @command(audit)
 async def flags(settings: Settings, rule: str | None, about: str | None, status: str | None, backtest: str | None,
                 changes: tuple[str, ...], as_of: str | None, *, everything: bool, happened: bool,
-                as_json: bool) -> None:  # fmt: skip
+                rates: bool, as_json: bool) -> None:  # fmt: skip
     """Suspected abuse, each with one sentence of explanation and the positions that prove it. A flag is no verdict."""
     if backtest is not None:
         await _backtest(settings, backtest, _parameters(changes), happened=happened, as_json=as_json)
+        return
+    if rates:
+        await _rates(settings, as_json=as_json)
         return
     async with Session(settings, reads_only=True) as session:
         at = await position_of(session.log, as_of, await session.log.last_position()) if as_of else None
@@ -48,13 +60,14 @@ async def flags(settings: Settings, rule: str | None, about: str | None, status:
         now = datetime.now(UTC)
         answer = await read_view(session, "flags", lambda c: read_flags(
             c, now, rule=rule, about=about, status=status, source=source, everything=everything))  # fmt: skip
+        found = await without_names(session, answer.result)
     position = answer.progress.anchor.position if at is None else at
     if as_json:
-        print_json({"items": answer.result, "position": position})
+        print_json({"items": found, "position": position})
         return
     rows = [
         (one["flag_id"], one["rule"], one["raised"][:16], one["status"], ", ".join(one["about"]), one["explanation"])
-        for one in answer.result
+        for one in found
     ]
     print_table(f"Flags at position {position}", ("flag", "rule", "raised", "status", "about", "why"), rows)
 
@@ -95,7 +108,9 @@ async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, h
                                 "explanation": raised.finding.explanation, "evidence": raised.finding.evidence,
                             }  # fmt: skip
                 progressed(batch[-1].position, end)
-    before, after = found
+        before, after = [
+            {one["flag_id"]: one for one in await without_names(session, list(some.values()))} for some in found
+        ]
     both = [one for name, one in after.items() if name in before]
     new = [one for name, one in after.items() if name not in before]
     gone = [one for name, one in before.items() if name not in after]
@@ -110,3 +125,40 @@ async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, h
     ]
     if rows:
         print_table("What would have changed", ("", "about", "why"), rows)
+
+
+async def _rates(settings: Settings, *, as_json: bool) -> None:
+    async with Session(settings, reads_only=True) as session:
+        proofs = await read_view(session, "flags", read_proofs)
+        work = await read_view(session, "casework", read_where_done)
+        people = (await read_view(session, "people", read_people)).result
+        zone = ZoneInfo((await policy_in_force(session.log)).get("time_zone", "UTC"))
+    acts = [_act(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
+    found, position = all_rates(acts), work.progress.anchor.position
+    if as_json:
+        print_json({"items": [rate._asdict() for rate in found], "position": position})
+        return
+    rows = [
+        (rate.rule, rate.dimension, rate.group, f"{rate.proving} of {rate.actions}", f"{rate.rate:.2%}",
+         f"{rate.base_rate:.2%}", f"{rate.concerned} of {rate.people}", "FAR ABOVE" if rate.far_above else "")
+        for rate in found
+    ]  # fmt: skip
+    columns = ("rule", "by", "group", "actions that prove a flag", "rate", "all others", "people", "")
+    print_table(f"Whom the rules look at, at position {position}", columns, rows, numbers=(3, 4, 5, 6))
+    for rate in found:
+        if rate.far_above:
+            console.print(
+                f"{rate.rule} looks at {rate.dimension} {rate.group} far more than at others: see whether a custom, a "
+                "rota or the rule's parameters explain it before anybody is judged."
+            )
+
+
+def _act(row: dict[str, Any], rules: frozenset[str], people: dict[str, dict[str, Any]], zone: ZoneInfo) -> Act:
+    person, at = people.get(row["agent_id"], {}), parse_time(row["time"])
+    joined = person.get("joined")
+    team = row["team_id"] or next(iter(json.loads(person.get("team_ids") or "[]")), None)
+    groups = {
+        "team": team or "", "channel": row["channel"] or "", "shift": shift_of(at.astimezone(zone).hour),
+        "tenure": tenure_of((at - parse_time(joined)).total_seconds() if joined else None),
+    }  # fmt: skip
+    return Act(row["agent_id"], groups, rules)

@@ -1,0 +1,171 @@
+"""people: who works here, since when and where; thanks, courses, ideas, obstacles, and how teams feel."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain import facts
+from projections.events import TYPES
+from projections.history import past_of
+from projections.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projections.events import Event
+
+metadata = sa.MetaData()
+employees = sa.Table(
+    "employees",
+    metadata,
+    sa.Column("employee_id", sa.Text, primary_key=True),
+    sa.Column("role", sa.Text),
+    sa.Column("team_ids", sa.Text),
+    sa.Column("manager_id", sa.Text),
+    sa.Column("joined", sa.Text),
+    sa.Column("left", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(employees)
+thanks = sa.Table(
+    "thanks",
+    metadata,
+    sa.Column("recognition_id", sa.Text, primary_key=True),
+    sa.Column("time", sa.Text),
+    sa.Column("giver_id", sa.Text),
+    sa.Column("giver_kind", sa.Text),
+    sa.Column("receiver_id", sa.Text, index=True),
+    sa.Column("reason", sa.Text),
+    sa.Column("points", sa.Integer),
+    sa.Column("interaction_id", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(thanks)
+courses = sa.Table(
+    "courses",
+    metadata,
+    sa.Column("completion", sa.Text, primary_key=True),
+    sa.Column("employee_id", sa.Text),
+    sa.Column("course_id", sa.Text),
+    sa.Column("completed", sa.Text),
+    sa.Column("valid_until", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(courses)
+voices = sa.Table(
+    "voices",
+    metadata,
+    sa.Column("voice_id", sa.Text, primary_key=True),
+    sa.Column("what", sa.Text),
+    sa.Column("employee_id", sa.Text),
+    sa.Column("said", sa.Text),
+    sa.Column("text", sa.Text),
+    sa.Column("kind", sa.Text),
+    sa.Column("answered", sa.Text),
+    sa.Column("answered_by", sa.Text),
+    sa.Column("answer", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(voices)
+morale = sa.Table(
+    "morale",
+    metadata,
+    sa.Column("survey", sa.Text, primary_key=True),
+    sa.Column("team_id", sa.Text),
+    sa.Column("period", sa.Text),
+    sa.Column("invited", sa.Integer),
+    sa.Column("respondents", sa.Integer),
+    sa.Column("score", sa.Float),
+    sa.Column("best", sa.Float),
+    sa.Column("worst", sa.Float),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(morale)
+
+
+class People:
+    """The model (see ``projections.model.Model``)."""
+
+    name = "people"
+    version = 1
+    metadata = metadata
+    prefixes = ("ledger.fact.",)
+    types = TYPES
+
+    def __init__(self) -> None:
+        self._rows = {table: Rows(table) for table in (employees, thanks, courses, voices, morale)}
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Bring each row to where it stands now."""
+        for event in events:
+            if isinstance(event.body, facts.FactCorrected):
+                correction = event.correction
+                if correction.before is not None:
+                    self._put(connection, correction.before, event.position, withdrawn=True)
+                if correction.after is not None:
+                    self._put(connection, correction.after, event.position)
+            else:
+                self._put(connection, event, event.position)
+        for rows in self._rows.values():
+            rows.write(connection)
+
+    def _put(self, connection: sa.Connection, fact: Event, position: int, *, withdrawn: bool = False) -> None:
+        placed = _row_of(fact)
+        if placed is None:
+            return
+        table, key, values = placed
+        if withdrawn:  # it never happened: what it said is not known
+            values = dict.fromkeys(values)
+        elif isinstance(fact.body, facts.EmployeeChanged) and self._rows[employees].get(connection, key) is None:
+            values["joined"] = fact.stored.time  # not later than this
+        self._rows[table].put(connection, key, values, position)
+
+    def forget(self) -> None:
+        """Drop cached rows."""
+        for rows in self._rows.values():
+            rows.forget()
+
+
+def _row_of(event: Event) -> tuple[sa.Table, str, dict[str, Any]] | None:  # noqa: C901, PLR0911 - a case for each fact
+    body, time = event.body, event.stored.time
+    match body:
+        case facts.EmployeeJoined() | facts.EmployeeChanged():
+            values = {"role": body.role, "team_ids": json.dumps(body.team_ids), "manager_id": body.manager_id}
+            if isinstance(body, facts.EmployeeJoined):
+                values |= {"joined": time, "left": None}
+            return employees, body.employee_id, values
+        case facts.EmployeeLeft():
+            return employees, body.employee_id, {"left": time}
+        case facts.RecognitionGiven():
+            names = ("giver_id", "giver_kind", "receiver_id", "reason", "points", "interaction_id")
+            return thanks, body.recognition_id, {"time": time, **{name: getattr(body, name) for name in names}}
+        case facts.TrainingCompleted():
+            until = body.valid_until.isoformat() if body.valid_until else None
+            values = {"employee_id": body.employee_id, "course_id": body.course_id, "completed": time}
+            return courses, f"{body.employee_id} {body.course_id} {time}", {**values, "valid_until": until}
+        case facts.IdeaSubmitted():
+            return voices, f"idea {body.idea_id}", _said("idea", body, time)
+        case facts.ObstacleReported():
+            return voices, f"obstacle {body.obstacle_id}", _said("obstacle", body, time) | {"kind": body.kind}
+        case facts.IdeaDecided():
+            values = {"answered": time, "answered_by": body.decided_by, "answer": body.decision}
+            return voices, f"idea {body.idea_id}", values
+        case facts.ObstacleAnswered():
+            values = {"answered": time, "answered_by": body.answered_by, "answer": body.text}
+            return voices, f"obstacle {body.obstacle_id}", values
+        case facts.MoraleSurveyed():
+            counted = ("team_id", "period", "invited", "respondents", "score", "best", "worst")
+            return morale, f"{body.team_id} {body.period}", {name: getattr(body, name) for name in counted}
+    return None
+
+
+def _said(what: str, body: Any, time: str) -> dict[str, Any]:
+    return {"what": what, "employee_id": body.employee_id, "said": time, "text": body.text}
+
+
+def read_people(connection: sa.Connection) -> dict[str, dict[str, Any]]:
+    """Everybody who was announced, by id, as they are known now."""
+    return {row["employee_id"]: dict(row) for row in connection.execute(sa.select(employees)).mappings()}
