@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from support import POLICY, ROOT, Up, Upstream, event, gbp, upstream_of
 
 from app.session import Session
 from app.views import read_view
+from consumers.forgetting import forget
 from consumers.guard_service import GuardService
 from consumers.guarding import Guarding, flag_of
 from domain.abuse.guard import RULES
+from ledger.keys import Keys
 from ledger.log import Recorded
 from projections.flags import read_flags
 
@@ -114,6 +117,32 @@ async def test_flags_are_the_same_bytes_however_the_guard_is_fed(session: Sessio
 
     assert len(live) >= 2
     assert again(1) == again(7) == again(1000) == live
+
+
+async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        await claims(upstream, 8)
+        for number in range(2):
+            given = await upstream.action(
+                f"n-{number}", "45.00", order_id="O-split", customer_id="C-claims", note="sorry"
+            )
+            assert given["outcome"] in {"taken", "escalate"}
+        await guarded(session)
+        before = await flags_of(session)
+        await forget(session.log, session.rejected, await Keys.open(session.client), ["C-claims"], [], "M-1", "asked")
+    log = [one async for batch in session.log.subject_batches(">") for one in batch]
+    live = {json.loads(one.data)["id"]: one.data.rpartition(b',"recordedtime"')[0] + b"}" for one in log
+            if one.subject.startswith("ledger.flag.")}  # fmt: skip
+    guarding = Guarding()
+    assert {flag_of(raised).data for raised in guarding.take(log)} == set(live.values())
+    assert len(live) >= 2
+    assert any(b"customer.forgotten" in one.data for one in log)
+    shutil.rmtree(session.data_dir / "views")
+    assert await flags_of(session) == before
+    end = await session.log.last_position()
+    await guarded(session)
+    assert await session.log.last_position() == end
 
 
 def test_commands_flags_and_backtest(command: Any) -> None:

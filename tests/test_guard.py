@@ -1,13 +1,17 @@
 """The guard's rules as stories: each fires on its pattern, and leaves the nearest honest neighbours alone."""
 
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any
 
+import pytest
 from guarded import Story
+from hypothesis import given
+from hypothesis import strategies as st
 
 from domain import facts, records
 from domain.abuse.guard import RULES
-from domain.abuse.outlier import modified_z
+from domain.abuse.outlier import Others
 from domain.money import Money
 
 CAUSE: dict[str, Any] = {"source": "crm", "request_id": "r", "seen_position": 0}
@@ -284,7 +288,18 @@ def test_r9_one_generous_agent_in_a_generous_team_is_no_outlier() -> None:
 def test_the_modified_z_score_of_the_literature() -> None:
     """Iglewicz and Hoaglin 1993: of 2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3 the last two are outliers (z > 3.5)."""
     values = [2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3]
-    assert [value for value in values if modified_z(value, values) > 3.5] == [8.2, 8.3]
+    assert [value for value in values if Others([*values, value]).without(value)[1] > 3.5] == [8.2, 8.3]
+
+
+@given(st.lists(st.floats(0, 1000), min_size=3, max_size=30), st.integers(0, 29))
+def test_one_against_all_others_is_what_it_is_one_by_one(values: list[float], place: int) -> None:
+    value, others = values[place % len(values)], [*values]
+    others.remove(value)
+    middle, z = Others(values).without(value)
+    assert middle == pytest.approx(median(others))
+    spread = median(abs(other - median(others)) for other in others)
+    if spread > 1e-9:
+        assert z == pytest.approx(0.6745 * (value - middle) / spread)
 
 
 # ---------------------------------------------------------------- R10, R11, R12, R13, R14, R15

@@ -56,7 +56,9 @@ async def test_people_as_they_are_known_and_corrected(session: Session) -> None:
         await upstream.record(joined)
         await upstream.record(given)
         await upstream.record(event("c", "employee.changed", employee_id="A-1", role="senior", team_ids=["T", "U"]))
-        await upstream.record(event("f", "fact.corrected", source_of="crm", id_of="t", data=None, reason="typed wrongly"))
+        await upstream.record(
+            event("f", "fact.corrected", source_of="crm", id_of="t", data=None, reason="typed wrongly")
+        )
         await upstream.record(event("l", "employee.left", employee_id="A-1"))
     people: dict[str, dict[str, Any]] = (await read_view(session, "people", read_people)).result
     one = people["A-1"]

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from scipy.special import pdtrc
+from scipy.special import nbdtrc
 
 from domain.abuse.findings import Finding, Rule
 from domain.abuse.seen import DAY, HOUR, World
 
-RULE = Rule("R8", 1, "burst", {"days": 28, "actions": 5, "p": 1e-4})
+RULE = Rule("R8", 2, "burst", {"days": 28, "actions": 5, "p": 1e-4})
 
 
 def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
-    """Poisson tail against the 28 days before, scaled by contacts: a storm brings more contacts, and is no burst."""
+    """Poisson tail against the 28 days before, scaled by contacts: a storm brings more contacts, and is no burst.
+
+    The agent's rate is known from as many contacts as there were: so the tail is that of the Poisson with a gamma
+    rate, the negative binomial (Gelman et al., Bayesian Data Analysis, 2.6), which is wider for who began lately.
+    """
     found: list[Finding] = []
     tests = 0
     for agent in list(world.by_agent):
@@ -25,7 +29,8 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
         contacts_before = world.contacts_between(agent, start, end - DAY)
         if contacts_before == 0:
             continue
-        rate = (before + 1) / (contacts_before + 1)
+        seen = contacts_before + 1
+        rate = (before + 1) / seen
         windows = [(end - DAY, DAY, "day"), *((end - DAY + hour * HOUR, HOUR, "hour") for hour in range(24))]
         for begin, length, word in windows:
             deeds = [deed for deed in last_day if begin <= deed.at < begin + length]
@@ -33,7 +38,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
                 continue
             tests += 1
             contacts = max(world.contacts_between(agent, begin, begin + length), 1)
-            p = float(pdtrc(len(deeds) - 1, rate * contacts))
+            p = float(nbdtrc(len(deeds) - 1, before + 1, seen / (seen + contacts)))
             if len(deeds) >= parameters["actions"] and p < parameters["p"]:
                 text = (
                     f"{agent} gave goodwill {len(deeds)} times in one {word}, in {contacts} contacts; at the agent's "

@@ -28,7 +28,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
     for (agent, group), deeds in pairs.items():
         if deeds[0].customer in world.related.get(agent, {}):
             continue  # declared; dealing with them is another rule's
-        between = max(world.pair_contacts.get((agent, group), 0), 1)
+        between = max(world.between(agent, group), 1)
         if len(deeds) < parameters["actions"]:
             continue
         # At the rate of everybody else: without this pair, or the pair would explain itself.

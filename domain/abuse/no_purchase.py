@@ -21,8 +21,7 @@ class NoPurchase:
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._kinds = set(parameters["kinds"])
-        self._paid: dict[tuple[str, str], int] = defaultdict(int)
-        self._known: set[str] = set()
+        self._paid: dict[str, dict[str, int]] = defaultdict(dict)
         self._first: float | None = None
         self._refunds: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
 
@@ -30,8 +29,8 @@ class NoPurchase:
         """Learn what was paid; nothing is found yet."""
         body = seen.body
         if isinstance(body, facts.PurchaseCompleted):
-            self._paid[body.order_id, body.total.currency] += body.total.minor
-            self._known.add(body.order_id)
+            paid = self._paid[body.total.currency]
+            paid[body.order_id] = paid.get(body.order_id, 0) + body.total.minor
             self._first = seen.at if self._first is None else min(self._first, seen.at)
         yield from ()
 
@@ -43,11 +42,11 @@ class NoPurchase:
         refunds.append((deed.minor, deed.position))
         total, evidence = sum(minor for minor, _ in refunds), [position for _, position in refunds]
         about = (f"agent:{deed.agent}",)
-        if deed.order not in self._known:
+        if not any(deed.order in paid for paid in self._paid.values()):
             given = money(deed.minor, deed.currency)
             text = f"{deed.agent} gave {given} back for order {deed.order}, which nobody recorded"
             yield RULE.finding(about, f"unknown {deed.order}", text, [deed.position])
-        elif total > (paid := self._paid[deed.order, deed.currency]):
+        elif total > (paid := self._paid[deed.currency].get(deed.order, 0)):
             given, was = money(total, deed.currency), money(paid, deed.currency)
             text = f"{given} were given back for order {deed.order}, for which {was} were paid"
             yield RULE.finding(about, f"above {deed.order}", text, evidence)

@@ -39,7 +39,8 @@ class OffDuty:
         """What was reported is exempt: when it was begun is not known. A call that ends after the shift began in it."""
         if deed.reported:
             return
-        begun = min(deed.at, world.begun.get(deed.interaction or "", deed.at))
+        opened = world.begun(deed.interaction)
+        begun = deed.at if opened is None else min(deed.at, opened)
         what = f"{deed.agent} gave {money(deed.minor, deed.currency)}"
         left = world.left.get(deed.agent)
         if left is not None and deed.at > left + self._slack:

@@ -58,21 +58,39 @@ class Deed:
         return f"order {self.order}" if self.order else f"interaction {self.interaction}" if self.interaction else None
 
 
+class Contact(NamedTuple):
+    """An agent had to do with a matter of a customer's group."""
+
+    at: float
+    agent: str
+    group: str | None
+    interaction: str
+
+
+class _Matter:
+    """An interaction: when it began, whose it is, who had to do with it."""
+
+    __slots__ = ("agents", "begun", "customer")
+
+    def __init__(self) -> None:
+        self.begun: float | None = None
+        self.customer: str | None = None
+        self.agents: tuple[str, ...] = ()
+
+
 class World:
     """The history that rules look at; nothing in it is older than what the longest window needs."""
 
     def __init__(self) -> None:
         self.by_agent: dict[str, deque[Deed]] = defaultdict(deque)
-        self.by_group: dict[str, deque[Deed]] = defaultdict(deque)
+        self.by_group: dict[str, list[Deed]] = {}
         self.by_action: dict[str, Deed] = {}
         self.deeds: deque[Deed] = deque()
         self.contacts: dict[str, deque[float]] = defaultdict(deque)
-        self.pair_contacts: dict[tuple[str, str], int] = defaultdict(int)
-        self.group_contacts: dict[str, deque[float]] = defaultdict(deque)
-        self._contact_times: deque[tuple[float, str, str | None]] = deque()
-        self._handled: set[tuple[str, str]] = set()
-        self.customer_of: dict[str, str] = {}
-        self.begun: dict[str, float] = {}
+        self.group_contacts: dict[str, list[Contact]] = {}
+        self._contacts: deque[Contact] = deque()
+        self._matters: dict[str, _Matter] = {}
+        self._opened: deque[tuple[float, str]] = deque()
         self.related: dict[str, dict[str, str]] = defaultdict(dict)
         self.roles: dict[str, str] = {}
         self.teams: dict[str, tuple[str, ...]] = {}
@@ -119,9 +137,10 @@ class World:
             case records.ActionHeld() if body.escalation_id is None:
                 return self._deed(seen)
             case facts.InteractionOpened():
-                if body.customer_id:
-                    self.customer_of[body.interaction_id] = body.customer_id
-                self.begun.setdefault(body.interaction_id, seen.at)
+                matter = self._matter(body.interaction_id, seen.at)
+                matter.customer = body.customer_id or matter.customer
+                if matter.begun is None:
+                    matter.begun = seen.at
                 self._contact(body.agent_id, body.interaction_id, seen.at)
             case facts.InteractionTransferred():
                 self._contact(body.to_agent_id, body.interaction_id, seen.at)
@@ -146,24 +165,31 @@ class World:
         self.by_agent[deed.agent].append(deed)
         self.by_action[deed.action_id] = deed
         if deed.group is not None:
-            self.by_group[deed.group].append(deed)
+            self.by_group.setdefault(deed.group, []).append(deed)
         if deed.interaction is not None:
-            if deed.customer is not None:
-                self.customer_of.setdefault(deed.interaction, deed.customer)
+            matter = self._matter(deed.interaction, seen.at)
+            matter.customer = matter.customer or deed.customer
             self._contact(deed.agent, deed.interaction, seen.at)
         return deed
 
     def _contact(self, agent: str | None, interaction: str, at: float) -> None:
-        if agent is None or (agent, interaction) in self._handled:
+        matter = self._matter(interaction, at)
+        if agent is None or agent in matter.agents:
             return
-        self._handled.add((agent, interaction))
+        matter.agents = (*matter.agents, agent)
         self.contacts[agent].append(at)
-        customer = self.customer_of.get(interaction)
-        group = self.group(customer) if customer is not None else None
+        group = self.group(matter.customer) if matter.customer is not None else None
+        contact = Contact(at, agent, group, interaction)
         if group is not None:
-            self.pair_contacts[agent, group] += 1
-            self.group_contacts[group].append(at)
-        self._contact_times.append((at, agent, group))
+            self.group_contacts.setdefault(group, []).append(contact)
+        self._contacts.append(contact)
+
+    def _matter(self, interaction: str, at: float) -> _Matter:
+        matter = self._matters.get(interaction)
+        if matter is None:
+            matter = self._matters[interaction] = _Matter()
+            self._opened.append((at, interaction))
+        return matter
 
     def _link(self, body: facts.CustomerLinked | facts.CustomerUnlinked, *, linked: bool) -> None:
         for one, other in ((body.a, body.b), (body.b, body.a)):
@@ -188,21 +214,16 @@ class World:
         while self.deeds and self.deeds[0].at < moment:
             deed = self.deeds.popleft()
             self.by_action.pop(deed.action_id, None)
-            for index, key in ((self.by_agent, deed.agent), (self.by_group, deed.group)):
-                queue = index.get(key) if key is not None else None
-                if queue and queue[0] is deed:
-                    queue.popleft()
-        while self._contact_times and self._contact_times[0][0] < moment:
-            _, agent, group = self._contact_times.popleft()
-            if self.contacts[agent]:
-                self.contacts[agent].popleft()
-            if group is not None:
-                self.group_contacts[group].popleft()
-                if not self.group_contacts[group]:
-                    del self.group_contacts[group]
-                self.pair_contacts[agent, group] -= 1
-                if self.pair_contacts[agent, group] <= 0:
-                    del self.pair_contacts[agent, group]
+            if self.by_agent[deed.agent]:
+                self.by_agent[deed.agent].popleft()
+            _drop_first(self.by_group, deed.group)
+        while self._contacts and self._contacts[0].at < moment:
+            contact = self._contacts.popleft()
+            if self.contacts[contact.agent]:
+                self.contacts[contact.agent].popleft()
+            _drop_first(self.group_contacts, contact.group)
+        while self._opened and self._opened[0][0] < moment:
+            self._matters.pop(self._opened.popleft()[1], None)
 
     # ------------------------------------------------------------------ asking
 
@@ -211,6 +232,22 @@ class World:
         times = self.contacts.get(agent, deque())
         return bisect_left(times, end) - bisect_left(times, start)
 
+    def between(self, agent: str, group: str) -> int:
+        """How many contacts the agent had with the customer's group."""
+        return sum(contact.agent == agent for contact in self.group_contacts.get(group, ()))
+
+    def begun(self, interaction: str | None) -> float | None:
+        """When an interaction was opened, where that is known."""
+        matter = self._matters.get(interaction or "")
+        return matter.begun if matter is not None else None
+
     def deeds_of(self, agent: str, start: float, end: float) -> list[Deed]:
         """The agent's goodwill in [start, end), oldest first."""
         return [deed for deed in self.by_agent.get(agent, ()) if start <= deed.at < end and deed.goodwill]
+
+
+def _drop_first(lists: dict[str, list[Any]], key: str | None) -> None:
+    if key is not None and key in lists:
+        del lists[key][0]
+        if not lists[key]:
+            del lists[key]

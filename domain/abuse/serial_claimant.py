@@ -24,7 +24,7 @@ class SerialClaimant:
         if deed is None or deed.group is None or not deed.goodwill:
             return
         since = seen.at - self._parameters["days"] * DAY
-        deeds = [one for one in world.by_group[deed.group] if one.at > since and one.goodwill]
+        deeds = [one for one in world.by_group.get(deed.group, ()) if one.at > since and one.goodwill]
         agents = {one.agent for one in deeds}
         told = {(one.order or one.interaction, one.reason) for one in deeds}
         orders, reasons = {order for order, _ in told}, {reason for _, reason in told}
@@ -32,7 +32,7 @@ class SerialClaimant:
             return
         if len(deeds) < self._parameters["claims"]:
             return  # three are what an honest regular may come to
-        contacts = sum(at > since for at in world.group_contacts.get(deed.group, ()))
+        contacts = sum(contact.at > since for contact in world.group_contacts.get(deed.group, ()))
         if len(deeds) < self._parameters["share"] * contacts:
             return  # a regular, who often comes for nothing of the kind
         total = sum(one.minor for one in deeds if one.currency == deed.currency)
