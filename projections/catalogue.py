@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from projections.authority import Authority
 from projections.balances import Balances
 from projections.casework import Casework
 from projections.flags import Flags
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from projections.model import Model
 
 MODELS: dict[str, Callable[[], Model]] = {
+    Authority.name: Authority,
     Balances.name: Balances,
     Casework.name: Casework,
     Flags.name: Flags,

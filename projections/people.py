@@ -169,3 +169,11 @@ def _said(what: str, body: Any, time: str) -> dict[str, Any]:
 def read_people(connection: sa.Connection) -> dict[str, dict[str, Any]]:
     """Everybody who was announced, by id, as they are known now."""
     return {row["employee_id"]: dict(row) for row in connection.execute(sa.select(employees)).mappings()}
+
+
+def read_voices(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Ideas and obstacles in the order in which they were said, with what was said to them; texts as stored."""
+    query = sa.select(voices).where(voices.c.employee_id.is_not(None)).order_by(voices.c.said, voices.c.voice_id)
+    return [
+        {name: value for name, value in row.items() if name != "since"} for row in connection.execute(query).mappings()
+    ]

@@ -1,0 +1,118 @@
+"""`report gap`, `quality`, `recognition`: what is withheld, how well it goes, who is thanked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli import command
+from app.commands.reporting import report
+from app.output import console, money_text, print_json, print_table
+from app.session import Session
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+_ROWS = 15
+
+
+@click.option("--agent-hour", help="What an hour of an agent costs, where the policy in force does not say: 24.00.")
+@click.option("--manager-hour", help="The same of who approves: 45.00.")
+@command(report)
+async def gap(settings: Settings, agent_hour: str | None, manager_hour: str | None, *, as_json: bool) -> None:
+    """What the front line may not do and is approved anyway, what asking costs, which limits would be worth more."""
+    from app.gap import gap_report
+
+    async with Session(settings, reads_only=True) as session:
+        found = await gap_report(session, {"agent_hour": agent_hour, "manager_hour": manager_hour})
+    if as_json:
+        print_json(found)
+        return
+    position, overall = found["position"], found["overall"]
+    if not overall["asked"] and not found["silent_gap"]["fell_short"]:
+        console.print(f"Nobody has asked for authority yet (position {position}).")
+        return
+    wait = overall["waiting"]
+    console.print(
+        f"Asked {overall['asked']:,} times; approved as asked {share_text(overall['approved_anyway'])} of those "
+        f"decided, {share_text(overall['of_all_asked'])} of all. To approval: median "
+        f"{hours_text(wait['median_hours_to_approval'])}, 90th percentile "
+        f"{hours_text(wait['p90_hours_to_approval'])}; given up {wait['abandoned']:,}, still waiting "
+        f"{wait['undecided']:,}."
+    )
+    print_table(
+        "What the front line cannot do",
+        ("", ""),
+        [(n, one["text"]) for n, one in enumerate(found["cannot_do"][:10], 1)],
+    )
+    for name in ("kind", "band", "role", "team", "reason"):
+        _print_groups(name, found[f"by_{name}"], position)
+    for one in found["recommended_limits"]:
+        _print_limit(one)
+    short = found["silent_gap"]
+    console.print(f"Silent gap: {share_text(short['never_asked'])} of what fell short was never asked for.")
+    for one in found["rubber_stamps"]:
+        console.print(
+            f"{one['kind']} for {one['role']} is decided in {one['median_seconds']:.0f} s (median of {one['n']}): a "
+            "limit too low, not a sin."
+        )
+    unused = found["unused"]
+    if unused["budgets"]:
+        console.print(
+            f"Unused authority: {share_text(unused['hardly_touched'])} of agents' closed budgets were hardly touched; "
+            "it may be fear or training that lacks."
+        )
+    console.print(f"{len(found['obstacles'])} obstacles in staff's own words (--json shows them).")
+    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+
+
+def _print_groups(name: str, lines: list[dict[str, Any]], position: int) -> None:
+    if len(lines) < 2:  # noqa: PLR2004 - one group says what the whole says
+        return
+    rows = [
+        (line[name], line["asked"], share_text(line["approved_anyway"]), hours_text(line["waiting"]["median_hours"]),
+         hours_text(line["waiting"]["p90_hours"]), line["waiting"]["abandoned"])
+        for line in lines[:12]
+    ]  # fmt: skip
+    columns = (name, "asked", "approved anyway", "waited, median", "90th percentile", "given up")
+    print_table(f"By {name}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))
+
+
+def _print_limit(one: dict[str, Any]) -> None:
+    what = f"{one['kind']} for {one['role']}"
+    if one["limit"] is None:
+        console.print(f"Recommended limit, {what}: none; {one['why']}.")
+        return
+    today = f", today {money_text(one['today'])}" if one["today"] else ""
+    console.print(
+        f"Recommended limit, {what}: {money_text(one['limit'])}{today}. Asking costs "
+        f"{money_text(one['cost_of_asking'])} (waiting of agent and approver); {one['why']}."
+    )
+    rows = [
+        (money_text(point["up_to"]), point["n"], f"{point['approved'] / point['n']:.1%}", f"{point['lower']:.1%}",
+         money_text(point["risk"]), "yes" if point["asking_costs_more"] else "")
+        for place, point in enumerate(one["curve"])
+        if place % (len(one["curve"]) // _ROWS + 1) == 0 or point["up_to"] in (one["limit"], one["without_step"])
+    ]  # fmt: skip
+    columns = ("up to", "decided", "approved", "at least (95 %)", "(1 - a) x", "asking costs more")
+    print_table("", columns, rows, numbers=(0, 1, 2, 3, 4))
+    last = one["last_period"]
+    console.print(
+        f"In {last['period']} it would have saved {last['requests']} requests, {money_text(last['saved'])} and "
+        f"{last['hours_not_waited']:,.1f} h of waiting, and risked {money_text(last['risked'])} that were not approved."
+    )
+
+
+def share_text(share: dict[str, Any] | None) -> str:
+    """``93.3 % (92.6-93.8)``."""
+    if share is None or share["share"] is None:
+        return "none"
+    low, high = share["interval"]
+    return f"{share['share']:.1%} ({low:.1%} to {high:.1%}, n = {share['n']:,})"
+
+
+def hours_text(hours: float | None) -> str:
+    """``48.6 h``, ``12 min``."""
+    return "" if hours is None else f"{hours:,.1f} h" if hours >= 2 else f"{hours * 60:.0f} min"  # noqa: PLR2004

@@ -1,0 +1,145 @@
+"""`report gap`: its document, from views."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.reading import policy_in_force
+from app.views import read_view
+from domain import gap
+from domain.gap import Asked, Costs
+from domain.money import EXPONENTS, Money, MoneyError
+from domain.policy_document import parse_policy
+from projections.authority import read_asked, read_shortfalls
+from projections.balances import read_balances
+from projections.people import read_voices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from app.session import Session
+    from domain.policy import Policy
+
+NOT_SAID = "not said"
+CAVEATS = (
+    "approval is no proof of being right",
+    f"of its waiting at most {gap.MINUTES_AT_MOST:.0f} minutes a request count as work, for agent and approver each",
+    "the probability of approval is read from what was asked: with another limit people may ask for other things",
+)
+
+
+async def gap_report(session: Session, hours: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+    """The empowerment gap, goodwill only; money as objects, shares with Wilson's interval.
+
+    ``hours``: what an hour costs (``agent_hour``, ``manager_hour``), where the policy does not say.
+
+    Raises:
+        click.UsageError: an hour's cost is no amount.
+
+    """
+    answer = await read_view(session, "authority", lambda c: (read_asked(c), read_shortfalls(c)))
+    asked_rows, short_rows = answer.result
+    people = (await read_view(session, "people", read_voices)).result
+    balances = (await read_view(session, "budget_balances", read_balances)).result
+    document = await policy_in_force(session.log)
+    policy = parse_policy(document) if document else None
+    asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
+    short = [row for row in short_rows if row["basis"] == "goodwill"]
+    silent = Counter((row["kind"], row["reason"]) for row in short if not row["followed"])
+    return {
+        "overall": gap.line(asked), **{f"by_{name}": lines for name, lines in gap.groups(asked).items()},
+        "recommended_limits": _limits(asked, policy, hours or {}), "customers_waited": _customers(asked, policy),
+        "silent_gap": _silent(short), "rubber_stamps": gap.rubber_stamps(asked), "unused": _unused(balances),
+        "obstacles": [one for one in people if one["what"] == "obstacle"],
+        "cannot_do": gap.cannot_do(asked, silent), "caveats": CAVEATS, "position": answer.progress.anchor.position,
+    }  # fmt: skip
+
+
+def _asked(row: Mapping[str, Any]) -> Asked:
+    currency, outcome = row["currency"], row["outcome"]
+    if outcome in ("withdrawn", "expired") and row["rejections"]:
+        outcome = "denied"  # somebody had said no before it was given up
+    return Asked(
+        row["position"], row["kind"] or NOT_SAID, row["reason"] or NOT_SAID, row["role"] or NOT_SAID,
+        row["team_id"] or NOT_SAID, currency, row["asked_minor"], EXPONENTS.get(currency, 2), outcome,
+        row["approved_minor"] or 0, row["waited_seconds"], row["decided_by"], row["requested"][:7],
+    )  # fmt: skip
+
+
+def _costs(policy: Policy | None, currency: str, hours: Mapping[str, str | None]) -> Costs:
+    found: dict[str, int] = {}
+    for name in Costs._fields:
+        if policy is not None and name in policy.costs and policy.costs[name].currency == currency:
+            found[name] = policy.costs[name].minor
+        elif (given := hours.get(name)) is not None:
+            try:
+                found[name] = Money.parse(given, currency).minor
+            except MoneyError as error:
+                message = f"--{name.replace('_', '-')}: {error}"
+                raise click.UsageError(message) from None
+    return Costs(**found)
+
+
+def _limits(asked: Sequence[Asked], policy: Policy | None, hours: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """A recommendation for each role, kind and currency that was asked for."""
+    some = defaultdict[tuple[str, str, str], list[Asked]](list)
+    for one in asked:
+        some[one.role, one.kind, one.currency].append(one)
+    found = []
+    for (role, kind, currency), mine in sorted(some.items()):
+        costs = _costs(policy, currency, hours)
+        here = policy.roles[role].limits.get(kind) if policy is not None and role in policy.roles else None
+        today = here.minor if here is not None and here.currency == currency else None
+        advice = gap.recommended(mine, costs, today)
+        period = advice.get("last_period")
+        found.append({
+            "role": role, "kind": kind, "currency": currency, "requests": len(mine), "why": advice["why"],
+            "limit": _money(advice["limit"], currency), "without_step": _money(advice.get("without_step"), currency),
+            "today": _money(today, currency), "cost_of_asking": _money(advice["cost_of_asking"], currency),
+            "curve": [
+                {**point, "up_to": _money(point["up_to"], currency), "risk": _money(point.get("risk"), currency)}
+                for point in advice["curve"]
+            ],
+            "last_period": period and {**period, "saved": _money(period["saved"], currency),
+                                       "risked": _money(period["risked"], currency)},
+        })  # fmt: skip
+    return found
+
+
+def _customers(asked: Sequence[Asked], policy: Policy | None) -> dict[str, Any]:
+    """The customers' own time, apart: all of it, at what an hour of theirs is said to be worth."""
+    hours = sum(one.waited or 0.0 for one in asked if one.decided) / 3600
+    hour = policy.costs.get("customer_hour") if policy is not None else None
+    return {"hours": hours, "worth": _money(hours * hour.minor, hour.currency) if hour is not None else None}
+
+
+def _silent(short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    kinds = defaultdict[str, Counter[str]](Counter)
+    for row in short:
+        kinds[row["kind"]]["followed" if row["followed"] else "silent"] += 1
+    return {
+        "fell_short": len(short), "never_asked": gap.share(sum(not row["followed"] for row in short), len(short)),
+        "by_kind": [
+            {"kind": kind, "never_asked": gap.share(counts["silent"], counts.total())}
+            for kind, counts in sorted(kinds.items())
+        ],
+    }  # fmt: skip
+
+
+def _unused(balances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Agents' budgets of closed periods: how many were hardly touched. It may be fear, or training that lacks."""
+    closed = [one for one in balances if one["closed"] and one["holder"].startswith("agent:")]
+    used = [
+        (float(one["spent"]["amount"]) / granted, one["holder"]) for one in closed
+        if (granted := float(one["granted"]["amount"])) > 0
+    ]  # fmt: skip
+    hardly = [holder for part, holder in used if part < 0.1]  # noqa: PLR2004 - a tenth
+    return {"budgets": len(used), "hardly_touched": gap.share(len(hardly), len(used)), "agents": len(set(hardly)),
+            "mean_use": sum(part for part, _ in used) / len(used) if used else None}  # fmt: skip
+
+
+def _money(minor: float | None, currency: str) -> dict[str, str] | None:
+    return None if minor is None else Money(round(minor), currency).wire()
