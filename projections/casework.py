@@ -321,9 +321,15 @@ def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], afte
 
 
 def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
-    """Of every action: position, time, agent, team and the channel of its interaction."""
+    """Of every action: position, time, kind, agent, team, interaction and its channel."""
     query = sa.select(
-        actions.c.position, actions.c.time, actions.c.agent_id, actions.c.team_id, interactions.c.channel
+        actions.c.position,
+        actions.c.time,
+        actions.c.kind,
+        actions.c.agent_id,
+        actions.c.team_id,
+        actions.c.interaction_id,
+        interactions.c.channel,
     ).outerjoin(interactions, interactions.c.interaction_id == actions.c.interaction_id)
     found = connection.execute(query.where(actions.c.position.is_not(None)).order_by(actions.c.position))
     return [dict(row) for row in found.mappings()]

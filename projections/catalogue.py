@@ -8,6 +8,7 @@ from projections.authority import Authority
 from projections.balances import Balances
 from projections.casework import Casework
 from projections.flags import Flags
+from projections.journeys import Journeys
 from projections.loyalty import Loyalty
 from projections.people import People
 from projections.trail import Trail
@@ -22,6 +23,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     Balances.name: Balances,
     Casework.name: Casework,
     Flags.name: Flags,
+    Journeys.name: Journeys,
     Loyalty.name: Loyalty,
     People.name: People,
     Trail.name: Trail,

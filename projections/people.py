@@ -177,3 +177,9 @@ def read_voices(connection: sa.Connection) -> list[dict[str, Any]]:
     return [
         {name: value for name, value in row.items() if name != "since"} for row in connection.execute(query).mappings()
     ]
+
+
+def read_table(connection: sa.Connection, name: str) -> list[dict[str, Any]]:
+    """All rows of a table, in the order of the log; a fact that was withdrawn leaves a row without its values."""
+    table = metadata.tables[name]
+    return [dict(row) for row in connection.execute(sa.select(table).order_by(table.c.since)).mappings()]

@@ -116,3 +116,96 @@ def share_text(share: dict[str, Any] | None) -> str:
 def hours_text(hours: float | None) -> str:
     """``48.6 h``, ``12 min``."""
     return "" if hours is None else f"{hours:,.1f} h" if hours >= 2 else f"{hours * 60:.0f} min"  # noqa: PLR2004
+
+
+@command(report)
+async def quality(settings: Settings, *, as_json: bool) -> None:
+    """How well it goes: solved on the first contact, transfers, repeated stories, waiting, satisfaction, how evenly."""
+    from app.quality import quality_report
+
+    async with Session(settings, reads_only=True) as session:
+        found = await quality_report(session)
+    if as_json:
+        print_json(found)
+        return
+    whole = found["overall"]
+    if not whole["interactions"]:
+        console.print(f"No interaction is recorded yet (position {found['position']}).")
+        return
+    rows = [(words, share_text(whole[name])) for name, words in _QUALITY.items() if whole[name]["n"]]
+    for name, words in (("hours_to_first_action", "to the first action"), ("hours_to_resolution", "to resolution")):
+        hours = whole[name]
+        if hours["n"]:
+            rows.append((words, f"median {hours_text(hours['median'])}, 90th percentile {hours_text(hours['p90'])}"))
+    for one in found["satisfaction"]:
+        answered = f"n = {one['n']}, {one['response']['share']:.1%} answered"
+        rows.append((f"satisfaction, {one['instrument']}", f"{one['mean']:.0%} of best ({answered})"))
+    print_table(f"Quality of {whole['interactions']:,} interactions, at position {found['position']}", ("", ""), rows)
+    for name in ("channel", "team", "line", "reason"):
+        lines = found[f"by_{name}"]
+        if len(lines) > 1:
+            columns = (name, "interactions", "first contact", "transferred", "reopened", "to resolution, median")
+            print_table(f"By {name}", columns, [
+                (one[name], one["interactions"], share_text(one["first_contact"]), share_text(one["transferred"]),
+                 share_text(one["reopened"]), hours_text(one["hours_to_resolution"]["median"])) for one in lines[:12]
+            ], numbers=(1, 2, 3, 4, 5))  # fmt: skip
+    for one in found["evenness"]:
+        low, high = one["lowest"], one["highest"]
+        console.print(
+            f"{_QUALITY[one['what']]} by {one['by']}: from {low[1]['share']:.1%} ({low[0]}) to {high[1]['share']:.1%} "
+            f"({high[0]}); as much by luck: p = {one['p']:.2g}."
+        )
+    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+
+
+_QUALITY = {
+    "resolved": "resolved", "first_contact": "resolved on the first contact", "transferred": "transferred",
+    "came_back_to_a_team": "came back to a team they had left", "stories_repeated": "told their story again",
+    "first_line_only": "never left the first line", "moved_up": "moved up a line", "reopened": "reopened",
+    "repeat_contact": "the customer was back soon",
+}  # fmt: skip
+
+
+@command(report)
+async def recognition(settings: Settings, *, as_json: bool) -> None:
+    """Thanks, what followed training, ideas and obstacles, morale by team, who stays. Nobody is ranked."""
+    from app.recognition import recognition_report
+
+    async with Session(settings, reads_only=True) as session:
+        found = await recognition_report(session)
+    if as_json:
+        print_json(found)
+        return
+    thanks = found["thanks"]
+    praised = ", ".join(f"{number} {kind}" for kind, number in thanks["actions_praised"].items())
+    console.print(
+        f"Thanks given {thanks['given']:,} times to {thanks['people_thanked']:,} people (position {found['position']})"
+        + (f"; what they had done: {praised}." if praised else ".")
+    )
+    tables: tuple[tuple[str, tuple[str, ...], list[tuple[object, ...]]], ...] = (
+        ("Thanks by", ("giver", "times"), list(thanks["by_giver"].items())),
+        ("Training", ("course", "people", "opens", "used in 90 days before", "after"), [
+            (one["course"], one["people"], ", ".join(one["opens"]), one["used_before"], one["used_after"])
+            for one in found["training"]]),
+        ("Ideas and obstacles", ("", "said", "answered", "days to the answer, median", "fate"), [
+            (one["what"], one["said"], one["answered"], _number(one["median_days_to_answer"]),
+             ", ".join(f"{fate} {number}" for fate, number in one["fates"].items())) for one in found["voices"]]),
+        ("Morale", ("period", "team", "answered", "score, of best"), [
+            (one["period"], one["team"], "fewer than 5, or beside them" if one["suppressed"] else
+             f"{one['respondents']} of {one['invited']}", "" if one["suppressed"] else f"{one['score']:.0%}")
+            for one in found["morale"]]),
+        ("Who stays", ("role", "people", "left", "still here after"), [
+            (one["role"], one["n"] or "fewer than 5", one["left"], _curve(one["curve"])) for one in found["staying"]]),
+    )  # fmt: skip
+    for title, columns, rows in tables:
+        if rows:
+            print_table(title, columns, rows)
+    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+
+
+def _curve(points: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{at['months']} months {at['staying']:.0%}" for at in points)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"

@@ -1,0 +1,63 @@
+"""`report quality`: its document, from views."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from app.views import read_view
+from domain import quality
+from domain.quality import NOT_SAID, Answer, Journey
+from ledger.cloudevents import parse_time
+from projections.journeys import read_feedback, read_journeys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from app.session import Session
+
+CAVEATS = (
+    f"first contact: resolved without a transfer, not reopened, not back within {quality.REPEAT_DAYS} days",
+    "long is not bad by itself: see what came of it",
+    "satisfaction is of those who answered, and says nothing of loyalty",
+)
+
+
+async def quality_report(session: Session) -> dict[str, Any]:
+    """Service quality; shares with Wilson's interval, hours as median and 90th percentile."""
+    answer = await read_view(session, "journeys", lambda c: (read_journeys(c), read_feedback(c)))
+    rows, said = answer.result
+    where = {row["interaction_id"]: row for row in rows}
+    times = [row[name] for row in rows for name in ("opened", "resolved") if row[name]]
+    now = parse_time(max(times)).timestamp() if times else datetime.now(UTC).timestamp()
+    some = quality.judged([_journey(row) for row in rows], now)
+    groups = quality.groups(some)
+    answers = [_answer(row, where.get(row["interaction_id"] or "", {})) for row in said]
+    even = [
+        quality.evenness(groups[by], by, what) for by in ("channel", "team") for what in ("first_contact", "reopened")
+    ]
+    return {
+        "overall": quality.line(some), **{f"by_{name}": lines for name, lines in groups.items()},
+        "evenness": [one for one in even if one is not None],
+        "satisfaction": quality.satisfaction(answers, len(some)),
+        "window_days": quality.REPEAT_DAYS, "caveats": CAVEATS, "position": answer.progress.anchor.position,
+    }  # fmt: skip
+
+
+def _journey(row: Mapping[str, Any]) -> Journey:
+    return Journey(
+        row["customer_id"], row["channel"] or NOT_SAID, row["first_team"] or NOT_SAID, row["reason"] or NOT_SAID,
+        parse_time(row["opened"]).timestamp(), _moment(row["resolved"]), _moment(row["first_action"]),
+        row["highest_line"], bool(row["moved_up"]), row["transfers"] or 0, bool(row["came_back"]),
+        row["repeated_stories"], row["reopened"] or 0,
+    )  # fmt: skip
+
+
+def _moment(text: str | None) -> float | None:
+    return parse_time(text).timestamp() if text else None
+
+
+def _answer(row: Mapping[str, Any], journey: Mapping[str, Any]) -> Answer:
+    span = row["best"] - row["worst"]
+    score = (row["score"] - row["worst"]) / span if span else 0.0
+    return Answer(row["instrument"], score, journey.get("channel") or NOT_SAID, journey.get("first_team") or NOT_SAID)

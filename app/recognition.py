@@ -1,0 +1,113 @@
+"""`report recognition`: its document, from views."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from app.reading import policy_in_force
+from app.views import read_view
+from domain import recognition
+from domain.policy_document import parse_policy
+from domain.recognition import Employment, Survey, Voice
+from ledger.cloudevents import parse_time
+from projections.casework import read_where_done
+from projections.people import read_people, read_table, read_voices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import sqlalchemy as sa
+
+    from app.session import Session
+
+CAVEATS = (
+    "what followed a course, and who stays, may have other causes: nobody is trained or promoted by lot",
+    f"nothing is shown of fewer than {recognition.FEW} people",
+)
+
+
+async def recognition_report(session: Session) -> dict[str, Any]:
+    """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks."""
+    answer = await read_view(session, "people", _read)
+    thanks, courses, surveys, voices, people = answer.result
+    done = (await read_view(session, "casework", read_where_done)).result
+    document = await policy_in_force(session.log)
+    opens = _opens(document)
+    acts = defaultdict[str, list[tuple[float, str]]](list)
+    kinds_on = defaultdict[str, list[str]](list)
+    for row in done:
+        acts[row["agent_id"]].append((_moment(row["time"]), row["kind"]))
+        if row["interaction_id"]:
+            kinds_on[row["interaction_id"]].append(row["kind"])
+    return {
+        "thanks": _thanks([one for one in thanks if one["receiver_id"]], people, kinds_on),
+        "training": recognition.followed(
+            [(one["employee_id"], one["course_id"], _moment(one["completed"])) for one in courses if one["completed"]],
+            acts, opens),
+        "voices": recognition.answers(_voice(one) for one in voices),
+        "morale": recognition.morale(_survey(one) for one in surveys if one["team_id"]),
+        "staying": recognition.staying(_employments(people), datetime.now(UTC).timestamp()),
+        "caveats": CAVEATS, "position": answer.progress.anchor.position,
+    }  # fmt: skip
+
+
+def _read(connection: sa.Connection) -> tuple[Any, ...]:
+    tables = (read_table(connection, name) for name in ("thanks", "courses", "morale"))
+    return (*tables, read_voices(connection), read_people(connection))
+
+
+def _voice(row: Mapping[str, Any]) -> Voice:
+    answered = _moment(row["answered"]) if row["answered"] else None
+    return Voice(row["what"], _moment(row["said"]), answered, row["answer"])
+
+
+def _moment(text: str) -> float:
+    return parse_time(text).timestamp()
+
+
+def _opens(document: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The kinds of authority that a course opens, by the policy in force."""
+    found = defaultdict[str, set[str]](set)
+    if document:
+        for role in parse_policy(dict(document)).roles.values():
+            for kind, needed in role.requires.items():
+                for course in needed:
+                    found[course].add(kind)
+    return {course: sorted(kinds) for course, kinds in found.items()}
+
+
+def _thanks(given: Sequence[Mapping[str, Any]], people: Mapping[str, Mapping[str, Any]],
+            kinds_on: Mapping[str, Sequence[str]]) -> dict[str, Any]:  # fmt: skip
+    """How often, by whom, in which teams, for what; and what was done in the interactions that were praised."""
+    teams = Counter(
+        team for one in given for team in json.loads(people.get(one["receiver_id"], {}).get("team_ids") or "[]")
+    )
+    sizes = Counter(team for one in people.values() for team in json.loads(one["team_ids"] or "[]"))
+    reasons = Counter(one["reason"] for one in given)
+    praised = Counter(kind for one in given for kind in kinds_on.get(one["interaction_id"] or "", ()))
+    return {
+        "given": len(given), "people_thanked": len({one["receiver_id"] for one in given}),
+        "points": sum(one["points"] or 0 for one in given),
+        "by_giver": dict(sorted(Counter(one["giver_kind"] or "not said" for one in given).items())),
+        "by_team": {team: number for team, number in sorted(teams.items()) if sizes[team] >= recognition.FEW},
+        "reasons": [{"reason": reason, "times": times} for reason, times in reasons.most_common(10)],
+        "with_interaction": sum(one["interaction_id"] is not None for one in given),
+        "actions_praised": dict(sorted(praised.items())),
+    }  # fmt: skip
+
+
+def _survey(row: Mapping[str, Any]) -> Survey:
+    span = row["best"] - row["worst"]
+    score = (row["score"] - row["worst"]) / span if span else 0.0
+    return Survey(row["team_id"], row["period"], row["invited"], row["respondents"], score)
+
+
+def _employments(people: Mapping[str, Mapping[str, Any]]) -> list[Employment]:
+    return [
+        Employment(one["role"] or "not said", _moment(one["joined"]), _moment(one["left"]) if one["left"] else None)
+        for one in people.values()
+        if one["joined"]
+    ]

@@ -1,0 +1,104 @@
+"""Service quality: ways of interactions, first contacts, what customers say, and how even it is."""
+
+import json
+from typing import Any
+
+import pytest
+from support import ROOT, Upstream, event, gbp, upstream_of
+
+from app.quality import quality_report
+from app.session import Session
+from domain import quality
+from domain.quality import DAY, Answer, Journey
+
+BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
+
+
+def journey(opened: float, resolved: float | None, customer: str | None = "C", **more: Any) -> Journey:
+    values: dict[str, Any] = {
+        "customer": customer, "channel": "phone", "team": "T", "reason": "late", "opened": opened, "resolved": resolved,
+        "first_action": None, "highest_line": 1, "moved_up": False, "transfers": 0, "came_back": False,
+        "repeated_stories": None, "reopened": 0,
+    }  # fmt: skip
+    return Journey(**(values | more))
+
+
+def test_a_first_contact_is_known_when_its_window_is_over() -> None:
+    some = [journey(0, 10), journey(3 * DAY, 3 * DAY + 10), journey(0, 10, "D"), journey(20 * DAY, 20 * DAY + 1, "E"),
+            journey(0, 10, None), journey(0, None, "F"), journey(0, 10, "G", transfers=1), journey(0, 10, "H", reopened=1)]  # fmt: skip
+    found = quality.judged(some, 21 * DAY)
+    assert [one.first_contact for one in found] == [False, True, True, None, True, None, False, False]
+    assert [one.back for one in found] == [True, False, False, None, None, None, False, False]
+    told = quality.line(found)
+    assert (told["first_contact"]["k"], told["first_contact"]["n"], told["stories_repeated"]["share"]) == (3, 6, None)
+
+
+def test_evenness_is_pearsons_test_over_groups_of_thirty() -> None:
+    """Two groups, 20 of 40 and 30 of 40: chi-squared with Yates's correction 4.3200, p = 0.03767."""
+    some = [quality.Judged(journey(0, 1, None, channel=channel, transfers=int(n >= good)), None)
+            for channel, good in (("phone", 20), ("chat", 30)) for n in range(40)]  # fmt: skip
+    parts = quality.groups(some)["channel"]
+    found = quality.evenness(parts, "channel", "first_contact")
+    assert found is not None
+    assert (found["lowest"][0], found["highest"][0]) == ("phone", "chat")
+    assert found["p"] == pytest.approx(0.03767, abs=1e-5)
+    assert quality.evenness(parts[:1], "channel", "first_contact") is None
+
+
+def test_satisfaction_by_instrument() -> None:
+    found = quality.satisfaction([Answer("csat", score, "phone", "T") for score in (0.5, 0.75, 1.0)], 30)
+    assert (found[0]["n"], found[0]["mean"], found[0]["response"]["share"]) == (3, 0.75, 0.1)
+    assert found[0]["interval"] == pytest.approx([0.75 - 4.302653 * 0.25 / 3**0.5, 0.75 + 4.302653 * 0.25 / 3**0.5])
+
+
+async def way(upstream: Upstream) -> None:
+    """From the first line up and back, told again, solved, opened again; then two who say what they think."""
+    opened: dict[str, Any] = {"interaction_id": "I", "customer_id": "C", "channel": "phone", "team_id": "A", "line": 1}
+    await upstream.record(event("o", "interaction.opened", **opened))
+    for number, (team, line, again) in enumerate((("B", 2, True), ("A", 1, None), ("B", 2, False))):
+        told: dict[str, Any] = {} if again is None else {"story_repeated": again}
+        await upstream.record(event(f"t-{number}", "interaction.transferred", interaction_id="I", to_team_id=team,
+                                    line=line, **told))  # fmt: skip
+    await upstream.record(event("a", "action.reported", request_id="q", agent_id="A-1", kind="refund", amount=gbp("4.00"),
+                                reason="late", interaction_id="I"))  # fmt: skip
+    await upstream.record(event("r", "interaction.resolved", interaction_id="I"))
+    await upstream.record(event("n", "interaction.reopened", interaction_id="I"))
+    await upstream.record(event("s", "interaction.resolved", interaction_id="I"))
+    for name, score in (("f", 2), ("g", 5)):
+        await upstream.record(event(name, "feedback.received", customer_id="C", interaction_id="I", instrument="csat",
+                                    score=score, best=5, worst=1))  # fmt: skip
+    await upstream.record(event("c", "fact.corrected", source_of="crm", id_of="f", reason="typed wrongly",
+                                data={"customer_id": "C", "instrument": "csat", "score": 3, "best": 5, "worst": 1}))  # fmt: skip
+
+
+async def test_the_way_of_an_interaction(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        await way(upstream)
+    found = await quality_report(session)
+    whole = found["overall"]
+    assert (whole["interactions"], whole["mean_transfers"]) == (1, 3)
+    told = {
+        name: whole[name]["k"]
+        for name in ("came_back_to_a_team", "moved_up", "reopened", "stories_repeated", "resolved")
+    }
+    assert told == {"came_back_to_a_team": 1, "moved_up": 1, "reopened": 1, "stories_repeated": 1, "resolved": 1}
+    assert (whole["first_line_only"]["k"], whole["first_contact"]["k"], whole["hours_to_first_action"]["n"]) == (
+        0,
+        0,
+        1,
+    )
+    (said,) = found["satisfaction"]
+    assert (said["n"], said["mean"]) == (2, 0.75)
+
+
+@pytest.mark.skipif(not BPI.exists(), reason="BPI 2013 is not at ../shared/data")
+def test_bpi_2013_by_the_commands(command: Any) -> None:
+    assert command("import", "bpic2013_incidents", str(BPI), "--json").returncode == 0
+    whole = json.loads(command("report", "quality", "--json").stdout)["overall"]
+    shares = {
+        name: round(100 * whole[name]["share"], 2) for name in ("first_line_only", "moved_up", "came_back_to_a_team")
+    }
+    assert shares == {"first_line_only": 60.18, "moved_up": 30.43, "came_back_to_a_team": 16.65}
+    assert round(100 * whole["reopened"]["share"], 1) == 6.8
+    assert "never left the first line" in command("report", "quality").stdout
