@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import getpass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from domain.records import LEDGER_SOURCE, TYPE_OF, PolicyPublished
+from domain.records import LEDGER_SOURCE, TYPE_OF
 from domain.upkeep import TrailRead
 from domain.wire import encode, is_id
-from ledger.cloudevents import encode_event, parse_time
+from ledger.cloudevents import encode_event
 from ledger.log import Draft
-from projections.events import read_event
+from projections.policies import policy_in_force
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ledger.log import Log
 
 SUBJECT = "ledger.trail"
-_POLICY_SUBJECT = "ledger.policy"
 by_option = click.option("--by", help="Who reads; recorded where the policy says so. [default: the system's user name]")
 
 
@@ -42,15 +41,3 @@ async def privacy_in_force(log: Log) -> dict[str, bool]:
     """What the policy in force says of privacy."""
     said: dict[str, bool] = (await policy_in_force(log)).get("privacy", {})
     return said
-
-
-async def policy_in_force(log: Log) -> dict[str, Any]:
-    """The newest policy that is in force, as it was published; empty where there is none."""
-    now, found = datetime.now(UTC), dict[str, Any]()
-    for stored in await log.read_subject(_POLICY_SUBJECT):
-        published = read_event(stored).body
-        assert isinstance(published, PolicyPublished)
-        document = published.policy
-        if document.get("mode", "enforced") == "enforced" and parse_time(str(document["effective_from"])) <= now:
-            found = document
-    return found

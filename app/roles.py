@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
-ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive")
+ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
 WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
 
@@ -55,7 +55,8 @@ async def only_one(session: Session) -> AsyncIterator[None]:
         yield
 
 
-async def make(session: Session, role: str, *, history: bool = False) -> Service:
+async def make(session: Session, role: str, *, history: bool = False,  # noqa: PLR0911 - a case for each role
+               port: int | None = None) -> Service:  # fmt: skip
     """The service of a role, not yet started. Each role loads only what it needs."""
     indexes = session.data_dir / "index"
     match role:
@@ -87,12 +88,17 @@ async def make(session: Session, role: str, *, history: bool = False) -> Service
             from consumers.archive_service import ArchiveService
 
             return ArchiveService(session.url, session.log, session.data_dir)
+        case "dashboard":
+            from dashboard.service import DashboardService
+
+            return DashboardService(session.url, topology.LEDGER, session.data_dir, port)
     message = f"no role {role!r}"
     raise ValueError(message)
 
 
 @asynccontextmanager
-async def running(session: Session, roles: Sequence[str], *, history: bool = False) -> AsyncIterator[list[Service]]:
+async def running(session: Session, roles: Sequence[str], *, history: bool = False,
+                  port: int | None = None) -> AsyncIterator[list[Service]]:  # fmt: skip
     """These roles, running in this process for as long as the context lasts."""
     async with AsyncExitStack() as stack:
         services: list[Service] = []
@@ -102,7 +108,7 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
             await watch.start()
             services.append(watch)
         for role in roles:
-            service = await make(session, role, history=history)
+            service = await make(session, role, history=history, port=port)
             stack.push_async_callback(service.stop)
             await service.start()
             services.append(service)

@@ -135,10 +135,10 @@ class Session:
             return False
         return await asyncio.to_thread(self._server.restart, pid)
 
-    def announce(self) -> None:
-        """Tell clients where the embedded server is: <data-dir>/connection.json, for its owner alone."""
+    def announce(self, http_url: str, http_token: str) -> None:
+        """Tell clients where the embedded server and the API are: <data-dir>/connection.json, for its owner alone."""
         if self._server:
-            document = {"nats_url": self.upstream_url, "http_url": None, "http_token": None}
+            document = {"nats_url": self.upstream_url, "http_url": http_url, "http_token": http_token}
             write_private(self.data_dir / "connection.json", json.dumps(document, indent=2) + "\n")
 
     def withdraw(self) -> None:

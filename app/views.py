@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ledger.errors import UnavailableError
 from projections import generations
+from projections.answers import Answer
 from projections.catalogue import MODELS
 from projections.engine import StoppedError, catch_up
-from projections.generations import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from projections.model import Model
 
 _PATIENCE_SECONDS = 60.0
-
-
-class Answer(NamedTuple):
-    """What was read, and up to where the view had read the log."""
-
-    result: Any
-    progress: Progress
 
 
 async def up_to_date(session: Session, name: str) -> None:

@@ -29,14 +29,11 @@ class GuardService:
         self._url = url
         self._log = log
         self._guarding = Guarding(happened=history)
+        self.position = 0
+        """Up to where it has read, and recorded what it found."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
         self._reader: LedgerClient | None = None
-
-    @property
-    def position(self) -> int:
-        """Up to where it has read."""
-        return self._guarding.position
 
     async def start(self) -> None:
         """Begin to read."""
@@ -64,4 +61,5 @@ class GuardService:
                         except UnavailableError as error:
                             _log.warning("the guard waits: %s", error)
                             await asyncio.sleep(_PAUSE_SECONDS)
+                self.position = self._guarding.position
                 await asyncio.sleep(0)

@@ -14,7 +14,8 @@ ROOMS = {
     "config": set(),
     "projections": {"domain", "ledger"},
     "consumers": {"domain", "ledger", "projections", "config"},
-    "app": {"domain", "ledger", "projections", "consumers", "config"},
+    "dashboard": {"domain", "ledger", "projections", "config"},
+    "app": {"domain", "ledger", "projections", "consumers", "config", "dashboard"},
 }
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 

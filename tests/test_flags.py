@@ -34,12 +34,10 @@ async def guarded(session: Session, guards: int = 1) -> None:
     services = [GuardService(session.url, session.log) for _ in range(guards)]
     for service in services:
         await service.start()
-    end = await session.log.last_position()
-    for _ in range(400):
-        if all(service.position >= end for service in services):
-            break
-        await asyncio.sleep(0.02)
-    await asyncio.sleep(0.2)
+    async with asyncio.timeout(20):
+        end = 0
+        while end != (end := await session.log.last_position()) or any(one.position < end for one in services):
+            await asyncio.sleep(0.02)
     for service in services:
         await service.stop()
         assert not service.failed.done()

@@ -1,6 +1,7 @@
 """The empowerment gap: who asked, what came of it, what asking costs, which limit would be worth more."""
 
 import json
+from functools import partial
 from itertools import pairwise
 from math import sqrt
 from typing import Any
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import AUTHORITY, ROOT, Upstream, event, gbp, staffed, upstream_of
 
-from app.gap import gap_report
 from app.session import Session
+from app.views import read_view
 from domain import gap
 from domain.gap import Asked, Costs
+from projections.gap_report import gap_report
+from projections.policies import policy_in_force
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2020_request_for_payment.csv.gz"
 HOURS = Costs(agent_hour=2400, manager_hour=4500)
@@ -95,7 +98,7 @@ async def stories(upstream: Upstream) -> None:
 async def test_the_report_of_what_was_asked_here_and_elsewhere(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await stories(upstream)
-    found = await gap_report(session)
+    found = await gap_report(partial(read_view, session), await policy_in_force(session.log))
     overall = found["overall"]
     assert (overall["asked"], overall["approved_anyway"]["k"], overall["approved_anyway"]["n"]) == (4, 3, 3)
     assert overall["waiting"]["undecided"] == 1

@@ -1,15 +1,17 @@
 """Service quality: ways of interactions, first contacts, what customers say, and how even it is."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 from support import ROOT, Upstream, event, gbp, upstream_of
 
-from app.quality import quality_report
 from app.session import Session
+from app.views import read_view
 from domain import quality
 from domain.quality import DAY, Answer, Journey
+from projections.quality_report import quality_report
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
 
@@ -75,7 +77,7 @@ async def test_the_way_of_an_interaction(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await upstream.begin()
         await way(upstream)
-    found = await quality_report(session)
+    found = await quality_report(partial(read_view, session))
     whole = found["overall"]
     assert (whole["interactions"], whole["mean_transfers"]) == (1, 3)
     told = {

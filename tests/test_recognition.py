@@ -1,16 +1,19 @@
 """Recognition: thanks, training, answers, morale and who stays; nothing that gives a few people away."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 from support import POLICY, event, gbp, upstream_of
 
-from app.recognition import recognition_report
 from app.session import Session
+from app.views import read_view
 from domain import recognition
 from domain.abuse.seen import DAY
 from domain.recognition import MONTH, Employment, Survey, Voice
+from projections.policies import policy_in_force
+from projections.recognition_report import recognition_report
 
 
 def test_morale_of_a_few_is_suppressed_and_cannot_be_subtracted() -> None:
@@ -77,7 +80,7 @@ async def test_the_report(session: Session) -> None:
         await upstream.record(event("d", "idea.decided", idea_id="I-1", decision="adopted", decided_by="M"))
         await upstream.record(event("m", "morale.surveyed", team_id="T", period="2026-01", invited=6, respondents=6, score=4,
                                     best=5, worst=1))  # fmt: skip
-    found = await recognition_report(session)
+    found = await recognition_report(partial(read_view, session), await policy_in_force(session.log))
     assert (found["thanks"]["given"], found["thanks"]["points"]) == (1, 5)
     assert found["thanks"]["by_team"] == {"T": 1}
     assert found["thanks"]["actions_praised"] == {"refund": 1}

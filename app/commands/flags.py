@@ -14,7 +14,6 @@ from app.commands.auditing import audit
 from app.moments import as_of_option, position_of
 from app.output import console, print_json, print_table, showing_progress
 from app.pseudonyms import without_names
-from app.reading import policy_in_force
 from app.session import Session
 from app.views import read_view
 from domain.abuse.rates import Act, shift_of, tenure_of
@@ -25,6 +24,7 @@ from projections.casework import read_where_done
 from projections.flags import flags as flags_table
 from projections.flags import read_flags, read_proofs
 from projections.people import read_people
+from projections.policies import policy_in_force
 
 if TYPE_CHECKING:
     from config.settings import Settings

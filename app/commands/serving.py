@@ -11,24 +11,31 @@ from app.output import console, print_json
 from app.roles import ROLES, keep_running, only_one, running, until_stopped
 from app.session import Session
 from config.settings import Settings, settings_as_options
+from dashboard.address import HOST, bound, token_of
 from ledger.errors import LedgerError
 
 
-@click.option("--port", type=int, default=8321, help="Port of the HTTP API; nothing listens on it in this version.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the HTTP API. [default: 8321, or any free one]")
 @click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
 @command(cli, json=False)
-async def up(settings: Settings, port: int, *, history: bool) -> None:
-    """Run everything here: embedded NATS, intake, decisions, projections, guard, seal, archive. Ctrl-C stops it."""
-    del port  # the HTTP API comes with the dashboard
+async def up(settings: Settings, port: int | None, *, history: bool) -> None:
+    """Run everything here: embedded NATS, intake, decisions, views, guard, seal, archive, HTTP. Ctrl-C stops it."""
     async with Session(settings) as session, only_one(session):
-        # Projections fold, and the seal signs, in processes of their own, so that nobody waits for them.
+        # Views fold, the seal signs and people read in processes of their own, so that no decision waits for them.
+        with bound(port) as listening:
+            port = listening.getsockname()[1]
         beside = [
             asyncio.create_task(keep_running(["run", *roles, *settings_as_options(settings)]))
-            for roles in (("projections",), ("guard", *(("--history",) if history else ())), ("seal", "archive"))
+            for roles in (
+                ("projections",),
+                ("guard", *(("--history",) if history else ())),
+                ("seal", "archive"),
+                ("dashboard", "--port", str(port)),
+            )
         ]
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
-                session.announce()
+                session.announce(f"http://{HOST}:{port}", token_of(session.data_dir))
                 says = f"resolution-ledger is up: {session.data_dir}/connection.json says where"
                 try:
                     await until_stopped(services, lambda: console.print(says))
@@ -42,11 +49,14 @@ async def up(settings: Settings, port: int, *, history: bool) -> None:
 
 @click.argument("roles", metavar="ROLE...", nargs=-1, required=True, type=click.Choice(ROLES))
 @click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Of `dashboard`. [default: 8321, or any free one]")
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
 @command(cli, json=False)
-async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool) -> None:
+async def run(
+    settings: Settings, roles: tuple[str, ...], port: int | None, *, history: bool, with_parent: bool
+) -> None:
     """Run one role in a process of its own, or several in one."""
-    async with Session(settings) as session, running(session, roles, history=history) as services:
+    async with Session(settings) as session, running(session, roles, history=history, port=port) as services:
         says = "" if with_parent else f"{', '.join(roles)} runs\n"
         await until_stopped(services, lambda: console.print(says, end=""), watch_stdin=with_parent)
 

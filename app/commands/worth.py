@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,6 +12,10 @@ from app.cli import command
 from app.commands.reporting import report
 from app.output import console, money_text, print_json, print_table
 from app.session import Session
+from app.views import read_view
+from domain.wire import encode
+from ledger.keys import Keys
+from projections.policies import policy_in_force
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -23,10 +29,15 @@ _ROWS = 15
 @command(report)
 async def gap(settings: Settings, agent_hour: str | None, manager_hour: str | None, *, as_json: bool) -> None:
     """What the front line may not do and is approved anyway, what asking costs, which limits would be worth more."""
-    from app.gap import gap_report
+    from projections.gap_report import gap_report
 
     async with Session(settings, reads_only=True) as session:
-        found = await gap_report(session, {"agent_hour": agent_hour, "manager_hour": manager_hour})
+        hours = {"agent_hour": agent_hour, "manager_hour": manager_hour}
+        try:
+            found = await gap_report(partial(read_view, session), await policy_in_force(session.log), hours)
+        except ValueError as error:
+            raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
+        found = json.loads(await (await Keys.open(session.client)).reveal(encode(found)))
     if as_json:
         print_json(found)
         return
@@ -121,10 +132,10 @@ def hours_text(hours: float | None) -> str:
 @command(report)
 async def quality(settings: Settings, *, as_json: bool) -> None:
     """How well it goes: solved on the first contact, transfers, repeated stories, waiting, satisfaction, how evenly."""
-    from app.quality import quality_report
+    from projections.quality_report import quality_report
 
     async with Session(settings, reads_only=True) as session:
-        found = await quality_report(session)
+        found = await quality_report(partial(read_view, session))
     if as_json:
         print_json(found)
         return
@@ -169,10 +180,10 @@ _QUALITY = {
 @command(report)
 async def recognition(settings: Settings, *, as_json: bool) -> None:
     """Thanks, what followed training, ideas and obstacles, morale by team, who stays. Nobody is ranked."""
-    from app.recognition import recognition_report
+    from projections.recognition_report import recognition_report
 
     async with Session(settings, reads_only=True) as session:
-        found = await recognition_report(session)
+        found = await recognition_report(partial(read_view, session), await policy_in_force(session.log))
     if as_json:
         print_json(found)
         return

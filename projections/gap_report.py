@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from app.reading import policy_in_force
-from app.views import read_view
 from domain import gap
 from domain.gap import Asked, Costs
 from domain.money import EXPONENTS, Money, MoneyError
@@ -20,8 +16,8 @@ from projections.people import read_voices
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from app.session import Session
     from domain.policy import Policy
+    from projections.answers import Reader
 
 NOT_SAID = "not said"
 CAVEATS = (
@@ -31,21 +27,23 @@ CAVEATS = (
 )
 
 
-async def gap_report(session: Session, hours: Mapping[str, str | None] | None = None) -> dict[str, Any]:
+async def gap_report(
+    read: Reader, document: Mapping[str, Any], hours: Mapping[str, str | None] | None = None
+) -> dict[str, Any]:
     """The empowerment gap, goodwill only; money as objects, shares with Wilson's interval.
 
-    ``hours``: what an hour costs (``agent_hour``, ``manager_hour``), where the policy does not say.
+    ``document`` is the policy in force, empty where there is none. ``hours``: what an hour costs (``agent_hour``,
+    ``manager_hour``), where the policy does not say. What is personal stays sealed.
 
     Raises:
-        click.UsageError: an hour's cost is no amount.
+        ValueError: an hour's cost is no amount.
 
     """
-    answer = await read_view(session, "authority", lambda c: (read_asked(c), read_shortfalls(c)))
+    answer = await read("authority", lambda c: (read_asked(c), read_shortfalls(c)))
     asked_rows, short_rows = answer.result
-    people = (await read_view(session, "people", read_voices)).result
-    balances = (await read_view(session, "budget_balances", read_balances)).result
-    document = await policy_in_force(session.log)
-    policy = parse_policy(document) if document else None
+    people = (await read("people", read_voices)).result
+    balances = (await read("budget_balances", read_balances)).result
+    policy = parse_policy(dict(document)) if document else None
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
     short = [row for row in short_rows if row["basis"] == "goodwill"]
     silent = Counter((row["kind"], row["reason"]) for row in short if not row["followed"])
@@ -78,8 +76,8 @@ def _costs(policy: Policy | None, currency: str, hours: Mapping[str, str | None]
             try:
                 found[name] = Money.parse(given, currency).minor
             except MoneyError as error:
-                message = f"--{name.replace('_', '-')}: {error}"
-                raise click.UsageError(message) from None
+                message = f"{name}: {error}"
+                raise ValueError(message) from None
     return Costs(**found)
 
 

@@ -7,8 +7,6 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from app.reading import policy_in_force
-from app.views import read_view
 from domain import recognition
 from domain.policy_document import parse_policy
 from domain.recognition import Employment, Survey, Voice
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from app.session import Session
+    from projections.answers import Reader
 
 CAVEATS = (
     "what followed a course, and who stays, may have other causes: nobody is trained or promoted by lot",
@@ -29,12 +27,11 @@ CAVEATS = (
 )
 
 
-async def recognition_report(session: Session) -> dict[str, Any]:
+async def recognition_report(read: Reader, document: Mapping[str, Any]) -> dict[str, Any]:
     """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks."""
-    answer = await read_view(session, "people", _read)
+    answer = await read("people", _read)
     thanks, courses, surveys, voices, people = answer.result
-    done = (await read_view(session, "casework", read_where_done)).result
-    document = await policy_in_force(session.log)
+    done = (await read("casework", read_where_done)).result
     opens = _opens(document)
     acts = defaultdict[str, list[tuple[float, str]]](list)
     kinds_on = defaultdict[str, list[str]](list)

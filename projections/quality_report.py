@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from app.views import read_view
 from domain import quality
 from domain.quality import NOT_SAID, Answer, Journey
 from ledger.cloudevents import parse_time
@@ -14,7 +13,7 @@ from projections.journeys import read_feedback, read_journeys
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from app.session import Session
+    from projections.answers import Reader
 
 CAVEATS = (
     f"first contact: resolved without a transfer, not reopened, not back within {quality.REPEAT_DAYS} days",
@@ -23,9 +22,9 @@ CAVEATS = (
 )
 
 
-async def quality_report(session: Session) -> dict[str, Any]:
+async def quality_report(read: Reader) -> dict[str, Any]:
     """Service quality; shares with Wilson's interval, hours as median and 90th percentile."""
-    answer = await read_view(session, "journeys", lambda c: (read_journeys(c), read_feedback(c)))
+    answer = await read("journeys", lambda c: (read_journeys(c), read_feedback(c)))
     rows, said = answer.result
     where = {row["interaction_id"]: row for row in rows}
     times = [row[name] for row in rows for name in ("opened", "resolved") if row[name]]

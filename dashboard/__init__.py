@@ -1,0 +1,1 @@
+"""The HTTP read API over the views."""

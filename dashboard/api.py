@@ -1,0 +1,282 @@
+"""The HTTP read API: lists, documents, events and news of views, each with the position behind it.
+
+Reads only; whoever wants to act asks over NATS. Errors are problem details (RFC 9457).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.gzip import GZipMiddleware
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from starlette.exceptions import HTTPException as AnyHTTPException
+
+from dashboard.views import NotReadyError, Views
+from ledger.errors import UnavailableError
+from ledger.moments import position_of
+from projections import casework, history
+from projections.balances import read_balances
+from projections.flags import flags as flags_table
+from projections.flags import read_flags
+from projections.gap_report import gap_report
+from projections.loyalty import CAVEAT, RUNG, read_effects, summarise
+from projections.policies import policy_in_force
+from projections.quality_report import quality_report
+from projections.recognition_report import recognition_report
+from projections.trail import Trail, read_trail
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from dashboard.news import News
+    from ledger.keys import Keys
+    from ledger.log import Log
+    from projections.answers import Answer
+
+MOST = 1000
+_SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json")
+_PROBLEM = "application/problem+json"
+_QUIET_SECONDS = 15.0
+_TITLES = {400: "bad request", 401: "who are you?", 404: "not found", 422: "cannot be used", 503: "not ready"}
+
+Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
+After = Annotated[int, Query(ge=0, description="Only items behind this position: `next` of the page before.")]
+AsOf = Annotated[str | None, Query(alias="as_of", description="As it was behind this position, or at this time.")]
+Same = Annotated[str | None, Header(alias="If-None-Match")]
+
+
+def make_api(views: Views, log: Log, keys: Keys, news: News, token: str) -> FastAPI:
+    """The application; ``token`` is what a caller must bear."""
+    api = FastAPI(
+        title="Resolution Ledger", version="1", description=__doc__ or "", docs_url=None, redoc_url=None,
+        openapi_url="/openapi.json",
+    )  # fmt: skip
+    api.add_middleware(GZipMiddleware, minimum_size=1000)
+    known = Depends(_bearer(token))
+    _lists(api, _Lists(views, log), known)
+    _documents(api, views, log, known)
+    _others(api, views, log, keys, known)
+    _live(api, views, log, news, known)
+    _problems(api)
+    return api
+
+
+def _bearer(token: str) -> Callable[..., None]:
+    def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> None:
+        if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
+            raise HTTPException(401, "give the bearer token that connection.json names", {"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
+class _Lists:
+    """Answers with items, position and lag; unchanged ones as 304."""
+
+    def __init__(self, views: Views, log: Log) -> None:
+        self._views = views
+        self._log = log
+
+    async def at(self, as_of: str | None) -> int | None:
+        if as_of is None:
+            return None
+        try:
+            return await position_of(self._log, as_of, await self._log.last_position())
+        except ValueError as error:
+            raise HTTPException(422, f"as_of: {error}") from None
+
+    async def answer(self, view: str, query: Callable[[Any], list[dict[str, Any]]], same: str | None, limit: int,
+                     at: int | None = None, *, next_by: str | None = "position") -> Response:  # fmt: skip
+        found = await self._views.read(view, query)
+        position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
+        tag = f'"{view}-{found.progress.anchor.position}"'
+        if same == tag:
+            return Response(status_code=304, headers={"ETag": tag})
+        items = found.result
+        more = next_by is not None and len(items) == limit
+        document = {"items": items, "position": position, "lag_seconds": await self._views.lag(found.progress),
+                    "next": items[-1][next_by] if more and next_by else None}  # fmt: skip
+        return JSONResponse(document, headers={"ETag": tag, "Cache-Control": "no-cache"})
+
+
+def _lists(api: FastAPI, lists: _Lists, known: Any) -> None:
+    @api.get("/api/v1/balances", dependencies=[known], summary="Budgets: granted, spent, reserved, remaining")
+    async def balances(holder: str | None = None, period: str | None = None, as_of: AsOf = None, limit: Limit = 100,
+                       offset: Annotated[int, Query(ge=0)] = 0, same: Same = None) -> Response:  # fmt: skip
+        at = await lists.at(as_of)
+        return await lists.answer("budget_balances", lambda c: read_balances(c, holder, period, position=at)
+                                  [offset : offset + limit], same, limit, at, next_by=None)  # fmt: skip
+
+    @api.get("/api/v1/actions", dependencies=[known], summary="What was done, as it stands")
+    async def actions(agent: str | None = None, team: str | None = None, kind: str | None = None, as_of: AsOf = None,
+                      after: After = 0, limit: Limit = 100, same: Same = None) -> Response:  # fmt: skip
+        at = await lists.at(as_of)
+        source = history.as_of(casework.actions, at)
+        where = _where(source, agent_id=agent, team_id=team, kind=kind)
+        return await lists.answer("casework", lambda c: casework.read_actions(
+            c, *where, after=after, limit=limit, source=source), same, limit, at)  # fmt: skip
+
+    @api.get("/api/v1/escalations", dependencies=[known], summary="Who asked for what, and what came of it")
+    async def escalations(agent: str | None = None, team: str | None = None, kind: str | None = None,
+                          status: str | None = None, as_of: AsOf = None, after: After = 0, limit: Limit = 100,
+                          same: Same = None) -> Response:  # fmt: skip
+        at = await lists.at(as_of)
+        source = history.as_of(casework.escalations, at)
+        where = _where(source, agent_id=agent, team_id=team, kind=kind, status=status)
+        return await lists.answer("casework", lambda c: casework.read_escalations(
+            c, *where, after=after, limit=limit, source=source), same, limit, at)  # fmt: skip
+
+    @api.get("/api/v1/flags", dependencies=[known], summary="What the guard asks humans to look at")
+    async def flags(rule: str | None = None, about: str | None = None, status: str | None = None, as_of: AsOf = None,
+                    after: After = 0, limit: Limit = 100, same: Same = None) -> Response:  # fmt: skip
+        if (await policy_in_force(lists._log)).get("privacy", {}).get("pseudonyms"):  # noqa: SLF001
+            raise HTTPException(
+                503, "the policy in force wants pseudonyms in flags: use `resolution-ledger audit flags`"
+            )
+        at, now = await lists.at(as_of), datetime.now(UTC)
+        source = history.as_of(flags_table, at)
+        return await lists.answer("flags", lambda c: [
+            one for one in read_flags(c, now, rule=rule, about=about, status=status, source=source)
+            if one["position"] > after][:limit], same, limit, at)  # fmt: skip
+
+    @api.get("/api/v1/trail", dependencies=[known], summary="Events in order, with positions")
+    async def trail(interaction: str | None = None, action: str | None = None, agent: str | None = None,
+                    customer: str | None = None, as_of: AsOf = None, after: After = 0, limit: Limit = 100,
+                    same: Same = None) -> Response:  # fmt: skip
+        at = await lists.at(as_of)
+        named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
+        wanted = [(kind, name) for kind, name in named.items() if name is not None]
+        return await lists.answer(Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at)
+
+
+def _where(source: Any, **equal: str | None) -> list[Any]:
+    return [source.c[name] == value for name, value in equal.items() if value is not None]
+
+
+def _documents(api: FastAPI, views: Views, log: Log, known: Any) -> None:
+    async def with_lag(view: str, document: dict[str, Any]) -> Response:
+        progress = (await views.read(view, lambda _connection: None)).progress
+        return JSONResponse(document | {"lag_seconds": await views.lag(progress)})
+
+    @api.get("/api/v1/loyalty", dependencies=[known], summary="What it was worth: rung 1, a description")
+    async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100) -> Response:
+        at = await _Lists(views, log).at(as_of)
+        found: Answer = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at))
+        position = found.progress.anchor.position if at is None else at
+        items = found.result
+        return JSONResponse({
+            "items": items, "summary": summarise(items), "rung": RUNG, "caveat": CAVEAT, "position": position,
+            "lag_seconds": await views.lag(found.progress),
+            "next": items[-1]["position"] if len(items) == limit else None,
+        })  # fmt: skip
+
+    @api.get("/api/v1/gap", dependencies=[known], summary="The empowerment gap")
+    async def gap() -> Response:
+        return await with_lag("authority", await gap_report(views.read, await policy_in_force(log)))
+
+    @api.get("/api/v1/quality", dependencies=[known], summary="Service quality")
+    async def quality() -> Response:
+        return await with_lag("journeys", await quality_report(views.read))
+
+    @api.get("/api/v1/recognition", dependencies=[known], summary="Thanks, training, ideas, morale, who stays")
+    async def recognition() -> Response:
+        return await with_lag("people", await recognition_report(views.read, await policy_in_force(log)))
+
+
+def _others(api: FastAPI, views: Views, log: Log, keys: Keys, known: Any) -> None:
+    @api.get("/api/v1/events/{position}", dependencies=[known], summary="An event as it was recorded")
+    async def event(position: int) -> Response:
+        found = await log.at(position) if position > 0 else None
+        if found is None:
+            raise HTTPException(404, f"there is no event at position {position}")
+        shown = json.loads(await keys.reveal(found.data)) | {"position": position}
+        return JSONResponse({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
+
+    @api.get("/api/v1/projections", dependencies=[known], summary="How far each view is")
+    async def projections() -> Response:
+        items = [state._asdict() for state in await views.states()]
+        return JSONResponse({"items": items, "position": await log.last_position(), "lag_seconds": 0.0})
+
+    @api.get("/metrics", dependencies=[known], summary="For Prometheus", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        registry = CollectorRegistry()
+        end = Gauge("resolution_ledger_last_position", "The log's last position", registry=registry)
+        at = Gauge("resolution_ledger_view_position", "How far a view is", ["view"], registry=registry)
+        lag = Gauge("resolution_ledger_view_lag_seconds", "How old what a view shows is", ["view"], registry=registry)
+        stopped = Gauge("resolution_ledger_view_stopped", "1 where a view stopped", ["view"], registry=registry)
+        end.set(await log.last_position())
+        for state in await views.states():
+            at.labels(state.view).set(state.position)
+            lag.labels(state.view).set(state.lag_seconds)
+            stopped.labels(state.view).set(state.stopped is not None)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @api.get("/healthz", summary="Whether this process lives")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/readyz", summary="Whether the log and every view answer")
+    async def readyz() -> dict[str, str]:
+        await log.last_position()
+        waiting = [state.view for state in await views.states() if state.stopped is not None]
+        if waiting:
+            raise HTTPException(503, f"these views do not answer yet: {', '.join(waiting)}")
+        return {"status": "ok"}
+
+
+def _live(api: FastAPI, views: Views, log: Log, news: News, known: Any) -> None:
+    @api.get("/api/v1/stream", dependencies=[known], summary="News of views, as server-sent events")
+    async def stream(last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> Response:
+        since = int(last) if last and last.isascii() and last.isdigit() else None
+
+        async def lines() -> AsyncIterator[str]:
+            with news.listener() as heard:
+                for state in await views.states():  # who comes back hears what it missed: where each view is now
+                    if since is None or state.position > since:
+                        yield _sent(state.view, state.position)
+                while True:
+                    try:
+                        view, position = await asyncio.wait_for(heard.get(), _QUIET_SECONDS)
+                    except TimeoutError:
+                        yield ": still here\n\n"
+                    else:
+                        yield _sent(view, position)
+
+        await log.last_position()
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
+
+
+def _sent(view: str, position: int) -> str:
+    return f"id: {position}\nevent: view\ndata: {json.dumps({'view': view, 'position': position})}\n\n"
+
+
+def _problems(api: FastAPI) -> None:
+    def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Response:
+        document = {"type": "about:blank", "title": _TITLES.get(status, "error"), "status": status, "detail": detail}
+        return JSONResponse(document | more, status, headers, media_type=_PROBLEM)
+
+    @api.exception_handler(AnyHTTPException)
+    async def known(_request: Request, error: AnyHTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), error.headers)
+
+    @api.exception_handler(RequestValidationError)
+    async def wrong(_request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"][1:])
+        return problem(422, f"{field}: {first['msg']}", field=field)
+
+    @api.exception_handler(NotReadyError)
+    async def not_ready(_request: Request, error: NotReadyError) -> Response:
+        return problem(503, str(error), {"Retry-After": "1"})
+
+    @api.exception_handler(UnavailableError)
+    async def unavailable(_request: Request, error: UnavailableError) -> Response:
+        return problem(503, str(error), {"Retry-After": "1"})

@@ -1,0 +1,75 @@
+"""The dashboard as a service: the HTTP API on loopback, with a token of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from dashboard.address import HOST, bound, token_of
+from dashboard.api import make_api
+from dashboard.news import News
+from dashboard.views import Views
+from ledger.connection import connect
+from ledger.keys import Keys
+from ledger.log import Log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ledger.connection import LedgerClient
+
+_GRACE_SECONDS = 2
+
+
+class DashboardService:
+    """Start it, and wait for ``failed``. Listens on loopback alone; any free port where the usual one is taken."""
+
+    def __init__(self, url: str, stream: str, data_dir: Path, port: int | None = None) -> None:
+        """With a ``port`` that one and no other."""
+        self._url = url
+        self._stream = stream
+        self._data_dir = data_dir
+        self._port = port
+        self._client: LedgerClient | None = None
+        self._views: Views | None = None
+        self._server: uvicorn.Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.token = token_of(data_dir)
+        self.address = ""
+
+    async def start(self) -> None:
+        """Begin to listen.
+
+        Raises:
+            LedgerError: the port that was asked for is taken.
+
+        """
+        listening = bound(self._port)
+        self._client = await connect(self._url, "dashboard")
+        log = await Log.open(self._client, self._stream)
+        keys, news = await Keys.open(self._client), News(self._client)
+        await keys.watch()
+        await news.start()
+        self._views = Views(self._data_dir, log)
+        config = uvicorn.Config(
+            make_api(self._views, log, keys, news, self.token), log_level="warning", access_log=False, lifespan="off",
+            server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS,
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
+        self.address = f"http://{HOST}:{listening.getsockname()[1]}"
+        self._serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours
+        while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Leave; who is connected is cut off after a moment."""
+        if self._server is not None and self._serving is not None:
+            self._server.should_exit = True
+            await asyncio.gather(self._serving, return_exceptions=True)
+        if self._views is not None:
+            self._views.close()
+        if self._client is not None:
+            await self._client.close()

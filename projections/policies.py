@@ -1,0 +1,27 @@
+"""The policy in force, read from the log: there are few of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from domain.records import PolicyPublished
+from ledger.cloudevents import parse_time
+from projections.events import read_event
+
+if TYPE_CHECKING:
+    from ledger.log import Log
+
+_POLICY_SUBJECT = "ledger.policy"
+
+
+async def policy_in_force(log: Log) -> dict[str, Any]:
+    """The newest policy that is in force, as it was published; empty where there is none."""
+    now, found = datetime.now(UTC), dict[str, Any]()
+    for stored in await log.read_subject(_POLICY_SUBJECT):
+        published = read_event(stored).body
+        assert isinstance(published, PolicyPublished)
+        document = published.policy
+        if document.get("mode", "enforced") == "enforced" and parse_time(str(document["effective_from"])) <= now:
+            found = document
+    return found
