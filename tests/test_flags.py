@@ -35,8 +35,7 @@ async def guarded(session: Session, guards: int = 1) -> None:
     for service in services:
         await service.start()
     async with asyncio.timeout(20):
-        end = 0
-        while end != (end := await session.log.last_position()) or any(one.position < end for one in services):
+        while any(one.position < await session.log.last_position() for one in services):
             await asyncio.sleep(0.02)
     for service in services:
         await service.stop()
