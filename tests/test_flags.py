@@ -27,6 +27,14 @@ async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
         fact = event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id=f"A-{one % 5}", kind="refund",
                      amount=gbp("4.00"), reason=f"reason {one}", customer_id="C-claims", order_id=f"O-{one}")  # fmt: skip
         await upstream.record(fact)
+    async with asyncio.timeout(20):  # the decider posts each to its budget
+        while await charged(upstream.session) < start + number:
+            await asyncio.sleep(0.02)
+
+
+async def charged(session: Session) -> int:
+    log = [one.data async for batch in session.log.subject_batches("ledger.budget.>") for one in batch]
+    return sum(b'"resolution.action.charged.v1"' in data for data in log)
 
 
 async def guarded(session: Session, guards: int = 1) -> None:
@@ -35,8 +43,9 @@ async def guarded(session: Session, guards: int = 1) -> None:
     for service in services:
         await service.start()
     async with asyncio.timeout(20):
-        while any(one.position < await session.log.last_position() for one in services):
-            await asyncio.sleep(0.02)
+        for service in services:
+            while service.position < await session.log.last_position():  # noqa: ASYNC110 - nothing says so
+                await asyncio.sleep(0.02)
     for service in services:
         await service.stop()
         assert not service.failed.done()
