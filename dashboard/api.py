@@ -161,13 +161,15 @@ def _where(source: Any, **equal: str | None) -> list[Any]:
 
 
 def _documents(api: FastAPI, views: Views, log: Log, known: Any) -> None:
+    lists = _Lists(views, log)
+
     async def with_lag(view: str, document: dict[str, Any]) -> Response:
         progress = (await views.read(view, lambda _connection: None)).progress
         return JSONResponse(document | {"lag_seconds": await views.lag(progress)})
 
     @api.get("/api/v1/loyalty", dependencies=[known], summary="What it was worth: rung 1, a description")
     async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100) -> Response:
-        at = await _Lists(views, log).at(as_of)
+        at = await lists.at(as_of)
         found: Answer = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at))
         position = found.progress.anchor.position if at is None else at
         items = found.result
@@ -178,16 +180,18 @@ def _documents(api: FastAPI, views: Views, log: Log, known: Any) -> None:
         })  # fmt: skip
 
     @api.get("/api/v1/gap", dependencies=[known], summary="The empowerment gap")
-    async def gap() -> Response:
-        return await with_lag("authority", await gap_report(views.read, await policy_in_force(log)))
+    async def gap(as_of: AsOf = None) -> Response:
+        found = await gap_report(views.read, await policy_in_force(log), at=await lists.at(as_of))
+        return await with_lag("authority", found)
 
     @api.get("/api/v1/quality", dependencies=[known], summary="Service quality")
-    async def quality() -> Response:
-        return await with_lag("journeys", await quality_report(views.read))
+    async def quality(as_of: AsOf = None) -> Response:
+        return await with_lag("journeys", await quality_report(views.read, await lists.at(as_of)))
 
     @api.get("/api/v1/recognition", dependencies=[known], summary="Thanks, training, ideas, morale, who stays")
-    async def recognition() -> Response:
-        return await with_lag("people", await recognition_report(views.read, await policy_in_force(log)))
+    async def recognition(as_of: AsOf = None) -> Response:
+        found = await recognition_report(views.read, await policy_in_force(log), await lists.at(as_of))
+        return await with_lag("people", found)
 
 
 def _others(api: FastAPI, views: Views, log: Log, keys: Keys, known: Any) -> None:

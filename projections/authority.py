@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from domain import facts, records
 from ledger.cloudevents import parse_time
 from projections.events import TYPES
-from projections.history import past_of
+from projections.history import as_of, past_of
 from projections.rows import Rows
 
 if TYPE_CHECKING:
@@ -179,13 +179,15 @@ def _matter(body: Any) -> str:
     return f"{body.agent_id} {body.kind} {what}"
 
 
-def read_asked(connection: sa.Connection) -> list[dict[str, Any]]:
-    """Everything that was asked, in the order of the log."""
-    query = sa.select(asked).where(asked.c.asked_minor.is_not(None)).order_by(asked.c.position)
+def read_asked(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+    """Everything that was asked, in the order of the log; as it was behind a position."""
+    source = as_of(asked, position)
+    query = sa.select(source).where(source.c.asked_minor.is_not(None)).order_by(source.c.position)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def read_shortfalls(connection: sa.Connection) -> list[dict[str, Any]]:
+def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
     """What fell short and was then given up: the silent gap. And what was asked for, marked `followed`."""
-    query = sa.select(shortfalls).order_by(shortfalls.c.position)
+    source = as_of(shortfalls, position)
+    query = sa.select(source).order_by(source.c.position)
     return [dict(row) for row in connection.execute(query).mappings()]

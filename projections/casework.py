@@ -15,11 +15,11 @@ from domain.money import Money
 from domain.requests import action_id_of
 from projections.correcting import interaction_values
 from projections.events import TYPES
-from projections.history import past_of
+from projections.history import as_of, happened, past_of
 from projections.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from projections.correcting import Correction
     from projections.events import Event
@@ -41,6 +41,7 @@ interactions = sa.Table(
     sa.Column("transfers", sa.Integer),
     sa.Column("stories_repeated", sa.Integer),
     sa.Column("resolution", sa.Text),
+    sa.Column("happened", sa.Text),  # when what the last event tells of was done
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(interactions)
@@ -66,6 +67,7 @@ actions = sa.Table(
     sa.Column("period", sa.Text),
     sa.Column("escalation_id", sa.Text),
     sa.Column("decided_by", sa.Text),
+    sa.Column("happened", sa.Text),  # when what the last event tells of was done
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(actions)
@@ -90,6 +92,7 @@ escalations = sa.Table(
     sa.Column("decided_by", sa.Text),
     sa.Column("waited_seconds", sa.Float),
     sa.Column("action_id", sa.Text),
+    sa.Column("happened", sa.Text),  # when what the last event tells of was done
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(escalations)
@@ -115,7 +118,7 @@ class Casework:
     """The model (see ``projections.model.Model``)."""
 
     name = "casework"
-    version = 2
+    version = 3
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES
@@ -139,7 +142,7 @@ class Casework:
                     row = self._actions.get(connection, body.action_id)
                     settled = (row["settled_minor"] if row else None) or 0
                     values = {"settled_minor": settled + body.total.minor, "currency": body.total.currency}
-                    self._actions.put(connection, body.action_id, values, event.position)
+                    self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
                 case records.EscalationRequested() | records.EscalationStep():
                     self._escalate(connection, event, body)
                 case facts.FactCorrected():
@@ -180,10 +183,14 @@ class Casework:
                 values = {"status": "open"}
             case _:
                 return
-        self._interactions.put(connection, body.interaction_id, values, event.position)
+        self._interactions.put(connection, body.interaction_id, values, event.position, event.stored.time)
 
-    def _correct(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
+    def _correct(self, connection: sa.Connection, event: Event,  # noqa: C901 - a case for each fact
+                 correction: Correction) -> None:  # fmt: skip
         """Show what is known now; what was decided meanwhile stays decided."""
+        told = correction.before or correction.after
+        if told is None:
+            return
         before = correction.before.body if correction.before else None
         after = correction.after.body if correction.after else None
         match before or after:
@@ -197,25 +204,27 @@ class Casework:
                     if fact is not None:
                         known = self._actions.get(connection, fact.action_id) or {}
                         settled = (known.get("settled_minor") or 0) + sign * fact.total.minor
-                        self._actions.put(connection, fact.action_id, {"settled_minor": settled}, event.position)
+                        self._actions.put(
+                            connection, fact.action_id, {"settled_minor": settled}, event.position, told.stored.time
+                        )
             case facts.ActionReported():
                 self._correct_report(connection, event, correction)
             case fact if (interaction_id := getattr(fact, "interaction_id", None)) and type(fact) in _ON_INTERACTIONS:
                 row = self._interactions.get(connection, interaction_id)
                 if row is not None:
                     values = interaction_values(correction, row)
-                    self._interactions.put(connection, interaction_id, values, event.position)
+                    self._interactions.put(connection, interaction_id, values, event.position, told.stored.time)
 
     def _correct_report(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
-        first = correction.before or correction.after
-        assert first is not None
-        action_id = action_id_of(first.stored.source, first.stored.id)
+        told = correction.before or correction.after
+        assert told is not None
+        action_id = action_id_of(told.stored.source, told.stored.id)
         values: dict[str, Any] = {"state": "never happened", "amount_minor": 0}
         if correction.after is not None:
             body = correction.after.body
             values = {name: getattr(body, name) for name in _OF_ACTIONS}
             values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
-        self._actions.put(connection, action_id, values, event.position)
+        self._actions.put(connection, action_id, values, event.position, told.stored.time)
 
     def _act(self, connection: sa.Connection, event: Event, body: Any) -> None:
         if isinstance(body, records.Posting):
@@ -231,7 +240,7 @@ class Casework:
         }
         values |= {"position": event.position, "time": event.stored.time, "state": state, "reversed_minor": 0}
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
-        self._actions.put(connection, action_id, values, event.position)
+        self._actions.put(connection, action_id, values, event.position, event.stored.time)
 
     def _post(self, connection: sa.Connection, event: Event, body: records.Posting) -> None:
         row = self._actions.get(connection, body.action_id)
@@ -250,7 +259,7 @@ class Casework:
                 values = {"reversed_minor": row["reversed_minor"] + body.amount.minor}
             case _:
                 return
-        self._actions.put(connection, body.action_id, values, event.position)
+        self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
 
     def _escalate(self, connection: sa.Connection, event: Event, body: Any) -> None:
         if isinstance(body, records.EscalationRequested):
@@ -266,14 +275,16 @@ class Casework:
             status = type(body).__name__.removeprefix("Escalation").lower()
             values = {"status": status, "decided_by": body.decided_by, "waited_seconds": body.waited_seconds,
                       "amount_minor": body.amount.minor if status == "approved" else 0}  # fmt: skip
-        self._escalations.put(connection, body.escalation_id, values, event.position)
+        self._escalations.put(connection, body.escalation_id, values, event.position, event.stored.time)
 
     def _link(self, connection: sa.Connection, event: Event, body: facts.CustomerLinked | facts.CustomerUnlinked, *,
               undo: bool = False) -> None:  # fmt: skip
         for a, b in ((body.a, body.b), (body.b, body.a)):
             pair = f"{len(a)}:{a}:{b}:{body.relation}"
             linked = isinstance(body, facts.CustomerLinked) is not undo
-            self._households.put(connection, pair, {"a": a, "b": b, "linked": linked}, event.position)
+            self._households.put(
+                connection, pair, {"a": a, "b": b, "linked": linked}, event.position, event.stored.time
+            )
 
 
 def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
@@ -317,22 +328,37 @@ def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], afte
                  source: sa.FromClause = actions) -> list[dict[str, Any]]:  # fmt: skip
     """Actions in the order in which they were recorded; ``source`` is `as_of(actions, position)` for another day."""
     query = sa.select(source).where(source.c.position > after, *where).order_by(source.c.position).limit(limit)
-    return [_with_money(row, ("amount", "reversed", "settled")) for row in connection.execute(query).mappings()]
+    return [_with_money(dict(row), ("amount", "reversed", "settled")) for row in connection.execute(query).mappings()]
 
 
-def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
+def read_where_done(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
     """Of every action: position, time, kind, agent, team, interaction and its channel."""
+    done, matters = as_of(actions, position), as_of(interactions, position)
     query = sa.select(
-        actions.c.position,
-        actions.c.time,
-        actions.c.kind,
-        actions.c.agent_id,
-        actions.c.team_id,
-        actions.c.interaction_id,
-        interactions.c.channel,
-    ).outerjoin(interactions, interactions.c.interaction_id == actions.c.interaction_id)
-    found = connection.execute(query.where(actions.c.position.is_not(None)).order_by(actions.c.position))
+        done.c.position,
+        done.c.time,
+        done.c.kind,
+        done.c.agent_id,
+        done.c.team_id,
+        done.c.interaction_id,
+        matters.c.channel,
+    ).outerjoin(matters, matters.c.interaction_id == done.c.interaction_id)
+    found = connection.execute(query.where(done.c.position.is_not(None)).order_by(done.c.position))
     return [dict(row) for row in found.mappings()]
+
+
+def read_actions_happened(connection: sa.Connection, moment: str) -> list[dict[str, Any]]:
+    """Actions as they stood when only what had happened by a moment is counted, also what was told later."""
+    rows = happened(connection, actions, moment, counted=("reversed_minor", "settled_minor"))
+    found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
+    return [_with_money(row, ("amount", "reversed", "settled")) for row in found]
+
+
+def read_escalations_happened(connection: sa.Connection, moment: str) -> list[dict[str, Any]]:
+    """Escalations as they stood when only what had happened by a moment is counted, also what was told later."""
+    rows = happened(connection, escalations, moment)
+    found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
+    return [{**_with_money(row, ("asked", "amount")), "asked_of": json.loads(row["asked_of"])} for row in found]
 
 
 def unsettled(before: str, source: sa.FromClause = actions) -> sa.ColumnElement[bool]:
@@ -356,14 +382,14 @@ def read_escalations(connection: sa.Connection, *where: sa.ColumnElement[bool], 
     """Escalations in the order in which they were filed; ``source`` is `as_of(escalations, position)`, say."""
     query = sa.select(source).where(source.c.position > after, *where)
     found = connection.execute(query.order_by(source.c.position).limit(limit)).mappings()
-    shown = [_with_money(row, ("asked", "amount")) for row in found]
+    shown = [_with_money(dict(row), ("asked", "amount")) for row in found]
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
 
 
-HIDDEN = ("currency", "since")
+HIDDEN = ("currency", "since", "happened")
 
 
-def _with_money(row: sa.RowMapping, names: Sequence[str]) -> dict[str, Any]:
+def _with_money(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """A row as answers show it: money as objects."""
     shown = {name: value for name, value in row.items() if name not in HIDDEN and not name.endswith("_minor")}
     for name in names:

@@ -27,32 +27,33 @@ CAVEATS = (
 )
 
 
-async def gap_report(
-    read: Reader, document: Mapping[str, Any], hours: Mapping[str, str | None] | None = None
-) -> dict[str, Any]:
+async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[str, str | None] | None = None,
+                     at: int | None = None) -> dict[str, Any]:  # fmt: skip
     """The empowerment gap, goodwill only; money as objects, shares with Wilson's interval.
 
     ``document`` is the policy in force, empty where there is none. ``hours``: what an hour costs (``agent_hour``,
-    ``manager_hour``), where the policy does not say. What is personal stays sealed.
+    ``manager_hour``), where the policy does not say. What is personal stays sealed. As it was
+    behind position ``at``, where one is given.
 
     Raises:
         ValueError: an hour's cost is no amount.
 
     """
-    answer = await read("authority", lambda c: (read_asked(c), read_shortfalls(c)))
+    answer = await read("authority", lambda c: (read_asked(c, at), read_shortfalls(c, at)))
     asked_rows, short_rows = answer.result
-    people = (await read("people", read_voices)).result
-    balances = (await read("budget_balances", read_balances)).result
+    people = (await read("people", lambda c: read_voices(c, at))).result
+    balances = (await read("budget_balances", lambda c: read_balances(c, position=at))).result
     policy = parse_policy(dict(document)) if document else None
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
     short = [row for row in short_rows if row["basis"] == "goodwill"]
     silent = Counter((row["kind"], row["reason"]) for row in short if not row["followed"])
+    position = answer.progress.anchor.position if at is None else at
     return {
         "overall": gap.line(asked), **{f"by_{name}": lines for name, lines in gap.groups(asked).items()},
         "recommended_limits": _limits(asked, policy, hours or {}), "customers_waited": _customers(asked, policy),
         "silent_gap": _silent(short), "rubber_stamps": gap.rubber_stamps(asked), "unused": _unused(balances),
         "obstacles": [one for one in people if one["what"] == "obstacle"],
-        "cannot_do": gap.cannot_do(asked, silent), "caveats": CAVEATS, "position": answer.progress.anchor.position,
+        "cannot_do": gap.cannot_do(asked, silent), "caveats": CAVEATS, "position": position,
     }  # fmt: skip
 
 

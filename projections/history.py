@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SINCE = "since"
+HAPPENED = "happened"
 
 
 def past_of(table: sa.Table) -> sa.Table:
@@ -56,6 +57,31 @@ def versions(connection: sa.Connection, table: sa.Table, key: Mapping[str, Any])
         query = sa.select(one).where(*(one.c[name] == value for name, value in key.items())).order_by(one.c[SINCE])
         found += [dict(row) for row in connection.execute(query).mappings()]
     return found
+
+
+def happened(connection: sa.Connection, table: sa.Table, moment: str,
+             counted: Sequence[str] = ()) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows when only what had happened by a moment is counted, also what was told later.
+
+    The table has a column ``happened`` as well. Of each change what it set is taken where it had happened by then;
+    of the columns in ``counted`` what it added.
+    """
+    keys = [column.name for column in table.primary_key]
+    both = sa.union_all(sa.select(table), sa.select(table.metadata.tables[f"{table.name}_past"])).subquery()
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    before: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in map(dict, connection.execute(sa.select(both).order_by(both.c[SINCE])).mappings()):
+        key = tuple(row[name] for name in keys)
+        previous, before[key] = before.get(key, {}), row
+        if row[HAPPENED] is None or row[HAPPENED] > moment:
+            continue
+        shown = found.setdefault(key, dict.fromkeys(row) | dict(zip(keys, key, strict=True)))
+        for name, value in row.items():
+            if name in counted and value is not None:
+                shown[name] = (shown[name] or 0) + value - (previous.get(name) or 0)
+            elif value != previous.get(name):
+                shown[name] = value
+    return list(found.values())
 
 
 class Replaced:

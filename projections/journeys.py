@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from domain import facts, records
 from projections.events import TYPES
-from projections.history import past_of
+from projections.history import as_of, past_of
 from projections.rows import Rows
 
 if TYPE_CHECKING:
@@ -164,15 +164,15 @@ def _moved(body: facts.InteractionTransferred, row: dict[str, Any]) -> dict[str,
     return values
 
 
-def read_journeys(connection: sa.Connection) -> list[dict[str, Any]]:
-    """Every interaction that was opened, in the order of opening."""
-    query = (
-        sa.select(journeys).where(journeys.c.opened.is_not(None)).order_by(journeys.c.opened, journeys.c.interaction_id)
-    )
+def read_journeys(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+    """Every interaction that was opened, in the order of opening; as it was behind a position."""
+    source = as_of(journeys, position)
+    query = sa.select(source).where(source.c.opened.is_not(None)).order_by(source.c.opened, source.c.interaction_id)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def read_feedback(connection: sa.Connection) -> list[dict[str, Any]]:
-    """What customers answered, each once."""
-    query = sa.select(feedback).where(feedback.c.score.is_not(None)).order_by(feedback.c.time, feedback.c.told)
+def read_feedback(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+    """What customers answered, each once; as it was behind a position."""
+    source = as_of(feedback, position)
+    query = sa.select(source).where(source.c.score.is_not(None)).order_by(source.c.time, source.c.told)
     return [dict(row) for row in connection.execute(query).mappings()]

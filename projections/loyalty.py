@@ -148,19 +148,26 @@ def _action_row(event: Event, body: ActionTaken | ActionReported) -> dict[str, A
 
 
 def read_effects(connection: sa.Connection, limit: int | None = None, after: int = 0,
-                 position: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+                 position: int | None = None, until: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
     """For each action with a customer: its cost, and purchases before and after in complete windows.
 
     A window is complete where the log tells of all its days; what is not complete is null. Revenue is
-    what was paid for purchases in the action's currency, ``returned`` what came back of it.
+    what was paid for purchases in the action's currency, ``returned`` what came back of it. With ``until`` only what
+    had happened by that time, also what was told later.
     """
-    bought, done = as_of(purchases, position), as_of(actions, position)
+    bought, done = (_happened(as_of(table, position), until) for table in (purchases, actions))
     times = sa.union_all(*(sa.select(one.c.at).where(sa.not_(one.c.withdrawn)) for one in (bought, done))).subquery()
     first, last = connection.execute(sa.select(sa.func.min(times.c.at), sa.func.max(times.c.at))).one()
     named = done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)
     query = sa.select(done).where(done.c.position > after, *named).order_by(done.c.position).limit(limit)
     reading = _purchases_between(bought)
     return [_effect(connection, reading, row, first, last) for row in connection.execute(query).all()]
+
+
+def _happened(source: sa.FromClause, until: str | None) -> sa.FromClause:
+    if until is None:
+        return source
+    return sa.select(source).where(source.c.at <= until).subquery(source.description)
 
 
 def _effect(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], first: str,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from domain import facts
 from projections.events import TYPES
-from projections.history import past_of
+from projections.history import as_of, past_of
 from projections.rows import Rows
 
 if TYPE_CHECKING:
@@ -166,20 +166,23 @@ def _said(what: str, body: Any, time: str) -> dict[str, Any]:
     return {"what": what, "employee_id": body.employee_id, "said": time, "text": body.text}
 
 
-def read_people(connection: sa.Connection) -> dict[str, dict[str, Any]]:
-    """Everybody who was announced, by id, as they are known now."""
-    return {row["employee_id"]: dict(row) for row in connection.execute(sa.select(employees)).mappings()}
+def read_people(connection: sa.Connection, position: int | None = None) -> dict[str, dict[str, Any]]:
+    """Everybody who was announced, by id, as they are known, or were behind a position."""
+    return {
+        row["employee_id"]: dict(row) for row in connection.execute(sa.select(as_of(employees, position))).mappings()
+    }
 
 
-def read_voices(connection: sa.Connection) -> list[dict[str, Any]]:
+def read_voices(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
     """Ideas and obstacles in the order in which they were said, with what was said to them; texts as stored."""
-    query = sa.select(voices).where(voices.c.employee_id.is_not(None)).order_by(voices.c.said, voices.c.voice_id)
+    source = as_of(voices, position)
+    query = sa.select(source).where(source.c.employee_id.is_not(None)).order_by(source.c.said, source.c.voice_id)
     return [
         {name: value for name, value in row.items() if name != "since"} for row in connection.execute(query).mappings()
     ]
 
 
-def read_table(connection: sa.Connection, name: str) -> list[dict[str, Any]]:
+def read_table(connection: sa.Connection, name: str, position: int | None = None) -> list[dict[str, Any]]:
     """All rows of a table, in the order of the log; a fact that was withdrawn leaves a row without its values."""
-    table = metadata.tables[name]
+    table = as_of(metadata.tables[name], position)
     return [dict(row) for row in connection.execute(sa.select(table).order_by(table.c.since)).mappings()]

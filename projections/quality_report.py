@@ -22,9 +22,9 @@ CAVEATS = (
 )
 
 
-async def quality_report(read: Reader) -> dict[str, Any]:
+async def quality_report(read: Reader, at: int | None = None) -> dict[str, Any]:
     """Service quality; shares with Wilson's interval, hours as median and 90th percentile."""
-    answer = await read("journeys", lambda c: (read_journeys(c), read_feedback(c)))
+    answer = await read("journeys", lambda c: (read_journeys(c, at), read_feedback(c, at)))
     rows, said = answer.result
     where = {row["interaction_id"]: row for row in rows}
     times = [row[name] for row in rows for name in ("opened", "resolved") if row[name]]
@@ -35,11 +35,12 @@ async def quality_report(read: Reader) -> dict[str, Any]:
     even = [
         quality.evenness(groups[by], by, what) for by in ("channel", "team") for what in ("first_contact", "reopened")
     ]
+    position = answer.progress.anchor.position if at is None else at
     return {
         "overall": quality.line(some), **{f"by_{name}": lines for name, lines in groups.items()},
         "evenness": [one for one in even if one is not None],
         "satisfaction": quality.satisfaction(answers, len(some)),
-        "window_days": quality.REPEAT_DAYS, "caveats": CAVEATS, "position": answer.progress.anchor.position,
+        "window_days": quality.REPEAT_DAYS, "caveats": CAVEATS, "position": position,
     }  # fmt: skip
 
 

@@ -27,11 +27,11 @@ CAVEATS = (
 )
 
 
-async def recognition_report(read: Reader, document: Mapping[str, Any]) -> dict[str, Any]:
+async def recognition_report(read: Reader, document: Mapping[str, Any], at: int | None = None) -> dict[str, Any]:
     """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks."""
-    answer = await read("people", _read)
+    answer = await read("people", lambda c: _read(c, at))
     thanks, courses, surveys, voices, people = answer.result
-    done = (await read("casework", read_where_done)).result
+    done = (await read("casework", lambda c: read_where_done(c, at))).result
     opens = _opens(document)
     acts = defaultdict[str, list[tuple[float, str]]](list)
     kinds_on = defaultdict[str, list[str]](list)
@@ -39,6 +39,7 @@ async def recognition_report(read: Reader, document: Mapping[str, Any]) -> dict[
         acts[row["agent_id"]].append((_moment(row["time"]), row["kind"]))
         if row["interaction_id"]:
             kinds_on[row["interaction_id"]].append(row["kind"])
+    position = answer.progress.anchor.position if at is None else at
     return {
         "thanks": _thanks([one for one in thanks if one["receiver_id"]], people, kinds_on),
         "training": recognition.followed(
@@ -47,13 +48,13 @@ async def recognition_report(read: Reader, document: Mapping[str, Any]) -> dict[
         "voices": recognition.answers(_voice(one) for one in voices),
         "morale": recognition.morale(_survey(one) for one in surveys if one["team_id"]),
         "staying": recognition.staying(_employments(people), datetime.now(UTC).timestamp()),
-        "caveats": CAVEATS, "position": answer.progress.anchor.position,
+        "caveats": CAVEATS, "position": position,
     }  # fmt: skip
 
 
-def _read(connection: sa.Connection) -> tuple[Any, ...]:
-    tables = (read_table(connection, name) for name in ("thanks", "courses", "morale"))
-    return (*tables, read_voices(connection), read_people(connection))
+def _read(connection: sa.Connection, at: int | None) -> tuple[Any, ...]:
+    tables = (read_table(connection, name, at) for name in ("thanks", "courses", "morale"))
+    return (*tables, read_voices(connection, at), read_people(connection, at))
 
 
 def _voice(row: Mapping[str, Any]) -> Voice:

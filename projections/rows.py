@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from projections.generations import upsert
-from projections.history import SINCE, Replaced
+from projections.history import HAPPENED, SINCE, Replaced
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,13 +33,19 @@ class Rows:
             self._cached[key] = dict(found) if found is not None else None
         return self._cached[key]
 
-    def put(self, connection: sa.Connection, key: str, values: Mapping[str, Any], position: int) -> dict[str, Any]:
-        """Set some columns of a row by the event at a position; what it had stays, a new row is empty elsewhere."""
+    def put(self, connection: sa.Connection, key: str, values: Mapping[str, Any], position: int,
+            happened: str | None = None) -> dict[str, Any]:  # fmt: skip
+        """Set some columns of a row by the event at a position; what it had stays, a new row is empty elsewhere.
+
+        ``happened`` is when what the event tells of was done, for a table that keeps that.
+        """
         row = self.get(connection, key)
         if row is None:
             row = {**self._empty, self._key.name: key, SINCE: position}
         self._replaced.keep(row, position)
         row.update(values)
+        if HAPPENED in self._empty:
+            row[HAPPENED] = happened
         self._cached[key] = row
         self._changed.add(key)
         return row

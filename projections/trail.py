@@ -131,11 +131,17 @@ def _correction_text(correction: Correction) -> str:
 
 
 def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (), after: int = 0,
-               limit: int | None = None, until: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """The trail in order of position, up to ``until``; only events that name all of ``named``, (kind, id) each."""
+               limit: int | None = None, until: int | None = None,
+               happened: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """The trail in order of position, up to ``until``; only events that name all of ``named``, (kind, id) each.
+
+    With ``happened`` only what had happened by that time.
+    """
     query = sa.select(trail).where(trail.c.position > after).order_by(trail.c.position).limit(limit)
     if until is not None:
         query = query.where(trail.c.position <= until)
+    if happened is not None:
+        query = query.where(trail.c.time <= happened)
     for kind, name in named:
         found = sa.select(mentions.c.position).where(mentions.c.kind == kind, mentions.c.id == name)
         query = query.where(trail.c.position.in_(found))

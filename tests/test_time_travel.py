@@ -12,6 +12,7 @@ from app.views import read_view
 from ledger.cloudevents import parse_time
 from projections import casework, history
 from projections.balances import read_balances, read_happened, read_making
+from projections.casework import read_actions, read_actions_happened
 from projections.loyalty import read_effects
 from projections.trail import read_trail
 
@@ -112,6 +113,9 @@ async def test_what_was_told_late_counts_when_it_happened(session: Session) -> N
             now = (await read_view(session, "budget_balances", read_balances)).result
             if now[0]["spent"] == gbp("8.00"):
                 break
+        undone = await upstream.ask("reversal", request_id="v", action_id=taken["data"]["action_id"], reason="x",
+                                    reversed_by="A-1", amount=gbp("2.00"), recovered=True)  # fmt: skip
+        assert undone["outcome"] == "done"
     moment = parse_time(before)
     known_then = await position_of(session.log, taken["recordedtime"], await session.log.last_position())
     then = (await read_view(session, "budget_balances", lambda c: read_balances(c, position=known_then))).result
@@ -120,8 +124,17 @@ async def test_what_was_told_late_counts_when_it_happened(session: Session) -> N
     making = (
         await read_view(session, "budget_balances", lambda c: read_making(c, then[0]["holder"], then[0]["period"]))
     ).result
-    assert [one["spent"]["amount"] for one in making] == ["0.00", "5.00", "8.00"]
+    assert [one["spent"]["amount"] for one in making] == ["0.00", "5.00", "8.00", "6.00"]
     assert making[1]["position"] == taken["position"]
+    done = (await read_view(session, "casework", lambda c: read_actions_happened(c, _text(moment)))).result
+    assert [(one["amount"], one["reversed"], one["position"] > known_then) for one in done] == [
+        (gbp("5.00"), gbp("0.00"), False), (gbp("3.00"), gbp("0.00"), True)]  # fmt: skip
+    later = (await read_view(session, "casework", lambda c: read_actions_happened(c, "9999"))).result
+    assert [one["reversed"] for one in later] == [gbp("2.00"), gbp("0.00")]
+    assert later == (await read_view(session, "casework", read_actions)).result
+    told = (await read_view(session, "audit_trail", lambda c: read_trail(c, happened=_text(moment)))).result
+    assert "resolution.action.reported.v1" in {one["type"] for one in told}
+    assert "resolution.action.reversed.v1" not in {one["type"] for one in told}
 
 
 def _text(moment: datetime) -> str:
@@ -137,6 +150,9 @@ def test_commands_answer_as_of(command: Any) -> None:
     )  # fmt: skip
     assert command("publish", "-", stdin=lines).returncode == 0
     for report in ("actions", "escalations", "balances", "loyalty"):
+        late = command("report", report, "--as-of", "2026-11-22T00:00:00Z", "--happened", "--json")
+        assert late.returncode == 0, late.stderr
+    for report in ("actions", "escalations", "balances", "loyalty", "gap", "quality", "recognition"):
         done = command("report", report, "--as-of", "3", "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["position"] == 3

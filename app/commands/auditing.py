@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli import cli, command
-from app.moments import as_of_option, position_of
+from app.moments import as_of_option, happened_option, moment_of, position_of
 from app.output import console, fail, money_text, print_json, print_table
 from app.reading import by_option, record_reading
 from app.session import Session
@@ -43,10 +43,11 @@ def audit() -> None:
 @click.option("--limit", type=int, help="At most so many.")
 @click.option("--after", type=int, default=0, help="Only behind this position.")
 @as_of_option
+@happened_option
 @by_option
 @command(audit)
-async def trail(settings: Settings, limit: int | None, after: int, as_of: str | None, by: str | None, *, as_json: bool,
-                **named: str | None) -> None:  # fmt: skip
+async def trail(settings: Settings, limit: int | None, after: int, as_of: str | None, by: str | None, *,
+                happened: bool, as_json: bool, **named: str | None) -> None:  # fmt: skip
     """Events in order, with positions; those that name all the ids given."""
     wanted = [(kind, name) for kind, name in named.items() if name is not None]
     async with Session(settings, reads_only=True) as session:
@@ -54,11 +55,12 @@ async def trail(settings: Settings, limit: int | None, after: int, as_of: str | 
         folder = generations.views_folder(session.data_dir)
         with opened(folder, Trail(), generations.live_generation(folder, Trail()) or 1) as connection:
             position = generations.read_progress(connection).anchor.position
-            if as_of is not None:
+            moment = moment_of(as_of) if happened else None
+            if as_of is not None and not happened:
                 position = await position_of(session.log, as_of, position)
             about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
             await record_reading(session.log, about, position, by)
-            items = read_trail(connection, wanted, after, limit, position)
+            items = read_trail(connection, wanted, after, limit, position, moment)
     if as_json:
         print_json({"items": items, "position": position})
         return

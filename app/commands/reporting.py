@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli import cli, command
-from app.moments import as_of_option, position_of
+from app.moments import as_of_option, happened_option, moment_of, position_of
 from app.output import console, money_text, print_json, print_table
 from app.session import Session
 from app.views import read_view
-from ledger.cloudevents import parse_time, time_text
 from projections import casework, history
 from projections.balances import read_balances, read_happened
 from projections.loyalty import CAVEAT, RUNG, WINDOWS_DAYS, read_effects, summarise
@@ -21,19 +20,11 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 
-async def _at(session: Session, as_of: str | None) -> int | None:
+async def at_of(session: Session, as_of: str | None) -> int | None:
     """The position that ``--as-of`` means; none where it was not given."""
     if as_of is None:
         return None
     return await position_of(session.log, as_of, await session.log.last_position())
-
-
-def _moment(as_of: str | None) -> str:
-    """The time that ``--as-of`` means, with ``--happened``."""
-    try:
-        return time_text(parse_time(as_of or ""))
-    except ValueError:
-        raise click.UsageError("--happened needs a time: --as-of 2026-11-21T10:00:00Z") from None
 
 
 @cli.group()
@@ -44,14 +35,14 @@ def report() -> None:
 @click.option("--holder", help="agent:<id> or team:<id>")
 @click.option("--period", help="2026-11-21, 2026-W47, 2026-11 or 2026-Q4")
 @as_of_option
-@click.option("--happened", is_flag=True, help="With a time: what had happened by then, also what was told later.")
+@happened_option
 @command(report)
 async def balances(settings: Settings, holder: str | None, period: str | None, as_of: str | None, *, happened: bool,
                    as_json: bool) -> None:  # fmt: skip
     """Granted, spent, reserved and remaining, by holder and period."""
-    moment = _moment(as_of) if happened else ""
+    moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
-        at = None if happened else await _at(session, as_of)
+        at = None if happened else await at_of(session, as_of)
         answer = await read_view(
             session, "budget_balances",
             lambda c: read_happened(c, moment, holder, period) if happened
@@ -75,15 +66,24 @@ async def balances(settings: Settings, holder: str | None, period: str | None, a
 )
 @click.option("--older-than", "days", type=int, default=0, show_default=True, help="Days, with --unsettled.")
 @as_of_option
+@happened_option
 @command(report)
-async def actions(settings: Settings, days: int, as_of: str | None, *, only_unsettled: bool, as_json: bool) -> None:
+async def actions(settings: Settings, days: int, as_of: str | None, *, only_unsettled: bool, happened: bool,
+                  as_json: bool) -> None:  # fmt: skip
     """What was done, as it stands: taken, held, settled, voided, charged, reversed."""
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
+    if happened and only_unsettled:
+        raise click.UsageError("--happened goes without --unsettled")
+    moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
-        at = await _at(session, as_of)
+        at = None if happened else await at_of(session, as_of)
         source = history.as_of(casework.actions, at)
         where = (casework.unsettled(before, source),) if only_unsettled else ()
-        answer = await read_view(session, "casework", lambda c: casework.read_actions(c, *where, source=source))
+        answer = await read_view(
+            session, "casework",
+            lambda c: casework.read_actions_happened(c, moment) if happened
+            else casework.read_actions(c, *where, source=source),
+        )  # fmt: skip
     position = answer.progress.anchor.position if at is None else at
     if as_json:
         print_json({"items": answer.result, "position": position})
@@ -99,14 +99,22 @@ async def actions(settings: Settings, days: int, as_of: str | None, *, only_unse
 
 @click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")
 @as_of_option
+@happened_option
 @command(report)
-async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, as_json: bool) -> None:
+async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, happened: bool,
+                      as_json: bool) -> None:  # fmt: skip
     """Who asked for what, of whom, how long it took and what came of it."""
+    moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
-        at = await _at(session, as_of)
+        at = None if happened else await at_of(session, as_of)
         source = history.as_of(casework.escalations, at)
         where = (source.c.status == "waiting",) if waiting else ()
-        answer = await read_view(session, "casework", lambda c: casework.read_escalations(c, *where, source=source))
+        answer = await read_view(
+            session, "casework",
+            lambda c: [one for one in casework.read_escalations_happened(c, moment)
+                       if not waiting or one["status"] == "waiting"] if happened
+            else casework.read_escalations(c, *where, source=source),
+        )  # fmt: skip
     position = answer.progress.anchor.position if at is None else at
     if as_json:
         print_json({"items": answer.result, "position": position})
@@ -125,12 +133,14 @@ def _minutes(seconds: float | None) -> str:
 
 
 @as_of_option
+@happened_option
 @command(report)
-async def loyalty(settings: Settings, as_of: str | None, *, as_json: bool) -> None:
+async def loyalty(settings: Settings, as_of: str | None, *, happened: bool, as_json: bool) -> None:
     """Per action: its cost, and what its customer bought before and after it (rung 1: a description)."""
+    moment = moment_of(as_of) if happened else None
     async with Session(settings, reads_only=True) as session:
-        at = await _at(session, as_of)
-        answer = await read_view(session, "loyalty_effects", lambda c: read_effects(c, position=at))
+        at = None if happened else await at_of(session, as_of)
+        answer = await read_view(session, "loyalty_effects", lambda c: read_effects(c, position=at, until=moment))
     position = answer.progress.anchor.position if at is None else at
     summary = summarise(answer.result)
     if as_json:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli import command
-from app.commands.reporting import report
+from app.commands.reporting import at_of, report
+from app.moments import as_of_option
 from app.output import console, money_text, print_json, print_table
 from app.session import Session
 from app.views import read_view
@@ -26,15 +27,19 @@ _ROWS = 15
 
 @click.option("--agent-hour", help="What an hour of an agent costs, where the policy in force does not say: 24.00.")
 @click.option("--manager-hour", help="The same of who approves: 45.00.")
+@as_of_option
 @command(report)
-async def gap(settings: Settings, agent_hour: str | None, manager_hour: str | None, *, as_json: bool) -> None:
+async def gap(
+    settings: Settings, as_of: str | None, agent_hour: str | None, manager_hour: str | None, *, as_json: bool
+) -> None:
     """What the front line may not do and is approved anyway, what asking costs, which limits would be worth more."""
     from projections.gap_report import gap_report
 
     async with Session(settings, reads_only=True) as session:
         hours = {"agent_hour": agent_hour, "manager_hour": manager_hour}
+        policy = await policy_in_force(session.log)
         try:
-            found = await gap_report(partial(read_view, session), await policy_in_force(session.log), hours)
+            found = await gap_report(partial(read_view, session), policy, hours, await at_of(session, as_of))
         except ValueError as error:
             raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
         found = json.loads(await (await Keys.open(session.client)).reveal(encode(found)))
@@ -129,13 +134,14 @@ def hours_text(hours: float | None) -> str:
     return "" if hours is None else f"{hours:,.1f} h" if hours >= 2 else f"{hours * 60:.0f} min"  # noqa: PLR2004
 
 
+@as_of_option
 @command(report)
-async def quality(settings: Settings, *, as_json: bool) -> None:
+async def quality(settings: Settings, as_of: str | None, *, as_json: bool) -> None:
     """How well it goes: solved on the first contact, transfers, repeated stories, waiting, satisfaction, how evenly."""
     from projections.quality_report import quality_report
 
     async with Session(settings, reads_only=True) as session:
-        found = await quality_report(partial(read_view, session))
+        found = await quality_report(partial(read_view, session), await at_of(session, as_of))
     if as_json:
         print_json(found)
         return
@@ -177,13 +183,15 @@ _QUALITY = {
 }  # fmt: skip
 
 
+@as_of_option
 @command(report)
-async def recognition(settings: Settings, *, as_json: bool) -> None:
+async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -> None:
     """Thanks, what followed training, ideas and obstacles, morale by team, who stays. Nobody is ranked."""
     from projections.recognition_report import recognition_report
 
     async with Session(settings, reads_only=True) as session:
-        found = await recognition_report(partial(read_view, session), await policy_in_force(session.log))
+        policy = await policy_in_force(session.log)
+        found = await recognition_report(partial(read_view, session), policy, await at_of(session, as_of))
     if as_json:
         print_json(found)
         return
