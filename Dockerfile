@@ -8,6 +8,7 @@ COPY ledger ledger
 COPY projections projections
 COPY consumers consumers
 COPY config config
+COPY dashboard dashboard
 COPY app app
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 

@@ -192,6 +192,8 @@ def test_flags_show_pseudonyms_until_somebody_begins_to_look(command: Any, up: U
     assert "A-7" not in json.dumps(flag)
     assert flag["about"][0].startswith("agent:~")
     assert "A-7" not in command("audit", "flags").stdout
+    assert json.loads(command("audit", "flags", "--about", "agent:A-7", "--json").stdout)["items"] == []
+    assert json.loads(command("audit", "flags", "--about", flag["about"][0], "--json").stdout)["items"]
     done = command("decide", "flag", "--flag", flag["flag_id"], "--unmasked-by", "M-1", "--json")
     assert json.loads(done.stdout)["outcome"] == "done"
     (shown, *others) = json.loads(command("audit", "flags", "--json").stdout)["items"]

@@ -59,8 +59,9 @@ async def flags(settings: Settings, rule: str | None, about: str | None, status:
         source = history.as_of(flags_table, at)
         now = datetime.now(UTC)
         answer = await read_view(session, "flags", lambda c: read_flags(
-            c, now, rule=rule, about=about, status=status, source=source, everything=everything))  # fmt: skip
+            c, now, rule=rule, status=status, source=source, everything=everything))  # fmt: skip
         found = await without_names(session, answer.result)
+    found = [one for one in found if about is None or about in one["about"]]  # not before: asking would tell
     position = answer.progress.anchor.position if at is None else at
     if as_json:
         print_json({"items": found, "position": position})
