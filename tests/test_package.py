@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -46,3 +47,10 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
         text=True,
     ).stdout
     assert where.startswith(str(environment))
+
+
+def test_the_image_has_every_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert [package for package in packages if f"COPY {package} {package}" not in lines] == []
