@@ -56,7 +56,8 @@ async def only_one(session: Session) -> AsyncIterator[None]:
 
 
 async def make(session: Session, role: str, *, history: bool = False,  # noqa: PLR0911 - a case for each role
-               port: int | None = None) -> Service:  # fmt: skip
+               port: int | None = None,
+               descriptor: int | None = None) -> Service:  # fmt: skip
     """The service of a role, not yet started. Each role loads only what it needs."""
     indexes = session.data_dir / "index"
     match role:
@@ -91,14 +92,14 @@ async def make(session: Session, role: str, *, history: bool = False,  # noqa: P
         case "dashboard":
             from dashboard.service import DashboardService
 
-            return DashboardService(session.url, topology.LEDGER, session.data_dir, port)
+            return DashboardService(session.url, topology.LEDGER, session.data_dir, port, descriptor)
     message = f"no role {role!r}"
     raise ValueError(message)
 
 
 @asynccontextmanager
 async def running(session: Session, roles: Sequence[str], *, history: bool = False,
-                  port: int | None = None) -> AsyncIterator[list[Service]]:  # fmt: skip
+                  port: int | None = None, descriptor: int | None = None) -> AsyncIterator[list[Service]]:  # fmt: skip
     """These roles, running in this process for as long as the context lasts."""
     async with AsyncExitStack() as stack:
         services: list[Service] = []
@@ -108,7 +109,7 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
             await watch.start()
             services.append(watch)
         for role in roles:
-            service = await make(session, role, history=history, port=port)
+            service = await make(session, role, history=history, port=port, descriptor=descriptor)
             stack.push_async_callback(service.stop)
             await service.start()
             services.append(service)
@@ -142,15 +143,23 @@ async def until_stopped(services: Sequence[Service], ready: Callable[[], None], 
             wait.cancel()
 
 
-async def keep_running(words: Sequence[str]) -> None:
+async def keep_running(words: Sequence[str], descriptors: Sequence[int] = ()) -> None:
     """Run a command of ours as a child, again whenever it ends; end it when cancelled.
 
-    The child ends by itself when its standard input does, so it never outlives this process.
+    The child ends by itself when its standard input does, so it never outlives this process. It inherits these
+    ``descriptors``.
     """
     pause = _RESTART_SECONDS
     while True:
         child = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", *words, "--with-parent", stdin=asyncio.subprocess.PIPE, start_new_session=True
+            sys.executable,
+            "-m",
+            "app",
+            *words,
+            "--with-parent",
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            pass_fds=descriptors,
         )
         try:
             begun = asyncio.get_running_loop().time()

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 PORT = 8321
 HOST = "127.0.0.1"
+_WAITING = 256
 
 
 def bound(port: int | None) -> socket.socket:
-    """A socket that is bound on loopback: to this port, or to the usual one, or to any.
+    """A socket that listens on loopback: at this port, or at the usual one, or at any.
 
     Raises:
         LedgerError: the port that was asked for is taken.
@@ -28,6 +29,7 @@ def bound(port: int | None) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, wanted))
+            listening.listen(_WAITING)  # only then nobody else can have it
         except OSError:
             listening.close()
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -26,12 +27,14 @@ _GRACE_SECONDS = 2
 class DashboardService:
     """Start it, and wait for ``failed``. Listens on loopback alone; any free port where the usual one is taken."""
 
-    def __init__(self, url: str, stream: str, data_dir: Path, port: int | None = None) -> None:
-        """With a ``port`` that one and no other."""
+    def __init__(self, url: str, stream: str, data_dir: Path, port: int | None = None,
+                 descriptor: int | None = None) -> None:  # fmt: skip
+        """With a ``port`` that one and no other; with the ``descriptor`` of a socket that listens, that one."""
         self._url = url
         self._stream = stream
         self._data_dir = data_dir
         self._port = port
+        self._descriptor = descriptor
         self._client: LedgerClient | None = None
         self._views: Views | None = None
         self._server: uvicorn.Server | None = None
@@ -47,7 +50,7 @@ class DashboardService:
             LedgerError: the port that was asked for is taken.
 
         """
-        listening = bound(self._port)
+        listening = bound(self._port) if self._descriptor is None else socket.socket(fileno=self._descriptor)
         self._client = await connect(self._url, "dashboard")
         log = await Log.open(self._client, self._stream)
         keys, news = await Keys.open(self._client), News(self._client)

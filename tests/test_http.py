@@ -157,7 +157,5 @@ def test_up_says_where_it_is_and_a_port_that_is_taken_is_refused(up: Up, command
     assert answer is not None
     assert answer.status_code == 200
     assert get(f"{where['http_url']}/api/v1/balances").json()["items"] == []
-    with bound(0) as taken:
-        taken.listen()
-        with pytest.raises(LedgerError, match="is taken"):
-            bound(taken.getsockname()[1])
+    with bound(0) as taken, pytest.raises(LedgerError, match="is taken"):
+        bound(taken.getsockname()[1])
