@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from nats_servers import Server
 from support import ROOT, Up, Upstream, clean_environment, upstream_of
 
 from app.session import Session
 from config.settings import load_settings
 from ledger.persistence import JetStreamFactory
+
+# A busy machine is no finding: tests of properties are bounded by pytest's timeout alone.
+settings.register_profile("ledger", deadline=None)
+settings.load_profile("ledger")
 
 
 @pytest.fixture
