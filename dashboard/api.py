@@ -45,7 +45,14 @@ MOST = 1000
 _SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json")
 _PROBLEM = "application/problem+json"
 _QUIET_SECONDS = 15.0
-_TITLES = {400: "bad request", 401: "who are you?", 404: "not found", 422: "cannot be used", 503: "not ready"}
+_TITLES = {
+    400: "bad request",
+    401: "who are you?",
+    403: "not here",
+    404: "not found",
+    422: "cannot be used",
+    503: "not ready",
+}
 
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
 After = Annotated[int, Query(ge=0, description="Only items behind this position: `next` of the page before.")]
@@ -92,18 +99,28 @@ class _Lists:
         except ValueError as error:
             raise HTTPException(422, f"as_of: {error}") from None
 
+    async def unless_private(self, wish: str, instead: str) -> None:
+        """Refuse what the policy in force protects in a way that this API does not serve."""
+        if (await policy_in_force(self._log)).get("privacy", {}).get(wish):
+            raise HTTPException(403, f"the policy in force wants `privacy.{wish}`: {instead}")
+
     async def answer(self, view: str, query: Callable[[Any], list[dict[str, Any]]], same: str | None, limit: int,
                      at: int | None = None, *, next_by: str | None = "position") -> Response:  # fmt: skip
+        if same is not None:  # what has not changed is not read again
+            unchanged = await self._views.read(view, lambda _connection: None)
+            if same == _tag(view, unchanged):
+                return Response(status_code=304, headers={"ETag": same})
         found = await self._views.read(view, query)
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
-        tag = f'"{view}-{found.progress.anchor.position}"'
-        if same == tag:
-            return Response(status_code=304, headers={"ETag": tag})
         items = found.result
         more = next_by is not None and len(items) == limit
         document = {"items": items, "position": position, "lag_seconds": await self._views.lag(found.progress),
                     "next": items[-1][next_by] if more and next_by else None}  # fmt: skip
-        return JSONResponse(document, headers={"ETag": tag, "Cache-Control": "no-cache"})
+        return JSONResponse(document, headers={"ETag": _tag(view, found), "Cache-Control": "no-cache"})
+
+
+def _tag(view: str, found: Answer) -> str:
+    return f'"{view}-{found.progress.anchor.position}"'
 
 
 def _lists(api: FastAPI, lists: _Lists, known: Any) -> None:
@@ -136,10 +153,7 @@ def _lists(api: FastAPI, lists: _Lists, known: Any) -> None:
     @api.get("/api/v1/flags", dependencies=[known], summary="What the guard asks humans to look at")
     async def flags(rule: str | None = None, about: str | None = None, status: str | None = None, as_of: AsOf = None,
                     after: After = 0, limit: Limit = 100, same: Same = None) -> Response:  # fmt: skip
-        if (await policy_in_force(lists._log)).get("privacy", {}).get("pseudonyms"):  # noqa: SLF001
-            raise HTTPException(
-                503, "the policy in force wants pseudonyms in flags: use `resolution-ledger audit flags`"
-            )
+        await lists.unless_private("pseudonyms", "`resolution-ledger audit flags` shows pseudonyms")
         at, now = await lists.at(as_of), datetime.now(UTC)
         source = history.as_of(flags_table, at)
         return await lists.answer("flags", lambda c: [
@@ -153,6 +167,8 @@ def _lists(api: FastAPI, lists: _Lists, known: Any) -> None:
         at = await lists.at(as_of)
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
         wanted = [(kind, name) for kind, name in named.items() if name is not None]
+        if any(kind != "interaction" for kind, _ in wanted):
+            await lists.unless_private("record_reads", "`resolution-ledger audit trail` records who reads")
         return await lists.answer(Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at)
 
 

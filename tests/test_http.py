@@ -106,6 +106,17 @@ async def test_without_the_token_nothing_and_errors_are_problem_details(session:
         assert f"resolution_ledger_last_position {float(await session.log.last_position())}" in shown
 
 
+async def test_what_the_policy_protects_is_not_served(session: Session) -> None:
+    async with served(session) as (upstream, client):
+        privacy = {"privacy": {"pseudonyms": True, "record_reads": True}}
+        assert (await client.get("/api/v1/trail", params={"agent": "A-1"})).status_code != 403
+        policy = POLICY | {"default_role": "agent"} | privacy
+        assert (await upstream.ask("policy", request_id="p2", policy=policy, published_by="o"))["outcome"] == "done"
+        for path in ("flags", "trail?agent=A-1", "trail?customer=C", "trail?action=act-1"):
+            assert (await client.get(f"/api/v1/{path}")).status_code == 403, path
+        await got(client, "trail")
+
+
 async def test_news_of_views_come_as_they_happen_and_again_to_who_was_away(session: Session) -> None:
     async with served(session) as (upstream, client):
         await got(client, "actions")
