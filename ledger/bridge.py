@@ -8,7 +8,7 @@ import threading
 import weakref
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from eventsourcing.persistence import DataError, InterfaceError, InternalError, OperationalError, ProgrammingError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ledger.connection import LedgerClient
 
 _CLOSE_SECONDS = 5
+_FINISH_SECONDS = 2  # what was asked before a close may still be answered
 
 
 class Bridge:
@@ -33,15 +34,18 @@ class Bridge:
         self._connecting = connecting
         self._loop = asyncio.new_event_loop()
         self._clients: list[LedgerClient] = []
+        self._asked: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="jetstream", daemon=True)
         self._pid = os.getpid()
         self._connected = asyncio.Lock()
         # Whoever forgets to close does not leave a thread and connections behind.
-        self._close = weakref.finalize(self, _close, self._pid, self._loop, self._thread, self._clients)
+        self._close = weakref.finalize(self, _close, self._pid, self._loop, self._thread, self._clients, self._asked)
         self._thread.start()
 
-    def run[T](self, work: Callable[[LedgerClient], Coroutine[None, None, T]]) -> T:
+    def run[T](self, work: Callable[[LedgerClient], Coroutine[None, None, T]], *, endless: bool = False) -> T:
         """The result of a coroutine on the connection.
+
+        A close lets it finish, unless it is `endless`: a wait for what may never come.
 
         Raises:
             InterfaceError: the bridge is closed, belongs to a process before a fork, or its own thread calls.
@@ -51,7 +55,7 @@ class Bridge:
         """
         self._check()
         with as_the_library_says():
-            future = asyncio.run_coroutine_threadsafe(self._on_connection(work), self._loop)
+            future = asyncio.run_coroutine_threadsafe(self._on_connection(work, endless), self._loop)
             try:
                 return future.result()
             except CancelledError:
@@ -92,7 +96,11 @@ class Bridge:
         if threading.current_thread() is self._thread:
             raise InterfaceError("called from the thread that would have to answer")
 
-    async def _on_connection[T](self, work: Callable[[LedgerClient], Coroutine[None, None, T]]) -> T:
+    async def _on_connection[T](self, work: Callable[[LedgerClient], Coroutine[None, None, T]], endless: bool) -> T:
+        task = asyncio.current_task()
+        if task and not endless:
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
         if not self._clients:
             async with self._connected:
                 if not self._clients:
@@ -122,21 +130,29 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
 
 
-def _close(pid: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread, clients: list[LedgerClient]) -> None:
+def _close(
+    pid: int,
+    loop: asyncio.AbstractEventLoop,
+    thread: threading.Thread,
+    clients: list[LedgerClient],
+    asked: set[asyncio.Task[Any]],
+) -> None:
     """Called once; perhaps by the garbage collector, in any thread."""
     if pid != os.getpid():
         return  # a fork shares its sockets with the process that uses them
     if threading.current_thread() is thread:
-        loop.create_task(_end(loop, clients))
+        loop.create_task(_end(loop, clients, asked))
         return
-    loop.call_soon_threadsafe(lambda: loop.create_task(_end(loop, clients)))
+    loop.call_soon_threadsafe(lambda: loop.create_task(_end(loop, clients, asked)))
     thread.join(_CLOSE_SECONDS)
     if not thread.is_alive():
         loop.close()
 
 
-async def _end(loop: asyncio.AbstractEventLoop, clients: list[LedgerClient]) -> None:
+async def _end(loop: asyncio.AbstractEventLoop, clients: list[LedgerClient], asked: set[asyncio.Task[Any]]) -> None:
     try:
+        if asked:
+            await asyncio.wait(asked, timeout=_FINISH_SECONDS)
         for client in clients:
             await asyncio.wait_for(client.close(), 1)
     except (TimeoutError, nats.errors.Error):

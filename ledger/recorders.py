@@ -230,7 +230,7 @@ class _Reading:
 
     def wait(self) -> list[Recorded]:
         """What came next; empty now and then, and once it is stopped. Blocks its thread, not the loop's."""
-        recorded = self._bridge.run(lambda _: self._next())
+        recorded = self._bridge.run(lambda _: self._next(), endless=True)
         return [one for one in recorded if one.subject.startswith(self._root)]
 
     def _stop(self) -> None:

@@ -75,6 +75,17 @@ def test_what_is_closed_says_so_and_whoever_waits_is_told(factories: Factories) 
     subscription.stop()
 
 
+def test_what_was_asked_before_a_close_is_still_answered(factories: Factories) -> None:
+    factory = factories()
+    recorder = recorder_of(factory)
+    with ThreadPoolExecutor(20) as pool:
+        asked = [pool.submit(recorder.insert_events, [event(uuid4(), 1)]) for _ in range(20)]
+        while len(recorder._bridge._asked) < 20 and not all(one.done() for one in asked):
+            time.sleep(0)
+        factory.close()
+    assert sorted(number for one in asked for number in one.result() or ()) == list(range(1, 21))
+
+
 def test_a_subscription_that_is_left_closes_its_connection(factories: Factories) -> None:
     recorder = recorder_of(factories())
     recorder.insert_events([event(uuid4(), 1)])
