@@ -77,8 +77,9 @@ def command(
 
 _COMMANDS = {
     "up": ("serving",), "run": ("serving",), "demo": ("serving",), "publish": ("publishing",),
-    "import": ("publishing",), "decide": ("deciding",), "policy": ("deciding",), "report": ("reporting", "worth"),
-    "audit": ("auditing", "sealing", "flags"), "admin": ("administering", "keeping", "forgetting"),
+    "import": ("publishing",), "decide": ("deciding",), "policy": ("deciding",),
+    "report": ("reporting", "worth", "trying"), "audit": ("auditing", "sealing", "flags"),
+    "admin": ("administering", "keeping", "forgetting"),
 }  # fmt: skip
 """Command -> modules of ``app.commands``; a command loads only its own, which keeps it quick."""
 

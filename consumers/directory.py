@@ -19,7 +19,6 @@ import msgspec
 
 from consumers.given import Given, Row, row_of, row_of_fact
 from consumers.matters import Due, Matters
-from consumers.staff import Staff
 from domain.facts import (
     ActionReported,
     CustomerLinked,
@@ -49,6 +48,7 @@ from domain.records import (
     PolicyPublished,
 )
 from domain.requests import action_id_of
+from domain.staff import Staff
 from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.index import Change, Name, NameIndex

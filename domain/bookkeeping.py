@@ -25,7 +25,7 @@ from domain.requests import RequestError
 if TYPE_CHECKING:
     from domain.budget import Budget
     from domain.facts import ActionReported, Basis
-    from domain.policy import Rules
+    from domain.policy import Policy, Rules
     from domain.requests import GrantRequest, HoldRequest, ReversalRequest, TransferRequest
 
 
@@ -77,6 +77,19 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
         return self.fields() | {"request_sha256": self.request_sha256}
 
 
+def grant_of(policy: Policy, holder: str, role_name: str | None, currency: str) -> tuple[Money, int]:
+    """What a policy grants a holder for a period, and how much may be carried over into it (minor units)."""
+    granted, carry_limit = Money(0, currency), 0
+    if currency == policy.currency:
+        if role_name is not None and role_name in policy.roles:
+            role = policy.roles[role_name]
+            granted, carry_limit = role.budget, role.carry_over.minor
+        team = policy.teams.get(holder.removeprefix("team:")) if holder.startswith("team:") else None
+        if team is not None and team.pool is not None:
+            granted = team.pool
+    return granted, carry_limit
+
+
 def opening(rules: Rules, holder: str, period: str, before: Budget | None, cause: Cause, role_name: str | None,
             currency: str) -> tuple[BudgetOpened, BudgetClosed | None]:  # fmt: skip
     """The records that open a holder's period and close the one before it.
@@ -84,14 +97,7 @@ def opening(rules: Rules, holder: str, period: str, before: Budget | None, cause
     Carry-over comes only from the period directly before. What is reserved, and who waits for an answer,
     goes on. A budget in another currency than the policy's is granted nothing.
     """
-    granted, carry_limit = Money(0, currency), 0
-    if currency == rules.policy.currency:
-        if role_name is not None and role_name in rules.policy.roles:
-            role = rules.policy.roles[role_name]
-            granted, carry_limit = role.budget, role.carry_over.minor
-        team = rules.policy.teams.get(holder.removeprefix("team:")) if holder.startswith("team:") else None
-        if team is not None and team.pool is not None:
-            granted = team.pool
+    granted, carry_limit = grant_of(rules.policy, holder, role_name, currency)
     carried, closing = Money(0, currency), None
     if before is not None and not before.closed:
         adjacent = days_of(before.period)[1] == days_of(period)[0]

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from domain.facts import ActionReported, FactCorrected, PurchaseCompleted, PurchaseReturned
 from domain.money import Money
-from domain.records import ActionTaken
+from domain.records import ActionTaken, AuthorityFellShort
 from domain.requests import action_id_of
 from ledger.cloudevents import parse_time, time_text
 from projections.events import TYPES
@@ -36,6 +36,7 @@ purchases = sa.Table(
     sa.Column("at", sa.Text, nullable=False, index=True),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("total_minor", sa.BigInteger, nullable=False),
+    sa.Column("margin_minor", sa.BigInteger),  # null where nobody says
     sa.Column("returned", sa.Boolean, nullable=False),
     sa.Column("withdrawn", sa.Boolean, nullable=False),  # corrected: it never happened
     sa.Column("since", sa.BigInteger, nullable=False),
@@ -57,6 +58,18 @@ actions = sa.Table(
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("actions_by_customer", "customer_id", "at"),
 )
+requests = sa.Table(  # for goodwill that met a limit for one action
+    "requests",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("customer_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("asked_minor", sa.BigInteger, nullable=False),
+    sa.Column("limit_minor", sa.BigInteger, nullable=False),
+    sa.Column("at_once", sa.Boolean, nullable=False),  # within the limit, and given
+)
 purchases_past = past_of(purchases)
 actions_past = past_of(actions)
 WINDOWS_DAYS = (30, 90, 180)
@@ -68,7 +81,7 @@ class Loyalty:
     """The model (see ``projections.model.Model``)."""
 
     name = "loyalty_effects"
-    version = 2
+    version = 3
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = TYPES
@@ -78,7 +91,9 @@ class Loyalty:
         bought: list[dict[str, Any]] = []
         done: list[dict[str, Any]] = []
         corrected: list[Event] = []
+        asked: list[dict[str, Any]] = []
         for event in events:
+            asked += _request_rows(event)
             match event.body:
                 case PurchaseCompleted() | PurchaseReturned() as body:
                     bought.append(_purchase_row(event, body))
@@ -90,6 +105,7 @@ class Loyalty:
                     continue
         upsert(connection, purchases, bought)
         upsert(connection, actions, done)
+        upsert(connection, requests, asked)
         for event in corrected:
             _correct(connection, event, event.correction)
 
@@ -123,6 +139,7 @@ def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned) -> d
         "at": time_text(event.time),
         "currency": body.total.currency,
         "total_minor": body.total.minor,
+        "margin_minor": body.margin.minor if isinstance(body, PurchaseCompleted) and body.margin else None,
         "returned": isinstance(body, PurchaseReturned),
         "withdrawn": False,
         "since": event.position,
@@ -145,6 +162,24 @@ def _action_row(event: Event, body: ActionTaken | ActionReported) -> dict[str, A
         "withdrawn": False,
         "since": event.position,
     }
+
+
+def _request_rows(event: Event) -> list[dict[str, Any]]:
+    """Where the limit for one action decided whether somebody might give at once, or had to ask."""
+    body = event.body
+    if isinstance(body, ActionTaken) and body.authority == "own":
+        limit = next((met.limit for met in body.limits if met.name == "per_action"), None)
+    elif isinstance(body, AuthorityFellShort) and not body.preview:
+        limit = next((met.limit for met in body.reasons if met.rule == "per_action"), None)
+    else:
+        return []
+    if limit is None or body.customer_id is None or body.basis != "goodwill":
+        return []
+    return [{
+        "position": event.position, "customer_id": body.customer_id, "kind": body.kind, "at": time_text(event.time),
+        "currency": limit.currency, "asked_minor": body.amount.minor, "limit_minor": limit.minor,
+        "at_once": isinstance(body, ActionTaken),
+    }]  # fmt: skip
 
 
 def read_effects(connection: sa.Connection, limit: int | None = None, after: int = 0,

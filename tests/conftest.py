@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import preloaded
 import pytest
 from hypothesis import settings
 from nats_servers import Server
@@ -17,6 +16,9 @@ from support import ROOT, Up, Upstream, clean_environment, upstream_of
 from app.session import Session
 from config.settings import load_settings
 from ledger.persistence import JetStreamFactory
+
+if TYPE_CHECKING:
+    import subprocess
 
 # A busy machine is no finding: tests of properties are bounded by pytest's timeout alone.
 settings.register_profile("ledger", deadline=None)
@@ -43,10 +45,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, data_dir: Path | None = tmp_path / "data", stdin: str | None = None) -> Any:
         where = ("--data-dir", str(data_dir)) if data_dir else ()
-        return subprocess.run(
-            [sys.executable, "-m", "app", *arguments, *where], capture_output=True, text=True, timeout=240, check=False,
-            input=stdin, cwd=ROOT, env=clean_environment(),
-        )  # fmt: skip
+        return preloaded.run([*arguments, *where], ROOT, clean_environment(), stdin, timeout=240)
 
     return run
 

@@ -1,0 +1,88 @@
+"""Purchases of many customers, to be asked for windows of time: arrays, so that a million answer in seconds.
+
+Customers are whole numbers from 0; times whole seconds since 1970; amounts minor units of one currency.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+type Ints = NDArray[np.int64]
+type Floats = NDArray[np.float64]
+type Flags = NDArray[np.bool_]
+DAY = 86_400
+_SHIFT = 34  # seconds since 1970 stay below 2^34 until the year 2514
+NEVER_DAYS = 3650.0
+"""The recency of whoever has not bought yet."""
+
+
+class Moments(NamedTuple):
+    """A customer each, at a moment each: an action's, a problem's."""
+
+    customer: Ints
+    at: Ints
+
+    def some(self, which: Ints | Flags) -> Moments:
+        """Some of them."""
+        return Moments(self.customer[which], self.at[which])
+
+
+class History:
+    """Events of customers in the order of time, with an amount each: purchases, or anything that is counted."""
+
+    def __init__(self, customer: Ints, at: Ints, minor: Ints) -> None:
+        order = np.lexsort((at, customer))
+        self._keys = (customer[order] << _SHIFT) + at[order]
+        self._sums = np.concatenate(([0], np.cumsum(minor[order])))
+        self._at = at[order]
+        self.first, self.last = (int(at.min()), int(at.max())) if at.size else (0, 0)
+
+    def __len__(self) -> int:
+        return self._keys.size
+
+    def _place(self, customer: Ints, at: Ints) -> Ints:
+        """How many events lie before, or at, these moments."""
+        return np.searchsorted(self._keys, (customer << _SHIFT) + at, side="right")
+
+    def count(self, of: Moments, start: int, end: int) -> Ints:
+        """Events in (moment + start, moment + end], in seconds."""
+        return self._place(of.customer, of.at + end) - self._place(of.customer, of.at + start)
+
+    def total(self, of: Moments, start: int, end: int) -> Ints:
+        """Their amounts together."""
+        until, since = self._place(of.customer, of.at + end), self._place(of.customer, of.at + start)
+        return self._sums[until] - self._sums[since]
+
+    def before(self, of: Moments) -> tuple[Ints, Ints]:
+        """How many events lie before the moments, and their amounts."""
+        none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
+        return until - none, self._sums[until] - self._sums[none]
+
+    def days_since_last(self, of: Moments) -> Floats:
+        """Days since the last event before each moment."""
+        none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
+        there = until > none
+        last = self._at[np.maximum(until - 1, 0)] if self._at.size else np.zeros_like(of.at)
+        return np.where(there, (of.at - last) / DAY, NEVER_DAYS)
+
+    def days_since_first(self, of: Moments) -> Floats:
+        """Days since the first event, before each moment; none before: 0."""
+        none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
+        there = until > none
+        first = self._at[np.minimum(none, max(self._at.size - 1, 0))] if self._at.size else np.zeros_like(of.at)
+        return np.where(there, (of.at - first) / DAY, 0.0)
+
+    def covers(self, of: Moments, start: int, end: int) -> Flags:
+        """Whether all days of a window lie within what is told at all."""
+        inside: Flags = (of.at + start >= self.first) & (of.at + end <= self.last)
+        return inside
+
+
+def first_of_each(of: Moments) -> Ints:
+    """The places of every customer's first moment, in the order of time."""
+    order = np.lexsort((of.at, of.customer))
+    first = order[np.concatenate(([True], np.diff(of.customer[order]) != 0))] if order.size else order
+    return first[np.argsort(of.at[first], kind="stable")]

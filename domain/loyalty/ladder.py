@@ -1,0 +1,281 @@
+"""The rungs: before and after, matched, difference in differences, discontinuity, trials and staggered limits.
+
+Each gives an `Estimate`: a number with its rung, how many it rests on, a 95 % interval and what to know. Where a rung
+does not bear, it says why. Seeded: the same history gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from domain.loyalty.history import DAY, Floats, Ints, Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from domain.loyalty.history import Flags, History
+
+SEED = 20_251_117
+REPEATS = 1000
+"""Of the bootstrap."""
+LEVEL = 0.95
+FEWEST = 20
+"""Fewer on a side are no estimate."""
+DESCRIPTION = "a description: people are helped when something went wrong, and that alone changes what they do next"
+NOT_AN_EFFECT = "not an effect: who was helped may differ in what nobody recorded"
+
+
+class Estimate(NamedTuple):
+    """``value`` is none where the rung does not bear; ``caveats`` say why, or what to know."""
+
+    rung: int
+    method: str
+    n: int
+    controls: int
+    value: float | None
+    interval: tuple[float, float] | None
+    caveats: tuple[str, ...]
+    called: str = "not an effect"
+
+    def wire(self) -> dict[str, Any]:
+        """As reports show it."""
+        return self._asdict() | {"interval": list(self.interval) if self.interval else None,
+                                 "caveats": list(self.caveats)}  # fmt: skip
+
+
+def refused(rung: int, method: str, why: str, n: int = 0, controls: int = 0) -> Estimate:
+    """A rung that does not bear."""
+    return Estimate(rung, method, n, controls, None, None, (why,))
+
+
+def bootstrapped(values: Floats, seed: int = SEED) -> tuple[float, float]:
+    """The 95 % interval of a mean, by the bootstrap (Efron 1979; percentiles), of units that are independent."""
+    rng = np.random.default_rng(seed)
+    n, means = values.size, np.empty(REPEATS)
+    for start in range(0, REPEATS, 50):
+        means[start : start + 50] = values[rng.integers(0, n, (50, n))].mean(axis=1)
+    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(low), float(high)
+
+
+def before_after(history: History, treated: Moments, days: int) -> Estimate:
+    """Rung 1: what was spent in the days after, less in the days before; complete windows only. Minor units."""
+    window = days * DAY
+    some = treated.some(history.covers(treated, -window, window))
+    if some.at.size == 0:
+        return refused(1, "before and after", "no customer's windows are complete on both sides")
+    change = (history.total(some, 0, window) - history.total(some, -window, 0)).astype(float)
+    interval = bootstrapped(change) if change.size > 1 else None
+    return Estimate(1, "before and after", change.size, 0, float(change.mean()), interval, (DESCRIPTION,))
+
+
+class Pairs(NamedTuple):
+    """Treated and their controls, place by place; what is left of the difference between them, by covariate."""
+
+    treated: Moments
+    control: Moments
+    place: Ints
+    """Which of the treated they were."""
+    unlike: dict[str, float]
+    """Standardised mean differences after matching."""
+    covariates: tuple[Floats, Floats]
+
+
+def matched(pairs: Pairs, treated_came: Floats, control_came: Floats, method: str = "matched") -> Estimate:
+    """Rung 2: how much more often (or by how much more) the treated did something than their like.
+
+    What matching left of the difference is taken out by regression on the controls (Abadie and Imbens 2011).
+    """
+    n = treated_came.size
+    if n < FEWEST:
+        return refused(2, method, f"fewer than {FEWEST} could be matched", n, n)
+    ours, theirs = pairs.covariates
+    design = np.column_stack((np.ones(n), theirs))
+    slopes = np.linalg.lstsq(design, control_came, rcond=None)[0][1:]
+    gap = (treated_came - control_came) - (ours - theirs) @ slopes
+    caveats = [NOT_AN_EFFECT]
+    off = [name for name, size in pairs.unlike.items() if abs(size) > _UNLIKE]
+    if off:
+        caveats.append(f"after matching they still differ in {', '.join(off)}")
+    return Estimate(2, method, n, n, float(gap.mean()), bootstrapped(gap), tuple(caveats))
+
+
+_UNLIKE = 0.1
+
+
+def placebo(history: History, pairs: Pairs, days: int) -> tuple[float, str | None]:
+    """Whether the two differed already when nothing had happened: the p-value, and a warning where they did.
+
+    Looks at the window before the one before t0, in which nobody had been treated.
+    """
+    window = days * DAY
+    inside = history.covers(pairs.treated, -2 * window, 0) & history.covers(pairs.control, -2 * window, 0)
+    ours, theirs = pairs.treated.some(inside), pairs.control.some(inside)
+    if ours.at.size < FEWEST:
+        return 1.0, f"too short a history to see whether they differed before (fewer than {FEWEST} pairs)"
+    earlier = [(history.count(one, -2 * window, -window) > 0).astype(float) for one in (ours, theirs)]
+    p = _p_of(earlier[0] - earlier[1])
+    return p, "they differed before anything had happened (placebo): selection" if p < _SIGNIFICANT else None
+
+
+_SIGNIFICANT = 0.05
+
+
+def _p_of(values: Floats) -> float:
+    if np.ptp(values) == 0:
+        return 1.0 if values[0] == 0 else 0.0
+    return float(stats.ttest_1samp(values, 0.0).pvalue)
+
+
+def difference_in_differences(history: History, treated: Moments, control: Moments, days: int) -> Estimate:
+    """Rung 3: the change in what the treated spent, less the change of untreated customers at the same time.
+
+    Refused where the two did not run in parallel before (a t-test over the two windows before t0).
+    """
+    method, window = "difference in differences", days * DAY
+    inside = history.covers(treated, -2 * window, window) & history.covers(control, -2 * window, window)
+    ours, theirs = treated.some(inside), control.some(inside)
+    n = ours.at.size
+    if n < FEWEST:
+        return refused(3, method, f"fewer than {FEWEST} with two windows before and one after", n, n)
+    spent = [
+        [history.total(one, start * window, (start + 1) * window).astype(float) for start in (-2, -1, 0)]
+        for one in (ours, theirs)
+    ]
+    p = _p_of((spent[0][1] - spent[0][0]) - (spent[1][1] - spent[1][0]))
+    if p < _SIGNIFICANT:
+        return refused(3, method, f"they did not run in parallel before (p = {p:.2g})", n, n)
+    change = (spent[0][2] - spent[0][1]) - (spent[1][2] - spent[1][1])
+    caveats = (NOT_AN_EFFECT, f"parallel before, as far as can be seen (p = {p:.2g})")
+    return Estimate(3, method, n, n, float(change.mean()), bootstrapped(change), caveats)
+
+
+def discontinuity(ratio: Floats, came: Floats, *, repeats: int = REPEATS) -> Estimate:
+    """Rung 3: the step in what customers did at the limit: just below decided on the spot, just above not.
+
+    ``ratio`` is amount over limit. Local lines on both sides, triangular weights, within half the limit (Hahn, Todd and
+    van der Klaauw 2001). Refused where amounts bunch at the limit: who chooses the amount chooses the side.
+    """
+    method = "discontinuity at the limit"
+    near = np.abs(ratio - 1) <= _BANDWIDTH
+    ratio, came = ratio[near] - 1, came[near]
+    below = ratio <= 0
+    n, above = int(below.sum()), int((~below).sum())
+    if min(n, above) < 2 * FEWEST:
+        return refused(3, method, f"fewer than {2 * FEWEST} requests on a side of the limit", n, above)
+    p = _bunched(ratio)
+    if p < _SIGNIFICANT:
+        return refused(3, method, f"amounts bunch at the limit (p = {p:.2g}): who asks chooses the side", n, above)
+    rng = np.random.default_rng(SEED)
+    steps = [
+        _step(ratio[some], came[some]) for some in (rng.integers(0, ratio.size, ratio.size) for _ in range(repeats))
+    ]
+    low, high = np.nanquantile(steps, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    caveats = ("holds at the limit only, for what lies near it", NOT_AN_EFFECT, f"no bunching seen (p = {p:.2g})")
+    return Estimate(3, method, n, above, _step(ratio, came), (float(low), float(high)), caveats)
+
+
+_BANDWIDTH, _AT_THE_LIMIT = 0.5, 0.1
+
+
+def _bunched(ratio: Floats) -> float:
+    """How likely so uneven a number of amounts is in a narrow band on both sides (after McCrary 2008, binomial).
+
+    Amounts at the very limit count as below it; the expected share is that of the wider bands, less their slope.
+    """
+    below = int(((ratio <= 0) & (ratio > -_AT_THE_LIMIT)).sum())
+    above = int(((ratio > 0) & (ratio <= _AT_THE_LIMIT)).sum())
+    outer = [int(((ratio > -k - _AT_THE_LIMIT) & (ratio <= -k)).sum()) for k in (0.1, 0.2)]
+    outer += [int(((ratio > k) & (ratio <= k + _AT_THE_LIMIT)).sum()) for k in (0.1, 0.2)]
+    expected = [(3 * outer[0] - outer[1]) / 2, (3 * outer[2] - outer[3]) / 2]  # the line, carried on to the limit
+    share = min(0.9, max(0.1, max(expected[0], 1.0) / (max(expected[0], 1.0) + max(expected[1], 1.0))))
+    return float(stats.binomtest(below, below + above, share).pvalue) if below + above else 1.0
+
+
+def _step(ratio: Floats, came: Floats) -> float:
+    at = []
+    for side in (ratio <= 0, ratio > 0):
+        x, y = ratio[side], came[side]
+        weights = np.sqrt(1 - np.abs(x) / _BANDWIDTH)
+        design = np.column_stack((np.ones(x.size), x)) * weights[:, None]
+        at.append(np.linalg.lstsq(design, y * weights, rcond=None)[0][0] if x.size > 1 else np.nan)
+    return float(at[0] - at[1])
+
+
+def trial(team: Ints, came: Floats, drawn: Flags) -> Estimate:
+    """Rung 4: customers of the teams that were drawn, against those of the others: by team, as the lot fell by team.
+
+    ``drawn`` by team. Welch's interval over the teams' means.
+    """
+    method = "trial"
+    means = _means(team, came, drawn.size)
+    there = ~np.isnan(means)
+    ours, theirs = means[there & drawn], means[there & ~drawn]
+    if min(ours.size, theirs.size) < _FEWEST_TEAMS:
+        return refused(4, method, f"fewer than {_FEWEST_TEAMS} teams on a side", ours.size, theirs.size)
+    value, interval = _welch(ours, theirs)
+    caveats = ("the teams were drawn by lot", f"by team: {ours.size} drawn, {theirs.size} others")
+    return Estimate(4, method, ours.size, theirs.size, value, interval, caveats, "effect")
+
+
+_FEWEST_TEAMS = 3
+
+
+def _means(team: Ints, values: Floats, teams: int) -> Floats:
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.bincount(team, values, teams) / np.bincount(team, minlength=teams))
+
+
+def _welch(ours: Floats, theirs: Floats) -> tuple[float, tuple[float, float]]:
+    value = float(ours.mean() - theirs.mean())
+    if np.ptp(ours) == 0 and np.ptp(theirs) == 0:
+        return value, (value, value)
+    found = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(LEVEL)
+    return value, (float(found.low), float(found.high))
+
+
+class Raised(NamedTuple):
+    """A limit that was raised for some teams, at a time; ``others`` had theirs unchanged around it."""
+
+    at: int
+    teams: Ints
+    others: Ints
+
+
+def staggered(team: Ints, at: Ints, came: Floats, raised: Sequence[Raised], days: int) -> Estimate:
+    """Rung 4: the change in the teams whose limit was raised, less that of teams not raised yet, at the same time.
+
+    Each raise is compared by itself (Callaway and Sant'Anna 2021: never with teams raised before), then averaged by the
+    number of teams; the interval is Welch's over the teams' changes.
+    """
+    method, window, teams = "staggered limits", days * DAY, int(team.max()) + 1 if team.size else 0
+    ours: list[Floats] = []
+    theirs: list[Floats] = []
+    for one in raised:
+        after, before = (at > one.at) & (at <= one.at + window), (at > one.at - window) & (at <= one.at)
+        change = _means(team[after], came[after], teams) - _means(team[before], came[before], teams)
+        known = [change[some[some < teams]] for some in (one.teams, one.others)]
+        mine, others = (some[~np.isnan(some)] for some in known)
+        if mine.size and others.size >= _FEWEST_TEAMS:
+            ours.append(mine - others.mean())
+            theirs.append(others - others.mean())
+    changed = np.concatenate(ours) if ours else np.empty(0)
+    unchanged = np.concatenate(theirs) if theirs else np.empty(0)
+    if changed.size < _FEWEST_TEAMS:
+        return refused(4, method, f"fewer than {_FEWEST_TEAMS} teams were raised beside others that were not",
+                       changed.size, unchanged.size)  # fmt: skip
+    value = float(changed.mean())
+    # Each raise has others of its own to compare with: their mean's error is shared by all teams of that raise.
+    shared = sum((mine.size / changed.size) ** 2 * some.var(ddof=1) / some.size
+                 for mine, some in zip(ours, theirs, strict=True))  # fmt: skip
+    within = sum(((mine - mine.mean()) ** 2).sum() for mine in ours if mine.size > 1)
+    freedom = sum(mine.size - 1 for mine in ours)
+    spread = within / freedom if freedom > 0 else unchanged.var(ddof=1)
+    error = float(np.sqrt(spread / changed.size + shared))
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, max(changed.size + unchanged.size - 2 * len(ours), 1))) * error
+    caveats = ("raised in some teams first; who came first was not drawn by lot unless a trial says so",
+               f"{len(ours)} raises, {changed.size} teams raised")  # fmt: skip
+    return Estimate(4, method, changed.size, unchanged.size, value, (value - reach, value + reach), caveats, "effect")

@@ -1,0 +1,222 @@
+"""A world in which another policy ruled: who works there, what was given to whom, and its budgets.
+
+Beside it what was given in history; so that only the difference between the two counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from typing import TYPE_CHECKING, Any
+
+from domain import facts
+from domain.bookkeeping import Cause, grant_of, opening
+from domain.budget import Budget
+from domain.deciding import Gift
+from domain.policy_document import parse_policy
+from domain.staff import Staff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from domain.policy import Rules
+    from domain.records import BudgetOpened, PolicyPublished
+
+type Key = tuple[str, str]
+"""Whose budget: (holder, currency)."""
+_CAUSE = Cause(source="", request_id="", seen_position=0)
+_QUARTER = 900.0
+
+
+class Act:
+    """An action in history, in the other world, or both: where it was given, and what it counts for there."""
+
+    __slots__ = ("did", "gifts", "key", "would")
+
+    def __init__(self, key: Key, *, did: bool, would: bool) -> None:
+        self.key, self.did, self.would = key, did, would
+        self.gifts: list[Gift] = []
+
+
+class Totals:
+    """What was given to customers and on interactions, in one world."""
+
+    def __init__(self) -> None:
+        self.customers: dict[str, list[Gift]] = defaultdict(list)
+        self.interactions: dict[str, list[Gift]] = defaultdict(list)
+        self.spent: Counter[Key] = Counter()
+        """Goodwill by (period, currency) since the worlds parted, minor units."""
+
+    def add(self, record: Any, gift: Gift) -> None:
+        """Count a gift for its customer and its interaction."""
+        if record.customer_id is not None:
+            self.customers[record.customer_id].append(gift)
+        if record.interaction_id is not None:
+            self.interactions[record.interaction_id].append(gift)
+
+
+class OtherWorld:
+    """What decisions depend on. What comes from facts is known from the position at which a decider had read it."""
+
+    def __init__(self, rules: Rules, published: Sequence[PolicyPublished] = ()) -> None:
+        self.rules = rules
+        self._then = {one.version: parse_policy(one.policy) for one in published}
+        self.parted = False
+        self.staff = Staff()
+        self.did, self.would = Totals(), Totals()
+        self.acts: dict[str, Act] = {}
+        self.budgets: dict[Key, Budget] = {}
+        self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._later: deque[tuple[int, Callable[[], object]]] = deque()
+        self._opened_by: dict[Key, int] = {}
+        self._periods: dict[float, str] = {}
+
+    # ------------------------------------------------------------------ what is known, and when
+
+    def later(self, position: int, learn: Callable[[], object]) -> None:
+        """Learn this once a decider has read up to ``position``."""
+        self._later.append((position, learn))
+
+    def know(self, seen_position: int) -> None:
+        """Learn what a decider had read by then."""
+        while self._later and self._later[0][0] <= seen_position:
+            self._later.popleft()[1]()
+
+    def learn(self, body: Any) -> None:
+        """A fact about people."""
+        if isinstance(body, (facts.CustomerLinked, facts.CustomerUnlinked)):
+            self._link(body, linked=isinstance(body, facts.CustomerLinked))
+        else:
+            self.staff.learn(body)
+
+    def correct(self, before: Any, after: Any) -> None:
+        """A fact was wrong; ``after`` is what is right, none where it never happened."""
+        for body, undo in ((before, True), (after, False)):
+            match body:
+                case facts.CustomerLinked() | facts.CustomerUnlinked():
+                    self._link(body, linked=isinstance(body, facts.CustomerLinked) is not undo)
+                case facts.EmployeeJoined() | facts.EmployeeChanged() if undo and after is not None:
+                    continue
+                case facts.Fact():
+                    (self.staff.unlearn if undo else self.staff.learn)(body)
+
+    def _link(self, body: facts.CustomerLinked | facts.CustomerUnlinked, *, linked: bool) -> None:
+        for one, other in ((body.a, body.b), (body.b, body.a)):
+            (self._links[one].add if linked else self._links[one].discard)((other, body.relation))
+
+    def group_of(self, customer_id: str) -> frozenset[str]:
+        """The customer and everybody linked with them, at any remove."""
+        if customer_id not in self._links:
+            return frozenset((customer_id,))
+        found, todo = {customer_id}, [customer_id]
+        while todo:
+            new = {other for other, _ in self._links.get(todo.pop(), ())} - found
+            found |= new
+            todo += new
+        return frozenset(found)
+
+    # ------------------------------------------------------------------ what was given
+
+    def act(self, action_id: str, key: Key, at: datetime, record: Any, *, did: bool, would: bool) -> Act:
+        """An action was given in one world or both."""
+        act = self.acts.get(action_id)
+        if act is None:
+            act = self.acts[action_id] = Act(key, did=did, would=would)
+        act.did |= did
+        minor = record.amount.minor if record.basis == "goodwill" else 0
+        for there, totals in ((did, self.did), (would, self.would)):
+            if there:
+                gift = Gift(record.agent_id, at.timestamp(), minor, record.amount.currency)
+                act.gifts.append(gift)
+                totals.add(record, gift)
+        return act
+
+    def to_group(self, record: Any, group: frozenset[str], at: datetime) -> list[Gift]:
+        """What a group was given here, and what the decider saw beside the log's order."""
+        would = [gift for one in group for gift in self.would.customers.get(one, ())]
+        policy = self._then.get(record.policy_version)
+        role = policy.roles.get(record.role) if policy is not None else None
+        if role is None or role.per_customer is None:
+            return would
+        since = at.timestamp() - role.per_customer.days * 86_400
+        did = [gift for one in group for gift in self.did.customers.get(one, ()) if gift.at > since]
+        return would + _unaccounted(record, "per_customer", did, at)
+
+    def on_interaction(self, record: Any, at: datetime) -> list[Gift]:
+        """The same for an interaction."""
+        did = self.did.interactions.get(record.interaction_id, [])
+        would = self.would.interactions.get(record.interaction_id, [])
+        return would + _unaccounted(record, "per_interaction", did, at)
+
+    def count(self, at: datetime, record: Any, minor: int, *, did: bool, would: bool) -> None:
+        """Goodwill that was spent since the worlds parted."""
+        if not self.parted or record.basis != "goodwill":
+            return
+        key = (self._period(at), record.amount.currency)
+        if did:
+            self.did.spent[key] += minor
+        if would:
+            self.would.spent[key] += minor
+
+    def _period(self, at: datetime) -> str:
+        quarter = at.timestamp() // _QUARTER  # all zones' days begin with one
+        found = self._periods.get(quarter)
+        if found is None:
+            found = self._periods[quarter] = self.rules.policy.period_at(at)
+        return found
+
+    # ------------------------------------------------------------------ budgets
+
+    def opened(self, record: BudgetOpened, at: datetime) -> None:
+        """A period began, before the worlds parted."""
+        key = record.holder, record.currency
+        self.budgets[key], self._opened_by[key] = Budget.open(record, at), record.policy_version
+
+    def part(self) -> None:
+        """From now on this world has rules of its own; what it grants differs in the open periods already."""
+        self.parted = True
+        for key, budget in self.budgets.items():
+            policy = self._then.get(self._opened_by[key])
+            if policy is not None:
+                role = self._role_of(budget.holder)
+                before, now = (grant_of(one, key[0], role, key[1])[0] for one in (policy, self.rules.policy))
+                budget.granted_minor += now.minor - before.minor
+
+    def _role_of(self, holder: str) -> str | None:
+        kind, _, name = holder.partition(":")
+        agent = self.staff.agent(name, self.rules.policy.default_role) if kind == "agent" else None
+        return agent.role if agent else None
+
+    def budget(self, holder: str, currency: str, at: datetime) -> Budget:
+        """The budget of this moment; opened by this world's rules, once the worlds have parted."""
+        key = (holder, currency)
+        before = self.budgets.get(key)
+        if before is not None and not self.parted:
+            return before
+        try:
+            period = self.rules.period_at(at, before.period if before else None)
+        except ValueError:
+            assert before is not None
+            return before
+        if before is not None and before.period == period:
+            return before
+        opened, _ = opening(self.rules, holder, period, before, _CAUSE, self._role_of(holder), currency)
+        budget = self.budgets[key] = Budget.open(opened, at)
+        return budget
+
+    def spend(self, budget: Budget, record: Any, minor: int) -> None:
+        """Goodwill draws on the budget; what was reserved for the action is free."""
+        if record.basis == "goodwill":
+            budget.spent_minor += minor
+            budget.count(record.interaction_id, minor)
+
+
+def _unaccounted(record: Any, name: str, did: list[Gift], at: datetime) -> list[Gift]:
+    """What the decider had not read yet, or had read from another process: as the event says."""
+    currency = record.amount.currency
+    for met in (*getattr(record, "limits", ()), *getattr(record, "reasons", ())):
+        if getattr(met, "name", None) == name or getattr(met, "rule", None) == name:
+            there = sum(gift.minor for gift in did if gift.currency == currency)
+            off: int = met.used.minor - there
+            return [Gift("", at.timestamp(), off, currency)] if off else []
+    return []

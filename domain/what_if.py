@@ -1,0 +1,367 @@
+"""Another policy on the history there is: each decision judged again, in a world where that policy's budgets ran.
+
+Pure: takes the log's events in order. What was seen then is in the event (`seen_position`, a limit's `used`), so
+the policy in force gives back exactly what it gave.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from domain import deciding, escalating, facts, records
+from domain.deciding import Asking, Gift, Seen, Verdict
+from domain.other_world import OtherWorld
+from domain.policy import Rules, drawn_teams
+from domain.requests import RequestError, action_id_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from domain.budget import Budget
+    from domain.policy import Policy
+
+_FILED = frozenset(("approves", "payer", "pool"))
+"""Rules that speak only where an escalation was to be filed."""
+
+
+class Difference(NamedTuple):
+    """A decision that would have been another; ``why`` are the rules in its way, in one world or the other."""
+
+    position: int
+    time: str
+    agent_id: str
+    team_id: str | None
+    kind: str
+    minor: int
+    currency: str
+    then: str
+    now: str
+    why: tuple[str, ...]
+    escalation_id: str | None
+
+
+class Tally:
+    """Decisions as they were and as another policy would have them, counted."""
+
+    def __init__(self) -> None:
+        self.decisions = 0
+        self.changes: Counter[tuple[str, str, str, str]] = Counter()
+        """Decisions by kind, currency, outcome then and outcome under the other policy."""
+        self.change_minor: Counter[tuple[str, str, str, str]] = Counter()
+        self.hit: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        """Rules that stood in the way, in history and under the other policy."""
+        self.differences: list[Difference] = []
+        self.saved: set[str] = set()
+        """Escalations that would not have been needed."""
+        self.waited: dict[str, tuple[str, float]] = {}
+        """What they came to in history, and after how many seconds."""
+
+    def tell(self, position: int, at: datetime, record: Any, now: str, reasons: Sequence[records.Reason]) -> None:
+        """A decision, and what it would have been."""
+        done, amount = not isinstance(record, records.AuthorityFellShort), record.amount
+        then = "taken" if done else record.outcome
+        before = () if done else tuple(one.rule for one in record.reasons)
+        why = tuple(one.rule for one in reasons)
+        self.decisions += 1
+        self.hit[0].update(before)
+        self.hit[1].update(why)
+        key = (record.kind, amount.currency, then, now)
+        self.changes[key] += 1
+        self.change_minor[key] += amount.minor
+        if now == "taken" and record.escalation_id is not None:
+            self.saved.add(record.escalation_id)
+        if then != now:
+            self.differences.append(Difference(
+                position, at.isoformat(), record.agent_id, record.team_id, record.kind, amount.minor, amount.currency,
+                then, now, why or before, record.escalation_id,
+            ))  # fmt: skip
+
+    def ended(self, record: records.EscalationStep) -> bool:
+        """An escalation came to its end in history; whether it would not have been needed."""
+        if record.escalation_id not in self.saved:
+            return False
+        outcome = type(record).__name__.removeprefix("Escalation").lower()
+        if isinstance(record, records.EscalationApproved) and record.amount.minor < record.asked.minor:
+            outcome = "approved in part"
+        self.waited[record.escalation_id] = outcome, record.waited_seconds
+        return True
+
+
+class WhatIf:
+    """Takes the log in order. Before ``begins`` says yes to a decision and its time, both worlds are one.
+
+    ``published`` are all policies there were; one of them may be the policy that is tried.
+    """
+
+    def __init__(self, policy: Policy, published: Sequence[records.PolicyPublished],
+                 begins: Callable[[Any, datetime], bool]) -> None:  # fmt: skip
+        same = next((one for one in reversed(published) if one.policy == policy.document), None)
+        version = same.version if same is not None else 1 + max((one.version for one in published), default=0)
+        self._draws = same is None and policy.trial is not None
+        self.world = OtherWorld(Rules(version, policy, same.trial_teams if same is not None else ()), published)
+        self.parted_at: int | None = None
+        self.tally = Tally()
+        self.unknown = 0
+        """Decisions about people that nobody had announced: they cannot be judged."""
+        self._begins = begins
+        self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
+            records.ActionTaken: self._taken, records.ActionHeld: self._held,
+            records.AuthorityFellShort: self._fell_short, records.ActionSettled: self._settled,
+            records.ActionVoided: self._voided, records.ActionCharged: self._charged,
+            records.ActionReversed: self._reversed, records.BudgetOpened: self._opened,
+            records.BudgetClosed: self._own_books, records.BudgetDrawn: self._own_books,
+            records.BudgetGranted: self._moved, records.BudgetTransferred: self._moved,
+            records.EscalationApproved: self._ended, records.EscalationDenied: self._ended,
+            records.EscalationWithdrawn: self._ended, records.EscalationExpired: self._ended,
+        }  # fmt: skip
+
+    def take(self, position: int, at: datetime, body: Any, action_id: str = "") -> Any:
+        """Let an event happen in both worlds; what it is in the other one, none where it does not happen there.
+
+        ``action_id`` is that of an action that a fact reported.
+        """
+        taking = self._takes.get(type(body))
+        if taking is not None:
+            return taking(position, at, body)
+        if isinstance(body, facts.ActionReported):
+            key = (f"agent:{body.agent_id}", body.amount.currency)
+            self.world.later(position, lambda: self.world.act(action_id, key, at, body, did=True, would=True))
+        elif isinstance(body, facts.Fact):
+            self.world.later(position, lambda: self.world.learn(body))
+        return body
+
+    def correct(self, position: int, before: Any, after: Any) -> None:
+        """A fact was wrong; ``after`` is what is right, none where it never happened."""
+        self.world.later(position, lambda: self.world.correct(before, after))
+
+    # ------------------------------------------------------------------ decisions
+
+    def _taken(self, position: int, at: datetime, record: records.ActionTaken) -> Any:
+        if record.authority == "own":
+            return self._decide(position, at, record)
+        known = self.world.acts.get(record.action_id)
+        instead = known is not None and known.would  # it was given on the spot already
+        self.world.count(at, record, record.amount.minor, did=True, would=not instead)
+        key = (record.holder, record.amount.currency)
+        self.world.act(record.action_id, key, at, record, did=True, would=not instead)
+        if instead:
+            return None
+        budget = self.world.budget(*key, at)
+        budget.free(record.action_id)
+        self.world.spend(budget, record, record.amount.minor)
+        return record
+
+    def _held(self, position: int, at: datetime, record: records.ActionHeld) -> Any:
+        if record.escalation_id is None:
+            return self._decide(position, at, record)
+        if record.escalation_id in self.tally.saved:
+            return None
+        minor = record.amount.minor if record.basis == "goodwill" else 0
+        budget = self.world.budget(record.holder, record.amount.currency, at)
+        budget.hold(record.action_id, minor, record.interaction_id)
+        return record
+
+    def _fell_short(self, position: int, at: datetime, record: records.AuthorityFellShort) -> Any:
+        return record if record.preview else self._decide(position, at, record)
+
+    def _decide(self, position: int, at: datetime, record: Any) -> Any:
+        world = self.world
+        world.know(record.seen_position)
+        done = not isinstance(record, records.AuthorityFellShort)
+        if not world.parted and self._begins(record, at):
+            self.parted_at = position
+            world.part()
+            if self._draws and (policy := world.rules.policy).trial is not None:
+                teams = {*policy.teams, *world.staff.teams()}
+                world.rules.trial_teams = frozenset(drawn_teams(policy.trial, teams))
+        if not world.parted:
+            if done:
+                self._apply(at, record, world.budget(record.holder, record.amount.currency, at), done=True, would=True)
+            return record
+        agent = world.staff.agent(record.agent_id, world.rules.policy.default_role)
+        if agent is None:
+            self.unknown += 1
+            return record
+        budget = world.budget(f"agent:{agent.agent_id}", world.rules.policy.currency, at)
+        asking = self._asking(record, at, agent, budget)
+        verdict = self._judge(asking, record, done=done)
+        if verdict.draw is not None and asking.pool is not None:
+            asking.pool.granted_minor -= verdict.draw.minor
+            budget.granted_minor += verdict.draw.minor
+        would = verdict.outcome == "taken"
+        self.tally.tell(position, at, record, verdict.outcome, verdict.reasons)
+        if done or would:
+            self._apply(at, record, budget, done=done, would=would)
+        return record if done == would else self._as_it_would_be(record, budget, verdict)
+
+    def _apply(self, at: datetime, record: Any, budget: Budget, *, done: bool, would: bool) -> None:
+        """Let it happen in each world where it is given."""
+        action_id = record.action_id if done else action_id_of(record.source, record.request_id)
+        self.world.act(action_id, (budget.holder, budget.currency), at, record, did=done, would=would)
+        if not isinstance(record, records.ActionHeld):
+            self.world.count(at, record, record.amount.minor, did=done, would=would)
+            if would:
+                self.world.spend(budget, record, record.amount.minor)
+        elif would:
+            budget.hold(action_id, record.amount.minor if record.basis == "goodwill" else 0, record.interaction_id)
+
+    def _as_it_would_be(self, record: Any, budget: Budget, verdict: Verdict) -> Any:
+        common = {name: getattr(record, name) for name in _COMMON}
+        version = self.world.rules.version
+        if verdict.outcome != "taken":
+            return records.AuthorityFellShort(
+                outcome=verdict.outcome, reasons=verdict.reasons, preview=False, role=record.role, holder=budget.holder,
+                period=budget.period, policy_version=version, **common,
+            )  # fmt: skip
+        return records.ActionTaken(
+            authority="own", action_id=action_id_of(record.source, record.request_id), role=record.role or "",
+            holder=budget.holder, period=budget.period, policy_version=version, training=verdict.training,
+            limits=verdict.limits, **common,
+        )  # fmt: skip
+
+    def _judge(self, asking: Asking, record: Any, *, done: bool) -> Verdict:
+        policy = asking.rules.policy
+        try:
+            verdict = deciding.judge(asking, record.amount)
+        except RequestError:
+            reason = records.Reason(rule="currency", message=f"the policy gives in {policy.currency}")
+            return Verdict(outcome="refused", reasons=(reason,))
+        if verdict.outcome != "escalate" or done:
+            return verdict
+        filed = record.escalation_id is not None or any(one.rule in _FILED for one in record.reasons[-1:])
+        if not filed:
+            return verdict
+        if not any(escalating.approves(role, record.kind, record.amount, policy) for role in policy.roles):
+            reason = records.Reason(rule="approves", message=f"no role approves a {record.kind} of this amount")
+            return Verdict(outcome="refused", reasons=(*verdict.reasons, reason))
+        team = self.world.rules.pool_team(asking.agent.teams_for(record.team_id))
+        if policy.escalation.payer == "team" and record.basis == "goodwill" and team is not None:
+            pool = self.world.budget(f"team:{team}", policy.currency, asking.now)
+            if short := escalating.payer_short(pool, record.amount, ""):
+                return Verdict(outcome="refused", reasons=(*verdict.reasons, short))
+        return verdict
+
+    def _asking(self, record: Any, at: datetime, agent: deciding.Agent, budget: Budget) -> Asking:
+        world, policy = self.world, self.world.rules.policy
+        pool = None
+        if record.basis == "goodwill" and record.amount.minor > budget.remaining_minor:
+            team = world.rules.pool_team(agent.teams_for(record.team_id))
+            pool = world.budget(f"team:{team}", policy.currency, at) if team is not None else None
+        role = policy.roles.get(agent.role)
+        group: frozenset[str] = frozenset()
+        customer: list[Gift] = []
+        interaction: list[Gift] = []
+        if record.customer_id is not None:
+            group = world.group_of(record.customer_id)
+            if role is not None and role.per_customer is not None:
+                customer = world.to_group(record, group, at)
+        if record.interaction_id is not None and role is not None and role.per_interaction is not None:
+            interaction = world.on_interaction(record, at)
+        return Asking(
+            request=record, agent=agent, rules=world.rules, source=record.source, now=at, budget=budget, pool=pool,
+            seen=Seen(group=group, interaction=interaction, customer=customer),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ what became of it, and the books
+
+    def _settled(self, position: int, at: datetime, record: records.ActionSettled) -> Any:
+        return self._became(position, at, record, record.amount.minor)
+
+    def _voided(self, position: int, at: datetime, record: records.ActionVoided) -> Any:
+        return self._became(position, at, record, 0)
+
+    def _became(self, position: int, at: datetime, record: records.Posting, spent: int) -> Any:
+        act, world = self.world.acts.get(record.action_id), self.world
+        if act is None or record.action_id in world.budget(record.holder, record.amount.currency, at).holds:
+            budget = world.budget(record.holder, record.amount.currency, at)
+            budget.free(record.action_id)
+            world.spend(budget, record, spent)
+        if act is not None:
+            counted = spent if record.basis == "goodwill" else 0
+            world.later(position, lambda: _set_gifts(act, counted))
+        there = act is None or act.would
+        world.count(at, record, spent, did=True, would=there)
+        return record if there else None
+
+    def _charged(self, _: int, at: datetime, record: records.ActionCharged) -> Any:
+        self.world.spend(self.world.budget(record.holder, record.amount.currency, at), record, record.amount.minor)
+        self.world.count(at, record, record.amount.minor, did=True, would=True)
+        return record
+
+    def _reversed(self, position: int, at: datetime, record: records.ActionReversed) -> Any:
+        act, world = self.world.acts.get(record.action_id), self.world
+        minor = record.amount.minor if record.recovered and record.basis == "goodwill" else 0
+        there = act is None or act.would
+        world.count(at, record, -minor, did=True, would=there)
+        if act is not None:
+            world.later(position, lambda: _lower_gifts(act, minor))
+        if not there:
+            return None
+        budget = world.budget(*(act.key if act is not None else (record.holder, record.amount.currency)), at)
+        if record.late:
+            budget.granted_minor += minor
+        else:
+            world.spend(budget, record, -minor)
+        return record
+
+    def _ended(self, _: int, __: datetime, record: records.EscalationStep) -> Any:
+        return None if self.tally.ended(record) else record
+
+    def _opened(self, _: int, at: datetime, record: records.BudgetOpened) -> Any:
+        if not self.world.parted:
+            self.world.opened(record, at)
+        return record
+
+    def _own_books(self, _: int, at: datetime, record: Any) -> Any:
+        """Each world closes its books, and draws on pools, itself."""
+        currency = record.spent.currency if isinstance(record, records.BudgetClosed) else record.amount.currency
+        if not self.world.parted:
+            self.world.budget(record.holder, currency, at).record(record, at)
+        return record
+
+    def _moved(self, _: int, at: datetime, record: records.BudgetGranted | records.BudgetTransferred) -> Any:
+        self.world.budget(record.holder, record.amount.currency, at).record(record, at)
+        return record
+
+
+class ShadowRecord:
+    """What a policy in the shadow of the one in force would have said, as each decision recorded it."""
+
+    def __init__(self, policy: Policy, version: int) -> None:
+        self.tally = Tally()
+        self.world = OtherWorld(Rules(version, policy))
+        self.world.parted = True
+        self.parted_at: int | None = None
+        self.unknown = 0
+
+    def take(self, position: int, at: datetime, body: Any, _action_id: str = "") -> Any:
+        """Count a decision that the shadow looked at."""
+        if isinstance(body, records.EscalationStep) and not isinstance(body, records.EscalationForwarded):
+            self.tally.ended(body)
+        shadow = getattr(body, "shadow", None)
+        if shadow is None or shadow.policy_version != self.world.rules.version or getattr(body, "preview", False):
+            return body
+        self.parted_at = self.parted_at or position
+        self.tally.tell(position, at, body, shadow.outcome, shadow.reasons)
+        done, would = not isinstance(body, records.AuthorityFellShort), shadow.outcome == "taken"
+        self.world.count(at, body, body.amount.minor, did=done, would=would)
+        return body
+
+    def correct(self, position: int, before: Any, after: Any) -> None:
+        """Nothing: what was recorded was recorded."""
+
+
+_COMMON = ("agent_id", "kind", "basis", "amount", "reason", "team_id", "customer_id", "interaction_id", "order_id",
+           "note", "guideline", "source", "request_id", "seen_position", "request_sha256")  # fmt: skip
+
+
+def _set_gifts(act: Any, minor: int) -> None:
+    for gift in act.gifts:
+        gift.minor = minor
+
+
+def _lower_gifts(act: Any, minor: int) -> None:
+    for gift in act.gifts:
+        gift.minor -= minor

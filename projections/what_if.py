@@ -1,0 +1,202 @@
+"""`report what-if`: its document, from the log read once; a shadow policy's record is read the same way."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import UTC, datetime
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from domain import facts, records
+from domain.abuse.guard import Guard
+from domain.abuse.seen import Seen
+from domain.flags import FlagReviewed
+from domain.money import Money
+from domain.policy_document import parse_policy
+from domain.requests import action_id_of
+from domain.what_if import ShadowRecord, WhatIf
+from projections.correcting import correction_of, originals_of
+from projections.events import TYPES, UnknownEventError, read_event
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Sequence
+
+    from domain.policy import Policy
+    from domain.what_if import Difference, Tally
+    from ledger.log import Log, Recorded
+    from projections.events import Event
+
+CAVEATS = (
+    "people would have behaved differently: with more authority they ask for other amounts, with less they give up",
+    "who would have had to ask is not taken to have been allowed: that money is in neither spending nor saving",
+    "what an action did to the customer is the same in both; see `report loyalty`",
+)
+SHOWN = 1000
+"""Differences that the document lists; all are counted."""
+_PEOPLE = (
+    facts.CustomerLinked, facts.CustomerUnlinked, facts.EmployeeJoined, facts.EmployeeChanged, facts.EmployeeLeft,
+    facts.RelationshipDeclared, facts.TrainingCompleted, facts.ActionReported, facts.FactCorrected,
+)  # fmt: skip
+_BOOKS = (
+    records.ActionTaken, records.ActionHeld, records.AuthorityFellShort, records.Posting, records.BudgetOpened,
+    records.BudgetClosed, records.BudgetDrawn, records.BudgetGranted, records.BudgetTransferred, records.EscalationStep,
+)  # fmt: skip
+_WANTED = {name: cls for name, cls in TYPES.items() if issubclass(cls, (*_PEOPLE, *_BOOKS))}
+
+
+class Trying:
+    """Takes batches of the log; ``document`` says what it found."""
+
+    def __init__(self, policy: Policy | None, published: Sequence[records.PolicyPublished], since: datetime | None,
+                 *, flags: bool) -> None:  # fmt: skip
+        """Without ``policy``: the newest in shadow mode, as recorded.
+
+        Without ``since``: from the first decision under the policy that is in force now.
+
+        Raises:
+            LookupError: no policy was published in shadow mode.
+
+        """
+        now = datetime.now(UTC)
+        enforced = [one for one in published if one.policy.get("mode", "enforced") == "enforced"]
+        ruling = [one.version for one in enforced if _begun(one, now)]
+        version = max(ruling, default=0)
+
+        def begins(record: Any, at: datetime) -> bool:
+            if since is not None:
+                return at >= since
+            return record.policy_version is None or record.policy_version >= version
+
+        self.what_if: WhatIf | ShadowRecord
+        if policy is not None:
+            self.what_if = WhatIf(policy, published, begins)
+        else:
+            shadow = next((one for one in reversed(published) if one.policy.get("mode") == "shadow"), None)
+            if shadow is None:
+                raise LookupError
+            self.what_if = ShadowRecord(parse_policy(shadow.policy), shadow.version)
+        self.against = version
+        self._guards = (Guard(), Guard()) if flags else None
+        self._raised: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._types = TYPES if flags else _WANTED
+        self._other = frozenset(cls for cls in _WANTED.values()) if flags else frozenset()
+
+    def take(self, batch: Sequence[Recorded], originals: dict[int, Recorded]) -> None:
+        """Judge anew what is decided in a batch; ``originals`` as from `originals_of`."""
+        for recorded in batch:
+            try:
+                event = read_event(recorded, self._types)
+            except UnknownEventError:
+                continue  # no decision depends on it
+            self._take(event, originals)
+
+    def _take(self, event: Event, originals: dict[int, Recorded]) -> None:
+        body, stored, after = event.body, event.stored, event.body
+        action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
+        position = stored.corrects
+        if position is not None and position in originals:
+            correction = correction_of(event, originals[position])
+            before, known = correction.before, correction.after
+            self.what_if.correct(event.position, before.body if before else None, known.body if known else None)
+        elif not self._other or type(body) in self._other:
+            after = self.what_if.take(event.position, event.time, body, action_id)
+        if self._guards is None:
+            return
+        at, told = event.time.timestamp(), event.recorded.timestamp()
+        for guard, seen, raised in zip(self._guards, (body, after), self._raised, strict=True):
+            if isinstance(seen, FlagReviewed):
+                guard.reviewed(seen.flag_id, event.position)
+            elif seen is not None:
+                for one in guard.take(Seen(event.position, at, told, seen, action_id)):
+                    raised[one.flag_id] = one.finding
+
+    def document(self) -> dict[str, Any]:
+        """Everything found, money as objects."""
+        found, tally = self.what_if, self.what_if.tally
+        then, now = found.world.did.spent, found.world.would.spent
+        periods = [
+            {"period": period, "spent": _money(then[period, currency], currency),
+             "would_be_spent": _money(now[period, currency], currency)}
+            for period, currency in sorted(then.keys() | now.keys())
+        ]  # fmt: skip
+        return {
+            "policy_version": found.world.rules.version, "instead_of": self.against, "since_position": found.parted_at,
+            "decisions": tally.decisions, "differences": len(tally.differences),
+            "changes": _changes(tally), "spend": periods, "escalations_saved": _saved(tally),
+            "limits_hit": _hits(*tally.hit), "flags": self._flags(), "unknown_people": found.unknown,
+            "items": [_item(one) for one in tally.differences[:SHOWN]], "caveats": CAVEATS,
+        }  # fmt: skip
+
+    def _flags(self) -> dict[str, Any] | None:
+        if self._guards is None:
+            return None
+        then, now = self._raised
+        by_rule = [
+            {"rule": rule, "raised": sum(one.rule == rule for one in then.values()),
+             "would_be_raised": sum(one.rule == rule for one in now.values())}
+            for rule in sorted({one.rule for one in (*then.values(), *now.values())}, key=lambda name: int(name[1:]))
+        ]  # fmt: skip
+        return {"by_rule": by_rule, "new": len(now.keys() - then.keys()), "gone": len(then.keys() - now.keys())}
+
+
+async def try_policy(log: Log, batches: AsyncIterable[list[Recorded]], trying: Trying,
+                     progressed: Callable[[int], None]) -> dict[str, Any]:  # fmt: skip
+    """Read the log once, and say what would have been otherwise."""
+    position = 0
+    async for batch in batches:
+        trying.take(batch, await originals_of(log, batch))
+        position = batch[-1].position
+        progressed(position)
+    return trying.document() | {"position": position}
+
+
+def _begun(published: records.PolicyPublished, now: datetime) -> bool:
+    return datetime.fromisoformat(str(published.policy["effective_from"])) <= now
+
+
+def _money(minor: int, currency: str) -> dict[str, str]:
+    return Money(minor, currency).wire()
+
+
+def _changes(found: Tally) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "then": then, "would_be": now, "n": number,
+         "amount": _money(found.change_minor[kind, currency, then, now], currency)}
+        for (kind, currency, then, now), number in sorted(found.changes.items(), key=lambda one: (-one[1], one[0]))
+    ]  # fmt: skip
+
+
+def _saved(found: Tally) -> dict[str, Any]:
+    """What became, in history, of those that would have been given on the spot."""
+    spared = [one for one in found.differences if one.now == "taken"]
+    outcomes: Counter[str] = Counter()
+    minor: Counter[tuple[str, str]] = Counter()
+    waits: list[float] = []
+    for one in spared:
+        open_or_not = "undecided" if one.escalation_id else "not asked"
+        outcome, waited = found.waited.get(one.escalation_id or "", (open_or_not, None))
+        outcomes[outcome] += 1
+        minor[outcome, one.currency] += one.minor
+        waits += [waited] if waited is not None else []
+    return {
+        "n": sum(one.escalation_id is not None for one in spared), "given_at_once": len(spared),
+        "hours_not_waited": math.fsum(waits) / 3600, "median_hours": median(waits) / 3600 if waits else None,
+        "outcomes": [
+            {"outcome": outcome, "n": outcomes[outcome], "amount": _money(total, currency)}
+            for (outcome, currency), total in sorted(minor.items())
+        ],
+    }  # fmt: skip
+
+
+def _hits(then: Counter[str], now: Counter[str]) -> list[dict[str, Any]]:
+    return [
+        {"rule": rule, "then": then[rule], "would_be": now[rule]}
+        for rule in sorted(then.keys() | now.keys(), key=lambda name: (-then[name] - now[name], name))
+    ]
+
+
+def _item(one: Difference) -> dict[str, Any]:
+    found = one._asdict()
+    minor, currency = found.pop("minor"), found.pop("currency")
+    return found | {"amount": _money(minor, currency)}
