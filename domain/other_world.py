@@ -123,30 +123,37 @@ class OtherWorld:
         if act is None:
             act = self.acts[action_id] = Act(key, did=did, would=would)
         act.did |= did
-        minor = record.amount.minor if record.basis == "goodwill" else 0
-        for there, totals in ((did, self.did), (would, self.would)):
-            if there:
-                gift = Gift(record.agent_id, at.timestamp(), minor, record.amount.currency)
-                act.gifts.append(gift)
-                totals.add(record, gift)
+        amount = record.amount
+        minor = amount.minor if record.basis == "goodwill" else 0
+        gift = Gift(record.agent_id, at.timestamp(), minor, amount.currency)  # one for both: they change together
+        act.gifts.append(gift)
+        if did:
+            self.did.add(record, gift)
+        if would:
+            self.would.add(record, gift)
         return act
 
     def to_group(self, record: Any, group: frozenset[str], at: datetime) -> list[Gift]:
         """What a group was given here, and what the decider saw beside the log's order."""
         would = [gift for one in group for gift in self.would.customers.get(one, ())]
+        used = _used(record, "per_customer")
+        if used is None:
+            return would
         policy = self._then.get(record.policy_version)
         role = policy.roles.get(record.role) if policy is not None else None
         if role is None or role.per_customer is None:
             return would
         since = at.timestamp() - role.per_customer.days * 86_400
         did = [gift for one in group for gift in self.did.customers.get(one, ()) if gift.at > since]
-        return would + _unaccounted(record, "per_customer", did, at)
+        return would + _unaccounted(record, used, did, at)
 
     def on_interaction(self, record: Any, at: datetime) -> list[Gift]:
         """The same for an interaction."""
-        did = self.did.interactions.get(record.interaction_id, [])
         would = self.would.interactions.get(record.interaction_id, [])
-        return would + _unaccounted(record, "per_interaction", did, at)
+        used = _used(record, "per_interaction")
+        if used is None:
+            return would
+        return would + _unaccounted(record, used, self.did.interactions.get(record.interaction_id, []), at)
 
     def count(self, at: datetime, record: Any, minor: int, *, did: bool, would: bool) -> None:
         """Goodwill that was spent since the worlds parted."""
@@ -211,12 +218,20 @@ class OtherWorld:
             budget.count(record.interaction_id, minor)
 
 
-def _unaccounted(record: Any, name: str, did: list[Gift], at: datetime) -> list[Gift]:
+def _used(record: Any, name: str) -> int | None:
+    """What the decider saw used of a limit, where it met it."""
+    for met in getattr(record, "limits", ()):
+        if met.name == name:
+            used: int = met.used.minor
+            return used
+    for reason in getattr(record, "reasons", ()):
+        if reason.rule == name:
+            return int(reason.used.minor)
+    return None
+
+
+def _unaccounted(record: Any, used: int, did: list[Gift], at: datetime) -> list[Gift]:
     """What the decider had not read yet, or had read from another process: as the event says."""
     currency = record.amount.currency
-    for met in (*getattr(record, "limits", ()), *getattr(record, "reasons", ())):
-        if getattr(met, "name", None) == name or getattr(met, "rule", None) == name:
-            there = sum(gift.minor for gift in did if gift.currency == currency)
-            off: int = met.used.minor - there
-            return [Gift("", at.timestamp(), off, currency)] if off else []
-    return []
+    off = used - sum([gift.minor for gift in did if gift.currency == currency])
+    return [Gift("", at.timestamp(), off, currency)] if off else []

@@ -6,11 +6,11 @@ the policy in force gives back exactly what it gave.
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from domain import deciding, escalating, facts, records
 from domain.deciding import Asking, Gift, Seen, Verdict
+from domain.judged import Decided, DecidedHeld, DecidedShort, DecidedTaken, Tally
 from domain.other_world import OtherWorld
 from domain.policy import Rules, drawn_teams
 from domain.requests import RequestError, action_id_of
@@ -24,69 +24,6 @@ if TYPE_CHECKING:
 
 _FILED = frozenset(("approves", "payer", "pool"))
 """Rules that speak only where an escalation was to be filed."""
-
-
-class Difference(NamedTuple):
-    """A decision that would have been another; ``why`` are the rules in its way, in one world or the other."""
-
-    position: int
-    time: str
-    agent_id: str
-    team_id: str | None
-    kind: str
-    minor: int
-    currency: str
-    then: str
-    now: str
-    why: tuple[str, ...]
-    escalation_id: str | None
-
-
-class Tally:
-    """Decisions as they were and as another policy would have them, counted."""
-
-    def __init__(self) -> None:
-        self.decisions = 0
-        self.changes: Counter[tuple[str, str, str, str]] = Counter()
-        """Decisions by kind, currency, outcome then and outcome under the other policy."""
-        self.change_minor: Counter[tuple[str, str, str, str]] = Counter()
-        self.hit: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        """Rules that stood in the way, in history and under the other policy."""
-        self.differences: list[Difference] = []
-        self.saved: set[str] = set()
-        """Escalations that would not have been needed."""
-        self.waited: dict[str, tuple[str, float]] = {}
-        """What they came to in history, and after how many seconds."""
-
-    def tell(self, position: int, at: datetime, record: Any, now: str, reasons: Sequence[records.Reason]) -> None:
-        """A decision, and what it would have been."""
-        done, amount = not isinstance(record, records.AuthorityFellShort), record.amount
-        then = "taken" if done else record.outcome
-        before = () if done else tuple(one.rule for one in record.reasons)
-        why = tuple(one.rule for one in reasons)
-        self.decisions += 1
-        self.hit[0].update(before)
-        self.hit[1].update(why)
-        key = (record.kind, amount.currency, then, now)
-        self.changes[key] += 1
-        self.change_minor[key] += amount.minor
-        if now == "taken" and record.escalation_id is not None:
-            self.saved.add(record.escalation_id)
-        if then != now:
-            self.differences.append(Difference(
-                position, at.isoformat(), record.agent_id, record.team_id, record.kind, amount.minor, amount.currency,
-                then, now, why or before, record.escalation_id,
-            ))  # fmt: skip
-
-    def ended(self, record: records.EscalationStep) -> bool:
-        """An escalation came to its end in history; whether it would not have been needed."""
-        if record.escalation_id not in self.saved:
-            return False
-        outcome = type(record).__name__.removeprefix("Escalation").lower()
-        if isinstance(record, records.EscalationApproved) and record.amount.minor < record.asked.minor:
-            outcome = "approved in part"
-        self.waited[record.escalation_id] = outcome, record.waited_seconds
-        return True
 
 
 class WhatIf:
@@ -108,7 +45,8 @@ class WhatIf:
         self._begins = begins
         self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
             records.ActionTaken: self._taken, records.ActionHeld: self._held,
-            records.AuthorityFellShort: self._fell_short, records.ActionSettled: self._settled,
+            records.AuthorityFellShort: self._fell_short, DecidedTaken: self._taken, DecidedHeld: self._held,
+            DecidedShort: self._fell_short, records.ActionSettled: self._settled,
             records.ActionVoided: self._voided, records.ActionCharged: self._charged,
             records.ActionReversed: self._reversed, records.BudgetOpened: self._opened,
             records.BudgetClosed: self._own_books, records.BudgetDrawn: self._own_books,
@@ -138,9 +76,9 @@ class WhatIf:
 
     # ------------------------------------------------------------------ decisions
 
-    def _taken(self, position: int, at: datetime, record: records.ActionTaken) -> Any:
+    def _taken(self, position: int, at: datetime, record: records.ActionTaken | DecidedTaken) -> Any:
         if record.authority == "own":
-            return self._decide(position, at, record)
+            return self._decide(position, at, record, done=True)
         known = self.world.acts.get(record.action_id)
         instead = known is not None and known.would  # it was given on the spot already
         self.world.count(at, record, record.amount.minor, did=True, would=not instead)
@@ -153,9 +91,9 @@ class WhatIf:
         self.world.spend(budget, record, record.amount.minor)
         return record
 
-    def _held(self, position: int, at: datetime, record: records.ActionHeld) -> Any:
+    def _held(self, position: int, at: datetime, record: records.ActionHeld | DecidedHeld) -> Any:
         if record.escalation_id is None:
-            return self._decide(position, at, record)
+            return self._decide(position, at, record, done=True, held=True)
         if record.escalation_id in self.tally.saved:
             return None
         minor = record.amount.minor if record.basis == "goodwill" else 0
@@ -163,13 +101,12 @@ class WhatIf:
         budget.hold(record.action_id, minor, record.interaction_id)
         return record
 
-    def _fell_short(self, position: int, at: datetime, record: records.AuthorityFellShort) -> Any:
-        return record if record.preview else self._decide(position, at, record)
+    def _fell_short(self, position: int, at: datetime, record: records.AuthorityFellShort | DecidedShort) -> Any:
+        return record if record.preview else self._decide(position, at, record, done=False)
 
-    def _decide(self, position: int, at: datetime, record: Any) -> Any:
+    def _decide(self, position: int, at: datetime, record: Any, *, done: bool, held: bool = False) -> Any:
         world = self.world
         world.know(record.seen_position)
-        done = not isinstance(record, records.AuthorityFellShort)
         if not world.parted and self._begins(record, at):
             self.parted_at = position
             world.part()
@@ -178,7 +115,14 @@ class WhatIf:
                 world.rules.trial_teams = frozenset(drawn_teams(policy.trial, teams))
         if not world.parted:
             if done:
-                self._apply(at, record, world.budget(record.holder, record.amount.currency, at), done=True, would=True)
+                self._apply(
+                    at,
+                    record,
+                    world.budget(record.holder, record.amount.currency, at),
+                    done=True,
+                    would=True,
+                    held=held,
+                )
             return record
         agent = world.staff.agent(record.agent_id, world.rules.policy.default_role)
         if agent is None:
@@ -191,16 +135,18 @@ class WhatIf:
             asking.pool.granted_minor -= verdict.draw.minor
             budget.granted_minor += verdict.draw.minor
         would = verdict.outcome == "taken"
-        self.tally.tell(position, at, record, verdict.outcome, verdict.reasons)
+        self.tally.tell(position, at, record, verdict.outcome, verdict.reasons, done=done)
         if done or would:
-            self._apply(at, record, budget, done=done, would=would)
-        return record if done == would else self._as_it_would_be(record, budget, verdict)
+            self._apply(at, record, budget, done=done, would=would, held=held)
+        if done == would or isinstance(record, Decided):
+            return record
+        return self._as_it_would_be(record, budget, verdict)
 
-    def _apply(self, at: datetime, record: Any, budget: Budget, *, done: bool, would: bool) -> None:
+    def _apply(self, at: datetime, record: Any, budget: Budget, *, done: bool, would: bool, held: bool) -> None:
         """Let it happen in each world where it is given."""
         action_id = record.action_id if done else action_id_of(record.source, record.request_id)
         self.world.act(action_id, (budget.holder, budget.currency), at, record, did=done, would=would)
-        if not isinstance(record, records.ActionHeld):
+        if not held:
             self.world.count(at, record, record.amount.minor, did=done, would=would)
             if would:
                 self.world.spend(budget, record, record.amount.minor)
@@ -344,8 +290,8 @@ class ShadowRecord:
         if shadow is None or shadow.policy_version != self.world.rules.version or getattr(body, "preview", False):
             return body
         self.parted_at = self.parted_at or position
-        self.tally.tell(position, at, body, shadow.outcome, shadow.reasons)
         done, would = not isinstance(body, records.AuthorityFellShort), shadow.outcome == "taken"
+        self.tally.tell(position, at, body, shadow.outcome, shadow.reasons, done=done)
         self.world.count(at, body, body.amount.minor, did=done, would=would)
         return body
 

@@ -58,6 +58,15 @@ class UnknownEventError(Exception):
         self.reason = reason
 
 
+def type_in(data: bytes) -> bytes:
+    """The type of a stored event, without decoding it; empty where it is not written as we write it."""
+    start = data.find(_TYPE)  # what else says so lies in a text, its quotes escaped, or behind it, in the data
+    return data[start + len(_TYPE) : data.find(b'"', start + len(_TYPE))] if start >= 0 else b""
+
+
+_TYPE = b'"type":"'
+
+
 def read_event(recorded: Recorded, types: Mapping[str, type[Any]] = TYPES) -> Event:
     """The typed event in what the log holds.
 

@@ -12,18 +12,19 @@ from domain import facts, records
 from domain.abuse.guard import Guard
 from domain.abuse.seen import Seen
 from domain.flags import FlagReviewed
+from domain.judged import IN_A_HURRY
 from domain.money import Money
 from domain.policy_document import parse_policy
 from domain.requests import action_id_of
 from domain.what_if import ShadowRecord, WhatIf
 from projections.correcting import correction_of, originals_of
-from projections.events import TYPES, UnknownEventError, read_event
+from projections.events import TYPES, UnknownEventError, read_event, type_in
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Sequence
+    from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 
+    from domain.judged import Difference, Tally
     from domain.policy import Policy
-    from domain.what_if import Difference, Tally
     from ledger.log import Log, Recorded
     from projections.events import Event
 
@@ -43,6 +44,8 @@ _BOOKS = (
     records.BudgetClosed, records.BudgetDrawn, records.BudgetGranted, records.BudgetTransferred, records.EscalationStep,
 )  # fmt: skip
 _WANTED = {name: cls for name, cls in TYPES.items() if issubclass(cls, (*_PEOPLE, *_BOOKS))}
+_IN_A_HURRY = {name: IN_A_HURRY.get(cls, cls) for name, cls in _WANTED.items()}
+_CLASSES = frozenset(_WANTED.values())
 
 
 class Trying:
@@ -79,16 +82,19 @@ class Trying:
         self.against = version
         self._guards = (Guard(), Guard()) if flags else None
         self._raised: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-        self._types = TYPES if flags else _WANTED
-        self._other = frozenset(cls for cls in _WANTED.values()) if flags else frozenset()
+        hurry = not flags and policy is not None
+        self._types: Mapping[str, type[Any]] = _IN_A_HURRY if hurry else TYPES if flags else _WANTED
+        self._names = frozenset(name.encode() for name in self._types)
 
     def take(self, batch: Sequence[Recorded], originals: dict[int, Recorded]) -> None:
         """Judge anew what is decided in a batch; ``originals`` as from `originals_of`."""
         for recorded in batch:
+            if type_in(recorded.data) not in self._names:
+                continue  # no decision depends on it
             try:
                 event = read_event(recorded, self._types)
             except UnknownEventError:
-                continue  # no decision depends on it
+                continue  # a form that a later version writes
             self._take(event, originals)
 
     def _take(self, event: Event, originals: dict[int, Recorded]) -> None:
@@ -99,7 +105,7 @@ class Trying:
             correction = correction_of(event, originals[position])
             before, known = correction.before, correction.after
             self.what_if.correct(event.position, before.body if before else None, known.body if known else None)
-        elif not self._other or type(body) in self._other:
+        elif self._guards is None or type(body) in _CLASSES:
             after = self.what_if.take(event.position, event.time, body, action_id)
         if self._guards is None:
             return
@@ -162,8 +168,10 @@ def _money(minor: int, currency: str) -> dict[str, str]:
 def _changes(found: Tally) -> list[dict[str, Any]]:
     return [
         {"kind": kind, "then": then, "would_be": now, "n": number,
-         "amount": _money(found.change_minor[kind, currency, then, now], currency)}
-        for (kind, currency, then, now), number in sorted(found.changes.items(), key=lambda one: (-one[1], one[0]))
+         "amount": _money(minor, currency)}
+        for (kind, currency, then, now), (number, minor) in sorted(
+            found.changes.items(), key=lambda one: (-one[1][0], one[0])
+        )
     ]  # fmt: skip
 
 

@@ -99,8 +99,8 @@ class Authority(RuleBasedStateMachine):
 
     async def _others_since(self, position: int) -> bool:
         """Whether the clock or a fact recorded something, too: then a preview may have been right when it was given."""
-        names = {read_event(one).body.request_id for one in await self.session.log.read_subject(">", position)}
-        return len(names) > 2  # noqa: PLR2004 - the preview's note, the action's answer
+        bodies = [read_event(one).body for one in await self.session.log.read_subject(">", position)]
+        return len({getattr(body, "request_id", None) for body in bodies}) > 2  # its note, and the action's answer
 
     @rule(agents=st.lists(people, min_size=2, max_size=12), minor=amounts)
     def act_at_once(self, agents: list[str], minor: int) -> None:
