@@ -78,7 +78,7 @@ def command(
 _COMMANDS = {
     "up": ("serving",), "run": ("serving",), "demo": ("serving",), "publish": ("publishing",),
     "import": ("publishing",), "decide": ("deciding",), "policy": ("deciding",),
-    "report": ("reporting", "worth", "trying"), "audit": ("auditing", "sealing", "flags"),
+    "report": ("reporting", "loyalty", "worth", "trying"), "audit": ("auditing", "sealing", "flags"),
     "admin": ("administering", "keeping", "forgetting"),
 }  # fmt: skip
 """Command -> modules of ``app.commands``; a command loads only its own, which keeps it quick."""

@@ -27,8 +27,9 @@ from projections.balances import read_balances
 from projections.flags import flags as flags_table
 from projections.flags import read_flags
 from projections.gap_report import gap_report
-from projections.loyalty import CAVEAT, RUNG, read_effects, summarise
-from projections.policies import policy_in_force
+from projections.loyalty import read_effects
+from projections.loyalty_report import loyalty_report
+from projections.policies import policy_in_force, published_policies
 from projections.quality_report import quality_report
 from projections.recognition_report import recognition_report
 from projections.trail import Trail, read_trail
@@ -183,15 +184,14 @@ def _documents(api: FastAPI, views: Views, log: Log, known: Any) -> None:
         progress = (await views.read(view, lambda _connection: None)).progress
         return JSONResponse(document | {"lag_seconds": await views.lag(progress)})
 
-    @api.get("/api/v1/loyalty", dependencies=[known], summary="What it was worth: rung 1, a description")
+    @api.get("/api/v1/loyalty", dependencies=[known], summary="What it was worth, rung by rung")
     async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100) -> Response:
         at = await lists.at(as_of)
         found: Answer = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at))
-        position = found.progress.anchor.position if at is None else at
+        ladder = await loyalty_report(views.read, await published_policies(log), at)
         items = found.result
-        return JSONResponse({
-            "items": items, "summary": summarise(items), "rung": RUNG, "caveat": CAVEAT, "position": position,
-            "lag_seconds": await views.lag(found.progress),
+        return JSONResponse(ladder | {
+            "items": items, "lag_seconds": await views.lag(found.progress),
             "next": items[-1]["position"] if len(items) == limit else None,
         })  # fmt: skip
 

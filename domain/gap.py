@@ -55,9 +55,14 @@ class Asked(NamedTuple):
     @property
     def band(self) -> str:
         """The band of its amount, such as ``20-50``."""
-        units = self.minor / 10**self.digits
-        place = max(at for at, edge in enumerate(BANDS) if units >= edge)
-        return f"{BANDS[place]}-{BANDS[place + 1]}" if place + 1 < len(BANDS) else f"{BANDS[-1]}+"
+        return band_of(self.minor, self.digits)
+
+
+def band_of(minor: int, digits: int) -> str:
+    """The band of an amount with so many digits behind the point."""
+    units = minor / 10**digits
+    place = max(at for at, edge in enumerate(BANDS) if units >= edge)
+    return f"{BANDS[place]}-{BANDS[place + 1]}" if place + 1 < len(BANDS) else f"{BANDS[-1]}+"
 
 
 class Costs(NamedTuple):

@@ -7,7 +7,6 @@ why; people are helped when something went wrong, and that alone changes what th
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -73,8 +72,6 @@ requests = sa.Table(  # for goodwill that met a limit for one action
 purchases_past = past_of(purchases)
 actions_past = past_of(actions)
 WINDOWS_DAYS = (30, 90, 180)
-RUNG = 1
-CAVEAT = "before and after: a description, not an effect of the action"
 
 
 class Loyalty:
@@ -236,8 +233,8 @@ def _purchases_between(source: sa.FromClause) -> sa.Select[Any]:
         .where(
             source.c.customer_id == sa.bindparam("customer"),
             source.c.currency == sa.bindparam("currency"),
-            source.c.at > sa.bindparam("start"),
-            source.c.at <= sa.bindparam("end"),
+            source.c.at >= sa.bindparam("start"),
+            source.c.at < sa.bindparam("end"),
             sa.not_(source.c.withdrawn),
         )
         .group_by(source.c.returned)
@@ -254,39 +251,3 @@ def _bought(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[A
         "revenue": Money(sold.minor if sold else 0, action.currency).wire(),
         "returned": Money(back.minor if back else 0, action.currency).wire(),
     }
-
-
-def summarise(effects: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per window and currency: mean revenue of customers before and after their first action.
-
-    One index action per customer and window, complete on both sides (domain language: Loyalty).
-    """
-    sums: dict[tuple[int, str], list[Decimal]] = {}
-    seen: set[tuple[int, str]] = set()
-    for effect in effects:
-        for days in WINDOWS_DAYS:
-            window = effect["windows"][str(days)]
-            key = (days, effect["customer_id"])
-            if key in seen or window["before"] is None or window["after"] is None:
-                continue
-            seen.add(key)
-            total = sums.setdefault((days, effect["cost"]["currency"]), [Decimal(0)] * 4)
-            before, after = window["before"]["revenue"], window["after"]["revenue"]
-            amounts = (1, before["amount"], after["amount"], effect["cost"]["amount"])
-            for place, amount in enumerate(amounts):
-                total[place] += Decimal(amount)
-    return [
-        {
-            "days": days,
-            "currency": currency,
-            "n": int(n),
-            "mean_before": _mean(before, n),
-            "mean_after": _mean(after, n),
-            "mean_cost": _mean(cost, n),
-        }
-        for (days, currency), (n, before, after, cost) in sorted(sums.items())
-    ]
-
-
-def _mean(total: Decimal, n: Decimal) -> str:
-    return str((total / n).quantize(Decimal("0.01")))

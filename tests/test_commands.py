@@ -63,7 +63,7 @@ def the_whole_job(command: Command, policy_file: Path) -> None:
     assert balances["items"][0]["spent"] == gbp("5.00")
     assert {"holder", "period", "granted", "spent", "reserved", "remaining", "opened"} <= balances["items"][0].keys()
     loyalty = document(command("report", "loyalty", "--json"))
-    assert (loyalty["rung"], loyalty["items"][0]["action_id"]) == (1, taken["action_id"])
+    assert (loyalty["currencies"][0]["treated"], loyalty["items"][0]["action_id"]) == (1, taken["action_id"])
     trail = document(command("audit", "trail", "--action", taken["action_id"], "--json"))
     assert [item["position"] for item in trail["items"]] == [taken["position"]]
     explained = document(command("audit", "explain", taken["action_id"], "--json"))

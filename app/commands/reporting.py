@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from app.cli import cli, command
 from app.moments import as_of_option, happened_option, moment_of, position_of
-from app.output import console, money_text, print_json, print_table
+from app.output import money_text, print_json, print_table
 from app.session import Session
 from app.views import read_view
 from projections import casework, history
 from projections.balances import read_balances, read_happened
-from projections.loyalty import CAVEAT, RUNG, WINDOWS_DAYS, read_effects, summarise
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -130,39 +129,3 @@ async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, h
 
 def _minutes(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds / 60:.0f} min"
-
-
-@as_of_option
-@happened_option
-@command(report)
-async def loyalty(settings: Settings, as_of: str | None, *, happened: bool, as_json: bool) -> None:
-    """Per action: its cost, and what its customer bought before and after it (rung 1: a description)."""
-    moment = moment_of(as_of) if happened else None
-    async with Session(settings, reads_only=True) as session:
-        at = None if happened else await at_of(session, as_of)
-        answer = await read_view(session, "loyalty_effects", lambda c: read_effects(c, position=at, until=moment))
-    position = answer.progress.anchor.position if at is None else at
-    summary = summarise(answer.result)
-    if as_json:
-        document = {
-            "items": answer.result, "summary": summary, "rung": RUNG, "caveat": CAVEAT, "position": position,
-        }  # fmt: skip
-        print_json(document)
-        return
-    rows = [
-        (f"{line['days']} days", line["n"], *(f"{line[name]} {line['currency']}" for name in _MEANS))
-        for line in summary
-    ]
-    columns = ("window", "customers", "mean cost", "mean revenue before", "mean revenue after")
-    print_table(f"Loyalty at position {position}, {len(answer.result)} actions", columns, rows, numbers=(1, 2, 3, 4))
-    _say_what_it_is(answer.result)
-
-
-_MEANS = ("mean_cost", "mean_before", "mean_after")
-
-
-def _say_what_it_is(effects: list[dict[str, Any]]) -> None:
-    days = ", ".join(str(window) for window in WINDOWS_DAYS)
-    console.print(f"Rung {RUNG}, {CAVEAT}. Windows of {days} days, complete ones only; a customer's first action.")
-    if not effects:
-        console.print("No action with a customer is recorded yet.")

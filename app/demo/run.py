@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,12 @@ from app.roles import running
 from app.session import Session
 from app.views import read_view
 from config import topology
+from domain.loyalty.ladder import DESCRIPTION
 from domain.wire import encode
 from ledger.cloudevents import encode_event, time_text
 from ledger.errors import LedgerError
 from projections.balances import read_balances
-from projections.loyalty import CAVEAT, RUNG, read_effects, summarise
+from projections.loyalty_report import loyalty_report
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -123,7 +125,7 @@ async def _request(upstream: LedgerClient, operation: str, request: dict[str, An
 
 async def _summary(session: Session, answers: Counter[str], outcome: Outcome) -> dict[str, Any]:
     balances = await read_view(session, "budget_balances", read_balances)
-    effects = await read_view(session, "loyalty_effects", read_effects)
+    loyalty = await loyalty_report(partial(read_view, session), ())
     await read_view(session, "audit_trail", lambda connection: connection)
     spent: dict[str, Decimal] = {}
     for item in balances.result:
@@ -138,8 +140,8 @@ async def _summary(session: Session, answers: Counter[str], outcome: Outcome) ->
         "periods": [
             {"period": period, "spent": {"amount": str(spent[period]), "currency": "GBP"}} for period in sorted(spent)
         ],
-        "loyalty": {"rung": RUNG, "caveat": CAVEAT, "windows": summarise(effects.result)},
-        "position": effects.progress.anchor.position,
+        "loyalty": {"rung": 1, "caveat": DESCRIPTION, "windows": loyalty["currencies"][0]["summary"]},
+        "position": loyalty["position"],
     }
 
 
@@ -160,10 +162,10 @@ def _show(summary: dict[str, Any], settings: Settings) -> None:
     print_table(
         "What those customers bought (mean revenue of a customer)", ("window", "customers", "before", "after"),
         [
-            (f"{line['days']} days", line["n"], line["mean_before"], line["mean_after"])
-            for line in summary["loyalty"]["windows"]
+            (f"{line['days']} days", line["n"], money_text(line["mean_before"]), money_text(line["mean_after"]))
+            for line in summary["loyalty"]["windows"] if line["n"]
         ],
         numbers=(1, 2, 3),
     )  # fmt: skip
-    console.print(f"Rung {RUNG}, {CAVEAT}.")
+    console.print(f"Rung 1, before and after: {DESCRIPTION}.")
     console.print(f"Look further: resolution-ledger audit trail --agent E-042 --data-dir {settings.data_dir}")

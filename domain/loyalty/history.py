@@ -15,6 +15,7 @@ type Floats = NDArray[np.float64]
 type Flags = NDArray[np.bool_]
 DAY = 86_400
 _SHIFT = 34  # seconds since 1970 stay below 2^34 until the year 2514
+NEVER = int(np.iinfo(np.int64).max)
 NEVER_DAYS = 3650.0
 """The recency of whoever has not bought yet."""
 
@@ -38,7 +39,15 @@ class History:
         self._keys = (customer[order] << _SHIFT) + at[order]
         self._sums = np.concatenate(([0], np.cumsum(minor[order])))
         self._at = at[order]
+        self._customers = customer
+        self._times = at
         self.first, self.last = (int(at.min()), int(at.max())) if at.size else (0, 0)
+
+    def first_by_customer(self, customers: int) -> Ints:
+        """The first event of each customer; who has none, at the end of time."""
+        found = np.full(customers, NEVER, np.int64)
+        np.minimum.at(found, self._customers, self._times)
+        return found
 
     def __len__(self) -> int:
         return self._keys.size
@@ -55,6 +64,18 @@ class History:
         """Their amounts together."""
         until, since = self._place(of.customer, of.at + end), self._place(of.customer, of.at + start)
         return self._sums[until] - self._sums[since]
+
+    def came(self, of: Moments, days: int) -> Floats:
+        """1 for each who was there again from the moment on and within so many days, else 0."""
+        return (self.count(of, -1, days * DAY) > 0).astype(np.float64)
+
+    def spent_after(self, of: Moments, days: int) -> Floats:
+        """What was spent from the moment on, within so many days."""
+        return self.total(of, -1, days * DAY).astype(np.float64)
+
+    def spent_before(self, of: Moments, days: int, until: int = 0) -> Floats:
+        """What was spent in so many days before the moment, or before ``until`` days before it."""
+        return self.total(of, -(days + until) * DAY, -until * DAY - 1).astype(np.float64)
 
     def before(self, of: Moments) -> tuple[Ints, Ints]:
         """How many events lie before the moments, and their amounts."""

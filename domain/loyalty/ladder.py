@@ -62,12 +62,15 @@ def bootstrapped(values: Floats, seed: int = SEED) -> tuple[float, float]:
 
 
 def before_after(history: History, treated: Moments, days: int) -> Estimate:
-    """Rung 1: what was spent in the days after, less in the days before; complete windows only. Minor units."""
+    """Rung 1: what was spent in the days after, less in the days before; complete windows only. Minor units.
+
+    Of customers who had bought before: whose history begins with a problem has no before.
+    """
     window = days * DAY
-    some = treated.some(history.covers(treated, -window, window))
+    some = treated.some(history.covers(treated, -window, window) & (history.before(treated)[0] > 0))
     if some.at.size == 0:
         return refused(1, "before and after", "no customer's windows are complete on both sides")
-    change = (history.total(some, 0, window) - history.total(some, -window, 0)).astype(float)
+    change = history.spent_after(some, days) - history.spent_before(some, days)
     interval = bootstrapped(change) if change.size > 1 else None
     return Estimate(1, "before and after", change.size, 0, float(change.mean()), interval, (DESCRIPTION,))
 
@@ -82,6 +85,12 @@ class Pairs(NamedTuple):
     unlike: dict[str, float]
     """Standardised mean differences after matching."""
     covariates: tuple[Floats, Floats]
+
+
+def some_pairs(pairs: Pairs, which: Ints | Flags) -> Pairs:
+    """Some of the pairs."""
+    return Pairs(pairs.treated.some(which), pairs.control.some(which), pairs.place[which], pairs.unlike,
+                 (pairs.covariates[0][which], pairs.covariates[1][which]))  # fmt: skip
 
 
 def matched(pairs: Pairs, treated_came: Floats, control_came: Floats, method: str = "matched") -> Estimate:
@@ -116,7 +125,7 @@ def placebo(history: History, pairs: Pairs, days: int) -> tuple[float, str | Non
     ours, theirs = pairs.treated.some(inside), pairs.control.some(inside)
     if ours.at.size < FEWEST:
         return 1.0, f"too short a history to see whether they differed before (fewer than {FEWEST} pairs)"
-    earlier = [(history.count(one, -2 * window, -window) > 0).astype(float) for one in (ours, theirs)]
+    earlier = [(history.count(one, -2 * window, -window - 1) > 0).astype(float) for one in (ours, theirs)]
     p = _p_of(earlier[0] - earlier[1])
     return p, "they differed before anything had happened (placebo): selection" if p < _SIGNIFICANT else None
 
@@ -137,12 +146,13 @@ def difference_in_differences(history: History, treated: Moments, control: Momen
     """
     method, window = "difference in differences", days * DAY
     inside = history.covers(treated, -2 * window, window) & history.covers(control, -2 * window, window)
+    inside &= (history.before(treated)[0] > 0) & (history.before(control)[0] > 0)
     ours, theirs = treated.some(inside), control.some(inside)
     n = ours.at.size
     if n < FEWEST:
         return refused(3, method, f"fewer than {FEWEST} with two windows before and one after", n, n)
     spent = [
-        [history.total(one, start * window, (start + 1) * window).astype(float) for start in (-2, -1, 0)]
+        [history.spent_before(one, days, days), history.spent_before(one, days), history.spent_after(one, days)]
         for one in (ours, theirs)
     ]
     p = _p_of((spent[0][1] - spent[0][0]) - (spent[1][1] - spent[1][0]))

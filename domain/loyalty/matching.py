@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domain.loyalty.history import DAY, Moments
+from domain.loyalty.history import DAY, NEVER, Moments
 from domain.loyalty.ladder import SEED, Pairs
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _SPEND_DAYS = 180
 def covariates(history: History, of: Moments) -> Floats:
     """Orders and spend before (logarithms), recency and tenure (days, logarithms), date (days)."""
     orders, _ = history.before(of)
-    spend = history.total(of, -_SPEND_DAYS * DAY, -1)
+    spend = history.spent_before(of, _SPEND_DAYS)
     columns = (np.log1p(orders), np.log1p(history.days_since_last(of)), np.log1p(np.maximum(spend, 0)),
                np.log1p(history.days_since_first(of)), of.at / DAY)  # fmt: skip
     return np.column_stack(columns)
@@ -47,7 +47,7 @@ class Untreated:
             for some in np.split(order, bounds):
                 if some.size:
                     self._by_stratum[int(stratum[some[0]])] = some
-        self._everybody = np.flatnonzero(known_from < np.iinfo(np.int64).max)
+        self._everybody = np.flatnonzero(known_from < NEVER)
 
     def around(self, at: int, stratum: int, rng: np.random.Generator) -> Moments:
         """Candidates for somebody who was treated at a moment."""

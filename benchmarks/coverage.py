@@ -1,0 +1,147 @@
+"""How often the ladder's intervals hold the truth, in worlds where it is known: `python -m benchmarks.coverage`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from benchmarks.worlds import RAISED_ON, TEAMS, Seen, day_at, world
+from domain.loyalty import ladder
+from domain.loyalty.history import DAY, NEVER
+from domain.loyalty.ladder import Estimate, Raised
+from domain.loyalty.matching import Untreated, match
+
+WINDOW = 90
+EFFECT = 0.3
+"""Of those who were helped so many buy once more; the truth is how many of them would not have come anyway."""
+
+
+class Found(NamedTuple):
+    """One estimate in one world."""
+
+    world: str
+    rung: str
+    value: float | None
+    low: float
+    high: float
+    truth: float
+    warned: bool
+
+
+def estimates(name: str, seed: int, effect: float) -> list[Found]:
+    """What the rungs say of one world."""
+    seen = world(name, seed, effect)
+    found = []
+    for rung, one, truth in _rungs(name, seen):
+        low, high = one.interval or (float("nan"), float("nan"))
+        warned = one.value is None or any(
+            "before anything" in caveat or "differ in" in caveat for caveat in one.caveats
+        )
+        found.append(Found(name if effect else f"{name}, no effect", rung, one.value, low, high, truth, warned))
+    return found
+
+
+def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
+    treated = seen.problem.some(seen.helped)
+    came = seen.buying.came(seen.problem, WINDOW)
+    if name == "trial":
+        return [("4 trial", ladder.trial(seen.team, came, seen.drawn), float(seen.gain.mean()))]
+    if name == "staggered":
+        lot: dict[int, int | None] = dict.fromkeys(range(TEAMS))
+        for team in lot:
+            mine = seen.helped & (seen.team == team)
+            day = (seen.problem.at[mine].min() - day_at(0)) / DAY if mine.any() else 1e9
+            lot[team] = next((one for one in reversed(RAISED_ON) if one <= day), None)
+        raised = [
+            Raised(day_at(one), np.array([team for team, on in lot.items() if on == one], np.int64),
+                   np.array([team for team, on in lot.items() if on is None or on > one + WINDOW], np.int64))
+            for one in RAISED_ON
+        ]  # fmt: skip
+        return [
+            ("4 staggered", ladder.staggered(seen.team, seen.problem.at, came, raised, WINDOW), float(seen.gain.mean()))
+        ]
+    if name in {"step", "bunched"}:
+        return [("3 step", ladder.discontinuity(seen.ratio, came, repeats=300), float(seen.gain.mean()))]
+    helped_from = np.where(seen.helped, seen.problem.at, NEVER)
+    known_from = seen.buying.first_by_customer(seen.problem.at.size)
+    others = np.flatnonzero(~seen.helped)
+    untreated = Untreated(helped_from, seen.problem.some(others), seen.reason[others], known_from)
+    had = seen.buying.before(treated)[0] > 0
+    usable = treated.some(had)
+    pairs, at_random, place = match(seen.buying, usable, seen.reason[seen.helped][had], untreated)
+    matched = ladder.matched(pairs, seen.buying.came(pairs.treated, WINDOW), seen.buying.came(pairs.control, WINDOW))
+    _, warning = ladder.placebo(seen.buying, pairs, WINDOW)
+    if warning and matched.value is not None:
+        matched = matched._replace(caveats=(*matched.caveats, warning))
+    did = ladder.difference_in_differences(seen.buying, usable.some(place), at_random, WINDOW)
+    spent = 2_000 * EFFECT if seen.gain.any() else 0.0
+    return [("1 before and after", ladder.before_after(seen.buying, usable, WINDOW), spent),
+            ("2 matched", matched, float(seen.gain[pairs.treated.customer].mean())), ("3 difference in differences", did, spent)]  # fmt: skip
+
+
+WORLDS = (("at random", EFFECT), ("at random", 0.0), ("trial", EFFECT), ("trial", 0.0), ("staggered", EFFECT),
+          ("staggered", 0.0), ("step", EFFECT), ("step", 0.0), ("bunched", EFFECT), ("selection", 0.0),
+          ("regression", 0.0))  # fmt: skip
+
+
+def coverage(seeds: int, workers: int = 2) -> list[dict[str, Any]]:
+    """By world and rung: how often an interval held the truth, of those that were given; how often it warned."""
+    some = defaultdict[tuple[str, str], list[Found]](list)
+    jobs = [(name, seed, effect) for name, effect in WORLDS for seed in range(seeds)]
+    with ProcessPoolExecutor(workers) as pool:
+        for found in pool.map(estimates, *zip(*jobs, strict=True), chunksize=10):
+            for one in found:
+                some[one.world, one.rung].append(one)
+    lines = []
+    for (name, rung), all_found in some.items():
+        given = [one for one in all_found if one.value is not None]
+        truth = float(np.mean([one.truth for one in all_found]))
+        held = sum(one.low <= truth <= one.high for one in given)
+        zero = sum(not one.low <= 0 <= one.high for one in given)
+        interval = binomtest(held, len(given)).proportion_ci(method="wilson") if given else None
+        lines.append({
+            "world": name, "rung": rung, "seeds": len(all_found), "given": len(given), "truth": truth,
+            "mean": float(np.mean([one.value for one in given])) if given else None,
+            "held": held / len(given) if given else None,
+            "held_interval": [float(interval.low), float(interval.high)] if interval else None,
+            "says_something": zero / len(given) if given else None,
+            "refused_or_warned": sum(one.warned for one in all_found) / len(all_found),
+        })  # fmt: skip
+    return lines
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    lines = coverage(options.seeds)
+    if options.json:
+        print(json.dumps(lines))
+        return
+    table = Table(title=f"95 % intervals over {options.seeds} seeds", title_justify="left")
+    for column in ("world", "rung", "given", "truth", "mean", "held the truth", "differ from 0", "refused or warned"):
+        table.add_column(column, justify="left" if column in {"world", "rung"} else "right")
+    for line in lines:
+        low, high = line["held_interval"] or (0, 0)
+        shown = [f"{line[name]:.3g}" if line[name] is not None else "" for name in ("truth", "mean")]
+        table.add_row(
+            line["world"], line["rung"], str(line["given"]), *shown,
+            f"{line['held']:.1%} ({low:.0%} to {high:.0%})" if line["held"] is not None else "",
+            f"{line['says_something']:.1%}" if line["says_something"] is not None else "",
+            f"{line['refused_or_warned']:.0%}",
+        )  # fmt: skip
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

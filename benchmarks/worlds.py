@@ -1,0 +1,99 @@
+"""Worlds whose truth is known: customers who buy, have problems and are helped, with an effect or without one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from domain.loyalty.history import DAY, Flags, Floats, History, Ints, Moments
+
+CUSTOMERS = 1200
+TEAMS = 24
+DAYS = 720
+FIRST_PROBLEM, LAST_PROBLEM = 270, 500
+_START = 1_700_000_000
+RAISED_ON = (330, 400, 470)
+"""Days on which a third of the teams each had its limit raised, in the staggered world; the last third never."""
+
+
+class Seen(NamedTuple):
+    """What a ledger would know, and the truth."""
+
+    buying: History
+    problem: Moments
+    helped: Flags
+    reason: Ints
+    team: Ints
+    drawn: Flags
+    ratio: Floats
+    gain: Floats
+    """By customer: 1 where they come back within the window if helped, and would not have come anyway."""
+
+
+def world(name: str, seed: int, effect: float, window: int = 90) -> Seen:
+    """One world: `helped at random`, `selection`, `regression`, `trial`, `staggered`, `step` or `bunched`."""
+    rng = np.random.default_rng([seed, len(name), 77])
+    rate = rng.gamma(2.0, 1 / 120, CUSTOMERS)  # purchases a day; one in sixty days
+    problem_day = rng.uniform(FIRST_PROBLEM, LAST_PROBLEM, CUSTOMERS)
+    reason, team = rng.integers(0, 2, CUSTOMERS), rng.integers(0, TEAMS, CUSTOMERS)
+    lot = rng.permutation(TEAMS)
+    drawn = lot < TEAMS // 2
+    ratio = rng.uniform(0.4, 1.6, CUSTOMERS)
+    days, who = _purchases(rng, rate)
+    if name == "regression":  # problems come to those who just bought more than they use to
+        problem_day, chance = _after_a_burst(rng, days, who, problem_day)
+        helped = rng.random(CUSTOMERS) < chance
+    elif name == "selection":  # who buys much is known by name, and given more readily
+        helped = rng.random(CUSTOMERS) < 1 / (1 + np.exp(-(rate - rate.mean()) / rate.std() * 1.5))
+    elif name == "trial":
+        helped = drawn[team]
+    elif name == "staggered":
+        raised = np.array([*RAISED_ON, DAYS + 1])[lot % 4]
+        helped = problem_day > raised[team]
+    elif name in {"step", "bunched"}:
+        if name == "bunched":
+            near = (ratio > 1) & (ratio < 1.15) & (rng.random(CUSTOMERS) < 0.7)  # they ask for less
+            ratio = np.where(near, 0.99, ratio)
+        helped = ratio <= 1
+    else:  # help depends on the reason alone
+        helped = rng.random(CUSTOMERS) < np.where(reason == 0, 0.7, 0.3)
+    came_anyway = _came(days, who, problem_day, window)
+    moved = rng.random(CUSTOMERS) < effect  # bought once more, if helped
+    more_days = problem_day + rng.uniform(1, window - 1, CUSTOMERS)
+    there = helped & moved
+    days, who = np.concatenate((days, more_days[there])), np.concatenate((who, np.flatnonzero(there)))
+    at = (_START + days * DAY).astype(np.int64)
+    buying = History(who, at, np.full(who.size, 2_000) + rng.integers(-500, 500, who.size))
+    buying.first, buying.last = _START, _START + DAYS * DAY
+    problem = Moments(np.arange(CUSTOMERS), (_START + problem_day * DAY).astype(np.int64))
+    return Seen(buying, problem, helped, reason, team, drawn, ratio, (moved & ~came_anyway).astype(float))
+
+
+def day_at(day: float) -> int:
+    """The moment of a day."""
+    return int(_START + day * DAY)
+
+
+def _purchases(rng: np.random.Generator, rate: Floats) -> tuple[Floats, Ints]:
+    number = rng.poisson(rate * DAYS)
+    return rng.uniform(0, DAYS, number.sum()), np.repeat(np.arange(rate.size), number)
+
+
+def _came(days: Floats, who: Ints, problem_day: Floats, window: int) -> Flags:
+    inside = (days >= problem_day[who]) & (days <= problem_day[who] + window)
+    came: Flags = np.bincount(who[inside], minlength=problem_day.size) > 0
+    return came
+
+
+def _after_a_burst(rng: np.random.Generator, days: Floats, who: Ints, problem_day: Floats) -> tuple[Floats, Floats]:
+    """Days on which somebody had bought much within thirty days, where there was one; helped more often then."""
+    found, chance = problem_day.copy(), np.full(problem_day.size, 0.1)
+    for customer in range(problem_day.size):
+        mine = np.sort(days[who == customer])
+        tries = rng.uniform(FIRST_PROBLEM, LAST_PROBLEM, 12)
+        recent = np.searchsorted(mine, tries) - np.searchsorted(mine, tries - 30)
+        best = int(recent.argmax())
+        if recent[best] > 1:
+            found[customer], chance[customer] = tries[best], 0.9
+    return found, chance
