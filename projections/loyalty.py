@@ -72,6 +72,8 @@ requests = sa.Table(  # for goodwill that met a limit for one action
 purchases_past = past_of(purchases)
 actions_past = past_of(actions)
 WINDOWS_DAYS = (30, 90, 180)
+_TICK = timedelta(microseconds=1)
+"""What is bought at the moment of an action is bought after it."""
 
 
 class Loyalty:
@@ -209,7 +211,8 @@ def _effect(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[A
     for days in WINDOWS_DAYS:
         start, end = time_text(at - timedelta(days=days)), time_text(at + timedelta(days=days))
         before = _bought(connection, reading, action, start, action.at) if start >= first else None
-        after = _bought(connection, reading, action, action.at, end) if end <= last else None
+        since, until = time_text(at - _TICK), time_text(at + timedelta(days=days) + _TICK)
+        after = _bought(connection, reading, action, since, until) if end <= last else None
         windows[str(days)] = {"before": before, "after": after}
     return {
         "action_id": action.action_id,
@@ -233,7 +236,7 @@ def _purchases_between(source: sa.FromClause) -> sa.Select[Any]:
         .where(
             source.c.customer_id == sa.bindparam("customer"),
             source.c.currency == sa.bindparam("currency"),
-            source.c.at >= sa.bindparam("start"),
+            source.c.at > sa.bindparam("start"),
             source.c.at < sa.bindparam("end"),
             sa.not_(source.c.withdrawn),
         )

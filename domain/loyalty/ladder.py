@@ -6,6 +6,7 @@ does not bear, it says why. Seeded: the same history gives the same numbers.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ LEVEL = 0.95
 FEWEST = 20
 """Fewer on a side are no estimate."""
 DESCRIPTION = "a description: people are helped when something went wrong, and that alone changes what they do next"
+UNUSUAL = "what they bought had already moved, and goes back by itself (regression to the mean)"
 NOT_AN_EFFECT = "not an effect: who was helped may differ in what nobody recorded"
 
 
@@ -72,7 +74,13 @@ def before_after(history: History, treated: Moments, days: int) -> Estimate:
         return refused(1, "before and after", "no customer's windows are complete on both sides")
     change = history.spent_after(some, days) - history.spent_before(some, days)
     interval = bootstrapped(change) if change.size > 1 else None
-    return Estimate(1, "before and after", change.size, 0, float(change.mean()), interval, (DESCRIPTION,))
+    usual = some.some(history.covers(some, -2 * window, 0))
+    unusual = history.spent_before(usual, days) - history.spent_before(usual, days, days)
+    caveats = [DESCRIPTION]
+    if unusual.size >= FEWEST and (p := _p_of(unusual)) < _SIGNIFICANT:
+        more = "more" if unusual.mean() > 0 else "less"
+        caveats.append(f"{UNUSUAL}: {more} in the days before than in those before them (p = {p:.2g})")
+    return Estimate(1, "before and after", change.size, 0, float(change.mean()), interval, tuple(caveats))
 
 
 class Pairs(NamedTuple):
@@ -192,17 +200,19 @@ _BANDWIDTH, _AT_THE_LIMIT = 0.5, 0.1
 
 
 def _bunched(ratio: Floats) -> float:
-    """How likely so uneven a number of amounts is in a narrow band on both sides (after McCrary 2008, binomial).
+    """How likely so uneven a number of amounts is in a narrow band on both sides (after McCrary 2008).
 
-    Amounts at the very limit count as below it; the expected share is that of the wider bands, less their slope.
+    Expected is what the wider bands on each side lead to, carried on by a line; its error counts as well.
     """
-    below = int(((ratio <= 0) & (ratio > -_AT_THE_LIMIT)).sum())
-    above = int(((ratio > 0) & (ratio <= _AT_THE_LIMIT)).sum())
-    outer = [int(((ratio > -k - _AT_THE_LIMIT) & (ratio <= -k)).sum()) for k in (0.1, 0.2)]
-    outer += [int(((ratio > k) & (ratio <= k + _AT_THE_LIMIT)).sum()) for k in (0.1, 0.2)]
-    expected = [(3 * outer[0] - outer[1]) / 2, (3 * outer[2] - outer[3]) / 2]  # the line, carried on to the limit
-    share = min(0.9, max(0.1, max(expected[0], 1.0) / (max(expected[0], 1.0) + max(expected[1], 1.0))))
-    return float(stats.binomtest(below, below + above, share).pvalue) if below + above else 1.0
+    logs, variance = 0.0, 0.0
+    for side, sign in ((-ratio, 1), (ratio, -1)):  # what is below the limit, the limit itself included; above it
+        edges = (0.0, _AT_THE_LIMIT, 2 * _AT_THE_LIMIT, 3 * _AT_THE_LIMIT)
+        inside = side >= 0 if sign == 1 else side > 0
+        near, next_, far = (int((inside & (side >= low) & (side < high)).sum()) for low, high in pairwise(edges))
+        expected = max((3 * next_ - far) / 2, 1.0)
+        logs += sign * (np.log(max(near, 0.5)) - np.log(expected))
+        variance += 1 / max(near, 0.5) + (9 * next_ + far) / 4 / expected**2
+    return float(2 * stats.norm.sf(abs(logs) / np.sqrt(variance)))
 
 
 def _step(ratio: Floats, came: Floats) -> float:
