@@ -77,7 +77,7 @@ def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
     helped_from = np.where(seen.helped, seen.problem.at, NEVER)
     known_from = seen.buying.first_by_customer(seen.problem.at.size)
     others = np.flatnonzero(~seen.helped)
-    untreated = Untreated(helped_from, seen.problem.some(others), seen.reason[others], known_from)
+    untreated = Untreated(seen.buying, helped_from, seen.problem.some(others), seen.reason[others], known_from)
     had = seen.buying.before(treated)[0] > 0
     usable = treated.some(had)
     pairs, at_random, place = match(seen.buying, usable, seen.reason[seen.helped][had], untreated)

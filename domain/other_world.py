@@ -198,7 +198,7 @@ class OtherWorld:
         """The budget of this moment; opened by this world's rules, once the worlds have parted."""
         key = (holder, currency)
         before = self.budgets.get(key)
-        if before is not None and not self.parted:
+        if before is not None and (not self.parted or before.period == self._period(at)):
             return before
         try:
             period = self.rules.period_at(at, before.period if before else None)

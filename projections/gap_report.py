@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from domain import gap
 from domain.gap import Asked, Costs
 from domain.money import EXPONENTS, Money, MoneyError
 from domain.policy_document import parse_policy
+from domain.procedure import procedure
 from projections.authority import read_asked, read_shortfalls
 from projections.balances import read_balances
+from projections.casework import actions
+from projections.history import as_of
 from projections.people import read_voices
 
 if TYPE_CHECKING:
@@ -43,6 +48,7 @@ async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[s
     asked_rows, short_rows = answer.result
     people = (await read("people", lambda c: read_voices(c, at))).result
     balances = (await read("budget_balances", lambda c: read_balances(c, position=at))).result
+    at_once = (await read("casework", lambda c: _given_at_once(c, at))).result
     policy = parse_policy(dict(document)) if document else None
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
     short = [row for row in short_rows if row["basis"] == "goodwill"]
@@ -52,9 +58,18 @@ async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[s
         "overall": gap.line(asked), **{f"by_{name}": lines for name, lines in gap.groups(asked).items()},
         "recommended_limits": _limits(asked, policy, hours or {}), "customers_waited": _customers(asked, policy),
         "silent_gap": _silent(short), "rubber_stamps": gap.rubber_stamps(asked), "unused": _unused(balances),
+        "procedure": procedure(at_once, policy),
         "obstacles": [one for one in people if one["what"] == "obstacle"],
         "cannot_do": gap.cannot_do(asked, silent), "caveats": CAVEATS, "position": position,
     }  # fmt: skip
+
+
+def _given_at_once(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, int]]:
+    """Goodwill that agents gave by their own authority: kind, currency, minor units."""
+    done = as_of(actions, position)
+    own = (done.c.basis == "goodwill", done.c.escalation_id.is_(None), done.c.state.in_(("taken", "settled")))
+    query = sa.select(done.c.kind, done.c.currency, done.c.amount_minor).where(*own)
+    return [(kind, currency, minor) for kind, currency, minor in connection.execute(query)]
 
 
 def _asked(row: Mapping[str, Any]) -> Asked:

@@ -9,6 +9,7 @@ from domain import quality
 from domain.quality import NOT_SAID, Answer, Journey
 from ledger.cloudevents import parse_time
 from projections.journeys import read_feedback, read_journeys
+from projections.trail import read_trail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +43,44 @@ async def quality_report(read: Reader, at: int | None = None) -> dict[str, Any]:
         "satisfaction": quality.satisfaction(answers, len(some)),
         "window_days": quality.REPEAT_DAYS, "caveats": CAVEATS, "position": position,
     }  # fmt: skip
+
+
+async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> dict[str, Any] | None:
+    """One interaction's way, step by step in the order in which it happened, and in short; none where there is none.
+
+    A step's ``later_seconds`` are those since the step before it.
+    """
+    named = [("interaction", interaction_id)]
+    answer = await read("audit_trail", lambda c: read_trail(c, named, until=at))
+    found = sorted(answer.result, key=lambda item: (item["time"], item["position"]))
+    if not found:
+        return None
+    times = [parse_time(item["time"]) for item in found]
+    steps = [
+        {"time": item["time"], "later_seconds": (now - before).total_seconds(), "who": item["who"],
+         "what": item["what"], "type": item["type"], "position": item["position"]}
+        for item, now, before in zip(found, times, [times[0], *times], strict=False)
+    ]  # fmt: skip
+    rows = (await read("journeys", lambda c: read_journeys(c, at))).result
+    journey = next((row for row in rows if row["interaction_id"] == interaction_id), None)
+    position = answer.progress.anchor.position if at is None else at
+    return {"interaction_id": interaction_id, "steps": steps, "in_short": _in_short(journey, times, steps),
+            "position": position}  # fmt: skip
+
+
+def _in_short(journey: Mapping[str, Any] | None, times: list[datetime], steps: list[dict[str, Any]]) -> str:
+    hours = (times[-1] - times[0]).total_seconds() / 3600
+    if journey is None:
+        return f"{len(steps)} steps in {hours:,.1f} h; nobody told how it began."
+    parts = [f"{len(steps)} steps in {hours:,.1f} h", f"passed on {journey['transfers'] or 0} times"]
+    if journey["repeated_stories"]:
+        parts.append(f"told their story again {journey['repeated_stories']} times")
+    if journey["came_back"]:
+        parts.append("came back to a team they had left")
+    if journey["reopened"]:
+        parts.append(f"reopened {journey['reopened']} times")
+    parts.append("resolved" if journey["resolved"] else "not resolved yet")
+    return "; ".join(parts) + "."
 
 
 def _journey(row: Mapping[str, Any]) -> Journey:

@@ -45,6 +45,7 @@ _BOOKS = (
 )  # fmt: skip
 _WANTED = {name: cls for name, cls in TYPES.items() if issubclass(cls, (*_PEOPLE, *_BOOKS))}
 _IN_A_HURRY = {name: IN_A_HURRY.get(cls, cls) for name, cls in _WANTED.items()}
+_OWN_BOOKS = frozenset(f"resolution.budget.{name}.v1".encode() for name in ("opened", "closed", "drawn"))
 _CLASSES = frozenset(_WANTED.values())
 
 
@@ -88,8 +89,11 @@ class Trying:
 
     def take(self, batch: Sequence[Recorded], originals: dict[int, Recorded]) -> None:
         """Judge anew what is decided in a batch; ``originals`` as from `originals_of`."""
+        names = self._names
+        if self.what_if.parted_at is not None and self._guards is None:
+            names = names - _OWN_BOOKS  # the other world keeps its own
         for recorded in batch:
-            if type_in(recorded.data) not in self._names:
+            if type_in(recorded.data) not in names:
                 continue  # no decision depends on it
             try:
                 event = read_event(recorded, self._types)

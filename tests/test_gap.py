@@ -15,6 +15,8 @@ from app.session import Session
 from app.views import read_view
 from domain import gap
 from domain.gap import Asked, Costs
+from domain.policy_document import parse_policy
+from domain.procedure import long_way, procedure
 from projections.gap_report import gap_report
 from projections.policies import policy_in_force
 
@@ -110,6 +112,7 @@ async def test_the_report_of_what_was_asked_here_and_elsewhere(session: Session)
     assert first["text"].startswith("refund for late: asked 2 times, approved as asked 2")
     assert "1 times more they gave up without asking" in first["text"]
     assert [one["employee_id"] for one in found["obstacles"]] == ["A-1"]
+    assert found["procedure"] == []  # nobody gave anything by their own authority
     assert found["position"] == await session.log.last_position()
 
 
@@ -129,3 +132,16 @@ def test_bpi_2020_by_the_commands(command: Any) -> None:
     assert "Recommended limit" in shown
     wrong = command("report", "gap", "--agent-hour", "x")
     assert (wrong.returncode, "--agent-hour" in wrong.stderr) == (2, True)
+
+
+def test_the_long_way_costs_two_peoples_minutes_and_the_way_back_of_goods() -> None:
+    """14 minutes at 24.00 and 8 at 45.00 an hour are 11.60; goods that come back 5.00 more."""
+    document = AUTHORITY | {"costs": {"agent_hour": "24.00", "manager_hour": "45.00", "return_processing": "5.00"}}
+    policy = parse_policy(document)
+    kept, refunds = procedure([("keep_item", "GBP", 900), ("refund", "GBP", 500), ("keep_item", "GBP", 2000)], policy)
+    assert (kept["kind"], kept["n"], kept["given"]) == ("keep_item", 2, gbp("29.00"))
+    assert (kept["long_way_each"], kept["long_way"], kept["cheaper_than_asking"]) == (gbp("16.60"), gbp("33.20"), 1)
+    assert refunds["long_way_each"] == gbp("11.60")
+    assert long_way("refund", parse_policy(AUTHORITY)) is None
+    (other,) = procedure([("refund", "EUR", 500)], policy)
+    assert other["long_way"] is None

@@ -11,7 +11,7 @@ from app.session import Session
 from app.views import read_view
 from domain import quality
 from domain.quality import DAY, Answer, Journey
-from projections.quality_report import quality_report
+from projections.quality_report import interaction_story, quality_report
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
 
@@ -92,6 +92,26 @@ async def test_the_way_of_an_interaction(session: Session) -> None:
     )
     (said,) = found["satisfaction"]
     assert (said["n"], said["mean"]) == (2, 0.75)
+
+
+async def test_one_interactions_way_is_a_story(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        told: tuple[tuple[str, int, dict[str, Any]], ...] = (
+            ("interaction.opened", 0, {"customer_id": "C-1", "channel": "phone", "reason": "late"}),
+            ("interaction.transferred", 4, {"to_agent_id": "A-2", "story_repeated": True}),
+            ("interaction.resolved", 30, {"agent_id": "A-2"}),
+        )
+        for number, (name, minute, fields) in enumerate(told):
+            time = f"2026-01-05T11:{minute:02}:00Z"
+            await upstream.record(event(f"s-{number}", name, time=time, interaction_id="I-9", **fields))
+    read = partial(read_view, session)
+    story = await interaction_story(read, "I-9")
+    assert story is not None
+    assert [(step["later_seconds"], step["what"]) for step in story["steps"]][:2] == [
+        (0, "interaction opened: phone: late"), (240, "transferred to A-2: told again")
+    ]  # fmt: skip
+    assert story["in_short"] == "3 steps in 0.5 h; passed on 1 times; told their story again 1 times; resolved."
+    assert await interaction_story(read, "I-10") is None
 
 
 @pytest.mark.skipif(not BPI.exists(), reason="BPI 2013 is not at ../shared/data")

@@ -12,8 +12,11 @@ from app.moments import as_of_option, happened_option, moment_of, position_of
 from app.output import money_text, print_json, print_table
 from app.session import Session
 from app.views import read_view
+from domain.policy_document import parse_policy
+from domain.procedure import long_way
 from projections import casework, history
 from projections.balances import read_balances, read_happened
+from projections.policies import policy_in_force
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -69,7 +72,7 @@ async def balances(settings: Settings, holder: str | None, period: str | None, a
 @command(report)
 async def actions(settings: Settings, days: int, as_of: str | None, *, only_unsettled: bool, happened: bool,
                   as_json: bool) -> None:  # fmt: skip
-    """What was done, as it stands: taken, held, settled, voided, charged, reversed."""
+    """What was done, as it stands: taken, held, settled, voided, charged, reversed; and what asking would have cost."""
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
     if happened and only_unsettled:
         raise click.UsageError("--happened goes without --unsettled")
@@ -83,17 +86,23 @@ async def actions(settings: Settings, days: int, as_of: str | None, *, only_unse
             lambda c: casework.read_actions_happened(c, moment) if happened
             else casework.read_actions(c, *where, source=source),
         )  # fmt: skip
+        document = await policy_in_force(session.log)
+    policy = parse_policy(document) if document else None
+    for item in answer.result:
+        own = policy is not None and item["escalation_id"] is None and item["amount"]["currency"] == policy.currency
+        saved = long_way(item["kind"], policy) if policy is not None and own else None
+        item["long_way"] = saved and saved.wire()
     position = answer.progress.anchor.position if at is None else at
     if as_json:
         print_json({"items": answer.result, "position": position})
         return
-    columns = ("action", "time", "state", "agent", "kind", "amount", "settled", "reversed")
+    columns = ("action", "time", "state", "agent", "kind", "amount", "settled", "reversed", "long way")
     rows = [
         (item["action_id"], item["time"][:16], item["state"], item["agent_id"], item["kind"],
-         *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed")))
+         *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed", "long_way")))
         for item in answer.result
     ]  # fmt: skip
-    print_table(f"Actions at position {position}", columns, rows, numbers=(5, 6, 7))
+    print_table(f"Actions at position {position}", columns, rows, numbers=(5, 6, 7, 8))
 
 
 @click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")

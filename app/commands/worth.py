@@ -11,7 +11,7 @@ import click
 from app.cli import command
 from app.commands.reporting import at_of, report
 from app.moments import as_of_option
-from app.output import console, money_text, print_json, print_table
+from app.output import console, fail, money_text, print_json, print_table
 from app.session import Session
 from app.views import read_view
 from domain.wire import encode
@@ -80,8 +80,21 @@ async def gap(
             f"Unused authority: {share_text(unused['hardly_touched'])} of agents' closed budgets were hardly touched; "
             "it may be fear or training that lacks."
         )
+    _print_procedure(found["procedure"])
     console.print(f"{len(found['obstacles'])} obstacles in staff's own words (--json shows them).")
     console.print("Know: " + "; ".join(found["caveats"]) + ".")
+
+
+def _print_procedure(lines: list[dict[str, Any]]) -> None:
+    rows = [
+        (one["kind"], one["n"], money_text(one["given"]), money_text(one["long_way_each"]), money_text(one["long_way"]),
+         one["cheaper_than_asking"])
+        for one in lines
+        if one["long_way"]
+    ]  # fmt: skip
+    if rows:
+        columns = ("given at once", "times", "cost", "asking costs, each", "together", "cost less than asking")
+        print_table("The cost of procedure: what the long way would have cost", columns, rows, numbers=(1, 2, 3, 4, 5))
 
 
 def _print_groups(name: str, lines: list[dict[str, Any]], position: int) -> None:
@@ -134,13 +147,19 @@ def hours_text(hours: float | None) -> str:
     return "" if hours is None else f"{hours:,.1f} h" if hours >= 2 else f"{hours * 60:.0f} min"  # noqa: PLR2004
 
 
+@click.option("--interaction", help="Instead: the way of one interaction, as a story.")
 @as_of_option
 @command(report)
-async def quality(settings: Settings, as_of: str | None, *, as_json: bool) -> None:
+async def quality(settings: Settings, as_of: str | None, interaction: str | None, *, as_json: bool) -> None:
     """How well it goes: solved on the first contact, transfers, repeated stories, waiting, satisfaction, how evenly."""
-    from projections.quality_report import quality_report
+    from projections.quality_report import interaction_story, quality_report
 
     async with Session(settings, reads_only=True) as session:
+        if interaction is not None:
+            read = partial(read_view, session)
+            story = await interaction_story(read, interaction, await at_of(session, as_of))
+            _print_story(story, as_json=as_json)
+            return
         found = await quality_report(partial(read_view, session), await at_of(session, as_of))
     if as_json:
         print_json(found)
@@ -173,6 +192,25 @@ async def quality(settings: Settings, as_of: str | None, *, as_json: bool) -> No
             f"({high[0]}); as much by luck: p = {one['p']:.2g}."
         )
     console.print("Know: " + "; ".join(found["caveats"]) + ".")
+
+
+def _print_story(story: dict[str, Any] | None, *, as_json: bool) -> None:
+    if story is None:
+        fail("no such interaction is recorded", code="unknown_interaction", as_json=as_json)
+        return
+    if as_json:
+        print_json(story)
+        return
+    rows = [(step["time"][:19], _later(step["later_seconds"]), step["who"], step["what"]) for step in story["steps"]]
+    print_table(f"{story['interaction_id']}, at position {story['position']}", ("when", "", "who", "what"), rows)
+    console.print(story["in_short"])
+
+
+def _later(seconds: float) -> str:
+    return f"{hours_text(seconds / 3600)} later" if seconds >= _A_MINUTE else ""
+
+
+_A_MINUTE = 60
 
 
 _QUALITY = {

@@ -54,13 +54,22 @@ def refused(rung: int, method: str, why: str, n: int = 0, controls: int = 0) -> 
 
 
 def bootstrapped(values: Floats, seed: int = SEED) -> tuple[float, float]:
-    """The 95 % interval of a mean, by the bootstrap (Efron 1979; percentiles), of units that are independent."""
+    """The 95 % interval of a mean, by the bootstrap (Efron 1979; percentiles), of units that are independent.
+
+    Of many, the means of groups put together at random are drawn: their mean varies as much, and it takes no longer.
+    """
     rng = np.random.default_rng(seed)
+    if values.size > 2 * _GROUPED:
+        shuffled = rng.permutation(values)[: values.size // _GROUPED * _GROUPED]
+        values = shuffled.reshape(_GROUPED, -1).mean(axis=1)
     n, means = values.size, np.empty(REPEATS)
     for start in range(0, REPEATS, 50):
         means[start : start + 50] = values[rng.integers(0, n, (50, n))].mean(axis=1)
     low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return float(low), float(high)
+
+
+_GROUPED = 2000
 
 
 def before_after(history: History, treated: Moments, days: int) -> Estimate:
@@ -187,13 +196,10 @@ def discontinuity(ratio: Floats, came: Floats, *, repeats: int = REPEATS) -> Est
     p = _bunched(ratio)
     if p < _SIGNIFICANT:
         return refused(3, method, f"amounts bunch at the limit (p = {p:.2g}): who asks chooses the side", n, above)
-    rng = np.random.default_rng(SEED)
-    steps = [
-        _step(ratio[some], came[some]) for some in (rng.integers(0, ratio.size, ratio.size) for _ in range(repeats))
-    ]
-    low, high = np.nanquantile(steps, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    steps = _steps(ratio, came, repeats)
+    low, high = np.nanquantile(steps[1:], ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     caveats = ("holds at the limit only, for what lies near it", NOT_AN_EFFECT, f"no bunching seen (p = {p:.2g})")
-    return Estimate(3, method, n, above, _step(ratio, came), (float(low), float(high)), caveats)
+    return Estimate(3, method, n, above, float(steps[0]), (float(low), float(high)), caveats)
 
 
 _BANDWIDTH, _AT_THE_LIMIT = 0.5, 0.1
@@ -215,14 +221,28 @@ def _bunched(ratio: Floats) -> float:
     return float(2 * stats.norm.sf(abs(logs) / np.sqrt(variance)))
 
 
-def _step(ratio: Floats, came: Floats) -> float:
-    at = []
-    for side in (ratio <= 0, ratio > 0):
-        x, y = ratio[side], came[side]
-        weights = np.sqrt(1 - np.abs(x) / _BANDWIDTH)
-        design = np.column_stack((np.ones(x.size), x)) * weights[:, None]
-        at.append(np.linalg.lstsq(design, y * weights, rcond=None)[0][0] if x.size > 1 else np.nan)
-    return float(at[0] - at[1])
+def _steps(ratio: Floats, came: Floats, repeats: int) -> Floats:
+    """The step between the two lines at the limit: of the requests, then of as many drawn anew each time.
+
+    Requests are counted in narrow cells of ratio and outcome, so that a million take no longer than a thousand.
+    """
+    cell = np.floor((ratio + _BANDWIDTH) / (2 * _BANDWIDTH) * _CELLS).astype(np.int64)
+    cell = cell * 4 + 2 * (ratio > 0) + (came > 0)
+    _, place, counts = np.unique(cell, return_inverse=True, return_counts=True)
+    x, y = np.bincount(place, ratio) / counts, np.bincount(place, came) / counts
+    drawn = np.random.default_rng(SEED).multinomial(ratio.size, counts / ratio.size, repeats)
+    weights = np.vstack((counts, drawn)) * np.maximum(1 - np.abs(x) / _BANDWIDTH, 0)
+    ends = []
+    for side in (x <= 0, x > 0):
+        w, xs, ys = weights[:, side], x[side], y[side]
+        s0, s1, s2 = w.sum(axis=1), w @ xs, w @ xs**2
+        t0, t1 = w @ ys, w @ (xs * ys)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ends.append((s2 * t0 - s1 * t1) / (s0 * s2 - s1**2))  # where the weighted line meets the limit
+    return np.asarray(ends[0] - ends[1])
+
+
+_CELLS = 200
 
 
 def trial(team: Ints, came: Floats, drawn: Flags) -> Estimate:

@@ -35,8 +35,11 @@ def covariates(history: History, of: Moments) -> Floats:
 class Untreated:
     """Moments of customers whom nobody had helped by then: their problems, or (with ``problems`` none) any moment."""
 
-    def __init__(self, treated_from: Ints, problems: Moments | None, stratum: Ints | None, known_from: Ints) -> None:
+    def __init__(self, history: History, treated_from: Ints, problems: Moments | None, stratum: Ints | None,
+                 known_from: Ints) -> None:  # fmt: skip
         """``treated_from``: by customer, since when treated; ``known_from``: since when they are customers at all."""
+        self._history = history
+        self._known = covariates(history, problems) if problems is not None else None
         self._treated_from = treated_from
         self._problems = problems
         self._known_from = known_from
@@ -49,22 +52,22 @@ class Untreated:
                     self._by_stratum[int(stratum[some[0]])] = some
         self._everybody = np.flatnonzero(known_from < NEVER)
 
-    def around(self, at: int, stratum: int, rng: np.random.Generator) -> Moments:
-        """Candidates for somebody who was treated at a moment."""
-        if self._problems is None:
+    def around(self, at: int, stratum: int, rng: np.random.Generator) -> tuple[Moments, Floats]:
+        """Candidates for somebody who was treated at a moment, and what was known of them."""
+        if self._problems is None or self._known is None:
             drawn = rng.choice(self._everybody, min(2 * _LOOKED_AT, self._everybody.size), replace=False)
             fit = drawn[(self._treated_from[drawn] > at) & (self._known_from[drawn] < at)][:_LOOKED_AT]
-            return Moments(fit, np.full(fit.size, at))
+            found = Moments(fit, np.full(fit.size, at))
+            return found, covariates(self._history, found)
         places = self._by_stratum.get(stratum)
         if places is None:
-            return Moments(np.empty(0, np.int64), np.empty(0, np.int64))
+            return Moments(np.empty(0, np.int64), np.empty(0, np.int64)), np.empty((0, len(COVARIATES)))
         times = self._problems.at[places]
         low, high = np.searchsorted(times, (at - WITHIN_DAYS * DAY, at + WITHIN_DAYS * DAY))
         near = places[low:high]
         if near.size > 2 * _LOOKED_AT:
             near = rng.choice(near, 2 * _LOOKED_AT, replace=False)
-        some = self._problems.some(near)
-        return some.some(self._treated_from[some.customer] > some.at)
+        return self._problems.some(near), self._known[near]
 
 
 def match(history: History, treated: Moments, stratum: Ints, untreated: Untreated) -> tuple[Pairs, Moments, Ints]:
@@ -81,8 +84,9 @@ def match(history: History, treated: Moments, stratum: Ints, untreated: Untreate
     chosen: list[tuple[int, int, int]] = []
     at_random: list[tuple[int, int, int]] = []
     for place in rng.permutation(treated.at.size):
-        candidates = untreated.around(int(treated.at[place]), int(stratum[place]), rng)
-        candidates = candidates.some(candidates.customer != treated.customer[place])
+        candidates, known = untreated.around(int(treated.at[place]), int(stratum[place]), rng)
+        other = candidates.customer != treated.customer[place]
+        candidates, known = candidates.some(other), known[other]
         if candidates.at.size == 0:
             continue
         for one, when in zip(candidates.customer.tolist(), candidates.at.tolist(), strict=True):
@@ -90,7 +94,7 @@ def match(history: History, treated: Moments, stratum: Ints, untreated: Untreate
                 used_at_random.add(one)
                 at_random.append((place, one, when))
                 break
-        apart = np.sqrt((((covariates(history, candidates) - ours[place]) / scale) ** 2).sum(axis=1))
+        apart = np.sqrt((((known - ours[place]) / scale) ** 2).sum(axis=1))
         for nearest in np.argsort(apart, kind="stable"):
             one = int(candidates.customer[nearest])
             if apart[nearest] > _CALIPER:

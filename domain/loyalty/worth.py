@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WINDOWS_DAYS = (30, 90, 180)
 MAIN_DAYS = 90
+MATCHED_AT_MOST = 4000
+"""Of more treated customers so many are drawn to be matched: more would narrow intervals that are narrow already."""
 _HALF = 0.5
 BY_PROBLEM = (
     "customers with the same reason and channel within thirty days, not helped then nor within a day, nearest in "
@@ -108,8 +110,11 @@ class Worth:
         later = helped_from[matters.of.customer] > matters.of.at + DAY
         by_problem = with_problem.mean() >= _HALF and later.sum() >= deeds.of.at.size * _HALF
         problems = matters.of.some(later) if by_problem else None
-        untreated = Untreated(helped_from, problems, matters.stratum[later] if by_problem else None, self._known_from)
+        strata = matters.stratum[later] if by_problem else None
+        untreated = Untreated(self.buying, helped_from, problems, strata, self._known_from)
         place = np.flatnonzero(had & with_problem if by_problem else had)
+        if place.size > MATCHED_AT_MOST:
+            place = np.sort(np.random.default_rng(ladder.SEED).choice(place, MATCHED_AT_MOST, replace=False))
         pairs, at_random, other = match(self.buying, deeds.of.some(place), deeds.stratum[place], untreated)
         found = pairs._replace(place=place[pairs.place])
         return found, at_random, place[other], BY_PROBLEM if by_problem else BY_DAY
@@ -156,7 +161,7 @@ class Worth:
     def _steps(self, days: int) -> list[Estimate]:
         """Rung 3 for each kind that met its limit often enough; one refusal where none did."""
         inside = self.buying.covers(self.limited.of, 0, days * DAY)
-        kinds = np.array(self.limited.kind, object)
+        kinds = np.array(self.limited.kind)
         found = []
         for kind in sorted(set(self.limited.kind)):
             some = inside & (kinds == kind)
@@ -211,7 +216,7 @@ class Worth:
 
     def group(self, name: str) -> list[dict[str, Any]]:
         """Rung 2 by a label of the treated, the most first; small groups together."""
-        labels = np.array(self.deeds.labels[name], object)
+        labels = np.array(self.deeds.labels[name])
         of_pairs = labels[self.pairs.place]
         found = []
         for label in sorted(set(labels.tolist()), key=lambda one: (-int((labels == one).sum()), str(one))):
@@ -252,7 +257,7 @@ class Worth:
 
     def kept(self) -> dict[str, Any]:
         """Who could keep the item, and who sent it back: how many of each came back to buy."""
-        kinds = np.array(self.deeds.labels["kind"], object)
+        kinds = np.array(self.deeds.labels["kind"])
         back = History(self._returned.customer, self._returned.at, np.ones(self._returned.at.size, np.int64))
         sent = (back.count(self.deeds.of, -30 * DAY, 30 * DAY) > 0) & (kinds != "keep_item")
         return self._two({"kept": kinds == "keep_item", "returned": sent},
@@ -262,14 +267,14 @@ class Worth:
         """The same kind and amount given at once, and after somebody else had to be asked."""
         labels = self.deeds.labels
         both = [f"{kind}, {band}" for kind, band in zip(labels["kind"], labels["band"], strict=True)]
-        alike = np.array(both, object)
+        names, alike = np.unique(np.array(both), return_inverse=True)
         later = self.deeds.escalated
-        there = set(alike[later].tolist()) & set(alike[~later].tolist())
-        inside = np.array([one in there for one in both], bool)
+        common = np.intersect1d(alike[later], alike[~later])
+        inside = np.isin(alike, common)
         found = self._two({"at_once": inside & ~later, "after_waiting": inside & later},
                           "compared within the same kind and amount band; who had to wait is not drawn by lot",
                           alike)  # fmt: skip
-        return found | {"bands": sorted(there)}
+        return found | {"bands": [str(names[one]) for one in common]}
 
     def _two(self, sides: dict[str, Flags], caveat: str, within: Any = None) -> dict[str, Any]:
         complete = self.buying.covers(self.deeds.of, 0, MAIN_DAYS * DAY)
@@ -280,28 +285,37 @@ class Worth:
             found[name] = share(int(came[some].sum()), int(some.sum()))
         found["difference"] = found["interval"] = None
         if min(ours.sum(), theirs.sum()) >= FEWEST:
-            rng = np.random.default_rng(ladder.SEED)
-            strata = within if within is not None else np.zeros(came.size, object)
-            draws = [_difference(came, ours, theirs, strata, rng) for _ in range(200)]
-            found["difference"] = _difference(came, ours, theirs, strata, None)
-            found["interval"] = [float(edge) for edge in np.quantile(draws, (0.025, 0.975))]
+            strata = within if within is not None else np.zeros(came.size, np.int64)
+            counts = [
+                [
+                    np.bincount(strata[some], weight, int(strata.max()) + 1)
+                    for weight in (np.ones(int(some.sum())), came[some])
+                ]
+                for some in (ours, theirs)
+            ]
+            found["difference"], *interval = _difference(counts)
+            found["interval"] = interval
         return found
 
 
 _FAR = 34
 
 
-def _difference(came: Floats, ours: Flags, theirs: Flags, strata: Any, rng: np.random.Generator | None) -> float:
-    """Difference of shares within strata, weighted as Mantel and Haenszel do; of a sample drawn anew with ``rng``."""
-    total = weights = 0.0
-    for stratum in set(strata[ours].tolist()) & set(strata[theirs].tolist()):
-        one, other = (came[some & (strata == stratum)] for some in (ours, theirs))
-        if rng is not None:
-            one, other = rng.choice(one, one.size), rng.choice(other, other.size)
-        weight = one.size * other.size / (one.size + other.size)
-        total += weight * (one.mean() - other.mean())
-        weights += weight
-    return total / weights if weights else float("nan")
+def _difference(counts: Sequence[Sequence[Floats]]) -> tuple[float, float, float]:
+    """Difference of shares within strata, weighted as Mantel and Haenszel do, and its 95 % interval (bootstrap).
+
+    ``counts``: for each side, how many by stratum, and how many of them came.
+    """
+    (n, came), (others, others_came) = counts
+    both = (n > 0) & (others > 0)
+    n, came, others, others_came = n[both], came[both], others[both], others_came[both]
+    weights = n * others / (n + others)
+    weights = weights / weights.sum()
+    rng = np.random.default_rng(ladder.SEED)
+    draws = [rng.binomial(all_.astype(np.int64), k / all_, (ladder.REPEATS, n.size)) / all_
+             for all_, k in ((n, came), (others, others_came))]  # fmt: skip
+    low, high = np.quantile((draws[0] - draws[1]) @ weights, (0.025, 0.975))
+    return float((came / n - others_came / others) @ weights), float(low), float(high)
 
 
 def _in_money(one: Estimate, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:

@@ -1,0 +1,198 @@
+"""Reports at a million events, and history judged by another policy: what a manager waits for."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from app.session import Session
+from app.views import read_view
+from benchmarks.contest import Contest, contest
+from benchmarks.sealing import NEEDED, needed
+from config import topology
+from config.settings import load_settings
+from consumers.books import stored_form, subject_of
+from domain.bookkeeping import Cause, opening
+from domain.budget import Budget
+from domain.deciding import Agent, Asking, Gift, Seen, fell_short, judge, taken
+from domain.money import Money
+from domain.policy import Rules
+from domain.policy_document import parse_policy
+from domain.records import PolicyPublished
+from domain.requests import ActionRequest, action_id_of
+from domain.wire import encode
+from ledger.cloudevents import encode_event
+from ledger.follow import Follower
+from ledger.log import Draft
+from projections.gap_report import gap_report
+from projections.loyalty_report import loyalty_report
+from projections.policies import policy_in_force, published_policies
+from projections.quality_report import quality_report
+from projections.recognition_report import recognition_report
+from projections.what_if import Trying, try_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from benchmarks.contest import Run
+    from benchmarks.setting import Setting
+
+EVENTS = 1_000_000
+DAYS, AGENTS, TEAMS, CUSTOMERS = 720, 500, 24, 50_000
+_BEGAN = datetime(2024, 1, 1, tzinfo=UTC)
+_KINDS, _CHANNELS, _REASONS = ("refund", "credit", "keep_item"), ("phone", "chat", "email"), ("late", "broken", "wrong")
+POLICY: dict[str, Any] = {
+    "currency": "GBP", "time_zone": "Europe/London", "period": "month", "effective_from": "2020-01-01T00:00:00Z",
+    "roles": {
+        "agent": {
+            "budget": "600.00", "limits": {"refund": "25.00", "credit": "20.00", "keep_item": "20.00"},
+            "per_interaction": "60.00", "per_customer": {"amount": "100.00", "days": 90},
+        },
+    },
+    "costs": {"agent_hour": "24.00", "manager_hour": "45.00"},
+}  # fmt: skip
+
+
+async def reports(setting: Setting) -> list[Contest]:
+    """Each report once its views are current; decisions judged anew per second."""
+    number = setting.scaled(EVENTS)
+    folder = setting.folder / "worth"
+    async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
+        decisions = await _fill(session, number)
+        read, policy = partial(read_view, session), await policy_in_force(session.log)
+        published = await published_policies(session.log)
+        made: dict[str, Callable[[], Awaitable[Any]]] = {
+            "loyalty": lambda: loyalty_report(read, published), "gap": lambda: gap_report(read, policy),
+            "quality": lambda: quality_report(read), "recognition": lambda: recognition_report(read, policy),
+        }  # fmt: skip
+        found = []
+        for name, make in made.items():
+            await make()  # the views come to the end of the log
+            title = f"report {name} at {number:,} events"
+            found.append(
+                await contest(title, "s", {"it": _timed(make), NEEDED: needed(5)}, needs={NEEDED: 1}, rounds=3)
+            )
+        stricter = dict(POLICY, roles={"agent": POLICY["roles"]["agent"] | {"per_interaction": "24.00"}})
+        for title, document in (("the policy in force", POLICY), ("another policy", stricter)):
+            runs: dict[str, Run] = {"it": _judged(session, document, decisions), NEEDED: needed(20_000)}
+            found.append(await contest(f"what-if, {title}", "decisions/s", runs, needs={NEEDED: 1}, rounds=3))
+    return found
+
+
+def _timed(make: Callable[[], Awaitable[Any]]) -> Run:
+    async def run(_round: int) -> float:
+        begun = time.perf_counter()
+        await make()
+        return time.perf_counter() - begun
+
+    return run
+
+
+def _judged(session: Session, document: dict[str, Any], decisions: int) -> Run:
+    async def run(_round: int) -> float:
+        trying = Trying(parse_policy(document), await published_policies(session.log), None, flags=False)
+        end = await session.log.last_position()
+        batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(until=end)
+        begun = time.perf_counter()
+        found = await try_policy(session.log, batches, trying, lambda _: None)
+        took = time.perf_counter() - begun
+        assert found["decisions"] == decisions
+        assert (found["differences"] == 0) == (document is POLICY)
+        return decisions / took
+
+    return run
+
+
+async def _fill(session: Session, number: int) -> int:
+    """An organisation's two years; how many decisions there are in it."""
+    organisation = _Organisation(number)
+    batch: list[Draft] = []
+    for draft in organisation.lives():
+        batch.append(draft)
+        if len(batch) == 1000:
+            await session.log.append(batch)
+            batch = []
+    if batch:
+        await session.log.append(batch)
+    return organisation.decisions
+
+
+class _Organisation:
+    """Drafts in the order of time: a fifth decisions, the rest what goes on around them."""
+
+    def __init__(self, number: int) -> None:
+        self.decisions = 0
+        self._number = number
+        self._rng = np.random.default_rng(5)
+        self._rules = Rules(1, parse_policy(POLICY))
+        self._agents = [
+            Agent(agent_id=f"A-{at:04d}", role="agent", team_ids=(f"T-{at % TEAMS:02d}",)) for at in range(AGENTS)
+        ]
+        self._budgets: dict[str, Budget] = {}
+        self._given: dict[str, list[Gift]] = {}
+
+    def lives(self) -> Iterator[Draft]:
+        """Everything that is recorded."""
+        cause = Cause(source="bench", request_id="policy", request_sha256="00" * 32, seen_position=0)
+        record = PolicyPublished(policy=POLICY, version=1, published_by="owner", sha256="", **cause.answer())
+        yield Draft(topology.POLICY_SUBJECT, stored_form(record, _BEGAN))
+        for agent in self._agents:
+            yield self._fact(f"j-{agent.agent_id}", "employee.joined", _BEGAN, employee_id=agent.agent_id, role="agent",
+                             team_ids=agent.team_ids)  # fmt: skip
+        rounds = self._number // 5
+        for at in range(rounds):
+            moment = _BEGAN + timedelta(days=DAYS * at / rounds)
+            customer = f"C-{int(self._rng.integers(0, CUSTOMERS)):06d}"
+            other = f"C-{int(self._rng.integers(0, CUSTOMERS)):06d}"
+            agent = self._agents[int(self._rng.integers(0, AGENTS))]
+            matter = {"interaction_id": f"I-{at:07d}"}
+            yield self._fact(f"o-{at}", "interaction.opened", moment, customer_id=customer, channel=_CHANNELS[at % 3],
+                             reason=_REASONS[at // 3 % 3], agent_id=agent.agent_id, team_id=agent.team_ids[0],
+                             **matter)  # fmt: skip
+            if at % 8:
+                yield from self._decides(at, moment + timedelta(minutes=5), agent, customer)
+            for more, buyer in enumerate((other, customer)):
+                total = {"amount": f"{self._rng.integers(5, 90)}.00", "currency": "GBP"}
+                yield self._fact(f"b-{at}-{more}", "purchase.completed", moment + timedelta(minutes=6),
+                                 order_id=f"O-{at}-{more}", customer_id=buyer, total=total,
+                                 margin={"amount": "3.00", "currency": "GBP"})  # fmt: skip
+            yield self._fact(f"r-{at}", "interaction.resolved", moment + timedelta(minutes=9), **matter)
+
+    def _fact(self, name: str, kind: str, moment: datetime, **data: Any) -> Draft:
+        stored = encode_event("bench", name, f"resolution.{kind}.v1", moment, encode(data))
+        return Draft(f"{topology.FACT_SUBJECT}.bench", stored)
+
+    def _decides(self, at: int, moment: datetime, agent: Agent, customer: str) -> Iterator[Draft]:
+        self.decisions += 1
+        cause = Cause(source="bench", request_id=f"q-{at}", request_sha256="00" * 32, seen_position=AGENTS + 1)
+        budget = self._budgets.get(agent.agent_id)
+        period = self._rules.period_at(moment, budget.period if budget else None)
+        holder = f"agent:{agent.agent_id}"
+        if budget is None or budget.period != period:
+            opened, closed = opening(self._rules, holder, period, budget, cause, "agent", "GBP")
+            if closed is not None and budget is not None:
+                yield Draft(subject_of(holder, "GBP", budget.period), stored_form(closed, moment))
+            budget = self._budgets[agent.agent_id] = Budget.open(opened, moment)
+            yield Draft(subject_of(holder, "GBP", period), stored_form(opened, moment))
+        request = ActionRequest(
+            request_id=f"q-{at}", agent_id=agent.agent_id, kind=cast("Any", _KINDS[at % 3]),
+            reason=_REASONS[at // 3 % 3], amount=Money(int(self._rng.integers(100, 2_800)), "GBP"),
+            customer_id=customer,
+            interaction_id=f"I-{at:07d}", team_id=agent.team_ids[0],
+        )  # fmt: skip
+        gifts = self._given.setdefault(customer, [])
+        asking = Asking(request=request, agent=agent, rules=self._rules, source="bench", now=moment, budget=budget,
+                        seen=Seen(group=frozenset((customer,)), customer=gifts))  # fmt: skip
+        verdict = judge(asking, request.amount)
+        record: Any
+        if verdict.outcome == "taken":
+            record = taken(asking, 1, verdict, cause, action_id_of("bench", request.request_id))
+            gifts.append(Gift(agent.agent_id, moment.timestamp(), request.amount.minor, "GBP"))
+        else:
+            record = fell_short(request, request.amount, verdict, cause, asking=asking)
+        budget.record(record, moment)
+        yield Draft(subject_of(holder, "GBP", period), stored_form(record, moment))
