@@ -75,12 +75,15 @@ async def loyalty_report(read: Reader, published: Sequence[PolicyPublished], at:
                           requests.c.asked_minor, requests.c.limit_minor, requests.c.position)  # fmt: skip
         named = (bought.c.customer_id.is_not(None), sa.not_(bought.c.withdrawn))
         return (
-            _rows(connection, sa.select(bought.c.customer_id, bought.c.at, bought.c.currency, bought.c.total_minor,
-                                        bought.c.margin_minor, bought.c.returned).where(*named)),
+            _rows(connection, sa.select(
+                bought.c.customer_id, bought.c.at, bought.c.currency, bought.c.total_minor, bought.c.margin_minor,
+                bought.c.returned,
+            ).where(*named).order_by(bought.c.position)),
             _rows(connection, sa.select(done.c.action_id, done.c.customer_id, done.c.at, done.c.currency,
                                         done.c.cost_minor, done.c.kind).where(
-                                            done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn))),
-            [row for row in _rows(connection, asked) if at is None or row[-1] <= at],
+                                            done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)
+                                        ).order_by(done.c.position)),
+            [row for row in _rows(connection, asked.order_by(requests.c.position)) if at is None or row[-1] <= at],
         )  # fmt: skip
 
     answer = await read("loyalty_effects", selling)
@@ -113,7 +116,8 @@ def _problems(connection: sa.Connection, at: int | None) -> list[Any]:
     source = as_of(journeys.journeys, at)
     query = sa.select(source.c.interaction_id, source.c.customer_id, source.c.opened, source.c.channel, source.c.reason,
                       source.c.first_team)  # fmt: skip
-    return _rows(connection, query.where(source.c.opened.is_not(None), source.c.customer_id.is_not(None)))
+    query = query.where(source.c.opened.is_not(None), source.c.customer_id.is_not(None))
+    return _rows(connection, query.order_by(source.c.interaction_id))
 
 
 def _of_currency(currency: str, bought: list[Any], done: list[Any], asked: list[Any], where: dict[str, Any],

@@ -18,8 +18,8 @@ WITHIN_DAYS = 30
 """How far apart in time two may be."""
 _CALIPER = 1.0
 """How unlike two may be, in standard deviations over all covariates together."""
-_LOOKED_AT = 300
-"""Candidates for each, drawn at random where there are more."""
+_LOOKED_AT, _LOOKED_AT_IN_ALL = 300, 3_000_000
+"""Candidates for each at least, and for all together at most; drawn at random where there are more."""
 _SPEND_DAYS = 180
 
 
@@ -52,11 +52,12 @@ class Untreated:
                     self._by_stratum[int(stratum[some[0]])] = some
         self._everybody = np.flatnonzero(known_from < NEVER)
 
-    def around(self, at: int, stratum: int, rng: np.random.Generator) -> tuple[Moments, Floats]:
+    def around(self, at: int, stratum: int, looked_at: int,
+               rng: np.random.Generator) -> tuple[Moments, Floats]:  # fmt: skip
         """Candidates for somebody who was treated at a moment, and what was known of them."""
         if self._problems is None or self._known is None:
-            drawn = rng.choice(self._everybody, min(2 * _LOOKED_AT, self._everybody.size), replace=False)
-            fit = drawn[(self._treated_from[drawn] > at) & (self._known_from[drawn] < at)][:_LOOKED_AT]
+            drawn = rng.choice(self._everybody, min(looked_at, self._everybody.size), replace=False)
+            fit = drawn[(self._treated_from[drawn] > at) & (self._known_from[drawn] < at)]
             found = Moments(fit, np.full(fit.size, at))
             return found, covariates(self._history, found)
         places = self._by_stratum.get(stratum)
@@ -65,8 +66,8 @@ class Untreated:
         times = self._problems.at[places]
         low, high = np.searchsorted(times, (at - WITHIN_DAYS * DAY, at + WITHIN_DAYS * DAY))
         near = places[low:high]
-        if near.size > 2 * _LOOKED_AT:
-            near = rng.choice(near, 2 * _LOOKED_AT, replace=False)
+        if near.size > looked_at:
+            near = rng.choice(near, looked_at, replace=False)
         return self._problems.some(near), self._known[near]
 
 
@@ -83,16 +84,18 @@ def match(history: History, treated: Moments, stratum: Ints, untreated: Untreate
     used_at_random = set[int]()
     chosen: list[tuple[int, int, int]] = []
     at_random: list[tuple[int, int, int]] = []
+    looked_at = max(_LOOKED_AT, _LOOKED_AT_IN_ALL // max(treated.at.size, 1))
     for place in rng.permutation(treated.at.size):
-        candidates, known = untreated.around(int(treated.at[place]), int(stratum[place]), rng)
+        candidates, known = untreated.around(int(treated.at[place]), int(stratum[place]), looked_at, rng)
         other = candidates.customer != treated.customer[place]
         candidates, known = candidates.some(other), known[other]
         if candidates.at.size == 0:
             continue
-        for one, when in zip(candidates.customer.tolist(), candidates.at.tolist(), strict=True):
+        for somebody in rng.permutation(candidates.at.size):
+            one = int(candidates.customer[somebody])
             if one not in used_at_random:
                 used_at_random.add(one)
-                at_random.append((place, one, when))
+                at_random.append((place, one, int(candidates.at[somebody])))
                 break
         apart = np.sqrt((((known - ours[place]) / scale) ** 2).sum(axis=1))
         for nearest in np.argsort(apart, kind="stable"):
