@@ -79,7 +79,7 @@ _COMMANDS = {
     "up": ("serving",), "run": ("serving",), "demo": ("serving",), "publish": ("publishing",),
     "import": ("publishing",), "decide": ("deciding",), "policy": ("deciding",),
     "report": ("reporting", "loyalty", "worth", "trying"), "audit": ("auditing", "sealing", "flags"),
-    "admin": ("administering", "keeping", "forgetting"),
+    "admin": ("administering", "keeping", "forgetting", "tokens"),
 }  # fmt: skip
 """Command -> modules of ``app.commands``; a command loads only its own, which keeps it quick."""
 

@@ -6,7 +6,6 @@ Reads only; whoever wants to act asks over NATS. Errors are problem details (RFC
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +14,10 @@ from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Res
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from dashboard.page import add_page
 from dashboard.views import NotReadyError, Views
 from ledger.errors import UnavailableError
 from ledger.moments import position_of
@@ -37,13 +36,14 @@ from projections.trail import Trail, read_trail
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from dashboard.doors import Doors, Scope
     from dashboard.news import News
+    from dashboard.viewers import Viewer
     from ledger.keys import Keys
     from ledger.log import Log
     from projections.answers import Answer
 
 MOST = 1000
-_SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json")
 _PROBLEM = "application/problem+json"
 _QUIET_SECONDS = 15.0
 _TITLES = {
@@ -61,28 +61,20 @@ AsOf = Annotated[str | None, Query(alias="as_of", description="As it was behind 
 Same = Annotated[str | None, Header(alias="If-None-Match")]
 
 
-def make_api(views: Views, log: Log, keys: Keys, news: News, token: str) -> FastAPI:
-    """The application; ``token`` is what a caller must bear."""
+def make_api(views: Views, log: Log, keys: Keys, news: News, doors: Doors) -> FastAPI:
+    """The application; ``doors`` knows who calls."""
     api = FastAPI(
         title="Resolution Ledger", version="1", description=__doc__ or "", docs_url=None, redoc_url=None,
         openapi_url="/openapi.json",
     )  # fmt: skip
     api.add_middleware(GZipMiddleware, minimum_size=1000)
-    known = Depends(_bearer(token))
-    _lists(api, _Lists(views, log), known)
-    _documents(api, views, log, known)
-    _others(api, views, log, keys, known)
-    _live(api, views, log, news, known)
+    _lists(api, _Lists(views, log), doors)
+    _documents(api, views, log, doors)
+    _others(api, views, log, keys, doors)
+    _live(api, views, log, news, doors)
     _problems(api)
+    add_page(api, doors)
     return api
-
-
-def _bearer(token: str) -> Callable[..., None]:
-    def check(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]) -> None:
-        if given is None or not hmac.compare_digest(given.credentials.encode(), token.encode()):
-            raise HTTPException(401, "give the bearer token that connection.json names", {"WWW-Authenticate": "Bearer"})
-
-    return check
 
 
 class _Lists:
@@ -106,10 +98,11 @@ class _Lists:
             raise HTTPException(403, f"the policy in force wants `privacy.{wish}`: {instead}")
 
     async def answer(self, view: str, query: Callable[[Any], list[dict[str, Any]]], same: str | None, limit: int,
-                     at: int | None = None, *, next_by: str | None = "position") -> Response:  # fmt: skip
+                     at: int | None = None, *, next_by: str | None = "position",
+                     viewer: Viewer) -> Response:  # fmt: skip
         if same is not None:  # what has not changed is not read again
             unchanged = await self._views.read(view, lambda _connection: None)
-            if same == _tag(view, unchanged):
+            if same == _tag(view, unchanged, viewer):
                 return Response(status_code=304, headers={"ETag": same})
         found = await self._views.read(view, query)
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
@@ -117,74 +110,96 @@ class _Lists:
         more = next_by is not None and len(items) == limit
         document = {"items": items, "position": position, "lag_seconds": await self._views.lag(found.progress),
                     "next": items[-1][next_by] if more and next_by else None}  # fmt: skip
-        return JSONResponse(document, headers={"ETag": _tag(view, found), "Cache-Control": "no-cache"})
+        return JSONResponse(
+            document,
+            headers={"ETag": _tag(view, found, viewer), "Cache-Control": "no-cache", "Vary": "Authorization, Cookie"},
+        )
 
 
-def _tag(view: str, found: Answer) -> str:
-    return f'"{view}-{found.progress.anchor.position}"'
+def _tag(view: str, found: Answer, viewer: Viewer) -> str:
+    return f'"{view}-{found.progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
 
 
-def _lists(api: FastAPI, lists: _Lists, known: Any) -> None:
-    @api.get("/api/v1/balances", dependencies=[known], summary="Budgets: granted, spent, reserved, remaining")
+def _lists(api: FastAPI, lists: _Lists, doors: Doors) -> None:
+    known = Depends(doors.viewer)
+
+    @api.get("/api/v1/balances", summary="Budgets: granted, spent, reserved, remaining")
     async def balances(holder: str | None = None, period: str | None = None, as_of: AsOf = None, limit: Limit = 100,
-                       offset: Annotated[int, Query(ge=0)] = 0, same: Same = None) -> Response:  # fmt: skip
-        at = await lists.at(as_of)
-        return await lists.answer("budget_balances", lambda c: read_balances(c, holder, period, position=at)
-                                  [offset : offset + limit], same, limit, at, next_by=None)  # fmt: skip
+                       team: str | None = None, offset: Annotated[int, Query(ge=0)] = 0, same: Same = None,
+                       viewer: Any = known) -> Response:  # fmt: skip
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        holders = await doors.of_team(team)
+        return await lists.answer("budget_balances", lambda c: [
+            one for one in read_balances(c, holder, period, position=at)
+            if scope.sees_holder(one["holder"]) and (holders is None or one["holder"] in holders)
+        ][offset : offset + limit], same, limit, at, next_by=None, viewer=viewer)  # fmt: skip
 
-    @api.get("/api/v1/actions", dependencies=[known], summary="What was done, as it stands")
+    @api.get("/api/v1/actions", summary="What was done, as it stands")
     async def actions(agent: str | None = None, team: str | None = None, kind: str | None = None, as_of: AsOf = None,
-                      after: After = 0, limit: Limit = 100, same: Same = None) -> Response:  # fmt: skip
+                      after: After = 0, limit: Limit = 100, same: Same = None,
+                      viewer: Any = known) -> Response:  # fmt: skip
         at = await lists.at(as_of)
         source = history.as_of(casework.actions, at)
-        where = _where(source, agent_id=agent, team_id=team, kind=kind)
+        where = [*_where(source, agent_id=agent, team_id=team, kind=kind), *_seen_by(source, await doors.scope(viewer))]
         return await lists.answer("casework", lambda c: casework.read_actions(
-            c, *where, after=after, limit=limit, source=source), same, limit, at)  # fmt: skip
+            c, *where, after=after, limit=limit, source=source), same, limit, at, viewer=viewer)  # fmt: skip
 
-    @api.get("/api/v1/escalations", dependencies=[known], summary="Who asked for what, and what came of it")
+    @api.get("/api/v1/escalations", summary="Who asked for what, and what came of it")
     async def escalations(agent: str | None = None, team: str | None = None, kind: str | None = None,
                           status: str | None = None, as_of: AsOf = None, after: After = 0, limit: Limit = 100,
-                          same: Same = None) -> Response:  # fmt: skip
+                          same: Same = None, viewer: Any = known) -> Response:  # fmt: skip
         at = await lists.at(as_of)
         source = history.as_of(casework.escalations, at)
-        where = _where(source, agent_id=agent, team_id=team, kind=kind, status=status)
+        where = [*_where(source, agent_id=agent, team_id=team, kind=kind, status=status),
+                 *_seen_by(source, await doors.scope(viewer))]  # fmt: skip
         return await lists.answer("casework", lambda c: casework.read_escalations(
-            c, *where, after=after, limit=limit, source=source), same, limit, at)  # fmt: skip
+            c, *where, after=after, limit=limit, source=source), same, limit, at, viewer=viewer)  # fmt: skip
 
-    @api.get("/api/v1/flags", dependencies=[known], summary="What the guard asks humans to look at")
+    @api.get("/api/v1/flags", summary="What the guard asks humans to look at")
     async def flags(rule: str | None = None, about: str | None = None, status: str | None = None, as_of: AsOf = None,
-                    after: After = 0, limit: Limit = 100, same: Same = None) -> Response:  # fmt: skip
+                    after: After = 0, limit: Limit = 100, same: Same = None,
+                    viewer: Any = known) -> Response:  # fmt: skip
         await lists.unless_private("pseudonyms", "`resolution-ledger audit flags` shows pseudonyms")
-        at, now = await lists.at(as_of), datetime.now(UTC)
+        at, now, scope = await lists.at(as_of), datetime.now(UTC), await doors.scope(viewer)
         source = history.as_of(flags_table, at)
         return await lists.answer("flags", lambda c: [
             one for one in read_flags(c, now, rule=rule, about=about, status=status, source=source)
-            if one["position"] > after][:limit], same, limit, at)  # fmt: skip
+            if one["position"] > after and scope.sees_all(one["about"])
+        ][:limit], same, limit, at, viewer=viewer)  # fmt: skip
 
-    @api.get("/api/v1/trail", dependencies=[known], summary="Events in order, with positions")
+    @api.get("/api/v1/trail", summary="Events in order, with positions")
     async def trail(interaction: str | None = None, action: str | None = None, agent: str | None = None,
                     customer: str | None = None, as_of: AsOf = None, after: After = 0, limit: Limit = 100,
-                    same: Same = None) -> Response:  # fmt: skip
-        at = await lists.at(as_of)
+                    same: Same = None, viewer: Any = known) -> Response:  # fmt: skip
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        if scope.people is not None and agent not in scope.people:
+            raise HTTPException(403, f"the role {viewer.role} reads the trail of somebody it sees: name an `agent`")
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
         wanted = [(kind, name) for kind, name in named.items() if name is not None]
         if any(kind != "interaction" for kind, _ in wanted):
             await lists.unless_private("record_reads", "`resolution-ledger audit trail` records who reads")
-        return await lists.answer(Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at)
+        return await lists.answer(Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at,
+                                  viewer=viewer)  # fmt: skip
+
+
+def _seen_by(source: Any, scope: Scope) -> list[Any]:
+    if scope.people is None:
+        return []
+    return [source.c.agent_id.in_(scope.people) | source.c.team_id.in_(scope.teams)]
 
 
 def _where(source: Any, **equal: str | None) -> list[Any]:
     return [source.c[name] == value for name, value in equal.items() if value is not None]
 
 
-def _documents(api: FastAPI, views: Views, log: Log, known: Any) -> None:
-    lists = _Lists(views, log)
+def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
+    lists, not_agents = _Lists(views, log), Depends(doors.allowed("manager", "auditor", "operator"))
 
     async def with_lag(view: str, document: dict[str, Any]) -> Response:
         progress = (await views.read(view, lambda _connection: None)).progress
         return JSONResponse(document | {"lag_seconds": await views.lag(progress)})
 
-    @api.get("/api/v1/loyalty", dependencies=[known], summary="What it was worth, rung by rung")
+    @api.get("/api/v1/loyalty", dependencies=[not_agents], summary="What it was worth, rung by rung")
     async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100) -> Response:
         at = await lists.at(as_of)
         found: Answer = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at))
@@ -195,23 +210,25 @@ def _documents(api: FastAPI, views: Views, log: Log, known: Any) -> None:
             "next": items[-1]["position"] if len(items) == limit else None,
         })  # fmt: skip
 
-    @api.get("/api/v1/gap", dependencies=[known], summary="The empowerment gap")
+    @api.get("/api/v1/gap", dependencies=[not_agents], summary="The empowerment gap")
     async def gap(as_of: AsOf = None) -> Response:
         found = await gap_report(views.read, await policy_in_force(log), at=await lists.at(as_of))
         return await with_lag("authority", found)
 
-    @api.get("/api/v1/quality", dependencies=[known], summary="Service quality")
+    @api.get("/api/v1/quality", dependencies=[not_agents], summary="Service quality")
     async def quality(as_of: AsOf = None) -> Response:
         return await with_lag("journeys", await quality_report(views.read, await lists.at(as_of)))
 
-    @api.get("/api/v1/recognition", dependencies=[known], summary="Thanks, training, ideas, morale, who stays")
+    @api.get("/api/v1/recognition", dependencies=[not_agents], summary="Thanks, training, ideas, morale, who stays")
     async def recognition(as_of: AsOf = None) -> Response:
         found = await recognition_report(views.read, await policy_in_force(log), await lists.at(as_of))
         return await with_lag("people", found)
 
 
-def _others(api: FastAPI, views: Views, log: Log, keys: Keys, known: Any) -> None:
-    @api.get("/api/v1/events/{position}", dependencies=[known], summary="An event as it was recorded")
+def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> None:
+    known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
+
+    @api.get("/api/v1/events/{position}", dependencies=[everybody], summary="An event as it was recorded")
     async def event(position: int) -> Response:
         found = await log.at(position) if position > 0 else None
         if found is None:
@@ -224,7 +241,14 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, known: Any) -> Non
         items = [state._asdict() for state in await views.states()]
         return JSONResponse({"items": items, "position": await log.last_position(), "lag_seconds": 0.0})
 
-    @api.get("/metrics", dependencies=[known], summary="For Prometheus", response_class=PlainTextResponse)
+    @api.get("/api/v1/me", summary="Who asks, and what they are shown")
+    async def me(viewer: Any = known) -> Response:
+        scope = await doors.scope(viewer)
+        people = None if scope.people is None else sorted(scope.people)
+        return JSONResponse({"name": viewer.name, "role": viewer.role, "person_id": viewer.person_id, "people": people,
+                             "teams": sorted(scope.teams)})  # fmt: skip
+
+    @api.get("/metrics", dependencies=[everybody], summary="For Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         registry = CollectorRegistry()
         end = Gauge("resolution_ledger_last_position", "The log's last position", registry=registry)
@@ -251,7 +275,9 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, known: Any) -> Non
         return {"status": "ok"}
 
 
-def _live(api: FastAPI, views: Views, log: Log, news: News, known: Any) -> None:
+def _live(api: FastAPI, views: Views, log: Log, news: News, doors: Doors) -> None:
+    known = Depends(doors.viewer)
+
     @api.get("/api/v1/stream", dependencies=[known], summary="News of views, as server-sent events")
     async def stream(last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> Response:
         since = int(last) if last and last.isascii() and last.isdigit() else None

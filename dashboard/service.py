@@ -10,6 +10,7 @@ import uvicorn
 
 from dashboard.address import HOST, bound, token_of
 from dashboard.api import make_api
+from dashboard.doors import Doors
 from dashboard.news import News
 from dashboard.views import Views
 from ledger.connection import connect
@@ -57,8 +58,9 @@ class DashboardService:
         await keys.watch()
         await news.start()
         self._views = Views(self._data_dir, log)
+        doors = Doors(self._data_dir, self.token, self._views)
         config = uvicorn.Config(
-            make_api(self._views, log, keys, news, self.token), log_level="warning", access_log=False, lifespan="off",
+            make_api(self._views, log, keys, news, doors), log_level="warning", access_log=False, lifespan="off",
             server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS,
         )  # fmt: skip
         self._server = uvicorn.Server(config)

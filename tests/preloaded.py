@@ -14,7 +14,7 @@ from typing import IO, Any
 _PRELOADED = [
     "app.cli", "app.commands.administering", "app.commands.auditing", "app.commands.deciding", "app.commands.flags", "app.commands.loyalty",
     "app.commands.publishing", "app.commands.reporting", "app.commands.sealing", "app.commands.serving",
-    "app.commands.trying", "app.commands.worth", "app.session", "app.views", "consumers.guarding",
+    "app.commands.tokens", "app.commands.trying", "app.commands.worth", "app.session", "app.views", "consumers.guarding",
     "projections.gap_report", "projections.quality_report", "projections.recognition_report", "projections.what_if",
 ]  # fmt: skip
 _forks = multiprocessing.get_context("forkserver")

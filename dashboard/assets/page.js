@@ -1,0 +1,124 @@
+// The page: asks the API, shows one section at a time, goes along with the log. No data is ever put in as markup.
+import { SECTIONS } from "/assets/sections.js";
+
+const $ = (id) => document.getElementById(id);
+const state = { section: "monday", asOf: null, last: 1, turn: 0, stream: null };
+
+/** An answer of the API; rejects with the problem's detail. */
+async function ask(path, query = {}) {
+  const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value != null));
+  if (state.asOf !== null && !path.startsWith("projections") && path !== "me") asked.set("as_of", state.asOf);
+  const answer = await fetch(`/api/v1/${path}${asked.size ? `?${asked}` : ""}`, { headers: { Accept: "application/json" } });
+  const body = await answer.json().catch(() => ({}));
+  if (answer.status === 401) leave();
+  if (!answer.ok) throw new Error(body.detail ?? `the ledger answers ${answer.status}`);
+  return body;
+}
+
+/** Everything of a list, page by page, at most so many. */
+async function all(path, query = {}, most = 1000) {
+  const found = [];
+  let page = await ask(path, { ...query, limit: Math.min(most, 1000) });
+  found.push(...page.items);
+  while (page.next && found.length < most) {
+    page = await ask(path, { ...query, limit: 1000, after: page.next });
+    found.push(...page.items);
+  }
+  return { ...page, items: found };
+}
+
+function leave() {
+  state.stream?.close();
+  for (const id of ["nav", "travel", "leave"]) $(id).hidden = true;
+  $("section").replaceChildren();
+  $("enter").hidden = false;
+  $("token").focus();
+}
+
+async function show(section, focus = false) {
+  const turn = ++state.turn;
+  state.section = SECTIONS[section] ? section : "monday";
+  for (const link of $("nav").children) {
+    if (link.hash === `#${state.section}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const place = document.createElement("div");
+  const title = document.createElement("h1");
+  title.textContent = SECTIONS[state.section].title;
+  place.append(title);
+  try {
+    await SECTIONS[state.section].fill(place, { ask, all });
+  } catch (problem) {
+    const said = document.createElement("p");
+    said.setAttribute("role", "alert");
+    said.textContent = problem.message;
+    place.append(said);
+  }
+  if (turn !== state.turn) return; // something else was asked for meanwhile
+  $("section").replaceChildren(place);
+  document.title = `${SECTIONS[state.section].title} · Resolution Ledger`;
+  if (focus) $("main").focus();
+}
+
+/** The live page: what it shows is asked for again once a view has news. */
+function follow() {
+  state.stream = new EventSource("/api/v1/stream");
+  let waiting = null;
+  state.stream.addEventListener("view", (news) => {
+    const { position } = JSON.parse(news.data);
+    state.last = Math.max(state.last, position);
+    $("position").max = state.last;
+    if (state.asOf === null) {
+      $("position").value = state.last;
+      $("moment").value = `now (${state.last})`;
+      const busy = $("section").contains(document.activeElement) && document.activeElement.matches("input, select");
+      if (!waiting && !busy) waiting = setTimeout(() => { waiting = null; show(state.section); }, 150);
+    }
+  });
+  state.stream.onopen = () => { $("state").textContent = "Live."; };
+  state.stream.onerror = () => { $("state").textContent = "Waiting for the ledger…"; };
+}
+
+function travelTo(position) {
+  state.asOf = position === null || position >= state.last ? null : position;
+  $("position").value = state.asOf ?? state.last;
+  $("moment").value = state.asOf === null ? `now (${state.last})` : String(state.asOf);
+  show(state.section);
+}
+
+async function begin() {
+  let me;
+  try { me = await ask("me"); } catch { return; }
+  $("enter").hidden = true;
+  for (const id of ["nav", "travel", "leave"]) $(id).hidden = false;
+  const links = Object.entries(SECTIONS).filter(([, one]) => !one.roles || one.roles.includes(me.role)).map(([name, one]) => {
+    const link = document.createElement("a");
+    link.href = `#${name}`;
+    link.textContent = one.title;
+    return link;
+  });
+  $("nav").replaceChildren(...links);
+  state.last = (await ask("projections")).position;
+  $("position").max = state.last;
+  $("state").textContent = `${me.name}, ${me.role}`;
+  travelTo(null);
+  follow();
+}
+
+$("enter").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const answer = await fetch("/api/v1/session", {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token: $("token").value }),
+  });
+  $("token").value = "";
+  $("refused").textContent = answer.ok ? "" : (await answer.json()).detail;
+  if (answer.ok) begin();
+});
+$("leave").addEventListener("click", async () => { await fetch("/api/v1/session", { method: "DELETE" }); leave(); });
+$("position").addEventListener("change", () => travelTo(Number($("position").value)));
+$("position").addEventListener("input", () => { $("moment").value = $("position").value; });
+$("now").addEventListener("click", () => travelTo(null));
+$("travel").addEventListener("submit", (event) => event.preventDefault());
+addEventListener("hashchange", () => show(location.hash.slice(1), true));
+state.section = location.hash.slice(1) || "monday";
+begin();

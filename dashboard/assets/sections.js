@@ -1,0 +1,175 @@
+// What each section shows. Every chart has its table; every text from outside is text, never markup.
+const number = new Intl.NumberFormat();
+const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1 });
+const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+
+const money = (value) => value == null ? ""
+  : new Intl.NumberFormat(undefined, { style: "currency", currency: value.currency }).format(Number(value.amount));
+const time = (text) => text ? moment.format(new Date(text)) : "";
+const hours = (value) => value == null ? "" : value >= 2 ? `${number.format(Math.round(value * 10) / 10)} h` : `${Math.round(value * 60)} min`;
+const share = (one) => one?.share == null ? "none"
+  : `${percent.format(one.share)} (${percent.format(one.interval[0])} to ${percent.format(one.interval[1])}, n = ${number.format(one.n)})`;
+const points = (value) => `${value > 0 ? "+" : ""}${number.format(Math.round(value * 1000) / 10)} points`;
+
+function node(name, content, attributes = {}) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...(Array.isArray(content) ? content : [content ?? ""]));
+  return made;
+}
+
+/** A table; columns that begin with # are numbers. */
+function table(caption, columns, rows) {
+  const right = columns.map((one) => one.startsWith("#"));
+  const head = node("tr", columns.map((one, at) => node("th", one.replace("#", ""), { scope: "col", class: right[at] ? "number" : "" })));
+  const body = rows.map((row) => node("tr", row.map((cell, at) =>
+    node("td", cell instanceof Node ? cell : node("bdi", String(cell ?? "")), { class: right[at] ? "number" : "" }))));
+  const made = node("table", [node("caption", `${caption} (${number.format(rows.length)})`), node("thead", head), node("tbody", body)]);
+  return node("div", made, { class: "scroll", tabindex: "0", role: "region", "aria-label": caption });
+}
+
+const cards = (items) => node("ul", items.map(([label, value, more]) => node("li", [label, node("strong", value), more ?? ""])), { class: "cards" });
+const note = (text) => node("p", text, { class: "note" });
+const heading = (text) => node("h2", text);
+
+/** Lines over amounts, with axes; its table stands beside it. */
+function curve(label, points_, names) {
+  const [width, height, left, bottom] = [480, 200, 46, 24];
+  const most = Math.max(...points_.map((one) => one.x)) || 1;
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const draw = (name, attributes, text) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    if (text) made.textContent = text;
+    svg.append(made);
+  };
+  const x = (value) => left + value / most * (width - left - 8);
+  const y = (value) => height - bottom - value * (height - bottom - 10);
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", label);
+  for (const level of [0, 0.5, 1]) {
+    draw("line", { x1: left, x2: width, y1: y(level), y2: y(level), class: "axis" });
+    draw("text", { x: 4, y: y(level) + 4 }, percent.format(level));
+  }
+  draw("text", { x: left, y: height - 6 }, "0");
+  draw("text", { x: width - 70, y: height - 6 }, number.format(most));
+  names.forEach((name, at) => draw("polyline", {
+    class: at ? "bound" : "line", points: points_.map((one) => `${x(one.x)},${y(one[name])}`).join(" "),
+  }));
+  return svg;
+}
+
+async function monday(place, { ask, all }) {
+  const [gap, quality, budgets, actions] = await Promise.all([
+    ask("gap").catch(() => null), ask("quality").catch(() => null), ask("balances", { limit: 1000 }), all("actions", {}, 5000)]);
+  const open = budgets.items.filter((one) => !one.closed && one.holder.startsWith("agent:"));
+  const sum = (name) => open.length ? money({ amount: open.reduce((total, one) => total + Number(one[name].amount), 0), currency: open[0].granted.currency }) : "none";
+  const done = actions.items.filter((one) => ["taken", "settled", "charged"].includes(one.state));
+  const items = [["Put right", number.format(done.length), `up to position ${actions.position}`], ["Spent in open budgets", sum("spent")], ["Left", sum("remaining")]];
+  if (quality?.overall.first_contact) items.push(["On the first contact", quality.overall.first_contact.share == null ? "not known yet" : percent.format(quality.overall.first_contact.share)]);
+  place.append(cards(items));
+  if (gap) {
+    const overall = gap.overall;
+    place.append(node("p", `You were asked ${number.format(overall.asked)} times, said yes to all that was asked ${number.format(overall.approved_anyway.k)} times; customers waited ${hours(overall.waiting.hours) || "0 h"}.`, { class: "words", id: "asked" }));
+    const try_ = gap.recommended_limits.find((one) => one.limit);
+    if (try_) place.append(note(`To try: ${try_.kind} up to ${money(try_.limit)} for ${try_.role}; asking once costs ${money(try_.cost_of_asking)}.`));
+    if (gap.cannot_do.length) place.append(table("What the front line cannot do", ["", "#times"], gap.cannot_do.slice(0, 8).map((one) => [one.text, number.format(one.asked + one.silent)])));
+  }
+  place.append(table("What was done last", ["when", "who", "what", "why", "#amount", "state"], actions.items.slice(-12).reverse().map((one) =>
+    [time(one.time), one.agent_id, one.kind, one.reason, money(one.amount), one.state])));
+}
+
+async function budgets(place, { ask }) {
+  const found = await ask("balances", { limit: 1000 });
+  const used = (one) => Number(one.granted.amount) > 0 ? Number(one.spent.amount) / Number(one.granted.amount) : 0;
+  const rows = found.items.filter((one) => !one.closed).sort((a, b) => used(b) - used(a)).map((one) => {
+    const bar = node("meter", percent.format(used(one)), { min: 0, max: 1, high: 0.8, value: Math.min(1, used(one)), "aria-label": `${one.holder}: ${percent.format(used(one))} spent` });
+    return [one.holder, one.period, bar, percent.format(used(one)), money(one.granted), money(one.spent), money(one.reserved), money(one.remaining)];
+  });
+  place.append(note("Open budgets; who is nearest to the end comes first."), table("Budgets", ["holder", "period", "spent", "#", "#granted", "#spent", "#reserved", "#left"], rows));
+  const closed = found.items.filter((one) => one.closed);
+  if (closed.length) place.append(table("Closed", ["holder", "period", "#granted", "#spent"], closed.map((one) => [one.holder, one.period, money(one.granted), money(one.spent)])));
+}
+
+async function worth(place, { ask }) {
+  const found = await ask("loyalty", { limit: 1 });
+  if (!found.currencies.length) place.append(note("No action with a customer is recorded yet."));
+  for (const one of found.currencies) {
+    place.append(heading(`${one.currency}: ${number.format(one.treated)} customers were helped`));
+    if (!one.ladder.length) { place.append(note(one.why)); continue; }
+    for (const rung of one.ladder) {
+      const lines = [...rung.spending.map((line) => [line, money]), ...rung.coming_back.map((line) => [line, points])];
+      place.append(table(`${rung.days} days`, ["#rung", "method", "#n", "#value", "#95 % interval", "called", "know"], lines.map(([line, text]) => [
+        line.rung, line.method, number.format(line.n), line.value == null ? "none" : text(line.value), line.interval ? `${text(line.interval[0])} to ${text(line.interval[1])}` : "", line.value == null ? "" : line.called, line.caveats.join("; ")])));
+    }
+    place.append(note(`Controls: ${one.controls}.`));
+    place.append(table("Customers who were helped", ["within", "bought again", "were helped again"], one.return_rates.map((line, at) => [`${line.days} days`, share(line), share(one.repeat_claims[at])])));
+    place.append(note(one.payback.day ? `Payback (rung 2): day ${one.payback.day}.` : `Payback (rung 2): none; ${one.payback.why}.`));
+  }
+}
+
+async function gap(place, { ask }) {
+  const found = await ask("gap");
+  const wait = found.overall.waiting;
+  place.append(cards([["Asked", number.format(found.overall.asked)], ["Approved as asked", share(found.overall.approved_anyway)], ["Median waiting", hours(wait.median_hours) || "none"], ["Given up", number.format(wait.abandoned)]]));
+  place.append(table("What the front line cannot do", ["", "#times"], found.cannot_do.map((one) => [one.text, number.format(one.asked + one.silent)])));
+  for (const one of found.recommended_limits) {
+    place.append(heading(`${one.kind} for ${one.role}`));
+    place.append(note(one.limit ? `Recommended: ${money(one.limit)}${one.today ? `, today ${money(one.today)}` : ""}. Asking costs ${money(one.cost_of_asking)}; ${one.why}.` : `No recommendation: ${one.why}.`));
+    if (one.curve.length > 1) place.append(curve(`Approved by amount, ${one.kind} for ${one.role}; the table has the numbers`, one.curve.map((at) => ({ x: Number(at.up_to.amount), smoothed: at.smoothed, lower: at.lower })), ["smoothed", "lower"]));
+    if (one.curve.length) place.append(table("Approved, by amount", ["#up to", "#decided", "#approved", "#at least (95 %)"], one.curve.map((at) => [money(at.up_to), number.format(at.n), percent.format(at.smoothed), percent.format(at.lower)])));
+  }
+  if (found.procedure.length) place.append(table("The cost of procedure", ["given at once", "#times", "#cost", "#the long way would have cost"], found.procedure.map((one) => [one.kind, number.format(one.n), money(one.given), money(one.long_way) || "not known"])));
+  place.append(note(found.caveats.join("; ") + "."));
+}
+
+async function flags(place, { all }) {
+  const found = await all("flags");
+  place.append(note("A flag asks a human to look; it judges nobody."));
+  place.append(table("Flags", ["raised", "rule", "about", "why", "status", "#events"], found.items.map((one) => [time(one.raised), one.rule, one.about.join(", "), one.explanation, one.status, number.format(one.evidence?.length ?? 0)])));
+}
+
+let asked = { agent: "", customer: "", interaction: "", action: "" };
+async function trail(place, { all }) {
+  const fields = Object.keys(asked).map((name) => node("label", [name, node("input", "", { name, value: asked[name] })]));
+  const form = node("form", [...fields, node("button", "Search")], { class: "search", role: "search" });
+  const list = node("div");
+  const search = async () => {
+    try {
+      const found = await all("trail", asked, 500);
+      list.replaceChildren(table("Trail", ["#position", "when", "who", "whom", "interaction", "what"], found.items.map((one) => {
+        const way = node("button", one.interaction_id ?? "", { type: "button", title: "This interaction as a story" });
+        way.addEventListener("click", () => { asked = { agent: "", customer: "", interaction: one.interaction_id, action: "" }; for (const input of form.querySelectorAll("input")) input.value = asked[input.name]; search(); });
+        return [one.position, time(one.time), one.who, one.whom, one.interaction_id ? way : "", one.what];
+      })));
+    } catch (problem) { list.replaceChildren(node("p", problem.message, { role: "alert" })); }
+  };
+  form.addEventListener("submit", (event) => { event.preventDefault(); asked = Object.fromEntries(new FormData(form)); search(); });
+  place.append(form, list);
+  await search();
+}
+
+async function recognition(place, { ask }) {
+  const found = await ask("recognition");
+  place.append(note(`Thanks given ${number.format(found.thanks.given)} times to ${number.format(found.thanks.people_thanked)} people. Nobody is ranked.`));
+  if (found.training.length) place.append(table("Training", ["course", "#people", "opens", "#used in 90 days before", "#after"], found.training.map((one) => [one.course, one.people, one.opens.join(", "), one.used_before, one.used_after])));
+  if (found.voices.length) place.append(table("Ideas and obstacles", ["", "#said", "#answered", "#days to the answer"], found.voices.map((one) => [one.what, one.said, one.answered, one.median_days_to_answer == null ? "" : number.format(one.median_days_to_answer)])));
+  if (found.morale.length) place.append(table("Morale", ["period", "team", "answered", "#score, of best"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or beside them" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score)])));
+  if (found.staying.length) place.append(table("Who stays", ["role", "people", "still here after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
+  place.append(note(found.caveats.join("; ") + "."));
+}
+
+async function health(place, { ask }) {
+  const found = await ask("projections");
+  place.append(cards([["Last position", number.format(found.position)], ["Views behind", number.format(found.items.filter((one) => one.position < found.position).length)], ["Views stopped", number.format(found.items.filter((one) => one.stopped).length)]]));
+  place.append(table("Views", ["view", "#position", "#lag", "stopped"], found.items.map((one) => [one.view, number.format(one.position), `${number.format(Math.round(one.lag_seconds * 10) / 10)} s`, one.stopped ?? ""])));
+}
+
+const above = ["manager", "auditor", "operator"];
+export const SECTIONS = {
+  monday: { title: "Monday", fill: monday }, budgets: { title: "Budgets", fill: budgets },
+  worth: { title: "Worth", fill: worth, roles: above }, gap: { title: "Gap", fill: gap, roles: above },
+  flags: { title: "Flags", fill: flags }, trail: { title: "Trail", fill: trail },
+  recognition: { title: "Recognition", fill: recognition, roles: above }, health: { title: "Health", fill: health },
+};

@@ -1,0 +1,142 @@
+"""Who calls, and whom they may see: bearer tokens, and browsers that showed one."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import time
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from fastapi import Cookie, Depends, HTTPException
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from dashboard.viewers import Tokens, Viewer
+from projections.people import read_people
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from dashboard.viewers import Role
+    from dashboard.views import Views
+
+COOKIE = "resolution-ledger"
+SESSION_SECONDS = 12 * 3600
+_SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json, or one of `admin tokens make`")
+_TRIES, _TRIES_SECONDS = 20, 60.0
+"""Wrong tokens in so many seconds, from anywhere: more have to wait."""
+
+
+class Scope(NamedTuple):
+    """Whom a viewer sees: none of the two where it is everybody."""
+
+    people: frozenset[str] | None
+    teams: frozenset[str]
+
+    def sees(self, agent_id: str | None, team_id: str | None = None) -> bool:
+        """Whether what somebody did may be shown."""
+        return self.people is None or agent_id in self.people or (team_id is not None and team_id in self.teams)
+
+    def sees_all(self, about: list[str]) -> bool:
+        """Whether everybody a flag is about may be seen; customers count for nothing."""
+        agents = [name.partition(":")[2] for name in about if name.startswith("agent:")]
+        return self.people is None or (bool(agents) and self.people.issuperset(agents))
+
+    def sees_holder(self, holder: str) -> bool:
+        """Whether a budget may be shown."""
+        kind, _, name = holder.partition(":")
+        return self.people is None or name in (self.people if kind == "agent" else self.teams)
+
+
+EVERYBODY = Scope(None, frozenset())
+
+
+class Doors:
+    """Tells who calls. Sessions of browsers are this process's own, and end with it."""
+
+    def __init__(self, data_dir: Path, own_token: str, views: Views) -> None:
+        self._own = own_token
+        self._tokens = Tokens(data_dir)
+        self._views = views
+        self._sessions: dict[str, tuple[str, float]] = {}
+        self._wrong: list[float] = []
+
+    def who(self, text: str) -> Viewer | None:
+        """Who bears a token."""
+        if hmac.compare_digest(text.encode(), self._own.encode()):
+            return Viewer("connection.json", "operator")
+        return self._tokens.viewer(text)
+
+    def open(self, text: str) -> str:
+        """A session for a browser that shows a token: what its cookie says.
+
+        Raises:
+            HTTPException: nobody bears this token, or too many wrong ones were shown.
+
+        """
+        now = time.monotonic()
+        self._wrong = [at for at in self._wrong if at > now - _TRIES_SECONDS]
+        if len(self._wrong) >= _TRIES:
+            raise HTTPException(429, "too many wrong tokens: wait a minute", {"Retry-After": "60"})
+        if self.who(text) is None:
+            self._wrong.append(now)
+            raise HTTPException(401, "this token is not known, or its time is over")
+        self._sessions = {name: kept for name, kept in self._sessions.items() if kept[1] > now}
+        name = secrets.token_urlsafe(32)
+        self._sessions[name] = text, now + SESSION_SECONDS
+        return name
+
+    def close(self, session: str | None) -> None:
+        """The browser is known no more."""
+        self._sessions.pop(session or "", None)
+
+    def viewer(
+        self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)],
+        session: Annotated[str | None, Cookie(alias=COOKIE)] = None,
+    ) -> Viewer:  # fmt: skip
+        """Who calls (a dependency of every endpoint).
+
+        Raises:
+            HTTPException: 401, nobody that is known.
+
+        """
+        text, until = (given.credentials, None) if given is not None else self._sessions.get(session or "", (None, 0.0))
+        found = self.who(text) if text is not None and (until is None or until > time.monotonic()) else None
+        if found is None:
+            detail = "give a bearer token: that of connection.json, or one of `resolution-ledger admin tokens make`"
+            raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+        return found
+
+    async def scope(self, viewer: Viewer) -> Scope:
+        """Whom this viewer sees: agents themselves, managers everybody below them and the teams they work in."""
+        if viewer.sees_everybody:
+            return EVERYBODY
+        if viewer.role == "agent" or viewer.person_id is None:
+            return Scope(frozenset((viewer.person_id or "",)), frozenset())
+        people = (await self._views.read("people", read_people)).result
+        below, todo = {viewer.person_id}, [viewer.person_id]
+        while todo:
+            manager = todo.pop()
+            new = {name for name, one in people.items() if one["manager_id"] == manager} - below
+            below |= new
+            todo += new
+        teams = {team for name in below if name in people for team in json.loads(people[name]["team_ids"] or "[]")}
+        return Scope(frozenset(below), frozenset(teams))
+
+    def allowed(self, *roles: Role) -> Callable[..., None]:
+        """A dependency of endpoints that are for some roles alone."""
+
+        def check(viewer: Any = Depends(self.viewer)) -> None:  # noqa: B008 - as FastAPI has it
+            if viewer.role not in roles:
+                raise HTTPException(403, f"not for the role {viewer.role}")
+
+        return check
+
+    async def of_team(self, team: str | None) -> frozenset[str] | None:
+        """The holders of a team's budgets: its pool, and its agents'; none where no team is named."""
+        if team is None:
+            return None
+        people = (await self._views.read("people", read_people)).result
+        agents = {f"agent:{name}" for name, one in people.items() if team in json.loads(one["team_ids"] or "[]")}
+        return frozenset((f"team:{team}", *agents))
