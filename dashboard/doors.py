@@ -87,6 +87,11 @@ class Doors:
         self._sessions[name] = text, now + SESSION_SECONDS
         return name
 
+    def knows(self, session: str | None) -> bool:
+        """Whether a browser's cookie still opens."""
+        text, until = self._sessions.get(session or "", ("", 0.0))
+        return until > time.monotonic() and self.who(text) is not None
+
     def close(self, session: str | None) -> None:
         """The browser is known no more."""
         self._sessions.pop(session or "", None)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FOLDER = Path(__file__).parent / "assets"
 _TYPES = {"page.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript",
-          "sections.js": "text/javascript"}  # fmt: skip
+          "sections.js": "text/javascript", "icon.svg": "image/svg+xml"}  # fmt: skip
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -64,6 +64,10 @@ def add_page(api: FastAPI, doors: Doors) -> None:
         response.set_cookie(COOKIE, doors.open(token.strip()), max_age=SESSION_SECONDS, httponly=True,
                             samesite="strict", path="/")  # fmt: skip
         return response
+
+    @api.get("/api/v1/session", summary="Whether this browser is known")
+    async def known(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> dict[str, bool]:
+        return {"known": doors.knows(session)}
 
     @api.delete("/api/v1/session", status_code=204, summary="The browser is known no more")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:

@@ -2,7 +2,7 @@
 import { SECTIONS } from "/assets/sections.js";
 
 const $ = (id) => document.getElementById(id);
-const state = { section: "monday", asOf: null, last: 1, turn: 0, stream: null };
+const state = { section: "monday", asOf: null, last: 1, turn: 0, loading: 0, stale: false, focus: false, waiting: null, stream: null };
 
 /** An answer of the API; rejects with the problem's detail. */
 async function ask(path, query = {}) {
@@ -37,6 +37,9 @@ function leave() {
 
 async function show(section, focus = false) {
   const turn = ++state.turn;
+  state.loading += 1;
+  state.stale = false;
+  state.focus ||= focus;
   state.section = SECTIONS[section] ? section : "monday";
   for (const link of $("nav").children) {
     if (link.hash === `#${state.section}`) link.setAttribute("aria-current", "page");
@@ -54,16 +57,29 @@ async function show(section, focus = false) {
     said.textContent = problem.message;
     place.append(said);
   }
+  state.loading -= 1;
+  if (state.stale) refresh();
   if (turn !== state.turn) return; // something else was asked for meanwhile
   $("section").replaceChildren(place);
   document.title = `${SECTIONS[state.section].title} · Resolution Ledger`;
-  if (focus) $("main").focus();
+  if (state.focus) {
+    state.focus = false;
+    $("main").focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }
+}
+
+/** Show the same again, soon: never while it is being loaded, or a busy ledger would keep it from ever being shown. */
+function refresh() {
+  state.stale = true;
+  const typing = $("section").contains(document.activeElement) && document.activeElement.matches("input, select");
+  if (state.loading || state.waiting || typing || state.asOf !== null) return;
+  state.waiting = setTimeout(() => { state.waiting = null; if (state.loading) state.stale = true; else if (state.asOf === null) show(state.section); }, 150);
 }
 
 /** The live page: what it shows is asked for again once a view has news. */
 function follow() {
   state.stream = new EventSource("/api/v1/stream");
-  let waiting = null;
   state.stream.addEventListener("view", (news) => {
     const { position } = JSON.parse(news.data);
     state.last = Math.max(state.last, position);
@@ -71,8 +87,7 @@ function follow() {
     if (state.asOf === null) {
       $("position").value = state.last;
       $("moment").value = `now (${state.last})`;
-      const busy = $("section").contains(document.activeElement) && document.activeElement.matches("input, select");
-      if (!waiting && !busy) waiting = setTimeout(() => { waiting = null; show(state.section); }, 150);
+      refresh();
     }
   });
   state.stream.onopen = () => { $("state").textContent = "Live."; };
@@ -87,8 +102,9 @@ function travelTo(position) {
 }
 
 async function begin() {
-  let me;
-  try { me = await ask("me"); } catch { return; }
+  const session = await (await fetch("/api/v1/session")).json();
+  if (!session.known) return leave();
+  const me = await ask("me");
   $("enter").hidden = true;
   for (const id of ["nav", "travel", "leave"]) $(id).hidden = false;
   const links = Object.entries(SECTIONS).filter(([, one]) => !one.roles || one.roles.includes(me.role)).map(([name, one]) => {
@@ -112,7 +128,10 @@ $("enter").addEventListener("submit", async (event) => {
   });
   $("token").value = "";
   $("refused").textContent = answer.ok ? "" : (await answer.json()).detail;
-  if (answer.ok) begin();
+  if (answer.ok) {
+    await begin();
+    $("main").focus({ preventScroll: true });
+  }
 });
 $("leave").addEventListener("click", async () => { await fetch("/api/v1/session", { method: "DELETE" }); leave(); });
 $("position").addEventListener("change", () => travelTo(Number($("position").value)));
