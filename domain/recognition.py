@@ -136,6 +136,28 @@ def _finite(low: Any, high: Any) -> list[float] | None:
     return bounds if all(bound == bound for bound in bounds) else None  # noqa: PLR0124 - not a number where n is too small
 
 
+def careers(moves: Iterable[tuple[str, str, str, float]],
+            acts: Mapping[str, Sequence[tuple[float, str]]]) -> list[dict[str, Any]]:  # fmt: skip
+    """By step from one role to another: how many took it, and what they gave in the 90 days before and after.
+
+    ``moves`` are (employee, from, to, when). Fewer than five are not shown. A description, nothing more.
+    """
+    by = defaultdict[tuple[str, str], list[tuple[str, float]]](list)
+    for employee, before, after, at in moves:
+        by[before, after].append((employee, at))
+    found, span = [], FOLLOWED_DAYS * DAY
+    for (before, after), some in sorted(by.items()):
+        people = len({employee for employee, _ in some})
+        shown = people >= FEW
+        used = [
+            sum(low <= time - at < high for employee, at in some for time, _ in acts.get(employee, ()))
+            for low, high in ((-span, 0.0), (0.0, span))
+        ]  # fmt: skip
+        found.append({"from": before, "to": after, "people": people if shown else None, "suppressed": not shown,
+                      "used_before": used[0] if shown else None, "used_after": used[1] if shown else None})  # fmt: skip
+    return found
+
+
 def followed(courses: Iterable[tuple[str, str, float]], acts: Mapping[str, Sequence[tuple[float, str]]],
              opens: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:  # fmt: skip
     """By course: who completed it, the kinds of authority it opens, and their use 90 days before and after.

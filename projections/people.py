@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -27,9 +28,10 @@ employees = sa.Table(
     sa.Column("manager_id", sa.Text),
     sa.Column("joined", sa.Text),
     sa.Column("left", sa.Text),
+    sa.Column("role_since", sa.Text),  # when what made the role was done
     sa.Column("since", sa.BigInteger, nullable=False),
 )
-past_of(employees)
+employees_past = past_of(employees)
 thanks = sa.Table(
     "thanks",
     metadata,
@@ -90,7 +92,7 @@ class People:
     """The model (see ``projections.model.Model``)."""
 
     name = "people"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = TYPES
@@ -119,8 +121,12 @@ class People:
         table, key, values = placed
         if withdrawn:  # it never happened: what it said is not known
             values = dict.fromkeys(values)
-        elif isinstance(fact.body, facts.EmployeeChanged) and self._rows[employees].get(connection, key) is None:
-            values["joined"] = fact.stored.time  # not later than this
+        elif table is employees and "role" in values:
+            known = self._rows[employees].get(connection, key)
+            if known is None and isinstance(fact.body, facts.EmployeeChanged):
+                values["joined"] = fact.stored.time  # not later than this
+            if known is None or known["role"] != values["role"]:
+                values["role_since"] = fact.stored.time
         self._rows[table].put(connection, key, values, position)
 
     def forget(self) -> None:
@@ -171,6 +177,19 @@ def read_people(connection: sa.Connection, position: int | None = None) -> dict[
     return {
         row["employee_id"]: dict(row) for row in connection.execute(sa.select(as_of(employees, position))).mappings()
     }
+
+
+def read_careers(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, str, str]]:
+    """Who went from one role to another, and when: (employee, from, to, time); as known behind a position."""
+    rows: set[tuple[str, str, str]] = set()
+    for table in (employees, employees_past):
+        known = table.c.role.is_not(None), table.c.role_since.is_not(None)
+        query = sa.select(table.c.employee_id, table.c.role_since, table.c.role).where(*known)
+        query = query if position is None else query.where(table.c.since <= position)
+        rows |= {(employee, time, role) for employee, time, role in connection.execute(query)}
+    return [
+        (before[0], before[2], after[2], after[1]) for before, after in pairwise(sorted(rows)) if before[0] == after[0]
+    ]
 
 
 def read_voices(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:

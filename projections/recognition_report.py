@@ -12,7 +12,7 @@ from domain.policy_document import parse_policy
 from domain.recognition import Employment, Survey, Voice
 from ledger.cloudevents import parse_time
 from projections.casework import read_where_done
-from projections.people import read_people, read_table, read_voices
+from projections.people import read_careers, read_people, read_table, read_voices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ CAVEATS = (
 async def recognition_report(read: Reader, document: Mapping[str, Any], at: int | None = None) -> dict[str, Any]:
     """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks."""
     answer = await read("people", lambda c: _read(c, at))
-    thanks, courses, surveys, voices, people = answer.result
+    thanks, courses, surveys, voices, people, moves = answer.result
     done = (await read("casework", lambda c: read_where_done(c, at))).result
     opens = _opens(document)
     acts = defaultdict[str, list[tuple[float, str]]](list)
@@ -45,6 +45,7 @@ async def recognition_report(read: Reader, document: Mapping[str, Any], at: int 
         "training": recognition.followed(
             [(one["employee_id"], one["course_id"], _moment(one["completed"])) for one in courses if one["completed"]],
             acts, opens),
+        "careers": recognition.careers([(who, old, new, _moment(time)) for who, old, new, time in moves], acts),
         "voices": recognition.answers(_voice(one) for one in voices),
         "morale": recognition.morale(_survey(one) for one in surveys if one["team_id"]),
         "staying": recognition.staying(_employments(people), datetime.now(UTC).timestamp()),
@@ -54,7 +55,7 @@ async def recognition_report(read: Reader, document: Mapping[str, Any], at: int 
 
 def _read(connection: sa.Connection, at: int | None) -> tuple[Any, ...]:
     tables = (read_table(connection, name, at) for name in ("thanks", "courses", "morale"))
-    return (*tables, read_voices(connection, at), read_people(connection, at))
+    return (*tables, read_voices(connection, at), read_people(connection, at), read_careers(connection, at))
 
 
 def _voice(row: Mapping[str, Any]) -> Voice:

@@ -12,6 +12,7 @@ from app.views import read_view
 from domain import recognition
 from domain.abuse.seen import DAY
 from domain.recognition import MONTH, Employment, Survey, Voice
+from projections.people import read_careers
 from projections.policies import policy_in_force
 from projections.recognition_report import recognition_report
 
@@ -45,6 +46,30 @@ def test_staying_is_the_product_limit_of_kaplan_and_meier() -> None:
     assert (few["suppressed"], few["n"], few["curve"]) == (True, None, [])
     (all_here,) = recognition.staying(people[4:], 12 * MONTH)
     assert {one["staying"] for one in all_here["curve"]} == {1.0}
+
+
+def test_steps_of_a_career_are_shown_for_five() -> None:
+    acts = {
+        f"P{n}": [(-5 * DAY, "refund"), (5 * DAY, "refund"), (6 * DAY, "refund"), (95 * DAY, "refund")]
+        for n in range(5)
+    }
+    moves = [(f"P{n}", "agent", "senior", 0.0) for n in range(5)]
+    (found,) = recognition.careers(moves, acts)
+    assert (found["people"], found["used_before"], found["used_after"]) == (5, 5, 10)
+    (few,) = recognition.careers(moves[:4], acts)
+    assert (few["suppressed"], few["people"], few["used_after"]) == (True, None, None)
+
+
+async def test_careers_are_read_from_what_was_told(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin(POLICY)
+        steps = (("joined", "agent", ["A"]), ("changed", "agent", ["B"]), ("changed", "senior", ["B"]))
+        for number, (what, role, teams) in enumerate(steps):
+            await upstream.record(event(f"e-{number}", f"employee.{what}", time=f"2026-01-0{number + 1}T00:00:00Z",
+                                        employee_id="P", role=role, team_ids=teams))  # fmt: skip
+    moves = (await read_view(session, "people", read_careers)).result
+    assert moves == [("P", "agent", "senior", "2026-01-03T00:00:00Z")]
+    assert (await read_view(session, "people", lambda c: read_careers(c, 3))).result == []
 
 
 def test_what_followed_a_course_and_how_long_answers_took() -> None:

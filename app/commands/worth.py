@@ -244,6 +244,9 @@ async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -
         ("Training", ("course", "people", "opens", "used in 90 days before", "after"), [
             (one["course"], one["people"], ", ".join(one["opens"]), one["used_before"], one["used_after"])
             for one in found["training"]]),
+        ("Careers", ("from", "to", "people", "gave in 90 days before", "after"), [
+            (one["from"], one["to"], "fewer than 5" if one["suppressed"] else one["people"], one["used_before"],
+             one["used_after"]) for one in found["careers"]]),
         ("Ideas and obstacles", ("", "said", "answered", "days to the answer, median", "fate"), [
             (one["what"], one["said"], one["answered"], _number(one["median_days_to_answer"]),
              ", ".join(f"{fate} {number}" for fate, number in one["fates"].items())) for one in found["voices"]]),

@@ -154,6 +154,7 @@ async function recognition(place, { ask }) {
   const found = await ask("recognition");
   place.append(note(`Thanks given ${number.format(found.thanks.given)} times to ${number.format(found.thanks.people_thanked)} people. Nobody is ranked.`));
   if (found.training.length) place.append(table("Training", ["course", "#people", "opens", "#used in 90 days before", "#after"], found.training.map((one) => [one.course, one.people, one.opens.join(", "), one.used_before, one.used_after])));
+  if (found.careers.length) place.append(table("Careers", ["from", "to", "#people", "#gave in 90 days before", "#after"], found.careers.map((one) => [one.from, one.to, one.people ?? "fewer than 5", one.used_before, one.used_after])));
   if (found.voices.length) place.append(table("Ideas and obstacles", ["", "#said", "#answered", "#days to the answer"], found.voices.map((one) => [one.what, one.said, one.answered, one.median_days_to_answer == null ? "" : number.format(one.median_days_to_answer)])));
   if (found.morale.length) place.append(table("Morale", ["period", "team", "answered", "#score, of best"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or beside them" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score)])));
   if (found.staying.length) place.append(table("Who stays", ["role", "people", "still here after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
