@@ -51,7 +51,7 @@ class Agent(msgspec.Struct, frozen=True, kw_only=True):
         return (team_id, *(team for team in self.team_ids if team != team_id))
 
 
-class Gift(msgspec.Struct, array_like=True):
+class Gift(msgspec.Struct, array_like=True, gc=False):
     """Goodwill somebody gave: by whom, when (seconds since 1970), how much."""
 
     agent_id: str

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-class Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True, gc=False):
     """Money as it is written."""
 
     amount: str
@@ -27,7 +27,7 @@ class Written(msgspec.Struct, frozen=True):
         return money_from_wire({"amount": self.amount, "currency": self.currency}).minor
 
 
-class Met(msgspec.Struct, frozen=True):
+class Met(msgspec.Struct, frozen=True, gc=False):
     """A limit that was met, or a reason: its name (or rule), and what was used before."""
 
     name: str = ""
@@ -35,7 +35,7 @@ class Met(msgspec.Struct, frozen=True):
     used: Written | None = None
 
 
-class Decided(msgspec.Struct, frozen=True, kw_only=True):
+class Decided(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What judging again needs of a decision: the fields of its record, for readers in a hurry."""
 
     agent_id: str
@@ -55,7 +55,7 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[Met, ...] = ()
 
 
-class DecidedTaken(Decided, frozen=True, kw_only=True):
+class DecidedTaken(Decided, frozen=True, kw_only=True, gc=False):
     """Of `ActionTaken`."""
 
     action_id: str
@@ -63,14 +63,14 @@ class DecidedTaken(Decided, frozen=True, kw_only=True):
     authority: str
 
 
-class DecidedHeld(Decided, frozen=True, kw_only=True):
+class DecidedHeld(Decided, frozen=True, kw_only=True, gc=False):
     """Of `ActionHeld`."""
 
     action_id: str
     holder: str
 
 
-class DecidedShort(Decided, frozen=True, kw_only=True):
+class DecidedShort(Decided, frozen=True, kw_only=True, gc=False):
     """Of `AuthorityFellShort`."""
 
     outcome: str

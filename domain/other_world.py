@@ -35,7 +35,7 @@ class Act:
 
     def __init__(self, key: Key, *, did: bool, would: bool) -> None:
         self.key, self.did, self.would = key, did, would
-        self.gifts: list[Gift] = []
+        self.gifts: tuple[Gift, ...] = ()
 
 
 class Totals:
@@ -126,7 +126,7 @@ class OtherWorld:
         amount = record.amount
         minor = amount.minor if record.basis == "goodwill" else 0
         gift = Gift(record.agent_id, at.timestamp(), minor, amount.currency)  # one for both: they change together
-        act.gifts.append(gift)
+        act.gifts += (gift,)
         if did:
             self.did.add(record, gift)
         if would:

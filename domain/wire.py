@@ -90,7 +90,8 @@ _encoder = msgspec.json.Encoder(enc_hook=_to_wire)
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
-def _decoder(wanted: Any) -> msgspec.json.Decoder[Any]:
+def decoder_of(wanted: Any) -> msgspec.json.Decoder[Any]:
+    """The decoder of a type, for readers in a hurry: it raises msgspec's own errors."""
     decoder = _decoders.get(wanted)
     if decoder is None:
         decoder = _decoders[wanted] = msgspec.json.Decoder(wanted, dec_hook=_from_wire)
@@ -105,7 +106,7 @@ def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data"
 
     """
     try:
-        decoded: T = _decoder(wanted).decode(data)
+        decoded: T = decoder_of(wanted).decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise _field_error(error, at) from None
     return decoded

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from eventsourcing.persistence import JSONTranscoder, Tracking, UUIDAsHex
+from eventsourcing.persistence import JSONTranscoder, Tracking, TrackingRecorder, UUIDAsHex
+from eventsourcing.projection import BaseProjectionRunner
 from eventsourcing.tests import application as applications
 from eventsourcing.tests import persistence as suites
 from eventsourcing.tests import projection as projections
@@ -20,6 +21,8 @@ from ledger.recorders import (
     JetStreamProcessRecorder,
     JetStreamTrackingRecorder,
 )
+
+_PATIENCE_SECONDS = 8.0
 
 
 class OnJetStream(unittest.TestCase):
@@ -170,6 +173,9 @@ class InTheEnvironment(OnJetStream):
 
     @pytest.fixture(autouse=True)
     def _in_the_environment(self, _on_jetstream: None, monkeypatch: pytest.MonkeyPatch) -> None:
+        # The suites wait one second, the library's default, for what a busy machine may take longer to do.
+        monkeypatch.setattr(TrackingRecorder.wait, "__defaults__", (_PATIENCE_SECONDS, None))
+        monkeypatch.setattr(BaseProjectionRunner.wait, "__defaults__", (_PATIENCE_SECONDS,))
         for name, value in self.settings.items():
             monkeypatch.setitem(os.environ, name, value)
 
