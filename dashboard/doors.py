@@ -34,10 +34,6 @@ class Scope(NamedTuple):
     people: frozenset[str] | None
     teams: frozenset[str]
 
-    def sees(self, agent_id: str | None, team_id: str | None = None) -> bool:
-        """Whether what somebody did may be shown."""
-        return self.people is None or agent_id in self.people or (team_id is not None and team_id in self.teams)
-
     def sees_all(self, about: list[str]) -> bool:
         """Whether everybody a flag is about may be seen; customers count for nothing."""
         agents = [name.partition(":")[2] for name in about if name.startswith("agent:")]

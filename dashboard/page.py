@@ -1,4 +1,4 @@
-"""The page: three files, served as they are; a browser shows a token once and is known by a cookie."""
+"""The page: a few files, served as they are; a browser shows a token once and is known by a cookie."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
+_ENCODED = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
 
 
 class _Headers:
@@ -37,8 +38,7 @@ class _Headers:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-                message["headers"] = [*message["headers"], *headers]
+                message["headers"] = [*message["headers"], *_ENCODED]
             await send(message)
 
         await self._app(scope, receive, sent)

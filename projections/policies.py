@@ -9,6 +9,8 @@ from ledger.cloudevents import parse_time
 from projections.events import read_event
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from domain.records import PolicyPublished
     from ledger.log import Log
 
@@ -20,11 +22,16 @@ async def published_policies(log: Log) -> list[PolicyPublished]:
     return [read_event(stored).body for stored in await log.read_subject(_POLICY_SUBJECT)]
 
 
+def in_force(published: Sequence[PolicyPublished]) -> PolicyPublished | None:
+    """The newest of them that is enforced and has begun; none where there is none."""
+    now, found = datetime.now(UTC), None
+    for one in published:
+        if one.policy.get("mode", "enforced") == "enforced" and parse_time(str(one.policy["effective_from"])) <= now:
+            found = one
+    return found
+
+
 async def policy_in_force(log: Log) -> dict[str, Any]:
     """The newest policy that is in force, as it was published; empty where there is none."""
-    now, found = datetime.now(UTC), dict[str, Any]()
-    for published in await published_policies(log):
-        document = published.policy
-        if document.get("mode", "enforced") == "enforced" and parse_time(str(document["effective_from"])) <= now:
-            found = document
-    return found
+    found = in_force(await published_policies(log))
+    return found.policy if found is not None else {}

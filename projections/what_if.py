@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from domain.what_if import ShadowRecord, WhatIf
 from domain.wire import decoder_of
 from projections.correcting import correction_of, originals_of
 from projections.events import TYPES, UnknownEventError, read_event, type_in
+from projections.policies import in_force
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Mapping, Sequence
@@ -78,10 +79,8 @@ class Trying:
             LookupError: no policy was published in shadow mode.
 
         """
-        now = datetime.now(UTC)
-        enforced = [one for one in published if one.policy.get("mode", "enforced") == "enforced"]
-        ruling = [one.version for one in enforced if _begun(one, now)]
-        version = max(ruling, default=0)
+        ruling = in_force(published)
+        version = ruling.version if ruling is not None else 0
 
         def begins(record: Any, at: datetime) -> bool:
             if since is not None:
@@ -187,10 +186,6 @@ async def try_policy(log: Log, batches: AsyncIterable[list[Recorded]], trying: T
         position = batch[-1].position
         progressed(position)
     return trying.document() | {"position": position}
-
-
-def _begun(published: records.PolicyPublished, now: datetime) -> bool:
-    return datetime.fromisoformat(str(published.policy["effective_from"])) <= now
 
 
 def _money(minor: int, currency: str) -> dict[str, str]:

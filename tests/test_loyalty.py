@@ -117,7 +117,7 @@ async def test_the_report_has_each_rung_groups_and_sides(upstream: Upstream) -> 
     assert empty["currencies"] == []
 
 
-@pytest.mark.skipif(not RETAIL.exists(), reason="the real data are not here")
+@pytest.mark.skipif(not RETAIL.exists(), reason="Online Retail is not at ../shared/data")
 def test_online_retail(command: Callable[..., Any]) -> None:
     assert command("import", "online_retail", str(RETAIL), "--json").returncode == 0
     (one,) = json.loads(command("report", "loyalty", "--json").stdout)["currencies"]

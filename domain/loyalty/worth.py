@@ -215,7 +215,7 @@ class Worth:
     # ------------------------------------------------------------------ beside the ladder
 
     def group(self, name: str) -> list[dict[str, Any]]:
-        """Rung 2 by a label of the treated, the most first; small groups together."""
+        """Rung 2 by a label of the treated, the most first; where too few could be matched it says so."""
         labels = np.array(self.deeds.labels[name])
         of_pairs = labels[self.pairs.place]
         found = []
