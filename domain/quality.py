@@ -5,9 +5,8 @@ Long is not bad by itself, and satisfaction is never read as loyalty.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import defaultdict
-from statistics import fmean, median, stdev
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +15,14 @@ from scipy.stats import chi2_contingency, t
 from domain.gap import share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    type Ints = NDArray[np.int64]
+    type Floats = NDArray[np.float64]
+    type Flags = NDArray[np.bool_]
+    type Texts = NDArray[Any]
 
 DAY = 86_400.0
 REPEAT_DAYS = 7
@@ -25,22 +31,29 @@ FEW = 30
 NOT_SAID = "not said"
 
 
-class Journey(NamedTuple):
-    """One interaction; times in seconds of the epoch, ``resolved`` none while it is open."""
+class Journeys(NamedTuple):
+    """Interactions, a column each; times in seconds of the epoch, nan where it has not happened; numbers nan, too.
 
-    customer: str | None
-    channel: str
-    team: str
-    reason: str
-    opened: float
-    resolved: float | None
-    first_action: float | None
-    highest_line: int | None
-    moved_up: bool
-    transfers: int
-    came_back: bool
-    repeated_stories: int | None
-    reopened: int
+    Customers are whole numbers from 0, -1 where nobody is named.
+    """
+
+    customer: Ints
+    channel: Texts
+    team: Texts
+    reason: Texts
+    opened: Floats
+    resolved: Floats
+    first_action: Floats
+    highest_line: Floats
+    moved_up: Flags
+    transfers: Ints
+    came_back: Flags
+    repeated_stories: Floats
+    reopened: Ints
+
+    def some(self, which: Flags | Ints) -> Journeys:
+        """Some of them."""
+        return Journeys._make(column[which] for column in self)
 
 
 class Answer(NamedTuple):
@@ -53,92 +66,87 @@ class Answer(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """An interaction, and whether its customer came back soon: none where that is not known yet, or never."""
+    """Interactions, and whether their customers came back soon: 1 or 0, nan where that is not known yet, or never."""
 
-    journey: Journey
-    back: bool | None
+    journeys: Journeys
+    back: Floats
 
     @property
-    def first_contact(self) -> bool | None:
-        """Resolved by who was first, not reopened, and the customer did not come back; none where not known yet."""
-        one = self.journey
-        if one.resolved is None or one.transfers or one.reopened or self.back:
-            return False if one.resolved is not None or one.transfers or one.reopened else None
-        return None if one.customer is not None and self.back is None else True
+    def first_contact(self) -> Floats:
+        """1: resolved by who was first, not reopened, and the customer did not come back; nan where not known yet."""
+        one = self.journeys
+        handled = (one.transfers > 0) | (one.reopened > 0)
+        is_open, unknown = np.isnan(one.resolved), (one.customer >= 0) & np.isnan(self.back)
+        known = np.where(handled | (self.back == 1), 0.0, np.where(unknown, np.nan, 1.0))
+        return np.where(is_open & ~handled, np.nan, known)
+
+    def some(self, which: Flags | Ints) -> Judged:
+        """Some of them."""
+        return Judged(self.journeys.some(which), self.back[which])
 
 
-def judged(journeys: Sequence[Journey], now: float) -> list[Judged]:
+def judged(journeys: Journeys, now: float) -> Judged:
     """Each interaction with whether its customer opened another within seven days of its being resolved.
 
     Where it was resolved less than seven days ago that is not known yet; without a customer nobody can know.
     """
-    opened = defaultdict[str, list[float]](list)
-    for one in journeys:
-        if one.customer is not None:
-            opened[one.customer].append(one.opened)
-    for times in opened.values():
-        times.sort()
-    found = []
-    for one in journeys:
-        back: bool | None = None
-        if one.customer is not None and one.resolved is not None:
-            times, end = opened[one.customer], max(one.resolved, one.opened)
-            after = bisect_right(times, one.opened)
-            if after < len(times) and times[after] <= end + REPEAT_DAYS * DAY:
-                back = True
-            elif end + REPEAT_DAYS * DAY <= now:
-                back = False
-        found.append(Judged(one, back))
-    return found
+    times, when = np.unique(journeys.opened, return_inverse=True)
+    keys = journeys.customer * (times.size + 1) + when
+    order = np.argsort(keys, kind="stable")
+    after = np.minimum(np.searchsorted(keys[order], keys, side="right"), max(keys.size - 1, 0))
+    following = order[after] if keys.size else order
+    end = np.fmax(journeys.resolved, journeys.opened) + REPEAT_DAYS * DAY
+    another = (keys[following] > keys) & (journeys.customer[following] == journeys.customer)
+    soon = another & (journeys.opened[following] <= end)
+    asked = (journeys.customer >= 0) & ~np.isnan(journeys.resolved)
+    return Judged(journeys, np.where(asked & soon, 1.0, np.where(asked & (end <= now), 0.0, np.nan)))
 
 
-def line(some: Sequence[Judged]) -> dict[str, Any]:
+def line(some: Judged) -> dict[str, Any]:
     """What there is to say of some interactions."""
-    all_of = [one.journey for one in some]
-    known = [one.first_contact for one in some if one.first_contact is not None]
-    back = [one.back for one in some if one.back is not None]
-    stories = [one.repeated_stories for one in all_of if one.repeated_stories is not None]
-    lined = [one.highest_line for one in all_of if one.highest_line is not None]
+    of, n = some.journeys, some.back.size
+    lined = ~np.isnan(of.highest_line)
     return {
-        "interactions": len(all_of),
-        "resolved": share(sum(one.resolved is not None for one in all_of), len(all_of)),
-        "first_contact": share(sum(known), len(known)),
-        "transferred": share(sum(one.transfers > 0 for one in all_of), len(all_of)),
-        "mean_transfers": fmean(one.transfers for one in all_of) if all_of else None,
-        "came_back_to_a_team": share(sum(one.came_back for one in all_of), len(all_of)),
-        "stories_repeated": share(sum(told > 0 for told in stories), len(stories)),
-        "first_line_only": share(sum(one == 1 for one in lined), len(lined)),
-        "moved_up": share(sum(one.moved_up for one in all_of if one.highest_line is not None), len(lined)),
-        "reopened": share(sum(one.reopened > 0 for one in all_of), len(all_of)),
-        "repeat_contact": share(sum(back), len(back)),
-        "hours_to_first_action": _hours(
-            one.first_action - one.opened for one in all_of if one.first_action is not None
-        ),
-        "hours_to_resolution": _hours(one.resolved - one.opened for one in all_of if one.resolved is not None),
+        "interactions": n,
+        "resolved": share(int((~np.isnan(of.resolved)).sum()), n),
+        "first_contact": _share(some.first_contact),
+        "transferred": share(int((of.transfers > 0).sum()), n),
+        "mean_transfers": float(of.transfers.mean()) if n else None,
+        "came_back_to_a_team": share(int(of.came_back.sum()), n),
+        "stories_repeated": _share(np.where(np.isnan(of.repeated_stories), np.nan, of.repeated_stories > 0)),
+        "first_line_only": share(int((of.highest_line == 1).sum()), int(lined.sum())),
+        "moved_up": share(int(of.moved_up[lined].sum()), int(lined.sum())),
+        "reopened": share(int((of.reopened > 0).sum()), n),
+        "repeat_contact": _share(some.back),
+        "hours_to_first_action": _hours(of.first_action - of.opened),
+        "hours_to_resolution": _hours(of.resolved - of.opened),
     }
 
 
-def _hours(seconds: Iterable[float]) -> dict[str, Any]:
-    hours = [max(0.0, one) / 3600 for one in seconds]
-    return {"n": len(hours), "median": median(hours) if hours else None,
-            "p90": float(np.quantile(hours, 0.9)) if hours else None}  # fmt: skip
+def _share(told: Floats) -> dict[str, Any]:
+    """Of 1 among 1 and 0; nan does not count."""
+    return share(int((told == 1).sum()), int((~np.isnan(told)).sum()))
 
 
-_GROUPS: dict[str, Callable[[Judged], str]] = {
-    "channel": lambda one: one.journey.channel, "team": lambda one: one.journey.team,
-    "line": lambda one: str(one.journey.highest_line or NOT_SAID), "reason": lambda one: one.journey.reason,
-}  # fmt: skip
+def _hours(seconds: Floats) -> dict[str, Any]:
+    hours = np.maximum(seconds[~np.isnan(seconds)], 0.0) / 3600
+    middle, most = np.quantile(hours, (0.5, 0.9)) if hours.size else (None, None)
+    return {"n": hours.size, "median": None if middle is None else float(middle),
+            "p90": None if most is None else float(most)}  # fmt: skip
 
 
-def groups(some: Sequence[Judged]) -> dict[str, list[dict[str, Any]]]:
+def groups(some: Judged) -> dict[str, list[dict[str, Any]]]:
     """The same by channel, first team, highest line and reason, the largest first."""
+    of = some.journeys
+    lines = [NOT_SAID if level != level else f"{level:.0f}" for level in of.highest_line.tolist()]  # noqa: PLR0124 - nan
     found = {}
-    for name, of in _GROUPS.items():
-        parts = defaultdict[str, list[Judged]](list)
-        for one in some:
-            parts[of(one)].append(one)
-        ordered = sorted(parts.items(), key=lambda item: (-len(item[1]), item[0]))
-        found[name] = [{name: key, **line(mine)} for key, mine in ordered]
+    for name, labels in (("channel", of.channel), ("team", of.team), ("line", lines), ("reason", of.reason)):
+        numbers: dict[str, int] = {}
+        which = np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+        ends = np.cumsum(np.bincount(which, minlength=len(numbers)))
+        places = np.split(np.argsort(which, kind="stable"), ends)
+        ordered = sorted(zip(numbers, places[: len(numbers)], strict=True), key=lambda item: (-item[1].size, item[0]))
+        found[name] = [{name: key, **line(some.some(mine))} for key, mine in ordered]
     return found
 
 

@@ -164,11 +164,12 @@ def _moved(body: facts.InteractionTransferred, row: dict[str, Any]) -> dict[str,
     return values
 
 
-def read_journeys(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
-    """Every interaction that was opened, in the order of opening; as it was behind a position."""
+def read_journey(connection: sa.Connection, interaction_id: str, position: int | None = None) -> dict[str, Any] | None:
+    """An interaction that was opened, as it was behind a position; none where there is none."""
     source = as_of(journeys, position)
-    query = sa.select(source).where(source.c.opened.is_not(None)).order_by(source.c.opened, source.c.interaction_id)
-    return [dict(row) for row in connection.execute(query).mappings()]
+    query = sa.select(source).where(source.c.opened.is_not(None), source.c.interaction_id == interaction_id)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else dict(row)
 
 
 def read_feedback(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:

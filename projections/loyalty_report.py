@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import hashlib
+from itertools import batched
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -15,6 +17,7 @@ from domain.loyalty.worth import MAIN_DAYS, Deeds, Limited, Matters, Worth
 from domain.money import EXPONENTS, Money
 from projections import casework, journeys, loyalty
 from projections.history import as_of
+from projections.rows import plain_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
 NOBODY = "no action with a customer is recorded"
 NOT_SAID = "not said"
+HELPED_AT_MOST = 5000
+"""Of more customers who were helped so many are drawn, and as large a share of the others: a report in seconds."""
+_ASKED_AT_ONCE = 10_000
+"""Names in one question to a view: SQLite takes 32,766."""
 
 
 class World:
@@ -51,11 +58,6 @@ class World:
                        np.array([row[amount] for row in rows], np.int64))  # fmt: skip
 
 
-def _rows(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
-    """Plain tuples: a million rows in a second."""
-    return list(connection.execute(query).cursor.fetchall())
-
-
 def _seconds(texts: Sequence[str]) -> Ints:
     return np.array([text[:19] for text in texts], "datetime64[s]").astype(np.int64)
 
@@ -67,80 +69,139 @@ async def loyalty_report(read: Reader, published: Sequence[PolicyPublished], at:
     ``published`` are all policies, for the trials and the raised limits among them. As it was behind position ``at``;
     or with only what had happened by the time ``until``.
     """
-    purchases, actions, requests = loyalty.purchases, loyalty.actions, loyalty.requests
-
-    def selling(connection: sa.Connection) -> Any:
-        bought, done = as_of(purchases, at), as_of(actions, at)
-        asked = sa.select(requests.c.customer_id, requests.c.kind, requests.c.at, requests.c.currency,
-                          requests.c.asked_minor, requests.c.limit_minor, requests.c.position)  # fmt: skip
-        named = (bought.c.customer_id.is_not(None), sa.not_(bought.c.withdrawn))
-        return (
-            _rows(connection, sa.select(
-                bought.c.customer_id, bought.c.at, bought.c.currency, bought.c.total_minor, bought.c.margin_minor,
-                bought.c.returned,
-            ).where(*named).order_by(bought.c.position)),
-            _rows(connection, sa.select(done.c.action_id, done.c.customer_id, done.c.at, done.c.currency,
-                                        done.c.cost_minor, done.c.kind).where(
-                                            done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)
-                                        ).order_by(done.c.position)),
-            [row for row in _rows(connection, asked.order_by(requests.c.position)) if at is None or row[-1] <= at],
-        )  # fmt: skip
-
-    answer = await read("loyalty_effects", selling)
-    bought, done, asked = ([row for row in rows if until is None or row[place] <= until]
-                           for rows, place in zip(answer.result, (1, 2, 2), strict=True))  # fmt: skip
-    where = {row[0]: row[1:] for row in (await read("casework", lambda c: _where(c, at))).result}
-    problems = (await read("journeys", lambda c: _problems(c, at))).result
+    answer = await read("loyalty_effects", lambda c: _selling(c, at, until))
+    known, drawn, (bought, done, asked) = answer.result
+    where = {row[0]: row[1:] for row in (await read("casework", lambda c: _where(c, at, drawn))).result}
+    problems = (await read("journeys", lambda c: _problems(c, at, drawn))).result
     position = answer.progress.anchor.position if at is None else at
     by_currency = [
         await asyncio.to_thread(
-            _of_currency, currency, [row for row in bought if row[2] == currency],
-            [row for row in done if row[3] == currency], [row for row in asked if row[3] == currency], where, problems,
-            published,
+            _of_currency, known_of, [row for row in bought if row[2] == known_of.currency],
+            [row for row in done if row[3] == known_of.currency],
+            [row for row in asked if row[3] == known_of.currency], where, problems, published,
         )
-        for currency in sorted({row[2] for row in bought} | {row[3] for row in done})
+        for known_of in known
     ]  # fmt: skip
-    return {"currencies": by_currency, "position": position, "main_window_days": MAIN_DAYS}
+    of = {"drawn_customers": None if drawn is None else len(drawn), "main_window_days": MAIN_DAYS}
+    return {"currencies": by_currency, "position": position} | of
 
 
-def _where(connection: sa.Connection, at: int | None) -> list[Any]:
+class _Known(NamedTuple):
+    """Of all customers in a currency: purchases, who was helped, and the first and last time anything was told."""
+
+    currency: str
+    purchases: int
+    treated: int
+    first: str | None
+    last: str | None
+
+
+def _selling(connection: sa.Connection, at: int | None, until: str | None) -> tuple[Any, ...]:
+    """What there is in each currency; the customers drawn, if not all; their purchases, actions and requests."""
+    bought, done, asked = as_of(loyalty.purchases, at), as_of(loyalty.actions, at), loyalty.requests
+    ends = () if at is None else (asked.c.position <= at,)
+    told = [
+        sa.select(bought.c.customer_id, bought.c.at, bought.c.currency, bought.c.total_minor, bought.c.margin_minor,
+                  bought.c.returned).where(sa.not_(bought.c.withdrawn)).order_by(bought.c.position),
+        sa.select(done.c.action_id, done.c.customer_id, done.c.at, done.c.currency, done.c.cost_minor,
+                  done.c.kind).where(sa.not_(done.c.withdrawn)).order_by(done.c.position),
+        sa.select(asked.c.customer_id, asked.c.kind, asked.c.at, asked.c.currency, asked.c.asked_minor,
+                  asked.c.limit_minor).where(*ends).order_by(asked.c.position),
+    ]  # fmt: skip
+    sources = (bought, done, asked)
+    told = [
+        query.where(one.c.customer_id.is_not(None), *(() if until is None else (one.c.at <= until,)))
+        for query, one in zip(told, sources, strict=True)
+    ]
+    known = _known(connection, *(query.order_by(None).subquery() for query in told[:2]))
+    drawn = _draw(connection)
+    rows = [_rows_of(connection, query, one.c.customer_id, drawn) for query, one in zip(told, sources, strict=True)]
+    return known, drawn, rows
+
+
+def _known(connection: sa.Connection, bought: sa.Subquery, done: sa.Subquery) -> list[_Known]:
+    every = sa.func.count(done.c.customer_id.distinct())
+    sold = sa.func.sum(sa.case((bought.c.returned, 0), else_=1))
+    times = (sa.func.min(bought.c.at), sa.func.max(bought.c.at))
+    sales = {row[0]: row[1:] for row in plain_rows(connection, sa.select(bought.c.currency, sold, *times).group_by(
+        bought.c.currency))}  # fmt: skip
+    helped = {row[0]: row[1:] for row in plain_rows(connection, sa.select(done.c.currency, every).group_by(
+        done.c.currency))}  # fmt: skip
+    nothing = (0, None, None)
+    return [
+        _Known(currency, sales.get(currency, nothing)[0], helped.get(currency, (0,))[0],
+               *sales.get(currency, nothing)[1:])
+        for currency in sorted(sales.keys() | helped.keys())
+    ]  # fmt: skip
+
+
+def _draw(connection: sa.Connection) -> list[str] | None:
+    """Customers by lot, so many that of those who were helped about `HELPED_AT_MOST` are among them; none: all.
+
+    The lot is a hash of the name: whoever was drawn is drawn again as long as the share stays.
+    """
+    bought, helped = (
+        {row[0] for row in plain_rows(connection, sa.select(one.c.customer_id).distinct())} - {None}
+        for one in (loyalty.purchases, loyalty.actions)
+    )
+    if len(helped) <= HELPED_AT_MOST:
+        return None
+    below = int(HELPED_AT_MOST / len(helped) * 2**64)
+    return sorted(name for name in bought | helped if _lot(name) < below)
+
+
+def _lot(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+
+
+def _rows_of(connection: sa.Connection, query: sa.Select[Any], customer: sa.ColumnElement[Any],
+             drawn: Sequence[str] | None) -> list[Any]:  # fmt: skip
+    """Rows of the customers that were drawn."""
+    if drawn is None:
+        return plain_rows(connection, query)
+    return [row for some in batched(drawn, _ASKED_AT_ONCE) for row in plain_rows(connection, query.where(
+        customer.in_(some)))]  # fmt: skip
+
+
+def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
     """By action: its interaction's channel and reason, team, whether somebody else had to approve."""
     done, matters = as_of(casework.actions, at), as_of(casework.interactions, at)
     query = sa.select(done.c.action_id, matters.c.channel, matters.c.reason, done.c.team_id, done.c.escalation_id,
                       done.c.interaction_id)  # fmt: skip
-    return _rows(connection, query.outerjoin(matters, matters.c.interaction_id == done.c.interaction_id))
+    query = query.outerjoin(matters, matters.c.interaction_id == done.c.interaction_id)
+    return _rows_of(connection, query, done.c.customer_id, drawn)
 
 
-def _problems(connection: sa.Connection, at: int | None) -> list[Any]:
-    """Interactions of customers: id, customer, when, channel, reason, team."""
+def _problems(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
+    """Interactions of customers: customer, when, channel, reason, team."""
     source = as_of(journeys.journeys, at)
-    query = sa.select(source.c.interaction_id, source.c.customer_id, source.c.opened, source.c.channel, source.c.reason,
-                      source.c.first_team)  # fmt: skip
+    query = sa.select(source.c.customer_id, source.c.opened, source.c.channel, source.c.reason, source.c.first_team)
     query = query.where(source.c.opened.is_not(None), source.c.customer_id.is_not(None))
-    return _rows(connection, query.order_by(source.c.interaction_id))
+    return _rows_of(connection, query.order_by(source.c.interaction_id), source.c.customer_id, drawn)
 
 
-def _of_currency(currency: str, bought: list[Any], done: list[Any], asked: list[Any], where: dict[str, Any],
+def _of_currency(known: _Known, bought: list[Any], done: list[Any], asked: list[Any], where: dict[str, Any],
                  problems: list[Any], published: Sequence[PolicyPublished]) -> dict[str, Any]:  # fmt: skip
+    currency = known.currency
     world = World(currency)
     sold = [row for row in bought if not row[5]]
     buying = world.history(sold, 3)
-    if bought:
-        times = _seconds([row[1] for row in bought])
-        buying.first, buying.last = int(times.min()), int(times.max())
+    if known.first is not None and known.last is not None:
+        buying.first, buying.last = _seconds([known.first, known.last]).tolist()
     told_by_sales = not done
     if told_by_sales:  # money that was given back stands for what was done
         done = [(None, row[0], row[1], row[2], row[3], "refund") for row in bought if row[5]]
     deeds = _deeds(world, done, where)
-    found: dict[str, Any] = {"currency": currency, "purchases": len(sold), "treated": int(deeds.of.at.size),
+    treated = int(deeds.of.at.size) if told_by_sales else known.treated
+    found: dict[str, Any] = {"currency": currency, "purchases": known.purchases, "treated": treated,
                              "told_by_sales": told_by_sales}  # fmt: skip
     if deeds.of.at.size == 0 or len(buying) == 0:
         return found | {"ladder": [], "why": NOBODY if deeds.of.at.size == 0 else "no purchase is recorded"}
     margins = world.history([row for row in sold if row[4] is not None], 4)
     margins.first, margins.last = buying.first, buying.last
     matters = Matters(
-        Moments(world.numbers([row[1] for row in problems]), _seconds([row[2] for row in problems])),
-        world.strata([(row[4], row[3]) for row in problems]), [row[5] or "" for row in problems],
+        Moments(world.numbers([row[0] for row in problems]), _seconds([row[1] for row in problems])),
+        world.strata([(row[3], row[2]) for row in problems]), [row[4] or "" for row in problems],
     )  # fmt: skip
     limited = Limited(
         Moments(world.numbers([row[0] for row in asked]), _seconds([row[2] for row in asked])),

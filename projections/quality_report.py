@@ -5,15 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import sqlalchemy as sa
+
 from domain import quality
-from domain.quality import NOT_SAID, Answer, Journey
+from domain.quality import NOT_SAID, Answer, Journeys
 from ledger.cloudevents import parse_time
-from projections.journeys import read_feedback, read_journeys
+from projections.history import as_of
+from projections.journeys import journeys as table
+from projections.journeys import read_feedback, read_journey
+from projections.rows import plain_rows
 from projections.trail import read_trail
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from domain.quality import Floats
     from projections.answers import Reader
 
 CAVEATS = (
@@ -25,14 +32,13 @@ CAVEATS = (
 
 async def quality_report(read: Reader, at: int | None = None) -> dict[str, Any]:
     """Service quality; shares with Wilson's interval, hours as median and 90th percentile."""
-    answer = await read("journeys", lambda c: (read_journeys(c, at), read_feedback(c, at)))
-    rows, said = answer.result
-    where = {row["interaction_id"]: row for row in rows}
-    times = [row[name] for row in rows for name in ("opened", "resolved") if row[name]]
-    now = parse_time(max(times)).timestamp() if times else datetime.now(UTC).timestamp()
-    some = quality.judged([_journey(row) for row in rows], now)
+    answer = await read("journeys", lambda c: (_columns(c, at), read_feedback(c, at)))
+    (ids, journeys), said = answer.result
+    where = dict(zip(ids, zip(journeys.channel, journeys.team, strict=True), strict=True)) if said else {}
+    ends = np.concatenate((journeys.opened, journeys.resolved[~np.isnan(journeys.resolved)]))
+    some = quality.judged(journeys, float(ends.max()) if ends.size else datetime.now(UTC).timestamp())
     groups = quality.groups(some)
-    answers = [_answer(row, where.get(row["interaction_id"] or "", {})) for row in said]
+    answers = [_answer(row, *where.get(row["interaction_id"], (NOT_SAID, NOT_SAID))) for row in said]
     even = [
         quality.evenness(groups[by], by, what) for by in ("channel", "team") for what in ("first_contact", "reopened")
     ]
@@ -40,7 +46,7 @@ async def quality_report(read: Reader, at: int | None = None) -> dict[str, Any]:
     return {
         "overall": quality.line(some), **{f"by_{name}": lines for name, lines in groups.items()},
         "evenness": [one for one in even if one is not None],
-        "satisfaction": quality.satisfaction(answers, len(some)),
+        "satisfaction": quality.satisfaction(answers, len(ids)),
         "window_days": quality.REPEAT_DAYS, "caveats": CAVEATS, "position": position,
     }  # fmt: skip
 
@@ -61,8 +67,7 @@ async def interaction_story(read: Reader, interaction_id: str, at: int | None = 
          "what": item["what"], "type": item["type"], "position": item["position"]}
         for item, now, before in zip(found, times, [times[0], *times], strict=False)
     ]  # fmt: skip
-    rows = (await read("journeys", lambda c: read_journeys(c, at))).result
-    journey = next((row for row in rows if row["interaction_id"] == interaction_id), None)
+    journey = (await read("journeys", lambda c: read_journey(c, interaction_id, at))).result
     position = answer.progress.anchor.position if at is None else at
     return {"interaction_id": interaction_id, "steps": steps, "in_short": _in_short(journey, times, steps),
             "position": position}  # fmt: skip
@@ -83,20 +88,37 @@ def _in_short(journey: Mapping[str, Any] | None, times: list[datetime], steps: l
     return "; ".join(parts) + "."
 
 
-def _journey(row: Mapping[str, Any]) -> Journey:
-    return Journey(
-        row["customer_id"], row["channel"] or NOT_SAID, row["first_team"] or NOT_SAID, row["reason"] or NOT_SAID,
-        parse_time(row["opened"]).timestamp(), _moment(row["resolved"]), _moment(row["first_action"]),
-        row["highest_line"], bool(row["moved_up"]), row["transfers"] or 0, bool(row["came_back"]),
-        row["repeated_stories"], row["reopened"] or 0,
+_TEXTS = ("channel", "first_team", "reason")
+_TIMES = ("opened", "resolved", "first_action")
+_NUMBERS = ("highest_line", "moved_up", "transfers", "came_back", "repeated_stories", "reopened")
+
+
+def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Journeys]:
+    """Interactions by id, and what is known of them: plain tuples, a hundred thousand in less than a second."""
+    source = as_of(table, at)
+    names = ("interaction_id", "customer_id", *_TEXTS, *_TIMES, *_NUMBERS)
+    query = sa.select(*(source.c[name] for name in names)).where(source.c.opened.is_not(None))
+    rows = plain_rows(connection, query)
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(names)
+    of = dict(zip(names, columns, strict=True))
+    known: dict[str | None, int] = {None: -1}
+    customer = np.array([known.setdefault(one, len(known) - 1) for one in of["customer_id"]], np.int64)
+    channel, team, reason = (np.array([one or NOT_SAID for one in of[name]], object) for name in _TEXTS)
+    opened, resolved, acted = (_seconds(of[name]) for name in _TIMES)
+    line, moved_up, transfers, came_back, repeated, reopened = (np.array(of[name], float) for name in _NUMBERS)
+    return list(of["interaction_id"]), Journeys(
+        customer, channel, team, reason, opened, resolved, acted, line, moved_up == 1,
+        np.nan_to_num(transfers).astype(np.int64), came_back == 1, repeated, np.nan_to_num(reopened).astype(np.int64),
     )  # fmt: skip
 
 
-def _moment(text: str | None) -> float | None:
-    return parse_time(text).timestamp() if text else None
+def _seconds(texts: Sequence[str | None]) -> Floats:
+    """Seconds of the epoch, to the microsecond; nan where there is none."""
+    times = np.array([one[:-1] if one else "NaT" for one in texts], "datetime64[us]")
+    return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)
 
 
-def _answer(row: Mapping[str, Any], journey: Mapping[str, Any]) -> Answer:
+def _answer(row: Mapping[str, Any], channel: str, team: str) -> Answer:
     span = row["best"] - row["worst"]
     score = (row["score"] - row["worst"]) / span if span else 0.0
-    return Answer(row["instrument"], score, journey.get("channel") or NOT_SAID, journey.get("first_team") or NOT_SAID)
+    return Answer(row["instrument"], score, channel, team)

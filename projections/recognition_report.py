@@ -7,17 +7,19 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from domain import recognition
 from domain.policy_document import parse_policy
 from domain.recognition import Employment, Survey, Voice
 from ledger.cloudevents import parse_time
-from projections.casework import read_where_done
+from projections.casework import actions
+from projections.history import as_of
 from projections.people import read_careers, read_people, read_table, read_voices
+from projections.rows import plain_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import sqlalchemy as sa
 
     from projections.answers import Reader
 
@@ -31,14 +33,17 @@ async def recognition_report(read: Reader, document: Mapping[str, Any], at: int 
     """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks."""
     answer = await read("people", lambda c: _read(c, at))
     thanks, courses, surveys, voices, people, moves = answer.result
-    done = (await read("casework", lambda c: read_where_done(c, at))).result
+    done = (await read("casework", lambda c: _done(c, at))).result
     opens = _opens(document)
+    learning = {one["employee_id"] for one in courses} | {who for who, *_ in moves}
+    praised = {one["interaction_id"] for one in thanks}
     acts = defaultdict[str, list[tuple[float, str]]](list)
     kinds_on = defaultdict[str, list[str]](list)
-    for row in done:
-        acts[row["agent_id"]].append((_moment(row["time"]), row["kind"]))
-        if row["interaction_id"]:
-            kinds_on[row["interaction_id"]].append(row["kind"])
+    for agent_id, time, kind, interaction_id in done:
+        if agent_id in learning:
+            acts[agent_id].append((_moment(time), kind))
+        if interaction_id in praised:
+            kinds_on[interaction_id].append(kind)
     position = answer.progress.anchor.position if at is None else at
     return {
         "thanks": _thanks([one for one in thanks if one["receiver_id"]], people, kinds_on),
@@ -56,6 +61,13 @@ async def recognition_report(read: Reader, document: Mapping[str, Any], at: int 
 def _read(connection: sa.Connection, at: int | None) -> tuple[Any, ...]:
     tables = (read_table(connection, name, at) for name in ("thanks", "courses", "morale"))
     return (*tables, read_voices(connection, at), read_people(connection, at), read_careers(connection, at))
+
+
+def _done(connection: sa.Connection, at: int | None) -> list[Any]:
+    """Of every action: agent, time, kind, interaction."""
+    source = as_of(actions, at)
+    query = sa.select(source.c.agent_id, source.c.time, source.c.kind, source.c.interaction_id)
+    return plain_rows(connection, query.where(source.c.position.is_not(None)))
 
 
 def _voice(row: Mapping[str, Any]) -> Voice:

@@ -117,6 +117,25 @@ async def test_the_report_has_each_rung_groups_and_sides(upstream: Upstream) -> 
     assert empty["currencies"] == []
 
 
+async def test_of_very_many_customers_some_are_drawn(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    await staffed(upstream)
+    for number in range(40):
+        await upstream.record(event(f"b-{number}", "purchase.completed", time="2026-01-01T00:00:00Z",
+                                    order_id=f"o-{number}", customer_id=f"C-{number}", total=gbp("20.00")))  # fmt: skip
+        await upstream.record(event(f"a-{number}", "action.reported", request_id=f"q-{number}", agent_id="A-1",
+                                    kind="refund", amount=gbp("1.00"), reason="late", customer_id=f"C-{number}"))  # fmt: skip
+    read = partial(read_view, upstream.session)
+    assert (await loyalty_report(read, ()))["drawn_customers"] is None
+    monkeypatch.setattr("projections.loyalty_report.HELPED_AT_MOST", 10)
+    monkeypatch.setattr("projections.loyalty_report._ASKED_AT_ONCE", 4)
+    found = await loyalty_report(read, ())
+    (one,) = found["currencies"]
+    assert (one["treated"], one["purchases"]) == (40, 40)  # of all
+    assert 0 < found["drawn_customers"] < 20
+    assert one["groups"]["kind"][0]["treated"] == found["drawn_customers"]
+    assert found == await loyalty_report(read, ())
+
+
 @pytest.mark.skipif(not RETAIL.exists(), reason="Online Retail is not at ../shared/data")
 def test_online_retail(command: Callable[..., Any]) -> None:
     assert command("import", "online_retail", str(RETAIL), "--json").returncode == 0

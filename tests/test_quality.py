@@ -1,45 +1,57 @@
 """Service quality: ways of interactions, first contacts, what customers say, and how even it is."""
 
 import json
+import math
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from support import ROOT, Upstream, event, gbp, upstream_of
 
 from app.session import Session
 from app.views import read_view
 from domain import quality
-from domain.quality import DAY, Answer, Journey
+from domain.quality import DAY, Answer, Journeys
 from projections.quality_report import interaction_story, quality_report
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
 
 
-def journey(opened: float, resolved: float | None, customer: str | None = "C", **more: Any) -> Journey:
-    values: dict[str, Any] = {
-        "customer": customer, "channel": "phone", "team": "T", "reason": "late", "opened": opened, "resolved": resolved,
-        "first_action": None, "highest_line": 1, "moved_up": False, "transfers": 0, "came_back": False,
-        "repeated_stories": None, "reopened": 0,
+def journeys(*some: dict[str, Any]) -> Journeys:
+    usual: dict[str, Any] = {
+        "customer": 0, "channel": "phone", "team": "T", "reason": "late", "opened": 0.0, "resolved": 10.0,
+        "first_action": math.nan, "highest_line": 1.0, "moved_up": False, "transfers": 0, "came_back": False,
+        "repeated_stories": math.nan, "reopened": 0,
     }  # fmt: skip
-    return Journey(**(values | more))
+    return Journeys(*(np.array([one.get(name, value) for one in some]) for name, value in usual.items()))
 
 
 def test_a_first_contact_is_known_when_its_window_is_over() -> None:
-    some = [journey(0, 10), journey(3 * DAY, 3 * DAY + 10), journey(0, 10, "D"), journey(20 * DAY, 20 * DAY + 1, "E"),
-            journey(0, 10, None), journey(0, None, "F"), journey(0, 10, "G", transfers=1), journey(0, 10, "H", reopened=1)]  # fmt: skip
-    found = quality.judged(some, 21 * DAY)
-    assert [one.first_contact for one in found] == [False, True, True, None, True, None, False, False]
-    assert [one.back for one in found] == [True, False, False, None, None, None, False, False]
+    found = quality.judged(
+        journeys(
+            {}, {"opened": 3 * DAY, "resolved": 3 * DAY + 10}, {"customer": 1},
+            {"customer": 2, "opened": 20 * DAY, "resolved": 20 * DAY + 1}, {"customer": -1},
+            {"customer": 3, "resolved": math.nan}, {"customer": 4, "transfers": 1}, {"customer": 5, "reopened": 1},
+        ), 21 * DAY,
+    )  # fmt: skip
+    nan = math.nan
+    np.testing.assert_array_equal(found.first_contact, [0, 1, 1, nan, 1, nan, 0, 0])
+    np.testing.assert_array_equal(found.back, [1, 0, 0, nan, nan, nan, 0, 0])
     told = quality.line(found)
     assert (told["first_contact"]["k"], told["first_contact"]["n"], told["stories_repeated"]["share"]) == (3, 6, None)
 
 
+def test_nobody_gives_figures_of_nothing() -> None:
+    found = quality.line(quality.judged(journeys(), 0.0))
+    assert (found["interactions"], found["mean_transfers"], found["hours_to_resolution"]["median"]) == (0, None, None)
+
+
 def test_evenness_is_pearsons_test_over_groups_of_thirty() -> None:
     """Two groups, 20 of 40 and 30 of 40: chi-squared with Yates's correction 4.3200, p = 0.03767."""
-    some = [quality.Judged(journey(0, 1, None, channel=channel, transfers=int(n >= good)), None)
-            for channel, good in (("phone", 20), ("chat", 30)) for n in range(40)]  # fmt: skip
-    parts = quality.groups(some)["channel"]
+    some = journeys(*({"customer": -1, "channel": channel, "transfers": int(n >= good)}
+                      for channel, good in (("phone", 20), ("chat", 30)) for n in range(40)))  # fmt: skip
+    parts = quality.groups(quality.judged(some, 1.0))["channel"]
     found = quality.evenness(parts, "channel", "first_contact")
     assert found is not None
     assert (found["lowest"][0], found["highest"][0]) == ("phone", "chat")

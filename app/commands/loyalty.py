@@ -44,6 +44,8 @@ async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened
         console.print(f"No action with a customer is recorded yet (position {found['position']}).")
     for one in found["currencies"]:
         _print(one, found["position"])
+    if found["drawn_customers"]:
+        console.print(f"Estimates are of {found['drawn_customers']:,} customers, drawn by lot.")
 
 
 def _print(one: dict[str, Any], position: int) -> None:

@@ -95,6 +95,7 @@ async function budgets(place, { ask }) {
 async function worth(place, { ask }) {
   const found = await ask("loyalty", { limit: 1 });
   if (!found.currencies.length) place.append(note("No action with a customer is recorded yet."));
+  if (found.drawn_customers) place.append(note(`Estimates are of ${number.format(found.drawn_customers)} customers, drawn by lot.`));
   for (const one of found.currencies) {
     place.append(heading(`${one.currency}: ${number.format(one.treated)} customers were helped`));
     if (!one.ladder.length) { place.append(note(one.why)); continue; }

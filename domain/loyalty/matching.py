@@ -18,7 +18,7 @@ WITHIN_DAYS = 30
 """How far apart in time two may be."""
 _CALIPER = 1.0
 """How unlike two may be, in standard deviations over all covariates together."""
-_LOOKED_AT, _LOOKED_AT_IN_ALL = 300, 3_000_000
+_LOOKED_AT, _LOOKED_AT_IN_ALL = 300, 1_000_000
 """Candidates for each at least, and for all together at most; drawn at random where there are more."""
 _SPEND_DAYS = 180
 
@@ -56,7 +56,9 @@ class Untreated:
                rng: np.random.Generator) -> tuple[Moments, Floats]:  # fmt: skip
         """Candidates for somebody who was treated at a moment, and what was known of them."""
         if self._problems is None or self._known is None:
-            drawn = rng.choice(self._everybody, min(looked_at, self._everybody.size), replace=False)
+            drawn = self._everybody
+            if drawn.size > looked_at:
+                drawn = drawn[rng.integers(0, drawn.size, looked_at)]
             fit = drawn[(self._treated_from[drawn] > at) & (self._known_from[drawn] < at)]
             found = Moments(fit, np.full(fit.size, at))
             return found, covariates(self._history, found)
@@ -67,7 +69,7 @@ class Untreated:
         low, high = np.searchsorted(times, (at - WITHIN_DAYS * DAY, at + WITHIN_DAYS * DAY))
         near = places[low:high]
         if near.size > looked_at:
-            near = rng.choice(near, looked_at, replace=False)
+            near = near[rng.integers(0, near.size, looked_at)]
         return self._problems.some(near), self._known[near]
 
 
