@@ -73,17 +73,32 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 NOTHING_SEEN = Seen()
 
 
+class Met(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A limit that an action meets, in minor units: its name, what it allows (none: anything), what was used before."""
+
+    name: str
+    limit: int | None
+    used: int
+
+
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the rules say, before anything is recorded."""
 
     outcome: Literal["taken", "escalate", "refused"]
     reasons: tuple[Reason, ...] = ()
-    limits: tuple[Limit, ...] = ()
+    met: Sequence[Met] = ()
+    """Limits of what may be taken, in ``currency``; the budget's is the last."""
+    currency: str = ""
     training: tuple[str, ...] = ()
     draw: Money | None = None
     """What has to come out of the team's pool first."""
     guarded: int | None = None
     """Days of the customer's cap, where the customer's own guard has to be written."""
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What was met, as records carry it."""
+        return tuple([_limit(met, self.currency) for met in self.met])
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,11 +134,11 @@ def judge(asking: Asking, amount: Money) -> Verdict:
     may = asking.rules.limits_for(agent.role, agent.teams_for(request.team_id), asking.now)
     if request.kind not in may:
         return _beyond_role(request.kind, agent.role, policy, amount)
-    limits = _limits(asking, may[request.kind])
+    found, minor = _met(asking, may[request.kind]), amount.minor
     reasons = [
-        Reason(rule=met.name, message=_TEXTS[met.name], limit=met.limit, used=met.used, asked=amount)
-        for met in limits
-        if met.limit is not None and met.used.minor + amount.minor > met.limit.minor
+        _too_much(met, amount, asking.budget.currency)
+        for met in found
+        if met.limit is not None and met.used + minor > met.limit
     ]
     draw, short = _from_pool(asking, amount)
     if draw is not None and reasons and reasons[-1].rule == "budget":
@@ -138,8 +153,9 @@ def judge(asking: Asking, amount: Money) -> Verdict:
     if reasons:
         return Verdict(outcome="escalate", reasons=tuple(reasons))
     return Verdict(
-        outcome="taken", limits=tuple(limits), training=needed, draw=draw, guarded=_guarded(asking, limits, amount)
-    )
+        outcome="taken", met=found, currency=asking.budget.currency, training=needed, draw=draw,
+        guarded=_guarded(asking, found, minor),
+    )  # fmt: skip
 
 
 def available(asking: Asking) -> tuple[Money, Verdict]:
@@ -148,7 +164,7 @@ def available(asking: Asking) -> tuple[Money, Verdict]:
     verdict = judge(asking, policy.zero())
     if verdict.outcome != "taken":
         return policy.zero(), verdict
-    rooms = [met.limit.minor - met.used.minor for met in verdict.limits if met.limit is not None]
+    rooms = [met.limit - met.used for met in verdict.met if met.limit is not None]
     if asking.pool is not None and rooms:
         rooms[-1] += _step(asking.pool, asking.rules.policy)  # the budget's is the last
     return Money(max(0, min(rooms, default=0)), policy.currency), verdict
@@ -310,20 +326,27 @@ def _beyond_role(kind: str, role: str, policy: Policy, amount: Money) -> Verdict
     return Verdict(outcome="refused", reasons=(Reason(rule="kind", message=message, asked=amount),))
 
 
-def _limits(asking: Asking, per_action: Money | None) -> list[Limit]:
+def _met(asking: Asking, per_action: Money | None) -> list[Met]:
     """Each limit this action meets; the budget's is the last."""
     role, budget = asking.rules.policy.roles[asking.agent.role], asking.budget
-    found = [Limit(name="per_action", limit=per_action, used=budget.money(0))]
+    found = [Met("per_action", None if per_action is None else per_action.minor, 0)]
     interaction_id = asking.request.interaction_id
     if role.per_interaction is not None and interaction_id is not None:
-        used = budget.money(_on_interaction(asking, interaction_id))
-        found.append(Limit(name="per_interaction", limit=role.per_interaction, used=used))
+        found.append(Met("per_interaction", role.per_interaction.minor, _on_interaction(asking, interaction_id)))
     if role.per_customer is not None and asking.request.customer_id is not None:
-        used = budget.money(_for_customer(asking, role.per_customer))
-        found.append(Limit(name="per_customer", limit=role.per_customer.amount, used=used))
-    in_use = budget.money(budget.spent_minor + budget.reserved_minor)
-    found.append(Limit(name="budget", limit=budget.money(budget.granted_minor), used=in_use))
+        found.append(Met("per_customer", role.per_customer.amount.minor, _for_customer(asking, role.per_customer)))
+    found.append(Met("budget", budget.granted_minor, budget.spent_minor + budget.reserved_minor))
     return found
+
+
+def _limit(met: Met, currency: str) -> Limit:
+    limit = None if met.limit is None else Money(met.limit, currency)
+    return Limit(name=met.name, limit=limit, used=Money(met.used, currency))
+
+
+def _too_much(met: Met, amount: Money, currency: str) -> Reason:
+    limit = _limit(met, currency)
+    return Reason(rule=met.name, message=_TEXTS[met.name], limit=limit.limit, used=limit.used, asked=amount)
 
 
 def _on_interaction(asking: Asking, interaction_id: str) -> int:
@@ -340,17 +363,16 @@ def _on_interaction(asking: Asking, interaction_id: str) -> int:
 
 
 def _for_customer(asking: Asking, cap: PerCustomer) -> int:
-    since = (asking.now - timedelta(days=cap.days)).timestamp()
-    currency = asking.budget.currency
-    return sum(gift.minor for gift in asking.seen.customer if gift.at > since and gift.currency == currency)
+    since, currency = asking.now.timestamp() - cap.days * 86_400, asking.budget.currency
+    return sum([gift.minor for gift in asking.seen.customer if gift.at > since and gift.currency == currency])
 
 
-def _guarded(asking: Asking, limits: Sequence[Limit], amount: Money) -> int | None:
+def _guarded(asking: Asking, found: Sequence[Met], minor: int) -> int | None:
     cap = asking.rules.policy.roles[asking.agent.role].per_customer
     if cap is None or cap.hard_above is None:
         return None
-    used = next((limit.used.minor for limit in limits if limit.name == "per_customer"), None)
-    return cap.days if used is not None and used + amount.minor > cap.hard_above.minor else None
+    used = next((met.used for met in found if met.name == "per_customer"), None)
+    return cap.days if used is not None and used + minor > cap.hard_above.minor else None
 
 
 def _from_pool(asking: Asking, amount: Money) -> tuple[Money | None, Reason | None]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from domain import facts
 from domain.bookkeeping import Cause, grant_of, opening
 from domain.budget import Budget
 from domain.deciding import Gift
+from domain.periods import Calendar
 from domain.policy_document import parse_policy
 from domain.staff import Staff
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 type Key = tuple[str, str]
 """Whose budget: (holder, currency)."""
 _CAUSE = Cause(source="", request_id="", seen_position=0)
-_QUARTER = 900.0
 
 
 class Act:
@@ -69,7 +70,7 @@ class OtherWorld:
         self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._later: deque[tuple[int, Callable[[], object]]] = deque()
         self._opened_by: dict[Key, int] = {}
-        self._periods: dict[float, str] = {}
+        self._calendar = Calendar(rules.policy.period, ZoneInfo(rules.policy.time_zone))
 
     # ------------------------------------------------------------------ what is known, and when
 
@@ -159,18 +160,11 @@ class OtherWorld:
         """Goodwill that was spent since the worlds parted."""
         if not self.parted or record.basis != "goodwill":
             return
-        key = (self._period(at), record.amount.currency)
+        key = (self._calendar.at(at), record.amount.currency)
         if did:
             self.did.spent[key] += minor
         if would:
             self.would.spent[key] += minor
-
-    def _period(self, at: datetime) -> str:
-        quarter = at.timestamp() // _QUARTER  # all zones' days begin with one
-        found = self._periods.get(quarter)
-        if found is None:
-            found = self._periods[quarter] = self.rules.policy.period_at(at)
-        return found
 
     # ------------------------------------------------------------------ budgets
 
@@ -198,7 +192,7 @@ class OtherWorld:
         """The budget of this moment; opened by this world's rules, once the worlds have parted."""
         key = (holder, currency)
         before = self.budgets.get(key)
-        if before is not None and (not self.parted or before.period == self._period(at)):
+        if before is not None and (not self.parted or before.period == self._calendar.at(at)):
             return before
         try:
             period = self.rules.period_at(at, before.period if before else None)

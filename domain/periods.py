@@ -33,6 +33,22 @@ def period_of(moment: datetime, kind: PeriodKind, zone: ZoneInfo) -> str:
             return f"{day.year:04d}-Q{(day.month - 1) // 3 + 1}"
 
 
+class Calendar:
+    """The periods of one kind in a zone; remembers the last one, since moments come in order."""
+
+    def __init__(self, kind: PeriodKind, zone: ZoneInfo) -> None:
+        self._kind, self._zone = kind, zone
+        self._period, self._first, self._after = "", 0.0, 0.0
+
+    def at(self, moment: datetime) -> str:
+        """As `period_of`."""
+        if not self._first <= moment.timestamp() < self._after:
+            self._period = period_of(moment, self._kind, self._zone)
+            first, after = bounds_of(self._period, self._zone)
+            self._first, self._after = first.timestamp(), after.timestamp()
+        return self._period
+
+
 def days_of(period: str) -> tuple[date, date]:
     """First day of the period, and the first day after it.
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from domain import facts, records
 from ledger.cloudevents import parse_time
-from projections.events import TYPES
+from projections.events import types_of
 from projections.history import as_of, past_of
 from projections.rows import Rows
 
@@ -76,7 +76,10 @@ class Authority:
     version = 1
     metadata = metadata
     prefixes = ("ledger.",)
-    types = TYPES
+    types = types_of(
+        records.EscalationRequested, records.EscalationStep, records.AuthorityFellShort, facts.EscalationReported,
+        facts.EscalationOutcomeReported, facts.FactCorrected,
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._asked, self._short, self._latest = Rows(asked), Rows(shortfalls), Rows(latest)

@@ -60,10 +60,6 @@ class _Change(msgspec.Struct):
     escalation_id: str | None = None
 
 
-class _NoMoney(msgspec.Struct):
-    """Recorded on a budget's subject, but moves nothing."""
-
-
 _TYPES: Mapping[str, type[Any]] = {
     "resolution.budget.opened.v1": BudgetOpened,
     **{
@@ -71,13 +67,6 @@ _TYPES: Mapping[str, type[Any]] = {
         for name in (
             "budget.granted", "budget.transferred", "budget.drawn", "budget.closed", "action.taken", "action.held",
             "action.settled", "action.voided", "action.charged", "action.reversed",
-        )
-    },
-    **{
-        f"resolution.{name}.v1": _NoMoney
-        for name in (
-            "authority.fell_short", "escalation.requested", "escalation.forwarded", "escalation.approved",
-            "escalation.denied", "escalation.withdrawn", "escalation.expired",
         )
     },
 }  # fmt: skip

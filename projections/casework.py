@@ -14,7 +14,7 @@ from domain import facts, records
 from domain.money import Money
 from domain.requests import action_id_of
 from projections.correcting import interaction_values
-from projections.events import TYPES
+from projections.events import types_of
 from projections.history import as_of, happened, past_of
 from projections.rows import Rows
 
@@ -121,7 +121,11 @@ class Casework:
     version = 3
     metadata = metadata
     prefixes = ("ledger.",)
-    types = TYPES
+    types = types_of(
+        records.ActionTaken, records.ActionHeld, records.Posting, records.EscalationRequested, records.EscalationStep,
+        facts.ActionReported, facts.RefundSettled, facts.CustomerLinked, facts.CustomerUnlinked, facts.FactCorrected,
+        facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._interactions = Rows(interactions)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from projections.authority import Authority
 from projections.balances import Balances
 from projections.casework import Casework
+from projections.decisions import Decisions
 from projections.flags import Flags
 from projections.journeys import Journeys
 from projections.loyalty import Loyalty
@@ -22,6 +23,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     Authority.name: Authority,
     Balances.name: Balances,
     Casework.name: Casework,
+    Decisions.name: Decisions,
     Flags.name: Flags,
     Journeys.name: Journeys,
     Loyalty.name: Loyalty,

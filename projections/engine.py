@@ -19,7 +19,7 @@ from ledger.log import digest_of
 from ledger.seal import GAP_SUBJECT
 from projections import generations
 from projections.correcting import correction_of, corrections, originals_of, read_known
-from projections.events import Event, UnknownEventError, read_event
+from projections.events import TYPES, Event, UnknownEventError, read_event, type_in
 from projections.generations import Progress, Stop
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Projector:
         self.model = model
         self._engine = engine
         self._skipped: frozenset[int] = frozenset()
+        self._types = {**TYPES, **model.types}
+        self._passed = frozenset(name.encode() for name in TYPES.keys() - model.types.keys())
         with engine.connect() as connection:
             self.progress = generations.read_progress(connection)
 
@@ -94,11 +96,12 @@ class Projector:
                 self.take([recorded], originals)
 
     def _decoded(self, batch: Sequence[Recorded]) -> list[Event]:
-        prefixes, types = self.model.prefixes, self.model.types
+        prefixes, types, passed = self.model.prefixes, self._types, self._passed
         return [
             read_event(recorded, types)
             for recorded in batch
             if recorded.subject.startswith(prefixes)
+            and type_in(recorded.data) not in passed
             and recorded.subject != GAP_SUBJECT
             and recorded.position not in self._skipped
         ]

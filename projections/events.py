@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 TYPES: dict[str, type[Any]] = {**FACTS, **RECORDS}
 
 
+def types_of(*classes: type[Any]) -> dict[str, type[Any]]:
+    """The types whose events are of these classes, or of classes below them."""
+    return {name: cls for name, cls in TYPES.items() if issubclass(cls, classes)}
+
+
 class Event:
     """An event of the log, decoded: ``body`` is of one of the classes asked for."""
 

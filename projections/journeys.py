@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from domain import facts, records
-from projections.events import TYPES
+from projections.events import types_of
 from projections.history import as_of, past_of
 from projections.rows import Rows
 
@@ -65,7 +65,10 @@ class Journeys:
     version = 1
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
-    types = TYPES
+    types = types_of(
+        records.ActionTaken, records.ActionHeld, facts.ActionReported, facts.FeedbackReceived, facts.FactCorrected,
+        facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._journeys, self._feedback = Rows(journeys), Rows(feedback)

@@ -16,7 +16,7 @@ from domain.money import Money
 from domain.records import ActionTaken, AuthorityFellShort
 from domain.requests import action_id_of
 from ledger.cloudevents import parse_time, time_text
-from projections.events import TYPES
+from projections.events import types_of
 from projections.generations import upsert
 from projections.history import Replaced, as_of, past_of
 
@@ -83,7 +83,9 @@ class Loyalty:
     version = 3
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
-    types = TYPES
+    types = types_of(
+        PurchaseCompleted, PurchaseReturned, ActionTaken, ActionReported, AuthorityFellShort, FactCorrected
+    )
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Keep purchases and actions, with their customers."""

@@ -33,7 +33,7 @@ class Model(Protocol):
 
     @property
     def types(self) -> Mapping[str, type[Any]]:
-        """Classes to decode events into; a type that is missing here stops the projection."""
+        """Classes to decode events into. Types that are missing here are passed over; what nobody knows stops it."""
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Take these events into the tables, in the transaction of ``connection``."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from domain import facts
-from projections.events import TYPES
+from projections.events import types_of
 from projections.history import as_of, past_of
 from projections.rows import Rows
 
@@ -95,7 +95,11 @@ class People:
     version = 2
     metadata = metadata
     prefixes = ("ledger.fact.",)
-    types = TYPES
+    types = types_of(
+        facts.EmployeeJoined, facts.EmployeeChanged, facts.EmployeeLeft, facts.RecognitionGiven,
+        facts.TrainingCompleted, facts.IdeaSubmitted, facts.ObstacleReported, facts.IdeaDecided,
+        facts.ObstacleAnswered, facts.MoraleSurveyed, facts.FactCorrected,
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._rows = {table: Rows(table) for table in (employees, thanks, courses, voices, morale)}

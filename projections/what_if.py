@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from datetime import datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from domain import facts, records
+from domain import facts
 from domain.abuse.guard import Guard
 from domain.abuse.seen import Seen
 from domain.flags import FlagReviewed
-from domain.judged import IN_A_HURRY
 from domain.money import Money
 from domain.policy_document import parse_policy
 from domain.requests import action_id_of
 from domain.what_if import ShadowRecord, WhatIf
-from domain.wire import decoder_of
 from projections.correcting import correction_of, originals_of
+from projections.decisions import DEPENDED, read_depended
 from projections.events import TYPES, UnknownEventError, read_event, type_in
 from projections.policies import in_force
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+    from datetime import datetime
 
+    import sqlalchemy as sa
+
+    from domain import records
     from domain.judged import Difference, Tally
     from domain.policy import Policy
     from ledger.log import Log, Recorded
+    from projections.answers import Reader
+    from projections.decisions import Depended
     from projections.events import Event
 
 CAVEATS = (
@@ -39,31 +41,6 @@ CAVEATS = (
 )
 SHOWN = 1000
 """Differences that the document lists; all are counted."""
-_PEOPLE = (
-    facts.CustomerLinked, facts.CustomerUnlinked, facts.EmployeeJoined, facts.EmployeeChanged, facts.EmployeeLeft,
-    facts.RelationshipDeclared, facts.TrainingCompleted, facts.ActionReported, facts.FactCorrected,
-)  # fmt: skip
-_BOOKS = (
-    records.ActionTaken, records.ActionHeld, records.AuthorityFellShort, records.Posting, records.BudgetOpened,
-    records.BudgetClosed, records.BudgetDrawn, records.BudgetGranted, records.BudgetTransferred, records.EscalationStep,
-)  # fmt: skip
-_WANTED = {name: cls for name, cls in TYPES.items() if issubclass(cls, (*_PEOPLE, *_BOOKS))}
-_IN_A_HURRY = {name: IN_A_HURRY.get(cls, cls) for name, cls in _WANTED.items()}
-_OWN_BOOKS = frozenset(f"resolution.budget.{name}.v1".encode() for name in ("opened", "closed", "drawn"))
-_CLASSES = frozenset(_WANTED.values())
-
-
-class _Stored(msgspec.Struct, gc=False):
-    """What judging again needs of a stored event of the ledger's own."""
-
-    time: datetime
-    data: msgspec.Raw
-
-
-_stored = msgspec.json.Decoder(_Stored)
-_QUICK = {
-    name.encode(): decoder_of(IN_A_HURRY.get(cls, cls)) for name, cls in _WANTED.items() if issubclass(cls, _BOOKS)
-}
 
 
 class Trying:
@@ -98,35 +75,28 @@ class Trying:
         self.against = version
         self._guards = (Guard(), Guard()) if flags else None
         self._raised: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-        hurry = not flags and policy is not None
-        self._types: Mapping[str, type[Any]] = _IN_A_HURRY if hurry else TYPES if flags else _WANTED
+        self._types: Mapping[str, type[Any]] = TYPES if flags else DEPENDED
         self._names = frozenset(name.encode() for name in self._types)
-        self._quick = _QUICK if hurry else {}
 
     def take(self, batch: Sequence[Recorded], originals: dict[int, Recorded]) -> None:
-        """Judge anew what is decided in a batch; ``originals`` as from `originals_of`."""
-        names = self._names
-        if self.what_if.parted_at is not None and self._guards is None:
-            names = names - _OWN_BOOKS  # the other world keeps its own
-        quick, take = self._quick, self.what_if.take
+        """Judge anew what is decided in a batch of the log; ``originals`` as from `originals_of`."""
         for recorded in batch:
-            name = type_in(recorded.data)
-            if name not in names:
+            if type_in(recorded.data) not in self._names:
                 continue  # no decision depends on it
-            decoder = quick.get(name)
-            if decoder is not None:
-                try:
-                    stored = _stored.decode(recorded.data)
-                    body = decoder.decode(stored.data)
-                except msgspec.MsgspecError:
-                    continue  # a form that a later version writes
-                take(recorded.position, stored.time, body)
-                continue
             try:
                 event = read_event(recorded, self._types)
             except UnknownEventError:
                 continue  # a form that a later version writes
             self._take(event, originals)
+
+    def take_again(self, some: Sequence[Depended]) -> None:
+        """The same from the view `decisions`, faster: without flags, and not what a shadow policy recorded."""
+        take, correct = self.what_if.take, self.what_if.correct
+        for position, at, body, corrects, before, action_id in some:
+            if corrects:
+                correct(position, before, body)
+            else:
+                take(position, at, body, action_id)
 
     def _take(self, event: Event, originals: dict[int, Recorded]) -> None:
         body, stored, after = event.body, event.stored, event.body
@@ -136,7 +106,7 @@ class Trying:
             correction = correction_of(event, originals[position])
             before, known = correction.before, correction.after
             self.what_if.correct(event.position, before.body if before else None, known.body if known else None)
-        elif self._guards is None or type(body) in _CLASSES:
+        elif self._guards is None or event.type in DEPENDED:
             after = self.what_if.take(event.position, event.time, body, action_id)
         if self._guards is None:
             return
@@ -186,6 +156,18 @@ async def try_policy(log: Log, batches: AsyncIterable[list[Recorded]], trying: T
         position = batch[-1].position
         progressed(position)
     return trying.document() | {"position": position}
+
+
+async def try_quickly(read: Reader, trying: Trying, progressed: Callable[[int], None]) -> dict[str, Any]:
+    """The same from the view `decisions`, which keeps only what judging needs."""
+
+    def judge(connection: sa.Connection) -> None:
+        for some in read_depended(connection):
+            trying.take_again(some)
+            progressed(some[-1].position)
+
+    answer = await read("decisions", judge)
+    return trying.document() | {"position": answer.progress.anchor.position}
 
 
 def _money(minor: int, currency: str) -> dict[str, str]:

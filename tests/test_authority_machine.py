@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from hypothesis import HealthCheck, settings
@@ -28,7 +29,7 @@ from projections.balances import Balances, read_balances
 from projections.engine import rebuild
 from projections.events import read_event
 from projections.policies import published_policies
-from projections.what_if import Trying, try_policy
+from projections.what_if import Trying, try_policy, try_quickly
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "6"))
 people = st.sampled_from([name for name in STAFF if name != "X-1"])
@@ -225,6 +226,8 @@ class Authority(RuleBasedStateMachine):
         trying = Trying(parse_policy(published[-1].policy), published, None, flags=False)
         batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(until=self.read)
         found = await try_policy(session.log, batches, trying, lambda _: None)
+        again = Trying(parse_policy(published[-1].policy), published, None, flags=False)
+        assert await try_quickly(partial(read_view, session), again, lambda _: None) == found
         assert found["items"] == []
         for period in found["spend"]:
             assert period["spent"] == period["would_be_spent"]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import pytest
 import yaml
 from support import AUTHORITY, Upstream, event, gbp, staffed
 
+from app.views import read_view
 from domain.policy_document import parse_policy
 from ledger.follow import Follower
 from projections.policies import published_policies
-from projections.what_if import Trying, try_policy
+from projections.what_if import Trying, try_policy, try_quickly
 
 
 def changed(role: str = "agent", **changes: Any) -> dict[str, Any]:
@@ -30,6 +32,9 @@ async def tried(upstream: Upstream, document: dict[str, Any] | None, *, flags: b
     end = await session.log.last_position()
     batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(until=end)
     found = await try_policy(session.log, batches, trying, lambda _: None)
+    if policy is not None and not flags:
+        again = Trying(policy, await published_policies(session.log), begins, flags=False)
+        assert await try_quickly(partial(read_view, session), again, lambda _: None) == found
     assert await session.log.last_position() == end
     return found
 

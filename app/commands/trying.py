@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from app.commands.worth import hours_text
 from app.output import console, money_text, print_json, print_table, showing_progress
 from app.policy_file import check_policy_file
 from app.session import Session
+from app.views import read_view
 from domain.policy_document import parse_policy
 from ledger.cloudevents import parse_time
 from projections.policies import policy_in_force, published_policies
@@ -39,7 +41,7 @@ async def what_if(settings: Settings, policy: str | None, since: str | None, *, 
     Reads the log, records nothing.
     """
     from ledger.follow import Follower
-    from projections.what_if import Trying, try_policy
+    from projections.what_if import Trying, try_policy, try_quickly
 
     if shadow == (policy is not None):
         raise click.UsageError("name a POLICY (a file, or in-force), or use --shadow")
@@ -51,9 +53,13 @@ async def what_if(settings: Settings, policy: str | None, since: str | None, *, 
         except LookupError:
             raise click.UsageError("--shadow: no policy was published with `mode: shadow`") from None
         end = await session.log.last_position()
-        batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(until=end)
         with showing_progress("judging", "events", quiet=as_json) as progressed:
-            found = await try_policy(session.log, batches, trying, lambda position: progressed(position, end))
+            if flags or shadow:
+                batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(until=end)
+                found = await try_policy(session.log, batches, trying, lambda position: progressed(position, end))
+            else:
+                read = partial(read_view, session)
+                found = await try_quickly(read, trying, lambda position: progressed(position, end))
     if as_json:
         print_json(found)
         return
