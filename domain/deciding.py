@@ -255,18 +255,11 @@ _TEXTS = {
 def asked(request: Preview, amount: Money) -> dict[str, Any]:
     """What a request asked for, as records carry it."""
     return {
-        "agent_id": request.agent_id,
-        "kind": request.kind,
-        "basis": request.basis,
-        "amount": amount,
-        "reason": request.reason,
-        "team_id": request.team_id,
-        "customer_id": request.customer_id,
-        "interaction_id": request.interaction_id,
-        "order_id": request.order_id,
-        "note": request.note,
+        "agent_id": request.agent_id, "kind": request.kind, "basis": request.basis, "amount": amount,
+        "reason": request.reason, "team_id": request.team_id, "customer_id": request.customer_id,
+        "interaction_id": request.interaction_id, "order_id": request.order_id, "note": request.note,
         "guideline": request.guideline,
-    }
+    }  # fmt: skip
 
 
 def unfit(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reason | None:

@@ -3,84 +3,78 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from domain import records
-from domain.money import Money, money_from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
 
-class Written(msgspec.Struct, frozen=True, gc=False):
-    """Money as it is written."""
-
-    amount: str
-    currency: str
-
-    @property
-    def minor(self) -> int:
-        """In minor units."""
-        return money_from_wire({"amount": self.amount, "currency": self.currency}).minor
+type Decision = records.ActionTaken | records.ActionHeld | records.AuthorityFellShort
+DECISIONS = (records.ActionTaken, records.ActionHeld, records.AuthorityFellShort)
 
 
-class Met(msgspec.Struct, frozen=True, gc=False):
-    """A limit that was met, or a reason: its name (or rule), and what was used before."""
+class Decided(msgspec.Struct, array_like=True, gc=False):
+    """What judging again needs of a decision; amounts in minor units."""
 
-    name: str = ""
-    rule: str = ""
-    used: Written | None = None
-
-
-class Decided(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What judging again needs of a decision: the fields of its record, for readers in a hurry."""
-
+    outcome: str
+    """taken, held, escalate, refused."""
     agent_id: str
     kind: str
     basis: str
-    amount: Money
+    minor: int
+    currency: str
     source: str
     request_id: str
     seen_position: int
-    role: str | None = None
-    policy_version: int | None = None
-    team_id: str | None = None
-    customer_id: str | None = None
-    interaction_id: str | None = None
-    escalation_id: str | None = None
-    limits: tuple[Met, ...] = ()
-    reasons: tuple[Met, ...] = ()
-
-
-class DecidedTaken(Decided, frozen=True, kw_only=True, gc=False):
-    """Of `ActionTaken`."""
-
+    role: str | None
+    policy_version: int | None
+    team_id: str | None
+    customer_id: str | None
+    interaction_id: str | None
+    escalation_id: str | None
+    on_interaction: int | None
+    """What had been given on the interaction, where that limit was met."""
+    to_customer: int | None
+    """The same of the customer."""
+    rules: tuple[str, ...]
+    """What stood in the way."""
     action_id: str
     holder: str
-    authority: str
-
-
-class DecidedHeld(Decided, frozen=True, kw_only=True, gc=False):
-    """Of `ActionHeld`."""
-
-    action_id: str
-    holder: str
-
-
-class DecidedShort(Decided, frozen=True, kw_only=True, gc=False):
-    """Of `AuthorityFellShort`."""
-
-    outcome: str
+    approved: bool
+    """By somebody else."""
     preview: bool
 
+    @property
+    def done(self) -> bool:
+        """Whether it was given, or money held for it."""
+        return self.outcome in {"taken", "held"}
 
-IN_A_HURRY: dict[type, type] = {
-    records.ActionTaken: DecidedTaken, records.ActionHeld: DecidedHeld, records.AuthorityFellShort: DecidedShort,
-}  # fmt: skip
-"""Smaller classes that `WhatIf` takes as well; what it gives back for them is of no use."""
+
+def decided(record: Decision) -> Decided:
+    """The small form of a decision's record."""
+    if isinstance(record, records.AuthorityFellShort):
+        met = {one.rule: one.used for one in record.reasons}
+        outcome, rules, action_id = str(record.outcome), tuple([one.rule for one in record.reasons]), ""
+        approved, preview = False, record.preview
+    else:
+        met = {one.name: one.used for one in record.limits}
+        outcome, rules, action_id = "held", (), record.action_id
+        approved, preview = False, False
+        if isinstance(record, records.ActionTaken):
+            outcome, approved = "taken", record.authority != "own"
+    interaction, customer = met.get("per_interaction"), met.get("per_customer")
+    return Decided(
+        outcome, record.agent_id, record.kind, record.basis, record.amount.minor, record.amount.currency,
+        record.source, record.request_id, record.seen_position, record.role, record.policy_version, record.team_id,
+        record.customer_id, record.interaction_id, record.escalation_id,
+        None if interaction is None else interaction.minor, None if customer is None else customer.minor, rules,
+        action_id, record.holder or "", approved, preview,
+    )  # fmt: skip
 
 
 class Difference(NamedTuple):
@@ -114,30 +108,28 @@ class Tally:
         self.waited: dict[str, tuple[str, float]] = {}
         """What they came to in history, and after how many seconds."""
 
-    def tell(self, position: int, at: datetime, record: Any, now: str, reasons: Sequence[records.Reason], *,
-             done: bool) -> None:  # fmt: skip
+    def tell(self, position: int, at: datetime, one: Decided, now: str, reasons: Sequence[records.Reason]) -> None:
         """A decision, done or fallen short, and what it would have been."""
-        amount = record.amount
-        then = "taken" if done else record.outcome
-        before = () if done else tuple([one.rule for one in record.reasons])
-        why = tuple([one.rule for one in reasons])
+        then = "taken" if one.done else one.outcome
+        before = one.rules
+        why = tuple([reason.rule for reason in reasons])
         self.decisions += 1
         for name in before:
             self.hit[0][name] += 1
         for name in why:
             self.hit[1][name] += 1
-        key = (record.kind, amount.currency, then, now)
+        key = (one.kind, one.currency, then, now)
         counted = self.changes.get(key)
         if counted is None:
             counted = self.changes[key] = [0, 0]
         counted[0] += 1
-        counted[1] += amount.minor
-        if now == "taken" and record.escalation_id is not None:
-            self.saved.add(record.escalation_id)
+        counted[1] += one.minor
+        if now == "taken" and one.escalation_id is not None:
+            self.saved.add(one.escalation_id)
         if then != now:
             self.differences.append(Difference(
-                position, at.isoformat(), record.agent_id, record.team_id, record.kind, amount.minor, amount.currency,
-                then, now, why or before, record.escalation_id,
+                position, at.isoformat(), one.agent_id, one.team_id, one.kind, one.minor, one.currency, then, now,
+                why or before, one.escalation_id,
             ))  # fmt: skip
 
     def ended(self, record: records.EscalationStep) -> bool:

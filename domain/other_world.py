@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from domain.judged import Decided
     from domain.policy import Rules
     from domain.records import BudgetOpened, PolicyPublished
 
@@ -39,21 +40,11 @@ class Act:
         self.gifts: tuple[Gift, ...] = ()
 
 
-class Totals:
-    """What was given to customers and on interactions, in one world."""
+class Given(Gift):
+    """Given in history, in the other world, or in both."""
 
-    def __init__(self) -> None:
-        self.customers: dict[str, list[Gift]] = defaultdict(list)
-        self.interactions: dict[str, list[Gift]] = defaultdict(list)
-        self.spent: Counter[Key] = Counter()
-        """Goodwill by (period, currency) since the worlds parted, minor units."""
-
-    def add(self, record: Any, gift: Gift) -> None:
-        """Count a gift for its customer and its interaction."""
-        if record.customer_id is not None:
-            self.customers[record.customer_id].append(gift)
-        if record.interaction_id is not None:
-            self.interactions[record.interaction_id].append(gift)
+    did: bool
+    would: bool
 
 
 class OtherWorld:
@@ -64,7 +55,10 @@ class OtherWorld:
         self._then = {one.version: parse_policy(one.policy) for one in published}
         self.parted = False
         self.staff = Staff()
-        self.did, self.would = Totals(), Totals()
+        self.to_customers: dict[str, list[Given]] = {}
+        self.on_interactions: dict[str, list[Given]] = {}
+        self.spent: tuple[Counter[Key], Counter[Key]] = (Counter(), Counter())
+        """Goodwill by (period, currency) since the worlds parted, minor units: in history, and here."""
         self.acts: dict[str, Act] = {}
         self.budgets: dict[Key, Budget] = {}
         self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
@@ -118,53 +112,55 @@ class OtherWorld:
 
     # ------------------------------------------------------------------ what was given
 
-    def act(self, action_id: str, key: Key, at: datetime, record: Any, *, did: bool, would: bool) -> Act:
+    def act(self, action_id: str, key: Key, at: datetime, record: Any, amount: tuple[int, str], *, did: bool,
+            would: bool) -> Act:  # fmt: skip
         """An action was given in one world or both."""
         act = self.acts.get(action_id)
         if act is None:
             act = self.acts[action_id] = Act(key, did=did, would=would)
         act.did |= did
-        amount = record.amount
-        minor = amount.minor if record.basis == "goodwill" else 0
-        gift = Gift(record.agent_id, at.timestamp(), minor, amount.currency)  # one for both: they change together
+        minor = amount[0] if record.basis == "goodwill" else 0
+        gift = Given(record.agent_id, at.timestamp(), minor, amount[1], did, would)
         act.gifts += (gift,)
-        if did:
-            self.did.add(record, gift)
-        if would:
-            self.would.add(record, gift)
+        if record.customer_id is not None:
+            self.to_customers.setdefault(record.customer_id, []).append(gift)
+        if record.interaction_id is not None:
+            self.on_interactions.setdefault(record.interaction_id, []).append(gift)
         return act
 
-    def to_group(self, record: Any, group: frozenset[str], at: datetime) -> list[Gift]:
+    def to_group(self, one: Decided, group: frozenset[str], at: datetime) -> Sequence[Gift]:
         """What a group was given here, and what the decider saw beside the log's order."""
-        would = [gift for one in group for gift in self.would.customers.get(one, ())]
-        used = _used(record, "per_customer")
-        if used is None:
-            return would
-        policy = self._then.get(record.policy_version)
-        role = policy.roles.get(record.role) if policy is not None else None
+        if len(group) == 1:
+            given: Sequence[Given] = self.to_customers.get(next(iter(group)), ())
+        else:
+            given = [gift for each in group for gift in self.to_customers.get(each, ())]
+        here = [gift for gift in given if gift.would]
+        if one.to_customer is None:
+            return here
+        policy = self._then.get(one.policy_version or 0)
+        role = policy.roles.get(one.role or "") if policy is not None else None
         if role is None or role.per_customer is None:
-            return would
+            return here
         since = at.timestamp() - role.per_customer.days * 86_400
-        did = [gift for one in group for gift in self.did.customers.get(one, ()) if gift.at > since]
-        return would + _unaccounted(record, used, did, at)
+        return _as_seen(here, one.to_customer, [gift for gift in given if gift.did and gift.at > since], one, at)
 
-    def on_interaction(self, record: Any, at: datetime) -> list[Gift]:
+    def on_interaction(self, one: Decided, at: datetime) -> Sequence[Gift]:
         """The same for an interaction."""
-        would = self.would.interactions.get(record.interaction_id, [])
-        used = _used(record, "per_interaction")
-        if used is None:
-            return would
-        return would + _unaccounted(record, used, self.did.interactions.get(record.interaction_id, []), at)
+        given = self.on_interactions.get(one.interaction_id or "", ())
+        here = [gift for gift in given if gift.would]
+        if one.on_interaction is None:
+            return here
+        return _as_seen(here, one.on_interaction, [gift for gift in given if gift.did], one, at)
 
-    def count(self, at: datetime, record: Any, minor: int, *, did: bool, would: bool) -> None:
+    def count(self, at: datetime, currency: str, basis: str, minor: int, *, did: bool, would: bool) -> None:
         """Goodwill that was spent since the worlds parted."""
-        if not self.parted or record.basis != "goodwill":
+        if not self.parted or basis != "goodwill":
             return
-        key = (self._calendar.at(at), record.amount.currency)
+        key = (self._calendar.at(at), currency)
         if did:
-            self.did.spent[key] += minor
+            self.spent[0][key] += minor
         if would:
-            self.would.spent[key] += minor
+            self.spent[1][key] += minor
 
     # ------------------------------------------------------------------ budgets
 
@@ -212,20 +208,7 @@ class OtherWorld:
             budget.count(record.interaction_id, minor)
 
 
-def _used(record: Any, name: str) -> int | None:
-    """What the decider saw used of a limit, where it met it."""
-    for met in getattr(record, "limits", ()):
-        if met.name == name:
-            used: int = met.used.minor
-            return used
-    for reason in getattr(record, "reasons", ()):
-        if reason.rule == name:
-            return int(reason.used.minor)
-    return None
-
-
-def _unaccounted(record: Any, used: int, did: list[Gift], at: datetime) -> list[Gift]:
-    """What the decider had not read yet, or had read from another process: as the event says."""
-    currency = record.amount.currency
-    off = used - sum([gift.minor for gift in did if gift.currency == currency])
-    return [Gift("", at.timestamp(), off, currency)] if off else []
+def _as_seen(here: list[Given], used: int, did: list[Given], one: Decided, at: datetime) -> Sequence[Gift]:
+    """With what the decider had not read yet, or had read from another process: as the event says."""
+    off = used - sum([gift.minor for gift in did if gift.currency == one.currency])
+    return [*here, Gift("", at.timestamp(), off, one.currency)] if off else here

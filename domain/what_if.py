@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from domain import deciding, escalating, facts, records
 from domain.deciding import Asking, Gift, Seen, Verdict
-from domain.judged import Decided, DecidedHeld, DecidedShort, DecidedTaken, Tally
+from domain.judged import DECISIONS, Decided, Tally, decided
+from domain.money import Money
 from domain.other_world import OtherWorld
 from domain.policy import Rules, drawn_teams
 from domain.requests import RequestError, action_id_of
@@ -44,9 +45,7 @@ class WhatIf:
         """Decisions about people that nobody had announced: they cannot be judged."""
         self._begins = begins
         self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
-            records.ActionTaken: self._taken, records.ActionHeld: self._held,
-            records.AuthorityFellShort: self._fell_short, DecidedTaken: self._taken, DecidedHeld: self._held,
-            DecidedShort: self._fell_short, records.ActionSettled: self._settled,
+            Decided: self._decided, records.ActionSettled: self._settled,
             records.ActionVoided: self._voided, records.ActionCharged: self._charged,
             records.ActionReversed: self._reversed, records.BudgetOpened: self._opened,
             records.BudgetClosed: self._own_books, records.BudgetDrawn: self._own_books,
@@ -58,14 +57,19 @@ class WhatIf:
     def take(self, position: int, at: datetime, body: Any, action_id: str = "") -> Any:
         """Let an event happen in both worlds; what it is in the other one, none where it does not happen there.
 
-        ``action_id`` is that of an action that a fact reported.
+        A decision may come in its small form. ``action_id`` is that of an action that a fact reported.
         """
         taking = self._takes.get(type(body))
         if taking is not None:
             return taking(position, at, body)
+        if isinstance(body, DECISIONS):
+            one = decided(body)
+            found = self._decided(position, at, one)
+            return body if found is one else None if found is None else self._as_it_would_be(body, *found)
         if isinstance(body, facts.ActionReported):
+            amount = (body.amount.minor, body.amount.currency)
             key = (f"agent:{body.agent_id}", body.amount.currency)
-            self.world.later(position, lambda: self.world.act(action_id, key, at, body, did=True, would=True))
+            self.world.later(position, lambda: self.world.act(action_id, key, at, body, amount, did=True, would=True))
         elif isinstance(body, facts.Fact):
             self.world.later(position, lambda: self.world.learn(body))
         return body
@@ -76,38 +80,40 @@ class WhatIf:
 
     # ------------------------------------------------------------------ decisions
 
-    def _taken(self, position: int, at: datetime, record: records.ActionTaken | DecidedTaken) -> Any:
-        if record.authority == "own":
-            return self._decide(position, at, record, done=True)
-        known = self.world.acts.get(record.action_id)
+    def _decided(self, position: int, at: datetime, one: Decided) -> Any:
+        """The same where it is as it was, none where it is not there; else the budget and the verdict."""
+        if one.outcome == "taken" and one.approved:
+            return self._approved(at, one)
+        if one.outcome == "held" and one.escalation_id is not None:
+            return self._reserved(at, one)
+        return one if one.preview else self._decide(position, at, one)
+
+    def _approved(self, at: datetime, one: Decided) -> Decided | None:
+        """What somebody else approved."""
+        known = self.world.acts.get(one.action_id)
         instead = known is not None and known.would  # it was given on the spot already
-        self.world.count(at, record, record.amount.minor, did=True, would=not instead)
-        key = (record.holder, record.amount.currency)
-        self.world.act(record.action_id, key, at, record, did=True, would=not instead)
+        self.world.count(at, one.currency, one.basis, one.minor, did=True, would=not instead)
+        key = (one.holder, one.currency)
+        self.world.act(one.action_id, key, at, one, (one.minor, one.currency), did=True, would=not instead)
         if instead:
             return None
         budget = self.world.budget(*key, at)
-        budget.free(record.action_id)
-        self.world.spend(budget, record, record.amount.minor)
-        return record
+        budget.free(one.action_id)
+        self.world.spend(budget, one, one.minor)
+        return one
 
-    def _held(self, position: int, at: datetime, record: records.ActionHeld | DecidedHeld) -> Any:
-        if record.escalation_id is None:
-            return self._decide(position, at, record, done=True, held=True)
-        if record.escalation_id in self.tally.saved:
+    def _reserved(self, at: datetime, one: Decided) -> Decided | None:
+        """Money that waits for an answer."""
+        if one.escalation_id in self.tally.saved:
             return None
-        minor = record.amount.minor if record.basis == "goodwill" else 0
-        budget = self.world.budget(record.holder, record.amount.currency, at)
-        budget.hold(record.action_id, minor, record.interaction_id)
-        return record
+        minor = one.minor if one.basis == "goodwill" else 0
+        self.world.budget(one.holder, one.currency, at).hold(one.action_id, minor, one.interaction_id)
+        return one
 
-    def _fell_short(self, position: int, at: datetime, record: records.AuthorityFellShort | DecidedShort) -> Any:
-        return record if record.preview else self._decide(position, at, record, done=False)
-
-    def _decide(self, position: int, at: datetime, record: Any, *, done: bool, held: bool = False) -> Any:
-        world = self.world
-        world.know(record.seen_position)
-        if not world.parted and self._begins(record, at):
+    def _decide(self, position: int, at: datetime, one: Decided) -> Any:
+        world, done = self.world, one.done
+        world.know(one.seen_position)
+        if not world.parted and self._begins(one, at):
             self.parted_at = position
             world.part()
             if self._draws and (policy := world.rules.policy).trial is not None:
@@ -115,43 +121,36 @@ class WhatIf:
                 world.rules.trial_teams = frozenset(drawn_teams(policy.trial, teams))
         if not world.parted:
             if done:
-                self._apply(
-                    at,
-                    record,
-                    world.budget(record.holder, record.amount.currency, at),
-                    done=True,
-                    would=True,
-                    held=held,
-                )
-            return record
-        agent = world.staff.agent(record.agent_id, world.rules.policy.default_role)
+                self._apply(at, one, world.budget(one.holder, one.currency, at), done=True, would=True)
+            return one
+        policy = world.rules.policy
+        agent = world.staff.agent(one.agent_id, policy.default_role)
         if agent is None:
             self.unknown += 1
-            return record
-        budget = world.budget(f"agent:{agent.agent_id}", world.rules.policy.currency, at)
-        asking = self._asking(record, at, agent, budget)
-        verdict = self._judge(asking, record, done=done)
+            return one
+        budget = world.budget(f"agent:{one.agent_id}", policy.currency, at)
+        asking = self._asking(one, at, agent, budget)
+        verdict = self._judge(asking, one, Money(one.minor, one.currency))
         if verdict.draw is not None and asking.pool is not None:
             asking.pool.granted_minor -= verdict.draw.minor
             budget.granted_minor += verdict.draw.minor
         would = verdict.outcome == "taken"
-        self.tally.tell(position, at, record, verdict.outcome, verdict.reasons, done=done)
+        self.tally.tell(position, at, one, verdict.outcome, verdict.reasons)
         if done or would:
-            self._apply(at, record, budget, done=done, would=would, held=held)
-        if done == would or isinstance(record, Decided):
-            return record
-        return self._as_it_would_be(record, budget, verdict)
+            self._apply(at, one, budget, done=done, would=would)
+        return one if done == would else (budget, verdict)
 
-    def _apply(self, at: datetime, record: Any, budget: Budget, *, done: bool, would: bool, held: bool) -> None:
+    def _apply(self, at: datetime, one: Decided, budget: Budget, *, done: bool, would: bool) -> None:
         """Let it happen in each world where it is given."""
-        action_id = record.action_id if done else action_id_of(record.source, record.request_id)
-        self.world.act(action_id, (budget.holder, budget.currency), at, record, did=done, would=would)
-        if not held:
-            self.world.count(at, record, record.amount.minor, did=done, would=would)
+        world, minor = self.world, one.minor
+        action_id = one.action_id if done else action_id_of(one.source, one.request_id)
+        world.act(action_id, (budget.holder, budget.currency), at, one, (minor, one.currency), did=done, would=would)
+        if one.outcome != "held":
+            world.count(at, one.currency, one.basis, minor, did=done, would=would)
             if would:
-                self.world.spend(budget, record, record.amount.minor)
+                world.spend(budget, one, minor)
         elif would:
-            budget.hold(action_id, record.amount.minor if record.basis == "goodwill" else 0, record.interaction_id)
+            budget.hold(action_id, minor if one.basis == "goodwill" else 0, one.interaction_id)
 
     def _as_it_would_be(self, record: Any, budget: Budget, verdict: Verdict) -> Any:
         common = {name: getattr(record, name) for name in _COMMON}
@@ -167,46 +166,47 @@ class WhatIf:
             limits=verdict.limits, **common,
         )  # fmt: skip
 
-    def _judge(self, asking: Asking, record: Any, *, done: bool) -> Verdict:
+    def _judge(self, asking: Asking, one: Decided, amount: Money) -> Verdict:
         policy = asking.rules.policy
         try:
-            verdict = deciding.judge(asking, record.amount)
+            verdict = deciding.judge(asking, amount)
         except RequestError:
             reason = records.Reason(rule="currency", message=f"the policy gives in {policy.currency}")
             return Verdict(outcome="refused", reasons=(reason,))
-        if verdict.outcome != "escalate" or done:
+        if verdict.outcome != "escalate" or one.done:
             return verdict
-        filed = record.escalation_id is not None or any(one.rule in _FILED for one in record.reasons[-1:])
+        filed = one.escalation_id is not None or any(rule in _FILED for rule in one.rules[-1:])
         if not filed:
             return verdict
-        if not any(escalating.approves(role, record.kind, record.amount, policy) for role in policy.roles):
-            reason = records.Reason(rule="approves", message=f"no role approves a {record.kind} of this amount")
+        if not any(escalating.approves(role, one.kind, amount, policy) for role in policy.roles):
+            reason = records.Reason(rule="approves", message=f"no role approves a {one.kind} of this amount")
             return Verdict(outcome="refused", reasons=(*verdict.reasons, reason))
-        team = self.world.rules.pool_team(asking.agent.teams_for(record.team_id))
-        if policy.escalation.payer == "team" and record.basis == "goodwill" and team is not None:
+        team = self.world.rules.pool_team(asking.agent.teams_for(one.team_id))
+        if policy.escalation.payer == "team" and one.basis == "goodwill" and team is not None:
             pool = self.world.budget(f"team:{team}", policy.currency, asking.now)
-            if short := escalating.payer_short(pool, record.amount, ""):
+            if short := escalating.payer_short(pool, amount, ""):
                 return Verdict(outcome="refused", reasons=(*verdict.reasons, short))
         return verdict
 
-    def _asking(self, record: Any, at: datetime, agent: deciding.Agent, budget: Budget) -> Asking:
+    def _asking(self, one: Decided, at: datetime, agent: deciding.Agent, budget: Budget) -> Asking:
         world, policy = self.world, self.world.rules.policy
         pool = None
-        if record.basis == "goodwill" and record.amount.minor > budget.remaining_minor:
-            team = world.rules.pool_team(agent.teams_for(record.team_id))
+        if one.basis == "goodwill" and one.minor > budget.remaining_minor:
+            team = world.rules.pool_team(agent.teams_for(one.team_id))
             pool = world.budget(f"team:{team}", policy.currency, at) if team is not None else None
         role = policy.roles.get(agent.role)
         group: frozenset[str] = frozenset()
-        customer: list[Gift] = []
-        interaction: list[Gift] = []
-        if record.customer_id is not None:
-            group = world.group_of(record.customer_id)
+        customer: Sequence[Gift] = ()
+        interaction: Sequence[Gift] = ()
+        if one.customer_id is not None:
+            group = world.group_of(one.customer_id)
             if role is not None and role.per_customer is not None:
-                customer = world.to_group(record, group, at)
-        if record.interaction_id is not None and role is not None and role.per_interaction is not None:
-            interaction = world.on_interaction(record, at)
+                customer = world.to_group(one, group, at)
+        if one.interaction_id is not None and role is not None and role.per_interaction is not None:
+            interaction = world.on_interaction(one, at)
+        request: Any = one  # it has what judging looks at
         return Asking(
-            request=record, agent=agent, rules=world.rules, source=record.source, now=at, budget=budget, pool=pool,
+            request=request, agent=agent, rules=world.rules, source=one.source, now=at, budget=budget, pool=pool,
             seen=Seen(group=group, interaction=interaction, customer=customer),
         )  # fmt: skip
 
@@ -228,19 +228,19 @@ class WhatIf:
             counted = spent if record.basis == "goodwill" else 0
             world.later(position, lambda: _set_gifts(act, counted))
         there = act is None or act.would
-        world.count(at, record, spent, did=True, would=there)
+        world.count(at, record.amount.currency, record.basis, spent, did=True, would=there)
         return record if there else None
 
     def _charged(self, _: int, at: datetime, record: records.ActionCharged) -> Any:
         self.world.spend(self.world.budget(record.holder, record.amount.currency, at), record, record.amount.minor)
-        self.world.count(at, record, record.amount.minor, did=True, would=True)
+        self.world.count(at, record.amount.currency, record.basis, record.amount.minor, did=True, would=True)
         return record
 
     def _reversed(self, position: int, at: datetime, record: records.ActionReversed) -> Any:
         act, world = self.world.acts.get(record.action_id), self.world
         minor = record.amount.minor if record.recovered and record.basis == "goodwill" else 0
         there = act is None or act.would
-        world.count(at, record, -minor, did=True, would=there)
+        world.count(at, record.amount.currency, record.basis, -minor, did=True, would=there)
         if act is not None:
             world.later(position, lambda: _lower_gifts(act, minor))
         if not there:
@@ -290,9 +290,9 @@ class ShadowRecord:
         if shadow is None or shadow.policy_version != self.world.rules.version or getattr(body, "preview", False):
             return body
         self.parted_at = self.parted_at or position
-        done, would = not isinstance(body, records.AuthorityFellShort), shadow.outcome == "taken"
-        self.tally.tell(position, at, body, shadow.outcome, shadow.reasons, done=done)
-        self.world.count(at, body, body.amount.minor, did=done, would=would)
+        one, would = decided(body), shadow.outcome == "taken"
+        self.tally.tell(position, at, one, shadow.outcome, shadow.reasons)
+        self.world.count(at, one.currency, one.basis, one.minor, did=one.done, would=would)
         return body
 
     def correct(self, position: int, before: Any, after: Any) -> None:

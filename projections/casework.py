@@ -15,7 +15,7 @@ from domain.money import Money
 from domain.requests import action_id_of
 from projections.correcting import interaction_values
 from projections.events import types_of
-from projections.history import as_of, happened, past_of
+from projections.history import happened, past_of
 from projections.rows import Rows
 
 if TYPE_CHECKING:
@@ -335,19 +335,13 @@ def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], afte
     return [_with_money(dict(row), ("amount", "reversed", "settled")) for row in connection.execute(query).mappings()]
 
 
-def read_where_done(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
     """Of every action: position, time, kind, agent, team, interaction and its channel."""
-    done, matters = as_of(actions, position), as_of(interactions, position)
-    query = sa.select(
-        done.c.position,
-        done.c.time,
-        done.c.kind,
-        done.c.agent_id,
-        done.c.team_id,
-        done.c.interaction_id,
-        matters.c.channel,
-    ).outerjoin(matters, matters.c.interaction_id == done.c.interaction_id)
-    found = connection.execute(query.where(done.c.position.is_not(None)).order_by(done.c.position))
+    done = actions.c
+    query = sa.select(done.position, done.time, done.kind, done.agent_id, done.team_id, done.interaction_id,
+                      interactions.c.channel)  # fmt: skip
+    query = query.outerjoin(interactions, interactions.c.interaction_id == done.interaction_id)
+    found = connection.execute(query.where(done.position.is_not(None)).order_by(done.position))
     return [dict(row) for row in found.mappings()]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from domain import facts, records
-from domain.judged import IN_A_HURRY
+from domain.judged import DECISIONS, Decided, decided
 from domain.requests import action_id_of
 from domain.wire import decoder_of, encode
 from projections.events import types_of
@@ -26,7 +26,7 @@ depended = sa.Table(
     sa.Column("position", sa.BigInteger, primary_key=True),
     sa.Column("type", sa.Text, nullable=False),  # of a correction: of the fact that was wrong
     sa.Column("at", sa.BigInteger, nullable=False),  # microseconds since 1970
-    sa.Column("data", sa.LargeBinary),  # what is needed, as JSON; of a correction what is right, null: never happened
+    sa.Column("data", sa.LargeBinary),  # JSON, a decision's small; of a correction what is right, null: never happened
     sa.Column("corrects", sa.Boolean, nullable=False),
     sa.Column("before", sa.LargeBinary),  # of a correction: what was known before
     sa.Column("action_id", sa.Text),  # of an action that a fact reported
@@ -41,7 +41,6 @@ _BOOKS = types_of(
 )  # fmt: skip
 DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
 """What decisions depend on, and they themselves."""
-_CLASSES = {name: IN_A_HURRY.get(cls, cls) for name, cls in DEPENDED.items()}
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _ROWS = 4000
 
@@ -64,7 +63,7 @@ class Decisions:
     version = 1
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
-    types = _CLASSES
+    types = DEPENDED
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Keep what judging needs."""
@@ -84,6 +83,8 @@ def _row(event: Event) -> dict[str, Any] | None:
         before = _body(event.correction.before)
     elif name not in DEPENDED:
         return None
+    elif isinstance(body, DECISIONS):
+        body = decided(body)
     elif isinstance(body, facts.ActionReported):
         action_id = action_id_of(event.stored.source, event.stored.id)
     return {
@@ -102,7 +103,9 @@ def read_depended(connection: sa.Connection) -> Iterator[list[Depended]]:
     query = sa.select(depended.c.position, depended.c.type, depended.c.at, depended.c.data, depended.c.corrects,
                       depended.c.before, depended.c.action_id).order_by(depended.c.position)  # fmt: skip
     cursor = connection.execute(query).cursor
-    decoders = {name: decoder_of(cls).decode for name, cls in _CLASSES.items()}
+    decoders = {
+        name: decoder_of(Decided if issubclass(cls, DECISIONS) else cls).decode for name, cls in DEPENDED.items()
+    }
     while rows := cursor.fetchmany(_ROWS):
         some = []
         for position, name, at, data, corrects, before, action_id in rows:
