@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 from app.sealing import seal_to_the_end
 from config import topology
 from consumers.archive_service import LOCK, archive_log, archive_of
-from consumers.seal_service import seal_folder
 from ledger.archive import SCHEMA, WRITTEN, Archive, as_table
 from ledger.errors import LedgerError
 from ledger.follow import Anchor, Follower
@@ -20,7 +19,7 @@ from ledger.leaves import CHUNK, DamagedFileError, all_ranges
 from ledger.log import Draft, Log, in_batches
 from ledger.merkle import root_of
 from ledger.notes import NoteError, Verifier, read_checkpoint
-from ledger.seal import SealFolder, entry_of
+from ledger.seal import SealFolder, entry_of, seal_folder
 from ledger.tiles import MissingTileError
 from ledger.verify import Edge, Wrong
 from projections.generations import claim

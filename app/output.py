@@ -43,11 +43,6 @@ def _escape(value: object) -> str:
     return text.replace("[", "\\[")
 
 
-def money_text(money: dict[str, str]) -> str:
-    """``5.00 GBP``."""
-    return f"{money['amount']} {money['currency']}"
-
-
 def fail(
     message: str, *, code: str = "error", status: int = 1, as_json: bool = False, field: str | None = None
 ) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from consumers.seal_service import LOCK, seal_folder, seal_log
+from consumers.seal_service import LOCK, seal_log
 from ledger.errors import UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.notes import NoteError
-from ledger.seal import SealError
+from ledger.seal import SealError, seal_folder
 from ledger.verify import Verification
 from projections.generations import claim
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
     from app.session import Session
     from ledger.notes import Checkpoint, Verifier
-    from ledger.seal import Entry
 
 VERIFY_STATE = "verify.json"
 _PATIENCE_SECONDS = 60.0
@@ -88,8 +86,3 @@ async def verification(session: Session, brought: Sequence[Checkpoint], trusted:
         "signed_by": [verifier.text() for verifier in newest.signed_by(trusts)] if newest else [],
         "findings": [wrong.wire() for wrong in findings],
     }  # fmt: skip
-
-
-def sealed_event(entry: Entry) -> dict[str, Any] | None:
-    """The event of a leaf as `audit replay` shows it, where there was one."""
-    return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}

@@ -15,10 +15,11 @@ from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import fact
 from config.settings import load_settings
 from consumers.archive_service import archive_log, archive_of
-from consumers.seal_service import seal_folder, seal_log
+from consumers.seal_service import seal_log
 from ledger.follow import Follower
 from ledger.log import Draft
 from ledger.proofs import Proof, prove, verify_proof
+from ledger.seal import seal_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

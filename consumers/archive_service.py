@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from consumers.seal_service import seal_folder
 from consumers.service import fails_with
 from ledger.archive import FILE_EVENTS, Archive, gap_marker
 from ledger.cloudevents import stored_decoder
@@ -14,6 +13,7 @@ from ledger.connection import connect
 from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.notes import NoteError
+from ledger.seal import seal_folder
 from ledger.tiles import MissingTileError
 from projections.generations import claim
 

@@ -93,6 +93,15 @@ class Receipt(msgspec.Struct):
     error: ErrorDetail | None = None
 
 
+class Checked(msgspec.Struct):
+    """Whether the intake would take an event."""
+
+    accepted: bool
+    type: str | None = None
+    id: str | None = None
+    error: ErrorDetail | None = None
+
+
 class ViewMoved(msgspec.Struct):
     """A view has read the log up to this position."""
 
@@ -114,7 +123,7 @@ def asyncapi_document() -> dict[str, Any]:
         broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
     ).to_specification().to_jsonable()  # fmt: skip
     requests = dict.fromkeys(cls for name in REQUESTS for cls in _classes_of(name))
-    answers = (Answer, Receipt, Brief, ViewMoved, EscalationNotice)
+    answers = (Answer, Receipt, Brief, Checked, ViewMoved, EscalationNotice)
     classes = [*FACTS.values(), *requests, ReceiptRequest, BriefRequest, *answers]
     _, schemas = msgspec.json.schema_components(classes, schema_hook=_schema_of, ref_template=_REF)
     components = {"messages": {}, "schemas": {**schemas, **_facts()}}
@@ -132,6 +141,8 @@ def _describe(document: dict[str, Any], components: dict[str, Any], name: str, c
     channel.pop("bindings", None)
     if name == "inbox":
         sent = {kind: {"payload": _ref(f"event.{kind}"), "contentType": _CLOUDEVENTS} for kind in FACTS}
+    elif name == "check":
+        sent = {name: {"payload": {"oneOf": [_ref(f"event.{kind}") for kind in FACTS]}}}
     elif name in REQUESTS:
         one_of = [_ref(cls.__name__) for cls in _classes_of(name)]
         sent = {name: {"payload": one_of[0] if len(one_of) == 1 else {"oneOf": one_of}}}
@@ -156,7 +167,7 @@ def _classes_of(name: str) -> list[type[Any]]:
 
 
 _OTHERS = {"receipt": "ReceiptRequest", "brief": "BriefRequest", "escalation_notice": "EscalationNotice"}
-_REPLIES = {"receipt": "Receipt", "brief": "Brief"}
+_REPLIES = {"receipt": "Receipt", "brief": "Brief", "check": "Checked"}
 _CLOUDEVENTS = "application/cloudevents+json"
 
 

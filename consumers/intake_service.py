@@ -17,6 +17,7 @@ import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
+from consumers.acceptance import Rejection, accept
 from consumers.broker import answered, make_broker, source_of
 from consumers.forgetting import forget_again
 from consumers.intake import Intake, Message, RejectedEntry, id_token, rejected_owner
@@ -141,6 +142,14 @@ class IntakeService:
         ]
         return encode({"items": items} if request.ids else items[0])
 
+    def check(self, token: str, body: bytes) -> bytes:
+        """What the intake would say of this event, as far as it can be known without the log; nothing is recorded."""
+        found = accept(body, datetime.now(UTC), token=token)
+        if isinstance(found, Rejection):
+            error = {"code": found.code, "message": found.message, "field": found.field}
+            return encode({"accepted": False, "error": error})
+        return encode({"accepted": True, "type": found.type, "id": found.id})
+
     def _positions(self, token: str, source: str | None, ids: tuple[str, ...]) -> dict[str, int]:
         sources = [source] if source is not None else (self._index.sources_of(token) or [token])
         found: dict[str, int] = {}
@@ -196,6 +205,17 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
         assert service is not None
         raw = message.raw_message
         return await answered(lambda: service.receipt(source_of(raw), raw.data))
+
+    @broker.subscriber(
+        f"{topology.READ_SUBJECT}.*.check",
+        queue="intake",
+        title="check",
+        description="Whether the intake would take this event, and if not, why. Nothing is recorded.",
+    )
+    async def check(message: NatsMessage) -> bytes:
+        assert service is not None
+        raw = message.raw_message
+        return service.check(source_of(raw), raw.data)
 
 
 async def _described(message: NatsMessage) -> None:

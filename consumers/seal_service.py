@@ -15,7 +15,7 @@ from ledger.connection import connect
 from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.notes import NoteError
-from ledger.seal import Sealer, SealError, SealFolder, check_positions
+from ledger.seal import Sealer, SealError, SealFolder, check_positions, seal_folder
 from projections.generations import claim
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ _LOOK_BACK_SECONDS = 30.0
 _LOOK_BACK_AT = 100
 _PAUSE_SECONDS = 1.0
 _CLAIM_SECONDS = 0.2
-
-
-def seal_folder(data_dir: Path) -> SealFolder:
-    """The seal of a data directory."""
-    return SealFolder(data_dir / "seal")
 
 
 async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until: int | None = None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
@@ -17,7 +18,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from dashboard.acting import Decider, add_acting
+from dashboard.doors import note_reading
 from dashboard.page import add_page
+from dashboard.proving import add_proving
+from dashboard.reports import Reports
+from dashboard.upstreams import add_upstreams
 from dashboard.views import NotReadyError, Views
 from ledger.errors import UnavailableError
 from ledger.moments import position_of
@@ -29,19 +35,21 @@ from projections.gap_report import gap_report
 from projections.loyalty import read_effects
 from projections.loyalty_report import loyalty_report
 from projections.policies import policy_in_force, published_policies
+from projections.privacy import without_names
 from projections.quality_report import quality_report
 from projections.recognition_report import recognition_report
 from projections.trail import Trail, read_trail
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from dashboard.doors import Doors, Scope
+    from dashboard.doors import Doors
+    from dashboard.house import House
     from dashboard.news import News
     from dashboard.viewers import Viewer
     from ledger.keys import Keys
     from ledger.log import Log
-    from projections.answers import Answer
+    from projections.answers import Answer, Scope
 
 MOST = 1000
 _PROBLEM = "application/problem+json"
@@ -55,23 +63,28 @@ _TITLES = {
     503: "not ready",
 }
 
+type Items = list[dict[str, Any]]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
 After = Annotated[int, Query(ge=0, description="Only items behind this position: `next` of the page before.")]
 AsOf = Annotated[str | None, Query(alias="as_of", description="As it was behind this position, or at this time.")]
 Same = Annotated[str | None, Header(alias="If-None-Match")]
 
 
-def make_api(views: Views, log: Log, keys: Keys, news: News, doors: Doors) -> FastAPI:
-    """The application; ``doors`` knows who calls."""
+def make_api(house: House) -> FastAPI:
+    """The application."""
+    views, log, keys, doors = house.views, house.log, house.keys, house.doors
     api = FastAPI(
         title="Resolution Ledger", version="1", description=__doc__ or "", docs_url=None, redoc_url=None,
         openapi_url="/openapi.json",
     )  # fmt: skip
     api.add_middleware(GZipMiddleware, minimum_size=1000)
-    _lists(api, _Lists(views, log), doors)
+    _lists(api, _Lists(views, log), keys, doors)
     _documents(api, views, log, doors)
     _others(api, views, log, keys, doors)
-    _live(api, views, log, news, doors)
+    _live(api, views, log, house.news, doors)
+    add_proving(api, views, log, keys, doors, house.data_dir)
+    add_acting(api, views, log, doors, Decider(house.client))
+    add_upstreams(api, views, house.rejected, house.client, doors)
     _problems(api)
     add_page(api, doors)
     return api
@@ -82,34 +95,29 @@ class _Lists:
 
     def __init__(self, views: Views, log: Log) -> None:
         self._views = views
-        self._log = log
+        self.log = log
 
     async def at(self, as_of: str | None) -> int | None:
         if as_of is None:
             return None
         try:
-            return await position_of(self._log, as_of, await self._log.last_position())
+            return await position_of(self.log, as_of, await self.log.last_position())
         except ValueError as error:
             raise HTTPException(422, f"as_of: {error}") from None
 
-    async def unless_private(self, wish: str, instead: str) -> None:
-        """Refuse what the policy in force protects in a way that this API does not serve."""
-        if (await policy_in_force(self._log)).get("privacy", {}).get(wish):
-            raise HTTPException(403, f"the policy in force wants `privacy.{wish}`: {instead}")
-
     async def answer(self, view: str, query: Callable[[Any], list[dict[str, Any]]], same: str | None, limit: int,
                      at: int | None = None, *, next_by: str | None = "position",
-                     viewer: Viewer) -> Response:  # fmt: skip
+                     viewer: Viewer, then: Callable[[Items], Awaitable[Items]] | None = None) -> Response:  # fmt: skip
         if same is not None:  # what has not changed is not read again
             unchanged = await self._views.read(view, lambda _connection: None)
             if same == _tag(view, unchanged, viewer):
                 return Response(status_code=304, headers={"ETag": same})
         found = await self._views.read(view, query)
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
-        items = found.result
-        more = next_by is not None and len(items) == limit
+        last = found.result[-1][next_by] if next_by is not None and len(found.result) == limit else None
+        items = found.result if then is None else await then(found.result)
         document = {"items": items, "position": position, "lag_seconds": await self._views.lag(found.progress),
-                    "next": items[-1][next_by] if more and next_by else None}  # fmt: skip
+                    "next": last}  # fmt: skip
         return JSONResponse(
             document,
             headers={"ETag": _tag(view, found, viewer), "Cache-Control": "no-cache", "Vary": "Authorization, Cookie"},
@@ -120,8 +128,8 @@ def _tag(view: str, found: Answer, viewer: Viewer) -> str:
     return f'"{view}-{found.progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
 
 
-def _lists(api: FastAPI, lists: _Lists, doors: Doors) -> None:
-    known = Depends(doors.viewer)
+def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
+    known, log = Depends(doors.viewer), lists.log
 
     @api.get("/api/v1/balances", summary="Budgets: granted, spent, reserved, remaining")
     async def balances(holder: str | None = None, period: str | None = None, as_of: AsOf = None, limit: Limit = 100,
@@ -159,13 +167,17 @@ def _lists(api: FastAPI, lists: _Lists, doors: Doors) -> None:
     async def flags(rule: str | None = None, about: str | None = None, status: str | None = None, as_of: AsOf = None,
                     after: After = 0, limit: Limit = 100, same: Same = None,
                     viewer: Any = known) -> Response:  # fmt: skip
-        await lists.unless_private("pseudonyms", "`resolution-ledger audit flags` shows pseudonyms")
         at, now, scope = await lists.at(as_of), datetime.now(UTC), await doors.scope(viewer)
         source = history.as_of(flags_table, at)
+
+        async def masked(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            shown = await without_names(log, keys, found)  # names are asked for after that: asking would tell
+            return [one for one in shown if about is None or about in one["about"]]
+
         return await lists.answer("flags", lambda c: [
-            one for one in read_flags(c, now, rule=rule, about=about, status=status, source=source)
+            one for one in read_flags(c, now, rule=rule, status=status, source=source)
             if one["position"] > after and scope.sees_all(one["about"])
-        ][:limit], same, limit, at, viewer=viewer)  # fmt: skip
+        ][:limit], same, limit, at, viewer=viewer, then=masked)  # fmt: skip
 
     @api.get("/api/v1/trail", summary="Events in order, with positions")
     async def trail(interaction: str | None = None, action: str | None = None, agent: str | None = None,
@@ -176,8 +188,8 @@ def _lists(api: FastAPI, lists: _Lists, doors: Doors) -> None:
             raise HTTPException(403, f"the role {viewer.role} reads the trail of somebody it sees: name an `agent`")
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
         wanted = [(kind, name) for kind, name in named.items() if name is not None]
-        if any(kind != "interaction" for kind, _ in wanted):
-            await lists.unless_private("record_reads", "`resolution-ledger audit trail` records who reads")
+        read_about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
+        await note_reading(log, viewer, read_about, at or await log.last_position())
         return await lists.answer(Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at,
                                   viewer=viewer)  # fmt: skip
 
@@ -193,36 +205,49 @@ def _where(source: Any, **equal: str | None) -> list[Any]:
 
 
 def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
-    lists, not_agents = _Lists(views, log), Depends(doors.allowed("manager", "auditor", "operator"))
+    lists, reports = _Lists(views, log), Reports()
+    known, not_agents = Depends(doors.viewer), [Depends(doors.allowed("manager", "auditor", "operator"))]
 
-    async def with_lag(view: str, document: dict[str, Any]) -> Response:
-        progress = (await views.read(view, lambda _connection: None)).progress
-        return JSONResponse(document | {"lag_seconds": await views.lag(progress)})
+    async def given(name: str, view: str, viewer: Viewer, as_of: str | None,
+                    make: Callable[[int | None, Scope], Awaitable[dict[str, Any]]]) -> dict[str, Any]:  # fmt: skip
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
 
-    @api.get("/api/v1/loyalty", dependencies=[not_agents], summary="What it was worth, rung by rung")
-    async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100) -> Response:
-        at = await lists.at(as_of)
-        found: Answer = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at))
-        ladder = await loyalty_report(views.read, await published_policies(log), at)
+        async def made() -> dict[str, Any]:
+            document = await make(at, scope)
+            progress = (await views.read(view, lambda _connection: None)).progress
+            return document | {"lag_seconds": await views.lag(progress)}
+
+        return await reports.give((name, at, scope), made)
+
+    @api.get("/api/v1/loyalty", dependencies=not_agents, summary="What it was worth, rung by rung")
+    async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100, viewer: Any = known) -> Response:
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        found = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at, people=scope.people))
+        ladder = await given("loyalty", "loyalty_effects", viewer, as_of, loyalty_of)
         items = found.result
-        return JSONResponse(ladder | {
-            "items": items, "lag_seconds": await views.lag(found.progress),
-            "next": items[-1]["position"] if len(items) == limit else None,
-        })  # fmt: skip
+        return JSONResponse(ladder | {"items": items, "next": items[-1]["position"] if len(items) == limit else None})
 
-    @api.get("/api/v1/gap", dependencies=[not_agents], summary="The empowerment gap")
-    async def gap(as_of: AsOf = None) -> Response:
-        found = await gap_report(views.read, await policy_in_force(log), at=await lists.at(as_of))
-        return await with_lag("authority", found)
+    async def loyalty_of(at: int | None, scope: Scope) -> dict[str, Any]:
+        return await loyalty_report(views.read, await published_policies(log), at, scope=scope)
 
-    @api.get("/api/v1/quality", dependencies=[not_agents], summary="Service quality")
-    async def quality(as_of: AsOf = None) -> Response:
-        return await with_lag("journeys", await quality_report(views.read, await lists.at(as_of)))
+    @api.get("/api/v1/gap", dependencies=not_agents, summary="The empowerment gap")
+    async def gap(as_of: AsOf = None, viewer: Any = known) -> Response:
+        async def made(at: int | None, scope: Scope) -> dict[str, Any]:
+            return await gap_report(views.read, await policy_in_force(log), at=at, scope=scope)
 
-    @api.get("/api/v1/recognition", dependencies=[not_agents], summary="Thanks, training, ideas, morale, who stays")
-    async def recognition(as_of: AsOf = None) -> Response:
-        found = await recognition_report(views.read, await policy_in_force(log), await lists.at(as_of))
-        return await with_lag("people", found)
+        return JSONResponse(await given("gap", "authority", viewer, as_of, made))
+
+    @api.get("/api/v1/quality", dependencies=not_agents, summary="Service quality")
+    async def quality(as_of: AsOf = None, viewer: Any = known) -> Response:
+        made = partial(quality_report, views.read)
+        return JSONResponse(await given("quality", "journeys", viewer, as_of, made))
+
+    @api.get("/api/v1/recognition", dependencies=not_agents, summary="Thanks, training, ideas, morale, who stays")
+    async def recognition(as_of: AsOf = None, viewer: Any = known) -> Response:
+        async def made(at: int | None, scope: Scope) -> dict[str, Any]:
+            return await recognition_report(views.read, await policy_in_force(log), at, scope)
+
+        return JSONResponse(await given("recognition", "people", viewer, as_of, made))
 
 
 def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> None:

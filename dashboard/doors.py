@@ -6,20 +6,23 @@ import hmac
 import json
 import secrets
 import time
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Cookie, Depends, HTTPException
+from fastapi import Cookie, Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from dashboard.viewers import Tokens, Viewer
+from projections.answers import EVERYBODY, Scope
 from projections.people import read_people
+from projections.privacy import record_reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from dashboard.viewers import Role
     from dashboard.views import Views
+    from ledger.log import Log
 
 COOKIE = "resolution-ledger"
 SESSION_SECONDS = 12 * 3600
@@ -28,24 +31,17 @@ _TRIES, _TRIES_SECONDS = 20, 60.0
 """Wrong tokens in so many seconds, from anywhere: more have to wait."""
 
 
-class Scope(NamedTuple):
-    """Whom a viewer sees: none of the two where it is everybody."""
+async def note_reading(log: Log, viewer: Viewer, about: Sequence[str], up_to: int) -> None:
+    """Record that somebody reads about these, where the policy in force wants it.
 
-    people: frozenset[str] | None
-    teams: frozenset[str]
+    Raises:
+        HTTPException: 403, the token's name cannot be recorded.
 
-    def sees_all(self, about: list[str]) -> bool:
-        """Whether everybody a flag is about may be seen; customers count for nothing."""
-        agents = [name.partition(":")[2] for name in about if name.startswith("agent:")]
-        return self.people is None or (bool(agents) and self.people.issuperset(agents))
-
-    def sees_holder(self, holder: str) -> bool:
-        """Whether a budget may be shown."""
-        kind, _, name = holder.partition(":")
-        return self.people is None or name in (self.people if kind == "agent" else self.teams)
-
-
-EVERYBODY = Scope(None, frozenset())
+    """
+    try:
+        await record_reading(log, about, up_to, viewer.person_id or viewer.name)
+    except ValueError as error:
+        raise HTTPException(403, str(error)) from None
 
 
 class Doors:
@@ -108,6 +104,20 @@ class Doors:
             detail = "give a bearer token: that of connection.json, or one of `resolution-ledger admin tokens make`"
             raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
         return found
+
+    @staticmethod
+    def from_here(request: Request) -> None:
+        """Refuse what another site has a browser do (a dependency of every door that acts).
+
+        Raises:
+            HTTPException: 403.
+
+        """
+        site, origin = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Origin")
+        if site not in {"same-origin", "none"} or (
+            origin is not None and origin.partition("://")[2] != request.headers.get("Host")
+        ):
+            raise HTTPException(403, "not at the wish of another site")
 
     async def scope(self, viewer: Viewer) -> Scope:
         """Whom this viewer sees: agents themselves, managers everybody below them and the teams they work in."""

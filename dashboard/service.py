@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from config import topology
 from dashboard.address import HOST, bound, token_of
 from dashboard.api import make_api
 from dashboard.doors import Doors
+from dashboard.house import House
 from dashboard.news import News
 from dashboard.views import Views
 from ledger.connection import connect
@@ -58,9 +60,12 @@ class DashboardService:
         await keys.watch()
         await news.start()
         self._views = Views(self._data_dir, log)
-        doors = Doors(self._data_dir, self.token, self._views)
+        house = House(
+            views=self._views, log=log, rejected=await Log.open(self._client, topology.REJECTED), keys=keys, news=news,
+            doors=Doors(self._data_dir, self.token, self._views), client=self._client, data_dir=self._data_dir,
+        )  # fmt: skip
         config = uvicorn.Config(
-            make_api(self._views, log, keys, news, doors), log_level="warning", access_log=False, lifespan="off",
+            make_api(house), log_level="warning", access_log=False, lifespan="off",
             server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS,
         )  # fmt: skip
         self._server = uvicorn.Server(config)

@@ -12,7 +12,7 @@ from projections.answers import Answer
 from projections.catalogue import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -61,6 +61,16 @@ class Views:
         with self._engine(name).connect() as connection, connection.begin():
             progress = generations.read_progress(connection)  # first: it fixes what this transaction sees
             return Answer(query(connection), progress)
+
+    async def read_with[T](self, name: str, query: Callable[[sa.Connection], Awaitable[T]]) -> T:
+        """The same for a query that asks the log as well.
+
+        Raises:
+            NotReadyError: there is no such view yet.
+
+        """
+        with self._engine(name).connect() as connection, connection.begin():
+            return await query(connection)
 
     def _engine(self, name: str) -> sa.Engine:
         model = MODELS[name]()

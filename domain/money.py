@@ -113,6 +113,11 @@ def money_from_wire(value: Any) -> Money:
         return Money.parse(amount, currency)
 
 
+def money_text(money: dict[str, str]) -> str:
+    """Of its JSON form: ``5.00 GBP``."""
+    return f"{money['amount']} {money['currency']}"
+
+
 def shown(value: object) -> str:
     """A hostile value, cut short for an error message."""
     text = repr(value)

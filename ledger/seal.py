@@ -192,6 +192,11 @@ class SealFolder:
         return old.verifier, new.verifier
 
 
+def seal_folder(data_dir: Path) -> SealFolder:
+    """The seal of a data directory."""
+    return SealFolder(data_dir / "seal")
+
+
 class Sealer:
     """Seals a log. One at a time may run for a folder; ``size`` is the position up to where it has sealed."""
 

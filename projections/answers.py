@@ -17,5 +17,28 @@ class Answer(NamedTuple):
     progress: Progress
 
 
+class Scope(NamedTuple):
+    """Whom somebody is shown: people and teams; ``people`` is none where it is everybody."""
+
+    people: frozenset[str] | None
+    teams: frozenset[str]
+
+    def shows(self, agent_id: str | None, team_id: str | None = None) -> bool:
+        """Whether what an agent, or a team, did is shown."""
+        return self.people is None or agent_id in self.people or team_id in self.teams
+
+    def sees_all(self, about: list[str]) -> bool:
+        """Whether everybody a flag is about may be seen; customers count for nothing."""
+        agents = [name.partition(":")[2] for name in about if name.startswith("agent:")]
+        return self.people is None or (bool(agents) and self.people.issuperset(agents))
+
+    def sees_holder(self, holder: str) -> bool:
+        """Whether a budget may be shown."""
+        kind, _, name = holder.partition(":")
+        return self.people is None or name in (self.people if kind == "agent" else self.teams)
+
+
+EVERYBODY = Scope(None, frozenset())
+
 type Reader = Callable[[str, Callable[[sa.Connection], Any]], Awaitable[Answer]]
 """Reads a view by its name: gives the query a connection, within one transaction."""

@@ -106,12 +106,14 @@ def _raised(event: Event, body: FlagRaised) -> dict[str, Any]:
 
 
 def read_flags(connection: sa.Connection, now: datetime, *, rule: str | None = None, about: str | None = None,
-               status: str | None = None, position: int | None = None, source: sa.FromClause = flags,
-               everything: bool = False) -> list[dict[str, Any]]:  # fmt: skip
+               flag_id: str | None = None, status: str | None = None, position: int | None = None,
+               source: sa.FromClause = flags, everything: bool = False) -> list[dict[str, Any]]:  # fmt: skip
     """Flags in the order in which they were raised; with a ``position`` those that it proves."""
     query = sa.select(source).order_by(source.c.position)
     if rule is not None:
         query = query.where(source.c.rule == rule)
+    if flag_id is not None:
+        query = query.where(source.c.flag_id == flag_id)
     if status is not None:
         query = query.where(source.c.status == status)
     if position is not None:

@@ -12,17 +12,19 @@ from domain.gap import Asked, Costs
 from domain.money import EXPONENTS, Money, MoneyError
 from domain.policy_document import parse_policy
 from domain.procedure import procedure
+from projections.answers import EVERYBODY
 from projections.authority import read_asked, read_shortfalls
 from projections.balances import read_balances
 from projections.casework import actions
 from projections.history import as_of
 from projections.people import read_voices
+from projections.rows import plain_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from domain.policy import Policy
-    from projections.answers import Reader
+    from projections.answers import Reader, Scope
 
 NOT_SAID = "not said"
 CAVEATS = (
@@ -33,12 +35,12 @@ CAVEATS = (
 
 
 async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[str, str | None] | None = None,
-                     at: int | None = None) -> dict[str, Any]:  # fmt: skip
+                     at: int | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
     """The empowerment gap, goodwill only; money as objects, shares with Wilson's interval.
 
     ``document`` is the policy in force, empty where there is none. ``hours``: what an hour costs (``agent_hour``,
     ``manager_hour``), where the policy does not say. What is personal stays sealed. As it was
-    behind position ``at``, where one is given.
+    behind position ``at``, where one is given; of those in ``scope``.
 
     Raises:
         ValueError: an hour's cost is no amount.
@@ -46,9 +48,12 @@ async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[s
     """
     answer = await read("authority", lambda c: (read_asked(c, at), read_shortfalls(c, at)))
     asked_rows, short_rows = answer.result
-    people = (await read("people", lambda c: read_voices(c, at))).result
+    voices = (await read("people", lambda c: read_voices(c, at))).result
     balances = (await read("budget_balances", lambda c: read_balances(c, position=at))).result
-    at_once = (await read("casework", lambda c: _given_at_once(c, at))).result
+    at_once = (await read("casework", lambda c: _given_at_once(c, at, scope))).result
+    asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["team_id"])]
+    short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
+    balances = [one for one in balances if scope.sees_holder(one["holder"])]
     policy = parse_policy(dict(document)) if document else None
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
     short = [row for row in short_rows if row["basis"] == "goodwill"]
@@ -59,17 +64,21 @@ async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[s
         "recommended_limits": _limits(asked, policy, hours or {}), "customers_waited": _customers(asked, policy),
         "silent_gap": _silent(short), "rubber_stamps": gap.rubber_stamps(asked), "unused": _unused(balances),
         "procedure": procedure(at_once, policy),
-        "obstacles": [one for one in people if one["what"] == "obstacle"],
+        "obstacles": [one for one in voices if one["what"] == "obstacle" and scope.shows(one["employee_id"])],
         "cannot_do": gap.cannot_do(asked, silent), "caveats": CAVEATS, "position": position,
     }  # fmt: skip
 
 
-def _given_at_once(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, int]]:
+def _given_at_once(connection: sa.Connection, position: int | None, scope: Scope) -> list[tuple[str, str, int]]:
     """Goodwill that agents gave by their own authority: kind, currency, minor units."""
     done = as_of(actions, position)
     own = (done.c.basis == "goodwill", done.c.escalation_id.is_(None), done.c.state.in_(("taken", "settled")))
-    query = sa.select(done.c.kind, done.c.currency, done.c.amount_minor).where(*own)
-    return [(kind, currency, minor) for kind, currency, minor in connection.execute(query)]
+    query = sa.select(done.c.kind, done.c.currency, done.c.amount_minor, done.c.agent_id, done.c.team_id).where(*own)
+    return [
+        (kind, currency, minor)
+        for kind, currency, minor, agent_id, team_id in plain_rows(connection, query)
+        if scope.shows(agent_id, team_id)
+    ]
 
 
 def _asked(row: Mapping[str, Any]) -> Asked:

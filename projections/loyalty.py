@@ -21,7 +21,7 @@ from projections.generations import upsert
 from projections.history import Replaced, as_of, past_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from projections.correcting import Correction
     from projections.events import Event
@@ -184,17 +184,20 @@ def _request_rows(event: Event) -> list[dict[str, Any]]:
 
 
 def read_effects(connection: sa.Connection, limit: int | None = None, after: int = 0,
-                 position: int | None = None, until: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+                 position: int | None = None, until: str | None = None,
+                 people: Collection[str] | None = None) -> list[dict[str, Any]]:  # fmt: skip
     """For each action with a customer: its cost, and purchases before and after in complete windows.
 
     A window is complete where the log tells of all its days; what is not complete is null. Revenue is
     what was paid for purchases in the action's currency, ``returned`` what came back of it. With ``until`` only what
-    had happened by that time, also what was told later.
+    had happened by that time, also what was told later; with ``people`` only what they did.
     """
     bought, done = (_happened(as_of(table, position), until) for table in (purchases, actions))
     times = sa.union_all(*(sa.select(one.c.at).where(sa.not_(one.c.withdrawn)) for one in (bought, done))).subquery()
     first, last = connection.execute(sa.select(sa.func.min(times.c.at), sa.func.max(times.c.at))).one()
-    named = done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)
+    named = [done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)]
+    if people is not None:
+        named.append(done.c.agent_id.in_(people))
     query = sa.select(done).where(done.c.position > after, *named).order_by(done.c.position).limit(limit)
     reading = _purchases_between(bought)
     return [_effect(connection, reading, row, first, last) for row in connection.execute(query).all()]

@@ -16,6 +16,7 @@ from domain.loyalty.trials import raises, randomised
 from domain.loyalty.worth import MAIN_DAYS, Deeds, Limited, Matters, Worth
 from domain.money import EXPONENTS, Money
 from projections import casework, journeys, loyalty
+from projections.answers import EVERYBODY
 from projections.history import as_of
 from projections.rows import plain_rows
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from domain.loyalty.history import Ints
     from domain.records import PolicyPublished
-    from projections.answers import Reader
+    from projections.answers import Reader, Scope
 
 NOBODY = "no action with a customer is recorded"
 NOT_SAID = "not said"
@@ -63,13 +64,13 @@ def _seconds(texts: Sequence[str]) -> Ints:
 
 
 async def loyalty_report(read: Reader, published: Sequence[PolicyPublished], at: int | None = None,
-                         until: str | None = None) -> dict[str, Any]:  # fmt: skip
+                         until: str | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
     """What it was worth, rung by rung; money as objects, shares from 0 to 1, each with its interval.
 
     ``published`` are all policies, for the trials and the raised limits among them. As it was behind position ``at``;
-    or with only what had happened by the time ``until``.
+    or with only what had happened by the time ``until``. With a ``scope`` of what its people did.
     """
-    answer = await read("loyalty_effects", lambda c: _selling(c, at, until))
+    answer = await read("loyalty_effects", lambda c: _selling(c, at, until, scope))
     known, drawn, (bought, done, asked) = answer.result
     where = {row[0]: row[1:] for row in (await read("casework", lambda c: _where(c, at, drawn))).result}
     problems = (await read("journeys", lambda c: _problems(c, at, drawn))).result
@@ -96,7 +97,7 @@ class _Known(NamedTuple):
     last: str | None
 
 
-def _selling(connection: sa.Connection, at: int | None, until: str | None) -> tuple[Any, ...]:
+def _selling(connection: sa.Connection, at: int | None, until: str | None, scope: Scope) -> tuple[Any, ...]:
     """What there is in each currency; the customers drawn, if not all; their purchases, actions and requests."""
     bought, done, asked = as_of(loyalty.purchases, at), as_of(loyalty.actions, at), loyalty.requests
     ends = () if at is None else (asked.c.position <= at,)
@@ -109,6 +110,8 @@ def _selling(connection: sa.Connection, at: int | None, until: str | None) -> tu
                   asked.c.limit_minor).where(*ends).order_by(asked.c.position),
     ]  # fmt: skip
     sources = (bought, done, asked)
+    if scope.people is not None:
+        told[1] = told[1].where(done.c.agent_id.in_(scope.people))
     told = [
         query.where(one.c.customer_id.is_not(None), *(() if until is None else (one.c.at <= until,)))
         for query, one in zip(told, sources, strict=True)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from domain import quality
 from domain.quality import NOT_SAID, Answer, Journeys
 from ledger.cloudevents import parse_time
+from projections.answers import EVERYBODY
 from projections.history import as_of
 from projections.journeys import journeys as table
 from projections.journeys import read_feedback, read_journey
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from domain.quality import Floats
-    from projections.answers import Reader
+    from projections.answers import Reader, Scope
 
 CAVEATS = (
     f"first contact: resolved without a transfer, not reopened, not back within {quality.REPEAT_DAYS} days",
@@ -30,15 +31,23 @@ CAVEATS = (
 )
 
 
-async def quality_report(read: Reader, at: int | None = None) -> dict[str, Any]:
-    """Service quality; shares with Wilson's interval, hours as median and 90th percentile."""
-    answer = await read("journeys", lambda c: (_columns(c, at), read_feedback(c, at)))
+async def quality_report(read: Reader, at: int | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:
+    """Service quality; shares with Wilson's interval, hours as median and 90th percentile.
+
+    As it was behind position ``at``; with a ``scope`` of interactions that began in one of its teams.
+    """
+    answer = await read("journeys", lambda c: (_columns(c, at, scope), read_feedback(c, at)))
     (ids, journeys), said = answer.result
     where = dict(zip(ids, zip(journeys.channel, journeys.team, strict=True), strict=True)) if said else {}
     ends = np.concatenate((journeys.opened, journeys.resolved[~np.isnan(journeys.resolved)]))
     some = quality.judged(journeys, float(ends.max()) if ends.size else datetime.now(UTC).timestamp())
     groups = quality.groups(some)
-    answers = [_answer(row, *where.get(row["interaction_id"], (NOT_SAID, NOT_SAID))) for row in said]
+    nowhere = (NOT_SAID, NOT_SAID)
+    answers = [
+        _answer(row, *where.get(row["interaction_id"], nowhere))
+        for row in said
+        if scope.people is None or row["interaction_id"] in where
+    ]
     even = [
         quality.evenness(groups[by], by, what) for by in ("channel", "team") for what in ("first_contact", "reopened")
     ]
@@ -93,11 +102,13 @@ _TIMES = ("opened", "resolved", "first_action")
 _NUMBERS = ("highest_line", "moved_up", "transfers", "came_back", "repeated_stories", "reopened")
 
 
-def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Journeys]:
+def _columns(connection: sa.Connection, at: int | None, scope: Scope) -> tuple[list[str], Journeys]:
     """Interactions by id, and what is known of them: plain tuples, a hundred thousand in less than a second."""
     source = as_of(table, at)
     names = ("interaction_id", "customer_id", *_TEXTS, *_TIMES, *_NUMBERS)
     query = sa.select(*(source.c[name] for name in names)).where(source.c.opened.is_not(None))
+    if scope.people is not None:
+        query = query.where(source.c.first_team.in_(scope.teams))
     rows = plain_rows(connection, query)
     columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(names)
     of = dict(zip(names, columns, strict=True))

@@ -13,6 +13,7 @@ from domain import recognition
 from domain.policy_document import parse_policy
 from domain.recognition import Employment, Survey, Voice
 from ledger.cloudevents import parse_time
+from projections.answers import EVERYBODY
 from projections.casework import actions
 from projections.history import as_of
 from projections.people import read_careers, read_people, read_table, read_voices
@@ -21,7 +22,7 @@ from projections.rows import plain_rows
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from projections.answers import Reader
+    from projections.answers import Reader, Scope
 
 CAVEATS = (
     "what followed a course, and who stays, may have other causes: nobody is trained or promoted by lot",
@@ -29,10 +30,17 @@ CAVEATS = (
 )
 
 
-async def recognition_report(read: Reader, document: Mapping[str, Any], at: int | None = None) -> dict[str, Any]:
-    """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks."""
+async def recognition_report(read: Reader, document: Mapping[str, Any], at: int | None = None,
+                             scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
+    """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks. Of those in ``scope``."""
     answer = await read("people", lambda c: _read(c, at))
     thanks, courses, surveys, voices, people, moves = answer.result
+    thanks = [one for one in thanks if scope.shows(one["receiver_id"])]
+    courses = [one for one in courses if scope.shows(one["employee_id"])]
+    surveys = [one for one in surveys if scope.shows(None, one["team_id"])]
+    voices = [one for one in voices if scope.shows(one["employee_id"])]
+    moves = [one for one in moves if scope.shows(one[0])]
+    people = {name: one for name, one in people.items() if scope.shows(name)}
     done = (await read("casework", lambda c: _done(c, at))).result
     opens = _opens(document)
     learning = {one["employee_id"] for one in courses} | {who for who, *_ in moves}

@@ -17,13 +17,12 @@ from app.sealing import seal_to_the_end, verification
 from app.session import Session
 from app.views import read_view
 from consumers.archive_service import archive_of
-from consumers.seal_service import seal_folder
 from ledger import archive as archives
 from ledger.archive import Archive
 from ledger.errors import LedgerError
 from ledger.log import Draft
 from ledger.notes import Signer
-from ledger.seal import GAP_SUBJECT, SealError
+from ledger.seal import GAP_SUBJECT, SealError, seal_folder
 from projections.trail import Trail, read_trail
 
 

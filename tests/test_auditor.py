@@ -9,11 +9,11 @@ import pytest
 from nats.aio.client import Client
 from support import POLICY, Upstream, event
 
-from app.reading import record_reading
 from app.session import Session
 from config import topology
 from ledger.log import Draft
 from ledger.streams import js_api
+from projections.privacy import record_reading
 
 EVENTS = 2500
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from support import ROOT, Upstream, event, gbp, staffed
 
-from app.casefile import case_document, case_page, proofs_in
 from app.sealing import seal_to_the_end
 from app.session import Session
 from app.views import read_view
 from projections import generations
+from projections.casefile import case_document, case_page, proofs_in
 from projections.explaining import explain
 from projections.trail import Trail
 

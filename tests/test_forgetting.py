@@ -13,8 +13,8 @@ from app.sealing import seal_to_the_end, verification
 from app.session import Session
 from consumers.archive_service import archive_of
 from consumers.forgetting import HeldError, forget, forget_again, hold, release
-from consumers.seal_service import seal_folder
 from ledger.keys import STREAM, Key, Keys
+from ledger.seal import seal_folder
 from ledger.streams import js_api
 from projections import generations
 from projections.catalogue import MODELS

@@ -17,14 +17,14 @@ from app.session import Session
 from config import topology
 from config.settings import load_settings
 from consumers.alarm_watch import AlarmWatch
-from consumers.seal_service import SealService, seal_folder
+from consumers.seal_service import SealService
 from ledger import alarm
 from ledger.alarm import AlarmError
 from ledger.log import Draft, Log, Recorded
 from ledger.merkle import ProofError
 from ledger.notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoint, read_checkpoint
 from ledger.proofs import prove, read_proof, verify_proof
-from ledger.seal import Sealer, SealError, read_entry
+from ledger.seal import Sealer, SealError, read_entry, seal_folder
 from ledger.streams import js_api
 from ledger.tiles import tile_path
 

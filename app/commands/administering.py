@@ -254,7 +254,7 @@ async def doctor(settings: Settings, *, as_json: bool) -> None:
 async def _keeping_checks(session: Session) -> list[tuple[str, str, bool]]:
     """The alarm, the seal and the archive: (what, what there is to say, whether it is well)."""
     from consumers.archive_service import archive_of
-    from consumers.seal_service import seal_folder
+    from ledger.seal import seal_folder
 
     found = await alarms.look(session.client)
     checks = [("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)]

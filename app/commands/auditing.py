@@ -12,11 +12,11 @@ import click
 
 from app.cli import cli, command
 from app.moments import as_of_option, happened_option, moment_of, position_of
-from app.output import console, fail, money_text, print_json, print_table
-from app.reading import by_option, record_reading
+from app.output import console, fail, print_json, print_table
+from app.reading import by_option, note_reading
 from app.session import Session
-from app.stories import story_of
 from app.views import opened, read_view, up_to_date
+from domain.money import money_text
 from domain.wire import encode
 from ledger.follow import Anchor, Follower
 from ledger.keys import Keys
@@ -25,6 +25,7 @@ from projections import generations
 from projections.balances import read_making
 from projections.explaining import explain as explain_action
 from projections.flags import read_flags
+from projections.stories import story_of
 from projections.trail import Trail, read_trail
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ async def trail(settings: Settings, limit: int | None, after: int, as_of: str | 
             if as_of is not None and not happened:
                 position = await position_of(session.log, as_of, position)
             about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
-            await record_reading(session.log, about, position, by)
+            await note_reading(session.log, about, position, by)
             items = read_trail(connection, wanted, after, limit, position, moment)
     if as_json:
         print_json({"items": items, "position": position})
@@ -86,7 +87,7 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
         shown = encode(found["action"] if found else None)
         raised: list[dict[str, Any]] = []
         if found is not None:
-            await record_reading(session.log, [f"action:{action}"], position, by)
+            await note_reading(session.log, [f"action:{action}"], position, by)
             at, now = found["position"], datetime.now(UTC)
             raised = (await read_view(session, "flags", lambda c: read_flags(c, now, position=at))).result
         revealed = await (await Keys.open(session.client)).reveal(shown)
@@ -130,8 +131,8 @@ def _cell(line: dict[str, Any], column: str) -> object:
 @command(audit)
 async def case(settings: Settings, action: str, file: Path, by: str | None, *, as_json: bool) -> None:
     """One offline FILE (HTML) about an ACTION: its story, its events, a proof of each, keys, and how to check them."""
-    from app.casefile import case_document, case_page
     from app.sealing import seal_to_the_end
+    from projections.casefile import case_document, case_page
 
     async with Session(settings, reads_only=True) as session:
         await up_to_date(session, Trail.name)
@@ -142,7 +143,7 @@ async def case(settings: Settings, action: str, file: Path, by: str | None, *, a
         if found is None:
             fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
             return
-        await record_reading(session.log, [f"action:{action}"], found["position"], by)
+        await note_reading(session.log, [f"action:{action}"], found["position"], by)
         document = case_document(found, session.data_dir)
     file.write_text(case_page(document), encoding="utf-8")
     if as_json:

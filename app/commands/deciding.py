@@ -13,12 +13,13 @@ import click
 import nats.errors
 
 from app.cli import Finding, cli, command
-from app.output import console, fail, money_text, print_json, print_table
+from app.output import console, fail, print_json, print_table
 from app.policy_file import check_policy_file
 from app.roles import served
 from app.session import Session
 from config import topology
 from domain.facts import Basis, Kind
+from domain.money import money_text
 from domain.policy_check import difference
 from domain.policy_document import parse_policy
 from domain.records import PolicyPublished

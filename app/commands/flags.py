@@ -13,18 +13,19 @@ from app.cli import command
 from app.commands.auditing import audit
 from app.moments import as_of_option, position_of
 from app.output import console, print_json, print_table, showing_progress
-from app.pseudonyms import without_names
 from app.session import Session
 from app.views import read_view
 from domain.abuse.rates import Act, shift_of, tenure_of
 from domain.abuse.rates import rates as all_rates
 from ledger.cloudevents import parse_time
+from ledger.keys import Keys
 from projections import history
 from projections.casework import read_where_done
 from projections.flags import flags as flags_table
 from projections.flags import read_flags, read_proofs
 from projections.people import read_people
 from projections.policies import policy_in_force
+from projections.privacy import without_names
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -60,7 +61,7 @@ async def flags(settings: Settings, rule: str | None, about: str | None, status:
         now = datetime.now(UTC)
         answer = await read_view(session, "flags", lambda c: read_flags(
             c, now, rule=rule, status=status, source=source, everything=everything))  # fmt: skip
-        found = await without_names(session, answer.result)
+        found = await without_names(session.log, await Keys.open(session.client), answer.result)
     found = [one for one in found if about is None or about in one["about"]]  # not before: asking would tell
     position = answer.progress.anchor.position if at is None else at
     if as_json:
@@ -109,8 +110,10 @@ async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, h
                                 "explanation": raised.finding.explanation, "evidence": raised.finding.evidence,
                             }  # fmt: skip
                 progressed(batch[-1].position, end)
+        keys = await Keys.open(session.client)
         before, after = [
-            {one["flag_id"]: one for one in await without_names(session, list(some.values()))} for some in found
+            {one["flag_id"]: one for one in await without_names(session.log, keys, list(some.values()))}
+            for some in found
         ]
     both = [one for name, one in after.items() if name in before]
     new = [one for name, one in after.items() if name not in before]

@@ -13,9 +13,9 @@ from app.commands.sealing import key_option, verifiers_from
 from app.output import console, fail, print_json, print_table, showing_progress
 from app.sealing import seal_to_the_end, verification
 from app.session import Session
-from consumers.seal_service import seal_folder
 from ledger import alarm as alarms
 from ledger.notes import NoteError
+from ledger.seal import seal_folder
 
 if TYPE_CHECKING:
     from config.settings import Settings

@@ -11,9 +11,10 @@ from app.cli import command
 from app.commands.reporting import at_of, report
 from app.commands.worth import share_text
 from app.moments import as_of_option, happened_option, moment_of
-from app.output import console, money_text, print_json, print_table
+from app.output import console, print_json, print_table
 from app.session import Session
 from app.views import read_view
+from domain.money import money_text
 from projections.loyalty import read_effects
 from projections.policies import published_policies
 

@@ -9,9 +9,10 @@ import click
 
 from app.cli import cli, command
 from app.moments import as_of_option, happened_option, moment_of, position_of
-from app.output import money_text, print_json, print_table
+from app.output import print_json, print_table
 from app.session import Session
 from app.views import read_view
+from domain.money import money_text
 from domain.policy_document import parse_policy
 from domain.procedure import long_way
 from projections import casework, history

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.casefile import proofs_in
 from app.cli import Finding, command
 from app.commands.auditing import audit
 from app.output import console, fail, print_json, print_table, showing_progress
-from app.sealing import seal_to_the_end, sealed_event, verification
+from app.sealing import seal_to_the_end, verification
 from app.session import Session
-from consumers.seal_service import seal_folder
 from ledger.merkle import ProofError
 from ledger.notes import NoteError, Verifier, read_checkpoint
 from ledger.proofs import prove as prove_position
 from ledger.proofs import read_proof
 from ledger.proofs import verify_proof as check_proof
+from ledger.seal import seal_folder
 from ledger.tiles import MissingTileError
+from projections.casefile import proofs_in, sealed_event
 
 if TYPE_CHECKING:
     from config.settings import Settings

@@ -11,10 +11,11 @@ import click
 from app.cli import command
 from app.commands.reporting import report
 from app.commands.worth import hours_text
-from app.output import console, money_text, print_json, print_table, showing_progress
+from app.output import console, print_json, print_table, showing_progress
 from app.policy_file import check_policy_file
 from app.session import Session
 from app.views import read_view
+from domain.money import money_text
 from domain.policy_document import parse_policy
 from ledger.cloudevents import parse_time
 from projections.policies import policy_in_force, published_policies

@@ -11,9 +11,10 @@ import click
 from app.cli import command
 from app.commands.reporting import at_of, report
 from app.moments import as_of_option
-from app.output import console, fail, money_text, print_json, print_table
+from app.output import console, fail, print_json, print_table
 from app.session import Session
 from app.views import read_view
+from domain.money import money_text
 from domain.wire import encode
 from ledger.keys import Keys
 from projections.policies import policy_in_force

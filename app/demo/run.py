@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.demo.organisation import START, Moment, Organisation
-from app.output import console, money_text, print_table, progress_console
+from app.output import console, print_table, progress_console
 from app.policy_file import check_policy_file
 from app.publishing import Outcome, Outgoing, Publisher
 from app.roles import running
@@ -24,6 +24,7 @@ from app.session import Session
 from app.views import read_view
 from config import topology
 from domain.loyalty.ladder import DESCRIPTION
+from domain.money import money_text
 from domain.wire import encode
 from ledger.cloudevents import encode_event, time_text
 from ledger.errors import LedgerError

@@ -1,18 +1,30 @@
 // The page: asks the API, shows one section at a time, goes along with the log. No data is ever put in as markup.
 import { SECTIONS } from "/assets/sections.js";
 
+const STILL = new Set(["sources", "arrivals", "rejections"]); // what does not travel in time
 const $ = (id) => document.getElementById(id);
-const state = { section: "monday", asOf: null, last: 1, turn: 0, loading: 0, stale: false, focus: false, waiting: null, stream: null };
+const state = { section: "monday", asOf: null, last: 1, turn: 0, loading: 0, stale: false, focus: false, waiting: null, stream: null, me: null };
 
 /** An answer of the API; rejects with the problem's detail. */
 async function ask(path, query = {}) {
   const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value != null));
-  if (state.asOf !== null && !path.startsWith("projections") && path !== "me") asked.set("as_of", state.asOf);
+  if (state.asOf !== null && !path.startsWith("projections") && path !== "me" && !path.startsWith("explain") && !STILL.has(path)) asked.set("as_of", state.asOf);
   const answer = await fetch(`/api/v1/${path}${asked.size ? `?${asked}` : ""}`, { headers: { Accept: "application/json" } });
   const body = await answer.json().catch(() => ({}));
   if (answer.status === 401) leave();
   if (!answer.ok) throw new Error(body.detail ?? `the ledger answers ${answer.status}`);
   return body;
+}
+
+/** Has the ledger do something; rejects with the problem's detail. */
+async function act(path, body) {
+  const answer = await fetch(`/api/v1/${path}`, {
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
+  });
+  const said = await answer.json().catch(() => ({}));
+  if (answer.status === 401) leave();
+  if (!answer.ok) throw new Error(said.detail ?? `the ledger answers ${answer.status}`);
+  return said;
 }
 
 /** Everything of a list, page by page, at most so many. */
@@ -50,7 +62,7 @@ async function show(section, focus = false) {
   title.textContent = SECTIONS[state.section].title;
   place.append(title);
   try {
-    await SECTIONS[state.section].fill(place, { ask, all });
+    await SECTIONS[state.section].fill(place, { ask, all, act, me: state.me, travelling: state.asOf !== null });
   } catch (problem) {
     const said = document.createElement("p");
     said.setAttribute("role", "alert");
@@ -72,8 +84,9 @@ async function show(section, focus = false) {
 /** Show the same again, soon: never while it is being loaded, or a busy ledger would keep it from ever being shown. */
 function refresh() {
   state.stale = true;
-  const typing = $("section").contains(document.activeElement) && document.activeElement.matches("input, select");
-  if (state.loading || state.waiting || typing || state.asOf !== null) return;
+  const typing = $("section").contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
+  const answered = $("section").querySelector("[data-answered]");
+  if (state.loading || state.waiting || typing || answered || state.asOf !== null) return;
   state.waiting = setTimeout(() => { state.waiting = null; if (state.loading) state.stale = true; else if (state.asOf === null) show(state.section); }, 150);
 }
 
@@ -104,7 +117,7 @@ function travelTo(position) {
 async function begin() {
   const session = await (await fetch("/api/v1/session")).json();
   if (!session.known) return leave();
-  const me = await ask("me");
+  const me = state.me = await ask("me");
   $("enter").hidden = true;
   for (const id of ["nav", "travel", "leave"]) $(id).hidden = false;
   const links = Object.entries(SECTIONS).filter(([, one]) => !one.roles || one.roles.includes(me.role)).map(([name, one]) => {

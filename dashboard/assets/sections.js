@@ -32,6 +32,33 @@ const cards = (items) => node("ul", items.map(([label, value, more]) => node("li
 const note = (text) => node("p", text, { class: "note" });
 const heading = (text) => node("h2", text);
 
+/** A field of a form. */
+function field(label, name, more = {}) {
+  const { options, ...attributes } = more;
+  const input = options ? node("select", options.map((one) => node("option", one, { value: one })), { name }) : node(more.rows ? "textarea" : "input", more.rows ? more.value : "", { name, ...attributes });
+  return node("label", [label, input]);
+}
+
+/** A form that acts: what comes back is said beside it, and stays until the section is opened again. */
+function acting(label, fields, button, does) {
+  const said = node("p", "", { role: "status", class: "said" });
+  const form = node("form", [...fields, node("button", button)], { class: "act", "aria-label": label });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    form.querySelector("button").disabled = true;
+    try {
+      said.textContent = await does(Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")));
+      said.dataset.answered = "yes";
+    } catch (problem) { said.textContent = problem.message; said.dataset.answered = "no"; }
+    form.querySelector("button").disabled = false;
+  });
+  return node("div", [form, said], { class: "acting" });
+}
+const KINDS = ["refund", "credit", "discount", "replacement", "keep_item", "fee_waiver", "upgrade", "gift", "fix", "other"];
+const priced = (fields) => fields.amount ? { ...fields, amount: { amount: fields.amount, currency: fields.currency } } : fields;
+const without = (fields, ...names) => Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name)));
+const reasons = (answer) => (answer.reasons ?? []).map((one) => one.message).join("; ");
+
 /** Lines over amounts, with axes; its table stands beside it. */
 function curve(label, points_, names) {
   const [width, height, left, bottom] = [480, 200, 46, 24];
@@ -60,7 +87,35 @@ function curve(label, points_, names) {
   return svg;
 }
 
-async function monday(place, { ask, all }) {
+/** What waits for somebody's yes or no; a manager answers here. */
+async function waiting(place, { all, act, me, travelling }) {
+  const found = await all("escalations", { status: "requested" }, 200);
+  const forwarded = await all("escalations", { status: "forwarded" }, 200);
+  const items = [...found.items, ...forwarded.items];
+  if (!items.length) return;
+  const mayAnswer = me.role === "manager" && !travelling;
+  place.append(table("Waiting for an answer", ["since", "who", "what", "why", "#amount", ...(mayAnswer ? ["answer"] : [])], items.map((one) => {
+    const row = [time(one.time ?? one.requested), one.agent_id, one.kind, one.reason, money(one.asked)];
+    if (mayAnswer) row.push(acting(`Answer ${one.agent_id}, ${one.kind}`, [field("answer", "operation", { options: ["approve", "deny", "forward"] }), field("less", "amount", { inputmode: "decimal", size: 6, placeholder: one.asked.amount }), field("why", "reason", { size: 12 })], "Send", async (given) => {
+      const answer = await act(`escalations/${encodeURIComponent(one.escalation_id)}`, without(priced({ ...given, currency: one.asked.currency }), "currency"));
+      return `${answer.outcome}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
+    }));
+    return row;
+  })));
+}
+
+/** May I? Nothing is taken. */
+function previewing(me, act, currency) {
+  const whose = me.role === "agent" ? [] : [field("agent", "agent_id", { required: "", value: me.person_id ?? "" })];
+  return acting("May I?", [...whose, field("kind", "kind", { options: KINDS }), field("amount", "amount", { inputmode: "decimal", size: 8 }), field("currency", "currency", { size: 4, value: currency }), field("customer", "customer_id", { size: 10 })], "May I?", async (given) => {
+    const answer = await act("preview", without(priced(given), "currency"));
+    const most = answer.available ? `; up to ${money(answer.available)} now` : "";
+    return `${answer.outcome}${most}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
+  });
+}
+
+async function monday(place, given) {
+  const { ask, all, act, me, travelling } = given;
   const [gap, quality, budgets, actions] = await Promise.all([
     ask("gap").catch(() => null), ask("quality").catch(() => null), ask("balances", { limit: 1000 }), all("actions", {}, 5000)]);
   const open = budgets.items.filter((one) => !one.closed && one.holder.startsWith("agent:"));
@@ -78,16 +133,35 @@ async function monday(place, { ask, all }) {
   }
   place.append(table("What was done last", ["when", "who", "what", "why", "#amount", "state"], actions.items.slice(-12).reverse().map((one) =>
     [time(one.time), one.agent_id, one.kind, one.reason, money(one.amount), one.state])));
+  await waiting(place, given);
+  if (!travelling && me.role !== "auditor") place.append(heading("May I?"), previewing(me, act, open[0]?.granted.currency ?? "GBP"));
 }
 
-async function budgets(place, { ask }) {
+/** What was spent of a budget over the days, as steps down from what was granted. */
+async function burnDown(place, one, all) {
+  const found = await all("actions", { agent: one.holder.slice(6) }, 5000);
+  const done = found.items.filter((act) => act.holder === one.holder && act.period === one.period && act.basis === "goodwill" && act.state !== "voided" && act.state !== "held");
+  const granted = Number(one.granted.amount);
+  if (!done.length || !granted) return place.replaceChildren(note("Nothing was given out of this budget yet."));
+  let left = granted;
+  const first = Date.parse(done[0].time);
+  const steps = done.map((act) => { left -= Number(act.amount.amount); return { x: (Date.parse(act.time) - first) / 86_400_000, left: Math.max(0, left / granted), act }; });
+  place.replaceChildren(
+    curve(`What was left of ${one.holder} in ${one.period}, over days; the table has the numbers`, [{ x: 0, left: 1 }, ...steps], ["left"]),
+    table(`Given out of ${one.holder}`, ["when", "what", "why", "#amount", "#left"], steps.map((step) => [time(step.act.time), step.act.kind, step.act.reason, money(step.act.amount), percent.format(step.left)])));
+}
+
+async function budgets(place, { ask, all }) {
   const found = await ask("balances", { limit: 1000 });
   const used = (one) => Number(one.granted.amount) > 0 ? Number(one.spent.amount) / Number(one.granted.amount) : 0;
+  const burn = node("div", "", { role: "status" });
   const rows = found.items.filter((one) => !one.closed).sort((a, b) => used(b) - used(a)).map((one) => {
     const bar = node("meter", percent.format(used(one)), { min: 0, max: 1, high: 0.8, value: Math.min(1, used(one)), "aria-label": `${one.holder}: ${percent.format(used(one))} spent` });
-    return [one.holder, one.period, bar, percent.format(used(one)), money(one.granted), money(one.spent), money(one.reserved), money(one.remaining)];
+    const burning = node("button", one.holder, { type: "button", title: "How it burnt down" });
+    burning.addEventListener("click", () => burnDown(burn, one, all));
+    return [one.holder.startsWith("agent:") ? burning : one.holder, one.period, bar, percent.format(used(one)), money(one.granted), money(one.spent), money(one.reserved), money(one.remaining)];
   });
-  place.append(note("Open budgets; who is nearest to the end comes first."), table("Budgets", ["holder", "period", "spent", "#", "#granted", "#spent", "#reserved", "#left"], rows));
+  place.append(note("Open budgets; who is nearest to the end comes first."), table("Budgets", ["holder", "period", "spent", "#", "#granted", "#spent", "#reserved", "#left"], rows), burn);
   const closed = found.items.filter((one) => one.closed);
   if (closed.length) place.append(table("Closed", ["holder", "period", "#granted", "#spent"], closed.map((one) => [one.holder, one.period, money(one.granted), money(one.spent)])));
 }
@@ -110,7 +184,17 @@ async function worth(place, { ask }) {
   }
 }
 
-async function gap(place, { ask }) {
+/** Another limit, tried: in the shadow of the policy in force, or on some teams by lot. */
+function trying(one, me, act) {
+  const modes = me.role === "operator" ? ["shadow", "trial"] : ["shadow"];
+  const amount = one.limit ?? one.today;
+  return acting(`Try another limit, ${one.kind} for ${one.role}`, [field("try", "mode", { options: modes }), field("limit", "amount", { required: "", inputmode: "decimal", size: 8, value: amount?.amount ?? "" })], "Try it", async (given) => {
+    const answer = await act("policies", { mode: given.mode, role: one.role, kind: one.kind, amount: { amount: given.amount, currency: one.currency } });
+    return `${given.mode} begun, version ${answer.policy_version}; see \`report what-if --shadow\``;
+  });
+}
+
+async function gap(place, { ask, act, me, travelling }) {
   const found = await ask("gap");
   const wait = found.overall.waiting;
   place.append(cards([["Asked", number.format(found.overall.asked)], ["Approved as asked", share(found.overall.approved_anyway)], ["Median waiting", hours(wait.median_hours) || "none"], ["Given up", number.format(wait.abandoned)]]));
@@ -119,35 +203,63 @@ async function gap(place, { ask }) {
     place.append(heading(`${one.kind} for ${one.role}`));
     place.append(note(one.limit ? `Recommended: ${money(one.limit)}${one.today ? `, today ${money(one.today)}` : ""}. Asking costs ${money(one.cost_of_asking)}; ${one.why}.` : `No recommendation: ${one.why}.`));
     if (one.curve.length > 1) place.append(curve(`Approved by amount, ${one.kind} for ${one.role}; the table has the numbers`, one.curve.map((at) => ({ x: Number(at.up_to.amount), smoothed: at.smoothed, lower: at.lower })), ["smoothed", "lower"]));
+    if (!travelling && me.role !== "auditor") place.append(trying(one, me, act));
     if (one.curve.length) place.append(table("Approved, by amount", ["#up to", "#decided", "#approved", "#at least (95 %)"], one.curve.map((at) => [money(at.up_to), number.format(at.n), percent.format(at.smoothed), percent.format(at.lower)])));
   }
   if (found.procedure.length) place.append(table("The cost of procedure", ["given at once", "#times", "#cost", "#the long way would have cost"], found.procedure.map((one) => [one.kind, number.format(one.n), money(one.given), money(one.long_way) || "not known"])));
   place.append(note(found.caveats.join("; ") + "."));
 }
 
-async function flags(place, { all }) {
+async function flags(place, { all, act, me, travelling }) {
   const found = await all("flags");
+  const mayReview = ["manager", "operator"].includes(me.role) && !travelling;
   place.append(note("A flag asks a human to look; it judges nobody."));
-  place.append(table("Flags", ["raised", "rule", "about", "why", "status", "#events"], found.items.map((one) => [time(one.raised), one.rule, one.about.join(", "), one.explanation, one.status, number.format(one.evidence?.length ?? 0)])));
+  place.append(table("Flags", ["raised", "rule", "about", "why", "status", "proved by", ...(mayReview ? ["review"] : [])], found.items.map((one) => {
+    const row = [time(one.raised), one.rule, one.about.join(", "), one.explanation, one.status, (one.evidence ?? []).slice(0, 12).join(", ")];
+    if (mayReview) row.push(one.status !== "open" ? one.note ?? "" : acting(`Review ${one.flag_id}`, [field("verdict", "verdict", { options: ["", "dismissed", "coached", "confirmed"] }), field("note", "note", { size: 14 })], "Send", async (given) => {
+      const answer = await act(`flags/${encodeURIComponent(one.flag_id)}`, given);
+      return given.verdict ? `${answer.outcome}: ${given.verdict}` : "you look at it now; it shows names";
+    }));
+    return row;
+  })));
 }
 
 let asked = { agent: "", customer: "", interaction: "", action: "" };
-async function trail(place, { all }) {
+
+/** Why an action was allowed, with its proof and case file for whoever may have them. */
+async function explained(place, action, { ask, me }) {
+  const found = await ask(`explain/${encodeURIComponent(action)}`);
+  const everything = ["auditor", "operator"].includes(me.role);
+  const link = (href, text) => node("a", text, { href, download: "" });
+  const steps = (found.escalation ?? []).map((one) => [one.position, time(one.time), one.what, one.decided_by ?? "", one.waited_seconds == null ? "" : hours(one.waited_seconds / 3600)]);
+  place.replaceChildren(
+    heading(`Why: ${action}`), table("Why it was allowed", ["what", "said"], found.story.map((line) => [line.what, line.said])),
+    ...(steps.length ? [table("Its escalation", ["#position", "when", "what", "by", "#waited"], steps)] : []),
+    table("What came after", ["#position", "when", "who", "what"], found.after.map((one) => [one.position, time(one.time), one.who, one.what])),
+    ...(everything ? [node("p", [link(`/api/v1/case/${encodeURIComponent(action)}`, "Case file"), " · ", link(`/api/v1/proof/${found.position}`, "Proof")])] : []));
+  place.scrollIntoView({ block: "nearest" });
+}
+
+async function trail(place, given) {
+  const { all } = given;
   const fields = Object.keys(asked).map((name) => node("label", [name, node("input", "", { name, value: asked[name] })]));
   const form = node("form", [...fields, node("button", "Search")], { class: "search", role: "search" });
   const list = node("div");
+  const story = node("div", "", { role: "status" });
   const search = async () => {
     try {
       const found = await all("trail", asked, 500);
-      list.replaceChildren(table("Trail", ["#position", "when", "who", "whom", "interaction", "what"], found.items.map((one) => {
+      list.replaceChildren(table("Trail", ["#position", "when", "who", "whom", "interaction", "what", "why"], found.items.map((one) => {
         const way = node("button", one.interaction_id ?? "", { type: "button", title: "This interaction as a story" });
         way.addEventListener("click", () => { asked = { agent: "", customer: "", interaction: one.interaction_id, action: "" }; for (const input of form.querySelectorAll("input")) input.value = asked[input.name]; search(); });
-        return [one.position, time(one.time), one.who, one.whom, one.interaction_id ? way : "", one.what];
+        const why = node("button", "Why?", { type: "button", title: `Why ${one.action_id} was allowed` });
+        why.addEventListener("click", async () => { try { await explained(story, one.action_id, given); } catch (problem) { story.replaceChildren(node("p", problem.message, { role: "alert" })); } });
+        return [one.position, time(one.time), one.who, one.whom, one.interaction_id ? way : "", one.what, one.action_id ? why : ""];
       })));
     } catch (problem) { list.replaceChildren(node("p", problem.message, { role: "alert" })); }
   };
   form.addEventListener("submit", (event) => { event.preventDefault(); asked = Object.fromEntries(new FormData(form)); search(); });
-  place.append(form, list);
+  place.append(form, story, list);
   await search();
 }
 
@@ -168,10 +280,45 @@ async function health(place, { ask }) {
   place.append(table("Views", ["view", "#position", "#lag", "stopped"], found.items.map((one) => [one.view, number.format(one.position), `${number.format(Math.round(one.lag_seconds * 10) / 10)} s`, one.stopped ?? ""])));
 }
 
+/** For engineers of other systems: what came from their source, what was rejected and why; and a place to try. */
+let source = "";
+const EXAMPLE = { specversion: "1.0", id: "example-1", source: "crm", type: "interaction.opened", time: "2026-01-01T10:00:00Z", data: { interaction_id: "I-1", customer_id: "C-1", channel: "phone" } };
+async function upstream(place, { ask, act }) {
+  const found = await ask("sources");
+  place.append(table("Sources", ["source", "#events", "last recorded"], found.items.map((one) => {
+    const show = node("button", one.source, { type: "button", title: "What arrived from here" });
+    show.addEventListener("click", () => { source = one.source; form.querySelector("input").value = source; search(); });
+    return [show, number.format(one.events), time(one.last_recorded)];
+  })));
+  const form = node("form", [field("source", "source", { value: source }), node("button", "Show")], { class: "search", role: "search" });
+  const list = node("div");
+  const search = async () => {
+    if (!source) return;
+    try {
+      const [came, refused] = await Promise.all([ask("arrivals", { source }), ask("rejections", { source })]);
+      list.replaceChildren(
+        table("Recorded, the newest first", ["#position", "id", "type", "when", "recorded"], came.items.map((one) => [one.position, one.event_id, one.type, time(one.time), time(one.recorded)])),
+        table("Rejected, the newest first", ["#entry", "code", "field", "what to do", "when"], refused.items.map((one) => [one.entry, one.code, one.field, one.message, time(one.recorded)])));
+    } catch (problem) { list.replaceChildren(node("p", problem.message, { role: "alert" })); }
+  };
+  form.addEventListener("submit", (event) => { event.preventDefault(); source = form.querySelector("input").value.trim(); search(); });
+  place.append(form, list, heading("Try an event"), note("Nothing is recorded: this says what the intake would say."),
+    acting("Try an event", [field("event", "event", { rows: 10, cols: 60, spellcheck: "false", value: JSON.stringify(EXAMPLE, null, 2) })], "Try it", async (given) => {
+      let event;
+      try { event = JSON.parse(given.event); } catch (problem) { return `not JSON: ${problem.message}`; }
+      const answer = await act("check", event);
+      return answer.accepted ? `it would be taken in: ${answer.type} ${answer.id}` : `${answer.error.code}, ${answer.error.field}: ${answer.error.message}`;
+    }),
+    heading("Try a decision"), note("A preview: nothing is taken, and what falls short counts as asked."),
+    acting("Try a decision", [field("agent", "agent_id", { required: "" }), field("kind", "kind", { options: KINDS }), field("amount", "amount", { size: 8 }), field("currency", "currency", { size: 4, value: "GBP" })], "Try it", async (given) => JSON.stringify(await act("preview", without(priced(given), "currency")))));
+  await search();
+}
+
 const above = ["manager", "auditor", "operator"];
 export const SECTIONS = {
   monday: { title: "Monday", fill: monday }, budgets: { title: "Budgets", fill: budgets },
   worth: { title: "Worth", fill: worth, roles: above }, gap: { title: "Gap", fill: gap, roles: above },
   flags: { title: "Flags", fill: flags }, trail: { title: "Trail", fill: trail },
   recognition: { title: "Recognition", fill: recognition, roles: above }, health: { title: "Health", fill: health },
+  upstream: { title: "Upstream", fill: upstream, roles: ["auditor", "operator"] },
 };

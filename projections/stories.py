@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.output import money_text
+from domain.money import money_text
 
 
 def story_of(found: dict[str, Any]) -> list[tuple[str, object]]:

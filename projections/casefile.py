@@ -6,14 +6,14 @@ import html
 import json
 from typing import TYPE_CHECKING, Any
 
-from app.sealing import sealed_event
-from app.stories import story_of
-from consumers.seal_service import seal_folder
 from ledger.proofs import prove
-from ledger.seal import read_entry
+from ledger.seal import read_entry, seal_folder
+from projections.stories import story_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ledger.seal import Entry
 
 _BEGIN, _END = '<script type="application/json" id="case">', "</script>"
 _STYLE = """
@@ -23,6 +23,11 @@ th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bot
 pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
 :root { color-scheme: light dark; }
 """
+
+
+def sealed_event(entry: Entry) -> dict[str, Any] | None:
+    """The event of a leaf as `audit replay` shows it, where there was one."""
+    return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}
 
 
 def case_document(found: dict[str, Any], data_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,194 @@
+"""Acting over HTTP, where the role allows it: asked over NATS like any upstream, as whoever the token is."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import nats.errors
+from fastapi import Body, Depends, HTTPException, Path, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from config import topology
+from ledger.errors import UnavailableError
+from projections.casework import escalations, read_escalations
+from projections.flags import flags, read_flags
+from projections.policies import policy_in_force
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from dashboard.doors import Doors
+    from dashboard.viewers import Viewer
+    from dashboard.views import Views
+    from ledger.connection import LedgerClient
+    from ledger.log import Log
+
+SOURCE = "dashboard"
+"""The source of what is asked from here."""
+_PATIENCE_SECONDS = 5.0
+_TRIAL_DAYS = 28
+_STATUS = {"unavailable": 503, "clock": 503, "unknown_agent": 404, "unknown": 404}
+
+
+class Amount(BaseModel):
+    """Money: an amount as text, and its currency (ISO 4217)."""
+
+    amount: str
+    currency: str
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Preview(_Asked):
+    """What could be done; without an amount, how much this agent could give."""
+
+    kind: str
+    amount: Amount | None = None
+    agent_id: str | None = Field(None, description="Whose authority; an agent asks for themselves.")
+    customer_id: str | None = None
+    interaction_id: str | None = None
+    basis: str = "goodwill"
+    reason: str = ""
+
+
+class Answer(_Asked):
+    """What to do with an escalation that waits."""
+
+    operation: Literal["approve", "deny", "forward"]
+    amount: Amount | None = Field(None, description="Less than what was asked for.")
+    reason: str | None = None
+    to: str | None = Field(None, description="Whom to forward it to; absent: a level up.")
+    request_id: str | None = Field(None, description="The same again gets the first answer again.")
+
+
+class Review(_Asked):
+    """Look at a flag: without a verdict, begin to, so that it shows names."""
+
+    verdict: Literal["confirmed", "coached", "dismissed"] | None = None
+    note: str | None = None
+    request_id: str | None = None
+
+
+class Try(_Asked):
+    """Another limit: in the shadow of the policy in force, or for some teams, drawn by lot."""
+
+    mode: Literal["shadow", "trial"]
+    role: str
+    kind: str
+    amount: Amount
+    share_of_teams: float = Field(0.5, gt=0, lt=1)
+    days: int = Field(_TRIAL_DAYS, ge=1, le=366, description="How long a trial lasts.")
+    request_id: str | None = None
+
+
+class Decider:
+    """Asks for decisions."""
+
+    def __init__(self, client: LedgerClient) -> None:
+        self._client = client
+
+    async def ask(self, operation: str, request: dict[str, Any]) -> Response:
+        """The answer, with its own status where it is an error.
+
+        Raises:
+            UnavailableError: nobody answers.
+
+        """
+        body = {name: value for name, value in request.items() if value is not None}
+        if operation != "preview":
+            body["request_id"] = body.get("request_id") or str(uuid.uuid4())
+        subject = f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}"
+        try:
+            reply = await self._client.request(subject, msgspec.json.encode(body), timeout=_PATIENCE_SECONDS)
+        except (nats.errors.Error, TimeoutError) as error:
+            message = "nobody decides: is `resolution-ledger run decisions` running?"
+            raise UnavailableError(message) from error
+        answer = msgspec.json.decode(reply.data)
+        if "code" in answer and answer.get("outcome", "error") == "error":
+            status = _STATUS.get(answer["code"], 422)
+            raise HTTPException(status, f"{answer.get('field') or answer['code']}: {answer['message']}")
+        return JSONResponse(answer)
+
+
+def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Decider) -> None:
+    """What may be done from here; every door refuses requests of other sites."""
+    known = Depends(doors.viewer)
+    here = [Depends(doors.from_here)]
+
+    @api.post("/api/v1/preview", dependencies=here, summary="May this agent? Nothing is taken")
+    async def preview(asked: Preview, viewer: Any = known) -> Response:
+        agent = viewer.person_id if viewer.role == "agent" else asked.agent_id
+        if agent is None:
+            raise HTTPException(422, "agent_id: say whose authority")
+        scope = await doors.scope(viewer)
+        if scope.people is not None and agent not in scope.people:
+            raise HTTPException(403, f"the role {viewer.role} asks for people it sees")
+        return await decider.ask("preview", asked.model_dump(exclude_none=True) | {"agent_id": agent})
+
+    @api.post("/api/v1/escalations/{escalation_id}", summary="Approve, deny or forward what somebody asked for",
+              dependencies=[*here, Depends(doors.allowed("manager"))])  # fmt: skip
+    async def escalation(escalation_id: Annotated[str, Path(max_length=128)], asked: Answer,
+                         viewer: Any = known) -> Response:  # fmt: skip
+        scope = await doors.scope(viewer)
+        found = (await views.read("casework", lambda c: read_escalations(
+            c, escalations.c.escalation_id == escalation_id, limit=1))).result  # fmt: skip
+        if not found or not (found[0]["agent_id"] in (scope.people or ()) or found[0]["team_id"] in scope.teams):
+            raise HTTPException(404, "no escalation of this id is to be seen here")
+        body = asked.model_dump(exclude_none=True)
+        return await decider.ask("escalation", body | {"escalation_id": escalation_id, "decided_by": viewer.person_id})
+
+    @api.post("/api/v1/flags/{flag_id}", summary="Begin to look at a flag, or say what came of it",
+              dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
+    async def flag(flag_id: Annotated[str, Path(max_length=128)], asked: Review, viewer: Any = known) -> Response:
+        scope, now = await doors.scope(viewer), datetime.now(UTC)
+        found = (await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id, source=flags))).result
+        if not found or not scope.sees_all(found[0]["about"]):
+            raise HTTPException(404, "no flag of this id is to be seen here")
+        who = "unmasked_by" if asked.verdict is None else "reviewed_by"
+        body = asked.model_dump(exclude_none=True) | {"flag_id": flag_id, who: _name(viewer)}
+        return await decider.ask("flag", body)
+
+    @api.post("/api/v1/policies", summary="Try another limit: in the shadow, or on some teams by lot",
+              dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
+    async def policy(asked: Annotated[Try, Body()], viewer: Any = known) -> Response:
+        if asked.mode == "trial" and viewer.role != "operator":
+            raise HTTPException(403, "a trial changes what people may give: it is for the role operator")
+        document = _tried(await policy_in_force(log), asked, datetime.now(UTC))
+        request = {"policy": document, "published_by": _name(viewer), "request_id": asked.request_id}
+        return await decider.ask("policy", request)
+
+
+def _name(viewer: Viewer) -> str:
+    return viewer.person_id or viewer.name
+
+
+def _tried(in_force: dict[str, Any], asked: Try, now: datetime) -> dict[str, Any]:
+    """The policy in force with another limit."""
+    if asked.role not in in_force.get("roles", {}):
+        raise HTTPException(422, f"role: the policy in force has no role {asked.role}")
+    if asked.amount.currency != in_force["currency"]:
+        raise HTTPException(422, f"amount.currency: the policy gives in {in_force['currency']}")
+    try:
+        Decimal(asked.amount.amount)
+    except InvalidOperation:
+        raise HTTPException(422, "amount.amount: must be digits with an optional point") from None
+    document = copy.deepcopy(in_force)
+    document["effective_from"] = now.isoformat()
+    if asked.mode == "shadow":
+        document["mode"] = "shadow"
+        document.pop("trial", None)
+        document["roles"][asked.role].setdefault("limits", {})[asked.kind] = asked.amount.amount
+    else:
+        limit = {"role": asked.role, "kind": asked.kind, "amount": asked.amount.amount}
+        until = (now + timedelta(days=asked.days)).isoformat()
+        document["trial"] = {"limit": limit, "share_of_teams": asked.share_of_teams, "seed": now.microsecond,
+                             "until": until}  # fmt: skip
+    return document

@@ -1,0 +1,88 @@
+"""For upstream engineers: what arrives from a source, what was rejected and why, would an event be taken."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import nats.errors
+import sqlalchemy as sa
+from fastapi import Body, Depends, HTTPException, Query, Response
+from fastapi.responses import JSONResponse
+
+from config import topology
+from ledger.errors import UnavailableError
+from ledger.names import token_of_source
+from projections.trail import Trail, trail
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from dashboard.doors import Doors
+    from dashboard.views import Views
+    from ledger.connection import LedgerClient
+    from ledger.log import Log
+
+_PATIENCE_SECONDS = 5.0
+_LOOKED_AT = 5000
+"""Rejections looked through, the newest."""
+
+Source = Annotated[str, Query(min_length=1, max_length=200, description="The source, as its events name it.")]
+Few = Annotated[int, Query(ge=1, le=200, description="At most so many.")]
+
+
+class _Rejected(msgspec.Struct):
+    subject: str
+    code: str
+    field: str
+    message: str
+    recordedtime: str = ""
+
+
+def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClient, doors: Doors) -> None:
+    """What engineers of other systems need to see."""
+    everybody = Depends(doors.allowed("auditor", "operator"))
+
+    @api.get("/api/v1/sources", dependencies=[everybody], summary="Sources, and how many events each has recorded")
+    async def sources() -> Response:
+        query = sa.select(trail.c.source, sa.func.count(), sa.func.max(trail.c.recorded)).group_by(trail.c.source)
+        found = await views.read(Trail.name, lambda c: c.execute(query.order_by(trail.c.source)).all())
+        items = [{"source": name, "events": number, "last_recorded": last} for name, number, last in found.result]
+        return JSONResponse({"items": items, "position": found.progress.anchor.position,
+                             "lag_seconds": await views.lag(found.progress)})  # fmt: skip
+
+    @api.get("/api/v1/arrivals", dependencies=[everybody], summary="The newest events of a source: its receipts")
+    async def arrivals(source: Source, limit: Few = 50) -> Response:
+        names = (trail.c.event_id, trail.c.type, trail.c.time, trail.c.recorded, trail.c.position)
+        query = sa.select(*names).where(trail.c.source == source).order_by(trail.c.position.desc()).limit(limit)
+        found = await views.read(Trail.name, lambda c: [dict(row) for row in c.execute(query).mappings()])
+        return JSONResponse({"items": found.result, "position": found.progress.anchor.position,
+                             "lag_seconds": await views.lag(found.progress)})  # fmt: skip
+
+    @api.get("/api/v1/rejections", dependencies=[everybody], summary="The newest rejections of a source, with reasons")
+    async def rejections(source: Source, limit: Few = 50) -> Response:
+        subject = f"{topology.REJECTED_SUBJECT}.{token_of_source(source)}.>"
+        last = await rejected.last_position()
+        items: list[dict[str, Any]] = []
+        async for batch in rejected.subject_batches(subject, max(0, last - _LOOKED_AT)):
+            for one in batch:
+                entry = msgspec.json.decode(one.data, type=_Rejected)
+                items.append({"entry": one.position, "code": entry.code, "field": entry.field,
+                              "message": entry.message, "recorded": entry.recordedtime})  # fmt: skip
+        return JSONResponse({"items": items[::-1][:limit], "position": last, "lag_seconds": 0.0})
+
+    @api.post("/api/v1/check", summary="Would the intake take this event? Nothing is recorded",
+              dependencies=[Depends(doors.viewer), Depends(doors.from_here)])  # fmt: skip
+    async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
+        source = event.get("source")
+        token = token_of_source(source) if isinstance(source, str) else ""
+        subject = f"{topology.READ_SUBJECT}.{token or 'dashboard'}.check"
+        try:
+            reply = await client.request(subject, msgspec.json.encode(event), timeout=_PATIENCE_SECONDS)
+        except (nats.errors.Error, TimeoutError) as error:
+            message = "nobody takes events in: is `resolution-ledger run intake` running?"
+            raise UnavailableError(message) from error
+        answer = msgspec.json.decode(reply.data)
+        if "accepted" not in answer:
+            raise HTTPException(503, str(answer.get("message", "the intake gives no answer")))
+        return JSONResponse(answer)
