@@ -112,9 +112,9 @@ class Decider:
             message = "nobody decides: is `resolution-ledger run decisions` running?"
             raise UnavailableError(message) from error
         answer = msgspec.json.decode(reply.data)
-        if "code" in answer and answer.get("outcome", "error") == "error":
-            status = _STATUS.get(answer["code"], 422)
-            raise HTTPException(status, f"{answer.get('field') or answer['code']}: {answer['message']}")
+        if (wrong := answer.get("error")) is not None:
+            status = _STATUS.get(wrong["code"], 422)
+            raise HTTPException(status, f"{wrong.get('field') or wrong['code']}: {wrong['message']}")
         return JSONResponse(answer)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from dashboard.address import bound
 from dashboard.service import DashboardService
 from ledger.errors import LedgerError
 from projections.catalogue import MODELS
+from projections.events import read_event
 
 LISTS = ("balances", "actions", "escalations", "flags", "trail")
 DOCUMENTS = ("loyalty", "gap", "quality", "recognition")
@@ -89,11 +91,13 @@ async def test_without_the_token_nothing_and_errors_are_problem_details(session:
         open_paths = {"/healthz", "/readyz", "/api/v1/session"}
         paths = (await client.get("/openapi.json")).json()["paths"]
         assert {f"/api/v1/{path}" for path in (*LISTS, *DOCUMENTS, "stream", "projections")} <= paths.keys()
-        for path in paths.keys() - open_paths:
-            for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}):
-                refused = await client.get(path.replace("{position}", "1"), headers=headers)
-                assert refused.status_code == 401, path
-                assert refused.headers["WWW-Authenticate"] == "Bearer"
+        for path, methods in paths.items():
+            for method in methods if path not in open_paths else ():
+                for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}):
+                    body: Any = {} if method == "post" else None
+                    refused = await client.request(method, re.sub(r"{\w+}", "1", path), headers=headers, json=body)
+                    assert refused.status_code == 401, path
+                    assert refused.headers["WWW-Authenticate"] == "Bearer"
         for path, status in (("events/999999", 404), ("events/x", 422), ("actions?limit=0", 422), ("none", 404),
                              ("actions?as_of=yesterday", 422), ("actions?after=-1", 422)):  # fmt: skip
             wrong = await client.get(f"/api/v1/{path}")
@@ -106,15 +110,21 @@ async def test_without_the_token_nothing_and_errors_are_problem_details(session:
         assert f"resolution_ledger_last_position {float(await session.log.last_position())}" in shown
 
 
-async def test_what_the_policy_protects_is_not_served(session: Session) -> None:
+async def test_who_reads_about_somebody_is_recorded_where_policy_says_so(session: Session) -> None:
     async with served(session) as (upstream, client):
         privacy = {"privacy": {"pseudonyms": True, "record_reads": True}}
         assert (await client.get("/api/v1/trail", params={"agent": "A-1"})).status_code != 403
         policy = POLICY | {"default_role": "agent"} | privacy
         assert (await upstream.ask("policy", request_id="p2", policy=policy, published_by="o"))["outcome"] == "done"
-        for path in ("flags", "trail?agent=A-1", "trail?customer=C", "trail?action=act-1"):
-            assert (await client.get(f"/api/v1/{path}")).status_code == 403, path
-        await got(client, "trail")
+        end = await session.log.last_position()
+        await got(client, "trail")  # names nobody
+        await got(client, "trail", agent="A-1")
+        for path in ("trail?customer=C", "trail?action=act-1", "trail?interaction=I"):
+            assert (await client.get(f"/api/v1/{path}")).status_code == 200, path
+        read = [read_event(one) for one in await session.log.read_subject("ledger.trail", end)]
+        assert {(one.body.read_by, *one.body.about) for one in read} == {
+            ("connection.json", "agent:A-1"), ("connection.json", "customer:C"), ("connection.json", "action:act-1"),
+        }  # fmt: skip
 
 
 async def test_news_of_views_come_as_they_happen_and_again_to_who_was_away(session: Session) -> None:

@@ -17,12 +17,13 @@ from test_http import got
 from app.roles import running
 from app.session import Session
 from dashboard.service import DashboardService
+from dashboard.viewers import Tokens
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e🛒 " + "x" * 10_000
-SECTIONS = ("monday", "budgets", "worth", "gap", "flags", "trail", "recognition", "health")
+SECTIONS = ("monday", "budgets", "worth", "gap", "flags", "trail", "recognition", "health", "upstream")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
 
 
@@ -139,6 +140,51 @@ async def test_time_travel_changes_every_view(session: Session) -> None:
         await expect(page.locator(".cards li").first).to_contain_text("0")
         await page.click("#now")
         await expect(page.locator(".cards li").first).to_contain_text("1")
+
+
+async def test_acting_from_the_page(session: Session) -> None:
+    async with opened(session) as one:
+        page = one.page
+        await page.get_by_role("form", name="May I?").get_by_label("agent").fill("A-1")
+        await page.get_by_role("form", name="May I?").get_by_label("amount").fill("500.00")
+        await page.get_by_role("button", name="May I?").click()
+        await expect(page.locator(".said").last).to_contain_text("escalate: more than")
+        await one.go("gap")
+        trying = page.locator("form.act").first
+        await trying.get_by_label("limit").fill("70.00")
+        await trying.get_by_role("button").click()
+        await expect(page.locator(".said").first).to_contain_text("shadow begun, version 2")
+        await one.go("upstream")
+        await page.get_by_role("button", name="crm").click()
+        shown = await got(one.client, "arrivals", source="crm")
+        caption = page.locator("caption", has_text="Recorded, the newest first")
+        await expect(caption).to_contain_text(f"({len(shown['items'])})")
+        await page.get_by_role("form", name="Try an event").get_by_role("button").click()
+        await expect(page.locator(".said").first).to_contain_text("it would be taken in: interaction.opened")
+        await page.get_by_role("form", name="Try an event").get_by_label("event").fill("{}")
+        await page.get_by_role("form", name="Try an event").get_by_role("button").click()
+        await expect(page.locator(".said").first).to_contain_text("invalid")
+        await one.go("trail")
+        await page.get_by_role("button", name="Why?").first.click()
+        await expect(page.locator("caption", has_text="Why it was allowed")).to_be_visible()
+        await expect(page.get_by_role("link", name="Case file")).to_be_visible()
+        await one.go("budgets")
+        await page.get_by_role("button", name="agent:A-1").click()
+        await expect(page.locator("caption", has_text="Given out of agent:A-1")).to_contain_text("(2)")
+        assert one.complaints == []
+
+
+async def test_a_manager_answers_on_the_page(session: Session) -> None:
+    async with opened(session) as one:
+        page = one.page
+        await page.click("#leave")
+        await page.fill("#token", Tokens(session.data_dir).make("boss", "manager", "M-1", None))
+        await page.keyboard.press("Enter")
+        waits = page.locator("table", has=page.locator("caption", has_text="Waiting for an answer"))
+        await waits.get_by_role("button", name="Send").click()
+        await expect(waits.locator(".said")).to_contain_text("approved")
+        await expect(page.locator("#nav")).not_to_contain_text("Upstream")
+        assert [one["status"] for one in (await got(one.client, "escalations"))["items"]] == ["approved"]
 
 
 async def test_by_keyboard_alone_and_for_screen_readers(session: Session) -> None:

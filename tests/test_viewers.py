@@ -17,6 +17,7 @@ from app.session import Session
 from dashboard.doors import COOKIE
 from dashboard.service import DashboardService
 from dashboard.viewers import ROLES, TokenError, Tokens
+from domain.requests import action_id_of
 
 PERSON = {"agent": "A-1", "manager": "M-1"}
 OPEN = {
@@ -28,9 +29,18 @@ OPEN = {
     "/api/v1/me",
 }
 ABOVE = {"/api/v1/loyalty", "/api/v1/gap", "/api/v1/quality", "/api/v1/recognition"}
-ALL = {"/api/v1/events/{position}", "/metrics"}
+ALL = {"/api/v1/events/{position}", "/metrics", "/api/v1/sources", "/api/v1/arrivals?source=crm",
+       "/api/v1/rejections?source=crm", "/api/v1/case/{action_id}", "/api/v1/proof/{position}"}  # fmt: skip
 MAY = {"agent": OPEN, "manager": OPEN | ABOVE, "auditor": OPEN | ABOVE | ALL | {"/api/v1/trail"},
        "operator": OPEN | ABOVE | ALL | {"/api/v1/trail"}}  # fmt: skip
+MAY = {role: doors | {"/api/v1/explain/{action_id}"} for role, doors in MAY.items()}
+ACTING: dict[str, set[str]] = {
+    "/api/v1/preview": set(ROLES),
+    "/api/v1/check": set(ROLES),
+    "/api/v1/escalations/{escalation_id}": {"manager"},
+    "/api/v1/flags/{flag_id}": {"manager", "operator"},
+    "/api/v1/policies": {"manager", "operator"},
+}
 
 
 @asynccontextmanager
@@ -41,7 +51,7 @@ async def served(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
         for agent in ("A-1", "A-2", "D-1", "M-2"):
             assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
             assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
-        async with running(session, ["projections", "dashboard"], port=0) as services:
+        async with running(session, ["projections", "seal", "dashboard"], port=0) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             tokens = Tokens(session.data_dir)
             yield dashboard.address, {role: tokens.make(role, role, PERSON.get(role), None) for role in ROLES}
@@ -59,12 +69,17 @@ async def test_every_role_at_every_door(session: Session) -> None:
             schema = (await client.get("/openapi.json")).json()["paths"]
         everybody = {"/healthz", "/readyz", "/api/v1/session", "/api/v1/stream"}
         doors = {path for path, methods in schema.items() if "get" in methods} - everybody
-        assert doors == MAY["operator"]
+        assert doors == {path.partition("?")[0] for path in MAY["operator"]}
+        assert {path for path, methods in schema.items() if "post" in methods} - everybody == ACTING.keys()
+        action_id = action_id_of("crm", "r-A-1")
         for role in ROLES:
             async with bearing(address, tokens[role]) as client:
-                for door in doors:
-                    answer = await client.get(door.replace("{position}", "1"))
-                    assert answer.status_code == (200 if door in MAY[role] else 403), (role, door)
+                for door in MAY["operator"]:
+                    answer = await client.get(door.replace("{position}", "1").replace("{action_id}", action_id))
+                    assert answer.status_code == (200 if door in MAY[role] else 403), (role, door, answer.text)
+                for door, may in ACTING.items():
+                    answer = await client.post(door.replace("{", "").replace("}", ""), json={"operation": "nonsense"})
+                    assert (answer.status_code == 403) == (role not in may), (role, door, answer.text)
 
 
 async def test_agents_see_themselves_managers_their_people(session: Session) -> None:

@@ -89,16 +89,14 @@ function curve(label, points_, names) {
 
 /** What waits for somebody's yes or no; a manager answers here. */
 async function waiting(place, { all, act, me, travelling }) {
-  const found = await all("escalations", { status: "requested" }, 200);
-  const forwarded = await all("escalations", { status: "forwarded" }, 200);
-  const items = [...found.items, ...forwarded.items];
+  const { items } = await all("escalations", { status: "waiting" }, 200);
   if (!items.length) return;
   const mayAnswer = me.role === "manager" && !travelling;
   place.append(table("Waiting for an answer", ["since", "who", "what", "why", "#amount", ...(mayAnswer ? ["answer"] : [])], items.map((one) => {
-    const row = [time(one.time ?? one.requested), one.agent_id, one.kind, one.reason, money(one.asked)];
+    const row = [time(one.requested), one.agent_id, one.kind, one.reason, money(one.asked)];
     if (mayAnswer) row.push(acting(`Answer ${one.agent_id}, ${one.kind}`, [field("answer", "operation", { options: ["approve", "deny", "forward"] }), field("less", "amount", { inputmode: "decimal", size: 6, placeholder: one.asked.amount }), field("why", "reason", { size: 12 })], "Send", async (given) => {
       const answer = await act(`escalations/${encodeURIComponent(one.escalation_id)}`, without(priced({ ...given, currency: one.asked.currency }), "currency"));
-      return `${answer.outcome}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
+      return `${answer.status ?? answer.outcome}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
     }));
     return row;
   })));
