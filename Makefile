@@ -19,8 +19,8 @@ $(VENV)/.current: requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup  ## the main job: an organisation's ninety days, then a manager's summary
-	@$(BIN)/resolution-ledger demo --data-dir $(DATA)
+demo: setup  ## the main job: an organisation's ninety days, a manager's summary, and the page (where somebody watches)
+	@$(BIN)/resolution-ledger demo --data-dir $(DATA) $$(test -t 1 || echo --no-serve)
 
 run: setup  ## run everything here until Ctrl-C
 	@$(BIN)/resolution-ledger up

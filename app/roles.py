@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from app.session import Session
+    from dashboard.address import Where
 
 _log = logging.getLogger(__name__)
 _RESTART_SECONDS = 1.0
@@ -56,8 +57,7 @@ async def only_one(session: Session) -> AsyncIterator[None]:
 
 
 async def make(session: Session, role: str, *, history: bool = False,  # noqa: PLR0911 - a case for each role
-               port: int | None = None,
-               descriptor: int | None = None) -> Service:  # fmt: skip
+               where: Where | None = None) -> Service:  # fmt: skip
     """The service of a role, not yet started. Each role loads only what it needs."""
     indexes = session.data_dir / "index"
     match role:
@@ -90,16 +90,17 @@ async def make(session: Session, role: str, *, history: bool = False,  # noqa: P
 
             return ArchiveService(session.url, session.log, session.data_dir)
         case "dashboard":
+            from dashboard.address import Where
             from dashboard.service import DashboardService
 
-            return DashboardService(session.url, topology.LEDGER, session.data_dir, port, descriptor)
+            return DashboardService(session.url, topology.LEDGER, session.data_dir, where or Where())
     message = f"no role {role!r}"
     raise ValueError(message)
 
 
 @asynccontextmanager
 async def running(session: Session, roles: Sequence[str], *, history: bool = False,
-                  port: int | None = None, descriptor: int | None = None) -> AsyncIterator[list[Service]]:  # fmt: skip
+                  where: Where | None = None) -> AsyncIterator[list[Service]]:  # fmt: skip
     """These roles, running in this process for as long as the context lasts."""
     async with AsyncExitStack() as stack:
         services: list[Service] = []
@@ -109,7 +110,7 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
             await watch.start()
             services.append(watch)
         for role in roles:
-            service = await make(session, role, history=history, port=port, descriptor=descriptor)
+            service = await make(session, role, history=history, where=where)
             stack.push_async_callback(service.stop)
             await service.start()
             services.append(service)

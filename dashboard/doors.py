@@ -47,7 +47,8 @@ async def note_reading(log: Log, viewer: Viewer, about: Sequence[str], up_to: in
 class Doors:
     """Tells who calls. Sessions of browsers are this process's own, and end with it."""
 
-    def __init__(self, data_dir: Path, own_token: str, views: Views) -> None:
+    def __init__(self, data_dir: Path, own_token: str, views: Views, *, encrypted: bool = False) -> None:
+        self.encrypted = encrypted
         self._own = own_token
         self._tokens = Tokens(data_dir)
         self._views = views

@@ -62,7 +62,7 @@ def add_page(api: FastAPI, doors: Doors) -> None:
     async def begin(token: Annotated[str, Body(embed=True, max_length=500)]) -> Response:
         response = Response(status_code=204)
         response.set_cookie(COOKIE, doors.open(token.strip()), max_age=SESSION_SECONDS, httponly=True,
-                            samesite="strict", path="/")  # fmt: skip
+                            secure=doors.encrypted, samesite="strict", path="/")  # fmt: skip
         return response
 
     @api.get("/api/v1/session", summary="Whether this browser is known")
@@ -73,7 +73,7 @@ def add_page(api: FastAPI, doors: Doors) -> None:
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:
         doors.close(session)
         response = Response(status_code=204)
-        response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+        response.delete_cookie(COOKIE, path="/", httponly=True, secure=doors.encrypted, samesite="strict")
         return response
 
 

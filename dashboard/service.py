@@ -1,4 +1,4 @@
-"""The dashboard as a service: the HTTP API on loopback, with a token of its own."""
+"""The dashboard as a service: the HTTP API, with a token of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from config import topology
-from dashboard.address import HOST, bound, token_of
+from dashboard.address import token_of
 from dashboard.api import make_api
 from dashboard.doors import Doors
 from dashboard.house import House
@@ -22,22 +22,20 @@ from ledger.log import Log
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dashboard.address import Where
     from ledger.connection import LedgerClient
 
 _GRACE_SECONDS = 2
 
 
 class DashboardService:
-    """Start it, and wait for ``failed``. Listens on loopback alone; any free port where the usual one is taken."""
+    """Start it, and wait for ``failed``. Listens on loopback, unless told otherwise."""
 
-    def __init__(self, url: str, stream: str, data_dir: Path, port: int | None = None,
-                 descriptor: int | None = None) -> None:  # fmt: skip
-        """With a ``port`` that one and no other; with the ``descriptor`` of a socket that listens, that one."""
+    def __init__(self, url: str, stream: str, data_dir: Path, where: Where) -> None:
         self._url = url
         self._stream = stream
         self._data_dir = data_dir
-        self._port = port
-        self._descriptor = descriptor
+        self._where = where
         self._client: LedgerClient | None = None
         self._views: Views | None = None
         self._server: uvicorn.Server | None = None
@@ -50,10 +48,11 @@ class DashboardService:
         """Begin to listen.
 
         Raises:
-            LedgerError: the port that was asked for is taken.
+            LedgerError: it may not listen there, or the port that was asked for is taken.
 
         """
-        listening = bound(self._port) if self._descriptor is None else socket.socket(fileno=self._descriptor)
+        where = self._where.checked()
+        listening = where.bound() if where.descriptor is None else socket.socket(fileno=where.descriptor)
         self._client = await connect(self._url, "dashboard")
         log = await Log.open(self._client, self._stream)
         keys, news = await Keys.open(self._client), News(self._client)
@@ -62,14 +61,15 @@ class DashboardService:
         self._views = Views(self._data_dir, log)
         house = House(
             views=self._views, log=log, rejected=await Log.open(self._client, topology.REJECTED), keys=keys, news=news,
-            doors=Doors(self._data_dir, self.token, self._views), client=self._client, data_dir=self._data_dir,
+            doors=Doors(self._data_dir, self.token, self._views, encrypted=where.encrypted), client=self._client,
+            data_dir=self._data_dir,
         )  # fmt: skip
         config = uvicorn.Config(
-            make_api(house), log_level="warning", access_log=False, lifespan="off",
-            server_header=False, timeout_graceful_shutdown=_GRACE_SECONDS,
+            make_api(house), log_level="warning", access_log=False, lifespan="off", server_header=False,
+            ssl_certfile=where.certificate, ssl_keyfile=where.key, timeout_graceful_shutdown=_GRACE_SECONDS,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
-        self.address = f"http://{HOST}:{listening.getsockname()[1]}"
+        self.address = where.url(listening)
         self._serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours
         while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)

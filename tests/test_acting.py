@@ -11,6 +11,7 @@ from test_viewers import bearing, served
 
 from app.roles import running
 from app.session import Session
+from dashboard.address import Where
 from dashboard.service import DashboardService
 from dashboard.viewers import Tokens
 from domain.requests import action_id_of, escalation_id_of
@@ -137,7 +138,7 @@ async def test_flags_go_without_names_until_somebody_looks(session: Session) -> 
         await staffed(upstream, AUTHORITY | {"privacy": {"pseudonyms": True}})
         refused = await upstream.action("mine", "20.00", agent_id="A-2", customer_id="A-2")
         assert refused["reasons"][0]["rule"] == "self_dealing"
-        async with running(session, ["projections", "guard", "dashboard"], port=0) as services:
+        async with running(session, ["projections", "guard", "dashboard"], where=Where(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             tokens = Tokens(session.data_dir)
             async with bearing(dashboard.address, tokens.make("boss", "manager", "M-1", None)) as manager:

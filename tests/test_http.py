@@ -15,7 +15,7 @@ from support import POLICY, Up, Upstream, event, upstream_of
 from app.roles import running
 from app.session import Session
 from app.views import up_to_date
-from dashboard.address import bound
+from dashboard.address import Where
 from dashboard.service import DashboardService
 from ledger.errors import LedgerError
 from projections.catalogue import MODELS
@@ -33,7 +33,7 @@ async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncC
         await upstream.begin(POLICY | {"default_role": "agent"})
         for number in range(3):
             assert (await upstream.action(f"r-{number}", reason=f"late {number}"))["outcome"] == "taken"
-        async with running(session, ["projections", "dashboard"], port=0) as services:
+        async with running(session, ["projections", "dashboard"], where=Where(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             headers = {"Authorization": f"Bearer {dashboard.token}"}
             async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
@@ -178,5 +178,5 @@ def test_up_says_where_it_is_and_a_port_that_is_taken_is_refused(up: Up, command
     assert answer is not None
     assert answer.status_code == 200
     assert get(f"{where['http_url']}/api/v1/balances").json()["items"] == []
-    with bound(0) as taken, pytest.raises(LedgerError, match="is taken"):
-        bound(taken.getsockname()[1])
+    with Where(port=0).bound() as taken, pytest.raises(LedgerError, match="is taken"):
+        Where(port=taken.getsockname()[1]).bound()

@@ -36,7 +36,7 @@ def test_the_wheel_works_in_an_empty_environment(tmp_path: Path) -> None:
         ).stdout
 
     assert "0.1.0" in run("--version")
-    assert '"recorded"' in run("demo", "--days", "1", "--json")
+    assert '"recorded"' in run("demo", "--no-serve", "--days", "1", "--json")
     assert (other / ".resolution-ledger").is_dir()
     assert "agent:E-" in run("report", "balances")
     where = subprocess.run(

@@ -16,6 +16,7 @@ from test_http import got
 
 from app.roles import running
 from app.session import Session
+from dashboard.address import Where
 from dashboard.service import DashboardService
 from dashboard.viewers import Tokens
 
@@ -52,7 +53,10 @@ async def opened(session: Session) -> AsyncIterator[Opened]:
         await upstream.action("big", "70.00", agent_id="A-2", escalate=True, reason=HOSTILE)
         await upstream.record(event("i", "interaction.opened", interaction_id="I-1", customer_id="C-1", reason=HOSTILE))
         await upstream.record(event("b", "purchase.completed", order_id="o", customer_id="C-1", total=gbp("9.00")))
-        async with running(session, ["projections", "dashboard"], port=0) as services, async_playwright() as player:
+        async with (
+            running(session, ["projections", "dashboard"], where=Where(port=0)) as services,
+            async_playwright() as player,
+        ):
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             browser = await player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
             page = await browser.new_page(viewport={"width": 1200, "height": 900}, locale="en-GB")
@@ -160,10 +164,12 @@ async def test_acting_from_the_page(session: Session) -> None:
         caption = page.locator("caption", has_text="Recorded, the newest first")
         await expect(caption).to_contain_text(f"({len(shown['items'])})")
         await page.get_by_role("form", name="Try an event").get_by_role("button").click()
-        await expect(page.locator(".said").first).to_contain_text("it would be taken in: interaction.opened")
+        await expect(page.locator(".said").first).to_contain_text(
+            "it would be taken in: resolution.interaction.opened.v1"
+        )
         await page.get_by_role("form", name="Try an event").get_by_label("event").fill("{}")
         await page.get_by_role("form", name="Try an event").get_by_role("button").click()
-        await expect(page.locator(".said").first).to_contain_text("invalid")
+        await expect(page.locator(".said").first).to_contain_text("missing, specversion")
         await one.go("trail")
         await page.get_by_role("button", name="Why?").first.click()
         await expect(page.locator("caption", has_text="Why it was allowed")).to_be_visible()

@@ -14,6 +14,7 @@ from test_http import got
 
 from app.roles import running
 from app.session import Session
+from dashboard.address import Where
 from dashboard.doors import COOKIE
 from dashboard.service import DashboardService
 from dashboard.viewers import ROLES, TokenError, Tokens
@@ -51,7 +52,7 @@ async def served(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
         for agent in ("A-1", "A-2", "D-1", "M-2"):
             assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
             assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
-        async with running(session, ["projections", "seal", "dashboard"], port=0) as services:
+        async with running(session, ["projections", "seal", "dashboard"], where=Where(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             tokens = Tokens(session.data_dir)
             yield dashboard.address, {role: tokens.make(role, role, PERSON.get(role), None) for role in ROLES}

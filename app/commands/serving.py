@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,18 +13,43 @@ from app.output import console, print_json
 from app.roles import ROLES, keep_running, only_one, running, until_stopped
 from app.session import Session
 from config.settings import Settings, settings_as_options
-from dashboard.address import HOST, bound, token_of
+from dashboard.address import LOOPBACK, Where, token_of
 from ledger.errors import LedgerError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-@click.option("--port", type=click.IntRange(0, 65535), help="Port of the HTTP API. [default: 8321, or any free one]")
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+def _where_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--port", type=click.IntRange(0, 65535), help="Its port. [default: 8321, or any free one]"),
+        click.option("--host", default=LOOPBACK, show_default=True, help="IP address of the HTTP API."),
+        click.option("--tls-cert", type=_FILE, help="Certificate (PEM, with its chain): the API speaks TLS."),
+        click.option("--tls-key", type=_FILE, help="Its key (PEM)."),
+        click.option("--behind-proxy", is_flag=True, help="A proxy in front speaks TLS; needed for other addresses."),
+    ):
+        function = option(function)
+    return function
+
+
+def _where(found: dict[str, Any]) -> Where:
+    return Where(found["host"], found["port"], found["tls_cert"], found["tls_key"], found["behind_proxy"],
+                 found.get("descriptor"))  # fmt: skip
+
+
+@_where_options
 @click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
 @command(cli, json=False)
-async def up(settings: Settings, port: int | None, *, history: bool) -> None:
+async def up(settings: Settings, *, history: bool, **found: Any) -> None:
     """Run everything here: embedded NATS, intake, decisions, views, guard, seal, archive, HTTP. Ctrl-C stops it."""
+    await _up(settings, _where(found).checked(), history=history)
+
+
+async def _up(settings: Settings, where: Where, *, history: bool = False) -> None:
     async with Session(settings) as session, only_one(session):
-        listening = bound(port)  # held here, so that nobody takes it while its process starts again
-        address = f"http://{HOST}:{listening.getsockname()[1]}"
+        listening = where.bound()  # held here, so that nobody takes it while its process starts again
         # Views fold, the seal signs and people read in processes of their own, so that no decision waits for them.
         beside = [
             asyncio.create_task(keep_running(["run", *roles, *settings_as_options(settings)], descriptors))
@@ -30,12 +57,12 @@ async def up(settings: Settings, port: int | None, *, history: bool) -> None:
                 (("projections",), ()),
                 (("guard", *(("--history",) if history else ())), ()),
                 (("seal", "archive"), ()),
-                (("dashboard", "--descriptor", str(listening.fileno())), (listening.fileno(),)),
+                (("dashboard", *where.options(listening.fileno())), (listening.fileno(),)),
             )
         ]
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
-                session.announce(address, token_of(session.data_dir))
+                session.announce(where.url(listening), token_of(session.data_dir))
                 says = f"resolution-ledger is up: {session.data_dir}/connection.json says where"
                 try:
                     await until_stopped(services, lambda: console.print(says))
@@ -50,35 +77,48 @@ async def up(settings: Settings, port: int | None, *, history: bool) -> None:
 
 @click.argument("roles", metavar="ROLE...", nargs=-1, required=True, type=click.Choice(ROLES))
 @click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Of `dashboard`. [default: 8321, or any free one]")
+@_where_options
 @click.option("--descriptor", type=int, hidden=True, help="Of a socket that listens already, for `dashboard`.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
 @command(cli, json=False)
-async def run(
-    settings: Settings, roles: tuple[str, ...], port: int | None, descriptor: int | None, *, history: bool,
-    with_parent: bool,
-) -> None:  # fmt: skip
+async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool, **found: Any) -> None:
     """Run one role in a process of its own, or several in one."""
     async with (
         Session(settings) as session,
-        running(session, roles, history=history, port=port, descriptor=descriptor) as services,
+        running(session, roles, history=history, where=_where(found)) as services,
     ):
         says = "" if with_parent else f"{', '.join(roles)} runs\n"
         await until_stopped(services, lambda: console.print(says, end=""), watch_stdin=with_parent)
 
 
-@click.option("--no-serve", is_flag=True, help="End after the summary (the page it serves comes later).")
+@click.option("--no-serve", is_flag=True, help="End after the summary; else the page is served until Ctrl-C.")
 @click.option("--seed", type=int, default=7, show_default=True, help="The same seed gives the same organisation.")
 @click.option("--days", type=click.IntRange(1, 366), default=90, show_default=True, help="How many days it lives.")
 @command(cli)
 async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_json: bool) -> None:
-    """An organisation's ninety days, published and decided like any upstream's, then a summary."""
+    """An organisation's ninety days, published and decided like any upstream's, then a summary, then the page."""
     from app.demo.run import run_demo
 
-    del no_serve  # it never serves: the page comes with the dashboard
     try:
         summary = await run_demo(settings, seed=seed, days=days, quiet=as_json)
     except LedgerError as error:
         raise Finding(str(error)) from error
     if as_json:
         print_json(summary)
+    if no_serve or settings.nats_url is not None:  # on a server of yours, run what you want beside it
+        return
+    told = asyncio.create_task(_tell_where(settings, quiet=as_json))
+    try:
+        await _up(settings, Where())
+    finally:
+        told.cancel()
+
+
+async def _tell_where(settings: Settings, *, quiet: bool) -> None:
+    """Say where the page is, once it is there."""
+    file = settings.folder / "connection.json"
+    while not file.exists():  # noqa: ASYNC110 - nothing says so
+        await asyncio.sleep(0.1)
+    found = json.loads(file.read_text())
+    if not quiet:
+        console.print(f"The page: {found['http_url']}, token {found['http_token']} (Ctrl-C ends it)", soft_wrap=True)

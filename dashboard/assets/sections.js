@@ -280,7 +280,7 @@ async function health(place, { ask }) {
 
 /** For engineers of other systems: what came from their source, what was rejected and why; and a place to try. */
 let source = "";
-const EXAMPLE = { specversion: "1.0", id: "example-1", source: "crm", type: "interaction.opened", time: "2026-01-01T10:00:00Z", data: { interaction_id: "I-1", customer_id: "C-1", channel: "phone" } };
+const EXAMPLE = { specversion: "1.0", id: "example-1", source: "crm", type: "resolution.interaction.opened.v1", time: "2026-01-01T10:00:00Z", data: { interaction_id: "I-1", customer_id: "C-1", channel: "phone" } };
 async function upstream(place, { ask, act }) {
   const found = await ask("sources");
   place.append(table("Sources", ["source", "#events", "last recorded"], found.items.map((one) => {
