@@ -176,7 +176,7 @@ async def test_acting_from_the_page(session: Session) -> None:
         await expect(page.get_by_role("link", name="Case file")).to_be_visible()
         await one.go("budgets")
         await page.get_by_role("button", name="agent:A-1").click()
-        await expect(page.locator("caption", has_text="Given out of agent:A-1")).to_contain_text("(2)")
+        await expect(page.locator("caption", has_text="Given out of agent:A-1")).to_contain_text("(3)")
         assert one.complaints == []
 
 

@@ -84,7 +84,7 @@ async function show(section, focus = false) {
 /** Show the same again, soon: never while it is being loaded, or a busy ledger would keep it from ever being shown. */
 function refresh() {
   state.stale = true;
-  const typing = $("section").contains(document.activeElement) && document.activeElement.matches("input, select, textarea");
+  const typing = $("section").contains(document.activeElement) && document.activeElement.closest("form") !== null;
   const answered = $("section").querySelector("[data-answered]");
   if (state.loading || state.waiting || typing || answered || state.asOf !== null) return;
   state.waiting = setTimeout(() => { state.waiting = null; if (state.loading) state.stale = true; else if (state.asOf === null) show(state.section); }, 150);

@@ -45,12 +45,14 @@ function acting(label, fields, button, does) {
   const form = node("form", [...fields, node("button", button)], { class: "act", "aria-label": label });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    form.querySelector("button").disabled = true;
+    if (said.dataset.answered === "soon") return;
+    said.dataset.answered = "soon";
+    form.querySelector("button").setAttribute("aria-disabled", "true"); // it keeps the focus
     try {
       said.textContent = await does(Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")));
       said.dataset.answered = "yes";
     } catch (problem) { said.textContent = problem.message; said.dataset.answered = "no"; }
-    form.querySelector("button").disabled = false;
+    form.querySelector("button").removeAttribute("aria-disabled");
   });
   return node("div", [form, said], { class: "acting" });
 }
