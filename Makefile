@@ -49,9 +49,10 @@ bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was
 bench-reference: setup  ## make the last whole run the one that docs/performance.md shows
 	@$(BIN)/python -m benchmarks.reference
 
-docs: setup  ## write docs/commands.md, docs/asyncapi.json and the rules in docs/policy.md anew
+docs: setup  ## write docs/commands.md, docs/asyncapi.json, docs/sql.md and the rules in docs/policy.md anew
 	@$(BIN)/resolution-ledger admin reference > docs/commands.md
 	@$(BIN)/resolution-ledger admin asyncapi > docs/asyncapi.json
+	@$(BIN)/resolution-ledger admin schema > docs/sql.md
 	@$(BIN)/resolution-ledger admin rules --into docs/policy.md
 
 check: lint types test  ## what CI checks

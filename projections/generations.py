@@ -94,6 +94,10 @@ def switch_to(folder: Path, model: Model, generation: int) -> None:
     temporary = folder / f".{model.name}.{os.getpid()}.json"
     temporary.write_text(json.dumps({"generation": generation, "version": model.version}))
     temporary.replace(pointer)
+    link = folder / f".{model.name}.{os.getpid()}.link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(f"{model.name}.g{generation}.sqlite")
+    link.replace(folder / f"{model.name}.sqlite")  # for SQL tools; see docs/sql.md
     for path in folder.glob(f"{model.name}.g*.sqlite*"):
         if not path.name.startswith(f"{model.name}.g{generation}."):
             path.unlink(missing_ok=True)

@@ -304,6 +304,18 @@ def rules(into: Path | None) -> None:
     into.write_text(f"{before}{begin}{rule_table()}{end}{after}")
 
 
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+@admin.command()
+def schema(*, as_json: bool) -> None:
+    """Print the views' tables for SQL dashboards: names, types, units, meaning (docs/sql.md)."""
+    from projections.schema import columns, schema_text
+
+    if as_json:
+        print_json({"items": [column._asdict() for column in columns()]})
+    else:
+        click.echo(schema_text(), nl=False)
+
+
 @admin.command(hidden=True)
 def reference() -> None:
     """Print the reference of all commands."""
