@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import uuid
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
@@ -15,6 +14,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from config import topology
+from dashboard.documents import Said
+from domain.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from ledger.errors import UnavailableError
 from projections.casework import escalations, read_escalations
 from projections.flags import flags, read_flags
@@ -33,14 +34,18 @@ SOURCE = "dashboard"
 """The source of what is asked from here."""
 _PATIENCE_SECONDS = 5.0
 _TRIAL_DAYS = 28
-_STATUS = {"unavailable": 503, "clock": 503, "unknown_agent": 404, "unknown": 404}
+_STATUS = {"unavailable": 503, "internal": 503, "invalid": 422}
+
+
+Id = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,128}$")]
+Words = Annotated[str, Field(max_length=10_000)]
 
 
 class Amount(BaseModel):
     """Money: an amount as text, and its currency (ISO 4217)."""
 
-    amount: str
-    currency: str
+    amount: str = Field(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,3})?$", examples=["5.00"])
+    currency: str = Field(pattern="^[A-Z]{3}$", examples=["GBP"])
 
 
 class _Asked(BaseModel):
@@ -50,13 +55,13 @@ class _Asked(BaseModel):
 class Preview(_Asked):
     """What could be done; without an amount, how much this agent could give."""
 
-    kind: str
+    kind: Kind
     amount: Amount | None = None
-    agent_id: str | None = Field(None, description="Whose authority; an agent asks for themselves.")
-    customer_id: str | None = None
-    interaction_id: str | None = None
-    basis: str = "goodwill"
-    reason: str = ""
+    agent_id: Id | None = Field(None, description="Whose authority; an agent asks for themselves.")
+    customer_id: Id | None = None
+    interaction_id: Id | None = None
+    basis: Basis = "goodwill"
+    reason: Words = ""
 
 
 class Answer(_Asked):
@@ -64,29 +69,29 @@ class Answer(_Asked):
 
     operation: Literal["approve", "deny", "forward"]
     amount: Amount | None = Field(None, description="Less than what was asked for.")
-    reason: str | None = None
-    to: str | None = Field(None, description="Whom to forward it to; absent: a level up.")
-    request_id: str | None = Field(None, description="The same again gets the first answer again.")
+    reason: Words | None = None
+    to: Id | None = Field(None, description="Whom to forward it to; absent: a level up.")
+    request_id: Id | None = Field(None, description="The same again gets the first answer again.")
 
 
 class Review(_Asked):
     """Look at a flag: without a verdict, begin to, so that it shows names."""
 
     verdict: Literal["confirmed", "coached", "dismissed"] | None = None
-    note: str | None = None
-    request_id: str | None = None
+    note: Words | None = None
+    request_id: Id | None = None
 
 
 class Try(_Asked):
     """Another limit: in the shadow of the policy in force, or for some teams, drawn by lot."""
 
     mode: Literal["shadow", "trial"]
-    role: str
-    kind: str
+    role: Words
+    kind: Kind
     amount: Amount
     share_of_teams: float = Field(0.5, gt=0, lt=1)
     days: int = Field(_TRIAL_DAYS, ge=1, le=366, description="How long a trial lasts.")
-    request_id: str | None = None
+    request_id: Id | None = None
 
 
 class Decider:
@@ -113,7 +118,7 @@ class Decider:
             raise UnavailableError(message) from error
         answer = msgspec.json.decode(reply.data)
         if (wrong := answer.get("error")) is not None:
-            status = _STATUS.get(wrong["code"], 422)
+            status = _STATUS.get(wrong["code"], 409)
             raise HTTPException(status, f"{wrong.get('field') or wrong['code']}: {wrong['message']}")
         return JSONResponse(answer)
 
@@ -123,17 +128,18 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
     known = Depends(doors.viewer)
     here = [Depends(doors.from_here)]
 
-    @api.post("/api/v1/preview", dependencies=here, summary="May this agent? Nothing is taken")
+    @api.post("/api/v1/preview", response_model=Said, dependencies=here, summary="May this agent? Nothing is taken")
     async def preview(asked: Preview, viewer: Any = known) -> Response:
         agent = viewer.person_id if viewer.role == "agent" else asked.agent_id
         if agent is None:
-            raise HTTPException(422, "agent_id: say whose authority")
+            raise HTTPException(409, "agent_id: this token is nobody's: say whose authority")
         scope = await doors.scope(viewer)
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} asks for people it sees")
         return await decider.ask("preview", asked.model_dump(exclude_none=True) | {"agent_id": agent})
 
-    @api.post("/api/v1/escalations/{escalation_id}", summary="Approve, deny or forward what somebody asked for",
+    @api.post("/api/v1/escalations/{escalation_id}", response_model=Said,
+              summary="Approve, deny or forward what somebody asked for",
               dependencies=[*here, Depends(doors.allowed("manager"))])  # fmt: skip
     async def escalation(escalation_id: Annotated[str, Path(max_length=128)], asked: Answer,
                          viewer: Any = known) -> Response:  # fmt: skip
@@ -145,7 +151,7 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
         body = asked.model_dump(exclude_none=True)
         return await decider.ask("escalation", body | {"escalation_id": escalation_id, "decided_by": viewer.person_id})
 
-    @api.post("/api/v1/flags/{flag_id}", summary="Begin to look at a flag, or say what came of it",
+    @api.post("/api/v1/flags/{flag_id}", response_model=Said, summary="Begin to look at a flag, or say what came of it",
               dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
     async def flag(flag_id: Annotated[str, Path(max_length=128)], asked: Review, viewer: Any = known) -> Response:
         scope, now = await doors.scope(viewer), datetime.now(UTC)
@@ -156,7 +162,8 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
         body = asked.model_dump(exclude_none=True) | {"flag_id": flag_id, who: _name(viewer)}
         return await decider.ask("flag", body)
 
-    @api.post("/api/v1/policies", summary="Try another limit: in the shadow, or on some teams by lot",
+    @api.post("/api/v1/policies", response_model=Said,
+              summary="Try another limit: in the shadow, or on some teams by lot",
               dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
     async def policy(asked: Annotated[Try, Body()], viewer: Any = known) -> Response:
         if asked.mode == "trial" and viewer.role != "operator":
@@ -173,13 +180,9 @@ def _name(viewer: Viewer) -> str:
 def _tried(in_force: dict[str, Any], asked: Try, now: datetime) -> dict[str, Any]:
     """The policy in force with another limit."""
     if asked.role not in in_force.get("roles", {}):
-        raise HTTPException(422, f"role: the policy in force has no role {asked.role}")
+        raise HTTPException(409, f"role: the policy in force has no role {asked.role}")
     if asked.amount.currency != in_force["currency"]:
-        raise HTTPException(422, f"amount.currency: the policy gives in {in_force['currency']}")
-    try:
-        Decimal(asked.amount.amount)
-    except InvalidOperation:
-        raise HTTPException(422, "amount.amount: must be digits with an optional point") from None
+        raise HTTPException(409, f"amount.currency: the policy gives in {in_force['currency']}")
     document = copy.deepcopy(in_force)
     document["effective_from"] = now.isoformat()
     if asked.mode == "shadow":

@@ -9,16 +9,20 @@ import asyncio
 import json
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from pydantic import WithJsonSchema
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.routing import Match, Route
 
 from dashboard.acting import Decider, add_acting
+from dashboard.documents import PROBLEMS, TITLES, Me, Page, Report
 from dashboard.doors import note_reading
 from dashboard.page import add_page
 from dashboard.proving import add_proving
@@ -54,19 +58,14 @@ if TYPE_CHECKING:
 MOST = 1000
 _PROBLEM = "application/problem+json"
 _QUIET_SECONDS = 15.0
-_TITLES = {
-    400: "bad request",
-    401: "who are you?",
-    403: "not here",
-    404: "not found",
-    422: "cannot be used",
-    503: "not ready",
-}
-
 type Items = list[dict[str, Any]]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
-After = Annotated[int, Query(ge=0, description="Only items behind this position: `next` of the page before.")]
-AsOf = Annotated[str | None, Query(alias="as_of", description="As it was behind this position, or at this time.")]
+After = Annotated[int, Query(ge=0, le=2**53, description="Only items behind this position: `next` of the page before.")]
+AsOf = Annotated[
+    str | None, Query(alias="as_of", description="As it was behind this position, or at this time."),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0},
+                              {"type": "string", "format": "date-time"}]}),
+]  # fmt: skip
 Same = Annotated[str | None, Header(alias="If-None-Match")]
 
 
@@ -75,7 +74,7 @@ def make_api(house: House) -> FastAPI:
     views, log, keys, doors = house.views, house.log, house.keys, house.doors
     api = FastAPI(
         title="Resolution Ledger", version="1", description=__doc__ or "", docs_url=None, redoc_url=None,
-        openapi_url="/openapi.json",
+        openapi_url="/openapi.json", responses=PROBLEMS,
     )  # fmt: skip
     api.add_middleware(GZipMiddleware, minimum_size=1000)
     _lists(api, _Lists(views, log), keys, doors)
@@ -101,7 +100,8 @@ class _Lists:
         if as_of is None:
             return None
         try:
-            return await position_of(self.log, as_of, await self.log.last_position())
+            end = await self.log.last_position()
+            return min(end, await position_of(self.log, as_of, end))
         except ValueError as error:
             raise HTTPException(422, f"as_of: {error}") from None
 
@@ -131,9 +131,9 @@ def _tag(view: str, found: Answer, viewer: Viewer) -> str:
 def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
     known, log = Depends(doors.viewer), lists.log
 
-    @api.get("/api/v1/balances", summary="Budgets: granted, spent, reserved, remaining")
+    @api.get("/api/v1/balances", response_model=Page, summary="Budgets: granted, spent, reserved, remaining")
     async def balances(holder: str | None = None, period: str | None = None, as_of: AsOf = None, limit: Limit = 100,
-                       team: str | None = None, offset: Annotated[int, Query(ge=0)] = 0, same: Same = None,
+                       team: str | None = None, offset: Annotated[int, Query(ge=0, le=2**53)] = 0, same: Same = None,
                        viewer: Any = known) -> Response:  # fmt: skip
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         holders = await doors.of_team(team)
@@ -142,7 +142,7 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
             if scope.sees_holder(one["holder"]) and (holders is None or one["holder"] in holders)
         ][offset : offset + limit], same, limit, at, next_by=None, viewer=viewer)  # fmt: skip
 
-    @api.get("/api/v1/actions", summary="What was done, as it stands")
+    @api.get("/api/v1/actions", response_model=Page, summary="What was done, as it stands")
     async def actions(agent: str | None = None, team: str | None = None, kind: str | None = None, as_of: AsOf = None,
                       after: After = 0, limit: Limit = 100, same: Same = None,
                       viewer: Any = known) -> Response:  # fmt: skip
@@ -152,7 +152,7 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
         return await lists.answer("casework", lambda c: casework.read_actions(
             c, *where, after=after, limit=limit, source=source), same, limit, at, viewer=viewer)  # fmt: skip
 
-    @api.get("/api/v1/escalations", summary="Who asked for what, and what came of it")
+    @api.get("/api/v1/escalations", response_model=Page, summary="Who asked for what, and what came of it")
     async def escalations(agent: str | None = None, team: str | None = None, kind: str | None = None,
                           status: str | None = None, as_of: AsOf = None, after: After = 0, limit: Limit = 100,
                           same: Same = None, viewer: Any = known) -> Response:  # fmt: skip
@@ -163,7 +163,7 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
         return await lists.answer("casework", lambda c: casework.read_escalations(
             c, *where, after=after, limit=limit, source=source), same, limit, at, viewer=viewer)  # fmt: skip
 
-    @api.get("/api/v1/flags", summary="What the guard asks humans to look at")
+    @api.get("/api/v1/flags", response_model=Page, summary="What the guard asks humans to look at")
     async def flags(rule: str | None = None, about: str | None = None, status: str | None = None, as_of: AsOf = None,
                     after: After = 0, limit: Limit = 100, same: Same = None,
                     viewer: Any = known) -> Response:  # fmt: skip
@@ -179,7 +179,7 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
             if one["position"] > after and scope.sees_all(one["about"])
         ][:limit], same, limit, at, viewer=viewer, then=masked)  # fmt: skip
 
-    @api.get("/api/v1/trail", summary="Events in order, with positions")
+    @api.get("/api/v1/trail", response_model=Page, summary="Events in order, with positions")
     async def trail(interaction: str | None = None, action: str | None = None, agent: str | None = None,
                     customer: str | None = None, as_of: AsOf = None, after: After = 0, limit: Limit = 100,
                     same: Same = None, viewer: Any = known) -> Response:  # fmt: skip
@@ -219,7 +219,9 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
 
         return await reports.give((name, at, scope), made)
 
-    @api.get("/api/v1/loyalty", dependencies=not_agents, summary="What it was worth, rung by rung")
+    @api.get(
+        "/api/v1/loyalty", response_model=Report, dependencies=not_agents, summary="What it was worth, rung by rung"
+    )
     async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100, viewer: Any = known) -> Response:
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         found = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at, people=scope.people))
@@ -230,19 +232,24 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
     async def loyalty_of(at: int | None, scope: Scope) -> dict[str, Any]:
         return await loyalty_report(views.read, await published_policies(log), at, scope=scope)
 
-    @api.get("/api/v1/gap", dependencies=not_agents, summary="The empowerment gap")
+    @api.get("/api/v1/gap", response_model=Report, dependencies=not_agents, summary="The empowerment gap")
     async def gap(as_of: AsOf = None, viewer: Any = known) -> Response:
         async def made(at: int | None, scope: Scope) -> dict[str, Any]:
             return await gap_report(views.read, await policy_in_force(log), at=at, scope=scope)
 
         return JSONResponse(await given("gap", "authority", viewer, as_of, made))
 
-    @api.get("/api/v1/quality", dependencies=not_agents, summary="Service quality")
+    @api.get("/api/v1/quality", response_model=Report, dependencies=not_agents, summary="Service quality")
     async def quality(as_of: AsOf = None, viewer: Any = known) -> Response:
         made = partial(quality_report, views.read)
         return JSONResponse(await given("quality", "journeys", viewer, as_of, made))
 
-    @api.get("/api/v1/recognition", dependencies=not_agents, summary="Thanks, training, ideas, morale, who stays")
+    @api.get(
+        "/api/v1/recognition",
+        response_model=Report,
+        dependencies=not_agents,
+        summary="Thanks, training, ideas, morale, who stays",
+    )
     async def recognition(as_of: AsOf = None, viewer: Any = known) -> Response:
         async def made(at: int | None, scope: Scope) -> dict[str, Any]:
             return await recognition_report(views.read, await policy_in_force(log), at, scope)
@@ -253,20 +260,25 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
 def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> None:
     known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
 
-    @api.get("/api/v1/events/{position}", dependencies=[everybody], summary="An event as it was recorded")
-    async def event(position: int) -> Response:
+    @api.get(
+        "/api/v1/events/{position}",
+        response_model=Report,
+        dependencies=[everybody],
+        summary="An event as it was recorded",
+    )
+    async def event(position: Annotated[int, Path(ge=0, le=2**53)]) -> Response:
         found = await log.at(position) if position > 0 else None
         if found is None:
             raise HTTPException(404, f"there is no event at position {position}")
         shown = json.loads(await keys.reveal(found.data)) | {"position": position}
         return JSONResponse({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
 
-    @api.get("/api/v1/projections", dependencies=[known], summary="How far each view is")
+    @api.get("/api/v1/projections", response_model=Page, dependencies=[known], summary="How far each view is")
     async def projections() -> Response:
         items = [state._asdict() for state in await views.states()]
         return JSONResponse({"items": items, "position": await log.last_position(), "lag_seconds": 0.0})
 
-    @api.get("/api/v1/me", summary="Who asks, and what they are shown")
+    @api.get("/api/v1/me", response_model=Me, summary="Who asks, and what they are shown")
     async def me(viewer: Any = known) -> Response:
         scope = await doors.scope(viewer)
         people = None if scope.people is None else sorted(scope.people)
@@ -303,7 +315,8 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> N
 def _live(api: FastAPI, views: Views, log: Log, news: News, doors: Doors) -> None:
     known = Depends(doors.viewer)
 
-    @api.get("/api/v1/stream", dependencies=[known], summary="News of views, as server-sent events")
+    @api.get("/api/v1/stream", dependencies=[known], summary="News of views, as server-sent events",
+             response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
     async def stream(last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> Response:
         since = int(last) if last and last.isascii() and last.isdigit() else None
 
@@ -329,14 +342,26 @@ def _sent(view: str, position: int) -> str:
     return f"id: {position}\nevent: view\ndata: {json.dumps({'view': view, 'position': position})}\n\n"
 
 
+def _methods(api: FastAPI, request: Request) -> set[str]:
+    """What may be asked of this path."""
+    found: set[str] = set()
+    for route in api.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return found
+
+
 def _problems(api: FastAPI) -> None:
     def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Response:
-        document = {"type": "about:blank", "title": _TITLES.get(status, "error"), "status": status, "detail": detail}
+        document = {"type": "about:blank", "title": TITLES.get(status, "error"), "status": status, "detail": detail}
         return JSONResponse(document | more, status, headers, media_type=_PROBLEM)
 
     @api.exception_handler(AnyHTTPException)
-    async def known(_request: Request, error: AnyHTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), error.headers)
+    async def known(request: Request, error: AnyHTTPException) -> Response:
+        headers = error.headers
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # a route knows only its own method
+            headers = {"Allow": ", ".join(sorted(_methods(api, request)))}
+        return problem(error.status_code, str(error.detail), headers)
 
     @api.exception_handler(RequestValidationError)
     async def wrong(_request: Request, error: RequestValidationError) -> Response:

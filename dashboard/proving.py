@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, HTTPException, Path, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
+from dashboard.documents import Report
 from dashboard.doors import note_reading
 from domain.wire import encode
 from ledger.merkle import ProofError
@@ -48,7 +49,9 @@ def add_proving(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors,
         await note_reading(log, viewer, [f"action:{action_id}"], found["position"])
         return found
 
-    @api.get("/api/v1/explain/{action_id}", summary="Why an action was allowed, and what came of it")
+    @api.get(
+        "/api/v1/explain/{action_id}", response_model=Report, summary="Why an action was allowed, and what came of it"
+    )
     async def explanation(action_id: ActionId, viewer: Any = known) -> Response:
         found = await explained(action_id, viewer)
         found["action"] = json.loads(await keys.reveal(encode(found["action"])))
@@ -66,6 +69,9 @@ def add_proving(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors,
     @api.get("/api/v1/proof/{position}", dependencies=[everybody], response_class=PlainTextResponse,
              summary="A proof that an event is in the sealed log (C2SP tlog-proof)")  # fmt: skip
     async def proof(position: Annotated[int, Path(ge=1, le=2**53)]) -> Response:
+        if position > await log.last_position():
+            raise HTTPException(404, f"there is no event at position {position}")
+
         def made() -> str:
             newest = seal_folder(data_dir).checkpoint()
             if newest is None or position > newest.size:

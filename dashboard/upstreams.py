@@ -11,6 +11,7 @@ from fastapi import Body, Depends, HTTPException, Query, Response
 from fastapi.responses import JSONResponse
 
 from config import topology
+from dashboard.documents import Page, Said
 from ledger.errors import UnavailableError
 from ledger.names import token_of_source
 from projections.trail import Trail, trail
@@ -43,7 +44,12 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
     """What engineers of other systems need to see."""
     everybody = Depends(doors.allowed("auditor", "operator"))
 
-    @api.get("/api/v1/sources", dependencies=[everybody], summary="Sources, and how many events each has recorded")
+    @api.get(
+        "/api/v1/sources",
+        response_model=Page,
+        dependencies=[everybody],
+        summary="Sources, and how many events each has recorded",
+    )
     async def sources() -> Response:
         query = sa.select(trail.c.source, sa.func.count(), sa.func.max(trail.c.recorded)).group_by(trail.c.source)
         found = await views.read(Trail.name, lambda c: c.execute(query.order_by(trail.c.source)).all())
@@ -51,7 +57,12 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
         return JSONResponse({"items": items, "position": found.progress.anchor.position,
                              "lag_seconds": await views.lag(found.progress)})  # fmt: skip
 
-    @api.get("/api/v1/arrivals", dependencies=[everybody], summary="The newest events of a source: its receipts")
+    @api.get(
+        "/api/v1/arrivals",
+        response_model=Page,
+        dependencies=[everybody],
+        summary="The newest events of a source: its receipts",
+    )
     async def arrivals(source: Source, limit: Few = 50) -> Response:
         names = (trail.c.event_id, trail.c.type, trail.c.time, trail.c.recorded, trail.c.position)
         query = sa.select(*names).where(trail.c.source == source).order_by(trail.c.position.desc()).limit(limit)
@@ -59,7 +70,12 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
         return JSONResponse({"items": found.result, "position": found.progress.anchor.position,
                              "lag_seconds": await views.lag(found.progress)})  # fmt: skip
 
-    @api.get("/api/v1/rejections", dependencies=[everybody], summary="The newest rejections of a source, with reasons")
+    @api.get(
+        "/api/v1/rejections",
+        response_model=Page,
+        dependencies=[everybody],
+        summary="The newest rejections of a source, with reasons",
+    )
     async def rejections(source: Source, limit: Few = 50) -> Response:
         subject = f"{topology.REJECTED_SUBJECT}.{token_of_source(source)}.>"
         last = await rejected.last_position()
@@ -71,7 +87,7 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
                               "message": entry.message, "recorded": entry.recordedtime})  # fmt: skip
         return JSONResponse({"items": items[::-1][:limit], "position": last, "lag_seconds": 0.0})
 
-    @api.post("/api/v1/check", summary="Would the intake take this event? Nothing is recorded",
+    @api.post("/api/v1/check", response_model=Said, summary="Would the intake take this event? Nothing is recorded",
               dependencies=[Depends(doors.viewer), Depends(doors.from_here)])  # fmt: skip
     async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
         source = event.get("source")

@@ -40,10 +40,10 @@ async def test_agents_ask_for_themselves_managers_for_their_people(session: Sess
             assert (await posted(manager, "preview", kind="refund", amount=amount, agent_id="M-2"))[0] == 403
         async with bearing(address, tokens["operator"]) as operator:
             status, answer = await posted(operator, "preview", kind="refund", amount=amount)
-            assert (status, answer["detail"]) == (422, "agent_id: say whose authority")
+            assert (status, answer["detail"].partition(":")[0]) == (409, "agent_id")
             status, answer = await posted(operator, "preview", kind="refund", amount={"amount": "5", "currency": "XXX"},
                                           agent_id="A-1")  # fmt: skip
-            assert (status, "amount" in answer["detail"]) == (422, True)
+            assert (status, "currency" in answer["detail"]) == (422, True)
             for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://elsewhere.example"}):
                 forged = await operator.post("/api/v1/preview", json={"kind": "refund", "agent_id": "A-1"},
                                              headers=headers)  # fmt: skip
@@ -83,9 +83,9 @@ async def test_another_limit_is_tried_in_the_shadow_or_on_some_teams(session: Se
         async with bearing(address, tokens["operator"]) as operator:
             status, answer = await posted(operator, "policies", mode="trial", share_of_teams=0.5, **limit)
             assert (status, answer["policy_version"]) == (200, 3), answer
-            for wrong in ({"role": "king"}, {"amount": {"amount": "8", "currency": "EUR"}},
-                          {"amount": {"amount": "eight", "currency": "GBP"}}):  # fmt: skip
-                assert (await posted(operator, "policies", mode="shadow", **(limit | wrong)))[0] == 422
+            for wrong, means in (({"role": "king"}, 409), ({"amount": {"amount": "8", "currency": "EUR"}}, 409),
+                                 ({"amount": {"amount": "eight", "currency": "GBP"}}, 422)):  # fmt: skip
+                assert (await posted(operator, "policies", mode="shadow", **(limit | wrong)))[0] == means
         published = [json.loads(one.data)["data"] for one in await session.log.read_subject("ledger.policy")]
         assert [one["published_by"] for one in published] == ["owner", "M-1", "operator"]
         assert published[2]["policy"]["trial"]["limit"]["amount"] == "80.00"
@@ -108,7 +108,7 @@ async def test_why_and_the_proof(session: Session) -> None:
             proof = await auditor.get(f"/api/v1/proof/{why['position']}")
             entry = verify_proof(read_proof(proof.text), seal_folder(session.data_dir).trusted())
             assert (entry.position, mine in entry.data.decode()) == (why["position"], True)
-            assert (await auditor.get("/api/v1/proof/999999")).status_code == 503
+            assert (await auditor.get("/api/v1/proof/999999")).status_code == 404
             assert (await auditor.get("/api/v1/case/act-none")).status_code == 404
 
 
