@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
 
-.PHONY: setup demo run test lint types bench bench-quick bench-compare bench-guard bench-reference docs check requirements help
+.PHONY: setup demo run test lint types bench bench-quick bench-compare bench-guard bench-reference docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -54,6 +54,9 @@ docs: setup  ## write docs/commands.md, docs/asyncapi.json, docs/sql.md and the 
 	@$(BIN)/resolution-ledger admin asyncapi > docs/asyncapi.json
 	@$(BIN)/resolution-ledger admin schema > docs/sql.md
 	@$(BIN)/resolution-ledger admin rules --into docs/policy.md
+
+picture: setup  ## take docs/page.png anew, from the demo's data, with a Chromium
+	@$(BIN)/python tests/picture.py
 
 check: lint types test  ## what CI checks
 

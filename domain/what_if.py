@@ -43,6 +43,7 @@ class WhatIf:
         self.tally = Tally()
         self.unknown = 0
         """Decisions about people that nobody had announced: they cannot be judged."""
+        self._requested: set[str] = set()
         self._begins = begins
         self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
             Decided: self._decided, records.ActionSettled: self._settled,
@@ -50,8 +51,9 @@ class WhatIf:
             records.ActionReversed: self._reversed, records.BudgetOpened: self._opened,
             records.BudgetClosed: self._own_books, records.BudgetDrawn: self._own_books,
             records.BudgetGranted: self._moved, records.BudgetTransferred: self._moved,
-            records.EscalationApproved: self._ended, records.EscalationDenied: self._ended,
-            records.EscalationWithdrawn: self._ended, records.EscalationExpired: self._ended,
+            records.EscalationRequested: self._asked, records.EscalationApproved: self._ended,
+            records.EscalationDenied: self._ended, records.EscalationWithdrawn: self._ended,
+            records.EscalationExpired: self._ended,
         }  # fmt: skip
 
     def take(self, position: int, at: datetime, body: Any, action_id: str = "") -> Any:
@@ -86,7 +88,9 @@ class WhatIf:
             return self._approved(at, one)
         if one.outcome == "held" and one.escalation_id is not None:
             return self._reserved(at, one)
-        return one if one.preview else self._decide(position, at, one)
+        if one.preview or (not one.done and one.escalation_id in self._requested):
+            return one  # nobody decided: they asked, or somebody was not allowed to approve what another had asked for
+        return self._decide(position, at, one)
 
     def _approved(self, at: datetime, one: Decided) -> Decided | None:
         """What somebody else approved."""
@@ -250,6 +254,10 @@ class WhatIf:
             budget.granted_minor += minor
         else:
             world.spend(budget, record, -minor)
+        return record
+
+    def _asked(self, _: int, __: datetime, record: records.EscalationRequested) -> Any:
+        self._requested.add(record.escalation_id)
         return record
 
     def _ended(self, _: int, __: datetime, record: records.EscalationStep) -> Any:

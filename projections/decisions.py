@@ -38,6 +38,7 @@ _PEOPLE = types_of(
 _BOOKS = types_of(
     records.ActionTaken, records.ActionHeld, records.AuthorityFellShort, records.Posting, records.BudgetOpened,
     records.BudgetClosed, records.BudgetDrawn, records.BudgetGranted, records.BudgetTransferred, records.EscalationStep,
+    records.EscalationRequested,
 )  # fmt: skip
 DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
 """What decisions depend on, and they themselves."""

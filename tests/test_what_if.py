@@ -69,6 +69,17 @@ async def test_a_higher_limit_spares_asking_and_says_what_it_would_have_let_pass
     assert (await tried(upstream, AUTHORITY))["differences"] == 0
 
 
+async def test_who_was_not_allowed_to_approve_is_no_decision_of_theirs(upstream: Upstream) -> None:
+    await staffed(upstream)
+    asked = await upstream.action("r-1", "70.00", agent_id="A-1", escalate=True)
+    for who, outcome in (("A-2", "refused"), ("A-1", "refused"), ("M-1", "done")):
+        decision = {"escalation_id": asked["escalation_id"], "decided_by": who, "operation": "approve"}
+        answer = await upstream.ask("escalation", request_id=f"d-{who}", **decision)
+        assert answer["outcome"] == outcome, answer
+    found = await tried(upstream, AUTHORITY)
+    assert (found["decisions"], found["differences"]) == (1, 0)
+
+
 async def test_a_lower_limit_would_have_had_them_ask_and_leaves_the_budget_for_others(upstream: Upstream) -> None:
     await staffed(upstream)
     for number in range(4):

@@ -32,11 +32,14 @@ from projections.balances import read_balances
 from projections.loyalty_report import loyalty_report
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from config.settings import Settings
     from ledger.connection import LedgerClient
 
 SOURCE = "demo"
 _IN_FLIGHT = 64
+_ASK_ANYWAY, _SAY_YES = 0.7, 0.93
 _POLICY = Path(__file__).resolve().parents[2] / "config" / "policies" / "contact-centre.yaml"
 
 
@@ -55,13 +58,18 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
             publisher = await Publisher.open(session, outcome, lambda _: None)
             await _publish(publisher, organisation.joining(), seed)
             await publisher.settle()
+            above = {one.employee_id: one.manager_id for one in organisation.employees}
             for number in range(days):
                 moments = organisation.day(number)
                 await _publish(publisher, [moment for moment in moments if moment.kind != "ask"], seed)
-                answers.update(await _ask_all(upstream, [m for m in moments if m.kind == "ask"], seed))
+                asks = [moment for moment in moments if moment.kind == "ask"]
+                counted, beyond = await _ask_all(upstream, asks, seed)
+                answers.update(counted)
+                await _escalate(upstream, beyond, above, seed)
                 progress.advance(task)
             await publisher.settle()
-        summary = await _summary(session, answers, outcome)
+            progress.add_task("views", total=None)
+            summary = await _summary(session, answers, outcome)
     summary |= {"seed": seed, "days": days, "seconds": round(time.monotonic() - begun, 1)}
     if not quiet:
         _show(summary, settings)
@@ -90,12 +98,14 @@ async def _publish(publisher: Publisher, moments: list[Moment], seed: int) -> No
     await publisher.flush()
 
 
-async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> Counter[str]:
+async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> tuple[Counter[str], list[Moment]]:
     """Ask for a day's actions, many at once; those of one agent, and for one customer, in the order of time.
 
-    So the answers do not depend on which of two requests is quicker: they share no other limit.
+    So the answers do not depend on which of two requests is quicker: they share no other limit. Returned beside them:
+    what was beyond the agents.
     """
     answers: Counter[str] = Counter()
+    beyond: list[Moment] = []
     gate = asyncio.Semaphore(_IN_FLIGHT)
     before: dict[str, asyncio.Task[None]] = {}
 
@@ -109,13 +119,48 @@ async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> 
         if answer["outcome"] == "error":
             raise LedgerError(answer["error"]["message"])
         answers[answer["outcome"]] += 1
+        if answer["outcome"] == "escalate":
+            beyond.append(moment)
 
     async with asyncio.TaskGroup() as group:
         for moment in sorted(moments, key=lambda moment: moment.at):
             shared = (moment.data["agent_id"], moment.data["customer_id"])
             task = group.create_task(ask(moment, [before[name] for name in shared if name in before]))
             before.update(dict.fromkeys(shared, task))
-    return answers
+    return answers, sorted(beyond, key=lambda moment: (moment.at, moment.data["interaction_id"]))
+
+
+async def _escalate(upstream: LedgerClient, beyond: list[Moment], above: dict[str, str], seed: int) -> None:
+    """At the end of the day most ask their managers for what was beyond them, and get a yes or a no, one by one.
+
+    What each does hangs on the interaction's name alone, so that the same seed tells the same story.
+    """
+
+    async def file(number: int, moment: Moment) -> tuple[datetime, str, str] | None:
+        interaction = moment.data["interaction_id"]
+        at = beyond[-1].at + timedelta(minutes=10, seconds=number)
+        request = {"request_id": f"demo-{seed}-{interaction}-up", "operation": "request", "time": time_text(at),
+                   **moment.data}  # fmt: skip
+        answer = await _request(upstream, "escalation", request)
+        waited = timedelta(minutes=5 + 115 * _lot(interaction, "waits") ** 2)
+        name = answer.get("escalation_id")
+        return None if name is None else (at + waited, name, above[moment.data["agent_id"]])
+
+    asking = (file(*one) for one in enumerate(beyond) if _lot(one[1].data["interaction_id"], "asks") < _ASK_ANYWAY)
+    filed = [one for one in await asyncio.gather(*asking) if one is not None]
+    for at, escalation_id, manager in sorted(filed):
+        operation = "approve" if _lot(escalation_id, "decides") < _SAY_YES else "deny"
+        decision = {"request_id": f"demo-{seed}-{escalation_id}", "operation": operation, "time": time_text(at),
+                    "escalation_id": escalation_id, "decided_by": manager}  # fmt: skip
+        answer = await _request(upstream, "escalation", decision)
+        if answer["outcome"] == "refused":  # the manager's own budget does not reach
+            no = decision | {"operation": "deny", "request_id": f"{decision['request_id']}-no"}
+            await _request(upstream, "escalation", no)
+
+
+def _lot(name: str, what: str) -> float:
+    """Between 0 and 1, the same for the same name."""
+    return int.from_bytes(hashlib.sha256(f"{what} {name}".encode()).digest()[:6]) / 2**48
 
 
 async def _request(upstream: LedgerClient, operation: str, request: dict[str, Any]) -> dict[str, Any]:
