@@ -25,7 +25,7 @@ import nats
 
 from app.cli import GC_THRESHOLDS
 from app.session import Session
-from benchmarks import appending, deciding, flowing, limits, reading, sealing, travelling, worth
+from benchmarks import appending, dashboard, deciding, flowing, limits, reading, sealing, travelling, worth
 from benchmarks.contest import ONLY_OURS, ROUNDS, Contest, machine
 from benchmarks.rivals import environments, settings_of
 from benchmarks.setting import Setting
@@ -36,7 +36,7 @@ PARTS = {
     "append": appending.appends, "aggregate": reading.aggregates, "replay": reading.replays, "live": reading.live,
     "decisions": deciding.decisions, "intake": flowing.intake, "balances": flowing.balances,
     "import": flowing.imports, "seal": sealing.seals, "travel": travelling.travels, "limits": limits.limits,
-    "reports": worth.reports,
+    "reports": worth.reports, "dashboard": dashboard.dashboards,
 }  # fmt: skip
 
 

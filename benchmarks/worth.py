@@ -61,7 +61,7 @@ async def reports(setting: Setting) -> list[Contest]:
     number = setting.scaled(EVENTS)
     folder = setting.folder / "worth"
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
-        decisions = await _fill(session, number)
+        decisions = await fill(session, number)
         read, policy = partial(read_view, session), await policy_in_force(session.log)
         published = await published_policies(session.log)
         made: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -104,7 +104,7 @@ def _judged(session: Session, document: dict[str, Any], decisions: int) -> Run:
     return run
 
 
-async def _fill(session: Session, number: int) -> int:
+async def fill(session: Session, number: int) -> int:
     """An organisation's two years; how many decisions there are in it."""
     organisation = _Organisation(number)
     batch: list[Draft] = []

@@ -24,6 +24,7 @@ from starlette.routing import Match, Route
 from dashboard.acting import Decider, add_acting
 from dashboard.documents import PROBLEMS, TITLES, Me, Page, Report
 from dashboard.doors import note_reading
+from dashboard.news import said
 from dashboard.page import add_page
 from dashboard.proving import add_proving
 from dashboard.reports import Reports
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 
 MOST = 1000
 _PROBLEM = "application/problem+json"
-_QUIET_SECONDS = 15.0
 type Items = list[dict[str, Any]]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
 After = Annotated[int, Query(ge=0, le=2**53, description="Only items behind this position: `next` of the page before.")]
@@ -320,26 +320,22 @@ def _live(api: FastAPI, views: Views, log: Log, news: News, doors: Doors) -> Non
     async def stream(last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> Response:
         since = int(last) if last and last.isascii() and last.isdigit() else None
 
-        async def lines() -> AsyncIterator[str]:
-            with news.listener() as heard:
-                for state in await views.states():  # who comes back hears what it missed: where each view is now
-                    if since is None or state.position > since:
-                        yield _sent(state.view, state.position)
-                while True:
-                    try:
-                        view, position = await asyncio.wait_for(heard.get(), _QUIET_SECONDS)
-                    except TimeoutError:
-                        yield ": still here\n\n"
-                    else:
-                        yield _sent(view, position)
+        async def lines() -> AsyncIterator[bytes]:
+            chunks = news.chunks()
+            coming = asyncio.ensure_future(anext(chunks))  # it listens before it looks
+            for state in await views.states():  # who comes back hears what it missed: where each view is now
+                if since is None or state.position > since:
+                    yield said(state.view, state.position)
+            try:
+                yield await coming
+                async for chunk in chunks:
+                    yield chunk
+            finally:
+                coming.cancel()
 
         await log.last_position()
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
-
-
-def _sent(view: str, position: int) -> str:
-    return f"id: {position}\nevent: view\ndata: {json.dumps({'view': view, 'position': position})}\n\n"
 
 
 def _methods(api: FastAPI, request: Request) -> set[str]:

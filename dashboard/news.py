@@ -1,9 +1,9 @@
-"""News of views, from NATS to whoever listens; who is slow misses some, and never holds up the others."""
+"""News of views, from NATS to whoever listens; said to all at once, some times a second, however busy the log is."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+import json
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,12 +11,13 @@ import msgspec
 from config import topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator
 
     from ledger.connection import LedgerClient
 
-type Heard = asyncio.Queue[tuple[str, int]]
-_WAITING_AT_MOST = 256
+_TOGETHER_SECONDS = 0.1
+_QUIET_SECONDS = 15.0
+_STILL_HERE = b": still here\n\n"
 
 
 class _News(msgspec.Struct):
@@ -24,32 +25,66 @@ class _News(msgspec.Struct):
 
 
 class News:
-    """Start it; each listener has a queue of its own."""
+    """Start it; every listener is told the same, and who is slow hears the newest of each view and no more."""
 
     def __init__(self, client: LedgerClient) -> None:
         self._client = client
-        self._listeners: set[Heard] = set()
+        self._positions: dict[str, int] = {}
+        self._changed: set[str] = set()
+        self._stirred = asyncio.Event()
+        self._told = asyncio.Event()
+        self._turn, self._chunk = 0, b""
+        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Hear of every view."""
         await self._client.pour(f"{topology.VIEWS_SUBJECT}.*", self._hear)
+        self._telling = asyncio.create_task(self._tell())
+
+    async def stop(self) -> None:
+        """Say nothing more."""
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
 
     def _hear(self, subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
         try:
-            news = subject.rpartition(b".")[2].decode(), msgspec.json.decode(body, type=_News).position
+            view, position = subject.rpartition(b".")[2].decode(), msgspec.json.decode(body, type=_News).position
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return
-        for queue in self._listeners:
-            if queue.full():
-                queue.get_nowait()  # the oldest: a later one of the same view says more
-            queue.put_nowait(news)
+        self._positions[view] = position
+        self._changed.add(view)
+        self._stirred.set()
 
-    @contextmanager
-    def listener(self) -> Iterator[Heard]:
-        """A queue of (view, position), for as long as the context lasts."""
-        queue: Heard = asyncio.Queue(_WAITING_AT_MOST)
-        self._listeners.add(queue)
-        try:
-            yield queue
-        finally:
-            self._listeners.discard(queue)
+    async def _tell(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._stirred.wait(), _QUIET_SECONDS)
+            except TimeoutError:
+                self._chunk = _STILL_HERE
+            else:
+                self._chunk = self._said(self._changed)
+                self._changed = set()
+                self._stirred.clear()
+            self._turn += 1
+            told, self._told = self._told, asyncio.Event()
+            told.set()
+            await asyncio.sleep(_TOGETHER_SECONDS)  # what comes meanwhile is said together
+
+    def _said(self, views: set[str]) -> bytes:
+        return b"".join(said(view, self._positions[view]) for view in sorted(views))
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Server-sent events, for ever; whoever missed a turn hears where every view is."""
+        turn = self._turn
+        while True:
+            if turn == self._turn:
+                await self._told.wait()
+            missed = self._turn - turn > 1
+            turn = self._turn
+            yield self._said(set(self._positions)) if missed else self._chunk
+
+
+def said(view: str, position: int) -> bytes:
+    """One event: a view is at a position."""
+    return f"id: {position}\nevent: view\ndata: {json.dumps({'view': view, 'position': position})}\n\n".encode()

@@ -38,6 +38,7 @@ class DashboardService:
         self._where = where
         self._client: LedgerClient | None = None
         self._views: Views | None = None
+        self._news: News | None = None
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -57,6 +58,7 @@ class DashboardService:
         log = await Log.open(self._client, self._stream)
         keys, news = await Keys.open(self._client), News(self._client)
         await keys.watch()
+        self._news = news
         await news.start()
         self._views = Views(self._data_dir, log)
         house = House(
@@ -79,6 +81,8 @@ class DashboardService:
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await asyncio.gather(self._serving, return_exceptions=True)
+        if self._news is not None:
+            await self._news.stop()
         if self._views is not None:
             self._views.close()
         if self._client is not None:

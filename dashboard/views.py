@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from ledger.log import Log
     from projections.generations import Progress
+
+
+_MOMENT_SECONDS = 0.02
 
 
 class NotReadyError(Exception):
@@ -41,6 +45,8 @@ class Views:
         self._folder = generations.views_folder(data_dir)
         self._log = log
         self._engines: dict[tuple[str, int], sa.Engine] = {}
+        self._end = (0, 0.0)
+        self._asking = asyncio.Lock()
 
     def close(self) -> None:
         """Close the files."""
@@ -85,9 +91,18 @@ class Views:
                 self._engines.pop(old).dispose()
         return engine
 
+    async def end(self) -> int:
+        """The log's last position, asked for once by all who want it in the same moment."""
+        async with self._asking:
+            position, at = self._end
+            if time.monotonic() - at > _MOMENT_SECONDS:
+                position = await self._log.last_position()
+                self._end = position, time.monotonic()
+            return position
+
     async def lag(self, progress: Progress) -> float:
         """Seconds since what the view has read was recorded, where the log goes on behind it; else 0."""
-        if progress.anchor.position >= await self._log.last_position() or not progress.recorded:
+        if progress.anchor.position >= await self.end() or not progress.recorded:
             return 0.0
         return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
 

@@ -1,0 +1,218 @@
+"""The dashboard under load: reads, listeners and a decision's way to a browser, while events keep coming in."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from app.roles import keep_running, running
+from app.session import Session
+from benchmarks.contest import Contest, contest
+from benchmarks.sealing import NEEDED, needed
+from benchmarks.worth import AGENTS, CUSTOMERS, fill
+from config import topology
+from config.settings import load_settings, settings_as_options
+from dashboard.address import Where, token_of
+from projections import generations
+from projections.catalogue import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from benchmarks.setting import Setting
+
+EVENTS = 1_000_000
+EVENTS_A_SECOND, READS_A_SECOND, LISTENERS, CONNECTIONS = 1000, 500, 500, 32
+SECONDS = 20.0
+_TICK = 0.05
+
+
+async def dashboards(setting: Setting) -> list[Contest]:
+    """Figures of one load, all at once; each of three rounds lasts twenty seconds."""
+    folder = setting.folder / "dashboard"
+    settings = load_settings({"data_dir": str(folder)}, {})
+    async with Session(settings) as session, AsyncExitStack() as stack:
+        await fill(session, setting.scaled(EVENTS))
+        where = Where(port=0)
+        listening = where.bound()
+        stack.callback(listening.close)
+        for words, descriptors in (
+            (["projections"], ()), (["seal"], ()), (["guard"], ()),
+            (["dashboard", *where.options(listening.fileno())], (listening.fileno(),)),
+        ):  # fmt: skip
+            task = asyncio.create_task(keep_running(["run", *words, *settings_as_options(settings)], descriptors))
+            stack.push_async_callback(_ended, task)
+        await stack.enter_async_context(running(session, ["intake", "decisions"]))
+        await _until_current(session, folder)
+        load = _Load(session, listening.getsockname()[1], token_of(folder))
+        rounds = [await load.round() for _ in range(3)]
+    title = f"{EVENTS_A_SECOND:,} events/s come in, {LISTENERS} listen, at {setting.scaled(EVENTS):,} events"
+
+    def of(name: str) -> Any:
+        async def run(number: int) -> float:
+            return rounds[number][name]
+
+        return run
+
+    return [
+        await contest(f"reads over HTTP; {title}", "1/s", {"it": of("reads"), NEEDED: needed(READS_A_SECOND)},
+                      needs={NEEDED: 0.97}, rounds=3),
+        await contest("the slowest of a hundred reads", "ms", {"it": of("p99"), NEEDED: needed(50)},
+                      needs={NEEDED: 1}, rounds=3),
+        await contest("a decision to a browser, the slowest of a hundred", "ms",
+                      {"it": of("seen"), NEEDED: needed(500)}, needs={NEEDED: 1}, rounds=3),
+    ]  # fmt: skip
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _until_current(session: Session, folder: Path) -> None:
+    """Wait until each view has read the log."""
+    end = await session.log.last_position()
+    views = generations.views_folder(folder)
+    for make in MODELS.values():
+        model = make()
+        while True:
+            generation = generations.live_generation(views, model)
+            if generation is not None:
+                with generations.open_generation(views, model, generation).connect() as connection:
+                    if generations.read_progress(connection).anchor.position >= end:
+                        break
+            await asyncio.sleep(1)
+
+
+class _Load:
+    """Everything at once, from this process."""
+
+    def __init__(self, session: Session, port: int, token: str) -> None:
+        self._session, self._port, self._token = session, port, token
+        self._random = random.Random(1)
+
+    async def round(self) -> dict[str, float]:
+        """Reads a second, their 99th percentile and that of decisions to a listener, in ms."""
+        async with AsyncExitStack() as stack:
+            heard = [await stack.enter_async_context(self._listener()) for _ in range(LISTENERS)]
+            publishing = asyncio.create_task(self._publish())
+            stack.push_async_callback(_ended, publishing)
+            deciding = asyncio.create_task(self._decide(heard[0]))
+            latencies = await self._read()
+            seen = sorted(await deciding)
+        latencies.sort()
+        return {
+            "reads": len(latencies) / SECONDS, "p99": latencies[int(0.99 * len(latencies))] * 1000,
+            "seen": seen[min(len(seen) - 1, int(0.99 * len(seen)))] * 1000,
+        }  # fmt: skip
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self._port)
+
+    def _get(self, path: str) -> bytes:
+        heads = f"Host: 127.0.0.1:{self._port}\r\nAuthorization: Bearer {self._token}\r\n\r\n"
+        return f"GET /api/v1/{path} HTTP/1.1\r\n{heads}".encode()
+
+    @asynccontextmanager
+    async def _listener(self) -> AsyncIterator[dict[int, asyncio.Event]]:
+        """Server-sent events, read by a task; whoever waits for a position of `casework` is told."""
+        reader, writer = await self._connect()
+        writer.write(self._get("stream"))
+        waiting: dict[int, asyncio.Event] = {}
+
+        async def listen() -> None:
+            while line := await reader.readline():
+                if waiting and line.startswith(b"data: "):
+                    news = json.loads(line[6:])
+                    for position in [at for at in waiting if news["view"] == "casework" and at <= news["position"]]:
+                        waiting.pop(position).set()
+
+        task = asyncio.create_task(listen())
+        try:
+            yield waiting
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            writer.close()
+
+    async def _publish(self) -> None:
+        """Facts into an inbox, evenly."""
+        upstream = await self._session.upstream("load")
+        number, begun = 0, time.monotonic()
+        name = secrets.token_hex(4)
+        while True:
+            due = int((time.monotonic() - begun) * EVENTS_A_SECOND)
+            while number < due:
+                number += 1
+                fact = {
+                    "specversion": "1.0", "id": f"{name}-{number}", "source": "bench",
+                    "time": datetime.now(UTC).isoformat(), "type": "resolution.interaction.opened.v1",
+                    "data": {"interaction_id": f"L-{name}-{number}", "customer_id": f"C-{number % CUSTOMERS:06d}",
+                             "channel": "chat"},
+                }  # fmt: skip
+                await upstream.publish(f"{topology.INBOX_SUBJECT}.bench", msgspec.json.encode(fact))
+            await asyncio.sleep(_TICK)
+
+    async def _decide(self, heard: dict[int, asyncio.Event]) -> list[float]:
+        """Seconds from asking to when a listener hears that the view of it has moved on, ten times a second."""
+        upstream, took = await self._session.upstream("decider"), []
+        subject, end = f"{topology.DECIDE_SUBJECT}.bench.action", time.monotonic() + SECONDS
+        while time.monotonic() < end:
+            request = {
+                "request_id": secrets.token_hex(8), "agent_id": f"A-{self._random.randrange(AGENTS):04d}",
+                "kind": "credit", "amount": {"amount": "0.01", "currency": "GBP"}, "reason": "late",
+            }  # fmt: skip
+            begun = time.perf_counter()
+            reply = await upstream.request(subject, msgspec.json.encode(request), timeout=10)
+            event = heard[msgspec.json.decode(reply.data)["position"]] = asyncio.Event()
+            await asyncio.wait_for(event.wait(), 20)
+            took.append(time.perf_counter() - begun)
+            await asyncio.sleep(max(0.0, 0.1 - took[-1]))
+        return took
+
+    async def _read(self) -> list[float]:
+        """Latencies of reads that are due at their moment, whether earlier ones were answered or not."""
+        queue: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        latencies: list[float] = []
+
+        async def client() -> None:
+            reader, writer = await self._connect()
+            while True:
+                due, asked = await queue.get()
+                writer.write(asked)
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200"), head
+                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                await reader.readexactly(length)
+                latencies.append(time.perf_counter() - due)
+
+        clients = [asyncio.create_task(client()) for _ in range(CONNECTIONS)]
+        begun, number = time.perf_counter(), 0
+        while (passed := time.perf_counter() - begun) < SECONDS:
+            while number < passed * READS_A_SECOND:
+                queue.put_nowait((begun + number / READS_A_SECOND, self._some()))
+                number += 1
+            await asyncio.sleep(0.002)
+        done = len(latencies)
+        for task in clients:
+            task.cancel()
+        for result in await asyncio.gather(*clients, return_exceptions=True):
+            assert isinstance(result, asyncio.CancelledError), result
+        return latencies[:done]
+
+    def _some(self) -> bytes:
+        """What dashboards ask for: a budget, an agent's actions, an interaction's trail, how far views are."""
+        agent = f"A-{self._random.randrange(AGENTS):04d}"
+        return self._get(self._random.choice((
+            f"balances?holder=agent:{agent}&limit=10", f"actions?agent={agent}&limit=20",
+            f"trail?interaction=I-{self._random.randrange(20_000):07d}&limit=20", "projections",
+        )))  # fmt: skip
