@@ -1,6 +1,7 @@
 """The page in a real browser: it shows what the API gives, goes along with the log, and keeps to itself."""
 
 import asyncio
+import re
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -45,7 +46,7 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(session: Session) -> AsyncIterator[Opened]:
+async def opened(session: Session, locale: str = "en-GB") -> AsyncIterator[Opened]:
     async with upstream_of(session) as upstream:
         await staffed(upstream, AUTHORITY)
         for number in range(3):
@@ -59,7 +60,7 @@ async def opened(session: Session) -> AsyncIterator[Opened]:
         ):
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             browser = await player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-            page = await browser.new_page(viewport={"width": 1200, "height": 900}, locale="en-GB")
+            page = await browser.new_page(viewport={"width": 1200, "height": 900}, locale=locale)
             headers = {"Authorization": f"Bearer {dashboard.token}"}
             async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
                 for name in ("actions", "gap", "quality", "recognition", "loyalty", "trail", "flags"):
@@ -191,6 +192,16 @@ async def test_a_manager_answers_on_the_page(session: Session) -> None:
         await expect(waits.locator(".said")).to_contain_text("approved")
         await expect(page.locator("#nav")).not_to_contain_text("Upstream")
         assert [one["status"] for one in (await got(one.client, "escalations"))["items"]] == ["approved"]
+
+
+async def test_money_and_times_in_the_readers_locale(session: Session) -> None:
+    async with opened(session, "de-DE") as one:
+        await one.go("budgets")
+        spent = column(await table(one.page, "Budgets"), 5)
+        assert {" ".join(cell.split()) for cell in spent} >= {"60,00 £"}
+        await one.go("monday")
+        when = column(await table(one.page, "What was done last"), 0)
+        assert all(re.fullmatch(r"\d\d\.\d\d\.\d{4}, \d\d:\d\d", cell) for cell in when), when
 
 
 async def test_by_keyboard_alone_and_for_screen_readers(session: Session) -> None:
