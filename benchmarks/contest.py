@@ -50,7 +50,7 @@ class Contest:
         medians = self.medians
         ours = medians[self.ours]
         return {
-            name: (figure / ours if self.unit == "ms" else ours / figure)
+            name: (figure / ours if self.unit in {"ms", "s"} else ours / figure)
             for name, figure in medians.items()
             if name != self.ours
         }

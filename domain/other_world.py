@@ -37,7 +37,7 @@ class Act:
 
     def __init__(self, key: Key, *, did: bool, would: bool) -> None:
         self.key, self.did, self.would = key, did, would
-        self.gifts: tuple[Gift, ...] = ()
+        self.gifts: list[Gift] = []
 
 
 class Given(Gift):
@@ -64,6 +64,8 @@ class OtherWorld:
         self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._later: deque[tuple[int, Callable[[], object]]] = deque()
         self._opened_by: dict[Key, int] = {}
+        self._at: datetime | None = None
+        self._of_at = (0.0, "")
         self._calendar = Calendar(rules.policy.period, ZoneInfo(rules.policy.time_zone))
 
     # ------------------------------------------------------------------ what is known, and when
@@ -110,6 +112,17 @@ class OtherWorld:
             todo += new
         return frozenset(found)
 
+    # ------------------------------------------------------------------ the moment, asked for many times an event
+
+    def _seconds(self, at: datetime) -> float:
+        if at is not self._at:
+            self._at, self._of_at = at, (at.timestamp(), self._calendar.at(at))
+        return self._of_at[0]
+
+    def _period(self, at: datetime) -> str:
+        self._seconds(at)
+        return self._of_at[1]
+
     # ------------------------------------------------------------------ what was given
 
     def act(self, action_id: str, key: Key, at: datetime, record: Any, amount: tuple[int, str], *, did: bool,
@@ -120,8 +133,8 @@ class OtherWorld:
             act = self.acts[action_id] = Act(key, did=did, would=would)
         act.did |= did
         minor = amount[0] if record.basis == "goodwill" else 0
-        gift = Given(record.agent_id, at.timestamp(), minor, amount[1], did, would)
-        act.gifts += (gift,)
+        gift = Given(record.agent_id, self._seconds(at), minor, amount[1], did, would)
+        act.gifts.append(gift)
         if record.customer_id is not None:
             self.to_customers.setdefault(record.customer_id, []).append(gift)
         if record.interaction_id is not None:
@@ -141,8 +154,9 @@ class OtherWorld:
         role = policy.roles.get(one.role or "") if policy is not None else None
         if role is None or role.per_customer is None:
             return here
-        since = at.timestamp() - role.per_customer.days * 86_400
-        return _as_seen(here, one.to_customer, [gift for gift in given if gift.did and gift.at > since], one, at)
+        since = self._seconds(at) - role.per_customer.days * 86_400
+        return _as_seen(here, one.to_customer, [gift for gift in given if gift.did and gift.at > since], one,
+                        self._seconds(at))  # fmt: skip
 
     def on_interaction(self, one: Decided, at: datetime) -> Sequence[Gift]:
         """The same for an interaction."""
@@ -150,13 +164,13 @@ class OtherWorld:
         here = [gift for gift in given if gift.would]
         if one.on_interaction is None:
             return here
-        return _as_seen(here, one.on_interaction, [gift for gift in given if gift.did], one, at)
+        return _as_seen(here, one.on_interaction, [gift for gift in given if gift.did], one, self._seconds(at))
 
     def count(self, at: datetime, currency: str, basis: str, minor: int, *, did: bool, would: bool) -> None:
         """Goodwill that was spent since the worlds parted."""
         if not self.parted or basis != "goodwill":
             return
-        key = (self._calendar.at(at), currency)
+        key = (self._period(at), currency)
         if did:
             self.spent[0][key] += minor
         if would:
@@ -188,7 +202,7 @@ class OtherWorld:
         """The budget of this moment; opened by this world's rules, once the worlds have parted."""
         key = (holder, currency)
         before = self.budgets.get(key)
-        if before is not None and (not self.parted or before.period == self._calendar.at(at)):
+        if before is not None and (not self.parted or before.period == self._period(at)):
             return before
         try:
             period = self.rules.period_at(at, before.period if before else None)
@@ -208,7 +222,7 @@ class OtherWorld:
             budget.count(record.interaction_id, minor)
 
 
-def _as_seen(here: list[Given], used: int, did: list[Given], one: Decided, at: datetime) -> Sequence[Gift]:
+def _as_seen(here: list[Given], used: int, did: list[Given], one: Decided, seconds: float) -> Sequence[Gift]:
     """With what the decider had not read yet, or had read from another process: as the event says."""
     off = used - sum([gift.minor for gift in did if gift.currency == one.currency])
-    return [*here, Gift("", at.timestamp(), off, one.currency)] if off else here
+    return [*here, Gift("", seconds, off, one.currency)] if off else here

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from domain import facts, records
@@ -15,7 +17,7 @@ from projections.events import types_of
 from projections.generations import upsert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from projections.events import Event
 
@@ -24,12 +26,9 @@ depended = sa.Table(
     "depended",
     metadata,
     sa.Column("position", sa.BigInteger, primary_key=True),
-    sa.Column("type", sa.Text, nullable=False),  # of a correction: of the fact that was wrong
+    sa.Column("type", sa.Text, nullable=False),  # of a correction: `corrected`
     sa.Column("at", sa.BigInteger, nullable=False),  # microseconds since 1970
-    sa.Column("data", sa.LargeBinary),  # JSON, a decision's small; of a correction what is right, null: never happened
-    sa.Column("corrects", sa.Boolean, nullable=False),
-    sa.Column("before", sa.LargeBinary),  # of a correction: what was known before
-    sa.Column("action_id", sa.Text),  # of an action that a fact reported
+    sa.Column("data", sa.LargeBinary, nullable=False),  # what is needed, as JSON; a decision's small
 )
 _PEOPLE = types_of(
     facts.CustomerLinked, facts.CustomerUnlinked, facts.EmployeeJoined, facts.EmployeeChanged, facts.EmployeeLeft,
@@ -46,15 +45,30 @@ _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _ROWS = 4000
 
 
-class Depended(NamedTuple):
-    """One event: its body; of a correction what is right and what was wrong, none where it never happened."""
+_CORRECTED, _REPORTED = "corrected", "reported"
 
-    position: int
-    at: datetime
-    body: Any
-    corrects: bool
-    before: Any
+type Depended = tuple[int, datetime, Any]
+"""One event: its position, when it happened, and its body, `Decided`, `Corrected` or `Reported`."""
+
+
+class Reported(msgspec.Struct):
+    """An action that a fact reported, with its id."""
+
     action_id: str
+    body: facts.ActionReported
+
+
+class Corrected(NamedTuple):
+    """A fact that was wrong: what was known before, and what is right; none where it never happened."""
+
+    before: Any
+    after: Any
+
+
+class _Correction(msgspec.Struct):
+    type: str
+    before: msgspec.Raw
+    after: msgspec.Raw
 
 
 class Decisions:
@@ -75,42 +89,40 @@ class Decisions:
 
 
 def _row(event: Event) -> dict[str, Any] | None:
-    body, name, before, action_id = event.body, event.type, None, None
+    name, body = event.type, event.body
     if isinstance(body, facts.FactCorrected):
-        fact = event.correction.before or event.correction.after
+        before, after = event.correction.before, event.correction.after
+        fact = before or after
         if fact is None or fact.type not in _PEOPLE:
             return None
-        name, body = fact.type, _body(event.correction.after)
-        before = _body(event.correction.before)
+        known = (None if one is None else one.body for one in (before, after))
+        name, body = _CORRECTED, dict(zip(("before", "after"), known, strict=True), type=fact.type)
     elif name not in DEPENDED:
         return None
     elif isinstance(body, DECISIONS):
         body = decided(body)
     elif isinstance(body, facts.ActionReported):
-        action_id = action_id_of(event.stored.source, event.stored.id)
-    return {
-        "position": event.position, "type": name, "at": (event.time - _EPOCH) // _TICK,
-        "data": None if body is None else encode(body), "corrects": isinstance(event.body, facts.FactCorrected),
-        "before": None if before is None else encode(before), "action_id": action_id,
-    }  # fmt: skip
-
-
-def _body(event: Event | None) -> Any:
-    return None if event is None else event.body
+        name, body = _REPORTED, Reported(action_id_of(event.stored.source, event.stored.id), body)
+    at = (event.time - _EPOCH) // _TICK
+    return {"position": event.position, "type": name, "at": at, "data": encode(body)}
 
 
 def read_depended(connection: sa.Connection) -> Iterator[list[Depended]]:
     """What decisions depended on, and they themselves, in the order of the log."""
-    query = sa.select(depended.c.position, depended.c.type, depended.c.at, depended.c.data, depended.c.corrects,
-                      depended.c.before, depended.c.action_id).order_by(depended.c.position)  # fmt: skip
-    cursor = connection.execute(query).cursor
-    decoders = {
+    columns = (depended.c.position, depended.c.type, depended.c.at, depended.c.data)
+    cursor = connection.execute(sa.select(*columns).order_by(depended.c.position)).cursor
+    decoders: dict[str, Callable[[bytes], Any]] = {
         name: decoder_of(Decided if issubclass(cls, DECISIONS) else cls).decode for name, cls in DEPENDED.items()
     }
+    decoders |= {_REPORTED: decoder_of(Reported).decode, _CORRECTED: partial(_corrected, decoders)}
+    microseconds = timedelta.resolution
     while rows := cursor.fetchmany(_ROWS):
-        some = []
-        for position, name, at, data, corrects, before, action_id in rows:
-            body = None if data is None else decoders[name](data)
-            was = None if before is None else decoders[name](before)
-            some.append(Depended(position, _EPOCH + timedelta(microseconds=at), body, corrects, was, action_id or ""))
-        yield some
+        yield [
+            (position, _EPOCH + at * microseconds, decoders[name](data)) for position, name, at, data in rows
+        ]  # fmt: skip
+
+
+def _corrected(decoders: Mapping[str, Callable[[bytes], Any]], data: bytes) -> Corrected:
+    found = decoder_of(_Correction).decode(data)
+    known = (None if bytes(one) == b"null" else decoders[found.type](bytes(one)) for one in (found.before, found.after))
+    return Corrected(*known)

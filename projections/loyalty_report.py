@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NOBODY = "no action with a customer is recorded"
 NOT_SAID = "not said"
-HELPED_AT_MOST = 5000
+HELPED_AT_MOST = 4000
 """Of more customers who were helped so many are drawn, and as large a share of the others: a report in seconds."""
 _ASKED_AT_ONCE = 10_000
 """Names in one question to a view: SQLite takes 32,766."""

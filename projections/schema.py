@@ -130,11 +130,9 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "decisions.depended": (
         "What judging decisions again needs (`report what-if`); the projection's own.",
         {
-            "type": "of the event; of a correction, of the fact that was wrong",
+            "type": "of the event; or `corrected`, `reported`",
             "at": "when it happened, microseconds since 1970",
             "data": "what is needed of it, JSON",
-            "corrects": "it corrects a fact",
-            "before": "what was known before, JSON",
         },
     ),
     "flags.flags": (

@@ -17,7 +17,7 @@ from domain.policy_document import parse_policy
 from domain.requests import action_id_of
 from domain.what_if import ShadowRecord, WhatIf
 from projections.correcting import correction_of, originals_of
-from projections.decisions import DEPENDED, read_depended
+from projections.decisions import DEPENDED, Corrected, Reported, read_depended
 from projections.events import TYPES, UnknownEventError, read_event, type_in
 from projections.policies import in_force
 
@@ -93,11 +93,13 @@ class Trying:
     def take_again(self, some: Sequence[Depended]) -> None:
         """The same from the view `decisions`, faster: without flags, and not what a shadow policy recorded."""
         take, correct = self.what_if.take, self.what_if.correct
-        for position, at, body, corrects, before, action_id in some:
-            if corrects:
-                correct(position, before, body)
+        for position, at, body in some:
+            if type(body) is Corrected:
+                correct(position, body.before, body.after)
+            elif type(body) is Reported:
+                take(position, at, body.body, body.action_id)
             else:
-                take(position, at, body, action_id)
+                take(position, at, body)
 
     def _take(self, event: Event, originals: dict[int, Recorded]) -> None:
         body, stored, after = event.body, event.stored, event.body
@@ -167,7 +169,7 @@ async def try_quickly(read: Reader, trying: Trying, progressed: Callable[[int], 
         try:
             for some in read_depended(connection):
                 trying.take_again(some)
-                progressed(some[-1].position)
+                progressed(some[-1][0])
         finally:
             gc.enable()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 WINDOWS_DAYS = (30, 90, 180)
 MAIN_DAYS = 90
-MATCHED_AT_MOST = 3000
+MATCHED_AT_MOST = 2500
 """Of more treated customers so many are drawn to be matched: more would narrow intervals that are narrow already."""
 _HALF = 0.5
 BY_PROBLEM = (
