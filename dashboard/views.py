@@ -47,6 +47,8 @@ class Views:
         self._engines: dict[tuple[str, int], sa.Engine] = {}
         self._end = (0, 0.0)
         self._asking = asyncio.Lock()
+        self._looking, self._looked = asyncio.Lock(), -1.0
+        self._states: list[State] = []
 
     def close(self) -> None:
         """Close the files."""
@@ -107,7 +109,15 @@ class Views:
         return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
 
     async def states(self) -> list[State]:
-        """How far each view is."""
+        """How far each view is; looked at once for all who ask while somebody else is looking."""
+        asked = time.monotonic()
+        async with self._looking:
+            if self._looked < asked:
+                self._looked = time.monotonic()
+                self._states = await self._look()
+            return self._states
+
+    async def _look(self) -> list[State]:
         found = []
         for name in MODELS:
             try:
