@@ -128,7 +128,8 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
     known = Depends(doors.viewer)
     here = [Depends(doors.from_here)]
 
-    @api.post("/api/v1/preview", response_model=Said, dependencies=here, summary="May this agent? Nothing is taken")
+    @api.post("/api/v1/preview", response_model=Said, summary="May this agent? Nothing is taken",
+              dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))])  # fmt: skip
     async def preview(asked: Preview, viewer: Any = known) -> Response:
         agent = viewer.person_id if viewer.role == "agent" else asked.agent_id
         if agent is None:

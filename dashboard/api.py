@@ -1,6 +1,6 @@
-"""The HTTP read API: lists, documents, events and news of views, each with the position behind it.
+"""The HTTP API: lists, documents, events and news of views, each with the position behind it; and acting.
 
-Reads only; whoever wants to act asks over NATS. Errors are problem details (RFC 9457).
+What acts is asked over NATS, like any upstream's, as whoever the token is. Errors are problem details (RFC 9457).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.routing import Match, Route
 
 from dashboard.acting import Decider, add_acting
-from dashboard.documents import PROBLEMS, TITLES, Me, Page, Report
+from dashboard.documents import PROBLEM, PROBLEMS, TITLES, Me, Page, Report
 from dashboard.doors import note_reading
 from dashboard.news import said
 from dashboard.page import add_page
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     from projections.answers import Answer, Scope
 
 MOST = 1000
-_PROBLEM = "application/problem+json"
 type Items = list[dict[str, Any]]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
 After = Annotated[int, Query(ge=0, le=2**53, description="Only items behind this position: `next` of the page before.")]
@@ -350,7 +349,7 @@ def _methods(api: FastAPI, request: Request) -> set[str]:
 def _problems(api: FastAPI) -> None:
     def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Response:
         document = {"type": "about:blank", "title": TITLES.get(status, "error"), "status": status, "detail": detail}
-        return JSONResponse(document | more, status, headers, media_type=_PROBLEM)
+        return JSONResponse(document | more, status, headers, media_type=PROBLEM)
 
     @api.exception_handler(AnyHTTPException)
     async def known(request: Request, error: AnyHTTPException) -> Response:

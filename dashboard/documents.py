@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_PROBLEM = "application/problem+json"
+PROBLEM = "application/problem+json"
 
 
 class Page(BaseModel):
@@ -57,7 +57,7 @@ TITLES = {
     409: "not as things are", 422: "cannot be used", 429: "too often", 503: "not ready",
 }  # fmt: skip
 PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": title, "content": {_PROBLEM: {"schema": Problem.model_json_schema()}}}
+    status: {"description": title, "content": {PROBLEM: {"schema": Problem.model_json_schema()}}}
     for status, title in TITLES.items()
 }
 """What may be wrong with any request."""

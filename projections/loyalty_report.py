@@ -79,7 +79,7 @@ async def loyalty_report(read: Reader, published: Sequence[PolicyPublished], at:
         await asyncio.to_thread(
             _of_currency, known_of, [row for row in bought if row[2] == known_of.currency],
             [row for row in done if row[3] == known_of.currency],
-            [row for row in asked if row[3] == known_of.currency], where, problems, published,
+            [row for row in asked if row[3] == known_of.currency], where, problems, published, scope,
         )
         for known_of in known
     ]  # fmt: skip
@@ -105,18 +105,17 @@ def _selling(connection: sa.Connection, at: int | None, until: str | None, scope
         sa.select(bought.c.customer_id, bought.c.at, bought.c.currency, bought.c.total_minor, bought.c.margin_minor,
                   bought.c.returned).where(sa.not_(bought.c.withdrawn)).order_by(bought.c.position),
         sa.select(done.c.action_id, done.c.customer_id, done.c.at, done.c.currency, done.c.cost_minor,
-                  done.c.kind).where(sa.not_(done.c.withdrawn)).order_by(done.c.position),
+                  done.c.kind, done.c.agent_id).where(sa.not_(done.c.withdrawn)).order_by(done.c.position),
         sa.select(asked.c.customer_id, asked.c.kind, asked.c.at, asked.c.currency, asked.c.asked_minor,
                   asked.c.limit_minor).where(*ends).order_by(asked.c.position),
     ]  # fmt: skip
     sources = (bought, done, asked)
-    if scope.people is not None:
-        told[1] = told[1].where(done.c.agent_id.in_(scope.people))
     told = [
         query.where(one.c.customer_id.is_not(None), *(() if until is None else (one.c.at <= until,)))
         for query, one in zip(told, sources, strict=True)
     ]
-    known = _known(connection, *(query.order_by(None).subquery() for query in told[:2]))
+    theirs = told[1] if scope.people is None else told[1].where(done.c.agent_id.in_(scope.people))
+    known = _known(connection, *(query.order_by(None).subquery() for query in (told[0], theirs)))
     drawn = _draw(connection)
     rows = [_rows_of(connection, query, one.c.customer_id, drawn) for query, one in zip(told, sources, strict=True)]
     return known, drawn, rows
@@ -184,7 +183,8 @@ def _problems(connection: sa.Connection, at: int | None, drawn: Sequence[str] | 
 
 
 def _of_currency(known: _Known, bought: list[Any], done: list[Any], asked: list[Any], where: dict[str, Any],
-                 problems: list[Any], published: Sequence[PolicyPublished]) -> dict[str, Any]:  # fmt: skip
+                 problems: list[Any], published: Sequence[PolicyPublished],
+                 scope: Scope) -> dict[str, Any]:  # fmt: skip
     currency = known.currency
     world = World(currency)
     sold = [row for row in bought if not row[5]]
@@ -193,8 +193,8 @@ def _of_currency(known: _Known, bought: list[Any], done: list[Any], asked: list[
         buying.first, buying.last = _seconds([known.first, known.last]).tolist()
     told_by_sales = not done
     if told_by_sales:  # money that was given back stands for what was done
-        done = [(None, row[0], row[1], row[2], row[3], "refund") for row in bought if row[5]]
-    deeds = _deeds(world, done, where)
+        done = [(None, row[0], row[1], row[2], row[3], "refund", None) for row in bought if row[5]]
+    deeds = _deeds(world, done, where, scope)
     treated = int(deeds.of.at.size) if told_by_sales else known.treated
     found: dict[str, Any] = {"currency": currency, "purchases": known.purchases, "treated": treated,
                              "told_by_sales": told_by_sales}  # fmt: skip
@@ -216,11 +216,12 @@ def _of_currency(known: _Known, bought: list[Any], done: list[Any], asked: list[
     return found | worth.figures(randomised(published), raises(published), lambda minor: Money(minor, currency).wire())
 
 
-def _deeds(world: World, done: list[Any], where: dict[str, Any]) -> Deeds:
-    """Each customer's first action, and the moments of all."""
+def _deeds(world: World, done: list[Any], where: dict[str, Any], scope: Scope) -> Deeds:
+    """Each customer's first action, where it is shown; and the moments of all, since who was helped is no control."""
     of = Moments(world.numbers([row[1] for row in done]), _seconds([row[2] for row in done]))
     unknown = (None, None, None, None, None)
     first = first_of_each(of)
+    first = first[np.array([scope.shows(done[place][6]) for place in first.tolist()], bool)]
     known = [(done[place], where.get(done[place][0], unknown)) for place in first.tolist()]
     digits = EXPONENTS.get(world.currency, 2)
     labels = {

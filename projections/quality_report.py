@@ -36,17 +36,19 @@ async def quality_report(read: Reader, at: int | None = None, scope: Scope = EVE
 
     As it was behind position ``at``; with a ``scope`` of interactions that began in one of its teams.
     """
-    answer = await read("journeys", lambda c: (_columns(c, at, scope), read_feedback(c, at)))
+    answer = await read("journeys", lambda c: (_columns(c, at), read_feedback(c, at)))
     (ids, journeys), said = answer.result
     where = dict(zip(ids, zip(journeys.channel, journeys.team, strict=True), strict=True)) if said else {}
     ends = np.concatenate((journeys.opened, journeys.resolved[~np.isnan(journeys.resolved)]))
     some = quality.judged(journeys, float(ends.max()) if ends.size else datetime.now(UTC).timestamp())
+    if scope.people is not None:  # only now: whoever came back to another team came back
+        some = some.some(np.array([team in scope.teams for team in journeys.team], bool))
     groups = quality.groups(some)
     nowhere = (NOT_SAID, NOT_SAID)
     answers = [
         _answer(row, *where.get(row["interaction_id"], nowhere))
         for row in said
-        if scope.people is None or row["interaction_id"] in where
+        if scope.people is None or where.get(row["interaction_id"], nowhere)[1] in scope.teams
     ]
     even = [
         quality.evenness(groups[by], by, what) for by in ("channel", "team") for what in ("first_contact", "reopened")
@@ -55,7 +57,7 @@ async def quality_report(read: Reader, at: int | None = None, scope: Scope = EVE
     return {
         "overall": quality.line(some), **{f"by_{name}": lines for name, lines in groups.items()},
         "evenness": [one for one in even if one is not None],
-        "satisfaction": quality.satisfaction(answers, len(ids)),
+        "satisfaction": quality.satisfaction(answers, some.back.size),
         "window_days": quality.REPEAT_DAYS, "caveats": CAVEATS, "position": position,
     }  # fmt: skip
 
@@ -102,13 +104,11 @@ _TIMES = ("opened", "resolved", "first_action")
 _NUMBERS = ("highest_line", "moved_up", "transfers", "came_back", "repeated_stories", "reopened")
 
 
-def _columns(connection: sa.Connection, at: int | None, scope: Scope) -> tuple[list[str], Journeys]:
+def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Journeys]:
     """Interactions by id, and what is known of them: plain tuples, a hundred thousand in less than a second."""
     source = as_of(table, at)
     names = ("interaction_id", "customer_id", *_TEXTS, *_TIMES, *_NUMBERS)
     query = sa.select(*(source.c[name] for name in names)).where(source.c.opened.is_not(None))
-    if scope.people is not None:
-        query = query.where(source.c.first_team.in_(scope.teams))
     rows = plain_rows(connection, query)
     columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(names)
     of = dict(zip(names, columns, strict=True))

@@ -41,7 +41,7 @@ async def test_agents_ask_for_themselves_managers_for_their_people(session: Sess
         async with bearing(address, tokens["operator"]) as operator:
             status, answer = await posted(operator, "preview", kind="refund", amount=amount)
             assert (status, answer["detail"].partition(":")[0]) == (409, "agent_id")
-            status, answer = await posted(operator, "preview", kind="refund", amount={"amount": "5", "currency": "XXX"},
+            status, answer = await posted(operator, "preview", kind="refund", amount={"amount": "5", "currency": "ZZZ"},
                                           agent_id="A-1")  # fmt: skip
             assert (status, "currency" in answer["detail"]) == (422, True)
             for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://elsewhere.example"}):

@@ -36,7 +36,7 @@ MAY = {"agent": OPEN, "manager": OPEN | ABOVE, "auditor": OPEN | ABOVE | ALL | {
        "operator": OPEN | ABOVE | ALL | {"/api/v1/trail"}}  # fmt: skip
 MAY = {role: doors | {"/api/v1/explain/{action_id}"} for role, doors in MAY.items()}
 ACTING: dict[str, set[str]] = {
-    "/api/v1/preview": set(ROLES),
+    "/api/v1/preview": {"agent", "manager", "operator"},
     "/api/v1/check": set(ROLES),
     "/api/v1/escalations/{escalation_id}": {"manager"},
     "/api/v1/flags/{flag_id}": {"manager", "operator"},

@@ -283,7 +283,7 @@ async function health(place, { ask }) {
 /** For engineers of other systems: what came from their source, what was rejected and why; and a place to try. */
 let source = "";
 const EXAMPLE = { specversion: "1.0", id: "example-1", source: "crm", type: "resolution.interaction.opened.v1", time: "2026-01-01T10:00:00Z", data: { interaction_id: "I-1", customer_id: "C-1", channel: "phone" } };
-async function upstream(place, { ask, act }) {
+async function upstream(place, { ask, act, me }) {
   const found = await ask("sources");
   place.append(table("Sources", ["source", "#events", "last recorded"], found.items.map((one) => {
     const show = node("button", one.source, { type: "button", title: "What arrived from here" });
@@ -308,8 +308,8 @@ async function upstream(place, { ask, act }) {
       try { event = JSON.parse(given.event); } catch (problem) { return `not JSON: ${problem.message}`; }
       const answer = await act("check", event);
       return answer.accepted ? `it would be taken in: ${answer.type} ${answer.id}` : `${answer.error.code}, ${answer.error.field}: ${answer.error.message}`;
-    }),
-    heading("Try a decision"), note("A preview: nothing is taken, and what falls short counts as asked."),
+    }));
+  if (me.role !== "auditor") place.append(heading("Try a decision"), note("A preview: nothing is taken, and what falls short counts as asked."),
     acting("Try a decision", [field("agent", "agent_id", { required: "" }), field("kind", "kind", { options: KINDS }), field("amount", "amount", { size: 8 }), field("currency", "currency", { size: 4, value: "GBP" })], "Try it", async (given) => JSON.stringify(await act("preview", without(priced(given), "currency")))));
   await search();
 }
