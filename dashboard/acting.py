@@ -7,16 +7,14 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import msgspec
-import nats.errors
 from fastapi import Body, Depends, HTTPException, Path, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from config import topology
+from dashboard.asking import SOURCE, ask
 from dashboard.documents import Said
 from domain.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
-from ledger.errors import UnavailableError
 from projections.casework import escalations, read_escalations
 from projections.flags import flags, read_flags
 from projections.policies import policy_in_force
@@ -30,9 +28,6 @@ if TYPE_CHECKING:
     from ledger.connection import LedgerClient
     from ledger.log import Log
 
-SOURCE = "dashboard"
-"""The source of what is asked from here."""
-_PATIENCE_SECONDS = 5.0
 _TRIAL_DAYS = 28
 _STATUS = {"unavailable": 503, "internal": 503, "invalid": 422}
 
@@ -111,12 +106,7 @@ class Decider:
         if operation != "preview":
             body["request_id"] = body.get("request_id") or str(uuid.uuid4())
         subject = f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}"
-        try:
-            reply = await self._client.request(subject, msgspec.json.encode(body), timeout=_PATIENCE_SECONDS)
-        except (nats.errors.Error, TimeoutError) as error:
-            message = "nobody decides: is `resolution-ledger run decisions` running?"
-            raise UnavailableError(message) from error
-        answer = msgspec.json.decode(reply.data)
+        answer = await ask(self._client, subject, body, "decisions")
         if (wrong := answer.get("error")) is not None:
             status = _STATUS.get(wrong["code"], 409)
             raise HTTPException(status, f"{wrong.get('field') or wrong['code']}: {wrong['message']}")

@@ -207,10 +207,8 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
     lists, reports = _Lists(views, log), Reports()
     known, not_agents = Depends(doors.viewer), [Depends(doors.allowed("manager", "auditor", "operator"))]
 
-    async def given(name: str, view: str, viewer: Viewer, as_of: str | None,
+    async def given(name: str, view: str, at: int | None, scope: Scope,
                     make: Callable[[int | None, Scope], Awaitable[dict[str, Any]]]) -> dict[str, Any]:  # fmt: skip
-        at, scope = await lists.at(as_of), await doors.scope(viewer)
-
         async def made() -> dict[str, Any]:
             document = await make(at, scope)
             progress = (await views.read(view, lambda _connection: None)).progress
@@ -224,7 +222,7 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
     async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100, viewer: Any = known) -> Response:
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         found = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at, people=scope.people))
-        ladder = await given("loyalty", "loyalty_effects", viewer, as_of, loyalty_of)
+        ladder = await given("loyalty", "loyalty_effects", at, scope, loyalty_of)
         items = found.result
         return JSONResponse(ladder | {"items": items, "next": items[-1]["position"] if len(items) == limit else None})
 
@@ -236,12 +234,14 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
         async def made(at: int | None, scope: Scope) -> dict[str, Any]:
             return await gap_report(views.read, await policy_in_force(log), at=at, scope=scope)
 
-        return JSONResponse(await given("gap", "authority", viewer, as_of, made))
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        return JSONResponse(await given("gap", "authority", at, scope, made))
 
     @api.get("/api/v1/quality", response_model=Report, dependencies=not_agents, summary="Service quality")
     async def quality(as_of: AsOf = None, viewer: Any = known) -> Response:
         made = partial(quality_report, views.read)
-        return JSONResponse(await given("quality", "journeys", viewer, as_of, made))
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        return JSONResponse(await given("quality", "journeys", at, scope, made))
 
     @api.get(
         "/api/v1/recognition",
@@ -253,7 +253,8 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
         async def made(at: int | None, scope: Scope) -> dict[str, Any]:
             return await recognition_report(views.read, await policy_in_force(log), at, scope)
 
-        return JSONResponse(await given("recognition", "people", viewer, as_of, made))
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        return JSONResponse(await given("recognition", "people", at, scope, made))
 
 
 def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> None:

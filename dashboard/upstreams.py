@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import nats.errors
 import sqlalchemy as sa
 from fastapi import Body, Depends, HTTPException, Query, Response
 from fastapi.responses import JSONResponse
 
 from config import topology
+from dashboard.asking import SOURCE, ask
 from dashboard.documents import Page, Said
-from ledger.errors import UnavailableError
 from ledger.names import token_of_source
 from projections.trail import Trail, trail
 
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
     from dashboard.views import Views
     from ledger.connection import LedgerClient
     from ledger.log import Log
+    from projections.answers import Answer
 
-_PATIENCE_SECONDS = 5.0
 _LOOKED_AT = 5000
 """Rejections looked through, the newest."""
 
@@ -44,6 +43,10 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
     """What engineers of other systems need to see."""
     everybody = Depends(doors.allowed("auditor", "operator"))
 
+    async def page(items: list[dict[str, Any]], found: Answer) -> Response:
+        position, lag = found.progress.anchor.position, await views.lag(found.progress)
+        return JSONResponse({"items": items, "position": position, "lag_seconds": lag})
+
     @api.get(
         "/api/v1/sources",
         response_model=Page,
@@ -54,8 +57,7 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
         query = sa.select(trail.c.source, sa.func.count(), sa.func.max(trail.c.recorded)).group_by(trail.c.source)
         found = await views.read(Trail.name, lambda c: c.execute(query.order_by(trail.c.source)).all())
         items = [{"source": name, "events": number, "last_recorded": last} for name, number, last in found.result]
-        return JSONResponse({"items": items, "position": found.progress.anchor.position,
-                             "lag_seconds": await views.lag(found.progress)})  # fmt: skip
+        return await page(items, found)
 
     @api.get(
         "/api/v1/arrivals",
@@ -67,8 +69,7 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
         names = (trail.c.event_id, trail.c.type, trail.c.time, trail.c.recorded, trail.c.position)
         query = sa.select(*names).where(trail.c.source == source).order_by(trail.c.position.desc()).limit(limit)
         found = await views.read(Trail.name, lambda c: [dict(row) for row in c.execute(query).mappings()])
-        return JSONResponse({"items": found.result, "position": found.progress.anchor.position,
-                             "lag_seconds": await views.lag(found.progress)})  # fmt: skip
+        return await page(found.result, found)
 
     @api.get(
         "/api/v1/rejections",
@@ -92,13 +93,8 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
     async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
         source = event.get("source")
         token = token_of_source(source) if isinstance(source, str) else ""
-        subject = f"{topology.READ_SUBJECT}.{token or 'dashboard'}.check"
-        try:
-            reply = await client.request(subject, msgspec.json.encode(event), timeout=_PATIENCE_SECONDS)
-        except (nats.errors.Error, TimeoutError) as error:
-            message = "nobody takes events in: is `resolution-ledger run intake` running?"
-            raise UnavailableError(message) from error
-        answer = msgspec.json.decode(reply.data)
+        subject = f"{topology.READ_SUBJECT}.{token or SOURCE}.check"
+        answer = await ask(client, subject, event, "intake")
         if "accepted" not in answer:
             raise HTTPException(503, str(answer.get("message", "the intake gives no answer")))
         return JSONResponse(answer)

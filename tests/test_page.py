@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Page, async_playwright, expect
+from playwright.async_api import Page, Route, async_playwright, expect
 from support import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
 from test_http import got
 
@@ -179,6 +179,28 @@ async def test_acting_from_the_page(session: Session) -> None:
         await page.get_by_role("button", name="agent:A-1").click()
         await expect(page.locator("caption", has_text="Given out of agent:A-1")).to_contain_text("(3)")
         assert one.complaints == []
+
+
+async def test_what_a_form_answered_stays_though_the_section_was_being_loaded_again(session: Session) -> None:
+    async with opened(session) as one:
+        page = one.page
+        await one.go("upstream")
+        again, may = asyncio.Event(), asyncio.Event()
+
+        async def slowly(route: Route) -> None:
+            again.set()
+            await may.wait()
+            await route.continue_()
+
+        await page.route("**/api/v1/sources*", slowly)
+        await one.upstream.action("more", "1.00", agent_id="A-1", customer_id="C-2")
+        await asyncio.wait_for(again.wait(), 10)
+        await page.get_by_role("form", name="Try an event").get_by_role("button").click()
+        await expect(page.locator(".said").first).to_contain_text("it would be taken in")
+        async with page.expect_response("**/api/v1/sources*"):
+            may.set()
+        await asyncio.sleep(0.5)
+        await expect(page.locator(".said").first).to_contain_text("it would be taken in")
 
 
 async def test_a_manager_answers_on_the_page(session: Session) -> None:

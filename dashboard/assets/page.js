@@ -47,7 +47,14 @@ function leave() {
   $("token").focus();
 }
 
-async function show(section, focus = false) {
+/** Whether somebody is filling in a form here, or reads what it answered: then nothing is put in its place. */
+function used() {
+  const typing = $("section").contains(document.activeElement) && document.activeElement.closest("form") !== null;
+  return typing || $("section").querySelector("[data-answered]") !== null;
+}
+
+/** Fills the section and puts it in place; `again`: the same once more, for news alone. */
+async function show(section, { focus = false, again = false } = {}) {
   const turn = ++state.turn;
   state.loading += 1;
   state.stale = false;
@@ -71,7 +78,7 @@ async function show(section, focus = false) {
   }
   state.loading -= 1;
   if (state.stale) refresh();
-  if (turn !== state.turn) return; // something else was asked for meanwhile
+  if (turn !== state.turn || (again && used())) return; // something else was asked for meanwhile, or a form is used by now
   $("section").replaceChildren(place);
   document.title = `${SECTIONS[state.section].title} · Resolution Ledger`;
   if (state.focus) {
@@ -84,10 +91,8 @@ async function show(section, focus = false) {
 /** Show the same again, soon: never while it is being loaded, or a busy ledger would keep it from ever being shown. */
 function refresh() {
   state.stale = true;
-  const typing = $("section").contains(document.activeElement) && document.activeElement.closest("form") !== null;
-  const answered = $("section").querySelector("[data-answered]");
-  if (state.loading || state.waiting || typing || answered || state.asOf !== null) return;
-  state.waiting = setTimeout(() => { state.waiting = null; if (state.loading) state.stale = true; else if (state.asOf === null) show(state.section); }, 150);
+  if (state.loading || state.waiting || used() || state.asOf !== null) return;
+  state.waiting = setTimeout(() => { state.waiting = null; if (state.loading) state.stale = true; else if (state.asOf === null) show(state.section, { again: true }); }, 150);
 }
 
 /** The live page: what it shows is asked for again once a view has news. */
@@ -151,6 +156,6 @@ $("position").addEventListener("change", () => travelTo(Number($("position").val
 $("position").addEventListener("input", () => { $("moment").value = $("position").value; });
 $("now").addEventListener("click", () => travelTo(null));
 $("travel").addEventListener("submit", (event) => event.preventDefault());
-addEventListener("hashchange", () => show(location.hash.slice(1), true));
+addEventListener("hashchange", () => show(location.hash.slice(1), { focus: true }));
 state.section = location.hash.slice(1) || "monday";
 begin();
