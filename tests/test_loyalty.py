@@ -20,6 +20,7 @@ from domain.loyalty.history import DAY, History, Moments, first_of_each
 from domain.loyalty.ladder import Raised
 from domain.loyalty.trials import raises, randomised
 from domain.records import PolicyPublished
+from projections.answers import Scope
 from projections.loyalty_report import loyalty_report
 from projections.policies import published_policies
 
@@ -134,6 +135,31 @@ async def test_of_very_many_customers_some_are_drawn(upstream: Upstream, monkeyp
     assert 0 < found["drawn_customers"] < 20
     assert one["groups"]["kind"][0]["treated"] == found["drawn_customers"]
     assert found == await loyalty_report(read, ())
+
+
+async def test_whom_others_helped_is_no_control_of_those_who_are_shown(upstream: Upstream) -> None:
+    await staffed(upstream)
+    for number in range(60):
+        who = f"C-{number}"
+        for day in ("2025-01-01", "2025-09-01"):
+            await upstream.record(event(f"b-{day}-{number}", "purchase.completed", time=f"{day}T00:00:00Z",
+                                        order_id=f"o-{day}-{number}", customer_id=who, total=gbp("20.00")))  # fmt: skip
+        if number < 50:
+            await upstream.record(event(f"a-{number}", "action.reported", time="2025-02-01T00:00:00Z", customer_id=who,
+                                        request_id=f"q-{number}", agent_id=f"A-{1 + number % 2}", kind="refund",
+                                        amount=gbp("1.00"), reason="late"))  # fmt: skip
+    read = partial(read_view, upstream.session)
+
+    async def of(people: frozenset[str] | None) -> tuple[int, bool, list[int]]:
+        (one,) = (await loyalty_report(read, (), scope=Scope(people, frozenset())))["currencies"]
+        lines = one["ladder"][0]["coming_back"] if one["ladder"] else []
+        return one["treated"], one["told_by_sales"], [line["n"] for line in lines if line["method"] == "matched"]
+
+    await upstream.record(event("back", "purchase.returned", time="2025-03-01T00:00:00Z", order_id="o-2025-01-01-59",
+                                customer_id="C-59", total=gbp("20.00")))  # fmt: skip
+    assert await of(None) == (50, False, [10])  # ten whom nobody helped: ten pairs
+    assert await of(frozenset({"A-1"})) == (25, False, [10])
+    assert await of(frozenset()) == (0, False, [])
 
 
 @pytest.mark.skipif(not RETAIL.exists(), reason="Online Retail is not at ../shared/data")

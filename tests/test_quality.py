@@ -13,6 +13,7 @@ from app.session import Session
 from app.views import read_view
 from domain import quality
 from domain.quality import DAY, Answer, Journeys
+from projections.answers import Scope
 from projections.quality_report import interaction_story, quality_report
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
@@ -104,6 +105,19 @@ async def test_the_way_of_an_interaction(session: Session) -> None:
     )
     (said,) = found["satisfaction"]
     assert (said["n"], said["mean"]) == (2, 0.75)
+
+
+async def test_who_came_back_to_another_team_came_back(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        for name, team, day in (("I-1", "A", "2025-01-01"), ("I-2", "B", "2025-01-03"), ("I-3", "B", "2025-06-01")):
+            told = {"interaction_id": name, "customer_id": "C", "channel": "phone", "team_id": team}
+            await upstream.record(event(f"o-{name}", "interaction.opened", time=f"{day}T10:00:00Z", **told))
+            done = {"interaction_id": name, "customer_id": "C"}
+            await upstream.record(event(f"r-{name}", "interaction.resolved", time=f"{day}T11:00:00Z", **done))
+    found = await quality_report(partial(read_view, session), scope=Scope(frozenset(), frozenset("A")))
+    first = found["overall"]["first_contact"]
+    assert (found["overall"]["interactions"], first["k"], first["n"]) == (1, 0, 1)
 
 
 async def test_one_interactions_way_is_a_story(session: Session) -> None:
