@@ -24,7 +24,7 @@ from domain.requests import Preview, RequestError
 
 if TYPE_CHECKING:
     from domain.bookkeeping import Cause
-    from domain.policy import PerCustomer, Policy
+    from domain.policy import PerCustomer, Policy, Role
     from domain.requests import ActionRequest
 
 HOLD_DAYS = 7
@@ -123,7 +123,9 @@ def judge(asking: Asking, amount: Money) -> Verdict:
 
     """
     request, agent, policy = asking.request, asking.agent, asking.rules.policy
-    refusal = unfit(request.customer_id, agent, asking.seen.group) or unheard(agent, policy, asking.source)
+    refusal = unfit(request.customer_id, agent, asking.seen.group)
+    if refusal is None and policy.sources is not None:
+        refusal = unheard(agent, policy, asking.source)
     if refusal is not None:
         return Verdict(outcome="refused", reasons=(refusal,))
     if request.basis != "goodwill":
@@ -134,27 +136,29 @@ def judge(asking: Asking, amount: Money) -> Verdict:
     may = asking.rules.limits_for(agent.role, agent.teams_for(request.team_id), asking.now)
     if request.kind not in may:
         return _beyond_role(request.kind, agent.role, policy, amount)
-    found, minor = _met(asking, may[request.kind]), amount.minor
+    role, minor = policy.roles[agent.role], amount.minor
+    found = _met(asking, role, may[request.kind])
     reasons = [
         _too_much(met, amount, asking.budget.currency)
         for met in found
         if met.limit is not None and met.used + minor > met.limit
     ]
-    draw, short = _from_pool(asking, amount)
+    draw, short = (None, None) if asking.pool is None else _from_pool(asking, asking.pool, amount)
     if draw is not None and reasons and reasons[-1].rule == "budget":
         reasons.pop()
     elif short is not None:
         reasons.append(short)
-    needed = policy.roles[agent.role].requires.get(request.kind, ())
-    for course in needed:
-        if not _trained(agent, course, asking.now):
-            message = f"{request.kind} needs the training {course}"
-            reasons.append(Reason(rule="training", message=message, asked=amount))
+    needed = role.requires.get(request.kind, ())
+    reasons += [
+        Reason(rule="training", message=f"{request.kind} needs the training {course}", asked=amount)
+        for course in needed
+        if not _trained(agent, course, asking.now)
+    ]
     if reasons:
         return Verdict(outcome="escalate", reasons=tuple(reasons))
     return Verdict(
         outcome="taken", met=found, currency=asking.budget.currency, training=needed, draw=draw,
-        guarded=_guarded(asking, found, minor),
+        guarded=None if role.per_customer is None else _guarded(role.per_customer, found, minor),
     )  # fmt: skip
 
 
@@ -319,15 +323,19 @@ def _beyond_role(kind: str, role: str, policy: Policy, amount: Money) -> Verdict
     return Verdict(outcome="refused", reasons=(Reason(rule="kind", message=message, asked=amount),))
 
 
-def _met(asking: Asking, per_action: Money | None) -> list[Met]:
+def _met(asking: Asking, role: Role, per_action: Money | None) -> list[Met]:
     """Each limit this action meets; the budget's is the last."""
-    role, budget = asking.rules.policy.roles[asking.agent.role], asking.budget
+    budget, seen = asking.budget, asking.seen
     found = [Met("per_action", None if per_action is None else per_action.minor, 0)]
     interaction_id = asking.request.interaction_id
     if role.per_interaction is not None and interaction_id is not None:
-        found.append(Met("per_interaction", role.per_interaction.minor, _on_interaction(asking, interaction_id)))
+        used = budget.by_interaction.get(interaction_id, 0)
+        if seen.interaction:
+            used = _on_interaction(asking, used)
+        found.append(Met("per_interaction", role.per_interaction.minor, used))
     if role.per_customer is not None and asking.request.customer_id is not None:
-        found.append(Met("per_customer", role.per_customer.amount.minor, _for_customer(asking, role.per_customer)))
+        used = _for_customer(asking, role.per_customer) if seen.customer else 0
+        found.append(Met("per_customer", role.per_customer.amount.minor, used))
     found.append(Met("budget", budget.granted_minor, budget.spent_minor + budget.reserved_minor))
     return found
 
@@ -342,7 +350,7 @@ def _too_much(met: Met, amount: Money, currency: str) -> Reason:
     return Reason(rule=met.name, message=_TEXTS[met.name], limit=limit.limit, used=limit.used, asked=amount)
 
 
-def _on_interaction(asking: Asking, interaction_id: str) -> int:
+def _on_interaction(asking: Asking, own: int) -> int:
     """This agent's total is exact, from the budget; what others gave is as it was seen."""
     own_seen = others = 0
     for gift in asking.seen.interaction:
@@ -352,7 +360,7 @@ def _on_interaction(asking: Asking, interaction_id: str) -> int:
             own_seen += gift.minor
         else:
             others += gift.minor
-    return max(asking.budget.by_interaction.get(interaction_id, 0), own_seen) + others
+    return max(own, own_seen) + others
 
 
 def _for_customer(asking: Asking, cap: PerCustomer) -> int:
@@ -360,18 +368,17 @@ def _for_customer(asking: Asking, cap: PerCustomer) -> int:
     return sum([gift.minor for gift in asking.seen.customer if gift.at > since and gift.currency == currency])
 
 
-def _guarded(asking: Asking, found: Sequence[Met], minor: int) -> int | None:
-    cap = asking.rules.policy.roles[asking.agent.role].per_customer
-    if cap is None or cap.hard_above is None:
+def _guarded(cap: PerCustomer, found: Sequence[Met], minor: int) -> int | None:
+    if cap.hard_above is None:
         return None
     used = next((met.used for met in found if met.name == "per_customer"), None)
     return cap.days if used is not None and used + minor > cap.hard_above.minor else None
 
 
-def _from_pool(asking: Asking, amount: Money) -> tuple[Money | None, Reason | None]:
+def _from_pool(asking: Asking, pool: Budget, amount: Money) -> tuple[Money | None, Reason | None]:
     """What to draw where the budget does not reach; or why the pool does not reach either."""
-    pool, lacking = asking.pool, amount.minor - asking.budget.remaining_minor
-    if pool is None or lacking <= 0:
+    lacking = amount.minor - asking.budget.remaining_minor
+    if lacking <= 0:
         return None, None
     step = _step(pool, asking.rules.policy)
     if lacking > step:

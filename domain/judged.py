@@ -77,6 +77,10 @@ def decided(record: Decision) -> Decided:
     )  # fmt: skip
 
 
+SHOWN = 1000
+"""Differences that are kept to be shown; all are counted."""
+
+
 class Difference(NamedTuple):
     """A decision that would have been another; ``why`` are the rules in its way, in one world or the other."""
 
@@ -102,7 +106,11 @@ class Tally:
         """Decisions, and their minor units, by kind, currency, outcome then and outcome under the other policy."""
         self.hit: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
         """Rules that stood in the way, in history and under the other policy."""
-        self.differences: list[Difference] = []
+        self.differences = 0
+        self.shown: list[Difference] = []
+        """The first `SHOWN` of them."""
+        self.spared: list[tuple[str | None, int, str]] = []
+        """What would have been given on the spot: escalation, if one was filed, minor units, currency."""
         self.saved: set[str] = set()
         """Escalations that would not have been needed."""
         self.waited: dict[str, tuple[str, float]] = {}
@@ -126,8 +134,13 @@ class Tally:
         counted[1] += one.minor
         if now == "taken" and one.escalation_id is not None:
             self.saved.add(one.escalation_id)
-        if then != now:
-            self.differences.append(Difference(
+        if then == now:
+            return
+        self.differences += 1
+        if now == "taken":
+            self.spared.append((one.escalation_id, one.minor, one.currency))
+        if self.differences <= SHOWN:
+            self.shown.append(Difference(
                 position, at.isoformat(), one.agent_id, one.team_id, one.kind, one.minor, one.currency, then, now,
                 why or before, one.escalation_id,
             ))  # fmt: skip

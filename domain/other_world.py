@@ -5,9 +5,11 @@ Beside it what was given in history; so that only the difference between the two
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 from domain import facts
 from domain.bookkeeping import Cause, grant_of, opening
@@ -30,21 +32,19 @@ type Key = tuple[str, str]
 _CAUSE = Cause(source="", request_id="", seen_position=0)
 
 
-class Act:
-    """An action in history, in the other world, or both: where it was given, and what it counts for there."""
-
-    __slots__ = ("did", "gifts", "key", "would")
-
-    def __init__(self, key: Key, *, did: bool, would: bool) -> None:
-        self.key, self.did, self.would = key, did, would
-        self.gifts: list[Gift] = []
-
-
 class Given(Gift):
     """Given in history, in the other world, or in both."""
 
     did: bool
     would: bool
+
+
+class Act(msgspec.Struct, gc=False):
+    """An action in history, in the other world, or both: whose budget it was given out of, and what it counts for."""
+
+    key: Key
+    would: bool
+    gifts: list[Given]
 
 
 class OtherWorld:
@@ -57,15 +57,17 @@ class OtherWorld:
         self.staff = Staff()
         self.to_customers: dict[str, list[Given]] = {}
         self.on_interactions: dict[str, list[Given]] = {}
-        self.spent: tuple[Counter[Key], Counter[Key]] = (Counter(), Counter())
+        self.apart: set[str] = set()
+        """Customers who were given something in one world alone."""
+        self.spent: dict[Key, list[int]] = {}
         """Goodwill by (period, currency) since the worlds parted, minor units: in history, and here."""
         self.acts: dict[str, Act] = {}
         self.budgets: dict[Key, Budget] = {}
         self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._later: deque[tuple[int, Callable[[], object]]] = deque()
         self._opened_by: dict[Key, int] = {}
-        self._at: datetime | None = None
-        self._of_at = (0.0, "")
+        self.seconds, self.period = 0.0, ""
+        """The moment, since 1970, and its period."""
         self._calendar = Calendar(rules.policy.period, ZoneInfo(rules.policy.time_zone))
 
     # ------------------------------------------------------------------ what is known, and when
@@ -112,69 +114,68 @@ class OtherWorld:
             todo += new
         return frozenset(found)
 
-    # ------------------------------------------------------------------ the moment, asked for many times an event
-
-    def _seconds(self, at: datetime) -> float:
-        if at is not self._at:
-            self._at, self._of_at = at, (at.timestamp(), self._calendar.at(at))
-        return self._of_at[0]
-
-    def _period(self, at: datetime) -> str:
-        self._seconds(at)
-        return self._of_at[1]
+    def now(self, at: datetime) -> None:
+        """Go on to this moment."""
+        self.seconds = at.timestamp()
+        self.period = self._calendar.at(self.seconds)
 
     # ------------------------------------------------------------------ what was given
 
-    def act(self, action_id: str, key: Key, at: datetime, record: Any, amount: tuple[int, str], *, did: bool,
-            would: bool) -> Act:  # fmt: skip
-        """An action was given in one world or both."""
+    def act(self, action_id: str, key: Key, record: Any, amount: tuple[int, str], *, did: bool, would: bool,
+            seconds: float) -> None:  # fmt: skip
+        """An action was given in one world or both, at ``seconds`` since 1970."""
+        minor, customer, interaction = (
+            amount[0] if record.basis == "goodwill" else 0,
+            record.customer_id,
+            record.interaction_id,
+        )
+        gift = Given(record.agent_id, seconds, minor, amount[1], did, would)
         act = self.acts.get(action_id)
         if act is None:
-            act = self.acts[action_id] = Act(key, did=did, would=would)
-        act.did |= did
-        minor = amount[0] if record.basis == "goodwill" else 0
-        gift = Given(record.agent_id, self._seconds(at), minor, amount[1], did, would)
-        act.gifts.append(gift)
-        if record.customer_id is not None:
-            self.to_customers.setdefault(record.customer_id, []).append(gift)
-        if record.interaction_id is not None:
-            self.on_interactions.setdefault(record.interaction_id, []).append(gift)
-        return act
-
-    def to_group(self, one: Decided, group: frozenset[str], at: datetime) -> Sequence[Gift]:
-        """What a group was given here, and what the decider saw beside the log's order."""
-        if len(group) == 1:
-            given: Sequence[Given] = self.to_customers.get(next(iter(group)), ())
+            self.acts[action_id] = Act(key, would, [gift])
         else:
-            given = [gift for each in group for gift in self.to_customers.get(each, ())]
-        here = [gift for gift in given if gift.would]
-        if one.to_customer is None:
-            return here
+            act.gifts.append(gift)
+        if customer is not None:
+            _put(self.to_customers, customer, gift)
+            if did is not would:
+                self.apart.add(customer)
+        if interaction is not None:
+            _put(self.on_interactions, interaction, gift)
+
+    def to_group(self, one: Decided, group: frozenset[str], days: int) -> Sequence[Gift]:
+        """What a group was given here in so many ``days``, and what the decider saw beside the log's order."""
         policy = self._then.get(one.policy_version or 0)
         role = policy.roles.get(one.role or "") if policy is not None else None
-        if role is None or role.per_customer is None:
-            return here
-        since = self._seconds(at) - role.per_customer.days * 86_400
-        return _as_seen(here, one.to_customer, [gift for gift in given if gift.did and gift.at > since], one,
-                        self._seconds(at))  # fmt: skip
-
-    def on_interaction(self, one: Decided, at: datetime) -> Sequence[Gift]:
-        """The same for an interaction."""
-        given = self.on_interactions.get(one.interaction_id or "", ())
+        then = role.per_customer if role is not None and one.to_customer is not None else None
+        used, seconds = one.to_customer or 0, self.seconds
+        if then is not None and then.days == days and self.apart.isdisjoint(group):
+            return (Gift("", seconds, used, one.currency),) if used else ()  # both worlds gave what the decider saw
+        given = [gift for each in group for gift in self.to_customers.get(each, ())]
         here = [gift for gift in given if gift.would]
-        if one.on_interaction is None:
+        if then is None:
             return here
-        return _as_seen(here, one.on_interaction, [gift for gift in given if gift.did], one, self._seconds(at))
+        since = seconds - then.days * 86_400
+        return _as_seen(here, used, [gift for gift in given if gift.did and gift.at > since], one, seconds)
 
-    def count(self, at: datetime, currency: str, basis: str, minor: int, *, did: bool, would: bool) -> None:
+    def on_interaction(self, one: Decided) -> Sequence[Gift]:
+        """The same for an interaction."""
+        given, used = self.on_interactions.get(one.interaction_id or "", ()), one.on_interaction
+        if not given and not used:
+            return ()
+        here = [gift for gift in given if gift.would]
+        return here if used is None else _as_seen(here, used, [gift for gift in given if gift.did], one, self.seconds)
+
+    def count(self, currency: str, basis: str, minor: int, *, did: bool, would: bool) -> None:
         """Goodwill that was spent since the worlds parted."""
         if not self.parted or basis != "goodwill":
             return
-        key = (self._period(at), currency)
+        spent = self.spent.get((self.period, currency))
+        if spent is None:
+            spent = self.spent[self.period, currency] = [0, 0]
         if did:
-            self.spent[0][key] += minor
+            spent[0] += minor
         if would:
-            self.spent[1][key] += minor
+            spent[1] += minor
 
     # ------------------------------------------------------------------ budgets
 
@@ -202,7 +203,7 @@ class OtherWorld:
         """The budget of this moment; opened by this world's rules, once the worlds have parted."""
         key = (holder, currency)
         before = self.budgets.get(key)
-        if before is not None and (not self.parted or before.period == self._period(at)):
+        if before is not None and (before.period == self.period or not self.parted):
             return before
         try:
             period = self.rules.period_at(at, before.period if before else None)
@@ -219,7 +220,16 @@ class OtherWorld:
         """Goodwill draws on the budget; what was reserved for the action is free."""
         if record.basis == "goodwill":
             budget.spent_minor += minor
-            budget.count(record.interaction_id, minor)
+            if record.interaction_id is not None:
+                budget.count(record.interaction_id, minor)
+
+
+def _put(given: dict[str, list[Given]], name: str, gift: Given) -> None:
+    before = given.get(name)
+    if before is None:
+        given[name] = [gift]
+    else:
+        before.append(gift)
 
 
 def _as_seen(here: list[Given], used: int, did: list[Given], one: Decided, seconds: float) -> Sequence[Gift]:

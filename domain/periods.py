@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -40,15 +41,16 @@ class Calendar:
         self._kind, self._zone = kind, zone
         self._period, self._first, self._after = "", 0.0, 0.0
 
-    def at(self, moment: datetime) -> str:
-        """As `period_of`."""
-        if not self._first <= moment.timestamp() < self._after:
-            self._period = period_of(moment, self._kind, self._zone)
+    def at(self, seconds: float) -> str:
+        """As `period_of`, of a moment in seconds since 1970."""
+        if not self._first <= seconds < self._after:
+            self._period = period_of(datetime.fromtimestamp(seconds, UTC), self._kind, self._zone)
             first, after = bounds_of(self._period, self._zone)
             self._first, self._after = first.timestamp(), after.timestamp()
         return self._period
 
 
+@lru_cache(maxsize=1000)
 def days_of(period: str) -> tuple[date, date]:
     """First day of the period, and the first day after it.
 

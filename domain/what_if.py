@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from domain.budget import Budget
     from domain.policy import Policy
 
+_DONE = frozenset(("taken", "held"))
 _FILED = frozenset(("approves", "payer", "pool"))
 """Rules that speak only where an escalation was to be filed."""
 
@@ -46,7 +47,7 @@ class WhatIf:
         self._requested: set[str] = set()
         self._begins = begins
         self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
-            Decided: self._decided, records.ActionSettled: self._settled,
+            records.ActionSettled: self._settled,
             records.ActionVoided: self._voided, records.ActionCharged: self._charged,
             records.ActionReversed: self._reversed, records.BudgetOpened: self._opened,
             records.BudgetClosed: self._own_books, records.BudgetDrawn: self._own_books,
@@ -59,19 +60,21 @@ class WhatIf:
     def take(self, position: int, at: datetime, body: Any, action_id: str = "") -> Any:
         """Let an event happen in both worlds; what it is in the other one, none where it does not happen there.
 
-        A decision may come in its small form. ``action_id`` is that of an action that a fact reported.
+        ``action_id`` is that of an action that a fact reported.
         """
         taking = self._takes.get(type(body))
         if taking is not None:
+            self.world.now(at)
             return taking(position, at, body)
         if isinstance(body, DECISIONS):
             one = decided(body)
-            found = self._decided(position, at, one)
+            found = self.decide(position, at, one)
             return body if found is one else None if found is None else self._as_it_would_be(body, *found)
         if isinstance(body, facts.ActionReported):
             amount = (body.amount.minor, body.amount.currency)
-            key = (f"agent:{body.agent_id}", body.amount.currency)
-            self.world.later(position, lambda: self.world.act(action_id, key, at, body, amount, did=True, would=True))
+            key, seconds = (f"agent:{body.agent_id}", body.amount.currency), at.timestamp()
+            self.world.later(position, lambda: self.world.act(
+                action_id, key, body, amount, did=True, would=True, seconds=seconds))  # fmt: skip
         elif isinstance(body, facts.Fact):
             self.world.later(position, lambda: self.world.learn(body))
         return body
@@ -82,23 +85,27 @@ class WhatIf:
 
     # ------------------------------------------------------------------ decisions
 
-    def _decided(self, position: int, at: datetime, one: Decided) -> Any:
+    def decide(self, position: int, at: datetime, one: Decided) -> Any:
         """The same where it is as it was, none where it is not there; else the budget and the verdict."""
-        if one.outcome == "taken" and one.approved:
-            return self._approved(at, one)
-        if one.outcome == "held" and one.escalation_id is not None:
-            return self._reserved(at, one)
-        if one.preview or (not one.done and one.escalation_id in self._requested):
+        self.world.now(at)
+        done = one.outcome in _DONE
+        if done:
+            if one.approved:
+                return self._approved(at, one)
+            if one.escalation_id is not None and one.outcome == "held":
+                return self._reserved(at, one)
+        elif one.preview or one.escalation_id in self._requested:
             return one  # nobody decided: they asked, or somebody was not allowed to approve what another had asked for
-        return self._decide(position, at, one)
+        return self._judged(position, at, one, done=done)
 
     def _approved(self, at: datetime, one: Decided) -> Decided | None:
         """What somebody else approved."""
         known = self.world.acts.get(one.action_id)
         instead = known is not None and known.would  # it was given on the spot already
-        self.world.count(at, one.currency, one.basis, one.minor, did=True, would=not instead)
+        self.world.count(one.currency, one.basis, one.minor, did=True, would=not instead)
         key = (one.holder, one.currency)
-        self.world.act(one.action_id, key, at, one, (one.minor, one.currency), did=True, would=not instead)
+        self.world.act(one.action_id, key, one, (one.minor, one.currency), did=True, would=not instead,
+                       seconds=self.world.seconds)  # fmt: skip
         if instead:
             return None
         budget = self.world.budget(*key, at)
@@ -114,8 +121,8 @@ class WhatIf:
         self.world.budget(one.holder, one.currency, at).hold(one.action_id, minor, one.interaction_id)
         return one
 
-    def _decide(self, position: int, at: datetime, one: Decided) -> Any:
-        world, done = self.world, one.done
+    def _judged(self, position: int, at: datetime, one: Decided, *, done: bool) -> Any:
+        world = self.world
         world.know(one.seen_position)
         if not world.parted and self._begins(one, at):
             self.parted_at = position
@@ -125,7 +132,7 @@ class WhatIf:
                 world.rules.trial_teams = frozenset(drawn_teams(policy.trial, teams))
         if not world.parted:
             if done:
-                self._apply(at, one, world.budget(one.holder, one.currency, at), done=True, would=True)
+                self._apply(one, world.budget(one.holder, one.currency, at), done=True, would=True)
             return one
         policy = world.rules.policy
         agent = world.staff.agent(one.agent_id, policy.default_role)
@@ -141,16 +148,17 @@ class WhatIf:
         would = verdict.outcome == "taken"
         self.tally.tell(position, at, one, verdict.outcome, verdict.reasons)
         if done or would:
-            self._apply(at, one, budget, done=done, would=would)
+            self._apply(one, budget, done=done, would=would)
         return one if done == would else (budget, verdict)
 
-    def _apply(self, at: datetime, one: Decided, budget: Budget, *, done: bool, would: bool) -> None:
+    def _apply(self, one: Decided, budget: Budget, *, done: bool, would: bool) -> None:
         """Let it happen in each world where it is given."""
         world, minor = self.world, one.minor
         action_id = one.action_id if done else action_id_of(one.source, one.request_id)
-        world.act(action_id, (budget.holder, budget.currency), at, one, (minor, one.currency), did=done, would=would)
+        world.act(action_id, (budget.holder, budget.currency), one, (minor, one.currency), did=done, would=would,
+                  seconds=world.seconds)  # fmt: skip
         if one.outcome != "held":
-            world.count(at, one.currency, one.basis, minor, did=done, would=would)
+            world.count(one.currency, one.basis, minor, did=done, would=would)
             if would:
                 world.spend(budget, one, minor)
         elif would:
@@ -205,9 +213,9 @@ class WhatIf:
         if one.customer_id is not None:
             group = world.group_of(one.customer_id)
             if role is not None and role.per_customer is not None:
-                customer = world.to_group(one, group, at)
+                customer = world.to_group(one, group, role.per_customer.days)
         if one.interaction_id is not None and role is not None and role.per_interaction is not None:
-            interaction = world.on_interaction(one, at)
+            interaction = world.on_interaction(one)
         request: Any = one  # it has what judging looks at
         return Asking(
             request=request, agent=agent, rules=world.rules, source=one.source, now=at, budget=budget, pool=pool,
@@ -232,19 +240,19 @@ class WhatIf:
             counted = spent if record.basis == "goodwill" else 0
             world.later(position, lambda: _set_gifts(act, counted))
         there = act is None or act.would
-        world.count(at, record.amount.currency, record.basis, spent, did=True, would=there)
+        world.count(record.amount.currency, record.basis, spent, did=True, would=there)
         return record if there else None
 
     def _charged(self, _: int, at: datetime, record: records.ActionCharged) -> Any:
         self.world.spend(self.world.budget(record.holder, record.amount.currency, at), record, record.amount.minor)
-        self.world.count(at, record.amount.currency, record.basis, record.amount.minor, did=True, would=True)
+        self.world.count(record.amount.currency, record.basis, record.amount.minor, did=True, would=True)
         return record
 
     def _reversed(self, position: int, at: datetime, record: records.ActionReversed) -> Any:
         act, world = self.world.acts.get(record.action_id), self.world
         minor = record.amount.minor if record.recovered and record.basis == "goodwill" else 0
         there = act is None or act.would
-        world.count(at, record.amount.currency, record.basis, -minor, did=True, would=there)
+        world.count(record.amount.currency, record.basis, -minor, did=True, would=there)
         if act is not None:
             world.later(position, lambda: _lower_gifts(act, minor))
         if not there:
@@ -299,8 +307,9 @@ class ShadowRecord:
             return body
         self.parted_at = self.parted_at or position
         one, would = decided(body), shadow.outcome == "taken"
+        self.world.now(at)
         self.tally.tell(position, at, one, shadow.outcome, shadow.reasons)
-        self.world.count(at, one.currency, one.basis, one.minor, did=one.done, would=would)
+        self.world.count(one.currency, one.basis, one.minor, did=one.done, would=would)
         return body
 
     def correct(self, position: int, before: Any, after: Any) -> None:

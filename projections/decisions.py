@@ -42,7 +42,7 @@ _BOOKS = types_of(
 DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
 """What decisions depend on, and they themselves."""
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-_ROWS = 4000
+_ROWS = 1000
 
 
 _CORRECTED, _REPORTED = "corrected", "reported"

@@ -12,6 +12,7 @@ from domain import facts
 from domain.abuse.guard import Guard
 from domain.abuse.seen import Seen
 from domain.flags import FlagReviewed
+from domain.judged import Decided
 from domain.money import Money
 from domain.policy_document import parse_policy
 from domain.requests import action_id_of
@@ -40,8 +41,6 @@ CAVEATS = (
     "who would have had to ask is not taken to have been allowed: that money is in neither spending nor saving",
     "what an action did to the customer is the same in both; see `report loyalty`",
 )
-SHOWN = 1000
-"""Differences that the document lists; all are counted."""
 
 
 class Trying:
@@ -92,14 +91,17 @@ class Trying:
 
     def take_again(self, some: Sequence[Depended]) -> None:
         """The same from the view `decisions`, faster: without flags, and not what a shadow policy recorded."""
-        take, correct = self.what_if.take, self.what_if.correct
+        what_if = self.what_if
+        assert isinstance(what_if, WhatIf)
         for position, at, body in some:
-            if type(body) is Corrected:
-                correct(position, body.before, body.after)
+            if type(body) is Decided:
+                what_if.decide(position, at, body)
+            elif type(body) is Corrected:
+                what_if.correct(position, body.before, body.after)
             elif type(body) is Reported:
-                take(position, at, body.body, body.action_id)
+                what_if.take(position, at, body.body, body.action_id)
             else:
-                take(position, at, body)
+                what_if.take(position, at, body)
 
     def _take(self, event: Event, originals: dict[int, Recorded]) -> None:
         body, stored, after = event.body, event.stored, event.body
@@ -124,18 +126,16 @@ class Trying:
     def document(self) -> dict[str, Any]:
         """Everything found, money as objects."""
         found, tally = self.what_if, self.what_if.tally
-        then, now = found.world.spent
         periods = [
-            {"period": period, "spent": _money(then[period, currency], currency),
-             "would_be_spent": _money(now[period, currency], currency)}
-            for period, currency in sorted(then.keys() | now.keys())
-        ]  # fmt: skip
+            {"period": period, "spent": _money(then, currency), "would_be_spent": _money(now, currency)}
+            for (period, currency), (then, now) in sorted(found.world.spent.items())
+        ]
         return {
             "policy_version": found.world.rules.version, "instead_of": self.against, "since_position": found.parted_at,
-            "decisions": tally.decisions, "differences": len(tally.differences),
+            "decisions": tally.decisions, "differences": tally.differences,
             "changes": _changes(tally), "spend": periods, "escalations_saved": _saved(tally),
             "limits_hit": _hits(*tally.hit), "flags": self._flags(), "unknown_people": found.unknown,
-            "items": [_item(one) for one in tally.differences[:SHOWN]], "caveats": CAVEATS,
+            "items": [_item(one) for one in tally.shown], "caveats": CAVEATS,
         }  # fmt: skip
 
     def _flags(self) -> dict[str, Any] | None:
@@ -193,18 +193,17 @@ def _changes(found: Tally) -> list[dict[str, Any]]:
 
 def _saved(found: Tally) -> dict[str, Any]:
     """What became, in history, of those that would have been given on the spot."""
-    spared = [one for one in found.differences if one.now == "taken"]
     outcomes: Counter[str] = Counter()
     minor: Counter[tuple[str, str]] = Counter()
     waits: list[float] = []
-    for one in spared:
-        open_or_not = "undecided" if one.escalation_id else "not asked"
-        outcome, waited = found.waited.get(one.escalation_id or "", (open_or_not, None))
+    for escalation_id, amount, currency in found.spared:
+        open_or_not = "undecided" if escalation_id else "not asked"
+        outcome, waited = found.waited.get(escalation_id or "", (open_or_not, None))
         outcomes[outcome] += 1
-        minor[outcome, one.currency] += one.minor
+        minor[outcome, currency] += amount
         waits += [waited] if waited is not None else []
     return {
-        "n": sum(one.escalation_id is not None for one in spared), "given_at_once": len(spared),
+        "n": sum(name is not None for name, _, _ in found.spared), "given_at_once": len(found.spared),
         "hours_not_waited": math.fsum(waits) / 3600, "median_hours": median(waits) / 3600 if waits else None,
         "outcomes": [
             {"outcome": outcome, "n": outcomes[outcome], "amount": _money(total, currency)}
