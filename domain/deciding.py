@@ -288,31 +288,14 @@ def _done(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_i
           shadow: Shadow | None) -> dict[str, Any]:  # fmt: skip
     request: ActionRequest = asking.request  # type: ignore[assignment]
     return {
-        "action_id": action_id,
-        "agent_id": request.agent_id,
-        "role": asking.agent.role,
-        "kind": request.kind,
-        "basis": request.basis,
-        "amount": request.amount,
-        "reason": request.reason,
-        "holder": asking.budget.holder,
-        "period": asking.budget.period,
-        "policy_version": version,
-        "training": verdict.training,
-        "limits": verdict.limits,
-        "team_id": request.team_id,
-        "customer_id": request.customer_id,
-        "interaction_id": request.interaction_id,
-        "order_id": request.order_id,
-        "note": request.note,
-        "note_hash": request.note_hash,
-        "guideline": request.guideline,
-        "shadow": shadow,
-        "source": cause.source,
-        "request_id": cause.request_id,
-        "seen_position": cause.seen_position,
-        "request_sha256": cause.request_sha256,
-    }
+        "action_id": action_id, "agent_id": request.agent_id, "role": asking.agent.role, "kind": request.kind,
+        "basis": request.basis, "amount": request.amount, "reason": request.reason, "holder": asking.budget.holder,
+        "period": asking.budget.period, "policy_version": version, "training": verdict.training,
+        "limits": verdict.limits, "team_id": request.team_id, "customer_id": request.customer_id,
+        "interaction_id": request.interaction_id, "order_id": request.order_id, "note": request.note,
+        "note_hash": request.note_hash, "guideline": request.guideline, "shadow": shadow, "source": cause.source,
+        "request_id": cause.request_id, "seen_position": cause.seen_position, "request_sha256": cause.request_sha256,
+    }  # fmt: skip
 
 
 def _beyond_role(kind: str, role: str, policy: Policy, amount: Money) -> Verdict:

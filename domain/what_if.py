@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from domain.policy import Policy
 
 _DONE = frozenset(("taken", "held"))
-_FILED = frozenset(("approves", "payer", "pool"))
+_FILED = frozenset(("approves", "payer"))
 """Rules that speak only where an escalation was to be filed."""
 
 

@@ -80,6 +80,13 @@ async def test_who_was_not_allowed_to_approve_is_no_decision_of_theirs(upstream:
     assert (found["decisions"], found["differences"]) == (1, 0)
 
 
+async def test_what_the_pool_does_not_reach_is_not_taken_for_an_escalation_that_was_filed(upstream: Upstream) -> None:
+    await staffed(upstream)
+    answer = await upstream.action("r-1", "600.00", agent_id="D-1", kind="fix", escalate=False)
+    assert [one["rule"] for one in answer["reasons"]][-1] == "pool"  # and nobody approves a fix
+    assert (await tried(upstream, AUTHORITY))["items"] == []
+
+
 async def test_a_lower_limit_would_have_had_them_ask_and_leaves_the_budget_for_others(upstream: Upstream) -> None:
     await staffed(upstream)
     for number in range(4):
