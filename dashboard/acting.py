@@ -8,12 +8,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Body, Depends, HTTPException, Path, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from config import topology
 from dashboard.asking import SOURCE, ask
-from dashboard.documents import Said
+from dashboard.documents import Json, Said
 from domain.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from projections.casework import escalations, read_escalations
 from projections.flags import flags, read_flags
@@ -110,7 +109,7 @@ class Decider:
         if (wrong := answer.get("error")) is not None:
             status = _STATUS.get(wrong["code"], 409)
             raise HTTPException(status, f"{wrong.get('field') or wrong['code']}: {wrong['message']}")
-        return JSONResponse(answer)
+        return Json(answer)
 
 
 def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Decider) -> None:

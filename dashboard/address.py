@@ -78,7 +78,8 @@ class Where(NamedTuple):
         """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         for wanted in (self.port,) if self.port is not None else (PORT, 0):
-            listening = socket.socket(family)
+            # The protocol is named: asyncio lets small answers leave at once (TCP_NODELAY) only where it is.
+            listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listening.bind((self.host, wanted))

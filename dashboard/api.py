@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import WithJsonSchema
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.routing import Match, Route
 
 from dashboard.acting import Decider, add_acting
-from dashboard.documents import PROBLEM, PROBLEMS, TITLES, Me, Page, Report
+from dashboard.documents import PROBLEM, PROBLEMS, TITLES, Json, Me, Page, Report
 from dashboard.doors import note_reading
 from dashboard.news import said
 from dashboard.page import add_page
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from ledger.log import Log
     from projections.answers import Answer, Scope
 
-MOST = 1000
+MOST, _FEW = 1000, 200
+"""Items of a page; so many are read without a thread."""
 type Items = list[dict[str, Any]]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
 After = Annotated[int, Query(ge=0, le=2**53, description="Only items behind this position: `next` of the page before.")]
@@ -95,6 +96,9 @@ class _Lists:
         self._views = views
         self.log = log
 
+    async def end(self) -> int:
+        return await self._views.end()
+
     async def at(self, as_of: str | None) -> int | None:
         if as_of is None:
             return None
@@ -108,16 +112,16 @@ class _Lists:
                      at: int | None = None, *, next_by: str | None = "position",
                      viewer: Viewer, then: Callable[[Items], Awaitable[Items]] | None = None) -> Response:  # fmt: skip
         if same is not None:  # what has not changed is not read again
-            unchanged = await self._views.read(view, lambda _connection: None)
+            unchanged = await self._views.read(view, lambda _connection: None, short=True)
             if same == _tag(view, unchanged, viewer):
                 return Response(status_code=304, headers={"ETag": same})
-        found = await self._views.read(view, query)
+        found = await self._views.read(view, query, short=limit <= _FEW)
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
         last = found.result[-1][next_by] if next_by is not None and len(found.result) == limit else None
         items = found.result if then is None else await then(found.result)
         document = {"items": items, "position": position, "lag_seconds": await self._views.lag(found.progress),
                     "next": last}  # fmt: skip
-        return JSONResponse(
+        return Json(
             document,
             headers={"ETag": _tag(view, found, viewer), "Cache-Control": "no-cache", "Vary": "Authorization, Cookie"},
         )
@@ -188,7 +192,7 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
         wanted = [(kind, name) for kind, name in named.items() if name is not None]
         read_about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
-        await note_reading(log, viewer, read_about, at or await log.last_position())
+        await note_reading(log, viewer, read_about, at or await lists.end())
         return await lists.answer(Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at,
                                   viewer=viewer)  # fmt: skip
 
@@ -196,7 +200,8 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
 def _seen_by(source: Any, scope: Scope) -> list[Any]:
     if scope.people is None:
         return []
-    return [source.c.agent_id.in_(scope.people) | source.c.team_id.in_(scope.teams)]
+    people = source.c.agent_id.in_(scope.people)
+    return [people | source.c.team_id.in_(scope.teams) if scope.teams else people]
 
 
 def _where(source: Any, **equal: str | None) -> list[Any]:
@@ -211,7 +216,7 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
                     make: Callable[[int | None, Scope], Awaitable[dict[str, Any]]]) -> dict[str, Any]:  # fmt: skip
         async def made() -> dict[str, Any]:
             document = await make(at, scope)
-            progress = (await views.read(view, lambda _connection: None)).progress
+            progress = (await views.read(view, lambda _connection: None, short=True)).progress
             return document | {"lag_seconds": await views.lag(progress)}
 
         return await reports.give((name, at, scope), made)
@@ -224,7 +229,7 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
         found = await views.read("loyalty_effects", lambda c: read_effects(c, limit, after, at, people=scope.people))
         ladder = await given("loyalty", "loyalty_effects", at, scope, loyalty_of)
         items = found.result
-        return JSONResponse(ladder | {"items": items, "next": items[-1]["position"] if len(items) == limit else None})
+        return Json(ladder | {"items": items, "next": items[-1]["position"] if len(items) == limit else None})
 
     async def loyalty_of(at: int | None, scope: Scope) -> dict[str, Any]:
         return await loyalty_report(views.read, await published_policies(log), at, scope=scope)
@@ -235,13 +240,13 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
             return await gap_report(views.read, await policy_in_force(log), at=at, scope=scope)
 
         at, scope = await lists.at(as_of), await doors.scope(viewer)
-        return JSONResponse(await given("gap", "authority", at, scope, made))
+        return Json(await given("gap", "authority", at, scope, made))
 
     @api.get("/api/v1/quality", response_model=Report, dependencies=not_agents, summary="Service quality")
     async def quality(as_of: AsOf = None, viewer: Any = known) -> Response:
         made = partial(quality_report, views.read)
         at, scope = await lists.at(as_of), await doors.scope(viewer)
-        return JSONResponse(await given("quality", "journeys", at, scope, made))
+        return Json(await given("quality", "journeys", at, scope, made))
 
     @api.get(
         "/api/v1/recognition",
@@ -254,7 +259,7 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
             return await recognition_report(views.read, await policy_in_force(log), at, scope)
 
         at, scope = await lists.at(as_of), await doors.scope(viewer)
-        return JSONResponse(await given("recognition", "people", at, scope, made))
+        return Json(await given("recognition", "people", at, scope, made))
 
 
 def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> None:
@@ -271,18 +276,18 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> N
         if found is None:
             raise HTTPException(404, f"there is no event at position {position}")
         shown = json.loads(await keys.reveal(found.data)) | {"position": position}
-        return JSONResponse({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
+        return Json({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
 
     @api.get("/api/v1/projections", response_model=Page, dependencies=[known], summary="How far each view is")
     async def projections() -> Response:
         items = [state._asdict() for state in await views.states()]
-        return JSONResponse({"items": items, "position": await log.last_position(), "lag_seconds": 0.0})
+        return Json({"items": items, "position": await views.end(), "lag_seconds": 0.0})
 
     @api.get("/api/v1/me", response_model=Me, summary="Who asks, and what they are shown")
     async def me(viewer: Any = known) -> Response:
         scope = await doors.scope(viewer)
         people = None if scope.people is None else sorted(scope.people)
-        return JSONResponse({"name": viewer.name, "role": viewer.role, "person_id": viewer.person_id, "people": people,
+        return Json({"name": viewer.name, "role": viewer.role, "person_id": viewer.person_id, "people": people,
                              "teams": sorted(scope.teams)})  # fmt: skip
 
     @api.get("/metrics", dependencies=[everybody], summary="For Prometheus", response_class=PlainTextResponse)
@@ -350,7 +355,7 @@ def _methods(api: FastAPI, request: Request) -> set[str]:
 def _problems(api: FastAPI) -> None:
     def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Response:
         document = {"type": "about:blank", "title": TITLES.get(status, "error"), "status": status, "detail": detail}
-        return JSONResponse(document | more, status, headers, media_type=PROBLEM)
+        return Json(document | more, status, headers, media_type=PROBLEM)
 
     @api.exception_handler(AnyHTTPException)
     async def known(request: Request, error: AnyHTTPException) -> Response:

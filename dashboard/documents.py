@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 PROBLEM = "application/problem+json"
+
+
+class Json(Response):
+    """A document."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """As JSON."""
+        return msgspec.json.encode(content)
 
 
 class Page(BaseModel):

@@ -17,7 +17,7 @@ from projections.people import read_people
 from projections.privacy import record_reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
     from dashboard.viewers import Role
@@ -89,11 +89,11 @@ class Doors:
         """The browser is known no more."""
         self._sessions.pop(session or "", None)
 
-    def viewer(
+    async def viewer(
         self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)],
         session: Annotated[str | None, Cookie(alias=COOKIE)] = None,
     ) -> Viewer:  # fmt: skip
-        """Who calls (a dependency of every endpoint).
+        """Who calls (a dependency of every endpoint; a coroutine, since others are called in threads).
 
         Raises:
             HTTPException: 401, nobody that is known.
@@ -107,7 +107,7 @@ class Doors:
         return found
 
     @staticmethod
-    def from_here(request: Request) -> None:
+    async def from_here(request: Request) -> None:
         """Refuse what another site has a browser do (a dependency of every door that acts).
 
         Raises:
@@ -136,10 +136,10 @@ class Doors:
         teams = {team for name in below if name in people for team in json.loads(people[name]["team_ids"] or "[]")}
         return Scope(frozenset(below), frozenset(teams))
 
-    def allowed(self, *roles: Role) -> Callable[..., None]:
+    def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
         """A dependency of endpoints that are for some roles alone."""
 
-        def check(viewer: Any = Depends(self.viewer)) -> None:  # noqa: B008 - as FastAPI has it
+        async def check(viewer: Any = Depends(self.viewer)) -> None:  # noqa: B008 - as FastAPI has it
             if viewer.role not in roles:
                 raise HTTPException(403, f"not for the role {viewer.role}")
 

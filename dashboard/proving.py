@@ -7,9 +7,9 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, HTTPException, Path, Response
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 
-from dashboard.documents import Report
+from dashboard.documents import Json, Report
 from dashboard.doors import note_reading
 from domain.wire import encode
 from ledger.merkle import ProofError
@@ -56,7 +56,7 @@ def add_proving(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors,
         found = await explained(action_id, viewer)
         found["action"] = json.loads(await keys.reveal(encode(found["action"])))
         story = [{"what": name, "said": str(said)} for name, said in story_of(found)]
-        return JSONResponse(json.loads(encode(found | {"story": story})))
+        return Json(json.loads(encode(found | {"story": story})))
 
     @api.get("/api/v1/case/{action_id}", dependencies=[everybody], response_class=HTMLResponse,
              summary="The case file: one page that proves what it says, to be kept")  # fmt: skip

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import sqlalchemy as sa
 from fastapi import Body, Depends, HTTPException, Query, Response
-from fastapi.responses import JSONResponse
 
 from config import topology
 from dashboard.asking import SOURCE, ask
-from dashboard.documents import Page, Said
+from dashboard.documents import Json, Page, Said
 from ledger.names import token_of_source
 from projections.trail import Trail, trail
 
@@ -45,7 +44,7 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
 
     async def page(items: list[dict[str, Any]], found: Answer) -> Response:
         position, lag = found.progress.anchor.position, await views.lag(found.progress)
-        return JSONResponse({"items": items, "position": position, "lag_seconds": lag})
+        return Json({"items": items, "position": position, "lag_seconds": lag})
 
     @api.get(
         "/api/v1/sources",
@@ -86,7 +85,7 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
                 entry = msgspec.json.decode(one.data, type=_Rejected)
                 items.append({"entry": one.position, "code": entry.code, "field": entry.field,
                               "message": entry.message, "recorded": entry.recordedtime})  # fmt: skip
-        return JSONResponse({"items": items[::-1][:limit], "position": last, "lag_seconds": 0.0})
+        return Json({"items": items[::-1][:limit], "position": last, "lag_seconds": 0.0})
 
     @api.post("/api/v1/check", response_model=Said, summary="Would the intake take this event? Nothing is recorded",
               dependencies=[Depends(doors.viewer), Depends(doors.from_here)])  # fmt: skip
@@ -97,4 +96,4 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
         answer = await ask(client, subject, event, "intake")
         if "accepted" not in answer:
             raise HTTPException(503, str(answer.get("message", "the intake gives no answer")))
-        return JSONResponse(answer)
+        return Json(answer)

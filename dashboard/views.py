@@ -1,11 +1,18 @@
-"""Views as the API reads them: whatever generation is live, in one transaction, with position and lag."""
+"""Views as the API reads them: whatever generation is live, in one transaction, with position and lag.
+
+A short read is done where it is asked for: handing it to a thread and back takes longer than most reads do. What
+turns out not to be short is given up, and done again in a thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlalchemy.exc import OperationalError
 
 from ledger.cloudevents import parse_time
 from projections import generations
@@ -23,6 +30,9 @@ if TYPE_CHECKING:
 
 
 _MOMENT_SECONDS = 0.02
+_SHORT_SECONDS = 0.005
+_STEPS = 2000
+"""So many steps of SQLite between two looks at the clock."""
 
 
 class NotReadyError(Exception):
@@ -38,13 +48,41 @@ class State(NamedTuple):
     stopped: str | None
 
 
+class _Live:
+    """The generation that serves: threads take connections of its engine; one is kept for short reads."""
+
+    def __init__(self, generation: int, engine: sa.Engine, given_up: Callable[[], bool]) -> None:
+        self.generation, self.engine, self.looked = generation, engine, 0.0
+        self.here = engine.connect()
+        driver = self.here.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.set_progress_handler(given_up, _STEPS)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.here.close()
+        self.engine.dispose()
+
+    def read(self, query: Callable[[sa.Connection], Any]) -> Answer:
+        """In whatever thread this is."""
+        with self.engine.connect() as connection:
+            return _read(connection, query)
+
+
+def _read(connection: sa.Connection, query: Callable[[sa.Connection], Any]) -> Answer:
+    with connection.begin():
+        progress = generations.read_progress(connection)  # first: it fixes what this transaction sees
+        return Answer(query(connection), progress)
+
+
 class Views:
     """Reads views; their engines stay open, one for each generation."""
 
     def __init__(self, data_dir: Path, log: Log) -> None:
         self._folder = generations.views_folder(data_dir)
         self._log = log
-        self._engines: dict[tuple[str, int], sa.Engine] = {}
+        self._live: dict[str, _Live] = {}
+        self._until = 0.0
         self._end = (0, 0.0)
         self._asking = asyncio.Lock()
         self._looking, self._looked = asyncio.Lock(), -1.0
@@ -52,23 +90,27 @@ class Views:
 
     def close(self) -> None:
         """Close the files."""
-        for engine in self._engines.values():
-            engine.dispose()
-        self._engines.clear()
+        for live in self._live.values():
+            live.close()
+        self._live.clear()
 
-    async def read(self, name: str, query: Callable[[sa.Connection], Any]) -> Answer:
+    async def read(self, name: str, query: Callable[[sa.Connection], Any], *, short: bool = False) -> Answer:
         """The query's answer; the view may be a moment behind the log.
+
+        ``short`` says that it is expected to look at few rows, and that it may be asked twice.
 
         Raises:
             NotReadyError: there is no such view yet.
 
         """
-        return await asyncio.to_thread(self._read, name, query)
-
-    def _read(self, name: str, query: Callable[[sa.Connection], Any]) -> Answer:
-        with self._engine(name).connect() as connection, connection.begin():
-            progress = generations.read_progress(connection)  # first: it fixes what this transaction sees
-            return Answer(query(connection), progress)
+        live = self._of(name)
+        if short:
+            self._until = time.perf_counter() + _SHORT_SECONDS
+            try:
+                return _read(live.here, query)
+            except OperationalError:  # given up
+                pass
+        return await asyncio.to_thread(live.read, query)
 
     async def read_with[T](self, name: str, query: Callable[[sa.Connection], Awaitable[T]]) -> T:
         """The same for a query that asks the log as well.
@@ -77,21 +119,28 @@ class Views:
             NotReadyError: there is no such view yet.
 
         """
-        with self._engine(name).connect() as connection, connection.begin():
+        with self._of(name).engine.connect() as connection, connection.begin():
             return await query(connection)
 
-    def _engine(self, name: str) -> sa.Engine:
+    def _of(self, name: str) -> _Live:
+        now, live = time.monotonic(), self._live.get(name)
+        if live is not None and now - live.looked < _MOMENT_SECONDS:
+            return live
         model = MODELS[name]()
         generation = generations.live_generation(self._folder, model)
         if generation is None:
             message = f"the view {name} is not built yet: is `resolution-ledger run projections` running?"
             raise NotReadyError(message)
-        engine = self._engines.get((name, generation))
-        if engine is None:
-            engine = self._engines[name, generation] = generations.open_generation(self._folder, model, generation)
-            for old in [key for key in self._engines if key[0] == name and key[1] != generation]:
-                self._engines.pop(old).dispose()
-        return engine
+        if live is None or live.generation != generation:
+            if live is not None:
+                live.close()
+            engine = generations.open_generation(self._folder, model, generation)
+            live = self._live[name] = _Live(generation, engine, self._given_up)
+        live.looked = now
+        return live
+
+    def _given_up(self) -> bool:
+        return time.perf_counter() > self._until
 
     async def end(self) -> int:
         """The log's last position, asked for once by all who want it in the same moment."""
@@ -109,10 +158,10 @@ class Views:
         return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
 
     async def states(self) -> list[State]:
-        """How far each view is; looked at once for all who ask while somebody else is looking."""
+        """How far each view is; looked at once for all who ask in the same moment."""
         asked = time.monotonic()
         async with self._looking:
-            if self._looked < asked:
+            if self._looked < asked - _MOMENT_SECONDS:
                 self._looked = time.monotonic()
                 self._states = await self._look()
             return self._states
@@ -121,7 +170,7 @@ class Views:
         found = []
         for name in MODELS:
             try:
-                progress = (await self.read(name, lambda _connection: None)).progress
+                progress = (await self.read(name, lambda _connection: None, short=True)).progress
             except NotReadyError as error:
                 found.append(State(name, 0, 0.0, str(error)))
                 continue

@@ -73,7 +73,7 @@ class Money:
 
     def wire(self) -> dict[str, str]:
         """The JSON form, ``{"amount": "5.00", "currency": "GBP"}``."""
-        return {"amount": self.text, "currency": self.currency}
+        return wire_of(self.minor, self.currency)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Money) and (self.minor, self.currency) == (other.minor, other.currency)
@@ -87,6 +87,11 @@ class Money:
 
 _set_minor = Money.__dict__["minor"].__set__
 _set_currency = Money.__dict__["currency"].__set__
+
+
+def wire_of(minor: int, currency: str) -> dict[str, str]:
+    """The JSON form of so many minor units, without making money of them first."""
+    return {"amount": _text(minor, currency), "currency": currency}
 
 
 @lru_cache(maxsize=65_536)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import sqlalchemy as sa
 
-from domain.money import Money
+from domain.money import Money, wire_of
 from domain.records import BudgetOpened
 from ledger.cloudevents import time_text
 from projections.generations import upsert
 from projections.history import SINCE, Replaced, as_of, past_of, versions
+from projections.rows import dict_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -198,7 +199,7 @@ def read_balances(connection: sa.Connection, holder: str | None = None, period: 
         query = query.where(source.c.period == period)
     if after is not None:
         query = query.where(sa.tuple_(*order) > sa.tuple_(*after))
-    return [_shown(dict(row)) for row in connection.execute(query).mappings()]
+    return [_shown(row) for row in dict_rows(connection, query)]
 
 
 def read_happened(connection: sa.Connection, until: str, holder: str | None = None,
@@ -232,18 +233,14 @@ def read_making(connection: sa.Connection, holder: str, period: str) -> list[dic
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A balance as answers show it."""
-
-    def money(minor: int) -> dict[str, str]:
-        return Money(minor, row["currency"]).wire()
-
-    left_minor = row["granted_minor"] - row["spent_minor"] - row["reserved_minor"]
+    granted, spent, reserved, currency = (row[name] for name in (*_AMOUNTS, "currency"))
     return {
         "holder": row["holder"],
         "period": row["period"],
-        "granted": money(row["granted_minor"]),
-        "spent": money(row["spent_minor"]),
-        "reserved": money(row["reserved_minor"]),
-        "remaining": money(left_minor),
+        "granted": wire_of(granted, currency),
+        "spent": wire_of(spent, currency),
+        "reserved": wire_of(reserved, currency),
+        "remaining": wire_of(granted - spent - reserved, currency),
         "opened": row["opened"],
         "closed": bool(row["closed"]),
     }

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from domain import facts, records
-from domain.money import Money
+from domain.money import wire_of
 from domain.requests import action_id_of
 from projections.correcting import interaction_values
 from projections.events import types_of
 from projections.history import happened, past_of
-from projections.rows import Rows
+from projections.rows import Rows, dict_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,6 +69,7 @@ actions = sa.Table(
     sa.Column("decided_by", sa.Text),
     sa.Column("happened", sa.Text),  # when what the last event tells of was done
     sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("actions_by_agent", "agent_id", "position"),
 )
 past_of(actions)
 escalations = sa.Table(
@@ -94,6 +95,7 @@ escalations = sa.Table(
     sa.Column("action_id", sa.Text),
     sa.Column("happened", sa.Text),  # when what the last event tells of was done
     sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("escalations_by_agent", "agent_id", "position"),
 )
 past_of(escalations)
 households = sa.Table(
@@ -118,7 +120,7 @@ class Casework:
     """The model (see ``projections.model.Model``)."""
 
     name = "casework"
-    version = 3
+    version = 4
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
@@ -332,7 +334,7 @@ def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], afte
                  source: sa.FromClause = actions) -> list[dict[str, Any]]:  # fmt: skip
     """Actions in the order in which they were recorded; ``source`` is `as_of(actions, position)` for another day."""
     query = sa.select(source).where(source.c.position > after, *where).order_by(source.c.position).limit(limit)
-    return [_with_money(dict(row), ("amount", "reversed", "settled")) for row in connection.execute(query).mappings()]
+    return [_with_money(row, ("amount", "reversed", "settled")) for row in dict_rows(connection, query)]
 
 
 def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
@@ -379,8 +381,8 @@ def read_escalations(connection: sa.Connection, *where: sa.ColumnElement[bool], 
                      source: sa.FromClause = escalations) -> list[dict[str, Any]]:  # fmt: skip
     """Escalations in the order in which they were filed; ``source`` is `as_of(escalations, position)`, say."""
     query = sa.select(source).where(source.c.position > after, *where)
-    found = connection.execute(query.order_by(source.c.position).limit(limit)).mappings()
-    shown = [_with_money(dict(row), ("asked", "amount")) for row in found]
+    found = dict_rows(connection, query.order_by(source.c.position).limit(limit))
+    shown = [_with_money(row, ("asked", "amount")) for row in found]
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
 
 
@@ -392,5 +394,5 @@ def _with_money(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     shown = {name: value for name, value in row.items() if name not in HIDDEN and not name.endswith("_minor")}
     for name in names:
         minor = row[f"{name}_minor"]
-        shown[name] = None if minor is None else Money(minor, row["currency"]).wire()
+        shown[name] = None if minor is None else wire_of(minor, row["currency"])
     return shown

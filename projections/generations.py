@@ -35,6 +35,10 @@ progress_table = sa.Table(
 )
 
 
+_READ_PROGRESS = "SELECT position, digest, recorded, stopped_position, stopped_type, stopped_reason FROM progress"
+"""As text: every read of a view begins with it."""
+
+
 class Stop(NamedTuple):
     """Where a projection stopped, at which type of event, and why."""
 
@@ -125,22 +129,25 @@ def _engine(path: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # we say when a transaction begins: the driver would not for what only reads
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")  # derived: a lost tail is read again
         connection.execute("PRAGMA cache_size=-65536")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
 
     return engine
 
 
 def read_progress(connection: sa.Connection) -> Progress:
     """Up to where the view in this database has read."""
-    row = connection.execute(sa.select(progress_table)).one_or_none()
+    row = connection.exec_driver_sql(_READ_PROGRESS).cursor.fetchone()
     if row is None:
         return Progress(Anchor())
-    stop = None
-    if row.stopped_position is not None:
-        stop = Stop(row.stopped_position, row.stopped_type, row.stopped_reason)
-    return Progress(Anchor(row.position, row.digest), row.recorded, stop)
+    position, digest, recorded, *stop = row
+    return Progress(Anchor(position, digest), recorded, Stop(*stop) if stop[0] is not None else None)
 
 
 def write_progress(connection: sa.Connection, progress: Progress) -> None:

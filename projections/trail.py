@@ -11,6 +11,7 @@ from domain.requests import action_id_of
 from projections.describing import describe
 from projections.events import TYPES
 from projections.generations import upsert
+from projections.rows import dict_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -145,7 +146,8 @@ def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (),
     for kind, name in named:
         found = sa.select(mentions.c.position).where(mentions.c.kind == kind, mentions.c.id == name)
         query = query.where(trail.c.position.in_(found))
-    return [
-        dict(row) | ({"corrected_by": None} if until is not None and (row["corrected_by"] or 0) > until else {})
-        for row in connection.execute(query).mappings()
-    ]
+    rows = dict_rows(connection, query)
+    for row in rows:
+        if until is not None and (row["corrected_by"] or 0) > until:
+            row["corrected_by"] = None
+    return rows
