@@ -108,7 +108,7 @@ class Views:
             self._until = time.perf_counter() + _SHORT_SECONDS
             try:
                 return _read(live.here, query)
-            except OperationalError:  # given up
+            except (OperationalError, sqlite3.OperationalError):  # given up
                 pass
         return await asyncio.to_thread(live.read, query)
 

@@ -3,6 +3,9 @@
 import asyncio
 import json
 import re
+import socket
+import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from support import POLICY, Up, Upstream, event, upstream_of
 
 from app.roles import running
@@ -17,9 +21,11 @@ from app.session import Session
 from app.views import up_to_date
 from dashboard.address import Where
 from dashboard.service import DashboardService
+from dashboard.views import Views
 from ledger.errors import LedgerError
 from projections.catalogue import MODELS
 from projections.events import read_event
+from projections.generations import read_progress, views_folder
 
 LISTS = ("balances", "actions", "escalations", "flags", "trail")
 DOCUMENTS = ("loyalty", "gap", "quality", "recognition")
@@ -84,6 +90,38 @@ async def test_pages_filters_as_of_and_what_has_not_changed(session: Session) ->
         assert (again.status_code, again.content) == (304, b"")
         packed = await client.get("/api/v1/trail", headers={"Accept-Encoding": "gzip"})
         assert packed.headers["Content-Encoding"] == "gzip"
+
+
+async def test_what_a_short_read_gives_up_is_read_in_a_thread_and_an_answer_is_of_one_moment(session: Session) -> None:
+    counting = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000) SELECT max(x) FROM n"
+    async with served(session):
+        views = Views(session.data_dir, session.log)
+        threads: list[int] = []
+
+        def long(connection: sa.Connection) -> Any:
+            threads.append(threading.get_ident())
+            return connection.exec_driver_sql(counting).cursor.fetchone()
+
+        assert (await views.read("budget_balances", long, short=True)).result == (300_000,)
+        here = threading.get_ident()
+        assert [one == here for one in threads] == [True, False]
+
+        generation = views_folder(session.data_dir) / "budget_balances.sqlite"
+
+        def meanwhile(connection: sa.Connection) -> Any:
+            with sqlite3.connect(generation, timeout=5) as other:
+                other.execute("UPDATE progress SET position = position + 7")
+            return read_progress(connection).anchor.position
+
+        for short in (True, False):
+            found = await views.read("budget_balances", meanwhile, short=short)
+            assert found.result == found.progress.anchor.position
+        views.close()
+
+
+def test_small_answers_leave_at_once() -> None:
+    with Where(port=0).bound() as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY on what such a socket accepts
 
 
 async def test_without_the_token_nothing_and_errors_are_problem_details(session: Session) -> None:
