@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.connection import status_of
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _SECOND_NS = 1_000_000_000
 _HEARTBEAT_SECONDS = 1
 _EXPIRES_SECONDS = 30
-_GATHER_SECONDS = 0.05
+_GATHER_SECONDS = 0.1
 
 
 class Pulled(NamedTuple):
@@ -77,8 +78,10 @@ class Pull[T]:
             await self._ask()
         if not self._buffer and not self._trouble and not await self._woken(3 * _HEARTBEAT_SECONDS):
             self._trouble = "no heartbeat"
+        begun = time.monotonic()
         while len(self._buffer) < at_most and self._more_is_coming():
-            if not await self._woken(_GATHER_SECONDS):
+            left = begun + _GATHER_SECONDS - time.monotonic()  # on a busy log more is always coming
+            if left <= 0 or not await self._woken(left):
                 break
         if not self._buffer and self._trouble:
             raise UnavailableError(self._trouble)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -34,6 +37,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 2.0
+_TOGETHER_SECONDS = 0.1
+"""What comes within so many seconds of a commit is committed together: on a busy log each commit costs as much."""
+_MANY = 1000
+_ONE_THREAD = ThreadPoolExecutor(1, "views")
+"""Views that are up to date take turns: threads that want the interpreter wait for each other at every row."""
 SKIPS_SUBJECT = "ledger.projection"
 
 
@@ -72,10 +80,15 @@ class Projector:
         self._skipped = await skipped_positions(log, self.model.name)
         follower = Follower(client, log, self.model.name, self.progress.anchor)
         async for batch in follower.batches(until=until):
+            begun = time.monotonic()
             originals = await originals_of(log, batch)
-            await asyncio.to_thread(self.take, batch, originals)
+            fold = partial(self.take, batch, originals)
+            threads = _ONE_THREAD if until is None and len(batch) < _MANY else None
+            await asyncio.get_running_loop().run_in_executor(threads, fold)
             if committed:
                 await committed(self.progress)
+            if threads is _ONE_THREAD:
+                await asyncio.sleep(begun + _TOGETHER_SECONDS - time.monotonic())
 
     def take(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
         """Fold a batch and commit it with its position; on a failure, up to the event that fails.

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
@@ -36,7 +37,11 @@ progress_table = sa.Table(
 
 
 _READ_PROGRESS = "SELECT position, digest, recorded, stopped_position, stopped_type, stopped_reason FROM progress"
-"""As text: every read of a view begins with it."""
+_WRITE_PROGRESS = (
+    "INSERT OR REPLACE INTO progress (id, position, digest, recorded, stopped_position, stopped_type, stopped_reason) "
+    "VALUES (1, ?, ?, ?, ?, ?, ?)"
+)
+"""As texts: every read of a view begins with the one, every commit ends with the other."""
 
 
 class Stop(NamedTuple):
@@ -152,24 +157,19 @@ def read_progress(connection: sa.Connection) -> Progress:
 
 def write_progress(connection: sa.Connection, progress: Progress) -> None:
     """Move the view's position, in the transaction that changes the view."""
-    stop = progress.stopped
-    row = {
-        "id": 1,
-        "position": progress.anchor.position,
-        "digest": progress.anchor.digest,
-        "recorded": progress.recorded,
-        "stopped_position": stop.position if stop else None,
-        "stopped_type": stop.type if stop else None,
-        "stopped_reason": stop.reason if stop else None,
-    }
-    upsert(connection, progress_table, [row])
+    stop = progress.stopped or (None, None, None)
+    connection.exec_driver_sql(_WRITE_PROGRESS, (*progress.anchor, progress.recorded, *stop))
 
 
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows, or replace those whose primary key is there."""
-    if not rows:
-        return
+    if rows:
+        connection.execute(_upserting(table), rows)
+
+
+@cache
+def _upserting(table: sa.Table) -> sa.Insert:
     insert = sqlite.insert(table)
     keys = [column.name for column in table.primary_key]
     values = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys}
-    connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=values), rows)
+    return insert.on_conflict_do_update(index_elements=keys, set_=values)

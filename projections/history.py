@@ -88,7 +88,7 @@ class Replaced:
     """Rows that events of this batch have replaced, to be written with them."""
 
     def __init__(self, table: sa.Table) -> None:
-        self._past = table.metadata.tables[f"{table.name}_past"]
+        self._insert = table.metadata.tables[f"{table.name}_past"].insert().prefix_with("OR REPLACE")
         self._rows: list[dict[str, Any]] = []
 
     def keep(self, row: dict[str, Any], position: int) -> None:
@@ -101,7 +101,7 @@ class Replaced:
         """Write what was replaced."""
         rows, self._rows = self._rows, []
         if rows:
-            connection.execute(self._past.insert().prefix_with("OR REPLACE"), rows)
+            connection.execute(self._insert, rows)
 
     def forget(self) -> None:
         """The batch was rolled back."""
