@@ -20,11 +20,13 @@ from consumers.service import fails_with
 from domain.wire import encode
 from ledger.cloudevents import time_text
 from ledger.connection import connect
+from ledger.tail import Tail
 from projections.catalogue import MODELS
 from projections.engine import run_for_ever
 from projections.generations import claim, views_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
     from faststream.nats import NatsBroker
@@ -57,12 +59,20 @@ class ProjectionService:
         """Begin to follow."""
         self._folder.mkdir(parents=True, exist_ok=True)
         await self.broker.start()
+        tail = Tail(await self._connected("projections"), self._log, "projections")
+        self._begin(tail.run())
         for name, make in MODELS.items():
-            client = await connect(self._url, f"projection {name}")
-            self._clients.append(client)
-            task = asyncio.create_task(self._run(make(), client))
-            task.add_done_callback(fails_with(self.failed, "projections"))
-            self._tasks.append(task)
+            self._begin(self._run(make(), await self._connected(f"projection {name}"), tail))
+
+    async def _connected(self, name: str) -> LedgerClient:
+        client = await connect(self._url, name)
+        self._clients.append(client)
+        return client
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(fails_with(self.failed, "projections"))
+        self._tasks.append(task)
 
     async def stop(self) -> None:
         """Leave; each view keeps its position."""
@@ -73,7 +83,7 @@ class ProjectionService:
             await client.close()
         await self.broker.stop()
 
-    async def _run(self, model: Model, client: LedgerClient) -> None:
+    async def _run(self, model: Model, client: LedgerClient, tail: Tail) -> None:
         async def committed(progress: Progress) -> None:
             news = {"position": progress.anchor.position, "at": time_text(datetime.now(UTC))}
             await self._news[model.name].publish(encode(news))
@@ -81,7 +91,7 @@ class ProjectionService:
         while True:
             with claim(self._folder, model.name) as ours:
                 if ours:
-                    await run_for_ever(model, self._folder, client, self._log, committed)
+                    await run_for_ever(model, self._folder, client, self._log, tail, committed)
             await asyncio.sleep(_CLAIM_SECONDS)  # a report is catching up, or another runner runs it
 
 

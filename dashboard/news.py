@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ledger.connection import LedgerClient
 
-_TOGETHER_SECONDS = 0.1
+_TOGETHER_SECONDS = 0.2
 _QUIET_SECONDS = 15.0
 _STILL_HERE = b": still here\n\n"
 

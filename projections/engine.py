@@ -17,7 +17,7 @@ from domain.upkeep import ProjectionSkipped
 from domain.wire import encode
 from ledger.cloudevents import stored_decoder
 from ledger.errors import UnavailableError
-from ledger.follow import Anchor, Follower
+from ledger.follow import Anchor, Follower, verify_anchor
 from ledger.log import digest_of
 from ledger.seal import GAP_SUBJECT
 from projections import generations
@@ -26,13 +26,14 @@ from projections.events import TYPES, Event, UnknownEventError, read_event, type
 from projections.generations import Progress, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     import sqlalchemy as sa
 
     from ledger.connection import LedgerClient
     from ledger.log import Log, Recorded
+    from ledger.tail import Tail
     from projections.model import Model
 
 _log = logging.getLogger(__name__)
@@ -68,9 +69,9 @@ class Projector:
         with engine.connect() as connection:
             self.progress = generations.read_progress(connection)
 
-    async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None,
+    async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None, tail: Tail | None = None,
                      committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
-        """Fold the log from where the view stands, for ever or up to a position.
+        """Fold the log from where the view stands, for ever or up to a position; its end from a ``tail``, if given.
 
         Raises:
             StoppedError: an event cannot be digested; the view stays as it is before it.
@@ -78,8 +79,7 @@ class Projector:
 
         """
         self._skipped = await skipped_positions(log, self.model.name)
-        follower = Follower(client, log, self.model.name, self.progress.anchor)
-        async for batch in follower.batches(until=until):
+        async for batch in self._batches(client, log, until, tail):
             begun = time.monotonic()
             originals = await originals_of(log, batch)
             fold = partial(self.take, batch, originals)
@@ -89,6 +89,20 @@ class Projector:
                 await committed(self.progress)
             if threads is _ONE_THREAD:
                 await asyncio.sleep(begun + _TOGETHER_SECONDS - time.monotonic())
+
+    async def _batches(self, client: LedgerClient, log: Log, until: int | None,
+                       tail: Tail | None) -> AsyncIterator[list[Recorded]]:  # fmt: skip
+        while True:
+            begins = until if tail is None else await tail.begins()
+            if tail is not None and begins is not None and self.progress.anchor.position >= begins:
+                await verify_anchor(log, self.progress.anchor, self.model.name)
+                async for batch in tail.batches(self.progress.anchor.position):
+                    yield batch
+                continue
+            async for batch in Follower(client, log, self.model.name, self.progress.anchor).batches(until=begins):
+                yield batch
+            if tail is None:
+                return
 
     def take(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
         """Fold a batch and commit it with its position; on a failure, up to the event that fails.
@@ -181,13 +195,8 @@ async def catch_up(model: Model, folder: Path, client: LedgerClient, log: Log) -
     return projector.progress
 
 
-async def run_for_ever(
-    model: Model,
-    folder: Path,
-    client: LedgerClient,
-    log: Log,
-    committed: Callable[[Progress], Awaitable[None]] | None = None,
-) -> None:
+async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Log, tail: Tail,
+                       committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
     """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped.
 
     Raises:
@@ -199,7 +208,7 @@ async def run_for_ever(
         try:
             if stopped is None or stopped.position in await skipped_positions(log, model.name):
                 stopped = None
-                await _follow_live(model, folder, client, log, committed)
+                await _follow_live(model, folder, client, log, tail, committed)
         except StoppedError as error:
             _log.error("%s", error)
             stopped = error.stop
@@ -210,13 +219,8 @@ async def run_for_ever(
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
-async def _follow_live(
-    model: Model,
-    folder: Path,
-    client: LedgerClient,
-    log: Log,
-    committed: Callable[[Progress], Awaitable[None]] | None,
-) -> None:
+async def _follow_live(model: Model, folder: Path, client: LedgerClient, log: Log, tail: Tail,
+                       committed: Callable[[Progress], Awaitable[None]] | None) -> None:  # fmt: skip
     """Follow with the live generation until another one is live."""
     generation = generations.live_or_first(folder, model)
     if generation is None:
@@ -224,7 +228,7 @@ async def _follow_live(
         return
     model.forget()
     projector = Projector(model, generations.open_generation(folder, model, generation))
-    following = asyncio.create_task(projector.follow(client, log, committed=committed))
+    following = asyncio.create_task(projector.follow(client, log, tail=tail, committed=committed))
     try:
         while generations.live_generation(folder, model) == generation:
             done, _ = await asyncio.wait({following}, timeout=_LOOK_AGAIN_SECONDS)

@@ -16,6 +16,7 @@ from ledger.log import Draft, Log, digest_of
 from ledger.names import id_of_token, token_of_id, token_of_source
 from ledger.replies import Replies
 from ledger.streams import ensure_stream, js_api, verify_server
+from ledger.tail import Tail
 
 
 def draft(subject: str, number: int = 0, expect: int | None = None) -> Draft:
@@ -103,6 +104,43 @@ async def test_following_reads_everything_in_order_and_then_live(session: Sessio
         if len(seen) >= 950:
             break
     assert seen == list(range(1, 951))
+
+
+async def test_many_follow_one_tail_from_where_it_begins_for_as_long_as_they_keep_up(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.tail._KEPT_EVENTS", 100)
+    await session.log.append([draft("ledger.x", n) for n in range(30)])
+    tail = Tail(await session.connection("t"), session.log, "test")
+    running = asyncio.create_task(tail.run())
+    assert await tail.begins() == 30
+    assert [batch async for batch in tail.batches(29)] == []  # it never had that one
+
+    async def read(number: int) -> list[int]:
+        seen: list[int] = []
+        async for batch in tail.batches(30):
+            seen += [event.position for event in batch]
+            if len(seen) >= number:
+                break
+        return seen
+
+    readers = [asyncio.create_task(read(50)) for _ in range(3)]
+    slow = tail.batches(30)
+    for number in range(5):
+        await session.log.append([draft("ledger.y", n) for n in range(10)])
+        if number == 0:
+            first = await anext(slow)
+    assert [await reader for reader in readers] == [list(range(31, 81))] * 3
+    for _ in range(4):
+        await session.log.append([draft("ledger.z", n) for n in range(100)])
+    async for batch in tail.batches(80):
+        if batch[-1].position == 480:
+            break
+    assert first[0].position == 31
+    with pytest.raises(StopAsyncIteration):
+        await anext(slow)  # what it would read next is not kept any more
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_reader_stops_where_the_log_is_not_what_it_was(session: Session) -> None:

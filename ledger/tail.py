@@ -1,0 +1,91 @@
+"""The end of the log, read once for all who follow it in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ledger.errors import UnavailableError
+from ledger.follow import Anchor, Follower
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ledger.connection import LedgerClient
+    from ledger.log import Log, Recorded
+
+_log = logging.getLogger(__name__)
+_KEPT_EVENTS = 20_000
+_PAUSE_SECONDS = 0.3
+
+
+class Tail:
+    """Keeps the newest events. Run it; whoever has read up to about where it begins goes on with what it keeps.
+
+    Nine followers of one log would have the server send, and this process take apart, each event nine times.
+    """
+
+    def __init__(self, client: LedgerClient, log: Log, name: str) -> None:
+        self._client, self._log, self._name = client, log, name
+        self._events: list[Recorded] = []
+        self._begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._more = asyncio.Event()
+        self._failed: BaseException | None = None
+
+    async def run(self) -> None:
+        """Read on for ever.
+
+        Raises:
+            LostEventsError: the log is not what it was; whoever follows is told the same.
+
+        """
+        try:
+            end = await self._end()
+            self._begun.set_result(end)
+            async for batch in Follower(self._client, self._log, self._name, Anchor(end)).batches():
+                self._events += batch
+                if len(self._events) > 2 * _KEPT_EVENTS:
+                    del self._events[:-_KEPT_EVENTS]
+                self._stir()
+        except BaseException as error:
+            self._failed = error
+            if not self._begun.done():
+                self._begun.set_exception(error)
+            self._stir()
+            raise
+
+    async def _end(self) -> int:
+        while True:
+            try:
+                return await self._log.last_position()
+            except UnavailableError as error:
+                _log.debug("%s waits for the server: %s", self._name, error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def begins(self) -> int:
+        """The position behind which it keeps every event."""
+        return self._events[0].position - 1 if self._events else await asyncio.shield(self._begun)
+
+    async def batches(self, position: int) -> AsyncIterator[list[Recorded]]:
+        """What comes behind a position, in order; ends where this is not kept any more.
+
+        Raises:
+            LostEventsError: the log is not what it was.
+
+        """
+        while position >= await self.begins():
+            more = self._more
+            newest = self._events[-1].position if self._events else position
+            if newest > position:
+                batch = self._events[position - newest :]  # positions have no gaps
+                position = newest
+                yield batch
+            elif self._failed is not None:
+                raise self._failed
+            else:
+                await more.wait()
+
+    def _stir(self) -> None:
+        more, self._more = self._more, asyncio.Event()
+        more.set()
