@@ -115,7 +115,7 @@ class Decider:
 def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Decider) -> None:
     """What may be done from here; every door refuses requests of other sites."""
     known = Depends(doors.viewer)
-    here = [Depends(doors.from_here)]
+    here = [Depends(doors.from_here), Depends(doors.paced())]
 
     @api.post("/api/v1/preview", response_model=Said, summary="May this agent? Nothing is taken",
               dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))])  # fmt: skip
@@ -135,7 +135,7 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
                          viewer: Any = known) -> Response:  # fmt: skip
         scope = await doors.scope(viewer)
         found = (await views.read("casework", lambda c: read_escalations(
-            c, escalations.c.escalation_id == escalation_id, limit=1))).result  # fmt: skip
+            c, escalations.c.escalation_id == escalation_id, limit=1), short=True)).result  # fmt: skip
         if not found or not (found[0]["agent_id"] in (scope.people or ()) or found[0]["team_id"] in scope.teams):
             raise HTTPException(404, "no escalation of this id is to be seen here")
         body = asked.model_dump(exclude_none=True)
@@ -145,7 +145,9 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
               dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
     async def flag(flag_id: Annotated[str, Path(max_length=128)], asked: Review, viewer: Any = known) -> Response:
         scope, now = await doors.scope(viewer), datetime.now(UTC)
-        found = (await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id, source=flags))).result
+        found = (
+            await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id, source=flags), short=True)
+        ).result
         if not found or not scope.sees_all(found[0]["about"]):
             raise HTTPException(404, "no flag of this id is to be seen here")
         who = "unmasked_by" if asked.verdict is None else "reviewed_by"

@@ -29,6 +29,8 @@ SESSION_SECONDS = 12 * 3600
 _SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json, or one of `admin tokens make`")
 _TRIES, _TRIES_SECONDS = 20, 60.0
 """Wrong tokens in so many seconds, from anywhere: more have to wait."""
+_ACTS_AT_ONCE, _ACTS_A_SECOND = 200.0, 20.0
+"""What one token may have done: so much at once, and as much again over time."""
 
 
 async def note_reading(log: Log, viewer: Viewer, about: Sequence[str], up_to: int) -> None:
@@ -54,6 +56,7 @@ class Doors:
         self._views = views
         self._sessions: dict[str, tuple[str, float]] = {}
         self._wrong: list[float] = []
+        self._acts: dict[str, tuple[float, float]] = {}
 
     def who(self, text: str) -> Viewer | None:
         """Who bears a token."""
@@ -119,6 +122,21 @@ class Doors:
             origin is not None and origin.partition("://")[2] != request.headers.get("Host")
         ):
             raise HTTPException(403, "not at the wish of another site")
+
+    def paced(self) -> Callable[..., Awaitable[None]]:
+        """A dependency of every door that acts: whoever bears one token acts so often, and no more."""
+
+        async def check(viewer: Any = Depends(self.viewer)) -> None:  # noqa: B008 - as FastAPI has it
+            now = time.monotonic()
+            left, at = self._acts.get(viewer.name, (_ACTS_AT_ONCE, now))
+            left = min(_ACTS_AT_ONCE, left + (now - at) * _ACTS_A_SECOND)
+            if left < 1:
+                raise HTTPException(
+                    429, "too many requests to act with this token: wait a second", {"Retry-After": "1"}
+                )
+            self._acts[viewer.name] = left - 1, now
+
+        return check
 
     async def scope(self, viewer: Viewer) -> Scope:
         """Whom this viewer sees: agents themselves, managers everybody below them and the teams they work in."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ledger.log import Log, Recorded
 
 _log = logging.getLogger(__name__)
-_KEPT_EVENTS = 20_000
+_KEPT_EVENTS, _KEPT_BYTES = 20_000, 16 * 2**20
 _PAUSE_SECONDS = 0.3
 
 
@@ -29,6 +29,7 @@ class Tail:
     def __init__(self, client: LedgerClient, log: Log, name: str) -> None:
         self._client, self._log, self._name = client, log, name
         self._events: list[Recorded] = []
+        self._bytes = 0
         self._begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._more = asyncio.Event()
         self._failed: BaseException | None = None
@@ -44,9 +45,7 @@ class Tail:
             end = await self._end()
             self._begun.set_result(end)
             async for batch in Follower(self._client, self._log, self._name, Anchor(end)).batches():
-                self._events += batch
-                if len(self._events) > 2 * _KEPT_EVENTS:
-                    del self._events[:-_KEPT_EVENTS]
+                self._keep(batch)
                 self._stir()
         except BaseException as error:
             self._failed = error
@@ -62,6 +61,17 @@ class Tail:
             except UnavailableError as error:
                 _log.debug("%s waits for the server: %s", self._name, error)
                 await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _keep(self, batch: list[Recorded]) -> None:
+        self._events += batch
+        self._bytes += sum([len(event.data) for event in batch])
+        if len(self._events) <= 2 * _KEPT_EVENTS and self._bytes <= 2 * _KEPT_BYTES:
+            return
+        gone = 0
+        while len(self._events) - gone > _KEPT_EVENTS or self._bytes > _KEPT_BYTES:
+            self._bytes -= len(self._events[gone].data)
+            gone += 1
+        del self._events[:gone]
 
     async def begins(self) -> int:
         """The position behind which it keeps every event."""

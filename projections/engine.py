@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 2.0
+_OURS = (OperationalError, sqlite3.OperationalError)
 _TOGETHER_SECONDS = 0.1
 """What comes within so many seconds of a commit is committed together: on a busy log each commit costs as much."""
 _MANY = 1000
@@ -111,7 +113,7 @@ class Projector:
         """
         try:
             self._commit(batch, self._decoded(batch), originals)
-        except OperationalError:  # the disk is full, say: a failure of ours, not of an event
+        except _OURS:  # the disk is full, say: a failure of ours, not of an event
             self.model.forget()
             raise
         except Exception as error:  # noqa: BLE001 - whatever an event does to a fold, it stops only this view
@@ -212,7 +214,7 @@ async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Lo
         except StoppedError as error:
             _log.error("%s", error)
             stopped = error.stop
-        except (UnavailableError, OperationalError) as error:  # the server is away, the disk is full
+        except (UnavailableError, *_OURS) as error:  # the server is away, the disk is full
             _log.warning("%s waits: %s", model.name, error)
         if stopped is not None and generations.live_generation(folder, model) is None:
             stopped = None  # its views were dropped: begin anew

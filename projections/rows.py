@@ -83,7 +83,7 @@ def plain_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
 
 
 def dict_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
-    """By column; quicker than mappings by half. A truth value is 0 or 1, as the driver gives it."""
+    """By column, without a mapping for each row. A truth value is 0 or 1, as the driver gives it."""
     cursor = connection.execute(query).cursor
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 from support import AUTHORITY, event, staffed, upstream_of
 from test_http import got
 from test_viewers import bearing, served
@@ -48,6 +49,20 @@ async def test_agents_ask_for_themselves_managers_for_their_people(session: Sess
                 forged = await operator.post("/api/v1/preview", json={"kind": "refund", "agent_id": "A-1"},
                                              headers=headers)  # fmt: skip
                 assert forged.status_code == 403
+
+
+async def test_one_token_acts_so_often_and_no_more(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dashboard.doors._ACTS_AT_ONCE", 3.0)
+    monkeypatch.setattr("dashboard.doors._ACTS_A_SECOND", 0.001)
+    async with served(session) as (address, tokens):
+        async with bearing(address, tokens["agent"]) as agent:
+            for status in (200, 200, 200, 429):
+                answer = await agent.post("/api/v1/preview", json={"kind": "refund"})
+                assert answer.status_code == status, answer.text
+            assert answer.headers["Retry-After"] == "1"
+            assert (await agent.get("/api/v1/actions")).status_code == 200
+        async with bearing(address, tokens["manager"]) as manager:
+            assert (await posted(manager, "preview", kind="refund", agent_id="A-2"))[0] == 200
 
 
 async def test_a_manager_answers_what_waits(session: Session) -> None:

@@ -106,10 +106,11 @@ async def test_following_reads_everything_in_order_and_then_live(session: Sessio
     assert seen == list(range(1, 951))
 
 
+@pytest.mark.parametrize("bound", [("_KEPT_EVENTS", 100), ("_KEPT_BYTES", 4000)])
 async def test_many_follow_one_tail_from_where_it_begins_for_as_long_as_they_keep_up(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int]
 ) -> None:
-    monkeypatch.setattr("ledger.tail._KEPT_EVENTS", 100)
+    monkeypatch.setattr(f"ledger.tail.{bound[0]}", bound[1])
     await session.log.append([draft("ledger.x", n) for n in range(30)])
     tail = Tail(await session.connection("t"), session.log, "test")
     running = asyncio.create_task(tail.run())
