@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _SECOND_NS = 1_000_000_000
 _HEARTBEAT_SECONDS = 1
 _EXPIRES_SECONDS = 30
-_GATHER_SECONDS = 0.1
+_GATHER_SECONDS, _GATHERED_SECONDS = 0.05, 0.1
+"""How long a pull waits for one more message of those that are said to come, and for all of them."""
 
 
 class Pulled(NamedTuple):
@@ -80,8 +81,8 @@ class Pull[T]:
             self._trouble = "no heartbeat"
         begun = time.monotonic()
         while len(self._buffer) < at_most and self._more_is_coming():
-            left = begun + _GATHER_SECONDS - time.monotonic()  # on a busy log more is always coming
-            if left <= 0 or not await self._woken(left):
+            left = begun + _GATHERED_SECONDS - time.monotonic()  # on a busy log more is always coming
+            if left <= 0 or not await self._woken(min(left, _GATHER_SECONDS)):
                 break
         if not self._buffer and self._trouble:
             raise UnavailableError(self._trouble)
