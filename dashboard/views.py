@@ -12,8 +12,6 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy.exc import OperationalError
-
 from ledger.cloudevents import parse_time
 from projections import generations
 from projections.answers import Answer
@@ -108,7 +106,7 @@ class Views:
             self._until = time.perf_counter() + _SHORT_SECONDS
             try:
                 return _read(live.here, query)
-            except (OperationalError, sqlite3.OperationalError):  # given up
+            except generations.FAILURES:  # given up
                 pass
         return await asyncio.to_thread(live.read, query)
 

@@ -123,9 +123,7 @@ def judge(asking: Asking, amount: Money) -> Verdict:
 
     """
     request, agent, policy = asking.request, asking.agent, asking.rules.policy
-    refusal = unfit(request.customer_id, agent, asking.seen.group)
-    if refusal is None and policy.sources is not None:
-        refusal = unheard(agent, policy, asking.source)
+    refusal = unfit(request.customer_id, agent, asking.seen.group) or unheard(agent, policy, asking.source)
     if refusal is not None:
         return Verdict(outcome="refused", reasons=(refusal,))
     if request.basis != "goodwill":
@@ -143,7 +141,7 @@ def judge(asking: Asking, amount: Money) -> Verdict:
         for met in found
         if met.limit is not None and met.used + minor > met.limit
     ]
-    draw, short = (None, None) if asking.pool is None else _from_pool(asking, asking.pool, amount)
+    draw, short = _from_pool(asking, amount)
     if draw is not None and reasons and reasons[-1].rule == "budget":
         reasons.pop()
     elif short is not None:
@@ -358,10 +356,10 @@ def _guarded(cap: PerCustomer, found: Sequence[Met], minor: int) -> int | None:
     return cap.days if used is not None and used + minor > cap.hard_above.minor else None
 
 
-def _from_pool(asking: Asking, pool: Budget, amount: Money) -> tuple[Money | None, Reason | None]:
+def _from_pool(asking: Asking, amount: Money) -> tuple[Money | None, Reason | None]:
     """What to draw where the budget does not reach; or why the pool does not reach either."""
-    lacking = amount.minor - asking.budget.remaining_minor
-    if lacking <= 0:
+    pool, lacking = asking.pool, amount.minor - asking.budget.remaining_minor
+    if pool is None or lacking <= 0:
         return None, None
     step = _step(pool, asking.rules.policy)
     if lacking > step:

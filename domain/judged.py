@@ -120,7 +120,7 @@ class Tally:
         """A decision, done or fallen short, and what it would have been."""
         then = "taken" if one.done else one.outcome
         before = one.rules
-        why = tuple([reason.rule for reason in reasons]) if reasons else ()
+        why = tuple([reason.rule for reason in reasons])
         self.decisions += 1
         for name in before:
             self.hit[0][name] += 1

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from domain.budget import Budget
     from domain.policy import Policy
 
-_DONE = frozenset(("taken", "held"))
 _FILED = frozenset(("approves", "payer"))
 """Rules that speak only where an escalation was to be filed."""
 
@@ -88,7 +87,7 @@ class WhatIf:
     def decide(self, position: int, at: datetime, one: Decided) -> Any:
         """The same where it is as it was, none where it is not there; else the budget and the verdict."""
         self.world.now(at)
-        done = one.outcome in _DONE
+        done = one.done
         if done:
             if one.approved:
                 return self._approved(at, one)

@@ -42,9 +42,7 @@ _BOOKS = types_of(
 DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
 """What decisions depend on, and they themselves."""
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-_ROWS = 1000
-
-
+_ROWS = 4000
 _CORRECTED, _REPORTED = "corrected", "reported"
 
 type Depended = tuple[int, datetime, Any]
@@ -75,7 +73,7 @@ class Decisions:
     """The model (see ``projections.model.Model``)."""
 
     name = "decisions"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = DEPENDED
@@ -95,8 +93,8 @@ def _row(event: Event) -> dict[str, Any] | None:
         fact = before or after
         if fact is None or fact.type not in _PEOPLE:
             return None
-        known = (None if one is None else one.body for one in (before, after))
-        name, body = _CORRECTED, dict(zip(("before", "after"), known, strict=True), type=fact.type)
+        known = {"before": before.body if before else None, "after": after.body if after else None}
+        name, body = _CORRECTED, {"type": fact.type, **known}
     elif name not in DEPENDED:
         return None
     elif isinstance(body, DECISIONS):

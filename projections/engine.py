@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-
-from sqlalchemy.exc import OperationalError
 
 from domain.facts import FactCorrected
 from domain.upkeep import ProjectionSkipped
@@ -24,7 +21,7 @@ from ledger.seal import GAP_SUBJECT
 from projections import generations
 from projections.correcting import correction_of, corrections, originals_of, read_known
 from projections.events import TYPES, Event, UnknownEventError, read_event, type_in
-from projections.generations import Progress, Stop
+from projections.generations import FAILURES, Progress, Stop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -39,7 +36,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 2.0
-_OURS = (OperationalError, sqlite3.OperationalError)
 _TOGETHER_SECONDS = 0.1
 """What comes within so many seconds of a commit is committed together: on a busy log each commit costs as much."""
 _MANY = 1000
@@ -113,7 +109,7 @@ class Projector:
         """
         try:
             self._commit(batch, self._decoded(batch), originals)
-        except _OURS:  # the disk is full, say: a failure of ours, not of an event
+        except FAILURES:  # the disk is full, say: a failure of ours, not of an event
             self.model.forget()
             raise
         except Exception as error:  # noqa: BLE001 - whatever an event does to a fold, it stops only this view
@@ -214,7 +210,7 @@ async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Lo
         except StoppedError as error:
             _log.error("%s", error)
             stopped = error.stop
-        except (UnavailableError, *_OURS) as error:  # the server is away, the disk is full
+        except (UnavailableError, *FAILURES) as error:  # the server is away, the disk is full
             _log.warning("%s waits: %s", model.name, error)
         if stopped is not None and generations.live_generation(folder, model) is None:
             stopped = None  # its views were dropped: begin anew

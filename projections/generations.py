@@ -5,18 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import sqlite3
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import OperationalError
 
 from ledger.follow import Anchor
 from projections.correcting import corrections_metadata
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -42,6 +43,10 @@ _WRITE_PROGRESS = (
     "VALUES (1, ?, ?, ?, ?, ?, ?)"
 )
 """As texts: every read of a view begins with the one, every commit ends with the other."""
+
+
+FAILURES = (OperationalError, sqlite3.OperationalError)
+"""What a database cannot do just now, as the library says it and as the driver does: a full disk, a read given up."""
 
 
 class Stop(NamedTuple):

@@ -21,9 +21,10 @@ class Rows:
     def __init__(self, table: sa.Table) -> None:
         self._table = table
         (self._key,) = table.primary_key.columns
-        self._read = f"SELECT * FROM {table.name} WHERE {self._key.name} = ?"  # noqa: S608 - names of ours
-        self._truths = [column.name for column in table.columns if isinstance(column.type, sa.Boolean)]
         self._empty = {column.name: None for column in table.columns}
+        columns = ", ".join(self._empty)
+        self._read = f"SELECT {columns} FROM {table.name} WHERE {self._key.name} = ?"  # noqa: S608 - names of ours
+        self._truths = [column.name for column in table.columns if isinstance(column.type, sa.Boolean)]
         self._cached: dict[str, dict[str, Any] | None] = {}
         self._changed: set[str] = set()
         self._replaced = Replaced(table)
@@ -36,11 +37,10 @@ class Rows:
 
     def _look(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
         """As the driver gives it: most events ask for a row or two, and nothing a view does is asked more often."""
-        cursor = connection.exec_driver_sql(self._read, (key,)).cursor
-        found = cursor.fetchone()
+        found = connection.exec_driver_sql(self._read, (key,)).cursor.fetchone()
         if found is None:
             return None
-        row = {column[0]: value for column, value in zip(cursor.description, found, strict=True)}
+        row = dict(zip(self._empty, found, strict=True))
         for name in self._truths:
             row[name] = None if row[name] is None else bool(row[name])
         return row
