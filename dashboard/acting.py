@@ -91,8 +91,8 @@ class Try(_Asked):
 class Decider:
     """Asks for decisions."""
 
-    def __init__(self, client: LedgerClient) -> None:
-        self._client = client
+    def __init__(self, client: LedgerClient, views: Views) -> None:
+        self._client, self._views = client, views
 
     async def ask(self, operation: str, request: dict[str, Any]) -> Response:
         """The answer, with its own status where it is an error.
@@ -109,6 +109,7 @@ class Decider:
         if (wrong := answer.get("error")) is not None:
             status = _STATUS.get(wrong["code"], 409)
             raise HTTPException(status, f"{wrong.get('field') or wrong['code']}: {wrong['message']}")
+        self._views.heard_of(answer.get("position") or 0)
         return Json(answer)
 
 

@@ -82,7 +82,7 @@ def make_api(house: House) -> FastAPI:
     _others(api, views, log, keys, doors)
     _live(api, views, log, house.news, doors)
     add_proving(api, views, log, keys, doors, house.data_dir)
-    add_acting(api, views, log, doors, Decider(house.client))
+    add_acting(api, views, log, doors, Decider(house.client, views))
     add_upstreams(api, views, house.rejected, house.client, doors)
     _problems(api)
     add_page(api, doors)

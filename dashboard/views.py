@@ -145,9 +145,14 @@ class Views:
         async with self._asking:
             position, at = self._end
             if time.monotonic() - at > _MOMENT_SECONDS:
-                position = await self._log.last_position()
+                position = max(self._end[0], await self._log.last_position())
                 self._end = position, time.monotonic()
             return position
+
+    def heard_of(self, position: int) -> None:
+        """The log goes at least this far: somebody was just told so from here, and may look at once."""
+        end, at = self._end
+        self._end = max(end, position), at
 
     async def lag(self, progress: Progress) -> float:
         """Seconds since what the view has read was recorded, where the log goes on behind it; else 0."""

@@ -46,14 +46,20 @@ def test_a_second_user_finds_it_and_the_last_one_stops_it(tmp_path: Path) -> Non
     assert not alive(pid)
 
 
-def test_a_sigkilled_user_does_not_block_the_next(tmp_path: Path) -> None:
+def launched_by_another(data_dir: Path) -> subprocess.Popen[str]:
+    """A process that has started the server, and does nothing more."""
     program = (
         "import sys, time; from pathlib import Path; from ledger.server import EmbeddedServer\n"
-        f"s = EmbeddedServer(Path({str(tmp_path)!r}), Path({str(CONFIG)!r})); s.start(); print('up', flush=True); time.sleep(60)"
+        f"s = EmbeddedServer(Path({str(data_dir)!r}), Path({str(CONFIG)!r})); s.start(); print('up', flush=True); time.sleep(60)"
     )
     user = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert user.stdout
     assert user.stdout.readline() == "up\n"
+    return user
+
+
+def test_a_sigkilled_user_does_not_block_the_next(tmp_path: Path) -> None:
+    user = launched_by_another(tmp_path)
     user.kill()
     user.communicate()
     with EmbeddedServer(tmp_path, CONFIG) as server:
@@ -71,6 +77,21 @@ def test_a_sigkilled_server_is_started_again(tmp_path: Path) -> None:
             os.waitpid(pid, 0)
     with EmbeddedServer(tmp_path, CONFIG) as server:
         assert server.pid() != pid
+
+
+def test_a_dead_server_that_nobody_has_reaped_is_started_again(tmp_path: Path) -> None:
+    """Whoever started it has ended, and its process 1 is in no hurry, as in a container."""
+    parent = launched_by_another(tmp_path)
+    with EmbeddedServer(tmp_path, CONFIG) as server:
+        pid = server.pid()
+        assert pid
+        os.kill(pid, signal.SIGKILL)
+        while "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+            time.sleep(0.01)
+        assert server.revive()
+        assert alive(server.pid())
+    parent.kill()
+    parent.communicate()
 
 
 def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
