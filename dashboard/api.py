@@ -80,7 +80,7 @@ def make_api(house: House) -> FastAPI:
     _lists(api, _Lists(views, log), keys, doors)
     _documents(api, views, log, doors)
     _others(api, views, log, keys, doors)
-    _live(api, views, log, house.news, doors)
+    _live(api, views, house.news, doors)
     add_proving(api, views, log, keys, doors, house.data_dir)
     add_acting(api, views, log, doors, Decider(house.client, views))
     add_upstreams(api, views, house.rejected, house.client, doors)
@@ -103,7 +103,7 @@ class _Lists:
         if as_of is None:
             return None
         try:
-            end = await self.log.last_position()
+            end = await self.end()
             return min(end, await position_of(self.log, as_of, end))
         except ValueError as error:
             raise HTTPException(422, f"as_of: {error}") from None
@@ -151,9 +151,10 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
                       viewer: Any = known) -> Response:  # fmt: skip
         at = await lists.at(as_of)
         source = history.as_of(casework.actions, at)
-        where = [*_where(source, agent_id=agent, team_id=team, kind=kind), *_seen_by(source, await doors.scope(viewer))]
+        where = _seen_by(source, await doors.scope(viewer))
         return await lists.answer("casework", lambda c: casework.read_actions(
-            c, *where, after=after, limit=limit, source=source), same, limit, at, viewer=viewer)  # fmt: skip
+            c, *where, after=after, limit=limit, source=source, agent_id=agent, team_id=team, kind=kind,
+        ), same, limit, at, viewer=viewer)  # fmt: skip
 
     @api.get("/api/v1/escalations", response_model=Page, summary="Who asked for what, and what came of it")
     async def escalations(agent: str | None = None, team: str | None = None, kind: str | None = None,
@@ -161,10 +162,10 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
                           same: Same = None, viewer: Any = known) -> Response:  # fmt: skip
         at = await lists.at(as_of)
         source = history.as_of(casework.escalations, at)
-        where = [*_where(source, agent_id=agent, team_id=team, kind=kind, status=status),
-                 *_seen_by(source, await doors.scope(viewer))]  # fmt: skip
+        where = _seen_by(source, await doors.scope(viewer))
         return await lists.answer("casework", lambda c: casework.read_escalations(
-            c, *where, after=after, limit=limit, source=source), same, limit, at, viewer=viewer)  # fmt: skip
+            c, *where, after=after, limit=limit, source=source, agent_id=agent, team_id=team, kind=kind, status=status,
+        ), same, limit, at, viewer=viewer)  # fmt: skip
 
     @api.get("/api/v1/flags", response_model=Page, summary="What the guard asks humans to look at")
     async def flags(rule: str | None = None, about: str | None = None, status: str | None = None, as_of: AsOf = None,
@@ -202,10 +203,6 @@ def _seen_by(source: Any, scope: Scope) -> list[Any]:
         return []
     people = source.c.agent_id.in_(scope.people)
     return [people | source.c.team_id.in_(scope.teams) if scope.teams else people]
-
-
-def _where(source: Any, **equal: str | None) -> list[Any]:
-    return [source.c[name] == value for name, value in equal.items() if value is not None]
 
 
 def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
@@ -297,7 +294,7 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> N
         at = Gauge("resolution_ledger_view_position", "How far a view is", ["view"], registry=registry)
         lag = Gauge("resolution_ledger_view_lag_seconds", "How old what a view shows is", ["view"], registry=registry)
         stopped = Gauge("resolution_ledger_view_stopped", "1 where a view stopped", ["view"], registry=registry)
-        end.set(await log.last_position())
+        end.set(await views.end())
         for state in await views.states():
             at.labels(state.view).set(state.position)
             lag.labels(state.view).set(state.lag_seconds)
@@ -310,14 +307,14 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> N
 
     @api.get("/readyz", summary="Whether the log and every view answer")
     async def readyz() -> dict[str, str]:
-        await log.last_position()
+        await views.end()
         waiting = [state.view for state in await views.states() if state.stopped is not None]
         if waiting:
             raise HTTPException(503, f"these views do not answer yet: {', '.join(waiting)}")
         return {"status": "ok"}
 
 
-def _live(api: FastAPI, views: Views, log: Log, news: News, doors: Doors) -> None:
+def _live(api: FastAPI, views: Views, news: News, doors: Doors) -> None:
     known = Depends(doors.viewer)
 
     @api.get("/api/v1/stream", dependencies=[known], summary="News of views, as server-sent events",
@@ -338,7 +335,7 @@ def _live(api: FastAPI, views: Views, log: Log, news: News, doors: Doors) -> Non
             finally:
                 coming.cancel()
 
-        await log.last_position()
+        await views.end()
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _TOGETHER_SECONDS = 0.2
 _QUIET_SECONDS = 15.0
+_GROUPS = 20
+"""Listeners are told group by group."""
 _STILL_HERE = b": still here\n\n"
 
 
@@ -32,7 +35,8 @@ class News:
         self._positions: dict[str, int] = {}
         self._changed: set[str] = set()
         self._stirred = asyncio.Event()
-        self._told = asyncio.Event()
+        self._told = [asyncio.Event() for _ in range(_GROUPS)]
+        self._groups = cycle(range(_GROUPS))
         self._turn, self._chunk = 0, b""
         self._telling: asyncio.Task[None] | None = None
 
@@ -67,8 +71,10 @@ class News:
                 self._changed = set()
                 self._stirred.clear()
             self._turn += 1
-            told, self._told = self._told, asyncio.Event()
-            told.set()
+            for group, told in enumerate(self._told):
+                self._told[group] = asyncio.Event()
+                told.set()
+                await asyncio.sleep(0)  # hundreds listen: whoever asks something else has a turn between them
             await asyncio.sleep(_TOGETHER_SECONDS)  # what comes meanwhile is said together
 
     def _said(self, views: set[str]) -> bytes:
@@ -76,10 +82,10 @@ class News:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Server-sent events, for ever; whoever missed a turn hears where every view is."""
-        turn = self._turn
+        turn, group = self._turn, next(self._groups)
         while True:
-            if turn == self._turn:
-                await self._told.wait()
+            while turn == self._turn:
+                await self._told[group].wait()
             missed = self._turn - turn > 1
             turn = self._turn
             yield self._said(set(self._positions)) if missed else self._chunk

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from projections.generations import Progress
 
 
-_MOMENT_SECONDS = 0.02
+_MOMENT_SECONDS, _LOOK_SECONDS = 0.02, 0.25
+"""So long the log's end is remembered, and which generation serves: the one before may be read a little longer."""
 _SHORT_SECONDS = 0.005
 _STEPS = 2000
 """So many steps of SQLite between two looks at the clock."""
@@ -122,7 +123,7 @@ class Views:
 
     def _of(self, name: str) -> _Live:
         now, live = time.monotonic(), self._live.get(name)
-        if live is not None and now - live.looked < _MOMENT_SECONDS:
+        if live is not None and now - live.looked < _LOOK_SECONDS:
             return live
         model = MODELS[name]()
         generation = generations.live_generation(self._folder, model)

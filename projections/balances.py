@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,7 +13,7 @@ from domain.records import BudgetOpened
 from ledger.cloudevents import time_text
 from projections.generations import upsert
 from projections.history import SINCE, Replaced, as_of, past_of, versions
-from projections.rows import dict_rows
+from projections.rows import Made
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -184,22 +185,22 @@ def _opened_row(opened: BudgetOpened, event: Event) -> dict[str, Any]:
 
 
 def read_balances(connection: sa.Connection, holder: str | None = None, period: str | None = None,
-                  after: tuple[str, str, str] | None = None, limit: int | None = None,
                   position: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
-    """Balances by holder, period and currency; ``after`` is the last (holder, period, currency) seen.
+    """Balances by holder, period and currency.
 
     With a ``position`` they are as they were behind the event there.
     """
-    source = as_of(balances, position)
-    order = (source.c.holder, source.c.period, source.c.currency)
-    query = sa.select(source).order_by(*order).limit(limit)
-    if holder is not None:
-        query = query.where(source.c.holder == holder)
-    if period is not None:
-        query = query.where(source.c.period == period)
-    if after is not None:
-        query = query.where(sa.tuple_(*order) > sa.tuple_(*after))
-    return [_shown(row) for row in dict_rows(connection, query)]
+    values = {"holder": holder, "period": period, "position": position}
+    made = _listing(frozenset(name for name, value in values.items() if value is not None))
+    return [_shown(row) for row in made.rows(connection, values)]
+
+
+@cache
+def _listing(given: frozenset[str]) -> Made:
+    source = as_of(balances, sa.bindparam("position") if "position" in given else None)
+    query = sa.select(source).order_by(source.c.holder, source.c.period, source.c.currency)
+    where = [source.c[name] == sa.bindparam(name) for name in ("holder", "period") if name in given]
+    return Made.of(query.where(*where))
 
 
 def read_happened(connection: sa.Connection, until: str, holder: str | None = None,

@@ -16,7 +16,7 @@ from domain.requests import action_id_of
 from projections.correcting import interaction_values
 from projections.events import types_of
 from projections.history import happened, past_of
-from projections.rows import Rows, dict_rows
+from projections.rows import Rows, listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -331,10 +331,10 @@ def read_interactions(connection: sa.Connection, customers: Sequence[str] = (),
 
 
 def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0, limit: int | None = None,
-                 source: sa.FromClause = actions) -> list[dict[str, Any]]:  # fmt: skip
+                 source: sa.FromClause = actions, **equal: str | None) -> list[dict[str, Any]]:  # fmt: skip
     """Actions in the order in which they were recorded; ``source`` is `as_of(actions, position)` for another day."""
-    query = sa.select(source).where(source.c.position > after, *where).order_by(source.c.position).limit(limit)
-    return [_with_money(row, ("amount", "reversed", "settled")) for row in dict_rows(connection, query)]
+    rows = listed(connection, source, where, equal, after, limit)
+    return [_with_money(row, ("amount", "reversed", "settled")) for row in rows]
 
 
 def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
@@ -377,12 +377,11 @@ MONEY_KINDS = ("refund", "credit", "fee_waiver")
 
 
 def read_escalations(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0,
-                     limit: int | None = None,
-                     source: sa.FromClause = escalations) -> list[dict[str, Any]]:  # fmt: skip
+                     limit: int | None = None, source: sa.FromClause = escalations,
+                     **equal: str | None) -> list[dict[str, Any]]:  # fmt: skip
     """Escalations in the order in which they were filed; ``source`` is `as_of(escalations, position)`, say."""
-    query = sa.select(source).where(source.c.position > after, *where)
-    found = dict_rows(connection, query.order_by(source.c.position).limit(limit))
-    shown = [_with_money(row, ("asked", "amount")) for row in found]
+    rows = listed(connection, source, where, equal, after, limit)
+    shown = [_with_money(row, ("asked", "amount")) for row in rows]
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
 
 

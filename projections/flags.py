@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from domain.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from ledger.cloudevents import time_text
+from projections.generations import write
 from projections.history import past_of
 from projections.rows import Rows
 
@@ -47,6 +48,7 @@ evidence = sa.Table(
     sa.Column("position", sa.BigInteger, primary_key=True),
     sa.Column("flag_id", sa.Text, primary_key=True),
 )
+_PROVING = evidence.insert().prefix_with("OR IGNORE")
 DISMISSED_DAYS = 365
 """Dismissed flags leave the lists after so many days; they stay in the log."""
 
@@ -87,8 +89,7 @@ class Flags:
                     continue
             self._rows.put(connection, body.flag_id, values, event.position)
         self._rows.write(connection)
-        if proofs:
-            connection.execute(evidence.insert().prefix_with("OR IGNORE"), proofs)
+        write(connection, _PROVING, proofs)
 
     def forget(self) -> None:
         """Drop cached rows."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from projections import generations
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -27,7 +29,7 @@ def past_of(table: sa.Table) -> sa.Table:
     return sa.Table(f"{table.name}_past", table.metadata, *columns)
 
 
-def as_of(table: sa.Table, position: int | None) -> sa.FromClause:
+def as_of(table: sa.Table, position: int | sa.BindParameter[int] | None) -> sa.FromClause:
     """The table as it was behind the event at a position; as it is, where there is none."""
     if position is None:
         return table
@@ -100,8 +102,7 @@ class Replaced:
     def write(self, connection: sa.Connection) -> None:
         """Write what was replaced."""
         rows, self._rows = self._rows, []
-        if rows:
-            connection.execute(self._insert, rows)
+        generations.write(connection, self._insert, rows)
 
     def forget(self) -> None:
         """The batch was rolled back."""

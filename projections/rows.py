@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from projections.generations import upsert
+from projections.generations import NAMED, driver, upsert
 from projections.history import HAPPENED, SINCE, Replaced
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
 _CACHED_ROWS = 100_000
 
@@ -36,8 +38,8 @@ class Rows:
         return self._cached[key]
 
     def _look(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
-        """As the driver gives it: most events ask for a row or two, and nothing a view does is asked more often."""
-        found = connection.exec_driver_sql(self._read, (key,)).cursor.fetchone()
+        """Most events ask for a row or two, and nothing a view does is asked more often."""
+        found = driver(connection).execute(self._read, (key,)).fetchone()
         if found is None:
             return None
         row = dict(zip(self._empty, found, strict=True))
@@ -84,6 +86,53 @@ def plain_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
 
 def dict_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
     """By column, without a mapping for each row. A truth value is 0 or 1, as the driver gives it."""
-    cursor = connection.execute(query).cursor
+    return _by_column(connection.execute(query).cursor)
+
+
+class Made(NamedTuple):
+    """A query as text for the driver, with the values that are always the same.
+
+    For what is asked hundreds of times a second: making a query costs more than it does. Cache it for each shape in
+    which it is asked, with a `bindparam` for each value that differs.
+    """
+
+    text: str
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, query: sa.Select[Any]) -> Made:
+        """The query, made."""
+        compiled = query.compile(dialect=NAMED)
+        return cls(str(compiled), compiled.params)
+
+    def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """By column, as `dict_rows`."""
+        return _by_column(driver(connection).execute(self.text, {**self.values, **values}))
+
+
+def listed(connection: sa.Connection, source: sa.FromClause, where: Sequence[sa.ColumnElement[bool]],
+           equal: Mapping[str, str | None], after: int, limit: int | None) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows that have positions, in their order, behind ``after``; where ``equal`` names no value, any will do."""
+    values = {name: value for name, value in equal.items() if value is not None}
+    if isinstance(source, sa.Table) and not where:
+        return _listing(source, tuple(values)).rows(connection, values | {"after": after, "limit": at_most(limit)})
+    where = [*where, *(source.c[name] == value for name, value in values.items())]
+    query = sa.select(source).where(source.c.position > after, *where)
+    return dict_rows(connection, query.order_by(source.c.position).limit(limit))
+
+
+def at_most(limit: int | None) -> int:
+    """A limit as the driver is given it."""
+    return -1 if limit is None else limit
+
+
+@cache
+def _listing(table: sa.Table, names: tuple[str, ...]) -> Made:
+    query = sa.select(table).where(table.c.position > sa.bindparam("after"))
+    query = query.where(*(table.c[name] == sa.bindparam(name) for name in names))
+    return Made.of(query.order_by(table.c.position).limit(sa.bindparam("limit")))
+
+
+def _by_column(cursor: Any) -> list[dict[str, Any]]:
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -10,8 +11,8 @@ from domain.facts import ActionReported, FactCorrected, RecognitionGiven
 from domain.requests import action_id_of
 from projections.describing import describe
 from projections.events import TYPES
-from projections.generations import upsert
-from projections.rows import dict_rows
+from projections.generations import upsert, write
+from projections.rows import Made, at_most
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,6 +44,7 @@ mentions = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("position", sa.BigInteger, primary_key=True),
 )
+_MENTIONING = mentions.insert().prefix_with("OR IGNORE")
 
 _AGENTS = (
     "agent_id", "employee_id", "to_agent_id", "from_agent_id", "giver_id", "receiver_id", "requested_by",
@@ -76,8 +78,7 @@ class Trail:
             if isinstance(event.body, FactCorrected) and event.correction is not None:
                 mark = trail.update().where(trail.c.position == event.correction.position)
                 connection.execute(mark.values(corrected_by=event.position))
-        if named:
-            connection.execute(mentions.insert().prefix_with("OR IGNORE"), named)
+        write(connection, _MENTIONING, named)
 
     def forget(self) -> None:
         """Nothing is cached."""
@@ -138,16 +139,25 @@ def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (),
 
     With ``happened`` only what had happened by that time.
     """
-    query = sa.select(trail).where(trail.c.position > after).order_by(trail.c.position).limit(limit)
-    if until is not None:
-        query = query.where(trail.c.position <= until)
-    if happened is not None:
-        query = query.where(trail.c.time <= happened)
-    for kind, name in named:
-        found = sa.select(mentions.c.position).where(mentions.c.kind == kind, mentions.c.id == name)
-        query = query.where(trail.c.position.in_(found))
-    rows = dict_rows(connection, query)
+    kinds = tuple(kind for kind, _ in named)
+    values = {f"name_{number}": name for number, (_, name) in enumerate(named)}
+    rows = _lines(kinds, until is not None, happened is not None).rows(
+        connection, values | {"after": after, "until": until, "happened": happened, "limit": at_most(limit)}
+    )
     for row in rows:
         if until is not None and (row["corrected_by"] or 0) > until:
             row["corrected_by"] = None
     return rows
+
+
+@cache
+def _lines(kinds: tuple[str, ...], bounded: bool, timed: bool) -> Made:
+    query = sa.select(trail).where(trail.c.position > sa.bindparam("after"))
+    if bounded:
+        query = query.where(trail.c.position <= sa.bindparam("until"))
+    if timed:
+        query = query.where(trail.c.time <= sa.bindparam("happened"))
+    for number, kind in enumerate(kinds):
+        about = (mentions.c.kind == kind, mentions.c.id == sa.bindparam(f"name_{number}"))
+        query = query.where(trail.c.position.in_(sa.select(mentions.c.position).where(*about)))
+    return Made.of(query.order_by(trail.c.position).limit(sa.bindparam("limit")))
