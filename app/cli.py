@@ -53,9 +53,13 @@ def _all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def command(
-    group: click.Group, name: str | None = None, *, json: bool = True
-) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
-    """Make an async function a command of a group: ``settings`` is its first argument."""
+    group: click.Group, name: str | None = None, *, json: bool = True,
+    loop: Callable[[dict[str, Any]], Callable[[], asyncio.AbstractEventLoop] | None] = lambda _options: None,
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:  # fmt: skip
+    """Make an async function a command of a group: ``settings`` is its first argument.
+
+    ``loop`` says from the options which event loop runs it, where it is not asyncio's own.
+    """
 
     def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
         def run(context: click.Context, **options: Any) -> None:
@@ -64,7 +68,7 @@ def command(
             merged = {setting: above.get(setting) if own[setting] is None else own[setting] for setting in _OPTIONS}
             file = options.pop("config") or above.get("config")
             settings = load_settings(merged, os.environ, file)
-            asyncio.run(function(settings, **options))
+            asyncio.run(function(settings, **options), loop_factory=loop(options))
 
         run.__doc__ = inspect.cleandoc(function.__doc__ or "")
         wrapped = _all_settings(click.pass_context(run))

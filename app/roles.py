@@ -159,7 +159,7 @@ async def keep_running(words: Sequence[str], descriptors: Sequence[int] = ()) ->
             *words,
             "--with-parent",
             stdin=asyncio.subprocess.PIPE,
-            start_new_session=True,
+            process_group=0,  # not a session of its own: the system would share processors by session then
             pass_fds=descriptors,
         )
         try:

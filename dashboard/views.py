@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MOMENT_SECONDS, _LOOK_SECONDS = 0.02, 0.25
 """So long the log's end is remembered, and which generation serves: the one before may be read a little longer."""
+_PATIENCE_SECONDS, _KNOWN_SECONDS = 0.004, 0.25
 _SHORT_SECONDS = 0.005
 _STEPS = 2000
 """So many steps of SQLite between two looks at the clock."""
@@ -82,8 +83,8 @@ class Views:
         self._log = log
         self._live: dict[str, _Live] = {}
         self._until = 0.0
-        self._end = (0, 0.0)
-        self._asking = asyncio.Lock()
+        self._end = (0, -1.0)
+        self._asking: asyncio.Task[None] | None = None
         self._looking, self._looked = asyncio.Lock(), -1.0
         self._states: list[State] = []
 
@@ -142,13 +143,27 @@ class Views:
         return time.perf_counter() > self._until
 
     async def end(self) -> int:
-        """The log's last position, asked for once by all who want it in the same moment."""
-        async with self._asking:
-            position, at = self._end
-            if time.monotonic() - at > _MOMENT_SECONDS:
-                position = max(self._end[0], await self._log.last_position())
-                self._end = position, time.monotonic()
-            return position
+        """The log's last position, asked for once by all who want it in the same moment.
+
+        A server that is busy storing keeps whoever asks: what was so some moments ago is then said at once.
+
+        Raises:
+            UnavailableError: the server does not answer.
+
+        """
+        known, now = self._end[1], time.monotonic()
+        if now - known > _MOMENT_SECONDS:
+            if self._asking is None or self._asking.done():
+                self._asking = asyncio.create_task(self._ask(now))
+            patience = _PATIENCE_SECONDS if now - known < _KNOWN_SECONDS else None
+            done, _ = await asyncio.wait({self._asking}, timeout=patience)
+            for asked in done:
+                asked.result()
+        return self._end[0]
+
+    async def _ask(self, now: float) -> None:
+        position = await self._log.last_position()
+        self._end = max(self._end[0], position), now
 
     def heard_of(self, position: int) -> None:
         """The log goes at least this far: somebody was just told so from here, and may look at once."""

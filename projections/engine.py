@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -39,7 +42,16 @@ _LOOK_AGAIN_SECONDS = 2.0
 _TOGETHER_SECONDS = 0.1
 """What comes within so many seconds of a commit is committed together: on a busy log each commit costs as much."""
 _MANY = 1000
-_ONE_THREAD = ThreadPoolExecutor(1, "views")
+_NICE = 5
+
+
+def _step_back() -> None:
+    """Where processors are few, whoever waits for an answer goes first; a thread has a priority of its own on Linux."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+_ONE_THREAD = ThreadPoolExecutor(1, "views", _step_back)
 """Views that are up to date take turns: threads that want the interpreter wait for each other at every row."""
 SKIPS_SUBJECT = "ledger.projection"
 
