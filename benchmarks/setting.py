@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from app.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 
 @dataclass
@@ -42,16 +42,21 @@ class Setting:
         """The embedded server's."""
         return int((self.session.data_dir / "server" / "server.pid").read_text())
 
-    @contextlib.asynccontextmanager
-    async def role(self, name: str) -> AsyncIterator[int]:
+    def role(self, name: str) -> contextlib.AbstractAsyncContextManager[int]:
         """A role in a process of its own; its process id."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", "run", name, "--with-parent", "--data-dir", str(self.session.data_dir),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        assert process.stdin
-        try:
-            yield process.pid
-        finally:
-            process.stdin.close()
-            await process.wait()
+        return role(self.session.data_dir, name)
+
+
+@contextlib.asynccontextmanager
+async def role(data_dir: Path, *words: str, descriptors: Sequence[int] = ()) -> AsyncIterator[int]:
+    """A role, with its options, in a process of its own; its process id."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "run", *words, "--with-parent", "--data-dir", str(data_dir),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, pass_fds=descriptors,
+    )  # fmt: skip
+    assert process.stdin
+    try:
+        yield process.pid
+    finally:
+        process.stdin.close()
+        await process.wait()
