@@ -9,6 +9,7 @@ import fcntl
 import sqlite3
 from contextlib import closing
 from itertools import count
+from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ledger.errors import UnavailableError
@@ -26,6 +27,8 @@ CREATE TABLE IF NOT EXISTS sources (token TEXT NOT NULL, source TEXT NOT NULL, P
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, position INTEGER NOT NULL, value BLOB NOT NULL);
 """
 _KEYS_A_QUERY = 500
+_CACHE_KIB = 64 * 1024
+"""Names are hashes: each lies on a page of its own, of any of them."""
 Change = tuple[str, "Sequence[Sequence[Any]]"]
 """A statement and its rows of values."""
 
@@ -36,6 +39,9 @@ class Name(NamedTuple):
     key: bytes
     position: int
     content: bytes
+
+
+_by_key = itemgetter(0)
 
 
 class NameIndex:
@@ -49,6 +55,8 @@ class NameIndex:
         self._writer.execute("PRAGMA synchronous=NORMAL")
         self._writer.executescript(_SCHEMA)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=30)
+        for connection in (self._writer, self._db):
+            connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         self._lock: IO[str] | None = None
 
     @classmethod
@@ -133,7 +141,8 @@ class NameIndex:
     ) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            self._writer.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", names)
+            in_order = sorted(names, key=_by_key)  # of two with one key the first stays the first
+            self._writer.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", in_order)
             self._writer.executemany(
                 "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (subject) DO UPDATE SET "
                 "position = excluded.position, digest = excluded.digest WHERE excluded.position > position",
