@@ -127,7 +127,7 @@ def _check_names(attributes: Mapping[str, object]) -> None:
 
 def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
     """An event of our own as a JSON object, without ``recordedtime``: the log adds that."""
-    texts = (_text(identifier), _text(source), _text(type_name), _text(time_text(time)))
+    texts = (_encoder.encode(identifier), _text(source), _text(type_name), _text(time_text(time)))
     return b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b,"data":%b}' % (*texts, data)
 
 
