@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS heads (subject TEXT PRIMARY KEY, position INTEGER NOT
 CREATE TABLE IF NOT EXISTS sources (token TEXT NOT NULL, source TEXT NOT NULL, PRIMARY KEY (token, source));
 CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, position INTEGER NOT NULL, value BLOB NOT NULL);
 """
+_FIND_ONE = "SELECT key, position, content FROM names WHERE key = ?"
 _KEYS_A_QUERY = 500
 _CACHE_KIB = 64 * 1024
 """Names are hashes: each lies on a page of its own, of any of them."""
@@ -87,6 +88,9 @@ class NameIndex:
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Name]:
         """The entries of these keys, where there are any."""
+        if len(keys) == 1:  # one that waits alone is not kept by what many need
+            row = self._db.execute(_FIND_ONE, keys).fetchone()
+            return {} if row is None else {row[0]: Name(*row)}
         found: dict[bytes, Name] = {}
         for start in range(0, len(keys), _KEYS_A_QUERY):
             part = keys[start : start + _KEYS_A_QUERY]

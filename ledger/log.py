@@ -208,7 +208,8 @@ class Log:
     def _frames(self, drafts: Sequence[Draft], answer_to: bytes) -> bytes:
         """The whole batch, stamped now; to be sent without a pause, so that nothing comes between."""
         stamp = self._stamp() if self._stamped else b""
-        batch, last, most = secrets.token_hex(8).encode(), len(drafts), self.client.max_payload - _HEADER_ROOM
+        last, most = len(drafts), self.client.max_payload - _HEADER_ROOM
+        batch = secrets.token_hex(8).encode() if last > 1 else b""
         frames: list[bytes] = []
         for number, draft in enumerate(drafts, 1):
             headers = b"" if draft.expect is None else _EXPECT % draft.expect
@@ -241,7 +242,7 @@ class Log:
         if not reply:
             message = f"nobody stores {drafts[0].subject}: the server or its stream is away; try again later"
             raise UnavailableError(message)
-        answer = json.loads(reply)
+        answer = msgspec.json.decode(reply)
         if "error" not in answer:
             return int(answer["seq"]) - len(drafts) + 1
         code = answer["error"].get("err_code")
