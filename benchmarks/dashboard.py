@@ -151,8 +151,10 @@ class _Load:
             publishing = asyncio.create_task(self._publish())
             stack.push_async_callback(_ended, publishing)
             deciding = asyncio.create_task(self._decide(heard))
-            before = [said[0] for said in crowd]
+            before, position = [said[0] for said in crowd], await self._session.log.last_position()
             latencies = await self._read()
+            recorded = await self._session.log.last_position() - position
+            assert recorded > 0.9 * SECONDS * EVENTS_A_SECOND, f"{recorded} events were recorded meanwhile"
             seen = sorted(await deciding)
             assert all(said[0] > heard for said, heard in zip(crowd, before, strict=True)), "somebody heard nothing"
         latencies.sort()
@@ -215,9 +217,7 @@ class _Load:
             due = int((time.monotonic() - begun) * EVENTS_A_SECOND)
             while number < due:
                 number += 1
-                await upstream.publish(
-                    f"{topology.INBOX_SUBJECT}.bench", msgspec.json.encode(_fact(f"{name}-{number}", number))
-                )
+                await upstream.publish(f"{topology.INBOX_SUBJECT}.bench", _fact(f"{name}-{number}", number))
             await asyncio.sleep(_TICK)
 
     async def _decide(self, heard: dict[int, asyncio.Event]) -> list[float]:

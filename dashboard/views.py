@@ -69,6 +69,12 @@ class _Live:
             return _read(connection, query)
 
 
+def _heard(asked: asyncio.Task[None]) -> None:
+    """Who asked may not have waited for what went wrong."""
+    if not asked.cancelled():
+        asked.exception()
+
+
 def _read(connection: sa.Connection, query: Callable[[sa.Connection], Any]) -> Answer:
     with connection.begin():
         progress = generations.read_progress(connection)  # first: it fixes what this transaction sees
@@ -155,6 +161,7 @@ class Views:
         if now - known > _MOMENT_SECONDS:
             if self._asking is None or self._asking.done():
                 self._asking = asyncio.create_task(self._ask(now))
+                self._asking.add_done_callback(_heard)
             patience = _PATIENCE_SECONDS if now - known < _KNOWN_SECONDS else None
             done, _ = await asyncio.wait({self._asking}, timeout=patience)
             for asked in done:

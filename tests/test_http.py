@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import re
+import signal
 import socket
 import sqlite3
 import threading
@@ -44,6 +46,25 @@ async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncC
             headers = {"Authorization": f"Bearer {dashboard.token}"}
             async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
                 yield upstream, client
+
+
+async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: Session) -> None:
+    """What was known a moment ago is said; who has not asked for longer waits."""
+    views = Views(session.data_dir, session.log)
+    pid = int((session.data_dir / "server" / "server.pid").read_text())
+    known = await views.end()
+    await asyncio.sleep(0.03)  # not so long that it is old
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(0.2):
+            assert await views.end() == known
+        await asyncio.sleep(0.3)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await views.end()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert await views.end() == known
 
 
 async def got(client: httpx.AsyncClient, path: str, **query: Any) -> dict[str, Any]:
