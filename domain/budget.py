@@ -14,6 +14,7 @@ from eventsourcing.domain import BaseAggregate, CanInitAggregate, CanMutateAggre
 
 from domain import records
 from domain.money import Money
+from domain.wire import raw_of
 
 if TYPE_CHECKING:
     import msgspec
@@ -238,14 +239,15 @@ class Budget(BaseAggregate[str]):
             self.by_interaction[interaction_id] = self.by_interaction.get(interaction_id, 0) + minor
 
     def balance(self) -> dict[str, Any]:
-        """The balance as answers show it, its amounts still money."""
+        """The balance as answers show it, each amount as its JSON text: most answers have one."""
+        currency = self.currency
         return {
             "holder": self.holder,
             "period": self.period,
-            "granted": self.money(self.granted_minor),
-            "spent": self.money(self.spent_minor),
-            "reserved": self.money(self.reserved_minor),
-            "remaining": self.money(self.remaining_minor),
+            "granted": raw_of(self.granted_minor, currency),
+            "spent": raw_of(self.spent_minor, currency),
+            "reserved": raw_of(self.reserved_minor, currency),
+            "remaining": raw_of(self.remaining_minor, currency),
         }
 
     @property
@@ -256,10 +258,6 @@ class Budget(BaseAggregate[str]):
     def money(self, minor: int) -> Money:
         """An amount in the budget's currency."""
         return Money(minor, self.currency)
-
-    def wire(self) -> dict[str, Any]:
-        """The balance in its JSON form."""
-        return {name: value.wire() if isinstance(value, Money) else value for name, value in self.balance().items()}
 
 
 _EVENT_OF: dict[type[msgspec.Struct], type[BudgetEvent]] = {

@@ -9,7 +9,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
-from domain.money import Money, MoneyError, money_from_wire
+from domain.money import Money, MoneyError, money_from_wire, wire_of
 
 _CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
 _EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
@@ -72,14 +72,19 @@ _raw_money: dict[tuple[int, str], msgspec.Raw] = {}
 _REMEMBERED = 65_536
 
 
+def raw_of(minor: int, currency: str) -> msgspec.Raw:
+    """Money in its JSON form, as text; what was asked for lately is remembered."""
+    raw = _raw_money.get((minor, currency))
+    if raw is None:
+        if len(_raw_money) > _REMEMBERED:
+            _raw_money.clear()
+        raw = _raw_money[minor, currency] = msgspec.Raw(msgspec.json.encode(wire_of(minor, currency)))
+    return raw
+
+
 def _to_wire(value: Any) -> Any:
     if isinstance(value, Money):
-        raw = _raw_money.get((value.minor, value.currency))
-        if raw is None:
-            if len(_raw_money) > _REMEMBERED:
-                _raw_money.clear()
-            raw = _raw_money[value.minor, value.currency] = msgspec.Raw(msgspec.json.encode(value.wire()))
-        return raw
+        return raw_of(value.minor, value.currency)
     message = f"no wire form for {type(value)}"
     raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from domain.budget import Budget
 from domain.facts import ActionReported
 from domain.records import ActionHeld, ActionTaken, EscalationRequested, EscalationStep, PolicyPublished
-from domain.wire import plain
+from domain.wire import encode, plain
 from projections.events import read_event
 from projections.trail import read_trail
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import sqlalchemy as sa
 
     from ledger.log import Log
@@ -98,6 +102,10 @@ async def _authority(log: Log, action: ActionTaken | ActionHeld, subject: str, p
         "request_id": action.request_id,
         "seen_position": action.seen_position,
         "policy": {"version": action.policy_version, "role": action.role, "rules": rules},
-        "budget_before": Budget.from_records(records[:-1]).wire(),
-        "budget_after": Budget.from_records(records).wire(),
+        "budget_before": _balance(records[:-1]),
+        "budget_after": _balance(records),
     }
+
+
+def _balance(records: list[tuple[Any, datetime]]) -> Any:
+    return msgspec.json.decode(encode(Budget.from_records(records).balance()))
