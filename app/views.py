@@ -68,10 +68,10 @@ async def read_view(session: Session, name: str, query: Callable[[sa.Connection]
 
 @contextmanager
 def opened(folder: Any, model: Model, generation: int) -> Iterator[sa.Connection]:
-    """A connection to one generation of a view."""
+    """A connection to one generation of a view, in one transaction: what is read through it is of one moment."""
     engine = generations.open_generation(folder, model, generation)
     try:
-        with engine.connect() as connection:
+        with engine.connect() as connection, connection.begin():
             yield connection
     finally:
         engine.dispose()

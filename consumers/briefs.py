@@ -84,7 +84,7 @@ class Briefs:
     def _ask[T](self, model: Any, generation: int, end: int, query: Callable[[sa.Connection], T]) -> T | None:
         engine = generations.open_generation(self._folder, model, generation)
         try:
-            with engine.connect() as connection:
+            with engine.connect() as connection, connection.begin():
                 behind = generations.read_progress(connection).anchor.position < end
                 return None if behind else query(connection)
         finally:

@@ -186,7 +186,9 @@ def test_flags_show_pseudonyms_until_somebody_begins_to_look(command: Any, up: U
     ]  # fmt: skip
     assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
     for _ in range(40):
-        (flag, *_) = json.loads(command("audit", "flags", "--json").stdout)["items"] or [None]
+        said = command("audit", "flags", "--json")
+        assert said.stdout, said
+        (flag, *_) = json.loads(said.stdout)["items"] or [None]
         if flag is not None:
             break
     assert "A-7" not in json.dumps(flag)

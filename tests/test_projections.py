@@ -218,3 +218,9 @@ def test_a_new_version_of_a_model_makes_a_new_generation(tmp_path: Path) -> None
     newer.version = Balances.version + 1
     assert generations.live_generation(tmp_path, newer) is None
     assert generations.next_generation(tmp_path, newer) == 2
+
+
+async def test_what_a_command_reads_is_of_one_moment(session: Session) -> None:
+    """Rows and position: also where a query is text for the driver, which begins no transaction by itself."""
+    answer = await read_view(session, "budget_balances", lambda c: generations.driver(c).in_transaction)
+    assert answer.result
