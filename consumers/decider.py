@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)
-_TOGETHER_AT_MOST = 256
+_TOGETHER_AT_MOST = 128  # half of what a busy source has in flight: one half is stored while the other is ruled on
 _BYTES_TOGETHER = 4 * 1024 * 1024
 _LEAP = timedelta(minutes=10)
 _PAUSE_SECONDS = 0.005
