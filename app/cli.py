@@ -38,7 +38,7 @@ _config_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
 
 
-GC_THRESHOLDS = (50_000, 5, 50)
+GC_THRESHOLDS = (10_000, 50, 50)
 """Events by the thousand make garbage without cycles, and hundreds in flight are no garbage yet: look seldom, but not
 so seldom that it takes long."""
 

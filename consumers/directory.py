@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -57,7 +58,7 @@ from projections.correcting import correction_of, originals_of
 from projections.events import TYPES, Event, UnknownEventError, read_event
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ledger.connection import LedgerClient
     from ledger.log import Log, Recorded
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
 _WRITE_SECONDS = 1.0
+_NAMES_AT_ONCE = 500
 _EVER = datetime.min.replace(tzinfo=UTC)
 _NEVER = datetime.max.replace(tzinfo=UTC)
 
@@ -202,11 +204,18 @@ class Directory:
             self.index.commit, writing.names, {_WHOLE_LOG: writing.anchor}, notes=writing.notes, also=writing.also
         )
         await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        self.given.written()
+        for _ in chain(self.given.written(), self._written(writing.names)):
+            await asyncio.sleep(0)
         self.matters.written()
-        for name in writing.names:
-            self._recent.pop(name.key, None)
         self._writing, self._begin = None, writing.anchor
+
+    def _written(self, names: list[Name]) -> Iterator[None]:
+        """Names that the index has now; a part at a time."""
+        while names:
+            for name in names[-_NAMES_AT_ONCE:]:
+                self._recent.pop(name.key, None)
+            del names[-_NAMES_AT_ONCE:]
+            yield
 
     async def close(self) -> None:
         """Write what is left, where that can be, and close the index."""

@@ -7,7 +7,7 @@ itself from the moment it was stored.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS links (a TEXT, b TEXT, relation TEXT, PRIMARY KEY (a,
 """
 _CACHED = 50_000
 _KEYS_A_QUERY = 500
+_ROWS_AT_ONCE = 500
 
 
 class Row(Gift, array_like=True):
@@ -84,6 +85,7 @@ class Given:
         self._interactions: OrderedDict[str, list[Row]] = OrderedDict()
         self._own: dict[int, Row] = {}  # stored, and not read back yet
         self._changed: dict[int, Row] = {}  # read, and not written yet
+        self._values: dict[int, Sequence[Any]] = {}  # what to write of them
         self._writing: dict[int, Row] = {}
         self._by_action: dict[str, Row] = {}  # of both
         self._unwritten: dict[tuple[str, str], dict[int, Row]] = {}  # of all three, by column and name
@@ -182,12 +184,12 @@ class Given:
         row = self._own.pop(position, None)
         if row is None:
             return False
-        self._changed[position] = self._by_action[row.action_id] = row
+        self._keep(row)
         return True
 
     def add(self, row: Row) -> None:
         """An action was read from the log."""
-        self._changed[row.position] = self._by_action[row.action_id] = row
+        self._keep(row)
         self._note(row)
         self._count(row)
 
@@ -197,7 +199,7 @@ class Given:
         if row is None:
             return
         change(row)
-        self._changed[row.position] = self._by_action[action_id] = row
+        self._keep(row)
         self._note(row)
         # What is cached are other objects, read at other times: read them again, once this is committed.
         if row.customer_id:
@@ -215,36 +217,39 @@ class Given:
         """What to write; it counts as being written until ``written``."""
         self._writing, self._changed = self._changed, {}
         self._links_writing, self._links = self._links, {}
-        rows = [
-            (row.position, row.customer_id, row.interaction_id, row.expires_at, _encode(row))
-            for row in self._writing.values()
-        ]  # fmt: skip
+        values, self._values = self._values, {}
         # The other actions are found by the name of their request, which is the same hash.
         unnamed = [(bytes.fromhex(row.action_id[4:]), row.position) for row in self._writing.values() if not row.named]
         joined = [pair for pair, linked in self._links_writing.items() if linked]
         parted = [pair for pair, linked in self._links_writing.items() if not linked]
         changes: list[Change] = [
-            ("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?)", rows),
+            ("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?)", list(values.values())),
             ("INSERT OR REPLACE INTO actions VALUES (?, ?)", unnamed),
             ("INSERT OR IGNORE INTO links VALUES (?, ?, ?)", joined),
             ("DELETE FROM links WHERE a = ? AND b = ? AND relation = ?", parted),
         ]
         return [change for change in changes if change[1]]
 
-    def written(self) -> None:
-        """What ``changes`` gave is written."""
-        for row in self._writing.values():
-            if row.position in self._changed:
-                continue
-            self._by_action.pop(row.action_id, None)
-            self._unnote(row)
-        self._writing = {}
+    def written(self) -> Iterator[None]:
+        """What ``changes`` gave is written; to be iterated to its end, with pauses for those who wait."""
+        while self._writing:
+            for _ in range(min(len(self._writing), _ROWS_AT_ONCE)):
+                position, row = self._writing.popitem()
+                if position not in self._changed:
+                    self._by_action.pop(row.action_id, None)
+                    self._unnote(row)
+            yield
         self._links_writing = {}
         for cache in (self._customers, self._interactions):
             while len(cache) > _CACHED:
                 cache.popitem(last=False)
 
     # ------------------------------------------------------------------ inside
+
+    def _keep(self, row: Row) -> None:
+        """To be written; put into its form now, so that writing thousands keeps nobody waiting."""
+        self._changed[row.position] = self._by_action[row.action_id] = row
+        self._values[row.position] = (row.position, row.customer_id, row.interaction_id, row.expires_at, _encode(row))
 
     def _linked_to(self, one: str) -> set[str]:
         known = dict.fromkeys(self._index.rows(_LINKS_OF, (one,)), True)

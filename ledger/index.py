@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 from contextlib import closing
-from itertools import count
+from itertools import chain, count
 from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, position INTEGER NOT NUL
 """
 _FIND_ONE = "SELECT key, position, content FROM names WHERE key = ?"
 _KEYS_A_QUERY = 500
+_ROWS_A_STEP = 200
 _CACHE_KIB = 64 * 1024
 """Names are hashes: each lies on a page of its own, of any of them."""
 Change = tuple[str, "Sequence[Sequence[Any]]"]
@@ -146,7 +147,7 @@ class NameIndex:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             in_order = sorted(names, key=_by_key)  # of two with one key the first stays the first
-            self._writer.executemany("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", in_order)
+            self._many("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", in_order)
             self._writer.executemany(
                 "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (subject) DO UPDATE SET "
                 "position = excluded.position, digest = excluded.digest WHERE excluded.position > position",
@@ -159,7 +160,7 @@ class NameIndex:
                 notes,
             )
             for statement, values in also:
-                self._writer.executemany(statement, values)
+                self._many(statement, values)
         except BaseException:
             self._roll_back()
             raise
@@ -168,6 +169,16 @@ class NameIndex:
         except sqlite3.OperationalError:
             self._roll_back()
             raise
+
+    def _many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Hundreds of rows a step: at each step the interpreter's lock is left, and another thread has to give it back."""
+        head, values, marks = statement.partition(" VALUES ")
+        if not values:
+            self._writer.executemany(statement, rows)
+            return
+        for start in range(0, len(rows), _ROWS_A_STEP):
+            part = rows[start : start + _ROWS_A_STEP]
+            self._writer.execute(head + values + ", ".join([marks] * len(part)), list(chain.from_iterable(part)))
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
