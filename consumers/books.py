@@ -11,7 +11,7 @@ from config import topology
 from domain.bookkeeping import opening
 from domain.budget import Budget
 from domain.records import LEDGER_SOURCE, TYPE_OF, BudgetClosed, BudgetDrawn, BudgetOpened, BudgetTransferred
-from domain.requests import RequestError
+from domain.requests import RequestError, action_id_of
 from domain.wire import encode
 from ledger.cloudevents import encode_event
 from ledger.names import token_of_id
@@ -232,14 +232,18 @@ def stored_form(record: Any, now: datetime) -> bytes:
     """A record as the event to append; its id follows from what it is, so that it can be told again."""
     name = TYPE_OF[type(record)]
     short = name[11:-3]  # without "resolution." and ".v1"
-    text = f"{record.source}\n{record.request_id}"
     match record:
         case BudgetOpened() | BudgetClosed():
-            text = f"{record.holder}\n{record.period}\n{_currency(record)}"
+            digest = _digest(f"{record.holder}\n{record.period}\n{_currency(record)}")
         case BudgetTransferred() | BudgetDrawn():
-            text += f"\n{record.holder}"
-    identifier = f"{short}-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-    return encode_event(LEDGER_SOURCE, identifier, name, now, encode(record))
+            digest = _digest(f"{record.source}\n{record.request_id}\n{record.holder}")
+        case _:  # the same hash that the id of a request's action has
+            digest = action_id_of(record.source, record.request_id)[4:]
+    return encode_event(LEDGER_SOURCE, f"{short}-{digest}", name, now, encode(record))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _currency(record: BudgetOpened | BudgetClosed) -> str:

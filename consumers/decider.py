@@ -50,6 +50,7 @@ class Decider:
         self._history = history
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)
+        self._read_at: datetime | None = None
         self._queue: list[Waiting] = []
         self._ready: list[Waiting] = []  # ruled on, and not being stored yet
         self._careful: list[Waiting] = []  # to be ruled on while nothing is being stored
@@ -76,7 +77,7 @@ class Decider:
         """
         waiting = Waiting(source, operation, body, answer, answer_to)
         try:
-            read_request(waiting, self._clock(), self._directory.position, history=self._history)
+            read_request(waiting, self._moment(), self._directory.position, history=self._history)
         except RequestError as error:
             waiting.finish(error.wire())
             return
@@ -169,6 +170,16 @@ class Decider:
     def _give_up(self, group: Sequence[Waiting], code: str, message: str) -> None:
         for waiting in group:
             self._finish(waiting, RequestError(code, message).wire())
+
+    def _moment(self) -> datetime:
+        """The time; what is read from the socket at once came at once, and shares the text of it, too."""
+        if self._read_at is None:
+            self._read_at = self._clock()
+            asyncio.get_running_loop().call_soon(self._later)
+        return self._read_at
+
+    def _later(self) -> None:
+        self._read_at = None
 
     # ------------------------------------------------------------------ ruling
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -321,9 +322,12 @@ def _met(asking: Asking, role: Role, per_action: Money | None) -> list[Met]:
     return found
 
 
+_money = lru_cache(maxsize=4096)(Money)  # limits are the policy's, and mostly nothing was used yet
+
+
 def _limit(met: Met, currency: str) -> Limit:
-    limit = None if met.limit is None else Money(met.limit, currency)
-    return Limit(name=met.name, limit=limit, used=Money(met.used, currency))
+    limit = None if met.limit is None else _money(met.limit, currency)
+    return Limit(name=met.name, limit=limit, used=_money(met.used, currency))
 
 
 def _too_much(met: Met, amount: Money, currency: str) -> Reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -169,6 +170,7 @@ class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     time: Instant | None = None
 
 
+@lru_cache(maxsize=1024)  # asked several times while a request is decided
 def action_id_of(source: str, identifier: str) -> str:
     """The id of an action: ``act-`` and 32 hex digits that its sender can compute too.
 
