@@ -171,7 +171,7 @@ class NameIndex:
             raise
 
     def _many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Hundreds of rows a step: at each step the interpreter's lock is left, and another thread has to give it back."""
+        """Hundreds of rows a step: the interpreter's lock is left at each, and has to be got back from others."""
         head, values, marks = statement.partition(" VALUES ")
         if not values:
             self._writer.executemany(statement, rows)
