@@ -78,7 +78,7 @@ class DecisionService:
         self._clock = Clock(self.decider, self.directory, log, owns, history=history)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
-        self._answers: list[bytes] = []
+        self._outgoing: list[bytes] = []
         self._asking: set[asyncio.Task[None]] = set()
         self._doors: list[Subscription] = []
         self.broker = make_broker(url, "decisions")
@@ -161,9 +161,7 @@ class DecisionService:
         subject = f"{topology.DECIDERS_SUBJECT}.{owner}.{waiting.source}.{waiting.operation}"
         if waiting.answer_to:
             # As a header: the server takes no message with another account's reply subject as its own.
-            self._forward(
-                frame(subject.encode(), waiting.body, headers=_ANSWER_TO + b": " + waiting.answer_to + b"\r\n")
-            )
+            self._send(frame(subject.encode(), waiting.body, headers=_ANSWER_TO + b": " + waiting.answer_to + b"\r\n"))
         else:
             task = asyncio.create_task(self._ask_elsewhere(owner, subject, waiting))
             self._asking.add(task)
@@ -189,28 +187,24 @@ class DecisionService:
             "amount": record.amount.wire(),
             "due": plain(record.due),
         }
-        self._forward(frame(topology.ESCALATION_SUBJECT.encode(), encode(asked)))
-
-    def _forward(self, message: bytes) -> None:
-        try:
-            self._client.send(message)
-        except nats.errors.Error as error:
-            _log.warning("a message is lost: %s", error)
+        self._send(frame(topology.ESCALATION_SUBJECT.encode(), encode(asked)))
 
     def _reply(self, subject: bytes, answer: bytes) -> None:
-        """Send an answer together with the others of its group."""
-        if not subject:
-            return
-        if not self._answers:
-            asyncio.get_running_loop().call_soon(self._send_answers)
-        self._answers.append(frame(subject, answer))
+        if subject:
+            self._send(frame(subject, answer))
 
-    def _send_answers(self) -> None:
-        answers, self._answers = self._answers, []
+    def _send(self, message: bytes) -> None:
+        """Send a message together with the others of its group."""
+        if not self._outgoing:
+            asyncio.get_running_loop().call_soon(self._send_all)
+        self._outgoing.append(message)
+
+    def _send_all(self) -> None:
+        messages, self._outgoing = self._outgoing, []
         try:
-            self._client.send(b"".join(answers))
+            self._client.send(b"".join(messages))
         except nats.errors.Error as error:  # who waits asks again, and gets the first answer
-            _log.warning("%d answers lost: %s", len(answers), error)
+            _log.warning("%d messages lost: %s", len(messages), error)
 
 
 def _settle(future: asyncio.Future[bytes], answer: bytes) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from consumers.given import Given, Row, row_of, row_of_fact
+from consumers.given import Given, Held, Row, Taken, row_of, row_of_fact
 from consumers.matters import Due, Matters
 from domain.facts import (
     ActionReported,
@@ -39,10 +39,8 @@ from domain.policy_document import parse_policy
 from domain.records import (
     RECORDS,
     ActionCharged,
-    ActionHeld,
     ActionReversed,
     ActionSettled,
-    ActionTaken,
     ActionVoided,
     EscalationRequested,
     EscalationStep,
@@ -263,7 +261,7 @@ class Directory:
                 self._learn_policy(body.version, body.policy, body.trial_teams)
                 note = msgspec.json.encode((position, body.policy, body.trial_teams))
                 self._notes[f"policy {body.version}"] = position, note
-            case ActionTaken() | ActionHeld():
+            case Taken() | Held():
                 if row := row_of(body, event.time, position, subject):
                     self.given.add(row)
             case ActionSettled() | ActionVoided() | ActionCharged() | ActionReversed():
@@ -341,13 +339,14 @@ class _Answer(msgspec.Struct):
 
 
 _LEARNT = (
-    PolicyPublished, ActionTaken, ActionHeld, ActionSettled, ActionVoided, ActionCharged, ActionReversed,
+    PolicyPublished, ActionSettled, ActionVoided, ActionCharged, ActionReversed,
     EscalationRequested, EscalationStep, ActionReported, RefundSettled, CustomerLinked, CustomerUnlinked,
     EmployeeJoined, EmployeeChanged, EmployeeLeft, RelationshipDeclared, TrainingCompleted, DelegationDeclared,
     FactCorrected,
 )  # fmt: skip
 _NAMED = ("authority.fell_short", "budget.granted", "budget.transferred")
-_TYPES: dict[str, type[Any]] = {f"resolution.{name}.v1": _Answer for name in _NAMED} | {
+_BRIEF: dict[str, type[Any]] = dict.fromkeys(_NAMED, _Answer) | {"action.taken": Taken, "action.held": Held}
+_TYPES: dict[str, type[Any]] = {f"resolution.{name}.v1": cls for name, cls in _BRIEF.items()} | {
     name: cls for name, cls in {**TYPES, **RECORDS}.items() if issubclass(cls, _LEARNT)
 }
 

@@ -7,19 +7,19 @@ itself from the moment it was stored.
 from __future__ import annotations
 
 from collections import OrderedDict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from consumers.books import currency_of
 from domain.deciding import Gift
-from domain.facts import Basis  # noqa: TC001 - msgspec reads the annotations
+from domain.facts import Basis
 from domain.money import Money
 from domain.records import ActionHeld, ActionTaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from datetime import datetime
 
     from domain.facts import ActionReported
     from ledger.index import Change, NameIndex
@@ -73,6 +73,33 @@ class Row(Gift, array_like=True):
     def left(self) -> Money:
         """What may still be reversed."""
         return Money(self.done_minor - self.reversed_minor, self.currency)
+
+
+class Done(msgspec.Struct):
+    """What is read of an action that was taken or held: no more than its row needs, and its name."""
+
+    action_id: str
+    agent_id: str
+    basis: Basis
+    amount: Money
+    holder: str
+    period: str
+    source: str
+    request_id: str
+    request_sha256: str | None = None
+    customer_id: str | None = None
+    interaction_id: str | None = None
+
+
+class Taken(Done):
+    """Of an `action.taken`."""
+
+
+class Held(Done):
+    """Of an `action.held`."""
+
+    expires_at: datetime | None = None
+    escalation_id: str | None = None
 
 
 class Given:
@@ -302,11 +329,13 @@ class Given:
                 self._unwritten.pop(name, None)
 
 
-def row_of(record: ActionTaken | ActionHeld, at: datetime, position: int, subject: str) -> Row | None:
+def row_of(record: ActionTaken | ActionHeld | Taken | Held, at: datetime, position: int, subject: str) -> Row | None:
     """What to know of an action; nothing of an escalation's reservation, which gives nothing yet."""
-    held = isinstance(record, ActionHeld)
-    if held and record.escalation_id is not None:
-        return None
+    expires_at = None
+    if held := isinstance(record, (ActionHeld, Held)):
+        if record.escalation_id is not None:
+            return None
+        expires_at = record.expires_at
     amount = record.amount
     return Row(
         agent_id=record.agent_id,
@@ -323,7 +352,7 @@ def row_of(record: ActionTaken | ActionHeld, at: datetime, position: int, subjec
         done_minor=amount.minor,
         customer_id=record.customer_id,
         interaction_id=record.interaction_id,
-        expires_at=record.expires_at.timestamp() if isinstance(record, ActionHeld) and record.expires_at else None,
+        expires_at=expires_at.timestamp() if expires_at else None,
         named=record.request_sha256 is not None,
     )
 
