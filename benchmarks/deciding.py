@@ -19,6 +19,7 @@ from benchmarks.contest import Contest, contest, p99, rate
 from benchmarks.ledgers import POLICY
 from benchmarks.load import checked, fly
 from benchmarks.rivals import ES_POSTGRES, ES_SQLITE, make_stream
+from config import topology
 from domain.wire import encode
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ async def decisions(setting: Setting) -> list[Contest]:
             results += await _latencies(setting, load, apps, cpu)
             results.append(await contest(
                 "decisions, 256 in flight, two processes", "per s",
-                {TWO: load.asking(WIDTHS[256], 256, another=True), LEDGER: load.asking(WIDTHS[256], 256)},
+                {TWO: load.shared(WIDTHS[256], 256, processes=2), LEDGER: load.shared(WIDTHS[256], 256, processes=1)},
                 needs={LEDGER: 0.7}, cpu_of=cpu,
             ))  # fmt: skip
             results.append(await contest(
@@ -168,19 +169,34 @@ class _Load:
         self._upstream = upstream
         self._asked = iter(range(10**9))
 
-    def asking(self, number: int, width: int, *, share: float | None = None, role: str = "agent",
-               another: bool = False) -> Run:  # fmt: skip
+    def asking(self, number: int, width: int, *, share: float | None = None, role: str = "agent") -> Run:
         """Decisions: so many a second, or within how many milliseconds this share of them came."""
 
         async def run(_round: int) -> float:
-            if not another:
-                return _figure(await self.ask(self._setting.scaled(number), width, role), share)
-            async with self._setting.role("decisions"):
-                for _ in range(3):  # until both know of each other, and have read their books
-                    await self.ask(AGENTS * 10, 64, warming=True)
-                return _figure(await self.ask(self._setting.scaled(number), width), share)
+            return _figure(await self.ask(self._setting.scaled(number), width, role), share)
 
         return run
+
+    def shared(self, number: int, width: int, *, processes: int) -> Run:
+        """Decisions by one process or by two that share the agents, as they go when nobody comes or leaves."""
+
+        async def run(_round: int) -> float:
+            async with contextlib.AsyncExitStack() as stack:
+                if processes == 2:
+                    await stack.enter_async_context(self._setting.role("decisions"))
+                await self._known(processes)
+                await self.ask(AGENTS * 10, 64, warming=True)  # they read the books that others wrote in before
+                return _figure(await self.ask(self._setting.scaled(number), width), None)
+
+        return run
+
+    async def _known(self, processes: int) -> None:
+        """Wait until so many deciders say that they are there."""
+        alive = await self._setting.session.client.subscribe(f"{topology.DECIDERS_SUBJECT}.alive")
+        names: set[str] = set()
+        while len(names) < processes:
+            names.add(json.loads((await alive.next_msg(timeout=30)).data)["name"])
+        await alive.unsubscribe()
 
     def publishing(self, number: int, width: int, *, share: float | None = None) -> Run:
         """Durable publishes of 500 bytes, sent by the same generator."""
