@@ -24,6 +24,7 @@ from consumers.directory import Directory
 from consumers.members import Members
 from consumers.privacy import NOTE, seal_request
 from consumers.service import fails_with
+from consumers.waiting import agent_in
 from domain.wire import encode, plain
 from ledger.connection import frame
 from ledger.errors import LedgerError
@@ -136,6 +137,8 @@ class DecisionService:
             task = asyncio.create_task(self._with_note(source, operation, body, reply))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
+        elif self._members.others and reply and (owner := self._members.owner_of(f"agent:{agent_in(body)}")):
+            self._send_on(owner, source, operation, body, reply)  # who decides it reads it
         else:
             self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), answer_to=reply)
 
@@ -158,18 +161,22 @@ class DecisionService:
         owner = self._members.owner_of(holder) if holder is not None else None
         if owner is None:
             return False
-        subject = f"{topology.DECIDERS_SUBJECT}.{owner}.{waiting.source}.{waiting.operation}"
         if waiting.answer_to:
-            # As a header: the server takes no message with another account's reply subject as its own.
-            self._send(frame(subject.encode(), waiting.body, headers=_ANSWER_TO + b": " + waiting.answer_to + b"\r\n"))
+            self._send_on(owner, waiting.source, waiting.operation, waiting.body, waiting.answer_to)
         else:
-            task = asyncio.create_task(self._ask_elsewhere(owner, subject, waiting))
+            task = asyncio.create_task(self._ask_elsewhere(owner, waiting))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
         return True
 
-    async def _ask_elsewhere(self, owner: str, subject: str, waiting: Waiting) -> None:
+    def _send_on(self, owner: str, source: str, operation: str, body: bytes, answer_to: bytes) -> None:
+        # As a header: the server takes no message with another account's reply subject as its own.
+        headers = _ANSWER_TO + b": " + answer_to + b"\r\n"
+        self._send(frame(_door_of(owner, source, operation).encode(), body, headers=headers))
+
+    async def _ask_elsewhere(self, owner: str, waiting: Waiting) -> None:
         """The other's answer; where none comes, our own: asked twice, a request has one answer."""
+        subject = _door_of(owner, waiting.source, waiting.operation)
         try:
             answer = (await self._client.request(subject, waiting.body, timeout=_OTHER_SECONDS)).data
         except (nats.errors.Error, TimeoutError):
@@ -205,6 +212,10 @@ class DecisionService:
             self._client.send(b"".join(messages))
         except nats.errors.Error as error:  # who waits asks again, and gets the first answer
             _log.warning("%d messages lost: %s", len(messages), error)
+
+
+def _door_of(owner: str, source: str, operation: str) -> str:
+    return f"{topology.DECIDERS_SUBJECT}.{owner}.{source}.{operation}"
 
 
 def _settle(future: asyncio.Future[bytes], answer: bytes) -> None:

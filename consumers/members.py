@@ -49,6 +49,11 @@ class Members:
         self._task: asyncio.Task[None] | None = None
         self._divide()
 
+    @property
+    def others(self) -> bool:
+        """Whether there are any."""
+        return bool(self._seen)
+
     def owner_of(self, holder: str) -> str | None:
         """The other decider that decides for this holder; nobody, where this one does."""
         if not self._seen:

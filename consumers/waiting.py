@@ -77,6 +77,21 @@ class _Operation(msgspec.Struct):
     operation: str
 
 
+class _Asked(msgspec.Struct):
+    agent_id: str | None = None
+
+
+_asked = msgspec.json.Decoder(_Asked)
+
+
+def agent_in(body: bytes) -> str | None:
+    """Who would act, at a glance, and whether or not the rest is a request."""
+    try:
+        return _asked.decode(body).agent_id
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history: bool) -> None:
     """Understand a request.
 
