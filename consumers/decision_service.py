@@ -22,7 +22,7 @@ from consumers.clock import Clock
 from consumers.decider import Decider
 from consumers.directory import Directory
 from consumers.members import Members
-from consumers.privacy import NOTE, seal_request
+from consumers.privacy import may_have_note, seal_request
 from consumers.service import fails_with
 from consumers.waiting import agent_in
 from domain.wire import encode, plain
@@ -123,7 +123,7 @@ class DecisionService:
         """The answer to a request."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         operation, source, body = message.subject.rpartition(".")[2], source_of(message), message.data
-        if NOTE in body or operation == "flag":
+        if may_have_note(body) or operation == "flag":
             body = await seal_request(self._keys, source, body)
         self.decider.submit(source, operation, body, partial(_settle, answer))
         return await answer
@@ -133,7 +133,7 @@ class DecisionService:
 
     def _on_request(self, subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
         _, _, source, operation = subject.decode().split(".")
-        if NOTE in body:
+        if may_have_note(body):
             task = asyncio.create_task(self._with_note(source, operation, body, reply))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _OWNERS = (("customer_id", "customer"), ("interaction_id", "interaction"), ("employee_id", "employee"))
-NOTE = b'"note'
+_NOTE, _ESCAPED = b'"note', b"\\u00"
 _NOTES = "ledger:notes"
 
 
@@ -91,6 +91,11 @@ async def seal_correction(keys: Keys, fact: Accepted, type_name: str) -> Accepte
     event["data"] = _raw(outer)
     json = _encoder.encode(event)
     return fact._replace(json=json, content=content_hash(json))
+
+
+def may_have_note(body: bytes) -> bool:
+    """Whether a request could say something about a person; JSON may write the letters of ``note`` as escapes."""
+    return _NOTE in body or _ESCAPED in body
 
 
 async def seal_request(keys: Keys, source: str, body: bytes) -> bytes:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Upstream, event, upstream_of
+from support import Upstream, event, gbp, upstream_of
 from test_time_travel import all_views
 
 from app.archiving import archive_to_the_end, verify_archive
@@ -58,6 +58,23 @@ async def test_what_is_personal_is_never_stored_open(session: Session) -> None:
     await archive_to_the_end(session, lambda _done, _of: None)
     stored = {path.name: path for path in session.data_dir.rglob("*") if path.is_file() and "INBOX" not in str(path)}
     assert [name for name, path in stored.items() if SECRET.encode() in path.read_bytes()] == []
+
+
+async def test_a_note_is_sealed_however_its_name_is_written(session: Session) -> None:
+    """JSON may write any letter as an escape."""
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        asked = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "reason": "late", "amount": gbp("5.00"),
+                 "customer_id": "C-9", "note": SECRET}  # fmt: skip
+        for operation in ("action", "escalation"):
+            body = json.dumps(asked | {"request_id": operation, "operation": "request"}).replace(
+                '"note"', r'"\u006eote"'
+            )
+            reply = await upstream.client.request(f"resolution.decide.crm.{operation}", body.encode(), timeout=10)
+            assert json.loads(reply.data)["outcome"] in {"taken", "refused"}, reply.data
+    raw = [one.data async for batch in session.log.subject_batches(">") for one in batch]
+    assert any(b'"note":"' in one for one in raw)
+    assert SECRET.encode() not in b"".join(raw)
 
 
 async def test_nothing_shows_it_once_the_person_is_forgotten_and_every_proof_holds(session: Session) -> None:
