@@ -61,6 +61,8 @@ class Decider:
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.elsewhere: Callable[[Waiting, str | None], bool] | None = None
         """Sends a request on where another decider has its holder; nothing, while there is no other."""
+        self.answered: Callable[[], None] = lambda: None
+        """Called when the answers of a batch have been given."""
         self.before: Callable[[datetime], Sequence[Waiting]] = lambda _now: ()
         """What the clock asks for up to a moment; in history mode it comes before the requests of that moment."""
 
@@ -121,6 +123,7 @@ class Decider:
 
     def _on_ended(self, again: list[Waiting] | None) -> None:
         """A batch is done with; what conflicted, and what was ruled on top of it, is ruled on again."""
+        self.answered()
         self._under_way = False
         self._wake.set()
         if again is None:

@@ -74,6 +74,7 @@ class DecisionService:
         self.directory = Directory(NameIndex.alone(indexes, "decisions"))
         self.decider = Decider(log, self.directory, history=history)
         self.decider.on_escalation(self._notify)
+        self.decider.answered = self._send_all
         self._members = Members(client, self._note_others)
         owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
         self._clock = Clock(self.decider, self.directory, log, owns, history=history)
@@ -208,6 +209,8 @@ class DecisionService:
 
     def _send_all(self) -> None:
         messages, self._outgoing = self._outgoing, []
+        if not messages:
+            return
         try:
             self._client.send(b"".join(messages))
         except nats.errors.Error as error:  # who waits asks again, and gets the first answer
