@@ -38,9 +38,9 @@ _config_option = click.option(
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
 
 
-GC_THRESHOLDS = (10_000, 50, 50)
-"""Events by the thousand make garbage without cycles, and hundreds in flight are no garbage yet: look seldom, but not
-so seldom that it takes long."""
+GC_THRESHOLDS = (2_000, 100, 50)
+"""Events by the thousand make garbage without cycles, and hundreds in flight are no garbage yet. Each object is looked
+at once while it is young, a few at a time, so that nobody waits; what was left is looked at again only seldom."""
 
 
 class Finding(Exception):

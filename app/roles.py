@@ -129,6 +129,7 @@ async def until_stopped(services: Sequence[Service], ready: Callable[[], None], 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
+    gc.freeze()  # what is there by now stays: nobody has to look through it for garbage again
     ready()
     waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
     if watch_stdin:

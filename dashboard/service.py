@@ -68,7 +68,8 @@ class DashboardService:
         )  # fmt: skip
         config = uvicorn.Config(
             make_api(house), log_level="warning", access_log=False, lifespan="off", server_header=False,
-            ssl_certfile=where.certificate, ssl_keyfile=where.key, timeout_graceful_shutdown=_GRACE_SECONDS,
+            proxy_headers=False, ssl_certfile=where.certificate, ssl_keyfile=where.key,
+            timeout_graceful_shutdown=_GRACE_SECONDS,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
         self.address = where.url(listening)

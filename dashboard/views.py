@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from projections.generations import Progress
 
 
-_MOMENT_SECONDS, _LOOK_SECONDS = 0.02, 0.25
-"""So long the log's end is remembered, and which generation serves: the one before may be read a little longer."""
-_PATIENCE_SECONDS, _KNOWN_SECONDS = 0.004, 0.25
+_LOOK_SECONDS = 0.25
+"""So long it is remembered which generation serves: the one before may be read a little longer."""
+_MANY, _MOMENT_SECONDS = 16, 0.05
+"""Where so many ask within a moment, what was so in it is said at once; nobody else is told what was so before."""
+_PATIENCE_SECONDS, _MANY_PATIENCE_SECONDS, _KNOWN_SECONDS = 0.1, 0.004, 0.5
 _SHORT_SECONDS = 0.005
 _STEPS = 2000
 """So many steps of SQLite between two looks at the clock."""
@@ -75,6 +78,12 @@ def _heard(asked: asyncio.Task[None]) -> None:
         asked.exception()
 
 
+def _lag(progress: Progress, end: int) -> float:
+    if progress.anchor.position >= end or not progress.recorded:
+        return 0.0
+    return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
+
+
 def _read(connection: sa.Connection, query: Callable[[sa.Connection], Any]) -> Answer:
     with connection.begin():
         progress = generations.read_progress(connection)  # first: it fixes what this transaction sees
@@ -91,6 +100,7 @@ class Views:
         self._until = 0.0
         self._end = (0, -1.0)
         self._asking: asyncio.Task[None] | None = None
+        self._asked: deque[float] = deque(maxlen=_MANY)
         self._looking, self._looked = asyncio.Lock(), -1.0
         self._states: list[State] = []
 
@@ -149,24 +159,33 @@ class Views:
         return time.perf_counter() > self._until
 
     async def end(self) -> int:
-        """The log's last position, asked for once by all who want it in the same moment.
+        """The log's last position.
 
-        A server that is busy storing keeps whoever asks: what was so some moments ago is then said at once.
+        Where many ask, it is asked for ahead, and nobody waits. A server that is busy storing keeps whoever asks:
+        what was so some moments ago is then said.
 
         Raises:
             UnavailableError: the server does not answer.
 
         """
-        known, now = self._end[1], time.monotonic()
-        if now - known > _MOMENT_SECONDS:
-            if self._asking is None or self._asking.done():
-                self._asking = asyncio.create_task(self._ask(now))
-                self._asking.add_done_callback(_heard)
-            patience = _PATIENCE_SECONDS if now - known < _KNOWN_SECONDS else None
-            done, _ = await asyncio.wait({self._asking}, timeout=patience)
+        known, now, many = self._end[1], time.monotonic(), self._many()
+        if many and now - known <= _MOMENT_SECONDS / 2:
+            return self._end[0]
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(now))
+            self._asking.add_done_callback(_heard)
+        if not many or now - known > _MOMENT_SECONDS:
+            patience = _MANY_PATIENCE_SECONDS if many else _PATIENCE_SECONDS
+            done, _ = await asyncio.wait({self._asking}, timeout=patience if now - known < _KNOWN_SECONDS else None)
             for asked in done:
                 asked.result()
         return self._end[0]
+
+    def _many(self) -> bool:
+        """Whether many have asked within a moment."""
+        now = time.monotonic()
+        self._asked.append(now)
+        return len(self._asked) == _MANY and now - self._asked[0] < _MOMENT_SECONDS
 
     async def _ask(self, now: float) -> None:
         position = await self._log.last_position()
@@ -179,21 +198,21 @@ class Views:
 
     async def lag(self, progress: Progress) -> float:
         """Seconds since what the view has read was recorded, where the log goes on behind it; else 0."""
-        if progress.anchor.position >= await self.end() or not progress.recorded:
-            return 0.0
-        return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
+        return _lag(progress, await self.end())
 
     async def states(self) -> list[State]:
         """How far each view is; looked at once for all who ask in the same moment."""
-        asked = time.monotonic()
-        async with self._looking:
-            if self._looked < asked - _MOMENT_SECONDS:
-                self._looked = time.monotonic()
-                self._states = await self._look()
-            return self._states
+        wanted = time.monotonic() - (_MOMENT_SECONDS if self._many() else 0)
+        if self._looked < wanted:
+            async with self._looking:
+                if self._looked < wanted:
+                    at = time.monotonic()
+                    self._states = await self._look()
+                    self._looked = at
+        return self._states
 
     async def _look(self) -> list[State]:
-        found = []
+        found, end = [], await self.end()  # asked once: a busy server keeps whoever asks for each view
         for name in MODELS:
             try:
                 progress = (await self.read(name, lambda _connection: None, short=True)).progress
@@ -201,5 +220,5 @@ class Views:
                 found.append(State(name, 0, 0.0, str(error)))
                 continue
             stopped = f"position {progress.stopped.position}: {progress.stopped.reason}" if progress.stopped else None
-            found.append(State(name, progress.anchor.position, await self.lag(progress), stopped))
+            found.append(State(name, progress.anchor.position, _lag(progress, end), stopped))
         return found
