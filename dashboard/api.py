@@ -193,7 +193,8 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
         wanted = [(kind, name) for kind, name in named.items() if name is not None]
         read_about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
-        await note_reading(log, viewer, read_about, at or await lists.end())
+        if read_about:
+            await note_reading(log, viewer, read_about, at or await lists.end())
         return await lists.answer(Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at,
                                   viewer=viewer)  # fmt: skip
 

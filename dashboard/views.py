@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS = 0.25
 """So long it is remembered which generation serves: the one before may be read a little longer."""
-_MANY, _MOMENT_SECONDS = 16, 0.05
+_MANY, _MOMENT_SECONDS = 32, 0.1
 """Where so many ask within a moment, what was so in it is said at once; nobody else is told what was so before."""
 _PATIENCE_SECONDS, _MANY_PATIENCE_SECONDS, _KNOWN_SECONDS = 0.1, 0.004, 0.5
 _SHORT_SECONDS = 0.005
