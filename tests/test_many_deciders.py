@@ -190,6 +190,26 @@ class Deciders:
             decider.wait(timeout=30)
 
 
+async def test_whoever_is_asked_sends_on_only_what_is_sealed_and_answers_nonsense(session: Session) -> None:
+    """Requests of many agents reach either decider; half of them go on to the other."""
+    secret = "grandmother Xanthippe was ill"
+    async with upstream_of(session) as upstream, upstream_of(session, "decisions"):
+        await staffed(upstream, AUTHORITY | {"default_role": "agent"})
+        noted = refunds(40, [f"N-{number}" for number in range(40)], "1.00", note=secret, customer_id="C-1")
+        assert {(await insist(upstream, one))["outcome"] for one in noted} == {"taken"}
+        bare = [
+            {**one, "request_id": f"bare-{one['request_id']}"} for one in refunds(40, ["N-1", "N-2", "N-3"], "1.00")
+        ]
+        for wrong in ({"agent_id": 7}, {"agent_id": ""}, {"agent_id": None}, {"amount": "much"}):
+            for one in bare[:8]:
+                assert (await upstream.ask("action", **(one | wrong)))["error"]["code"] == "invalid"
+        for body in (b"", b"{", b"[]", b'{"agent_id": "N-1"}', b"\xff", b'{"agent_id": "\\ud800"}'):
+            for _ in range(8):
+                reply = await upstream.client.request("resolution.decide.crm.action", body, timeout=10)
+                assert b'"error"' in reply.data
+    assert not [one for one in await session.log.read_subject(">") if secret.encode() in one.data]
+
+
 async def test_when_a_decider_dies_another_takes_over(session: Session, tmp_path: Path) -> None:
     """SIGKILL under load, twice: asked again, every request has one effect, and the books agree with the events."""
     deciders = Deciders(tmp_path / "data")
