@@ -93,5 +93,5 @@ async def _sealed(made: Callable[[], str]) -> str:
     try:
         return await asyncio.to_thread(made)
     except (AssertionError, MissingTileError, NoteError, ProofError, ValueError) as error:
-        detail = f"the seal does not prove this now: {error or 'nothing is sealed yet'}"
+        detail = f"the seal does not prove this now: {str(error) or 'nothing is sealed yet'}"
         raise HTTPException(503, detail, {"Retry-After": "1"}) from None
