@@ -24,7 +24,7 @@ from consumers.directory import Directory
 from consumers.members import Members
 from consumers.privacy import may_have_note, seal_request
 from consumers.service import fails_with
-from consumers.waiting import agent_in
+from consumers.waiting import holder_in
 from domain.wire import encode, plain
 from ledger.connection import frame
 from ledger.errors import LedgerError
@@ -138,7 +138,7 @@ class DecisionService:
             task = asyncio.create_task(self._with_note(source, operation, body, reply))
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
-        elif self._members.others and reply and (owner := self._members.owner_of(f"agent:{agent_in(body)}")):
+        elif self._members.others and reply and (owner := self._members.owner_of(holder_in(body))):
             self._send_on(owner, source, operation, body, reply)  # who decides it reads it
         else:
             self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), answer_to=reply)
@@ -159,7 +159,7 @@ class DecisionService:
 
     def _elsewhere(self, waiting: Waiting, holder: str | None) -> bool:
         """Send a request on to the decider that has its holder, which answers in our place."""
-        owner = self._members.owner_of(holder) if holder is not None else None
+        owner = self._members.owner_of(holder)
         if owner is None:
             return False
         if waiting.answer_to:

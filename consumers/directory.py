@@ -261,7 +261,7 @@ class Directory:
                 self._learn_policy(body.version, body.policy, body.trial_teams)
                 note = msgspec.json.encode((position, body.policy, body.trial_teams))
                 self._notes[f"policy {body.version}"] = position, note
-            case Taken() | Held():
+            case Taken():
                 if row := row_of(body, event.time, position, subject):
                     self.given.add(row)
             case ActionSettled() | ActionVoided() | ActionCharged() | ActionReversed():

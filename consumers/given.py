@@ -75,8 +75,8 @@ class Row(Gift, array_like=True):
         return Money(self.done_minor - self.reversed_minor, self.currency)
 
 
-class Done(msgspec.Struct):
-    """What is read of an action that was taken or held: no more than its row needs, and its name."""
+class Taken(msgspec.Struct):
+    """What is read of an `action.taken`: no more than its row needs, and its name."""
 
     action_id: str
     agent_id: str
@@ -91,12 +91,8 @@ class Done(msgspec.Struct):
     interaction_id: str | None = None
 
 
-class Taken(Done):
-    """Of an `action.taken`."""
-
-
-class Held(Done):
-    """Of an `action.held`."""
+class Held(Taken):
+    """The same of an `action.held`."""
 
     expires_at: datetime | None = None
     escalation_id: str | None = None
@@ -329,7 +325,7 @@ class Given:
                 self._unwritten.pop(name, None)
 
 
-def row_of(record: ActionTaken | ActionHeld | Taken | Held, at: datetime, position: int, subject: str) -> Row | None:
+def row_of(record: ActionTaken | ActionHeld | Taken, at: datetime, position: int, subject: str) -> Row | None:
     """What to know of an action; nothing of an escalation's reservation, which gives nothing yet."""
     expires_at = None
     if held := isinstance(record, (ActionHeld, Held)):

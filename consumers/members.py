@@ -54,9 +54,9 @@ class Members:
         """Whether there are any."""
         return bool(self._seen)
 
-    def owner_of(self, holder: str) -> str | None:
-        """The other decider that decides for this holder; nobody, where this one does."""
-        if not self._seen:
+    def owner_of(self, holder: str | None) -> str | None:
+        """The other decider that decides for this holder; nobody, where this one does, or where none is known."""
+        if not self._seen or holder is None:
             return None
         owner = self._owners[crc32(holder.encode()) % _PARTITIONS]
         return None if owner == self.name else owner

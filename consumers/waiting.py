@@ -78,16 +78,16 @@ class _Operation(msgspec.Struct):
 
 
 class _Asked(msgspec.Struct):
-    agent_id: str | None = None
+    agent_id: str
 
 
 _asked = msgspec.json.Decoder(_Asked)
 
 
-def agent_in(body: bytes) -> str | None:
-    """Who would act, at a glance, and whether or not the rest is a request."""
+def holder_in(body: bytes) -> str | None:
+    """Whose budget it is that the agent in a request acts on, at a glance; the rest may be no request at all."""
     try:
-        return _asked.decode(body).agent_id
+        return f"agent:{_asked.decode(body).agent_id}"
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 

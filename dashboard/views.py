@@ -168,7 +168,9 @@ class Views:
             UnavailableError: the server does not answer.
 
         """
-        known, now, many = self._end[1], time.monotonic(), self._many()
+        known, now = self._end[1], time.monotonic()
+        self._asked.append(now)
+        many = self._many(now)
         if many and now - known <= _MOMENT_SECONDS / 2:
             return self._end[0]
         if self._asking is None or self._asking.done():
@@ -181,10 +183,8 @@ class Views:
                 asked.result()
         return self._end[0]
 
-    def _many(self) -> bool:
+    def _many(self, now: float) -> bool:
         """Whether many have asked within a moment."""
-        now = time.monotonic()
-        self._asked.append(now)
         return len(self._asked) == _MANY and now - self._asked[0] < _MOMENT_SECONDS
 
     async def _ask(self, now: float) -> None:
@@ -202,7 +202,8 @@ class Views:
 
     async def states(self) -> list[State]:
         """How far each view is; looked at once for all who ask in the same moment."""
-        wanted = time.monotonic() - (_MOMENT_SECONDS if self._many() else 0)
+        now = time.monotonic()
+        wanted = now - (_MOMENT_SECONDS if self._many(now) else 0)
         if self._looked < wanted:
             async with self._looking:
                 if self._looked < wanted:

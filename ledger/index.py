@@ -32,7 +32,7 @@ _ROWS_A_STEP = 200
 _CACHE_KIB = 64 * 1024
 """Names are hashes: each lies on a page of its own, of any of them."""
 Change = tuple[str, "Sequence[Sequence[Any]]"]
-"""A statement and its rows of values."""
+"""A statement, which ends with its ``VALUES`` where it has some, and its rows of values."""
 
 
 class Name(NamedTuple):

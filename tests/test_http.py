@@ -67,6 +67,19 @@ async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: S
     assert await views.end() == known
 
 
+async def test_where_many_read_none_of_them_waits(session: Session) -> None:
+    """They share what is known; one who reads alone would be given the server's word, or wait for it."""
+    views = Views(session.data_dir, session.log)
+    pid = int((session.data_dir / "server" / "server.pid").read_text())
+    known = [await views.end() for _ in range(100)][-1]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(0.08):
+            assert {await views.end() for _ in range(10)} == {known}
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 async def got(client: httpx.AsyncClient, path: str, **query: Any) -> dict[str, Any]:
     """The answer, once the view behind it is there and has everything."""
     for _ in range(200):

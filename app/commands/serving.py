@@ -35,7 +35,7 @@ def _where_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Hundreds who listen and read are a matter of sockets; with uvloop that takes a tenth less of a processor."""
+    """Hundreds who listen and read are a matter of sockets; with uvloop that takes less of a processor."""
     if "dashboard" not in options["roles"]:
         return None
     import uvloop
