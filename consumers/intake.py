@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import logging
@@ -17,11 +16,11 @@ from config import topology
 from consumers.acceptance import Accepted, Rejection, accept, check_correction
 from consumers.privacy import seal_correction, seal_facts
 from ledger.cloudevents import content_hash, name_key, stored_decoder, with_corrects
-from ledger.errors import ConflictError, LostEventsError, UnavailableError
+from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
 from ledger.log import Draft, Log, Recorded, digest_of, in_batches
-from ledger.pull import sequence_of
+from ledger.pull import sequence_of, stream_of
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _TRIM_SECONDS = 5.0
-_RETRY_SECONDS = 5.0
 
 
 class Message(NamedTuple):
@@ -50,6 +48,11 @@ class Message(NamedTuple):
         sequence, _, stamp = sequence_of(self.reply)
         return f"{sequence}-{stamp.decode()}"
 
+    @property
+    def place(self) -> tuple[bytes, int]:
+        """Its stream and its sequence there: the same when it is handed out again."""
+        return stream_of(self.reply), sequence_of(self.reply)[0]
+
 
 class RejectedEntry(msgspec.Struct):
     """What REJECTED keeps: the original bytes (base64) and why they could not be recorded."""
@@ -64,7 +67,7 @@ class RejectedEntry(msgspec.Struct):
 
 
 class Intake:
-    """Takes batches of messages; when ``take`` returns, all may be acknowledged."""
+    """Record facts from messages, in their order; `consumers/intake_lanes.py` says what happens on errors."""
 
     def __init__(self, log: Log, rejected: Log, index: NameIndex, keys: Keys,
                  clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
@@ -77,10 +80,13 @@ class Intake:
         self._trimmed = time.monotonic()
 
     async def take(self, messages: Sequence[Message]) -> None:
-        """Record or visibly reject each of these messages. Waits as long as the server is away.
+        """Record or visibly reject each of these messages, in their order; all may be acknowledged then.
 
         Raises:
-            LostEventsError: the log does not show what was recorded before; nothing is taken in.
+            ConflictError: another intake wrote meanwhile; take them again.
+            UnavailableError: the server is away, or a disk is full; take them again, later.
+            LostEventsError: the log does not show what was recorded before; nothing of that source is taken in.
+            LedgerError: one of them can never be recorded as it is; ``take_singly`` finds out which.
 
         """
         accepted: list[tuple[Accepted, Message]] = []
@@ -93,20 +99,34 @@ class Intake:
                 rejected.append((result, message, _claimed_id(message)))
             else:
                 accepted.append((result, message))
-        pause = 0.1
-        while True:
+        try:
+            reused = await self._record(await self._sealed(accepted))
+        except ConflictError as error:  # read what the other intake wrote, before anything is tried again
+            self._current.difference_update(error.subjects)
+            raise
+        except LedgerError:
+            self._current.clear()
+            raise
+        await self._reject([*rejected, *reused])
+
+    async def take_singly(self, messages: Sequence[Message]) -> None:
+        """Take messages one by one; one that can never be recorded as it is gets rejected, and the next goes on.
+
+        Raises:
+            ConflictError, UnavailableError, LostEventsError: as in ``take``.
+
+        """
+        for message in messages:
             try:
-                reused = await self._record(await self._sealed(accepted))
-                await self._reject([*rejected, *reused])
-            except ConflictError as error:  # another intake wrote: read what it wrote, and look again
-                self._current.difference_update(error.subjects)
-            except UnavailableError as error:
-                _log.warning("intake waits: %s", error)
-                self._current.clear()
-                await asyncio.sleep(pause)
-                pause = min(_RETRY_SECONDS, pause * 2)
-            else:
-                return
+                await self.take([message])
+            except (ConflictError, UnavailableError, LostEventsError):
+                raise
+            except TooLargeError as error:
+                await self._reject([(Rejection("too_large", "", str(error)), message, _claimed_id(message))])
+            except Exception as error:  # noqa: BLE001 - kept and shown as a rejection; the others go on
+                _log.exception("a message of %s could not be taken in", message.subject)
+                text = f"an error of ours ({type(error).__name__}: {error}); see the log, and retry after an upgrade"
+                await self._reject([(Rejection("internal", "", text), message, _claimed_id(message))])
 
     async def _record(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Rejection, Message, str]]:
         subjects = {f"{topology.FACT_SUBJECT}.{fact.token}" for fact, _ in accepted}
@@ -152,8 +172,11 @@ class Intake:
         stored = await self._log.at(name.position)
         if stored is None:
             return False
+        known = stored_decoder.decode(stored.data)
+        if known.type != fact.type:
+            return False
         if fact.corrects is not None:  # sealed in the form of what it corrects
-            original = await self._log.at(stored_decoder.decode(stored.data).corrects or 0)
+            original = await self._log.at(known.corrects or 0)
             if original is not None:
                 fact = await seal_correction(self._keys, fact, stored_decoder.decode(original.data).type)
             if fact.content == name.content:

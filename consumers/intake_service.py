@@ -21,6 +21,7 @@ from consumers.acceptance import Rejection, accept
 from consumers.broker import answered, make_broker, source_of
 from consumers.forgetting import forget_again
 from consumers.intake import Intake, Message, RejectedEntry, id_token, rejected_owner
+from consumers.intake_lanes import IntakeLanes
 from consumers.service import fails_with
 from domain.requests import RequestError
 from domain.wire import Id, decode, encode
@@ -32,6 +33,7 @@ from ledger.pull import Pull, Pulled, as_pulled
 from ledger.streams import ensure_consumer, ensure_stream
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from faststream.nats import NatsBroker
@@ -59,6 +61,7 @@ class IntakeService:
     """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
 
     _intake: Intake
+    _lanes: IntakeLanes
     _keys: Keys
 
     def __init__(self, url: str, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
@@ -80,6 +83,7 @@ class IntakeService:
         await self._keys.watch()
         await forget_again(self._keys, self._log)
         self._intake = Intake(self._log, self._rejected, self._index, self._keys)
+        self._lanes = IntakeLanes(self._intake, self._acknowledge, self._lost)
         self._tasks = [
             asyncio.create_task(self._take_in()),
             asyncio.create_task(self._watch()),
@@ -91,6 +95,7 @@ class IntakeService:
     async def stop(self) -> None:
         """Leave; what is not acknowledged stays in the inbox, and is recognised when it comes again."""
         await self.broker.stop()
+        await self._lanes.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -99,16 +104,16 @@ class IntakeService:
     async def _take_in(self) -> None:
         while True:
             pull = Pull(self._client, topology.INBOX, topology.INTAKE_CONSUMER, 2 * topology.INTAKE_BATCH, as_pulled)
-            batch: list[Pulled] = []
             try:
                 await pull.start()
                 while True:
                     batch = await pull.next(topology.INTAKE_BATCH)
-                    await self._take(batch)
+                    await self._lanes.take([_message(pulled) for pulled in batch])
+                    await self._intake.trim(self._client)
             except (UnavailableError, nats.errors.Error) as error:
                 _log.debug("the intake waits for the server: %s", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
-                self._give_back(batch + pull.left())
+                self._give_back(pull.left())
             finally:
                 with suppress(nats.errors.Error):
                     await pull.stop()
@@ -118,11 +123,13 @@ class IntakeService:
         with suppress(nats.errors.Error):
             self._client.send(b"".join([_NAK % pulled.reply for pulled in messages]))
 
-    async def _take(self, batch: list[Pulled]) -> None:
-        if batch:
-            await self._intake.take([_message(pulled) for pulled in batch])
-            self._client.send(b"".join([_ACK % pulled.reply for pulled in batch]))
-        await self._intake.trim(self._client)
+    def _acknowledge(self, messages: Sequence[Message]) -> None:
+        with suppress(nats.errors.Error):  # they are handed out again, and recognised
+            self._client.send(b"".join([_ACK % message.reply for message in messages]))
+
+    def _lost(self, error: LedgerError) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
 
     async def receipt(self, token: str, body: bytes) -> bytes:
         """What became of events of this source."""

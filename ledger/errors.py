@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 
 class LedgerError(Exception):
     """Base of all errors of the log."""
@@ -24,6 +29,39 @@ class UnavailableError(LedgerError):
 
 class TooLargeError(LedgerError):
     """A message is larger than its stream takes."""
+
+
+class RefusedError(LedgerError):
+    """JetStream will never accept this request as it is; trying it again is of no use."""
+
+
+_CONFLICTS = frozenset((10071, 10164))
+_TOO_LARGE = frozenset((10054, 10097, 10199))
+_GONE = frozenset((10014, 10059))
+"""A consumer or a stream is not there: it may be restored, and with it what it holds."""
+_SERVER_ERROR = 500
+
+
+def jetstream_error(error: Mapping[str, Any], what: str, subjects: Sequence[str] = ()) -> LedgerError:
+    """Return the exception for the ``error`` object of an answer of JetStream.
+
+    Only what may pass by itself (no leader, a full disk, a stream that is gone) is an ``UnavailableError``.
+    ``what`` begins the message: the stream and what was asked of it.
+    """
+    code, text = error.get("err_code"), f"{what}: {error.get('description', 'no reason given')}"
+    if code in _CONFLICTS:
+        return ConflictError(sorted(set(subjects)))
+    if code in _TOO_LARGE:
+        return TooLargeError(f"too large for {text}")
+    if code in _GONE or int(error.get("code", _SERVER_ERROR)) >= _SERVER_ERROR:
+        return UnavailableError(f"{text} ({code}); see the server's disk and log")
+    return RefusedError(f"{text} ({code})")
+
+
+def status_error(status: bytes, headers: bytes, what: str) -> LedgerError:
+    """Return the exception for an inline status (``b"408"``) of JetStream; 4xx will never succeed."""
+    text = f"{what}: {headers.decode(errors='replace').strip()}"
+    return RefusedError(text) if status.startswith(b"4") else UnavailableError(text)
 
 
 class DriftError(LedgerError):

@@ -10,7 +10,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -18,7 +17,7 @@ import nats.errors
 
 from ledger.cloudevents import parse_time, time_text
 from ledger.connection import frame, status_of
-from ledger.errors import ConflictError, LedgerError, TooLargeError, UnavailableError
+from ledger.errors import ConflictError, LedgerError, TooLargeError, UnavailableError, jetstream_error, status_error
 from ledger.replies import Replies, header_of, settle
 from ledger.streams import js_api
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
-_CONFLICTS = {10071, 10164}
-_TOO_LARGE = {10054, 10199}
+_NO_MESSAGE = 10037
 _ACK_SECONDS = 5.0
 _HEADER_ROOM = 1024  # ours in one message; the server counts them in
 _EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
@@ -133,6 +131,7 @@ class Log:
         Raises:
             ConflictError: a subject's last event is not the expected one; nothing was stored.
             TooLargeError: an event, or the batch, is larger than the stream takes.
+            RefusedError: the stream will never take them, for instance because it takes no batches.
             UnavailableError: no answer in time, or no space left on the server's disk.
 
         """
@@ -245,15 +244,7 @@ class Log:
         answer = msgspec.json.decode(reply)
         if "error" not in answer:
             return int(answer["seq"]) - len(drafts) + 1
-        code = answer["error"].get("err_code")
-        text = answer["error"].get("description", "")
-        if code in _CONFLICTS:
-            raise ConflictError(sorted({draft.subject for draft in drafts}))
-        if code in _TOO_LARGE:
-            message = f"too large for {self.stream}: {text}"
-            raise TooLargeError(message)
-        message = f"{self.stream} could not store: {text} ({code}); see the server's disk and log"
-        raise UnavailableError(message)
+        raise jetstream_error(answer["error"], self.stream, [draft.subject for draft in drafts])
 
     async def _stored_before(self, drafts: Sequence[Draft]) -> int | None:
         """The position where an earlier attempt put the first draft, if it did."""
@@ -270,13 +261,12 @@ class Log:
         """The position of the newest event, 0 in an empty log."""
         info = await js_api(self.client, f"STREAM.INFO.{self.stream}")
         if "error" in info:
-            message = f"stream {self.stream}: {info['error'].get('description')}"
-            raise UnavailableError(message)
+            raise jetstream_error(info["error"], self.stream)
         return int(info["state"]["last_seq"])
 
     async def at(self, position: int) -> Recorded | None:
-        """The event at a position, if there is one."""
-        return await self._get({"seq": position})
+        """Return the event at a position, if there is one; positions begin at 1."""
+        return await self._get({"seq": position}) if position > 0 else None
 
     async def last(self, subject: str) -> Recorded | None:
         """The newest event of a subject or of subjects matching a wildcard."""
@@ -325,8 +315,7 @@ class Log:
                 return found, True
             case b"204":
                 return found, header_of(headers, b"Nats-Num-Pending") in {None, b"0"} or not found
-        message = f"{self.stream} could not be read: {headers.decode(errors='replace').strip()}"
-        raise UnavailableError(message)
+        raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
 
     @staticmethod
     async def _while_it_comes[T](end: asyncio.Future[T], came: list[tuple[bytes, bytes]]) -> T:
@@ -346,11 +335,10 @@ class Log:
         """
         request = {"last_by_subj": subject} if after is None else {"seq": after + 1, "next_by_subj": subject}
         answer = await js_api(self.client, f"STREAM.MSG.GET.{self.stream}", request)
-        if answer.get("error", {}).get("code") == HTTPStatus.NOT_FOUND:
+        if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
             return None
         if "error" in answer:
-            message = f"{self.stream} could not be read: {answer['error'].get('description')}"
-            raise UnavailableError(message)
+            raise jetstream_error(answer["error"], f"{self.stream} could not be read")
         found = answer["message"]
         return Recorded(found["seq"], found["subject"], base64.b64decode(found.get("data", "")))
 
@@ -365,8 +353,7 @@ class Log:
                 return None
             case b"":
                 return _recorded(headers, data)
-        message = f"{self.stream} could not be read: {headers.decode(errors='replace').strip()}"
-        raise UnavailableError(message)
+        raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
 
 
 def _recorded(headers: bytes, data: bytes) -> Recorded:

@@ -144,3 +144,8 @@ def sequence_of(reply: bytes) -> tuple[int, int, bytes]:
     """Stream sequence, consumer sequence and time stamp in a message's acknowledgement subject."""
     tokens = reply.split(b".")  # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>
     return int(tokens[-4]), int(tokens[-3]), tokens[-2]
+
+
+def stream_of(reply: bytes) -> bytes:
+    """Return the stream's name in a message's acknowledgement subject."""
+    return reply.split(b".")[-7]

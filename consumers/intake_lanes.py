@@ -1,0 +1,114 @@
+"""Lanes of the intake: all sources together while all goes well, one lane for each source in trouble.
+
+A batch of messages of many sources is one append. Where that fails, each source of the batch gets a lane of its
+own, which tries until its messages are recorded or rejected. Later messages of such a source join its lane, so
+that they stay in order. All other sources go on together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from ledger.errors import ConflictError, LedgerError, LostEventsError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from consumers.intake import Intake, Message
+
+_log = logging.getLogger(__name__)
+_BATCH = 1000
+_WAITING_AT_MOST = 4000
+"""Messages that one lane holds; more are handed out by the server again, later."""
+_PAUSE_SECONDS = 0.1
+_PAUSE_SECONDS_AT_MOST = 5.0
+
+
+class IntakeLanes:
+    """Takes messages for good, and says which are done with.
+
+    ``done`` is called with messages that may be acknowledged, ``lost`` when the log is not what it was.
+    """
+
+    def __init__(self, intake: Intake, done: Callable[[Sequence[Message]], None],
+                 lost: Callable[[LedgerError], None]) -> None:  # fmt: skip
+        self._intake = intake
+        self._done = done
+        self._lost = lost
+        self._lanes: dict[str, dict[tuple[bytes, int], Message]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def take(self, messages: Sequence[Message]) -> None:
+        """Take messages; returns when they are done with, or wait in the lane of their source."""
+        together: list[Message] = []
+        for message in messages:
+            lane = self._lanes.get(_lane_of(message))
+            if lane is None:
+                together.append(message)
+            elif len(lane) < _WAITING_AT_MOST:
+                lane[message.place] = message  # handed out again, it is acknowledged where it came last
+        if not together:
+            return
+        try:
+            await self._intake.take(together)
+        except Exception as error:  # noqa: BLE001 - each source finds out by itself whether it is concerned
+            _log.debug("the intake goes on source by source: %s", error)
+            for message in together:
+                self._begin(_lane_of(message)).setdefault(message.place, message)
+        else:
+            self._done(together)
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many messages wait in the lane of each source in trouble, by token."""
+        return {name: len(lane) for name, lane in self._lanes.items()}
+
+    async def stop(self) -> None:
+        """End; what is not acknowledged stays in the inbox."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, name: str) -> dict[tuple[bytes, int], Message]:
+        lane = self._lanes.get(name)
+        if lane is None:
+            lane = self._lanes[name] = {}
+            task = asyncio.create_task(self._run(name, lane))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return lane
+
+    async def _run(self, name: str, lane: dict[tuple[bytes, int], Message]) -> None:
+        pause, singly = _PAUSE_SECONDS, False
+        while lane:
+            places = list(lane)[:_BATCH]
+            batch = [lane[place] for place in places]
+            try:
+                await (self._intake.take_singly(batch) if singly else self._intake.take(batch))
+            except ConflictError:
+                await asyncio.sleep(0)
+            except UnavailableError as error:
+                _log.warning("the intake of %s waits: %s", name, error)
+                await asyncio.sleep(pause)
+                pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
+            except LostEventsError as error:
+                self._lost(error)
+                return
+            except Exception as error:  # noqa: BLE001 - logged, and found again message by message
+                if singly:  # rejecting it failed, too
+                    _log.exception("the intake of %s waits", name)
+                    await asyncio.sleep(pause)
+                    pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
+                else:
+                    _log.warning("a message of %s cannot be recorded: %s", name, error)
+                    singly = True
+            else:
+                self._done([lane.pop(place) for place in places])
+                pause, singly = _PAUSE_SECONDS, False
+        del self._lanes[name]
+
+
+def _lane_of(message: Message) -> str:
+    return message.subject.rpartition(".")[2]
