@@ -8,7 +8,7 @@ from config import topology
 from consumers.books import budget_of
 from domain.flags import FlagAnswered, FlagReviewed, FlagUnmasked
 from domain.policy_check import contradictions
-from domain.policy_document import parse_policy
+from domain.policy_document import read_policy
 from domain.records import (
     ActionHeld,
     ActionTaken,
@@ -75,7 +75,7 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
             verdict = {"verdict": record.verdict} if isinstance(record, FlagReviewed) else {}
             return {"outcome": "done", "position": position, "flag_id": record.flag_id, **verdict}
         case PolicyPublished():
-            policy = parse_policy(record.policy)
+            policy = read_policy(record.policy)
             trial = {"trial_teams": list(record.trial_teams)} if policy.trial else {}
             return {
                 "outcome": "done",

@@ -237,7 +237,7 @@ class Decider:
 
     def _preload(self, todo: list[Waiting]) -> None:
         asked = [waiting.request for waiting in todo if isinstance(waiting.request, Preview)]
-        rules = self._directory.in_force(todo[0].now) if asked else None
+        rules = self._directory.policies.in_force(todo[0].now) if asked else None
         if rules is None:
             return
         roles = rules.policy.roles.values()

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
 from types import MappingProxyType
@@ -35,7 +34,8 @@ from domain.facts import (
     TrainingCompleted,
 )
 from domain.policy import Rules
-from domain.policy_document import parse_policy
+from domain.policy_document import read_policy
+from domain.policy_history import PolicyHistory, rules_of
 from domain.records import (
     RECORDS,
     ActionCharged,
@@ -66,8 +66,6 @@ _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
 _WRITE_SECONDS = 1.0
 _NAMES_AT_ONCE = 500
-_EVER = datetime.min.replace(tzinfo=UTC)
-_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 class _Writing(NamedTuple):
@@ -87,9 +85,7 @@ class Directory:
         self.given = Given(index)
         self.matters = Matters(index)
         self.staff = Staff()
-        self._policies: dict[int, Rules] = {}
-        self._in_order: list[Rules] = []  # the newest first
-        self._ruling: tuple[datetime, datetime, tuple[Rules | None, Rules | None]] = (_NEVER, _NEVER, (None, None))
+        self.policies = PolicyHistory()
         anchor = index.head(_WHOLE_LOG)
         self._begin = anchor
         self.read_to = anchor.position
@@ -108,39 +104,12 @@ class Directory:
             else:
                 wanted = tuple[int, dict[str, object], tuple[str, ...]]
                 _, document, trial_teams = msgspec.json.decode(value, type=wanted)
-                self._learn_policy(int(name), document, trial_teams)
+                self.policies.add(Rules(int(name), read_policy(document), trial_teams))
 
     @property
     def position(self) -> int:
         """Up to where this directory has read the log."""
         return self.read_to
-
-    def in_force(self, now: datetime) -> Rules | None:
-        """The newest enforced policy whose ``effective_from`` is not after this moment."""
-        return self._at(now)[0]
-
-    def in_shadow(self, now: datetime) -> Rules | None:
-        """The newest policy in shadow mode, unless a newer one is enforced."""
-        return self._at(now)[1]
-
-    def _at(self, now: datetime) -> tuple[Rules | None, Rules | None]:
-        """The policy in force and the one in its shadow; remembered until another begins to rule."""
-        since, until, found = self._ruling
-        if since <= now < until:
-            return found
-        begun = [rules for rules in self._in_order if rules.policy.effective_from <= now]
-        enforced = next((rules for rules in begun if rules.policy.mode == "enforced"), None)
-        shadow = begun[0] if begun and begun[0].policy.mode == "shadow" else None
-        moments = [rules.policy.effective_from for rules in self._in_order]
-        since = max((moment for moment in moments if moment <= now), default=_EVER)
-        until = min((moment for moment in moments if moment > now), default=_NEVER)
-        self._ruling = since, until, (enforced, shadow)
-        return enforced, shadow
-
-    @property
-    def newest_version(self) -> int:
-        """The highest version published, 0 without any."""
-        return max(self._policies, default=0)
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Name]:
         """Requests that were answered, by key, as far as this directory knows."""
@@ -258,7 +227,7 @@ class Directory:
         position, body = event.position, event.body
         match body:
             case PolicyPublished():
-                self._learn_policy(body.version, body.policy, body.trial_teams)
+                self.policies.add(rules_of(body))
                 note = msgspec.json.encode((position, body.policy, body.trial_teams))
                 self._notes[f"policy {body.version}"] = position, note
             case Taken():
@@ -323,11 +292,6 @@ class Directory:
         elif isinstance(body, (ActionVoided, ActionSettled)):
             for due in [due for due in self.matters.dues.values() if due.action_id == body.action_id]:
                 self.matters.paid(due.position)
-
-    def _learn_policy(self, version: int, document: dict[str, object], trial_teams: tuple[str, ...]) -> None:
-        self._policies[version] = Rules(version, parse_policy(document), trial_teams)
-        self._in_order = [self._policies[version] for version in sorted(self._policies, reverse=True)]
-        self._ruling = (_NEVER, _NEVER, (None, None))
 
 
 class _Answer(msgspec.Struct):

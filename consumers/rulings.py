@@ -92,7 +92,7 @@ class Rulings:
 
     def rules_at(self, now: datetime, *, fresh: bool) -> Rules | None:
         """The policy in force."""
-        rules = self.directory.in_force(now)
+        rules = self.directory.policies.in_force(now)
         if rules is None and not fresh:
             raise StaleError
         return rules
@@ -157,7 +157,7 @@ class Rulings:
         agent = self.agent(request.agent_id, rules, "agent_id", fresh=fresh)
         asking = self.asking(request, unit, agent, rules, cause)
         verdict = deciding.judge(asking, request.amount)
-        shadow = deciding.shadowed(asking, request.amount, self.directory.in_shadow(now))
+        shadow = deciding.shadowed(asking, request.amount, self.directory.policies.in_shadow(now))
         if verdict.outcome == "taken":
             return self._take(asking, verdict, cause, unit, shadow)
         to: tuple[str, ...] = ()
@@ -316,10 +316,12 @@ class Rulings:
         newest = await self.log.last(topology.POLICY_SUBJECT)
         if newest is not None and self.directory.position < newest.position:
             raise StaleError
+        if refusal := self.directory.policies.refusal_of(policy, now):
+            raise RequestError("invalid", refusal, "policy.effective_from")
         teams = {*policy.teams, *self.directory.staff.teams()}
         record = PolicyPublished(
             policy=request.policy,
-            version=self.directory.newest_version + 1,
+            version=self.directory.policies.newest_version + 1,
             published_by=request.published_by,
             sha256=body_hash(encode(request.policy)).hex(),
             trial_teams=drawn_teams(policy.trial, teams) if policy.trial is not None else (),

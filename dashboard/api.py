@@ -235,7 +235,7 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
     @api.get("/api/v1/gap", response_model=Report, dependencies=not_agents, summary="The empowerment gap")
     async def gap(as_of: AsOf = None, viewer: Any = known) -> Response:
         async def made(at: int | None, scope: Scope) -> dict[str, Any]:
-            return await gap_report(views.read, await policy_in_force(log), at=at, scope=scope)
+            return await gap_report(views.read, await policy_in_force(log, at), at=at, scope=scope)
 
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         return Json(await given("gap", "authority", at, scope, made))
@@ -254,7 +254,7 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
     )
     async def recognition(as_of: AsOf = None, viewer: Any = known) -> Response:
         async def made(at: int | None, scope: Scope) -> dict[str, Any]:
-            return await recognition_report(views.read, await policy_in_force(log), at, scope)
+            return await recognition_report(views.read, await policy_in_force(log, at), at, scope)
 
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         return Json(await given("recognition", "people", at, scope, made))

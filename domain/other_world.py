@@ -16,7 +16,7 @@ from domain.bookkeeping import Cause, grant_of, opening
 from domain.budget import Budget
 from domain.deciding import Gift
 from domain.periods import Calendar
-from domain.policy_document import parse_policy
+from domain.policy_history import PolicyHistory
 from domain.staff import Staff
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class OtherWorld:
 
     def __init__(self, rules: Rules, published: Sequence[PolicyPublished] = ()) -> None:
         self.rules = rules
-        self._then = {one.version: parse_policy(one.policy) for one in published}
+        self._then = PolicyHistory.of(published)
         self.parted = False
         self.staff = Staff()
         self.to_customers: dict[str, list[Given]] = {}
@@ -144,8 +144,8 @@ class OtherWorld:
 
     def to_group(self, one: Decided, group: frozenset[str], days: int) -> Sequence[Gift]:
         """What a group was given here in so many ``days``, and what the decider saw beside the log's order."""
-        policy = self._then.get(one.policy_version or 0)
-        role = policy.roles.get(one.role or "") if policy is not None else None
+        rules = self._then.get(one.policy_version or 0)
+        role = rules.policy.roles.get(one.role or "") if rules is not None else None
         then = role.per_customer if role is not None and one.to_customer is not None else None
         used, seconds = one.to_customer or 0, self.seconds
         if then is not None and then.days == days and self.apart.isdisjoint(group):
@@ -188,10 +188,10 @@ class OtherWorld:
         """From now on this world has rules of its own; what it grants differs in the open periods already."""
         self.parted = True
         for key, budget in self.budgets.items():
-            policy = self._then.get(self._opened_by[key])
-            if policy is not None:
+            then = self._then.get(self._opened_by[key])
+            if then is not None:
                 role = self._role_of(budget.holder)
-                before, now = (grant_of(one, key[0], role, key[1])[0] for one in (policy, self.rules.policy))
+                before, now = (grant_of(one.policy, key[0], role, key[1])[0] for one in (then, self.rules))
                 budget.granted_minor += now.minor - before.minor
 
     def _role_of(self, holder: str) -> str | None:

@@ -40,7 +40,7 @@ class PolicyError(ValueError):
 
 
 def parse_policy(document: object) -> Policy:
-    """The rules in a document (domain language: Policy).
+    """The rules in a document that is to be published (domain language: Policy).
 
     Raises:
         PolicyError: with every problem found, each with its path.
@@ -80,6 +80,16 @@ def parse_policy(document: object) -> Policy:
     if reader.problems:
         raise PolicyError(reader.problems)
     return policy
+
+
+def read_policy(document: object) -> Policy:
+    """The rules in a document that was published.
+
+    Raises:
+        PolicyError: it is none, which no publication lets through.
+
+    """
+    return parse_policy(document)
 
 
 _REQUIRED = ("currency", "time_zone", "period", "effective_from", "roles")

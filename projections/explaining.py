@@ -8,9 +8,10 @@ import msgspec
 
 from domain.budget import Budget
 from domain.facts import ActionReported
-from domain.records import ActionHeld, ActionTaken, EscalationRequested, EscalationStep, PolicyPublished
+from domain.records import ActionHeld, ActionTaken, EscalationRequested, EscalationStep
 from domain.wire import encode, plain
 from projections.events import read_event
+from projections.policies import published_policies
 from projections.trail import read_trail
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from ledger.log import Log
-
-POLICY_SUBJECT = "ledger.policy"
 
 
 async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[str, Any] | None:
@@ -92,11 +91,8 @@ async def _escalation(log: Log, connection: sa.Connection, escalation_id: str) -
 async def _authority(log: Log, action: ActionTaken | ActionHeld, subject: str, position: int) -> dict[str, Any]:
     events = [read_event(stored) for stored in await log.read_subject(subject) if stored.position <= position]
     records = [(event.body, event.time) for event in events]
-    rules: Any = None
-    for stored in await log.read_subject(POLICY_SUBJECT):
-        published = read_event(stored).body
-        if isinstance(published, PolicyPublished) and published.version == action.policy_version:
-            rules = published.policy.get("roles", {}).get(action.role)
+    published = {one.version: one.policy for one in await published_policies(log)}
+    rules: Any = published.get(action.policy_version, {}).get("roles", {}).get(action.role)
     return {
         "source": action.source,
         "request_id": action.request_id,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from domain import gap
 from domain.gap import Asked, Costs
 from domain.money import EXPONENTS, Money, MoneyError
-from domain.policy_document import parse_policy
+from domain.policy_document import read_policy
 from domain.procedure import procedure
 from projections.answers import EVERYBODY
 from projections.authority import read_asked, read_shortfalls
@@ -54,7 +54,7 @@ async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[s
     asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["team_id"])]
     short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
     balances = [one for one in balances if scope.sees_holder(one["holder"])]
-    policy = parse_policy(dict(document)) if document else None
+    policy = read_policy(document) if document else None
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
     short = [row for row in short_rows if row["basis"] == "goodwill"]
     silent = Counter((row["kind"], row["reason"]) for row in short if not row["followed"])

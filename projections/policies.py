@@ -1,37 +1,42 @@
-"""The policy in force, read from the log: there are few of them."""
+"""Published policies, read from the log: there are few of them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ledger.cloudevents import parse_time
+from domain.policy_history import PolicyHistory
+from ledger.cloudevents import parse_time, stored_decoder
 from projections.events import read_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from domain.policy import Rules
     from domain.records import PolicyPublished
     from ledger.log import Log
 
-_POLICY_SUBJECT = "ledger.policy"
+POLICY_SUBJECT = "ledger.policy"
 
 
-async def published_policies(log: Log) -> list[PolicyPublished]:
-    """All policies, as they were published, the oldest first."""
-    return [read_event(stored).body for stored in await log.read_subject(_POLICY_SUBJECT)]
+async def published_policies(log: Log, position: int | None = None) -> list[PolicyPublished]:
+    """All policies, as they were published, the oldest first; with a ``position`` those up to there."""
+    stored = await log.read_subject(POLICY_SUBJECT)
+    return [read_event(one).body for one in stored if position is None or one.position <= position]
 
 
-def in_force(published: Sequence[PolicyPublished]) -> PolicyPublished | None:
-    """The newest of them that is enforced and has begun; none where there is none."""
-    now, found = datetime.now(UTC), None
-    for one in published:
-        if one.policy.get("mode", "enforced") == "enforced" and parse_time(str(one.policy["effective_from"])) <= now:
-            found = one
-    return found
+def in_force_now(published: Sequence[PolicyPublished]) -> Rules | None:
+    """The policy in force at this moment; none where there is none."""
+    return PolicyHistory.of(published).in_force(datetime.now(UTC))
 
 
-async def policy_in_force(log: Log) -> dict[str, Any]:
-    """The newest policy that is in force, as it was published; empty where there is none."""
-    found = in_force(await published_policies(log))
-    return found.policy if found is not None else {}
+async def policy_in_force(log: Log, position: int | None = None) -> dict[str, Any]:
+    """The document of the policy in force; empty where there is none.
+
+    With a ``position`` the one that was in force when the event there was recorded, as far as it was published.
+    """
+    published, moment = await published_policies(log, position), datetime.now(UTC)
+    if position and (recorded := await log.at(position)) is not None:
+        moment = parse_time(stored_decoder.decode(recorded.data).recordedtime)
+    rules = PolicyHistory.of(published).in_force(moment)
+    return rules.policy.document if rules is not None else {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from domain import recognition
-from domain.policy_document import parse_policy
+from domain.policy_document import read_policy
 from domain.recognition import Employment, Survey, Voice
 from ledger.cloudevents import parse_time
 from projections.answers import EVERYBODY
@@ -91,7 +91,7 @@ def _opens(document: Mapping[str, Any]) -> dict[str, list[str]]:
     """The kinds of authority that a course opens, by the policy in force."""
     found = defaultdict[str, set[str]](set)
     if document:
-        for role in parse_policy(dict(document)).roles.values():
+        for role in read_policy(document).roles.values():
             for kind, needed in role.requires.items():
                 for course in needed:
                     found[course].add(kind)

@@ -14,13 +14,13 @@ from domain.abuse.seen import Seen
 from domain.flags import FlagReviewed
 from domain.judged import Decided
 from domain.money import Money
-from domain.policy_document import parse_policy
+from domain.policy_document import read_policy
 from domain.requests import action_id_of
 from domain.what_if import ShadowRecord, WhatIf
 from projections.correcting import correction_of, originals_of
 from projections.decisions import DEPENDED, Corrected, Reported, read_depended
 from projections.events import TYPES, UnknownEventError, read_event, type_in
-from projections.policies import in_force
+from projections.policies import in_force_now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ class Trying:
             LookupError: no policy was published in shadow mode.
 
         """
-        ruling = in_force(published)
+        ruling = in_force_now(published)
         version = ruling.version if ruling is not None else 0
 
         def begins(record: Any, at: datetime) -> bool:
@@ -71,7 +71,7 @@ class Trying:
             shadow = next((one for one in reversed(published) if one.policy.get("mode") == "shadow"), None)
             if shadow is None:
                 raise LookupError
-            self.what_if = ShadowRecord(parse_policy(shadow.policy), shadow.version)
+            self.what_if = ShadowRecord(read_policy(shadow.policy), shadow.version)
         self.against = version
         self._guards = (Guard(), Guard()) if flags else None
         self._raised: tuple[dict[str, Any], dict[str, Any]] = ({}, {})

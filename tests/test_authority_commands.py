@@ -120,6 +120,12 @@ def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
     assert "no ledger" in command("policy", "diff", str(odd)).stderr
     document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
     assert document(command("policy", "diff", str(policy_file), "--json")) == {"items": []}
+    early = tmp_path / "early.yaml"
+    early.write_text(yaml.safe_dump(AUTHORITY | {"effective_from": "2019-12-31T00:00:00Z"}))
+    for asked in (("policy", "diff", str(early)), ("decide", "policy", str(early), "--published-by", "owner")):
+        refused = command(*asked, "--json")
+        assert refused.returncode == 1
+        assert "before that of version 1, which is in force since 2020-01-01T00:00:00Z" in refused.stdout
     bad = tmp_path / "bad.yaml"
     bad.write_text("currency: GBP\n")
     assert command("policy", "show", str(bad), data_dir=None).returncode == 1

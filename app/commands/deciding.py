@@ -21,12 +21,11 @@ from config import topology
 from domain.facts import Basis, Kind
 from domain.money import money_text
 from domain.policy_check import difference
-from domain.policy_document import parse_policy
-from domain.records import PolicyPublished
+from domain.policy_history import PolicyHistory
 from domain.wire import encode
 from ledger.errors import UnavailableError
 from ledger.names import token_of_source
-from projections.events import read_event
+from projections.policies import published_policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,28 +226,32 @@ def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
               help="Another file. [default: the policy in force]")  # fmt: skip
 @command(policy)
 async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool) -> None:
-    """What FILE would change: field by field, against the policy in force or another file."""
-    document, _ = _checked(file, as_json=as_json)
+    """What FILE would change: field by field, against the policy in force or another file.
+
+    Exit code 1 where the ledger would refuse it, since it begins before the policy in force.
+    """
+    document, policy = _checked(file, as_json=as_json)
+    refusal = None
     if other is not None:
         before, name = _checked(other, as_json=as_json)[0], str(other)
     else:
         async with Session(settings, reads_only=True) as session:
-            events = [read_event(stored) for stored in await session.log.read_subject(topology.POLICY_SUBJECT)]
+            history = PolicyHistory.of(await published_policies(session.log))
         now = datetime.now(UTC)
-        published = [event.body for event in events if isinstance(event.body, PolicyPublished)]
-        rules = [one for one in published if _enforced(one, now)]
-        before, name = (rules[-1].policy, f"version {rules[-1].version}") if rules else ({}, "no policy")
+        rules, refusal = history.in_force(now), history.refusal_of(policy, now)
+        before, name = (rules.policy.document, f"version {rules.version}") if rules else ({}, "no policy")
     changes = difference(before, document)
     if as_json:
-        print_json({"items": [{"field": field, "before": old, "after": new} for field, old, new in changes]})
-        return
-    rows = [(field, _said(old), _said(new)) for field, old, new in changes]
-    print_table(f"{file} against {name}", ("field", "before", "after"), rows)
-
-
-def _enforced(published: PolicyPublished, now: datetime) -> bool:
-    policy = parse_policy(published.policy)
-    return policy.mode == "enforced" and policy.effective_from <= now
+        items = [{"field": field, "before": old, "after": new} for field, old, new in changes]
+        refused = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
+        print_json({"items": items, **refused})
+    else:
+        rows = [(field, _said(old), _said(new)) for field, old, new in changes]
+        print_table(f"{file} against {name}", ("field", "before", "after"), rows)
+        if refusal:
+            console.print(f"It would be refused: effective_from {refusal}", markup=False, soft_wrap=True)
+    if refusal:
+        raise Finding
 
 
 def _said(value: Any) -> str:

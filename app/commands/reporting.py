@@ -13,7 +13,7 @@ from app.output import print_json, print_table
 from app.session import Session
 from app.views import read_view
 from domain.money import money_text
-from domain.policy_document import parse_policy
+from domain.policy_document import read_policy
 from domain.procedure import long_way
 from projections import casework, history
 from projections.balances import read_balances, read_happened
@@ -87,8 +87,8 @@ async def actions(settings: Settings, days: int, as_of: str | None, *, only_unse
             lambda c: casework.read_actions_happened(c, moment) if happened
             else casework.read_actions(c, *where, source=source),
         )  # fmt: skip
-        document = await policy_in_force(session.log)
-    policy = parse_policy(document) if document else None
+        document = await policy_in_force(session.log, at)
+    policy = read_policy(document) if document else None
     for item in answer.result:
         own = policy is not None and item["escalation_id"] is None and item["amount"]["currency"] == policy.currency
         saved = long_way(item["kind"], policy) if policy is not None and own else None

@@ -16,7 +16,7 @@ from app.policy_file import check_policy_file
 from app.session import Session
 from app.views import read_view
 from domain.money import money_text
-from domain.policy_document import parse_policy
+from domain.policy_document import read_policy
 from ledger.cloudevents import parse_time
 from projections.policies import policy_in_force, published_policies
 
@@ -78,7 +78,7 @@ def _read(name: str, in_force: dict[str, Any]) -> Policy:
     if name == _IN_FORCE:
         if not in_force:
             raise click.UsageError("no policy is in force: name a file")
-        return parse_policy(in_force)
+        return read_policy(in_force)
     path = Path(name)
     if not path.is_file():
         raise click.UsageError(f"POLICY {name!r}: there is no such file")

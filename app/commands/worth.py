@@ -38,9 +38,10 @@ async def gap(
 
     async with Session(settings, reads_only=True) as session:
         hours = {"agent_hour": agent_hour, "manager_hour": manager_hour}
-        policy = await policy_in_force(session.log)
+        at = await at_of(session, as_of)
+        policy = await policy_in_force(session.log, at)
         try:
-            found = await gap_report(partial(read_view, session), policy, hours, await at_of(session, as_of))
+            found = await gap_report(partial(read_view, session), policy, hours, at)
         except ValueError as error:
             raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
         found = json.loads(await (await Keys.open(session.client)).reveal(encode(found)))
@@ -229,8 +230,8 @@ async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -
     from projections.recognition_report import recognition_report
 
     async with Session(settings, reads_only=True) as session:
-        policy = await policy_in_force(session.log)
-        found = await recognition_report(partial(read_view, session), policy, await at_of(session, as_of))
+        at = await at_of(session, as_of)
+        found = await recognition_report(partial(read_view, session), await policy_in_force(session.log, at), at)
     if as_json:
         print_json(found)
         return

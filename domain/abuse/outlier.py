@@ -67,7 +67,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
         each = {
             agent: (by_agent.get(agent, 0) / contacts, contacts)
             for agent in world.contacts
-            if world.role(agent) == role
+            if world.role(agent, end) == role
             and (contacts := world.contacts_between(agent, start, end)) >= parameters["contacts"]
         }
         everybody = Others(value for value, _ in each.values())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict, deque
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from domain import facts, records
-from domain.policy_document import parse_policy
+from domain.deciding import Agent
+from domain.policy_history import PolicyHistory, rules_of
 
 DAY = 86_400.0
 HOUR = 3_600.0
@@ -48,8 +50,8 @@ class Deed:
         self.note: str | None = getattr(body, "note_hash", None)
         self.reported = isinstance(body, facts.ActionReported)
         self.team: str | None = body.team_id
-        self.role: str = getattr(body, "role", None) or world.role(self.agent)
-        self.limit = world.limit_of(body, self.role, self.currency)
+        self.role: str = getattr(body, "role", None) or world.role(self.agent, seen.at)
+        self.limit = world.limit_of(body, self.role, self.currency, seen.at)
         self.reversed_by: str | None = None
 
     @property
@@ -95,8 +97,7 @@ class World:
         self.roles: dict[str, str] = {}
         self.teams: dict[str, tuple[str, ...]] = {}
         self.left: dict[str, float] = {}
-        self.limits: dict[str, dict[str, int | None]] = {}
-        self.default_role = ""
+        self.policies = PolicyHistory()
         self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._groups: dict[str, str] = {}
 
@@ -115,16 +116,22 @@ class World:
             self._groups |= dict.fromkeys(members, min(members))
         return self._groups[customer]
 
-    def role(self, agent: str) -> str:
-        """The agent's role as it is known."""
-        return self.roles.get(agent, self.default_role)
+    def role(self, agent: str, at: float) -> str:
+        """The agent's role as it is known; else what the policy in force at a moment gives to all."""
+        known, rules = self.roles.get(agent), self.policies.in_force_at(at)
+        return known or (rules is not None and rules.policy.default_role) or ""
 
-    def limit_of(self, body: Any, role: str, currency: str) -> int | None:
-        """The limit of one action in minor units: the one that was met, else the present policy's."""
+    def limit_of(self, body: Any, role: str, currency: str, at: float) -> int | None:
+        """The limit of one action in minor units: the one that was met, else that of the policy in force then."""
         for limit in getattr(body, "limits", ()):
             if limit.name == "per_action":
                 return limit.limit.minor if limit.limit is not None and limit.limit.currency == currency else None
-        return self.limits.get(role, {}).get(body.kind)
+        rules = self.policies.in_force_at(at)
+        if rules is None:
+            return None
+        agent = Agent(agent_id=body.agent_id, role=role, team_ids=self.teams.get(body.agent_id, ()))
+        found = rules.limits_for(role, agent.teams_for(body.team_id), datetime.fromtimestamp(at, UTC)).get(body.kind)
+        return found.minor if found is not None and found.currency == currency else None
 
     # ------------------------------------------------------------------ learning
 
@@ -154,7 +161,7 @@ class World:
             case facts.RelationshipDeclared():
                 self.related[body.employee_id][body.customer_id] = body.nature
             case records.PolicyPublished():
-                self._policy(body.policy)
+                self.policies.add(rules_of(body))
             case _:
                 pass
         return None
@@ -198,16 +205,6 @@ class World:
             else:
                 self._links[one].discard((other, body.relation))
         self._groups.clear()
-
-    def _policy(self, document: dict[str, Any]) -> None:
-        policy = parse_policy(document)
-        if policy.mode != "enforced":
-            return
-        self.default_role = policy.default_role or ""
-        self.limits = {
-            name: {kind: amount.minor if amount is not None else None for kind, amount in role.limits.items()}
-            for name, role in policy.roles.items()
-        }
 
     def forget_before(self, moment: float) -> None:
         """Drop what no window reaches any more."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from domain.abuse.seen import Deed, Seen, World
+    from domain.money import Money
 
 RULE = Rule("R12", 1, "self-raise", {})
 
@@ -20,7 +21,6 @@ class SelfRaise:
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         del parameters
-        self._limits: dict[str, dict[str, int | None]] = {}
 
     def on(self, world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
         """Whose giver is its beneficiary."""
@@ -39,19 +39,19 @@ class SelfRaise:
         yield RULE.finding((f"agent:{body.granted_by}",), body.request_id, text, [seen.position])
 
     def _policy(self, world: World, seen: Seen) -> Iterator[Finding]:
-        """The world has learnt the policy already; the limits before are remembered here."""
-        before, self._limits = self._limits, world.limits
-        giver = seen.body.published_by
-        role = world.roles.get(giver)
-        if role is None or not before:
+        """The limits of the giver's role, beside those of the policy that this one replaces."""
+        giver, new = seen.body.published_by, world.policies[seen.body.version]
+        role, old = world.roles.get(giver), world.policies.replaced_by(new)
+        if role is None or old is None or new.policy.mode != "enforced":
             return
-        old, new = before.get(role, {}), world.limits.get(role, {})
-        raised = [kind for kind, limit in new.items() if kind not in old or _more(limit, old[kind])]
+        teams, begins = world.teams.get(giver, ()), new.policy.effective_from
+        before, after = (rules.limits_for(role, teams, begins) for rules in (old, new))
+        raised = [kind for kind, limit in after.items() if kind not in before or _more(limit, before[kind])]
         if raised:
             kinds = ", ".join(raised)
-            text = f"{giver}, {role}, published policy version {seen.body.version}, which raises {role}'s {kinds}"
-            yield RULE.finding((f"agent:{giver}",), f"policy {seen.body.version}", text, [seen.position])
+            text = f"{giver}, {role}, published policy version {new.version}, which raises {role}'s {kinds}"
+            yield RULE.finding((f"agent:{giver}",), f"policy {new.version}", text, [seen.position])
 
 
-def _more(now: int | None, before: int | None) -> bool:
-    return before is not None and (now is None or now > before)
+def _more(now: Money | None, before: Money | None) -> bool:
+    return before is not None and (now is None or now.minor > before.minor)

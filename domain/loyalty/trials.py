@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from domain.policy_document import parse_policy
+from domain.policy_history import PolicyHistory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from domain.policy import Policy
+    from domain.policy import Policy, Rules
     from domain.records import PolicyPublished
 
 
@@ -35,21 +35,20 @@ class Raise(NamedTuple):
     teams: frozenset[str]
 
 
-def _enforced(published: Sequence[PolicyPublished]) -> list[tuple[PolicyPublished, Policy]]:
-    parsed = [(one, parse_policy(one.policy)) for one in published]
-    return sorted(
-        (one for one in parsed if one[1].mode == "enforced"), key=lambda one: (one[1].effective_from, one[0].version)
-    )
+def _in_force(published: Sequence[PolicyPublished]) -> list[Rules]:
+    """The policies that were in force, one after another."""
+    found = [reign.enforced for reign in PolicyHistory.of(published).reigns() if reign.enforced is not None]
+    return [rules for rules, _ in groupby(found)]
 
 
 def randomised(published: Sequence[PolicyPublished]) -> list[Trial]:
     """The trials there were; the same trial in a later version goes on, and is one."""
     found: dict[tuple[str, str, frozenset[str]], Trial] = {}
-    for one, policy in _enforced(published):
-        if policy.trial is None or not one.trial_teams:
+    for one in _in_force(published):
+        if one.policy.trial is None or not one.trial_teams:
             continue
-        trial, teams = policy.trial, frozenset(one.trial_teams)
-        begins = int(policy.effective_from.timestamp())
+        trial, teams = one.policy.trial, one.trial_teams
+        begins = int(one.policy.effective_from.timestamp())
         before = found.get((trial.role, trial.kind, teams))
         found[trial.role, trial.kind, teams] = Trial(
             before.version if before else one.version, trial.role, trial.kind, before.begins if before else begins,
@@ -61,8 +60,8 @@ def randomised(published: Sequence[PolicyPublished]) -> list[Trial]:
 def raises(published: Sequence[PolicyPublished]) -> list[Raise]:
     """Where one version gave some teams, not all, more than the version before."""
     found: list[Raise] = []
-    versions = _enforced(published)
-    for (_, before), (one, after) in pairwise(versions):
+    for old, new in pairwise(_in_force(published)):
+        before, after = old.policy, new.policy
         raised: dict[tuple[str, str], set[str]] = {}
         for team in before.teams.keys() | after.teams.keys():
             for role in after.roles:
@@ -74,7 +73,7 @@ def raises(published: Sequence[PolicyPublished]) -> list[Raise]:
             common = _limits(before, "", role).get(kind, 0), _limits(after, "", role).get(kind, 0)
             if common[0] == common[1]:
                 moment = int(after.effective_from.timestamp())
-                found.append(Raise(one.version, role, kind, moment, frozenset(teams)))
+                found.append(Raise(new.version, role, kind, moment, frozenset(teams)))
     return found
 
 
