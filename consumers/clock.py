@@ -14,7 +14,7 @@ from consumers.followups import Overdue, Posting
 from consumers.waiting import Waiting
 from domain.bookkeeping import Cause
 from domain.records import LEDGER_SOURCE
-from ledger.errors import LedgerError
+from ledger.errors import ClockError, LedgerError
 from projections.events import read_event
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.1
+_WRONG_CLOCK_SECONDS = 1.0
 _POSTED_TOGETHER = 256
 
 
@@ -46,11 +47,14 @@ class Clock:
         """Look, for ever."""
         while True:
             try:
+                await self._log.check_clock()
                 now = self._decider.now
                 for what in list(self._overdue(now)):
                     moment = datetime.fromtimestamp(what.due, UTC) if self._history else now
                     self._submit(what, what, moment, f"{what.escalation_id or what.action_id}@{what.due:.0f}")
                 await self._post()
+            except ClockError:  # the log has said so; nothing is overdue by a clock that is wrong
+                await asyncio.sleep(_WRONG_CLOCK_SECONDS)
             except LedgerError as error:
                 _log.warning("the clock waits: %s", error)
             await asyncio.sleep(_LOOK_SECONDS)

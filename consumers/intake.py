@@ -84,13 +84,14 @@ class Intake:
 
         Raises:
             ConflictError: another intake wrote meanwhile; take them again.
-            UnavailableError: the server is away, or a disk is full; take them again, later.
+            UnavailableError: the server is away, a disk is full, or the host's clock is wrong; take them again, later.
             LostEventsError: the log does not show what was recorded before; nothing of that source is taken in.
             LedgerError: one of them can never be recorded as it is; ``take_singly`` finds out which.
 
         """
         accepted: list[tuple[Accepted, Message]] = []
         rejected: list[tuple[Rejection, Message, str]] = []
+        await self._log.check_clock()  # what is accepted is accepted by the time of day
         now = self._clock()
         for message in messages:
             token = message.subject.rpartition(".")[2]

@@ -27,6 +27,10 @@ class UnavailableError(LedgerError):
     """
 
 
+class ClockError(UnavailableError):
+    """The host's clock runs ahead of the server's: nothing was recorded, and nothing is until it is right."""
+
+
 class TooLargeError(LedgerError):
     """A message is larger than its stream takes."""
 

@@ -17,8 +17,17 @@ import nats.errors
 
 from ledger.cloudevents import parse_time, time_text
 from ledger.connection import frame, status_of
-from ledger.errors import ConflictError, LedgerError, TooLargeError, UnavailableError, jetstream_error, status_error
+from ledger.errors import (
+    ClockError,
+    ConflictError,
+    LedgerError,
+    TooLargeError,
+    UnavailableError,
+    jetstream_error,
+    status_error,
+)
 from ledger.replies import Replies, header_of, settle
+from ledger.server_time import ServerTime, utc_now
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
@@ -85,32 +94,31 @@ def in_batches[T](items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[l
         yield batch
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 class Log:
     """One stream, one connection. Recorded times never decrease along what is appended here.
 
     Stamping and sending happen in one go, and the server takes a connection's messages in order; so the
-    order of recorded times is the order of positions for all who share a ``Log``.
+    order of recorded times is the order of positions for all who share a ``Log``. Nothing is stamped while the host's
+    clock runs ahead of the server's (``ServerTime``).
     """
 
-    def __init__(self, replies: Replies, stream: str, clock: Callable[[], datetime] = _now, *,
+    def __init__(self, replies: Replies, stream: str, clock: Callable[[], datetime] = utc_now, *,
                  stamped: bool = True) -> None:  # fmt: skip
         """Use ``open`` (our stream) or ``door`` (a stream whose events we leave as they are)."""
         self._stamped = stamped
         self.client = replies.client
         self.stream = stream
         self._clock = clock
+        self.server_time = ServerTime(replies.client, stream, clock)
         self._last_stamp = datetime(1970, 1, 1, tzinfo=UTC)
         self._replies = replies
         self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
 
     @classmethod
-    async def open(cls, client: LedgerClient, stream: str, clock: Callable[[], datetime] = _now) -> Log:
+    async def open(cls, client: LedgerClient, stream: str, clock: Callable[[], datetime] = utc_now) -> Log:
         """The log of an existing stream; learns the last recorded time."""
         log = cls(await Replies.open(client), stream, clock)
+        await log.server_time.measure()
         if last := await log.last(">"):
             log.saw(last.data)
         return log
@@ -132,6 +140,7 @@ class Log:
             ConflictError: a subject's last event is not the expected one; nothing was stored.
             TooLargeError: an event, or the batch, is larger than the stream takes.
             RefusedError: the stream will never take them, for instance because it takes no batches.
+            ClockError: the host's clock runs ahead of the server's.
             UnavailableError: no answer in time, or no space left on the server's disk.
 
         """
@@ -142,7 +151,10 @@ class Log:
         pause = 0.05
         while True:
             try:
+                await self.check_clock()
                 return await self._attempt(drafts, min(_ACK_SECONDS, max(pause, deadline - time.monotonic())))
+            except ClockError:
+                raise
             except ConflictError:
                 if (position := await self._stored_before(drafts)) is not None:
                     return position
@@ -225,8 +237,21 @@ class Log:
             frames.append(frame(draft.subject.encode(), data, answer_to if number == last else b"", headers))
         return b"".join(frames)
 
+    async def check_clock(self) -> None:
+        """Check that the host's clock may stamp events.
+
+        Raises:
+            ClockError: it runs more than a minute ahead of the server's.
+            UnavailableError: the server does not answer.
+
+        """
+        if self._stamped:
+            await self.server_time.verify()
+
     def _stamp(self) -> bytes:
-        self._last_stamp = max(self._clock(), self._last_stamp)
+        now = self._clock()
+        self.server_time.check(now)
+        self._last_stamp = max(now, self._last_stamp)
         return _STAMP + time_text(self._last_stamp).encode() + b'"}'
 
     def saw(self, data: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,24 +13,17 @@ import msgspec
 
 from app.cli import Finding, cli, command
 from app.output import console, fail, print_json, print_table
+from app.projection_states import projection_states
 from app.session import Session
-from app.views import opened
 from config import topology
 from consumers.intake import RejectedEntry
 from domain.records import TYPE_OF
 from domain.upkeep import ProjectionSkipped
 from domain.wire import encode
-from ledger import alarm as alarms
 from ledger.cloudevents import encode_event
-from ledger.errors import LedgerError
-from ledger.follow import verify_anchor
-from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.log import Draft, Log
-from ledger.notes import NoteError
-from ledger.seal import SealError, check_positions
-from ledger.streams import js_api, server_trouble
-from ledger.tiles import MissingTileError
+from ledger.streams import js_api
 from projections import generations
 from projections.catalogue import MODELS
 from projections.engine import SKIPS_SUBJECT, rebuild
@@ -132,29 +124,11 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
         console.print(f"{len(chosen)} put back into their inbox; see `admin rejected list` for what comes again")
 
 
-async def _states(session: Session) -> list[dict[str, Any]]:
-    folder = generations.views_folder(session.data_dir)
-    end = await session.log.last_position()
-    states: list[dict[str, Any]] = []
-    for name, cls in MODELS.items():
-        generation = generations.live_generation(folder, cls())
-        state: dict[str, Any] = {"projection": name, "generation": generation, "position": 0, "lag_events": end}
-        state |= {"recorded": None, "stopped": None}
-        if generation is not None:
-            with opened(folder, cls(), generation) as connection:
-                progress = generations.read_progress(connection)
-            state |= {"position": progress.anchor.position, "lag_events": end - progress.anchor.position}
-            state |= {"recorded": progress.recorded or None}
-            state["stopped"] = progress.stopped._asdict() if progress.stopped else None
-        states.append(state)
-    return states
-
-
 @command(projections_group)
 async def status(settings: Settings, *, as_json: bool) -> None:
     """How far each view is, and where one stopped and why."""
     async with Session(settings, reads_only=True) as session:
-        states = await _states(session)
+        states = await projection_states(session)
         position = await session.log.last_position()
     if as_json:
         print_json({"items": states, "position": position})
@@ -212,72 +186,18 @@ async def skip(settings: Settings, name: str, position: int, reason: str, by: st
 
 @command(admin)
 async def doctor(settings: Settings, *, as_json: bool) -> None:
-    """Check everything: server, streams, disk, views, seal, archive, inbox. Exit status 1 where something is wrong."""
-    checks: list[dict[str, Any]] = []
-
-    def note(what: str, says: str, *, ok: bool = True) -> None:
-        checks.append({"check": what, "ok": ok, "says": says})
+    """Check everything: server, clock, streams, disk, views, seal, archive, inbox. Exit status 1 on a finding."""
+    from app.checks import checks_of
 
     async with Session(settings, reads_only=True) as session:
-        server = session.client.connected_server_version
-        trouble = await server_trouble(session.client)
-        says = trouble or f"nats-server {server.major}.{server.minor}.{server.patch}, as declared"
-        note("server and streams", says, ok=not trouble)
-        free = shutil.disk_usage(session.data_dir).free if session.data_dir.exists() else 0
-        enough = free > _LOW_DISK_BYTES or not session.embedded
-        note("disk", f"{free >> 20} MiB free at {session.data_dir}", ok=enough)
-        for name in ("intake", "decisions"):
-            path = session.data_dir / "index" / f"{name}.sqlite"
-            if path.exists():
-                wrong = await _index_trouble(session, name, NameIndex(path))
-                note(f"index {name}", wrong or "the log shows what it read", ok=not wrong)
-        for state in await _states(session):
-            stopped = state["stopped"]
-            says = f"position {state['position']}, {state['lag_events']} behind" if not stopped else str(stopped)
-            note(f"view {state['projection']}", says, ok=not stopped)
-        for what, says, ok in await _keeping_checks(session):
-            note(what, says, ok=ok)
-        info = await js_api(session.client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
-        waiting = info.get("num_pending", 0) + info.get("num_ack_pending", 0)
-        note("inbox", f"{waiting} waiting")
-        count = len(await _entries(session))
-        note("rejected", f"{count} kept; see `admin rejected list`")
+        checks = await checks_of(session)
     if as_json:
-        print_json({"items": checks, "ok": all(check["ok"] for check in checks)})
+        print_json({"items": [check._asdict() for check in checks], "ok": all(check.ok for check in checks)})
     else:
-        rows = [(check["check"], "ok" if check["ok"] else "WRONG", check["says"]) for check in checks]
+        rows = [(check.check, "ok" if check.ok else "WRONG", check.says) for check in checks]
         print_table("Doctor", ("check", "", "says"), rows)
-    if not all(check["ok"] for check in checks):
+    if not all(check.ok for check in checks):
         raise Finding
-
-
-async def _keeping_checks(session: Session) -> list[tuple[str, str, bool]]:
-    """The alarm, the seal and the archive: (what, what there is to say, whether it is well)."""
-    from consumers.archive_service import archive_of
-    from ledger.seal import seal_folder
-
-    found = await alarms.look(session.client)
-    checks = [("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)]
-    seal, end = seal_folder(session.data_dir), await session.log.last_position()
-    try:
-        newest = seal.checkpoint()
-        size = newest.size if newest else 0
-        await check_positions(session.log, seal.tiles(size), [size] if size else [])
-    except (SealError, NoteError, MissingTileError) as error:
-        return [*checks, ("seal", str(error), False)]
-    archived = archive_of(session.data_dir).last_position
-    return [*checks, ("seal", f"{size} of {end} positions", True), ("archive", f"{archived} of {end} positions", True)]
-
-
-async def _index_trouble(session: Session, name: str, index: NameIndex) -> str:
-    try:
-        for anchor in index.heads().values():
-            await verify_anchor(session.log, anchor, name)
-    except LedgerError as error:
-        return str(error)
-    finally:
-        index.close()
-    return ""
 
 
 @click.option("--json", "as_json", is_flag=True, hidden=True)

@@ -1,0 +1,152 @@
+"""The checks of `admin doctor`: each looks at one part of a ledger and says whether it is well."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, NamedTuple
+
+from app.projection_states import projection_states
+from config import topology
+from consumers.archive_service import archive_of
+from ledger import alarm
+from ledger.cloudevents import parse_time, stored_decoder, time_text
+from ledger.errors import LedgerError
+from ledger.follow import verify_anchor
+from ledger.index import NameIndex
+from ledger.moments import position_of
+from ledger.notes import NoteError
+from ledger.seal import SealError, check_positions, seal_folder
+from ledger.server_time import AHEAD_SECONDS, span, utc_now
+from ledger.streams import js_api, server_trouble
+from ledger.tiles import MissingTileError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from app.session import Session
+
+_LOW_DISK_BYTES = 1 << 30
+
+
+class Check(NamedTuple):
+    """What a check found: the part, what there is to say of it, and whether it is well."""
+
+    check: str
+    says: str
+    ok: bool = True
+
+
+async def _server(session: Session) -> AsyncIterator[Check]:
+    version = session.client.connected_server_version
+    trouble = await server_trouble(session.client)
+    says = trouble or f"nats-server {version.major}.{version.minor}.{version.patch}, as declared"
+    yield Check("server and streams", says, not trouble)
+
+
+async def _clock(session: Session) -> AsyncIterator[Check]:
+    offset = await session.log.server_time.measure()
+    if offset is None:
+        yield Check("clock", "the NATS server does not say what time it is")
+    elif offset.at_least > AHEAD_SECONDS:
+        text = f"the host's clock is {span(offset.at_least)} ahead of the NATS server's: nothing is recorded; set it"
+        yield Check("clock", text, ok=False)
+    elif offset.at_most < -AHEAD_SECONDS:
+        text = f"the host's clock is {span(offset.at_most)} behind the NATS server's: periods begin late; set it"
+        yield Check("clock", text, ok=False)
+    else:
+        nearest = max(offset.at_least, min(0.0, offset.at_most))
+        yield Check("clock", f"{abs(nearest):.3f} s from the NATS server's")
+
+
+async def _recorded_times(session: Session) -> AsyncIterator[Check]:
+    """A stretch that was recorded by a clock that ran ahead is one finding, until its time has come."""
+    last, now = await session.log.last(">"), utc_now()
+    recorded = parse_time(stored_decoder.decode(last.data).recordedtime) if last is not None else now
+    if last is None or (recorded - now).total_seconds() <= AHEAD_SECONDS:
+        yield Check("recorded times", "none lies in the future")
+        return
+    first = await position_of(session.log, time_text(now), last.position) + 1
+    through = await position_of(session.log, time_text(recorded), last.position, first=True)
+    text = (
+        f"positions {first} to {through} were recorded by a clock that ran ahead, to {time_text(recorded)}; what came "
+        "behind them carries that time until it has come, since recorded times never decrease. Decisions go by the "
+        "clock; as of a moment in between, name a position"
+    )
+    yield Check("recorded times", text, ok=False)
+
+
+async def _disk(session: Session) -> AsyncIterator[Check]:
+    free = shutil.disk_usage(session.data_dir).free if session.data_dir.exists() else 0
+    enough = free > _LOW_DISK_BYTES or not session.embedded
+    yield Check("disk", f"{free >> 20} MiB free at {session.data_dir}", enough)
+
+
+async def _indexes(session: Session) -> AsyncIterator[Check]:
+    for name in ("intake", "decisions"):
+        path = session.data_dir / "index" / f"{name}.sqlite"
+        if path.exists():
+            wrong = await _index_trouble(session, name, NameIndex(path))
+            yield Check(f"index {name}", wrong or "the log shows what it read", not wrong)
+
+
+async def _index_trouble(session: Session, name: str, index: NameIndex) -> str:
+    try:
+        for anchor in index.heads().values():
+            await verify_anchor(session.log, anchor, name)
+    except LedgerError as error:
+        return str(error)
+    finally:
+        index.close()
+    return ""
+
+
+async def _views(session: Session) -> AsyncIterator[Check]:
+    for state in await projection_states(session):
+        stopped = state["stopped"]
+        says = f"position {state['position']}, {state['lag_events']} behind" if not stopped else str(stopped)
+        yield Check(f"view {state['projection']}", says, not stopped)
+
+
+async def _alarm(session: Session) -> AsyncIterator[Check]:
+    found = await alarm.look(session.client)
+    yield Check("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)
+
+
+async def _seal(session: Session) -> AsyncIterator[Check]:
+    seal, end = seal_folder(session.data_dir), await session.log.last_position()
+    try:
+        newest = seal.checkpoint()
+        size = newest.size if newest else 0
+        await check_positions(session.log, seal.tiles(size), [size] if size else [])
+    except (SealError, NoteError, MissingTileError) as error:
+        yield Check("seal", str(error), ok=False)
+        return
+    yield Check("seal", f"{size} of {end} positions")
+    yield Check("archive", f"{archive_of(session.data_dir).last_position} of {end} positions")
+
+
+async def _inbox(session: Session) -> AsyncIterator[Check]:
+    info = await js_api(session.client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
+    yield Check("inbox", f"{info.get('num_pending', 0) + info.get('num_ack_pending', 0)} waiting")
+
+
+async def _rejected(session: Session) -> AsyncIterator[Check]:
+    info = await js_api(session.client, f"STREAM.INFO.{topology.REJECTED}")
+    yield Check("rejected", f"{info['state']['messages']} kept; see `admin rejected list`")
+
+
+CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
+    _server, _clock, _recorded_times, _disk, _indexes, _views, _alarm, _seal, _inbox, _rejected,
+)  # fmt: skip
+"""In the order in which they are shown."""
+
+
+async def checks_of(session: Session) -> list[Check]:
+    """Run all checks; one that cannot be made is a finding itself."""
+    found: list[Check] = []
+    for check in CHECKS:
+        try:
+            found += [one async for one in check(session)]
+        except LedgerError as error:
+            found.append(Check(check.__name__.strip("_"), str(error), ok=False))
+    return found
