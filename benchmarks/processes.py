@@ -1,0 +1,109 @@
+"""A version's processes: its commands and its roles, run from outside on a data directory."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from benchmarks.versions import Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PATIENCE_SECONDS = 120
+
+
+class CommandError(Exception):
+    """A command or role of a version failed; the message holds the end of what it printed."""
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A data directory, and the version whose commands and roles use it."""
+
+    version: Version
+    data_dir: Path
+
+    def run(self, *words: str, seconds: float = _PATIENCE_SECONDS) -> str:
+        """Run a command to its end; return its standard output.
+
+        Raises:
+            CommandError: its exit status is not 0, or it takes longer than ``seconds``.
+
+        """
+        command = self._command(*words)
+        try:
+            done = subprocess.run(
+                command, cwd=self.version.folder, env=self.version.environment(), stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, check=False, timeout=seconds,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise CommandError(f"`{' '.join(words)}` of {self.version.name} did not end in {seconds:g} s") from error
+        if done.returncode:
+            raise CommandError(
+                f"`{' '.join(words)}` of {self.version.name} ended with {done.returncode}: {done.stderr}"
+            )
+        return done.stdout
+
+    def document(self, *words: str) -> Any:
+        """Run a command with ``--json``; return its document."""
+        return json.loads(self.run(*words, "--json"))
+
+    @contextmanager
+    def up(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        """Run `up` for as long as the context lasts; it answers when the context begins."""
+        with self._started(self._command("up", *options), "is up") as process:
+            yield process
+
+    @contextmanager
+    def role(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Run roles in one process of their own for as long as the context lasts."""
+        with self._started(self._command("run", *words), " runs") as process:
+            yield process
+
+    def _command(self, *words: str) -> list[str]:
+        return self.version.command(*words, "--data-dir", str(self.data_dir))
+
+    @contextmanager
+    def _started(self, command: list[str], ready: str) -> Iterator[subprocess.Popen[str]]:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with (self.data_dir.parent / f"{self.data_dir.name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                command, cwd=self.version.folder, env=self.version.environment(), stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=log, text=True, process_group=0,
+            )  # fmt: skip
+        try:
+            assert process.stdout
+            _until(process, process.stdout, ready, command)
+            yield process
+        finally:
+            _end(process)
+
+
+def _until(process: subprocess.Popen[str], lines: IO[str], word: str, command: list[str]) -> None:
+    """Wait for the line that says that a process is ready."""
+    read = []
+    for line in lines:
+        read.append(line)
+        if word in line:
+            return
+    process.wait(_PATIENCE_SECONDS)
+    raise CommandError(f"`{' '.join(command)}` ended with {process.returncode}: {''.join(read[-5:])}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a process by SIGTERM, so that it stops its children and its server; by SIGKILL where that takes too long."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout:
+        process.stdout.close()
