@@ -12,7 +12,7 @@ import msgspec
 import nats.errors
 
 from config import topology
-from consumers.acceptance import Rejection, accept
+from consumers.acceptance import Rejection, accept, check_new
 from consumers.intake import RejectedEntry, id_token
 from ledger.errors import LedgerError, UnavailableError
 from ledger.log import MAX_BATCH, Draft, Log, in_batches
@@ -183,7 +183,7 @@ def dry_run(events: Iterable[Outgoing], outcome: Outcome) -> None:
     seen: dict[tuple[str, str], bytes] = {}
     now = datetime.now(UTC)
     for event in events:
-        result = accept(event.data, now)
+        result = check_new(accept(event.data, now))
         if isinstance(result, Rejection):
             outcome.rejected.append(_shown(event.line, event.id, result))
         elif seen.setdefault((result.source, result.id), result.content) != result.content:
@@ -224,7 +224,7 @@ async def publish_all(publisher: Publisher, events: Iterable[Outgoing]) -> None:
         if event.source and token_of_source(event.source):
             await publisher.add(event)
         else:
-            result = accept(event.data, now)
+            result = check_new(accept(event.data, now))
             reason = result if isinstance(result, Rejection) else Rejection("invalid", "source", "a source is needed")
             publisher.refused(event.line, event.id, reason)
     await publisher.settle()

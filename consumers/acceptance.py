@@ -6,22 +6,26 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
-from consumers.privacy import to_seal
+from consumers.privacy import is_personal
 from domain.facts import FACTS, FactCorrected
 from domain.records import LEDGER_SOURCE, RESERVED
 from domain.wire import ID_RULE, FieldError, convert, decode, is_id
-from ledger.cloudevents import EventError, name_key, parse_event, stored_decoder
+from ledger.cloudevents import name_key, parse_event, stored_decoder
+from ledger.errors import EventError
 from ledger.names import token_of_source
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from ledger.content_modes import Headers
 
 AHEAD_AT_MOST = timedelta(hours=24)
 CORRECTED = "resolution.fact.corrected.v1"
 
 
 class Accepted(NamedTuple):
-    """A fact that may be recorded: its name, its key in the index, its content's hash, its JSON."""
+    """A fact that may be recorded: its name, its key in the index, its content's hash, its JSON.
+
+    With a ``flaw`` it may not, unless it is recorded already: older versions took what this one rejects.
+    """
 
     source: str
     id: str
@@ -32,6 +36,7 @@ class Accepted(NamedTuple):
     json: bytes
     corrects: FactCorrected | None = None
     personal: bool = False
+    flaw: Rejection | None = None
 
 
 class Rejection(NamedTuple):
@@ -42,11 +47,15 @@ class Rejection(NamedTuple):
     message: str
 
 
-def accept(data: bytes, now: datetime, headers: Mapping[str, str] | None = None,
-           token: str | None = None) -> Accepted | Rejection:  # fmt: skip
-    """Check one event as the intake does; ``token`` is the source's token in the inbox's subject."""
+def accept(data: bytes, now: datetime, headers: Headers = (), token: str | None = None,
+           received: datetime | None = None) -> Accepted | Rejection:  # fmt: skip
+    """Check one event as the intake does.
+
+    ``token`` is the source's token in the inbox's subject; ``received`` is when the inbox took the event, which is
+    its time where it names none.
+    """
     try:
-        return _accepted(data, now, headers, token)
+        return _accepted(data, now, headers, token, received or now)
     except (EventError, _RejectedError) as error:
         return Rejection(error.code, error.field, error.message)
     except FieldError as error:
@@ -63,10 +72,15 @@ class _RejectedError(Exception):
         self.message = message
 
 
-def _accepted(data: bytes, now: datetime, headers: Mapping[str, str] | None, token: str | None) -> Accepted:
+def check_new(fact: Accepted | Rejection) -> Accepted | Rejection:
+    """Return a fact that was checked, or the rejection that it meets if it is not recorded already."""
+    return fact.flaw if isinstance(fact, Accepted) and fact.flaw is not None else fact
+
+
+def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None, received: datetime) -> Accepted:
     if len(data) > topology.MAX_EVENT_BYTES:
         raise _RejectedError("too_large", "", f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}")
-    event = parse_event(data, headers)
+    event = parse_event(data, headers, received)
     if len(event.json) > topology.MAX_STORED_BYTES:
         raise _RejectedError("too_large", "", "with its attributes as JSON the event is too large")
     for field, text in (("source", event.source), ("id", event.id)):
@@ -78,7 +92,7 @@ def _accepted(data: bytes, now: datetime, headers: Mapping[str, str] | None, tok
     if event.source == LEDGER_SOURCE:
         raise _RejectedError("source_mismatch", "source", f"{LEDGER_SOURCE} is the ledger's own source")
     _check_type(event.type)
-    if event.time > now + AHEAD_AT_MOST:
+    if event.time > now + AHEAD_AT_MOST and not event.assumed:
         raise _RejectedError("time_ahead", "time", "time is more than 24 h ahead; check the sender's clock")
     fact = decode(FACTS[event.type], event.data)
     if isinstance(fact, FactCorrected) and fact.source_of != event.source:
@@ -94,7 +108,8 @@ def _accepted(data: bytes, now: datetime, headers: Mapping[str, str] | None, tok
         event.content,
         event.json,
         corrects,
-        to_seal(event.type, event.data),
+        is_personal(event.type, event.data, event.extras),
+        None if event.flaw is None else Rejection(event.flaw.code, event.flaw.field, event.flaw.message),
     )
 
 

@@ -6,8 +6,7 @@ import base64
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -15,7 +14,8 @@ import msgspec
 from config import topology
 from consumers.acceptance import Accepted, Rejection, accept, check_correction
 from consumers.privacy import seal_correction, seal_facts
-from ledger.cloudevents import content_hash, name_key, stored_decoder, with_corrects
+from ledger.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
+from ledger.content_modes import Headers
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
@@ -24,7 +24,7 @@ from ledger.pull import sequence_of, stream_of
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from domain.facts import FactCorrected
     from ledger.connection import LedgerClient
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _TRIM_SECONDS = 5.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Message(NamedTuple):
@@ -39,8 +40,13 @@ class Message(NamedTuple):
 
     subject: str
     data: bytes
-    headers: Mapping[str, str] | None
+    headers: Headers
     reply: bytes
+
+    @property
+    def received(self) -> datetime:
+        """When the inbox took it: the same when it is handed out again."""
+        return _EPOCH + timedelta(microseconds=int(sequence_of(self.reply)[2]) // 1000)
 
     @property
     def name(self) -> str:
@@ -95,7 +101,7 @@ class Intake:
         now = self._clock()
         for message in messages:
             token = message.subject.rpartition(".")[2]
-            result = accept(message.data, now, message.headers, token)
+            result = accept(message.data, now, message.headers, token, message.received)
             if isinstance(result, Rejection):
                 rejected.append((result, message, _claimed_id(message)))
             else:
@@ -135,6 +141,7 @@ class Intake:
             await self.catch_up(subject)
         known = dict(self._index.find([fact.key for fact, _ in accepted]))
         fresh: list[Accepted] = []
+        met: dict[bytes, Accepted] = {}
         refused: list[tuple[Rejection, Message, str]] = []
         for fact, message in accepted:
             if len(fact.json) > topology.MAX_SEALED_BYTES:
@@ -142,12 +149,15 @@ class Intake:
                 refused.append((Rejection("too_large", "data", text), message, fact.id))
                 continue
             name = known.get(fact.key)
-            if name is not None and name.content != fact.content and not await self._same(fact, name):
+            if name is not None and name.content != fact.content and not await self._same(fact, name, met):
                 text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
                 refused.append((Rejection("id_reused", "id", text), message, fact.id))
             if name is not None:
                 continue
-            known[fact.key] = Name(fact.key, 0, fact.content)
+            if fact.flaw is not None:
+                refused.append((fact.flaw, message, fact.id))
+                continue
+            known[fact.key], met[fact.key] = Name(fact.key, 0, fact.content), fact
             if fact.corrects is None:
                 fresh.append(fact)
                 continue
@@ -166,23 +176,22 @@ class Intake:
         facts = await seal_facts(self._keys, [fact for fact, _ in accepted])
         return [(fact, message) for fact, (_, message) in zip(facts, accepted, strict=True)]
 
-    async def _same(self, fact: Accepted, name: Name) -> bool:
-        """Whether an event that looks other than the stored one is the same, as far as anybody can know."""
+    async def _same(self, fact: Accepted, name: Name, met: Mapping[bytes, Accepted]) -> bool:
+        """Whether an event whose hash differs from that of its name says the same, as far as anybody can know.
+
+        It may be written in another mode, or have been recorded before attributes were sealed. ``met`` has what came
+        with it.
+        """
         if name.position == 0:
-            return False
-        stored = await self._log.at(name.position)
-        if stored is None:
-            return False
-        known = stored_decoder.decode(stored.data)
-        if known.type != fact.type:
-            return False
-        if fact.corrects is not None:  # sealed in the form of what it corrects
-            original = await self._log.at(known.corrects or 0)
-            if original is not None:
-                fact = await seal_correction(self._keys, fact, stored_decoder.decode(original.data).type)
-            if fact.content == name.content:
+            known = met[fact.key].json
+        else:
+            stored = await self._log.at(name.position)
+            if stored is None or stored_decoder.decode(stored.data).type != fact.type:
+                return False
+            known = stored.data
+            if await self._keys.destroyed(known):  # its person was forgotten: nothing to compare is left
                 return True
-        return await self._keys.destroyed(stored.data)  # its person was forgotten: nothing to compare is left
+        return same_event(await self._keys.reveal(known), await self._keys.reveal(fact.json))
 
     async def _correct(self, fact: Accepted, correction: FactCorrected) -> Rejection | None:
         """Record a correction with the position that it corrects; or why not."""
@@ -196,7 +205,7 @@ class Intake:
             raise LostEventsError("a fact that was recorded is gone", found.position)
         if (rejection := check_correction(correction, original.data)) is not None:
             return rejection
-        fact = await seal_correction(self._keys, fact, stored_decoder.decode(original.data).type)
+        fact = await seal_correction(self._keys, fact, original.data)
         await self._append([fact._replace(json=with_corrects(fact.json, found.position))])
         return None
 
@@ -228,7 +237,10 @@ class Intake:
 
     async def _reject(self, entries: Iterable[tuple[Rejection, Message, str]]) -> None:
         for rejection, message, claimed in entries:
-            headers = {str(name): str(value) for name, value in (message.headers or {}).items()}
+            headers = {
+                name.encode(errors="replace").decode(): value.encode(errors="replace").decode()
+                for name, value in message.headers
+            }
             body = base64.b64encode(message.data).decode()
             entry = RejectedEntry(
                 message.subject, rejection.code, rejection.field, rejection.message, headers,
@@ -279,7 +291,7 @@ class _Claim(msgspec.Struct):
 
 
 def _claimed_id(message: Message) -> str:
-    headers = {name.lower(): value for name, value in (message.headers or {}).items()}
+    headers = {name.lower(): value for name, value in message.headers}
     if "ce-id" in headers:
         return headers["ce-id"]
     try:

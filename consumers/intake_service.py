@@ -17,7 +17,7 @@ import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.acceptance import Rejection, accept
+from consumers.acceptance import Rejection, accept, check_new
 from consumers.broker import answered, make_broker, source_of
 from consumers.forgetting import forget_again
 from consumers.intake import Intake, Message, RejectedEntry, id_token, rejected_owner
@@ -26,6 +26,7 @@ from consumers.service import fails_with
 from domain.requests import RequestError
 from domain.wire import Id, decode, encode
 from ledger.cloudevents import name_key
+from ledger.content_modes import headers_of
 from ledger.errors import LedgerError, UnavailableError
 from ledger.index import NameIndex
 from ledger.keys import Keys
@@ -151,7 +152,7 @@ class IntakeService:
 
     def check(self, token: str, body: bytes) -> bytes:
         """What the intake would say of this event, as far as it can be known without the log; nothing is recorded."""
-        found = accept(body, datetime.now(UTC), token=token)
+        found = check_new(accept(body, datetime.now(UTC), token=token))
         if isinstance(found, Rejection):
             error = {"code": found.code, "message": found.message, "field": found.field}
             return encode({"accepted": False, "error": error})
@@ -230,11 +231,5 @@ async def _described(message: NatsMessage) -> None:
 
 
 def _message(pulled: Pulled) -> Message:
-    headers = _headers(pulled.headers) if b"ce-" in pulled.headers.lower() else None
+    headers = headers_of(pulled.headers) if pulled.headers else ()
     return Message(pulled.subject.decode(), pulled.data, headers, pulled.reply)
-
-
-def _headers(raw: bytes) -> dict[str, str]:
-    """Header lines as a dictionary; bytes that are not UTF-8 are replaced, and then fail the checks."""
-    lines = raw.decode(errors="replace").split("\r\n")[1:]
-    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}

@@ -1,4 +1,8 @@
-"""What is personal in facts and requests: sealed with its person's key before it is recorded, gone with the key."""
+"""What is personal in facts and requests: sealed with its person's key before it is recorded, gone with the key.
+
+In a fact these are the fields of its data that are marked so or unknown, and the attributes that are not in ``CLEAR``
+and not of every event.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ import msgspec
 
 from domain.facts import FACTS
 from domain.wire import personal_fields
-from ledger.cloudevents import content_hash
+from ledger.cloudevents import CLEAR, REQUIRED, content_hash, stored_decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from consumers.acceptance import Accepted
     from ledger.keys import Key, Keys
@@ -22,6 +26,8 @@ _encoder = msgspec.json.Encoder()
 _OWNERS = (("customer_id", "customer"), ("interaction_id", "interaction"), ("employee_id", "employee"))
 _NOTE, _ESCAPED = b'"note', b"\\u00"
 _NOTES = "ledger:notes"
+_OPEN = frozenset(REQUIRED) | CLEAR | {"time", "timeassumed"}
+"""Members of an event that are never sealed as attributes."""
 
 
 @lru_cache(maxsize=256)
@@ -30,10 +36,11 @@ def _kept_open(cls: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(cls.__struct_fields__) - personal_fields(cls)
 
 
-def to_seal(type_name: str, data: msgspec.Raw) -> bool:
-    """Whether a fact's data has anything personal: a field marked so, or one that nobody knows."""
-    fields = _fields.decode(data)
-    return not _kept_open(FACTS[type_name]).issuperset(fields)
+def is_personal(type_name: str, data: msgspec.Raw, attributes: Iterable[str] = ()) -> bool:
+    """Whether a fact has anything personal: a field of its data marked so or unknown, or such an attribute."""
+    if not _OPEN.issuperset(attributes):
+        return True
+    return not _kept_open(FACTS[type_name]).issuperset(_fields.decode(data))
 
 
 def owner_of(fields: Mapping[str, Any], source: str) -> str:
@@ -64,8 +71,18 @@ async def seal_facts(keys: Keys, facts: Sequence[Accepted]) -> list[Accepted]:
 
 def _sealed(fact: Accepted, event: dict[str, msgspec.Raw], fields: dict[str, msgspec.Raw], key: Key) -> Accepted:
     event["data"] = _raw(sealed_fields(fields, FACTS[fact.type], key, f"{fact.source}\x00{fact.id}"))
+    if fact.corrects is None:  # else it is not known yet whose key seals them
+        _seal_attributes(event, key)
     json = _encoder.encode(event)
     return fact._replace(json=json, content=content_hash(json))
+
+
+def _seal_attributes(event: dict[str, msgspec.Raw], key: Key) -> None:
+    """Seal the attributes of an event that may say something about a person."""
+    named = (msgspec.json.decode(event[name], type=str) for name in ("source", "id"))
+    context = "\x00".join(named)
+    for name in event.keys() - _OPEN:
+        event[name] = _raw(key.seal(bytes(event[name]), f"{context}\x00\x00{name}"))
 
 
 def sealed_fields(fields: Mapping[str, msgspec.Raw], cls: type[msgspec.Struct], key: Key,
@@ -78,17 +95,23 @@ def sealed_fields(fields: Mapping[str, msgspec.Raw], cls: type[msgspec.Struct], 
     }
 
 
-async def seal_correction(keys: Keys, fact: Accepted, type_name: str) -> Accepted:
-    """A correction with the personal fields of its right data sealed, as those of the fact that it corrects."""
-    event = _fields.decode(fact.json)
+async def seal_correction(keys: Keys, fact: Accepted, original: bytes) -> Accepted:
+    """A correction with the personal fields of its right data sealed, as those of the fact that it corrects.
+
+    ``original`` is that fact, as stored. Attributes are sealed with the same key; where there is no right data, with
+    the key of the fact's person.
+    """
+    event, stored = _fields.decode(fact.json), stored_decoder.decode(original)
     outer = dict(_fields.decode(event["data"]))
-    if bytes(outer["data"]) == b"null":
+    inner = None if bytes(outer["data"]) == b"null" else _fields.decode(outer["data"])
+    if inner is None and _OPEN.issuperset(event):
         return fact
-    inner = _fields.decode(outer["data"])
-    owner = owner_of(inner, fact.source)
+    owner = owner_of(_fields.decode(stored.data) if inner is None else inner, fact.source)
     key = (await keys.ensure([owner]))[owner]
-    outer["data"] = _raw(sealed_fields(inner, FACTS[type_name], key, f"{fact.source}\x00{fact.id}\x00data"))
-    event["data"] = _raw(outer)
+    if inner is not None:
+        outer["data"] = _raw(sealed_fields(inner, FACTS[stored.type], key, f"{fact.source}\x00{fact.id}\x00data"))
+        event["data"] = _raw(outer)
+    _seal_attributes(event, key)
     json = _encoder.encode(event)
     return fact._replace(json=json, content=content_hash(json))
 

@@ -1,45 +1,54 @@
-"""CloudEvents 1.0 in JSON: structured and binary mode, told apart, checked and normalised."""
+"""CloudEvents 1.0 as JSON: checked, normalised and compared."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from ledger.content_modes import Mode, binary_event, events_of_batch, is_json, mode_of, structured_event
+from ledger.errors import EventError
 
-_ATTRIBUTE_NAME = re.compile(r"[a-z0-9]{1,40}", re.ASCII)
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ledger.content_modes import Headers
+
+MAX_SEQUENCE = 2**63 - 1
+REQUIRED = ("specversion", "id", "source", "type", "data")
+CLEAR = frozenset({"sequence", "sequencetype", "datacontenttype", "dataschema", "traceparent", "tracestate"})
+"""Attributes that are stored as they came; all others that a sender adds count as personal (consumers.privacy)."""
+
+_ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+", re.ASCII)
 _RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:)([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
 )
-_OWN = ("recordedtime", "position", "corrects")
+_NONCHARACTERS = "".join(chr(plane | last) for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF))
+_DISALLOWED = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f\\ufdd0-\\ufdef{_NONCHARACTERS}]")
+"""Control characters and noncharacters (CloudEvents 1.0.2, Type System)."""
+_SEQUENCE = re.compile(r"[0-9]{1,32}", re.ASCII)
+_INT32 = 2**31
+_MICROSECOND = timedelta(microseconds=1)
+_ASSUMED = "timeassumed"
+_OWN = ("recordedtime", "position", "corrects", _ASSUMED)
 _TEXTS = ("specversion", "id", "source", "type", "time")
-_REQUIRED = (*_TEXTS, "data")
-_KNOWN = frozenset(_REQUIRED)
-_events = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_KNOWN = frozenset((*_TEXTS, "data"))
+_NOT_EMPTY = ("subject", "datacontenttype", "dataschema")
 _anything = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 _sorted = msgspec.json.Encoder(order="sorted")
 
 
-class EventError(ValueError):
-    """Bytes that are no acceptable CloudEvent: a stable code, the field, and what to do."""
-
-    def __init__(self, code: str, message: str, field: str = "") -> None:
-        super().__init__(message)
-        self.code = code
-        self.field = field
-        self.message = message
-
-
 class Envelope(NamedTuple):
-    """A checked event: its attributes, its data as JSON text, the whole as a JSON object, its content's hash."""
+    """A checked event: its attributes, its data as JSON text, the whole as a JSON object, its content's hash.
+
+    ``extras`` are the attributes beside those that every event has. ``flaw`` is an error in them that older
+    versions took: an event that is recorded already stays a duplicate, a new one is rejected.
+    """
 
     source: str
     id: str
@@ -48,6 +57,10 @@ class Envelope(NamedTuple):
     data: msgspec.Raw
     json: bytes
     content: bytes
+    extras: frozenset[str] = frozenset()
+    flaw: EventError | None = None
+    assumed: bool = False
+    """Whether the time is when the inbox took the event, because the sender named none."""
 
 
 class Stored(msgspec.Struct):
@@ -67,16 +80,30 @@ stored_decoder = msgspec.json.Decoder(Stored)
 
 
 def parse_time(text: str) -> datetime:
-    """A moment from RFC 3339 text with its zone; digits beyond microseconds are dropped.
+    """Return the moment of an RFC 3339 text with its zone, rounded to microseconds.
+
+    A leap second (``23:59:60Z`` at the end of a month) is the last microsecond of its day.
 
     Raises:
-        ValueError: not such a text.
+        ValueError: not such a text, or a moment outside the years 1 to 9999 in UTC.
 
     """
-    if not _RFC3339.fullmatch(text):
+    matched = _RFC3339.fullmatch(text)
+    if matched is None:
         message = f"not an RFC 3339 time with its zone: {text[:40]!r}"
         raise ValueError(message)
-    return msgspec.convert(text.upper(), datetime).astimezone(UTC)
+    leap = matched[2] == "60"
+    try:
+        found = msgspec.convert((f"{matched[1]}59.999999{matched[4]}" if leap else text).upper(), datetime)
+        moment = found.astimezone(UTC)
+        behind = moment + _MICROSECOND if leap else moment
+    except OverflowError:
+        message = f"outside the years 1 to 9999 in UTC: {text[:40]!r}"
+        raise ValueError(message) from None
+    if leap and behind != behind.replace(day=1, hour=0, minute=0):
+        message = f"a leap second ends a month in UTC: {text[:40]!r}"
+        raise ValueError(message)
+    return moment
 
 
 @lru_cache(maxsize=1024)
@@ -85,18 +112,42 @@ def time_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def parse_event(data: bytes, headers: Mapping[str, str] | None = None) -> Envelope:
-    """Check and normalise one event in structured mode, or in binary mode (``ce-`` headers).
+def parse_event(data: bytes, headers: Headers = (), received: datetime | None = None) -> Envelope:
+    """Check and normalise one event in structured or binary mode.
+
+    ``received`` is its time where it names none.
 
     Raises:
         EventError: with the code and field of the first thing wrong.
 
     """
-    raw = _binary(data, headers) if headers and _is_binary(headers) else _structured(data)
-    for name in _REQUIRED:
+    match mode_of(data, headers):
+        case Mode.BATCH:
+            events_of_batch(data)  # what is wrong with the batch itself comes first
+            raise EventError("invalid", "one CloudEvent, a JSON object, is expected here, not a batch")
+        case Mode.BINARY:
+            raw = binary_event(data, headers)
+        case Mode.STRUCTURED:
+            raw = structured_event(data)
+    for name in REQUIRED:
         if name not in raw:
             raise EventError("missing", f"`{name}` is required", name)
-    _check_names(raw)
+    extras = frozenset(raw.keys() - _KNOWN)
+    _check_names(extras)
+    if assumed := "time" not in raw:
+        if received is None:
+            raise EventError("missing", "`time` is required where no inbox takes the event", "time")
+        raw |= {"time": _raw(time_text(received)), _ASSUMED: msgspec.Raw(b"true")}
+    event, encoded = _normalised(raw)
+    moment = parse_time(event["time"])
+    return Envelope(
+        event["source"], event["id"], event["type"], moment, raw["data"], encoded, _content_of(event), extras,
+        _flaw(event, extras), assumed,
+    )  # fmt: skip
+
+
+def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes]:
+    """Return an event, checked as far as all events are alike, and its JSON."""
     try:
         encoded = _encoder.encode(raw)
         event = _anything.decode(encoded)
@@ -109,20 +160,51 @@ def parse_event(data: bytes, headers: Mapping[str, str] | None = None) -> Envelo
         raise EventError("invalid", 'specversion must be "1.0"', "specversion")
     try:
         moment = parse_time(event["time"])
-    except (ValueError, OverflowError):
-        rule = 'time must be RFC 3339 with its zone, such as "2026-11-21T10:00:00Z"'
+    except ValueError as error:
+        rule = f'time must be RFC 3339 with its zone, such as "2026-11-21T10:00:00Z": {error}'
         raise EventError("invalid", rule, "time") from None
-    content = hashlib.sha256(_sorted.encode(event)).digest()[:16]
-    return Envelope(event["source"], event["id"], event["type"], moment, raw["data"], encoded, content)
+    if ":60" in event["time"]:  # most readers of times know no leap seconds
+        event["time"] = time_text(moment)
+        raw["time"] = _raw(event["time"])
+        encoded = _encoder.encode(raw)
+    return event, encoded
 
 
-def _check_names(attributes: Mapping[str, object]) -> None:
-    for name in attributes.keys() - _KNOWN:
+def _check_names(extras: Iterable[str]) -> None:
+    for name in extras:
         if name in _OWN:
             raise EventError("reserved_attribute", f"`{name}` is set by the ledger; leave it out", name)
         if not _ATTRIBUTE_NAME.fullmatch(name):
             rule = "attribute names are lower-case letters and digits (CloudEvents 1.0)"
             raise EventError("invalid", rule, name[:40])
+
+
+def _flaw(event: Mapping[str, Any], extras: Iterable[str]) -> EventError | None:
+    """Return what is wrong with an attribute's value by the type system of CloudEvents, or by its own rule."""
+    texts = [name for name in ("id", "source") if not event[name].isascii()]
+    for name in (*texts, *sorted(extras)):
+        value = event[name]
+        rule = ""
+        if name == "sequence":
+            rule = "" if _is_sequence(value) else f"an integer from 0 to {MAX_SEQUENCE}, as a text"
+        elif isinstance(value, str):
+            if _DISALLOWED.search(value) is not None:
+                rule = "a text without control characters and noncharacters"
+            elif not value and name in _NOT_EMPTY:
+                rule = "a text that is not empty"
+        elif name in _NOT_EMPTY:
+            rule = "a text"
+        elif type(value) is not bool and not (type(value) is int and -_INT32 <= value < _INT32):
+            rule = "a text, an integer of 32 bits, true or false"
+        if rule:
+            return EventError("invalid", f"`{name}` must be {rule}", name)
+    return None
+
+
+def _is_sequence(value: object) -> bool:
+    if type(value) is int:
+        return 0 <= value <= MAX_SEQUENCE
+    return isinstance(value, str) and _SEQUENCE.fullmatch(value) is not None and int(value) <= MAX_SEQUENCE
 
 
 def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
@@ -141,16 +223,60 @@ def content_hash(event: bytes) -> bytes:
 
     What the ledger adds is left out, so that a stored event has the hash of the event as sent.
     """
-    return body_hash(event, without=_OWN)[:16]
+    return _content_of(_anything.decode(event))
 
 
-def body_hash(body: bytes, without: Sequence[str] = ()) -> bytes:
+def _content_of(event: Mapping[str, Any]) -> bytes:
+    if event.keys().isdisjoint(_OWN):
+        return hashlib.sha256(_sorted.encode(event)).digest()[:16]
+    return hashlib.sha256(_sorted.encode(_as_sent(event))).digest()[:16]
+
+
+def _as_sent(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event without what the ledger added, an assumed time among it."""
+    without = (*_OWN, "time") if _ASSUMED in event else _OWN
+    return {name: value for name, value in event.items() if name not in without}
+
+
+def same_event(one: bytes, other: bytes) -> bool:
+    """Whether two events, as JSON, say the same in the words of CloudEvents, however they were written.
+
+    Attributes are compared in their canonical string encoding (``7`` and ``"7"`` are one integer), null counts as
+    absent, times are compared as instants, and a ``datacontenttype`` that says JSON counts as none. Equal hashes
+    (``content_hash``) are a short cut to this, not another rule.
+    """
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(event: bytes) -> bytes:
+    members = _as_sent(_anything.decode(event))
+    data = members.pop("data", None)
+    texts = {name: _string_encoding(value) for name, value in members.items() if value is not None}
+    if "time" in texts:
+        texts["time"] = _exact(texts["time"])
+    if is_json(texts.get("datacontenttype", "")):
+        del texts["datacontenttype"]
+    return _sorted.encode([texts, data])
+
+
+def _string_encoding(value: Any) -> str:
+    return value if isinstance(value, str) else _encoder.encode(value).decode()
+
+
+def _exact(time: str) -> str:
+    """Return a time in UTC with all its digits."""
+    try:
+        matched = _RFC3339.fullmatch(time)
+        assert matched is not None
+        second = parse_time(f"{matched[1]}{matched[2]}{matched[4]}")
+    except (AssertionError, ValueError):
+        return time
+    return f"{second:%Y-%m-%dT%H:%M:%S}.{(matched[3] or '').rstrip('0')}"
+
+
+def body_hash(body: bytes) -> bytes:
     """SHA-256 over JSON text with sorted keys and without white space (32 bytes)."""
-    value = _anything.decode(body)
-    if isinstance(value, dict):
-        for name in without:
-            value.pop(name, None)
-    return hashlib.sha256(_sorted.encode(value)).digest()
+    return hashlib.sha256(_sorted.encode(_anything.decode(body))).digest()
 
 
 def name_key(source: str, identifier: str) -> bytes:
@@ -165,26 +291,5 @@ def _text(value: str) -> bytes:
     return _encoder.encode(value)
 
 
-def _is_binary(headers: Mapping[str, str]) -> bool:
-    return any(name.lower() == "ce-specversion" for name in headers)
-
-
-def _structured(data: bytes) -> dict[str, msgspec.Raw]:
-    try:
-        return _events.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        if isinstance(error, msgspec.ValidationError):
-            message = "a CloudEvent is a JSON object"
-            raise EventError("invalid", message) from None
-        message = f"not JSON: {error}"
-        raise EventError("not_json", message) from None
-
-
-def _binary(data: bytes, headers: Mapping[str, str]) -> dict[str, msgspec.Raw]:
-    event = {
-        name.lower().removeprefix("ce-"): msgspec.Raw(json.dumps(value).encode())
-        for name, value in headers.items()
-        if name.lower().startswith("ce-")
-    }
-    event["data"] = msgspec.Raw(data)
-    return event
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(_encoder.encode(value))

@@ -12,6 +12,19 @@ class LedgerError(Exception):
     """Base of all errors of the log."""
 
 
+class EventError(ValueError):
+    """Bytes that are no acceptable CloudEvent: a stable code, the field, and what to do.
+
+    Field and message may quote hostile bytes; what is not Unicode stands as ``?``, so that they can be stored.
+    """
+
+    def __init__(self, code: str, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field.encode(errors="replace").decode()
+        self.message = message.encode(errors="replace").decode()
+
+
 class ConflictError(LedgerError):
     """Somebody wrote to one of the subjects since it was read; nothing was stored. Read again."""
 

@@ -217,7 +217,7 @@ async def test_take_singly_is_what_take_is_for_messages_that_are_all_right(sessi
         Message(
             "resolution.inbox.crm",
             json.dumps(purchase(number)).encode(),
-            None,
+            (),
             b"$JS.ACK.INBOX.intake.1.%d.%d.1.0" % (n, n),
         )
         for n, number in enumerate((1, 2, 1), 1)
