@@ -12,7 +12,7 @@ from domain.records import LEDGER_SOURCE, RESERVED
 from domain.wire import ID_RULE, FieldError, convert, decode, is_id
 from ledger.cloudevents import name_key, parse_event, stored_decoder
 from ledger.errors import EventError
-from ledger.names import token_of_source
+from ledger.names import fact_token, token_of_source
 
 if TYPE_CHECKING:
     from ledger.content_modes import Headers
@@ -22,7 +22,7 @@ CORRECTED = "resolution.fact.corrected.v1"
 
 
 class Accepted(NamedTuple):
-    """A fact that may be recorded: its name, its key in the index, its content's hash, its JSON.
+    """A fact that may be recorded: its name, its token in the log, its key, its content's hash, its JSON.
 
     With a ``flaw`` it may not, unless it is recorded already: older versions took what this one rejects.
     """
@@ -37,6 +37,8 @@ class Accepted(NamedTuple):
     corrects: FactCorrected | None = None
     personal: bool = False
     flaw: Rejection | None = None
+    by_old_token: bool = False
+    """Sent under the token that earlier versions gave its source, which others may share."""
 
 
 class Rejection(NamedTuple):
@@ -86,9 +88,9 @@ def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None, r
     for field, text in (("source", event.source), ("id", event.id)):
         if not is_id(text):
             raise _RejectedError("invalid", field, ID_RULE)
-    own_token = token_of_source(event.source)
-    if token is not None and token != own_token:
-        raise _RejectedError("source_mismatch", "source", f"sent as {token}, but the event says {event.source!r}")
+    own_token, in_log = token_of_source(event.source), fact_token(event.source)
+    if token is not None and token not in (own_token, in_log):
+        raise _RejectedError("source_mismatch", "source", wrong_token(token, event.source))
     if event.source == LEDGER_SOURCE:
         raise _RejectedError("source_mismatch", "source", f"{LEDGER_SOURCE} is the ledger's own source")
     _check_type(event.type)
@@ -103,14 +105,20 @@ def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None, r
         event.source,
         event.id,
         event.type,
-        own_token,
+        in_log,
         key,
         event.content,
         event.json,
         corrects,
         is_personal(event.type, event.data, event.extras),
         None if event.flaw is None else Rejection(event.flaw.code, event.flaw.field, event.flaw.message),
+        token is not None and token != own_token,
     )
+
+
+def wrong_token(token: str, source: str) -> str:
+    """Say that an event came under a token that is not its source's."""
+    return f"sent as {token}, but the event says {source!r}, whose token is {token_of_source(source)}"
 
 
 def _check_type(name: str) -> None:

@@ -20,6 +20,7 @@ from consumers.waiting import Waiting, read_request
 from domain.requests import Preview, RequestError
 from ledger.errors import LedgerError, UnavailableError
 from ledger.log import MAX_BATCH
+from ledger.names import token_of_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -61,6 +62,8 @@ class Decider:
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.elsewhere: Callable[[Waiting, str | None], bool] | None = None
         """Sends a request on where another decider has its holder; nothing, while there is no other."""
+        self.old_names_until = 0
+        """The last position at which requests were named by their source's old token, which others may share."""
         self.answered: Callable[[], None] = lambda: None
         """Called when the answers of a batch have been given."""
         self.before: Callable[[datetime], Sequence[Waiting]] = lambda _now: ()
@@ -71,13 +74,14 @@ class Decider:
         """The ledger's clock; in history mode the newest time of a request."""
         return self._latest if self._history else self._clock()
 
-    def submit(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None], *,
+    def submit(self, token: str, operation: str, body: bytes, answer: Callable[[bytes], None], *,
                answer_to: bytes = b"", here: bool = False) -> None:  # fmt: skip
         """Ask; ``answer`` is always called, once, with JSON: here, or by the decider it is sent on to.
 
-        ``answer_to`` is the subject of the answer; ``here`` says that another decider sent it on.
+        ``token`` names the source; ``answer_to`` is the subject of the answer; ``here`` says that another decider
+        sent it on.
         """
-        waiting = Waiting(source, operation, body, answer, answer_to)
+        waiting = Waiting(token, operation, body, answer, answer_to)
         try:
             read_request(waiting, self._moment(), self._directory.position, history=self._history)
         except RequestError as error:
@@ -100,7 +104,7 @@ class Decider:
     def submit_own(self, request: Overdue | Posting, cause: Cause, now: datetime,
                    done: Callable[[bytes], None]) -> None:  # fmt: skip
         """What nobody asked for: the clock, or a fact. ``done`` is called at the end, whatever it is."""
-        waiting = Waiting(cause.source, "", b"", done)
+        waiting = Waiting(token_of_source(cause.source), "", b"", done)
         waiting.request, waiting.cause, waiting.now, waiting.fresh = request, cause, now, True
         self._enqueue(waiting)
 
@@ -225,7 +229,7 @@ class Decider:
         for waiting in group:
             if waiting.answered:
                 continue
-            if name := found.get(waiting.key):
+            if name := found.get(waiting.key) or self._answered_before(waiting):
                 self._aside(self._answer_again(waiting, name))
             elif waiting.key and (twin := self._deciding.get(waiting.key, waiting)) is not waiting:
                 twin.twins.append(waiting)  # the same is being decided: look again after that
@@ -234,6 +238,15 @@ class Decider:
                     self._deciding[waiting.key] = waiting
                 new.append(waiting)
         return new
+
+    def _answered_before(self, waiting: Waiting) -> Name | None:
+        """The answer that an earlier version gave to this very request, in the name of its source's old token."""
+        if not waiting.old_key:
+            return None
+        name = self._directory.find([waiting.old_key]).get(waiting.old_key)
+        if name is None or name.position > self.old_names_until:
+            return None
+        return name if name.content.hex() == waiting.cause.request_sha256 else None
 
     def _preload(self, todo: list[Waiting]) -> None:
         asked = [waiting.request for waiting in todo if isinstance(waiting.request, Preview)]

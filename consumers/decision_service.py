@@ -163,7 +163,7 @@ class DecisionService:
         if owner is None:
             return False
         if waiting.answer_to:
-            self._send_on(owner, waiting.source, waiting.operation, waiting.body, waiting.answer_to)
+            self._send_on(owner, waiting.token, waiting.operation, waiting.body, waiting.answer_to)
         else:
             task = asyncio.create_task(self._ask_elsewhere(owner, waiting))
             self._asking.add(task)
@@ -177,12 +177,12 @@ class DecisionService:
 
     async def _ask_elsewhere(self, owner: str, waiting: Waiting) -> None:
         """The other's answer; where none comes, our own: asked twice, a request has one answer."""
-        subject = _door_of(owner, waiting.source, waiting.operation)
+        subject = _door_of(owner, waiting.token, waiting.operation)
         try:
             answer = (await self._client.request(subject, waiting.body, timeout=_OTHER_SECONDS)).data
         except (nats.errors.Error, TimeoutError):
             self._members.lost(owner)
-            self.decider.submit(waiting.source, waiting.operation, waiting.body, waiting.pass_on, here=True)
+            self.decider.submit(waiting.token, waiting.operation, waiting.body, waiting.pass_on, here=True)
         else:
             waiting.pass_on(answer)
 

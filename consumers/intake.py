@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from config import topology
-from consumers.acceptance import Accepted, Rejection, accept, check_correction
+from consumers.acceptance import Accepted, Rejection, accept, check_correction, wrong_token
 from consumers.privacy import seal_correction, seal_facts
 from ledger.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
 from ledger.content_modes import Headers
@@ -20,6 +20,7 @@ from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeE
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
 from ledger.log import Draft, Log, Recorded, digest_of, in_batches
+from ledger.names import fact_token, source_of_token
 from ledger.pull import sequence_of, stream_of
 from ledger.streams import js_api
 
@@ -144,6 +145,10 @@ class Intake:
         met: dict[bytes, Accepted] = {}
         refused: list[tuple[Rejection, Message, str]] = []
         for fact, message in accepted:
+            if fact.by_old_token and self._index.sources_of(fact.token) != [fact.source]:
+                text = wrong_token(message.subject.rpartition(".")[2], fact.source)
+                refused.append((Rejection("source_mismatch", "source", text), message, fact.id))
+                continue
             if len(fact.json) > topology.MAX_SEALED_BYTES:
                 text = "with what is personal sealed the event is too large; send less of it"
                 refused.append((Rejection("too_large", "data", text), message, fact.id))
@@ -233,7 +238,17 @@ class Intake:
         await verify_anchor(self._log, head, "intake")
         async for batch in self._log.subject_batches(subject, head.position):
             self._index.commit(*_entries(subject, batch))
-        self._current.add(subject)
+        if self._index.head(subject).position:  # anybody may ask about any source: those without facts are not kept
+            self._current.add(subject)
+
+    async def sources_behind(self, token: str) -> list[str]:
+        """Return the sources that a token from outside may mean: one, or those that share an old token."""
+        own = source_of_token(token)
+        for shared in {fact_token(own), token}:
+            await self.catch_up(f"{topology.FACT_SUBJECT}.{shared}")
+        if own in self._index.sources_of(fact_token(own)):
+            return [own]
+        return self._index.sources_of(token) or [own]
 
     async def _reject(self, entries: Iterable[tuple[Rejection, Message, str]]) -> None:
         for rejection, message, claimed in entries:

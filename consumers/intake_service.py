@@ -17,7 +17,7 @@ import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.acceptance import Rejection, accept, check_new
+from consumers.acceptance import Rejection, accept, check_new, wrong_token
 from consumers.broker import answered, make_broker, source_of
 from consumers.forgetting import forget_again
 from consumers.intake import Intake, Message, RejectedEntry, id_token, rejected_owner
@@ -30,11 +30,12 @@ from ledger.content_modes import headers_of
 from ledger.errors import LedgerError, UnavailableError
 from ledger.index import NameIndex
 from ledger.keys import Keys
+from ledger.names import fact_token, token_of_source
 from ledger.pull import Pull, Pulled, as_pulled
 from ledger.streams import ensure_consumer, ensure_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from faststream.nats import NatsBroker
@@ -138,17 +139,29 @@ class IntakeService:
         ids = request.ids or ((request.id,) if request.id is not None else ())
         if not 0 < len(ids) <= _IDS_AT_MOST:
             raise RequestError("invalid", f"name one `id`, or up to {_IDS_AT_MOST} `ids`", "id")
-        found = self._positions(token, request.source, ids)
+        sources = [request.source] if request.source is not None else await self._intake.sources_behind(token)
+        if request.source is not None and token not in (token_of_source(request.source), fact_token(request.source)):
+            raise RequestError("source_mismatch", wrong_token(token, request.source), "source")
+        if len(sources) > 1:
+            text = f"{' and '.join(map(repr, sources[:3]))} share the token {token}: name one, or use its own token"
+            raise RequestError("source_mismatch", text, "source")
+        return await self._receipts(token, sources[0], ids, as_list=bool(request.ids))
+
+    async def _receipts(self, token: str, source: str, ids: tuple[str, ...], *, as_list: bool) -> bytes:
+        found = self._positions(source, ids)
         if len(found) < len(ids):
-            await self._intake.catch_up(f"{topology.FACT_SUBJECT}.{token}")
-            found = self._positions(token, request.source, ids)
+            await self._intake.catch_up(f"{topology.FACT_SUBJECT}.{fact_token(source)}")
+            found = self._positions(source, ids)
+        tokens = {token, token_of_source(source)}
+        if self._index.sources_of(fact_token(source)) == [source]:
+            tokens.add(fact_token(source))  # nobody else's rejections can be there
         items = [
             {"id": name, "status": "recorded", "position": found[name]}
             if name in found
-            else await self._rejected_or_pending(token, name)
+            else await self._rejected_or_pending(tokens, name)
             for name in ids
         ]
-        return encode({"items": items} if request.ids else items[0])
+        return encode({"items": items} if as_list else items[0])
 
     def check(self, token: str, body: bytes) -> bytes:
         """What the intake would say of this event, as far as it can be known without the log; nothing is recorded."""
@@ -158,19 +171,16 @@ class IntakeService:
             return encode({"accepted": False, "error": error})
         return encode({"accepted": True, "type": found.type, "id": found.id})
 
-    def _positions(self, token: str, source: str | None, ids: tuple[str, ...]) -> dict[str, int]:
-        sources = [source] if source is not None else (self._index.sources_of(token) or [token])
-        found: dict[str, int] = {}
-        for known in sources:
-            keys = {name_key(known, name): name for name in ids}
-            found.update((keys[key], entry.position) for key, entry in self._index.find(list(keys)).items())
-        return found
+    def _positions(self, source: str, ids: tuple[str, ...]) -> dict[str, int]:
+        keys = {name_key(source, name): name for name in ids}
+        return {keys[key]: entry.position for key, entry in self._index.find(list(keys)).items()}
 
-    async def _rejected_or_pending(self, token: str, name: str) -> dict[str, Any]:
-        last = await self._rejected.last(f"{topology.REJECTED_SUBJECT}.{token}.{id_token(name)}.*")
-        if last is None:
+    async def _rejected_or_pending(self, tokens: Iterable[str], name: str) -> dict[str, Any]:
+        subjects = [f"{topology.REJECTED_SUBJECT}.{token}.{id_token(name)}.*" for token in tokens]
+        rejections = [one for subject in subjects if (one := await self._rejected.last(subject)) is not None]
+        if not rejections:
             return {"id": name, "status": "pending"}
-        entry = msgspec.json.decode(last.data, type=RejectedEntry)
+        entry = msgspec.json.decode(max(rejections).data, type=RejectedEntry)
         error = {"code": entry.code, "message": entry.message, "field": entry.field}
         return {"id": name, "status": "rejected", "error": error}
 

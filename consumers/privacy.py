@@ -14,6 +14,7 @@ import msgspec
 from domain.facts import FACTS
 from domain.wire import personal_fields
 from ledger.cloudevents import CLEAR, REQUIRED, content_hash, stored_decoder
+from ledger.names import source_of_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -121,8 +122,9 @@ def may_have_note(body: bytes) -> bool:
     return _NOTE in body or _ESCAPED in body
 
 
-async def seal_request(keys: Keys, source: str, body: bytes) -> bytes:
-    """A request with its note, or its text, sealed; as it came where it has none, or is no request."""
+async def seal_request(keys: Keys, token: str, body: bytes) -> bytes:
+    """Return a request with its note, or its text, sealed; as it came where it has none, or is no request."""
+    source = source_of_token(token)
     try:
         fields = dict(_fields.decode(body))
         name = "text" if "text" in fields else "note"

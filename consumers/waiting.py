@@ -13,6 +13,7 @@ from domain.bookkeeping import Cause
 from domain.requests import Preview, RequestError, action_id_of
 from domain.wire import FieldError, decode, encode
 from ledger.cloudevents import body_hash
+from ledger.names import fact_token, source_of_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,20 +34,23 @@ class Waiting:
         "fresh",
         "key",
         "now",
+        "old_key",
         "operation",
         "request",
         "rows",
         "ruling",
         "source",
+        "token",
         "twins",
     )
 
     cause: Cause
     now: datetime
 
-    def __init__(self, source: str, operation: str, body: bytes, answer: Callable[[bytes], None],
+    def __init__(self, token: str, operation: str, body: bytes, answer: Callable[[bytes], None],
                  answer_to: bytes = b"") -> None:  # fmt: skip
-        self.source = source
+        self.token = token  # of its source, in the subject
+        self.source = source_of_token(token)
         self.operation = operation
         self.body = body
         self.answered = False
@@ -56,6 +60,7 @@ class Waiting:
         self.fresh = False  # whether the directory was brought up to date for this request
         self.request: Any = None
         self.key = b""
+        self.old_key = b""  # what an earlier version named it by, where that differs
         self.attempts = 0
         self.rows: list[tuple[Any, int]] = []  # what it gives, each with the number of its entry
         self.twins: list[Waiting] = []  # the same request again, while this one was being decided
@@ -116,6 +121,8 @@ def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history
     if not preview:
         action_id = action_id_of(waiting.source, request_id)
         waiting.key = bytes.fromhex(action_id[4:])  # as `request_key` has it
+        if (old_source := fact_token(waiting.source)) != waiting.source:
+            waiting.old_key = bytes.fromhex(action_id_of(old_source, request_id)[4:])
     waiting.cause = Cause(
         source=waiting.source,
         request_id=request_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from fastapi import Body, Depends, HTTPException, Query, Response
 from config import topology
 from dashboard.asking import SOURCE, ask
 from dashboard.documents import Json, Page, Said
-from ledger.names import token_of_source
+from ledger.names import fact_token, token_of_source
 from projections.trail import Trail, trail
 
 if TYPE_CHECKING:
@@ -77,15 +78,17 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
         summary="The newest rejections of a source, with reasons",
     )
     async def rejections(source: Source, limit: Few = 50) -> Response:
-        subject = f"{topology.REJECTED_SUBJECT}.{token_of_source(source)}.>"
         last = await rejected.last_position()
         items: list[dict[str, Any]] = []
-        async for batch in rejected.subject_batches(subject, max(0, last - _LOOKED_AT)):
-            for one in batch:
-                entry = msgspec.json.decode(one.data, type=_Rejected)
-                items.append({"entry": one.position, "code": entry.code, "field": entry.field,
-                              "message": entry.message, "recorded": entry.recordedtime})  # fmt: skip
-        return Json({"items": items[::-1][:limit], "position": last, "lag_seconds": 0.0})
+        for token in {token_of_source(source), fact_token(source)}:  # the second: sent as earlier versions wanted it
+            subject = f"{topology.REJECTED_SUBJECT}.{token}.>"
+            async for batch in rejected.subject_batches(subject, max(0, last - _LOOKED_AT)):
+                for one in batch:
+                    entry = msgspec.json.decode(one.data, type=_Rejected)
+                    items.append({"entry": one.position, "code": entry.code, "field": entry.field,
+                                  "message": entry.message, "recorded": entry.recordedtime})  # fmt: skip
+        items.sort(key=itemgetter("entry"), reverse=True)
+        return Json({"items": items[:limit], "position": last, "lag_seconds": 0.0})
 
     @api.post("/api/v1/check", response_model=Said, summary="Would the intake take this event? Nothing is recorded",
               dependencies=[Depends(doors.viewer), Depends(doors.from_here), Depends(doors.paced())])  # fmt: skip

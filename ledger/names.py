@@ -1,4 +1,4 @@
-"""Ids of any Unicode in subject tokens and back, and the one token of a source."""
+"""Ids of any Unicode in subject tokens and back, and the tokens of sources."""
 
 from __future__ import annotations
 
@@ -19,5 +19,28 @@ def id_of_token(token: str) -> str:
 
 
 def token_of_source(source: str) -> str:
-    """A source's token: ``.``, ``*``, ``>`` and white space become ``_`` (contract: Subjects)."""
+    """Return a source's token outside the log, e.g. ``a%2Eb`` for ``a.b``; two sources never share one."""
+    return token_of_id(source)
+
+
+def source_of_token(token: str) -> str:
+    """Return the source that a subject token names.
+
+    A token of an earlier version, or of no version, is not what ``token_of_source`` makes; it names the source that
+    is written like it.
+    """
+    try:
+        source = unquote(token, errors="strict")
+        return source if token_of_source(source) == token else token
+    except UnicodeError:
+        return token
+
+
+def fact_token(source: str) -> str:
+    """Return the token of a source's facts in the log: ``.``, ``*``, ``>`` and white space are ``_``.
+
+    It stays as the first version made it, also where sources share one: the sequence of this one subject is what
+    keeps two intakes, of whatever versions, from recording one event twice. Upstreams of earlier versions use it as
+    their token, too.
+    """
     return _UNFIT_FOR_TOKEN.sub("_", source)
