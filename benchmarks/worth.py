@@ -16,12 +16,13 @@ from benchmarks.sealing import NEEDED, needed
 from config import topology
 from config.settings import load_settings
 from consumers.books import stored_form, subject_of
-from domain.bookkeeping import Cause, opening
+from domain.bookkeeping import Cause, opening, period_to_book
 from domain.budget import Budget
 from domain.deciding import Agent, Asking, Gift, Seen, fell_short, judge, taken
 from domain.money import Money
 from domain.policy import Rules
 from domain.policy_document import parse_policy
+from domain.policy_history import PolicyHistory
 from domain.records import PolicyPublished
 from domain.requests import ActionRequest, action_id_of
 from domain.wire import encode
@@ -167,7 +168,7 @@ class _Organisation:
         self.decisions += 1
         cause = Cause(source="bench", request_id=f"q-{at}", request_sha256="00" * 32, seen_position=AGENTS + 1)
         budget = self._budgets.get(agent.agent_id)
-        period = self._rules.period_at(moment, budget.period if budget else None)
+        period = period_to_book(self._rules, budget, PolicyHistory([self._rules]), moment)
         holder = f"agent:{agent.agent_id}"
         if budget is None or budget.period != period:
             opened, closed = opening(self._rules, holder, period, budget, cause, "agent", "GBP")

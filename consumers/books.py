@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import topology
-from domain.bookkeeping import opening
+from domain.bookkeeping import opening, period_to_book
 from domain.budget import Budget
 from domain.records import LEDGER_SOURCE, TYPE_OF, BudgetClosed, BudgetDrawn, BudgetOpened, BudgetTransferred
 from domain.requests import RequestError, action_id_of
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from domain.bookkeeping import Cause
     from domain.policy import Rules
+    from domain.policy_history import PolicyHistory
     from domain.records import Record
     from ledger.log import Log, Recorded
 
@@ -152,12 +153,14 @@ class Unit:
     refused has to be refused before the first ``write``.
     """
 
-    def __init__(self, books: Books, cause: Cause, now: datetime, role_of: Callable[[str, Rules], str | None]) -> None:
+    def __init__(self, books: Books, cause: Cause, now: datetime, role_of: Callable[[str, Rules], str | None],
+                 policies: PolicyHistory) -> None:  # fmt: skip
         self.books = books
         self.cause = cause
         self.now = now
         self.entries: list[Entry] = []
         self._role_of = role_of
+        self._policies = policies
         self._slots: dict[Key, _Slot] = {}
 
     def budget(self, holder: str, rules: Rules, currency: str | None = None, *, late: bool = False) -> Budget:
@@ -183,7 +186,7 @@ class Unit:
         holder, currency = key
         before = book.budget
         try:
-            period = rules.period_at(self.now, before.period if before else None)
+            period = period_to_book(rules, before, self._policies, self.now)
         except ValueError as error:
             if not late or before is None:
                 message = f"{error}: {holder} has a budget for {before.period if before else 'later'}"

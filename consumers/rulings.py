@@ -112,7 +112,7 @@ class Rulings:
 
     def unit(self, cause: Cause, now: datetime) -> Unit:
         """A unit that knows the roles by which budgets are opened."""
-        return Unit(self.books, cause, now, self._role_of)
+        return Unit(self.books, cause, now, self._role_of, self.directory.policies)
 
     def _role_of(self, holder: str, rules: Rules) -> str | None:
         kind, _, name = holder.partition(":")

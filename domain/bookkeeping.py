@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 
 from domain.money import Money
-from domain.periods import days_of
+from domain.periods import OpenedPeriod, days_of, kind_of
 from domain.records import (
     ActionCharged,
     ActionReversed,
@@ -23,9 +23,12 @@ from domain.records import (
 from domain.requests import RequestError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from domain.budget import Budget
     from domain.facts import ActionReported, Basis
     from domain.policy import Policy, Rules
+    from domain.policy_history import PolicyHistory
     from domain.requests import GrantRequest, HoldRequest, ReversalRequest, TransferRequest
 
 
@@ -90,17 +93,34 @@ def grant_of(policy: Policy, holder: str, role_name: str | None, currency: str) 
     return granted, carry_limit
 
 
+def period_to_book(rules: Rules, before: Budget | None, policies: PolicyHistory, now: datetime) -> str:
+    """The period to book on now, where ``before`` is the holder's newest budget.
+
+    Raises:
+        ValueError: that budget's period has not begun yet.
+
+    """
+    if before is None:
+        return rules.period_at(now, None)
+    opened_by = policies.get(before.policy_version) or rules  # none where it was published elsewhere a moment ago
+    zone, granted = opened_by.policy.time_zone, before.opening_grant_minor > 0
+    return rules.period_at(now, OpenedPeriod(before.period, zone, granted))
+
+
 def opening(rules: Rules, holder: str, period: str, before: Budget | None, cause: Cause, role_name: str | None,
             currency: str) -> tuple[BudgetOpened, BudgetClosed | None]:  # fmt: skip
     """The records that open a holder's period and close the one before it.
 
     Carry-over comes only from the period directly before. What is reserved, and who waits for an answer,
-    goes on. A budget in another currency than the policy's is granted nothing.
+    goes on. A budget in another currency than the policy's is granted nothing; one for a shorter period than the
+    policy's (``Policy.next_period``) at most what the one before was.
     """
     granted, carry_limit = grant_of(rules.policy, holder, role_name, currency)
+    if before is not None and kind_of(period) != rules.policy.period:
+        granted = Money(min(granted.minor, before.opening_grant_minor), currency)
     carried, closing = Money(0, currency), None
     if before is not None and not before.closed:
-        adjacent = days_of(before.period)[1] == days_of(period)[0]
+        adjacent = days_of(before.period)[1] >= days_of(period)[0]
         left = max(0, before.remaining_minor)
         carried = Money(min(left, carry_limit) if adjacent else 0, currency)
         closing = BudgetClosed(

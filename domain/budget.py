@@ -185,6 +185,8 @@ class Budget(BaseAggregate[str]):
         self.holder = record.holder
         self.period = record.period
         self.currency = record.currency
+        self.policy_version = record.policy_version
+        self.opening_grant_minor = record.granted.minor
         self.base_minor = record.granted.minor + record.carried_over.minor
         self.granted_minor = self.base_minor
         self.spent_minor = 0

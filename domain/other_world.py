@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from domain import facts
-from domain.bookkeeping import Cause, grant_of, opening
+from domain.bookkeeping import Cause, grant_of, opening, period_to_book
 from domain.budget import Budget
 from domain.deciding import Gift
-from domain.periods import Calendar
+from domain.periods import Calendar, kind_of
 from domain.policy_history import PolicyHistory
 from domain.staff import Staff
 
@@ -65,7 +65,6 @@ class OtherWorld:
         self.budgets: dict[Key, Budget] = {}
         self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._later: deque[tuple[int, Callable[[], object]]] = deque()
-        self._opened_by: dict[Key, int] = {}
         self.seconds, self.period = 0.0, ""
         """The moment, since 1970, and its period."""
         self._calendar = Calendar(rules.policy.period, ZoneInfo(rules.policy.time_zone))
@@ -182,14 +181,17 @@ class OtherWorld:
     def opened(self, record: BudgetOpened, at: datetime) -> None:
         """A period began, before the worlds parted."""
         key = record.holder, record.currency
-        self.budgets[key], self._opened_by[key] = Budget.open(record, at), record.policy_version
+        self.budgets[key] = Budget.open(record, at)
 
     def part(self) -> None:
-        """From now on this world has rules of its own; what it grants differs in the open periods already."""
+        """From now on this world has rules of its own; what it grants differs in the open periods already.
+
+        An open period of another length is used to its end as it is.
+        """
         self.parted = True
         for key, budget in self.budgets.items():
-            then = self._then.get(self._opened_by[key])
-            if then is not None:
+            then = self._then.get(budget.policy_version)
+            if then is not None and kind_of(budget.period) == self.rules.policy.period:
                 role = self._role_of(budget.holder)
                 before, now = (grant_of(one.policy, key[0], role, key[1])[0] for one in (then, self.rules))
                 budget.granted_minor += now.minor - before.minor
@@ -206,7 +208,7 @@ class OtherWorld:
         if before is not None and (before.period == self.period or not self.parted):
             return before
         try:
-            period = self.rules.period_at(at, before.period if before else None)
+            period = period_to_book(self.rules, before, self._then, at)
         except ValueError:
             assert before is not None
             return before

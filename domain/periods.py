@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -32,6 +32,16 @@ def period_of(moment: datetime, kind: PeriodKind, zone: ZoneInfo) -> str:
             return f"{day.year:04d}-{day.month:02d}"
         case "quarter":
             return f"{day.year:04d}-Q{(day.month - 1) // 3 + 1}"
+
+
+class OpenedPeriod(NamedTuple):
+    """A period that a budget was opened for."""
+
+    name: str
+    time_zone: str
+    """Of the policy that opened it."""
+    granted: bool
+    """Whether its opening granted anything."""
 
 
 class Calendar:

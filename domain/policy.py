@@ -11,10 +11,12 @@ import msgspec
 
 from domain.facts import Kind
 from domain.money import Money
-from domain.periods import PeriodKind, days_of, kind_of, period_of
+from domain.periods import PeriodKind, bounds_of, days_of, kind_of, period_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from domain.periods import OpenedPeriod
 
 KINDS: tuple[str, ...] = get_args(Kind)
 Limits = dict[str, Money | None]
@@ -103,30 +105,31 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """The name of the budget period at this moment."""
         return period_of(moment, self.period, ZoneInfo(self.time_zone))
 
-    def next_period(self, moment: datetime, before: str | None) -> str:
+    def next_period(self, moment: datetime, before: OpenedPeriod | None) -> str:
         """The period to book on at this moment, where ``before`` is the newest one opened.
 
-        A period that is open is used to its end, whatever a newer policy says of the length of periods; and
-        a new length begins where its period starts behind the start of the one before, so that no name
-        comes twice.
+        It is used until it has ended both in the time zone it was opened in and in the policy's: so no two are open
+        at one time, and each ends on a later day than the one before, by which no name comes twice. The period that
+        follows is the policy's; but one that covers the period before would grant its days twice: until that kind
+        of period begins anew, the kind of the period before goes on (``opening`` grants no more than it did).
 
         Raises:
             ValueError: the moment lies before the newest period.
 
         """
-        asked = self.period_at(moment)
-        if before is None or before == asked:
+        zone = ZoneInfo(self.time_zone)
+        asked = period_of(moment, self.period, zone)
+        if before is None or before.name == asked:
             return asked
-        first, after = days_of(before)
-        today = moment.astimezone(ZoneInfo(self.time_zone)).date()
-        if today < first:
+        seconds = moment.timestamp()
+        bounds = [bounds_of(before.name, one) for one in (ZoneInfo(before.time_zone), zone)]
+        if seconds < min(first.timestamp() for first, _ in bounds):
             message = f"the books of {asked} are closed"
             raise ValueError(message)
-        if today < after:
-            return before
-        if days_of(asked)[0] > first:
-            return asked
-        return period_of(moment, kind_of(before), ZoneInfo(self.time_zone))
+        if seconds < max(after.timestamp() for _, after in bounds):
+            return before.name
+        covers = days_of(asked)[0] <= days_of(before.name)[0]
+        return period_of(moment, kind_of(before.name), zone) if covers and before.granted else asked
 
     def anybody_gives(self, kind: str) -> bool:
         """Whether some role, or some team's role, gives this kind at all."""
@@ -143,7 +146,8 @@ class Rules:
         self.policy = policy
         self.trial_teams = frozenset(trial_teams)
         self._limits: dict[tuple[str, tuple[str, ...], bool], Limits] = {}
-        self._this_minute = (0.0, "")
+        self._minute = 0.0
+        self._periods: dict[OpenedPeriod | None, str] = {}
 
     def limits_for(self, role: str, team_ids: tuple[str, ...], now: datetime) -> Limits:
         """Limits by kind for a role; where teams differ, the first that does rules, and a trial before it."""
@@ -164,13 +168,14 @@ class Rules:
             self._limits[role, team_ids, trying] = found
         return found
 
-    def period_at(self, moment: datetime, before: str | None) -> str:
+    def period_at(self, moment: datetime, before: OpenedPeriod | None) -> str:
         """``Policy.next_period``, remembered for the minute: all zones' days begin with a minute."""
         minute = moment.timestamp() // 60
-        if self._this_minute == (minute, before):
-            return self._this_minute[1]
-        period = self.policy.next_period(moment, before)
-        self._this_minute = (minute, period)
+        if self._minute != minute:
+            self._minute, self._periods = minute, {}
+        period = self._periods.get(before)
+        if period is None:
+            period = self._periods[before] = self.policy.next_period(moment, before)
         return period
 
     def pool_team(self, team_ids: tuple[str, ...]) -> str | None:
