@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from config import topology
 from consumers.privacy import is_personal
 from domain.facts import FACTS, FactCorrected
+from domain.ids import fault_of
 from domain.records import LEDGER_SOURCE, RESERVED
-from domain.wire import ID_RULE, FieldError, convert, decode, is_id
+from domain.wire import FieldError, check_ids, convert, decode
 from ledger.cloudevents import name_key, parse_event, stored_decoder
 from ledger.errors import EventError
 from ledger.names import fact_token, token_of_source
 
 if TYPE_CHECKING:
+    from domain.facts import Fact
+    from ledger.cloudevents import Envelope
     from ledger.content_modes import Headers
 
 AHEAD_AT_MOST = timedelta(hours=24)
@@ -61,7 +64,7 @@ def accept(data: bytes, now: datetime, headers: Headers = (), token: str | None 
     except (EventError, _RejectedError) as error:
         return Rejection(error.code, error.field, error.message)
     except FieldError as error:
-        return Rejection("invalid", error.field, error.message)
+        return Rejection(error.code, error.field, error.message)
 
 
 class _RejectedError(Exception):
@@ -85,9 +88,6 @@ def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None, r
     event = parse_event(data, headers, received)
     if len(event.json) > topology.MAX_STORED_BYTES:
         raise _RejectedError("too_large", "", "with its attributes as JSON the event is too large")
-    for field, text in (("source", event.source), ("id", event.id)):
-        if not is_id(text):
-            raise _RejectedError("invalid", field, ID_RULE)
     own_token, in_log = token_of_source(event.source), fact_token(event.source)
     if token is not None and token not in (own_token, in_log):
         raise _RejectedError("source_mismatch", "source", wrong_token(token, event.source))
@@ -111,9 +111,23 @@ def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None, r
         event.json,
         corrects,
         is_personal(event.type, event.data, event.extras),
-        None if event.flaw is None else Rejection(event.flaw.code, event.flaw.field, event.flaw.message),
+        _flaw(event, fact),
         token is not None and token != own_token,
     )
+
+
+def _flaw(event: Envelope, fact: Fact) -> Rejection | None:
+    """Return what is wrong with a fact that older versions took: an attribute, or an id that is not canonical."""
+    if event.flaw is not None:
+        return Rejection(event.flaw.code, event.flaw.field, event.flaw.message)
+    for field, text in (("source", event.source), ("id", event.id)):
+        if (fault := fault_of(text)) is not None:
+            return Rejection(fault.code, field, fault.message)
+    try:
+        check_ids(fact)
+    except FieldError as error:
+        return Rejection(error.code, error.field, error.message)
+    return None
 
 
 def wrong_token(token: str, source: str) -> str:
@@ -130,14 +144,16 @@ def _check_type(name: str) -> None:
 
 def check_correction(correction: FactCorrected, original: bytes) -> Rejection | None:
     """Whether a correction fits the fact that it corrects, as stored; else why not."""
-    type_name = stored_decoder.decode(original).type
+    stored = stored_decoder.decode(original)
+    type_name = stored.type
     if type_name not in FACTS or type_name == CORRECTED:
         text = f"{type_name} cannot be corrected; to correct a correction, correct the first fact again"
         return Rejection("not_correctable", "data.id_of", text)
     if correction.data is None:
         return None
     try:
-        convert(FACTS[type_name], correction.data, at="data.data")
+        right = convert(FACTS[type_name], correction.data, at="data.data")
+        check_ids(right, "data.data", recorded=decode(FACTS[type_name], stored.data))
     except FieldError as error:
-        return Rejection("invalid", error.field, f"as {type_name}: {error.message}")
+        return Rejection(error.code, error.field, f"as {type_name}: {error.message}")
     return None

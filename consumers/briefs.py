@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 
 from config import topology
+from consumers.request_form import read_question
 from domain.policy import KINDS
 from domain.requests import BriefRequest, RequestError
-from domain.wire import decode, encode
+from domain.wire import encode
 from ledger.errors import UnavailableError
 from projections import casework, generations
 from projections.casework import Casework
@@ -46,12 +47,11 @@ class Briefs:
         """The brief that a request asks for.
 
         Raises:
-            RequestError: it names neither a customer nor an interaction, or one that nobody recorded.
-            FieldError: it is no request.
+            RequestError: it is no request, or names neither a customer nor an interaction, or one that nobody recorded.
             UnavailableError: the views are away, or behind.
 
         """
-        request = decode(BriefRequest, body, at="")
+        request = read_question(BriefRequest, body)
         if request.customer_id is None and request.interaction_id is None:
             raise RequestError("missing", "name a customer_id or an interaction_id", "customer_id")
         end = await self._log.last_position()

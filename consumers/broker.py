@@ -39,7 +39,7 @@ async def answered(work: Callable[[], Awaitable[bytes]]) -> bytes:
     except RequestError as error:
         answer = error
     except FieldError as error:
-        answer = RequestError("invalid", error.message, error.field or None)
+        answer = RequestError(error.code, error.message, error.field or None)
     except LedgerError as error:
         answer = RequestError("unavailable", str(error))
     except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer

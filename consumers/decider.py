@@ -75,17 +75,22 @@ class Decider:
         return self._latest if self._history else self._clock()
 
     def submit(self, token: str, operation: str, body: bytes, answer: Callable[[bytes], None], *,
-               answer_to: bytes = b"", here: bool = False) -> None:  # fmt: skip
+               answer_to: bytes = b"", here: bool = False, sealed: bool = False,
+               refusal: RequestError | None = None) -> None:  # fmt: skip
         """Ask; ``answer`` is always called, once, with JSON: here, or by the decider it is sent on to.
 
         ``token`` names the source; ``answer_to`` is the subject of the answer; ``here`` says that another decider
-        sent it on.
+        sent it on. A request with a ``refusal`` gets its first answer, and without one the refusal. ``sealed`` is as
+        in ``read_form``.
         """
-        waiting = Waiting(token, operation, body, answer, answer_to)
+        waiting = Waiting(token, operation, body, answer, answer_to, sealed=sealed, refusal=refusal)
         try:
             read_request(waiting, self._moment(), self._directory.position, history=self._history)
         except RequestError as error:
             waiting.finish(error.wire())
+            return
+        if waiting.refusal is not None:
+            self._enqueue(waiting)
             return
         others = None if here else self.elsewhere
         if others is not None and others(waiting, self._dispatch.holder_of(waiting.request)):

@@ -23,6 +23,7 @@ from consumers.decider import Decider
 from consumers.directory import Directory
 from consumers.members import Members
 from consumers.privacy import may_have_note, seal_request
+from consumers.request_form import lost_by_sealing
 from consumers.service import fails_with
 from consumers.waiting import holder_in
 from domain.wire import encode, plain
@@ -125,8 +126,12 @@ class DecisionService:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         operation, source, body = message.subject.rpartition(".")[2], source_of(message), message.data
         if may_have_note(body) or operation == "flag":
-            body = await seal_request(self._keys, source, body)
-        self.decider.submit(source, operation, body, partial(_settle, answer))
+            sealed = await seal_request(self._keys, source, body)
+            self.decider.submit(
+                source, operation, sealed, partial(_settle, answer), sealed=True, refusal=lost_by_sealing(body)
+            )
+        else:
+            self.decider.submit(source, operation, body, partial(_settle, answer))
         return await answer
 
     def _note_others(self, others: bool) -> None:
@@ -146,16 +151,19 @@ class DecisionService:
     async def _with_note(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
         """A request that says something about a person: sealed first, so that nothing is recorded that is not."""
         try:
-            body = await seal_request(self._keys, source, body)
+            sealed = await seal_request(self._keys, source, body)
         except LedgerError as error:
             self._reply(reply, encode({"error": {"code": "unavailable", "message": str(error)}}))
         else:
-            self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), answer_to=reply)
+            self.decider.submit(
+                source, operation, sealed, lambda answer: self._reply(reply, answer),
+                answer_to=reply, sealed=True, refusal=lost_by_sealing(body),
+            )  # fmt: skip
 
     def _on_forwarded(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
         reply = reply or header_of(headers, _ANSWER_TO) or b""
         _, _, _, source, operation = subject.decode().split(".")
-        self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), here=True)
+        self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), here=True, sealed=True)
 
     def _elsewhere(self, waiting: Waiting, holder: str | None) -> bool:
         """Send a request on to the decider that has its holder, which answers in our place."""
@@ -182,7 +190,9 @@ class DecisionService:
             answer = (await self._client.request(subject, waiting.body, timeout=_OTHER_SECONDS)).data
         except (nats.errors.Error, TimeoutError):
             self._members.lost(owner)
-            self.decider.submit(waiting.token, waiting.operation, waiting.body, waiting.pass_on, here=True)
+            self.decider.submit(
+                waiting.token, waiting.operation, waiting.body, waiting.pass_on, here=True, sealed=waiting.sealed
+            )
         else:
             waiting.pass_on(answer)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import topology
 from consumers.followups import Followups, Overdue, Posting
-from consumers.rulings import Ruling, Rulings
+from consumers.rulings import Ruling, Rulings, StaleError
 from domain.requests import (
     ActionRequest,
     EscalationAsk,
@@ -36,10 +36,17 @@ class Dispatch:
         self._rulings = Rulings(log, directory, books)
         self._followups = Followups(self._rulings)
 
-    def ruling(  # noqa: C901, PLR0911 - a case for each class of request
+    def ruling(self, waiting: Waiting) -> Ruling | Coroutine[Any, Any, Ruling]:
+        """What comes of a request; may raise all that rulings raise."""
+        if waiting.refusal is None:
+            return self._ruling(waiting)
+        if not waiting.fresh:  # the first answer may stand in what was not read yet
+            raise StaleError
+        raise waiting.refusal
+
+    def _ruling(  # noqa: C901, PLR0911 - a case for each class of request
         self, waiting: Waiting
     ) -> Ruling | Coroutine[Any, Any, Ruling]:
-        """What comes of a request; may raise all that rulings raise."""
         cause, now, fresh = waiting.cause, waiting.now, waiting.fresh
         match waiting.request:
             case EscalationAsk() as request:

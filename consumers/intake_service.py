@@ -22,9 +22,10 @@ from consumers.broker import answered, make_broker, source_of
 from consumers.forgetting import forget_again
 from consumers.intake import Intake, Message, RejectedEntry, id_token, rejected_owner
 from consumers.intake_lanes import IntakeLanes
+from consumers.request_form import read_question
 from consumers.service import fails_with
 from domain.requests import RequestError
-from domain.wire import Id, decode, encode
+from domain.wire import encode
 from ledger.cloudevents import name_key
 from ledger.content_modes import headers_of
 from ledger.errors import LedgerError, UnavailableError
@@ -52,11 +53,14 @@ _IDS_AT_MOST = 1000
 
 
 class ReceiptRequest(msgspec.Struct, frozen=True):
-    """Which events: one ``id``, or up to 1000 ``ids``; ``source`` where its token is not itself."""
+    """Which events: one ``id``, or up to 1000 ``ids``; ``source`` where its token is not itself.
 
-    id: Id | None = None
-    ids: tuple[Id, ...] = ()
-    source: Id | None = None
+    Any text may be asked for: also an id that no event may have has a receipt, which says so.
+    """
+
+    id: str | None = None
+    ids: tuple[str, ...] = ()
+    source: str | None = None
 
 
 class IntakeService:
@@ -135,7 +139,7 @@ class IntakeService:
 
     async def receipt(self, token: str, body: bytes) -> bytes:
         """What became of events of this source."""
-        request = decode(ReceiptRequest, body, at="")
+        request = read_question(ReceiptRequest, body)
         ids = request.ids or ((request.id,) if request.id is not None else ())
         if not 0 < len(ids) <= _IDS_AT_MOST:
             raise RequestError("invalid", f"name one `id`, or up to {_IDS_AT_MOST} `ids`", "id")

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from config import topology
+from consumers.request_form import read_form
 from consumers.rulings import REQUESTS, Ruling
 from domain.bookkeeping import Cause
 from domain.requests import Preview, RequestError, action_id_of
-from domain.wire import FieldError, decode, encode
-from ledger.cloudevents import body_hash
+from domain.wire import encode
 from ledger.names import fact_token, source_of_token
 
 if TYPE_CHECKING:
@@ -36,9 +35,11 @@ class Waiting:
         "now",
         "old_key",
         "operation",
+        "refusal",
         "request",
         "rows",
         "ruling",
+        "sealed",
         "source",
         "token",
         "twins",
@@ -48,11 +49,14 @@ class Waiting:
     now: datetime
 
     def __init__(self, token: str, operation: str, body: bytes, answer: Callable[[bytes], None],
-                 answer_to: bytes = b"") -> None:  # fmt: skip
+                 answer_to: bytes = b"", *, sealed: bool = False,
+                 refusal: RequestError | None = None) -> None:  # fmt: skip
         self.token = token  # of its source, in the subject
         self.source = source_of_token(token)
         self.operation = operation
         self.body = body
+        self.sealed = sealed
+        self.refusal = refusal  # the answer, unless the request was answered before
         self.answered = False
         self.ruling = Ruling(None, {})
         self._answer = answer
@@ -78,10 +82,6 @@ class Waiting:
             self._answer(answer)
 
 
-class _Operation(msgspec.Struct):
-    operation: str
-
-
 class _Asked(msgspec.Struct):
     agent_id: str
 
@@ -101,19 +101,20 @@ def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history
     """Understand a request.
 
     Raises:
-        RequestError: it is no request; the error is the answer.
+        RequestError: the error is the answer, whatever was answered before.
 
     """
+    wanted = REQUESTS.get(waiting.operation)
+    if wanted is None:
+        message = f"there is no request {waiting.operation!r}; there are {', '.join(REQUESTS)}"
+        raise RequestError("unknown_operation", message)
+    request, sha256, refusal = read_form(wanted, waiting.body, sealed=waiting.sealed)
+    waiting.refusal = waiting.refusal or refusal
+    waiting.now = now
     try:
-        request = decode(_class_of(waiting), waiting.body, at="")
         waiting.now = _time_of(request.time, now, history=history)
-        digest = body_hash(waiting.body).hex()[:32]
-    except FieldError as error:
-        raise RequestError("invalid", error.message, error.field or None) from None
-    except RequestError:
-        raise
-    except Exception as error:  # noqa: BLE001 - hostile text must not reach the connection it came by
-        raise RequestError("invalid", f"not a request: {error}") from None
+    except RequestError as error:
+        waiting.refusal = waiting.refusal or error
     waiting.request = request
     request_id = request.request_id or ""
     preview = type(request) is Preview
@@ -123,29 +124,15 @@ def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history
         waiting.key = bytes.fromhex(action_id[4:])  # as `request_key` has it
         if (old_source := fact_token(waiting.source)) != waiting.source:
             waiting.old_key = bytes.fromhex(action_id_of(old_source, request_id)[4:])
+    elif waiting.refusal is not None:  # a preview has no first answer
+        raise waiting.refusal
     waiting.cause = Cause(
         source=waiting.source,
         request_id=request_id,
-        request_sha256=None if preview else digest,
+        request_sha256=None if preview else sha256,
         seen_position=seen_position,
         action_id=action_id,
     )
-
-
-def _class_of(waiting: Waiting) -> type[Any]:
-    wanted = REQUESTS.get(waiting.operation)
-    if wanted is None:
-        message = f"there is no request {waiting.operation!r}; there are {', '.join(REQUESTS)}"
-        raise RequestError("unknown_operation", message)
-    if len(waiting.body) > topology.MAX_EVENT_BYTES:
-        message = f"a request is at most {topology.MAX_EVENT_BYTES} bytes, not {len(waiting.body)}"
-        raise RequestError("too_large", message)
-    if isinstance(wanted, dict):
-        operation = decode(_Operation, waiting.body, at="").operation
-        if operation not in wanted:
-            raise RequestError("invalid", f"operation must be one of {', '.join(wanted)}", "operation")
-        wanted = wanted[operation]
-    return wanted  # type: ignore[no-any-return]
 
 
 def _time_of(asked: datetime | None, now: datetime, *, history: bool) -> datetime:

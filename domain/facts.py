@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from domain.money import Money
-from domain.wire import Id, Instant, Personal
+from domain.wire import Id, Instant, Personal, RecordedId
 
 Kind = Literal[
     "refund", "credit", "discount", "replacement", "keep_item", "fee_waiver", "upgrade", "gift", "fix", "other"
@@ -292,8 +292,8 @@ class EscalationOutcomeReported(Fact, frozen=True, kw_only=True):
 class FactCorrected(Fact, frozen=True, kw_only=True):
     """An earlier fact of the same source was wrong: the right data, or null where it never happened."""
 
-    source_of: Id
-    id_of: Id
+    source_of: RecordedId
+    id_of: RecordedId
     data: dict[str, Any] | None
     reason: str
 

@@ -11,7 +11,7 @@ import msgspec
 from domain.facts import Basis, Kind
 from domain.flags import Verdict
 from domain.money import Money
-from domain.wire import Id, Instant, Personal
+from domain.wire import Holder, Id, Instant, Personal
 
 
 class RequestError(Exception):
@@ -73,7 +73,7 @@ class GrantRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     request_id: Id
     operation: Literal["grant"]
-    holder: str
+    holder: Holder
     amount: Money
     granted_by: Id
     reason: str
@@ -85,8 +85,8 @@ class TransferRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     request_id: Id
     operation: Literal["transfer"]
-    holder: str
-    to_holder: str
+    holder: Holder
+    to_holder: Holder
     amount: Money
     granted_by: Id
     reason: str

@@ -9,26 +9,15 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
+from domain.ids import ID_SCHEMA, MOST_CHARACTERS, fault_of, is_plain
 from domain.money import Money, MoneyError, money_from_wire, wire_of
 
-_CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
-_EMAIL = r"[^@\s]+@[^@\s]+\.[^@\s]+"
-_TELEPHONE = (
-    r"\+[0-9][0-9 ().-]{5,}"  # +44 7700 900123
-    r"|0[1-9][0-9]{8,9}"  # 07700900123
-    r"|\(?0[0-9]{1,5}\)?([ -][0-9]{2,}){1,4}"  # (020) 7946 0958
-    r"|\(?[0-9]{3}\)?[ .-]?[0-9]{3}[.-][0-9]{4}"  # 555-123-4567
-)
-ID_PATTERN = rf"^(?!({_EMAIL})\Z)(?!({_TELEPHONE})\Z)[^{_CONTROL}]{{1,128}}\Z"
-ID_RULE = (
-    "an id is 1 to 128 characters without control characters or line separators, and opaque: "
-    "not an e-mail address or telephone number"
-)
-
-is_id = re.compile(ID_PATTERN).search
-"""Whether a text is an id (a match, or nothing)."""
-Id = Annotated[str, msgspec.Meta(pattern=ID_PATTERN)]
-"""An opaque identifier (contract: Events)."""
+Id = Annotated[str, msgspec.Meta(extra={"id": True}, extra_json_schema=ID_SCHEMA)]
+"""An opaque identifier (domain.ids); checked by ``check_ids`` where it comes in, never when stored events are read."""
+RecordedId = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_CHARACTERS)]
+"""The id of what was recorded before: also one that would not be taken today."""
+Holder = Annotated[str, msgspec.Meta(extra={"holder": True}, description="agent:<id> or team:<id>")]
+"""The holder of a budget."""
 Personal = Annotated[str, msgspec.Meta(extra={"personal": True})]
 """Text that may say something about a person: encrypted before it is recorded (ledger.keys)."""
 
@@ -39,8 +28,20 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 @lru_cache(maxsize=256)
 def personal_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
     """The fields of a class that are marked as personal."""
+    return _marked(cls, Personal)
+
+
+@lru_cache(maxsize=256)
+def _fields_with_ids(cls: type[msgspec.Struct]) -> tuple[tuple[str, bool], ...]:
+    """The fields of a class that hold ids; whether each is a holder, ``agent:<id>``."""
+    holders = _marked(cls, Holder)
+    return tuple((name, name in holders) for name in cls.__struct_fields__ if name in _marked(cls, Id) | holders)
+
+
+def _marked(cls: type[msgspec.Struct], mark: Any) -> frozenset[str]:
+    """The fields of a class whose type is ``mark``, optional or not, one or several."""
     hints = get_type_hints(cls, include_extras=True)
-    return frozenset(name for name, hint in hints.items() if Personal in (hint, *get_args(hint)))
+    return frozenset(name for name, hint in hints.items() if mark in (hint, *get_args(hint)))
 
 
 _AT = re.compile(r"(?s)(.*?)(?: - at `(?:key in )?(\$[^`]*)`)?\Z")
@@ -48,12 +49,20 @@ _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 
 
 class FieldError(ValueError):
-    """Data that does not fit its type. ``field`` is the path, e.g. ``data.total.amount``."""
+    """Data that does not fit its type.
 
-    def __init__(self, message: str, field: str) -> None:
+    Attributes:
+        message: what is wrong and what to do.
+        field: the path, e.g. ``data.total.amount``.
+        code: a stable word for machines, e.g. ``id_not_canonical``.
+
+    """
+
+    def __init__(self, message: str, field: str, code: str = "invalid") -> None:
         super().__init__(message)
         self.message = message
         self.field = field
+        self.code = code
 
 
 def _from_wire(wanted: type, value: Any) -> Any:
@@ -117,6 +126,26 @@ def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data"
     return decoded
 
 
+def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct | None = None) -> None:
+    """Reject a record with a text for an id that is none; what ``recorded`` has in the same field may stay.
+
+    Raises:
+        FieldError: with the code and the path of the first one.
+
+    """
+    for name, is_holder in _fields_with_ids(type(record)):
+        value = getattr(record, name)
+        if value is None or (not is_holder and type(value) is str and is_plain(value)):
+            continue
+        if recorded is not None and value == getattr(recorded, name, None):
+            continue
+        for number, text in enumerate((value,) if isinstance(value, str) else value):
+            fault = fault_of(text.partition(":")[2] or "-" if is_holder else text)
+            if fault is not None:
+                part = "" if isinstance(value, str) else f"[{number}]"
+                raise FieldError(fault.message, f"{at}.{name}{part}" if at else f"{name}{part}", fault.code)
+
+
 def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:
     """A typed record from plain Python values; raises ``FieldError`` like ``decode``."""
     try:
@@ -147,8 +176,6 @@ def _field_error(error: Exception, at: str) -> FieldError:
     if missing := _MISSING.match(text):
         parts.append(missing[1])
         text = f"`{missing[1]}` is required"
-    if "matching regex" in text:
-        text = ID_RULE
     if isinstance(error, RecursionError):
         text = "nested too deeply"
     parts.append(money_field)

@@ -12,6 +12,7 @@ import msgspec
 
 from ledger.content_modes import Mode, binary_event, events_of_batch, is_json, mode_of, structured_event
 from ledger.errors import EventError
+from ledger.json_text import repeated_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -121,7 +122,7 @@ def parse_event(data: bytes, headers: Headers = (), received: datetime | None = 
         EventError: with the code and field of the first thing wrong.
 
     """
-    match mode_of(data, headers):
+    match mode := mode_of(data, headers):
         case Mode.BATCH:
             events_of_batch(data)  # what is wrong with the batch itself comes first
             raise EventError("invalid", "one CloudEvent, a JSON object, is expected here, not a batch")
@@ -140,9 +141,11 @@ def parse_event(data: bytes, headers: Headers = (), received: datetime | None = 
         raw |= {"time": _raw(time_text(received)), _ASSUMED: msgspec.Raw(b"true")}
     event, encoded = _normalised(raw)
     moment = parse_time(event["time"])
+    as_sent = _sorted.encode(_as_sent(event))
+    flaw = _flaw(event, extras) or _repeated(data if mode is Mode.STRUCTURED else b"", raw["data"], event, as_sent)
     return Envelope(
-        event["source"], event["id"], event["type"], moment, raw["data"], encoded, _content_of(event), extras,
-        _flaw(event, extras), assumed,
+        event["source"], event["id"], event["type"], moment, raw["data"], encoded, _hash_of(as_sent), extras, flaw,
+        assumed,
     )  # fmt: skip
 
 
@@ -201,6 +204,22 @@ def _flaw(event: Mapping[str, Any], extras: Iterable[str]) -> EventError | None:
     return None
 
 
+def _repeated(text: bytes, data: msgspec.Raw, event: Mapping[str, Any], as_sent: bytes) -> EventError | None:
+    """Return what is wrong where a key stands twice in one object: two readers would take two values.
+
+    ``text`` is the event's own in structured mode, else empty; ``as_sent`` is the event encoded again.
+    """
+    if text and b"base64" not in text and b"\\u00" not in text:
+        path = repeated_key(text, as_sent)
+    else:
+        path = repeated_key(text, b"") if text else None
+        if path is None and (below := repeated_key(bytes(data), _encoder.encode(event["data"]))) is not None:
+            path = f"data.{below}"
+    if path is None:
+        return None
+    return EventError("duplicate_field", f"{path or 'a field'} stands twice; send it once", path)
+
+
 def _is_sequence(value: object) -> bool:
     if type(value) is int:
         return 0 <= value <= MAX_SEQUENCE
@@ -223,17 +242,17 @@ def content_hash(event: bytes) -> bytes:
 
     What the ledger adds is left out, so that a stored event has the hash of the event as sent.
     """
-    return _content_of(_anything.decode(event))
+    return _hash_of(_sorted.encode(_as_sent(_anything.decode(event))))
 
 
-def _content_of(event: Mapping[str, Any]) -> bytes:
-    if event.keys().isdisjoint(_OWN):
-        return hashlib.sha256(_sorted.encode(event)).digest()[:16]
-    return hashlib.sha256(_sorted.encode(_as_sent(event))).digest()[:16]
+def _hash_of(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()[:16]
 
 
-def _as_sent(event: Mapping[str, Any]) -> dict[str, Any]:
+def _as_sent(event: dict[str, Any]) -> dict[str, Any]:
     """Return an event without what the ledger added, an assumed time among it."""
+    if event.keys().isdisjoint(_OWN):
+        return event
     without = (*_OWN, "time") if _ASSUMED in event else _OWN
     return {name: value for name, value in event.items() if name not in without}
 

@@ -9,9 +9,10 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from domain.ids import fault_of
 from domain.records import LEDGER_SOURCE, TYPE_OF
 from domain.upkeep import TrailRead
-from domain.wire import encode, is_id
+from domain.wire import encode
 from ledger.cloudevents import encode_event
 from ledger.log import Draft
 from projections.policies import policy_in_force
@@ -41,7 +42,7 @@ async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str
     """
     if not about or not (await privacy_in_force(log)).get("record_reads"):
         return
-    if not is_id(reader):
+    if fault_of(reader) is not None:
         message = f"who reads must be an id, not {reader!r}"
         raise ValueError(message)
     now = datetime.now(UTC)

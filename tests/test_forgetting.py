@@ -66,10 +66,9 @@ async def test_a_note_is_sealed_however_its_name_is_written(session: Session) ->
         await upstream.begin()
         asked = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "reason": "late", "amount": gbp("5.00"),
                  "customer_id": "C-9", "note": SECRET}  # fmt: skip
-        for operation in ("action", "escalation"):
-            body = json.dumps(asked | {"request_id": operation, "operation": "request"}).replace(
-                '"note"', r'"\u006eote"'
-            )
+        more: dict[str, dict[str, str]] = {"action": {}, "escalation": {"operation": "request"}}
+        for operation, own in more.items():
+            body = json.dumps(asked | own | {"request_id": operation}).replace('"note"', r'"\u006eote"')
             reply = await upstream.client.request(f"resolution.decide.crm.{operation}", body.encode(), timeout=10)
             assert json.loads(reply.data)["outcome"] in {"taken", "refused"}, reply.data
     raw = [one.data async for batch in session.log.subject_batches(">") for one in batch]

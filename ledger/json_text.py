@@ -1,0 +1,67 @@
+"""JSON text: its canonical form, and keys that stand twice in one object."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import msgspec
+
+_decoder = msgspec.json.Decoder()
+_sorted = msgspec.json.Encoder(order="sorted")
+
+
+class Parsed(NamedTuple):
+    """A JSON text's value, and the same as text again: keys sorted, no white space."""
+
+    value: Any
+    canonical: bytes
+
+
+def parse(text: bytes) -> Parsed:
+    """Return the value of a JSON text and its canonical form.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeDecodeError, RecursionError: it is not JSON in UTF-8, or nested too deeply.
+
+    """
+    value = _decoder.decode(text)
+    return Parsed(value, _sorted.encode(value))
+
+
+def repeated_key(text: bytes, encoded: bytes) -> str | None:
+    """Return the path of a key that stands twice in one object of a JSON text, None where each stands once.
+
+    ``encoded`` is the text's value encoded again, in any order of keys. Decoders keep one of two values, and which
+    one differs between them; so a text with a repeated key has more colons than its value. A text with an
+    escaped colon may hide one and is read again. An empty path: nested too deeply to say.
+    """
+    if text.count(b":") == encoded.count(b":") and b"\\u003" not in text:
+        return None
+    try:
+        return _path_in(json.loads(text, object_pairs_hook=_object, parse_int=str, parse_float=str))
+    except RecursionError:  # thousands of levels: no sender means that
+        return ""
+
+
+class _Repeated(NamedTuple):
+    key: str
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repeated:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    seen: set[str] = set()
+    return next(_Repeated(key) for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+
+
+def _path_in(value: Any) -> str | None:
+    if isinstance(value, _Repeated):
+        return value.key
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        path = _path_in(item)
+        if path is not None:
+            return f"{name}.{path}"
+    return None
