@@ -35,15 +35,15 @@ Id = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,128}$")
 Words = Annotated[str, Field(max_length=10_000)]
 
 
-class Amount(BaseModel):
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Amount(_Asked):
     """Money: an amount as text, and its currency (ISO 4217)."""
 
     amount: str = Field(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,3})?$", examples=["5.00"])
     currency: str = Field(pattern="^[A-Z]{3}$", examples=["GBP"])
-
-
-class _Asked(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 class Preview(_Asked):
@@ -116,7 +116,7 @@ class Decider:
 def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Decider) -> None:
     """What may be done from here; every door refuses requests of other sites."""
     known = Depends(doors.viewer)
-    here = [Depends(doors.from_here), Depends(doors.paced())]
+    here = [Depends(doors.from_here), Depends(doors.paced)]
 
     @api.post("/api/v1/preview", response_model=Said, summary="May this agent? Nothing is taken",
               dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))])  # fmt: skip

@@ -9,28 +9,26 @@ import asyncio
 import json
 from datetime import UTC, datetime
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.gzip import GZipMiddleware
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import WithJsonSchema
-from starlette.exceptions import HTTPException as AnyHTTPException
-from starlette.routing import Match, Route
 
 from dashboard.acting import Decider, add_acting
-from dashboard.documents import PROBLEM, PROBLEMS, TITLES, Json, Me, Page, Report
+from dashboard.admission import AdmittingRoute, publish_bounds
+from dashboard.bodies import BodyBounds
+from dashboard.documents import PROBLEMS, Json, Me, Page, Report
 from dashboard.doors import note_reading
-from dashboard.news import said
+from dashboard.hosts import HostCheck
+from dashboard.news import EventStream, said
 from dashboard.page import add_page
+from dashboard.problems import ParameterError, add_problems
 from dashboard.proving import add_proving
 from dashboard.reports import Reports
 from dashboard.upstreams import add_upstreams
-from dashboard.views import NotReadyError, Views
-from ledger.errors import UnavailableError
 from ledger.moments import position_of
 from projections import casework, history
 from projections.balances import read_balances
@@ -52,10 +50,12 @@ if TYPE_CHECKING:
     from dashboard.house import House
     from dashboard.news import News
     from dashboard.viewers import Viewer
+    from dashboard.views import Views
     from ledger.keys import Keys
     from ledger.log import Log
     from projections.answers import Answer, Scope
 
+_DIGITS = 19
 MOST, _FEW = 1000, 200
 """Items of a page; so many are read without a thread."""
 type Items = list[dict[str, Any]]
@@ -74,17 +74,21 @@ def make_api(house: House) -> FastAPI:
     views, log, keys, doors = house.views, house.log, house.keys, house.doors
     api = FastAPI(
         title="Resolution Ledger", version="1", description=__doc__ or "", docs_url=None, redoc_url=None,
-        openapi_url="/openapi.json", responses=PROBLEMS,
+        openapi_url=None, responses=PROBLEMS,
     )  # fmt: skip
+    api.router.route_class = AdmittingRoute
     api.add_middleware(GZipMiddleware, minimum_size=1000)
+    api.add_middleware(BodyBounds)
+    api.add_middleware(HostCheck, names=house.hosts)
     _lists(api, _Lists(views, log), keys, doors)
     _documents(api, views, log, doors)
     _others(api, views, log, keys, doors)
+    _health(api, views)
     _live(api, views, house.news, doors)
     add_proving(api, views, log, keys, doors, house.data_dir)
     add_acting(api, views, log, doors, Decider(house.client, views))
     add_upstreams(api, views, house.rejected, house.client, doors)
-    _problems(api)
+    add_problems(api)
     add_page(api, doors)
     return api
 
@@ -105,8 +109,8 @@ class _Lists:
         try:
             end = await self.end()
             return min(end, await position_of(self.log, as_of, end))
-        except ValueError as error:
-            raise HTTPException(422, f"as_of: {error}") from None
+        except (OverflowError, ValueError) as error:
+            raise ParameterError("as_of", str(error)) from None
 
     async def answer(self, view: str, query: Callable[[Any], list[dict[str, Any]]], same: str | None, limit: int,
                      at: int | None = None, *, next_by: str | None = "position",
@@ -281,6 +285,10 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> N
         items = [state._asdict() for state in await views.states()]
         return Json({"items": items, "position": await views.end(), "lag_seconds": 0.0})
 
+    @api.get("/openapi.json", dependencies=[known], include_in_schema=False)
+    async def openapi() -> Response:
+        return Json(publish_bounds(api.openapi()))
+
     @api.get("/api/v1/me", response_model=Me, summary="Who asks, and what they are shown")
     async def me(viewer: Any = known) -> Response:
         scope = await doors.scope(viewer)
@@ -302,6 +310,8 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> N
             stopped.labels(state.view).set(state.stopped is not None)
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
+
+def _health(api: FastAPI, views: Views) -> None:
     @api.get("/healthz", summary="Whether this process lives")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -318,60 +328,28 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> N
 def _live(api: FastAPI, views: Views, news: News, doors: Doors) -> None:
     known = Depends(doors.viewer)
 
-    @api.get("/api/v1/stream", dependencies=[known], summary="News of views, as server-sent events",
-             response_class=StreamingResponse, responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
-    async def stream(last: Annotated[str | None, Header(alias="Last-Event-ID")] = None) -> Response:
-        since = int(last) if last and last.isascii() and last.isdigit() else None
+    @api.get("/api/v1/stream", summary="News of views, as server-sent events",
+             response_class=EventStream, responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
+    async def stream(request: Request, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
+                     viewer: Any = known) -> Response:  # fmt: skip
+        since = int(last) if last and last.isascii() and last.isdigit() and len(last) < _DIGITS else None
+        credential = request.state.credential
 
         async def lines() -> AsyncIterator[bytes]:
             chunks = news.chunks()
             coming = asyncio.ensure_future(anext(chunks))  # it listens before it looks
-            for state in await views.states():  # who comes back hears what it missed: where each view is now
-                if since is None or state.position > since:
-                    yield said(state.view, state.position)
             try:
+                for state in await views.states():  # a client that comes back hears where each view is now
+                    if since is None or state.position > since:
+                        yield said(state.view, state.position)
                 yield await coming
                 async for chunk in chunks:
-                    yield chunk
+                    if doors.bearer_of(credential) != viewer:  # revoked, over, or of another role now
+                        return
+                    if chunk:
+                        yield chunk
             finally:
                 coming.cancel()
 
         await views.end()
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(lines(), media_type="text/event-stream", headers=headers)
-
-
-def _methods(api: FastAPI, request: Request) -> set[str]:
-    """What may be asked of this path."""
-    found: set[str] = set()
-    for route in api.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
-    return found
-
-
-def _problems(api: FastAPI) -> None:
-    def problem(status: int, detail: str, headers: Any = None, **more: Any) -> Response:
-        document = {"type": "about:blank", "title": TITLES.get(status, "error"), "status": status, "detail": detail}
-        return Json(document | more, status, headers, media_type=PROBLEM)
-
-    @api.exception_handler(AnyHTTPException)
-    async def known(request: Request, error: AnyHTTPException) -> Response:
-        headers = error.headers
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # a route knows only its own method
-            headers = {"Allow": ", ".join(sorted(_methods(api, request)))}
-        return problem(error.status_code, str(error.detail), headers)
-
-    @api.exception_handler(RequestValidationError)
-    async def wrong(_request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"][1:])
-        return problem(422, f"{field}: {first['msg']}", field=field)
-
-    @api.exception_handler(NotReadyError)
-    async def not_ready(_request: Request, error: NotReadyError) -> Response:
-        return problem(503, str(error), {"Retry-After": "1"})
-
-    @api.exception_handler(UnavailableError)
-    async def unavailable(_request: Request, error: UnavailableError) -> Response:
-        return problem(503, str(error), {"Retry-After": "1"})
+        return EventStream(lines(), doors.count_stream(viewer))

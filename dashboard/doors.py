@@ -1,4 +1,8 @@
-"""Who calls, and whom they may see: bearer tokens, and browsers that showed one."""
+"""Who calls, and whom they may see: bearer tokens, and browsers that showed one.
+
+A request is admitted before its body is read: each route names its gates (:class:`Gate`), and
+``dashboard/admission.py`` asks them.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import hmac
 import json
 import secrets
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from fastapi import Cookie, Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from dashboard.viewers import Tokens, Viewer
+from dashboard.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter
+from dashboard.viewers import Tokens, Viewer, digest_of
 from projections.answers import EVERYBODY, Scope
 from projections.people import read_people
 from projections.privacy import record_reading
@@ -27,10 +33,13 @@ if TYPE_CHECKING:
 COOKIE = "resolution-ledger"
 SESSION_SECONDS = 12 * 3600
 _SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json, or one of `admin tokens make`")
-_TRIES, _TRIES_SECONDS = 20, 60.0
-"""Wrong tokens in so many seconds, from anywhere: more have to wait."""
+_Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]
+_SESSIONS = 10_000
+"""Browsers that are known at once; the one that came first is forgotten first."""
 _ACTS_AT_ONCE, _ACTS_A_SECOND = 200.0, 20.0
 """What one token may have done: so much at once, and as much again over time."""
+_STREAMS, _STREAMS_OF_ONE = 1_500, 600
+"""Event streams that are open at once: of all tokens, and of one."""
 
 
 async def note_reading(log: Log, viewer: Viewer, about: Sequence[str], up_to: int) -> None:
@@ -46,97 +55,217 @@ async def note_reading(log: Log, viewer: Viewer, about: Sequence[str], up_to: in
         raise HTTPException(403, str(error)) from None
 
 
-class Doors:
-    """Tells who calls. Sessions of browsers are this process's own, and end with it."""
+class Credential(NamedTuple):
+    """What a request showed: the SHA-256 of a token, and of a browser's session where that stands for it."""
 
-    def __init__(self, data_dir: Path, own_token: str, views: Views, *, encrypted: bool = False) -> None:
-        self.encrypted = encrypted
-        self._own = own_token
-        self._tokens = Tokens(data_dir)
-        self._views = views
-        self._sessions: dict[str, tuple[str, float]] = {}
-        self._wrong: list[float] = []
-        self._acts: dict[str, tuple[float, float]] = {}
+    token: str
+    session: str | None = None
 
-    def who(self, text: str) -> Viewer | None:
-        """Who bears a token."""
-        if hmac.compare_digest(text.encode(), self._own.encode()):
-            return Viewer("connection.json", "operator")
-        return self._tokens.viewer(text)
 
-    def open(self, text: str) -> str:
-        """A session for a browser that shows a token: what its cookie says.
+class Gate:
+    """A check that a request passes before its body is read. Routes name it as ``Depends(gate.passed)``."""
+
+    rank = 1
+    """Gates of a lower rank are asked first."""
+    needs: tuple[Gate, ...] = ()
+    """Gates that are asked, too, whether the route names them or not."""
+
+    async def admit(self, request: Request) -> None:
+        """Check the request.
 
         Raises:
-            HTTPException: nobody bears this token, or too many wrong ones were shown.
+            HTTPException: it is refused.
 
         """
-        now = time.monotonic()
-        self._wrong = [at for at in self._wrong if at > now - _TRIES_SECONDS]
-        if len(self._wrong) >= _TRIES:
-            raise HTTPException(429, "too many wrong tokens: wait a minute", {"Retry-After": "60"})
-        if self.who(text) is None:
-            self._wrong.append(now)
-            raise HTTPException(401, "this token is not known, or its time is over")
-        self._sessions = {name: kept for name, kept in self._sessions.items() if kept[1] > now}
-        name = secrets.token_urlsafe(32)
-        self._sessions[name] = text, now + SESSION_SECONDS
-        return name
+        raise NotImplementedError
 
-    def knows(self, session: str | None) -> bool:
-        """Whether a browser's cookie still opens."""
-        text, until = self._sessions.get(session or "", ("", 0.0))
-        return until > time.monotonic() and self.who(text) is not None
+    async def passed(self) -> None:
+        """Do nothing: the route asked :meth:`admit` before."""
 
-    def close(self, session: str | None) -> None:
-        """The browser is known no more."""
-        self._sessions.pop(session or "", None)
 
-    async def viewer(
-        self, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)],
-        session: Annotated[str | None, Cookie(alias=COOKIE)] = None,
-    ) -> Viewer:  # fmt: skip
-        """Who calls (a dependency of every endpoint; a coroutine, since others are called in threads).
+class Known(Gate):
+    """The caller bears a valid token, or a session of one."""
 
-        Raises:
-            HTTPException: 401, nobody that is known.
+    rank = 0
 
-        """
-        text, until = (given.credentials, None) if given is not None else self._sessions.get(session or "", (None, 0.0))
-        found = self.who(text) if text is not None and (until is None or until > time.monotonic()) else None
-        if found is None:
-            detail = "give a bearer token: that of connection.json, or one of `resolution-ledger admin tokens make`"
-            raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def admit(self, request: Request) -> None:
+        """Note who calls; 401 for an unknown caller."""
+        request.state.credential, request.state.viewer = self._doors.authenticate(request)
+
+    async def viewer(self, request: Request, _shown: _Shown) -> Viewer:
+        """Return the caller (a dependency of endpoints)."""
+        found: Viewer = request.state.viewer
         return found
 
-    @staticmethod
-    async def from_here(request: Request) -> None:
-        """Refuse what another site has a browser do (a dependency of every door that acts).
 
-        Raises:
-            HTTPException: 403.
+class SameOrigin(Gate):
+    """Another site does not make a browser act: 403."""
 
-        """
+    async def admit(self, request: Request) -> None:
+        """Compare where a browser says that it is with the host that it asks."""
         site, origin = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Origin")
         if site not in {"same-origin", "none"} or (
             origin is not None and origin.partition("://")[2] != request.headers.get("Host")
         ):
             raise HTTPException(403, "not at the wish of another site")
 
-    def paced(self) -> Callable[..., Awaitable[None]]:
-        """A dependency of every door that acts: whoever bears one token acts so often, and no more."""
 
-        async def check(viewer: Any = Depends(self.viewer)) -> None:  # noqa: B008 - as FastAPI has it
-            now = time.monotonic()
-            left, at = self._acts.get(viewer.name, (_ACTS_AT_ONCE, now))
-            left = min(_ACTS_AT_ONCE, left + (now - at) * _ACTS_A_SECOND)
-            if left < 1:
-                raise HTTPException(
-                    429, "too many requests to act with this token: wait a second", {"Retry-After": "1"}
-                )
-            self._acts[viewer.name] = left - 1, now
+class Allowed(Gate):
+    """The caller has one of some roles; else 403."""
 
-        return check
+    rank = 2
+
+    def __init__(self, roles: Sequence[Role], known: Known) -> None:
+        self._roles, self.needs = roles, (known,)
+
+    async def passed(self, _shown: _Shown) -> None:  # type: ignore[override] # FastAPI documents it
+        """Do nothing."""
+
+    async def admit(self, request: Request) -> None:
+        """Look at the caller's role."""
+        if request.state.viewer.role not in self._roles:
+            raise HTTPException(403, f"not for the role {request.state.viewer.role}")
+
+
+class Paced(Gate):
+    """One token acts so often, and no more: 429."""
+
+    rank = 3
+
+    def __init__(self, known: Known) -> None:
+        self.needs = (known,)
+        self._left: dict[str, tuple[float, float]] = {}
+
+    async def admit(self, request: Request) -> None:
+        """Take from what the caller's token has left."""
+        name, now = request.state.viewer.name, time.monotonic()
+        left, at = self._left.get(name, (_ACTS_AT_ONCE, now))
+        left = min(_ACTS_AT_ONCE, left + (now - at) * _ACTS_A_SECOND)
+        if left < 1:
+            raise HTTPException(429, "too many requests to act with this token: wait a second", {"Retry-After": "1"})
+        self._left[name] = left - 1, now
+
+
+class Doors:
+    """Tells who calls. Sessions of browsers are this process's own, and end with it."""
+
+    def __init__(self, data_dir: Path, own_token: str, views: Views, *, encrypted: bool = False) -> None:
+        self.encrypted = encrypted
+        self._own = digest_of(own_token)
+        self._tokens = Tokens(data_dir)
+        self._views = views
+        self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._failures = FailureLimiter()
+        self._streams: Counter[str] = Counter()
+        self._known = Known(self)
+        self.viewer = self._known.viewer
+        """A dependency of endpoints: the caller."""
+        self.from_here, self.paced = SameOrigin().passed, Paced(self._known).passed
+
+    def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
+        """Return a dependency of endpoints that are for some roles alone."""
+        return Allowed(roles, self._known).passed
+
+    def bearer_of(self, credential: Credential) -> Viewer | None:
+        """Return the bearer of a credential as things are now; none where it is not valid (any more).
+
+        Unknown, revoked and expired tokens take the same way: one digest, one comparison, one look-up.
+        """
+        own = hmac.compare_digest(credential.token, self._own)
+        found = self._tokens.viewer_of(credential.token)
+        if credential.session is not None and not self._is_open(credential):
+            return None
+        return Viewer("connection.json", "operator") if own else found
+
+    def _is_open(self, credential: Credential) -> bool:
+        token, until = self._sessions.get(credential.session or "", ("", 0.0))
+        return token == credential.token and until > time.monotonic()
+
+    def authenticate(self, request: Request) -> tuple[Credential, Viewer]:
+        """Return what a request showed and whose it is.
+
+        Raises:
+            HTTPException: 401 for an unknown caller; 429 where its address showed too many wrong tokens.
+
+        """
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and text.strip():
+            credential = Credential(digest_of(text.strip()))
+            if (viewer := self.bearer_of(credential)) is not None:
+                return credential, viewer
+            self._count_failure(request, REQUEST_FAILURES)
+        elif (found := self._of_session(request)) is not None:
+            return found
+        detail = "give a bearer token: that of connection.json, or one of `resolution-ledger admin tokens make`"
+        raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+
+    def _of_session(self, request: Request) -> tuple[Credential, Viewer] | None:
+        session = digest_of(request.cookies.get(COOKIE, ""))
+        credential = Credential(self._sessions.get(session, ("", 0.0))[0], session)
+        viewer = self.bearer_of(credential)
+        return None if viewer is None else (credential, viewer)
+
+    def _count_failure(self, request: Request, limit: int) -> None:
+        """Count a wrong token against the address that showed it.
+
+        Raises:
+            HTTPException: 429, that address showed too many.
+
+        """
+        if self._failures.is_exceeded_by_failure(request.client.host if request.client else "", limit):
+            wait = {"Retry-After": str(int(WINDOW_SECONDS))}
+            raise HTTPException(429, "too many wrong tokens from this address: wait a minute", wait)
+
+    def open(self, request: Request, text: str) -> str:
+        """Begin a session for a browser that shows a token; return what its cookie says.
+
+        Raises:
+            HTTPException: 401, the token is not valid; 429, its address showed too many of these.
+
+        """
+        credential = Credential(digest_of(text))
+        if self.bearer_of(credential) is None:
+            self._count_failure(request, LOGIN_FAILURES)
+            raise HTTPException(401, "this token is not known, or its time is over")
+        now = time.monotonic()
+        while self._sessions and next(iter(self._sessions.values()))[1] <= now:
+            self._sessions.popitem(last=False)
+        while len(self._sessions) >= _SESSIONS:
+            self._sessions.popitem(last=False)
+        name = secrets.token_urlsafe(32)
+        self._sessions[digest_of(name)] = credential.token, now + SESSION_SECONDS
+        return name
+
+    def knows(self, request: Request) -> bool:
+        """Say whether a browser's cookie is valid."""
+        return self._of_session(request) is not None
+
+    def close(self, session: str | None) -> None:
+        """End a browser's session."""
+        self._sessions.pop(digest_of(session or ""), None)
+
+    def count_stream(self, viewer: Viewer) -> Callable[[], None]:
+        """Count an event stream that opens; return what counts its end.
+
+        Raises:
+            HTTPException: 429 or 503, too many are open.
+
+        """
+        if self._streams[viewer.name] >= _STREAMS_OF_ONE:
+            raise HTTPException(429, "too many event streams are open with this token", {"Retry-After": "10"})
+        if self._streams.total() >= _STREAMS:
+            raise HTTPException(503, "too many event streams are open", {"Retry-After": "10"})
+        self._streams[viewer.name] += 1
+
+        def release() -> None:
+            self._streams[viewer.name] -= 1
+            if not self._streams[viewer.name]:
+                del self._streams[viewer.name]
+
+        return release
 
     async def scope(self, viewer: Viewer) -> Scope:
         """Whom this viewer sees: agents themselves, managers everybody below them and the teams they work in."""
@@ -153,15 +282,6 @@ class Doors:
             todo += new
         teams = {team for name in below if name in people for team in json.loads(people[name]["team_ids"] or "[]")}
         return Scope(frozenset(below), frozenset(teams))
-
-    def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
-        """A dependency of endpoints that are for some roles alone."""
-
-        async def check(viewer: Any = Depends(self.viewer)) -> None:  # noqa: B008 - as FastAPI has it
-            if viewer.role not in roles:
-                raise HTTPException(403, f"not for the role {viewer.role}")
-
-        return check
 
     async def of_team(self, team: str | None) -> frozenset[str] | None:
         """The holders of a team's budgets: its pool, and its agents'; none where no team is named."""

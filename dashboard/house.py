@@ -14,7 +14,7 @@ from ledger.log import Log
 
 
 class House(NamedTuple):
-    """``doors`` knows who calls; ``rejected`` is the log of what was not taken in."""
+    """``doors`` tells who calls; ``rejected`` is the log of what was not taken in; ``hosts`` are the server's names."""
 
     views: Views
     log: Log
@@ -24,3 +24,4 @@ class House(NamedTuple):
     doors: Doors
     client: LedgerClient
     data_dir: Path
+    hosts: frozenset[str]

@@ -8,16 +8,20 @@ from itertools import cycle
 from typing import TYPE_CHECKING
 
 import msgspec
+from starlette.responses import StreamingResponse
 
 from config import topology
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.types import Receive, Scope, Send
 
     from ledger.connection import LedgerClient
 
 _TOGETHER_SECONDS = 0.2
-_QUIET_SECONDS = 15.0
+_QUIET_SECONDS, _QUIET_TURNS = 1.0, 15
+"""Without news, listeners have a turn every second, to see whether they may still listen; they hear every 15th."""
 _GROUPS = 20
 """Listeners are told group by group."""
 _STILL_HERE = b": still here\n\n"
@@ -61,12 +65,15 @@ class News:
         self._stirred.set()
 
     async def _tell(self) -> None:
+        quiet = 0
         while True:
             try:
                 await asyncio.wait_for(self._stirred.wait(), _QUIET_SECONDS)
             except TimeoutError:
-                self._chunk = _STILL_HERE
+                quiet += 1
+                self._chunk = b"" if quiet % _QUIET_TURNS else _STILL_HERE
             else:
+                quiet = 0
                 self._chunk = self._said(self._changed)
                 self._changed = set()
                 self._stirred.clear()
@@ -81,7 +88,10 @@ class News:
         return b"".join(said(view, self._positions[view]) for view in sorted(views))
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Server-sent events, for ever; whoever missed a turn hears where every view is."""
+        """Yield server-sent events, for ever, at least one a second; empty ones only give a turn.
+
+        A listener that missed a turn is told where every view is.
+        """
         turn, group = self._turn, next(self._groups)
         while True:
             while turn == self._turn:
@@ -89,6 +99,23 @@ class News:
             missed = self._turn - turn > 1
             turn = self._turn
             yield self._said(set(self._positions)) if missed else self._chunk
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events to one listener; ``release`` is called when they end, however they do."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, chunks: AsyncIterator[bytes], release: Callable[[], None], status_code: int = 200) -> None:
+        super().__init__(chunks, status_code, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
 
 
 def said(view: str, position: int) -> bytes:

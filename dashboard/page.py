@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Body, Cookie, HTTPException, Response
+from fastapi import Cookie, Depends, HTTPException, Request, Response
 from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from dashboard.doors import COOKIE, SESSION_SECONDS
 
@@ -27,6 +28,13 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _ENCODED = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+
+
+class Login(BaseModel):
+    """A token that a browser shows."""
+
+    model_config = ConfigDict(extra="forbid")
+    token: str = Field(max_length=500)
 
 
 class _Headers:
@@ -58,16 +66,21 @@ def add_page(api: FastAPI, doors: Doors) -> None:
             raise HTTPException(404, "there is no such file")
         return _file(name)
 
-    @api.post("/api/v1/session", status_code=204, summary="A browser shows a token, and is known by a cookie")
-    async def begin(token: Annotated[str, Body(embed=True, max_length=500)]) -> Response:
+    @api.post(
+        "/api/v1/session",
+        status_code=204,
+        dependencies=[Depends(doors.from_here)],
+        summary="A browser shows a token, and is known by a cookie",
+    )
+    async def begin(request: Request, shown: Login) -> Response:
         response = Response(status_code=204)
-        response.set_cookie(COOKIE, doors.open(token.strip()), max_age=SESSION_SECONDS, httponly=True,
+        response.set_cookie(COOKIE, doors.open(request, shown.token.strip()), max_age=SESSION_SECONDS, httponly=True,
                             secure=doors.encrypted, samesite="strict", path="/")  # fmt: skip
         return response
 
     @api.get("/api/v1/session", summary="Whether this browser is known")
-    async def known(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> dict[str, bool]:
-        return {"known": doors.knows(session)}
+    async def known(request: Request) -> dict[str, bool]:
+        return {"known": doors.knows(request)}
 
     @api.delete("/api/v1/session", status_code=204, summary="The browser is known no more")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:

@@ -11,6 +11,7 @@ import uvicorn
 from config import topology
 from dashboard.address import token_of
 from dashboard.api import make_api
+from dashboard.connection import bounded_protocol
 from dashboard.doors import Doors
 from dashboard.house import House
 from dashboard.news import News
@@ -64,11 +65,12 @@ class DashboardService:
         house = House(
             views=self._views, log=log, rejected=await Log.open(self._client, topology.REJECTED), keys=keys, news=news,
             doors=Doors(self._data_dir, self.token, self._views, encrypted=where.encrypted), client=self._client,
-            data_dir=self._data_dir,
+            data_dir=self._data_dir, hosts=where.host_names(),
         )  # fmt: skip
         config = uvicorn.Config(
-            make_api(house), log_level="warning", access_log=False, lifespan="off", server_header=False,
-            proxy_headers=False, ssl_certfile=where.certificate, ssl_keyfile=where.key,
+            make_api(house), log_level="error", access_log=False, lifespan="off", server_header=False, ws="none",
+            http=bounded_protocol(where.trusted_networks()), proxy_headers=bool(where.trusted_proxies),
+            forwarded_allow_ips=list(where.trusted_proxies), ssl_certfile=where.certificate, ssl_keyfile=where.key,
             timeout_graceful_shutdown=_GRACE_SECONDS,
         )  # fmt: skip
         self._server = uvicorn.Server(config)

@@ -91,7 +91,7 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
         return Json({"items": items[:limit], "position": last, "lag_seconds": 0.0})
 
     @api.post("/api/v1/check", response_model=Said, summary="Would the intake take this event? Nothing is recorded",
-              dependencies=[Depends(doors.viewer), Depends(doors.from_here), Depends(doors.paced())])  # fmt: skip
+              dependencies=[Depends(doors.viewer), Depends(doors.from_here), Depends(doors.paced)])  # fmt: skip
     async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
         source = event.get("source")
         token = token_of_source(source) if isinstance(source, str) else ""

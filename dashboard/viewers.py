@@ -40,7 +40,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A token as it is kept."""
 
     name: str
-    role: str
+    role: Role
     sha256: str
     made: datetime
     person_id: str | None = None
@@ -56,18 +56,32 @@ class Tokens:
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "server" / "tokens.json"
-        self._seen = -1
-        self._kept: list[Token] = []
+        self._seen: tuple[int, ...] = ()
+        self._kept: dict[str, Token] = {}
 
     def all(self) -> list[Token]:
-        """Every token, the oldest first."""
+        """Return every token, the oldest first.
+
+        Raises:
+            TokenError: the file is damaged.
+
+        """
+        return list(self._by_digest().values())
+
+    def _by_digest(self) -> dict[str, Token]:
         try:
-            changed = self._path.stat().st_mtime_ns
+            status = self._path.stat()
         except FileNotFoundError:
-            self._seen, self._kept = -1, []
-            return []
+            self._seen, self._kept = (), {}
+            return {}
+        changed = status.st_mtime_ns, status.st_ino, status.st_size  # two changes may share a time stamp
         if changed != self._seen:
-            self._kept = msgspec.json.decode(self._path.read_bytes(), type=list[Token])
+            try:
+                read = msgspec.json.decode(self._path.read_bytes(), type=list[Token])
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                message = f"{self._path} is damaged ({error}): restore it, or remove it and make the tokens again"
+                raise TokenError(message) from None
+            self._kept = {one.sha256: one for one in read}
             self._seen = changed
         return self._kept
 
@@ -84,7 +98,7 @@ class Tokens:
             said = "names no person" if person_id else "is a person's: say whose"
             raise TokenError(f"person: a token for the role {role} {said}")
         text = f"rl-{role}-{secrets.token_urlsafe(32)}"
-        token = Token(name=name, role=role, sha256=_hash(text), made=datetime.now(UTC), person_id=person_id,
+        token = Token(name=name, role=role, sha256=digest_of(text), made=datetime.now(UTC), person_id=person_id,
                       expires=expires)  # fmt: skip
         self._write([*self.all(), token])
         return text
@@ -102,19 +116,25 @@ class Tokens:
         self._write(left)
 
     def viewer(self, text: str) -> Viewer | None:
-        """Who bears this token; nobody, where it is unknown or its time is over."""
-        given, now = _hash(text), datetime.now(UTC)
-        for one in self.all():
-            if secrets.compare_digest(one.sha256, given) and (one.expires is None or now < one.expires):
-                role = next(role for role in ROLES if role == one.role)
-                return Viewer(one.name, role, one.person_id)
-        return None
+        """Return the bearer of a token; none where it is unknown or its time is over."""
+        return self.viewer_of(digest_of(text))
+
+    def viewer_of(self, digest: str) -> Viewer | None:
+        """Return the bearer of the token of this SHA-256; none where it is unknown, revoked or its time is over.
+
+        Only digests are compared, which a caller cannot choose: how long that takes tells nothing about a token.
+        """
+        found, now = self._by_digest().get(digest), datetime.now(UTC)
+        if found is None or (found.expires is not None and now >= found.expires):
+            return None
+        return Viewer(found.name, found.role, found.person_id)
 
     def _write(self, tokens: list[Token]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(self._path, msgspec.json.encode(tokens).decode())
-        self._seen = -1
+        self._seen = ()
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def digest_of(text: str) -> str:
+    """Return the SHA-256 of a token's text, whatever text that is."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

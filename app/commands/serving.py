@@ -28,6 +28,22 @@ def _where_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--host", default=LOOPBACK, show_default=True, help="IP address of the HTTP API."),
         click.option("--tls-cert", type=_FILE, help="Certificate (PEM, with its chain): the API speaks TLS."),
         click.option("--tls-key", type=_FILE, help="Its key (PEM)."),
+        click.option(
+            "--trusted-proxy",
+            "trusted_proxies",
+            multiple=True,
+            metavar="ADDRESS",
+            envvar="RESOLUTION_LEDGER_TRUSTED_PROXY",
+            help="A proxy, or a network of them, whose X-Forwarded-For names the client; repeatable.",
+        ),
+        click.option(
+            "--allowed-host",
+            "allowed_hosts",
+            multiple=True,
+            metavar="NAME",
+            envvar="RESOLUTION_LEDGER_ALLOWED_HOST",
+            help="A name under which the HTTP API is asked, beside localhost and its addresses; repeatable.",
+        ),
         click.option("--behind-proxy", is_flag=True, help="A proxy in front speaks TLS; needed for other addresses."),
     ):
         function = option(function)
@@ -45,7 +61,7 @@ def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | 
 
 def _where(found: dict[str, Any]) -> Where:
     return Where(found["host"], found["port"], found["tls_cert"], found["tls_key"], found["behind_proxy"],
-                 found.get("descriptor"))  # fmt: skip
+                 found.get("descriptor"), found["allowed_hosts"], found["trusted_proxies"])  # fmt: skip
 
 
 @_where_options

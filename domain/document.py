@@ -1,0 +1,132 @@
+"""Documents from outside, as JSON or already parsed: bounds that hold before anything looks at their meaning.
+
+A document that is read strictly means the same to every reader: no name stands twice, no number is out of range,
+no text is half a character.
+"""
+
+from __future__ import annotations
+
+import json
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DEPTH, VALUES = 64, 100_000
+"""The most levels and values of a document."""
+SMALLEST, LARGEST = -(2**63), 2**64 - 1
+"""Whole numbers between these are exact for every reader here."""
+_DIGITS = 40
+_SHOWN = 40
+
+type Path = tuple[str | int, ...]
+
+
+class DocumentError(ValueError):
+    """A document out of bounds; ``path`` leads to the first such value."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(f"{'.'.join(map(str, path))}: {message}" if path else message)
+        self.path, self.message = path, message
+
+    @property
+    def field(self) -> str:
+        """The path as text, e.g. ``roles.agent.budget``."""
+        return ".".join(str(part) for part in self.path)
+
+
+def read_json(data: bytes) -> Any:
+    """Return the document of a JSON text (RFC 8259), read strictly.
+
+    Raises:
+        DocumentError: it is no JSON, ambiguous, or out of bounds.
+
+    """
+    try:
+        document = json.loads(
+            data.decode(), object_pairs_hook=_object, parse_constant=_constant, parse_int=_whole, parse_float=_fraction
+        )
+    except RecursionError:
+        raise DocumentError((), f"is nested deeper than {DEPTH} levels") from None
+    except UnicodeDecodeError as error:
+        raise DocumentError((), f"is not UTF-8 text: byte {error.start + 1}") from None
+    except json.JSONDecodeError as error:
+        message = f"is not JSON: {error.msg}, line {error.lineno}, column {error.colno}"
+        raise DocumentError((), message) from None
+    check_document(document)
+    return document
+
+
+def check_document(document: object) -> None:
+    """Check the bounds of a parsed document without recursion.
+
+    Raises:
+        DocumentError: it has too many levels or values, a number that is out of range, or text that is not Unicode.
+
+    """
+    waiting: list[tuple[Path, object]] = [((), document)]
+    values = 0
+    while waiting:
+        path, value = waiting.pop()
+        values += 1
+        if values > VALUES:
+            raise DocumentError((), f"has more than {VALUES} values")
+        if len(path) > DEPTH:
+            raise DocumentError(path[:3], f"is nested deeper than {DEPTH} levels")
+        if (wrong := _wrong(value)) is not None:
+            raise DocumentError(path, wrong)
+        waiting += _inside(path, value)
+
+
+def _inside(path: Path, value: object) -> Iterator[tuple[Path, object]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise DocumentError(path, f"the name {name!r:.{_SHOWN}} is not text: write it in quotes")
+            if (wrong := _wrong(name)) is not None:
+                raise DocumentError(path, f"the name {ascii(name)[:_SHOWN]} {wrong}")
+            yield (*path, name), item
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield (*path, number), item
+
+
+def _wrong(value: object) -> str | None:
+    match value:
+        case str() if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return "is not Unicode text: it holds half a surrogate pair"
+        case int() if not SMALLEST <= value <= LARGEST:
+            return "is a number out of range"
+        case float() if not isfinite(value):
+            return "is not a finite number"
+    return None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DocumentError((ascii(twice)[1:-1][:_SHOWN],), "stands twice in one object")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise DocumentError((), f"is not JSON: {name} is no number")
+
+
+def _whole(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise DocumentError((), f"holds a number of {len(text)} digits")
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    number = float(text)
+    if not isfinite(number):
+        raise DocumentError((), f"holds a number out of range: {text[:_SHOWN]}")
+    return number
