@@ -311,8 +311,8 @@ class Rulings:
         try:
             policy = parse_policy(request.policy)
         except PolicyError as error:
-            problem = error.problems[0]
-            raise RequestError("invalid", problem.message, f"policy.{problem.field}".rstrip(".")) from None
+            problem = min(error.problems, key=lambda one: one.code != "unknown_field")  # it explains what is missing
+            raise RequestError(problem.code, problem.message, f"policy.{problem.field}".rstrip(".")) from None
         newest = await self.log.last(topology.POLICY_SUBJECT)
         if newest is not None and self.directory.position < newest.position:
             raise StaleError

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from domain.money import EXPONENTS, Money, MoneyError, shown
+from domain.names_alike import nearest
 from domain.periods import PeriodKind
 from domain.policy import KINDS, Escalating, Limits, PerCustomer, Policy, Privacy, Role, Team, Trial
 
@@ -24,6 +25,7 @@ class Problem(msgspec.Struct, frozen=True):
 
     path: Path
     message: str
+    code: str = "invalid"
 
     @property
     def field(self) -> str:
@@ -104,10 +106,10 @@ class _Reader:
         self.problems: list[Problem] = []
         self.currency = ""
 
-    def add(self, path: Path, message: str) -> None:
+    def add(self, path: Path, message: str, code: str = "invalid") -> None:
         """One problem a path is enough: what follows from it is noise."""
         if all(problem.path != path for problem in self.problems):
-            self.problems.append(Problem(path, message))
+            self.problems.append(Problem(path, message, code))
 
     def mapping(self, value: object, path: Path) -> dict[Any, Any]:
         if isinstance(value, dict):
@@ -121,8 +123,9 @@ class _Reader:
                 self.add((*path, name), "is required")
         for name in value:
             if name not in (*required, *optional):
-                names = ", ".join((*required, *optional))
-                self.add((*path, str(name)), f"is not known here; known are {names}")
+                near = nearest(str(name), (*required, *optional))
+                names = f"did you mean `{near}`?" if near else f"known are {', '.join((*required, *optional))}"
+                self.add((*path, str(name)), f"is not known here; {names}", "unknown_field")
 
     def money(self, value: object, path: Path) -> Money:
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from domain.money import Money, shown
+from domain.names_alike import nearest
 from domain.requests import RequestError
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 LEDGERS_OWN = frozenset(("note_hash",))
 """Fields of requests that the ledger itself adds before it decides."""
 _MONEY = frozenset(("amount", "currency"))
-_SHOWN, _COMPARED = 200, 64
-"""Characters of a name that an error shows; longer names are not compared, which takes their square in time."""
+_SHOWN = 200
+"""Characters of a path that an error shows."""
 
 
 @lru_cache(maxsize=64)
@@ -66,13 +66,3 @@ def unknown_message(name: str, known: Collection[str]) -> str:
     near = nearest(name, known)
     hint = f"did you mean `{near}`?" if near else f"known are {', '.join(sorted(known))}"
     return f"there is no field {shown(name)} here; {hint}"
-
-
-def nearest(name: str, known: Collection[str]) -> str | None:
-    """Return the known name most like this one, None where none is alike."""
-    if len(name) > _COMPARED:
-        return None
-    plain = name.lower().replace("-", "_")
-    matches = get_close_matches(plain, sorted(known), n=1, cutoff=0.6)
-    parts = [one for one in sorted(known) if plain and (one.startswith(plain) or plain.startswith(one))]
-    return matches[0] if matches else min(parts, key=len) if parts else None

@@ -1,6 +1,7 @@
 """Requests are asked clearly: a field that is not known, or stands twice, spends nothing and uses up no id."""
 
 import asyncio
+import copy
 import json
 from typing import Any
 
@@ -223,3 +224,27 @@ async def test_what_is_recorded_with_an_id_of_earlier_days_stays_and_can_be_corr
         error = (await upstream.receipt("c-2"))["error"]
         assert (error["code"], error["field"]) == ("id_not_canonical", "data.data.customer_id")
         assert await session.rejected.last_position() == 1  # the correction; the fact sent again was a duplicate
+
+
+@pytest.mark.parametrize(
+    ("path", "misspelt", "near"),
+    [(("currency",), "curency", "currency"), (("roles", "agent", "budget"), "budgt", "budget"),
+     (("roles", "agent", "per_customer", "hard_above"), "hard-above", "hard_above"),
+     (("escalation", "payer"), "payers", "payer"), (("teams", "doorstep", "pool"), "pol", "pool")],
+)  # fmt: skip
+async def test_a_misspelt_word_of_a_policy_is_told(
+    path: tuple[str, ...], misspelt: str, near: str, upstream: Upstream
+) -> None:
+    document = copy.deepcopy(AUTHORITY)
+    *above, name = path
+    within = document
+    for part in above:
+        within = within[part]
+    within[misspelt] = within.pop(name)
+    answer = await upstream.ask("policy", request_id="p", policy=document, published_by="owner")
+    assert (answer["error"]["code"], answer["error"]["field"]) == (
+        "unknown_field",
+        ".".join(("policy", *above, misspelt)),
+    )
+    assert f"`{near}`" in answer["error"]["message"]
+    assert (await upstream.ask("policy", request_id="p", policy=AUTHORITY, published_by="owner"))["outcome"] == "done"
