@@ -6,7 +6,7 @@ schemas come from the same classes that decode.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from faststream.nats import NatsBroker
@@ -18,9 +18,14 @@ from consumers.intake_service import ReceiptRequest, declare_intake
 from consumers.projection_service import declare_briefs, declare_views
 from consumers.rulings import REQUESTS
 from domain.facts import FACTS
+from domain.ids import ID_SCHEMA
 from domain.money import AMOUNT_PATTERN, Money
 from domain.records import Reason
+from domain.request_fields import known_fields
 from domain.requests import BriefRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 _REF = "#/components/schemas/{name}"
 
@@ -126,7 +131,12 @@ def asyncapi_document() -> dict[str, Any]:
     answers = (Answer, Receipt, Brief, Checked, ViewMoved, EscalationNotice)
     classes = [*FACTS.values(), *requests, ReceiptRequest, BriefRequest, *answers]
     _, schemas = msgspec.json.schema_components(classes, schema_hook=_schema_of, ref_template=_REF)
-    components = {"messages": {}, "schemas": {**schemas, **_facts()}}
+    asked: list[type[msgspec.Struct]] = [*requests, ReceiptRequest, BriefRequest]
+    for cls in asked:
+        schemas[cls.__name__] = _closed(schemas[cls.__name__], known_fields(cls))
+    named = {"Id": _ID, "Money": _MONEY, "RequestMoney": _REQUEST_MONEY}
+    schemas = {name: _shared(schema, named) for name, schema in schemas.items()}
+    components = {"messages": {}, "schemas": {**named, **schemas, **_facts()}}
     for part in ("channels", "operations"):
         document[part] = dict(sorted(document[part].items()))
     for name, channel in document["channels"].items():
@@ -171,21 +181,61 @@ _REPLIES = {"receipt": "Receipt", "brief": "Brief", "check": "Checked"}
 _CLOUDEVENTS = "application/cloudevents+json"
 
 
+_ID: dict[str, Any] = {"type": "string", **ID_SCHEMA}
+_MONEY: dict[str, Any] = {
+    "type": "object",
+    "required": ["amount", "currency"],
+    "properties": {
+        "amount": {"type": "string", "pattern": f"^{AMOUNT_PATTERN.pattern}$"},
+        "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
+    },
+}
+_BASE64 = {"type": "string", "description": "The same JSON in Base64, instead of `data`."}
+_REQUEST_MONEY = _MONEY | {"additionalProperties": False}
+
+
+def _closed(schema: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """A request's schema: other fields than the known ones are refused, in its money as well."""
+    properties = {name: _in_requests(one) for name, one in schema["properties"].items() if name in known}
+    return schema | {"properties": properties, "additionalProperties": False}
+
+
+def _in_requests(schema: Any) -> Any:
+    if schema == _MONEY:
+        return _REQUEST_MONEY
+    if isinstance(schema, dict) and "anyOf" in schema:
+        return schema | {"anyOf": [_in_requests(one) for one in schema["anyOf"]]}
+    return schema
+
+
+def _shared(schema: Any, named: Mapping[str, Any]) -> Any:
+    """A schema with references in place of those that have a name."""
+    for name, one in named.items():
+        if schema == one:
+            return _ref(name)
+    if isinstance(schema, dict):
+        return {key: _shared(value, named) for key, value in schema.items()}
+    return [_shared(one, named) for one in schema] if isinstance(schema, list) else schema
+
+
 def _facts() -> dict[str, Any]:
     """A CloudEvent for each type of fact."""
-    text = {"type": "string"}
     return {
         f"event.{name}": {
             "type": "object",
-            "required": ["specversion", "id", "source", "type", "time", "data"],
+            "required": ["specversion", "id", "source", "type"],
             "properties": {
                 "specversion": {"const": "1.0"},
-                "id": text,
-                "source": text,
+                "id": _ref("Id"),
+                "source": _ref("Id"),
                 "type": {"const": name},
-                "time": {"type": "string", "format": "date-time"},
-                "data": _ref(cls.__name__),
+                "time": {"type": "string", "format": "date-time", "description": "Absent: when the inbox took it."},
+                "sequence": {"type": ["string", "integer"], "description": "Orders events of one source and time."},
             },
+            "oneOf": [
+                {"required": ["data"], "properties": {"data": _ref(cls.__name__)}},
+                {"required": ["data_base64"], "properties": {"data_base64": _BASE64}},
+            ],
         }
         for name, cls in FACTS.items()
     }
@@ -197,13 +247,6 @@ def _ref(name: str) -> dict[str, str]:
 
 def _schema_of(wanted: type) -> dict[str, Any]:
     if wanted is Money:
-        return {
-            "type": "object",
-            "required": ["amount", "currency"],
-            "properties": {
-                "amount": {"type": "string", "pattern": f"^{AMOUNT_PATTERN.pattern}$"},
-                "currency": {"type": "string", "pattern": "^[A-Z]{3}$"},
-            },
-        }
+        return _MONEY
     message = f"no schema for {wanted}"
     raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know

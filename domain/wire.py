@@ -16,7 +16,13 @@ Id = Annotated[str, msgspec.Meta(extra={"id": True}, extra_json_schema=ID_SCHEMA
 """An opaque identifier (domain.ids); checked by ``check_ids`` where it comes in, never when stored events are read."""
 RecordedId = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_CHARACTERS)]
 """The id of what was recorded before: also one that would not be taken today."""
-Holder = Annotated[str, msgspec.Meta(extra={"holder": True}, description="agent:<id> or team:<id>")]
+Holder = Annotated[
+    str,
+    msgspec.Meta(
+        extra={"holder": True},
+        extra_json_schema={"pattern": "^(agent|team):.", "description": "agent:<id> or team:<id>"},
+    ),
+]
 """The holder of a budget."""
 Personal = Annotated[str, msgspec.Meta(extra={"personal": True})]
 """Text that may say something about a person: encrypted before it is recorded (ledger.keys)."""
