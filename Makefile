@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
 
-.PHONY: setup demo run test lint types bench bench-quick bench-compare bench-guard bench-reference docs picture check requirements help
+.PHONY: setup demo run test lint types bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,19 +34,25 @@ lint: setup  ## ruff: rules and format
 types: setup  ## mypy, strict
 	@$(BIN)/mypy
 
-bench: setup  ## figures beside their rivals, some minutes; kept in .benchmarks/
+bench: setup  ## this checkout and a commit (BASE=...; by default that of benchmarks/baseline.txt) by turns: rates, CPU an operation
+	@$(BIN)/python -m benchmarks.comparison $(if $(BASE),--base $(BASE))
+
+bench-quick: setup  ## the same with a tenth of the operations
+	@$(BIN)/python -m benchmarks.comparison --quick $(if $(BASE),--base $(BASE))
+
+bench-rivals: setup  ## figures beside their rivals, some minutes; kept in .benchmarks/
 	@$(BIN)/python -m benchmarks
 
-bench-quick: setup  ## the same with a tenth of the events
+bench-rivals-quick: setup  ## the same with a tenth of the events
 	@$(BIN)/python -m benchmarks --quick
 
-bench-compare: setup  ## the kept results over time
+bench-compare: setup  ## the kept results beside rivals over time
 	@$(BIN)/python -m benchmarks.compare
 
 bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was tuned on
 	@$(BIN)/python -m benchmarks.guard
 
-bench-reference: setup  ## make the last whole run the one that docs/performance.md shows
+bench-reference: setup  ## make the last whole run beside rivals the one that docs/performance.md shows
 	@$(BIN)/python -m benchmarks.reference
 
 docs: setup  ## write docs/commands.md, docs/asyncapi.json, docs/sql.md and the rules in docs/policy.md anew

@@ -77,7 +77,7 @@ def main() -> None:
     given = parser.parse_args()
     files = given.files or [path for path in (REFERENCE, *sorted(KEPT.glob("*.json"))) if path.exists()]
     if not files:
-        parser.error("nothing is kept yet: run `make bench` first")
+        parser.error("nothing is kept yet: run `make bench-rivals` first")
     try:
         documents = sorted((json.loads(path.read_text()) for path in files), key=lambda document: str(document["when"]))
     except (OSError, ValueError, KeyError) as error:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cpu import cpu_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
@@ -114,18 +116,6 @@ def show(result: Contest) -> None:
 def text(figure: float) -> str:
     """A figure with as many digits as it deserves."""
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.2f}"
-
-
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """User and system time that processes have used (0 for the one that ended)."""
-    total = 0.0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return total
 
 
 def rate(number: int, begun: float) -> float:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.session import Session
-from benchmarks.contest import Contest, contest, cpu_seconds
+from benchmarks.contest import Contest, contest
+from benchmarks.cpu import cpu_seconds
 from benchmarks.sealing import NEEDED, needed
 from benchmarks.setting import role
 from benchmarks.worth import AGENTS, CUSTOMERS, fill

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from contextlib import contextmanager
@@ -50,6 +51,28 @@ class Ledger:
             )
         return done.stdout
 
+    def timed(self, *words: str) -> float:
+        """Run a command to its end without looking at what it prints; return the CPU seconds that it used itself.
+
+        Raises:
+            CommandError: its exit status is not 0.
+
+        """
+        process = subprocess.Popen(
+            self._command(*words), cwd=self.version.folder, env=self.version.environment(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0,
+        )  # fmt: skip
+        try:
+            _, status, used = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise CommandError(f"`{' '.join(words)}` of {self.version.name} ended with {process.returncode}")
+        return used.ru_utime + used.ru_stime
+
     def document(self, *words: str) -> Any:
         """Run a command with ``--json``; return its document."""
         return json.loads(self.run(*words, "--json"))
@@ -83,6 +106,11 @@ class Ledger:
             yield process
         finally:
             _end(process)
+
+    def server_url(self, password: str) -> str:
+        """Return where the embedded server is now, for an upstream with this password."""
+        port = json.loads((self.data_dir / "server" / "address.json").read_text())["port"]
+        return f"nats://upstream:{password}@127.0.0.1:{port}"
 
 
 def _until(process: subprocess.Popen[str], lines: IO[str], word: str, command: list[str]) -> None:

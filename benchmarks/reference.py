@@ -26,7 +26,7 @@ def main() -> None:
             REFERENCE.write_text(json.dumps(document, indent=1) + "\n")
             PAGE.write_text(with_table(PAGE.read_text(), markdown(document)))
             return
-    sys.exit("no whole run is kept: run `make bench` first")
+    sys.exit("no whole run is kept: run `make bench-rivals` first")
 
 
 if __name__ == "__main__":
