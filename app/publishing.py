@@ -13,7 +13,7 @@ import nats.errors
 
 from config import topology
 from consumers.acceptance import Rejection, accept, check_new
-from consumers.intake import RejectedEntry, id_token
+from consumers.rejections import RejectedEntry, id_token
 from ledger.errors import LedgerError, UnavailableError
 from ledger.log import MAX_BATCH, Draft, Log, in_batches
 from ledger.names import token_of_source

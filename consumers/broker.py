@@ -1,27 +1,55 @@
-"""The FastStream broker of our services, and how a handler answers whatever happens."""
+"""The FastStream broker of our services, and how a request is answered whatever it holds and whatever happens."""
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from faststream.nats import NatsBroker
+from nats.errors import Error
 
 from domain.requests import RequestError
 from domain.wire import FieldError, encode
+from ledger.connection import PING_SECONDS, PINGS_UNANSWERED, LedgerClient, is_answerable
 from ledger.errors import LedgerError
+from ledger.incidents import report
+from ledger.names import is_source_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from faststream.nats import NatsMessage
+    from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-_log = logging.getLogger(__name__)
+_ANSWER_BYTES = 900_000
+"""The server closes a connection that publishes more than a megabyte."""
+
+
+class _RequestClient(LedgerClient):
+    """A client whose messages are requests: those that may not be answered are dropped and counted."""
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg | None:
+        if reply and not is_answerable(reply):
+            report("a request names a reply subject that is never answered", reply)
+            return None
+        return super()._build_message(sid, subject, reply, data, headers)
+
+
+class _RequestBroker(NatsBroker):
+    """FastStream's broker on our client; FastStream itself would call ``nats.connect``."""
+
+    async def _connect(self) -> Client:
+        connection = _RequestClient()
+        await connection.connect(**self._connection_kwargs)
+        self.config.connect(connection)
+        return connection
 
 
 def make_broker(url: str, name: str) -> NatsBroker:
     """A broker that reconnects for ever; no logging of each message, which would halve the speed."""
-    return NatsBroker(
+    return _RequestBroker(
         url.split(","),
         name=f"resolution-ledger {name}",
         logger=None,
@@ -29,25 +57,59 @@ def make_broker(url: str, name: str) -> NatsBroker:
         reconnect_time_wait=1,
         graceful_timeout=5,
         description="Resolution Ledger",
+        decoder=_undecoded,
+        error_cb=_note_error,
+        ping_interval=PING_SECONDS,
+        max_outstanding_pings=PINGS_UNANSWERED,
     )
 
 
-async def answered(work: Callable[[], Awaitable[bytes]]) -> bytes:
-    """The answer of this work; where it fails, an error that says so: every request gets an answer."""
+async def _undecoded(message: NatsMessage) -> Any:
+    """The body as it came: FastStream's own decoder raises on odd content types and on deeply nested JSON."""
+    return message.body
+
+
+async def _note_error(error: Exception) -> None:
+    report("an error of a connection", error)
+
+
+async def answered(message: NatsMessage, work: Callable[[str, bytes], Awaitable[bytes]]) -> bytes:
+    """Return the answer of ``work``, called with the source's token and the body; where it fails, an error answer."""
+    raw = message.raw_message
     try:
-        return await work()
-    except RequestError as error:
-        answer = error
-    except FieldError as error:
-        answer = RequestError(error.code, error.message, error.field or None)
-    except LedgerError as error:
-        answer = RequestError("unavailable", str(error))
-    except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
-        _log.exception("a request failed")
-        answer = RequestError("internal", "an error of ours, see the log; ask again")
+        answer = await work(source_of(raw.subject), raw.data)
+    except Exception as error:  # noqa: BLE001 - every request gets an answer
+        return error_answer(error)
+    if len(answer) > _ANSWER_BYTES:
+        return error_answer(RequestError("too_large", "the answer is too large; ask for less at once"))
+    return answer
+
+
+def error_answer(error: Exception) -> bytes:
+    """Return the answer that says why a request has none; an unexpected error is reported as ours."""
+    match error:
+        case RequestError():
+            answer = error
+        case FieldError():
+            answer = RequestError(error.code, error.message, error.field or None)
+        case LedgerError() | Error():
+            answer = RequestError("unavailable", str(error))
+        case _:
+            report("a request failed", error, error)
+            answer = RequestError("internal", "an error of ours, see the log; ask again")
+    answer.message = answer.message.encode(errors="replace").decode()
     return encode(answer.wire())
 
 
-def source_of(message: Msg) -> str:
-    """The source's token in a request's subject, which the server's permissions vouch for."""
-    return message.subject.split(".")[2]
+def source_of(subject: str) -> str:
+    """Return the source's token in a request's subject, which the server's permissions vouch for.
+
+    Raises:
+        RequestError: no source can have this token.
+
+    """
+    token = subject.split(".")[2]
+    if not is_source_token(token):
+        message = "the subject's third token is no source's: a source's bytes outside A-Za-z0-9_-:~ are percent-encoded"
+        raise RequestError("invalid", message, "source")
+    return token

@@ -17,7 +17,7 @@ import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.broker import answered, make_broker, source_of
+from consumers.broker import answered, error_answer, make_broker, source_of
 from consumers.clock import Clock
 from consumers.decider import Decider
 from consumers.directory import Directory
@@ -27,8 +27,8 @@ from consumers.request_form import lost_by_sealing
 from consumers.service import fails_with
 from consumers.waiting import holder_in
 from domain.wire import encode, plain
-from ledger.connection import frame
-from ledger.errors import LedgerError
+from ledger.connection import frame, is_answerable, text_of
+from ledger.incidents import report
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.replies import header_of
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from faststream.nats import NatsBroker
-    from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
     from consumers.waiting import Waiting
@@ -121,10 +120,9 @@ class DecisionService:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.directory.close()
 
-    async def ask(self, message: Msg) -> bytes:
+    async def ask(self, operation: str, source: str, body: bytes) -> bytes:
         """The answer to a request."""
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        operation, source, body = message.subject.rpartition(".")[2], source_of(message), message.data
         if may_have_note(body) or operation == "flag":
             sealed = await seal_request(self._keys, source, body)
             self.decider.submit(
@@ -138,7 +136,16 @@ class DecisionService:
         self.decider.elsewhere = self._elsewhere if others else None
 
     def _on_request(self, subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
-        _, _, source, operation = subject.decode().split(".")
+        if reply and not is_answerable(reply):
+            report("a request names a reply subject that is never answered", reply)
+            return
+        try:
+            text = text_of(subject)
+            self._take(source_of(text), text.rpartition(".")[2], body, reply)
+        except Exception as error:  # noqa: BLE001 - every request gets an answer
+            self._reply(reply, error_answer(error))
+
+    def _take(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
         if may_have_note(body):
             task = asyncio.create_task(self._with_note(source, operation, body, reply))
             self._asking.add(task)
@@ -152,18 +159,21 @@ class DecisionService:
         """A request that says something about a person: sealed first, so that nothing is recorded that is not."""
         try:
             sealed = await seal_request(self._keys, source, body)
-        except LedgerError as error:
-            self._reply(reply, encode({"error": {"code": "unavailable", "message": str(error)}}))
-        else:
             self.decider.submit(
                 source, operation, sealed, lambda answer: self._reply(reply, answer),
                 answer_to=reply, sealed=True, refusal=lost_by_sealing(body),
             )  # fmt: skip
+        except Exception as error:  # noqa: BLE001 - every request gets an answer
+            self._reply(reply, error_answer(error))
 
     def _on_forwarded(self, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
         reply = reply or header_of(headers, _ANSWER_TO) or b""
-        _, _, _, source, operation = subject.decode().split(".")
-        self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), here=True, sealed=True)
+        try:
+            _, _, _, source, operation = subject.decode().split(".")
+            give = partial(self._reply, reply)
+            self.decider.submit(source, operation, body, give, here=True, sealed=True)
+        except Exception as error:  # noqa: BLE001 - every request gets an answer
+            self._reply(reply, error_answer(error))
 
     def _elsewhere(self, waiting: Waiting, holder: str | None) -> bool:
         """Send a request on to the decider that has its holder, which answers in our place."""
@@ -239,11 +249,12 @@ def _settle(future: asyncio.Future[bytes], answer: bytes) -> None:
 def declare_decisions(broker: NatsBroker, service: DecisionService | None, *, hot: bool = False) -> None:
     """The decisions' operations on a broker; ``hot`` ones too for their description."""
     for operation, words in WORDS.items():
-        if operation in HOT and not hot:
-            continue
+        if hot or operation not in HOT:
+            _declare(broker, service, operation, words)
 
-        @broker.subscriber(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE, title=operation, description=words)
-        async def decide(message: NatsMessage) -> bytes:
-            assert service is not None
-            raw = message.raw_message
-            return await answered(lambda: service.ask(raw))
+
+def _declare(broker: NatsBroker, service: DecisionService | None, operation: str, words: str) -> None:
+    @broker.subscriber(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE, title=operation, description=words)
+    async def decide(message: NatsMessage) -> bytes:
+        assert service is not None
+        return await answered(message, partial(service.ask, operation))

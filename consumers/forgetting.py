@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from config import topology
-from consumers.intake import RejectedEntry
+from consumers.rejections import RejectedEntry
 from domain.records import LEDGER_SOURCE, TYPE_OF
 from domain.upkeep import CustomerForgotten
 from domain.wire import encode

@@ -2,75 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 import time
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
-
-import msgspec
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from config import topology
 from consumers.acceptance import Accepted, Rejection, accept, check_correction, wrong_token
 from consumers.privacy import seal_correction, seal_facts
+from consumers.rejections import claimed_id, rejected_entry, rejected_owner, rejected_subject
 from ledger.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
-from ledger.content_modes import Headers
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
 from ledger.log import Draft, Log, Recorded, digest_of, in_batches
-from ledger.names import fact_token, source_of_token
-from ledger.pull import sequence_of, stream_of
+from ledger.names import fact_token, is_source_token, source_of_token
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from consumers.rejections import Message
     from domain.facts import FactCorrected
     from ledger.connection import LedgerClient
-    from ledger.keys import Keys
+    from ledger.keys import Key, Keys
 
 _log = logging.getLogger(__name__)
 _TRIM_SECONDS = 5.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class Message(NamedTuple):
-    """One message of the inbox: its subject, bytes, headers, and where it is acknowledged."""
-
-    subject: str
-    data: bytes
-    headers: Headers
-    reply: bytes
-
-    @property
-    def received(self) -> datetime:
-        """When the inbox took it: the same when it is handed out again."""
-        return _EPOCH + timedelta(microseconds=int(sequence_of(self.reply)[2]) // 1000)
-
-    @property
-    def name(self) -> str:
-        """Its sequence and time stamp: no other message has it, also in an inbox that was made anew."""
-        sequence, _, stamp = sequence_of(self.reply)
-        return f"{sequence}-{stamp.decode()}"
-
-    @property
-    def place(self) -> tuple[bytes, int]:
-        """Its stream and its sequence there: the same when it is handed out again."""
-        return stream_of(self.reply), sequence_of(self.reply)[0]
-
-
-class RejectedEntry(msgspec.Struct):
-    """What REJECTED keeps: the original bytes (base64) and why they could not be recorded."""
-
-    subject: str
-    code: str
-    field: str
-    message: str
-    headers: dict[str, str]
-    data: str
-    recordedtime: str = ""
 
 
 class Intake:
@@ -101,10 +59,9 @@ class Intake:
         await self._log.check_clock()  # what is accepted is accepted by the time of day
         now = self._clock()
         for message in messages:
-            token = message.subject.rpartition(".")[2]
-            result = accept(message.data, now, message.headers, token, message.received)
+            result = _examined(message, now)
             if isinstance(result, Rejection):
-                rejected.append((result, message, _claimed_id(message)))
+                rejected.append((result, message, claimed_id(message)))
             else:
                 accepted.append((result, message))
         try:
@@ -130,11 +87,11 @@ class Intake:
             except (ConflictError, UnavailableError, LostEventsError):
                 raise
             except TooLargeError as error:
-                await self._reject([(Rejection("too_large", "", str(error)), message, _claimed_id(message))])
+                await self._reject([(Rejection("too_large", "", str(error)), message, claimed_id(message))])
             except Exception as error:  # noqa: BLE001 - kept and shown as a rejection; the others go on
                 _log.exception("a message of %s could not be taken in", message.subject)
                 text = f"an error of ours ({type(error).__name__}: {error}); see the log, and retry after an upgrade"
-                await self._reject([(Rejection("internal", "", text), message, _claimed_id(message))])
+                await self._reject([(Rejection("internal", "", text), message, claimed_id(message))])
 
     async def _record(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Rejection, Message, str]]:
         subjects = {f"{topology.FACT_SUBJECT}.{fact.token}" for fact, _ in accepted}
@@ -146,7 +103,7 @@ class Intake:
         refused: list[tuple[Rejection, Message, str]] = []
         for fact, message in accepted:
             if fact.by_old_token and self._index.sources_of(fact.token) != [fact.source]:
-                text = wrong_token(message.subject.rpartition(".")[2], fact.source)
+                text = wrong_token(message.token, fact.source)
                 refused.append((Rejection("source_mismatch", "source", text), message, fact.id))
                 continue
             if len(fact.json) > topology.MAX_SEALED_BYTES:
@@ -252,28 +209,17 @@ class Intake:
 
     async def _reject(self, entries: Iterable[tuple[Rejection, Message, str]]) -> None:
         for rejection, message, claimed in entries:
-            headers = {
-                name.encode(errors="replace").decode(): value.encode(errors="replace").decode()
-                for name, value in message.headers
-            }
-            body = base64.b64encode(message.data).decode()
-            entry = RejectedEntry(
-                message.subject, rejection.code, rejection.field, rejection.message, headers,
-                await self._day_sealed(body, message.name),
-            )  # fmt: skip
-            document = msgspec.to_builtins(entry)
-            del document["recordedtime"]
-            subject = rejected_subject(message.subject.rpartition(".")[2], claimed, message.name)
+            document = rejected_entry(rejection, message, await self._day_key())
+            subject = rejected_subject(message.token, claimed, message.name)
             try:
-                await self._rejected.append([Draft(subject, msgspec.json.encode(document), 0)])
+                await self._rejected.append([Draft(subject, document, 0)])
             except ConflictError:
                 continue  # rejected before: this is a redelivery
 
-    async def _day_sealed(self, body: str, name: str) -> str:
-        """What was rejected, sealed with the key of the day, which is destroyed with what it sealed."""
+    async def _day_key(self) -> Key:
+        """The key of the day, which is destroyed with what it sealed."""
         owner = rejected_owner(self._clock())
-        key = (await self._keys.ensure([owner]))[owner]
-        return key.seal(msgspec.json.encode(body), name)
+        return (await self._keys.ensure([owner]))[owner]
 
     async def trim(self, client: LedgerClient) -> None:
         """Purge the inbox up to the ack floor now and then."""
@@ -286,33 +232,11 @@ class Intake:
             await js_api(client, f"STREAM.PURGE.{topology.INBOX}", {"seq": floor + 1})
 
 
-def rejected_owner(day: datetime) -> str:
-    """Whose key seals what is rejected on a day."""
-    return f"rejected:{day.astimezone(UTC).date()}"
-
-
-def rejected_subject(token: str, claimed_id: str, name: str) -> str:
-    """Where a rejected message is kept: by source, by the id it claims, by its own name."""
-    return f"{topology.REJECTED_SUBJECT}.{token}.{id_token(claimed_id)}.{name}"
-
-
-def id_token(identifier: str) -> str:
-    """A short subject token for an id; ``-`` where it could not be read."""
-    return hashlib.sha256(identifier.encode(errors="replace")).hexdigest()[:32] if identifier else "-"
-
-
-class _Claim(msgspec.Struct):
-    id: str
-
-
-def _claimed_id(message: Message) -> str:
-    headers = {name.lower(): value for name, value in message.headers}
-    if "ce-id" in headers:
-        return headers["ce-id"]
-    try:
-        return msgspec.json.decode(message.data, type=_Claim).id
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return ""
+def _examined(message: Message, now: datetime) -> Accepted | Rejection:
+    if not is_source_token(message.token):
+        text = "the subject's last token is no source's: a source's bytes outside A-Za-z0-9_-:~ are percent-encoded"
+        return Rejection("invalid", "subject", text)
+    return accept(message.data, now, message.headers, message.token, message.received)
 
 
 def _entries(subject: str, batch: Sequence[Recorded]) -> tuple[list[Name], dict[str, Anchor], set[tuple[str, str]]]:

@@ -16,7 +16,8 @@ from ledger.errors import ConflictError, LedgerError, LostEventsError, Unavailab
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumers.intake import Intake, Message
+    from consumers.intake import Intake
+    from consumers.rejections import Message
 
 _log = logging.getLogger(__name__)
 _BATCH = 1000
@@ -44,7 +45,7 @@ class IntakeLanes:
         """Take messages; returns when they are done with, or wait in the lane of their source."""
         together: list[Message] = []
         for message in messages:
-            lane = self._lanes.get(_lane_of(message))
+            lane = self._lanes.get(message.token)
             if lane is None:
                 together.append(message)
             elif len(lane) < _WAITING_AT_MOST:
@@ -56,7 +57,7 @@ class IntakeLanes:
         except Exception as error:  # noqa: BLE001 - each source finds out by itself whether it is concerned
             _log.debug("the intake goes on source by source: %s", error)
             for message in together:
-                self._begin(_lane_of(message)).setdefault(message.place, message)
+                self._begin(message.token).setdefault(message.place, message)
         else:
             self._done(together)
 
@@ -108,7 +109,3 @@ class IntakeLanes:
                 self._done([lane.pop(place) for place in places])
                 pause, singly = _PAUSE_SECONDS, False
         del self._lanes[name]
-
-
-def _lane_of(message: Message) -> str:
-    return message.subject.rpartition(".")[2]

@@ -18,17 +18,20 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 
 from config import topology
 from consumers.acceptance import Rejection, accept, check_new, wrong_token
-from consumers.broker import answered, make_broker, source_of
+from consumers.broker import answered, make_broker
 from consumers.forgetting import forget_again
-from consumers.intake import Intake, Message, RejectedEntry, id_token, rejected_owner
+from consumers.intake import Intake
 from consumers.intake_lanes import IntakeLanes
+from consumers.rejections import Message, RejectedEntry, id_token, rejected_owner
 from consumers.request_form import read_question
 from consumers.service import fails_with
 from domain.requests import RequestError
 from domain.wire import encode
 from ledger.cloudevents import name_key
+from ledger.connection import text_of
 from ledger.content_modes import headers_of
 from ledger.errors import LedgerError, UnavailableError
+from ledger.incidents import report
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.names import fact_token, token_of_source
@@ -49,6 +52,7 @@ _ACK = b"PUB %b 4\r\n+ACK\r\n"
 _NAK = b"PUB %b 4\r\n-NAK\r\n"
 _WATCH_SECONDS = 5.0
 _PAUSE_SECONDS = 0.3
+_FAILED_SECONDS = 2.0
 _IDS_AT_MOST = 1000
 
 
@@ -120,6 +124,10 @@ class IntakeService:
                 _log.debug("the intake waits for the server: %s", error)
                 await asyncio.sleep(_PAUSE_SECONDS)
                 self._give_back(pull.left())
+            except Exception as error:  # noqa: BLE001 - an error of ours delays the intake, and does not end it
+                report("the intake failed and begins again", error, error)
+                await asyncio.sleep(_FAILED_SECONDS)
+                self._give_back(pull.left())
             finally:
                 with suppress(nats.errors.Error):
                     await pull.stop()
@@ -167,7 +175,7 @@ class IntakeService:
         ]
         return encode({"items": items} if as_list else items[0])
 
-    def check(self, token: str, body: bytes) -> bytes:
+    async def check(self, token: str, body: bytes) -> bytes:
         """What the intake would say of this event, as far as it can be known without the log; nothing is recorded."""
         found = check_new(accept(body, datetime.now(UTC), token=token))
         if isinstance(found, Rejection):
@@ -225,8 +233,7 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
     )
     async def receipt(message: NatsMessage) -> bytes:
         assert service is not None
-        raw = message.raw_message
-        return await answered(lambda: service.receipt(source_of(raw), raw.data))
+        return await answered(message, service.receipt)
 
     @broker.subscriber(
         f"{topology.READ_SUBJECT}.*.check",
@@ -236,8 +243,7 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
     )
     async def check(message: NatsMessage) -> bytes:
         assert service is not None
-        raw = message.raw_message
-        return service.check(source_of(raw), raw.data)
+        return await answered(message, service.check)
 
 
 async def _described(message: NatsMessage) -> None:
@@ -246,4 +252,4 @@ async def _described(message: NatsMessage) -> None:
 
 def _message(pulled: Pulled) -> Message:
     headers = headers_of(pulled.headers) if pulled.headers else ()
-    return Message(pulled.subject.decode(), pulled.data, headers, pulled.reply)
+    return Message(text_of(pulled.subject), pulled.data, headers, pulled.reply, pulled.headers)

@@ -15,7 +15,7 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 
 from config import topology
 from consumers.briefs import Briefs
-from consumers.broker import answered, make_broker, source_of
+from consumers.broker import answered, make_broker
 from consumers.service import fails_with
 from domain.wire import encode
 from ledger.cloudevents import time_text
@@ -104,8 +104,7 @@ def declare_briefs(broker: NatsBroker, briefs: Briefs | None) -> None:
     )  # fmt: skip
     async def brief(message: NatsMessage) -> bytes:
         assert briefs is not None
-        raw = message.raw_message
-        return await answered(lambda: briefs.answer(source_of(raw), raw.data))
+        return await answered(message, briefs.answer)
 
 
 def declare_views(broker: NatsBroker) -> dict[str, LogicPublisher]:

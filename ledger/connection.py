@@ -11,74 +11,105 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
-from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION, Parser
 
 from ledger.errors import UnavailableError
+from ledger.incidents import report
 
 if TYPE_CHECKING:
     from nats.aio.client import Srv
+    from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
 _log = logging.getLogger(__name__)
 PENDING_BYTES = 64 * 1024 * 1024
+PING_SECONDS, PINGS_UNANSWERED = 5, 2
+"""A connection that hears nothing is given up after 15 seconds, not after nats-py's six minutes."""
 Sink = Callable[[bytes, bytes, bytes, bytes], None]
 """Called with subject, reply subject, raw headers (empty: none) and payload."""
-_MSG, _HMSG, _END = b"MSG ", b"HMSG ", b"\r\n"
+_MSG, _HMSG, _ERROR, _END = b"MSG ", b"HMSG ", b"-ERR ", b"\r\n"
+_ACK = b"$JS.ACK."
+_ANSWERABLE = re.compile(rb"_[!-)+-=?-~]+")
 
 
 class _SinkParser(Parser):
-    """nats-py's parser; messages of subscriptions with a sink do not pass through it."""
+    """A parser of the protocol that survives every byte an upstream can send.
+
+    It reads messages itself, split at the spaces that the server writes: nats-py's regular expressions split at
+    VT, FF and CR, too, which the server lets through in subjects. All other lines are nats-py's.
+    """
 
     def __init__(self, client: LedgerClient) -> None:
         super().__init__(client)
         self.sinks: dict[bytes, Sink] = {}
+        self._lines = Parser(client)
 
     async def parse(self, data: bytes = b"") -> None:
         self.buf.extend(data)
-        if self.sinks:
-            while self.state == AWAITING_CONTROL_LINE and self.buf:
-                waiting = self._deliver()
-                if waiting or not self.buf:
-                    return  # a message for a sink has not come whole yet
-                before = len(self.buf)
-                await super().parse()
-                if len(self.buf) == before:
-                    return
-        await super().parse()
+        while self.buf:
+            plain = self._deliver()
+            if plain is not None:
+                await self.nc._process_msg(*plain)  # noqa: SLF001 - as nats-py's own parser does
+                continue
+            end = self.buf.find(_END)
+            if end < 0 or self.buf.startswith((_HMSG, _MSG)):
+                return  # the rest has not come yet
+            line = bytes(self.buf[: end + 2])
+            del self.buf[: end + 2]
+            if line.startswith(_ERROR):
+                await self.nc._process_err(line[len(_ERROR) :].decode(errors="replace").strip().lower())  # noqa: SLF001
+                continue
+            self._lines.reset()
+            await self._lines.parse(line)
+            if self._lines.buf:
+                raise nats.errors.ProtocolError
 
-    def _deliver(self) -> bool:
-        """Hand messages at the front to their sinks; true where one waits for more bytes."""
+    def _deliver(self) -> tuple[int, bytes, bytes, bytes, bytes] | None:
+        """Hand messages at the front to their sinks; return the first one, whole, that has none."""
         buffer, sinks = self.buf, self.sinks
-        at, size, waiting = 0, len(buffer), False
-        while True:
+        at, size = 0, len(buffer)
+        plain = None
+        while plain is None:
             with_headers = buffer.startswith(_HMSG, at)
             if not with_headers and not buffer.startswith(_MSG, at):
                 break
             end = buffer.find(_END, at)
             if end < 0:
                 break
-            parts = bytes(buffer[at:end]).split()
+            parts = bytes(buffer[at:end]).split(b" ")
+            try:
+                start = end + 2
+                stop = start + int(parts[-1])
+                body = start + int(parts[-2]) if with_headers else start
+            except (ValueError, IndexError):
+                raise nats.errors.ProtocolError from None
+            if stop + 2 > size:
+                break
+            reply = parts[3] if len(parts) == (6 if with_headers else 5) else b""
+            headers, data = bytes(buffer[start:body]), bytes(buffer[body:stop])
+            at = stop + 2
             sink = sinks.get(parts[2])
             if sink is None:
-                break
-            start = end + 2
-            stop = start + int(parts[-1])
-            if stop + 2 > size:
-                waiting = True
-                break
-            body = start + int(parts[-2]) if with_headers else start
-            reply = parts[3] if len(parts) == (6 if with_headers else 5) else b""
-            sink(parts[1], reply, bytes(buffer[start:body]), bytes(buffer[body:stop]))
-            at = stop + 2
+                plain = int(parts[2]), parts[1], reply, data, headers
+            else:
+                _pass(sink, parts[1], reply, headers, data)
         if at:
             del buffer[:at]
-        return waiting
+        return plain
+
+
+def _pass(sink: Sink, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+    try:
+        sink(subject, reply, headers, data)
+    except Exception as error:  # noqa: BLE001 - a message that a handler fails on must not end the connection
+        report("a message could not be handled", subject, error)
 
 
 class _Transport(TcpTransport):
@@ -136,12 +167,51 @@ class LedgerClient(Client):
             self._ps.sinks.pop(_sid(subscription), None)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        # A message that nats-py's parser had begun before its sink was there.
-        sink = self._ps.sinks.get(str(sid).encode())
-        if sink is not None:
-            sink(subject, reply, headers or b"", data)
-        else:
+        if reply.startswith(_ACK) and status_of(headers):
+            # A stored message: its status is a publisher's, never the server's.
+            headers = b"NATS/1.0" + headers[headers.find(_END) :]
+        try:
             await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:  # noqa: BLE001 - one message must not end the connection
+            report("a message could not be read", subject, error)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except Exception as error:  # noqa: BLE001 - nats-py raises UnicodeDecodeError, IndexError and others here
+            report("headers could not be read", headers[:80], error)
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg | None:
+        """Return the message; bytes of its subjects that are not UTF-8 stand as surrogates."""
+        return self.msg_class(
+            _client=self, subject=text_of(subject), reply=text_of(reply), data=data, headers=headers, _sid=sid
+        )  # fmt: skip
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():  # whoever waited gave up; nats-py's read loop would end of it
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+            return
+        await super()._process_pong()
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Connect again after an error of the server; nats-py closes for good after most of them."""
+        if not self.is_connected or PERMISSIONS_ERR in err_msg or STALE_CONNECTION in err_msg:
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    async def _read_loop(self) -> None:
+        """Read until the connection ends; connect again where anything else ends nats-py's loop."""
+        await super()._read_loop()
+        if self.is_connected and self._reading_task is asyncio.current_task():
+            report("the connection's reader ended; connecting again")
+            await self._process_op_err(nats.errors.ProtocolError())
 
     async def close(self) -> None:
         """Close; a reconnection that nats-py cancels meanwhile does not cancel who closes."""
@@ -190,6 +260,20 @@ def frame(subject: bytes, payload: bytes, reply: bytes = b"", headers: bytes = b
     return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
 
 
+def text_of(subject: bytes) -> str:
+    """A subject as text; ``encode("utf-8", "surrogateescape")`` gives its bytes again, whatever they are."""
+    return subject.decode("utf-8", "surrogateescape")
+
+
+def is_answerable(reply: bytes) -> bool:
+    """Whether an answer may go to this reply subject.
+
+    Inboxes and the server's own rewritten replies begin with ``_``; nothing that we or the server listen to does. So
+    nobody steers us into publishing to a stream, to the JetStream API or to another's door.
+    """
+    return _ANSWERABLE.fullmatch(reply) is not None
+
+
 def status_of(headers: bytes) -> bytes:
     """The server's inline status (``b"404"``, ``b"100"``) in raw headers; empty where there is none."""
     return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
@@ -225,8 +309,8 @@ async def connect(url: str, name: str, *, wait_seconds: float = 5, **credentials
         "connect_timeout": 2,
         "pending_size": PENDING_BYTES,
         "allow_reconnect": True,
-        "ping_interval": 10,
-        "max_outstanding_pings": 3,
+        "ping_interval": PING_SECONDS,
+        "max_outstanding_pings": PINGS_UNANSWERED,
     } | credentials
     try:
         # nats-py itself waits for ever where a certificate is not accepted.

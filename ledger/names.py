@@ -44,3 +44,11 @@ def fact_token(source: str) -> str:
     their token, too.
     """
     return _UNFIT_FOR_TOKEN.sub("_", source)
+
+
+_TOKEN_BYTES = 2048  # more than the longest source takes, percent-encoded; the server takes lines of 4,096
+
+
+def is_source_token(token: str) -> bool:
+    """Whether a subject's token can be a source's: visible characters (no surrogates), not too long."""
+    return token.isprintable() and 0 < len(token.encode()) <= _TOKEN_BYTES

@@ -13,7 +13,8 @@ from support import Upstream, event, gbp, upstream_of
 from app.sealing import seal_to_the_end, verification
 from app.session import Session
 from consumers.forgetting import forget
-from consumers.intake import Intake, Message
+from consumers.intake import Intake
+from consumers.rejections import Message
 from ledger.cloudevents import parse_time
 from ledger.index import NameIndex
 from ledger.keys import Keys

@@ -16,7 +16,7 @@ from app.output import console, fail, print_json, print_table
 from app.projection_states import projection_states
 from app.session import Session
 from config import topology
-from consumers.intake import RejectedEntry
+from consumers.rejections import RejectedEntry
 from domain.records import TYPE_OF
 from domain.upkeep import ProjectionSkipped
 from domain.wire import encode
