@@ -27,8 +27,8 @@ from app.mapping_parts import (
     on_previous,
     on_sum,
 )
+from domain.currencies import EXPONENTS
 from domain.facts import FACTS
-from domain.money import EXPONENTS
 from ledger.cloudevents import parse_time, time_text
 
 _COLUMN = re.compile(r"\$\{([^}]+)\}")

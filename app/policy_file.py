@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
+from domain.currencies import currency_fault
 from domain.policy import Policy
 from domain.policy_check import contradictions
 from domain.policy_document import PolicyError, Problem, parse_policy
@@ -58,7 +60,14 @@ def check_policy_file(path: Path) -> Checked:
         policy = parse_policy(document)
     except PolicyError as error:
         return Checked(document, None, [_finding(node, problem, serious=True) for problem in error.problems])
-    return Checked(document, policy, [_finding(node, problem, serious=False) for problem in contradictions(policy)])
+    notes = [*_withdrawn(policy), *contradictions(policy)]
+    return Checked(document, policy, [_finding(node, problem, serious=False) for problem in notes])
+
+
+def _withdrawn(policy: Policy) -> list[Problem]:
+    """Note a currency that is not valid when the policy begins, or today: only history mode takes that."""
+    fault = currency_fault(policy.currency, max(datetime.now(UTC), policy.effective_from))
+    return [Problem(("currency",), f"{fault}, unless this is for `up --history`")] if fault else []
 
 
 def _finding(node: yaml.Node | None, problem: Problem, *, serious: bool) -> Finding:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from consumers.privacy import is_personal
+from domain.currencies import GRACE
 from domain.facts import FACTS, FactCorrected
 from domain.ids import fault_of
 from domain.records import LEDGER_SOURCE, RESERVED
-from domain.wire import FieldError, check_ids, convert, decode
-from ledger.cloudevents import name_key, parse_event, stored_decoder
+from domain.wire import FieldError, check_currencies, check_ids, convert, decode
+from ledger.cloudevents import name_key, parse_event, parse_time, stored_decoder
 from ledger.errors import EventError
 from ledger.names import fact_token, token_of_source
 
@@ -125,6 +126,7 @@ def _flaw(event: Envelope, fact: Fact) -> Rejection | None:
             return Rejection(fault.code, field, fault.message)
     try:
         check_ids(fact)
+        check_currencies(fact, event.time, grace=GRACE)
     except FieldError as error:
         return Rejection(error.code, error.field, error.message)
     return None
@@ -154,6 +156,7 @@ def check_correction(correction: FactCorrected, original: bytes) -> Rejection | 
     try:
         right = convert(FACTS[type_name], correction.data, at="data.data")
         check_ids(right, "data.data", recorded=decode(FACTS[type_name], stored.data))
+        check_currencies(right, parse_time(stored.time), "data.data", GRACE)
     except FieldError as error:
         return Rejection(error.code, error.field, f"as {type_name}: {error.message}")
     return None

@@ -177,6 +177,10 @@ class Unit:
             slot = self._slots[key] = self._slot(key, rules, late=late)
         return slot.budget
 
+    def opens(self, budget: Budget) -> bool:
+        """Whether writing to a budget that ``budget`` gave would open it."""
+        return bool(self._slots[budget.holder, budget.currency].pending)
+
     def book_of(self, budget: Budget) -> Book:
         """The book of a budget that ``budget`` gave."""
         return self._slots[budget.holder, budget.currency].book

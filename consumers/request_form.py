@@ -10,7 +10,7 @@ import msgspec
 from config import topology
 from domain.request_fields import LEDGERS_OWN, check_fields, check_names, known_fields
 from domain.requests import RequestError
-from domain.wire import FieldError, check_ids, decode
+from domain.wire import FieldError, check_currencies, check_ids, decode
 from ledger.json_text import Parsed, parse, repeated_key
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def read_form(wanted: Wanted, body: bytes, *, sealed: bool = False) -> Form:
     except FieldError as error:
         raise refusal or _error_of(error) from None
     sha256 = hashlib.sha256(parsed.canonical).hexdigest()[:32]
-    return Form(request, sha256, refusal or _ids_wrong(request))
+    return Form(request, sha256, refusal or _refusal_of(request))
 
 
 def read_question[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
@@ -119,9 +119,10 @@ def _repeated(parsed: Parsed, body: bytes) -> RequestError | None:
     return RequestError("duplicate_field", f"{path or 'a field'} stands twice; send it once", path or None)
 
 
-def _ids_wrong(request: Any) -> RequestError | None:
+def _refusal_of(request: Any) -> RequestError | None:
     try:
         check_ids(request, at="")
+        check_currencies(request, at="")
     except FieldError as error:
         return _error_of(error)
     return None

@@ -10,6 +10,7 @@ from consumers.answers import answer_of, preview_answer
 from consumers.books import Books, Unit
 from consumers.given import row_of
 from domain import bookkeeping, deciding, escalating
+from domain.currencies import currency_fault
 from domain.deciding import Asking, Seen
 from domain.flags import FlagAnswered, FlagReviewed, FlagUnmasked
 from domain.policy import drawn_teams
@@ -126,6 +127,7 @@ class Rulings:
         budget = unit.budget(f"agent:{agent.agent_id}", rules)
         pool = None
         amount: Money | None = request.amount
+        _check_currencies(unit, budget, amount)
         if request.basis == "goodwill" and (amount is None or amount.minor > budget.remaining_minor):
             team = rules.pool_team(agent.teams_for(request.team_id))
             pool = unit.budget(f"team:{team}", rules) if team is not None else None
@@ -266,6 +268,7 @@ class Rulings:
         self._check_holder(request.holder, "holder", rules, fresh=fresh)
         unit = self.unit(cause, now)
         budget = unit.budget(request.holder, rules)
+        _check_currencies(unit, budget, request.amount)
         record = bookkeeping.granted(request, budget, cause)
         unit.write(budget, record)
         return Ruling(unit, answer_of(record, budget), record)
@@ -277,6 +280,7 @@ class Rulings:
         self._check_holder(request.to_holder, "to_holder", rules, fresh=fresh)
         unit = self.unit(cause, now)
         giver, taker = unit.budget(request.holder, rules), unit.budget(request.to_holder, rules)
+        _check_currencies(unit, giver, request.amount)
         out, into = bookkeeping.transferred(request, giver, taker, cause)
         unit.write(giver, out)
         unit.write(taker, into)
@@ -316,6 +320,8 @@ class Rulings:
         newest = await self.log.last(topology.POLICY_SUBJECT)
         if newest is not None and self.directory.position < newest.position:
             raise StaleError
+        if fault := currency_fault(policy.currency, max(now, policy.effective_from)):
+            raise RequestError("invalid", fault, "policy.currency")
         if refusal := self.directory.policies.refusal_of(policy, now):
             raise RequestError("invalid", refusal, "policy.effective_from")
         teams = {*policy.teams, *self.directory.staff.teams()}
@@ -330,6 +336,20 @@ class Rulings:
         unit = self.unit(cause, now)
         unit.follow(topology.POLICY_SUBJECT, newest.position if newest else 0, record)
         return Ruling(unit, answer_of(record, None), record)
+
+
+def _check_currencies(unit: Unit, budget: Budget, amount: Money | None) -> None:
+    """Refuse what would go out of a budget, or be given, in a currency that is not valid now.
+
+    A budget that was opened while its currency was valid is used to its end.
+    """
+    fault = currency_fault(budget.currency, unit.now)
+    if fault and (unit.opens(budget) or currency_fault(budget.currency, budget.created_on)):
+        raise RequestError("invalid", f"{fault}; the policy in force gives in this one", "amount.currency")
+    if amount is not None and amount.currency != budget.currency:
+        fault = currency_fault(amount.currency, unit.now)
+        if fault:
+            raise RequestError("invalid", fault, "amount.currency")
 
 
 def _flag_record(request: FlagRequest, cause: Cause) -> FlagReviewed | FlagAnswered | FlagUnmasked:

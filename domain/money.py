@@ -6,12 +6,12 @@ import re
 from functools import lru_cache
 from typing import Any, Self
 
-from iso4217 import Currency
+from domain.currencies import EXPONENTS, digits_of, is_code
 
 AMOUNT_PATTERN = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]+)?", re.ASCII)
 _SHOWN = 60
-EXPONENTS: dict[str, int] = {c.code: c.exponent for c in Currency if c.exponent is not None}
-"""Digits after the point for each currency that has minor units (ISO 4217, list one)."""
+_DIGITS_SHOWN = 2
+"""Of an amount in a currency that is not known, at least."""
 
 
 class MoneyError(ValueError):
@@ -44,13 +44,24 @@ class Money:
 
         Raises:
             MoneyError: not a text, signed, in exponent form, too large, with more digits than
-                the currency has, or in a currency ISO 4217 does not know.
+                the currency has, or in a currency that ISO 4217 never listed.
 
         """
-        exponent = EXPONENTS.get(currency) if isinstance(currency, str) else None
-        if exponent is None or not isinstance(currency, str):
-            message = f"currency must be an ISO 4217 code such as GBP, not {shown(currency)}"
-            raise MoneyError(message, "currency")
+        if not isinstance(currency, str) or currency not in EXPONENTS:
+            raise MoneyError(_no_currency(currency), "currency")
+        return cls.read(amount, currency)
+
+    @classmethod
+    def read(cls, amount: object, currency: object) -> Self:
+        """Money as it was stored: also in a code that this version does not know, by ``UNLISTED_DIGITS``.
+
+        Raises:
+            MoneyError: as ``parse``, but for unknown codes of three letters.
+
+        """
+        if not isinstance(currency, str) or not is_code(currency):
+            raise MoneyError(_no_currency(currency), "currency")
+        exponent = digits_of(currency)
         if not isinstance(amount, str):
             message = f'amount must be a text such as "5.00", not {shown(amount)}'
             raise MoneyError(message, "amount")
@@ -96,26 +107,38 @@ def wire_of(minor: int, currency: str) -> dict[str, str]:
 
 @lru_cache(maxsize=65_536)
 def _text(minor: int, currency: str) -> str:
-    exponent = EXPONENTS.get(currency, 2)
+    exponent = digits_of(currency)
     digits = str(abs(minor)).rjust(exponent + 1, "0")
     sign = "-" if minor < 0 else ""
-    return f"{sign}{digits[:-exponent]}.{digits[-exponent:]}" if exponent else sign + digits
+    if not exponent:
+        return sign + digits
+    fraction = digits[-exponent:]
+    if currency not in EXPONENTS:
+        fraction = fraction.rstrip("0").ljust(_DIGITS_SHOWN, "0")
+    return f"{sign}{digits[:-exponent]}.{fraction}"
 
 
-_parse = lru_cache(maxsize=65_536)(Money.parse)  # amounts repeat: prices, limits, budgets
+def _no_currency(value: object) -> str:
+    return f"currency must be an ISO 4217 code such as GBP, not {shown(value)}"
+
+
+_read = lru_cache(maxsize=65_536)(Money.read)  # amounts repeat: prices, limits, budgets
 
 
 def money_from_wire(value: Any) -> Money:
-    """Money from its JSON object; a ``MoneyError`` says what is wrong with which part."""
+    """Money from its JSON object, as ``Money.read``; a ``MoneyError`` says what is wrong with which part.
+
+    Stored events are read by it: whether a currency is valid is asked where facts and requests come in.
+    """
     try:
         amount, currency = value["amount"], value["currency"]
     except (KeyError, TypeError):
         message = 'money must be an object such as {"amount": "5.00", "currency": "GBP"}'
         raise MoneyError(message) from None
     try:
-        return _parse(amount, currency)
+        return _read(amount, currency)
     except TypeError:  # a list or an object where a text belongs
-        return Money.parse(amount, currency)
+        return Money.read(amount, currency)
 
 
 def money_text(money: dict[str, str]) -> str:

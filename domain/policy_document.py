@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from domain.money import EXPONENTS, Money, MoneyError, shown
+from domain.currencies import is_code, is_known
+from domain.money import Money, MoneyError, shown
 from domain.names_alike import nearest
 from domain.periods import PeriodKind
 from domain.policy import KINDS, Escalating, Limits, PerCustomer, Policy, Privacy, Role, Team, Trial
@@ -48,12 +49,16 @@ def parse_policy(document: object) -> Policy:
         PolicyError: with every problem found, each with its path.
 
     """
+    return _policy(document, is_known)
+
+
+def _policy(document: object, is_currency: Callable[[object], bool]) -> Policy:
     reader = _Reader()
     if not isinstance(document, dict):
         raise PolicyError([Problem((), "a policy is a mapping that begins with `currency:`")])
     reader.known(document, (), required=_REQUIRED, optional=_OPTIONAL)
     currency = document.get("currency")
-    if currency not in EXPONENTS:
+    if not isinstance(currency, str) or not is_currency(currency):
         reader.add(("currency",), f"an ISO 4217 code such as GBP, not {shown(currency)}")
         raise PolicyError(reader.problems)
     reader.currency = currency
@@ -85,13 +90,13 @@ def parse_policy(document: object) -> Policy:
 
 
 def read_policy(document: object) -> Policy:
-    """The rules in a document that was published.
+    """The rules in a document that was published: also in a currency that this version does not know.
 
     Raises:
         PolicyError: it is none, which no publication lets through.
 
     """
-    return parse_policy(document)
+    return _policy(document, is_code)
 
 
 _REQUIRED = ("currency", "time_zone", "period", "effective_from", "roles")
@@ -129,7 +134,7 @@ class _Reader:
 
     def money(self, value: object, path: Path) -> Money:
         try:
-            return Money.parse(value, self.currency)
+            return Money.read(value, self.currency)
         except MoneyError as error:
             hint = '; write it in quotes, e.g. "50.00"' if isinstance(value, (int, float)) else ""
             self.add(path, f"{error}{hint}")

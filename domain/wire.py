@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
+from domain.currencies import currency_fault
 from domain.ids import ID_SCHEMA, MOST_CHARACTERS, fault_of, is_plain
 from domain.money import Money, MoneyError, money_from_wire, wire_of
 
@@ -42,6 +43,13 @@ def _fields_with_ids(cls: type[msgspec.Struct]) -> tuple[tuple[str, bool], ...]:
     """The fields of a class that hold ids; whether each is a holder, ``agent:<id>``."""
     holders = _marked(cls, Holder)
     return tuple((name, name in holders) for name in cls.__struct_fields__ if name in _marked(cls, Id) | holders)
+
+
+@lru_cache(maxsize=256)
+def _fields_with_money(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """The fields of a class that hold an amount."""
+    marked = _marked(cls, Money)
+    return tuple(name for name in cls.__struct_fields__ if name in marked)
 
 
 def _marked(cls: type[msgspec.Struct], mark: Any) -> frozenset[str]:
@@ -150,6 +158,21 @@ def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct
             if fault is not None:
                 part = "" if isinstance(value, str) else f"[{number}]"
                 raise FieldError(fault.message, f"{at}.{name}{part}" if at else f"{name}{part}", fault.code)
+
+
+def check_currencies(
+    record: msgspec.Struct, moment: datetime | None = None, at: str = "data", grace: timedelta = timedelta(0)
+) -> None:
+    """Reject a record with an amount in a currency that is not valid at a moment; see ``currency_fault``.
+
+    Raises:
+        FieldError: with the path of the first one.
+
+    """
+    for name in _fields_with_money(type(record)):
+        money = getattr(record, name)
+        if money is not None and (fault := currency_fault(money.currency, moment, grace)):
+            raise FieldError(fault, f"{at}.{name}.currency" if at else f"{name}.currency")
 
 
 def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:

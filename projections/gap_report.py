@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from domain import gap
+from domain.currencies import digits_of
 from domain.gap import Asked, Costs
-from domain.money import EXPONENTS, Money, MoneyError
+from domain.money import Money, MoneyError
 from domain.policy_document import read_policy
 from domain.procedure import procedure
 from projections.answers import EVERYBODY
@@ -87,7 +88,7 @@ def _asked(row: Mapping[str, Any]) -> Asked:
         outcome = "denied"  # somebody had said no before it was given up
     return Asked(
         row["position"], row["kind"] or NOT_SAID, row["reason"] or NOT_SAID, row["role"] or NOT_SAID,
-        row["team_id"] or NOT_SAID, currency, row["asked_minor"], EXPONENTS.get(currency, 2), outcome,
+        row["team_id"] or NOT_SAID, currency, row["asked_minor"], digits_of(currency), outcome,
         row["approved_minor"] or 0, row["waited_seconds"], row["decided_by"], row["requested"][:7],
     )  # fmt: skip
 

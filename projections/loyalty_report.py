@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 
+from domain.currencies import digits_of
 from domain.gap import band_of
 from domain.loyalty.history import History, Moments, first_of_each
 from domain.loyalty.trials import raises, randomised
 from domain.loyalty.worth import MAIN_DAYS, Deeds, Limited, Matters, Worth
-from domain.money import EXPONENTS, Money
+from domain.money import Money
 from projections import casework, journeys, loyalty
 from projections.answers import EVERYBODY
 from projections.history import as_of
@@ -223,7 +224,7 @@ def _deeds(world: World, done: list[Any], where: dict[str, Any], scope: Scope) -
     first = first_of_each(of)
     first = first[np.array([scope.shows(done[place][6]) for place in first.tolist()], bool)]
     known = [(done[place], where.get(done[place][0], unknown)) for place in first.tolist()]
-    digits = EXPONENTS.get(world.currency, 2)
+    digits = digits_of(world.currency)
     labels = {
         "kind": [row[5] for row, _ in known],
         "band": [band_of(row[4], digits) for row, _ in known],

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.money import EXPONENTS, Money, MoneyError
+from domain.currencies import EXPONENTS
+from domain.money import Money, MoneyError
 
 
 @pytest.mark.parametrize(
