@@ -139,7 +139,7 @@ class Publisher:
         async for batch in self._session.rejected.subject_batches(subject, self._first_rejected):
             for recorded in batch:
                 entry = msgspec.json.decode(recorded.data, type=RejectedEntry)
-                _, token, claimed, _ = recorded.subject.split(".")
+                _, token, claimed, *_ = recorded.subject.split(".")
                 found[token, claimed].append(Rejection(entry.code, entry.field, entry.message))
         return found
 

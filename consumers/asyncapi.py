@@ -14,8 +14,9 @@ from faststream.specification import AsyncAPI
 
 from config import topology
 from consumers.decision_service import declare_decisions
-from consumers.intake_service import ReceiptRequest, declare_intake
+from consumers.intake_service import declare_intake
 from consumers.projection_service import declare_briefs, declare_views
+from consumers.receipts import ReceiptRequest
 from consumers.rulings import REQUESTS
 from domain.facts import FACTS
 from domain.ids import ID_SCHEMA

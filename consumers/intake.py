@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from config import topology
 from consumers.acceptance import Accepted, Rejection, accept, check_correction, wrong_token
+from consumers.inbox_message import events_in
+from consumers.places import Places
 from consumers.privacy import seal_correction, seal_facts
-from consumers.rejections import claimed_id, rejected_entry, rejected_owner, rejected_subject
+from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
 from ledger.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
+from ledger.content_modes import claimed_id
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
@@ -22,13 +26,16 @@ from ledger.streams import js_api
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from consumers.rejections import Message
+    from consumers.inbox_message import Message
+    from consumers.places import Batch, Place
     from domain.facts import FactCorrected
     from ledger.connection import LedgerClient
     from ledger.keys import Key, Keys
 
 _log = logging.getLogger(__name__)
 _TRIM_SECONDS = 5.0
+_AT_ONCE = 1000
+"""Events that are looked at together; a batch of messages may hold many more."""
 
 
 class Intake:
@@ -41,6 +48,7 @@ class Intake:
         self._index = index
         self._keys = keys
         self._clock = clock
+        self.places = Places(index)
         self._current: set[str] = set()
         self._trimmed = time.monotonic()
 
@@ -54,70 +62,94 @@ class Intake:
             LedgerError: one of them can never be recorded as it is; ``take_singly`` finds out which.
 
         """
-        accepted: list[tuple[Accepted, Message]] = []
-        rejected: list[tuple[Rejection, Message, str]] = []
         await self._log.check_clock()  # what is accepted is accepted by the time of day
-        now = self._clock()
+        events: list[Message] = []
+        batches: list[tuple[Place, Batch]] = []
         for message in messages:
-            result = _examined(message, now)
-            if isinstance(result, Rejection):
-                rejected.append((result, message, claimed_id(message)))
-            else:
-                accepted.append((result, message))
-        try:
-            reused = await self._record(await self._sealed(accepted))
-        except ConflictError as error:  # read what the other intake wrote, before anything is tried again
-            self._current.difference_update(error.subjects)
-            raise
-        except LedgerError:
-            self._current.clear()
-            raise
-        await self._reject([*rejected, *reused])
+            found, batch = events_in(message)
+            events += found
+            if batch is not None:
+                batches.append((message.place, batch))
+            if len(events) >= _AT_ONCE:
+                await self._take(events)
+                events = []
+        await self._take(events)
+        self.places.note_batches(batches)
 
     async def take_singly(self, messages: Sequence[Message]) -> None:
-        """Take messages one by one; one that can never be recorded as it is gets rejected, and the next goes on.
+        """Take events one by one; one that can never be recorded as it is gets rejected, and the next goes on.
 
         Raises:
             ConflictError, UnavailableError, LostEventsError: as in ``take``.
 
         """
         for message in messages:
-            try:
-                await self.take([message])
-            except (ConflictError, UnavailableError, LostEventsError):
-                raise
-            except TooLargeError as error:
-                await self._reject([(Rejection("too_large", "", str(error)), message, claimed_id(message))])
-            except Exception as error:  # noqa: BLE001 - kept and shown as a rejection; the others go on
-                _log.exception("a message of %s could not be taken in", message.subject)
-                text = f"an error of ours ({type(error).__name__}: {error}); see the log, and retry after an upgrade"
-                await self._reject([(Rejection("internal", "", text), message, claimed_id(message))])
+            events, batch = events_in(message)
+            for event in events:
+                await self._take_alone(event)
+            if batch is not None:
+                self.places.note_batches([(message.place, batch)])
 
-    async def _record(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Rejection, Message, str]]:
+    async def _take_alone(self, event: Message) -> None:
+        try:
+            await self._take([event])
+        except (ConflictError, UnavailableError, LostEventsError):
+            raise
+        except TooLargeError as error:
+            await self._reject([(Rejection("too_large", "", str(error)), event)])
+        except Exception as error:  # noqa: BLE001 - kept and shown as a rejection; the others go on
+            _log.exception("a message of %s could not be taken in", event.subject)
+            text = f"an error of ours ({type(error).__name__}: {error}); see the log, and retry after an upgrade"
+            await self._reject([(Rejection("internal", "", text), event)])
+
+    async def _take(self, events: Sequence[Message]) -> None:
+        accepted: list[tuple[Accepted, Message]] = []
+        rejected: list[tuple[Rejection, Message]] = []
+        now = self._clock()
+        for message in events:
+            result = _examined(message, now)
+            if isinstance(result, Rejection):
+                rejected.append((result, message))
+            else:
+                accepted.append((result, message))
+        try:
+            refused = await self._record(await self._sealed(accepted))
+        except ConflictError as error:  # read what the other intake wrote, before anything is tried again
+            self._current.difference_update(error.subjects)
+            raise
+        except LedgerError:
+            self._current.clear()
+            raise
+        await self._reject([*rejected, *refused])
+        unrecorded = {message.place for _, message in refused}
+        recorded = ((message.place, fact.key) for fact, message in accepted)
+        self.places.note([(place, key) for place, key in recorded if place not in unrecorded])
+
+    async def _record(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Rejection, Message]]:
         subjects = {f"{topology.FACT_SUBJECT}.{fact.token}" for fact, _ in accepted}
         for subject in subjects - self._current:
             await self.catch_up(subject)
         known = dict(self._index.find([fact.key for fact, _ in accepted]))
         fresh: list[Accepted] = []
         met: dict[bytes, Accepted] = {}
-        refused: list[tuple[Rejection, Message, str]] = []
+        refused: list[tuple[Rejection, Message]] = []
         for fact, message in accepted:
             if fact.by_old_token and self._index.sources_of(fact.token) != [fact.source]:
                 text = wrong_token(message.token, fact.source)
-                refused.append((Rejection("source_mismatch", "source", text), message, fact.id))
+                refused.append((Rejection("source_mismatch", "source", text), message))
                 continue
             if len(fact.json) > topology.MAX_SEALED_BYTES:
                 text = "with what is personal sealed the event is too large; send less of it"
-                refused.append((Rejection("too_large", "data", text), message, fact.id))
+                refused.append((Rejection("too_large", "data", text), message))
                 continue
             name = known.get(fact.key)
             if name is not None and name.content != fact.content and not await self._same(fact, name, met):
                 text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
-                refused.append((Rejection("id_reused", "id", text), message, fact.id))
+                refused.append((Rejection("id_reused", "id", text), message))
             if name is not None:
                 continue
             if fact.flaw is not None:
-                refused.append((fact.flaw, message, fact.id))
+                refused.append((fact.flaw, message))
                 continue
             known[fact.key], met[fact.key] = Name(fact.key, 0, fact.content), fact
             if fact.corrects is None:
@@ -127,7 +159,7 @@ class Intake:
             fresh.clear()
             if (rejection := await self._correct(fact, fact.corrects)) is not None:
                 del known[fact.key]
-                refused.append((rejection, message, fact.id))
+                refused.append((rejection, message))
         await self._append_all(fresh)
         return refused
 
@@ -207,14 +239,22 @@ class Intake:
             return [own]
         return self._index.sources_of(token) or [own]
 
-    async def _reject(self, entries: Iterable[tuple[Rejection, Message, str]]) -> None:
-        for rejection, message, claimed in entries:
-            document = rejected_entry(rejection, message, await self._day_key())
-            subject = rejected_subject(message.token, claimed, message.name)
-            try:
-                await self._rejected.append([Draft(subject, document, 0)])
-            except ConflictError:
-                continue  # rejected before: this is a redelivery
+    async def _reject(self, entries: Iterable[tuple[Rejection, Message]]) -> None:
+        drafts = [
+            Draft(
+                rejected_subject(message.token, claimed_id(message.data, message.headers), message.name),
+                rejected_entry(rejection, message, await self._day_key()),
+                0,
+            )
+            for rejection, message in entries
+        ]
+        for batch in in_batches(drafts, lambda draft: len(draft.data)):
+            with suppress(ConflictError):
+                await self._rejected.append(batch)
+                continue
+            for draft in batch:  # some were rejected before: this is a redelivery
+                with suppress(ConflictError):
+                    await self._rejected.append([draft])
 
     async def _day_key(self) -> Key:
         """The key of the day, which is destroyed with what it sealed."""
@@ -230,6 +270,7 @@ class Intake:
         floor = info.get("ack_floor", {}).get("stream_seq", 0)
         if floor:
             await js_api(client, f"STREAM.PURGE.{topology.INBOX}", {"seq": floor + 1})
+            self.places.trim(topology.INBOX, floor)
 
 
 def _examined(message: Message, now: datetime) -> Accepted | Rejection:

@@ -16,8 +16,9 @@ from ledger.errors import ConflictError, LedgerError, LostEventsError, Unavailab
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from consumers.inbox_message import Message
     from consumers.intake import Intake
-    from consumers.rejections import Message
+    from consumers.places import Place
 
 _log = logging.getLogger(__name__)
 _BATCH = 1000
@@ -38,7 +39,7 @@ class IntakeLanes:
         self._intake = intake
         self._done = done
         self._lost = lost
-        self._lanes: dict[str, dict[tuple[bytes, int], Message]] = {}
+        self._lanes: dict[str, dict[Place, Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, messages: Sequence[Message]) -> None:
@@ -72,7 +73,7 @@ class IntakeLanes:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, name: str) -> dict[tuple[bytes, int], Message]:
+    def _begin(self, name: str) -> dict[Place, Message]:
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = {}
@@ -81,7 +82,7 @@ class IntakeLanes:
             task.add_done_callback(self._tasks.discard)
         return lane
 
-    async def _run(self, name: str, lane: dict[tuple[bytes, int], Message]) -> None:
+    async def _run(self, name: str, lane: dict[Place, Message]) -> None:
         pause, singly = _PAUSE_SECONDS, False
         while lane:
             places = list(lane)[:_BATCH]

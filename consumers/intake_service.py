@@ -12,39 +12,36 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.acceptance import Rejection, accept, check_new, wrong_token
+from consumers.acceptance import Rejection, accept, check_new
 from consumers.broker import answered, make_broker
 from consumers.forgetting import forget_again
+from consumers.inbox_message import Message, events_in, message_of
 from consumers.intake import Intake
 from consumers.intake_lanes import IntakeLanes
-from consumers.rejections import Message, RejectedEntry, id_token, rejected_owner
-from consumers.request_form import read_question
+from consumers.receipts import Receipts
+from consumers.rejections import rejected_owner
 from consumers.service import fails_with
-from domain.requests import RequestError
 from domain.wire import encode
-from ledger.cloudevents import name_key
-from ledger.connection import text_of
-from ledger.content_modes import headers_of
 from ledger.errors import LedgerError, UnavailableError
 from ledger.incidents import report
 from ledger.index import NameIndex
 from ledger.keys import Keys
-from ledger.names import fact_token, token_of_source
 from ledger.pull import Pull, Pulled, as_pulled
 from ledger.streams import ensure_consumer, ensure_stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from faststream.nats import NatsBroker
 
+    from consumers.acceptance import Accepted
     from ledger.connection import LedgerClient
+    from ledger.content_modes import Headers
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)
@@ -53,18 +50,6 @@ _NAK = b"PUB %b 4\r\n-NAK\r\n"
 _WATCH_SECONDS = 5.0
 _PAUSE_SECONDS = 0.3
 _FAILED_SECONDS = 2.0
-_IDS_AT_MOST = 1000
-
-
-class ReceiptRequest(msgspec.Struct, frozen=True):
-    """Which events: one ``id``, or up to 1000 ``ids``; ``source`` where its token is not itself.
-
-    Any text may be asked for: also an id that no event may have has a receipt, which says so.
-    """
-
-    id: str | None = None
-    ids: tuple[str, ...] = ()
-    source: str | None = None
 
 
 class IntakeService:
@@ -73,6 +58,7 @@ class IntakeService:
     _intake: Intake
     _lanes: IntakeLanes
     _keys: Keys
+    _receipts: Receipts
 
     def __init__(self, url: str, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
                  replicas: int = 1) -> None:  # fmt: skip
@@ -93,6 +79,7 @@ class IntakeService:
         await self._keys.watch()
         await forget_again(self._keys, self._log)
         self._intake = Intake(self._log, self._rejected, self._index, self._keys)
+        self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
         self._lanes = IntakeLanes(self._intake, self._acknowledge, self._lost)
         self._tasks = [
             asyncio.create_task(self._take_in()),
@@ -118,7 +105,7 @@ class IntakeService:
                 await pull.start()
                 while True:
                     batch = await pull.next(topology.INTAKE_BATCH)
-                    await self._lanes.take([_message(pulled) for pulled in batch])
+                    await self._lanes.take([message_of(pulled) for pulled in batch])
                     await self._intake.trim(self._client)
             except (UnavailableError, nats.errors.Error) as error:
                 _log.debug("the intake waits for the server: %s", error)
@@ -146,55 +133,17 @@ class IntakeService:
             self.failed.set_exception(error)
 
     async def receipt(self, token: str, body: bytes) -> bytes:
-        """What became of events of this source."""
-        request = read_question(ReceiptRequest, body)
-        ids = request.ids or ((request.id,) if request.id is not None else ())
-        if not 0 < len(ids) <= _IDS_AT_MOST:
-            raise RequestError("invalid", f"name one `id`, or up to {_IDS_AT_MOST} `ids`", "id")
-        sources = [request.source] if request.source is not None else await self._intake.sources_behind(token)
-        if request.source is not None and token not in (token_of_source(request.source), fact_token(request.source)):
-            raise RequestError("source_mismatch", wrong_token(token, request.source), "source")
-        if len(sources) > 1:
-            text = f"{' and '.join(map(repr, sources[:3]))} share the token {token}: name one, or use its own token"
-            raise RequestError("source_mismatch", text, "source")
-        return await self._receipts(token, sources[0], ids, as_list=bool(request.ids))
+        """What became of events, or of a message, of this source."""
+        return await self._receipts.answer(token, body)
 
-    async def _receipts(self, token: str, source: str, ids: tuple[str, ...], *, as_list: bool) -> bytes:
-        found = self._positions(source, ids)
-        if len(found) < len(ids):
-            await self._intake.catch_up(f"{topology.FACT_SUBJECT}.{fact_token(source)}")
-            found = self._positions(source, ids)
-        tokens = {token, token_of_source(source)}
-        if self._index.sources_of(fact_token(source)) == [source]:
-            tokens.add(fact_token(source))  # nobody else's rejections can be there
-        items = [
-            {"id": name, "status": "recorded", "position": found[name]}
-            if name in found
-            else await self._rejected_or_pending(tokens, name)
-            for name in ids
-        ]
-        return encode({"items": items} if as_list else items[0])
+    async def check(self, token: str, body: bytes, headers: Headers = ()) -> bytes:
+        """What the intake would say of an event, or of each event of a batch; nothing is recorded.
 
-    async def check(self, token: str, body: bytes) -> bytes:
-        """What the intake would say of this event, as far as it can be known without the log; nothing is recorded."""
-        found = check_new(accept(body, datetime.now(UTC), token=token))
-        if isinstance(found, Rejection):
-            error = {"code": found.code, "message": found.message, "field": found.field}
-            return encode({"accepted": False, "error": error})
-        return encode({"accepted": True, "type": found.type, "id": found.id})
-
-    def _positions(self, source: str, ids: tuple[str, ...]) -> dict[str, int]:
-        keys = {name_key(source, name): name for name in ids}
-        return {keys[key]: entry.position for key, entry in self._index.find(list(keys)).items()}
-
-    async def _rejected_or_pending(self, tokens: Iterable[str], name: str) -> dict[str, Any]:
-        subjects = [f"{topology.REJECTED_SUBJECT}.{token}.{id_token(name)}.*" for token in tokens]
-        rejections = [one for subject in subjects if (one := await self._rejected.last(subject)) is not None]
-        if not rejections:
-            return {"id": name, "status": "pending"}
-        entry = msgspec.json.decode(max(rejections).data, type=RejectedEntry)
-        error = {"code": entry.code, "message": entry.message, "field": entry.field}
-        return {"id": name, "status": "rejected", "error": error}
+        Only as far as it can be known without the log.
+        """
+        events, batch = events_in(Message("", body, headers, b""))
+        answers = [_would_say(accept(event.data, datetime.now(UTC), event.headers, token)) for event in events]
+        return encode(answers[0] if batch is None else {"items": answers})
 
     async def _destroy_day_keys(self) -> None:
         """Keys of days whose rejected events are gone go, too."""
@@ -229,7 +178,7 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
         f"{topology.READ_SUBJECT}.*.receipt",
         queue="intake",
         title="receipt",
-        description="What became of an event: recorded at a position, rejected and why, or pending.",
+        description="What became of an event or message: recorded at a position, rejected and why, pending, unknown.",
     )
     async def receipt(message: NatsMessage) -> bytes:
         assert service is not None
@@ -243,13 +192,17 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
     )
     async def check(message: NatsMessage) -> bytes:
         assert service is not None
-        return await answered(message, service.check)
+        headers = tuple((message.raw_message.headers or {}).items())
+        return await answered(message, lambda token, body: service.check(token, body, headers))
+
+
+def _would_say(result: Accepted | Rejection) -> dict[str, Any]:
+    """Return the answer of ``check`` for one event."""
+    found = check_new(result)
+    if isinstance(found, Rejection):
+        return {"accepted": False, "error": {"code": found.code, "message": found.message, "field": found.field}}
+    return {"accepted": True, "type": found.type, "id": found.id}
 
 
 async def _described(message: NatsMessage) -> None:
     """Stands for the pull loop in the AsyncAPI document."""
-
-
-def _message(pulled: Pulled) -> Message:
-    headers = headers_of(pulled.headers) if pulled.headers else ()
-    return Message(text_of(pulled.subject), pulled.data, headers, pulled.reply, pulled.headers)

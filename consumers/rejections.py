@@ -4,60 +4,26 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import UTC
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from config import topology
-from ledger.content_modes import Headers
 from ledger.names import is_source_token
-from ledger.pull import sequence_of, stream_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from consumers.acceptance import Rejection
+    from consumers.inbox_message import Message
+    from ledger.content_modes import Headers
     from ledger.keys import Key
 
 _TEXT_CHARACTERS = 1000
 _HEADER_CHARACTERS = 4000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_SOURCE = "%"
 """The token of messages whose subject names no source; no source's own token reads so."""
-
-
-class Message(NamedTuple):
-    """One message of an inbox.
-
-    ``subject`` holds bytes that are not UTF-8 as surrogates; ``reply`` is where it is acknowledged; ``raw_headers`` is
-    the header block as it came, empty where there is none.
-    """
-
-    subject: str
-    data: bytes
-    headers: Headers
-    reply: bytes
-    raw_headers: bytes = b""
-
-    @property
-    def name(self) -> str:
-        """Its sequence and time stamp: no other message has it, also in an inbox that was made anew."""
-        sequence, _, stamp = sequence_of(self.reply)
-        return f"{sequence}-{stamp.decode()}"
-
-    @property
-    def received(self) -> datetime:
-        """When the inbox took it: the same when it is handed out again."""
-        return _EPOCH + timedelta(microseconds=int(sequence_of(self.reply)[2]) // 1000)
-
-    @property
-    def place(self) -> tuple[bytes, int]:
-        """Its stream and its sequence there: the same when it is handed out again."""
-        return stream_of(self.reply), sequence_of(self.reply)[0]
-
-    @property
-    def token(self) -> str:
-        """The source's token in the subject."""
-        return self.subject.rpartition(".")[2]
 
 
 class RejectedEntry(msgspec.Struct):
@@ -131,18 +97,3 @@ def rejected_subject(token: str, claimed_id: str, name: str) -> str:
 def id_token(identifier: str) -> str:
     """A short subject token for an id; ``-`` where it could not be read."""
     return hashlib.sha256(identifier.encode(errors="replace")).hexdigest()[:32] if identifier else "-"
-
-
-class _Claim(msgspec.Struct):
-    id: str
-
-
-def claimed_id(message: Message) -> str:
-    """The id that a message claims to have; empty where none can be read."""
-    headers = {name.lower(): value for name, value in message.headers}
-    if "ce-id" in headers:
-        return headers["ce-id"]
-    try:
-        return msgspec.json.decode(message.data, type=_Claim).id
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        return ""

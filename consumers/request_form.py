@@ -16,6 +16,8 @@ from ledger.json_text import Parsed, parse, repeated_key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_QUESTION_BYTES = 1_000_000
+"""A question may name a thousand ids, and is stored nowhere; the server takes messages of so many bytes."""
 type Wanted = type[msgspec.Struct] | Mapping[str, type[msgspec.Struct]]
 """The class of an operation's requests, or its classes by their field ``operation``."""
 
@@ -32,15 +34,17 @@ class Form(NamedTuple):
     refusal: RequestError | None
 
 
-def read_form(wanted: Wanted, body: bytes, *, sealed: bool = False) -> Form:
-    """Return the request in a JSON text. ``sealed``: the ledger sealed what is personal and may have added fields.
+def read_form(wanted: Wanted, body: bytes, *, sealed: bool = False, most: int = topology.MAX_EVENT_BYTES) -> Form:
+    """Return the request in a JSON text of at most so many bytes.
+
+    ``sealed``: the ledger sealed what is personal and may have added fields.
 
     Raises:
         RequestError: no version of the ledger takes it.
 
     """
-    if len(body) > topology.MAX_EVENT_BYTES:
-        message = f"a request is at most {topology.MAX_EVENT_BYTES} bytes, not {len(body)}"
+    if len(body) > most:
+        message = f"a request is at most {most} bytes, not {len(body)}"
         raise RequestError("too_large", message)
     parsed = _parsed(body)
     cls = _class_of(wanted, parsed.value)
@@ -60,7 +64,7 @@ def read_question[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
         RequestError: it is not such a request.
 
     """
-    form = read_form(wanted, body)
+    form = read_form(wanted, body, most=_QUESTION_BYTES)
     if form.refusal is not None:
         raise form.refusal
     request: T = form.request

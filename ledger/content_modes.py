@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 STRUCTURED_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
 MAX_BATCH_EVENTS = 1000
+_FEW, _LEAST_BYTES = 16, 64
+"""So many bytes for each; the smallest fact has about 100."""
 Headers = tuple[tuple[str, str], ...]
 """Header lines in order; bytes that are not UTF-8 stand as surrogates (``surrogateescape``)."""
 
@@ -38,6 +40,13 @@ _arrays = msgspec.json.Decoder(list[msgspec.Raw])
 _json = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class _Claim(msgspec.Struct):
+    id: str
+
+
+_claims = msgspec.json.Decoder(_Claim)
 
 
 class Mode(Enum):
@@ -108,6 +117,9 @@ def events_of_batch(data: bytes) -> list[bytes]:
     if len(events) > MAX_BATCH_EVENTS:
         rule = f"a batch holds at most {MAX_BATCH_EVENTS} events, not {len(events)}"
         raise EventError("too_large", rule)
+    if len(events) > _FEW and len(data) < _LEAST_BYTES * len(events):  # each would be kept with its reason
+        rule = f"{len(events)} elements in {len(data)} bytes are no CloudEvents; the batch is rejected as a whole"
+        raise EventError("invalid", rule)
     return [bytes(event) for event in events]
 
 
@@ -161,6 +173,16 @@ def binary_event(data: bytes, headers: Iterable[tuple[str, str]]) -> dict[str, m
     if data:
         event["data"] = _json_data(data, content_type or declared, "data")
     return event
+
+
+def claimed_id(data: bytes, headers: Headers = ()) -> str:
+    """Return the id that an event claims to have, however wrong the rest is; empty where none can be read."""
+    try:
+        if mode_of(data, headers) is Mode.BINARY:
+            return next((_decoded(value, "id") for name, value in headers if name.lower() == "ce-id"), "")
+        return _claims.decode(data).id
+    except (EventError, *_NOT_JSON):
+        return ""
 
 
 def _declared_type(content_type: str, attribute: str) -> str:

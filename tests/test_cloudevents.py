@@ -267,11 +267,12 @@ def test_a_batch_holds_events_byte_by_byte() -> None:
     first, second = structured(), json.dumps(EVENT | {"id": "ev-2"}, indent=2).encode()
     assert events_of_batch(b" [" + first + b" ,\n" + second + b"] ") == [first, second]
     assert events_of_batch(b"[]") == []
-    assert len(events_of_batch(b"[" + b",".join([b"1"] * 1000) + b"]")) == 1000
+    assert len(events_of_batch(b"[" + b",".join([structured()] * 1000) + b"]")) == 1000
+    assert len(events_of_batch(b"[" + b",".join([b"{}"] * 16) + b"]")) == 16
 
 
 @pytest.mark.parametrize(("data", "error"), [
-    (b"[" + b",".join([b"1"] * 1001) + b"]", ("too_large", "")), (b"{}", ("invalid", "")), (b"[1", ("not_json", "")),
+    (b"[" + b",".join([b"1"] * 1001) + b"]", ("too_large", "")), (b"[" + b",".join([b"{}"] * 17) + b"]", ("invalid", "")), (b"{}", ("invalid", "")), (b"[1", ("not_json", "")),
     (b"[\xff]", ("not_json", "")), (b"", ("not_json", "")),
 ])  # fmt: skip
 def test_other_batches_are_refused(data: bytes, error: tuple[str, str]) -> None:

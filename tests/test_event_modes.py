@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from support import Upstream, event, gbp, upstream_of
+from test_intake import drained
 
 from app.sealing import seal_to_the_end, verification
 from app.session import Session
 from consumers.forgetting import forget
+from consumers.inbox_message import Message
 from consumers.intake import Intake
-from consumers.rejections import Message
 from ledger.cloudevents import parse_time
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.log import Draft
+from ledger.streams import js_api
 
 E_MAIL = "xanthippe@example.org"
 
@@ -35,7 +37,9 @@ def in_headers(fact: dict[str, Any]) -> dict[str, str]:
 
 
 async def codes(session: Session) -> list[tuple[str, str]]:
-    """Codes and fields of what was rejected, in order."""
+    """Codes and fields of what was rejected, in order, once the inbox is empty."""
+    if (await js_api(session.client, "STREAM.INFO.INBOX"))["state"]["last_seq"]:
+        await drained(session)
     return [(entry["code"], entry["field"]) for entry in
             [json.loads(one.data) async for batch in session.rejected.subject_batches("rejected.>") for one in batch]]  # fmt: skip
 

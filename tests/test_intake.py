@@ -54,7 +54,7 @@ async def test_binary_mode_is_accepted(upstream: Upstream) -> None:
 
 BAD: list[tuple[str, bytes | dict[str, Any], str, str]] = [
     ("broken JSON", b'{"specversion": "1.0", "id": "bad', "not_json", ""),
-    ("no object", b"[1]", "invalid", ""),
+    ("no object", b"1", "invalid", ""),
     ("not UTF-8", json.dumps(purchase("bad")).encode().replace(b"O-bad", b"O-\xff"), "not_json", "data"),
     ("empty", b"", "not_json", ""),
     ("a lone surrogate", b'{"id": "\\ud800"}', "not_json", ""),

@@ -11,8 +11,8 @@ import pytest
 from support import Upstream, event, gbp, upstream_of
 
 from app.session import Session
+from consumers.inbox_message import Message
 from consumers.intake import Intake
-from consumers.rejections import Message
 from ledger.errors import ConflictError, LedgerError, RefusedError, TooLargeError, UnavailableError, jetstream_error
 from ledger.index import NameIndex
 from ledger.keys import Keys

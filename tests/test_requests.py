@@ -11,7 +11,7 @@ from support import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
 
 from app.session import Session
 from consumers import decision_service, request_form
-from consumers.intake_service import ReceiptRequest
+from consumers.receipts import ReceiptRequest
 from consumers.request_form import read_form
 from consumers.rulings import REQUESTS
 from domain.request_fields import known_fields

@@ -10,9 +10,9 @@ from support import POLICY, Upstream, event, gbp, upstream_of
 
 from app.session import Session
 from config import topology
+from consumers.inbox_message import Message
 from consumers.intake import Intake
 from consumers.intake_lanes import IntakeLanes
-from consumers.rejections import Message
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.log import Draft, Log

@@ -1,0 +1,292 @@
+"""Receipts: what became of an event, by its id, and of a message, by its place in the inbox.
+
+An answer that is not final rests on the inbox itself: its messages behind the intake's ack floor are read before
+anything else is looked up. A message leaves that part of the inbox only after its outcome is stored; so an event that
+is in neither was never sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from config import topology
+from consumers.acceptance import wrong_token
+from consumers.inbox_message import batch_in, claimed_ids
+from consumers.rejections import RejectedEntry, id_token
+from consumers.request_form import read_question
+from domain.requests import RequestError
+from domain.wire import encode
+from ledger.cloudevents import name_key, stored_decoder
+from ledger.content_modes import Headers, claimed_id, headers_of
+from ledger.errors import UnavailableError
+from ledger.names import fact_token, token_of_source
+from ledger.streams import js_api
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from consumers.intake import Intake
+    from ledger.connection import LedgerClient
+    from ledger.index import NameIndex
+    from ledger.keys import Keys
+    from ledger.log import Log
+
+_IDS_AT_MOST = 1000
+_READ_AT_MOST = 100
+"""Waiting messages of one source that are read for one receipt: 48 KiB each at most."""
+_SEQUENCE_AT_MOST = 2**63 - 1
+_PART = 6
+"""Where the number in a batch stands in a subject of REJECTED."""
+_INBOXES = ((topology.INBOX, topology.INTAKE_CONSUMER),)
+"""Streams in which upstreams' messages wait, each with the consumer that takes them."""
+
+
+class ReceiptRequest(msgspec.Struct, frozen=True):
+    """Which events or message: one ``id``, up to 1000 ``ids``, or ``stream`` and ``seq`` as the PubAck names them.
+
+    ``source`` tells which is meant where sources share an old token. Any text may be asked for: also an id that no
+    event may have has a receipt, which says so.
+    """
+
+    id: str | None = None
+    ids: tuple[str, ...] = ()
+    source: str | None = None
+    stream: str | None = None
+    seq: int | None = None
+
+
+class _Asker(NamedTuple):
+    """The source that asks, and the tokens that only its messages have."""
+
+    source: str
+    tokens: frozenset[str]
+
+
+class _Waiting(NamedTuple):
+    """Ids of messages that the intake has not dealt with; ``more`` where there may be others."""
+
+    ids: frozenset[str]
+    more: bool
+
+
+class _Held(NamedTuple):
+    """A message that the inbox still has."""
+
+    sequence: int
+    subject: str
+    data: bytes
+    headers: Headers
+
+
+_NONE_WAITING = _Waiting(frozenset(), more=False)
+
+
+class Receipts:
+    """Answers requests for receipts."""
+
+    def __init__(self, client: LedgerClient, log: Log, rejected: Log, index: NameIndex, keys: Keys,
+                 intake: Intake) -> None:  # fmt: skip
+        self._client = client
+        self._log = log
+        self._rejected = rejected
+        self._index = index
+        self._keys = keys
+        self._intake = intake
+
+    async def answer(self, token: str, body: bytes) -> bytes:
+        """Return the receipts that a request of a source asks for.
+
+        Raises:
+            RequestError, FieldError: it asks for nothing, or for another source's.
+            UnavailableError: the server is away.
+
+        """
+        request = read_question(ReceiptRequest, body)
+        ids = request.ids or ((request.id,) if request.id is not None else ())
+        by_place = request.stream is not None and request.seq is not None
+        if by_place == bool(ids) or (not by_place and not 0 < len(ids) <= _IDS_AT_MOST):
+            rule = f"name one `id`, up to {_IDS_AT_MOST} `ids`, or `stream` and `seq` as the PubAck has them"
+            raise RequestError("invalid", rule, "id")
+        asker = await self._asker(token, request.source)
+        if request.stream is not None and request.seq is not None:
+            return encode(await self._of_message(asker, request.stream, request.seq))
+        outcomes = await self._of_events(asker, ids)
+        items = [{"id": identifier} | outcomes[identifier] for identifier in ids]
+        return encode({"items": items} if request.ids else items[0])
+
+    async def _asker(self, token: str, source: str | None) -> _Asker:
+        if source is not None and token not in (token_of_source(source), fact_token(source)):
+            raise RequestError("source_mismatch", wrong_token(token, source), "source")
+        sources = [source] if source is not None else await self._intake.sources_behind(token)
+        if len(sources) > 1:
+            text = f"{' and '.join(map(repr, sources[:3]))} share the token {token}: name one, or use its own token"
+            raise RequestError("source_mismatch", text, "source")
+        tokens = {token, token_of_source(sources[0])}
+        if self._index.sources_of(fact_token(sources[0])) == sources:
+            tokens.add(fact_token(sources[0]))  # nobody else's messages can be there
+        return _Asker(sources[0], frozenset(tokens))
+
+    # ------------------------------------------------------------------ by id
+
+    async def _of_events(self, asker: _Asker, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return the outcome of each id."""
+        wanted = tuple(dict.fromkeys(ids))
+        found = self._recorded(asker, wanted)
+        missing = [identifier for identifier in wanted if identifier not in found]
+        if missing:
+            waiting = await self._waiting(asker)
+            complete = await self._catch_up(asker)
+            found |= self._recorded(asker, missing)
+            rest = [identifier for identifier in missing if identifier not in found]
+            may_wait = waiting.more or not complete
+            outcomes = await asyncio.gather(*(
+                self._unrecorded(asker, identifier, waits=identifier in waiting.ids, may_wait=may_wait)
+                for identifier in rest
+            ))  # fmt: skip
+            found |= zip(rest, outcomes, strict=True)
+        return found
+
+    def _recorded(self, asker: _Asker, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        keys = {name_key(asker.source, identifier): identifier for identifier in ids}
+        return {
+            keys[key]: {"status": "recorded", "position": entry.position}
+            for key, entry in self._index.find(list(keys)).items()
+        }
+
+    async def _unrecorded(self, asker: _Asker, identifier: str, *, waits: bool, may_wait: bool) -> dict[str, Any]:
+        if waits:
+            return {"status": "pending"}
+        subjects = [f"{topology.REJECTED_SUBJECT}.{token}.{id_token(identifier)}.>" for token in asker.tokens]
+        rejections = [one for subject in subjects if (one := await self._rejected.last(subject)) is not None]
+        if not rejections and not may_wait:  # a replica may be behind what another intake stored
+            rejections = [one for subject in subjects if (one := await self._rejected.surely(subject)) is not None]
+        if rejections:
+            return _rejected(max(rejections).data)
+        return {"status": "pending" if may_wait else "unknown"}
+
+    async def _catch_up(self, asker: _Asker) -> bool:
+        """Bring the index up to date for a source's facts; whether it is."""
+        subject = f"{topology.FACT_SUBJECT}.{fact_token(asker.source)}"
+        await self._intake.catch_up(subject)
+        last = await self._log.surely(subject)
+        return last is None or last.position <= self._index.head(subject).position
+
+    async def _waiting(self, asker: _Asker) -> _Waiting:
+        found = [
+            await self._waiting_in(stream, consumer, f"{topology.INBOX_SUBJECT}.{token}")
+            for stream, consumer in _INBOXES for token in asker.tokens
+        ]  # fmt: skip
+        return _Waiting(frozenset[str]().union(*(one.ids for one in found)), any(one.more for one in found))
+
+    async def _waiting_in(self, stream: str, consumer: str, subject: str) -> _Waiting:
+        last = await self._message(stream, {"last_by_subj": subject})
+        if last is None:
+            return _NONE_WAITING
+        after, ids = await self._floor(stream, consumer), set[str]()
+        for _ in range(_READ_AT_MOST):
+            if after >= last.sequence:
+                return _Waiting(frozenset(ids), more=False)
+            found = await self._message(stream, {"seq": after + 1, "next_by_subj": subject})
+            if found is None:  # trimmed meanwhile
+                return _Waiting(frozenset(ids), more=False)
+            ids.update(claimed_ids(found.data, found.headers))
+            after = found.sequence
+        return _Waiting(frozenset(ids), more=after < last.sequence)
+
+    async def _floor(self, stream: str, consumer: str) -> int:
+        """Return the sequence up to which the intake has dealt with all messages of an inbox."""
+        info = await js_api(self._client, f"CONSUMER.INFO.{stream}.{consumer}")
+        return int(info.get("ack_floor", {}).get("stream_seq", 0))
+
+    async def _message(self, stream: str, which: dict[str, Any]) -> _Held | None:
+        """Return a message of an inbox as its leader has it; None where there is none.
+
+        Not by direct get: among its answer's headers those of the sender come first.
+        """
+        answer = await js_api(self._client, f"STREAM.MSG.GET.{stream}", which)
+        if "error" in answer:
+            if answer["error"].get("code") == HTTPStatus.NOT_FOUND:
+                return None
+            message = f"{stream} could not be read: {answer['error'].get('description')}"
+            raise UnavailableError(message)
+        message = answer["message"]
+        headers = headers_of(base64.b64decode(message.get("hdrs", "")))
+        return _Held(message["seq"], message["subject"], base64.b64decode(message.get("data", "")), headers)
+
+    # ------------------------------------------------------------------ by place
+
+    async def _of_message(self, asker: _Asker, stream: str, sequence: int) -> dict[str, Any]:
+        """Return what became of a message: of its event, or of each event of its batch."""
+        place = {"stream": stream, "seq": sequence}
+        consumer = dict(_INBOXES).get(stream)
+        if consumer is None or not 0 < sequence <= _SEQUENCE_AT_MOST:
+            return place | {"status": "unknown"}
+        held = await self._message(stream, {"seq": sequence})
+        floor = await self._floor(stream, consumer)
+        found = await self._stored(asker, stream, sequence)
+        if found is not None:
+            return place | found
+        if held is None or held.subject not in {f"{topology.INBOX_SUBJECT}.{token}" for token in asker.tokens}:
+            return place | {"status": "unknown"}
+        if sequence > floor:
+            return place | {"status": "pending"}
+        ids = claimed_ids(held.data, held.headers)  # another intake took it
+        outcomes = await self._of_events(asker, ids)
+        items = [{"id": identifier} | outcomes[identifier] for identifier in ids]
+        return place | (items[0] if batch_in(held.data, held.headers) is None else _together(items))
+
+    async def _stored(self, asker: _Asker, stream: str, sequence: int) -> dict[str, Any] | None:
+        """Return what is kept of a message's outcome, None where nothing is."""
+        items = await self._rejections(asker, stream, sequence)
+        keys = self._intake.places.keys_of(stream, sequence)
+        recorded = self._index.find(list(keys.values()))
+        for part, key in keys.items():
+            if part not in items and key in recorded:
+                stored = await self._log.at(recorded[key].position)
+                event = stored_decoder.decode(stored.data) if stored is not None else None
+                if event is not None and event.source == asker.source:
+                    items[part] = {"id": event.id, "status": "recorded", "position": recorded[key].position}
+        batch = self._intake.places.batch_of(stream, sequence)
+        if batch is None or batch.token not in asker.tokens:
+            return items.get(0) if items.keys() <= {0} else _together([items[part] for part in sorted(items)])
+        return _together([items.get(part, {"status": "unknown"}) for part in range(1, batch.events + 1)])
+
+    async def _rejections(self, asker: _Asker, stream: str, sequence: int) -> dict[int, dict[str, Any]]:
+        """Return the rejected events of a message, by their number in the batch."""
+        found: dict[int, dict[str, Any]] = {}
+        for token in asker.tokens:
+            subject = f"{topology.REJECTED_SUBJECT}.{token}.*.{stream}.{sequence}.>"
+            entries = await self._rejected.read_subject(subject)
+            if not entries and (last := await self._rejected.surely(subject)) is not None:
+                entries = [last]  # a replica was behind
+            for one in entries:
+                part = one.subject.split(".")[_PART:]
+                found[int(part[0]) if part else 0] = await self._claimed(one.data) | _rejected(one.data)
+        return found
+
+    async def _claimed(self, data: bytes) -> dict[str, Any]:
+        """Return the id that a rejected event claims to have, where one can be read."""
+        entry = msgspec.json.decode(await self._keys.reveal(data), type=RejectedEntry)
+        try:
+            identifier = claimed_id(base64.b64decode(entry.data, validate=True), tuple(entry.headers.items()))
+        except ValueError:  # its key is gone
+            return {}
+        return {"id": identifier} if identifier else {}
+
+
+def _rejected(data: bytes) -> dict[str, Any]:
+    """Return the receipt in an entry of the stream REJECTED."""
+    entry = msgspec.json.decode(data, type=RejectedEntry)
+    return {"status": "rejected", "error": {"code": entry.code, "message": entry.message, "field": entry.field}}
+
+
+def _together(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the receipt of a batch: recorded where all of its events are, rejected where one of them is."""
+    statuses = {item["status"] for item in items}
+    status = next((one for one in ("rejected", "unknown", "pending") if one in statuses), "recorded")
+    return {"status": status, "items": items}
