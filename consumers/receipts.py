@@ -228,33 +228,41 @@ class Receipts:
             return place | {"status": "unknown"}
         held = await self._message(stream, {"seq": sequence})
         floor = await self._floor(stream, consumer)
-        found = await self._stored(asker, stream, sequence)
-        if found is not None:
-            return place | found
-        if held is None or held.subject not in {f"{topology.INBOX_SUBJECT}.{token}" for token in asker.tokens}:
-            return place | {"status": "unknown"}
-        if sequence > floor:
+        found, complete = await self._stored(asker, stream, sequence)
+        own = held is not None and held.subject in {f"{topology.INBOX_SUBJECT}.{token}" for token in asker.tokens}
+        if own and sequence > floor and not complete:
             return place | {"status": "pending"}
-        ids = claimed_ids(held.data, held.headers)  # another intake took it
+        if found is None and own and held is not None:  # another intake took it
+            found = await self._of_held(asker, held)
+        return place | (found or {"status": "unknown"})
+
+    async def _of_held(self, asker: _Asker, held: _Held) -> dict[str, Any]:
+        """Return what became of a message that the inbox still has, by the ids in it."""
+        ids = claimed_ids(held.data, held.headers)
         outcomes = await self._of_events(asker, ids)
         items = [{"id": identifier} | outcomes[identifier] for identifier in ids]
-        return place | (items[0] if batch_in(held.data, held.headers) is None else _together(items))
+        return items[0] if batch_in(held.data, held.headers) is None else _together(items)
 
-    async def _stored(self, asker: _Asker, stream: str, sequence: int) -> dict[str, Any] | None:
-        """Return what is kept of a message's outcome, None where nothing is."""
-        items = await self._rejections(asker, stream, sequence)
+    async def _stored(self, asker: _Asker, stream: str, sequence: int) -> tuple[dict[str, Any] | None, bool]:
+        """Return what is kept of a message's outcome, None where nothing is, and whether that is all of it.
+
+        What the intake stores last is looked up first: the size of a batch, then what was recorded, then rejections.
+        """
+        batch = self._intake.places.batch_of(stream, sequence)
         keys = self._intake.places.keys_of(stream, sequence)
         recorded = self._index.find(list(keys.values()))
+        items = await self._rejections(asker, stream, sequence)
         for part, key in keys.items():
             if part not in items and key in recorded:
                 stored = await self._log.at(recorded[key].position)
                 event = stored_decoder.decode(stored.data) if stored is not None else None
                 if event is not None and event.source == asker.source:
                     items[part] = {"id": event.id, "status": "recorded", "position": recorded[key].position}
-        batch = self._intake.places.batch_of(stream, sequence)
-        if batch is None or batch.token not in asker.tokens:
-            return items.get(0) if items.keys() <= {0} else _together([items[part] for part in sorted(items)])
-        return _together([items.get(part, {"status": "unknown"}) for part in range(1, batch.events + 1)])
+        if batch is not None and batch.token in asker.tokens:
+            return _together([items.get(part, {"status": "unknown"}) for part in range(1, batch.events + 1)]), True
+        if not items:
+            return None, False
+        return items.get(0) or _together([items[part] for part in sorted(items)]), 0 in items
 
     async def _rejections(self, asker: _Asker, stream: str, sequence: int) -> dict[int, dict[str, Any]]:
         """Return the rejected events of a message, by their number in the batch."""
@@ -262,8 +270,8 @@ class Receipts:
         for token in asker.tokens:
             subject = f"{topology.REJECTED_SUBJECT}.{token}.*.{stream}.{sequence}.>"
             entries = await self._rejected.read_subject(subject)
-            if not entries and (last := await self._rejected.surely(subject)) is not None:
-                entries = [last]  # a replica was behind
+            if not entries and (last := await self._rejected.surely(subject)) is not None:  # a replica was behind
+                entries = await self._rejected.read_subject(subject) or [last]
             for one in entries:
                 part = one.subject.split(".")[_PART:]
                 found[int(part[0]) if part else 0] = await self._claimed(one.data) | _rejected(one.data)
