@@ -24,7 +24,7 @@ MAX_BATCH_EVENTS = 1000
 _FEW, _LEAST_BYTES = 16, 64
 """So many bytes for each; the smallest fact has about 100."""
 Headers = tuple[tuple[str, str], ...]
-"""Header lines in order; bytes that are not UTF-8 stand as surrogates (``surrogateescape``)."""
+"""Names and values in order; bytes that are not UTF-8 stand as surrogates (``surrogateescape``)."""
 
 _PREFIX = "ce-"
 _STRUCTURED = {"application/cloudevents", STRUCTURED_TYPE}
@@ -58,10 +58,14 @@ class Mode(Enum):
 
 
 def headers_of(raw: bytes) -> Headers:
-    """Return the header lines of a NATS header block (``NATS/1.0 ...`` and lines that end with CR LF)."""
+    """Return those headers of a NATS header block that a content mode reads: ``Content-Type`` and ``ce-``.
+
+    The block is ``NATS/1.0 ...`` and lines that end with CR LF. The server's own headers stay out, so that what is
+    published again does not repeat them.
+    """
     lines = raw.decode(errors="surrogateescape").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines if line)
-    return tuple((name.strip(), value.strip(" \t")) for name, _, value in pairs)
+    pairs = ((name.strip(), value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines))
+    return tuple(pair for pair in pairs if pair[0].lower().startswith((_PREFIX, "content-type")))
 
 
 def mode_of(data: bytes, headers: Sequence[tuple[str, str]]) -> Mode:
