@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
+UPSTREAM = "upstream"
+"""The server's user for all upstreams."""
 _WATCH_SECONDS = 0.5
 _ROOM_BYTES = 32 * 1024 * 1024
 
@@ -67,7 +69,7 @@ class Session:
             await asyncio.to_thread(self._server.start)
             self._watching = asyncio.create_task(self._watch_server())
             self.url = self._server.url("ledger")
-            self.upstream_url = self._server.url("upstream")
+            self.upstream_url = self._server.url(UPSTREAM)
         try:
             self.client = await self.connection("session")
             await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)
@@ -93,7 +95,7 @@ class Session:
 
     async def upstream(self, name: str) -> LedgerClient:
         """A connection as an upstream has it: it may publish to inboxes and ask, nothing else."""
-        return await self.connection(name, user="upstream")
+        return await self.connection(name, user=UPSTREAM)
 
     async def close(self) -> None:
         """Close connections; leave the embedded server, which stops when nobody uses it."""
@@ -138,7 +140,13 @@ class Session:
     def announce(self, http_url: str, http_token: str) -> None:
         """Tell clients where the embedded server and the API are: <data-dir>/connection.json, for its owner alone."""
         if self._server:
-            document = {"nats_url": self.upstream_url, "http_url": http_url, "http_token": http_token}
+            document = {
+                "nats_url": self.upstream_url,
+                "nats_user": UPSTREAM,  # again: some clients take no credentials from a URL
+                "nats_password": self._server.passwords[UPSTREAM],
+                "http_url": http_url,
+                "http_token": http_token,
+            }
             write_private(self.data_dir / "connection.json", json.dumps(document, indent=2) + "\n")
 
     def withdraw(self) -> None:

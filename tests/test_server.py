@@ -122,7 +122,8 @@ def test_up_announces_itself_privately_and_stops_cleanly(up: Up) -> None:
     document = up.ready()
     path = up.data_dir / "connection.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert document["nats_url"].startswith("nats://upstream:")
+    assert document["nats_url"].startswith(f"nats://{document['nats_user']}:{document['nats_password']}@127.0.0.1:")
+    assert document["nats_user"] == "upstream"
     pid = EmbeddedServer(up.data_dir, CONFIG).pid()
     assert up.stop() == 0
     assert not path.exists()
