@@ -8,12 +8,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Body, Depends, HTTPException, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from config import topology
 from dashboard.asking import SOURCE, ask
 from dashboard.documents import Json, Said
+from dashboard.problems import ParameterError
 from domain.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
+from domain.ids import ID_SCHEMA, fault_of
 from projections.casework import escalations, read_escalations
 from projections.flags import flags, read_flags
 from projections.policies import policy_in_force
@@ -28,10 +31,25 @@ if TYPE_CHECKING:
     from ledger.log import Log
 
 _TRIAL_DAYS = 28
-_STATUS = {"unavailable": 503, "internal": 503, "invalid": 422}
+_STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
+    ("invalid", "unknown_field", "duplicate_field", "id_not_canonical", "too_large"), 422
+)
 
 
-Id = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,128}$")]
+def _checked(text: str) -> str:
+    """Return an id as it is.
+
+    Raises:
+        PydanticCustomError: the text is no id.
+
+    """
+    fault = fault_of(text)
+    if fault is not None:
+        raise PydanticCustomError(fault.code, "{message}", {"message": fault.message})
+    return text
+
+
+Id = Annotated[str, AfterValidator(_checked), WithJsonSchema({"type": "string", **ID_SCHEMA})]
 Words = Annotated[str, Field(max_length=10_000)]
 
 
@@ -56,6 +74,7 @@ class Preview(_Asked):
     interaction_id: Id | None = None
     basis: Basis = "goodwill"
     reason: Words = ""
+    request_id: Id | None = Field(None, description="Taken, so that the request of an action fits; none is used up.")
 
 
 class Answer(_Asked):
@@ -108,7 +127,9 @@ class Decider:
         answer = await ask(self._client, subject, body, "decisions")
         if (wrong := answer.get("error")) is not None:
             status = _STATUS.get(wrong["code"], 409)
-            raise HTTPException(status, f"{wrong.get('field') or wrong['code']}: {wrong['message']}")
+            raise ParameterError(
+                wrong.get("field") or wrong["code"], wrong["message"], code=wrong["code"], status=status
+            )
         self._views.heard_of(answer.get("position") or 0)
         return Json(answer)
 

@@ -114,4 +114,4 @@ class _StrictRequest(Request):
         try:
             return read_json(await self.body())
         except DocumentError as error:
-            raise ParameterError(error.field, str(error.message), code="json") from None
+            raise ParameterError(error.field, str(error.message), code=error.code) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -13,12 +12,15 @@ from starlette.routing import Match, Route
 
 from dashboard.documents import PROBLEM, TITLES, Json
 from dashboard.views import NotReadyError
+from domain.names_alike import nearest
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from fastapi import FastAPI, Request, Response
+
+NOT_CANONICAL = "id_not_canonical"
 
 
 class ParameterError(HTTPException):
@@ -38,8 +40,8 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, 
 def hint_of(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the nearest known one, else all of them."""
     names = sorted(known)
-    if nearest := get_close_matches(name, names, 1):
-        return f"; did you mean {nearest[0]}?"
+    if near := nearest(name, names):
+        return f"; did you mean {near}?"
     return f"; known are {', '.join(names)}" if names else "; none is known here"
 
 
@@ -80,13 +82,14 @@ def add_problems(api: FastAPI) -> None:
 
     @api.exception_handler(RequestValidationError)
     async def wrong(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # it explains what is missing
         field = ".".join(str(part) for part in first["loc"][1:])
         if first["type"] == "extra_forbidden":
             hint = hint_of(str(first["loc"][-1]), _fields_at(request, first["loc"][:-1]))
             message = f"{field}: is not known here{hint}"
             return problem(422, message, field=field, code="unknown_field")
-        return problem(422, f"{field}: {first['msg']}", field=field)
+        code = first["type"] if first["type"] == NOT_CANONICAL else "invalid"
+        return problem(422, f"{field}: {first['msg']}", field=field, code=code)
 
     @api.exception_handler(NotReadyError)
     @api.exception_handler(LedgerError)

@@ -7,6 +7,7 @@ no text is half a character.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,11 +25,11 @@ type Path = tuple[str | int, ...]
 
 
 class DocumentError(ValueError):
-    """A document out of bounds; ``path`` leads to the first such value."""
+    """A document out of bounds; ``path`` leads to the first such value, ``code`` is stable."""
 
-    def __init__(self, path: Path, message: str) -> None:
+    def __init__(self, path: Path, message: str, code: str = "json") -> None:
         super().__init__(f"{'.'.join(map(str, path))}: {message}" if path else message)
-        self.path, self.message = path, message
+        self.path, self.message, self.code = path, message, code
 
     @property
     def field(self) -> str:
@@ -109,9 +110,9 @@ def _wrong(value: object) -> str | None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DocumentError((ascii(twice)[1:-1][:_SHOWN],), "stands twice in one object")
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, number in counts.items() if number > 1)
+        raise DocumentError((ascii(twice)[1:-1][:_SHOWN],), "stands twice in one object", "duplicate_field")
     return found
 
 

@@ -51,6 +51,29 @@ async def test_agents_ask_for_themselves_managers_for_their_people(session: Sess
                 assert forged.status_code == 403
 
 
+async def test_what_is_asked_over_http_is_asked_as_clearly(session: Session) -> None:
+    """Codes, fields and hints are those of requests over NATS."""
+    async with served(session) as (address, tokens), bearing(address, tokens["agent"]) as agent:
+        money = '"amount":{"amount":"5.00","currency":"GBP"}'
+        for more, code, field, hint in (
+            ('"custmer_id":"C-1"', "unknown_field", "custmer_id", "customer_id"),
+            ('"amount":{"amount":"5.00","curency":"GBP"}', "unknown_field", "amount.curency", "currency"),
+            (f"{money},{money}", "duplicate_field", "amount", "twice"),
+            ('"amount":{"amount":"1.00","amount":"9.00","currency":"GBP"}', "duplicate_field", "amount", "twice"),
+            ('"customer_id":"C-9\\u200b"', "id_not_canonical", "customer_id", "'C-9'"),
+            ('"customer_id":"+44 7700 900123"', "invalid", "customer_id", "telephone"),
+            ('"amount":{"amount":"5.00","currency":"ZZZ"}', "invalid", "amount.currency", "ISO 4217"),
+        ):
+            body = f'{{"kind":"refund",{more}}}'.encode()
+            answer = await agent.post("/api/v1/preview", content=body, headers={"Content-Type": "application/json"})
+            said = answer.json()
+            assert (answer.status_code, said["code"], said["field"]) == (422, code, field), said
+            assert hint in said["detail"]
+        asked = {"kind": "refund", "amount": {"amount": "5.00", "currency": "GBP"}, "customer_id": "0042-17-000123"}
+        for _ in range(2):
+            assert (await posted(agent, "preview", request_id="p-1", **asked))[1]["outcome"] == "taken"
+
+
 async def test_one_token_acts_so_often_and_no_more(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dashboard.doors._ACTS_AT_ONCE", 3.0)
     monkeypatch.setattr("dashboard.doors._ACTS_A_SECOND", 0.001)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.ids import ID_PATTERN, canonical_form, fault_of
+from domain.ids import NOT_PATTERNS, canonical_form, fault_of
 
 IDS = [
     "0042-17-000123", "007-42", "01-234567", "0123456789", "555-123-4567", "(020) 7946 0958", "07700900123", "a", "a.b",
@@ -59,7 +59,7 @@ TEXTS = st.lists(
 """Texts near the rules' edges. (A lone surrogate is drawn by name.)"""
 
 
-@settings(max_examples=2000)
+@settings(max_examples=500)
 @given(TEXTS)
 def test_canonical_forms_stay_as_they_are(text: str) -> None:
     form = canonical_form(text)
@@ -67,15 +67,15 @@ def test_canonical_forms_stay_as_they_are(text: str) -> None:
     assert unicodedata.is_normalized("NFC", form)
 
 
-@settings(max_examples=2000)
+@settings(max_examples=500)
 @given(TEXTS)
-def test_the_published_pattern_lets_every_id_pass(text: str) -> None:
-    """It may let more pass: normal forms are more than a regular expression can say."""
+def test_the_published_patterns_let_every_id_pass(text: str) -> None:
+    """They may let more pass: normal forms are more than a regular expression can say."""
     if fault_of(text) is None:
-        assert re.search(ID_PATTERN, text)
+        assert not any(re.search(pattern, text) for pattern in NOT_PATTERNS)
 
 
 def test_hostile_texts_take_no_time() -> None:
     for text in ("a@" + "b." * 24_000 + "@", "+" + "1 " * 24_000 + "x", " " * 48_000 + "x ", "\u200d👩" * 12_000):
         assert fault_of(text) is not None
-        re.search(ID_PATTERN, text)
+        assert isinstance([re.search(pattern, text) for pattern in NOT_PATTERNS], list)

@@ -38,7 +38,7 @@ VALUES = st.recursive(
 """JSON texts; about every second object with several keys has one twice."""
 
 
-@settings(max_examples=3000)
+@settings(max_examples=1000)
 @given(VALUES)
 def test_it_is_found_where_another_reader_finds_it(text: str) -> None:
     twice: list[bool] = []

@@ -1,4 +1,4 @@
-// The verdict of ECMA 262 on texts: the published pattern with and without the flag `u`, and the whole rule,
+// The verdict of ECMA 262 on texts: the published patterns with and without the flag `u`, and the whole rule,
 // written anew with the Unicode properties that the language knows.
 import { answer, given } from "./lines.mjs";
 
@@ -22,6 +22,7 @@ function isId(text) {
     && !isContact(text);
 }
 
-const { pattern, texts } = given();
-const [unicode, plain] = [new RegExp(pattern, "u"), new RegExp(pattern)];
-answer(texts.map((text) => [unicode.test(text), plain.test(text), isId(text)]));
+const { patterns, texts } = given();
+const [unicode, plain] = ["u", ""].map((flags) => patterns.map((one) => new RegExp(one, flags)));
+const matches = (all, text) => all.some((one) => one.test(text));
+answer(texts.map((text) => [matches(unicode, text), matches(plain, text), isId(text)]));
