@@ -126,7 +126,7 @@ async def test_what_stands_twice_spends_neither(text: str, field: str, upstream:
 def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take requests as versions before took them."""
     monkeypatch.setattr(request_form, "_written_wrong", lambda *_parts, **_sealed: None)
-    monkeypatch.setattr(request_form, "_ids_wrong", lambda _request: None)
+    monkeypatch.setattr(request_form, "_refusal_of", lambda _request: None)
     monkeypatch.setattr(decision_service, "lost_by_sealing", lambda _body: None)
 
 
