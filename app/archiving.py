@@ -13,6 +13,7 @@ from app.sealing import seal_to_the_end
 from config import topology
 from consumers.archive_service import LOCK, archive_log, archive_of
 from ledger.archive import SCHEMA, WRITTEN, Archive, as_table
+from ledger.differences import Wrong
 from ledger.errors import LedgerError
 from ledger.follow import Anchor, Follower
 from ledger.leaves import CHUNK, DamagedFileError, all_ranges
@@ -20,8 +21,9 @@ from ledger.log import Draft, Log, in_batches
 from ledger.merkle import root_of
 from ledger.notes import NoteError, Verifier, read_checkpoint
 from ledger.seal import SealFolder, entry_of, seal_folder
+from ledger.seal_record import SealRecord
 from ledger.tiles import MissingTileError
-from ledger.verify import Edge, Wrong
+from ledger.verify import Edge
 from projections.generations import claim
 
 if TYPE_CHECKING:
@@ -132,6 +134,10 @@ async def restore(session: Session, folder: Path, trusted: Sequence[Verifier],
                 raise LedgerError(f"position {some[0].position} became {first}: somebody else writes to this log")
             expected = some[-1].position + 1
         progressed(expected - 1, checkpoint.size)
+    record = await SealRecord.open(session.client)
+    if not (await record.read()).begun:  # so that the seal, too, has to be brought back
+        await record.begin(known[0], 0)
+        await record.keep(checkpoint)
     return {"restored": expected - 1, "root": checkpoint.root.hex(), "size": checkpoint.size}
 
 

@@ -14,11 +14,10 @@ from ledger.errors import LedgerError
 from ledger.follow import verify_anchor
 from ledger.index import NameIndex
 from ledger.moments import position_of
-from ledger.notes import NoteError
-from ledger.seal import SealError, check_positions, seal_folder
+from ledger.seal import BRING_BACK, Sealer, SealError, check_positions, seal_folder
+from ledger.seal_record import SealRecord
 from ledger.server_time import AHEAD_SECONDS, span, utc_now
 from ledger.streams import js_api, server_trouble
-from ledger.tiles import MissingTileError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -114,15 +113,20 @@ async def _alarm(session: Session) -> AsyncIterator[Check]:
 
 async def _seal(session: Session) -> AsyncIterator[Check]:
     seal, end = seal_folder(session.data_dir), await session.log.last_position()
+    archived = archive_of(session.data_dir).last_position
     try:
+        kept = await (await SealRecord.open(session.client)).read()
         newest = seal.checkpoint()
-        size = newest.size if newest else 0
-        await check_positions(session.log, seal.tiles(size), [size] if size else [])
-    except (SealError, NoteError, MissingTileError) as error:
+        if newest is None and (kept.checkpoint or archived or (kept.begun and not seal.is_begun)):
+            raise SealError(f"the seal of this ledger is not at {seal.folder}", archived, BRING_BACK)
+        if newest is not None:
+            Sealer(seal, kept.checkpoint)  # whether key, checkpoints and the last tiles fit each other
+            await check_positions(session.log, seal.tiles(newest.size), [newest.size])
+    except (LedgerError, OSError) as error:
         yield Check("seal", str(error), ok=False)
         return
-    yield Check("seal", f"{size} of {end} positions")
-    yield Check("archive", f"{archive_of(session.data_dir).last_position} of {end} positions")
+    yield Check("seal", f"{newest.size if newest else 0} of {end} positions")
+    yield Check("archive", f"{archived} of {end} positions")
 
 
 async def _inbox(session: Session) -> AsyncIterator[Check]:
@@ -147,6 +151,6 @@ async def checks_of(session: Session) -> list[Check]:
     for check in CHECKS:
         try:
             found += [one async for one in check(session)]
-        except LedgerError as error:
+        except (LedgerError, OSError, ValueError) as error:
             found.append(Check(check.__name__.strip("_"), str(error), ok=False))
     return found

@@ -195,7 +195,10 @@ async def _end_of_stdin() -> None:
 
 @asynccontextmanager
 async def served(session: Session, *roles: str, history: bool = False) -> AsyncIterator[None]:
-    """Make sure that these roles answer: beside a running `up` use its, alone run them here."""
+    """Make sure that these roles answer: beside a running `up` use its, alone run them here.
+
+    What is recorded alone is sealed at the end, as `up` does it all the time.
+    """
     missing = [role for role in roles if not await _answers(session, role)]
     if missing and not session.embedded:
         names = ", ".join(missing)
@@ -203,6 +206,13 @@ async def served(session: Session, *roles: str, history: bool = False) -> AsyncI
         raise UnavailableError(message)
     async with running(session, missing, history=history):
         yield
+    if missing:
+        from app.sealing import seal_to_the_end
+
+        try:
+            await seal_to_the_end(session)
+        except LedgerError as error:
+            _log.warning("what was recorded is not sealed: %s", error)
 
 
 _PROBES = {

@@ -27,6 +27,7 @@ LEDGER = "LEDGER"
 REJECTED = "REJECTED"
 ALARM = "ALARM"
 KEYS = "KV_ledger-keys"
+SEAL = "SEAL"
 INTAKE_CONSUMER = "intake"
 INTAKE_BATCH = 1000
 REJECTED_DAYS = 30
@@ -78,6 +79,18 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "max_msg_size": 64 * 1024,
             "max_msgs_per_subject": 1,
             "discard": "old",
+        },
+        # That a seal was begun, with which keys, and one of its last checkpoints (ledger/seal_record.py).
+        common
+        | {
+            "name": SEAL,
+            "subjects": ["seal.>"],
+            "max_age": 0,
+            "max_msg_size": 1024 * 1024,
+            "max_msgs_per_subject": 1,
+            "discard": "old",
+            "deny_delete": True,
+            "deny_purge": True,
         },
         # The last alarm, while it is on (ledger/alarm.py); only the operator takes it back.
         common

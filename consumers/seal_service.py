@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from consumers.archive_service import archive_of
 from consumers.service import fails_with
 from ledger import alarm
 from ledger.connection import connect
@@ -16,6 +17,7 @@ from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.notes import NoteError
 from ledger.seal import Sealer, SealError, SealFolder, check_positions, seal_folder
+from ledger.seal_record import SealRecord, open_seal
 from projections.generations import claim
 
 if TYPE_CHECKING:
@@ -36,17 +38,18 @@ _CLAIM_SECONDS = 0.2
 
 async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until: int | None = None,
                    progressed: Callable[[Sealer], None] | None = None) -> None:  # fmt: skip
-    """Seal the log behind the newest checkpoint, up to a position or for ever.
+    """Seal the log behind the newest checkpoint, up to a position or for ever. A new ledger's seal is begun.
 
     Raises:
-        SealError: the log is not what was sealed.
-        NoteError: the key or the checkpoint cannot be read.
+        SealError: the log is not what was sealed, or the seal that was begun is not here.
+        NoteError: the key or a checkpoint cannot be read.
 
     """
-    sealer = Sealer(folder)
+    record = await SealRecord.open(log.client)
+    sealer = Sealer(folder, await open_seal(record, folder, log, archived=_archived(folder)))
     await sealer.check(log)
     follower = Follower(client, log, "seal", Anchor(sealer.size), gaps=True)
-    signing = asyncio.create_task(_keep_signing(sealer)) if until is None else None
+    signing = asyncio.create_task(_keep_signing(sealer, record)) if until is None else None
     try:
         async for batch in follower.batches(until=until):
             gaps = sealer.gaps
@@ -58,7 +61,7 @@ async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until:
             if progressed:
                 progressed(sealer)
             await asyncio.sleep(0)
-        sealer.sign()
+        await record.keep(sealer.sign())
     finally:
         if signing is not None:
             signing.cancel()
@@ -66,10 +69,20 @@ async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until:
                 await signing
 
 
-async def _keep_signing(sealer: Sealer) -> None:
+async def _keep_signing(sealer: Sealer, record: SealRecord) -> None:
     while True:
         await asyncio.sleep(_SIGN_SECONDS)
-        sealer.sign()
+        note = sealer.sign()
+        with suppress(UnavailableError):  # the next time
+            await record.keep(note)
+
+
+def _archived(folder: SealFolder) -> int:
+    """Up to where the archive beside a seal goes: it holds only what was sealed."""
+    try:
+        return archive_of(folder.folder.parent).last_position
+    except (OSError, ValueError, LookupError):
+        return 0  # what is wrong with the archive is for `admin scrub` to say
 
 
 class SealService:

@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_DAMAGED = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENAMETOOLONG}
+
+
+class UnreadableFileError(ValueError):
+    """Something else stands where a file should: a folder, a pipe, far too many bytes, or what we may not read."""
+
+
+def read_bounded(path: Path, at_most: int) -> bytes:
+    """Return the bytes of a regular file; nothing else is waited for or read.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        UnreadableFileError: it is no regular file, larger than ``at_most`` bytes, or not ours to read.
+        OSError: it cannot be read just now.
+
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in _DAMAGED:
+            message = f"{path} cannot be read: {error.strerror}"
+            raise UnreadableFileError(message) from error
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            message = f"{path} is no file"
+            raise UnreadableFileError(message)
+        if found.st_size > at_most:
+            message = f"{path} holds {found.st_size:,} bytes, where at most {at_most:,} belong"
+            raise UnreadableFileError(message)
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            return file.read(at_most)
+    finally:
+        os.close(descriptor)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from ledger.errors import LedgerError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -13,7 +15,7 @@ EMPTY_ROOT = sha256(b"").digest()
 """The root of a tree without leaves (RFC 6962, 2.1)."""
 
 
-class ProofError(ValueError):
+class ProofError(LedgerError, ValueError):
     """A proof does not show what it is said to show."""
 
 

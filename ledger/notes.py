@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from ledger.errors import LedgerError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _ED25519 = b"\x01"
 _DASH = "\N{EM DASH} "
+_SIZE = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
 
-class NoteError(ValueError):
+class NoteError(LedgerError, ValueError):
     """A note, a checkpoint or a key that cannot be read, or that nobody trusted has signed."""
 
 
@@ -97,11 +101,16 @@ class Signer(NamedTuple):
             NoteError: it is no signing key.
 
         """
+        line = text.removesuffix("\n")
         try:
-            _, _, name, _, key = text.strip().split("+", 4)
-            return cls(name, base64.b64decode(key, validate=True)[1:])
-        except (ValueError, binascii.Error):
-            raise NoteError("the signing key's file cannot be read") from None
+            _, _, name, _, key = line.split("+", 4)
+            found = cls(name, base64.b64decode(key, validate=True)[1:])
+            damaged = found.text() != line
+        except ValueError:
+            damaged = True
+        if damaged:
+            raise NoteError("the signing key's file cannot be read, or is damaged: put it back from its backup")
+        return found
 
     def line(self, text: bytes) -> str:
         """Its signature below a text, as a line of the note."""
@@ -125,7 +134,7 @@ class Checkpoint(NamedTuple):
     @property
     def lines(self) -> list[str]:
         """The signature lines."""
-        return [line + "\n" for line in self.note.partition("\n\n")[2].splitlines() if line]
+        return [line + "\n" for line in self.note.partition("\n\n")[2].split("\n") if line]
 
     def signed_by(self, verifiers: Sequence[Verifier]) -> list[Verifier]:
         """Those of the verifiers that have signed it."""
@@ -157,22 +166,44 @@ def read_checkpoint(note: str) -> Checkpoint:
 
     """
     text, _, signatures = note.partition("\n\n")
-    lines = text.split("\n")
-    try:
-        origin, size, root = lines[0], lines[1], base64.b64decode(lines[2], validate=True)
-    except (IndexError, ValueError, binascii.Error):
-        raise NoteError("this is no checkpoint: its first lines are origin, size and root hash") from None
-    if not origin or not size.isascii() or not size.isdigit() or len(root) != 32:  # noqa: PLR2004 - a SHA-256
+    origin, size, root, *more = [*text.split("\n"), "", "", ""][: max(3, text.count("\n") + 1)]
+    hashed = _decoded(root)
+    if not origin or len(hashed) != 32 or not _SIZE.fullmatch(size) or not all(more):  # noqa: PLR2004 - a SHA-256
         raise NoteError("this is no checkpoint: its first lines are origin, size and root hash")
     if not signatures.startswith(_DASH):
         raise NoteError("the checkpoint has no signature")
-    return Checkpoint(origin, int(size), root, note if note.endswith("\n") else note + "\n")
+    if any(not line.startswith(_DASH) or not _signature(line)[2] for line in signatures.removesuffix("\n").split("\n")):
+        raise NoteError("the checkpoint's signatures are damaged")
+    return Checkpoint(origin, int(size), hashed, note if note.endswith("\n") else note + "\n")
+
+
+def sign_note(text: str, signer: Signer) -> str:
+    """A signed note of any text, which ends with a line break and has no blank line."""
+    return f"{text}\n{signer.line(text.encode())}"
+
+
+def open_note(note: str, verifiers: Sequence[Verifier]) -> str:
+    """The text of a signed note.
+
+    Raises:
+        NoteError: none of the verifiers has signed it.
+
+    """
+    if not Checkpoint("", 0, b"", note).signed_by(verifiers):
+        raise NoteError("this note is signed by no key that is trusted")
+    return note.partition("\n\n")[0] + "\n"
+
+
+def _decoded(text: str) -> bytes:
+    """Base64 in its one canonical form; empty where it is not that."""
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
+    return data if base64.b64encode(data).decode() == text else b""
 
 
 def _signature(line: str) -> tuple[str, bytes, bytes]:
-    name, _, encoded = line.removeprefix(_DASH).strip().rpartition(" ")
-    try:
-        data = base64.b64decode(encoded, validate=True)
-    except (ValueError, binascii.Error):
-        return name, b"", b""
+    name, _, encoded = line.removeprefix(_DASH).removesuffix("\n").rpartition(" ")
+    data = _decoded(encoded)
     return name, data[:4], data[4:]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.errors import LedgerError
-from ledger.files import write_whole
+from ledger.files import read_bounded, write_whole
 from ledger.notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoint, read_checkpoint
 from ledger.server import write_private
 from ledger.tiles import MAX_ENTRY_BYTES, DifferentTileError, MissingTileError, Tiles, TileWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ledger.log import Log, Recorded
@@ -21,17 +22,26 @@ GAP_SUBJECT = "ledger.gap"
 """Where a restored log has a message instead of an event that was lost before it was sealed."""
 _GAP, _EVENT = 0, 1
 _HEAD_BYTES = 11
+_NOTE_BYTES = 1 << 20
+_OF_A_SEAL = ("key", "verifiers", "checkpoint", "tile")
 
 
 class SealError(LedgerError):
     """The seal and the log disagree, or the seal itself is damaged: nothing may be written until somebody looked."""
 
-    def __init__(self, what: str, position: int) -> None:
-        super().__init__(
-            f"{what} (position {position}): the log is not what was sealed. Nothing is written until somebody has "
-            "looked: run `resolution-ledger audit verify`, then `resolution-ledger admin alarm`"
-        )
+    def __init__(self, what: str, position: int, advice: str = "") -> None:
+        super().__init__(f"{what} (position {position}): {advice or _LOOK}")
         self.position = position
+
+
+_LOOK = (
+    "the log is not what was sealed. Nothing is written until somebody has looked: run `resolution-ledger audit "
+    "verify`, then `resolution-ledger admin alarm`"
+)
+BRING_BACK = (
+    "bring the folder `seal` back from a backup. Only where it is lost for good: `resolution-ledger admin seal "
+    "begin-anew --reason ...` begins another one with another key, which auditors have to be told"
+)
 
 
 class Entry(NamedTuple):
@@ -86,35 +96,50 @@ class SealFolder:
         self.folder = folder
 
     @property
-    def exists(self) -> bool:
-        """Whether anything was ever sealed here."""
-        return (self.folder / "checkpoint").exists()
+    def is_begun(self) -> bool:
+        """Whether a seal is here, or what is left of one."""
+        key, verifiers, *sealed = (os.path.lexists(self.folder / name) for name in _OF_A_SEAL)
+        return any(sealed) or (key and verifiers)
 
-    def signer(self) -> Signer:
-        """The key that signs; made at first use, where nothing was sealed yet.
+    def begin(self) -> Signer:
+        """Make the signing key of a seal that is not there yet.
 
         Raises:
-            NoteError: there are checkpoints, and the key is missing or damaged.
+            NoteError: there is a seal already.
 
         """
-        path = self.folder / "key"
-        if path.exists():
-            return Signer.read(path.read_text())
-        if self.exists:
-            raise NoteError(f"{path} is missing: restore it from its backup; a new one would not be trusted")
+        if self.is_begun:
+            raise NoteError(f"{self.folder} holds a seal already")
         signer = Signer.make(f"resolution-ledger/{secrets.token_hex(8)}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "verifiers").write_text(signer.verifier.text() + "\n")
-        write_private(path, signer.text() + "\n")
+        write_private(self.folder / "key", signer.text() + "\n")
+        write_whole(self.folder / "verifiers", (signer.verifier.text() + "\n").encode())
         return signer
 
+    def signer(self) -> Signer:
+        """The key that signs.
+
+        Raises:
+            NoteError: the key is missing or damaged.
+
+        """
+        text = self._text("key")
+        if text is None:
+            raise NoteError(f"{self.folder / 'key'} is missing: restore it from its backup; a new one is not trusted")
+        return Signer.read(text)
+
     def verifiers(self) -> list[Verifier]:
-        """Keys that signed here, the first one first."""
-        try:
-            lines = (self.folder / "verifiers").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        return [Verifier.read(line) for line in lines if line.strip()]
+        """Keys that signed here, the first one first.
+
+        Raises:
+            NoteError: their file is damaged.
+
+        """
+        text = self._text("verifiers") or ""
+        found = [Verifier.read(line) for line in text.split("\n") if line]
+        if "".join(verifier.text() + "\n" for verifier in found) != text:
+            raise NoteError(f"{self.folder / 'verifiers'} is damaged: it holds a verifier key a line")
+        return found
 
     def trusted(self, given: Sequence[Verifier] = ()) -> list[Verifier]:
         """The keys to trust who trusts the given ones (none: the first): those they handed over to, too."""
@@ -127,8 +152,7 @@ class SealFolder:
 
     def rotations(self) -> list[Checkpoint]:
         """Checkpoints signed by a key and by the one that came after it, oldest first."""
-        paths = sorted((self.folder / "rotations").glob("*"), key=lambda path: int(path.name))
-        return [read_checkpoint(path.read_text()) for path in paths]
+        return self._notes("rotations")
 
     def checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint, none before the first.
@@ -137,19 +161,43 @@ class SealFolder:
             NoteError: it cannot be read.
 
         """
+        text = self._text("checkpoint")
+        return None if text is None else read_checkpoint(text)
+
+    def cosigned(self) -> list[Checkpoint]:
+        """Checkpoints that others have signed too, oldest first."""
+        return self._notes("cosigned")
+
+    def _text(self, name: str) -> str | None:
+        """A small file's text; none where it is missing.
+
+        Raises:
+            NoteError: it cannot be read, whatever stands there instead.
+
+        """
         try:
-            return read_checkpoint((self.folder / "checkpoint").read_text())
+            return read_bounded(self.folder / name, _NOTE_BYTES).decode()
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            message = f"{self.folder / name} is damaged: {error}"
+            raise NoteError(message) from error
+
+    def _notes(self, name: str) -> list[Checkpoint]:
+        """The checkpoints of a folder, each in a file that is named by its size."""
+        names = [path.name for path in (self.folder / name).glob("*") if not path.name.startswith(".")]
+        try:
+            found = [read_checkpoint(self._text(f"{name}/{size}") or "") for size in sorted(map(int, names))]
+        except ValueError as error:
+            message = f"{self.folder / name} is damaged: {error}"
+            raise NoteError(message) from error
+        if sorted(str(note.size) for note in found) != sorted(names):
+            raise NoteError(f"{self.folder / name} is damaged: a checkpoint's file there is named by its size")
+        return found
 
     def tiles(self, size: int) -> Tiles:
         """The tiles of a tree of this size."""
         return Tiles(self.folder, size)
-
-    def cosigned(self) -> list[Checkpoint]:
-        """Checkpoints that others have signed too, oldest first."""
-        paths = sorted((self.folder / "cosigned").glob("*"), key=lambda path: int(path.name))
-        return [read_checkpoint(path.read_text()) for path in paths]
 
     def keep_cosigned(self, note: Checkpoint) -> Checkpoint:
         """Keep the signatures of others on a checkpoint of ours.
@@ -163,11 +211,10 @@ class SealFolder:
             raise NoteError("this is no checkpoint of this ledger")
         if not note.signed_by(self.trusted()) or self.tiles(note.size).root() != note.root:
             raise NoteError("this checkpoint was not signed here, or says something else than the tiles")
-        path = self.folder / "cosigned" / str(note.size)
-        if path.exists():
-            note = read_checkpoint(path.read_text()).also(note.lines)
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, note.note.encode())
+        name = f"cosigned/{note.size}"
+        if (before := self._text(name)) is not None:
+            note = read_checkpoint(before).also(note.lines)
+        write_whole(self.folder / name, note.note.encode())
         return note
 
     def rotate(self) -> tuple[Verifier, Verifier]:
@@ -183,10 +230,9 @@ class SealFolder:
         old = self.signer()
         new = Signer.make(old.name)
         both = make_checkpoint(newest.origin, newest.size, newest.root, (old, new))
-        (self.folder / "rotations").mkdir(exist_ok=True)
         write_whole(self.folder / "rotations" / str(newest.size), both.note.encode())
-        with (self.folder / "verifiers").open("a") as file:
-            file.write(new.verifier.text() + "\n")
+        verifiers = [*self.verifiers(), new.verifier]
+        write_whole(self.folder / "verifiers", "".join(one.text() + "\n" for one in verifiers).encode())
         write_whole(self.folder / "checkpoint", newest.also(both.lines).note.encode())
         write_private(self.folder / "key", new.text() + "\n")
         return old.verifier, new.verifier
@@ -200,11 +246,11 @@ def seal_folder(data_dir: Path) -> SealFolder:
 class Sealer:
     """Seals a log. One at a time may run for a folder; ``size`` is the position up to where it has sealed."""
 
-    def __init__(self, folder: SealFolder) -> None:
-        """Go on from the newest checkpoint.
+    def __init__(self, folder: SealFolder, kept: Checkpoint | None = None) -> None:
+        """Go on from the newest checkpoint. ``kept`` is one that the server has kept: its root has to be met.
 
         Raises:
-            SealError: checkpoint, key and tiles do not fit each other.
+            SealError: checkpoints, key and tiles do not fit each other.
             NoteError: the key or the checkpoint cannot be read.
 
         """
@@ -222,6 +268,20 @@ class Sealer:
             if self._writer.root() != newest.root:
                 raise SealError("the tiles at the end are not those of the newest checkpoint", self.signed)
         self.gaps = 0
+        self._kept = kept
+        if kept is not None and not kept.signed_by(folder.trusted()):
+            raise SealError("the checkpoint that the server has kept is signed with none of the keys here", kept.size)
+        if kept is not None and kept.size <= self.signed:
+            self._check_kept(kept, folder.tiles(self.signed).root_at)
+
+    def _check_kept(self, kept: Checkpoint, root_at: Callable[[int], bytes]) -> None:
+        try:
+            root = root_at(kept.size)
+        except MissingTileError as error:
+            raise SealError(str(error), kept.size) from error
+        if root != kept.root:
+            raise SealError("what is sealed here is not what the checkpoint covers that the server has kept", kept.size)
+        self._kept = None
 
     @property
     def size(self) -> int:
@@ -235,6 +295,8 @@ class Sealer:
             SealError: it does not.
 
         """
+        if self._kept is not None and await log.last_position() < self._kept.size:
+            raise SealError("the log ends before what was sealed", self._kept.size)
         if self.signed == 0:
             return
         await check_positions(log, self._folder.tiles(self.signed), [self.signed])
@@ -260,6 +322,13 @@ class Sealer:
                 raise SealError("an event is too large to be sealed", recorded.position)
             entries.append(entry)
             expected += 1
+        if self._kept is not None and (more := self._kept.size - self.size) <= len(entries):
+            self._append(entries[:more])
+            self._check_kept(self._kept, lambda _size: self._writer.root())
+            entries = entries[more:]
+        self._append(entries)
+
+    def _append(self, entries: Sequence[bytes]) -> None:
         try:
             self._writer.append(entries)
         except DifferentTileError as error:
@@ -267,7 +336,7 @@ class Sealer:
 
     def sign(self) -> Checkpoint | None:
         """Make what was taken durable, and sign it; nothing to do where nothing is new."""
-        if self.size == self.signed:
+        if self.size == self.signed or self._kept is not None:
             return None
         try:
             outdated = self._writer.flush()
@@ -300,7 +369,7 @@ async def check_positions(log: Log, tiles: Tiles, positions: Sequence[int]) -> N
         sealed = tiles.entry(position - 1)
         found = await log.at(position)
         if found is None:
-            if not read_entry(sealed).is_gap:
+            if sealed != gap_entry(position):
                 raise SealError("a sealed event is gone", position)
         elif entry_of(*found) != sealed:
             raise SealError("a sealed event has changed", position)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
-from ledger.files import sync
+from ledger.errors import LedgerError
+from ledger.files import UnreadableFileError, read_bounded, sync
 from ledger.merkle import HASH_BYTES, leaf_hash, root_of
 
 if TYPE_CHECKING:
@@ -16,13 +18,14 @@ WIDTH = 256
 """Hashes in a full tile."""
 MAX_ENTRY_BYTES = 65_535
 _A_FOLDER = 1000
+_PARTIAL = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 
 
-class MissingTileError(LookupError):
-    """A tile that should be there is not, or is too short: its path in the folder."""
+class MissingTileError(LedgerError, LookupError):
+    """A tile that should be there is not, or is no tile of its width: its path in the folder."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__(f"the tile {path} is missing or too short")
+    def __init__(self, path: str, why: str = "") -> None:
+        super().__init__(f"the tile {path} is missing or damaged" + (f": {why}" if why else ""))
         self.path = path
 
 
@@ -44,7 +47,7 @@ def bundle(entries: Sequence[bytes]) -> bytes:
 def entries_in(data: bytes) -> Iterator[bytes]:
     """The entries of a bundle."""
     at = 0
-    while at < len(data):
+    while at + 2 <= len(data):
         end = at + 2 + int.from_bytes(data[at : at + 2])
         yield data[at + 2 : end]
         at = end
@@ -68,38 +71,50 @@ class Tiles:
         found = self._kept.get((level, index))
         if found is None:
             width = min(WIDTH, (self.size >> (8 * level)) - WIDTH * index)
-            found = self._read(level, index, width)[: width * HASH_BYTES]
-            if len(found) != width * HASH_BYTES:
-                raise MissingTileError(tile_path(level, index, width))
+            data, wide = self._read(level, index, width)
+            if len(data) != wide * HASH_BYTES:
+                raise MissingTileError(tile_path(level, index, width), f"{len(data):,} bytes for {wide} hashes")
+            found = data[: width * HASH_BYTES]
             if len(self._kept) > 4096:  # noqa: PLR2004 - 32 MiB
                 self._kept.clear()
             self._kept[level, index] = found
         return found
 
     def entries(self, index: int) -> list[bytes]:
-        """The entries of one bundle, as many as a tree of this size has there."""
+        """The entries of one bundle, as many as a tree of this size has there.
+
+        Raises:
+            MissingTileError: the bundle is not there, or does not hold so many.
+
+        """
         width = min(WIDTH, self.size - WIDTH * index)
-        found = list(entries_in(self._read("entries", index, width)))[:width]
-        if len(found) != width:
-            raise MissingTileError(tile_path("entries", index, width))
-        return found
+        data, wide = self._read("entries", index, width)
+        found = list(entries_in(data))
+        if len(found) != wide or not data.endswith(bundle(found[-1:])):
+            raise MissingTileError(tile_path("entries", index, width), f"it does not hold {wide} entries")
+        return found[:width]
 
     def entry(self, index: int) -> bytes:
         """The entry of one leaf."""
         return self.entries(index // WIDTH)[index % WIDTH]
 
-    def _read(self, level: int | str, index: int, width: int) -> bytes:
-        """A tile; where only a wider one is left, that: it begins with the same."""
-        for path in (tile_path(level, index, width), tile_path(level, index)):
-            try:
-                return (self.folder / path).read_bytes()
-            except FileNotFoundError:
-                continue
+    def _read(self, level: int | str, index: int, width: int) -> tuple[bytes, int]:
+        """A tile and its width; where only a wider one is left, that: it begins with the same."""
         full = self.folder / tile_path(level, index)
-        wider = sorted(int(path.name) for path in full.with_name(full.name + ".p").glob("*") if path.name.isdigit())
-        for name in wider:
-            if name >= width:
-                return (full.with_name(full.name + ".p") / str(name)).read_bytes()
+        partials = full.with_name(full.name + ".p")
+        most = WIDTH * (HASH_BYTES if level != "entries" else 2 + MAX_ENTRY_BYTES)
+        try:
+            for path, wide in ((self.folder / tile_path(level, index, width), width), (full, WIDTH)):
+                try:
+                    return read_bounded(path, most), wide
+                except FileNotFoundError:
+                    continue
+            wider = sorted(int(path.name) for path in partials.glob("*") if _PARTIAL.fullmatch(path.name))
+            for name in wider:
+                if name >= width:
+                    return read_bounded(partials / str(name), most), name
+        except UnreadableFileError as error:
+            raise MissingTileError(tile_path(level, index, width), str(error)) from error
         raise MissingTileError(tile_path(level, index, width))
 
     def range_hash(self, start: int, end: int) -> bytes:
@@ -120,7 +135,11 @@ class Tiles:
 
     def root(self) -> bytes:
         """The root of the whole tree."""
-        return root_of([]) if self.size == 0 else self.range_hash(0, self.size)
+        return self.root_at(self.size)
+
+    def root_at(self, size: int) -> bytes:
+        """The root that the tree had when it had ``size`` leaves, at most as many as it has."""
+        return root_of([]) if size == 0 else self.range_hash(0, size)
 
 
 class TileWriter:
@@ -200,10 +219,13 @@ class TileWriter:
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.folder / name
-        if path.exists():
-            if path.read_bytes() != data:
-                raise DifferentTileError(name)
-            return
+        try:
+            if path.exists():
+                if read_bounded(path, len(data)) != data:
+                    raise DifferentTileError(name)
+                return
+        except UnreadableFileError as error:
+            raise DifferentTileError(name) from error
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_bytes(data)
@@ -211,7 +233,7 @@ class TileWriter:
         self._written.append(path)
 
 
-class DifferentTileError(Exception):
+class DifferentTileError(LedgerError):
     """A tile was written before with other contents: the log was not what it is now."""
 
     def __init__(self, path: str) -> None:

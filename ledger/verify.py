@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import json
+from contextlib import suppress
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
+from ledger.differences import Differs, Wrong, content_of, describe
+from ledger.files import read_bounded, write_whole
 from ledger.merkle import HASH_BYTES, ProofError, check_consistency, consistency_proof, leaf_hash, root_of
-from ledger.seal import entry_of, gap_entry, read_entry
+from ledger.notes import Checkpoint, Verifier, open_note, sign_note
+from ledger.seal import entry_of, gap_entry
+from ledger.seal_record import Kept
 from ledger.tiles import WIDTH, MissingTileError, tile_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ledger.log import Recorded
-    from ledger.notes import Checkpoint, Verifier
     from ledger.seal import SealFolder
 
 _REMEMBERED = 100_000
-
-
-class Wrong(NamedTuple):
-    """One finding: which kind, from which position to which, in words."""
-
-    kind: str
-    first: int
-    last: int
-    text: str
-
-    def wire(self) -> dict[str, Any]:
-        """As machines get it."""
-        return self._asdict()
-
-
-class _Differs(NamedTuple):
-    """A position where the stream and the seal differ; contents are hashes without the position, empty: nothing."""
-
-    position: int
-    sealed: bytes
-    found: bytes
+_MISSING_TOLD = 16
+_STATE = "resolution-ledger verification state v1"
+_STATE_BYTES = 64 * 1024 * 1024
 
 
 class Edge:
@@ -89,50 +74,78 @@ class Edge:
 class Verification:
     """Takes the whole stream in order, in batches, and then says what is wrong. ``save`` and ``load`` make it go on."""
 
-    def __init__(self, folder: SealFolder, brought: Sequence[Checkpoint], trusted: Sequence[Verifier]) -> None:
-        """``brought`` are checkpoints that an auditor has kept; ``trusted`` the keys that he trusts."""
+    def __init__(self, folder: SealFolder, brought: Sequence[Checkpoint], trusted: Sequence[Verifier],
+                 kept: Kept | None = None) -> None:  # fmt: skip
+        """``brought`` are checkpoints that an auditor has kept, ``trusted`` the keys that he trusts.
+
+        ``kept`` is what the server keeps of the seal. Nothing is written, and what cannot be read is a finding.
+        """
         self._folder = folder
-        self._trusted = list(trusted)
-        self._ours = folder.checkpoint()
+        self._unreadable: list[str] = []
+        self._verifiers = self._read(folder.verifiers, list[Verifier]())
+        self._kept = kept or Kept()
+        believed = list(trusted) or self._verifiers[:1] or self._kept.verifiers[-1:]
+        self.trusts = self._read(lambda: folder.trusted(believed), believed)
+        self._ours = self._read(folder.checkpoint, None)
+        self.newest = self._ours
         self._brought = sorted(brought, key=lambda checkpoint: checkpoint.size)
-        self.size = self._ours.size if self._ours else 0
+        also = [self._kept.checkpoint] if self._kept.checkpoint is not None else []
+        known = [one for one in (*self._brought, *also) if one.signed_by(self.trusts)]
+        self.size = self._ours.size if self._ours else max((one.size for one in known), default=0)
         self._tiles = folder.tiles(self.size)
         self._edge = Edge()
         self._open: list[bytes] = []
-        self._sizes = sorted(
-            {checkpoint.size for checkpoint in (*self._brought, *([self._ours] if self._ours else []))}
-        )
+        self._sizes = sorted({one.size for one in (*self._brought, *also, *([self._ours] if self._ours else []))})
         self._roots: dict[int, bytes] = {0: root_of([])}
-        self._differs: list[_Differs] = []
+        self._differs: list[Differs] = []
         self._bad_tiles: list[Wrong] = []
         self.gaps: list[int] = []
         self.position = 0
         self.last = 0
 
+    def _read[T](self, read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except (OSError, ValueError) as error:
+            if str(error) not in self._unreadable:
+                self._unreadable.append(str(error))
+            return otherwise
+
     # ------------------------------------------------------------------ going on later
 
-    def save(self, path: Path) -> None:
-        """Keep how far it has come; only where nothing was wrong so far, and at the end of a tile."""
-        if self._differs or self._bad_tiles or self._open or self._edge.size % WIDTH:
+    def save(self, path: Path, log_id: str) -> None:
+        """Keep how far it has come, signed; only where nothing was wrong so far, and at the end of a tile."""
+        wrong = self._differs or self._bad_tiles or self._unreadable or self._ours is None
+        if wrong or self._open or self._edge.size % WIDTH:
             return
         state = {
-            "size": self._edge.size, "edge": [one.hex() for one in self._edge.hashes], "gaps": self.gaps,
-            "roots": {str(size): root.hex() for size, root in self._roots.items()}, "sizes": self._sizes,
+            "log": log_id, "size": self._edge.size, "edge": [one.hex() for one in self._edge.hashes],
+            "gaps": self.gaps,
         }  # fmt: skip
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(path)
+        with suppress(OSError, ValueError):  # without the key, or room: then it begins anew the next time
+            note = sign_note(f"{_STATE}\n{json.dumps(state)}\n", self._folder.signer())
+            write_whole(path, note.encode())
 
-    def load(self, path: Path) -> None:
-        """Go on where an earlier run of the same checkpoints was saved; else from the beginning."""
+    def load(self, path: Path, log_id: str) -> None:
+        """Go on where an earlier run was saved; else from the beginning.
+
+        A state counts that a trusted key has signed, of the same stream, and whose tree is the one of the tiles: from
+        them the roots are computed again.
+        """
         try:
-            state = json.loads(path.read_text())
-        except (OSError, ValueError):
+            head, _, text = open_note(read_bounded(path, _STATE_BYTES).decode(), self.trusts).partition("\n")
+            state = json.loads(text)
+            size, edge = int(state["size"]), Edge(int(state["size"]), [bytes.fromhex(one) for one in state["edge"]])
+            if head != _STATE or state["log"] != log_id or not 0 < size <= self.size or size % WIDTH:
+                return
+            if edge.root() != self._tiles.root_at(size):
+                return
+            roots = {one: self._tiles.root_at(one) for one in self._sizes if one <= size}
+            gaps = [int(one) for one in state["gaps"]]
+        except (OSError, ValueError, KeyError, TypeError, MissingTileError):
             return
-        roots = {int(size): bytes.fromhex(root) for size, root in state["roots"].items()}
-        if all(size in roots for size in self._sizes if size <= state["size"]):
-            self._edge = Edge(state["size"], [bytes.fromhex(one) for one in state["edge"]])
-            self._roots, self.gaps, self.position = roots, state["gaps"], state["size"]
+        self._edge, self.gaps, self.position = edge, gaps, size
+        self._roots |= roots
 
     # ------------------------------------------------------------------ the stream
 
@@ -163,6 +176,8 @@ class Verification:
             if first < size <= first + len(leaves):
                 self._roots[size] = self._edge.root_with(leaves[: size - first])
         self._edge.add_tile(leaves)
+        if self._ours is None:
+            return  # there are no tiles of ours to compare with
         index = first // WIDTH
         try:
             tile = self._tiles.hashes(0, index)
@@ -183,18 +198,56 @@ class Verification:
         for place, (found, was) in enumerate(zip(entries, sealed, strict=True)):
             hashed = tile[place * HASH_BYTES : (place + 1) * HASH_BYTES]
             if leaf_hash(found) != hashed and len(self._differs) < _REMEMBERED:
-                self._differs.append(_Differs(first + place + 1, _content(was), _content(found)))
+                self._differs.append(Differs(first + place + 1, content_of(was), content_of(found)))
 
     # ------------------------------------------------------------------ what is wrong
 
     def findings(self, last_position: int) -> list[Wrong]:
         """All that is wrong, by position; empty where the history is what was sealed."""
-        while self.position < self.size:  # nothing came for the rest
-            self._next(gap_entry(self.position + 1))
-        found = [*self._keys(), *self._bad_tiles, *self._upper_tiles(), *self._checkpoints()]
+        self._rest_as_gaps(last_position)
+        found = [*self._evidence(last_position), *self._keys(), *self._bad_tiles, *self._upper_tiles()]
+        found += self._checkpoints()
         if self._differs:
             found += self._blame(last_position)
         return sorted(found, key=lambda wrong: (wrong.first, wrong.kind))
+
+    def _rest_as_gaps(self, last_position: int) -> None:
+        """Nothing came for the rest. It is looked at as far as tiles of it are there: a size may be any number."""
+        while self.position < self.size:
+            if self.position >= last_position and self.position % WIDTH == 0 and not self._open:
+                try:
+                    self._tiles.hashes(0, self.position // WIDTH)
+                except MissingTileError as error:
+                    self._bad_tiles.append(Wrong("tile missing", self.position + 1, self.size, str(error)))
+                    return
+            self._next(gap_entry(self.position + 1))
+
+    def _evidence(self, last_position: int) -> list[Wrong]:
+        """What of the seal cannot be read, and what is not there."""
+        last = max(self.size, last_position, 1)
+        cosigned = self._read(self._folder.cosigned, list[Checkpoint]())
+        found = [Wrong("evidence damaged", 1, last, text) for text in self._unreadable]
+        for note in cosigned:
+            if note.size > self.size or not note.signed_by(self.trusts) or not self._has_root(note):
+                text = f"the cosigned checkpoint of size {note.size:,} is not one of this seal"
+                found.append(Wrong("evidence damaged", 1, note.size, text))
+        nothing_yet = not last_position and (self._folder.is_begun or not self._kept.begun)
+        if self._ours is not None or (nothing_yet and self._kept.checkpoint is None):
+            return found
+        begun = f"it was begun at {self._kept.begun[-1].at}" if self._kept.begun else "none was ever begun here"
+        text = (
+            f"there is no checkpoint in {self._folder.folder} to hold the log against ({begun}). Bring the folder "
+            "`seal` back from a backup, or the `checkpoint` and `verifiers` of the archive, or bring a checkpoint that "
+            "an auditor or a witness has kept: --checkpoint FILE --key KEY. Where nothing was sealed yet, `up` or `run "
+            "seal` begins the seal"
+        )
+        return [*found, Wrong("evidence missing", 1, last, text)]
+
+    def _has_root(self, note: Checkpoint) -> bool:
+        try:
+            return self._tiles.root_at(note.size) == note.root
+        except MissingTileError:
+            return False
 
     def _blame(self, last_position: int) -> list[Wrong]:
         """Whether it is the stream that differs from what was signed, or the tiles."""
@@ -213,16 +266,20 @@ class Verification:
                 text = "there is no checkpoint here, and you have one: the seal was removed"
                 found.append(Wrong("checkpoint missing", 1, self._brought[-1].size, text))
             return found
-        if not self._ours.signed_by(self._trusted):
-            known = self._ours.signed_by(self._folder.verifiers())
+        if not self._ours.signed_by(self.trusts):
+            known = self._ours.signed_by(self._verifiers)
             what = "signed with a key that nobody handed over to" if known else "signed by nobody known"
             text = f"the newest checkpoint is {what}: the key or the checkpoint was replaced"
             found.append(Wrong("key replaced" if known else "checkpoint forged", 1, self._ours.size, text))
+        if self._kept.begun and self._verifiers[:1] and self._verifiers[0] not in self._kept.verifiers:
+            text = "the first verifier key here is not the one with which this ledger's seal was begun"
+            found.append(Wrong("key replaced", 1, self._ours.size, text))
         try:
             mine = self._folder.signer().verifier
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            found.append(Wrong("evidence damaged", 1, self._ours.size, str(error)))
             return found
-        if mine not in self._trusted:
+        if mine not in self.trusts:
             text = "the signing key here is none that signed before, or was handed over to"
             found.append(Wrong("key replaced", 1, self._ours.size, text))
         return found
@@ -231,7 +288,8 @@ class Verification:
         """Tiles above the first level follow from it; and there are none beyond the newest checkpoint."""
         found: list[Wrong] = []
         level = 1
-        while self.size >> (8 * level):
+        while self._ours is not None and self.size >> (8 * level):
+            missing = 0
             for index in range(-(-(self.size >> (8 * level)) // WIDTH)):
                 try:
                     tile = self._tiles.hashes(level, index)
@@ -239,6 +297,9 @@ class Verification:
                     wanted = [root_of(_cut(self._tiles.hashes(level - 1, one))) for one in below]
                 except MissingTileError as error:
                     found.append(Wrong("tile missing", 1, self.size, str(error)))
+                    missing += 1
+                    if missing == _MISSING_TOLD:
+                        break  # the rest is likely to be missing, too
                     continue
                 for place, (is_, should) in enumerate(zip(_cut(tile), wanted, strict=True)):
                     if is_ != should:
@@ -248,6 +309,8 @@ class Verification:
                         found.append(Wrong("tile edited", first, first + span - 1, text))
             level += 1
         following = self.size // WIDTH + (1 if self.size % WIDTH else 0)
+        if self._ours is None:
+            return found
         beyond = self._folder.folder / tile_path(0, following)
         at_edge = self._folder.folder / (tile_path(0, self.size // WIDTH) + ".p")
         wider = [int(path.name) for path in at_edge.glob("*") if path.name.isdigit() and self.size % WIDTH]
@@ -263,15 +326,19 @@ class Verification:
         if self._ours is not None and not self._differs and self._roots.get(self.size) != self._ours.root:
             text = "the newest checkpoint has another root than the stream and the tiles: it was replaced"
             found.append(Wrong("checkpoint forged", 1, self.size, text))
-        for one in self._brought:
-            if not one.signed_by(self._trusted):
-                text = f"your checkpoint of size {one.size:,} is signed by no key that is trusted here"
+        also = [self._kept.checkpoint] if self._kept.checkpoint is not None else []
+        named = [(one, "your checkpoint") for one in self._brought]
+        named += [(one, "the checkpoint that the server has kept") for one in also if one not in self._brought]
+        for one, name in sorted(named, key=lambda pair: pair[0].size):
+            if not one.signed_by(self.trusts):
+                text = f"{name} of size {one.size:,} is signed by no key that is trusted here"
                 found.append(Wrong("checkpoint not trusted", 1, one.size, text))
             elif self._ours is not None and one.size > self.size:
-                text = f"your checkpoint covers {one.size:,} positions, ours {self.size:,}: an older state was put back"
+                text = f"{name} covers {one.size:,} positions, ours {self.size:,}: an older state was put back"
                 found.append(Wrong("history shortened", self.size + 1, one.size, text))
             elif self._roots.get(one.size, b"") != one.root and not self._explained(one):
-                text = f"what is sealed here is not what your checkpoint of size {one.size:,} covers: history forked"
+                what = "sealed here" if self._ours is not None else "in the log"
+                text = f"what is {what} is not what {name} of size {one.size:,} covers: history forked"
                 found.append(Wrong("history forked", agreed + 1, one.size, text))
             else:
                 agreed = one.size
@@ -286,68 +353,6 @@ class Verification:
         except (MissingTileError, ProofError):
             return False
         return bool(self._differs)
-
-
-def describe(differs: Sequence[_Differs], size: int, last_position: int) -> list[Wrong]:
-    """Runs of differing positions, and what each is: edited, removed, swapped, inserted, rewritten, cut."""
-    found: list[Wrong] = []
-    for run in _runs(differs):
-        first, last = run[0].position, run[-1].position
-        sealed = {one.sealed: one.position for one in run}
-        moved = [(one.position, sealed[one.found]) for one in run if one.found in sealed]
-        if all(not one.found for one in run):
-            cut = first > last_position
-            kind, text = ("cut", "the log ends before them") if cut else ("removed", "the stream has nothing there")
-        elif len(moved) >= 2 and all(here > was for here, was in moved) and 2 * len(moved) > len(run):  # noqa: PLR2004
-            count = moved[0][0] - moved[0][1]
-            kind, text = "inserted", f"{count} in the middle; those behind have moved on"
-        elif len(moved) >= 2 and all(here < was for here, was in moved) and 2 * len(moved) > len(run):  # noqa: PLR2004
-            kind, text = "removed", "and those behind have moved up"
-        elif all(not one.sealed for one in run):
-            kind, text = "added", "nothing was sealed there"
-        elif len(moved) == len(run) and len(run) > 1:
-            kind, text = "swapped", "the same events in another order"
-        elif last == size and len(run) > 1:
-            kind, text = "rewritten", "other events stand where these were sealed"
-        else:
-            kind, text = "edited", "the event is not what was sealed"
-        where = f"position {first:,}" if first == last else f"positions {first:,} to {last:,}"
-        found.append(Wrong(kind, first, last, f"{where}: {text}"))
-    return _swapped_apart(found, differs)
-
-
-def _swapped_apart(found: list[Wrong], differs: Sequence[_Differs]) -> list[Wrong]:
-    """Two single positions far apart whose contents changed places are one finding."""
-    by_position = {one.position: one for one in differs}
-    edited = [wrong for wrong in found if wrong.kind == "edited"]
-    for one, other in itertools.combinations(edited[:200], 2):
-        a, b = by_position[one.first], by_position[other.first]
-        if a.sealed == b.found and b.sealed == a.found:
-            found.remove(one)
-            found.remove(other)
-            text = f"positions {a.position:,} and {b.position:,}: their events have changed places"
-            found.append(Wrong("swapped", a.position, b.position, text))
-    return found
-
-
-def _runs(differs: Sequence[_Differs]) -> list[list[_Differs]]:
-    """Neighbouring positions together, those with nothing apart from those with something else."""
-    runs: list[list[_Differs]] = []
-    for one in sorted(differs):
-        previous = runs[-1][-1] if runs else None
-        if previous and one.position == previous.position + 1 and bool(one.found) == bool(previous.found):
-            runs[-1].append(one)
-        else:
-            runs.append([one])
-    return runs
-
-
-def _content(entry: bytes) -> bytes:
-    """The hash of what an entry holds besides its position; empty where it holds nothing."""
-    try:
-        return b"" if not entry or read_entry(entry).is_gap else sha256(entry[9:]).digest()
-    except ValueError:
-        return sha256(entry).digest()
 
 
 def _cut(hashes: bytes) -> list[bytes]:

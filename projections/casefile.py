@@ -6,6 +6,9 @@ import html
 import json
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from ledger.notes import NoteError
 from ledger.proofs import prove
 from ledger.seal import read_entry, seal_folder
 from projections.stories import story_of
@@ -25,6 +28,12 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
 """
 
 
+class _Proofs(msgspec.Struct):
+    """What is read back of a case file."""
+
+    proofs: list[str]
+
+
 def sealed_event(entry: Entry) -> dict[str, Any] | None:
     """The event of a leaf as `audit replay` shows it, where there was one."""
     return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}
@@ -34,7 +43,8 @@ def case_document(found: dict[str, Any], data_dir: Path) -> dict[str, Any]:
     """What the file holds: the explained action, its events, a proof of each, the checkpoint and the keys."""
     folder = seal_folder(data_dir)
     newest = folder.checkpoint()
-    assert newest is not None
+    if newest is None:
+        raise NoteError("nothing is sealed yet")
     tiles = folder.tiles(newest.size)
     lines = [*found["trail"], *found.get("interaction", ()), *found.get("escalation", ())]
     positions = sorted({line["position"] for line in lines})
@@ -93,9 +103,14 @@ def proofs_in(text: str) -> list[str]:
     begin = text.find(_BEGIN)
     if begin < 0:
         return [text]
-    document = json.loads(text[begin + len(_BEGIN) : text.index(_END, begin)])
-    proofs: list[str] = document["proofs"]
-    return proofs
+    try:
+        found = msgspec.json.decode(text[begin + len(_BEGIN) : text.index(_END, begin)].encode(), type=_Proofs).proofs
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        message = f"the case file is damaged: {error}"
+        raise ValueError(message) from error
+    if not found:
+        raise ValueError("the case file holds no proof")
+    return found
 
 
 def _table(columns: tuple[str, ...], rows: list[Any]) -> str:

@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from app.cli import Finding, command
 from app.commands.administering import admin
 from app.commands.sealing import key_option, verifiers_from
 from app.output import console, fail, print_json, print_table, showing_progress
-from app.sealing import seal_to_the_end, verification
+from app.sealing import begin_anew as begin_seal_anew
+from app.sealing import seal_to_the_end, verification, wait_for_the_seal
 from app.session import Session
 from ledger import alarm as alarms
 from ledger.notes import NoteError
 from ledger.seal import seal_folder
+from ledger.seal_record import SealRecord
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -37,6 +40,7 @@ async def seal_status(settings: Settings, *, as_json: bool) -> None:
             "verifier_keys": [verifier.text() for verifier in folder.verifiers()],
             "rotations": [note.size for note in folder.rotations()],
             "cosigned": [{"size": note.size, "signatures": len(note.lines)} for note in folder.cosigned()],
+            "begun": [msgspec.to_builtins(one) for one in (await (await SealRecord.open(session.client)).read()).begun],
         }  # fmt: skip
     if as_json:
         print_json(found)
@@ -44,6 +48,8 @@ async def seal_status(settings: Settings, *, as_json: bool) -> None:
     rows = [
         ("sealed", f"{found['size']:,} of {end:,} positions"), ("root", found["root"]),
         *(("verifier key", key) for key in found["verifier_keys"]),
+        *(("begun", f"{one['at']}, position {one['position']:,}: {one['reason'] or 'the first seal'}")
+          for one in found["begun"]),
         *(("cosigned", f"size {one['size']:,}, {one['signatures']} signatures") for one in found["cosigned"]),
     ]  # fmt: skip
     print_table("Seal", ("", ""), rows)
@@ -64,6 +70,27 @@ async def seal_rotate(settings: Settings, *, as_json: bool) -> None:
         return
     console.print("Give the new verifier key to your auditors, and back up the key file again:")
     click.echo(new.text())
+
+
+@click.option("--reason", required=True, help="Why the old seal cannot be brought back; it is kept.")
+@command(seal_group)
+async def begin_anew(settings: Settings, reason: str, *, as_json: bool) -> None:
+    """Begin another seal, with another key, where the old one is lost for good: bring it back if you can.
+
+    Who kept a checkpoint of the old seal sees that it was not handed over. What is left of the old folder is moved
+    beside it. Take the alarm back afterwards: `admin alarm --clear`.
+    """
+    if not reason.strip():
+        raise click.UsageError("--reason is blank: say why the old seal cannot be brought back")
+    async with Session(settings, reads_only=True) as session:
+        verifier, moved = await begin_seal_anew(session, reason)
+    if as_json:
+        print_json({"verifier_key": verifier.text(), "moved": str(moved) if moved else None, "reason": reason})
+        return
+    if moved is not None:
+        console.print(f"What was left of the old seal is in {moved}.", markup=False)
+    console.print("Give the new verifier key to your auditors and say why, and back up the `seal` folder:")
+    click.echo(verifier.text())
 
 
 @click.option("--clear", is_flag=True, help="Take the alarm back: somebody has looked, and writing may go on.")
@@ -135,7 +162,7 @@ async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> 
 
     trusted = verifiers_from(keys)
     async with Session(settings, reads_only=True) as session:
-        await seal_to_the_end(session, forgiving=True)
+        await wait_for_the_seal(session)
         with showing_progress("reading the log", "events", quiet=as_json) as progressed:
             log = (await verification(session, (), trusted, progressed=progressed))["findings"]
         kept, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
@@ -176,5 +203,6 @@ def _what_to_do(log: list[dict[str, Any]], archived: list[dict[str, Any]], archi
             "its `seal` folder into a new one: `resolution-ledger admin restore ARCHIVE --data-dir NEW`.")  # fmt: skip
 
 
-SEAL_KINDS = ("tile edited", "tile missing", "checkpoint replaced", "checkpoint forged", "key replaced")
+SEAL_KINDS = ("tile edited", "tile missing", "checkpoint replaced", "checkpoint forged", "key replaced",
+              "evidence missing", "evidence damaged", "checkpoint missing", "checkpoint not trusted")  # fmt: skip
 """Findings of a verification that blame the seal's files and not the log."""

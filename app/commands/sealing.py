@@ -10,8 +10,10 @@ import click
 from app.cli import Finding, command
 from app.commands.auditing import audit
 from app.output import console, fail, print_json, print_table, showing_progress
-from app.sealing import seal_to_the_end, verification
+from app.sealing import seal_to_the_end, verification, wait_for_the_seal
 from app.session import Session
+from ledger.differences import Wrong
+from ledger.files import read_bounded
 from ledger.merkle import ProofError
 from ledger.notes import NoteError, Verifier, read_checkpoint
 from ledger.proofs import prove as prove_position
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from ledger.notes import Checkpoint
 
+_CHECKPOINT_BYTES = _KEYS_BYTES = 1 << 20
+_PROOF_BYTES = 1 << 28
 key_option = click.option(
     "--key", "keys", multiple=True, metavar="KEY",
     help="A verifier key you trust (name+id+key), or a file of them; again for more.",
@@ -36,19 +40,27 @@ def verifiers_from(keys: tuple[str, ...]) -> list[Verifier]:
     found: list[Verifier] = []
     try:
         for key in keys:
-            lines = Path(key).read_text().splitlines() if Path(key).is_file() else [key]
+            lines = [key]
+            if Path(key).exists():
+                lines = read_bounded(Path(key), _KEYS_BYTES).decode().splitlines()
             found += [Verifier.read(line) for line in lines if line.strip()]
-    except NoteError as error:
+    except (OSError, ValueError) as error:
         raise click.UsageError(str(error)) from None
     return found
 
 
 def _checkpoint(file: Path) -> Checkpoint:
+    """The checkpoint in a file.
+
+    Raises:
+        NoteError: the file holds none.
+
+    """
     try:
-        return read_checkpoint(file.read_text())
-    except (OSError, UnicodeDecodeError, NoteError) as error:
+        return read_checkpoint(read_bounded(file, _CHECKPOINT_BYTES).decode())
+    except (OSError, ValueError) as error:
         message = f"{file}: {error}"
-        raise click.UsageError(message) from None
+        raise NoteError(message) from None
 
 
 @click.option("--checkpoint", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
@@ -63,15 +75,18 @@ async def verify(settings: Settings, files: tuple[Path, ...], keys: tuple[str, .
     Compared are the log, the tiles, our newest checkpoint, and checkpoints that you bring. What a checkpoint of
     yours does not cover rests on the key: bring the verifier key too, or the one here is believed.
     """
-    brought, trusted = [_checkpoint(file) for file in files], verifiers_from(keys)
+    trusted = verifiers_from(keys)
+    brought: list[Checkpoint] = []
+    damaged: list[Wrong] = []
+    for file in files:
+        try:
+            brought.append(_checkpoint(file))
+        except NoteError as error:
+            damaged.append(Wrong("checkpoint unreadable", 1, 1, f"your checkpoint {error}"))
     async with Session(settings, reads_only=True) as session:
-        await seal_to_the_end(session, forgiving=True)
+        await wait_for_the_seal(session)
         with showing_progress("verifying", "events", quiet=as_json) as progressed:
-            try:
-                result = await verification(session, brought, trusted, resume=resume, progressed=progressed)
-            except NoteError as error:
-                fail(str(error), code="seal", as_json=as_json)
-                return
+            result = await verification(session, brought, trusted, damaged, resume=resume, progressed=progressed)
     if as_json:
         print_json(result)
     else:
@@ -153,17 +168,22 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
     """Check a proof, or all in a case file, offline with the verifier key alone, and show the events they prove."""
     trusted = verifiers_from(keys)
     if not trusted:
-        trusted = seal_folder(settings.folder).trusted()
+        try:
+            trusted = seal_folder(settings.folder).trusted()
+        except (NoteError, OSError) as error:
+            fail(f"{error}; name the verifier key with --key", code="seal", as_json=as_json)
+            return
     if not trusted:
         raise click.UsageError("name the verifier key with --key: there is no seal here to take it from")
     try:
-        entries = [check_proof(read_proof(text), trusted) for text in proofs_in(file.read_text())]
-    except (ProofError, ValueError) as error:
+        texts = proofs_in(read_bounded(file, _PROOF_BYTES).decode())
+        entries = [check_proof(read_proof(text), trusted) for text in texts]
+        shown = [
+            {"position": entry.position, "subject": entry.subject, "event": sealed_event(entry)} for entry in entries
+        ]  # fmt: skip
+    except (ValueError, OSError, RecursionError) as error:
         fail(f"{file}: {error}", code="proof", as_json=as_json)
         return
-    shown = [
-        {"position": entry.position, "subject": entry.subject, "event": sealed_event(entry)} for entry in entries
-    ]  # fmt: skip
     if as_json:
         print_json({"valid": True, "items": shown} if len(shown) > 1 else {"valid": True, **shown[0]})
         return
