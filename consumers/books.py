@@ -154,20 +154,25 @@ class Unit:
     """
 
     def __init__(self, books: Books, cause: Cause, now: datetime, role_of: Callable[[str, Rules], str | None],
-                 policies: PolicyHistory) -> None:  # fmt: skip
+                 policies: PolicyHistory, *, history: bool = False) -> None:  # fmt: skip
+        """``history``: requests name the time, so one may name a time before the newest budget.
+
+        Without it only a clock that once ran ahead opens a budget before its time; that is used then.
+        """
         self.books = books
         self.cause = cause
         self.now = now
         self.entries: list[Entry] = []
         self._role_of = role_of
         self._policies = policies
+        self._history = history
         self._slots: dict[Key, _Slot] = {}
 
     def budget(self, holder: str, rules: Rules, currency: str | None = None, *, late: bool = False) -> Budget:
         """The holder's budget of the present period; ``late`` takes the newest where that one is later.
 
         Raises:
-            RequestError: the books of the present period are closed, since a later one is open.
+            RequestError: in history mode, the books of the present period are closed, since a later one is open.
             MissingError: the book has to be read first.
 
         """
@@ -192,7 +197,7 @@ class Unit:
         try:
             period = period_to_book(rules, before, self._policies, self.now)
         except ValueError as error:
-            if not late or before is None:
+            if before is None or (self._history and not late):
                 message = f"{error}: {holder} has a budget for {before.period if before else 'later'}"
                 raise RequestError("clock", message, "time") from None
             period = before.period

@@ -47,7 +47,7 @@ class Decider:
         self._log = log
         self._directory = directory
         self._books = Books(log)
-        self._dispatch = Dispatch(log, directory, self._books)
+        self._dispatch = Dispatch(log, directory, self._books, history=history)
         self._history = history
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)

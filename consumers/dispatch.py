@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 class Dispatch:
     """All rulings behind one door."""
 
-    def __init__(self, log: Log, directory: Directory, books: Books) -> None:
+    def __init__(self, log: Log, directory: Directory, books: Books, *, history: bool) -> None:
         self._directory = directory
-        self._rulings = Rulings(log, directory, books)
+        self._rulings = Rulings(log, directory, books, history=history)
         self._followups = Followups(self._rulings)
 
     def ruling(self, waiting: Waiting) -> Ruling | Coroutine[Any, Any, Ruling]:

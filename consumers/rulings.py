@@ -86,10 +86,11 @@ class Ruling(NamedTuple):
 class Rulings:
     """Rules on requests one at a time. ``fresh`` says that the directory has read up to the end."""
 
-    def __init__(self, log: Log, directory: Directory, books: Books) -> None:
+    def __init__(self, log: Log, directory: Directory, books: Books, *, history: bool) -> None:
         self.log = log
         self.directory = directory
         self.books = books
+        self._history = history
 
     def rules_at(self, now: datetime, *, fresh: bool) -> Rules | None:
         """The policy in force."""
@@ -113,7 +114,7 @@ class Rulings:
 
     def unit(self, cause: Cause, now: datetime) -> Unit:
         """A unit that knows the roles by which budgets are opened."""
-        return Unit(self.books, cause, now, self._role_of, self.directory.policies)
+        return Unit(self.books, cause, now, self._role_of, self.directory.policies, history=self._history)
 
     def _role_of(self, holder: str, rules: Rules) -> str | None:
         kind, _, name = holder.partition(":")

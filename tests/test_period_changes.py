@@ -190,3 +190,16 @@ async def test_a_longer_period_waits_for_its_beginning_and_grants_no_day_twice(s
             ("2026-11-20", "20.00"), ("2026-11-21", "20.00"), ("2026-11-30", "20.00"), ("2026-12", "400.00"),
             ("2026-12", "400.00"),
         ]  # fmt: skip
+
+
+async def test_a_budget_that_a_clock_ahead_opened_is_used_and_locks_nobody_out(session: Session) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=40)
+    async with upstream_of(session, history=True) as upstream:
+        await upstream.begin()
+        before = await upstream.action("r-1", "5.00", time=datetime.now(UTC).isoformat())
+        early = await upstream.action("r-2", "5.00", time=ahead.isoformat())
+        assert early["budget"]["period"] > before["budget"]["period"]
+    async with upstream_of(session) as upstream:  # the clock is right again, and rules
+        after = await upstream.action("r-3", "5.00")
+        assert (after["outcome"], after["budget"]["period"]) == ("taken", early["budget"]["period"])
+        assert after["budget"]["granted"] == early["budget"]["granted"]
