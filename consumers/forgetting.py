@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 
@@ -108,7 +110,7 @@ async def forget_again(keys: Keys, log: Log) -> int:
 
 
 async def _delete_rejected(rejected: Log, keys: Keys, customers: Sequence[str]) -> int:
-    """Delete rejected events that name one of these customers: their bodies hold what was said."""
+    """Delete rejected events that name one of these customers: their bodies, or headers, hold what was said."""
     count = 0
     async for batch in rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
@@ -117,10 +119,16 @@ async def _delete_rejected(rejected: Log, keys: Keys, customers: Sequence[str]) 
                 body = base64.b64decode(entry.data)
             except ValueError:
                 continue
-            if any(msgspec.json.encode(name) in body for name in customers):
+            headers = "\n".join(unquote(value) for _, value in entry.original_headers)
+            if any(msgspec.json.encode(name) in body or _stands_in(name, headers) for name in customers):
                 await js_api(rejected.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", {"seq": recorded.position})
                 count += 1
     return count
+
+
+def _stands_in(name: str, text: str) -> bool:
+    """Whether a text has an id, and not only one that it is a part of."""
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
 
 
 async def _backups_until(keys: Keys) -> str:

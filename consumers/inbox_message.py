@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from consumers.places import Batch, Place
 from ledger.connection import text_of
-from ledger.content_modes import Headers, Mode, claimed_id, events_of_batch, headers_of, mode_of
+from ledger.content_modes import Headers, Mode, claimed_id, events_of_batch, headers_of, mode_of, received_again
 from ledger.errors import EventError
 from ledger.pull import sequence_of, stream_of
 
@@ -34,8 +34,9 @@ class Message(NamedTuple):
 
     @property
     def received(self) -> datetime:
-        """When the inbox took it: the same when it is handed out again."""
-        return _EPOCH + timedelta(microseconds=int(sequence_of(self.reply)[2]) // 1000)
+        """When an inbox took it: the same when it is handed out again, or retried after a rejection."""
+        stamp = _EPOCH + timedelta(microseconds=int(sequence_of(self.reply)[2]) // 1000)
+        return received_again(self.headers, stamp) if self.headers else stamp
 
     @property
     def place(self) -> Place:

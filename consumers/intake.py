@@ -270,7 +270,6 @@ class Intake:
         floor = info.get("ack_floor", {}).get("stream_seq", 0)
         if floor:
             await js_api(client, f"STREAM.PURGE.{topology.INBOX}", {"seq": floor + 1})
-            self.places.trim(topology.INBOX, floor)
 
 
 def _examined(message: Message, now: datetime) -> Accepted | Rejection:

@@ -6,12 +6,12 @@ rejected is in the stream REJECTED, under its place.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ledger.index import NameIndex
+    from ledger.index import Change, NameIndex
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (stream TEXT NOT NULL, seq INTEGER NOT NULL, part INTEGER NOT NULL, key BLOB NOT NULL,
@@ -20,7 +20,8 @@ CREATE TABLE IF NOT EXISTS batches (stream TEXT NOT NULL, seq INTEGER NOT NULL, 
 events INTEGER NOT NULL, PRIMARY KEY (stream, seq)) WITHOUT ROWID;
 """
 _KEPT = 100_000
-"""Messages of each inbox, counted back from the last one that was dealt with."""
+"""Messages of each inbox, counted back from the last one."""
+_TRIM_ROWS = 10_000
 
 
 class Place(NamedTuple):
@@ -43,6 +44,8 @@ class Places:
 
     def __init__(self, index: NameIndex) -> None:
         self._index = index
+        self._noted = 0
+        self._last: dict[str, int] = {}
         index.table(_SCHEMA)
 
     def note(self, events: Iterable[tuple[Place, bytes]]) -> None:
@@ -52,16 +55,28 @@ class Places:
             UnavailableError: the index cannot be written.
 
         """
-        self._keep("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)", [(*place, key) for place, key in events])
+        rows = [(*place, key) for place, key in events]
+        if not rows:
+            return
+        changes: list[Change] = [
+            ("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)", rows)
+        ]  # an inbox made anew is at 1
+        self._last |= {stream: sequence for stream, sequence, *_ in rows}
+        self._noted += len(rows)
+        if self._noted >= _TRIM_ROWS:
+            self._noted = 0
+            oldest = [(stream, last - _KEPT) for stream, last in self._last.items()]
+            changes += [
+                ("DELETE FROM places WHERE stream = ? AND seq < ?", oldest),
+                ("DELETE FROM batches WHERE stream = ? AND seq < ?", oldest),
+            ]
+        self._index.commit([], {}, also=changes)
 
     def note_batches(self, batches: Iterable[tuple[Place, Batch]]) -> None:
         """Keep the sizes of batches; raises like ``note``."""
         rows = [(place.stream, place.sequence, *batch) for place, batch in batches]
-        self._keep("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", rows)
-
-    def _keep(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
-        if rows:  # they replace those of an inbox that was made anew, which begins again at 1
-            self._index.commit([], {}, also=[(statement, rows)])
+        if rows:
+            self._index.commit([], {}, also=[("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", rows)])
 
     def keys_of(self, stream: str, sequence: int) -> dict[int, bytes]:
         """Return the keys of what a message brought, by part."""
@@ -71,11 +86,3 @@ class Places:
         """Return the batch that a message held."""
         query = "SELECT token, events FROM batches WHERE stream = ? AND seq = ?"
         return next((Batch(*row) for row in self._index.rows(query, (stream, sequence))), None)
-
-    def trim(self, stream: str, floor: int) -> None:
-        """Drop places far behind the last message that was dealt with."""
-        oldest = ((stream, floor - _KEPT),)
-        self._index.commit([], {}, also=[
-            ("DELETE FROM places WHERE stream = ? AND seq < ?", oldest),
-            ("DELETE FROM batches WHERE stream = ? AND seq < ?", oldest),
-        ])  # fmt: skip

@@ -42,8 +42,6 @@ _READ_AT_MOST = 100
 _SEQUENCE_AT_MOST = 2**63 - 1
 _PART = 6
 """Where the number in a batch stands in a subject of REJECTED."""
-_INBOXES = ((topology.INBOX, topology.INTAKE_CONSUMER),)
-"""Streams in which upstreams' messages wait, each with the consumer that takes them."""
 
 
 class ReceiptRequest(msgspec.Struct, frozen=True):
@@ -65,6 +63,16 @@ class _Asker(NamedTuple):
 
     source: str
     tokens: frozenset[str]
+
+    @property
+    def subjects(self) -> frozenset[str]:
+        """The subjects of its messages in every inbox."""
+        return frozenset(f"{topology.INBOX_SUBJECT}.{token}" for token in self.tokens)
+
+    @property
+    def inboxes(self) -> tuple[str, ...]:
+        """The streams in which its messages wait; one that is not there holds nothing."""
+        return (topology.INBOX,)
 
 
 class _Waiting(NamedTuple):
@@ -178,16 +186,15 @@ class Receipts:
 
     async def _waiting(self, asker: _Asker) -> _Waiting:
         found = [
-            await self._waiting_in(stream, consumer, f"{topology.INBOX_SUBJECT}.{token}")
-            for stream, consumer in _INBOXES for token in asker.tokens
+            await self._waiting_in(stream, subject) for stream in asker.inboxes for subject in asker.subjects
         ]  # fmt: skip
         return _Waiting(frozenset[str]().union(*(one.ids for one in found)), any(one.more for one in found))
 
-    async def _waiting_in(self, stream: str, consumer: str, subject: str) -> _Waiting:
+    async def _waiting_in(self, stream: str, subject: str) -> _Waiting:
         last = await self._message(stream, {"last_by_subj": subject})
         if last is None:
             return _NONE_WAITING
-        after, ids = await self._floor(stream, consumer), set[str]()
+        after, ids = await self._floor(stream), set[str]()
         for _ in range(_READ_AT_MOST):
             if after >= last.sequence:
                 return _Waiting(frozenset(ids), more=False)
@@ -198,9 +205,9 @@ class Receipts:
             after = found.sequence
         return _Waiting(frozenset(ids), more=after < last.sequence)
 
-    async def _floor(self, stream: str, consumer: str) -> int:
+    async def _floor(self, stream: str) -> int:
         """Return the sequence up to which the intake has dealt with all messages of an inbox."""
-        info = await js_api(self._client, f"CONSUMER.INFO.{stream}.{consumer}")
+        info = await js_api(self._client, f"CONSUMER.INFO.{stream}.{topology.INTAKE_CONSUMER}")
         return int(info.get("ack_floor", {}).get("stream_seq", 0))
 
     async def _message(self, stream: str, which: dict[str, Any]) -> _Held | None:
@@ -223,13 +230,12 @@ class Receipts:
     async def _of_message(self, asker: _Asker, stream: str, sequence: int) -> dict[str, Any]:
         """Return what became of a message: of its event, or of each event of its batch."""
         place = {"stream": stream, "seq": sequence}
-        consumer = dict(_INBOXES).get(stream)
-        if consumer is None or not 0 < sequence <= _SEQUENCE_AT_MOST:
+        if stream not in asker.inboxes or not 0 < sequence <= _SEQUENCE_AT_MOST:
             return place | {"status": "unknown"}
         held = await self._message(stream, {"seq": sequence})
-        floor = await self._floor(stream, consumer)
+        floor = await self._floor(stream)
         found, complete = await self._stored(asker, stream, sequence)
-        own = held is not None and held.subject in {f"{topology.INBOX_SUBJECT}.{token}" for token in asker.tokens}
+        own = held is not None and held.subject in asker.subjects
         if own and sequence > floor and not complete:
             return place | {"status": "pending"}
         if found is None and own and held is not None:  # another intake took it
@@ -281,7 +287,7 @@ class Receipts:
         """Return the id that a rejected event claims to have, where one can be read."""
         entry = msgspec.json.decode(await self._keys.reveal(data), type=RejectedEntry)
         try:
-            identifier = claimed_id(base64.b64decode(entry.data, validate=True), tuple(entry.headers.items()))
+            identifier = claimed_id(base64.b64decode(entry.data, validate=True), entry.original_headers)
         except ValueError:  # its key is gone
             return {}
         return {"id": identifier} if identifier else {}

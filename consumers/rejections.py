@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from config import topology
+from ledger.cloudevents import CLEAR, time_text
+from ledger.content_modes import Headers, headers_of
 from ledger.names import is_source_token
 
 if TYPE_CHECKING:
@@ -17,11 +19,11 @@ if TYPE_CHECKING:
 
     from consumers.acceptance import Rejection
     from consumers.inbox_message import Message
-    from ledger.content_modes import Headers
     from ledger.keys import Key
 
 _TEXT_CHARACTERS = 1000
 _HEADER_CHARACTERS = 4000
+_CLEAR_HEADERS = {"content-type", *(f"ce-{name}" for name in ("specversion", "source", "type", "time", *CLEAR))}
 _NO_SOURCE = "%"
 """The token of messages whose subject names no source; no source's own token reads so."""
 
@@ -42,6 +44,21 @@ class RejectedEntry(msgspec.Struct):
     recordedtime: str = ""
     subject_bytes: str = ""
     raw_headers: str = ""
+
+    received: str = ""
+    """When the inbox took it; an event that names no time keeps this one when it is retried."""
+
+    @property
+    def original_headers(self) -> Headers:
+        """The headers that a content mode reads, once the sealed ones are opened."""
+        try:
+            return headers_of(base64.b64decode(self.raw_headers, validate=True)) if self.raw_headers else self._headers
+        except ValueError:  # its key is gone
+            return self._headers
+
+    @property
+    def _headers(self) -> Headers:
+        return tuple(self.headers.items())
 
     @property
     def original_subject(self) -> bytes:
@@ -64,6 +81,7 @@ def rejected_entry(rejection: Rejection, message: Message, key: Key) -> bytes:
         "message": _bounded(rejection.message),
         "headers": _shown(message.headers),
         "data": sealed(message.data, message.name),
+        "received": time_text(message.received),
     }
     if raw_subject != readable.encode():
         document["subject_bytes"] = base64.b64encode(raw_subject).decode()
@@ -73,8 +91,8 @@ def rejected_entry(rejection: Rejection, message: Message, key: Key) -> bytes:
 
 
 def _shown(headers: Headers) -> dict[str, str]:
-    """Headers as text, for a list; nothing where they are long: all of them stand in ``raw_headers``."""
-    shown = {_bounded(name): _bounded(value) for name, value in headers}
+    """Headers as text that say nothing about a person; nothing where they are long: all stand in ``raw_headers``."""
+    shown = {_bounded(name): _bounded(value) for name, value in headers if name.lower() in _CLEAR_HEADERS}
     return shown if sum(len(name) + len(value) for name, value in shown.items()) <= _HEADER_CHARACTERS else {}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 STRUCTURED_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
+RECEIVED = "ledger-received"
+"""The header of a retried message: when an inbox took it first (RFC 3339)."""
 MAX_BATCH_EVENTS = 1000
 _FEW, _LEAST_BYTES = 16, 64
 """So many bytes for each; the smallest fact has about 100."""
@@ -58,14 +61,23 @@ class Mode(Enum):
 
 
 def headers_of(raw: bytes) -> Headers:
-    """Return those headers of a NATS header block that a content mode reads: ``Content-Type`` and ``ce-``.
+    """Return those headers of a NATS header block that say what a message holds, and when a retried one came first.
 
     The block is ``NATS/1.0 ...`` and lines that end with CR LF. The server's own headers stay out, so that what is
     published again does not repeat them.
     """
     lines = raw.decode(errors="surrogateescape").split("\r\n")[1:]
     pairs = ((name.strip(), value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines))
-    return tuple(pair for pair in pairs if pair[0].lower().startswith((_PREFIX, "content-type")))
+    return tuple(pair for pair in pairs if pair[0].lower().startswith((_PREFIX, "content-type", RECEIVED)))
+
+
+def received_again(headers: Headers, received: datetime) -> datetime:
+    """Return when an inbox first took a message, ``received`` unless it was rejected before and is retried."""
+    found = [value for name, value in headers if name.lower() == RECEIVED]
+    try:
+        return min(received, datetime.fromisoformat(found[0]).astimezone(UTC)) if found else received
+    except (ValueError, OverflowError):
+        return received
 
 
 def mode_of(data: bytes, headers: Sequence[tuple[str, str]]) -> Mode:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -53,7 +53,7 @@ class Draft(NamedTuple):
     subject: str
     data: bytes
     expect: int | None = None
-    headers: Mapping[str, str] | None = None
+    headers: Sequence[tuple[str, str]] = ()
 
 
 class Recorded(NamedTuple):
@@ -389,7 +389,7 @@ def _recorded(headers: bytes, data: bytes) -> Recorded:
     return Recorded(int(position), subject.decode(), data)
 
 
-def _header_lines(headers: Mapping[str, str]) -> bytes:
+def _header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
     """Headers as lines; line breaks in them become spaces, so that none can be smuggled in."""
-    lines = [f"{' '.join(name.split())}: {' '.join(str(value).split())}\r\n" for name, value in headers.items()]
-    return "".join(lines).encode()
+    lines = [f"{' '.join(name.split())}: {' '.join(value.split())}\r\n" for name, value in headers]
+    return "".join(lines).encode(errors="surrogateescape")

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from test_intake import drained
 
 from app.session import Session
 from domain.facts import FACTS
+from ledger.cloudevents import parse_time
 from ledger.keys import Keys
 from ledger.names import token_of_source
 
@@ -235,6 +237,30 @@ async def test_a_rejected_event_of_a_batch_is_retried_alone(
         assert [item["status"] for item in (await ask(upstream, ids=["p-1", "s-1", "p-2"]))["items"]] == [
             "recorded", "recorded", "rejected",
         ]  # fmt: skip
+
+
+async def test_a_retried_message_is_the_one_that_was_rejected(
+    session: Session, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    """Its headers byte by byte, however long, and the time when it came first; nothing of a person is shown in between."""
+    fact = event("s-1", "shift.started", employee_id="A-1")
+    headers = {f"ce-{name}": value for name, value in fact.items() if name not in {"data", "time"}}
+    headers |= {"ce-subject": "xanthippe%40example.org", "ce-long": "x" * 5000, "ce-id": '"s%2D1"'}
+    async with upstream_of(session, "intake") as upstream:
+        with monkeypatch.context() as older:
+            older.delitem(FACTS, "resolution.shift.started.v1")
+            place = await publish(upstream, json.dumps(fact["data"]).encode(), **headers)
+            assert (await settled(upstream, **place))["id"] == "s-1"
+        taken = datetime.now(UTC)
+        raw = b"".join([one.data for one in await session.rejected.read_subject("rejected.>")])
+        assert b"xanthippe" not in raw
+        await asyncio.sleep(1)
+        done = await asyncio.to_thread(command, "admin", "rejected", "retry", "--all", "--json")
+        assert json.loads(done.stdout) == {"retried": 1}
+        await drained(session)
+        (stored,) = await upstream.replay()
+    assert (stored["id"], stored["subject"], stored["long"]) == ("s-1", "xanthippe@example.org", "x" * 5000)
+    assert parse_time(stored["time"]) < taken
 
 
 async def test_check_says_what_the_intake_would_say(upstream: Upstream) -> None:

@@ -21,6 +21,7 @@ from domain.records import TYPE_OF
 from domain.upkeep import ProjectionSkipped
 from domain.wire import encode
 from ledger.cloudevents import encode_event
+from ledger.content_modes import RECEIVED
 from ledger.keys import Keys
 from ledger.log import Draft, Log
 from ledger.streams import js_api
@@ -49,6 +50,11 @@ def projections_group() -> None:
     """The views: how far they are, and building them anew."""
 
 
+def _shown(text: str) -> str:
+    """A text with ``?`` for bytes that are not UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
 async def _entries(session: Session) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     keys = await Keys.open(session.client)
@@ -63,9 +69,11 @@ async def _entries(session: Session) -> list[dict[str, Any]]:
                     "field": entry.field,
                     "message": entry.message,
                     "rejected": entry.recordedtime,
-                    "headers": entry.headers,
+                    "headers": {
+                        name: value.encode(errors="replace").decode() for name, value in entry.original_headers
+                    },
                     "data": base64.b64decode(entry.data).decode(errors="replace"),
-                    "raw": entry.data,
+                    "raw": entry,
                     "subject": entry.subject,
                 }
             )
@@ -102,6 +110,14 @@ async def show(settings: Settings, number: int, *, as_json: bool) -> None:
         console.print(entry["data"], markup=False, soft_wrap=True)
 
 
+def _draft(entry: RejectedEntry) -> Draft:
+    """Return a rejected message as it came, with the time when it came first."""
+    headers = [(name, value) for name, value in entry.original_headers if name.lower() != RECEIVED]
+    if entry.received:
+        headers.append((RECEIVED, entry.received))
+    return Draft(entry.subject, base64.b64decode(entry.data), headers=headers)
+
+
 @click.argument("numbers", type=int, nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All of them.")
 @command(rejected)
@@ -114,8 +130,7 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
         chosen = [entry for entry in await _entries(session) if everything or entry["number"] in numbers]
         door = await Log.door(session.client, topology.INBOX)
         for entry in chosen:
-            headers = entry["headers"] or None
-            await door.append([Draft(entry["subject"], base64.b64decode(entry["raw"]), headers=headers)])
+            await door.append([_draft(entry["raw"])])
             body = {"seq": entry["number"], "no_erase": True}
             await js_api(session.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", body)
     if as_json:
