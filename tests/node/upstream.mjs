@@ -5,7 +5,7 @@ import { connect, headers as natsHeaders } from "@nats-io/transport-node";
 import { CloudEvent, HTTP } from "cloudevents";
 import { answer, given } from "./lines.mjs";
 
-const { connection, source, policy, batches } = given();
+const { connection, source, policy } = given();
 const nc = await connect({ servers: connection.nats_url, user: connection.nats_user, pass: connection.nats_password });
 const js = jetstream(nc);
 
@@ -39,9 +39,12 @@ const total = { amount: "12.00", currency: "GBP" };
 const bought = ["batch-1", "batch-2"].map((id) => fact(id, "purchase.completed", { order_id: id, customer_id: "C-9", total }));
 
 const acks = [await publish(HTTP.structured(joined)), await publish(HTTP.binary(opened))];
-if (batches) acks.push(await publish({ headers: { "content-type": "application/cloudevents-batch+json" }, body: JSON.stringify(bought) }));
+acks.push(await publish({ headers: { "content-type": "application/cloudevents-batch+json" }, body: JSON.stringify(bought) }));
 const receipts = {};
-for (const event of [joined, opened, ...(batches ? bought : [])]) receipts[event.id] = await receipt(event.id);
+for (const event of [joined, opened, ...bought]) receipts[event.id] = await receipt(event.id);
+
+const { stream, seq } = acks[2];
+const place = await ask(`resolution.read.${source}.receipt`, { stream, seq });
 
 const decide = (operation, request) => ask(`resolution.decide.${source}.${operation}`, request);
 const published = await decide("policy", { request_id: "policy-1", policy, published_by: "owner" });
@@ -53,4 +56,4 @@ const taken = await decide("action", request);
 const again = await decide("action", request);
 const misspelt = await decide("action", { ...request, request_id: "r-2", hodl: true });
 await nc.drain();
-answer({ acks, receipts, published, taken, again, misspelt });
+answer({ acks, receipts, place, published, taken, again, misspelt });
