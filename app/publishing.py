@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
@@ -13,7 +14,9 @@ import nats.errors
 
 from config import topology
 from consumers.acceptance import Rejection, accept, check_new
+from consumers.inbox_message import batch_in
 from consumers.rejections import RejectedEntry, id_token
+from ledger.cloudevents import canonical_form
 from ledger.errors import LedgerError, UnavailableError
 from ledger.log import MAX_BATCH, Draft, Log, in_batches
 from ledger.names import token_of_source
@@ -186,7 +189,9 @@ def dry_run(events: Iterable[Outgoing], outcome: Outcome) -> None:
         result = check_new(accept(event.data, now))
         if isinstance(result, Rejection):
             outcome.rejected.append(_shown(event.line, event.id, result))
-        elif seen.setdefault((result.source, result.id), result.content) != result.content:
+            continue
+        form = hashlib.sha256(canonical_form(result.json)).digest()[:16]
+        if seen.setdefault((result.source, result.id), form) != form:
             again = Rejection("id_reused", "id", "another event in this file has this id")
             outcome.rejected.append(_shown(event.line, event.id, again))
 
@@ -203,17 +208,17 @@ class _Named(msgspec.Struct):
 
 
 def read_lines(lines: Iterable[bytes]) -> Iterator[Outgoing]:
-    """CloudEvents, one JSON a line; blank lines are passed over."""
+    """Yield CloudEvents in structured mode, one JSON a line, or a JSON batch a line; blank lines are passed over."""
     for number, line in enumerate(lines, 1):
         data = line.strip()
-        if not data:
-            continue
-        try:
-            named = msgspec.json.decode(data, type=_Named)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            yield Outgoing(number, "", "", data)
-        else:
-            yield Outgoing(number, named.source, named.id, data)
+        batch = batch_in(data, ()) if data else []
+        for event in [data] if batch is None else batch:
+            try:
+                named = msgspec.json.decode(event, type=_Named)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                yield Outgoing(number, "", "", event)
+            else:
+                yield Outgoing(number, named.source, named.id, event)
 
 
 async def publish_all(publisher: Publisher, events: Iterable[Outgoing]) -> None:

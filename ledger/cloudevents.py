@@ -264,10 +264,11 @@ def same_event(one: bytes, other: bytes) -> bool:
     absent, times are compared as instants, and a ``datacontenttype`` that says JSON counts as none. Equal hashes
     (``content_hash``) are a short cut to this, not another rule.
     """
-    return _canonical(one) == _canonical(other)
+    return canonical_form(one) == canonical_form(other)
 
 
-def _canonical(event: bytes) -> bytes:
+def canonical_form(event: bytes) -> bytes:
+    """Return what ``same_event`` compares."""
     members = _as_sent(_anything.decode(event))
     data = members.pop("data", None)
     texts = {name: _string_encoding(value) for name, value in members.items() if value is not None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -176,3 +177,20 @@ async def test_two_writings_of_one_event_may_come_together(session: Session, tmp
     await intake.take([message(fact, number) for number, fact in enumerate(facts, 1)])
     assert await session.log.last_position() == 1
     assert await codes(session) == [("id_reused", "id")]
+
+
+def test_publish_reads_batches_and_every_way_to_write_an_event(command: Callable[..., Any], tmp_path: Path) -> None:
+    body = base64.b64encode(json.dumps(purchase(1)["data"]).encode()).decode()
+    lines = [
+        purchase(1), purchase(1, data=..., data_base64=body), [purchase(2), purchase(1, time="2026-01-05T11:00:00+01:00"), 7], [],
+        purchase(3, time=...), purchase(1, data={"order_id": "O-2", "total": gbp("5.00")}), purchase(4, myext=1.5), [[purchase(5)]],
+    ]  # fmt: skip
+    path = tmp_path / "events.jsonl"
+    path.write_text("\n\n".join(map(json.dumps, lines)))
+    dry = json.loads(command("publish", str(path), "--dry-run", "--json").stdout)
+    done = json.loads(command("publish", str(path), "--json").stdout)
+    wrong = [(5, "invalid", ""), (11, "id_reused", "id"), (13, "invalid", "myext"), (15, "invalid", "")]
+    for outcome in (dry, done):
+        assert sorted((one["line"], one["code"], one["field"]) for one in outcome["rejections"]) == wrong
+        assert (outcome["read"], outcome["rejected"]) == (9, 4)
+    assert (done["recorded"], done["duplicate"]) == (3, 2)
