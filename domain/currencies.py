@@ -11,7 +11,7 @@ that were stored are read by them; tests compare the table with the package `iso
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
 
 GRACE = timedelta(days=90)
@@ -19,7 +19,8 @@ GRACE = timedelta(days=90)
 UNLISTED_DIGITS = 4
 """Digits by which amounts in a code are read that this table does not have: as many as ISO 4217 gives any."""
 _CODE = re.compile(r"[A-Z]{3}", re.ASCII)
-_EARLIEST_ZONE, _LATEST_ZONE = timedelta(hours=14), timedelta(hours=-12)
+_EARLIEST, _LATEST = timedelta(hours=14), timedelta(hours=12)
+"""How far before and behind UTC a day is that day somewhere."""
 
 
 class Currency(NamedTuple):
@@ -59,13 +60,27 @@ def currency_fault(code: str, moment: datetime | None = None, grace: timedelta =
     currency = CURRENCIES.get(code)
     if currency is None:
         return f"currency must be an ISO 4217 code such as GBP, not {code!r}"
-    if moment is None or (currency.since is None and currency.until is None):
+    bounds = _BOUNDS.get(code)
+    if moment is None or bounds is None:
         return None
-    if currency.since is not None and (moment + _EARLIEST_ZONE).year < currency.since:
+    begins, ends = bounds
+    seconds = moment.timestamp()
+    if seconds < begins:
         return f"{code} ({currency.name}) is valid from {currency.since} on; use the currency of that time"
-    if currency.until is not None and (moment + _LATEST_ZONE - grace).date() > currency.until:
+    if seconds >= ends + grace.total_seconds():
         return f"{code} ({currency.name}) was valid until {currency.until}; use a currency that is valid"
     return None
+
+
+def _bounds(currency: Currency) -> tuple[float, float]:
+    """From when, and until when, a currency is valid, in seconds since 1970."""
+    begins, ends = float("-inf"), float("inf")
+    if currency.since is not None:
+        begins = (datetime(currency.since, 1, 1, tzinfo=UTC) - _EARLIEST).timestamp()
+    if currency.until is not None:
+        midnight = datetime.combine(currency.until + timedelta(days=1), time(), UTC)
+        ends = (midnight + _LATEST).timestamp()
+    return begins, ends
 
 
 def _read(table: str) -> dict[str, Currency]:
@@ -376,3 +391,8 @@ CURRENCIES = _read(_TABLE)
 """Every currency that ever was valid, by its code."""
 EXPONENTS: dict[str, int] = {code: currency.digits for code, currency in CURRENCIES.items()}
 """Digits after the point, by code."""
+_BOUNDS = {
+    code: _bounds(currency)
+    for code, currency in CURRENCIES.items()
+    if currency.since is not None or currency.until is not None
+}

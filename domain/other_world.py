@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -15,7 +14,7 @@ from domain import facts
 from domain.bookkeeping import Cause, grant_of, opening, period_to_book
 from domain.budget import Budget
 from domain.deciding import Gift
-from domain.periods import Calendar, kind_of
+from domain.periods import Calendar, kind_of, zone_of
 from domain.policy_history import PolicyHistory
 from domain.staff import Staff
 
@@ -67,7 +66,7 @@ class OtherWorld:
         self._later: deque[tuple[int, Callable[[], object]]] = deque()
         self.seconds, self.period = 0.0, ""
         """The moment, since 1970, and its period."""
-        self._calendar = Calendar(rules.policy.period, ZoneInfo(rules.policy.time_zone))
+        self._calendar = Calendar(rules.policy.period, zone_of(rules.policy.time_zone))
 
     # ------------------------------------------------------------------ what is known, and when
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
-
-if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 PeriodKind = Literal["day", "week", "month", "quarter"]
 
@@ -32,6 +30,15 @@ def period_of(moment: datetime, kind: PeriodKind, zone: ZoneInfo) -> str:
             return f"{day.year:04d}-{day.month:02d}"
         case "quarter":
             return f"{day.year:04d}-Q{(day.month - 1) // 3 + 1}"
+
+
+@lru_cache(maxsize=1000)
+def zone_of(name: str) -> ZoneInfo:
+    """The time zone of a stored policy; UTC where the IANA database at hand does not have its name (any more)."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return ZoneInfo("UTC")
 
 
 class OpenedPeriod(NamedTuple):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, get_args
-from zoneinfo import ZoneInfo
 
 import msgspec
 
 from domain.facts import Kind
 from domain.money import Money
-from domain.periods import PeriodKind, bounds_of, days_of, kind_of, period_of
+from domain.periods import PeriodKind, bounds_of, days_of, kind_of, period_of, zone_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,7 +102,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def period_at(self, moment: datetime) -> str:
         """The name of the budget period at this moment."""
-        return period_of(moment, self.period, ZoneInfo(self.time_zone))
+        return period_of(moment, self.period, zone_of(self.time_zone))
 
     def next_period(self, moment: datetime, before: OpenedPeriod | None) -> str:
         """The period to book on at this moment, where ``before`` is the newest one opened.
@@ -117,12 +116,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
             ValueError: the moment lies before the newest period.
 
         """
-        zone = ZoneInfo(self.time_zone)
+        zone = zone_of(self.time_zone)
         asked = period_of(moment, self.period, zone)
         if before is None or before.name == asked:
             return asked
         seconds = moment.timestamp()
-        bounds = [bounds_of(before.name, one) for one in (ZoneInfo(before.time_zone), zone)]
+        bounds = [bounds_of(before.name, one) for one in (zone_of(before.time_zone), zone)]
         if seconds < min(first.timestamp() for first, _ in bounds):
             message = f"the books of {asked} are closed"
             raise ValueError(message)

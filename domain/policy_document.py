@@ -49,11 +49,11 @@ def parse_policy(document: object) -> Policy:
         PolicyError: with every problem found, each with its path.
 
     """
-    return _policy(document, is_known)
+    return _policy(document, stored=False)
 
 
-def _policy(document: object, is_currency: Callable[[object], bool]) -> Policy:
-    reader = _Reader()
+def _policy(document: object, *, stored: bool) -> Policy:
+    reader, is_currency = _Reader(), is_code if stored else is_known
     if not isinstance(document, dict):
         raise PolicyError([Problem((), "a policy is a mapping that begins with `currency:`")])
     reader.known(document, (), required=_REQUIRED, optional=_OPTIONAL)
@@ -69,7 +69,7 @@ def _policy(document: object, is_currency: Callable[[object], bool]) -> Policy:
     teams = reader.mapping(document.get("teams", {}), ("teams",))
     policy = Policy(
         currency=currency,
-        time_zone=reader.zone(document.get("time_zone")),
+        time_zone=reader.zone(document.get("time_zone"), stored=stored),
         period=cast("PeriodKind", reader.one_of(document.get("period"), get_args(PeriodKind), ("period",))),
         effective_from=reader.moment(document.get("effective_from"), ("effective_from",)),
         mode=cast("Any", reader.one_of(document.get("mode", "enforced"), ("enforced", "shadow"), ("mode",))),
@@ -90,13 +90,13 @@ def _policy(document: object, is_currency: Callable[[object], bool]) -> Policy:
 
 
 def read_policy(document: object) -> Policy:
-    """The rules in a document that was published: also in a currency that this version does not know.
+    """The rules in a document that was published: also in a currency or time zone that is not known any more.
 
     Raises:
         PolicyError: it is none, which no publication lets through.
 
     """
-    return _policy(document, is_code)
+    return _policy(document, stored=True)
 
 
 _REQUIRED = ("currency", "time_zone", "period", "effective_from", "roles")
@@ -162,7 +162,9 @@ class _Reader:
         if not _is_number(value) or not check(cast("float", value)):
             self.add(path, f"must be {rule}, not {shown(value)}")
 
-    def zone(self, value: object) -> str:
+    def zone(self, value: object, *, stored: bool) -> str:
+        if stored and isinstance(value, str):
+            return value  # `zone_of` knows what to do where it is gone
         try:
             ZoneInfo(cast("str", value))
         except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):

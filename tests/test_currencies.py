@@ -244,3 +244,11 @@ def test_stored_facts_are_read_whatever_their_currency() -> None:
         fact: Any = decode(cls, encode({"order_id": "O-1", "total": money("5.00", currency)}))
         assert fact.total.text == "5.00"
     assert gbp("5.00") == Money.parse("5.00", "GBP").wire()
+
+
+@given(CODES, st.sampled_from(["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00"]))
+def test_the_ends_of_time_are_moments_like_others(code: str, moment: str) -> None:
+    currency = CURRENCIES[code]
+    fault = currency_fault(code, datetime.fromisoformat(moment), GRACE)
+    early = moment.startswith("0001")
+    assert (fault is None) == (currency.since is None if early else currency.until is None)

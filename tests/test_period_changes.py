@@ -15,7 +15,7 @@ from domain.bookkeeping import opening, period_to_book
 from domain.budget import Budget
 from domain.periods import PeriodKind, bounds_of, days_of, kind_of
 from domain.policy import Rules
-from domain.policy_document import parse_policy
+from domain.policy_document import PolicyError, parse_policy, read_policy
 from domain.policy_history import PolicyHistory
 
 ZONES = ("Pacific/Auckland", "Pacific/Pago_Pago", "Pacific/Kiritimati", "Asia/Kolkata", "Europe/London", "UTC",
@@ -203,3 +203,17 @@ async def test_a_budget_that_a_clock_ahead_opened_is_used_and_locks_nobody_out(s
         after = await upstream.action("r-3", "5.00")
         assert (after["outcome"], after["budget"]["period"]) == ("taken", early["budget"]["period"])
         assert after["budget"]["granted"] == early["budget"]["granted"]
+
+
+def test_a_stored_policy_whose_time_zone_is_gone_is_read_and_goes_by_utc() -> None:
+    gone = POLICY | {"time_zone": "Atlantis/Poseidonis", "period": "day"}
+    policy = read_policy(gone)
+    assert policy.period_at(datetime(2026, 11, 21, 23, 59, tzinfo=UTC)) == "2026-11-21"
+    old, new = Rules(1, policy), rules(2, datetime(2026, 11, 21, tzinfo=UTC), "Europe/London", "day")
+    holder = Holder(PolicyHistory([old, new]))
+    assert [holder.asks(datetime(2026, 11, day, 12, tzinfo=UTC)).period for day in (20, 21)] == [
+        "2026-11-20",
+        "2026-11-21",
+    ]
+    with pytest.raises(PolicyError, match="IANA"):
+        parse_policy(gone)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 import click
 
@@ -17,6 +16,7 @@ from app.session import Session
 from app.views import read_view
 from domain.abuse.rates import Act, shift_of, tenure_of
 from domain.abuse.rates import rates as all_rates
+from domain.periods import zone_of
 from ledger.cloudevents import parse_time
 from ledger.keys import Keys
 from projections import history
@@ -28,6 +28,8 @@ from projections.policies import policy_in_force
 from projections.privacy import without_names
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from config.settings import Settings
 
 
@@ -136,7 +138,7 @@ async def _rates(settings: Settings, *, as_json: bool) -> None:
         proofs = await read_view(session, "flags", read_proofs)
         work = await read_view(session, "casework", read_where_done)
         people = (await read_view(session, "people", read_people)).result
-        zone = ZoneInfo((await policy_in_force(session.log)).get("time_zone", "UTC"))
+        zone = zone_of((await policy_in_force(session.log)).get("time_zone", "UTC"))
     acts = [_act(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
     found, position = all_rates(acts), work.progress.anchor.position
     if as_json:
