@@ -183,7 +183,7 @@ class Unit:
         return slot.budget
 
     def opens(self, budget: Budget) -> bool:
-        """Whether writing to a budget that ``budget`` gave would open it."""
+        """Return whether writing to a budget that ``budget`` gave would open it."""
         return bool(self._slots[budget.holder, budget.currency].pending)
 
     def book_of(self, budget: Budget) -> Book:

@@ -94,7 +94,7 @@ def grant_of(policy: Policy, holder: str, role_name: str | None, currency: str) 
 
 
 def period_to_book(rules: Rules, before: Budget | None, policies: PolicyHistory, now: datetime) -> str:
-    """The period to book on now, where ``before`` is the holder's newest budget.
+    """Return the period to book on now, where ``before`` is the holder's newest budget.
 
     Raises:
         ValueError: that budget's period has not begun yet.

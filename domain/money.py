@@ -53,7 +53,7 @@ class Money:
 
     @classmethod
     def read(cls, amount: object, currency: object) -> Self:
-        """Money as it was stored: also in a code that this version does not know, by ``UNLISTED_DIGITS``.
+        """Return money as it was stored: also in a code that this version does not know, by ``UNLISTED_DIGITS``.
 
         Raises:
             MoneyError: as ``parse``, but for unknown codes of three letters.

@@ -34,7 +34,7 @@ def period_of(moment: datetime, kind: PeriodKind, zone: ZoneInfo) -> str:
 
 @lru_cache(maxsize=1000)
 def zone_of(name: str) -> ZoneInfo:
-    """The time zone of a stored policy; UTC where the IANA database at hand does not have its name (any more)."""
+    """Return the time zone of a stored policy; UTC where the IANA database at hand does not have it (any more)."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -105,7 +105,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return period_of(moment, self.period, zone_of(self.time_zone))
 
     def next_period(self, moment: datetime, before: OpenedPeriod | None) -> str:
-        """The period to book on at this moment, where ``before`` is the newest one opened.
+        """Return the period to book on at this moment, where ``before`` is the newest one opened.
 
         It is used until it has ended both in the time zone it was opened in and in the policy's: so no two are open
         at one time, and each ends on a later day than the one before, by which no name comes twice. The period that

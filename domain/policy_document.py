@@ -43,7 +43,7 @@ class PolicyError(ValueError):
 
 
 def parse_policy(document: object) -> Policy:
-    """The rules in a document that is to be published (domain language: Policy).
+    """Return the rules in a document that is to be published (domain language: Policy).
 
     Raises:
         PolicyError: with every problem found, each with its path.
@@ -90,7 +90,7 @@ def _policy(document: object, *, stored: bool) -> Policy:
 
 
 def read_policy(document: object) -> Policy:
-    """The rules in a document that was published: also in a currency or time zone that is not known any more.
+    """Return the rules in a document that was published: also in a currency or time zone that is not known any more.
 
     Raises:
         PolicyError: it is none, which no publication lets through.

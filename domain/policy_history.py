@@ -1,4 +1,4 @@
-"""The policy in force at a moment: one rule, for all who ask.
+"""The policy in force at a moment: one rule for the decider, the guard, the reports and the page.
 
 A version begins at its ``effective_from`` and replaces every older version from then on, also one that has not
 begun yet. So at a moment the newest version rules that has begun and is enforced: of two with one
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Reign(NamedTuple):
-    """Which versions count from ``begins`` (seconds since 1970) on; none where there is none."""
+    """The versions that count from ``begins`` (seconds since 1970) on; none where there is none."""
 
     begins: float
     enforced: Rules | None
@@ -32,7 +32,7 @@ class Reign(NamedTuple):
 
 
 class PolicyHistory:
-    """All versions that were published, and which of them is in force when."""
+    """All versions that were published, arranged by the moments from which each is in force."""
 
     def __init__(self, versions: Iterable[Rules] = ()) -> None:
         self._versions = {rules.version: rules for rules in versions}
@@ -40,11 +40,11 @@ class PolicyHistory:
 
     @classmethod
     def of(cls, published: Iterable[PolicyPublished]) -> PolicyHistory:
-        """The history that these events tell."""
+        """Return the history that these events tell."""
         return cls(rules_of(one) for one in published)
 
     def add(self, rules: Rules) -> None:
-        """Take a version that was published."""
+        """Add a version that was published."""
         self._versions[rules.version] = rules
         self._arrange()
 
@@ -52,7 +52,7 @@ class PolicyHistory:
         return self._versions[version]
 
     def get(self, version: int) -> Rules | None:
-        """The version of this number; none where it was not published."""
+        """Return the version of this number; none where it was not published."""
         return self._versions.get(version)
 
     @property
@@ -61,24 +61,24 @@ class PolicyHistory:
         return max(self._versions, default=0)
 
     def in_force(self, moment: datetime) -> Rules | None:
-        """The policy in force: the newest enforced version whose ``effective_from`` is not after this moment."""
+        """Return the policy in force: the newest enforced version whose ``effective_from`` is not after this moment."""
         return self._at(moment.timestamp()).enforced
 
     def in_force_at(self, seconds: float) -> Rules | None:
-        """The same of a moment in seconds since 1970."""
+        """Return the policy in force at a moment in seconds since 1970."""
         return self._at(seconds).enforced
 
     def in_shadow(self, moment: datetime) -> Rules | None:
-        """The newest version that has begun, if that is in shadow mode."""
+        """Return the newest version that has begun, if that is in shadow mode."""
         return self._at(moment.timestamp()).shadow
 
     def replaced_by(self, rules: Rules) -> Rules | None:
-        """The policy that ruled, among older versions, at the moment from which these rules do."""
+        """Return the policy in force, among older versions, at the moment from which these rules are."""
         older = PolicyHistory(one for one in self._versions.values() if one.version < rules.version)
         return older.in_force(rules.policy.effective_from)
 
     def refusal_of(self, policy: Policy, now: datetime) -> str | None:
-        """Why a policy may not be published now: it would change what ruled before the one in force; else none."""
+        """Return why a policy may not be published now, or none: it would begin before the one in force."""
         ruling = self.in_force(now)
         if ruling is None or policy.effective_from >= ruling.policy.effective_from:
             return None
@@ -89,7 +89,7 @@ class PolicyHistory:
         )
 
     def reigns(self) -> list[Reign]:
-        """The changes of the policy in force, in the order of time."""
+        """Return the changes of the policy in force, in the order of time."""
         return self._reigns[1:]
 
     def _at(self, seconds: float) -> Reign:
@@ -116,7 +116,7 @@ class PolicyHistory:
 
 
 def rules_of(published: PolicyPublished) -> Rules:
-    """The rules of a version, as they were published."""
+    """Return the rules of a version, as they were published."""
     return Rules(published.version, read_policy(published.policy), published.trial_teams)
 
 

@@ -47,7 +47,7 @@ def _fields_with_ids(cls: type[msgspec.Struct]) -> tuple[tuple[str, bool], ...]:
 
 @lru_cache(maxsize=256)
 def _fields_with_money(cls: type[msgspec.Struct]) -> tuple[str, ...]:
-    """The fields of a class that hold an amount."""
+    """Return the fields of a class that hold an amount."""
     marked = _marked(cls, Money)
     return tuple(name for name in cls.__struct_fields__ if name in marked)
 

@@ -20,20 +20,21 @@ POLICY_SUBJECT = "ledger.policy"
 
 
 async def published_policies(log: Log, position: int | None = None) -> list[PolicyPublished]:
-    """All policies, as they were published, the oldest first; with a ``position`` those up to there."""
+    """Return all policies, as they were published, the oldest first; with a ``position`` those up to there."""
     stored = await log.read_subject(POLICY_SUBJECT)
     return [read_event(one).body for one in stored if position is None or one.position <= position]
 
 
 def in_force_now(published: Sequence[PolicyPublished]) -> Rules | None:
-    """The policy in force at this moment; none where there is none."""
+    """Return the policy in force at this moment; none where there is none."""
     return PolicyHistory.of(published).in_force(datetime.now(UTC))
 
 
 async def policy_in_force(log: Log, position: int | None = None) -> dict[str, Any]:
-    """The document of the policy in force; empty where there is none.
+    """Return the document of the policy in force; empty where there is none.
 
-    With a ``position`` the one that was in force when the event there was recorded, as far as it was published.
+    With a ``position``: of the policy that was in force when the event there was recorded, among those published by
+    then.
     """
     published, moment = await published_policies(log, position), datetime.now(UTC)
     if position and (recorded := await log.at(position)) is not None:

@@ -17,6 +17,9 @@ from domain.periods import PeriodKind, bounds_of, days_of, kind_of
 from domain.policy import Rules
 from domain.policy_document import PolicyError, parse_policy, read_policy
 from domain.policy_history import PolicyHistory
+from ledger.follow import Follower
+from projections.policies import published_policies
+from projections.what_if import Trying, try_policy
 
 ZONES = ("Pacific/Auckland", "Pacific/Pago_Pago", "Pacific/Kiritimati", "Asia/Kolkata", "Europe/London", "UTC",
          "America/New_York", "America/Havana")  # fmt: skip
@@ -190,6 +193,37 @@ async def test_a_longer_period_waits_for_its_beginning_and_grants_no_day_twice(s
             ("2026-11-20", "20.00"), ("2026-11-21", "20.00"), ("2026-11-30", "20.00"), ("2026-12", "400.00"),
             ("2026-12", "400.00"),
         ]  # fmt: skip
+
+
+async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session) -> None:
+    """Judged again by the policy in force, whose zone and length changed while budgets were open, nothing differs."""
+    agent = POLICY["roles"]["agent"] | {"carry_over": "0", "per_interaction": None}
+    months = {"time_zone": "Pacific/Pago_Pago", "roles": {"agent": agent | {"budget": "45.00"}}}
+    async with upstream_of(session, history=True) as upstream:
+        asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-19T00:00:00Z"}
+        days = POLICY | {
+            "time_zone": "Pacific/Auckland",
+            "period": "day",
+            "roles": {"agent": agent | {"budget": "20.00"}},
+        }
+        await upstream.ask("policy", request_id="p-1", policy=days, **asked)
+        await upstream.record(event("join", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
+        await upstream.action("r-0", "5.00", time="2026-11-20T12:00:00Z")
+        await upstream.ask("policy", request_id="p-2", policy=POLICY | months, **asked)
+        outcomes = [
+            (await upstream.action(f"r-{hour}", "15.00", time=(BEGIN + timedelta(days=323, hours=hour)).isoformat()))
+            for hour in range(13, 340, 6)
+        ]
+        assert {one["outcome"] for one in outcomes} == {"taken", "escalate"}
+        assert len({one["budget"]["period"] for one in outcomes}) > 10
+        published = await published_policies(session.log)
+        trying = Trying(parse_policy(published[-1].policy), published, None, flags=False)
+        batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(
+            until=await session.log.last_position()
+        )
+        found = await try_policy(session.log, batches, trying, lambda _: None)
+    assert (found["decisions"], found["items"]) == (len(outcomes), [])
+    assert all(period["spent"] == period["would_be_spent"] for period in found["spend"])
 
 
 async def test_a_budget_that_a_clock_ahead_opened_is_used_and_locks_nobody_out(session: Session) -> None:
