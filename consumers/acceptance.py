@@ -17,6 +17,8 @@ from ledger.errors import EventError
 from ledger.names import fact_token, token_of_source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from domain.facts import Fact
     from ledger.cloudevents import Envelope
     from ledger.content_modes import Headers
@@ -54,14 +56,14 @@ class Rejection(NamedTuple):
 
 
 def accept(data: bytes, now: datetime, headers: Headers = (), token: str | None = None,
-           received: datetime | None = None) -> Accepted | Rejection:  # fmt: skip
+           received: Callable[[], datetime] | None = None) -> Accepted | Rejection:  # fmt: skip
     """Check one event as the intake does.
 
-    ``token`` is the source's token in the inbox's subject; ``received`` is when the inbox took the event, which is
+    ``token`` is the source's token in the inbox's subject; ``received`` tells when the inbox took the event, which is
     its time where it names none.
     """
     try:
-        return _accepted(data, now, headers, token, received or now)
+        return _accepted(data, now, headers, token, received or (lambda: now))
     except (EventError, _RejectedError) as error:
         return Rejection(error.code, error.field, error.message)
     except FieldError as error:
@@ -83,7 +85,8 @@ def check_new(fact: Accepted | Rejection) -> Accepted | Rejection:
     return fact.flaw if isinstance(fact, Accepted) and fact.flaw is not None else fact
 
 
-def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None, received: datetime) -> Accepted:
+def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None,
+              received: Callable[[], datetime]) -> Accepted:  # fmt: skip
     if len(data) > topology.MAX_EVENT_BYTES:
         raise _RejectedError("too_large", "", f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}")
     event = parse_event(data, headers, received)

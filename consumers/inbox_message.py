@@ -32,7 +32,6 @@ class Message(NamedTuple):
     raw_headers: bytes = b""
     part: int = 0
 
-    @property
     def received(self) -> datetime:
         """When an inbox took it: the same when it is handed out again, or retried after a rejection."""
         stamp = _EPOCH + timedelta(microseconds=int(sequence_of(self.reply)[2]) // 1000)

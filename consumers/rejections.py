@@ -81,7 +81,7 @@ def rejected_entry(rejection: Rejection, message: Message, key: Key) -> bytes:
         "message": _bounded(rejection.message),
         "headers": _shown(message.headers),
         "data": sealed(message.data, message.name),
-        "received": time_text(message.received),
+        "received": time_text(message.received()),
     }
     if raw_subject != readable.encode():
         document["subject_bytes"] = base64.b64encode(raw_subject).decode()

@@ -15,7 +15,7 @@ from ledger.errors import EventError
 from ledger.json_text import repeated_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from ledger.content_modes import Headers
 
@@ -113,10 +113,10 @@ def time_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def parse_event(data: bytes, headers: Headers = (), received: datetime | None = None) -> Envelope:
+def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datetime] | None = None) -> Envelope:
     """Check and normalise one event in structured or binary mode.
 
-    ``received`` is its time where it names none.
+    ``received`` tells its time where it names none.
 
     Raises:
         EventError: with the code and field of the first thing wrong.
@@ -138,9 +138,8 @@ def parse_event(data: bytes, headers: Headers = (), received: datetime | None = 
     if assumed := "time" not in raw:
         if received is None:
             raise EventError("missing", "`time` is required where no inbox takes the event", "time")
-        raw |= {"time": _raw(time_text(received)), _ASSUMED: msgspec.Raw(b"true")}
-    event, encoded = _normalised(raw)
-    moment = parse_time(event["time"])
+        raw |= {"time": _raw(time_text(received())), _ASSUMED: msgspec.Raw(b"true")}
+    event, encoded, moment = _normalised(raw)
     as_sent = _sorted.encode(_as_sent(event))
     flaw = _flaw(event, extras) or _repeated(data if mode is Mode.STRUCTURED else b"", raw["data"], event, as_sent)
     return Envelope(
@@ -149,8 +148,8 @@ def parse_event(data: bytes, headers: Headers = (), received: datetime | None = 
     )  # fmt: skip
 
 
-def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes]:
-    """Return an event, checked as far as all events are alike, and its JSON."""
+def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes, datetime]:
+    """Return an event, checked as far as all events are alike, its JSON and its time."""
     try:
         encoded = _encoder.encode(raw)
         event = _anything.decode(encoded)
@@ -170,7 +169,7 @@ def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes]:
         event["time"] = time_text(moment)
         raw["time"] = _raw(event["time"])
         encoded = _encoder.encode(raw)
-    return event, encoded
+    return event, encoded, moment
 
 
 def _check_names(extras: Iterable[str]) -> None:
@@ -182,8 +181,10 @@ def _check_names(extras: Iterable[str]) -> None:
             raise EventError("invalid", rule, name[:40])
 
 
-def _flaw(event: Mapping[str, Any], extras: Iterable[str]) -> EventError | None:
+def _flaw(event: Mapping[str, Any], extras: frozenset[str]) -> EventError | None:
     """Return what is wrong with an attribute's value by the type system of CloudEvents, or by its own rule."""
+    if not extras and event["id"].isascii() and event["source"].isascii():
+        return None
     texts = [name for name in ("id", "source") if not event[name].isascii()]
     for name in (*texts, *sorted(extras)):
         value = event[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 _UNFIT_FOR_TOKEN = re.compile(r"[.*>\s]")
@@ -18,6 +19,7 @@ def id_of_token(token: str) -> str:
     return unquote(token, errors="strict")
 
 
+@lru_cache(maxsize=4096)
 def token_of_source(source: str) -> str:
     """Return a source's token outside the log, e.g. ``a%2Eb`` for ``a.b``; two sources never share one."""
     return token_of_id(source)
@@ -36,6 +38,7 @@ def source_of_token(token: str) -> str:
         return token
 
 
+@lru_cache(maxsize=4096)
 def fact_token(source: str) -> str:
     """Return the token of a source's facts in the log: ``.``, ``*``, ``>`` and white space are ``_``.
 

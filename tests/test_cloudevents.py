@@ -47,7 +47,7 @@ def binary(content_type: str | None = "application/json", **attributes: str) -> 
 def refused(data: bytes, headers: Headers = ()) -> tuple[str, str]:
     """The code and field of the error that a message meets."""
     with pytest.raises(EventError) as caught:
-        parse_event(data, headers, RECEIVED)
+        parse_event(data, headers, lambda: RECEIVED)
     assert caught.value.message
     json.dumps([caught.value.field, caught.value.message], ensure_ascii=False).encode()  # it can be stored
     return caught.value.code, caught.value.field
@@ -181,7 +181,7 @@ def test_data_stands_once_and_is_json(changes: dict[str, Any], error: tuple[str,
 
 
 def test_null_means_absent() -> None:
-    sent = parse_event(structured(subject=None, myext=None, data_base64=None, time=None), (), RECEIVED)
+    sent = parse_event(structured(subject=None, myext=None, data_base64=None, time=None), (), lambda: RECEIVED)
     assert msgspec.json.decode(sent.json).keys() == EVENT.keys() | {"timeassumed"}
     assert refused(structured(id=None)) == ("missing", "id")
 
@@ -217,8 +217,8 @@ def test_a_sequence_is_an_integer_as_text_or_number(value: object) -> None:
 
 
 def test_a_time_that_is_not_there_is_when_the_inbox_took_the_event_and_outside_the_hash() -> None:
-    first = parse_event(structured(time=...), (), RECEIVED)
-    again = parse_event(structured(time=...), (), RECEIVED + timedelta(days=3))
+    first = parse_event(structured(time=...), (), lambda: RECEIVED)
+    again = parse_event(structured(time=...), (), lambda: RECEIVED + timedelta(days=3))
     assert (first.time, first.assumed) == (RECEIVED, True)
     assert msgspec.json.decode(first.json)["time"] == "2026-03-01T12:00:00.123456Z"
     assert msgspec.json.decode(first.json)["timeassumed"] is True
