@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import tempfile
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -32,7 +32,7 @@ from benchmarks.processes import CommandError, Ledger
 from benchmarks.versions import ROOT, Version, VersionError, checked_out, present
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
 BASELINE = Path(__file__).parent / "baseline.txt"
 KEPT = ROOT / ".benchmarks" / "comparisons"
@@ -63,9 +63,8 @@ def ledgers(versions: dict[str, Version], scale: float) -> Iterator[dict[str, Si
         yield sides
 
 
-def run(versions: dict[str, Version], parts: list[str], rounds: int, scale: float) -> list[dict[str, Any]]:
-    """Measure each part for both versions by turns; return a result for each part."""
-    results = []
+def run(versions: dict[str, Version], parts: list[str], rounds: int, scale: float) -> Generator[dict[str, Any]]:
+    """Measure each part for both versions by turns; yield each part's result as soon as it is known."""
     with ledgers(versions, scale) as sides:
         for number, name in enumerate(parts, 1):
             runs: dict[str, list[Measured]] = {side: [] for side in sides}
@@ -73,8 +72,7 @@ def run(versions: dict[str, Version], parts: list[str], rounds: int, scale: floa
                 for side, given in sides.items():
                     progress(f"part {number} of {len(parts)}, {name}: round {turn + 1} of {rounds}, {side}")
                     runs[side].append(PARTS[name].run(given))
-            results.append(result_of(PARTS[name], runs))
-    return results
+            yield result_of(PARTS[name], runs)
 
 
 def result_of(part: Part, runs: dict[str, list[Measured]]) -> dict[str, Any]:
@@ -156,11 +154,18 @@ def main() -> None:
     if not Path("/proc/self/cmdline").exists():
         sys.exit("benchmarks.comparison reads processes from /proc: run it on Linux")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: every context ends its processes
+    rounds = given.rounds or (2 if given.quick else ROUNDS)
+    scale = given.scale or (0.1 if given.quick else 1.0)
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    results = []
     try:
         versions = {"base": version_of(given.base), "new": version_of(given.new)}
-        rounds = given.rounds or (2 if given.quick else ROUNDS)
-        scale = given.scale or (0.1 if given.quick else 1.0)
-        results = run(versions, given.only or list(PARTS), rounds, scale)
+        headings = {side: f"{side}, {version.name}" for side, version in versions.items()}
+        with closing(run(versions, given.only or list(PARTS), rounds, scale)) as measured:
+            for result in measured:
+                results.append(result)
+                if not given.json:
+                    console.print(table_of(result, headings))
     except (VersionError, CommandError) as error:
         sys.stderr.write(f"benchmarks.comparison: {error}\n")
         sys.exit(2 if isinstance(error, VersionError) else 1)
@@ -178,10 +183,6 @@ def main() -> None:
     path.write_text(json.dumps(document, indent=1))
     if given.json:
         print(json.dumps(document))
-    else:
-        console = Console(width=None if sys.stdout.isatty() else 150)
-        for result in results:
-            console.print(table_of(result, {side: f"{side}, {versions[side].name}" for side in SIDES}))
     progress(f"kept in {path}")
     above = [one["title"] for one in results if given.at_most and (one["cpu_us"][ALL]["ratio"] or 0) > given.at_most]
     if above:
