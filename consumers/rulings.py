@@ -346,7 +346,8 @@ def _check_currencies(unit: Unit, budget: Budget, amount: Money | None) -> None:
     """
     fault = currency_fault(budget.currency, unit.now)
     if fault and (unit.opens(budget) or currency_fault(budget.currency, budget.created_on)):
-        raise RequestError("invalid", f"{fault}; the policy in force gives in this one", "amount.currency")
+        message = f"{fault}; the policy in force gives in {budget.currency}, so publish another first"
+        raise RequestError("invalid", message, "amount.currency")
     if amount is not None and amount.currency != budget.currency:
         fault = currency_fault(amount.currency, unit.now)
         if fault:

@@ -214,6 +214,7 @@ async def test_an_open_budget_is_used_to_its_end_and_no_new_one_opens(session: S
             refused = (await asks(what, "r-2", "2026-04"))["error"]
             assert (refused["code"], refused["field"]) == ("invalid", "amount.currency")
             assert "BGN (Bulgarian Lev) was valid until 2026-01-31" in refused["message"]
+            assert "publish another first" in refused["message"]
         grant = {"operation": "grant", "holder": "agent:A-1", "granted_by": "M-1", "amount": money("5.00", "BGN")}
         assert (await follows("budget", "g-1", "2026-04", reason="busy", **grant))["error"]["code"] == "invalid"
         approved = await follows("escalation", "e-2", "2026-04", operation="approve", decided_by="M-1",
