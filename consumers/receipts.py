@@ -169,6 +169,8 @@ class Receipts:
     async def _unrecorded(self, asker: _Asker, identifier: str, *, waits: bool, may_wait: bool) -> dict[str, Any]:
         if waits:
             return {"status": "pending"}
+        if not identifier:  # all that has no readable id is kept under it
+            return {"status": "unknown"}
         subjects = [f"{topology.REJECTED_SUBJECT}.{token}.{id_token(identifier)}.>" for token in asker.tokens]
         rejections = [one for subject in subjects if (one := await self._rejected.last(subject)) is not None]
         if not rejections and not may_wait:  # a replica may be behind what another intake stored

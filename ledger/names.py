@@ -49,9 +49,13 @@ def fact_token(source: str) -> str:
     return _UNFIT_FOR_TOKEN.sub("_", source)
 
 
+_WILDCARDS = {"*", ">"}
 _TOKEN_BYTES = 2048  # more than the longest source takes, percent-encoded; the server takes lines of 4,096
 
 
 def is_source_token(token: str) -> bool:
-    """Whether a subject's token can be a source's: visible characters (no surrogates), not too long."""
-    return token.isprintable() and 0 < len(token.encode()) <= _TOKEN_BYTES
+    """Whether a subject's token can be a source's: visible characters (no surrogates), no wildcard, not too long.
+
+    A publisher may write a wildcard as a token; in a subject of ours it would then mean every source.
+    """
+    return token.isprintable() and token not in _WILDCARDS and 0 < len(token.encode()) <= _TOKEN_BYTES

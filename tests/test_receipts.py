@@ -153,6 +153,8 @@ async def test_a_source_hears_of_its_own_messages_alone(upstream: Upstream) -> N
         await settled(upstream, **place)
         assert await ask(upstream, "erp", **place) == place | {"status": "unknown"}
     assert await ask(upstream, "erp", id="p-1") == {"id": "p-1", "status": "unknown"}
+    assert await ask(upstream, id="") == {"id": "", "status": "unknown"}
+    assert (await ask(upstream, "*", stream="INBOX", seq=2))["error"]["field"] == "source"
     nowhere: list[dict[str, Any]] = [{"stream": "LEDGER", "seq": 1}, {"stream": "INBOX", "seq": 99}, {"stream": "no.such", "seq": 1},
                {"stream": "INBOX", "seq": 0}, {"stream": "INBOX", "seq": 2**63}, {"stream": "*", "seq": 1}]  # fmt: skip
     for place in nowhere:
