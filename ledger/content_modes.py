@@ -124,12 +124,7 @@ def events_of_batch(data: bytes) -> list[bytes]:
         EventError: the bytes are no JSON array, or it holds more than ``MAX_BATCH_EVENTS`` events.
 
     """
-    try:
-        events = _arrays.decode(data)
-    except msgspec.ValidationError:
-        raise EventError("invalid", "a batch of CloudEvents is a JSON array") from None
-    except _NOT_JSON as error:
-        raise EventError("not_json", f"not JSON: {error}") from None
+    events = _decode(_arrays, data, "a batch of CloudEvents is a JSON array")
     if len(events) > MAX_BATCH_EVENTS:
         rule = f"a batch holds at most {MAX_BATCH_EVENTS} events, not {len(events)}"
         raise EventError("too_large", rule)
@@ -146,12 +141,7 @@ def structured_event(data: bytes) -> dict[str, msgspec.Raw]:
         EventError: no JSON object, or its ``data_base64`` holds no JSON.
 
     """
-    try:
-        event = _objects.decode(data)
-    except msgspec.ValidationError:
-        raise EventError("invalid", "a CloudEvent is a JSON object") from None
-    except _NOT_JSON as error:
-        raise EventError("not_json", f"not JSON: {error}") from None
+    event = _decode(_objects, data, "a CloudEvent is a JSON object")
     if b"null" in data:
         event = {name: value for name, value in event.items() if name == "data" or bytes(value) != b"null"}
     encoded = event.pop("data_base64", None)
@@ -212,6 +202,15 @@ def _declared_type(content_type: str, attribute: str) -> str:
     if attribute:
         return attribute
     return "" if _media_type(content_type) == "application/json" else content_type
+
+
+def _decode[T](decoder: msgspec.json.Decoder[T], data: bytes, rule: str) -> T:
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        raise EventError("invalid", rule) from None
+    except _NOT_JSON as error:
+        raise EventError("not_json", f"not JSON: {error}") from None
 
 
 def _json_data(data: bytes, content_type: str, field: str) -> msgspec.Raw:

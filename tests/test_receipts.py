@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,12 @@ from support import Upstream, event, gbp, upstream_of
 from test_intake import drained
 
 from app.session import Session
+from consumers.inbox_message import Message
+from consumers.intake import Intake
 from domain.facts import FACTS
 from ledger.cloudevents import parse_time
+from ledger.errors import UnavailableError
+from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.names import token_of_source
 
@@ -169,10 +174,8 @@ async def test_a_request_for_nothing_is_an_error(upstream: Upstream, fields: dic
     assert (await ask(upstream, **fields))["outcome"] == "error"
 
 
-async def test_an_id_is_pending_while_it_waits_and_unknown_if_it_was_never_sent(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The intake waits for the log; its receipts do not."""
+def held_log(session: Session, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Have the log append nothing until the event is set."""
     held = asyncio.Event()
     append = session.log.append
 
@@ -181,6 +184,14 @@ async def test_an_id_is_pending_while_it_waits_and_unknown_if_it_was_never_sent(
         return await append(*arguments, **options)
 
     monkeypatch.setattr(session.log, "append", waits)
+    return held
+
+
+async def test_an_id_is_pending_while_it_waits_and_unknown_if_it_was_never_sent(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intake waits for the log; its receipts do not."""
+    held = held_log(session, monkeypatch)
     async with upstream_of(session, "intake") as upstream:
         assert (await ask(upstream, id="p-1"))["status"] == "unknown"
         binary = {f"ce-{name}": value for name, value in purchase(1, id="bestellung-%C3%BC1").items() if name != "data"}
@@ -202,14 +213,7 @@ async def test_behind_a_long_queue_of_the_same_source_an_id_may_be_pending(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No receipt reads more than some of what waits; another source's queue is not this one's."""
-    held = asyncio.Event()
-    append = session.log.append
-
-    async def waits(*arguments: Any, **options: Any) -> int:
-        await held.wait()
-        return await append(*arguments, **options)
-
-    monkeypatch.setattr(session.log, "append", waits)
+    held = held_log(session, monkeypatch)
     async with upstream_of(session, "intake") as upstream:
         await asyncio.gather(*(upstream.publish(purchase(number)) for number in range(150)))
         answer = await ask(upstream, ids=["p-0", "p-149", "never"])
@@ -281,6 +285,49 @@ async def test_check_says_what_the_intake_would_say(upstream: Upstream) -> None:
     assert answer["items"][1]["error"]["field"] == "myext"
     assert (await check(json.dumps(purchase(1) | {"x": "y" * 60_000}).encode()))["error"]["code"] == "too_large"
     assert await upstream.session.log.last_position() == 0
+
+
+@pytest.mark.parametrize("step", ["_append", "_reject", "places.note", "places.note_batches"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_batch_that_is_handed_out_again_has_the_same_outcome(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool
+) -> None:
+    """The intake fails at a step, before or after it was made, and takes the message again."""
+    intake = Intake(
+        session.log, session.rejected, NameIndex(tmp_path / "names.sqlite"), await Keys.open(session.client)
+    )
+    facts = [purchase(1), purchase(2, type="x"), purchase(1), purchase(1, time="2026-01-06T10:00:00Z"), purchase(3)]
+    reply = b"$JS.ACK.INBOX.intake.1.7.7.1772359200000000000.0"
+    message = Message("resolution.inbox.crm", json.dumps(facts).encode(), (), reply)
+    owner: Any = intake.places if "." in step else intake
+    name = step.rpartition(".")[2]
+    made = getattr(owner, name)
+
+    def fails(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        if after and "." in step:
+            made(*arguments)
+        if "." in step:
+            raise UnavailableError(step)
+        return _fails_later(made, arguments, after=after)
+
+    monkeypatch.setattr(owner, name, fails)
+    with pytest.raises(UnavailableError):
+        await intake.take([message])
+    await intake.take([message])
+    await intake.take_singly([message])
+    log = [json.loads(one.data)["id"] async for batch in session.log.subject_batches(">") for one in batch]
+    assert log == ["p-1", "p-3"]
+    rejected = [json.loads(one.data)["code"] for one in await session.rejected.read_subject("rejected.>")]
+    assert sorted(rejected) == ["id_reused", "unknown_type"]
+    assert sorted(intake.places.keys_of("INBOX", 7)) == [1, 3, 5]
+    assert intake.places.batch_of("INBOX", 7) == ("crm", 5)
+
+
+async def _fails_later(made: Callable[..., Any], arguments: Any, *, after: bool) -> None:
+    if after:
+        await made(*arguments)
+    raise UnavailableError("later")
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
