@@ -164,14 +164,14 @@ class Intake:
         return refused
 
     async def _sealed(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Accepted, Message]]:
-        """What is personal sealed with its person's key."""
+        """Return the same facts with personal data sealed by its person's key."""
         if not any(fact.personal for fact, _ in accepted):
             return accepted
         facts = await seal_facts(self._keys, [fact for fact, _ in accepted])
         return [(fact, message) for fact, (_, message) in zip(facts, accepted, strict=True)]
 
     async def _same(self, fact: Accepted, name: Name, met: Mapping[bytes, Accepted]) -> bool:
-        """Whether an event whose hash differs from that of its name says the same, as far as anybody can know.
+        """Return whether an event whose hash differs from that of its name is the same event, as far as can be known.
 
         It may be written in another mode, or have been recorded before attributes were sealed. ``met`` has what came
         with it.

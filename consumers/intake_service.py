@@ -133,11 +133,11 @@ class IntakeService:
             self.failed.set_exception(error)
 
     async def receipt(self, token: str, body: bytes) -> bytes:
-        """What became of events, or of a message, of this source."""
+        """Return the outcome of events, or of a message, of this source."""
         return await self._receipts.answer(token, body)
 
     async def check(self, token: str, body: bytes, headers: Headers = ()) -> bytes:
-        """What the intake would say of an event, or of each event of a batch; nothing is recorded.
+        """Return whether the intake would take an event, or each event of a batch; nothing is recorded.
 
         Only as far as it can be known without the log.
         """

@@ -1,7 +1,7 @@
 """Places of messages in the inbox, and which events came with them: for receipts that ask by place.
 
-A part of the intake's index: it has what this intake has recorded of the last messages of each inbox. What was
-rejected is in the stream REJECTED, under its place.
+A part of the intake's index: it holds the events that this intake recorded from the last messages of each
+inbox. Rejected events are in the stream REJECTED, under their place.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Places:
             self._index.commit([], {}, also=[("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", rows)])
 
     def keys_of(self, stream: str, sequence: int) -> dict[int, bytes]:
-        """Return the keys of what a message brought, by part."""
+        """Return the keys of the recorded events of a message, by part."""
         return dict(self._index.rows("SELECT part, key FROM places WHERE stream = ? AND seq = ?", (stream, sequence)))
 
     def batch_of(self, stream: str, sequence: int) -> Batch | None:

@@ -1,4 +1,4 @@
-"""What is personal in facts and requests: sealed with its person's key before it is recorded, gone with the key.
+"""Personal data in facts and requests: sealed with its person's key before it is recorded, gone with the key.
 
 In a fact these are the fields of its data that are marked so or unknown, and the attributes that are not in ``CLEAR``
 and not of every event.
@@ -38,7 +38,7 @@ def _kept_open(cls: type[msgspec.Struct]) -> frozenset[str]:
 
 
 def is_personal(type_name: str, data: msgspec.Raw, attributes: Iterable[str] = ()) -> bool:
-    """Whether a fact has anything personal: a field of its data marked so or unknown, or such an attribute."""
+    """Return whether a fact has personal data: a field marked so or unknown, or such an attribute."""
     if not _OPEN.issuperset(attributes):
         return True
     return not _kept_open(FACTS[type_name]).issuperset(_fields.decode(data))

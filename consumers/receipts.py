@@ -1,4 +1,4 @@
-"""Receipts: what became of an event, by its id, and of a message, by its place in the inbox.
+"""Receipts: the outcome of an event, by its id, and of a message, by its place in the inbox.
 
 An answer that is not final rests on the inbox itself: its messages behind the intake's ack floor are read before
 anything else is looked up. A message leaves that part of the inbox only after its outcome is stored; so an event that
@@ -136,7 +136,7 @@ class Receipts:
             raise RequestError("source_mismatch", text, "source")
         tokens = {token, token_of_source(sources[0])}
         if self._index.sources_of(fact_token(sources[0])) == sources:
-            tokens.add(fact_token(sources[0]))  # nobody else's messages can be there
+            tokens.add(fact_token(sources[0]))  # no other source's messages can be there
         return _Asker(sources[0], frozenset(tokens))
 
     # ------------------------------------------------------------------ by id
@@ -230,7 +230,7 @@ class Receipts:
     # ------------------------------------------------------------------ by place
 
     async def _of_message(self, asker: _Asker, stream: str, sequence: int) -> dict[str, Any]:
-        """Return what became of a message: of its event, or of each event of its batch."""
+        """Return the outcome of a message: of its event, or of each event of its batch."""
         place = {"stream": stream, "seq": sequence}
         if stream not in asker.inboxes or not 0 < sequence <= _SEQUENCE_AT_MOST:
             return place | {"status": "unknown"}
@@ -245,16 +245,16 @@ class Receipts:
         return place | (found or {"status": "unknown"})
 
     async def _of_held(self, asker: _Asker, held: _Held) -> dict[str, Any]:
-        """Return what became of a message that the inbox still has, by the ids in it."""
+        """Return the outcome of a message that the inbox still has, by the ids in it."""
         ids = claimed_ids(held.data, held.headers)
         outcomes = await self._of_events(asker, ids)
         items = [{"id": identifier} | outcomes[identifier] for identifier in ids]
         return items[0] if batch_in(held.data, held.headers) is None else _together(items)
 
     async def _stored(self, asker: _Asker, stream: str, sequence: int) -> tuple[dict[str, Any] | None, bool]:
-        """Return what is kept of a message's outcome, None where nothing is, and whether that is all of it.
+        """Return the stored outcome of a message, None where there is none, and whether it is complete.
 
-        What the intake stores last is looked up first: the size of a batch, then what was recorded, then rejections.
+        The intake stores rejections, then recorded places, then the size of a batch. They are read in reverse.
         """
         batch = self._intake.places.batch_of(stream, sequence)
         keys = self._intake.places.keys_of(stream, sequence)

@@ -29,7 +29,7 @@ _NO_SOURCE = "%"
 
 
 class RejectedEntry(msgspec.Struct):
-    """What REJECTED keeps: the original bytes (base64) and why they could not be recorded.
+    """An entry of REJECTED: the original bytes (base64) and why they could not be recorded.
 
     ``subject_bytes`` and ``raw_headers`` are base64, too: the subject where it is not UTF-8, and all headers as they
     came. Entries of earlier versions have neither.

@@ -61,11 +61,11 @@ class Envelope(NamedTuple):
     extras: frozenset[str] = frozenset()
     flaw: EventError | None = None
     assumed: bool = False
-    """Whether the time is when the inbox took the event, because the sender named none."""
+    """True where the sender named no time: it is the inbox's."""
 
 
 class Stored(msgspec.Struct):
-    """What readers need of a stored event; the rest stays in the bytes."""
+    """The fields of a stored event that readers need; the rest stays in the bytes."""
 
     source: str
     id: str
@@ -239,7 +239,7 @@ def with_corrects(event: bytes, position: int) -> bytes:
 
 
 def content_hash(event: bytes) -> bytes:
-    """What an event says, whatever the order of its keys and its white space (16 bytes).
+    """Return the hash of an event's content (16 bytes): the same for any order of keys and any white space.
 
     What the ledger adds is left out, so that a stored event has the hash of the event as sent.
     """
@@ -259,7 +259,7 @@ def _as_sent(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def same_event(one: bytes, other: bytes) -> bool:
-    """Whether two events, as JSON, say the same in the words of CloudEvents, however they were written.
+    """Return whether two events, as JSON, are one event by the rules of CloudEvents, in whatever form each was written.
 
     Attributes are compared in their canonical string encoding (``7`` and ``"7"`` are one integer), null counts as
     absent, times are compared as instants, and a ``datacontenttype`` that says JSON counts as none. Equal hashes

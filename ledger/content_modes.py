@@ -112,7 +112,7 @@ def mode_of(data: bytes, headers: Sequence[tuple[str, str]]) -> Mode:
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a content type declares JSON: its subtype is ``json`` or ends with ``+json``."""
+    """Return whether a content type declares JSON: its subtype is ``json`` or ends with ``+json``."""
     subtype = _media_type(content_type).partition("/")[2]
     return subtype == "json" or subtype.endswith("+json")
 
@@ -265,7 +265,7 @@ def _media_type(content_type: str) -> str:
 
 
 def _is_event(data: bytes) -> bool:
-    """Whether a body is an event by itself, whatever stray ``ce-`` headers are beside it."""
+    """Return whether a body is an event by itself; ``ce-`` headers beside it are stray then."""
     try:
         return "specversion" in _objects.decode(data)
     except _NOT_JSON:
