@@ -123,7 +123,7 @@ def table_of(result: dict[str, Any], names: dict[str, str]) -> Table:
 
 
 def progress(line: str) -> None:
-    """Say on standard error what is under way."""
+    """Write a line about the progress on standard error."""
     sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {line}\n")
     sys.stderr.flush()
 

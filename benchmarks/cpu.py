@@ -1,4 +1,4 @@
-"""CPU time of processes, read from outside: which processes work on a data directory, and what each has used."""
+"""CPU time of processes, read from outside: the processes of a data directory, and the time that each has used."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class Meter:
         return time.perf_counter() - self._begun
 
     def stop(self, operations: int, *, seconds: float | None = None) -> Measured:
-        """Return what so many operations took; ``seconds`` where they had ended before."""
+        """End measuring so many operations; ``seconds`` where they had ended before."""
         took = self.seconds if seconds is None else seconds
         spent: defaultdict[str, float] = defaultdict(float)
         for pid, role in self._processes().items():

@@ -1,4 +1,4 @@
-"""What the comparison of two versions measures: parts that drive a ledger from outside, as its users do.
+"""The parts of the comparison of two versions; each drives a ledger from outside, as its users do.
 
 Facts and requests go over plain nats-py, reads over HTTP, the rest through the command line, so that every version is
 driven in the same way.
@@ -231,7 +231,7 @@ def decisions(side: Side, number: int, width: int) -> Measured:
 
 
 def everything(side: Side) -> Measured:
-    """Measure all roles together, until views, guard, seal and archive have what came in; the rate is of coming in."""
+    """Measure all roles together, until views, guard, seal and archive have all events; the rate is that of the requests."""
 
     async def run() -> Measured:
         async with side.client() as client:
@@ -295,7 +295,7 @@ def command(*words: str, each: bool = False) -> Callable[[Side], Measured]:
 
 
 class Part(NamedTuple):
-    """Something to measure: a title, what one operation is, and the run."""
+    """A title, the name of one operation, and the run that measures it."""
 
     title: str
     operation: str

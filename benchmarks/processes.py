@@ -52,7 +52,7 @@ class Ledger:
         return done.stdout
 
     def timed(self, *words: str) -> float:
-        """Run a command to its end without looking at what it prints; return the CPU seconds that it used itself.
+        """Run a command to its end and discard its output; return the CPU seconds of its own process.
 
         Raises:
             CommandError: its exit status is not 0.

@@ -60,9 +60,9 @@ def full_hash(commit: str) -> str:
         return _run(
             ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{commit}^{{commit}}"], ROOT
         ).strip()
-    except VersionError:
+    except VersionError as error:
         message = f"this repository has no commit {commit!r}: fetch it (`git fetch --unshallow`), or name another"
-        raise VersionError(message) from None
+        raise VersionError(message) from error
 
 
 def checked_out(commit: str, *, instead: tuple[str, ...] = ()) -> Version:

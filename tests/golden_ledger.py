@@ -47,7 +47,7 @@ READINGS = {
     "trail": ("audit", "trail"),
     "rejected": ("admin", "rejected", "list"),
 }
-"""What is read from the ledger, each by a command with ``--json``."""
+"""The readings that are recorded, each by a command with ``--json``."""
 CHANGING = {"recognition": ("staying",)}
 """Fields of a reading that depend on the day on which it is read."""
 LEFT_BEHIND = (
@@ -72,7 +72,7 @@ class Story:
         self._ids: dict[str, str] = {}
 
     async def tell(self, step: Any) -> None:
-        """Take one step, and wait for what comes of it."""
+        """Take one step, and wait for its answer."""
         match step:
             case Fact():
                 self.events.append((step.token, step.event["source"], step.event["id"]))
@@ -174,7 +174,7 @@ def flag_steps(flags: list[dict[str, Any]]) -> list[Ask]:
 
 
 def recorded(ledger: Ledger) -> dict[str, Any]:
-    """Return what this ledger holds, and what it shows of itself."""
+    """Return hashes of the events of this ledger, its checkpoint, and its readings."""
     replay = ledger.run("audit", "replay").encode()
     stored = ledger.run("audit", "replay", "--as-stored").encode()
     return {
@@ -188,12 +188,12 @@ def recorded(ledger: Ledger) -> dict[str, Any]:
 
 
 def lasting(name: str, reading: dict[str, Any]) -> dict[str, Any]:
-    """Return a reading without what depends on the day."""
+    """Return a reading without the fields that depend on the day."""
     return {field: value for field, value in reading.items() if field not in CHANGING.get(name, ())}
 
 
 def pack(data_dir: Path, archive: Path) -> None:
-    """Write the data directory as a compressed tar, without what is of the moment, under neutral owners."""
+    """Write the data directory as a compressed tar, without files of the moment, under neutral owners."""
 
     def kept(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
         if Path(member.name).name in NOT_KEPT:

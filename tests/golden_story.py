@@ -181,7 +181,7 @@ def _facts() -> list[Step]:
              requested_by="A-1", interaction_id="I-1", customer_id="C-1", reason="broken"),
         fact("a.b", "esc-2", "escalation.outcome_reported", escalation_id="Z-1", verdict="approved", decided_by="M-1",
              amount=money("70.00"), reason="fair"),
-        # Corrections: one with the right data, one of what never happened, of each of the two sources.
+        # Corrections: one with the right data, one for a fact that never happened, of each of the two sources.
         fact("a_b", "fix-1", "fact.corrected", source_of="a_b", id_of="ev-2", reason="typing error",
              data={"order_id": "O-2", "customer_id": "C-2", "total": money("84.40")}),
         fact("a.b", "fix-2", "fact.corrected", source_of="a.b", id_of="ev-11", reason="never happened", data=None),
@@ -237,7 +237,7 @@ def _march() -> list[Step]:
               decided_by="A-3", reason="solved"),
         Ask("escalation", {"request_id": "r-16", "time": "2025-03-03T10:36:00Z", "operation": "request",
                            "agent_id": "D-1", "kind": "refund", "amount": money("60.00"), "reason": "broken",
-                           "customer_id": "C-8"}, "done"),  # nobody answers: forwarded, at last expired
+                           "customer_id": "C-8"}, "done"),  # unanswered: forwarded, at last expired
         ask("r-17", "refused", "2025-03-03T10:37:00Z", "5.00", agent_id="A-2", customer_id="C-7"),
         ask("r-18", "refused", "2025-03-03T10:38:00Z", "5.00", kind="gift", customer_id="C-1"),
         ask("r-19", "refused", "2025-03-03T10:39:00Z", "5.00", agent_id="A-9", customer_id="C-1"),
@@ -293,7 +293,7 @@ def _churn() -> list[Step]:
 
 
 def _last() -> list[Step]:
-    """A policy that is only tried, and what stays open: a hold of A-1, an escalation of A-2."""
+    """A policy that is only tried; a hold of A-1 and an escalation of A-2, which stay open."""
     return [
         other("policy", "policy-3", "2025-03-08T09:00:00Z", policy=SHADOW, published_by="owner"),
         ask("r-shadow", "taken", "2025-03-10T09:00:00Z", "15.00", customer_id="C-15"),

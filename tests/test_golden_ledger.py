@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import tarfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from importlib import resources
@@ -17,13 +18,15 @@ import pytest
 from golden_ledger import LEFT_BEHIND, READINGS, lasting
 from golden_story import money
 from kept import Book, Kept
-from support import ROOT, Upstream, clean_environment, event, upstream_of
+from support import ROOT, Up, Upstream, clean_environment, event, upstream_of
 
 from app.session import Session
 from config import topology
 from config.settings import load_settings
+from domain.wire import encode
 from ledger.names import token_of_source
 from ledger.server import EmbeddedServer
+from projections.events import TYPES, read_event
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -127,7 +130,7 @@ def test_it_does_not_open_what_was_forgotten(rebuilt: Run) -> None:
 
 
 async def receipt(upstream: Upstream, identifier: str, source: str) -> dict[str, Any]:
-    """What became of an event, once it is known; the source is named, as `a.b` and `a_b` had one token."""
+    """Wait for an event's receipt; the source is named, since `a.b` and `a_b` had one token."""
     subject = f"resolution.read.{token_of_source(source)}.receipt"
     for _ in range(400):
         body = json.dumps({"id": identifier, "source": source}).encode()
@@ -150,6 +153,45 @@ async def record(upstream: Upstream, fact: dict[str, Any]) -> int:
     answer = await receipt(upstream, fact["id"], fact["source"])
     assert answer["status"] == "recorded", answer
     return int(answer["position"])
+
+
+async def test_each_stored_event_is_of_its_class_and_keeps_its_fields(tmp_path: Path) -> None:
+    found = set()
+    async with Session(load_settings({"data_dir": str(unpack(tmp_path))}, {})) as session:
+        for position in range(1, EXPECTED["position"] + 1):
+            stored = await session.log.at(position)
+            assert stored is not None
+            event_at, told = read_event(stored), json.loads(stored.data)
+            assert type(event_at.body) is TYPES[told["type"]]
+            back = json.loads(encode(event_at.body))
+            for name in told["data"].keys() & set(TYPES[told["type"]].__struct_fields__):
+                assert back.get(name, getattr(event_at.body, name)) == told["data"][name], (position, name)
+            found.add(told["type"])
+    assert len(found) == 56, "all types that version 0.1.0 stored, but for projection.skipped"
+
+
+def test_up_opens_it_long_after(tmp_path: Path) -> None:
+    """The clock of today rules: the hold has run out, the escalation has gone up a level, and everything is in order."""
+    up = Up(unpack(tmp_path))
+    run = runner(up.data_dir)
+    try:
+        up.ready()
+        deadline = time.monotonic() + 60
+        while asked_of(run) != [["X-1"]] or not json.loads(run("admin", "doctor", "--json").stdout)["ok"]:
+            assert time.monotonic() < deadline, run("admin", "doctor").stdout
+            time.sleep(0.2)
+        held = next(one["answer"]["action_id"] for one in EXPECTED["answers"] if one["body"]["request_id"] == "r-hold")
+        actions = json.loads(run("report", "actions", "--json").stdout)["items"]
+        assert next(one["state"] for one in actions if one["action_id"] == held) == "voided"
+    finally:
+        assert up.stop() == 0
+    verified(run, tmp_path)
+
+
+def asked_of(run: Run) -> list[Any]:
+    """The people asked to decide, for each escalation that waits."""
+    items = json.loads(run("report", "escalations", "--waiting", "--json").stdout)["items"]
+    return [one["asked_of"] for one in items]
 
 
 async def test_receipts_are_those_of_the_first_day(opened: Upstream) -> None:
