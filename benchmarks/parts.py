@@ -150,7 +150,7 @@ async def _receipts(client: Client, ids: list[str]) -> None:
 
 
 def start(side: Side) -> Measured:
-    """Measure `up`, from the command until a decision is answered."""
+    """Measure `up`: seconds until a decision is answered, CPU until all its processes have started."""
 
     async def decide() -> None:
         async with side.client() as client:
@@ -159,7 +159,9 @@ def start(side: Side) -> Measured:
     meter = Meter(side.data_dir)
     with side.ledger.up():
         asyncio.run(decide())
-        return meter.stop(1)
+        seconds = meter.seconds
+        until_at_rest(side.data_dir)
+        return meter.stop(1, seconds=seconds)
 
 
 def facts(side: Side) -> Measured:
@@ -231,7 +233,7 @@ def decisions(side: Side, number: int, width: int) -> Measured:
 
 
 def everything(side: Side) -> Measured:
-    """Measure all roles together, until views, guard, seal and archive have all events; the rate is that of the requests."""
+    """Measure all roles together, until views, guard, seal and archive have all events; the rate is of the load."""
 
     async def run() -> Measured:
         async with side.client() as client:
