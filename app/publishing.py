@@ -79,7 +79,7 @@ class Publisher:
     @classmethod
     async def open(cls, session: Session, outcome: Outcome, progressed: Callable[[int], None]) -> Publisher:
         """A publisher that knows where the log ended before it began."""
-        door = await Log.door(await session.upstream("publisher"), topology.INBOX)
+        door = await Log.door(await session.connection("publisher"), topology.IMPORT)
         publisher = cls(session, door, outcome, progressed)
         publisher._first_position = await session.log.last_position()
         publisher._first_rejected = await session.rejected.last_position()
@@ -104,7 +104,7 @@ class Publisher:
         batch, self._waiting = self._waiting, []
         if not batch:
             return
-        drafts = [Draft(f"{topology.INBOX_SUBJECT}.{token_of_source(event.source)}", event.data) for event in batch]
+        drafts = [Draft(f"{topology.IMPORT_SUBJECT}.{token_of_source(event.source)}", event.data) for event in batch]
         for part in in_batches(drafts, lambda draft: len(draft.data)):
             first = await self._door.append(part, patience_seconds=30)
             self._last_inbox = max(self._last_inbox, first + len(part) - 1)
@@ -123,7 +123,7 @@ class Publisher:
     async def _until_taken(self) -> None:
         stalled, floor_before = 0.0, -1
         while self._last_inbox:
-            name = f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}"
+            name = f"CONSUMER.INFO.{topology.IMPORT}.{topology.INTAKE_CONSUMER}"
             info = await js_api(self._session.client, name)
             floor = info.get("ack_floor", {}).get("stream_seq", 0)
             if floor >= self._last_inbox:

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Self
 
 from config import topology
 from ledger.connection import connect
-from ledger.errors import LedgerError
+from ledger.errors import LedgerError, UpgradeNeededError
+from ledger.files import write_private
 from ledger.log import Log
-from ledger.server import EmbeddedServer, write_private
-from ledger.streams import ensure_stream, server_trouble, verify_server
+from ledger.server import EmbeddedServer
+from ledger.streams import ensure_stream, is_like, server_trouble, stream_config, update_stream, verify_server
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from config.settings import Settings
+    from ledger.routes import SourceRoutes
 from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
@@ -41,8 +43,10 @@ class Session:
     log: Log
     rejected: Log
 
-    def __init__(self, settings: Settings, *, reads_only: bool = False) -> None:
+    def __init__(self, settings: Settings, *, reads_only: bool = False, upgrades: bool = False) -> None:
+        """With ``upgrades`` the user of ``nats_url`` is the operator, who changes what an earlier version made."""
         self.settings = settings
+        self._upgrades = upgrades
         self.data_dir = settings.folder
         self._reads_only = reads_only
         self._server: EmbeddedServer | None = None
@@ -73,8 +77,10 @@ class Session:
         try:
             self.client = await self.connection("session")
             await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)
+            await self._upgrade()
             for stream in topology.streams(self.settings.replicas):
-                await ensure_stream(self.client, stream)
+                passed_over = ("duplicate_window",) if stream["name"] == topology.INBOX else ()  # `doctor` looks at it
+                await ensure_stream(self.client, stream, passed_over)
             self.log = await Log.open(self.client, topology.LEDGER)
             self.rejected = await Log.open(self.client, topology.REJECTED)
         except BaseException:
@@ -85,6 +91,30 @@ class Session:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.close()
+
+    async def _upgrade(self) -> None:
+        """Bound an inbox of an earlier version, which any sender could fill or keep busy with open batches.
+
+        Raises:
+            UpgradeNeededError: the server is not ours to run.
+
+        """
+        replicas = self.settings.replicas
+        inbox = topology.streams(replicas)[0]
+        config = await stream_config(self.client, topology.INBOX)
+        if config is None or not is_like(config, topology.earlier_inbox(replicas)):
+            return
+        if not (self.embedded or self._upgrades):
+            raise UpgradeNeededError(topology.INBOX)
+        operator = await self.connection("upgrade", user="operator")
+        end = await (await Log.open(self.client, topology.LEDGER)).last_position()
+        await update_stream(operator, inbox, {topology.TOKENS_SINCE: str(end)})
+        _log.info("stream %s has this version's bounds now", topology.INBOX)
+
+    @property
+    def routes(self) -> SourceRoutes | None:
+        """What sends known sources to inbox streams of their own; nothing where the server is not ours to run."""
+        return self._server.routes if self._server else None
 
     async def connection(self, name: str, *, user: str = "ledger") -> LedgerClient:
         """A connection of its own, closed with the session."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
 from ledger.log import Draft, Log, Recorded, digest_of, in_batches
 from ledger.names import fact_token, is_source_token, source_of_token
-from ledger.streams import js_api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,11 +27,9 @@ if TYPE_CHECKING:
     from consumers.inbox_message import Message
     from consumers.places import Batch, Place
     from domain.facts import FactCorrected
-    from ledger.connection import LedgerClient
     from ledger.keys import Key, Keys
 
 _log = logging.getLogger(__name__)
-_TRIM_SECONDS = 5.0
 _AT_ONCE = 1000
 """Events that are looked at together; a batch of messages may hold many more."""
 
@@ -50,7 +46,10 @@ class Intake:
         self._clock = clock
         self.places = Places(index)
         self._current: set[str] = set()
-        self._trimmed = time.monotonic()
+        self.known = set(index.sources(f"{topology.FACT_SUBJECT}."))
+        """Sources with at least one event recorded."""
+        self.on_source: Callable[[str], None] = lambda _source: None
+        """Called with each source that becomes known."""
 
     async def take(self, messages: Sequence[Message]) -> None:
         """Record or visibly reject each of these messages, in their order; all may be acknowledged then.
@@ -220,15 +219,23 @@ class Intake:
         heads = {subject: Anchor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()}
         names = [Name(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
         self._index.commit(names, heads, {(fact.token, fact.source) for fact in facts})
+        self._know({fact.source for fact in facts})
 
     async def catch_up(self, subject: str) -> None:
         """Read into the index what it has not seen of a subject."""
         head = self._index.head(subject)
         await verify_anchor(self._log, head, "intake")
         async for batch in self._log.subject_batches(subject, head.position):
-            self._index.commit(*_entries(subject, batch))
+            names, heads, sources = _entries(subject, batch)
+            self._index.commit(names, heads, sources)
+            self._know({source for _, source in sources})
         if self._index.head(subject).position:  # anybody may ask about any source: those without facts are not kept
             self._current.add(subject)
+
+    def _know(self, sources: set[str]) -> None:
+        for source in sources - self.known:
+            self.known.add(source)
+            self.on_source(source)
 
     async def sources_behind(self, token: str) -> list[str]:
         """Return the sources that a token from outside may mean: one, or those that share an old token."""
@@ -260,16 +267,6 @@ class Intake:
         """The key of the day, which is destroyed with what it sealed."""
         owner = rejected_owner(self._clock())
         return (await self._keys.ensure([owner]))[owner]
-
-    async def trim(self, client: LedgerClient) -> None:
-        """Purge the inbox up to the ack floor now and then."""
-        if time.monotonic() - self._trimmed < _TRIM_SECONDS:
-            return
-        self._trimmed = time.monotonic()
-        info = await js_api(client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
-        floor = info.get("ack_floor", {}).get("stream_seq", 0)
-        if floor:
-            await js_api(client, f"STREAM.PURGE.{topology.INBOX}", {"seq": floor + 1})
 
 
 def _examined(message: Message, now: datetime) -> Accepted | Rejection:

@@ -20,18 +20,18 @@ from consumers.acceptance import Rejection, accept, check_new
 from consumers.broker import answered, make_broker
 from consumers.forgetting import forget_again
 from consumers.inbox_message import Message, events_in, message_of
+from consumers.inboxes import Inboxes
 from consumers.intake import Intake
 from consumers.intake_lanes import IntakeLanes
 from consumers.receipts import Receipts
 from consumers.rejections import rejected_owner
 from consumers.service import fails_with
 from domain.wire import encode
-from ledger.errors import LedgerError, UnavailableError
+from ledger.errors import LedgerError
+from ledger.fan_in import FanIn
 from ledger.incidents import report
 from ledger.index import NameIndex
 from ledger.keys import Keys
-from ledger.pull import Pull, Pulled, as_pulled
-from ledger.streams import ensure_consumer, ensure_stream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +43,12 @@ if TYPE_CHECKING:
     from ledger.connection import LedgerClient
     from ledger.content_modes import Headers
     from ledger.log import Log
+    from ledger.routes import SourceRoutes
 
 _log = logging.getLogger(__name__)
 _ACK = b"PUB %b 4\r\n+ACK\r\n"
-_NAK = b"PUB %b 4\r\n-NAK\r\n"
-_WATCH_SECONDS = 5.0
-_PAUSE_SECONDS = 0.3
+_IDLE_SECONDS = 1.0
+_HELD_SECONDS = 0.02
 _FAILED_SECONDS = 2.0
 
 
@@ -57,15 +57,18 @@ class IntakeService:
 
     _intake: Intake
     _lanes: IntakeLanes
+    _inboxes: Inboxes
+    _fan_in: FanIn
     _keys: Keys
     _receipts: Receipts
 
     def __init__(self, url: str, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
-                 replicas: int = 1) -> None:  # fmt: skip
+                 replicas: int = 1, routes: SourceRoutes | None = None) -> None:  # fmt: skip
         self._client = client
         self._log = log
         self._rejected = rejected
         self._replicas = replicas
+        self._routes = routes
         self._index = NameIndex(index_path)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,19 +77,24 @@ class IntakeService:
 
     async def start(self) -> None:
         """Begin to take in and to answer."""
-        await ensure_consumer(self._client, topology.INBOX, topology.intake_consumer())
         self._keys = await Keys.open(self._client)
         await self._keys.watch()
         await forget_again(self._keys, self._log)
         self._intake = Intake(self._log, self._rejected, self._index, self._keys)
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
         self._lanes = IntakeLanes(self._intake, self._acknowledge, self._lost)
+        self._fan_in = FanIn(self._client, topology.INTAKE_CONSUMER)
+        self._inboxes = Inboxes(self._client, self._fan_in, self._routes, self._replicas)
+        await self._fan_in.start()
+        await self._inboxes.open(self._index.sources(f"{topology.FACT_SUBJECT}."))
+        self._intake.on_source = self._inboxes.learn
         self._tasks = [
             asyncio.create_task(self._take_in()),
-            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._inboxes.run()),
             asyncio.create_task(self._destroy_day_keys()),
         ]
-        self._tasks[0].add_done_callback(fails_with(self.failed, "intake"))
+        for task in self._tasks[:2]:
+            task.add_done_callback(fails_with(self.failed, "intake"))
         await self.broker.start()
 
     async def stop(self) -> None:
@@ -96,33 +104,18 @@ class IntakeService:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._fan_in.stop()
         self._index.close()
 
     async def _take_in(self) -> None:
         while True:
-            pull = Pull(self._client, topology.INBOX, topology.INTAKE_CONSUMER, 2 * topology.INTAKE_BATCH, as_pulled)
+            wait = _HELD_SECONDS if self._inboxes.holds else _IDLE_SECONDS
             try:
-                await pull.start()
-                while True:
-                    batch = await pull.next(topology.INTAKE_BATCH)
-                    await self._lanes.take([message_of(pulled) for pulled in batch])
-                    await self._intake.trim(self._client)
-            except (UnavailableError, nats.errors.Error) as error:
-                _log.debug("the intake waits for the server: %s", error)
-                await asyncio.sleep(_PAUSE_SECONDS)
-                self._give_back(pull.left())
+                batch = await self._inboxes.admit(await self._fan_in.next(topology.INTAKE_BATCH, wait))
+                await self._lanes.take([message_of(pulled) for pulled in batch])
             except Exception as error:  # noqa: BLE001 - an error of ours delays the intake, and does not end it
                 report("the intake failed and begins again", error, error)
                 await asyncio.sleep(_FAILED_SECONDS)
-                self._give_back(pull.left())
-            finally:
-                with suppress(nats.errors.Error):
-                    await pull.stop()
-
-    def _give_back(self, messages: list[Pulled]) -> None:
-        """Let the inbox hand them out again at once, not when it has waited for them long enough."""
-        with suppress(nats.errors.Error):
-            self._client.send(b"".join([_NAK % pulled.reply for pulled in messages]))
 
     def _acknowledge(self, messages: Sequence[Message]) -> None:
         with suppress(nats.errors.Error):  # they are handed out again, and recognised
@@ -152,17 +145,6 @@ class IntakeService:
                 with suppress(LedgerError):
                     await self._keys.destroy(rejected_owner(datetime.now(UTC) - timedelta(days=days)))
             await asyncio.sleep(24 * 3600)
-
-    async def _watch(self) -> None:
-        """A consumer or stream that somebody deleted would make the pull spin in silence."""
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            try:
-                for stream in topology.streams(self._replicas):
-                    await ensure_stream(self._client, stream)
-                await ensure_consumer(self._client, topology.INBOX, topology.intake_consumer())
-            except LedgerError as error:
-                _log.warning("intake: %s", error)
 
 
 def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:

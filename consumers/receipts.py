@@ -72,7 +72,7 @@ class _Asker(NamedTuple):
     @property
     def inboxes(self) -> tuple[str, ...]:
         """The streams in which its messages wait; one that is not there holds nothing."""
-        return (topology.INBOX,)
+        return topology.INBOX, topology.source_stream_name(token_of_source(self.source)), topology.IMPORT
 
 
 class _Waiting(NamedTuple):

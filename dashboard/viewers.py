@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import msgspec
 
 from ledger.errors import LedgerError
-from ledger.server import write_private
+from ledger.files import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path

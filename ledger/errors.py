@@ -94,6 +94,17 @@ class DriftError(LedgerError):
         self.field = field
 
 
+class UpgradeNeededError(LedgerError):
+    """A stream is as an earlier version made it, and only the operator may change it."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(
+            f"stream {stream} is as an earlier version made it. Stop everything of that version, then run "
+            "`resolution-ledger admin upgrade` with the operator's user and password in --nats-url"
+        )
+        self.stream = stream
+
+
 class LazyFsyncError(LedgerError):
     """The server acknowledges before it has written to disk, or does not say."""
 

@@ -116,6 +116,14 @@ class NameIndex:
         rows = self._db.execute("SELECT source FROM sources WHERE token = ?", (token,)).fetchall()
         return [row[0] for row in rows]
 
+    def sources(self, prefix: str) -> list[str]:
+        """Return all sources, those first whose subject (a prefix and their token) was written to last."""
+        query = (
+            "SELECT source FROM sources LEFT JOIN heads ON heads.subject = ? || sources.token "
+            "ORDER BY heads.position DESC, source"
+        )
+        return [source for (source,) in self._db.execute(query, (prefix,)).fetchall()]
+
     def notes(self) -> dict[str, bytes]:
         """What a follower noted beside the names, whole."""
         return dict(self._db.execute("SELECT key, value FROM notes").fetchall())

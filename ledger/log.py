@@ -37,6 +37,7 @@ MAX_BATCH = 1000
 MAX_BATCH_BYTES = 8 * 1024 * 1024
 _NO_MESSAGE = 10037
 _ACK_SECONDS = 5.0
+_AGAIN_SECONDS = 0.1
 _HEADER_ROOM = 1024  # ours in one message; the server counts them in
 _EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 _BATCH = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n"
@@ -370,6 +371,9 @@ class Log:
     async def _get(self, request: dict[str, Any]) -> Recorded | None:
         try:
             headers, data = await self._replies.one(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
+            if status_of(headers) == b"503":  # for milliseconds, while the server reads its configuration again
+                await asyncio.sleep(_AGAIN_SECONDS)
+                headers, data = await self._replies.one(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             message = f"{self.stream} could not be read: {error or 'time-out'}"
             raise UnavailableError(message) from error

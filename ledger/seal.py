@@ -7,9 +7,8 @@ import secrets
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.errors import LedgerError
-from ledger.files import read_bounded, write_whole
+from ledger.files import read_bounded, write_private, write_whole
 from ledger.notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoint, read_checkpoint
-from ledger.server import write_private
 from ledger.tiles import MAX_ENTRY_BYTES, DifferentTileError, MissingTileError, Tiles, TileWriter
 
 if TYPE_CHECKING:

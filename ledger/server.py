@@ -23,6 +23,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from ledger.errors import ServerStartError
+from ledger.files import write_private
+from ledger.probe import request_once
+from ledger.routes import INCLUDE, SourceRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,6 +88,9 @@ class EmbeddedServer:
         self._users_lock: IO[str] | None = None
         self.port = 0
         self.passwords: dict[str, str] = {}
+        self.routes = SourceRoutes(
+            self.folder / "sources.conf", lambda: _lock(self.folder / "start.lock", fcntl.LOCK_EX)
+        )
 
     def __enter__(self) -> Self:
         self.start()
@@ -106,21 +112,23 @@ class EmbeddedServer:
 
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
-            self._users_lock = _lock(self.folder / "users.lock", fcntl.LOCK_SH)
+        with self._start_lock():
             self.passwords = self._load_passwords()
-            if not self._find():
-                try:
+            orphaned = self._is_alone() and not self._has_routes()  # left running by a version without routes
+            self._users_lock = _lock(self.folder / "users.lock", fcntl.LOCK_SH)
+            try:
+                if orphaned or not self._find():
                     self._launch()
-                except BaseException:
-                    self._users_lock.close()
-                    raise
+            except BaseException:
+                self._users_lock.close()
+                raise
+            self.routes.serve_at(self.port, self.passwords["sys"])
 
     def stop(self) -> None:
         """Leave; the last to leave stops the server and waits until it has ended."""
         if self._users_lock is None:
             return
-        with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
+        with self._start_lock():
             try:
                 fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -140,10 +148,11 @@ class EmbeddedServer:
         pid = self.pid()
         if pid is not None and _alive(pid):
             return False
-        with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
+        with self._start_lock():
             if self._users_lock is None or self._find():
                 return False
             self._launch()
+            self.routes.serve_at(self.port, self.passwords["sys"])
             return True
 
     def restart(self, pid: int | None) -> bool:
@@ -155,10 +164,11 @@ class EmbeddedServer:
             ServerStartError: it does not come up.
 
         """
-        with _lock(self.folder / "start.lock", fcntl.LOCK_EX):
+        with self._start_lock():
             if self._users_lock is None or self.pid() != pid:
                 return False
             self._launch()
+            self.routes.serve_at(self.port, self.passwords["sys"])
             return True
 
     def pid(self) -> int | None:
@@ -178,6 +188,33 @@ class EmbeddedServer:
         write_private(path, json.dumps(passwords))
         return passwords
 
+    def _start_lock(self) -> IO[str]:
+        return _lock(self.folder / "start.lock", fcntl.LOCK_EX)
+
+    def _is_alone(self) -> bool:
+        """Whether no other process uses the server."""
+        with (self.folder / "users.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+    def _has_routes(self) -> bool:
+        """Whether the server was started with a configuration that includes routes."""
+        try:
+            return bool(json.loads((self.folder / "address.json").read_text()).get("routes"))
+        except (OSError, ValueError):
+            return False
+
+    def _write_config(self) -> Path:
+        """Write the configuration that the server runs with: ours, with the routes of known sources."""
+        text = self._config.read_text()
+        path = self.folder / "nats-server.conf"
+        write_private(path, text.replace(f"# {INCLUDE}", INCLUDE))
+        self.routes.prepare()
+        return path
+
     def _find(self) -> bool:
         """Whether the server that was started here earlier still answers to our credentials."""
         try:
@@ -193,7 +230,7 @@ class EmbeddedServer:
         (self.folder / "server.pid").unlink(missing_ok=True)
         log_path = self.folder / "server.log"
         command = [
-            str(binary), "-c", str(self._config), "-a", "127.0.0.1", "-p", str(self.port),
+            str(binary), "-c", str(self._write_config()), "-a", "127.0.0.1", "-p", str(self.port),
             "-sd", str(self._data_dir), "-P", str(self.folder / "server.pid"),
         ]  # fmt: skip
         with log_path.open("ab") as log:
@@ -201,7 +238,7 @@ class EmbeddedServer:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 env=server_environment(self.passwords) | {"PATH": os.environ.get("PATH", "")},
             )  # fmt: skip
-        write_private(self.folder / "address.json", json.dumps({"port": self.port}))
+        write_private(self.folder / "address.json", json.dumps({"port": self.port, "routes": True}))
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             if _answers(self.port, "ledger", self.passwords["ledger"]):
@@ -231,17 +268,6 @@ def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that config/nats/nats-server.conf reads."""
     names = {"ledger": "RESOLUTION_LEDGER_PASSWORD"}
     return {names.get(user, f"RESOLUTION_LEDGER_{user.upper()}_PASSWORD"): passwords[user] for user in passwords}
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _lock(path: Path, kind: int) -> IO[str]:
@@ -276,25 +302,4 @@ def _alive(pid: int) -> bool:
 
 def _answers(port: int, user: str, password: str) -> bool:
     """Whether a NATS server on this port takes these credentials, and JetStream is ready."""
-    request = {"user": user, "pass": password, "verbose": False, "pedantic": False, "lang": "probe", "version": "1"}
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
-            connection.settimeout(2)
-            file = connection.makefile("rwb")
-            if not file.readline().startswith(b"INFO "):
-                return False
-            file.write(
-                b"CONNECT "
-                + json.dumps(request).encode()
-                + b"\r\nSUB _probe 1\r\nPUB $JS.API.INFO _probe 0\r\n\r\nPING\r\n"
-            )
-            file.flush()
-            for _ in range(4):
-                line = file.readline()
-                if line.startswith(b"MSG _probe"):
-                    return True
-                if not line or line.startswith(b"-ERR"):
-                    return False
-    except OSError:
-        return False
-    return False
+    return request_once(port, user, password, "$JS.API.INFO") is not None

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
-from ledger.errors import DriftError, LazyFsyncError, LedgerError, UnavailableError
+from ledger.errors import DriftError, LazyFsyncError, LedgerError, UnavailableError, jetstream_error
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
 API_TIMEOUT_SECONDS = 10
+_AGAIN_SECONDS = 0.1
 _NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MIN_SERVER = (2, 12)
@@ -29,7 +33,11 @@ async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None
     """
     data = json.dumps(body).encode() if body is not None else b""
     try:
-        answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
+        try:
+            answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
+        except nats.errors.NoRespondersError:  # for milliseconds, while the server reads its configuration again
+            await asyncio.sleep(_AGAIN_SECONDS)
+            answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
     except (nats.errors.Error, OSError) as error:
         message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
         raise UnavailableError(message) from error
@@ -37,8 +45,10 @@ async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None
     return parsed
 
 
-async def ensure_stream(client: LedgerClient, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Create the stream if it is missing; verify every declared field if it is there.
+async def ensure_stream(
+    client: LedgerClient, wanted: dict[str, Any], passed_over: Collection[str] = ()
+) -> dict[str, Any]:
+    """Create the stream if it is missing; verify every declared field, but those ``passed_over``, if it is there.
 
     Raises:
         DriftError: a field differs from what is declared.
@@ -52,17 +62,97 @@ async def ensure_stream(client: LedgerClient, wanted: dict[str, Any]) -> dict[st
         if info.get("error", {}).get("err_code") == _NAME_IN_USE:  # another process was quicker
             info = await js_api(client, f"STREAM.INFO.{name}")
     if "error" in info:
-        message = f"stream {name} cannot be used: {info['error'].get('description')}"
-        raise UnavailableError(message)
+        raise jetstream_error(info["error"], f"stream {name} cannot be used")
     found = info["config"]
     for field, value in wanted.items():
-        if found.get(field, _ABSENT.get(field)) != value:
+        if field not in passed_over and _field_of(found, field) != value:
             raise DriftError(name, field, value, found.get(field))
     return info
 
 
-_ABSENT: dict[str, Any] = {"max_age": 0, "deny_delete": False, "deny_purge": False, "sealed": False, "placement": None}
+_ABSENT: dict[str, Any] = {
+    "max_age": 0, "deny_delete": False, "deny_purge": False, "sealed": False, "placement": None, "allow_atomic": False,
+    "discard_new_per_subject": False,
+}  # fmt: skip
 """What the server leaves out of its answer when it has the default."""
+
+
+def _field_of(config: dict[str, Any], field: str) -> Any:
+    return config.get(field, _ABSENT.get(field))
+
+
+async def stream_config(client: LedgerClient, name: str) -> dict[str, Any] | None:
+    """Return a stream's configuration; nothing where there is no such stream.
+
+    Raises:
+        LedgerError: the server does not say.
+
+    """
+    info = await js_api(client, f"STREAM.INFO.{name}")
+    if info.get("error", {}).get("err_code") == _NOT_FOUND:
+        return None
+    if "error" in info:
+        raise jetstream_error(info["error"], name)
+    config: dict[str, Any] = info["config"]
+    return config
+
+
+def is_like(config: dict[str, Any], fields: dict[str, Any]) -> bool:
+    """Whether a stream's configuration has all these fields."""
+    return all(_field_of(config, field) == value for field, value in fields.items())
+
+
+async def update_stream(client: LedgerClient, wanted: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Change a stream to what is declared, and note ``metadata`` on it; fields not declared stay.
+
+    Raises:
+        LedgerError: the server refuses, or the connection's user may not update streams.
+
+    """
+    name = wanted["name"]
+    config = await stream_config(client, name) or {}
+    changed = config | wanted | {"metadata": config.get("metadata", {}) | metadata}
+    answer = await js_api(client, f"STREAM.UPDATE.{name}", changed)
+    if "error" in answer:
+        raise jetstream_error(answer["error"], f"stream {name} cannot be updated")
+
+
+async def stream_names(client: LedgerClient, subject: str = "") -> list[str]:
+    """Return the names of all streams, or of those with subjects that match one.
+
+    Raises:
+        LedgerError: the server does not say.
+
+    """
+    names: list[str] = []
+    while True:
+        request: dict[str, Any] = {"offset": len(names)} | ({"subject": subject} if subject else {})
+        answer = await js_api(client, "STREAM.NAMES", request)
+        if "error" in answer:
+            raise jetstream_error(answer["error"], "streams cannot be listed")
+        page = answer.get("streams") or []
+        names += page
+        if not page or len(names) >= answer["total"]:
+            return names
+
+
+async def stream_behind(client: LedgerClient, subject: str) -> str:
+    """Return the name of the stream that stores a subject, mappings of the server included; empty where none does.
+
+    Nothing is stored: the message expects another stream, which the one that refuses it answers with its name.
+
+    Raises:
+        UnavailableError: no answer in time.
+
+    """
+    try:
+        answer = await client.request(subject, b"", timeout=API_TIMEOUT_SECONDS, headers={"Nats-Expected-Stream": "-"})
+    except nats.errors.NoRespondersError:
+        return ""
+    except (nats.errors.Error, OSError) as error:
+        message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
+        raise UnavailableError(message) from error
+    return str(json.loads(answer.data).get("stream", ""))
 
 
 async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from app.roles import running
 from app.session import Session
+from config import topology
 from domain.bookkeeping import Cause, opening
 from domain.budget import Budget
 from domain.deciding import Agent, Asking
@@ -23,6 +24,7 @@ from domain.policy_document import parse_policy
 from domain.requests import Preview
 from ledger.keys import Keys
 from ledger.names import token_of_source
+from ledger.streams import js_api, stream_names
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -128,6 +130,26 @@ class Upstream:
             assert recorded is not None
             found.append(json.loads(await keys.reveal(recorded.data)) | {"position": position})
         return found
+
+
+async def drained(session: Session) -> None:
+    """Wait until every message of every inbox is acknowledged."""
+    for _ in range(400):
+        waiting = 0
+        for name in topology.inboxes(await stream_names(session.client)):
+            info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
+            waiting += int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
+        if not waiting:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{waiting} messages are still in inboxes")
+
+
+async def in_inboxes(session: Session) -> int:
+    """How many messages all inboxes hold, taken or not."""
+    names = topology.inboxes(await stream_names(session.client))
+    infos = [await js_api(session.client, f"STREAM.INFO.{name}") for name in names]
+    return sum(int(info["state"]["messages"]) for info in infos)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import POLICY, ROOT, clean_environment, event, gbp
+from support import POLICY, ROOT, clean_environment, drained, event, gbp
 
 from app.session import Session
 from config.settings import load_settings
@@ -194,11 +194,7 @@ ANSWERS = ("resolution.action.taken.v1", "resolution.authority.fell_short.v1")
 
 
 async def until_recorded(session: Session, names: set[str]) -> None:
-    from ledger.streams import js_api
-
-    for _ in range(300):
-        info = await js_api(session.client, "CONSUMER.INFO.INBOX.intake")
-        if not info.get("num_pending") and not info.get("num_ack_pending"):
-            return
-        await asyncio.sleep(0.2)
-    raise LedgerError(f"of {len(names)} some are still in the inbox")
+    try:
+        await drained(session)
+    except AssertionError as error:
+        raise LedgerError(f"of {len(names)} some are still in the inbox") from error

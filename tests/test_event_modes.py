@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from support import Upstream, event, gbp, upstream_of
-from test_intake import drained
+from support import Upstream, drained, event, gbp, upstream_of
 
 from app.sealing import seal_to_the_end, verification
 from app.session import Session

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Upstream, event, gbp, upstream_of
+from support import Upstream, drained, event, gbp, in_inboxes, upstream_of
 
 from app.session import Session
 from config import topology
 from ledger.keys import Keys
-from ledger.streams import js_api
 
 
 def purchase(number: object, **changes: Any) -> dict[str, Any]:
@@ -193,25 +192,20 @@ async def test_two_intakes_at_once_record_nothing_twice(session: Session, tmp_pa
         assert sorted(ids) == sorted({f"p-{n}" for n in range(300)})
 
 
-async def drained(session: Session) -> None:
-    """Wait until every message of the inbox is acknowledged."""
-    for _ in range(400):
-        info = await js_api(session.client, "CONSUMER.INFO.INBOX.intake")
-        if not info["num_pending"] and not info["num_ack_pending"]:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the inbox is not drained")
-
-
 async def test_the_inbox_is_trimmed_behind_the_intake(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("consumers.intake._TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("consumers.inboxes._TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("consumers.inboxes._LOOK_SECONDS", 0.05)
     async with upstream_of(session, "intake") as upstream:
         for number in range(20):
             await upstream.record(purchase(number))
-        await drained(session)
         await upstream.record(purchase("last"))
-        info = await js_api(session.client, "STREAM.INFO.INBOX")
-        assert info["state"]["messages"] <= 2
+        await drained(session)
+        for _ in range(100):
+            if await in_inboxes(session) <= 2:
+                break
+            await asyncio.sleep(0.05)
+        assert await in_inboxes(session) <= 2
+        await upstream.record(purchase("after"))
 
 
 async def test_a_flood_of_large_events_is_taken_in(upstream: Upstream) -> None:

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import Upstream, event, gbp, upstream_of
-from test_intake import drained
+from support import Upstream, drained, event, gbp, upstream_of
 
 from app.session import Session
 from consumers.inbox_message import Message
@@ -137,7 +136,7 @@ async def test_a_message_without_a_readable_id_has_a_receipt_by_its_place(upstre
 async def test_a_readable_event_has_a_receipt_by_its_place_too(
     upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.intake._TRIM_SECONDS", 0.0)
+    monkeypatch.setattr("consumers.inboxes._TRIM_SECONDS", 0.0)
     place = await publish(upstream, json.dumps(purchase(1)).encode())
     again = await publish(upstream, json.dumps(purchase(1)).encode())
     reused = await publish(upstream, json.dumps(purchase(1, time="2026-01-06T10:00:00Z")).encode())

@@ -111,8 +111,15 @@ async def show(settings: Settings, number: int, *, as_json: bool) -> None:
 
 
 def _draft(entry: RejectedEntry) -> Draft:
-    """Return a rejected message as it came, with the time when it came first."""
-    headers = [(name, value) for name, value in entry.original_headers if name.lower() != RECEIVED]
+    """Return a rejected message as it came, with the time when it came first.
+
+    Headers for the server (batches, expectations, message ids) were meant for the first time alone.
+    """
+    headers = [
+        (name, value)
+        for name, value in entry.original_headers
+        if name.lower() != RECEIVED and not name.lower().startswith("nats-")
+    ]
     if entry.received:
         headers.append((RECEIVED, entry.received))
     return Draft(entry.subject, base64.b64decode(entry.data), headers=headers)

@@ -16,8 +16,8 @@ from app.output import console, fail, print_json, print_table
 from app.session import Session
 from app.views import read_view
 from consumers import forgetting
+from ledger.files import write_private
 from ledger.keys import Keys
-from ledger.server import write_private
 from projections import casework
 
 if TYPE_CHECKING:

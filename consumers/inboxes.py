@@ -1,0 +1,274 @@
+"""The inbox streams of an intake: one for each known source, one that all others share, one for our own commands.
+
+A source is known once an event of it is recorded. Then it gets a stream and a consumer, and the server is told to
+route what it publishes there: so neither its messages' ids nor its backlog meet another source's. Each step may be
+the last before a crash; at the next start all of them are looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from config import topology
+from ledger.errors import LedgerError, jetstream_error
+from ledger.names import token_of_source
+from ledger.streams import ensure_consumer, ensure_stream, js_api, stream_behind, stream_config, stream_names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ledger.connection import LedgerClient
+    from ledger.fan_in import FanIn
+    from ledger.pull import Pulled
+    from ledger.routes import SourceRoutes
+
+_log = logging.getLogger(__name__)
+_LOOK_SECONDS = 5.0
+_TRIM_SECONDS = 5.0
+_STUCK_SECONDS = 5.0
+_AGAIN_SECONDS = 60.0
+_NO_MESSAGE = 10037
+_TRIM_MESSAGES = topology.SHARED_MESSAGES_A_SOURCE // 4
+_TRIM_BYTES = topology.SOURCE_BYTES // 4
+
+
+class _Fence(NamedTuple):
+    """What has to be taken from one stream before a source's messages in another."""
+
+    stream: str
+    until: int
+    begun: float
+
+
+class _Taken:
+    """What was taken from a stream since it was trimmed."""
+
+    __slots__ = ("messages", "since", "size")
+
+    def __init__(self) -> None:
+        self.messages, self.size, self.since = 0, 0, time.monotonic()
+
+
+class Inboxes:
+    """Keeps a known source's stream, consumer and route, the order of messages at the switch, and streams short."""
+
+    def __init__(self, client: LedgerClient, fan_in: FanIn, routes: SourceRoutes | None, replicas: int) -> None:
+        self._client = client
+        self._fan_in = fan_in
+        self._routes = routes
+        self._replicas = replicas
+        self._own: dict[str, str] = {}  # the streams of known sources, by token
+        self._wanted: dict[str, float] = {}  # tokens of known sources without a stream, and when to try again
+        self._settled: set[tuple[str, str]] = set()  # streams and tokens whose order is clear
+        self._held: dict[str, list[Pulled]] = {}
+        self._fences: dict[tuple[str, str], list[_Fence]] = {}
+        self._moved: dict[str, tuple[int, float]] = {}  # how far a stream is taken, and when it last moved
+        self._taken: dict[str, _Taken] = {}
+        self._wake = asyncio.Event()
+
+    async def open(self, known: Iterable[str]) -> None:
+        """Begin to read all inboxes that are there; those of sources ``known`` without one are made by ``run``."""
+        for name in (topology.INBOX, topology.IMPORT):
+            await self._read(name)
+        for name in topology.inboxes(await stream_names(self._client))[2:]:
+            config = await stream_config(self._client, name)
+            if config is not None:
+                self._own[config["subjects"][0].removeprefix(f"{topology.SOURCE_SUBJECT}.")] = name
+                await self._read(name)
+        if self._routes is not None:  # a route without its stream would refuse what the source publishes
+            prefix = f"{topology.INBOX_SUBJECT}."
+            known = [*(self._routes.read()), *(prefix + token_of_source(source) for source in known)]
+            for subject in known:
+                self._want(subject.removeprefix(prefix))
+        else:
+            for source in known:
+                self._want(token_of_source(source))
+
+    def learn(self, source: str) -> None:
+        """Take note of a source of which an event was recorded."""
+        self._want(token_of_source(source))
+
+    def _want(self, token: str) -> None:
+        if token not in self._own and token not in self._wanted:
+            self._wanted[token] = 0.0
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Give sources their streams, and trim what was taken, for ever."""
+        unrouted = set(self._own)
+        while True:
+            try:
+                unrouted |= await self._make_streams()
+                if unrouted:
+                    await self._route(unrouted)
+                    unrouted.clear()
+                await self._trim()
+                await self._restore()
+            except LedgerError as error:
+                _log.warning("inboxes: %s", error)
+            self._wake.clear()
+            if not any(at <= time.monotonic() for at in self._wanted.values()):
+                try:
+                    await asyncio.wait_for(self._wake.wait(), _LOOK_SECONDS)
+                except TimeoutError:
+                    continue
+
+    async def _make_streams(self) -> set[str]:
+        """Make streams for known sources, the bound permitting; the tokens of those that were made."""
+        made: set[str] = set()
+        now = time.monotonic()
+        for token in [token for token, at in self._wanted.items() if at <= now]:
+            if len(self._own) >= topology.SOURCES_AT_MOST:
+                self._wanted[token] = float("inf")
+                continue
+            wanted = topology.source_stream(token, self._replicas)
+            try:
+                await ensure_stream(self._client, wanted)
+                await self._read(wanted["name"])
+            except LedgerError as error:
+                self._wanted[token] = now + _AGAIN_SECONDS
+                _log.warning("source %s stays in the shared inbox: %s", token, error)
+                continue
+            del self._wanted[token]
+            self._own[token] = wanted["name"]
+            made.add(token)
+        return made
+
+    async def _read(self, name: str) -> None:
+        await ensure_consumer(self._client, name, topology.intake_consumer())
+        self._fan_in.add(name)
+        self._taken[name] = _Taken()
+        self._taken[name].messages = 1  # what was taken before the start may still be there
+
+    async def _route(self, tokens: set[str]) -> None:
+        """Have the server route these sources to their streams, and make sure that it does.
+
+        With a server of the user's own its configuration has the routes, or the sources share one inbox.
+        """
+        if self._routes is None or not (missing := await self._without_route(tokens)):
+            return
+        await asyncio.to_thread(self._routes.add, dict(map(topology.source_route, self._own)))
+        if missing := await self._without_route(missing):
+            _log.warning("the server does not route %s yet: they share an inbox until it is restarted", sorted(missing))
+
+    async def _without_route(self, tokens: set[str]) -> set[str]:
+        async def check(token: str) -> bool:
+            return await stream_behind(self._client, topology.source_route(token)[0]) == self._own[token]
+
+        ordered = sorted(tokens)
+        routed = await asyncio.gather(*map(check, ordered))
+        return {token for token, there in zip(ordered, routed, strict=True) if not there}
+
+    async def _restore(self) -> None:
+        """Make streams and consumers again that were deleted, and say which were changed."""
+        for stream in topology.streams(self._replicas):
+            await ensure_stream(self._client, stream, ("duplicate_window",) if stream["name"] == topology.INBOX else ())
+        there = set(await stream_names(self._client))
+        for token, name in self._own.items():
+            if name not in there:
+                await ensure_stream(self._client, topology.source_stream(token, self._replicas))
+        for name in self._fan_in.failing():
+            await ensure_consumer(self._client, name, topology.intake_consumer())
+
+    # ------------------------------------------------------------------ the order at the switch
+
+    @property
+    def holds(self) -> bool:
+        """Whether messages wait for others that came before them."""
+        return bool(self._held)
+
+    async def admit(self, batch: Mapping[str, list[Pulled]]) -> list[Pulled]:
+        """Return what may be taken in now, of what came from each stream; the rest is returned by a later call.
+
+        Messages of a source may lie in two streams, the older ones in the shared inbox: those come first.
+        """
+        now: list[Pulled] = []
+        for name, messages in batch.items():
+            taken = self._taken[name]
+            taken.messages += len(messages)
+            taken.size += sum([len(pulled.data) for pulled in messages])
+            if name == topology.INBOX or (name not in self._held and self._is_clear(name, messages)):
+                now += messages
+            else:
+                self._held.setdefault(name, []).extend(messages)
+        for released in await asyncio.gather(*map(self._release, list(self._held))):
+            now += released
+        if any(one.messages >= _TRIM_MESSAGES or one.size >= _TRIM_BYTES for one in self._taken.values()):
+            self._wake.set()
+        return now
+
+    def _is_clear(self, name: str, messages: Sequence[Pulled]) -> bool:
+        return all(key in self._settled for key in {_key_of(name, pulled) for pulled in messages})
+
+    async def _release(self, name: str) -> list[Pulled]:
+        waiting = self._held.pop(name)
+        for number, pulled in enumerate(waiting):
+            key = _key_of(name, pulled)
+            if key not in self._settled and not await self._is_settled(key):
+                self._held[name] = waiting[number:]
+                self._fan_in.hold(name, held=True)
+                return waiting[:number]
+            self._settled.add(key)
+        self._fan_in.hold(name, held=False)
+        return waiting
+
+    async def _is_settled(self, key: tuple[str, str]) -> bool:
+        """Whether older messages of a source elsewhere have been taken, or another source's trouble keeps them."""
+        try:
+            if key not in self._fences:
+                self._fences[key] = await self._fences_of(*key)
+            for fence in self._fences[key]:
+                floor, moved = await self._floor(fence.stream)
+                if floor < fence.until and time.monotonic() - max(moved, fence.begun) < _STUCK_SECONDS:
+                    return False
+        except LedgerError as error:
+            _log.debug("inboxes: %s", error)
+            return False
+        del self._fences[key]
+        return True
+
+    async def _fences_of(self, name: str, token: str) -> list[_Fence]:
+        before = [topology.INBOX]
+        if name == topology.IMPORT and token in self._own:
+            before.append(self._own[token])
+        fences: list[_Fence] = []
+        for stream in before:
+            request = {"last_by_subj": f"{topology.INBOX_SUBJECT}.{token}"}
+            answer = await js_api(self._client, f"STREAM.MSG.GET.{stream}", request)
+            if "error" not in answer:
+                fences.append(_Fence(stream, answer["message"]["seq"], time.monotonic()))
+            elif answer["error"].get("err_code") != _NO_MESSAGE:
+                raise jetstream_error(answer["error"], stream)
+        return fences
+
+    async def _floor(self, name: str) -> tuple[int, float]:
+        floor = await _ack_floor(self._client, name)
+        if self._moved.get(name, (-1, 0.0))[0] != floor:
+            self._moved[name] = floor, time.monotonic()
+        return self._moved[name]
+
+    # ------------------------------------------------------------------ trimming
+
+    async def _trim(self) -> None:
+        """Purge streams up to the ack floor: each now and then, sooner where much was taken."""
+        now = time.monotonic()
+        for name, taken in list(self._taken.items()):
+            much = taken.messages >= _TRIM_MESSAGES or taken.size >= _TRIM_BYTES
+            if not taken.messages or not (much or now - taken.since >= _TRIM_SECONDS):
+                continue
+            self._taken[name] = _Taken()
+            if floor := await _ack_floor(self._client, name):
+                await js_api(self._client, f"STREAM.PURGE.{name}", {"seq": floor + 1})
+
+
+async def _ack_floor(client: LedgerClient, name: str) -> int:
+    info = await js_api(client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
+    return int(info.get("ack_floor", {}).get("stream_seq", 0))
+
+
+def _key_of(name: str, pulled: Pulled) -> tuple[str, str]:
+    """A stream, and the token of the source whose message came from it."""
+    return name, pulled.subject.rpartition(b".")[2].decode(errors="replace")

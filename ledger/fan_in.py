@@ -1,0 +1,218 @@
+"""Pulling from one consumer on each of many streams, through one subscription, each stream in its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import nats.errors
+
+from ledger.connection import frame, status_of
+from ledger.pull import Pulled, as_pulled, stream_of
+
+if TYPE_CHECKING:
+    from nats.aio.subscription import Subscription
+
+    from ledger.connection import LedgerClient
+
+_SECOND_NS = 1_000_000_000
+_EXPIRES_SECONDS = 30
+_HEARTBEATS_A_SECOND = 20
+"""Of all streams together: each tells now and then that its request still waits."""
+_SILENT_HEARTBEATS = 3
+_AGAIN_SECONDS = 0.3
+_RECENT = 10.0
+_IDLE_SECONDS = 1.0
+_FEWEST, _MOST = 64, 2000
+_BYTES_TOGETHER = 32 * 1024 * 1024
+"""What all busy streams together may have on the way; each may always have one message of the largest size."""
+_BYTES_AT_LEAST = 128 * 1024
+_GATHER_SECONDS, _GATHERED_SECONDS = 0.05, 0.1
+"""How long a batch waits for one more message of those that are said to come, and for all of them."""
+_NAK = b"PUB %b 4\r\n-NAK\r\n"
+
+
+class _Stream:
+    """One stream: what came from it, and its request at the server."""
+
+    __slots__ = ("buffer", "failed", "heard", "held", "name", "outstanding", "pending", "request", "rest_until", "size")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.buffer: deque[Pulled] = deque()
+        self.size = _FEWEST  # of the next request: it grows while the stream is busy
+        self.failed = 0.0
+        self.request = 0  # the number of the one that counts: the server tells late of some that it has fulfilled
+        self.outstanding = 0
+        self.heard = 0.0
+        self.rest_until = 0.0
+        self.pending = False  # whether the server has more for the request
+        self.held = False
+
+
+class FanIn:
+    """Hands out what comes from many streams in batches, in which each stream has its share.
+
+    Requests are made again by themselves after anything that ends them: a restart of the server, another leader, a
+    consumer that is gone and comes back.
+    """
+
+    def __init__(self, client: LedgerClient, consumer: str) -> None:
+        self._client = client
+        self._consumer = consumer
+        self._streams: dict[str, _Stream] = {}
+        self._inbox = client.new_inbox()
+        self._names: dict[bytes, _Stream] = {}
+        self._wake = asyncio.Event()
+        self._turn = 0
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        self._subscription = await self._client.pour(f"{self._inbox}.*.*", self._take)
+
+    async def stop(self) -> None:
+        """End listening; what was not handed out goes back to its stream."""
+        if self._subscription is None or self._client.is_closed:
+            return
+        with suppress(nats.errors.Error):
+            await self._client.stop_pouring(self._subscription)
+            left = [pulled.reply for stream in self._streams.values() for pulled in stream.buffer]
+            self._client.send(b"".join([_NAK % reply for reply in left]))
+
+    def add(self, name: str) -> None:
+        """Read from a stream, too; its consumer has to be there."""
+        if name not in self._streams:
+            stream = self._streams[name] = _Stream(name)
+            self._names[name.encode()] = stream
+            self._wake.set()
+
+    @property
+    def streams(self) -> list[str]:
+        """The streams that are read."""
+        return list(self._streams)
+
+    def failing(self) -> list[str]:
+        """The streams whose consumer did not take the last request."""
+        now = time.monotonic()
+        return [stream.name for stream in self._streams.values() if stream.failed and now - stream.failed < _RECENT]
+
+    def hold(self, name: str, *, held: bool) -> None:
+        """Hand out nothing of a stream for now, or again; what has come from it waits."""
+        self._streams[name].held = held
+        self._wake.set()
+
+    async def next(self, at_most: int, idle_seconds: float = _IDLE_SECONDS) -> dict[str, list[Pulled]]:
+        """Wait for messages and return some of each stream that has any; none where nothing comes in time."""
+        self._ask()
+        if not self._ready() and not await self._woken(idle_seconds):
+            return {}
+        begun = time.monotonic()
+        while self._waiting() < at_most and any(one.outstanding > 0 and one.pending for one in self._streams.values()):
+            left = begun + _GATHERED_SECONDS - time.monotonic()  # from busy streams more is always coming
+            if left <= 0 or not await self._woken(min(left, _GATHER_SECONDS)):
+                break
+        return self._share(at_most)
+
+    def _ready(self) -> list[_Stream]:
+        return [stream for stream in self._streams.values() if stream.buffer and not stream.held]
+
+    def _waiting(self) -> int:
+        return sum(len(stream.buffer) for stream in self._streams.values() if not stream.held)
+
+    def _share(self, at_most: int) -> dict[str, list[Pulled]]:
+        """Take from the streams by turns; a stream with few messages gives all, whatever others have."""
+        ready = self._ready()
+        batch: dict[str, list[Pulled]] = {stream.name: [] for stream in ready}
+        self._turn += 1
+        start = self._turn % len(ready) if ready else 0
+        ready = ready[start:] + ready[:start]
+        room = at_most
+        while ready and room > 0:
+            share = max(1, room // len(ready))
+            for stream in ready:
+                number = min(share, len(stream.buffer), room)
+                room -= number
+                batch[stream.name] += [stream.buffer.popleft() for _ in range(number)]
+            ready = [stream for stream in ready if stream.buffer]
+        return batch
+
+    async def _woken(self, seconds: float) -> bool:
+        self._wake.clear()
+        try:
+            await asyncio.wait_for(self._wake.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    def _ask(self) -> None:
+        """Keep a request at each stream that has room here."""
+        now = time.monotonic()
+        heartbeat = min(10, max(1, math.ceil(len(self._streams) / _HEARTBEATS_A_SECOND)))
+        busy = sum(1 for stream in self._streams.values() if stream.size > _FEWEST) or 1
+        frames: list[bytes] = []
+        for stream in self._streams.values():
+            if stream.outstanding > 0 and now - stream.heard > _SILENT_HEARTBEATS * heartbeat:
+                stream.outstanding = 0  # the request went with its server, or with a leader
+            if stream.outstanding > 0 or len(stream.buffer) >= stream.size or now < stream.rest_until:
+                continue
+            stream.outstanding = stream.size
+            stream.request += 1
+            stream.heard, stream.pending = now, False
+            room = _BYTES_AT_LEAST if stream.size == _FEWEST else max(_BYTES_AT_LEAST, _BYTES_TOGETHER // busy)
+            body = json.dumps(
+                {
+                    "batch": stream.size,
+                    "max_bytes": room,
+                    "expires": _EXPIRES_SECONDS * _SECOND_NS,
+                    "idle_heartbeat": heartbeat * _SECOND_NS,
+                }
+            ).encode()
+            subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream.name}.{self._consumer}"
+            frames.append(frame(subject.encode(), body, f"{self._inbox}.{stream.name}.{stream.request}".encode()))
+        if frames:
+            try:
+                self._client.send(b"".join(frames))
+            except nats.errors.Error:  # too much waits already: ask again later
+                for stream in self._streams.values():
+                    stream.outstanding, stream.rest_until = 0, now + _AGAIN_SECONDS
+
+    def _take(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        if reply.startswith(b"$JS.ACK."):
+            stream = self._names.get(reply.split(b".", 3)[2]) or self._names.get(stream_of(reply))
+            if stream is None:
+                return
+            stream.buffer.append(as_pulled(subject, reply, headers, data))
+            stream.pending = not reply.endswith(b".0")
+            stream.outstanding -= 1
+            if stream.outstanding == 0:
+                stream.size = min(_MOST, 4 * stream.size)
+        else:
+            _, name, number = subject.rsplit(b".", 2)
+            stream = self._names.get(name)
+            if stream is None or number != b"%d" % stream.request:
+                return
+            self._note_status(stream, headers)
+        stream.heard = time.monotonic()
+        if not self._wake.is_set():
+            self._wake.set()
+
+    @staticmethod
+    def _note_status(stream: _Stream, headers: bytes) -> None:
+        """What ended a request: its time, its bytes, or something that is wrong with the consumer."""
+        status = status_of(headers)
+        if status == b"100":
+            return
+        if status == b"408":
+            stream.size = _FEWEST
+        elif status == b"409" and (b"MaxBytes" in headers or b"Completed" in headers):
+            stream.size = min(_MOST, 4 * stream.size)
+        else:
+            stream.failed = time.monotonic()
+            stream.rest_until = stream.failed + _AGAIN_SECONDS
+        stream.outstanding, stream.pending = 0, False
