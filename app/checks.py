@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.projection_states import projection_states
+from app.sources import waiting_in_inboxes, without_own_inbox
 from config import topology
 from consumers.archive_service import archive_of
 from ledger import alarm
@@ -17,7 +18,7 @@ from ledger.moments import position_of
 from ledger.seal import BRING_BACK, Sealer, SealError, check_positions, seal_folder
 from ledger.seal_record import SealRecord
 from ledger.server_time import AHEAD_SECONDS, span, utc_now
-from ledger.streams import js_api, server_trouble
+from ledger.streams import js_api, server_trouble, stream_config
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -130,8 +131,33 @@ async def _seal(session: Session) -> AsyncIterator[Check]:
 
 
 async def _inbox(session: Session) -> AsyncIterator[Check]:
-    info = await js_api(session.client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
-    yield Check("inbox", f"{info.get('num_pending', 0) + info.get('num_ack_pending', 0)} waiting")
+    waiting = await waiting_in_inboxes(session)
+    behind = "".join(f"; {name}: {number}" for name, number in waiting.items() if number)
+    yield Check("inbox", f"{sum(waiting.values())} waiting in {len(waiting)} streams{behind}")
+    config = await stream_config(session.client, topology.INBOX) or {}
+    window = int(config.get("duplicate_window", 0))
+    if window > topology.SHORTEST_WINDOW_NS:
+        text = (
+            f"stream {topology.INBOX} drops a second message with one Nats-Msg-Id for {window / 1e9:g} s, whoever "
+            f"sends it: as the operator set duplicate_window to {topology.SHORTEST_WINDOW_NS // 1_000_000}ms"
+        )
+        yield Check("message ids", text, ok=False)
+
+
+async def _sources(session: Session) -> AsyncIterator[Check]:
+    sharing = await without_own_inbox(session)
+    if not sharing:
+        yield Check("sources", "each known source has an inbox of its own")
+        return
+    names = ", ".join(sharing[:10]) + (f" and {len(sharing) - 10} more" if len(sharing) > 10 else "")  # noqa: PLR2004
+    if session.embedded:
+        text = f"{names} share one inbox and its window for message ids: `run intake` or `up` gives them their own"
+    else:
+        text = (
+            f"{names} share one inbox and its window for message ids: put what `resolution-ledger admin inbox routes` "
+            "prints into the server's configuration (docs/operating.md)"
+        )
+    yield Check("sources", text)
 
 
 async def _rejected(session: Session) -> AsyncIterator[Check]:
@@ -140,7 +166,7 @@ async def _rejected(session: Session) -> AsyncIterator[Check]:
 
 
 CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
-    _server, _clock, _recorded_times, _disk, _indexes, _views, _alarm, _seal, _inbox, _rejected,
+    _server, _clock, _recorded_times, _disk, _indexes, _views, _alarm, _seal, _inbox, _sources, _rejected,
 )  # fmt: skip
 """In the order in which they are shown."""
 

@@ -84,7 +84,7 @@ _COMMANDS = {
     "up": ("serving",), "run": ("serving",), "demo": ("serving",), "publish": ("publishing",),
     "import": ("publishing",), "decide": ("deciding",), "policy": ("deciding",),
     "report": ("reporting", "loyalty", "worth", "trying"), "audit": ("auditing", "sealing", "flags"),
-    "admin": ("administering", "keeping", "forgetting", "tokens"),
+    "admin": ("administering", "keeping", "forgetting", "tokens", "inboxes"),
 }  # fmt: skip
 """Command -> modules of ``app.commands``; a command loads only its own, which keeps it quick."""
 

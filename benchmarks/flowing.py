@@ -46,13 +46,13 @@ RAW_ORDERED = f"{RAW}, ordered consumer"
 async def intake(setting: Setting) -> list[Contest]:
     """Facts from the inbox to the ledger, beside the least that any intake must do, without looking at an event."""
     session, number = setting.session, setting.scaled(50_000) // 1000 * 1000 or 1000
-    door = await Log.door(session.client, topology.INBOX)
+    door = await Log.door(session.client, topology.IMPORT)
     await make_stream(session.client, "INTAKE")
     numbers = iter(range(0, 10**9, 1000))
 
     async def fill() -> None:
         for start in (next(numbers) for _ in range(number // 1000)):
-            await door.append([Draft("resolution.inbox.bench", fact(one)) for one in range(start, start + 1000)])
+            await door.append([Draft("resolution.import.bench", fact(one)) for one in range(start, start + 1000)])
 
     async def ours(_round: int) -> float:
         await fill()
@@ -67,7 +67,7 @@ async def intake(setting: Setting) -> list[Contest]:
 
     async def raw(_round: int) -> float:
         await fill()
-        info = await js_api(session.client, f"STREAM.INFO.{topology.INBOX}")
+        info = await js_api(session.client, f"STREAM.INFO.{topology.IMPORT}")
         jetstream = session.client.jetstream()
         from nats.js.api import ConsumerConfig, DeliverPolicy
 
@@ -76,7 +76,7 @@ async def intake(setting: Setting) -> list[Contest]:
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=info["state"]["last_seq"] - number + 1
         )
         subscription = await jetstream.pull_subscribe(
-            "resolution.inbox.*", durable=name, stream=topology.INBOX, config=config
+            "resolution.inbox.*", durable=name, stream=topology.IMPORT, config=config
         )
         begun, done = time.perf_counter(), 0
         while done < number:
@@ -87,7 +87,7 @@ async def intake(setting: Setting) -> list[Contest]:
             done += len(messages)
         speed = rate(number, begun)
         await subscription.unsubscribe()
-        await js_api(session.client, f"CONSUMER.DELETE.{topology.INBOX}.{name}")
+        await js_api(session.client, f"CONSUMER.DELETE.{topology.IMPORT}.{name}")
         async with setting.role("intake"):  # it takes what this run left in the inbox, out of the time
             await _until_taken(setting)
         return speed
@@ -97,7 +97,7 @@ async def intake(setting: Setting) -> list[Contest]:
 
 async def _until_taken(setting: Setting) -> None:
     while True:
-        info = await js_api(setting.session.client, f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}")
+        info = await js_api(setting.session.client, f"CONSUMER.INFO.{topology.IMPORT}.{topology.INTAKE_CONSUMER}")
         if "error" not in info and info["num_pending"] == 0 and info["num_ack_pending"] == 0:
             return
         await asyncio.sleep(0.02)

@@ -32,6 +32,7 @@ from ledger.incidents import report
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.replies import header_of
+from ledger.streams import stream_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,6 +92,8 @@ class DecisionService:
         self._keys = await Keys.open(self._client)
         await self._keys.watch()
         await self.directory.follow(self._reader, self._log, until=await self._log.last_position())
+        inbox = await stream_config(self._client, topology.INBOX) or {}
+        self.decider.old_names_until = int(inbox.get("metadata", {}).get(topology.TOKENS_SINCE, 0))
         self._tasks = [
             asyncio.create_task(self.directory.follow(self._reader, self._log)),
             asyncio.create_task(self.decider.run()),
