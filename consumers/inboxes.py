@@ -73,11 +73,14 @@ class Inboxes:
         """Begin to read all inboxes that are there; those of sources ``known`` without one are made by ``run``."""
         for name in (topology.INBOX, topology.IMPORT):
             await self._read(name)
-        for name in topology.inboxes(await stream_names(self._client))[2:]:
-            config = await stream_config(self._client, name)
-            if config is not None:
-                self._own[config["subjects"][0].removeprefix(f"{topology.SOURCE_SUBJECT}.")] = name
-                await self._read(name)
+        names = topology.inboxes(await stream_names(self._client))[2:]
+        configs = await asyncio.gather(*(stream_config(self._client, name) for name in names))
+        self._own = {
+            config["subjects"][0].removeprefix(f"{topology.SOURCE_SUBJECT}."): config["name"]
+            for config in configs
+            if config is not None
+        }
+        await asyncio.gather(*map(self._read, self._own.values()))
         if self._routes is not None:  # a route without its stream would refuse what the source publishes
             prefix = f"{topology.INBOX_SUBJECT}."
             known = [*(self._routes.read()), *(prefix + token_of_source(source) for source in known)]
