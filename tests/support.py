@@ -133,8 +133,8 @@ class Upstream:
 
 
 async def drained(session: Session) -> None:
-    """Wait until every message of every inbox is acknowledged."""
-    for _ in range(400):
+    """Wait until every message of every inbox is acknowledged; after a crash that takes 30 seconds."""
+    for _ in range(1200):
         waiting = 0
         for name in topology.inboxes(await stream_names(session.client)):
             info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
