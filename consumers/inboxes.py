@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from ledger.errors import LedgerError, jetstream_error
+from ledger.incidents import report
 from ledger.names import token_of_source
 from ledger.streams import ensure_consumer, ensure_stream, js_api, stream_behind, stream_config, stream_names
 
@@ -112,6 +113,9 @@ class Inboxes:
                 await self._restore()
             except LedgerError as error:
                 _log.warning("inboxes: %s", error)
+            except Exception as error:  # noqa: BLE001 - an error of ours is tried again, and does not end the intake
+                report("looking after inboxes failed", error, error)
+                await asyncio.sleep(_LOOK_SECONDS)
             self._wake.clear()
             if not any(at <= time.monotonic() for at in self._wanted.values()):
                 try:
