@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
 
-.PHONY: setup demo run test lint types bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference docs picture check requirements help
+.PHONY: setup demo run test lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -33,6 +33,9 @@ lint: setup  ## ruff: rules and format
 
 types: setup  ## mypy, strict
 	@$(BIN)/mypy
+
+fuzz: setup  ## hostile bytes by all three doors of a running ledger; MINUTES=60, SEED=n
+	@$(BIN)/python tests/fuzzer.py --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 bench: setup  ## this checkout and a commit (BASE=...; by default that of benchmarks/baseline.txt) by turns: rates, CPU an operation
 	@$(BIN)/python -m benchmarks.comparison $(if $(BASE),--base $(BASE))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from consumers.service import fails_with
+from consumers.service import fails_with, keep_going
 from ledger.archive import FILE_EVENTS, Archive, gap_marker
 from ledger.cloudevents import stored_decoder
 from ledger.connection import connect
@@ -94,7 +94,7 @@ class ArchiveService:
     async def start(self) -> None:
         """Begin to copy, where nobody else does."""
         self._reader = await connect(self._url, "archive")
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(keep_going("the archive", self._run))
         self._task.add_done_callback(fails_with(self.failed, "archive"))
 
     async def stop(self) -> None:

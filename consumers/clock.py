@@ -15,6 +15,7 @@ from consumers.waiting import Waiting
 from domain.bookkeeping import Cause
 from domain.records import LEDGER_SOURCE
 from ledger.errors import ClockError, LedgerError
+from ledger.incidents import report
 from projections.events import read_event
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Clock:
                 await asyncio.sleep(_WRONG_CLOCK_SECONDS)
             except LedgerError as error:
                 _log.warning("the clock waits: %s", error)
+            except Exception as error:  # noqa: BLE001 - what is due stays due, and is looked at again
+                report("the clock could not look at what is due", error, error)
             await asyncio.sleep(_LOOK_SECONDS)
 
     def before(self, now: datetime) -> Iterator[Waiting]:
@@ -90,10 +93,13 @@ class Clock:
             recorded = await self._log.at(due.position)
             if recorded is None:
                 continue  # a replica that is behind: look again
-            event = read_event(recorded)
-            moment = event.time if self._history else min(event.time, self._decider.now)
-            posting = Posting(due, event.body)
-            self._submit(posting, due.position, moment, event.stored.id, event.stored.source)
+            try:
+                event = read_event(recorded)
+                moment = event.time if self._history else min(event.time, self._decider.now)
+                posting = Posting(due, event.body)
+                self._submit(posting, due.position, moment, event.stored.id, event.stored.source)
+            except Exception as error:  # noqa: BLE001 - one fact that cannot be posted holds up no others
+                report("a fact could not be posted to its budget", due.position, error)
 
     def _submit(self, request: Overdue | Posting, name: object, now: datetime, request_id: str,
                 source: str = LEDGER_SOURCE) -> None:  # fmt: skip

@@ -19,6 +19,7 @@ from consumers.storing import AGAIN, Storing, entries_of
 from consumers.waiting import Waiting, read_request
 from domain.requests import Preview, RequestError
 from ledger.errors import LedgerError, UnavailableError
+from ledger.incidents import report
 from ledger.log import MAX_BATCH
 from ledger.names import token_of_source
 
@@ -123,12 +124,23 @@ class Decider:
                 careful, self._careful = self._careful, []
                 await self._rule_carefully(careful)
             if self._ready and not self._under_way:
-                self._under_way = True
-                self._storing.begin(self._one_batch())
+                self._begin_to_store()
             can_rule = self._queue and not self._careful and len(self._ready) < _TOGETHER_AT_MOST
             if not can_rule and (self._under_way or not (self._careful or self._ready)):
                 await self._wake.wait()
                 self._wake.clear()
+
+    def _begin_to_store(self) -> None:
+        ready = self._ready
+        self._under_way = True
+        try:
+            self._storing.begin(self._one_batch())
+        except Exception as error:  # noqa: BLE001 - reported; and whoever asked gets an answer
+            report("decisions could not be stored", error, error)
+            self._under_way, self._ready = False, []
+            for waiting in ready:
+                self._storing.forget(waiting)
+            self._give_up(ready, "internal", f"an error of ours, see the log; {AGAIN}")
 
     def _on_ended(self, again: list[Waiting] | None) -> None:
         """A batch is done with; what conflicted, and what was ruled on top of it, is ruled on again."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from config import topology
 from consumers.given import Given, Held, Row, Taken, row_of, row_of_fact
 from consumers.matters import Due, Matters
 from domain.facts import (
@@ -50,6 +51,7 @@ from domain.requests import action_id_of
 from domain.staff import Staff
 from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
+from ledger.incidents import report
 from ledger.index import Change, Name, NameIndex
 from ledger.log import digest_of
 from projections.correcting import correction_of, originals_of
@@ -149,6 +151,8 @@ class Directory:
                 await self.write()
             except UnavailableError as error:  # what was learned is known; only its file waits
                 _log.warning("the directory waits: %s", error)
+            except Exception as error:  # noqa: BLE001 - written with the next attempt
+                report("the directory could not be written", error, error)
 
     async def write(self) -> None:
         """Write what was learned, with the position.
@@ -211,17 +215,24 @@ class Directory:
             if self.given.read_back(recorded.position):
                 continue
             try:
-                event = read_event(recorded, _TYPES)
+                self._read(recorded, originals, own)
             except UnknownEventError:
                 continue  # nothing that a decision depends on
-            if getattr(event.body, "request_sha256", None) is not None and own is None:
-                name = _answered(event.body, recorded.position)
-                self._names.append(name)
-                self._recent[name.key] = name
-            if (position := event.stored.corrects) in originals and position is not None:
-                self._correct(correction_of(event, originals[position]))
-            else:
-                self._learn_event(event, recorded.subject)
+            except Exception as error:
+                if not recorded.subject.startswith(topology.FACT_SUBJECT):
+                    raise  # our own record: no decision is safe without it
+                report("a fact that decisions do not know of, since it could not be read", recorded.position, error)
+
+    def _read(self, recorded: Recorded, originals: Mapping[int, Recorded], own: Name | None) -> None:
+        event = read_event(recorded, _TYPES)
+        if getattr(event.body, "request_sha256", None) is not None and own is None:
+            name = _answered(event.body, recorded.position)
+            self._names.append(name)
+            self._recent[name.key] = name
+        if (position := event.stored.corrects) in originals and position is not None:
+            self._correct(correction_of(event, originals[position]))
+        else:
+            self._learn_event(event, recorded.subject)
 
     def _learn_event(self, event: Event, subject: str) -> None:  # noqa: C901 - a case for each kind of event
         position, body = event.position, event.body

@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from consumers.guarding import Guarding, record_flag
-from consumers.service import fails_with
+from consumers.service import fails_with, keep_going
 from ledger.connection import connect
 from ledger.errors import UnavailableError
 from ledger.follow import Follower
@@ -28,7 +28,7 @@ class GuardService:
         """In ``history`` mode time goes by when things happened."""
         self._url = url
         self._log = log
-        self._guarding = Guarding(happened=history)
+        self._history = history
         self.position = 0
         """Up to where it has read, and recorded what it found."""
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -38,7 +38,7 @@ class GuardService:
     async def start(self) -> None:
         """Begin to read."""
         self._reader = await connect(self._url, "guard")
-        self._task = asyncio.create_task(self._run())
+        self._task = asyncio.create_task(keep_going("the guard", self._run))
         self._task.add_done_callback(fails_with(self.failed, "guard"))
 
     async def stop(self) -> None:
@@ -51,6 +51,7 @@ class GuardService:
 
     async def _run(self) -> None:
         assert self._reader is not None
+        self._guarding = Guarding(happened=self._history)  # what it raises is the same whenever it begins anew
         async for batch in Follower(self._reader, self._log, "guard").batches():
             for at in range(0, len(batch), _AT_ONCE):
                 for raised in self._guarding.take(batch[at : at + _AT_ONCE]):

@@ -15,6 +15,7 @@ from domain.requests import action_id_of
 from domain.wire import encode
 from ledger.cloudevents import encode_event
 from ledger.errors import ConflictError, LostEventsError
+from ledger.incidents import report
 from ledger.log import Draft
 from ledger.names import token_of_id
 from projections.events import TYPES, UnknownEventError, read_event
@@ -60,16 +61,22 @@ class Guarding:
             self.position = recorded.position
             if any(kind in recorded.data for kind in _UNSEEN):
                 continue
-            event = _seen(recorded)
-            if event is None:
-                continue
-            body, stored, at, told = event
-            if isinstance(body, FlagReviewed):
-                self.guard.reviewed(body.flag_id, recorded.position)
-                continue
-            action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
-            raised += self.guard.take(Seen(recorded.position, at, at if self._happened else told, body, action_id))
+            try:
+                raised += self._raised_by(recorded)
+            except Exception as error:  # noqa: BLE001 - an event that a rule fails on hides no others from the guard
+                report("the guard cannot judge an event", recorded.position, error)
         return raised
+
+    def _raised_by(self, recorded: Recorded) -> list[Raised]:
+        event = _seen(recorded)
+        if event is None:
+            return []
+        body, stored, at, told = event
+        if isinstance(body, FlagReviewed):
+            self.guard.reviewed(body.flag_id, recorded.position)
+            return []
+        action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
+        return self.guard.take(Seen(recorded.position, at, at if self._happened else told, body, action_id))
 
 
 _UNSEEN = (b'"type":"resolution.gap.v1"', b'"type":"resolution.flag.raised.v1"', b'"type":"resolution.flag.updated.v1"')

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
@@ -16,7 +17,7 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 from config import topology
 from consumers.briefs import Briefs
 from consumers.broker import answered, make_broker
-from consumers.service import fails_with
+from consumers.service import fails_with, keep_going
 from domain.wire import encode
 from ledger.cloudevents import time_text
 from ledger.connection import connect
@@ -62,7 +63,8 @@ class ProjectionService:
         tail = Tail(await self._connected("projections"), self._log, "projections")
         self._begin(tail.run())
         for name, make in MODELS.items():
-            self._begin(self._run(make(), await self._connected(f"projection {name}"), tail))
+            run = partial(self._run, make(), await self._connected(f"projection {name}"), tail)
+            self._begin(keep_going(f"the projection {name}", run))
 
     async def _connected(self, name: str) -> LedgerClient:
         client = await connect(self._url, name)

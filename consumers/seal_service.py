@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from consumers.archive_service import archive_of
-from consumers.service import fails_with
+from consumers.service import fails_with, keep_going
 from ledger import alarm
 from ledger.connection import connect
 from ledger.errors import LedgerError, UnavailableError
@@ -101,7 +101,10 @@ class SealService:
     async def start(self) -> None:
         """Begin to seal, where nobody else does."""
         self._reader = await connect(self._url, "seal")
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._look_back())]
+        self._tasks = [
+            asyncio.create_task(keep_going("the seal", self._run)),
+            asyncio.create_task(keep_going("the seal's look back", self._look_back)),
+        ]
         for task in self._tasks:
             task.add_done_callback(fails_with(self.failed, "seal"))
 

@@ -1,15 +1,43 @@
-"""What services share: how the end of a task is told to whoever started them."""
+"""What services share: tasks that go on after an error of ours, and how the end of one is told."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from ledger.errors import LedgerError, UnavailableError
+from ledger.incidents import report
+
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 _log = logging.getLogger(__name__)
+_PAUSE_SECONDS = 1.0
+_PAUSE_SECONDS_AT_MOST = 30.0
+
+
+async def keep_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do some work, and begin it again after every unexpected error, later each time.
+
+    Raises:
+        LedgerError: the log is not what it was: then the role has to end. Only a server that is away is waited for.
+
+    """
+    pause = _PAUSE_SECONDS
+    while True:
+        try:
+            await work()
+        except UnavailableError as error:
+            _log.warning("%s waits: %s", name, error)
+        except LedgerError:
+            raise
+        except Exception as error:  # noqa: BLE001 - an error of ours is reported; it ends no role
+            report(f"{name} failed and begins again", error, error)
+        else:
+            return
+        await asyncio.sleep(pause)
+        pause = min(_PAUSE_SECONDS_AT_MOST, 2 * pause)
 
 
 def fails_with(failed: asyncio.Future[None], name: str) -> Callable[[asyncio.Task[None]], None]:
