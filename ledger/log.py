@@ -26,7 +26,6 @@ from ledger.errors import (
     jetstream_error,
     status_error,
 )
-from ledger.incidents import report
 from ledger.replies import Replies, header_of, settle
 from ledger.server_time import ServerTime, utc_now
 from ledger.streams import js_api
@@ -187,9 +186,6 @@ class Log:
                 position = self._position_in(answer, drafts)
             except LedgerError as error:
                 then(error)
-            except Exception as error:  # noqa: BLE001 - an answer that cannot be read is none
-                report("an acknowledgement could not be read", answer[:80], error)
-                then(UnavailableError(f"{self.stream}: {error}"))
             else:
                 then(position)
 

@@ -279,7 +279,6 @@ def _protocol(chance: random.Random, number: int) -> bytes:
         b"HPUB %b 5 3\r\nabc\r\n" % subject,
         b"HPUB %b 100 10\r\nNATS/1.0\r\n\r\n" % subject,
         b"HPUB %b 12 %d\r\nNATS/1.0\r\n\r\n%b\r\n" % (subject, 12 + size, inner.body),
-        b"PUB %b _INBOX.> %d\r\n%b\r\n" % (subject, size, inner.body),
         b"PUB resolution.decide.crm.action $JS.API.STREAM.PURGE.INBOX 2\r\n{}\r\n",
         b'PUB resolution.read.crm.receipt resolution.inbox.crm 12\r\n{"id": "f-1"}\r\n'[:-4] + b"\r\n",
         b"PUB resolution.read.crm.receipt _R_.\xff\xfe 2\r\n{}\r\n",
