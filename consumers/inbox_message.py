@@ -9,6 +9,7 @@ from consumers.places import Batch, Place
 from ledger.connection import text_of
 from ledger.content_modes import Headers, Mode, claimed_id, events_of_batch, headers_of, mode_of, received_again
 from ledger.errors import EventError
+from ledger.names import NO_SOURCE, is_source_token
 from ledger.pull import sequence_of, stream_of
 
 if TYPE_CHECKING:
@@ -51,8 +52,13 @@ class Message(NamedTuple):
 
     @property
     def token(self) -> str:
-        """Its source's token in the subject."""
+        """Its source's token in the subject; may be any text, with bytes that are not UTF-8 as surrogates."""
         return self.subject.rpartition(".")[2]
+
+    @property
+    def sender(self) -> str:
+        """Its source's token where that is one, else a token that no source has: this may be stored anywhere."""
+        return self.token if is_source_token(self.token) else NO_SOURCE
 
 
 def message_of(pulled: Pulled) -> Message:
@@ -80,7 +86,7 @@ def events_in(message: Message) -> tuple[list[Message], Batch | None]:
     events = [
         message._replace(data=event, headers=(), raw_headers=b"", part=number) for number, event in enumerate(batch, 1)
     ]
-    return events, Batch(message.token, len(batch))
+    return events, Batch(message.sender, len(batch))
 
 
 def claimed_ids(data: bytes, headers: Headers) -> list[str]:

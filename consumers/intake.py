@@ -75,19 +75,19 @@ class Intake:
         await self._take(events)
         self.places.note_batches(batches)
 
-    async def take_singly(self, messages: Sequence[Message]) -> None:
-        """Take events one by one; one that can never be recorded as it is gets rejected, and the next goes on.
+    async def take_singly(self, message: Message) -> None:
+        """Take a message event by event; one that can never be recorded as it is gets rejected, and the next goes on.
 
         Raises:
             ConflictError, UnavailableError, LostEventsError: as in ``take``.
+            Exception: a fault of ours that kept an event from being rejected, too.
 
         """
-        for message in messages:
-            events, batch = events_in(message)
-            for event in events:
-                await self._take_alone(event)
-            if batch is not None:
-                self.places.note_batches([(message.place, batch)])
+        events, batch = events_in(message)
+        for event in events:
+            await self._take_alone(event)
+        if batch is not None:
+            self.places.note_batches([(message.place, batch)])
 
     async def _take_alone(self, event: Message) -> None:
         try:
@@ -249,7 +249,7 @@ class Intake:
     async def _reject(self, entries: Iterable[tuple[Rejection, Message]]) -> None:
         drafts = [
             Draft(
-                rejected_subject(message.token, claimed_id(message.data, message.headers), message.name),
+                rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name),
                 rejected_entry(rejection, message, await self._day_key()),
                 0,
             )

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from ledger import incidents
 from ledger.errors import ConflictError, LedgerError, LostEventsError, UnavailableError
 
 if TYPE_CHECKING:
@@ -85,28 +86,43 @@ class IntakeLanes:
     async def _run(self, name: str, lane: dict[Place, Message]) -> None:
         pause, singly = _PAUSE_SECONDS, False
         while lane:
-            places = list(lane)[:_BATCH]
-            batch = [lane[place] for place in places]
             try:
-                await (self._intake.take_singly(batch) if singly else self._intake.take(batch))
+                await (self._take_singly(lane) if singly else self._take_together(lane))
             except ConflictError:
                 await asyncio.sleep(0)
             except UnavailableError as error:
-                _log.warning("the intake of %s waits: %s", name, error)
+                _log.warning("the intake of %a waits: %s", name, error)
                 await asyncio.sleep(pause)
                 pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
             except LostEventsError as error:
                 self._lost(error)
                 return
             except Exception as error:  # noqa: BLE001 - logged, and found again message by message
-                if singly:  # rejecting it failed, too
-                    _log.exception("the intake of %s waits", name)
-                    await asyncio.sleep(pause)
-                    pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
-                else:
-                    _log.warning("a message of %s cannot be recorded: %s", name, error)
-                    singly = True
+                _log.warning("a message of %a cannot be recorded: %s", name, error)
+                singly = True
             else:
-                self._done([lane.pop(place) for place in places])
                 pause, singly = _PAUSE_SECONDS, False
         del self._lanes[name]
+
+    async def _take_together(self, lane: dict[Place, Message]) -> None:
+        places = list(lane)[:_BATCH]
+        await self._intake.take([lane[place] for place in places])
+        self._done([lane.pop(place) for place in places])
+
+    async def _take_singly(self, lane: dict[Place, Message]) -> None:
+        """Take one message after the other; set aside one that meets a fault of ours and cannot even be rejected.
+
+        It stays in its inbox, where `admin inbox list` shows it; the server hands it out again when it is not
+        acknowledged in time. Later messages go on.
+        """
+        for place in list(lane)[:_BATCH]:
+            message = lane[place]
+            try:
+                await self._intake.take_singly(message)
+            except (ConflictError, UnavailableError, LostEventsError):
+                raise
+            except Exception as error:  # noqa: BLE001 - reported; it must not keep back the others
+                incidents.report("a message can be neither recorded nor rejected", (message.subject, place), error)
+                del lane[place]
+            else:
+                self._done([lane.pop(place)])

@@ -12,7 +12,6 @@ import msgspec
 from config import topology
 from ledger.cloudevents import CLEAR, time_text
 from ledger.content_modes import Headers, headers_of
-from ledger.names import is_source_token
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 _TEXT_CHARACTERS = 1000
 _HEADER_CHARACTERS = 4000
 _CLEAR_HEADERS = {"content-type", *(f"ce-{name}" for name in ("specversion", "source", "type", "time", *CLEAR))}
-_NO_SOURCE = "%"
-"""The token of messages whose subject names no source; no source's own token reads so."""
 
 
 class RejectedEntry(msgspec.Struct):
@@ -106,10 +103,9 @@ def rejected_owner(day: datetime) -> str:
     return f"rejected:{day.astimezone(UTC).date()}"
 
 
-def rejected_subject(token: str, claimed_id: str, name: str) -> str:
+def rejected_subject(sender: str, claimed_id: str, name: str) -> str:
     """Where a rejected message is kept: by source, by the id it claims, by its own name."""
-    source = token if is_source_token(token) else _NO_SOURCE
-    return f"{topology.REJECTED_SUBJECT}.{source}.{id_token(claimed_id)}.{name}"
+    return f"{topology.REJECTED_SUBJECT}.{sender}.{id_token(claimed_id)}.{name}"
 
 
 def id_token(identifier: str) -> str:

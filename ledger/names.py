@@ -49,6 +49,8 @@ def fact_token(source: str) -> str:
     return _UNFIT_FOR_TOKEN.sub("_", source)
 
 
+NO_SOURCE = "%"
+"""The token of messages whose subject names no source; no source's own token reads so."""
 _WILDCARDS = {"*", ">"}
 _TOKEN_BYTES = 2048  # more than the longest source takes, percent-encoded; the server takes lines of 4,096
 

@@ -1,6 +1,7 @@
 """One message, or one source, in trouble never delays another's events."""
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -133,6 +134,49 @@ async def test_a_fault_of_ours_on_one_message_rejects_that_message_alone(
         assert (await upstream.receipt("p-3", "till"))["status"] == "recorded"
 
 
+class _Unrejectable(_Poisoned):
+    """The same intake, which cannot reject that message either."""
+
+    async def _reject(self, entries: Any) -> None:
+        found = list(entries)
+        if any(b"p-poison" in one[1].data for one in found):
+            raise ZeroDivisionError("another fault of ours")
+        await super()._reject(found)
+
+
+async def test_a_message_that_cannot_even_be_rejected_is_set_aside_and_stays_in_its_inbox(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher = Upstream(session, await session.upstream("test"))
+    await publisher.publish(purchase(1))
+    poisoned = "INBOX", await publisher.publish(purchase("poison"))
+    await publisher.publish(purchase(2))
+    async with intake_with(session, _Unrejectable, monkeypatch) as upstream:
+        for number in (1, 2):
+            assert (await upstream.receipt(f"p-{number}"))["status"] == "recorded"
+        reply = await upstream.client.request("resolution.read.crm.receipt", b'{"id": "p-poison"}', timeout=5)
+        assert json.loads(reply.data)["status"] == "pending"
+        await upstream.record(purchase(3))  # later messages of the same source go on
+        stream, sequence = poisoned
+        held = await js_api(session.client, f"STREAM.MSG.GET.{stream}", {"seq": sequence})
+        assert b"p-poison" in base64.b64decode(held["message"]["data"])
+
+
+async def test_a_batch_under_a_subject_that_is_not_utf8_is_rejected_and_the_next_goes_on(session: Session) -> None:
+    async with upstream_of(session, "intake") as upstream:
+        body = json.dumps([purchase(1), purchase(2)]).encode()
+        headers = b"NATS/1.0\r\nContent-Type: application/cloudevents-batch+json\r\n\r\n"
+        frame = b"HPUB resolution.inbox.\xed\xa0\x80 %d %d\r\n%b%b\r\n"
+        session.client.send(frame % (len(headers), len(headers) + len(body), headers, body))
+        await upstream.record(purchase(3))
+        for _ in range(100):
+            if len([one async for batch in session.rejected.subject_batches("rejected.>") for one in batch]) == 2:
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("both events of the batch are to be rejected, visibly")
+
+
 class _NoKeys(Intake):
     """An intake that cannot seal what source `crm` says about persons, until it is told that it can."""
 
@@ -223,6 +267,7 @@ async def test_take_singly_is_what_take_is_for_messages_that_are_all_right(sessi
         )
         for n, number in enumerate((1, 2, 1), 1)
     ]
-    await intake.take_singly(messages)
+    for message in messages:
+        await intake.take_singly(message)
     await intake.take(messages)
     assert await session.log.last_position() == 2

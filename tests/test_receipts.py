@@ -314,7 +314,7 @@ async def test_a_batch_that_is_handed_out_again_has_the_same_outcome(
     with pytest.raises(UnavailableError):
         await intake.take([message])
     await intake.take([message])
-    await intake.take_singly([message])
+    await intake.take_singly(message)
     log = [json.loads(one.data)["id"] async for batch in session.log.subject_batches(">") for one in batch]
     assert log == ["p-1", "p-3"]
     rejected = [json.loads(one.data)["code"] for one in await session.rejected.read_subject("rejected.>")]
