@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 from collections import OrderedDict
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import topology
 from domain.bookkeeping import opening, period_to_book
 from domain.budget import Budget
+from domain.periods import days_of
 from domain.records import LEDGER_SOURCE, TYPE_OF, BudgetClosed, BudgetDrawn, BudgetOpened, BudgetTransferred
 from domain.requests import RequestError, action_id_of
 from domain.wire import encode
@@ -19,7 +22,6 @@ from projections.events import read_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from domain.bookkeeping import Cause
     from domain.policy import Rules
@@ -28,9 +30,11 @@ if TYPE_CHECKING:
     from ledger.log import Log, Recorded
 
 _CACHED_BOOKS = 50_000
+_A_MOMENT_AHEAD = timedelta(days=1)  # more than any two time zones are apart
 _READ_TOGETHER = 8
 Key = tuple[str, str]
-"""Whose book: (holder, currency). A customer's guard has no currency, and a request without policy no holder."""
+"""Whose book: (holder, currency), or (holder, currency.period) for one that is not the newest. A customer's guard has
+no currency, and a request without policy no holder."""
 
 
 class MissingError(Exception):
@@ -60,6 +64,8 @@ class Books:
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self.begun_before: set[Key] = set()
+        """Books whose next period another event has begun: to be looked at before it is opened."""
         self._cache: OrderedDict[Key, Book] = OrderedDict()
         self._reading = asyncio.Semaphore(_READ_TOGETHER)  # more would keep each other from coming in time
         self.touched: list[Book] = []
@@ -97,6 +103,10 @@ class Books:
             subject = guard_subject(holder)
             newest = await self._log.last(subject)
             return Book(key, subject, None, newest.position if newest else 0)
+        if "." in currency:
+            subject = subject_of(holder, *currency.split(".", 1))
+            stored = await self._log.read_subject(subject)
+            return Book(key, subject, budget_of(stored) if stored else None, stored[-1].position if stored else 0)
         newest = await self._log.last(f"{topology.BUDGET_SUBJECT}.{token_of_id(holder)}.{currency}.*")
         if newest is None:
             return Book(key, "", None, 0)
@@ -137,12 +147,13 @@ class Entry(NamedTuple):
 
 
 class _Slot:
-    __slots__ = ("book", "budget", "pending", "subject")
+    __slots__ = ("book", "budget", "earlier", "pending", "subject")
 
     def __init__(self, book: Book, budget: Budget, subject: str) -> None:
         self.book = book
         self.budget = budget
         self.subject = subject
+        self.earlier: Book | None = None  # of the same period, closed before its end
         self.pending: list[tuple[str, Record, bool]] = []
 
 
@@ -195,28 +206,52 @@ class Unit:
         holder, currency = key
         before = book.budget
         try:
-            period = period_to_book(rules, before, self._policies, self.now)
+            period, back = period_to_book(rules, before, self._policies, self.now), False
         except ValueError as error:
-            if before is None or (self._history and not late):
-                message = f"{error}: {holder} has a budget for {before.period if before else 'later'}"
+            assert before is not None
+            if self._history and not late:
+                message = f"{error}: {holder} has a budget for {before.period}"
                 raise RequestError("clock", message, "time") from None
-            period = before.period
+            period, back = self._period_ahead(rules, before)
         if before is not None and before.period == period:
             return _Slot(book, before, book.subject)
-        opened, closed = opening(rules, holder, period, before, self.cause, self._role_of(holder, rules), currency)
-        budget = Budget.open(opened, self.now)
+        there = self.books.get((holder, f"{currency}.{period}")) if back or key in self.books.begun_before else None
+        again = there.budget if there is not None else None
+        role = self._role_of(holder, rules)
+        opened, closed = opening(rules, holder, period, before, self.cause, role, currency, back=back, again=again)
+        if again is None:
+            budget = Budget.open(opened, self.now)
+        else:
+            budget = copy.deepcopy(again)  # this ruling may come to nothing
+            budget.record(opened, self.now)
         slot = _Slot(book, budget, subject_of(holder, currency, period))
+        slot.earlier = there if again is not None else None
         if closed is not None:
             slot.pending.append((book.subject, closed, False))
         slot.pending.append((slot.subject, opened, True))
         return slot
+
+    def _period_ahead(self, rules: Rules, before: Budget) -> tuple[str, bool]:
+        """The period where the newest budget's has not begun, and whether to go back to it.
+
+        Another decider's clock may be a moment ahead: then that budget is used. One that was opened by a clock that ran
+        far ahead is closed; it is opened again when its time comes.
+        """
+        begins = datetime.combine(days_of(before.period)[0], time(), UTC)
+        if self._history or begins - self.now < _A_MOMENT_AHEAD:
+            return before.period, False
+        return rules.period_at(self.now, None), True
 
     def write(self, budget: Budget, record: Record) -> None:
         """Let this happen to a budget, and draft it; before that, what opens the budget."""
         slot = self._slots[budget.holder, budget.currency]
         book = slot.book
         for subject, earlier, begins in slot.pending:
-            self._enter(book, subject, earlier, begins=begins)
+            if begins and slot.earlier is not None:
+                self._enter(slot.earlier, subject, earlier)
+                self.books.forget(slot.earlier)
+            else:
+                self._enter(book, subject, earlier, begins=begins)
         slot.pending.clear()
         book.budget, book.subject = budget, slot.subject
         budget.record(record, self.now)
@@ -246,7 +281,8 @@ def stored_form(record: Any, now: datetime) -> bytes:
     short = name[11:-3]  # without "resolution." and ".v1"
     match record:
         case BudgetOpened() | BudgetClosed():
-            digest = _digest(f"{record.holder}\n{record.period}\n{_currency(record)}")
+            again = f"\n{record.source}\n{record.request_id}" if record.reopened else ""
+            digest = _digest(f"{record.holder}\n{record.period}\n{_currency(record)}{again}")
         case BudgetTransferred() | BudgetDrawn():
             digest = _digest(f"{record.source}\n{record.request_id}\n{record.holder}")
         case _:  # the same hash that the id of a request's action has

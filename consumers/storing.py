@@ -61,6 +61,7 @@ class Storing:
         """Those of them that may be ruled on again; who has been at it for too long is told so."""
         for waiting in bad:
             waiting.attempts += 1
+            self._books.begun_before |= {entry.book.key for entry in entries_of(waiting) if entry.begins}
             self.forget(waiting)
         tired = [waiting for waiting in bad if not waiting.answered and waiting.attempts >= _ATTEMPTS]
         self._give_up(tired, "busy", f"too many write to this budget at once; {AGAIN}")

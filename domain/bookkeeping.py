@@ -108,19 +108,26 @@ def period_to_book(rules: Rules, before: Budget | None, policies: PolicyHistory,
 
 
 def opening(rules: Rules, holder: str, period: str, before: Budget | None, cause: Cause, role_name: str | None,
-            currency: str) -> tuple[BudgetOpened, BudgetClosed | None]:  # fmt: skip
+            currency: str, *, back: bool = False,
+            again: Budget | None = None) -> tuple[BudgetOpened, BudgetClosed | None]:  # fmt: skip
     """The records that open a holder's period and close the one before it.
 
     Carry-over comes only from the period directly before. What is reserved, and who waits for an answer,
     goes on. A budget in another currency than the policy's is granted nothing; one for a shorter period than the
     policy's (``Policy.next_period``) at most what the one before was.
+
+    After a clock has run ahead: ``back`` says that the period lies before the one that is open, from which nothing is
+    carried over; ``again`` is the budget of the period where it was closed before its end. It is granted what lapsed
+    then, so that no grant is made twice.
     """
     granted, carry_limit = grant_of(rules.policy, holder, role_name, currency)
     if before is not None and kind_of(period) != rules.policy.period:
         granted = Money(min(granted.minor, before.opening_grant_minor), currency)
+    if again is not None:
+        granted, carry_limit = Money(again.lapsed_minor, currency), 0
     carried, closing = Money(0, currency), None
     if before is not None and not before.closed:
-        adjacent = days_of(before.period)[1] >= days_of(period)[0]
+        adjacent = days_of(before.period)[1] >= days_of(period)[0] and not back
         left = max(0, before.remaining_minor)
         carried = Money(min(left, carry_limit) if adjacent else 0, currency)
         closing = BudgetClosed(
@@ -131,6 +138,7 @@ def opening(rules: Rules, holder: str, period: str, before: Budget | None, cause
             lapsed=before.money(left - carried.minor),
             reserved=before.money(before.reserved_minor) if before.reserved_minor else None,
             overdrawn=before.money(-before.remaining_minor) if before.remaining_minor < 0 else None,
+            reopened=before.reopened,
             **cause.fields(),
         )
     opened = BudgetOpened(
@@ -145,6 +153,7 @@ def opening(rules: Rules, holder: str, period: str, before: Budget | None, cause
             for action_id, hold in (before.holds.items() if closing and before else ())
         ),
         escalations=tuple(sorted(before.escalations)) if closing and before else (),
+        reopened=again is not None,
         **cause.fields(),
     )
     return opened, closing

@@ -17,6 +17,8 @@ from domain.money import Money
 from domain.wire import raw_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import msgspec
 
 
@@ -174,11 +176,26 @@ class Budget(BaseAggregate[str]):
 
         def fold(self, budget: Budget, record: records.BudgetClosed) -> None:
             """What remained, and what was reserved, left the budget."""
+            budget.lapsed_minor = record.lapsed.minor
             budget.granted_minor -= record.lapsed.minor + record.carried_over.minor + budget.reserved_minor
+            for held in budget.holds.values():
+                budget.count(held.interaction_id, -held.minor)
             budget.reserved_minor = 0
             budget.holds.clear()
             budget.escalations.clear()
             budget.closed = True
+
+    @dataclass(frozen=True)
+    class Reopened(BudgetEvent):
+        """The books had been closed before their time, by a clock that ran ahead."""
+
+        def fold(self, budget: Budget, record: records.BudgetOpened) -> None:
+            """What had lapsed is there again, and what waits goes on here."""
+            budget.granted_minor += record.granted.minor + record.carried_over.minor
+            budget.lapsed_minor = 0
+            budget.escalations |= set(record.escalations)
+            budget.closed, budget.reopened = False, True
+            budget.take_over(record.holds)
 
     def __init__(self, record: records.BudgetOpened) -> None:
         """Begin from the opening."""
@@ -197,9 +214,9 @@ class Budget(BaseAggregate[str]):
         self.noted_previews: set[tuple[str | None, str]] = set()
         self.answered: dict[tuple[str, str], int] = {}
         self.closed = False
-        for hold in record.holds:
-            self.granted_minor += hold.amount.minor
-            self.hold(hold.action_id, hold.amount.minor, hold.interaction_id)
+        self.lapsed_minor = 0
+        self.reopened = False
+        self.take_over(record.holds)
 
     @classmethod
     def open(cls, record: records.BudgetOpened, now: datetime) -> Budget:
@@ -227,6 +244,12 @@ class Budget(BaseAggregate[str]):
         self.holds[action_id] = Hold(minor, interaction_id)
         self.reserved_minor += minor
         self.count(interaction_id, minor)
+
+    def take_over(self, holds: Sequence[records.OpenHold]) -> None:
+        """Reserve what was reserved in the books before."""
+        for hold in holds:
+            self.granted_minor += hold.amount.minor
+            self.hold(hold.action_id, hold.amount.minor, hold.interaction_id)
 
     def free(self, action_id: str) -> Hold:
         """Reserve nothing for this action any more; what was."""
@@ -274,6 +297,7 @@ _EVENT_OF: dict[type[msgspec.Struct], type[BudgetEvent]] = {
     records.BudgetTransferred: Budget.Moved,
     records.BudgetDrawn: Budget.Moved,
     records.BudgetClosed: Budget.Closed,
+    records.BudgetOpened: Budget.Reopened,
     records.EscalationRequested: Budget.Asked,
     records.EscalationForwarded: Budget.Noted,
     records.EscalationApproved: Budget.Decided,

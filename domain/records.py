@@ -91,6 +91,8 @@ class BudgetOpened(Record, frozen=True, kw_only=True):
     """Reservations that were open when the period before was closed, and go on here."""
     escalations: tuple[str, ...] = ()
     """Escalations of this agent that nobody had decided by then."""
+    reopened: bool = False
+    """Whether a clock that ran ahead had closed this period before its end: what had lapsed is granted again."""
 
 
 class BudgetGranted(Record, frozen=True, kw_only=True):
@@ -140,6 +142,8 @@ class BudgetClosed(Record, frozen=True, kw_only=True):
     carried_over: Money
     reserved: Money | None = None
     overdrawn: Money | None = None
+    reopened: bool = False
+    """Whether the books had been closed before, by a clock that ran ahead, and opened again."""
 
 
 class Done(Record, frozen=True, kw_only=True):

@@ -94,6 +94,10 @@ class Balances:
         holding: dict[str, int] = {}
         for event in events:
             match event.body:
+                case BudgetOpened(reopened=True) as opened:
+                    row = self._row(connection, opened.holder, opened.period, opened.currency)
+                    self._replaced.keep(row, event.position)
+                    _reopen(row, opened, event)
                 case BudgetOpened() as opened:
                     row = _opened_row(opened, event)
                     self._rows[_key(row)] = row
@@ -166,6 +170,14 @@ _Key = tuple[str, ...]
 
 def _key(row: Mapping[str, Any]) -> _Key:
     return row["holder"], row["period"], row["currency"]
+
+
+def _reopen(row: dict[str, Any], opened: BudgetOpened, event: Event) -> None:
+    """Let a period go on that a clock ahead had closed."""
+    reserved_minor = sum(hold.amount.minor for hold in opened.holds)
+    row["granted_minor"] += opened.granted.minor + opened.carried_over.minor + reserved_minor
+    row["reserved_minor"] += reserved_minor
+    row["closed"], row["happened"] = False, time_text(event.time)
 
 
 def _opened_row(opened: BudgetOpened, event: Event) -> dict[str, Any]:

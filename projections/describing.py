@@ -101,7 +101,8 @@ def _describe_authority(body: Any) -> str | None:  # noqa: C901, PLR0911 - one s
             return f"{body.outcome}: {asked}: {reasons_text(body.reasons)}"
         case records.BudgetOpened():
             carried = f" and {amount_text(body.carried_over)} carried over" if body.carried_over.minor else ""
-            return f"budget {body.period} of {body.holder} opened with {amount_text(body.granted)}{carried}"
+            opened = "opened again" if body.reopened else "opened"
+            return f"budget {body.period} of {body.holder} {opened} with {amount_text(body.granted)}{carried}"
         case records.BudgetGranted():
             return f"{amount_text(body.amount)} granted to {body.holder}: {body.reason}"
         case records.BudgetTransferred():

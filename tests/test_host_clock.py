@@ -1,16 +1,25 @@
 """A host's clock that runs ahead: nothing is recorded by it, and nobody is locked out by what once was."""
 
+import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from support import event, upstream_of
+from support import event, gbp, upstream_of
 
 from app.checks import checks_of
 from app.session import Session
+from app.views import opened
+from consumers.decider import Decider
+from consumers.directory import Directory
 from ledger.errors import ClockError, UnavailableError
+from ledger.index import NameIndex
 from ledger.log import Draft, Log
 from ledger.server_time import ServerTime, span
+from projections.balances import Balances, read_balances
+from projections.engine import rebuild
+from projections.generations import views_folder
 
 AHEAD = timedelta(days=40)
 
@@ -141,6 +150,75 @@ async def test_facts_wait_in_the_inbox_and_decisions_say_why_while_the_host_is_a
         host.wrong_by = -AHEAD
         found = {check.check: check for check in await checks_of(session)}
         assert "40 days behind" in found["clock"].says
+
+
+class Unchecked(ServerTime):
+    """As it was before clocks were compared."""
+
+    def check(self, now: datetime) -> None:
+        pass
+
+    async def verify(self) -> None:
+        pass
+
+
+async def decided_at(session: Session, moment: datetime, request_id: str, **fields: Any) -> dict[str, Any]:
+    """The answer of a decider whose clock shows this moment."""
+    client = await session.connection("past")
+    log = await Log.open(client, "LEDGER", lambda: moment)
+    log.server_time = Unchecked(client, "LEDGER", lambda: moment)
+    index = NameIndex(session.data_dir / "index" / f"{request_id}.sqlite")
+    directory, reader = Directory(index), await session.connection("directory")
+    await directory.follow(reader, log, until=await log.last_position())
+    decider = Decider(log, directory, clock=lambda: moment)
+    following, running = asyncio.create_task(directory.follow(reader, log)), asyncio.create_task(decider.run())
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    body = {
+        "request_id": request_id,
+        "agent_id": "A-1",
+        "kind": "refund",
+        "reason": "late",
+        "amount": gbp("5.00"),
+    } | fields
+    decider.submit("crm", "action", json.dumps(body).encode(), answer.set_result)
+    try:
+        return json.loads(await asyncio.wait_for(answer, 20))  # type: ignore[no-any-return]
+    finally:
+        for task in (following, running):
+            task.cancel()
+        await asyncio.gather(following, running, return_exceptions=True)
+        await directory.close()
+
+
+async def test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody_out(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+    now = datetime.now(UTC)
+    ahead = now + AHEAD
+    first = await decided_at(session, now, "r-1", amount=gbp("20.00"))
+    held = await decided_at(session, ahead, "r-2", amount=gbp("30.00"), hold=True)
+    assert (first["budget"]["period"], held["budget"]["period"]) == (f"{now:%Y-%m}", f"{ahead:%Y-%m}")
+    back = await decided_at(session, now, "r-3")  # the present period again: what was left of it, and what is held
+    assert back["outcome"] == "taken"
+    assert back["budget"] == first["budget"] | {
+        "spent": gbp("25.00"), "reserved": gbp("30.00"), "granted": gbp("230.00"), "remaining": gbp("175.00")
+    }  # fmt: skip
+    assert (await decided_at(session, now, "r-2", amount=gbp("30.00"), hold=True))["action_id"] == held["action_id"]
+    later = await decided_at(session, ahead, "r-4")  # its time has come
+    assert later["outcome"] == "taken"
+    assert later["budget"]["period"] == f"{ahead:%Y-%m}"
+    assert later["budget"]["spent"] == gbp("5.00")
+    found = {check.check: check for check in await checks_of(session)}
+    assert not found["recorded times"].ok
+    assert "were recorded by a clock that ran ahead" in found["recorded times"].says
+    progress = await rebuild(Balances(), views_folder(session.data_dir), await session.connection("views"), session.log)
+    assert progress.anchor.position == await session.log.last_position()
+    with opened(views_folder(session.data_dir), Balances(), 1) as connection:
+        shown = {one["period"]: one for one in read_balances(connection, holder="agent:A-1")}
+    assert shown[f"{ahead:%Y-%m}"]["remaining"] == later["budget"]["remaining"]
+    assert shown[f"{ahead:%Y-%m}"]["spent"] == later["budget"]["spent"]
+    assert shown[f"{now:%Y-%m}"]["spent"] == gbp("25.00")
+    assert not shown[f"{ahead:%Y-%m}"]["closed"]
 
 
 @pytest.mark.parametrize(
