@@ -11,8 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from app.document_file import DocumentFileError, read_document_file
 from app.mapping import ColumnMapping, build_mapping
 from app.mapping_parts import Group, MappingError, Place, ValueProblem
 from app.publishing import Outcome, Outgoing
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
+    from app.document_file import DocumentFile
     from app.mapping import Emission
     from app.mapping_parts import Row
 
@@ -47,13 +47,26 @@ def load_mapping(name: str) -> ColumnMapping:
             message = f"there is no mapping {name}: name a YAML file, or one that is shipped ({names})"
             raise MappingError(message)
     try:
-        return build_mapping(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        message = f"{path} is not YAML: {' '.join(str(error).split())}"
-        raise MappingError(message) from None
-    except MappingError as error:
+        file = read_document_file(path)
+    except DocumentFileError as error:
         message = f"{path}: {error}"
         raise MappingError(message) from None
+    try:
+        return build_mapping(file.document)
+    except MappingError as error:
+        line, column = _place_of(file, str(error))
+        message = f"{path}: line {line}, column {column}: {error}"
+        raise MappingError(message) from None
+
+
+def _place_of(file: DocumentFile, message: str) -> tuple[int, int]:
+    """Return the place of the part that a message begins with, e.g. ``events[0].data.total: ...``."""
+    found: tuple[int, int, int] = (0, 1, 1)
+    for path, place in file.places.items():
+        part = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in path).removeprefix(".")
+        if message.startswith((f"{part}:", f"{part}.", f"{part}[")):
+            found = max(found, (len(part), *place))
+    return found[1:]
 
 
 def made_events(mapping: ColumnMapping, paths: Sequence[Path], outcome: Outcome,

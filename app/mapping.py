@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from app.mapping_fields import FieldReader, Pattern
 from app.mapping_parts import (
     Condition,
     MappingError,
@@ -29,6 +29,7 @@ from app.mapping_parts import (
 )
 from domain.currencies import EXPONENTS
 from domain.facts import FACTS
+from domain.money import shown
 from ledger.cloudevents import parse_time, time_text
 
 _COLUMN = re.compile(r"\$\{([^}]+)\}")
@@ -86,16 +87,16 @@ _VALUES = ("text", "column", "strip_suffix", "extract", "pattern", "otherwise", 
 _TESTS = ("matches", "not", "above", "below", "is", "blank")
 
 
-class _Builder:
+class _Builder(FieldReader):
     def __init__(self, document: Any) -> None:
         if not isinstance(document, dict):
             message = "a mapping is a YAML mapping that begins with `source:`"
             raise MappingError(message)
+        super().__init__()
         self.document = document
-        self.used: dict[str, None] = {}
         self.sums: dict[str, Callable[[Row], Decimal]] = {}
-        self._known(document, _KEYS, "mapping")
-        self.zone = self._zone(document.get("time_zone"))
+        self.check_names(document, _KEYS, "mapping")
+        self.zone = self.time_zone(document.get("time_zone"))
 
     def build(self) -> ColumnMapping:
         document = self.document
@@ -103,53 +104,54 @@ class _Builder:
         if not isinstance(source, str) or not source:
             message = "source: name the source of these events, e.g. `source: online-retail`"
             raise MappingError(message)
-        for name, factors in self._dict(document.get("sums", {}), "sums").items():
+        for name, factors in self.mapping(document.get("sums", {}), "sums").items():
             self.sums[name] = self._product(factors, f"sums.{name}")
-        group_by, order_by = (self._optional_column(document.get(name)) for name in ("group_by", "order_by"))
-        only = self._dict(document.get("only_with", {}), "only_with")
+        group_by, order_by = (self.optional_column(document.get(name)) for name in ("group_by", "order_by"))
+        only = self.mapping(document.get("only_with", {}), "only_with")
+        self.check_names(only, ("when", "reason"), "only_with")
         each = document.get("each", "row")
         if each not in ("row", "group"):
-            message = f"each: must be row or group, not {each!r}"
+            message = f"each: must be row or group, not {shown(each)}"
             raise MappingError(message)
-        events = document.get("events")
-        if not isinstance(events, list) or not events:
+        skips, events = (self.items(document.get(name, []), name) for name in ("skip", "events"))
+        if not events:
             message = "events: list at least one event"
             raise MappingError(message)
         return ColumnMapping(
             source=source,
-            encoding=document.get("encoding", "utf-8"),
-            delimiter=document.get("delimiter", ","),
+            encoding=self.encoding(document.get("encoding", "utf-8")),
+            delimiter=self.delimiter(document.get("delimiter", ",")),
             group_by=group_by,
             order_by=order_by,
             each=each,
             sums=self.sums,
-            only_with=self._condition(only["when"], "only_with.when") if only else None,
-            only_with_reason=only.get("reason", "no row that makes an event"),
-            skips=tuple(self._skip(item, number) for number, item in enumerate(document.get("skip", []))),
+            only_with=self._condition(only.get("when", {}), "only_with.when") if only else None,
+            only_with_reason=str(only.get("reason", "no row that makes an event")),
+            skips=tuple(self._skip(item, number) for number, item in enumerate(skips)),
             emissions=tuple(self._emission(item, number) for number, item in enumerate(events)),
             columns=tuple(self.used),
         )
 
     def _skip(self, item: Any, number: int) -> Skip:
         at = f"skip[{number}]"
-        given = self._dict(item, at)
-        self._known(given, ("when", "reason"), at)
+        given = self.mapping(item, at)
+        self.check_names(given, ("when", "reason"), at)
         return Skip(self._condition(given.get("when", {}), f"{at}.when"), str(given.get("reason", at)))
 
     def _emission(self, item: Any, number: int) -> Emission:
         at = f"events[{number}]"
-        given = self._dict(item, at)
-        self._known(given, ("type", "when", "once", "id", "time", "data"), at)
+        given = self.mapping(item, at)
+        self.check_names(given, ("type", "when", "once", "id", "time", "data"), at)
         name = f"resolution.{given.get('type')}.v1"
         if name not in FACTS:
-            message = f"{at}.type: {given.get('type')!r} is not a fact such as purchase.completed"
+            message = f"{at}.type: {shown(given.get('type'))} is not a fact such as purchase.completed"
             raise MappingError(message)
         for required in ("id", "time", "data"):
             if required not in given:
                 message = f"{at}.{required}: is required"
                 raise MappingError(message)
         fields = FACTS[name].__struct_fields__
-        data = self._dict(given["data"], f"{at}.data")
+        data = self.mapping(given["data"], f"{at}.data")
         for field in data:
             if field not in fields:
                 message = f"{at}.data.{field}: {given['type']} has no such field; it has {', '.join(fields)}"
@@ -158,7 +160,7 @@ class _Builder:
         return Emission(
             type=name,
             when=self._condition(given.get("when", {}), f"{at}.when"),
-            once=bool(given.get("once", False)),
+            once=self.truth(given.get("once", False), f"{at}.once"),
             id=self._id(given["id"], f"{at}.id"),
             time=self._time(time),
             data={field: self._value(spec, f"{at}.data.{field}") for field, spec in data.items()},
@@ -184,45 +186,44 @@ class _Builder:
 
     def _condition(self, given: Any, at: str) -> Condition:
         parts: list[Condition] = []
-        for name, test in self._dict(given, at).items():
+        for name, test in self.mapping(given, at).items():
             here = f"{at}.{name}"
             if name == "first":
-                parts.append(first if test else not_first)
+                parts.append(first if self.truth(test, here) else not_first)
             elif name == "changed":
-                columns = [self._column(column) for column in (test if isinstance(test, list) else [test])]
+                columns = [self.column(column) for column in (test if isinstance(test, list) else [test])]
                 parts.append(changed(columns))
             elif name == "previous":
-                inner = [(self._column(c), self._test(t, f"{here}.{c}")) for c, t in self._dict(test, here).items()]
+                inner = [(self.column(c), self._test(t, f"{here}.{c}")) for c, t in self.mapping(test, here).items()]
                 parts.append(on_previous(inner))
             elif name in self.sums:
                 parts.append(on_sum(name, self._test(test, here)))
             else:
-                parts.append(on_column(self._column(name), self._test(test, here)))
+                parts.append(on_column(self.column(name), self._test(test, here)))
         return lambda place: all(part(place) for part in parts)
 
     def _test(self, given: Any, at: str) -> Test:
         if isinstance(given, list):
-            wanted = {str(item) for item in given}
-            return lambda value: value in wanted
+            tests = [self.equality(item, at) for item in given]
+            return lambda value: any(test(value) for test in tests)
         if not isinstance(given, dict):
-            text = str(given)
-            return lambda value: value == text
-        self._known(given, _TESTS, at)
-        tests = [self._one_test(name, argument, f"{at}.{name}") for name, argument in given.items()]
-        return lambda value: all(test(value) for test in tests)
+            return self.equality(given, at)
+        self.check_names(given, _TESTS, at)
+        parts = [self._one_test(name, argument, f"{at}.{name}") for name, argument in given.items()]
+        return lambda value: all(test(value) for test in parts)
 
     def _one_test(self, name: str, argument: Any, at: str) -> Test:
         match name:
             case "matches":
-                pattern = self._pattern(argument, at)
+                pattern = self.pattern(argument, at)
                 return lambda value: pattern.fullmatch(value) is not None
             case "not":
                 inner = self._test(argument, at)
                 return lambda value: not inner(value)
             case "blank":
-                wanted = bool(argument)
+                wanted = self.truth(argument, at)
                 return lambda value: (not value.strip()) is wanted
-        number = self._decimal(argument, at)
+        number = self.decimal(argument, at)
         match name:
             case "above":
                 return lambda value: Decimal(value) > number
@@ -234,38 +235,37 @@ class _Builder:
 
     def _value(self, given: Any, at: str) -> Value:  # noqa: PLR0911 - one form of value after the other
         if not isinstance(given, dict):
-            return self._text(str(given))
-        self._known(given, _VALUES, at)
+            return self._text(self.text(given, at))
+        self.check_names(given, _VALUES, at)
         if "const" in given:
             return constant(given["const"])
         if "money" in given:
             return self._money(given, at)
         if "number" in given or "integer" in given:
-            column = self._column(given.get("number", given.get("integer")))
+            column = self.column(given.get("number", given.get("integer")))
             kind = float if "number" in given else int
             return lambda place: number(place.row[column], kind, column)
         if "map" in given:
-            column, cases = self._column(given["map"]), self._dict(given.get("cases", {}), f"{at}.cases")
-            texts = {str(key): value for key, value in cases.items()}
-            return lambda place: texts.get(place.row[column], given.get("otherwise"))
+            column, cases = self.column(given["map"]), self.mapping(given.get("cases", {}), f"{at}.cases")
+            return lambda place: cases.get(place.row[column], given.get("otherwise"))
         if "extract" in given:
-            column, pattern = self._column(given["extract"]), self._pattern(given.get("pattern"), at)
+            column, pattern = self.column(given["extract"]), self.pattern(given.get("pattern"), at)
             return self._extract(column, pattern, given)
         if "time" in given:
             moment = self._time({**given, "column": given["time"]})
             return lambda place: time_text(moment(place))
         if "previous" in given:
-            column = self._column(given["previous"])
+            column = self.column(given["previous"])
             return lambda place: None if place.previous is None else place.previous[column].strip() or None
         if "column" in given:
-            column, suffix = self._column(given["column"]), str(given.get("strip_suffix", ""))
+            column, suffix = self.column(given["column"]), str(given.get("strip_suffix", ""))
             return lambda place: place.row[column].strip().removesuffix(suffix) or None
         message = f"{at}: say column, money, number, integer, extract, map, time or const"
         raise MappingError(message)
 
     def _text(self, template: str) -> Value:
         """A text with ${columns}; nothing where every column in it is blank."""
-        columns = [self._column(name) for name in _COLUMN.findall(template)]
+        columns = [self.column(name) for name in _COLUMN.findall(template)]
         if not columns:
             return constant(template)
         if template == "${" + columns[0] + "}":
@@ -280,12 +280,12 @@ class _Builder:
 
     def _money(self, given: Mapping[str, Any], at: str) -> Value:
         currency = given.get("currency")
-        if currency not in EXPONENTS:
-            message = f"{at}.currency: an ISO 4217 code such as GBP is needed, not {currency!r}"
+        if not isinstance(currency, str) or currency not in EXPONENTS:
+            message = f"{at}.currency: an ISO 4217 code such as GBP is needed, not {shown(currency)}"
             raise MappingError(message)
         name, cents = str(given["money"]), Decimal(1).scaleb(-EXPONENTS[currency])
         if name not in self.sums:
-            self._column(name)
+            self.column(name)
 
         def money(place: Place) -> dict[str, str] | None:
             raw = place.group.sums[name] if name in self.sums else decimal_of(place.row[name], name)
@@ -297,7 +297,7 @@ class _Builder:
         return money
 
     @staticmethod
-    def _extract(column: str, pattern: re.Pattern[str], given: Mapping[str, Any]) -> Value:
+    def _extract(column: str, pattern: Pattern, given: Mapping[str, Any]) -> Value:
         otherwise, whole = given.get("otherwise"), pattern.groups > 0
 
         def extract(place: Place) -> Any:
@@ -305,13 +305,16 @@ class _Builder:
             if found is None:
                 return otherwise
             text = found[1] if whole else found[0]
-            return int(text) if isinstance(otherwise, int) else text
+            return number(text, int, column) if isinstance(otherwise, int) else text
 
         return extract
 
     def _time(self, given: Mapping[str, Any]) -> Callable[[Place], datetime]:
-        column, form = self._column(given.get("column")), given.get("format")
-        zone = self._zone(given["zone"]) if "zone" in given else self.zone
+        column, form = self.column(given.get("column")), given.get("format")
+        if form is not None and not isinstance(form, str):
+            message = f"format: must be a text such as '%d/%m/%Y %H:%M', not {shown(form)}"
+            raise MappingError(message)
+        zone = self.time_zone(given["zone"]) if "zone" in given else self.zone
 
         def moment(place: Place) -> datetime:
             text = place.row[column].strip()
@@ -334,7 +337,7 @@ class _Builder:
     # ------------------------------------------------------------------ parts
 
     def _product(self, given: Any, at: str) -> Callable[[Row], Decimal]:
-        factors = [self._column(name) for name in (given if isinstance(given, list) else [given])]
+        factors = [self.column(name) for name in (given if isinstance(given, list) else [given])]
         if not factors:
             message = f"{at}: name the columns whose product is summed"
             raise MappingError(message)
@@ -346,53 +349,3 @@ class _Builder:
             return result
 
         return product
-
-    def _column(self, name: Any) -> str:
-        if not isinstance(name, str):
-            message = f"a column's name is needed, not {name!r}"
-            raise MappingError(message)
-        self.used[name] = None
-        return name
-
-    def _optional_column(self, name: Any) -> str | None:
-        return None if name is None else self._column(name)
-
-    @staticmethod
-    def _dict(given: Any, at: str) -> dict[str, Any]:
-        if not isinstance(given, dict):
-            message = f"{at}: must be a mapping, not {given!r}"
-            raise MappingError(message)
-        return given
-
-    @staticmethod
-    def _known(given: Mapping[str, Any], names: Sequence[str], at: str) -> None:
-        for name in given:
-            if name not in names:
-                message = f"{at}: {name!r} is not known here; known are {', '.join(names)}"
-                raise MappingError(message)
-
-    @staticmethod
-    def _pattern(text: Any, at: str) -> re.Pattern[str]:
-        try:
-            return re.compile(str(text))
-        except re.error as error:
-            message = f"{at}: not a regular expression: {error}"
-            raise MappingError(message) from None
-
-    @staticmethod
-    def _decimal(value: Any, at: str) -> Decimal:
-        try:
-            return Decimal(str(value))
-        except InvalidOperation:
-            message = f"{at}: must be a number, not {value!r}"
-            raise MappingError(message) from None
-
-    @staticmethod
-    def _zone(name: Any) -> ZoneInfo | None:
-        if name is None:
-            return None
-        try:
-            return ZoneInfo(str(name))
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            message = f"time_zone: must be an IANA zone such as Europe/London, not {name!r}"
-            raise MappingError(message) from None

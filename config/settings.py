@@ -99,6 +99,6 @@ def settings_as_options(settings: Settings) -> list[str]:
 def _file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
         message = f"the settings file {path} cannot be read: {error}"
         raise SettingsError(message) from None

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from domain.currencies import is_code, is_known
+from domain.document import DocumentError, check_document
 from domain.money import Money, MoneyError, shown
 from domain.names_alike import nearest
 from domain.periods import PeriodKind
@@ -53,6 +54,10 @@ def parse_policy(document: object) -> Policy:
 
 
 def _policy(document: object, *, stored: bool) -> Policy:
+    try:
+        check_document(document)
+    except DocumentError as error:
+        raise PolicyError([Problem(error.path, error.message)]) from None
     reader, is_currency = _Reader(), is_code if stored else is_known
     if not isinstance(document, dict):
         raise PolicyError([Problem((), "a policy is a mapping that begins with `currency:`")])
@@ -177,7 +182,8 @@ class _Reader:
         if isinstance(value, str):
             try:
                 moment = msgspec.convert(value, datetime)
-            except msgspec.ValidationError:
+                moment.astimezone(UTC)  # the calendar's first and last hours have no time in UTC
+            except (msgspec.ValidationError, OverflowError):
                 moment = None
         if not isinstance(moment, datetime) or moment.tzinfo is None:
             self.add(path, f"must be a time with its zone such as 2026-01-01T00:00:00Z, not {shown(value)}")
@@ -193,7 +199,7 @@ class _Reader:
     def role_name(self, value: object, roles: Mapping[str, Role], path: Path) -> str | None:
         if value is None:
             return None
-        if value not in roles:
+        if not isinstance(value, str) or value not in roles:
             self.add(path, f"is not a role of this policy; roles are {', '.join(roles)}, not {shown(value)}")
         return str(value)
 
@@ -221,7 +227,7 @@ class _Reader:
         given = self.mapping(value, path)
         self.known(given, path, required=("amount", "days"), optional=("hard_above",))
         days = given.get("days")
-        self.number(days, (*path, "days"), lambda n: n >= 1 and n == int(n), "a whole number of days")
+        self.number(days, (*path, "days"), lambda n: 1 <= n <= _MOST_DAYS and n == int(n), "a whole number of days")
         return PerCustomer(
             amount=self.money(given.get("amount", "0"), (*path, "amount")),
             days=days if isinstance(days, int) else 1,
@@ -257,7 +263,7 @@ class _Reader:
             if not isinstance(value := fields.get(name, False), bool):
                 self.add(("privacy", name), f"must be true or false, not {shown(value)}")
                 return Privacy()
-        return Privacy(**fields)
+        return Privacy(**{name: fields[name] for name in Privacy.__struct_fields__ if name in fields})
 
     def guidelines(self, value: object) -> None:
         if not isinstance(value, list):
@@ -308,6 +314,8 @@ class _Reader:
 
 
 _MOST_HOURS = 24 * 366
+_MOST_DAYS = 700_000
+"""More lead before the first day of the calendar."""
 
 
 def _is_number(value: object) -> bool:

@@ -187,9 +187,9 @@ def check(file: Path, *, as_json: bool) -> None:
         print_json({"items": items, "valid": checked.policy is not None})
     for finding in () if as_json else checked.findings:
         word = "error" if finding.serious else "note"
-        console.print(
-            f"{file}:{finding.line}: {word}: {finding.field}: {finding.message}", markup=False, soft_wrap=True
-        )
+        field = f"{finding.field}: " if finding.field else ""
+        place = f"{file}:{finding.line}:{finding.column}"
+        console.print(f"{place}: {word}: {field}{finding.message}", markup=False, soft_wrap=True)
     if checked.policy is None:
         raise Finding
     if not as_json:
