@@ -138,7 +138,7 @@ async def seal_request(keys: Keys, token: str, body: bytes) -> bytes:
         owner = owner_of(fields, source)
         found = await keys.ensure([owner, _NOTES])
         key = found[owner]
-    except (msgspec.MsgspecError, UnicodeEncodeError):
+    except (msgspec.MsgspecError, UnicodeError):  # whoever reads the request says what is wrong
         return body
     fields["note_hash"] = _raw(found[_NOTES].hash_of(normal_form(note)))
     fields[name] = _raw(key.seal(_encoder.encode(note), f"{source}\x00{request_id}\x00{name}"))

@@ -106,6 +106,7 @@ async def test_whatever_the_headers_are_a_message_is_recorded_or_rejected(
 
 REQUESTS = [
     (b"resolution.decide.%b.action", b'{"request_id": "r", "note": "n"}'),
+    (b"resolution.decide.%b.action", b'{"request_id": "r", "note": "n", "customer_id": "\xed\xbf\xbf"}'),
     (b"resolution.decide.%b.action", b"{}"),
     (b"resolution.decide.%b.preview", b"\xff"),
     (b"resolution.decide.%b.flag", b"{}"),
@@ -129,6 +130,7 @@ async def test_every_request_gets_an_answer_whatever_its_bytes(session: Session,
         for headers in [b"NATS/1.0\r\n\r\n", *HEADERS.values()]:
             if len(headers) > 2:
                 answer = await raw.answer(subject % b"crm", body, headers)
+                assert b'"internal"' not in answer, answer
                 assert b'"error"' in answer or b'"status"' in answer or b'"accepted"' in answer, answer
         assert (await upstream.action())["outcome"] == "refused"
         assert not raw.errors
