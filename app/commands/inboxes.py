@@ -8,7 +8,8 @@ import click
 
 from app.cli import command
 from app.commands.administering import admin
-from app.output import console, print_json
+from app.inbox_messages import NotWaitingError, inbox_names, reject_message, waiting_messages
+from app.output import console, fail, print_json, print_table
 from app.session import Session
 from app.sources import known_sources
 from config import topology
@@ -22,7 +23,48 @@ if TYPE_CHECKING:
 
 @admin.group("inbox")
 def inbox() -> None:
-    """Inboxes of sources."""
+    """Inboxes of sources, and the messages that wait in them."""
+
+
+@click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="At most so many.")
+@command(inbox, "list")
+async def inbox_list(settings: Settings, limit: int, *, as_json: bool) -> None:
+    """Messages that the intake has not dealt with, or that lie behind one that keeps it waiting."""
+    async with Session(settings, reads_only=True) as session:
+        items = [waiting.document() async for waiting in waiting_messages(session, limit)]
+        position = await session.log.last_position()
+    if as_json:
+        print_json({"items": items, "position": position})
+    else:
+        columns = ("stream", "sequence", "subject", "bytes", "received")
+        print_table("Waiting", columns, [tuple(item.values()) for item in items], numbers=(1, 3))
+
+
+@click.option("--reason", default="rejected by the operator", show_default=True, help="Why; kept with the message.")
+@click.argument("sequence", type=click.IntRange(1))
+@click.argument("stream")
+@command(inbox, "reject")
+async def inbox_reject(settings: Settings, stream: str, sequence: int, reason: str, *, as_json: bool) -> None:
+    """Take a message out of its inbox; it is kept in REJECTED with its original bytes, and can be retried.
+
+    With --nats-url, name the operator's user.
+    """
+    async with Session(settings, reads_only=True) as session:
+        if stream not in (names := await inbox_names(session)):
+            fail(f"{stream} is no inbox; the inboxes are {', '.join(names)}", code="unknown_stream", status=2,
+                 as_json=as_json)  # fmt: skip
+        operator = await session.connection("inbox", user="operator")
+        try:
+            recorded = await reject_message(session, operator, stream, sequence, reason)
+        except NotWaitingError as error:
+            fail(str(error), code="not_waiting", as_json=as_json)
+            return
+    if as_json:
+        print_json({"stream": stream, "sequence": sequence, "recorded": recorded})
+        return
+    console.print(f"message {sequence} of {stream} is out of the inbox; see `admin rejected list`", markup=False)
+    for identifier, position in recorded.items():
+        console.print(f"the intake had recorded {identifier!r} at position {position} meanwhile", markup=False)
 
 
 @command(inbox, "routes")
