@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from typing import TYPE_CHECKING, NamedTuple
 
 from app.projection_states import projection_states
 from app.sources import waiting_in_inboxes, without_own_inbox
+from app.views import opened
 from config import topology
 from consumers.archive_service import archive_of
+from domain.staff import manager_rings
 from ledger import alarm
 from ledger.cloudevents import parse_time, stored_decoder, time_text
 from ledger.errors import LedgerError
 from ledger.follow import verify_anchor
 from ledger.index import NameIndex
+from ledger.keys import Keys
 from ledger.moments import position_of
 from ledger.seal import BRING_BACK, Sealer, SealError, check_positions, seal_folder
 from ledger.seal_record import SealRecord
 from ledger.server_time import AHEAD_SECONDS, span, utc_now
 from ledger.streams import js_api, server_trouble, stream_config
+from projections import generations
+from projections.catalogue import MODELS
+from projections.people import read_people
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from app.session import Session
 
 _LOW_DISK_BYTES = 1 << 30
+_KEYS_OF_EVENTS, _RINGS_SHOWN = 500, 5
 
 
 class Check(NamedTuple):
@@ -130,6 +138,39 @@ async def _seal(session: Session) -> AsyncIterator[Check]:
     yield Check("archive", f"{archived} of {end} positions")
 
 
+async def _keys(session: Session) -> AsyncIterator[Check]:
+    """Look for the keys of sealed fields among the oldest and the newest events."""
+    end = await session.log.last_position()
+    positions = sorted({*range(1, min(end, _KEYS_OF_EVENTS) + 1), *range(max(1, end - _KEYS_OF_EVENTS), end + 1)})
+    events = await asyncio.gather(*map(session.log.at, positions))
+    lost = await (await Keys.open(session.client)).lost(one.data for one in events if one is not None)
+    if lost:
+        text = (
+            f"{len(lost)} keys of the {len(events)} events looked at are neither there nor destroyed: what they "
+            "sealed cannot be read. Bring them back with `admin keys restore` from a backup (docs/auditing.md)"
+        )
+        yield Check("keys", text, ok=False)
+    else:
+        yield Check("keys", f"those of {len(events)} events are there, or were destroyed")
+
+
+async def _managers(session: Session) -> AsyncIterator[Check]:
+    model = MODELS["people"]()
+    folder = generations.views_folder(session.data_dir)
+    generation = generations.live_generation(folder, model)
+    if generation is None:
+        return
+    with opened(folder, model, generation) as connection:
+        people = read_people(connection)
+    rings = manager_rings({name: one["manager_id"] for name, one in people.items()})
+    shown = "; ".join(" -> ".join((*ring, ring[0])) for ring in rings[:_RINGS_SHOWN])
+    text = (
+        f"{len(rings)} rings of people who manage each other: {shown}. Escalations of theirs find no approver above; "
+        "correct `manager_id` by an employee.changed"
+    )
+    yield Check("managers", text if rings else "none report in a ring", not rings)
+
+
 async def _inbox(session: Session) -> AsyncIterator[Check]:
     waiting = await waiting_in_inboxes(session)
     behind = "".join(f"; {name}: {number}" for name, number in waiting.items() if number)
@@ -166,7 +207,8 @@ async def _rejected(session: Session) -> AsyncIterator[Check]:
 
 
 CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
-    _server, _clock, _recorded_times, _disk, _indexes, _views, _alarm, _seal, _inbox, _sources, _rejected,
+    _server, _clock, _recorded_times, _disk, _indexes, _views, _alarm, _seal, _keys, _managers, _inbox, _sources,
+    _rejected,
 )  # fmt: skip
 """In the order in which they are shown."""
 

@@ -213,8 +213,19 @@ class Keys:
         return SEALED.sub(lambda match: opened.get(match[0], match[0]), data)
 
     async def destroyed(self, data: bytes) -> bool:
-        """Whether stored bytes have a sealed field whose key is gone."""
-        return any([await self.by_id(match[2].decode()) is None for match in SEALED.finditer(data)])
+        """Whether stored bytes have a sealed field whose key was destroyed; a key that is lost was not."""
+        ids = {match[2].decode() for match in SEALED.finditer(data)}
+        found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
+        return any(one is not None and not msgspec.json.decode(one.data, type=Entry).key for one in found)
+
+    async def lost(self, stored: Iterable[bytes]) -> set[str]:
+        """Return the ids of keys that sealed a field of these bytes and of which no trace is left.
+
+        Of a key that was destroyed its tombstone is left.
+        """
+        ids = sorted({match[2].decode() for data in stored for match in SEALED.finditer(data)})
+        found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
+        return {key_id for key_id, one in zip(ids, found, strict=True) if one is None}
 
     async def destroy(self, owner: str, made_before: str = "") -> int:
         """Destroy an owner's keys, only those made before a time where one is given; how many."""
