@@ -98,14 +98,18 @@ async def forget(log: Log, rejected: Log, keys: Keys, customers: Sequence[str], 
 
 
 async def forget_again(keys: Keys, log: Log) -> int:
-    """Destroy keys that came back with a backup although their person was forgotten after they were made."""
+    """Destroy keys that came back with a backup although their person was forgotten after they were made.
+
+    The earlier of both times rules: behind a stretch that a clock ahead recorded, the recorded time lies in the future,
+    where it would take keys that were made since, of customers who came back.
+    """
     count = 0
     for recorded in await log.read_subject(SUBJECT):
         stored = stored_decoder.decode(recorded.data)
         record = msgspec.json.decode(stored.data, type=CustomerForgotten)
         owners = [f"customer:{record.customer_id}", *(f"interaction:{name}" for name in record.interactions)]
         for owner in owners:
-            count += await keys.destroy(owner, made_before=stored.recordedtime)
+            count += await keys.destroy(owner, made_before=min(stored.time, stored.recordedtime))
     return count
 
 

@@ -1,11 +1,13 @@
 """Forgetting: what is personal is sealed from the first moment, and unreadable everywhere once its keys are gone."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import Upstream, event, gbp, upstream_of
+from test_host_clock import unchecked_log
 from test_time_travel import all_views
 
 from app.archiving import archive_to_the_end, verify_archive
@@ -14,6 +16,7 @@ from app.session import Session
 from consumers.archive_service import archive_of
 from consumers.forgetting import HeldError, forget, forget_again, hold, release
 from ledger.keys import STREAM, Key, Keys
+from ledger.log import Draft, Log
 from ledger.seal import seal_folder
 from ledger.streams import js_api
 from projections import generations
@@ -163,6 +166,17 @@ async def test_keys_put_back_from_a_backup_are_destroyed_again(session: Session)
     fresh = await Keys.open(session.client)
     left = [name for name, one in (await fresh.everything()).items() if one.get("key")]
     assert len(left) == 1
+
+
+async def test_keys_made_since_stay_though_a_clock_ahead_had_recorded_before(session: Session) -> None:
+    wrong = await unchecked_log(session.client, datetime.now(UTC) + timedelta(days=40))
+    await wrong.append([Draft("ledger.fact.crm", b'{"source":"crm","id":"x","type":"x","time":"x","data":{}}')])
+    log = await Log.open(session.client, "LEDGER")  # its recorded times never decrease
+    keys = await Keys.open(session.client)
+    await keys.ensure(["customer:C-9"])
+    await forget(log, session.rejected, keys, ["C-9"], [], "DPO", None)
+    await keys.ensure(["customer:C-9"])  # the customer comes back
+    assert await forget_again(await Keys.open(session.client), log) == 0
 
 
 def test_a_sealed_text_is_the_same_for_the_same_event_alone() -> None:

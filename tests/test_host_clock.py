@@ -13,6 +13,7 @@ from app.session import Session
 from app.views import opened
 from consumers.decider import Decider
 from consumers.directory import Directory
+from ledger.connection import LedgerClient
 from ledger.errors import ClockError, UnavailableError
 from ledger.index import NameIndex
 from ledger.log import Draft, Log
@@ -162,11 +163,17 @@ class Unchecked(ServerTime):
         pass
 
 
+async def unchecked_log(client: LedgerClient, moment: datetime) -> Log:
+    """Return a log that stamps this moment, as one did whose host's clock was wrong."""
+    log = await Log.open(client, "LEDGER", lambda: moment)
+    log.server_time = Unchecked(client, "LEDGER", lambda: moment)
+    return log
+
+
 async def decided_at(session: Session, moment: datetime, request_id: str, **fields: Any) -> dict[str, Any]:
     """The answer of a decider whose clock shows this moment."""
     client = await session.connection("past")
-    log = await Log.open(client, "LEDGER", lambda: moment)
-    log.server_time = Unchecked(client, "LEDGER", lambda: moment)
+    log = await unchecked_log(client, moment)
     index = NameIndex(session.data_dir / "index" / f"{request_id}.sqlite")
     directory, reader = Directory(index), await session.connection("directory")
     await directory.follow(reader, log, until=await log.last_position())
