@@ -25,7 +25,7 @@ class RawNats:
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection(self._url.hostname, self._url.port, limit=2**22)
-        await self._reader.readline()
+        await asyncio.wait_for(self._reader.readline(), 10)
         hello = {"user": self._url.username, "pass": self._url.password, "headers": True, "no_responders": True,
                  "verbose": False, "lang": "raw", "version": "1"}  # fmt: skip
         self.write(b"CONNECT " + json.dumps(hello).encode() + b"\r\nSUB " + self._inbox + b".* 1\r\n")
@@ -37,9 +37,7 @@ class RawNats:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
+        self._writer.transport.abort()  # what was written last may never be read
 
     def write(self, data: bytes) -> None:
         """Write these bytes."""
