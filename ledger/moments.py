@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from ledger.log import Log
 
+POSITION_AT_MOST = 2**63 - 1
+_POSITION_DIGITS = 19
 _DISORDER = 1000
 """Two processes that write at once can stamp a few events a moment out of order; so many are looked at behind."""
 
@@ -21,10 +23,13 @@ async def position_of(log: Log, text: str, last: int, *, first: bool = False) ->
     A number is a position already. The time is found by bisection, about twenty reads in a million events.
 
     Raises:
-        ValueError: the text is neither.
+        ValueError: the text is neither, or a number that no position has.
 
     """
     if text.isascii() and text.isdigit():
+        if len(text) > _POSITION_DIGITS or int(text) > POSITION_AT_MOST:
+            message = f"{text[:_POSITION_DIGITS]}... is beyond any position of a log, at most {POSITION_AT_MOST}"
+            raise ValueError(message)
         return max(1, int(text)) if first else min(int(text), last)
     try:
         moment = parse_time(text)

@@ -4,11 +4,13 @@ import json
 from datetime import datetime
 from typing import Any
 
+import pytest
 from support import Upstream, event, gbp, upstream_of
 
 from app.moments import position_of
 from app.session import Session
 from app.views import read_view
+from ledger import moments
 from ledger.cloudevents import parse_time
 from projections import casework, history
 from projections.balances import read_balances, read_happened, read_making
@@ -161,3 +163,10 @@ def test_commands_answer_as_of(command: Any) -> None:
     wrong = command("report", "balances", "--as-of", "yesterday")
     assert (wrong.returncode, "neither a position nor a time" in wrong.stderr) == (2, True)
     assert command("report", "balances", "--happened").returncode == 2
+
+
+@pytest.mark.parametrize("text", ["9" * 19, "9" * 20, "1" + "0" * 5000, "9223372036854775808"])
+async def test_a_number_beyond_any_position_is_an_error(session: Session, text: str) -> None:
+    with pytest.raises(ValueError, match="beyond any position"):
+        await moments.position_of(session.log, text, 5)
+    assert await moments.position_of(session.log, "9223372036854775807", 5) == 5
