@@ -182,6 +182,8 @@ class Unit:
     def budget(self, holder: str, rules: Rules, currency: str | None = None, *, late: bool = False) -> Budget:
         """The holder's budget of the present period; ``late`` takes the newest where that one is later.
 
+        A fact is posted late: its moment lies in the past, and no past period is opened for it.
+
         Raises:
             RequestError: in history mode, the books of the present period are closed, since a later one is open.
             MissingError: the book has to be read first.
@@ -212,7 +214,7 @@ class Unit:
             if self._history and not late:
                 message = f"{error}: {holder} has a budget for {before.period}"
                 raise RequestError("clock", message, "time") from None
-            period, back = self._period_ahead(rules, before)
+            period, back = (before.period, False) if late else self._period_ahead(rules, before)
         if before is not None and before.period == period:
             return _Slot(book, before, book.subject)
         there = self.books.get((holder, f"{currency}.{period}")) if back or key in self.books.begun_before else None

@@ -208,3 +208,22 @@ async def test_a_new_length_of_periods_begins_with_the_next_opening(session: Ses
         assert after["budget"]["period"] == {"day": "2026-04-01", "week": "2026-W14", "quarter": "2026-Q2"}[kind]
         early = await upstream.action("r-4", time="2026-03-01T12:00:00Z")
         assert early["error"]["code"] == "clock"
+
+
+async def test_actions_reported_of_past_months_are_charged_to_the_present_budget(upstream: Upstream) -> None:
+    await staffed(upstream)
+    before = await look(upstream)
+    await upstream.action("r-0", "5.00")
+    for number, month in enumerate((2, 9, 4, 7, 1), 1):
+        fact = event(f"off-{number}", "action.reported", agent_id="A-1", kind="refund", amount=gbp("10.00"),
+                     reason="late", time=f"2026-{month:02}-10T10:00:00Z")  # fmt: skip
+        await upstream.record(fact)
+    for _ in range(100):
+        after = await look(upstream)
+        if after["spent"] == "55.00":
+            break
+        await asyncio.sleep(0.05)
+    assert after == before | {"spent": "55.00", "remaining": "145.00"}
+    types = [one["type"] for one in await upstream.replay()]
+    assert "resolution.budget.closed.v1" not in types
+    assert types.count("resolution.budget.opened.v1") == 1
