@@ -17,7 +17,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +29,7 @@ from fuzz_inputs import Input, make_input
 from raw_nats import RawNats
 from support import POLICY, ROOT, clean_environment, event, gbp
 
+from consumers.archive_service import archive_of
 from consumers.rejections import RejectedEntry
 from ledger.connection import LedgerClient, connect
 from ledger.keys import Keys
@@ -231,17 +234,33 @@ def _must_be_answered(one: Input) -> bool:
     )
 
 
-async def check(fuzzer: Fuzzer, before: dict[str, tuple[int, int]]) -> list[str]:
-    """What does not hold after the last input."""
-    wrong: list[str] = []
+@asynccontextmanager
+async def _operator(fuzzer: Fuzzer) -> AsyncIterator[LedgerClient]:
+    """Connect as the operator, who may look at everything."""
     passwords = json.loads((fuzzer.up.data_dir / "server" / "passwords.json").read_text())
     at = urlsplit(fuzzer.url)
     client = await connect(f"nats://operator:{passwords['operator']}@{at.hostname}:{at.port}", "fuzzer")
     try:
-        wrong += await _goes_on(fuzzer)
-        wrong += await _is_accounted_for(fuzzer, client)
+        yield client
     finally:
         await client.close()
+
+
+async def _archived(fuzzer: Fuzzer) -> None:
+    """Wait until the archive, the last of all roles, has what is recorded by now."""
+    async with _operator(fuzzer) as client:
+        end = await (await Log.open(client, "LEDGER")).last_position()
+    for _ in range(int(_DRAIN_SECONDS * 5)):
+        if archive_of(fuzzer.up.data_dir).last_position >= end:
+            break
+        await asyncio.sleep(0.2)
+
+
+async def check(fuzzer: Fuzzer, before: dict[str, tuple[int, int]]) -> list[str]:
+    """What does not hold after the last input."""
+    wrong = await _goes_on(fuzzer)
+    async with _operator(fuzzer) as client:
+        wrong += await _is_accounted_for(fuzzer, client)
     after = fuzzer.up.processes()
     for name, (pid, memory) in before.items():
         found = after.get(name)
@@ -270,7 +289,8 @@ async def _goes_on(fuzzer: Fuzzer) -> list[str]:
                     break
             return answer
 
-        policy = {"request_id": f"policy-{tag}", "policy": POLICY, "published_by": "owner"}
+        now = datetime.now(UTC).isoformat(timespec="seconds")  # an input may have published a policy
+        policy = {"request_id": f"policy-{tag}", "policy": POLICY | {"effective_from": now}, "published_by": "owner"}
         said = await ask("resolution.decide.owner.policy", policy)
         if said.get("outcome") != "done":
             return [f"no policy can be published: {said}"]
@@ -377,6 +397,7 @@ async def fuzz(seed: int, inputs: int, *, minutes: float = 0, first: int = 0) ->
                     step = min(2000, size - at) if at < size else 2000
                     await fuzzer.send(at, step)
                     at += step
+                await _archived(fuzzer)  # each role has done what it does, so that memory can be compared
                 if half == 1:
                     before = up.processes()
                     print(f"warm-up of {at - first} inputs: {time.monotonic() - begun:.0f} s", flush=True)
