@@ -107,6 +107,18 @@ def parse_time(text: str) -> datetime:
     return moment
 
 
+def utc_text(text: str) -> str:
+    """Return a stored event's time in UTC, e.g. ``2026-01-04T20:00:00.000000Z`` for ``2026-01-05T10:00:00+14:00``.
+
+    A time that is written in UTC stays as it is.
+
+    Raises:
+        ValueError: not an RFC 3339 time.
+
+    """
+    return text if text[-1:] == "Z" and text[10:11] == "T" else time_text(parse_time(text))
+
+
 @lru_cache(maxsize=1024)
 def time_text(moment: datetime) -> str:
     """RFC 3339 in UTC with microseconds, e.g. ``2026-11-21T10:00:00.000000Z``."""

@@ -73,7 +73,7 @@ class Authority:
     """The model (see ``projections.model.Model``)."""
 
     name = "authority"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(

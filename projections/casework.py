@@ -120,7 +120,7 @@ class Casework:
     """The model (see ``projections.model.Model``)."""
 
     name = "casework"
-    version = 4
+    version = 5
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(

@@ -9,7 +9,7 @@ import msgspec
 from domain.facts import FACTS
 from domain.records import RECORDS
 from domain.wire import FieldError, decode
-from ledger.cloudevents import Stored, parse_time, stored_decoder
+from ledger.cloudevents import Stored, parse_time, stored_decoder, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +88,7 @@ def read_event(recorded: Recorded, types: Mapping[str, type[Any]] = TYPES) -> Ev
         cls = types.get(name)
         if cls is None:
             raise UnknownEventError(recorded.position, name, "a type this version does not know")
+        stored.time = utc_text(stored.time)  # views keep and compare texts: one instant has one zone
         return Event(recorded.position, stored, decode(cls, stored.data), recorded.subject)
-    except (msgspec.MsgspecError, FieldError) as error:
+    except (msgspec.MsgspecError, FieldError, ValueError) as error:
         raise UnknownEventError(recorded.position, name, str(error)) from error

@@ -62,7 +62,7 @@ class Journeys:
     """The model (see ``projections.model.Model``)."""
 
     name = "journeys"
-    version = 1
+    version = 2
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = types_of(

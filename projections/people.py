@@ -92,7 +92,7 @@ class People:
     """The model (see ``projections.model.Model``)."""
 
     name = "people"
-    version = 2
+    version = 3
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(

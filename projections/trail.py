@@ -58,7 +58,7 @@ class Trail:
     """The model (see ``projections.model.Model``)."""
 
     name = "audit_trail"
-    version = 2
+    version = 3
     metadata = metadata
     prefixes = ("ledger.",)
     types = TYPES

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from support import ROOT, Upstream, event, gbp, upstream_of
 
 from app.session import Session
 from app.views import read_view
 from domain import quality
 from domain.quality import DAY, Answer, Journeys
+from ledger.cloudevents import parse_time
 from projections.answers import Scope
+from projections.journeys import journeys as journeys_table
 from projections.quality_report import interaction_story, quality_report
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
@@ -150,3 +153,26 @@ def test_bpi_2013_by_the_commands(command: Any) -> None:
     assert shares == {"first_line_only": 60.18, "moved_up": 30.43, "came_back_to_a_team": 16.65}
     assert round(100 * whole["reopened"]["share"], 1) == 6.8
     assert "never left the first line" in command("report", "quality").stdout
+
+
+@pytest.mark.parametrize(
+    ("opened", "resolved"),
+    [
+        ("2026-01-05T10:00:00+00:00", "2026-01-05T11:00:00-00:00"),
+        ("2026-01-06T00:00:00+14:00", "2026-01-05T06:00:00.000-05:00"),
+        ("2026-01-05t10:00:00z", "2026-01-05T11:00:00Z"),
+        ("2026-01-04T22:30:00.000000001-11:30", "2026-01-05T16:30:00.123456789+05:30"),
+    ],
+)
+async def test_an_instant_is_the_same_whatever_its_offset(session: Session, opened: str, resolved: str) -> None:
+    async with upstream_of(session, "intake", "projections") as upstream:
+        for name, first, last in (("I-0", "2026-01-05T10:00:00Z", "2026-01-05T11:00:00Z"), ("I-1", opened, resolved)):
+            told = {"interaction_id": name, "agent_id": "A-1"}
+            await upstream.record(event(f"o-{name}", "interaction.opened", time=first, channel="phone", **told))
+            await upstream.record(event(f"r-{name}", "interaction.resolved", time=last, **told))
+        assert await quality_report(partial(read_view, session))
+        query = sa.select(journeys_table.c.opened, journeys_table.c.resolved)
+        rows = (await read_view(session, "journeys", lambda connection: connection.execute(query).all())).result
+        (one, other) = [[parse_time(text).replace(microsecond=0) for text in row] for row in rows]
+        assert one == other
+        assert all(text.endswith("Z") for row in rows for text in row)
