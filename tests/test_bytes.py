@@ -208,3 +208,16 @@ async def test_a_status_of_a_publisher_is_not_taken_for_the_servers(session: Ses
     subscription = await client.jetstream().subscribe("resolution.inbox.crm", ordered_consumer=True)
     message = await subscription.next_msg(timeout=5)
     assert (message.subject, message.data) == ("resolution.inbox.crm", b"")
+
+
+async def test_a_wildcard_as_reply_never_reaches_another_account(session: Session) -> None:
+    """The server forgets who waits in the sender's own account (SECURITY.md); another account is out of reach."""
+    async with upstream_of(session):
+        assert session._server
+        async with RawNats(session._server.url("auditor")) as auditor, RawNats(session.upstream_url) as attacker:
+            for _ in range(20):
+                asked = [auditor.ask(b"JS.LEDGER.API.STREAM.INFO.LEDGER", b"") for _ in range(20)]
+                for reply in (b"_INBOX.>", b">", b"_R_.>"):
+                    attacker.write(published(b"resolution.decide.crm.preview", b"{}", None, reply))
+                _, missing = await asyncio.wait(asked, timeout=10)
+                assert not missing
