@@ -37,7 +37,7 @@ _KEYS_OF_EVENTS, _RINGS_SHOWN = 500, 5
 
 
 class Check(NamedTuple):
-    """What a check found: the part, what there is to say of it, and whether it is well."""
+    """A check's result: the part, a sentence about it, and whether it is well."""
 
     check: str
     says: str

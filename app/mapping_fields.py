@@ -27,7 +27,7 @@ class Pattern(Protocol):
 
     @property
     def groups(self) -> int:
-        """How many groups it has."""
+        """Return the number of groups."""
 
     def fullmatch(self, text: str) -> Any:
         """Return a match of the whole text, or none."""

@@ -1,4 +1,4 @@
-"""How far each view is, and where one has stopped."""
+"""Positions of views, and the event at which one has stopped."""
 
 from __future__ import annotations
 

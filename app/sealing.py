@@ -150,7 +150,7 @@ async def verification(session: Session, brought: Sequence[Checkpoint], trusted:
 
 
 async def _still_so(session: Session, folder: SealFolder, work: Verification) -> bool:
-    """Whether positions that an earlier run has looked at are still what was sealed, a few of them by lot."""
+    """Check again, by lot, a few of the positions that an earlier run has checked."""
     count = min(_LOOKED_AT_AGAIN, work.position)
     positions = sorted(random.sample(range(1, work.position + 1), count))
     try:

@@ -44,7 +44,7 @@ class Session:
     rejected: Log
 
     def __init__(self, settings: Settings, *, reads_only: bool = False, upgrades: bool = False) -> None:
-        """With ``upgrades`` the user of ``nats_url`` is the operator, who changes what an earlier version made."""
+        """With ``upgrades`` the user of ``nats_url`` is the operator, and streams of an earlier version are changed."""
         self.settings = settings
         self._upgrades = upgrades
         self.data_dir = settings.folder
@@ -113,7 +113,7 @@ class Session:
 
     @property
     def routes(self) -> SourceRoutes | None:
-        """What sends known sources to inbox streams of their own; nothing where the server is not ours to run."""
+        """The routes of known sources to inbox streams of their own; None with a server of the user's own."""
         return self._server.routes if self._server else None
 
     async def connection(self, name: str, *, user: str = "ledger") -> LedgerClient:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 INBOX_SUBJECT = "resolution.inbox"
 IMPORT_SUBJECT = "resolution.import"
 SOURCE_SUBJECT = "in"
-"""Where the server puts what a known source sends to its inbox, once it has a stream of its own."""
+"""The subject to which the server maps a known source's inbox, once that source has a stream of its own."""
 DECIDE_SUBJECT = "resolution.decide"
 READ_SUBJECT = "resolution.read"
 VIEWS_SUBJECT = "resolution.views"
@@ -73,7 +73,7 @@ def _common(replicas: int) -> dict[str, Any]:
 
 
 def _inbox(replicas: int) -> dict[str, Any]:
-    """What all inboxes of upstreams have in common.
+    """Return the settings that all inboxes of upstreams share.
 
     They are trimmed behind the intake's ack floor, never by age: a PubAck means that it will be recorded. A
     ``Nats-Msg-Id`` is deduplicated for as short as the server can, and there are no atomic batches, of which a

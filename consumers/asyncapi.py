@@ -91,7 +91,7 @@ class Brief(msgspec.Struct):
 
 
 class Receipt(msgspec.Struct):
-    """What became of an event; ``items`` are receipts of several, by ``ids`` or of a batch."""
+    """The outcome of an event; ``items`` are receipts of several, by ``ids`` or of a batch."""
 
     id: str | None = None
     stream: str | None = None

@@ -1,4 +1,4 @@
-"""The FastStream broker of our services, and how a request is answered whatever it holds and whatever happens."""
+"""The FastStream broker of our services, and the wrapper by which every request gets an answer."""
 
 from __future__ import annotations
 

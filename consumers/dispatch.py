@@ -37,7 +37,7 @@ class Dispatch:
         self._followups = Followups(self._rulings)
 
     def ruling(self, waiting: Waiting) -> Ruling | Coroutine[Any, Any, Ruling]:
-        """What comes of a request; may raise all that rulings raise."""
+        """Return the ruling on a request; raises all that rulings raise."""
         if waiting.refusal is None:
             return self._ruling(waiting)
         if not waiting.fresh:  # the first answer may stand in what was not read yet

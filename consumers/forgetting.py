@@ -131,7 +131,7 @@ async def _delete_rejected(rejected: Log, keys: Keys, customers: Sequence[str]) 
 
 
 def _stands_in(name: str, text: str) -> bool:
-    """Whether a text has an id, and not only one that it is a part of."""
+    """Return whether a text holds an id as a whole, not as a part of a longer one."""
     return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
 
 

@@ -37,7 +37,7 @@ _TRIM_BYTES = topology.SOURCE_BYTES // 4
 
 
 class _Fence(NamedTuple):
-    """What has to be taken from one stream before a source's messages in another."""
+    """A position of one stream that is to be reached before a source's messages in another are taken."""
 
     stream: str
     until: int
@@ -45,7 +45,7 @@ class _Fence(NamedTuple):
 
 
 class _Taken:
-    """What was taken from a stream since it was trimmed."""
+    """Messages and bytes taken from a stream since it was trimmed."""
 
     __slots__ = ("messages", "since", "size")
 
@@ -184,7 +184,7 @@ class Inboxes:
 
     @property
     def holds(self) -> bool:
-        """Whether messages wait for others that came before them."""
+        """Messages wait for others that came before them."""
         return bool(self._held)
 
     async def admit(self, batch: Mapping[str, list[Pulled]]) -> list[Pulled]:
@@ -223,7 +223,7 @@ class Inboxes:
         return waiting
 
     async def _is_settled(self, key: tuple[str, str]) -> bool:
-        """Whether older messages of a source elsewhere have been taken, or another source's trouble keeps them."""
+        """Return whether a source's older messages elsewhere are taken, or are kept by another source's trouble."""
         try:
             if key not in self._fences:
                 self._fences[key] = await self._fences_of(*key)

@@ -65,7 +65,7 @@ class IntakeLanes:
 
     @property
     def waiting(self) -> dict[str, int]:
-        """How many messages wait in the lane of each source in trouble, by token."""
+        """The number of messages in the lane of each source in trouble, by token."""
         return {name: len(lane) for name, lane in self._lanes.items()}
 
     async def stop(self) -> None:

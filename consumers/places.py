@@ -25,7 +25,7 @@ _TRIM_ROWS = 10_000
 
 
 class Place(NamedTuple):
-    """Where an event came: the inbox's stream, the message's sequence, its number in a batch (from 1; alone: 0)."""
+    """The place of an event: the inbox's stream, the message's sequence, its number in a batch (from 1; alone: 0)."""
 
     stream: str
     sequence: int

@@ -41,7 +41,7 @@ _READ_AT_MOST = 100
 """Waiting messages of one source that are read for one receipt: 48 KiB each at most."""
 _SEQUENCE_AT_MOST = 2**63 - 1
 _PART = 6
-"""Where the number in a batch stands in a subject of REJECTED."""
+"""Index of the token with the number in a batch, in a subject of REJECTED."""
 
 
 class ReceiptRequest(msgspec.Struct, frozen=True):

@@ -94,7 +94,7 @@ def _shown(headers: Headers) -> dict[str, str]:
 
 
 def _bounded(text: str) -> str:
-    """Text that can be stored as JSON and fits into an entry whatever a sender wrote."""
+    """Return text that can be stored as JSON, cut to the length that fits into an entry."""
     return text[:_TEXT_CHARACTERS].encode(errors="replace").decode()
 
 
@@ -104,7 +104,7 @@ def rejected_owner(day: datetime) -> str:
 
 
 def rejected_subject(sender: str, claimed_id: str, name: str) -> str:
-    """Where a rejected message is kept: by source, by the id it claims, by its own name."""
+    """Return the subject of a rejected message: by source, by the id it claims, by its own name."""
     return f"{topology.REJECTED_SUBJECT}.{sender}.{id_token(claimed_id)}.{name}"
 
 

@@ -1,4 +1,4 @@
-"""What services share: tasks that go on after an error of ours, and how the end of one is told."""
+"""Tasks of services: they go on after an error of ours, and report their end."""
 
 from __future__ import annotations
 

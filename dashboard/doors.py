@@ -1,4 +1,4 @@
-"""Who calls, and whom they may see: bearer tokens, and browsers that showed one.
+"""Authentication of callers and the people they may see: bearer tokens, and sessions of browsers.
 
 A request is admitted before its body is read: each route names its gates (:class:`Gate`), and
 ``dashboard/admission.py`` asks them.
@@ -56,7 +56,7 @@ async def note_reading(log: Log, viewer: Viewer, about: Sequence[str], up_to: in
 
 
 class Credential(NamedTuple):
-    """What a request showed: the SHA-256 of a token, and of a browser's session where that stands for it."""
+    """A request's credential: the SHA-256 of a token, and of the browser's session that stands for it."""
 
     token: str
     session: str | None = None
@@ -92,7 +92,7 @@ class Known(Gate):
         self._doors = doors
 
     async def admit(self, request: Request) -> None:
-        """Note who calls; 401 for an unknown caller."""
+        """Authenticate the caller; 401 for an unknown one."""
         request.state.credential, request.state.viewer = self._doors.authenticate(request)
 
     async def viewer(self, request: Request, _shown: _Shown) -> Viewer:

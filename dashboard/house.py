@@ -14,7 +14,7 @@ from ledger.log import Log
 
 
 class House(NamedTuple):
-    """``doors`` tells who calls; ``rejected`` is the log of what was not taken in; ``hosts`` are the server's names."""
+    """``doors`` authenticates callers; ``rejected`` is the log of rejections; ``hosts`` are the server's names."""
 
     views: Views
     log: Log

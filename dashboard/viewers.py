@@ -136,5 +136,5 @@ class Tokens:
 
 
 def digest_of(text: str) -> str:
-    """Return the SHA-256 of a token's text, whatever text that is."""
+    """Return the SHA-256 of a token's text, which may hold surrogates."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -190,7 +190,7 @@ class Budget(BaseAggregate[str]):
         """The books had been closed before their time, by a clock that ran ahead."""
 
         def fold(self, budget: Budget, record: records.BudgetOpened) -> None:
-            """What had lapsed is there again, and what waits goes on here."""
+            """Grant again the amount that had lapsed; holds and escalations go on here."""
             budget.granted_minor += record.granted.minor + record.carried_over.minor
             budget.lapsed_minor = 0
             budget.escalations |= set(record.escalations)

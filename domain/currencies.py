@@ -9,12 +9,12 @@ from typing import NamedTuple
 from domain.currency_table import TABLE
 
 GRACE = timedelta(days=90)
-"""How long after its end facts may still be dated in a currency: accounts are settled for a while."""
+"""Facts may be dated so long after a currency's end, since accounts are settled for a while."""
 UNLISTED_DIGITS = 4
 """Digits by which amounts in a code are read that this table does not have: as many as ISO 4217 gives any."""
 _CODE = re.compile(r"[A-Z]{3}", re.ASCII)
 _EARLIEST, _LATEST = timedelta(hours=14), timedelta(hours=12)
-"""How far before and behind UTC a day is that day somewhere."""
+"""A day begins so long before UTC's, and ends so long behind it, somewhere on earth."""
 
 
 class Currency(NamedTuple):

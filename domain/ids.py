@@ -16,7 +16,7 @@ _IGNORABLE = (
     "00AD 034F 061C 115F-1160 17B4-17B5 180B-180F 200B-200F 202A-202E 2060-206F 3164 FE00-FE0F FEFF FFA0 FFF0-FFF8 "
     "1BCA0-1BCA3 1D173-1D17A E0000-E0FFF"
 )
-"""Default_Ignorable_Code_Point (Unicode 17.0, DerivedCoreProperties.txt): characters that nobody sees."""
+"""Default_Ignorable_Code_Point (Unicode 17.0, DerivedCoreProperties.txt): characters that are not shown."""
 _PICTOGRAPHIC = (
     "00A9 00AE 203C 2049 2122 2139 2194-2199 21A9-21AA 231A-231B 2328 23CF 23E9-23F3 23F8-23FA 24C2 25AA-25AB 25B6 "
     "25C0 25FB-25FE 2600-2604 260E 2611 2614-2615 2618 261D 2620 2622-2623 2626 262A 262E-262F 2638-263A 2640 2642 "
@@ -47,7 +47,7 @@ _EMOJI = (
     rf"|{_ELEMENT}(?:\u200d{_ELEMENT})*"
     r"|[0-9#*]\ufe0f?\u20e3"  # a keycap
 )
-"""Emoji as far as they hold characters that nobody sees (Unicode Technical Standard 51, ED-17)."""
+"""Emoji as far as they hold such characters (Unicode Technical Standard 51, ED-17)."""
 _SEEN = re.compile(rf"({_EMOJI})|[{_class_of(_IGNORABLE)}]")
 _OTHER_SPACE = re.compile(f"[{_WHITE_SPACE}]")
 _FORBIDDEN = re.compile(f"[{_CONTROL}{_SURROGATES}]")
@@ -79,19 +79,19 @@ ID_RULE = (
     "not an e-mail address or international telephone number"
 )
 is_plain = re.compile(r"[!-*,-?A-~](?:[ -?A-~]{0,126}[!-?A-~])?").fullmatch
-"""Whether a text is an id at a glance, as nearly all are: ASCII, no `@`, no `+` at its begin, no space at its ends."""
+"""A match for most ids: ASCII, no `@`, no `+` at the beginning, no space at the ends."""
 _CONTACT = re.compile(rf"{_E_MAIL}|{_TELEPHONE}").fullmatch
 
 
 class IdFault(NamedTuple):
-    """Why a text is no id: a stable code, and what to do."""
+    """The reason for which a text is no id: a stable code, and what to do."""
 
     code: str
     message: str
 
 
 def canonical_form(text: str) -> str:
-    """Return a text in NFC, without what nobody sees, with U+0020 as its only white space and none at its ends."""
+    """Return a text in NFC, without invisible characters, with U+0020 as its only white space and none at its ends."""
     while True:
         seen = _SEEN.sub(lambda match: match[1] or "", text)
         form = unicodedata.normalize("NFC", _OTHER_SPACE.sub(" ", seen).strip(" "))

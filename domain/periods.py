@@ -48,7 +48,7 @@ class OpenedPeriod(NamedTuple):
     time_zone: str
     """Of the policy that opened it."""
     granted: bool
-    """Whether its opening granted anything."""
+    """Its opening granted an amount above zero."""
 
 
 class Calendar:

@@ -92,7 +92,7 @@ class BudgetOpened(Record, frozen=True, kw_only=True):
     escalations: tuple[str, ...] = ()
     """Escalations of this agent that nobody had decided by then."""
     reopened: bool = False
-    """Whether a clock that ran ahead had closed this period before its end: what had lapsed is granted again."""
+    """A clock that ran ahead had closed this period before its end: the amount that lapsed is granted again."""
 
 
 class BudgetGranted(Record, frozen=True, kw_only=True):
@@ -143,7 +143,7 @@ class BudgetClosed(Record, frozen=True, kw_only=True):
     reserved: Money | None = None
     overdrawn: Money | None = None
     reopened: bool = False
-    """Whether the books had been closed before, by a clock that ran ahead, and opened again."""
+    """The books had been closed before, by a clock that ran ahead, and opened again."""
 
 
 class Done(Record, frozen=True, kw_only=True):

@@ -261,12 +261,12 @@ def frame(subject: bytes, payload: bytes, reply: bytes = b"", headers: bytes = b
 
 
 def text_of(subject: bytes) -> str:
-    """A subject as text; ``encode("utf-8", "surrogateescape")`` gives its bytes again, whatever they are."""
+    """A subject as text; ``encode("utf-8", "surrogateescape")`` gives its bytes again."""
     return subject.decode("utf-8", "surrogateescape")
 
 
 def is_answerable(reply: bytes) -> bool:
-    """Whether an answer may go to this reply subject.
+    """Return whether an answer may go to this reply subject.
 
     Inboxes and the server's own rewritten replies begin with ``_``; nothing that we or the server listen to does. So
     nobody steers us into publishing to a stream, to the JetStream API or to another's door.

@@ -53,7 +53,7 @@ _claims = msgspec.json.Decoder(_Claim)
 
 
 class Mode(Enum):
-    """How a message holds its events."""
+    """The mode in which a message holds its events."""
 
     STRUCTURED = "structured"
     BINARY = "binary"

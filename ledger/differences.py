@@ -1,4 +1,4 @@
-"""Where the stream differs from what was sealed, position by position, and what kind of wrong each run of them is."""
+"""Differences between the stream and the seal: runs of positions, each of one kind."""
 
 from __future__ import annotations
 

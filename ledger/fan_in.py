@@ -30,10 +30,10 @@ _RECENT = 10.0
 _IDLE_SECONDS = 1.0
 _FEWEST, _MOST = 64, 2000
 _BYTES_TOGETHER = 32 * 1024 * 1024
-"""What all busy streams together may have on the way; each may always have one message of the largest size."""
+"""Bytes that all busy streams together may have on the way; each may always have one message of the largest size."""
 _BYTES_AT_LEAST = 128 * 1024
 _GATHER_SECONDS, _GATHERED_SECONDS = 0.05, 0.1
-"""How long a batch waits for one more message of those that are said to come, and for all of them."""
+"""Seconds that a batch waits for one more announced message, and for all of them."""
 _NAK = b"PUB %b 4\r\n-NAK\r\n"
 
 
@@ -126,7 +126,7 @@ class FanIn:
         return sum(len(stream.buffer) for stream in self._streams.values() if not stream.held)
 
     def _share(self, at_most: int) -> dict[str, list[Pulled]]:
-        """Take from the streams by turns; a stream with few messages gives all, whatever others have."""
+        """Take from the streams by turns; a stream with few messages gives all of them."""
         ready = self._ready()
         batch: dict[str, list[Pulled]] = {stream.name: [] for stream in ready}
         self._turn += 1
@@ -204,7 +204,7 @@ class FanIn:
 
     @staticmethod
     def _note_status(stream: _Stream, headers: bytes) -> None:
-        """What ended a request: its time, its bytes, or something that is wrong with the consumer."""
+        """Note the end of a request: its time, its bytes, or a fault of the consumer."""
         status = status_of(headers)
         if status == b"100":
             return

@@ -213,7 +213,7 @@ class Keys:
         return SEALED.sub(lambda match: opened.get(match[0], match[0]), data)
 
     async def destroyed(self, data: bytes) -> bool:
-        """Whether stored bytes have a sealed field whose key was destroyed; a key that is lost was not."""
+        """Return whether stored bytes have a sealed field whose key was destroyed; a lost key was not."""
         ids = {match[2].decode() for match in SEALED.finditer(data)}
         found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
         return any(one is not None and not msgspec.json.decode(one.data, type=Entry).key for one in found)

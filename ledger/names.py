@@ -56,7 +56,7 @@ _TOKEN_BYTES = 2048  # more than the longest source takes, percent-encoded; the 
 
 
 def is_source_token(token: str) -> bool:
-    """Whether a subject's token can be a source's: visible characters (no surrogates), no wildcard, not too long.
+    """Return whether a subject's token can be a source's: visible characters, no surrogates or wildcards, not too long.
 
     A publisher may write a wildcard as a token; in a subject of ours it would then mean every source.
     """

@@ -96,7 +96,7 @@ class SealFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether a seal is here, or what is left of one."""
+        """Return whether a seal is here, or remains of one."""
         key, verifiers, *sealed = (os.path.lexists(self.folder / name) for name in _OF_A_SEAL)
         return any(sealed) or (key and verifiers)
 

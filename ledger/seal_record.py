@@ -1,4 +1,4 @@
-"""What the server keeps of the seal: that one was begun, with which key, and one of its last checkpoints.
+"""The server's record of the seal: that one was begun, with which key, and one of its last checkpoints.
 
 A seal lies in a folder, and a folder can be lost or taken away. Without a trace elsewhere a seal that is begun anew
 looks like the first one. The trace is a stream of its own: `seal.begun.<key id>`, one message for each seal ever begun,
@@ -37,7 +37,7 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class Kept(NamedTuple):
-    """What the server keeps: seals that were begun, the oldest first, and a checkpoint of the newest one."""
+    """The server's record: seals that were begun, the oldest first, and a checkpoint of the newest one."""
 
     begun: tuple[Begun, ...] = ()
     checkpoint: Checkpoint | None = None

@@ -192,7 +192,7 @@ class EmbeddedServer:
         return _lock(self.folder / "start.lock", fcntl.LOCK_EX)
 
     def _is_alone(self) -> bool:
-        """Whether no other process uses the server."""
+        """Return whether no other process uses the server."""
         with (self.folder / "users.lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,7 +201,7 @@ class EmbeddedServer:
         return True
 
     def _has_routes(self) -> bool:
-        """Whether the server was started with a configuration that includes routes."""
+        """Return whether the server was started with a configuration that includes routes."""
         try:
             return bool(json.loads((self.folder / "address.json").read_text()).get("routes"))
         except (OSError, ValueError):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 AHEAD_SECONDS = 60.0
-"""How far the host's clock may run ahead of the server's before nothing is recorded any more."""
+"""Nothing is recorded while the host's clock is further ahead of the server's."""
 _LEAP_SECONDS = 24 * 3600.0
 _MEASURED_SECONDS = 30.0
 """For how long a time stamp of the server is good."""
@@ -27,19 +27,19 @@ _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def _steady() -> float:
-    """Seconds on a clock that nobody sets. Linux's CLOCK_BOOTTIME goes on while a laptop sleeps."""
+    """Return the seconds on a clock that is never set. Linux's CLOCK_BOOTTIME goes on while a laptop sleeps."""
     return time.clock_gettime(_STEADY)
 
 
 class Offset(NamedTuple):
-    """How many seconds the host's clock is ahead of the server's: at least, and at most."""
+    """Seconds that the host's clock is ahead of the server's: at least, and at most."""
 
     at_least: float
     at_most: float
 
 
 class ServerTime:
-    """What this process knows of the server's clock: one time stamp of the server, and a steady clock from there on.
+    """The server's clock as this process knows it: one time stamp of the server, and a steady clock from there on.
 
     The server's time stamp in the answer to STREAM.INFO is taken now and then. Between two of them a steady clock
     tells what the server's clock shows, so that checking costs no request. Where host and server share one clock that
@@ -81,7 +81,7 @@ class ServerTime:
         return Offset(host - server, later - server)
 
     def ahead_seconds(self, now: datetime) -> float:
-        """How far a moment of the host's clock is ahead of the server's, as far as is known; negative: behind."""
+        """Return the seconds that a moment of the host's clock is ahead of the server's; negative: behind."""
         if self._server_at is None:
             return 0.0
         return now.timestamp() - (self._server_at + self._steady() - self._steady_at)
@@ -102,7 +102,7 @@ class ServerTime:
             self._measuring = asyncio.get_running_loop().create_task(self._measure_quietly())
 
     def _age(self) -> float:
-        """How long ago the server was asked; for ever, where the steady clock has gone back."""
+        """Return the seconds since the server was asked; infinity where the steady clock has gone back."""
         age = self._steady() - self._measured_at
         return age if age >= 0 else float("inf")
 

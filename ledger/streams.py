@@ -98,7 +98,7 @@ async def stream_config(client: LedgerClient, name: str) -> dict[str, Any] | Non
 
 
 def is_like(config: dict[str, Any], fields: dict[str, Any]) -> bool:
-    """Whether a stream's configuration has all these fields."""
+    """Return whether a stream's configuration has all these fields."""
     return all(_field_of(config, field) == value for field, value in fields.items())
 
 

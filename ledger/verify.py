@@ -223,7 +223,7 @@ class Verification:
             self._next(gap_entry(self.position + 1))
 
     def _evidence(self, last_position: int) -> list[Wrong]:
-        """What of the seal cannot be read, and what is not there."""
+        """Parts of the seal that cannot be read, and parts that are not there."""
         last = max(self.size, last_position, 1)
         cosigned = self._read(self._folder.cosigned, list[Checkpoint]())
         found = [Wrong("evidence damaged", 1, last, text) for text in self._unreadable]

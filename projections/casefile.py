@@ -29,7 +29,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
 
 
 class _Proofs(msgspec.Struct):
-    """What is read back of a case file."""
+    """The content of a case file that is read back."""
 
     proofs: list[str]
 

@@ -226,7 +226,7 @@ def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
               help="Another file. [default: the policy in force]")  # fmt: skip
 @command(policy)
 async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool) -> None:
-    """What FILE would change: field by field, against the policy in force or another file.
+    """Show the changes that FILE would make: field by field, against the policy in force or another file.
 
     Exit code 1 where the ledger would refuse it, since it begins before the policy in force.
     """
