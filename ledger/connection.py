@@ -112,6 +112,9 @@ def _pass(sink: Sink, subject: bytes, reply: bytes, headers: bytes, data: bytes)
         report("a message could not be handled", subject, error)
 
 
+_NO_RESPONDERS_SECONDS = (0.02, 0.15)
+
+
 class _Transport(TcpTransport):
     """TCP on which writing to a connection that has broken is nothing worse than lost.
 
@@ -146,6 +149,19 @@ class LedgerClient(Client):
         await super()._connect_to_server(s)
         if isinstance(self._transport, TcpTransport):
             self._transport = _Transport(self._transport)
+
+    async def request(self, *arguments: Any, **options: Any) -> Msg:
+        """Ask as nats-py does, and ask again where no service was there.
+
+        That is so for milliseconds while the server reads its configuration again. A request without a responder reached
+        none, so that asking again is safe; where a service is not running, it costs a sixth of a second.
+        """
+        for pause in _NO_RESPONDERS_SECONDS:
+            try:
+                return await super().request(*arguments, **options)
+            except nats.errors.NoRespondersError:
+                await asyncio.sleep(pause)
+        return await super().request(*arguments, **options)
 
     async def pour(self, subject: str, sink: Sink, queue: str = "") -> Subscription:
         """Subscribe; every message goes to the sink. End it with ``stop_pouring``."""

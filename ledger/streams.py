@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 API_TIMEOUT_SECONDS = 10
-_AGAIN_SECONDS = 0.1
 _NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MIN_SERVER = (2, 12)
@@ -33,11 +31,7 @@ async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None
     """
     data = json.dumps(body).encode() if body is not None else b""
     try:
-        try:
-            answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
-        except nats.errors.NoRespondersError:  # for milliseconds, while the server reads its configuration again
-            await asyncio.sleep(_AGAIN_SECONDS)
-            answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
+        answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
     except (nats.errors.Error, OSError) as error:
         message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
         raise UnavailableError(message) from error
