@@ -153,8 +153,8 @@ class LedgerClient(Client):
     async def request(self, *arguments: Any, **options: Any) -> Msg:
         """Ask as nats-py does, and ask again where no service was there.
 
-        That is so for milliseconds while the server reads its configuration again. A request without a responder reached
-        none, so that asking again is safe; where a service is not running, it costs a sixth of a second.
+        That is so for milliseconds while the server reads its configuration again. A request without a responder
+        reached none, so that asking again is safe; where a service is not running, it costs a sixth of a second.
         """
         for pause in _NO_RESPONDERS_SECONDS:
             try:
