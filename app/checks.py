@@ -11,6 +11,7 @@ from app.sources import waiting_in_inboxes, without_own_inbox
 from app.views import opened
 from config import topology
 from consumers.archive_service import archive_of
+from consumers.privacy import sealed_texts
 from domain.staff import manager_rings
 from ledger import alarm
 from ledger.cloudevents import parse_time, stored_decoder, time_text
@@ -143,11 +144,13 @@ async def _keys(session: Session) -> AsyncIterator[Check]:
     end = await session.log.last_position()
     positions = sorted({*range(1, min(end, _KEYS_OF_EVENTS) + 1), *range(max(1, end - _KEYS_OF_EVENTS), end + 1)})
     events = await asyncio.gather(*map(session.log.at, positions))
-    lost = await (await Keys.open(session.client)).lost(one.data for one in events if one is not None)
+    sealed = [text for one in events if one is not None for text in sealed_texts(one.data)]
+    lost = await (await Keys.open(session.client)).lost(sealed)
     if lost:
         text = (
-            f"{len(lost)} keys of the {len(events)} events looked at are neither there nor destroyed: what they "
-            "sealed cannot be read. Bring them back with `admin keys restore` from a backup (docs/auditing.md)"
+            f"{len(lost)} keys of the {len(events)} events looked at are neither there nor destroyed, or do not "
+            "fit: what they sealed cannot be read. Bring them back with `admin keys restore` from a backup "
+            "(docs/auditing.md)"
         )
         yield Check("keys", text, ok=False)
     else:

@@ -11,7 +11,7 @@ from config import topology
 from consumers.acceptance import Accepted, Rejection, accept, check_correction, wrong_token
 from consumers.inbox_message import events_in
 from consumers.places import Places
-from consumers.privacy import seal_correction, seal_facts
+from consumers.privacy import seal_correction, seal_facts, sealed_texts
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
 from ledger.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
 from ledger.content_modes import claimed_id
@@ -182,7 +182,7 @@ class Intake:
             if stored is None or stored_decoder.decode(stored.data).type != fact.type:
                 return False
             known = stored.data
-            if await self._keys.destroyed(known):  # its person was forgotten: nothing to compare is left
+            if await self._keys.destroyed(sealed_texts(known)):  # its person was forgotten: nothing to compare is left
                 return True
         return same_event(await self._keys.reveal(known), await self._keys.reveal(fact.json))
 

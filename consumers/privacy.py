@@ -6,7 +6,7 @@ and not of every event.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,6 +27,7 @@ _encoder = msgspec.json.Encoder()
 _OWNERS = (("customer_id", "customer"), ("interaction_id", "interaction"), ("employee_id", "employee"))
 _NOTE, _ESCAPED = b'"note', b"\\u00"
 _NOTES = "ledger:notes"
+_PERSONAL_IN_RECORDS = frozenset({"note", "text"})
 _OPEN = frozenset(REQUIRED) | CLEAR | {"time", "timeassumed"}
 """Members of an event that are never sealed as attributes."""
 
@@ -115,6 +116,29 @@ async def seal_correction(keys: Keys, fact: Accepted, original: bytes) -> Accept
     _seal_attributes(event, key)
     json = _encoder.encode(event)
     return fact._replace(json=json, content=content_hash(json))
+
+
+def sealed_texts(stored: bytes) -> list[bytes]:
+    """Return the values of a stored event that stand where what is personal is sealed.
+
+    A value elsewhere may look like a sealed one, since senders choose ids.
+    """
+    event = _fields.decode(stored)
+    fields = _fields.decode(event["data"])
+    fact = FACTS.get(msgspec.json.decode(event["type"], type=str))
+    if fact is None:
+        return [bytes(fields[name]) for name in _PERSONAL_IN_RECORDS & fields.keys()]
+    texts = [event[name] for name in event.keys() - _OPEN - {"recordedtime", "corrects"}]
+    texts += [value for name, value in fields.items() if name not in _kept_open(fact)]
+    if "corrects" in event and bytes(fields["data"]) != b"null":
+        texts += [value for name, value in _fields.decode(fields["data"]).items() if name not in _open_somewhere()]
+    return [bytes(text) for text in texts]
+
+
+@cache
+def _open_somewhere() -> frozenset[str]:
+    """Names of fields that are not personal in some fact."""
+    return frozenset().union(*map(_kept_open, FACTS.values()))
 
 
 def may_have_note(body: bytes) -> bool:

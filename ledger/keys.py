@@ -22,7 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ledger.cloudevents import time_text
-from ledger.errors import ConflictError, LedgerError
+from ledger.errors import ConflictError, LedgerError, jetstream_error
 from ledger.log import MAX_BATCH, Draft, Log
 from ledger.streams import js_api
 
@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 STREAM = "KV_ledger-keys"
 PREFIX = "$KV.ledger-keys"
 SEALED = re.compile(rb'"sealed:([12]):([0-9a-f]{32}\.[0-9]+):([^"\\]+)"')
+_BACKED_UP = re.compile(r"k\.[0-9a-f]{32}\.[0-9]{1,15}|[A-Za-z][A-Za-z0-9_=-]*(\.[A-Za-z0-9_=-]+)*", re.ASCII)
 _NONCE_BYTES = 12
 _LONG_BYTES = 8_192
 """What is longer stands in base85, which is slow and short; so the largest event stays below the stream's limit."""
 _KEY_BYTES = 32
+_FIRST, _LOG = "first", "LEDGER"
 _CACHED = 100_000
 _TRIES = 5
 
@@ -99,6 +101,38 @@ def _entry(owner: str, secret: bytes) -> Entry:
     return Entry(owner, time_text(datetime.now(UTC)), base64.b64encode(secret).decode())
 
 
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def backup_entries(data: bytes) -> dict[str, Any]:
+    """Read what a backup of keys holds, by name.
+
+    Raises:
+        ValueError: it is none; the text says where.
+
+    """
+    try:
+        entries = msgspec.json.decode(data, type=dict[str, Any])
+        for name, value in entries.items():
+            if not _BACKED_UP.fullmatch(name):
+                message = f"{name[:80]!r} is no name of an entry"
+                raise ValueError(message)
+            if name.startswith("k."):
+                base64.b64decode(msgspec.convert(value, Entry).key, validate=True)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from error
+    return entries
+
+
+def _fits(key_id: str, field: re.Match[bytes], entry: Entry) -> bool:
+    """Return whether a field can be opened, or its key was destroyed."""
+    try:
+        return not entry.key or bool(Key(key_id, base64.b64decode(entry.key)).open(field[1], field[3]))
+    except (InvalidTag, ValueError):
+        return False
+
+
 class Keys:
     """The keys there are. ``watch`` hears when somebody destroys one; without it, nothing is remembered for long."""
 
@@ -106,6 +140,7 @@ class Keys:
         self._door = door
         self._current: dict[str, Key] = {}
         self._by_id: dict[str, Key | None] = {}
+        self._first = 0
 
     @classmethod
     async def open(cls, client: LedgerClient) -> Keys:
@@ -136,14 +171,16 @@ class Keys:
         """
         wanted = set(owners)
         missing = [owner for owner in wanted if owner not in self._current]
-        first = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{token_of(owner)}.1") for owner in missing))
+        number = await self._first_generation() if missing else 0
+        first = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{token_of(owner)}.{number}") for owner in missing))
         new = [owner for owner, stored in zip(missing, first, strict=True) if stored is None]
         for owner, stored in zip(missing, first, strict=True):
             entry = msgspec.json.decode(stored.data, type=Entry) if stored is not None else None
             if entry is not None and entry.key:  # a second one is made only when the first is destroyed
-                self._current[owner] = Key(f"{token_of(owner)}.1", base64.b64decode(entry.key))
-        for at in range(0, len(new), MAX_BATCH):
-            await self._make_together(new[at : at + MAX_BATCH])
+                self._current[owner] = Key(f"{token_of(owner)}.{number}", base64.b64decode(entry.key))
+        if number == 1:  # else a backup may have brought back an earlier key
+            for at in range(0, len(new), MAX_BATCH):
+                await self._make_together(new[at : at + MAX_BATCH])
         rest = [owner for owner in missing if owner not in self._current]
         self._current |= zip(rest, await asyncio.gather(*map(self._ensured, rest)), strict=True)
         found = {owner: self._current[owner] for owner in wanted}
@@ -162,6 +199,27 @@ class Keys:
             await self._door.append(drafts)
             self._current |= {owner: Key(f"{token_of(owner)}.1", secret) for owner, secret in made.items()}
 
+    async def _first_generation(self) -> int:
+        """Return the number of each owner's first key in this bucket: 1, unless the bucket is younger than the log.
+
+        Then it is the time of that moment: a key's id must never come back with another secret. It would hide that the
+        first one is lost, and keep a backup from bringing it back.
+        """
+        if not self._first:
+            name = f"{PREFIX}.{_FIRST}"
+            bucket, log = [await js_api(self._door.client, f"STREAM.INFO.{stream}") for stream in (STREAM, _LOG)]
+            for info in (bucket, log):
+                if "error" in info:
+                    raise jetstream_error(info["error"], "the keys of persons")
+            late = log["state"]["last_seq"] and _moment(bucket["created"]) > _moment(log["state"]["first_ts"])
+            if late and bucket["state"]["last_seq"] == 0:
+                draft = Draft(name, msgspec.json.encode({"generation": int(datetime.now(UTC).timestamp())}), 0)
+                with suppress(ConflictError):  # another process was quicker
+                    await self._door.append([draft])
+            found = await self._door.last(name)
+            self._first = msgspec.json.decode(found.data)["generation"] if found is not None else 1
+        return self._first
+
     async def _ensured(self, owner: str) -> Key:
         token = token_of(owner)
         for _ in range(_TRIES):
@@ -169,13 +227,14 @@ class Keys:
             last = max(generations, default=0)
             if last and generations[last][1].key:
                 return Key(f"{token}.{last}", base64.b64decode(generations[last][1].key))
+            number = max(last + 1, await self._first_generation())
             secret = secrets.token_bytes(_KEY_BYTES)
             entry = msgspec.json.encode(_entry(owner, secret))
             try:
-                await self._door.append([Draft(f"{PREFIX}.k.{token}.{last + 1}", entry, 0)])
+                await self._door.append([Draft(f"{PREFIX}.k.{token}.{number}", entry, 0)])
             except ConflictError:
                 continue  # another process made one
-            return Key(f"{token}.{last + 1}", secret)
+            return Key(f"{token}.{number}", secret)
         message = f"no key could be made for {owner.partition(':')[0]}: others keep making one; try again"
         raise LedgerError(message)
 
@@ -212,20 +271,24 @@ class Keys:
                     continue  # a text that only looks like a sealed one
         return SEALED.sub(lambda match: opened.get(match[0], match[0]), data)
 
-    async def destroyed(self, data: bytes) -> bool:
-        """Return whether stored bytes have a sealed field whose key was destroyed; a lost key was not."""
-        ids = {match[2].decode() for match in SEALED.finditer(data)}
+    async def destroyed(self, sealed: Iterable[bytes]) -> bool:
+        """Return whether the key of one of these fields was destroyed; a lost key was not."""
+        ids = {match[2].decode() for one in sealed if (match := SEALED.fullmatch(one))}
         found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
         return any(one is not None and not msgspec.json.decode(one.data, type=Entry).key for one in found)
 
-    async def lost(self, stored: Iterable[bytes]) -> set[str]:
-        """Return the ids of keys that sealed a field of these bytes and of which no trace is left.
+    async def lost(self, sealed: Iterable[bytes]) -> set[str]:
+        """Return the ids of keys that sealed these fields and are gone: no trace is left, or a key that does not fit.
 
         Of a key that was destroyed its tombstone is left.
         """
-        ids = sorted({match[2].decode() for data in stored for match in SEALED.finditer(data)})
-        found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
-        return {key_id for key_id, one in zip(ids, found, strict=True) if one is None}
+        fields = {match[2].decode(): match for one in sealed if (match := SEALED.fullmatch(one))}
+        found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in fields))
+        return {
+            key_id
+            for (key_id, match), one in zip(fields.items(), found, strict=True)
+            if one is None or not _fits(key_id, match, msgspec.json.decode(one.data, type=Entry))
+        }
 
     async def destroy(self, owner: str, made_before: str = "") -> int:
         """Destroy an owner's keys, only those made before a time where one is given; how many."""
@@ -266,6 +329,7 @@ class Keys:
     async def put_back(self, entries: dict[str, Any]) -> int:
         """Put back what a backup has and is not here; how much."""
         count = 0
+        await self._first_generation()  # keys made since the backup may be lost for good
         for name, value in entries.items():
             if await self._door.last(f"{PREFIX}.{name}") is not None:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from app.session import Session
 from config import topology
 from config.settings import load_settings
 from domain.staff import manager_rings
+from ledger.keys import Keys, token_of
 from ledger.streams import js_api
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -54,6 +56,59 @@ async def test_a_lost_bucket_of_keys_is_a_finding_and_not_forgetting(tmp_path: P
             if entries:
                 break
         assert json.loads(entries[0].data)["code"] == "id_reused"
+
+
+async def test_lost_keys_come_back_from_a_backup_though_the_customer_came_back_first(
+    tmp_path: Path, command: Command
+) -> None:
+    settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
+    async with Session(settings) as session, upstream_of(session, "intake") as upstream:
+        await upstream.record(feedback("f-1", "C-1"))
+        await upstream.record(feedback("f-0", "C-0"))
+    assert command("admin", "keys", "backup", str(tmp_path / "backup")).returncode == 0
+    async with Session(settings) as session:
+        operator = await session.connection("operator", user="operator")
+        assert "error" not in await js_api(operator, f"STREAM.DELETE.{topology.KEYS}")
+    async with Session(settings) as session, upstream_of(session, "intake") as upstream:
+        await upstream.record(feedback("f-2", "C-1", "again"))  # a new key of the same customer
+    assert not finding(command, "keys")["ok"]
+    assert command("admin", "keys", "restore", str(tmp_path / "backup")).returncode == 0
+    assert finding(command, "keys")["ok"]
+    async with Session(settings) as session:
+        keys = await Keys.open(session.client)
+        read = [json.loads(await keys.reveal(one.data))["data"]["comment"] for one in
+                [await session.log.at(n) for n in (1, 2, 3)] if one is not None]  # fmt: skip
+        assert read == ["fine", "fine", "again"]
+        assert (await keys.ensure(["customer:C-0"]))["customer:C-0"].id == f"{token_of('customer:C-0')}.1"
+    assert command("admin", "forget", "C-1", "--by", "DPO").returncode == 0
+    async with Session(settings) as session:
+        keys, event = await Keys.open(session.client), await session.log.at(1)
+        assert event is not None
+        assert b"fine" not in await keys.reveal(event.data)
+
+
+async def test_a_key_of_the_same_id_that_does_not_fit_is_a_finding(tmp_path: Path, command: Command) -> None:
+    """As where an earlier version made a key anew in a bucket that was lost."""
+    settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
+    async with Session(settings) as session, upstream_of(session, "intake") as upstream:
+        await upstream.record(feedback("f-1", "C-1"))
+        name = f"$KV.ledger-keys.k.{token_of('customer:C-1')}.1"
+        other = {"owner": "customer:C-1", "made": "2026-01-01T00:00:00Z", "key": base64.b64encode(b"k" * 32).decode()}
+        await session.client.request(name, json.dumps(other).encode())
+    assert not finding(command, "keys")["ok"]
+
+
+LOOKS_SEALED = f"sealed:1:{'0' * 32}.1:AAAA"
+
+
+@pytest.mark.parametrize("field", ["id", "customer_id", "interaction_id", "comment", "unknown", "subject"])
+async def test_a_text_that_only_looks_sealed_is_no_finding(tmp_path: Path, command: Command, field: str) -> None:
+    settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
+    async with Session(settings) as session, upstream_of(session, "intake") as upstream:
+        fact = feedback("f-1", "C-1")
+        (fact if field in ("id", "subject") else fact["data"])[field] = LOOKS_SEALED
+        await upstream.record(fact)
+    assert finding(command, "keys")["ok"]
 
 
 async def test_a_forgotten_customers_key_is_no_finding(tmp_path: Path, command: Command) -> None:

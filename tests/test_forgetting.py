@@ -209,3 +209,9 @@ def test_commands_forget_hold_and_keys(command: Any, tmp_path: Path) -> None:
     assert document["backups_until"]
     assert "Xanthippe" not in command("audit", "replay").stdout
     assert json.loads(command("admin", "keys", "restore", str(backup), "--json").stdout)["restored"] == 0
+
+
+async def test_first_keys_of_a_sound_ledger_have_the_number_1(session: Session) -> None:
+    await session.log.append([Draft("ledger.fact.crm", b'{"source":"crm","id":"x","type":"x","time":"x","data":{}}')])
+    made = await (await Keys.open(session.client)).ensure(["customer:C-1", "customer:C-2"])
+    assert {key.id.rpartition(".")[2] for key in made.values()} == {"1"}

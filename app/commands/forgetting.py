@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import sqlalchemy as sa
@@ -16,12 +16,14 @@ from app.output import console, fail, print_json, print_table
 from app.session import Session
 from app.views import read_view
 from consumers import forgetting
-from ledger.files import write_private
-from ledger.keys import Keys
+from ledger.files import read_bounded, write_private
+from ledger.keys import Keys, backup_entries
 from projections import casework
 
 if TYPE_CHECKING:
     from config.settings import Settings
+
+_BACKUP_BYTES = 1 << 30
 
 
 @click.option("--reason", help="Why; it is recorded.")
@@ -108,8 +110,8 @@ async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: boo
 async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
     """Put keys back that are not here, and forget again whoever was forgotten since."""
     try:
-        entries: dict[str, Any] = json.loads(file.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+        entries = backup_entries(read_bounded(file, _BACKUP_BYTES))
+    except (OSError, ValueError) as error:
         message = f"{file} is no backup of keys: {error}"
         raise click.UsageError(message) from None
     async with Session(settings, reads_only=True) as session:

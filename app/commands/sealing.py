@@ -38,14 +38,16 @@ key_option = click.option(
 def verifiers_from(keys: tuple[str, ...]) -> list[Verifier]:
     """From options: each a key, or a file with a key a line."""
     found: list[Verifier] = []
-    try:
-        for key in keys:
-            lines = [key]
-            if Path(key).exists():
-                lines = read_bounded(Path(key), _KEYS_BYTES).decode().splitlines()
-            found += [Verifier.read(line) for line in lines if line.strip()]
-    except (OSError, ValueError) as error:
-        raise click.UsageError(str(error)) from None
+    for key in keys:
+        try:
+            lines = read_bounded(Path(key), _KEYS_BYTES).decode().splitlines() if Path(key).exists() else [key]
+            read = [Verifier.read(line) for line in lines if line.strip()]
+        except (OSError, ValueError) as error:
+            raise click.UsageError(str(error)) from None
+        if not read:  # the keys here must not take the place of those that were named
+            message = f"--key {key!r} names no verifier key"
+            raise click.UsageError(message)
+        found += read
     return found
 
 
