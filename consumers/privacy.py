@@ -123,16 +123,19 @@ def sealed_texts(stored: bytes) -> list[bytes]:
 
     A value elsewhere may look like a sealed one, since senders choose ids.
     """
-    event = _fields.decode(stored)
-    fields = _fields.decode(event["data"])
-    fact = FACTS.get(msgspec.json.decode(event["type"], type=str))
+    try:
+        event = _fields.decode(stored)
+        fields = _fields.decode(event["data"])
+        fact = FACTS.get(msgspec.json.decode(event["type"], type=str))
+    except (msgspec.MsgspecError, KeyError, RecursionError):  # the log was damaged, which others find
+        return []
     if fact is None:
         return [bytes(fields[name]) for name in _PERSONAL_IN_RECORDS & fields.keys()]
-    texts = [event[name] for name in event.keys() - _OPEN - {"recordedtime", "corrects"}]
-    texts += [value for name, value in fields.items() if name not in _kept_open(fact)]
+    values = [event[name] for name in event.keys() - _OPEN - {"recordedtime", "corrects"}]
+    values += [value for name, value in fields.items() if name not in _kept_open(fact)]
     if "corrects" in event and bytes(fields["data"]) != b"null":
-        texts += [value for name, value in _fields.decode(fields["data"]).items() if name not in _open_somewhere()]
-    return [bytes(text) for text in texts]
+        values += [value for name, value in _fields.decode(fields["data"]).items() if name not in _open_somewhere()]
+    return [bytes(value) for value in values]
 
 
 @cache

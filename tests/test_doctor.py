@@ -17,6 +17,7 @@ from support import AUTHORITY, event, staffed, upstream_of
 from app.session import Session
 from config import topology
 from config.settings import load_settings
+from consumers.privacy import sealed_texts
 from domain.staff import manager_rings
 from ledger.keys import Keys, token_of
 from ledger.streams import js_api
@@ -171,3 +172,10 @@ def test_rings_are_those_found_by_walking(manager_of: dict[str, str | None]) -> 
     for ring in rings:
         assert ring[0] == min(ring)
         assert all(manager_of[name] == above for name, above in zip(ring, (*ring[1:], ring[0]), strict=True))
+
+
+@pytest.mark.parametrize(
+    "stored", [b"", b"\xff", b"{}", b"[]", b'{"data": 1, "type": "x"}', b'{"data": {}, "type": 1}', b"[" * 60_000]
+)
+def test_a_damaged_event_has_no_sealed_texts(stored: bytes) -> None:
+    assert sealed_texts(stored) == []
