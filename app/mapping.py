@@ -95,7 +95,7 @@ class _Builder(FieldReader):
         super().__init__()
         self.document = document
         self.sums: dict[str, Callable[[Row], Decimal]] = {}
-        self.check_names(document, _KEYS, "mapping")
+        self.check_names(document, _KEYS, "")
         self.zone = self.time_zone(document.get("time_zone"))
 
     def build(self) -> ColumnMapping:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from app.mapping_parts import Test
 
-_PATTERN_CHARACTERS = 1_000
+_PATTERNS_AT_MOST, _PATTERN_CHARACTERS, _NAME_CHARACTERS = 100, 1_000, 40
 _PATTERNS = re2.Options()
-_PATTERNS.log_errors = False
+_PATTERNS.log_errors, _PATTERNS.max_mem = False, 1 << 20
+"""A pattern of the largest size takes some milliseconds to compile."""
 
 
 class Pattern(Protocol):
@@ -44,6 +45,7 @@ class FieldReader:
 
     def __init__(self) -> None:
         self.used: dict[str, None] = {}
+        self._patterns = 0
 
     def column(self, name: Any) -> str:
         """Return a column's name, which is used from now on."""
@@ -75,10 +77,11 @@ class FieldReader:
 
     @staticmethod
     def check_names(given: Mapping[str, Any], names: Sequence[str], at: str) -> None:
-        """Refuse names that are not known here."""
+        """Refuse names that are not known here; ``at`` is empty for the document itself."""
         for name in given:
             if name not in names:
-                message = f"{at}: {shown(name)} is not known here; known are {', '.join(names)}"
+                part = name if name.isprintable() and len(name) <= _NAME_CHARACTERS else shown(name)
+                message = f"{f'{at}.' if at else ''}{part}: is not known here; known are {', '.join(names)}"
                 raise MappingError(message)
 
     @staticmethod
@@ -89,9 +92,12 @@ class FieldReader:
             raise MappingError(message)
         return str(given)
 
-    @staticmethod
-    def pattern(text: Any, at: str) -> Pattern:
+    def pattern(self, text: Any, at: str) -> Pattern:
         """Return a pattern of RE2's, which takes time in proportion to the text, however it is written."""
+        self._patterns += 1
+        if self._patterns > _PATTERNS_AT_MOST:
+            message = f"{at}: a mapping has at most {_PATTERNS_AT_MOST} regular expressions"
+            raise MappingError(message)
         if not isinstance(text, str) or len(text) > _PATTERN_CHARACTERS:
             message = f"{at}: must be a regular expression of at most {_PATTERN_CHARACTERS} characters, in quotes"
             raise MappingError(message)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.money import Money
 from domain.policy_document import Problem
@@ -21,8 +23,9 @@ ASKING_APPROVER_MINUTES = 8
 def contradictions(policy: Policy) -> list[Problem]:
     """What contradicts itself, or costs more than it saves; each with its path and what to do."""
     found: list[Problem] = []
+    chains, pool = _chains(policy), _largest_pool(policy)
     for name, role in policy.roles.items():
-        found += _of_role(policy, name, role)
+        found += _of_role(policy, name, role, chains, role.budget.minor + pool)
     for team_id, team in policy.teams.items():
         path: Path = ("teams", team_id)
         if team.draw_at_most is not None and team.pool is None:
@@ -40,10 +43,31 @@ def contradictions(policy: Policy) -> list[Problem]:
     return found
 
 
-def _of_role(policy: Policy, name: str, role: Role) -> Iterator[Problem]:
-    path: Path = ("roles", name)
+class _Chain(NamedTuple):
+    """Of a kind of action: the most that a role approves, the most that a role gives, and how many roles give it."""
+
+    approved: float
+    given: float
+    roles: int
+
+
+def _chains(policy: Policy) -> dict[str, _Chain]:
+    approved: defaultdict[str, list[float]] = defaultdict(list)
+    given: defaultdict[str, list[float]] = defaultdict(list)
+    for role in policy.roles.values():
+        for found, limits in ((approved, role.approves), (given, role.limits)):
+            for kind, limit in limits.items():
+                found[kind].append(inf if limit is None else limit.minor)
+    return {kind: _Chain(max(approved[kind], default=-inf), max(limits), len(limits)) for kind, limits in given.items()}
+
+
+def _largest_pool(policy: Policy) -> int:
     pools = [team.draw_at_most or team.pool for team in policy.teams.values() if team.pool is not None]
-    reach = role.budget.minor + max((pool.minor for pool in pools if pool is not None), default=0)
+    return max((pool.minor for pool in pools if pool is not None), default=0)
+
+
+def _of_role(policy: Policy, name: str, role: Role, chains: dict[str, _Chain], reach: int) -> Iterator[Problem]:
+    path: Path = ("roles", name)
     for kind, limit in role.limits.items():
         at = (*path, "limits", kind)
         if limit is None:
@@ -58,7 +82,7 @@ def _of_role(policy: Policy, name: str, role: Role) -> Iterator[Problem]:
         ):
             if amount is not None and limit.minor > amount.minor:
                 yield Problem(at, f"{limit.text} can never be given: {rule} is {amount.text}; raise one, lower one")
-        if not _somebody_approves(policy, name, kind, limit):
+        if not _is_approved(chains[kind], role, kind, limit):
             message = f"nobody could approve a {kind} above {limit.text}; give another role `approves` for it"
             yield Problem(at, message)
     yield from _cost_of_asking(policy, role.limits, (*path, "limits"))
@@ -70,16 +94,11 @@ def _of_role(policy: Policy, name: str, role: Role) -> Iterator[Problem]:
             yield Problem((*path, "requires", kind), f"this role gives no {kind}, so the training opens nothing")
 
 
-def _somebody_approves(policy: Policy, name: str, kind: str, limit: Money) -> bool:
-    def reaches(approves: Limits) -> bool:
-        return kind in approves and (approves[kind] is None or approves[kind].minor > limit.minor)  # type: ignore[union-attr]
-
-    if any(reaches(role.approves) for role in policy.roles.values()):
+def _is_approved(chain: _Chain, role: Role, kind: str, limit: Money) -> bool:
+    """Say whether a role approves more, or this one is the highest of several: that needs none above it."""
+    if chain.approved > limit.minor:
         return True
-    # The role that gives the most ends the chain; it needs nobody above, if it is above somebody.
-    others = [role.limits[kind] for other, role in policy.roles.items() if other != name and kind in role.limits]
-    highest = all(other is not None and other.minor <= limit.minor for other in others)
-    return highest and (bool(others) or kind in policy.roles[name].approves)
+    return chain.given <= limit.minor and (chain.roles > 1 or kind in role.approves)
 
 
 def _cost_of_asking(policy: Policy, limits: Limits, path: Path) -> Iterator[Problem]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -17,7 +18,7 @@ from domain.periods import PeriodKind
 from domain.policy import KINDS, Escalating, Limits, PerCustomer, Policy, Privacy, Role, Team, Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 Path = tuple[str | int, ...]
 
@@ -31,8 +32,8 @@ class Problem(msgspec.Struct, frozen=True):
 
     @property
     def field(self) -> str:
-        """The path as text, e.g. ``roles.agent.limits.refund``."""
-        return ".".join(str(part) for part in self.path)
+        """The path as text, e.g. ``roles.agent.limits.refund``; long names are cut short."""
+        return ".".join(str(part)[:_SHOWN] for part in self.path)
 
 
 class PolicyError(ValueError):
@@ -47,7 +48,7 @@ def parse_policy(document: object) -> Policy:
     """Return the rules in a document that is to be published (domain language: Policy).
 
     Raises:
-        PolicyError: with every problem found, each with its path.
+        PolicyError: with the problems found, each with its path.
 
     """
     return _policy(document, stored=False)
@@ -109,17 +110,37 @@ _OPTIONAL = ("mode", "default_role", "guidelines", "teams", "trial", "escalation
 _COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
 
 
+_MOST_PROBLEMS, _MOST_NAMES, _SHOWN = 100, 20, 80
+"""Bounds of what is said about a document: problems, names in one message, characters of a name."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names for a message, the first ones of many."""
+    first = [name[:_SHOWN] for name in islice(names, _MOST_NAMES + 1)]
+    return ", ".join([*first[:_MOST_NAMES], "..."] if len(first) > _MOST_NAMES else first)
+
+
 class _Reader:
     """Collects problems instead of stopping at the first; each method reads one kind of value."""
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self._found: dict[Path, Problem] = {}
         self.currency = ""
 
+    @property
+    def problems(self) -> list[Problem]:
+        return list(self._found.values())
+
     def add(self, path: Path, message: str, code: str = "invalid") -> None:
-        """One problem a path is enough: what follows from it is noise."""
-        if all(problem.path != path for problem in self.problems):
-            self.problems.append(Problem(path, message, code))
+        """Note one problem of a path: what follows from it is noise.
+
+        Raises:
+            PolicyError: there are so many that more of them help nobody.
+
+        """
+        self._found.setdefault(path, Problem(path, message, code))
+        if len(self._found) == _MOST_PROBLEMS:
+            raise PolicyError(self.problems)
 
     def mapping(self, value: object, path: Path) -> dict[Any, Any]:
         if isinstance(value, dict):
@@ -200,7 +221,7 @@ class _Reader:
         if value is None:
             return None
         if not isinstance(value, str) or value not in roles:
-            self.add(path, f"is not a role of this policy; roles are {', '.join(roles)}, not {shown(value)}")
+            self.add(path, f"is not a role of this policy; roles are {_listed(roles)}, not {shown(value)}")
         return str(value)
 
     def role(self, value: object, path: Path) -> Role:

@@ -206,6 +206,12 @@ def test_an_error_in_a_mapping_has_its_line(tmp_path: Path) -> None:
                     "    when: {no: {matches: '(?<=a)b'}}\n    data: {}\n")  # fmt: skip
     with pytest.raises(MappingError, match=r"line 7, column 17: events\[0\]\.when\.no\.matches: is no regular"):
         load_mapping(str(file))
+    for wrong, says in (("    when: {}\n    ones: yes", r"line 9, column 5: events\[0\]\.ones: is not known here"),
+                        ("sorce: till", "line 9, column 1: sorce: is not known here")):  # fmt: skip
+        file.write_text("source: till\ntime_zone: UTC\nevents:\n  - type: purchase.completed\n    id: '${no}'\n    time: at\n"
+                        f"    data: {{}}\n{'' if wrong[0] == ' ' else chr(10)}{wrong}\n")  # fmt: skip
+        with pytest.raises(MappingError, match=says):
+            load_mapping(str(file))
 
 
 @pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", "(a|a?)+$", "(.*a){20}", "([a-z]+)*=", "(x+x+)+y"])
@@ -220,6 +226,15 @@ def test_no_pattern_backtracks(pattern: str) -> None:
     emission.when(place)
     emission.data["order_id"](place)
     assert time.process_time() - begun < 1
+
+
+def test_patterns_take_little_time_to_make_however_many_and_large() -> None:
+    for pattern in (r"\pL{1,30}", r"\pL{1,300}", r"(?i)(a|b|c){1,500}"):
+        document = mapping(event={"when": {f"x{n}": {"matches": f"{pattern}{n}"} for n in range(3_000)}})
+        begun = time.process_time()
+        with pytest.raises(MappingError, match=r"at most 100 regular expressions|too large"):
+            build_mapping(document)
+        assert time.process_time() - begun < 1
 
 
 def test_conditions_read_what_is_written() -> None:
@@ -265,6 +280,33 @@ def test_a_policy_for_ever_and_a_deep_one() -> None:
         parse_policy(POLICY | {"guidelines": deep})
     with pytest.raises(PolicyError, match="more than"):
         parse_policy(POLICY | {"guidelines": [{"id": "a", "text": "b"}] * 60_000})
+
+
+MANY: dict[str, str] = {
+    "unknown fields": "".join(f"k{n}: 1\n" for n in range(9_500)),
+    "empty roles": "roles:\n" + "".join(f"  r{n}: {{}}\n" for n in range(9_000)),
+    "guidelines without text": "guidelines: [" + "{a: 1}," * 9_000 + "]\n",
+    "unknown kinds": "roles: {agent: {budget: 1, limits: {" + "".join(f"r{n}: 1," for n in range(9_000)) + "}}}\n",
+    "unknown roles in sources": "roles: {" + "".join(f"r{n}: {{}}," for n in range(5_000)) + "}\nsources:\n"
+    + "".join(f"  s{n}: [y]\n" for n in range(5_000)),
+    "limits above every budget": "roles:\n"
+    + "".join(f'  r{n}: {{budget: "1", limits: {{refund: "{n + 2}"}}}}\n' for n in range(4_500)),
+    "long names": "roles:\n  ? " + "r" * 200_000 + "\n  : {" + ",".join(f"k{n}: 1" for n in range(90)) + "}\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MANY)
+def test_many_faults_are_said_at_once_and_in_few_words(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    others = {name: value for name, value in POLICY.items() if f"{name}:" not in MANY[kind]}
+    file.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in others.items()) + MANY[kind])
+    begun = time.process_time()
+    findings = check_policy_file(file).findings
+    assert time.process_time() - begun < 1
+    assert len(findings) > 80
+    if kind != "limits above every budget":  # a policy, and each of these is told
+        assert len(findings) <= 100
+        assert sum(len(one.message) + len(one.field) for one in findings) < 60_000
 
 
 def places(document: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
