@@ -114,7 +114,7 @@ def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None,
         event.content,
         event.json,
         corrects,
-        is_personal(event.type, event.data, event.extras),
+        is_personal(event.type, event.fields, event.extras),
         _flaw(event, fact),
         token is not None and token != own_token,
     )

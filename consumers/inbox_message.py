@@ -10,7 +10,7 @@ from ledger.connection import text_of
 from ledger.content_modes import Headers, Mode, claimed_id, events_of_batch, headers_of, mode_of, received_again
 from ledger.errors import EventError
 from ledger.names import NO_SOURCE, is_source_token
-from ledger.pull import sequence_of, stream_of
+from ledger.pull import place_of, sequence_of
 
 if TYPE_CHECKING:
     from ledger.pull import Pulled
@@ -41,7 +41,7 @@ class Message(NamedTuple):
     @property
     def place(self) -> Place:
         """Its stream and its sequence there: the same when it is handed out again."""
-        return Place(stream_of(self.reply).decode(), sequence_of(self.reply)[0], self.part)
+        return Place(*place_of(self.reply), self.part)
 
     @property
     def name(self) -> str:

@@ -38,11 +38,9 @@ def _kept_open(cls: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(cls.__struct_fields__) - personal_fields(cls)
 
 
-def is_personal(type_name: str, data: msgspec.Raw, attributes: Iterable[str] = ()) -> bool:
+def is_personal(type_name: str, fields: Iterable[str], attributes: Iterable[str] = ()) -> bool:
     """Return whether a fact has personal data: a field marked so or unknown, or such an attribute."""
-    if not _OPEN.issuperset(attributes):
-        return True
-    return not _kept_open(FACTS[type_name]).issuperset(_fields.decode(data))
+    return not (_OPEN.issuperset(attributes) and _kept_open(FACTS[type_name]).issuperset(fields))
 
 
 def owner_of(fields: Mapping[str, Any], source: str) -> str:

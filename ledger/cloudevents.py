@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,8 +48,9 @@ _sorted = msgspec.json.Encoder(order="sorted")
 class Envelope(NamedTuple):
     """A checked event: its attributes, its data as JSON text, the whole as a JSON object, its content's hash.
 
-    ``extras`` are the attributes beside those that every event has. ``flaw`` is an error in them that older
-    versions took: an event that is recorded already stays a duplicate, a new one is rejected.
+    ``extras`` are the attributes beside those that every event has, ``fields`` the names in its data. ``flaw`` is an
+    error in the attributes that older versions took: an event that is recorded already stays a duplicate, a new one
+    is rejected.
     """
 
     source: str
@@ -59,6 +61,7 @@ class Envelope(NamedTuple):
     json: bytes
     content: bytes
     extras: frozenset[str] = frozenset()
+    fields: Collection[str] = ()
     flaw: EventError | None = None
     assumed: bool = False
     """True where the sender named no time: it is the inbox's."""
@@ -134,29 +137,30 @@ def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datet
         EventError: with the code and field of the first thing wrong.
 
     """
-    match mode := mode_of(data, headers):
+    match mode_of(data, headers):
         case Mode.BATCH:
             events_of_batch(data)  # what is wrong with the batch itself comes first
             raise EventError("invalid", "one CloudEvent, a JSON object, is expected here, not a batch")
         case Mode.BINARY:
-            raw = binary_event(data, headers)
+            raw, text, apart = binary_event(data, headers), b"", True
         case Mode.STRUCTURED:
-            raw = structured_event(data)
+            raw, apart = structured_event(data)
+            text = data
     for name in REQUIRED:
         if name not in raw:
             raise EventError("missing", f"`{name}` is required", name)
-    extras = frozenset(raw.keys() - _KNOWN)
+    extras = frozenset(raw) - _KNOWN
     _check_names(extras)
     if assumed := "time" not in raw:
         if received is None:
             raise EventError("missing", "`time` is required where no inbox takes the event", "time")
         raw |= {"time": _raw(time_text(received())), _ASSUMED: msgspec.Raw(b"true")}
     event, encoded, moment = _normalised(raw)
-    as_sent = _sorted.encode(_as_sent(event))
-    flaw = _flaw(event, extras) or _repeated(data if mode is Mode.STRUCTURED else b"", raw["data"], event, as_sent)
+    as_sent = _sorted.encode(_as_sent(event) if assumed else event)
+    flaw = _flaw(event, extras) or _repeated(text, raw["data"] if apart else None, event, as_sent)
     return Envelope(
-        event["source"], event["id"], event["type"], moment, raw["data"], encoded, _hash_of(as_sent), extras, flaw,
-        assumed,
+        event["source"], event["id"], event["type"], moment, raw["data"], encoded, _hash_of(as_sent), extras,
+        event["data"].keys() if isinstance(event["data"], dict) else (), flaw, assumed,
     )  # fmt: skip
 
 
@@ -217,12 +221,13 @@ def _flaw(event: Mapping[str, Any], extras: frozenset[str]) -> EventError | None
     return None
 
 
-def _repeated(text: bytes, data: msgspec.Raw, event: Mapping[str, Any], as_sent: bytes) -> EventError | None:
+def _repeated(text: bytes, data: msgspec.Raw | None, event: Mapping[str, Any], as_sent: bytes) -> EventError | None:
     """Return what is wrong where a key stands twice in one object: two readers would take two values.
 
-    ``text`` is the event's own in structured mode, else empty; ``as_sent`` is the event encoded again.
+    ``text`` is the event's own in structured mode, else empty; ``data`` is its data's where that is not a part of it;
+    ``as_sent`` is the event encoded again.
     """
-    if text and b"base64" not in text and b"\\u00" not in text:
+    if data is None:
         path = repeated_key(text, as_sent)
     else:
         path = repeated_key(text, b"") if text else None

@@ -134,8 +134,8 @@ def events_of_batch(data: bytes) -> list[bytes]:
     return [bytes(event) for event in events]
 
 
-def structured_event(data: bytes) -> dict[str, msgspec.Raw]:
-    """Return the members of an event's JSON object; ``data_base64`` is decoded into ``data``, null means absent.
+def structured_event(data: bytes) -> tuple[dict[str, msgspec.Raw], bool]:
+    """Return the members of an event's JSON object, and whether its data came as ``data_base64``; null means absent.
 
     Raises:
         EventError: no JSON object, or its ``data_base64`` holds no JSON.
@@ -146,11 +146,11 @@ def structured_event(data: bytes) -> dict[str, msgspec.Raw]:
         event = {name: value for name, value in event.items() if name == "data" or bytes(value) != b"null"}
     encoded = event.pop("data_base64", None)
     if encoded is None:
-        return event
+        return event, False
     if "data" in event:
         raise EventError("invalid", "an event has `data` or `data_base64`, not both", "data_base64")
     event["data"] = _json_data(_from_base64(encoded), _text_of(event.get("datacontenttype")), "data_base64")
-    return event
+    return event, True
 
 
 def binary_event(data: bytes, headers: Iterable[tuple[str, str]]) -> dict[str, msgspec.Raw]:

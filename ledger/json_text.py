@@ -36,7 +36,8 @@ def repeated_key(text: bytes, encoded: bytes) -> str | None:
     one differs between them; so a text with a repeated key has more colons than its value. A text with an
     escaped colon may hide one and is read again. An empty path: nested too deeply to say.
     """
-    if text.count(b":") == encoded.count(b":") and b"\\u003" not in text:
+    escaped = b"\\" in text and b"\\u003" in text  # one byte is found many times faster than five
+    if not escaped and text.count(b":") == encoded.count(b":"):
         return None
     try:
         return _path_in(json.loads(text, object_pairs_hook=_object, parse_int=str, parse_float=str))

@@ -149,3 +149,9 @@ def sequence_of(reply: bytes) -> tuple[int, int, bytes]:
 def stream_of(reply: bytes) -> bytes:
     """Return the stream's name in a message's acknowledgement subject."""
     return reply.split(b".")[-7]
+
+
+def place_of(reply: bytes) -> tuple[str, int]:
+    """Return the stream's name and the sequence there in a message's acknowledgement subject."""
+    tokens = reply.split(b".")
+    return tokens[-7].decode(), int(tokens[-4])
