@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-import nats.errors
-
 from config import topology
 from consumers.acceptance import Rejection
 from consumers.inbox_message import Message, claimed_ids
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
-from ledger.cloudevents import parse_time
+from ledger.cloudevents import parse_time, stored_decoder
 from ledger.connection import text_of
 from ledger.content_modes import claimed_id, headers_of
 from ledger.errors import ConflictError, LedgerError, jetstream_error
 from ledger.keys import Keys
 from ledger.log import Draft
+from ledger.names import fact_token, source_of_token
 from ledger.replies import Replies
 from ledger.streams import js_api, stream_names
 
@@ -34,7 +33,10 @@ OPERATOR_CODE = "operator"
 """The code of a rejection that an operator made."""
 _NO_MESSAGE = 10037
 _ANSWER_SECONDS = 5
-_SUBJECT = b"Nats-Subject"
+_IN_FLIGHT_SECONDS = 0.5
+"""For so long an intake that holds a message in flight may take to record it."""
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""Stands in the server's JSON for bytes that are not UTF-8."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -55,7 +57,7 @@ class Waiting(NamedTuple):
         return {
             "stream": stream,
             "sequence": sequence,
-            "subject": self.message.subject.encode("utf-8", "backslashreplace").decode(),
+            "subject": self.message.subject.encode("utf-8", "surrogateescape").decode(errors="backslashreplace"),
             "bytes": len(self.message.data),
             "received": self.received,
         }
@@ -69,7 +71,7 @@ async def inbox_names(session: Session) -> list[str]:
 async def waiting_messages(session: Session, at_most: int) -> AsyncIterator[Waiting]:
     """Yield messages that the intake may not have dealt with, the oldest of each inbox first.
 
-    A message behind one that keeps the intake waiting may have been dealt with already.
+    The first of each inbox waits for certain; one behind it may have been dealt with already.
     """
     found = 0
     for stream in await inbox_names(session):
@@ -78,16 +80,29 @@ async def waiting_messages(session: Session, at_most: int) -> AsyncIterator[Wait
             waiting = await _read(session.client, stream, {"seq": after + 1, "next_by_subj": ">"})
             if waiting is None:
                 break
+            if _REPLACED in waiting.message.subject:
+                exact = await _exact_subject(session.client, waiting.message)
+                waiting = waiting._replace(message=waiting.message._replace(subject=exact))
             yield waiting
             found += 1
             after = waiting.message.place.sequence
 
 
+class Removal(NamedTuple):
+    """The end of a message that was taken out of its inbox."""
+
+    kept: bool
+    """Whether it is in REJECTED: all of it, unless each of its events is recorded."""
+    recorded: dict[str, int]
+    """The positions of those of its events that the intake has recorded since it came, by id."""
+
+
 async def reject_message(session: Session, operator: LedgerClient, stream: str, sequence: int,
-                         reason: str) -> dict[str, int]:  # fmt: skip
+                         reason: str) -> Removal:  # fmt: skip
     """Keep a message in REJECTED with its original bytes, then take it out of its inbox.
 
-    An intake that was just recording it may still do so: the positions of such events are returned, by id.
+    A message whose events are all recorded and which is not acknowledged yet is only taken out. An intake that holds
+    the message at this moment may still record it before it sees that it is gone: the positions returned say so.
 
     Raises:
         NotWaitingError: it is not there, or the intake has dealt with it.
@@ -101,21 +116,33 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
         text = f"the intake has dealt with message {sequence} of {stream}; its receipt has the outcome"
         raise NotWaitingError(text)
     message = waiting.message._replace(subject=await _exact_subject(session.client, waiting.message))
-    if recorded := await _recorded(session.client, message):
-        found = ", ".join(f"{identifier!r} at position {position}" for identifier, position in recorded.items())
-        text = f"the intake has recorded message {sequence} of {stream}: {found}"
-        raise NotWaitingError(text)
-    keys = await Keys.open(session.client)
-    owner = rejected_owner(datetime.now(UTC))
-    key = (await keys.ensure([owner]))[owner]
-    entry = rejected_entry(Rejection(OPERATOR_CODE, "", reason), message, key)
-    subject = rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name)
-    with suppress(ConflictError):  # rejected before: by the intake, or by a command that ended before its next step
-        await session.rejected.append([Draft(subject, entry, 0)])
+    keep = not await _is_recorded(session, waiting)
+    if keep:
+        keys = await Keys.open(session.client)
+        owner = rejected_owner(datetime.now(UTC))
+        key = (await keys.ensure([owner]))[owner]
+        entry = rejected_entry(Rejection(OPERATOR_CODE, "", reason), message, key)
+        subject = rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name)
+        with suppress(ConflictError):  # rejected before: by the intake, or by a command that ended before its next step
+            await session.rejected.append([Draft(subject, entry, 0)])
     answer = await js_api(operator, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
     if "error" in answer and answer["error"].get("err_code") != _NO_MESSAGE:
         raise jetstream_error(answer["error"], stream)
-    return await _recorded(session.client, message)
+    if keep and await _is_delivered(session.client, stream, sequence):
+        await asyncio.sleep(_IN_FLIGHT_SECONDS)
+    return Removal(keep, await _recorded(session, waiting))
+
+
+async def _is_recorded(session: Session, waiting: Waiting) -> bool:
+    """Return whether each event of a message is recorded."""
+    ids = claimed_ids(waiting.message.data, waiting.message.headers)
+    return bool(ids) and set(ids) <= (await _recorded(session, waiting)).keys()
+
+
+async def _is_delivered(client: LedgerClient, stream: str, sequence: int) -> bool:
+    """Return whether an intake was given a message, and so may hold it."""
+    info = await js_api(client, f"CONSUMER.INFO.{stream}.{topology.INTAKE_CONSUMER}")
+    return int(info.get("delivered", {}).get("stream_seq", 0)) >= sequence
 
 
 async def _ack_floor(client: LedgerClient, stream: str) -> int:
@@ -161,15 +188,21 @@ async def _exact_subject(client: LedgerClient, message: Message) -> str:
     return text_of(names[-1]) if names else message.subject
 
 
-async def _recorded(client: LedgerClient, message: Message) -> dict[str, int]:
-    """Return the positions of a message's events, by id, as a running intake knows them; nothing where none runs."""
-    ids = [identifier for identifier in claimed_ids(message.data, message.headers) if identifier]
+async def _recorded(session: Session, waiting: Waiting) -> dict[str, int]:
+    """Return the positions of a message's events, by id, that the log has got since the inbox got the message.
+
+    The log is asked, not the intake: there may be none, and its index may be behind.
+    """
+    message, found = waiting.message, dict[str, int]()
+    ids = {identifier for identifier in claimed_ids(message.data, message.headers) if identifier}
     if not ids or message.sender != message.token:
-        return {}
-    subject = f"{topology.READ_SUBJECT}.{message.token}.receipt"
-    try:
-        answer = await client.request(subject, msgspec.json.encode({"ids": ids[:1000]}), timeout=_ANSWER_SECONDS)
-    except (nats.errors.Error, TimeoutError):
-        return {}
-    items = json.loads(answer.data).get("items", [])
-    return {one["id"]: one["position"] for one in items if one.get("status") == "recorded"}
+        return found
+    source = source_of_token(message.token)
+    for subject in {f"{topology.FACT_SUBJECT}.{token}" for token in (fact_token(source), message.token)}:
+        first = await _read(session.client, topology.LEDGER, {"start_time": waiting.received, "next_by_subj": subject})
+        if first is None:
+            continue
+        async for batch in session.log.subject_batches(subject, first.message.place.sequence - 1):
+            stored = [(one.position, stored_decoder.decode(one.data)) for one in batch]
+            found |= {event.id: position for position, event in stored if event.id in ids}
+    return found

@@ -15,7 +15,7 @@ from ledger import incidents
 from ledger.errors import ConflictError, LedgerError, LostEventsError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from consumers.inbox_message import Message
     from consumers.intake import Intake
@@ -32,14 +32,16 @@ _PAUSE_SECONDS_AT_MOST = 5.0
 class IntakeLanes:
     """Takes messages for good, and says which are done with.
 
-    ``done`` is called with messages that may be acknowledged, ``lost`` when the log is not what it was.
+    ``done`` is called with messages that may be acknowledged, ``lost`` when the log is not what it was. ``gone``
+    returns those places whose messages are not in their inboxes any more: an operator took them out.
     """
 
-    def __init__(self, intake: Intake, done: Callable[[Sequence[Message]], None],
-                 lost: Callable[[LedgerError], None]) -> None:  # fmt: skip
+    def __init__(self, intake: Intake, done: Callable[[Sequence[Message]], None], lost: Callable[[LedgerError], None],
+                 gone: Callable[[Iterable[Place]], Awaitable[set[Place]]]) -> None:  # fmt: skip
         self._intake = intake
         self._done = done
         self._lost = lost
+        self._gone = gone
         self._lanes: dict[str, dict[Place, Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,6 +96,7 @@ class IntakeLanes:
                 _log.warning("the intake of %a waits: %s", name, error)
                 await asyncio.sleep(pause)
                 pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
+                await self._leave_out(name, lane)
             except LostEventsError as error:
                 self._lost(error)
                 return
@@ -103,6 +106,17 @@ class IntakeLanes:
             else:
                 pause, singly = _PAUSE_SECONDS, False
         del self._lanes[name]
+
+    async def _leave_out(self, name: str, lane: dict[Place, Message]) -> None:
+        """Forget messages that an operator has taken out of their inbox: one of them may be what all wait for."""
+        try:
+            gone = await self._gone(list(lane))
+        except Exception as error:  # noqa: BLE001 - the server is away, say: nothing is left out, for now
+            _log.debug("the intake of %a does not know what is gone: %s", name, error)
+            return
+        if gone:
+            _log.warning("%d messages of %a were taken out of their inbox", len(gone), name)
+            self._done([lane.pop(place) for place in gone])
 
     async def _take_together(self, lane: dict[Place, Message]) -> None:
         places = list(lane)[:_BATCH]

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
@@ -23,6 +24,7 @@ from consumers.inbox_message import Message, events_in, message_of
 from consumers.inboxes import Inboxes
 from consumers.intake import Intake
 from consumers.intake_lanes import IntakeLanes
+from consumers.places import places_gone
 from consumers.receipts import Receipts
 from consumers.rejections import rejected_owner
 from consumers.service import fails_with
@@ -82,7 +84,7 @@ class IntakeService:
         await forget_again(self._keys, self._log)
         self._intake = Intake(self._log, self._rejected, self._index, self._keys)
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
-        self._lanes = IntakeLanes(self._intake, self._acknowledge, self._lost)
+        self._lanes = IntakeLanes(self._intake, self._acknowledge, self._lost, partial(places_gone, self._client))
         self._fan_in = FanIn(self._client, topology.INTAKE_CONSUMER)
         self._inboxes = Inboxes(self._client, self._fan_in, self._routes, self._replicas)
         await self._fan_in.start()

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from ledger.streams import js_api
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from ledger.connection import LedgerClient
     from ledger.index import Change, NameIndex
 
 _SCHEMA = """
@@ -37,6 +40,25 @@ class Batch(NamedTuple):
 
     token: str
     events: int
+
+
+async def places_gone(client: LedgerClient, places: Iterable[Place]) -> set[Place]:
+    """Return those places whose messages are not in their inboxes any more.
+
+    Raises:
+        UnavailableError: the server does not answer.
+
+    """
+    wanted, gone = set(places), set[Place]()
+    for stream in {place.stream for place in wanted}:
+        state = (await js_api(client, f"STREAM.INFO.{stream}", {"deleted_details": True})).get("state")
+        if state is not None:  # else there is no such stream: it is made again
+            deleted = set(state.get("deleted") or ())
+            first = state["first_seq"]
+            gone |= {
+                one for one in wanted if one.stream == stream and (one.sequence < first or one.sequence in deleted)
+            }
+    return gone
 
 
 class Places:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from config import topology
 from consumers.inbox_message import Message
 from consumers.intake import Intake
 from consumers.intake_lanes import IntakeLanes
+from consumers.places import places_gone
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.log import Draft, Log
@@ -119,7 +121,7 @@ async def test_two_intakes_on_an_old_and_a_new_subject_never_both_record_one_id(
             if lost or min(done.values()) >= 300:
                 finished.set()
 
-        lanes = IntakeLanes(one, count, lost.append)
+        lanes = IntakeLanes(one, count, lost.append, partial(places_gone, client))
         for start in range(0, 300, 10):
             await lanes.take(messages("a.b", token, range(start, start + 10), start))
         await finished.wait()

@@ -29,7 +29,7 @@ def inbox() -> None:
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="At most so many.")
 @command(inbox, "list")
 async def inbox_list(settings: Settings, limit: int, *, as_json: bool) -> None:
-    """Messages that the intake has not dealt with, or that lie behind one that keeps it waiting."""
+    """Messages that the intake has not dealt with: the first of each inbox, and those behind it."""
     async with Session(settings, reads_only=True) as session:
         items = [waiting.document() async for waiting in waiting_messages(session, limit)]
         position = await session.log.last_position()
@@ -55,16 +55,17 @@ async def inbox_reject(settings: Settings, stream: str, sequence: int, reason: s
                  as_json=as_json)  # fmt: skip
         operator = await session.connection("inbox", user="operator")
         try:
-            recorded = await reject_message(session, operator, stream, sequence, reason)
+            removal = await reject_message(session, operator, stream, sequence, reason)
         except NotWaitingError as error:
             fail(str(error), code="not_waiting", as_json=as_json)
             return
     if as_json:
-        print_json({"stream": stream, "sequence": sequence, "recorded": recorded})
+        print_json({"stream": stream, "sequence": sequence} | removal._asdict())
         return
-    console.print(f"message {sequence} of {stream} is out of the inbox; see `admin rejected list`", markup=False)
-    for identifier, position in recorded.items():
-        console.print(f"the intake had recorded {identifier!r} at position {position} meanwhile", markup=False)
+    where = "see `admin rejected list`" if removal.kept else "all of it is recorded, so nothing is kept in REJECTED"
+    console.print(f"message {sequence} of {stream} is out of the inbox; {where}", markup=False)
+    for identifier, position in removal.recorded.items():
+        console.print(f"{identifier!a} is recorded at position {position}", markup=False)
 
 
 @command(inbox, "routes")
