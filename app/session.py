@@ -14,6 +14,7 @@ from config import topology
 from ledger.connection import connect
 from ledger.errors import LedgerError, UpgradeNeededError
 from ledger.files import write_private
+from ledger.incidents import report
 from ledger.log import Log
 from ledger.server import EmbeddedServer
 from ledger.streams import ensure_stream, is_like, server_trouble, stream_config, update_stream, verify_server
@@ -155,6 +156,8 @@ class Session:
                     _log.warning("there is room on the disk again: the embedded server was started anew")
             except (LedgerError, OSError) as error:
                 _log.warning("the embedded server cannot be started: %s", error)
+            except Exception as error:  # noqa: BLE001 - looked at again in a moment
+                report("the embedded server could not be looked after", error, error)
 
     async def _start_anew(self) -> bool:
         """Start the server anew where it has met a full disk and there is room now; whether this was done."""

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from consumers.service import keep_going
+from consumers.service import fails_with, keep_going
 from ledger import alarm
 from ledger.errors import UnavailableError
 
@@ -32,6 +32,7 @@ class AlarmWatch:
         if found := await alarm.look(self._client):
             raise found.error()
         self._task = asyncio.create_task(keep_going("the watch for the alarm", self._watch))
+        self._task.add_done_callback(fails_with(self.failed, "watch for the alarm"))
 
     async def stop(self) -> None:
         """Watch no longer."""

@@ -99,7 +99,7 @@ class Decider:
         if self._history and waiting.request.time is not None and waiting.now > self._latest:
             leap, self._latest = waiting.now - self._latest, waiting.now
             if leap > _LEAP:
-                self._aside(self._after_the_clock(waiting))
+                self._aside(waiting, self._after_the_clock(waiting))
                 return
         self._enqueue(waiting)
 
@@ -178,10 +178,20 @@ class Decider:
         self._queue.append(waiting)
         self._wake.set()
 
-    def _aside(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _aside(self, waiting: Waiting, work: Coroutine[Any, Any, None]) -> None:
+        """Do what a request waits for, beside the others; where that fails, the request gets an answer all the same."""
+        task = asyncio.create_task(self._answered_at_least(waiting, work))
         self._side_tasks.add(task)
         task.add_done_callback(self._side_tasks.discard)
+
+    async def _answered_at_least(self, waiting: Waiting, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except LedgerError as error:
+            self._give_up([waiting], "unavailable", f"{error}; {AGAIN}")
+        except Exception as error:  # noqa: BLE001 - reported; and whoever asked gets an answer
+            report("a request failed", error, error)
+            self._give_up([waiting], "internal", f"an error of ours, see the log; {AGAIN}")
 
     def _finish(self, waiting: Waiting, answer: dict[str, Any]) -> None:
         if self._deciding.get(waiting.key) is waiting:
@@ -247,7 +257,7 @@ class Decider:
             if waiting.answered:
                 continue
             if name := found.get(waiting.key) or self._answered_before(waiting):
-                self._aside(self._answer_again(waiting, name))
+                self._aside(waiting, self._answer_again(waiting, name))
             elif waiting.key and (twin := self._deciding.get(waiting.key, waiting)) is not waiting:
                 twin.twins.append(waiting)  # the same is being decided: look again after that
             else:
@@ -283,10 +293,7 @@ class Decider:
             message = "this request_id was used with another body; give a new request a new request_id"
             self._finish(waiting, RequestError("request_id_reused", message, "request_id").wire())
             return
-        try:
-            self._finish(waiting, await first_answer(self._log, name.position))
-        except LedgerError as error:
-            self._give_up([waiting], "unavailable", f"{error}; {AGAIN}")
+        self._finish(waiting, await first_answer(self._log, name.position))
 
     async def _rule(self, waiting: Waiting, missing: set[Key]) -> bool:
         """Rule on one request; false where a book has to be read first."""
@@ -301,7 +308,7 @@ class Decider:
             return False
         except StaleError:
             self._deciding.pop(waiting.key, None)
-            self._aside(self._when_caught_up(waiting))
+            self._aside(waiting, self._when_caught_up(waiting))
         except LaterError:
             self._deciding.pop(waiting.key, None)
             self._careful.append(waiting)
@@ -334,21 +341,13 @@ class Decider:
         self._ready.append(waiting)
 
     async def _when_caught_up(self, waiting: Waiting) -> None:
-        try:
-            await self._directory.reach(await self._log.last_position())
-        except UnavailableError as error:
-            self._give_up([waiting], "unavailable", str(error))
-            return
+        await self._directory.reach(await self._log.last_position())
         waiting.fresh = True
         self._enqueue(waiting)
 
     async def _after_the_clock(self, waiting: Waiting) -> None:
         """In history mode: what the clock would have done in the meantime comes first."""
-        try:
-            await self._directory.reach(await self._log.last_position())
-        except UnavailableError as error:
-            self._give_up([waiting], "unavailable", str(error))
-            return
+        await self._directory.reach(await self._log.last_position())
         for earlier in self.before(waiting.now):
             self._enqueue(earlier)
         self._enqueue(waiting)

@@ -24,7 +24,7 @@ from consumers.directory import Directory
 from consumers.members import Members
 from consumers.privacy import may_have_note, seal_request
 from consumers.request_form import lost_by_sealing
-from consumers.service import fails_with
+from consumers.service import fails_with, keep_going
 from consumers.waiting import holder_in
 from domain.wire import encode, plain
 from ledger.connection import frame, is_answerable, text_of
@@ -96,7 +96,7 @@ class DecisionService:
         self.decider.old_names_until = int(inbox.get("metadata", {}).get(topology.TOKENS_SINCE, 0))
         self._tasks = [
             asyncio.create_task(self.directory.follow(self._reader, self._log)),
-            asyncio.create_task(self.decider.run()),
+            asyncio.create_task(keep_going("the decider", self.decider.run)),
             asyncio.create_task(self._clock.run()),
             asyncio.create_task(self.directory.keep_writing()),
         ]

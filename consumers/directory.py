@@ -67,6 +67,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"
 _WRITE_SECONDS = 1.0
+_TRIES, _AGAIN_SECONDS = 5, 0.5
+"""An event that is not learned of is tried so often, with a pause in between."""
 _NAMES_AT_ONCE = 500
 
 
@@ -136,12 +138,34 @@ class Directory:
         """Read on from where the index ends; for ever, or up to a position."""
         follower = Follower(client, log, "directory", self._begin)
         async for batch in follower.batches(until=until):
-            self.learn(batch, await originals_of(log, batch))
+            await self._learn_all(batch, log)
             log.saw(batch[-1].data)
             async with self._moved:
                 self._moved.notify_all()
         if until is not None:
             await self.write()
+
+    async def _learn_all(self, batch: Sequence[Recorded], log: Log) -> None:
+        """Learn from a batch; after an error, go on with the event that met it.
+
+        Raises:
+            Exception: an error of ours met one event again and again: no decision is safe without it.
+
+        """
+        tries = 0
+        while rest := [recorded for recorded in batch if recorded.position > self.read_to]:
+            try:
+                self.learn(rest, await originals_of(log, rest))
+            except UnavailableError as error:
+                _log.warning("the directory waits: %s", error)
+            except Exception as error:
+                tries += 1
+                if isinstance(error, LedgerError) or tries == _TRIES:
+                    raise
+                report("the directory could not learn of an event", self.read_to + 1, error)
+            else:
+                return
+            await asyncio.sleep(_AGAIN_SECONDS)
 
     async def keep_writing(self) -> None:
         """Write what was learned about once a second: rows that come together share their pages."""
@@ -206,22 +230,22 @@ class Directory:
 
     def learn(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
         """Learn from events, in order; ``originals`` are the facts that are corrected among them, by position."""
-        self._last = batch[-1]
         for recorded in batch:
-            self.read_to = recorded.position
-            own = self._own.pop(recorded.position, None)
-            if own is not None:
+            if not self.given.read_back(recorded.position):
+                self._learn_one(recorded, originals)
+            if (own := self._own.pop(recorded.position, None)) is not None:
                 self._names.append(own)
-            if self.given.read_back(recorded.position):
-                continue
-            try:
-                self._read(recorded, originals, own)
-            except UnknownEventError:
-                continue  # nothing that a decision depends on
-            except Exception as error:
-                if not recorded.subject.startswith(topology.FACT_SUBJECT):
-                    raise  # our own record: no decision is safe without it
-                report("a fact that decisions do not know of, since it could not be read", recorded.position, error)
+            self.read_to, self._last = recorded.position, recorded
+
+    def _learn_one(self, recorded: Recorded, originals: Mapping[int, Recorded]) -> None:
+        try:
+            self._read(recorded, originals, self._own.get(recorded.position))
+        except UnknownEventError:
+            return  # nothing that a decision depends on
+        except Exception as error:
+            if not recorded.subject.startswith(topology.FACT_SUBJECT):
+                raise  # our own record: no decision is safe without it
+            report("a fact that decisions do not know of, since it could not be read", recorded.position, error)
 
     def _read(self, recorded: Recorded, originals: Mapping[int, Recorded], own: Name | None) -> None:
         event = read_event(recorded, _TYPES)

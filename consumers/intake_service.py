@@ -27,7 +27,7 @@ from consumers.intake_lanes import IntakeLanes
 from consumers.places import places_gone
 from consumers.receipts import Receipts
 from consumers.rejections import rejected_owner
-from consumers.service import fails_with
+from consumers.service import fails_with, keep_going
 from domain.wire import encode
 from ledger.errors import LedgerError
 from ledger.fan_in import FanIn
@@ -93,7 +93,7 @@ class IntakeService:
         self._tasks = [
             asyncio.create_task(self._take_in()),
             asyncio.create_task(self._inboxes.run()),
-            asyncio.create_task(self._destroy_day_keys()),
+            asyncio.create_task(keep_going("the end of day keys", self._destroy_day_keys)),
         ]
         for task in self._tasks[:2]:
             task.add_done_callback(fails_with(self.failed, "intake"))

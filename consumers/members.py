@@ -20,6 +20,7 @@ import nats.errors
 
 from config import topology
 from ledger.connection import frame
+from ledger.incidents import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,11 +104,13 @@ class Members:
             await asyncio.sleep(_SAY_SECONDS)
             try:
                 self._say()
+                silent = [name for name, at in self._seen.items() if time.monotonic() - at > _GONE_SECONDS]
+                for name in silent:
+                    self.lost(name)
             except nats.errors.Error as error:
                 _log.warning("cannot say that this decider is alive: %s", error)
-            silent = [name for name, at in self._seen.items() if time.monotonic() - at > _GONE_SECONDS]
-            for name in silent:
-                self.lost(name)
+            except Exception as error:  # noqa: BLE001 - said again in a moment
+                report("a decider could not say that it is alive", error, error)
 
     def _say(self, *, leaving: bool = False) -> None:
         told = {"name": self.name} | ({"leaving": True} if leaving else {})

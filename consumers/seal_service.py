@@ -15,6 +15,7 @@ from ledger import alarm
 from ledger.connection import connect
 from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
+from ledger.incidents import report
 from ledger.notes import NoteError
 from ledger.seal import Sealer, SealError, SealFolder, check_positions, seal_folder
 from ledger.seal_record import SealRecord, open_seal
@@ -72,9 +73,14 @@ async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until:
 async def _keep_signing(sealer: Sealer, record: SealRecord) -> None:
     while True:
         await asyncio.sleep(_SIGN_SECONDS)
-        note = sealer.sign()
-        with suppress(UnavailableError):  # the next time
-            await record.keep(note)
+        try:
+            await record.keep(sealer.sign())
+        except UnavailableError as error:
+            _log.debug("a checkpoint is kept the next time: %s", error)
+        except (LedgerError, NoteError):
+            raise
+        except Exception as error:  # noqa: BLE001 - an error of ours, say a full disk: signed the next time
+            report("a checkpoint could not be signed", error, error)
 
 
 def _archived(folder: SealFolder) -> int:

@@ -11,6 +11,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from config import topology
+from ledger.incidents import report
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -42,6 +43,7 @@ class News:
         self._told = [asyncio.Event() for _ in range(_GROUPS)]
         self._groups = cycle(range(_GROUPS))
         self._turn, self._chunk = 0, b""
+        self._quiet = 0
         self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -65,24 +67,30 @@ class News:
         self._stirred.set()
 
     async def _tell(self) -> None:
-        quiet = 0
         while True:
             try:
-                await asyncio.wait_for(self._stirred.wait(), _QUIET_SECONDS)
-            except TimeoutError:
-                quiet += 1
-                self._chunk = b"" if quiet % _QUIET_TURNS else _STILL_HERE
-            else:
-                quiet = 0
-                self._chunk = self._said(self._changed)
-                self._changed = set()
-                self._stirred.clear()
-            self._turn += 1
-            for group, told in enumerate(self._told):
-                self._told[group] = asyncio.Event()
-                told.set()
-                await asyncio.sleep(0)  # hundreds listen: whoever asks something else has a turn between them
+                await self._tell_all()
+            except Exception as error:  # noqa: BLE001 - an error of ours delays news, and does not end them
+                report("news of views could not be told", error, error)
             await asyncio.sleep(_TOGETHER_SECONDS)  # what comes meanwhile is said together
+
+    async def _tell_all(self) -> None:
+        """Wait for news, and tell all listeners; without news for a while, give them a turn."""
+        try:
+            await asyncio.wait_for(self._stirred.wait(), _QUIET_SECONDS)
+        except TimeoutError:
+            self._quiet += 1
+            self._chunk = b"" if self._quiet % _QUIET_TURNS else _STILL_HERE
+        else:
+            self._quiet = 0
+            self._chunk = self._said(self._changed)
+            self._changed = set()
+            self._stirred.clear()
+        self._turn += 1
+        for group, told in enumerate(self._told):
+            self._told[group] = asyncio.Event()
+            told.set()
+            await asyncio.sleep(0)  # hundreds listen: whoever asks something else has a turn between them
 
     def _said(self, views: set[str]) -> bytes:
         return b"".join(said(view, self._positions[view]) for view in sorted(views))

@@ -17,6 +17,7 @@ from dashboard.house import House
 from dashboard.news import News
 from dashboard.views import Views
 from ledger.connection import connect
+from ledger.errors import LedgerError
 from ledger.keys import Keys
 from ledger.log import Log
 
@@ -76,8 +77,15 @@ class DashboardService:
         self._server = uvicorn.Server(config)
         self.address = where.url(listening)
         self._serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours
+        self._serving.add_done_callback(self._note_end)
         while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
+
+    def _note_end(self, serving: asyncio.Task[None]) -> None:
+        """Fail where the HTTP server ends by itself: a role that serves nothing is to be started again."""
+        stopping = self._server is None or self._server.should_exit
+        if not serving.cancelled() and (serving.exception() or not stopping) and not self.failed.done():
+            self.failed.set_exception(LedgerError(f"the HTTP server ended: {serving.exception() or 'unexpectedly'}"))
 
     async def stop(self) -> None:
         """Leave; who is connected is cut off after a moment."""

@@ -180,14 +180,13 @@ class Log:
         loop = asyncio.get_running_loop()
 
         def answered(_headers: bytes, answer: bytes) -> None:
-            timer.cancel()
-            self._replies.forget(answer_to)
             try:
-                position = self._position_in(answer, drafts)
+                result: int | LedgerError = self._position_in(answer, drafts)
             except LedgerError as error:
-                then(error)
-            else:
-                then(position)
+                result = error
+            timer.cancel()  # not before: an answer that cannot be read counts as none
+            self._replies.forget(answer_to)
+            then(result)
 
         def gave_up() -> None:
             self._replies.forget(answer_to)

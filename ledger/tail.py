@@ -6,8 +6,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from ledger.errors import UnavailableError
+from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
+from ledger.incidents import report
+from ledger.log import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -44,15 +46,27 @@ class Tail:
         try:
             end = await self._end()
             self._begun.set_result(end)
-            async for batch in Follower(self._client, self._log, self._name, Anchor(end)).batches():
-                self._keep(batch)
-                self._stir()
+            while True:
+                try:
+                    await self._follow(end)
+                except LedgerError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - an error of ours delays those who follow, and ends nothing
+                    report("the end of the log is read again", error, error)
+                    await asyncio.sleep(_PAUSE_SECONDS)
         except BaseException as error:
             self._failed = error
             if not self._begun.done():
                 self._begun.set_exception(error)
             self._stir()
             raise
+
+    async def _follow(self, end: int) -> None:
+        last = self._events[-1] if self._events else None
+        anchor = Anchor(last.position, digest_of(last.data)) if last is not None else Anchor(end)
+        async for batch in Follower(self._client, self._log, self._name, anchor).batches():
+            self._keep(batch)
+            self._stir()
 
     async def _end(self) -> int:
         while True:
