@@ -6,6 +6,7 @@ uvicorn bounds none of these; an application cannot, since it is called once a h
 from __future__ import annotations
 
 import ipaddress
+import re
 import resource
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -26,7 +27,10 @@ HEAD_BYTES, HEADERS = 32_768, 100
 HEAD_SECONDS, READER_SECONDS = 10.0, 30.0
 """A request's head is complete after so long; a client that reads nothing for so long is cut off."""
 _CONNECTIONS = 4_096
-_BODY_FRAMING = (b"content-length", b"transfer-encoding")
+_VERSIONS = ("1.0", "1.1")
+_CODING = (b"transfer-encoding", b"chunked")
+_BODY_FRAMING = (b"content-length", _CODING[0])
+_ABSOLUTE, _AUTHORITY_END = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://"), re.compile(rb"[/?#]")
 
 
 def most_connections() -> int:
@@ -94,25 +98,39 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._begin_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count headers, trailers included."""
+        """Count headers, trailers included; leave trailers out, since a proxy lets pass what it removes from heads."""
         self._headers += 1
         if self._headers > HEADERS:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has at most {HEADERS} headers"
             raise ValueError(self._refusal[1])
-        super().on_header(name, value)
+        if self._head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Hand the request on, unless two readers may see different ends of its body (RFC 9112, 6.3)."""
-        framing = [name for name, _ in self.headers if name in _BODY_FRAMING]
+        version = self.parser.get_http_version()
+        framing = [(name, value.strip().lower()) for name, value in self.headers if name in _BODY_FRAMING]
+        if version not in _VERSIONS:
+            raise ValueError(self._refusal[1])
         if len(framing) > 1:
             self._refusal = HTTPStatus.BAD_REQUEST, "a request has one Content-Length or one Transfer-Encoding"
             raise ValueError(self._refusal[1])
-        if framing == [b"transfer-encoding"] and self.parser.get_http_version() != "1.1":
-            self._refusal = HTTPStatus.BAD_REQUEST, "Transfer-Encoding belongs to HTTP/1.1"
+        if framing and framing[0][0] == _CODING[0] and (version != "1.1" or framing[0] != _CODING):
+            self._refusal = HTTPStatus.BAD_REQUEST, "Transfer-Encoding belongs to HTTP/1.1, and is `chunked` here"
             raise ValueError(self._refusal[1])
+        is_upgrade = self.parser.should_upgrade()
+        if is_upgrade and framing:  # the parser leaves its body unread
+            self._refusal = HTTPStatus.BAD_REQUEST, "a request with a body cannot ask for another protocol (Upgrade)"
+            raise ValueError(self._refusal[1])
+        if _ABSOLUTE.match(self.url):  # its host is the one that is asked (RFC 9112, 3.2.2)
+            asked = _ABSOLUTE.sub(b"", self.url)
+            host = _AUTHORITY_END.split(asked, 1)[0]
+            self.headers[:] = [(name, host if name == b"host" else value) for name, value in self.headers]
         self._head = 0
         self._end_head()
         super().on_headers_complete()
+        if is_upgrade:  # it is answered in HTTP/1.1; what follows it may be in another protocol
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says more
         """Refuse what cannot be parsed, by problem details."""

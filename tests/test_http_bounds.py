@@ -257,6 +257,9 @@ SMUGGLED = {
     "a negative chunk size": b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n",
     "a chunk size beyond all": b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n{}\r\n0\r\n\r\n",
     "a chunk that is longer": b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}{}\r\n0\r\n\r\n",
+    "a coding beside chunked": b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a body behind Upgrade": b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 30\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n",
+    "chunks behind Upgrade": b"Connection: Upgrade\r\nUpgrade: websocket\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "a chunk size with 0x": b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
 }
 
@@ -274,8 +277,25 @@ async def test_requests_that_end_in_two_places_are_refused(session: Session) -> 
             answer = await door.send(data, seconds=5)
             assert (answer.status, answer.closed) == (400, True), (version, answer)
         for data in (b"\xff\xfe\r\n\r\n", b"GET http://[::1 HTTP/1.1\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"):  # fmt: skip
+                     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"):  # fmt: skip
             answer = await door.send(data, seconds=12)
             assert answer.closed, data
             assert answer.status in {0, 400}, (data, answer)
         assert (await door.send(door.head("GET /healthz"), until_closed=False)).status == 200
+
+
+async def test_what_follows_an_upgrade_or_a_body_is_no_request_and_no_header(session: Session) -> None:
+    """RFC 9110, 6.5.1 and 7.8; RFC 9112, 3.2.2: the host of an absolute target is the one that is asked."""
+    async with door_of(session) as door:
+        upgrade = door.head("GET /api/v1/me", "Connection: Upgrade", "Upgrade: h2c")
+        answer = await door.send(upgrade + door.head("GET /api/v1/me") * 3, seconds=5)
+        assert (answer.status, answer.closed, answer.text.count(b"HTTP/1.1 200")) == (200, True, 1), answer
+        chunked = door.head("POST /api/v1/check", "Transfer-Encoding: chunked", token=None)
+        trailers = f"2\r\n{{}}\r\n0\r\nAuthorization: Bearer {door.token}\r\n\r\n".encode()
+        assert (await door.send(chunked + trailers, seconds=5)).status == 401
+        for target, status in (("http://localhost", 200), (door.address, 200), ("http://evil.example", 421),
+                               ("http://x@localhost", 400), ("http://evil.example?x=", 400)):  # fmt: skip
+            answer = await door.send(door.head(f"GET {target}/api/v1/me"), until_closed=False)
+            assert answer.status == status, (target, answer)
+        other = await door.send(door.head("GET http://localhost/api/v1/me", host="evil.example"), until_closed=False)
+        assert other.status == 200
