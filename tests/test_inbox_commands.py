@@ -63,6 +63,21 @@ async def test_a_waiting_message_is_listed_and_rejected_with_its_own_bytes(tmp_p
         assert json.loads(json.dumps(first.data)) == "/wBhYgo="
 
 
+async def test_what_an_operator_rejected_can_be_retried(tmp_path: Path, command: Command) -> None:
+    from config.settings import load_settings
+
+    async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as session:
+        upstream = Upstream(session, await session.upstream("test"))
+        batch = json.dumps([purchase(1), purchase(2)]).encode()
+        await upstream.publish(batch, headers={"Content-Type": "application/cloudevents-batch+json"})
+        assert command("admin", "inbox", "reject", "INBOX", "99999999999999999999").returncode == 2
+        assert document(command("admin", "inbox", "reject", "INBOX", "1", "--json"))["kept"]
+        assert command("admin", "rejected", "retry", "1").returncode == 0
+        async with upstream_of(session, "intake") as upstream:
+            await upstream.receipt("p-2")
+            assert [one["id"] for one in await upstream.replay()] == ["p-1", "p-2"]
+
+
 class _Stuck(Intake):
     """An intake that one message stops for as long as it is there."""
 

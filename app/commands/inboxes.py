@@ -41,7 +41,7 @@ async def inbox_list(settings: Settings, limit: int, *, as_json: bool) -> None:
 
 
 @click.option("--reason", default="rejected by the operator", show_default=True, help="Why; kept with the message.")
-@click.argument("sequence", type=click.IntRange(1))
+@click.argument("sequence", type=click.IntRange(1, 2**63 - 1))
 @click.argument("stream")
 @command(inbox, "reject")
 async def inbox_reject(settings: Settings, stream: str, sequence: int, reason: str, *, as_json: bool) -> None:
