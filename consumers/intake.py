@@ -218,7 +218,7 @@ class Intake:
         last_of = {draft.subject: number for number, draft in enumerate(drafts)}
         heads = {subject: Anchor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()}
         names = [Name(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
-        self._index.commit(names, heads, {(fact.token, fact.source) for fact in facts})
+        self._index.commit(names, heads, {(fact.token, fact.source) for fact in facts if fact.source not in self.known})
         self._know({fact.source for fact in facts})
 
     async def catch_up(self, subject: str) -> None:

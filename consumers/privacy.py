@@ -79,6 +79,8 @@ def _sealed(fact: Accepted, event: dict[str, msgspec.Raw], fields: dict[str, msg
 
 def _seal_attributes(event: dict[str, msgspec.Raw], key: Key) -> None:
     """Seal the attributes of an event that may say something about a person."""
+    if _OPEN.issuperset(event):
+        return
     named = (msgspec.json.decode(event[name], type=str) for name in ("source", "id"))
     context = "\x00".join(named)
     for name in event.keys() - _OPEN:
