@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 BODY_BYTES, BODY_SECONDS = 65_536, 20.0
 """An event has 48 KiB at most; a body is there after so long."""
 _BODY_BYTES_OF = {"/api/v1/session": 4_096}
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+"""Methods whose body has no meaning (RFC 9110, 9.3.1): no route reads it."""
 _CLOSE = (b"connection", b"close")
 
 
@@ -40,6 +42,7 @@ class _Bounded:
         self._declared = max(lengths, default=0)
         self._complete = not self._declared and all(name != b"transfer-encoding" for name, _ in scope["headers"])
         self._until, self._read, self._answered = 0.0, 0, False
+        self._empty_given, self._meaningless = False, scope["method"] in _WITHOUT_BODY
 
     async def receive(self) -> Message:
         """Return the next part of the body.
@@ -50,14 +53,28 @@ class _Bounded:
         """
         if self._complete:
             return await self._receive()
+        if self._meaningless:
+            return await self._without_body()
         try:
             if self._declared > self._most:
                 raise _too_large(self._most)
             return await self._next()
         except ParameterError:
-            if self._answered:  # nobody waits for the body any more; what is left of it closes the connection
+            if self._answered:  # no route waits for the body any more; what is left of it closes the connection
                 return {"type": "http.disconnect"}
             raise
+
+    async def _without_body(self) -> Message:
+        """Return an empty body, then wait for the client's end; a body that comes all the same ends the connection."""
+        if not self._empty_given:
+            self._empty_given = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while not self._answered or self._read <= self._most:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return message
+            self._read += len(message.get("body", b""))
+        return {"type": "http.disconnect"}
 
     async def _next(self) -> Message:
         now = time.monotonic()

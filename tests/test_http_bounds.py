@@ -162,6 +162,21 @@ async def test_no_body_is_read_before_its_sender_is_known(session: Session) -> N
             assert most[0] < 12_000_000, (path, most)
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
+async def test_a_body_where_none_has_a_meaning_changes_no_answer(session: Session, method: str) -> None:
+    """RFC 9110, 9.3.1: the content of a GET has no meaning; the answer is that to the same request without it."""
+    lengths = ("Content-Length: 99999999999", "Content-Length: 100000", "Content-Length: 3")
+    bodies = {**dict.fromkeys(lengths, b"xyz"), "Transfer-Encoding: chunked": b"3\r\nxyz\r\n20000\r\n" + b"x" * 0x20000}
+    paths = ("/", "/assets/page.js", "/healthz", "/api/v1/version", "/api/v1/actions", "/api/v1/nothing")
+    async with door_of(session) as door:
+        for path in paths:
+            right = (await door.send(door.head(f"{method} {path}"))).status
+            for framing, body in bodies.items():
+                for sent in (b"", body):
+                    answer = await door.send(door.head(f"{method} {path}", framing) + sent)
+                    assert (answer.status, answer.closed) == (right, True), (path, framing, sent[:9], answer)
+
+
 async def test_a_body_is_asked_for_only_once_its_sender_may(session: Session) -> None:
     async with door_of(session) as door:
         agent = door.tokens.make("a", "agent", "A-1", None)
