@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from app.check import Check
 from app.projection_states import projection_states
 from app.sources import waiting_in_inboxes, without_own_inbox
+from app.stream_checks import durability, store, streams
 from app.views import opened
 from config import topology
 from consumers.archive_service import archive_of
@@ -18,7 +20,7 @@ from ledger.cloudevents import parse_time, stored_decoder, time_text
 from ledger.errors import LedgerError
 from ledger.follow import verify_anchor
 from ledger.index import NameIndex
-from ledger.keys import Keys
+from ledger.keys import Keys, key_ids
 from ledger.moments import position_of
 from ledger.seal import BRING_BACK, Sealer, SealError, check_positions, seal_folder
 from ledger.seal_record import SealRecord
@@ -37,19 +39,10 @@ _LOW_DISK_BYTES = 1 << 30
 _KEYS_OF_EVENTS, _RINGS_SHOWN = 500, 5
 
 
-class Check(NamedTuple):
-    """A check's result: the part, a sentence about it, and whether it is well."""
-
-    check: str
-    says: str
-    ok: bool = True
-
-
 async def _server(session: Session) -> AsyncIterator[Check]:
     version = session.client.connected_server_version
     trouble = await server_trouble(session.client)
-    says = trouble or f"nats-server {version.major}.{version.minor}.{version.patch}, as declared"
-    yield Check("server and streams", says, not trouble)
+    yield Check("server", trouble or f"nats-server {version.major}.{version.minor}.{version.patch}", not trouble)
 
 
 async def _clock(session: Session) -> AsyncIterator[Check]:
@@ -145,7 +138,9 @@ async def _keys(session: Session) -> AsyncIterator[Check]:
     positions = sorted({*range(1, min(end, _KEYS_OF_EVENTS) + 1), *range(max(1, end - _KEYS_OF_EVENTS), end + 1)})
     events = await asyncio.gather(*map(session.log.at, positions))
     sealed = [text for one in events if one is not None for text in sealed_texts(one.data)]
-    lost = await (await Keys.open(session.client)).lost(sealed)
+    bucket = await stream_config(session.client, topology.KEYS)
+    keys = await Keys.open(session.client)
+    lost = key_ids(sealed) if bucket is None else await keys.lost(sealed)
     if lost:
         text = (
             f"{len(lost)} keys of the {len(events)} events looked at are neither there nor destroyed, or do not "
@@ -210,7 +205,8 @@ async def _rejected(session: Session) -> AsyncIterator[Check]:
 
 
 CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
-    _server, _clock, _recorded_times, _disk, _indexes, _views, _alarm, _seal, _keys, _managers, _inbox, _sources,
+    _server, durability, streams, store, _clock,
+    _recorded_times, _disk, _indexes, _views, _alarm, _seal, _keys, _managers, _inbox, _sources,
     _rejected,
 )  # fmt: skip
 """In the order in which they are shown."""

@@ -84,7 +84,8 @@ _COMMANDS = {
     "up": ("serving",), "run": ("serving",), "demo": ("serving",), "publish": ("publishing",),
     "import": ("publishing",), "decide": ("deciding",), "policy": ("deciding",),
     "report": ("reporting", "loyalty", "worth", "trying"), "audit": ("auditing", "sealing", "flags"),
-    "admin": ("administering", "keeping", "forgetting", "tokens", "inboxes"),
+    "admin": ("administering", "keeping", "forgetting", "tokens", "inboxes",
+              "streams"),
 }  # fmt: skip
 """Command -> modules of ``app.commands``; a command loads only its own, which keeps it quick."""
 

@@ -66,7 +66,7 @@ async def make(session: Session, role: str, *, history: bool = False,  # noqa: P
 
             return IntakeService(
                 session.url, session.client, session.log, session.rejected, indexes / "intake.sqlite",
-                replicas=session.settings.replicas, routes=session.routes,
+                replicas=session.settings.replicas, routes=session.routes, creates=session.creates,
             )  # fmt: skip
         case "decisions":
             from consumers.decision_service import DecisionService

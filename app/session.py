@@ -10,14 +10,24 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from app.stream_setup import PASSED_OVER, create_streams
 from config import topology
 from ledger.connection import connect
-from ledger.errors import LedgerError, UpgradeNeededError
+from ledger.errors import LedgerError, MissingStreamsError, UpgradeNeededError
 from ledger.files import write_private
 from ledger.incidents import report
 from ledger.log import Log
 from ledger.server import EmbeddedServer
-from ledger.streams import ensure_stream, is_like, server_trouble, stream_config, update_stream, verify_server
+from ledger.streams import (
+    COPIES,
+    is_like,
+    server_trouble,
+    stream_config,
+    update_stream,
+    verify_server,
+    verify_streams,
+    verify_version,
+)
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -44,15 +54,25 @@ class Session:
     log: Log
     rejected: Log
 
-    def __init__(self, settings: Settings, *, reads_only: bool = False, upgrades: bool = False) -> None:
-        """With ``upgrades`` the user of ``nats_url`` is the operator, and streams of an earlier version are changed."""
+    def __init__(self, settings: Settings, *, reads_only: bool = False, upgrades: bool = False,
+                 creates: bool | None = None, examines: bool = False) -> None:  # fmt: skip
+        """Use as a context.
+
+        With ``upgrades`` the user of ``nats_url`` is the operator, and streams of an earlier version are changed.
+        Streams that are missing are created only with ``creates``; without saying so, on the embedded server, by a
+        session that does not only read. With ``examines`` nothing is verified or changed: that is for `admin doctor`.
+        """
         self.settings = settings
         self._upgrades = upgrades
+        self._examines = examines
+        self.creates = settings.nats_url is None and not reads_only if creates is None else creates
         self.data_dir = settings.folder
         self._reads_only = reads_only
         self._server: EmbeddedServer | None = None
         self._watching: asyncio.Task[None] | None = None
         self._clients: list[LedgerClient] = []
+        self.created: list[str] = []
+        """Streams that this session created."""
         self.url = settings.nats_url or ""
         self.upstream_url = self.url
 
@@ -77,11 +97,7 @@ class Session:
             self.upstream_url = self._server.url(UPSTREAM)
         try:
             self.client = await self.connection("session")
-            await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)
-            await self._upgrade()
-            for stream in topology.streams(self.settings.replicas):
-                passed_over = ("duplicate_window",) if stream["name"] == topology.INBOX else ()  # `doctor` looks at it
-                await ensure_stream(self.client, stream, passed_over)
+            await self._open_streams()
             self.log = await Log.open(self.client, topology.LEDGER)
             self.rejected = await Log.open(self.client, topology.REJECTED)
         except BaseException:
@@ -92,6 +108,20 @@ class Session:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
                         trace: TracebackType | None) -> None:  # fmt: skip
         await self.close()
+
+    async def _open_streams(self) -> None:
+        """Check the server and the ledger's streams; create those that are missing where this session does that."""
+        if self._examines:
+            verify_version(self.client)
+            if await stream_config(self.client, topology.LEDGER) is None:
+                raise MissingStreamsError([topology.LEDGER])
+            return
+        await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)
+        await self._upgrade()
+        if self.creates:
+            self.created = await create_streams(self.client, self.settings.replicas)
+        else:
+            await verify_streams(self.client, topology.streams(), PASSED_OVER)
 
     async def _upgrade(self) -> None:
         """Bound an inbox of an earlier version, which any sender could fill or keep busy with open batches.
@@ -109,6 +139,7 @@ class Session:
             raise UpgradeNeededError(topology.INBOX)
         operator = await self.connection("upgrade", user="operator")
         end = await (await Log.open(self.client, topology.LEDGER)).last_position()
+        inbox[COPIES] = max(replicas, config.get(COPIES, 1))
         await update_stream(operator, inbox, {topology.TOKENS_SINCE: str(end)})
         _log.info("stream %s has this version's bounds now", topology.INBOX)
 

@@ -10,13 +10,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import topology
 from ledger.errors import LedgerError, jetstream_error
 from ledger.incidents import report
 from ledger.names import token_of_source
-from ledger.streams import ensure_consumer, ensure_stream, js_api, stream_behind, stream_config, stream_names
+from ledger.streams import (
+    COPIES,
+    ensure_consumer,
+    ensure_stream,
+    js_api,
+    stream_behind,
+    stream_config,
+    stream_names,
+    verify_streams,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -56,7 +65,10 @@ class _Taken:
 class Inboxes:
     """Keeps a known source's stream, consumer and route, the order of messages at the switch, and streams short."""
 
-    def __init__(self, client: LedgerClient, fan_in: FanIn, routes: SourceRoutes | None, replicas: int) -> None:
+    def __init__(self, client: LedgerClient, fan_in: FanIn, routes: SourceRoutes | None, replicas: int, *,
+                 creates: bool = False) -> None:  # fmt: skip
+        """With ``creates`` the ledger's own streams are made again where they were deleted."""
+        self._creates = creates
         self._client = client
         self._fan_in = fan_in
         self._routes = routes
@@ -131,9 +143,9 @@ class Inboxes:
             if len(self._own) >= topology.SOURCES_AT_MOST:
                 self._wanted[token] = float("inf")
                 continue
-            wanted = topology.source_stream(token, self._replicas)
             try:
-                await ensure_stream(self._client, wanted)
+                wanted = await self._source_stream(token)
+                await ensure_stream(self._client, wanted, (COPIES,))
                 await self._read(wanted["name"])
             except LedgerError as error:
                 self._wanted[token] = now + _AGAIN_SECONDS
@@ -143,6 +155,11 @@ class Inboxes:
             self._own[token] = wanted["name"]
             made.add(token)
         return made
+
+    async def _source_stream(self, token: str) -> dict[str, Any]:
+        """Return the stream of a source, with as many copies as the log has or more."""
+        log = await stream_config(self._client, topology.LEDGER) or {}
+        return topology.source_stream(token, max(self._replicas, log.get(COPIES, 1)))
 
     async def _read(self, name: str) -> None:
         await ensure_consumer(self._client, name, topology.intake_consumer())
@@ -171,12 +188,16 @@ class Inboxes:
 
     async def _restore(self) -> None:
         """Make streams and consumers again that were deleted, and say which were changed."""
-        for stream in topology.streams(self._replicas):
-            await ensure_stream(self._client, stream, ("duplicate_window",) if stream["name"] == topology.INBOX else ())
+        if self._creates:
+            for stream in topology.streams(self._replicas):
+                window = ("duplicate_window",) if stream["name"] == topology.INBOX else ()
+                await ensure_stream(self._client, stream, (COPIES, *window))
+        else:
+            await verify_streams(self._client, topology.streams(), {topology.INBOX: ("duplicate_window",)})
         there = set(await stream_names(self._client))
         for token, name in self._own.items():
             if name not in there:
-                await ensure_stream(self._client, topology.source_stream(token, self._replicas))
+                await ensure_stream(self._client, await self._source_stream(token), (COPIES,))
         for name in self._fan_in.failing():
             await ensure_consumer(self._client, name, topology.intake_consumer())
 

@@ -65,12 +65,14 @@ class IntakeService:
     _receipts: Receipts
 
     def __init__(self, url: str, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
-                 replicas: int = 1, routes: SourceRoutes | None = None) -> None:  # fmt: skip
+                 replicas: int = 1, routes: SourceRoutes | None = None, creates: bool = False) -> None:  # fmt: skip
+        """With ``creates`` it makes streams of the ledger again that were deleted; those of sources it always does."""
         self._client = client
         self._log = log
         self._rejected = rejected
         self._replicas = replicas
         self._routes = routes
+        self._creates = creates
         self._index = NameIndex(index_path)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -86,7 +88,7 @@ class IntakeService:
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
         self._lanes = IntakeLanes(self._intake, self._acknowledge, self._lost, partial(places_gone, self._client))
         self._fan_in = FanIn(self._client, topology.INTAKE_CONSUMER)
-        self._inboxes = Inboxes(self._client, self._fan_in, self._routes, self._replicas)
+        self._inboxes = Inboxes(self._client, self._fan_in, self._routes, self._replicas, creates=self._creates)
         await self._fan_in.start()
         await self._inboxes.open(self._index.sources(f"{topology.FACT_SUBJECT}."))
         self._intake.on_source = self._inboxes.learn

@@ -81,15 +81,27 @@ def status_error(status: bytes, headers: bytes, what: str) -> LedgerError:
     return RefusedError(text) if status.startswith(b"4") else UnavailableError(text)
 
 
+class MissingStreamsError(LedgerError):
+    """Streams of the ledger are not on the server, and only `admin init` creates them."""
+
+    def __init__(self, streams: Sequence[str]) -> None:
+        names = ", ".join(streams)
+        some = f"stream {names}" if len(streams) == 1 else f"the streams {names}"
+        super().__init__(f"the NATS server lacks {some}: create what is missing with `resolution-ledger admin init`")
+        self.streams = tuple(streams)
+
+
 class DriftError(LedgerError):
     """A stream's configuration is not the one declared."""
 
     def __init__(self, stream: str, field: str, wanted: object, found: object) -> None:
-        super().__init__(
-            f"stream {stream} has {field}={found!r} where {wanted!r} was declared: somebody changed it. "
-            f"Find out who and whether events are missing, then set it back as the operator "
-            f"(nats stream edit {stream})"
+        cause = (
+            f"ask for more as the operator (nats stream edit {stream} --replicas {wanted})"
+            if field == "num_replicas"
+            else "it was changed. Find out by which user and whether events are missing, then set it back as the "
+            f"operator (nats stream edit {stream})"
         )
+        super().__init__(f"stream {stream} has {field}={found!r} where {wanted!r} was declared: {cause}")
         self.stream = stream
         self.field = field
 

@@ -101,6 +101,11 @@ def _entry(owner: str, secret: bytes) -> Entry:
     return Entry(owner, time_text(datetime.now(UTC)), base64.b64encode(secret).decode())
 
 
+def key_ids(sealed: Iterable[bytes]) -> set[str]:
+    """Return the ids of the keys with which fields are sealed."""
+    return {match[2].decode() for one in sealed if (match := SEALED.fullmatch(one))}
+
+
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
-from ledger.errors import DriftError, LazyFsyncError, LedgerError, UnavailableError, jetstream_error
+from ledger.errors import (
+    DriftError,
+    LazyFsyncError,
+    LedgerError,
+    MissingStreamsError,
+    UnavailableError,
+    jetstream_error,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from ledger.connection import LedgerClient
 
@@ -20,6 +29,8 @@ API_TIMEOUT_SECONDS = 10
 _NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MIN_SERVER = (2, 12)
+_NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
+COPIES = "num_replicas"
 
 
 async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -57,11 +68,43 @@ async def ensure_stream(
             info = await js_api(client, f"STREAM.INFO.{name}")
     if "error" in info:
         raise jetstream_error(info["error"], f"stream {name} cannot be used")
-    found = info["config"]
-    for field, value in wanted.items():
-        if field not in passed_over and _field_of(found, field) != value:
-            raise DriftError(name, field, value, found.get(field))
+    for field, value, found in differing_fields(info["config"], wanted):
+        if field not in passed_over:
+            raise DriftError(name, field, value, found)
     return info
+
+
+async def verify_streams(
+    client: LedgerClient, wanted: Sequence[dict[str, Any]], passed_over: Mapping[str, Collection[str]] = _NOTHING
+) -> None:
+    """Check that streams are there as declared, and create none; ``passed_over`` has fields by stream.
+
+    How many copies a stream has is no matter: it may have more than this process was told, or fewer for now.
+
+    Raises:
+        MissingStreamsError: some are not there.
+        DriftError: a field differs from what is declared.
+        LedgerError: the server does not say.
+
+    """
+    configs = await asyncio.gather(*(stream_config(client, one["name"]) for one in wanted))
+    if missing := [one["name"] for one, config in zip(wanted, configs, strict=True) if config is None]:
+        raise MissingStreamsError(missing)
+    for one, config in zip(wanted, configs, strict=True):
+        for field, value, found in differing_fields(config or {}, one):
+            if field != COPIES and field not in passed_over.get(one["name"], ()):
+                raise DriftError(one["name"], field, value, found)
+
+
+def differing_fields(config: dict[str, Any], wanted: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each declared field that a stream's configuration has otherwise: its name, as declared, as found.
+
+    More copies than declared are no difference.
+    """
+    for field, value in wanted.items():
+        found = _field_of(config, field)
+        if found != value and not (field == COPIES and found is not None and found > value):
+            yield field, value, found
 
 
 _ABSENT: dict[str, Any] = {

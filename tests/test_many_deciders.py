@@ -52,7 +52,7 @@ async def replicated(stack: AsyncExitStack, cluster: Cluster, folder: Path) -> S
     settings = load_settings(options, {})
     for _ in range(100):
         try:
-            return await stack.enter_async_context(Session(settings))
+            return await stack.enter_async_context(Session(settings, creates=True))
         except LedgerError as error:  # the cluster has no leader yet
             last = error
             await asyncio.sleep(0.2)

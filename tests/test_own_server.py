@@ -69,8 +69,10 @@ class OwnServer:
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[OwnServer]:
+def own(tmp_path: Path, command: Any) -> Iterator[OwnServer]:
     server = OwnServer(tmp_path)
+    done = command("admin", "init", "--nats-url", server.settings().nats_url)
+    assert done.returncode == 0, done.stderr
     yield server
     server.process.terminate()
     server.process.wait(10)

@@ -211,7 +211,7 @@ async def doctor(settings: Settings, *, as_json: bool) -> None:
     """Check everything: server, clock, streams, disk, views, seal, archive, inbox. Exit status 1 on a finding."""
     from app.checks import checks_of
 
-    async with Session(settings, reads_only=True) as session:
+    async with Session(settings, reads_only=True, examines=True) as session:
         checks = await checks_of(session)
     if as_json:
         print_json({"items": [check._asdict() for check in checks], "ok": all(check.ok for check in checks)})

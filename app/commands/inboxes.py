@@ -12,10 +12,11 @@ from app.inbox_messages import NotWaitingError, inbox_names, reject_message, wai
 from app.output import console, fail, print_json, print_table
 from app.session import Session
 from app.sources import known_sources
+from app.stream_setup import copies_of
 from config import topology
 from ledger.names import token_of_source
 from ledger.routes import routes_text
-from ledger.streams import ensure_consumer, ensure_stream
+from ledger.streams import COPIES, ensure_consumer, ensure_stream
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -77,8 +78,10 @@ async def inbox_routes(settings: Settings, *, as_json: bool) -> None:
     async with Session(settings, reads_only=True) as session:
         tokens = [token_of_source(source) for source in await known_sources(session)][: topology.SOURCES_AT_MOST]
         for token in tokens:
-            stream = topology.source_stream(token, settings.replicas)
-            await ensure_stream(session.client, stream)
+            stream = topology.source_stream(
+                token, max(settings.replicas, await copies_of(session.client, topology.LEDGER))
+            )
+            await ensure_stream(session.client, stream, (COPIES,))
             await ensure_consumer(session.client, stream["name"], topology.intake_consumer())
     routes = dict(map(topology.source_route, tokens))
     if as_json:

@@ -109,7 +109,7 @@ async def _up(settings: Settings, where: Where, *, history: bool = False) -> Non
 async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool, **found: Any) -> None:
     """Run one role in a process of its own, or several in one."""
     async with (
-        Session(settings) as session,
+        Session(settings, creates=False) as session,
         running(session, roles, history=history, where=_where(found)) as services,
     ):
         says = "" if with_parent else f"{', '.join(roles)} runs\n"
