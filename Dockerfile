@@ -10,6 +10,7 @@ COPY consumers consumers
 COPY config config
 COPY dashboard dashboard
 COPY app app
+COPY resolution_ledger resolution_ledger
 RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
 FROM python:3.13-slim

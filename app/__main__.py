@@ -1,5 +1,5 @@
 """`python -m app` is `resolution-ledger`."""
 
-from app.cli import main
+from resolution_ledger.__main__ import main
 
 main()

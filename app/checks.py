@@ -77,6 +77,18 @@ async def _recorded_times(session: Session) -> AsyncIterator[Check]:
     yield Check("recorded times", text, ok=False)
 
 
+async def _directory(session: Session) -> AsyncIterator[Check]:
+    twin = session.twin
+    if twin is None:
+        yield Check("data directory", str(session.data_dir))
+        return
+    text = (
+        f"{session.data_dir} was copied from {twin}, which is still there: both record under one name and seal with "
+        "one key. Keep the one that is right, compare them with `audit verify --checkpoint`, and delete the other"
+    )
+    yield Check("data directory", text, ok=False)
+
+
 async def _disk(session: Session) -> AsyncIterator[Check]:
     free = shutil.disk_usage(session.data_dir).free if session.data_dir.exists() else 0
     enough = free > _LOW_DISK_BYTES or not session.embedded
@@ -206,7 +218,7 @@ async def _rejected(session: Session) -> AsyncIterator[Check]:
 
 CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     _server, durability, streams, store, _clock,
-    _recorded_times, _disk, _indexes, _views, _alarm, _seal, _keys, _managers, _inbox, _sources,
+    _recorded_times, _directory, _disk, _indexes, _views, _alarm, _seal, _keys, _managers, _inbox, _sources,
     _rejected,
 )  # fmt: skip
 """In the order in which they are shown."""

@@ -18,6 +18,7 @@ from app.output import fail
 from app.session import NoLedgerError
 from config.settings import HELP, SettingsError, load_settings
 from ledger.errors import LedgerError
+from ledger.redaction import RedactingFormatter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -27,6 +28,7 @@ _OPTIONS = {
         "--data-dir", metavar="FOLDER", help=HELP["data_dir"] + " [default: ./.resolution-ledger]"
     ),
     "nats_url": click.option("--nats-url", metavar="URL", help=HELP["nats_url"]),
+    "upstream_nats_url": click.option("--upstream-nats-url", metavar="URL", help=HELP["upstream_nats_url"]),
     "nats_server": click.option("--nats-server", metavar="FILE", help=HELP["nats_server"]),
     "replicas": click.option("--replicas", type=int, metavar="N", help=HELP["replicas"] + " [default: 1]"),
     "allow_lazy_fsync": click.option("--allow-lazy-fsync", is_flag=True, default=None, help=HELP["allow_lazy_fsync"]),
@@ -107,11 +109,9 @@ class _LazyGroup(click.Group):
 @click.version_option(package_name="resolution-ledger")
 def cli(verbose: bool, **_settings: Any) -> None:
     """An event-sourced ledger for companies that let their staff put things right on the spot."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     for noisy in ("nats", "faststream"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 

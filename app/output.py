@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from domain.wire import encode
+from ledger.redaction import without_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -47,6 +48,7 @@ def fail(
     message: str, *, code: str = "error", status: int = 1, as_json: bool = False, field: str | None = None
 ) -> None:
     """Say what is wrong in one line and end."""
+    message = without_passwords(message)
     if as_json:
         error = {"code": code, "message": message} | ({"field": field} if field else {})
         print_json({"error": error})

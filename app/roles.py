@@ -6,14 +6,18 @@ import asyncio
 import fcntl
 import gc
 import logging
+import os
 import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import nats.errors
 
+from app.announcement import withdraw
 from config import topology
+from config.settings import settings_as_environment, settings_as_options
 from consumers.alarm_watch import AlarmWatch
 from ledger.errors import LedgerError, UnavailableError
 
@@ -21,9 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from app.session import Session
+    from config.settings import Settings
     from dashboard.address import Where
 
 _log = logging.getLogger(__name__)
+_ENTRY = str(Path(__file__).resolve().parents[1] / "resolution_ledger" / "__main__.py")
 _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
@@ -31,10 +37,14 @@ WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
 
 
-class Service(Protocol):
-    """What a role is: it starts, stops, and may fail for good."""
+class Failing(Protocol):
+    """Anything that may fail for good."""
 
     failed: asyncio.Future[None]
+
+
+class Service(Failing, Protocol):
+    """What a role is: it starts, stops, and may fail for good."""
 
     async def start(self) -> None:
         """Begin."""
@@ -44,15 +54,19 @@ class Service(Protocol):
 
 
 @asynccontextmanager
-async def only_one(session: Session) -> AsyncIterator[None]:
-    """Refuse a second `up` of one data directory: the first that stops would take its announcement away."""
-    session.data_dir.mkdir(parents=True, exist_ok=True)
-    with (session.data_dir / "up.lock").open("a") as file:
+async def only_one(data_dir: Path) -> AsyncIterator[None]:
+    """Refuse a second `up` of one data directory: the first that stops would take its announcement away.
+
+    An announcement that an `up` left behind is removed before anything starts, so that no client reads a dead address.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "up.lock").open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message = f"`up` runs already for {session.data_dir}: use it, or name another --data-dir"
+            message = f"`up` runs already for {data_dir}: use it, or name another --data-dir"
             raise LedgerError(message) from None
+        withdraw(data_dir)
         yield
 
 
@@ -118,7 +132,7 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
         yield services
 
 
-async def until_stopped(services: Sequence[Service], ready: Callable[[], None], *, watch_stdin: bool = False) -> None:
+async def until_stopped(services: Sequence[Failing], ready: Callable[[], None], *, watch_stdin: bool = False) -> None:
     """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input; ``ready`` is called once they are heeded.
 
     Raises:
@@ -145,23 +159,25 @@ async def until_stopped(services: Sequence[Service], ready: Callable[[], None], 
             wait.cancel()
 
 
-async def keep_running(words: Sequence[str], descriptors: Sequence[int] = ()) -> None:
-    """Run a command of ours as a child, again whenever it ends; end it when cancelled.
+async def keep_running(words: Sequence[str], settings: Settings, descriptors: Sequence[int] = ()) -> None:
+    """Run a command of ours with these settings as a child, again whenever it ends; end it when cancelled.
 
     The child ends by itself when its standard input does, so it never outlives this process. It inherits these
-    ``descriptors``.
+    ``descriptors``. Nothing of the current folder is imported (``-P``, and our own finder behind it).
     """
     pause = _RESTART_SECONDS
     while True:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "app",
+            "-P",
+            _ENTRY,
             *words,
+            *settings_as_options(settings),
             "--with-parent",
             stdin=asyncio.subprocess.PIPE,
             process_group=0,  # not a session of its own: the system would share processors by session then
             pass_fds=descriptors,
+            env=os.environ | settings_as_environment(settings),
         )
         try:
             begun = asyncio.get_running_loop().time()

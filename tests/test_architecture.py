@@ -15,7 +15,8 @@ ROOMS = {
     "projections": {"domain", "ledger"},
     "consumers": {"domain", "ledger", "projections", "config"},
     "dashboard": {"domain", "ledger", "projections", "config"},
-    "app": {"domain", "ledger", "projections", "consumers", "config", "dashboard"},
+    "app": {"domain", "ledger", "projections", "consumers", "config", "dashboard", "resolution_ledger"},
+    "resolution_ledger": {"app", "config"},
 }
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 

@@ -22,6 +22,7 @@ from domain.upkeep import ProjectionSkipped
 from domain.wire import encode
 from ledger.cloudevents import encode_event
 from ledger.content_modes import RECEIVED
+from ledger.errors import OtherDirectoryError
 from ledger.keys import Keys
 from ledger.log import Draft, Log
 from ledger.streams import js_api
@@ -209,10 +210,14 @@ async def skip(settings: Settings, name: str, position: int, reason: str, by: st
 @command(admin)
 async def doctor(settings: Settings, *, as_json: bool) -> None:
     """Check everything: server, clock, streams, disk, views, seal, archive, inbox. Exit status 1 on a finding."""
+    from app.check import Check
     from app.checks import checks_of
 
-    async with Session(settings, reads_only=True, examines=True) as session:
-        checks = await checks_of(session)
+    try:
+        async with Session(settings, reads_only=True, examines=True) as session:
+            checks = await checks_of(session)
+    except OtherDirectoryError as error:
+        checks = [Check("data directory", str(error), ok=False)]
     if as_json:
         print_json({"items": [check._asdict() for check in checks], "ok": all(check.ok for check in checks)})
     else:

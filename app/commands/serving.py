@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from app.announcement import FILE, announce, withdraw
 from app.cli import Finding, cli, command
 from app.output import console, print_json
 from app.roles import ROLES, keep_running, only_one, running, until_stopped
 from app.session import Session
-from config.settings import Settings, settings_as_options
 from dashboard.address import LOOPBACK, Where, token_of
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from config.settings import Settings
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -73,11 +75,11 @@ async def up(settings: Settings, *, history: bool, **found: Any) -> None:
 
 
 async def _up(settings: Settings, where: Where, *, history: bool = False) -> None:
-    async with Session(settings) as session, only_one(session):
+    async with only_one(settings.folder), Session(settings) as session:
         listening = where.bound()  # held here, so that nobody takes it while its process starts again
         # Views fold, the seal signs and people read in processes of their own, so that no decision waits for them.
         beside = [
-            asyncio.create_task(keep_running(["run", *roles, *settings_as_options(settings)], descriptors))
+            asyncio.create_task(keep_running(["run", *roles], settings, descriptors))
             for roles, descriptors in (
                 (("projections",), ()),
                 (("guard", *(("--history",) if history else ())), ()),
@@ -87,12 +89,12 @@ async def _up(settings: Settings, where: Where, *, history: bool = False) -> Non
         ]
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
-                session.announce(where.url(listening), token_of(session.data_dir))
+                announce(session.data_dir, session.upstream_url, where.url(listening), token_of(session.data_dir))
                 says = f"resolution-ledger is up: {session.data_dir}/connection.json says where"
                 try:
-                    await until_stopped(services, lambda: console.print(says))
+                    await until_stopped([session, *services], lambda: console.print(says))
                 finally:
-                    session.withdraw()
+                    withdraw(session.data_dir)
         finally:
             listening.close()
             for task in beside:
@@ -109,11 +111,12 @@ async def _up(settings: Settings, where: Where, *, history: bool = False) -> Non
 async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool, **found: Any) -> None:
     """Run one role in a process of its own, or several in one."""
     async with (
-        Session(settings, creates=False) as session,
+        # A child begins no ledger where its folder was moved.
+        Session(settings, reads_only=with_parent, creates=False) as session,
         running(session, roles, history=history, where=_where(found)) as services,
     ):
         says = "" if with_parent else f"{', '.join(roles)} runs\n"
-        await until_stopped(services, lambda: console.print(says, end=""), watch_stdin=with_parent)
+        await until_stopped([session, *services], lambda: console.print(says, end=""), watch_stdin=with_parent)
 
 
 @click.option("--no-serve", is_flag=True, help="End after the summary; else the page is served until Ctrl-C.")
@@ -141,7 +144,7 @@ async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_j
 
 async def _tell_where(settings: Settings, *, quiet: bool) -> None:
     """Say where the page is, once it is there."""
-    file = settings.folder / "connection.json"
+    file = settings.folder / FILE
     while not file.exists():  # noqa: ASYNC110 - nothing says so
         await asyncio.sleep(0.1)
     found = json.loads(file.read_text())

@@ -1,0 +1,142 @@
+"""Proof that the embedded server of a data directory runs: a lock that the server process itself holds.
+
+The server inherits an open, locked file. The kernel ties the lock to the file's inode and to the process, so a copied
+directory has a lock file that no process holds, a renamed directory keeps its lock, and the lock is free as soon as
+the server has ended, however it ended.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import msgspec
+
+from ledger.files import write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PROC = Path("/proc")
+_POLL_SECONDS = 0.02
+_PROBE_SECONDS = 2.0
+
+
+class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``server/address.json``: the server's port, its process while it runs, and the directory it was started for.
+
+    ``folder`` and ``inode`` are missing where an earlier version wrote the record.
+    """
+
+    port: int
+    routes: bool = False
+    folder: str | None = None
+    inode: int | None = None
+    pid: int | None = None
+    """Missing once the server was ended in good order; a copy made then may be opened beside the original."""
+    started: str | None = None
+    copied_from: str | None = None
+
+    def is_of(self, data_dir: Path) -> bool:
+        """Return whether this very directory was recorded, perhaps under a path that it no longer has."""
+        if self.folder is None or self.inode != data_dir.stat().st_ino:
+            return False
+        recorded = Path(self.folder)
+        return not recorded.exists() or recorded.samefile(data_dir)
+
+
+def read_record(path: Path) -> ServerRecord | None:
+    """Return the record in a file; none where there is none, or it cannot be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ServerRecord)
+    except (OSError, ValueError):
+        return None
+
+
+def write_record(path: Path, record: ServerRecord) -> None:
+    """Write a record, for its owner alone."""
+    write_private(path, json.dumps(msgspec.to_builtins(record)))
+
+
+class ServerLock:
+    """The lock file that the server of one data directory holds while it runs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def is_held(self) -> bool:
+        """Return whether the server runs."""
+        with self.path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def is_free_within(self, seconds: float) -> bool:
+        """Wait for the server's end; return whether it came in time."""
+        deadline = time.monotonic() + seconds
+        while self.is_held():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+
+    @contextmanager
+    def taken(self) -> Iterator[int]:
+        """Hold the lock; yield the descriptor that the server is to inherit.
+
+        Other processes hold it for an instant while they ask whether the server runs.
+        """
+        with self.path.open("a") as file:
+            deadline = time.monotonic() + _PROBE_SECONDS
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(_POLL_SECONDS)
+            yield file.fileno()
+
+
+def locked(path: Path, kind: int) -> IO[str]:
+    """Return a file that is open and locked (``fcntl.LOCK_SH`` or ``LOCK_EX``) until it is closed."""
+    file = path.open("a")
+    try:
+        fcntl.flock(file, kind)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def start_of(pid: int) -> str | None:
+    """Return the start of a process, which tells it apart from another that has its number; none where it has ended.
+
+    A process that has ended and was not reaped is still listed: process 1 of a container may never reap it.
+    """
+    if (_PROC / "self" / "stat").exists():
+        try:
+            boot = (_PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
+            state, *fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if state in "ZX" else f"{boot} {fields[18]}"
+    words = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - on macOS
+    state, _, started = done.stdout.strip().partition(" ")
+    return None if state.startswith("Z") else started.strip() or None
+
+
+def command_of(pid: int) -> list[str]:
+    """Return the command line of a process; nothing where it is gone."""
+    with suppress(OSError):
+        return (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
+    return []
