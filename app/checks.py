@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from app.check import Check
 from app.projection_states import projection_states
+from app.seal_checks import seal
 from app.sources import waiting_in_inboxes, without_own_inbox
 from app.stream_checks import durability, store, streams
 from app.views import opened
 from config import topology
-from consumers.archive_service import archive_of
 from consumers.privacy import sealed_texts
 from domain.staff import manager_rings
 from ledger import alarm
@@ -22,8 +22,6 @@ from ledger.follow import verify_anchor
 from ledger.index import NameIndex
 from ledger.keys import Keys, key_ids
 from ledger.moments import position_of
-from ledger.seal import BRING_BACK, Sealer, SealError, check_positions, seal_folder
-from ledger.seal_record import SealRecord
 from ledger.server_time import AHEAD_SECONDS, span, utc_now
 from ledger.streams import js_api, server_trouble, stream_config
 from projections import generations
@@ -126,24 +124,6 @@ async def _alarm(session: Session) -> AsyncIterator[Check]:
     yield Check("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)
 
 
-async def _seal(session: Session) -> AsyncIterator[Check]:
-    seal, end = seal_folder(session.data_dir), await session.log.last_position()
-    archived = archive_of(session.data_dir).last_position
-    try:
-        kept = await (await SealRecord.open(session.client)).read()
-        newest = seal.checkpoint()
-        if newest is None and (kept.checkpoint or archived or (kept.begun and not seal.is_begun)):
-            raise SealError(f"the seal of this ledger is not at {seal.folder}", archived, BRING_BACK)
-        if newest is not None:
-            Sealer(seal, kept.checkpoint)  # whether key, checkpoints and the last tiles fit each other
-            await check_positions(session.log, seal.tiles(newest.size), [newest.size])
-    except (LedgerError, OSError) as error:
-        yield Check("seal", str(error), ok=False)
-        return
-    yield Check("seal", f"{newest.size if newest else 0} of {end} positions")
-    yield Check("archive", f"{archived} of {end} positions")
-
-
 async def _keys(session: Session) -> AsyncIterator[Check]:
     """Look for the keys of sealed fields among the oldest and the newest events."""
     end = await session.log.last_position()
@@ -218,7 +198,7 @@ async def _rejected(session: Session) -> AsyncIterator[Check]:
 
 CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     _server, durability, streams, store, _clock,
-    _recorded_times, _directory, _disk, _indexes, _views, _alarm, _seal, _keys, _managers, _inbox, _sources,
+    _recorded_times, _directory, _disk, _indexes, _views, _alarm, seal, _keys, _managers, _inbox, _sources,
     _rejected,
 )  # fmt: skip
 """In the order in which they are shown."""

@@ -9,9 +9,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from consumers.archive_service import archive_of
 from consumers.seal_service import LOCK, seal_log
 from ledger.differences import Wrong
-from ledger.errors import UnavailableError
+from ledger.errors import LedgerError, LostEventsError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.notes import NoteError
 from ledger.seal import SealError, check_positions, seal_folder
@@ -123,20 +124,26 @@ async def verification(session: Session, brought: Sequence[Checkpoint], trusted:
         damaged = [*damaged, Wrong("evidence damaged", 1, 1, str(error))]
     info = await js_api(session.client, f"STREAM.INFO.{session.log.stream}")
     log_id, end = str(info.get("created")), await session.log.last_position()
-    work = Verification(folder, brought, trusted, kept)
+    archived = None
+    try:
+        archived = archive_of(session.data_dir).checkpoint()
+    except LedgerError as error:
+        damaged = [*damaged, Wrong("evidence damaged", 1, 1, str(error))]
+    work = Verification(folder, brought, trusted, kept, archived)
     if resume:
         work.load(state, log_id)
         if not await _still_so(session, folder, work):
-            work = Verification(folder, brought, trusted, kept)
+            work = Verification(folder, brought, trusted, kept, archived)
     follower = Follower(await session.connection("verify"), session.log, "verify", Anchor(work.position), gaps=True)
     saved = work.position
-    async for batch in follower.batches(until=min(end, work.size)):
-        work.take(batch)
-        if work.position - saved >= _SAVE_EVERY:
-            work.save(state, log_id)
-            saved = work.position
-        progressed(work.position, work.size)
-        await asyncio.sleep(0)
+    with suppress(LostEventsError):  # the stream ends early: what is missing is among the findings
+        async for batch in follower.batches(until=end):
+            work.take(batch)
+            if work.position - saved >= _SAVE_EVERY:
+                work.save(state, log_id)
+                saved = work.position
+            progressed(work.last, end)
+            await asyncio.sleep(0)
     findings = [*damaged, *work.findings(end)]
     with suppress(OSError):
         state.unlink()

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 
 from ledger.cloudevents import Stored, parse_time, stored_decoder
 from ledger.errors import LedgerError
-from ledger.files import write_whole
+from ledger.files import read_bounded, write_whole
 from ledger.leaves import CHUNK, leaf_hashes
 from ledger.log import Recorded
 from ledger.merkle import HASH_BYTES
+from ledger.notes import Checkpoint, NoteError, read_checkpoint
 from ledger.seal import GAP_SUBJECT, SealError
 from ledger.tiles import WIDTH
 
@@ -55,6 +56,7 @@ FILE_EVENTS = CHUNK
 """A file never crosses a multiple of this, so that whoever verifies in chunks reads each file once."""
 _GROWS_BELOW = 20_000
 _BATCH_ROWS = 16_384
+_CHECKPOINT_BYTES = 1 << 20
 
 
 class ArchiveError(LedgerError):
@@ -88,6 +90,22 @@ class Archive:
         except FileNotFoundError:
             return []
         return [msgspec.json.decode(line, type=Part) for line in lines if line]
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return the checkpoint of when the newest file was written; none in an empty archive.
+
+        Raises:
+            NoteError: it cannot be read.
+
+        """
+        path = self.folder / "checkpoint"
+        try:
+            return read_checkpoint(read_bounded(path, _CHECKPOINT_BYTES).decode())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            message = f"{path} is damaged: {error}"
+            raise NoteError(message) from error
 
     @property
     def last_position(self) -> int:

@@ -126,8 +126,8 @@ class LostEventsError(LedgerError):
 
     def __init__(self, what: str, position: int) -> None:
         super().__init__(
-            f"{what} at position {position}: the log is not what it was. Stop writing, compare with a "
-            "backup, and start again only when somebody has looked"
+            f"{what} at position {position}: the log is not what it was. Stop everything that writes, see what "
+            "`resolution-ledger audit verify` and `admin scrub` say, and start again only from a sound log"
         )
         self.position = position
 

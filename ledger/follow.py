@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _SECOND_NS = 1_000_000_000
 _PAUSE_SECONDS = 0.3
+_LOOKS_AT_THE_END = 2
+"""So many heartbeats in a row must find nothing more: a new leader of a cluster may be a moment behind."""
+_PATIENCE_SECONDS = 60.0
+"""How long a reader with an end waits for a server that does not answer; one without an end waits for ever."""
 _PULL_EVENTS = 4000
 _BATCH_EVENTS = 4000
 
@@ -77,27 +82,38 @@ class Follower:
     async def batches(self, *, until: int | None = None) -> AsyncIterator[list[Recorded]]:
         """Batches of events, oldest first; without ``until`` for ever.
 
+        With ``until`` it always ends: the server counts messages that it has lost or cannot read (a damaged block),
+        and never delivers them.
+
         Raises:
-            LostEventsError: the stream does not show what was read before, or has a gap.
+            LostEventsError: the stream does not show what was read before, has a gap, or ends before ``until``.
+            UnavailableError: with ``until``, no answer for a minute.
 
         """
         await verify_anchor(self._log, self.anchor, self._name)
         if until is not None and until <= self.anchor.position:
             return
+        idle, heard = 0, time.monotonic()
         try:
             while True:
                 try:
                     batch = await self._next_batch()
+                    idle, heard = 0 if batch else idle + 1, time.monotonic()
+                    if until is not None and idle >= _LOOKS_AT_THE_END:
+                        batch = await self._next_at_leader()
                 except (UnavailableError, nats.errors.Error) as error:
+                    if until is not None and time.monotonic() - heard > _PATIENCE_SECONDS:
+                        message = f"{self._log.stream} cannot be read: {error or 'no answer'}"
+                        raise UnavailableError(message) from error
                     _log.debug("%s waits for the server: %s", self._name, error)
                     await self._start_again()
                     continue
-                if not batch:
-                    continue
-                if until is not None and batch[-1].position >= until:
-                    yield [event for event in batch if event.position <= until]
+                if until is not None and batch and batch[-1].position >= until:
+                    if wanted := [event for event in batch if event.position <= until]:
+                        yield wanted
                     return
-                yield batch
+                if batch:
+                    yield batch
         finally:
             await self._end()
 
@@ -112,6 +128,21 @@ class Follower:
         if batch:
             self.anchor = Anchor(batch[-1].position, digest_of(batch[-1].data))
         return batch
+
+    async def _next_at_leader(self) -> list[Recorded]:
+        """Return the next event as the stream's leader has it, though the consumer did not deliver it.
+
+        Raises:
+            LostEventsError: the leader has no readable message behind the last one.
+
+        """
+        found = await self._log.surely(">", self.anchor.position)
+        if found is None:
+            raise LostEventsError("an event is missing", self.anchor.position + 1)
+        await self._end()  # the next consumer begins behind it
+        self._check_gaps([found])
+        self.anchor = Anchor(found.position, digest_of(found.data))
+        return [found]
 
     def _recorded(self, subject: bytes, reply: bytes, _headers: bytes, data: bytes) -> Recorded:
         position, delivered, _ = sequence_of(reply)

@@ -40,17 +40,17 @@ async def position_of(log: Log, text: str, last: int, *, first: bool = False) ->
     while low < high:
         middle = (low + high) // 2
         at = await _recorded_at(log, middle)
-        if at < moment or (not first and at == moment):
+        if at is not None and (at < moment or (not first and at == moment)):
             low = middle + 1
         else:
             high = middle
     return low if first else await _behind_disorder(log, low - 1, moment, last)
 
 
-async def _recorded_at(log: Log, position: int) -> datetime:
-    """The recorded time at a position; where the event is gone, of the one behind it."""
+async def _recorded_at(log: Log, position: int) -> datetime | None:
+    """The recorded time at a position; where the event is gone, of the one behind it; None: none is behind it."""
     found, _ = await log.read_some(">", position - 1, 1)
-    return parse_time(stored_decoder.decode(found[0].data).recordedtime)
+    return None if not found else parse_time(stored_decoder.decode(found[0].data).recordedtime)
 
 
 async def _behind_disorder(log: Log, position: int, moment: datetime, last: int) -> int:

@@ -128,13 +128,18 @@ class SealFolder:
         return Signer.read(text)
 
     def verifiers(self) -> list[Verifier]:
-        """Keys that signed here, the first one first.
+        """Keys that signed here, the first one first; none before a seal is begun.
 
         Raises:
-            NoteError: their file is damaged.
+            NoteError: their file is damaged, or missing beside what they signed.
 
         """
         text = self._text("verifiers") or ""
+        if not text and self.is_begun:
+            raise NoteError(
+                f"{self.folder / 'verifiers'} is missing or empty: without it the seal's signatures cannot be "
+                "checked. Bring it back from a backup of the folder `seal`, or copy `verifiers` from the archive"
+            )
         found = [Verifier.read(line) for line in text.split("\n") if line]
         if "".join(verifier.text() + "\n" for verifier in found) != text:
             raise NoteError(f"{self.folder / 'verifiers'} is damaged: it holds a verifier key a line")

@@ -41,6 +41,8 @@ class Kept(NamedTuple):
 
     begun: tuple[Begun, ...] = ()
     checkpoint: Checkpoint | None = None
+    damage: str = ""
+    """What the server has lost of this record; the role that seals writes it again."""
 
     @property
     def verifiers(self) -> list[Verifier]:
@@ -77,10 +79,16 @@ class SealRecord:
                 Verifier.read(one.verifier)
             last = await self._door.last(_CHECKPOINT)
             note = read_checkpoint(last.data.decode()) if last is not None and last.data else None
+            end = await self._door.last_position()
+            lost = end > 0 and (await self._door.at(end) is None or not begun)
         except (msgspec.MsgspecError, ValueError) as error:
             message = f"what the stream {STREAM} keeps of the seal cannot be read: {error}"
             raise NoteError(message) from error
-        return Kept(begun, note)
+        damage = (
+            f"the stream {STREAM} has lost messages of the server's record of the seal: find out what damaged the "
+            "server's folder. `up` or `run seal` writes the record again"
+        )
+        return Kept(begun, note, damage if lost else "")
 
     async def begin(self, verifier: Verifier, position: int, reason: str | None = None) -> None:
         """Keep that a seal was begun; the checkpoint of the one before it counts no more."""

@@ -75,21 +75,31 @@ class Verification:
     """Takes the whole stream in order, in batches, and then says what is wrong. ``save`` and ``load`` make it go on."""
 
     def __init__(self, folder: SealFolder, brought: Sequence[Checkpoint], trusted: Sequence[Verifier],
-                 kept: Kept | None = None) -> None:  # fmt: skip
+                 kept: Kept | None = None, archived: Checkpoint | None = None) -> None:  # fmt: skip
         """``brought`` are checkpoints that an auditor has kept, ``trusted`` the keys that he trusts.
 
-        ``kept`` is what the server keeps of the seal. Nothing is written, and what cannot be read is a finding.
+        ``kept`` is what the server keeps of the seal, ``archived`` the archive's checkpoint. Nothing is written, and
+        what cannot be read is a finding.
         """
         self._folder = folder
         self._unreadable: list[str] = []
         self._verifiers = self._read(folder.verifiers, list[Verifier]())
         self._kept = kept or Kept()
+        if self._kept.damage:
+            self._unreadable.append(self._kept.damage)
         believed = list(trusted) or self._verifiers[:1] or self._kept.verifiers[-1:]
         self.trusts = self._read(lambda: folder.trusted(believed), believed)
         self._ours = self._read(folder.checkpoint, None)
         self.newest = self._ours
         self._brought = sorted(brought, key=lambda checkpoint: checkpoint.size)
-        also = [self._kept.checkpoint] if self._kept.checkpoint is not None else []
+        named = ((self._kept.checkpoint, "the checkpoint that the server has kept"),
+                 (archived, "the checkpoint of the archive"))  # fmt: skip
+        self._also = [
+            (one, name) for one, name in named
+            # the archive may still be under a seal before this one
+            if one is not None and one not in self._brought and (one is not archived or one.signed_by(self.trusts))
+        ]  # fmt: skip
+        also = [one for one, _ in self._also]
         known = [one for one in (*self._brought, *also) if one.signed_by(self.trusts)]
         self.size = self._ours.size if self._ours else max((one.size for one in known), default=0)
         self._tiles = folder.tiles(self.size)
@@ -100,6 +110,7 @@ class Verification:
         self._differs: list[Differs] = []
         self._bad_tiles: list[Wrong] = []
         self.gaps: list[int] = []
+        self._lost: list[Wrong] = []
         self.position = 0
         self.last = 0
 
@@ -154,10 +165,17 @@ class Verification:
         for recorded in batch:
             while self.position + 1 < recorded.position and self.position < self.size:
                 self._next(gap_entry(self.position + 1))
-            if recorded.position > self.size and not self._open:
-                break
+            self._miss(recorded.position)
+            self.last = recorded.position
             self._next(entry_of(*recorded))
-        self.last = max(self.last, batch[-1].position) if batch else self.last
+
+    def _miss(self, until: int) -> None:
+        """Note positions behind the seal at which the stream has nothing, before ``until``."""
+        first = max(self.last, self.size) + 1
+        if first < until:
+            where = f"position {first:,}" if first == until - 1 else f"positions {first:,} to {until - 1:,}"
+            text = f"{where}: not sealed yet, and the stream has nothing there that can be read"
+            self._lost.append(Wrong("removed", first, until - 1, text))
 
     def _next(self, entry: bytes) -> None:
         if self.position >= self.size:
@@ -205,7 +223,9 @@ class Verification:
     def findings(self, last_position: int) -> list[Wrong]:
         """All that is wrong, by position; empty where the history is what was sealed."""
         self._rest_as_gaps(last_position)
-        found = [*self._evidence(last_position), *self._keys(), *self._bad_tiles, *self._upper_tiles()]
+        self._miss(last_position + 1)
+        self.last = max(self.last, last_position)
+        found = [*self._lost, *self._evidence(last_position), *self._keys(), *self._bad_tiles, *self._upper_tiles()]
         found += self._checkpoints()
         if self._differs:
             found += self._blame(last_position)
@@ -326,9 +346,7 @@ class Verification:
         if self._ours is not None and not self._differs and self._roots.get(self.size) != self._ours.root:
             text = "the newest checkpoint has another root than the stream and the tiles: it was replaced"
             found.append(Wrong("checkpoint forged", 1, self.size, text))
-        also = [self._kept.checkpoint] if self._kept.checkpoint is not None else []
-        named = [(one, "your checkpoint") for one in self._brought]
-        named += [(one, "the checkpoint that the server has kept") for one in also if one not in self._brought]
+        named = [*((one, "your checkpoint") for one in self._brought), *self._also]
         for one, name in sorted(named, key=lambda pair: pair[0].size):
             if not one.signed_by(self.trusts):
                 text = f"{name} of size {one.size:,} is signed by no key that is trusted here"
