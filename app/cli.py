@@ -38,8 +38,10 @@ _config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="A TOML file of settings. [default: resolution-ledger.toml]"
 )
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+_csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print the list as CSV, with a header.")
 
 
+_HELP_WIDTH = 1_000
 GC_THRESHOLDS = (2_000, 100, 50)
 """Events by the thousand make garbage without cycles, and hundreds in flight are no garbage yet. Each object is looked
 at once while it is young, a few at a time, so that nobody waits; what was left is looked at again only seldom."""
@@ -56,11 +58,12 @@ def _all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def command(
-    group: click.Group, name: str | None = None, *, json: bool = True,
+    group: click.Group, name: str | None = None, *, json: bool = True, lists: bool = False,
     loop: Callable[[dict[str, Any]], Callable[[], asyncio.AbstractEventLoop] | None] = lambda _options: None,
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:  # fmt: skip
     """Make an async function a command of a group: ``settings`` is its first argument.
 
+    A command that ``lists`` is told ``as_csv``, too.
     ``loop`` says from the options which event loop runs it, where it is not asyncio's own.
     """
 
@@ -70,6 +73,8 @@ def command(
             above = context.find_root().params
             merged = {setting: above.get(setting) if own[setting] is None else own[setting] for setting in _OPTIONS}
             file = options.pop("config") or above.get("config")
+            if options.get("as_json") and options.get("as_csv"):
+                raise click.UsageError("--json and --csv exclude each other")
             settings = load_settings(merged, os.environ, file)
             asyncio.run(function(settings, **options), loop_factory=loop(options))
 
@@ -77,6 +82,8 @@ def command(
         wrapped = _all_settings(click.pass_context(run))
         if json:
             wrapped = _json_option(wrapped)
+        if lists:
+            wrapped = _csv_option(wrapped)
         return group.command(name or function.__name__.replace("_", "-"))(wrapped)
 
     return decorate
@@ -122,7 +129,9 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
     try:
-        cli.main(args=given, prog_name="resolution-ledger", standalone_mode=False)
+        # Help that is piped is not wrapped, so that `grep` finds an option with its default.
+        width = None if sys.stdout.isatty() else _HELP_WIDTH
+        cli.main(args=given, prog_name="resolution-ledger", standalone_mode=False, terminal_width=width)
     except Finding as finding:
         if str(finding):
             click.echo(f"resolution-ledger: {finding}", err=True)

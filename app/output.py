@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import sys
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 
 from domain.wire import encode
 from ledger.redaction import without_passwords
@@ -15,7 +19,26 @@ from ledger.redaction import without_passwords
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-console = Console(highlight=False)
+_WIDE = 1_000_000
+"""Columns of output that no person looks at: nothing is wrapped or cut, so that `grep` finds it."""
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class _OutputConsole(Console):
+    """A console that wraps lines at a terminal's width, and none that goes to a file or to another program."""
+
+    @property
+    def size(self) -> ConsoleDimensions:
+        """Columns and lines."""
+        return super().size if self.file.isatty() else ConsoleDimensions(_WIDE, super().size.height)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+
+console = _OutputConsole(highlight=False)
 progress_console = Console(stderr=True)
 
 
@@ -36,6 +59,47 @@ def print_table(
     for row in rows:
         table.add_row(*("" if value is None else _escape(value) for value in row))
     console.print(table)
+
+
+def print_list(
+    items: Sequence[Mapping[str, Any]], title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *,
+    as_json: bool, as_csv: bool, numbers: Sequence[int] = (), **more: Any,
+) -> None:  # fmt: skip
+    """Print a list: ``items`` as JSON (with ``more`` beside them) or as CSV, or ``rows`` as a table."""
+    if as_csv:
+        click.echo(csv_text(items), nl=False)
+    elif as_json:
+        print_json({"items": items, **more})
+    else:
+        print_table(title, columns, rows, numbers)
+
+
+def csv_text(items: Sequence[Mapping[str, Any]]) -> str:
+    """Return items as CSV with a header; nothing where there are none.
+
+    Money takes two columns, ``spent`` and ``spent_currency``; other lists and objects are JSON. A text that a
+    spreadsheet would take for a formula has an apostrophe before it.
+    """
+    lines = [dict(_cells(item)) for item in items]
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    if lines:
+        writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _cells(item: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    for name, value in item.items():
+        if isinstance(value, Mapping) and value.keys() == {"amount", "currency"}:
+            yield name, value["amount"]
+            yield f"{name}_currency", value["currency"]
+        elif value is None or isinstance(value, int | float):
+            yield name, str(value).lower() if isinstance(value, bool) else value
+        else:
+            text = value if isinstance(value, str) else encode(value).decode()
+            yield name, f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
 
 
 def _escape(value: object) -> str:

@@ -23,6 +23,19 @@ def reference() -> str:
         "Written by `make docs` from the commands themselves. Exit status: 0 success, 1 a finding or a failure,",
         "2 wrong use. Errors are one line on standard error. `--json` prints one document for machines.",
         "",
+        "`--csv`, where a list is printed, prints it with a header: money takes two columns (`spent`,",
+        "`spent_currency`), lists and objects are JSON, and a text that a spreadsheet would take for a formula has an",
+        "apostrophe before it. Output to a file or another",
+        "program is neither wrapped nor cut. `resolution-ledger --version` prints the version.",
+        "",
+        "Shell completion: put one of these into the shell's start-up file.",
+        "",
+        "```sh",
+        'eval "$(_RESOLUTION_LEDGER_COMPLETE=bash_source resolution-ledger)"    # ~/.bashrc',
+        'eval "$(_RESOLUTION_LEDGER_COMPLETE=zsh_source resolution-ledger)"     # ~/.zshrc',
+        "_RESOLUTION_LEDGER_COMPLETE=fish_source resolution-ledger | source     # ~/.config/fish/config.fish",
+        "```",
+        "",
         "## Settings",
         "",
         "Each is an option of every command, an environment variable and a key of a TOML file (`--config`,",
@@ -55,7 +68,12 @@ def _walk(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str
 
 def _section(path: tuple[str, ...], command: click.Command) -> list[str]:
     arguments = [p.make_metavar(click.Context(command)) for p in command.params if isinstance(p, click.Argument)]
-    lines = [f"### `{' '.join(('resolution-ledger', *path, *arguments))}`", "", (command.help or "").strip(), ""]
+    lines = [
+        f"### `{' '.join(('resolution-ledger', *path, *arguments))}`",
+        "",
+        (command.help or "").strip(),
+        "",
+    ]
     options = [p for p in command.params if isinstance(p, click.Option) and p.name not in _COMMON and not p.hidden]
     for option in options:
         names = ", ".join(f"`{name}`" for name in option.opts)

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from app.cli import Finding, cli, command
-from app.output import console, fail, print_json, print_table
+from app.output import console, fail, print_json, print_list, print_table
 from app.projection_states import projection_states
 from app.session import Session
 from config import topology
@@ -84,16 +84,14 @@ async def _entries(session: Session) -> list[dict[str, Any]]:
 _SHOWN = ("number", "source", "code", "field", "message", "rejected")
 
 
-@command(rejected, "list")
-async def list_rejected(settings: Settings, *, as_json: bool) -> None:
+@command(rejected, "list", lists=True)
+async def list_rejected(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     """Rejected events, oldest first, each with its number."""
     async with Session(settings, reads_only=True) as session:
         items = [{name: entry[name] for name in _SHOWN} for entry in await _entries(session)]
         position = await session.log.last_position()
-    if as_json:
-        print_json({"items": items, "position": position})
-    else:
-        print_table("Rejected", _SHOWN, [tuple(item.values()) for item in items], numbers=(0,))
+    rows = [tuple(item.values()) for item in items]
+    print_list(items, "Rejected", _SHOWN, rows, numbers=(0,), as_json=as_json, as_csv=as_csv, position=position)
 
 
 @click.argument("number", type=int)
@@ -147,20 +145,17 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
         console.print(f"{len(chosen)} put back into their inbox; see `admin rejected list` for what comes again")
 
 
-@command(projections_group)
-async def status(settings: Settings, *, as_json: bool) -> None:
+@command(projections_group, lists=True)
+async def status(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     """How far each view is, and where one stopped and why."""
     async with Session(settings, reads_only=True) as session:
         states = await projection_states(session)
         position = await session.log.last_position()
-    if as_json:
-        print_json({"items": states, "position": position})
-    else:
-        rows = [
-            (s["projection"], s["generation"], s["position"], s["lag_events"], _stopped_text(s["stopped"]))
-            for s in states
-        ]
-        print_table(f"The log ends at {position}", ("projection", "generation", "position", "lag", "stopped"), rows)
+    rows = [
+        (s["projection"], s["generation"], s["position"], s["lag_events"], _stopped_text(s["stopped"])) for s in states
+    ]
+    columns = ("projection", "generation", "position", "lag", "stopped")
+    print_list(states, f"The log ends at {position}", columns, rows, as_json=as_json, as_csv=as_csv, position=position)
     if any(state["stopped"] for state in states):
         raise Finding("" if as_json else "a projection has stopped")
 

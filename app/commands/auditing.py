@@ -12,7 +12,7 @@ import click
 
 from app.cli import cli, command
 from app.moments import as_of_option, happened_option, moment_of, position_of
-from app.output import console, fail, print_json, print_table
+from app.output import console, fail, print_json, print_list, print_table
 from app.reading import by_option, note_reading
 from app.session import Session
 from app.views import opened, read_view, up_to_date
@@ -46,9 +46,9 @@ def audit() -> None:
 @as_of_option
 @happened_option
 @by_option
-@command(audit)
+@command(audit, lists=True)
 async def trail(settings: Settings, limit: int | None, after: int, as_of: str | None, by: str | None, *,
-                happened: bool, as_json: bool, **named: str | None) -> None:  # fmt: skip
+                happened: bool, as_json: bool, as_csv: bool, **named: str | None) -> None:  # fmt: skip
     """Events in order, with positions; those that name all the ids given."""
     wanted = [(kind, name) for kind, name in named.items() if name is not None]
     async with Session(settings, reads_only=True) as session:
@@ -62,15 +62,13 @@ async def trail(settings: Settings, limit: int | None, after: int, as_of: str | 
             about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
             await note_reading(session.log, about, position, by)
             items = read_trail(connection, wanted, after, limit, position, moment)
-    if as_json:
-        print_json({"items": items, "position": position})
-        return
     columns = ("position", "time", "who", "whom", "interaction", "what")
     rows = [
         (item["position"], item["time"][:19], item["who"], item["whom"], item["interaction_id"], item["what"])
         for item in items
     ]
-    print_table(f"Trail at position {position}", columns, rows, numbers=(0,))
+    print_list(items, f"Trail at position {position}", columns, rows, numbers=(0,), as_json=as_json, as_csv=as_csv,
+               position=position)  # fmt: skip
 
 
 @by_option
@@ -155,8 +153,8 @@ async def case(settings: Settings, action: str, file: Path, by: str | None, *, a
 
 @click.argument("period")
 @click.argument("holder")
-@command(audit)
-async def balance(settings: Settings, holder: str, period: str, *, as_json: bool) -> None:
+@command(audit, lists=True)
+async def balance(settings: Settings, holder: str, period: str, *, as_json: bool, as_csv: bool) -> None:
     """The events that make the balance of HOLDER (agent:<id>, team:<id>) in PERIOD, each with what it left."""
     async with Session(settings, reads_only=True) as session:
         answer = await read_view(session, "budget_balances", lambda c: read_making(c, holder, period))
@@ -165,12 +163,11 @@ async def balance(settings: Settings, holder: str, period: str, *, as_json: bool
             session, Trail.name, lambda c: {at: read_trail(c, after=at - 1, limit=1)[0]["what"] for at in positions}
         )
     items = [one | {"what": lines.result[one["position"]]} for one in answer.result]
-    if as_json:
-        print_json({"items": items, "position": answer.progress.anchor.position})
-        return
     columns = ("position", "what", "granted", "spent", "reserved", "remaining")
     rows = [(one["position"], one["what"], *(money_text(one[name]) for name in columns[2:])) for one in items]
-    print_table(f"What makes the balance of {holder} in {period}", columns, rows, numbers=(0, 2, 3, 4, 5))
+    title = f"What makes the balance of {holder} in {period}"
+    print_list(items, title, columns, rows, numbers=(0, 2, 3, 4, 5), as_json=as_json, as_csv=as_csv,
+               position=answer.progress.anchor.position)  # fmt: skip
 
 
 @click.option("--from", "start", help="From this position, or from this recorded time on.")

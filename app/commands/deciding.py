@@ -25,7 +25,7 @@ from domain.policy_history import PolicyHistory
 from domain.wire import encode
 from ledger.errors import UnavailableError
 from ledger.names import token_of_source
-from projections.policies import published_policies
+from projections.policies import in_force_now, published_policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _KINDS = click.Choice(Kind.__args__)  # type: ignore[attr-defined]
 _BASES = click.Choice(Basis.__args__)  # type: ignore[attr-defined]
+_CURRENCY = click.option("--currency", metavar="CODE", help="ISO 4217. [default: the policy's]")
 _FORMS = click.option("--source", default="cli", show_default=True, help="Whose request this is.")
 
 
@@ -69,7 +70,7 @@ def _action_options(function: Callable[..., Any], *, required: bool = True) -> C
         click.option("--order", "--order-id", "order_id"),
         click.option("--basis", type=_BASES),
         click.option("--reason"),
-        click.option("--currency", default="GBP", show_default=True, help="ISO 4217."),
+        _CURRENCY,
         click.option("--amount", help='What it costs the company, e.g. "5.00".'),
         click.option("--kind", type=_KINDS, required=required),
         click.option("--interaction", "--interaction-id", "interaction_id"),
@@ -84,14 +85,14 @@ def _action_options(function: Callable[..., Any], *, required: bool = True) -> C
 @command(decide)
 async def action(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Take an action for a customer, if the agent may."""
-    await _ask(settings, "action", source, _with_money(fields), as_json=as_json)
+    await _ask(settings, "action", source, fields, as_json=as_json)
 
 
 @_action_options
 @command(decide)
 async def preview(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """The same, nothing taken; without an amount, what this agent could give now."""
-    await _ask(settings, "preview", source, _with_money(fields), as_json=as_json)
+    await _ask(settings, "preview", source, fields, as_json=as_json)
 
 
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -112,7 +113,7 @@ async def decide_policy(settings: Settings, file: Path, source: str, *, as_json:
     "--operation", type=click.Choice(["grant", "transfer"]), help="[default: grant; with --to-holder, transfer]"
 )
 @click.option("--amount", required=True, help='For example "50.00".')
-@click.option("--currency", default="GBP", show_default=True, help="ISO 4217.")
+@_CURRENCY
 @click.option("--granted-by", required=True)
 @click.option("--reason", required=True)
 @_common
@@ -120,19 +121,19 @@ async def decide_policy(settings: Settings, file: Path, source: str, *, as_json:
 async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Grant a holder more for the present period, or transfer what it has left to another."""
     fields["operation"] = fields["operation"] or ("transfer" if fields["to_holder"] else "grant")
-    await _ask(settings, "budget", source, _with_money(fields), as_json=as_json)
+    await _ask(settings, "budget", source, fields, as_json=as_json)
 
 
 @click.option("--action-id", "--action", "action_id", required=True)
 @click.option("--operation", type=click.Choice(["settle", "void"]), required=True)
 @click.option("--amount", help="What went. [default: all that is held]")
-@click.option("--currency", default="GBP", show_default=True, help="ISO 4217.")
+@_CURRENCY
 @click.option("--reason")
 @_common
 @command(decide)
 async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Settle or void what an action held."""
-    await _ask(settings, "hold", source, _with_money(fields), as_json=as_json)
+    await _ask(settings, "hold", source, fields, as_json=as_json)
 
 
 @click.option("--flag-id", "--flag", "flag_id", required=True)
@@ -156,13 +157,13 @@ async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any)
 @click.option("--reversed-by", required=True)
 @click.option("--reason", required=True)
 @click.option("--amount", help="How much of it. [default: what is left]")
-@click.option("--currency", default="GBP", show_default=True, help="ISO 4217.")
+@_CURRENCY
 @click.option("--recovered/--not-recovered", default=False, show_default=True, help="Whether the money came back.")
 @_common
 @command(decide)
 async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Undo an action, all or a part; what was recovered may be given again."""
-    await _ask(settings, "reversal", source, _with_money(fields), as_json=as_json)
+    await _ask(settings, "reversal", source, fields, as_json=as_json)
 
 
 @partial(_action_options, required=False)
@@ -173,7 +174,7 @@ async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: 
 @command(decide)
 async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """File an escalation (`request`, with the options of an action), or decide one."""
-    await _ask(settings, "escalation", source, _with_money(fields), as_json=as_json)
+    await _ask(settings, "escalation", source, fields, as_json=as_json)
 
 
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -267,16 +268,27 @@ def _checked(file: Path, *, as_json: bool) -> tuple[dict[str, Any], Policy]:
     return checked.document, checked.policy
 
 
-def _with_money(fields: dict[str, Any]) -> dict[str, Any]:
-    amount, currency = fields.pop("amount"), fields.pop("currency")
-    return fields | ({"amount": {"amount": amount, "currency": currency}} if amount is not None else {})
+async def _with_money(session: Session, fields: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """Return the fields of a request with its amount as money, in the policy's currency where none is named."""
+    amount, currency = fields.pop("amount", None), fields.pop("currency", None)
+    if amount is None:
+        return fields
+    if currency is None:
+        rules = in_force_now(await published_policies(session.log))
+        if rules is None:
+            message = "no policy is in force that says in which currency --amount is: publish one, or name --currency"
+            fail(message, code="no_policy", as_json=as_json, field="currency")
+        assert rules is not None
+        currency = rules.policy.currency
+    return fields | {"amount": {"amount": amount, "currency": currency}}
 
 
 async def _ask(settings: Settings, operation: str, source: str, fields: dict[str, Any], *, as_json: bool) -> None:
-    body = {name: value for name, value in fields.items() if value is not None}
-    body.setdefault("request_id", f"cli-{uuid.uuid4()}")
     subject = f"{topology.DECIDE_SUBJECT}.{token_of_source(source)}.{operation}"
     async with Session(settings) as session, served(session, "decisions"):
+        given = await _with_money(session, fields, as_json=as_json)
+        body = {name: value for name, value in given.items() if value is not None}
+        body.setdefault("request_id", f"cli-{uuid.uuid4()}")
         upstream = await session.upstream("decide")
         try:
             reply = await upstream.request(subject, encode(body), timeout=30)

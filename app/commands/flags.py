@@ -11,7 +11,7 @@ import click
 from app.cli import command
 from app.commands.auditing import audit
 from app.moments import as_of_option, position_of
-from app.output import console, print_json, print_table, showing_progress
+from app.output import console, print_json, print_list, print_table, showing_progress
 from app.session import Session
 from app.views import read_view
 from domain.abuse.rates import Act, shift_of, tenure_of
@@ -46,16 +46,18 @@ if TYPE_CHECKING:
 @click.option("--happened", is_flag=True, help="With --backtest: by when things happened, for an imported history.")
 @click.option("--rates", is_flag=True, help="Whom the rules look at: rates by team, channel, shift and tenure.")
 @as_of_option
-@command(audit)
+@command(audit, lists=True)
 async def flags(settings: Settings, rule: str | None, about: str | None, status: str | None, backtest: str | None,
                 changes: tuple[str, ...], as_of: str | None, *, everything: bool, happened: bool,
-                rates: bool, as_json: bool) -> None:  # fmt: skip
+                rates: bool, as_json: bool, as_csv: bool) -> None:  # fmt: skip
     """Suspected abuse, each with one sentence of explanation and the positions that prove it. A flag is no verdict."""
     if backtest is not None:
+        if as_csv:
+            raise click.UsageError("--backtest prints no CSV: use --json")
         await _backtest(settings, backtest, _parameters(changes), happened=happened, as_json=as_json)
         return
     if rates:
-        await _rates(settings, as_json=as_json)
+        await _rates(settings, as_json=as_json, as_csv=as_csv)
         return
     async with Session(settings, reads_only=True) as session:
         at = await position_of(session.log, as_of, await session.log.last_position()) if as_of else None
@@ -66,14 +68,12 @@ async def flags(settings: Settings, rule: str | None, about: str | None, status:
         found = await without_names(session.log, await Keys.open(session.client), answer.result)
     found = [one for one in found if about is None or about in one["about"]]  # not before: asking would tell
     position = answer.progress.anchor.position if at is None else at
-    if as_json:
-        print_json({"items": found, "position": position})
-        return
     rows = [
         (one["flag_id"], one["rule"], one["raised"][:16], one["status"], ", ".join(one["about"]), one["explanation"])
         for one in found
     ]
-    print_table(f"Flags at position {position}", ("flag", "rule", "raised", "status", "about", "why"), rows)
+    columns = ("flag", "rule", "raised", "status", "about", "why")
+    print_list(found, f"Flags at position {position}", columns, rows, as_json=as_json, as_csv=as_csv, position=position)
 
 
 def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, h
         print_table("What would have changed", ("", "about", "why"), rows)
 
 
-async def _rates(settings: Settings, *, as_json: bool) -> None:
+async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     async with Session(settings, reads_only=True) as session:
         proofs = await read_view(session, "flags", read_proofs)
         work = await read_view(session, "casework", read_where_done)
@@ -141,16 +141,17 @@ async def _rates(settings: Settings, *, as_json: bool) -> None:
         zone = zone_of((await policy_in_force(session.log)).get("time_zone", "UTC"))
     acts = [_act(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
     found, position = all_rates(acts), work.progress.anchor.position
-    if as_json:
-        print_json({"items": [rate._asdict() for rate in found], "position": position})
-        return
     rows = [
         (rate.rule, rate.dimension, rate.group, f"{rate.proving} of {rate.actions}", f"{rate.rate:.2%}",
          f"{rate.base_rate:.2%}", f"{rate.concerned} of {rate.people}", "FAR ABOVE" if rate.far_above else "")
         for rate in found
     ]  # fmt: skip
     columns = ("rule", "by", "group", "actions that prove a flag", "rate", "all others", "people", "")
-    print_table(f"Whom the rules look at, at position {position}", columns, rows, numbers=(3, 4, 5, 6))
+    title = f"Whom the rules look at, at position {position}"
+    print_list([rate._asdict() for rate in found], title, columns, rows, numbers=(3, 4, 5, 6),
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+    if as_json or as_csv:
+        return
     for rate in found:
         if rate.far_above:
             console.print(

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from app.cli import command
 from app.commands.administering import admin
-from app.output import console, fail, print_json, print_table
+from app.output import console, fail, print_json, print_list
 from app.session import Session
 from app.views import read_view
 from consumers import forgetting
@@ -63,8 +63,9 @@ async def forget(settings: Settings, customer: str, requested_by: str, reason: s
 @click.option("--by", default="", help="Who ordered it.")
 @click.option("--reason", default="", help="Why.")
 @click.argument("customer", required=False)
-@command(admin)
-async def hold(settings: Settings, customer: str | None, reason: str, by: str, *, release: bool, as_json: bool) -> None:
+@command(admin, lists=True)
+async def hold(settings: Settings, customer: str | None, reason: str, by: str, *, release: bool,
+               as_json: bool, as_csv: bool) -> None:  # fmt: skip
     """Keep CUSTOMER from being forgotten (a legal hold); without CUSTOMER the holds that stand."""
     if customer and not release and not (reason and by):
         raise click.UsageError("say --reason and --by")
@@ -75,11 +76,9 @@ async def hold(settings: Settings, customer: str | None, reason: str, by: str, *
         elif customer:
             await forgetting.hold(keys, customer, reason, by)
         items = await forgetting.holds(keys)
-    if as_json:
-        print_json({"items": items})
-    else:
-        columns = ("customer_id", "reason", "by", "at")
-        print_table("Legal holds", columns, [tuple(item[name] for name in columns) for item in items])
+    columns = ("customer_id", "reason", "by", "at")
+    rows = [tuple(item[name] for name in columns) for item in items]
+    print_list(items, "Legal holds", columns, rows, as_json=as_json, as_csv=as_csv)
 
 
 @admin.group("keys")

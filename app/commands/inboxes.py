@@ -9,7 +9,7 @@ import click
 from app.cli import command
 from app.commands.administering import admin
 from app.inbox_messages import NotWaitingError, inbox_names, reject_message, waiting_messages
-from app.output import console, fail, print_json, print_table
+from app.output import console, fail, print_json, print_list
 from app.session import Session
 from app.sources import known_sources
 from app.stream_setup import copies_of
@@ -28,17 +28,15 @@ def inbox() -> None:
 
 
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="At most so many.")
-@command(inbox, "list")
-async def inbox_list(settings: Settings, limit: int, *, as_json: bool) -> None:
+@command(inbox, "list", lists=True)
+async def inbox_list(settings: Settings, limit: int, *, as_json: bool, as_csv: bool) -> None:
     """Messages that the intake has not dealt with: the first of each inbox, and those behind it."""
     async with Session(settings, reads_only=True) as session:
         items = [waiting.document() async for waiting in waiting_messages(session, limit)]
         position = await session.log.last_position()
-    if as_json:
-        print_json({"items": items, "position": position})
-    else:
-        columns = ("stream", "sequence", "subject", "bytes", "received")
-        print_table("Waiting", columns, [tuple(item.values()) for item in items], numbers=(1, 3))
+    columns = ("stream", "sequence", "subject", "bytes", "received")
+    rows = [tuple(item.values()) for item in items]
+    print_list(items, "Waiting", columns, rows, numbers=(1, 3), as_json=as_json, as_csv=as_csv, position=position)
 
 
 @click.option("--reason", default="rejected by the operator", show_default=True, help="Why; kept with the message.")

@@ -11,7 +11,7 @@ from app.cli import command
 from app.commands.reporting import at_of, report
 from app.commands.worth import share_text
 from app.moments import as_of_option, happened_option, moment_of
-from app.output import console, print_json, print_table
+from app.output import console, print_list, print_table
 from app.session import Session
 from app.views import read_view
 from domain.money import money_text
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 _ROWS = 8
 
 
-@click.option("--limit", default=100, show_default=True, help="How many actions --json lists; the figures use all.")
+@click.option(
+    "--limit", default=100, show_default=True, help="How many actions --json and --csv list; the figures use all."
+)
 @as_of_option
 @happened_option
-@command(report)
-async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened: bool, as_json: bool) -> None:
+@command(report, lists=True)
+async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened: bool, as_json: bool,
+                  as_csv: bool) -> None:  # fmt: skip
     """What actions were worth: before and after, matched, step at the limit, trials; each number with its rung."""
     from projections.loyalty_report import loyalty_report
 
@@ -37,9 +40,9 @@ async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened
         at = None if happened else await at_of(session, as_of)
         read = partial(read_view, session)
         found = await loyalty_report(read, await published_policies(session.log), at, moment)
-        if as_json:
+        if as_json or as_csv:
             listed = await read("loyalty_effects", lambda c: read_effects(c, limit, position=at, until=moment))
-            print_json({"items": listed.result} | found)
+            print_list(listed.result, "", (), (), as_json=as_json, as_csv=as_csv, **found)
             return
     if not found["currencies"]:
         console.print(f"No action with a customer is recorded yet (position {found['position']}).")

@@ -9,7 +9,7 @@ import click
 
 from app.cli import cli, command
 from app.moments import as_of_option, happened_option, moment_of, position_of
-from app.output import print_json, print_table
+from app.output import print_list
 from app.session import Session
 from app.views import read_view
 from domain.money import money_text
@@ -39,9 +39,9 @@ def report() -> None:
 @click.option("--period", help="2026-11-21, 2026-W47, 2026-11 or 2026-Q4")
 @as_of_option
 @happened_option
-@command(report)
+@command(report, lists=True)
 async def balances(settings: Settings, holder: str | None, period: str | None, as_of: str | None, *, happened: bool,
-                   as_json: bool) -> None:  # fmt: skip
+                   as_json: bool, as_csv: bool) -> None:  # fmt: skip
     """Granted, spent, reserved and remaining, by holder and period."""
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
@@ -52,16 +52,14 @@ async def balances(settings: Settings, holder: str | None, period: str | None, a
             else read_balances(c, holder, period, position=at),
         )  # fmt: skip
     position = answer.progress.anchor.position if at is None else at
-    if as_json:
-        print_json({"items": answer.result, "position": position})
-        return
     columns = ("holder", "period", "granted", "spent", "reserved", "remaining", "")
     rows = [
         (item["holder"], item["period"], *(money_text(item[name]) for name in columns[2:6]),
          "closed" if item["closed"] else "")
         for item in answer.result
     ]  # fmt: skip
-    print_table(f"Balances at position {position}", columns, rows, numbers=(2, 3, 4, 5))
+    print_list(answer.result, f"Balances at position {position}", columns, rows, numbers=(2, 3, 4, 5),
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
 
 
 @click.option(
@@ -70,9 +68,9 @@ async def balances(settings: Settings, holder: str | None, period: str | None, a
 @click.option("--older-than", "days", type=int, default=0, show_default=True, help="Days, with --unsettled.")
 @as_of_option
 @happened_option
-@command(report)
+@command(report, lists=True)
 async def actions(settings: Settings, days: int, as_of: str | None, *, only_unsettled: bool, happened: bool,
-                  as_json: bool) -> None:  # fmt: skip
+                  as_json: bool, as_csv: bool) -> None:  # fmt: skip
     """What was done, as it stands: taken, held, settled, voided, charged, reversed; and what asking would have cost."""
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
     if happened and only_unsettled:
@@ -94,24 +92,22 @@ async def actions(settings: Settings, days: int, as_of: str | None, *, only_unse
         saved = long_way(item["kind"], policy) if policy is not None and own else None
         item["long_way"] = saved and saved.wire()
     position = answer.progress.anchor.position if at is None else at
-    if as_json:
-        print_json({"items": answer.result, "position": position})
-        return
     columns = ("action", "time", "state", "agent", "kind", "amount", "settled", "reversed", "long way")
     rows = [
         (item["action_id"], item["time"][:16], item["state"], item["agent_id"], item["kind"],
          *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed", "long_way")))
         for item in answer.result
     ]  # fmt: skip
-    print_table(f"Actions at position {position}", columns, rows, numbers=(5, 6, 7, 8))
+    print_list(answer.result, f"Actions at position {position}", columns, rows, numbers=(5, 6, 7, 8),
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
 
 
 @click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")
 @as_of_option
 @happened_option
-@command(report)
+@command(report, lists=True)
 async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, happened: bool,
-                      as_json: bool) -> None:  # fmt: skip
+                      as_json: bool, as_csv: bool) -> None:  # fmt: skip
     """Who asked for what, of whom, how long it took and what came of it."""
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
@@ -125,16 +121,14 @@ async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, h
             else casework.read_escalations(c, *where, source=source),
         )  # fmt: skip
     position = answer.progress.anchor.position if at is None else at
-    if as_json:
-        print_json({"items": answer.result, "position": position})
-        return
     columns = ("escalation", "requested", "agent", "kind", "asked", "of", "status", "waited")
     rows = [
         (item["escalation_id"], item["requested"][:16], item["agent_id"], item["kind"], money_text(item["asked"]),
          ", ".join(item["asked_of"]), item["status"], _minutes(item["waited_seconds"]))
         for item in answer.result
     ]  # fmt: skip
-    print_table(f"Escalations at position {position}", columns, rows, numbers=(4, 7))
+    print_list(answer.result, f"Escalations at position {position}", columns, rows, numbers=(4, 7),
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
 
 
 def _minutes(seconds: float | None) -> str:

@@ -109,7 +109,12 @@ async def _up(settings: Settings, where: Where, *, history: bool = False) -> Non
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
 @command(cli, json=False, loop=_loop)
 async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool, **found: Any) -> None:
-    """Run one role in a process of its own, or several in one."""
+    """Run one ROLE in a process of its own, or several in one.
+
+    Roles: intake records the facts that upstreams publish; decisions answers their requests; projections builds the
+    views; guard looks for abuse; seal signs the log; archive writes the log to Parquet files; dashboard serves the
+    HTTP API and the page.
+    """
     async with (
         # A child begins no ledger where its folder was moved.
         Session(settings, reads_only=with_parent, creates=False) as session,

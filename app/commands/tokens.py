@@ -10,7 +10,7 @@ import click
 
 from app.cli import command
 from app.commands.administering import admin
-from app.output import console, print_json, print_table
+from app.output import console, print_json, print_list
 from dashboard.viewers import ROLES, TokenError, Tokens
 
 if TYPE_CHECKING:
@@ -42,18 +42,16 @@ async def make(settings: Settings, name: str, role: Role, person: str | None, da
     console.print(text, soft_wrap=True)
 
 
-@command(tokens_group, "list")
-async def list_tokens(settings: Settings, *, as_json: bool) -> None:
+@command(tokens_group, "list", lists=True)
+async def list_tokens(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     """The tokens there are, without their texts."""
     found = [
         {"name": one.name, "role": one.role, "person_id": one.person_id, "made": one.made, "expires": one.expires}
         for one in Tokens(Path(settings.data_dir)).all()
     ]
-    if as_json:
-        print_json({"items": found})
-        return
     rows = [tuple("" if value is None else str(value)[:19] for value in one.values()) for one in found]
-    print_table("Tokens", ("name", "role", "person", "made", "expires"), rows)
+    columns = ("name", "role", "person", "made", "expires")
+    print_list(found, "Tokens", columns, rows, as_json=as_json, as_csv=as_csv)
 
 
 @click.argument("name")
