@@ -10,6 +10,7 @@ from nats.errors import Error
 from domain.requests import RequestError
 from domain.wire import FieldError, encode
 from ledger.connection import PING_SECONDS, PINGS_UNANSWERED, LedgerClient, is_answerable
+from ledger.connection_options import options_of
 from ledger.errors import LedgerError
 from ledger.incidents import report
 from ledger.names import is_source_token
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from faststream.nats import NatsMessage
     from nats.aio.client import Client
     from nats.aio.msg import Msg
+
+    from ledger.connection_options import ConnectionOptions
 
 _ANSWER_BYTES = 900_000
 """The server closes a connection that publishes more than a megabyte."""
@@ -40,17 +43,21 @@ class _RequestClient(LedgerClient):
 class _RequestBroker(NatsBroker):
     """FastStream's broker on our client; FastStream itself would call ``nats.connect``."""
 
+    def __init__(self, options: ConnectionOptions, **others: Any) -> None:
+        super().__init__(list(options.servers), **others)
+        self._options = options
+
     async def _connect(self) -> Client:
         connection = _RequestClient()
-        await connection.connect(**self._connection_kwargs)
+        await connection.connect(**self._connection_kwargs | self._options.for_client())
         self.config.connect(connection)
         return connection
 
 
-def make_broker(url: str, name: str) -> NatsBroker:
+def make_broker(server: ConnectionOptions | str, name: str) -> NatsBroker:
     """A broker that reconnects for ever; no logging of each message, which would halve the speed."""
     return _RequestBroker(
-        url.split(","),
+        options_of(server),
         name=f"resolution-ledger {name}",
         logger=None,
         max_reconnect_attempts=-1,

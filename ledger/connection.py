@@ -20,6 +20,7 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION, Parser
 
+from ledger.connection_options import options_of
 from ledger.errors import UnavailableError
 from ledger.incidents import report
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from nats.aio.client import Srv
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
+
+    from ledger.connection_options import ConnectionOptions
 
 _log = logging.getLogger(__name__)
 PENDING_BYTES = 64 * 1024 * 1024
@@ -295,15 +298,18 @@ def status_of(headers: bytes) -> bytes:
     return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
 
 
-async def connect(url: str, name: str, *, wait_seconds: float = 5, **credentials: Any) -> LedgerClient:
-    """A connection that reconnects for ever.
+async def connect(
+    server: ConnectionOptions | str, name: str, *, wait_seconds: float = 5, **credentials: Any
+) -> LedgerClient:
+    """A connection that reconnects for ever, to a server of these options or of this URL.
 
     ``credentials`` go to nats-py: ``user``, ``password``, ``token``, ``user_credentials``, ``tls``.
 
     Raises:
-        UnavailableError: nobody answers at ``url`` within ``wait_seconds``, or refuses the credentials.
+        UnavailableError: no server answers within ``wait_seconds``, or all refuse the credentials.
 
     """
+    to = options_of(server)
     client = LedgerClient()
     reached = False
     latest: Exception | None = None
@@ -316,29 +322,28 @@ async def connect(url: str, name: str, *, wait_seconds: float = 5, **credentials
         level = logging.WARNING if reached else logging.DEBUG
         _log.log(level, "nats %s: %s", name, error)
 
-    options: dict[str, Any] = {
-        "servers": url.split(","),
-        "name": f"resolution-ledger {name}",
-        "error_cb": note,
-        "max_reconnect_attempts": max(1, int(wait_seconds / 0.25)),
-        "reconnect_time_wait": 0.25,
-        "connect_timeout": 2,
-        "pending_size": PENDING_BYTES,
-        "allow_reconnect": True,
-        "ping_interval": PING_SECONDS,
-        "max_outstanding_pings": PINGS_UNANSWERED,
-    } | credentials
+    options: dict[str, Any] = (
+        to.for_client()
+        | {
+            "name": f"resolution-ledger {name}",
+            "error_cb": note,
+            "max_reconnect_attempts": max(1, int(wait_seconds / 0.25)),
+            "reconnect_time_wait": 0.25,
+            "connect_timeout": 2,
+            "pending_size": PENDING_BYTES,
+            "allow_reconnect": True,
+            "ping_interval": PING_SECONDS,
+            "max_outstanding_pings": PINGS_UNANSWERED,
+        }
+        | credentials
+    )
     try:
         # nats-py itself waits for ever where a certificate is not accepted.
         await asyncio.wait_for(client.connect(**options), wait_seconds + options["connect_timeout"])
     except (nats.errors.Error, OSError, TimeoutError) as error:
         why = next((str(one) for one in (error, latest) if one is not None and str(one)), type(error).__name__)
-        message = f"no NATS server answers at {_without_password(url)}: {why}"
+        message = f"no NATS server answers at {to}: {why}"
         raise UnavailableError(message) from error
     reached = True
     client.options["max_reconnect_attempts"] = -1
     return client
-
-
-def _without_password(url: str) -> str:
-    return ",".join(part.rpartition("@")[2] for part in url.split(","))

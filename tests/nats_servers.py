@@ -81,13 +81,13 @@ class Server:
 class Cluster:
     """Three nats-servers, each with JetStream."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = "") -> None:
         ports = free_ports(6)
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[3:])
         self.servers = [
             Server(
                 folder / f"n{number}",
-                f'server_name: n{number}\ncluster {{ name: c, listen: "127.0.0.1:{ports[3 + number]}", routes: [{routes}] }}',
+                f'server_name: n{number}\ncluster {{ name: c, listen: "127.0.0.1:{ports[3 + number]}", routes: [{routes}] }}\n{config}',
                 ports[number],
             )
             for number in range(3)
