@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
 
-.PHONY: setup demo run test lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference docs picture check requirements help
+.PHONY: setup demo run test wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -27,6 +27,9 @@ run: setup  ## run everything here until Ctrl-C
 
 test: setup  ## all tests
 	@$(BIN)/python -m pytest
+
+wheel-check: setup  ## the wheel and the README's commands in an empty environment, with dependencies as a user's pip finds them
+	@WHEEL_WITH_DEPENDENCIES=1 $(BIN)/python -m pytest -n0 tests/test_package.py
 
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,14 +1,13 @@
-"""Documents say what is so: generated ones are current, every type and code is named, README's blocks run."""
+"""Documents say what is so: generated ones are current, every type and code is named."""
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from nats_servers import Server
-from support import ROOT, Up, clean_environment
+from support import ROOT, clean_environment
 
 from app.policy_reference import rule_lines
 from benchmarks.compare import markdown
@@ -16,8 +15,6 @@ from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document
 from domain.facts import FACTS
 from domain.records import RECORDS
-
-README = (ROOT / "README.md").read_text()
 
 
 def run(*words: str) -> str:
@@ -82,32 +79,6 @@ def test_links_in_documents_lead_somewhere() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), (path.name, target)
-
-
-def test_the_readmes_commands_run(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    shutil.copytree(ROOT / "config", tmp_path / "config")
-    program = f'resolution-ledger() {{ PYTHONPATH={ROOT} {sys.executable} -m app "$@"; }}\nset -e\n{block}'
-    done = subprocess.run(
-        ["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False, env=clean_environment()
-    )
-    assert done.returncode == 0, done.stderr
-    assert "taken" in done.stdout
-    assert "195.00 GBP" in done.stdout
-    assert '"position":4' in done.stdout
-
-
-def test_the_readmes_program_runs(tmp_path: Path) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    up = Up(tmp_path / ".resolution-ledger")
-    try:
-        up.ready()
-        policy = str(ROOT / "config" / "policies" / "doorstep.yaml")
-        run("decide", "policy", policy, "--published-by", "you", "--data-dir", str(up.data_dir))
-        done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert done.stdout == "taken\n", done.stderr
-    finally:
-        up.stop()
 
 
 def test_the_table_of_figures_is_the_reference_run() -> None:

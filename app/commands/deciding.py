@@ -14,7 +14,7 @@ import nats.errors
 
 from app.cli import Finding, cli, command
 from app.output import console, fail, print_json, print_table
-from app.policy_file import check_policy_file
+from app.policy_file import check_policy_file, shipped_policies
 from app.roles import served
 from app.session import Session
 from config import topology
@@ -175,6 +175,14 @@ async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: 
 async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """File an escalation (`request`, with the options of an action), or decide one."""
     await _ask(settings, "escalation", source, fields, as_json=as_json)
+
+
+@click.argument("name", type=click.Choice(sorted(path.stem for path in shipped_policies())))
+@policy.command()
+def example(name: str) -> None:
+    """Print the policy NAME of those that come with this program, to begin your own with."""
+    (path,) = (path for path in shipped_policies() if path.stem == name)
+    click.echo(path.read_text(encoding="utf-8"), nl=False)
 
 
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
