@@ -13,13 +13,14 @@ from config import topology
 from consumers.acceptance import Rejection
 from consumers.inbox_message import Message, claimed_ids
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
+from consumers.source_tokens import read_token
 from ledger.cloudevents import parse_time, stored_decoder
 from ledger.connection import text_of
 from ledger.content_modes import claimed_id, headers_of
 from ledger.errors import ConflictError, LedgerError, jetstream_error
 from ledger.keys import Keys
 from ledger.log import Draft
-from ledger.names import fact_token, source_of_token
+from ledger.names import fact_token
 from ledger.replies import Replies
 from ledger.streams import js_api, stream_names
 
@@ -197,7 +198,7 @@ async def _recorded(session: Session, waiting: Waiting) -> dict[str, int]:
     ids = {identifier for identifier in claimed_ids(message.data, message.headers) if identifier}
     if not ids or message.sender != message.token:
         return found
-    source = source_of_token(message.token)
+    source = read_token(message.token).source
     for subject in {f"{topology.FACT_SUBJECT}.{token}" for token in (fact_token(source), message.token)}:
         first = await _read(session.client, topology.LEDGER, {"start_time": waiting.received, "next_by_subj": subject})
         if first is None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from consumers.privacy import is_personal
+from consumers.source_tokens import read_token
 from domain.currencies import GRACE
 from domain.facts import FACTS, FactCorrected
 from domain.ids import fault_of
-from domain.records import LEDGER_SOURCE, RESERVED
+from domain.records import RESERVED
+from domain.sources import LEDGER_SOURCES, fact_source_fault
 from domain.wire import FieldError, check_currencies, check_ids, convert, decode
 from ledger.cloudevents import name_key, parse_event, parse_time, stored_decoder
 from ledger.errors import EventError
@@ -94,9 +96,9 @@ def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None,
         raise _RejectedError("too_large", "", "with its attributes as JSON the event is too large")
     own_token, in_log = token_of_source(event.source), fact_token(event.source)
     if token is not None and token not in (own_token, in_log):
-        raise _RejectedError("source_mismatch", "source", wrong_token(token, event.source))
-    if event.source == LEDGER_SOURCE:
-        raise _RejectedError("source_mismatch", "source", f"{LEDGER_SOURCE} is the ledger's own source")
+        raise _RejectedError(*mismatch(token, event.source))
+    if event.source in LEDGER_SOURCES and (fault := fact_source_fault(event.source)):
+        raise _RejectedError(fault.code, "source", fault.message)
     _check_type(event.type)
     if event.time > now + AHEAD_AT_MOST and not event.assumed:
         raise _RejectedError("time_ahead", "time", "time is more than 24 h ahead; check the sender's clock")
@@ -122,17 +124,26 @@ def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None,
 
 def _flaw(event: Envelope, fact: Fact) -> Rejection | None:
     """Return what is wrong with a fact that older versions took: an attribute, or an id that is not canonical."""
+    if (fault := fact_source_fault(event.source)) is not None:
+        return Rejection(fault.code, "source", fault.message)
     if event.flaw is not None:
         return Rejection(event.flaw.code, event.flaw.field, event.flaw.message)
-    for field, text in (("source", event.source), ("id", event.id)):
-        if (fault := fault_of(text)) is not None:
-            return Rejection(fault.code, field, fault.message)
+    if (fault := fault_of(event.id)) is not None:
+        return Rejection(fault.code, "id", fault.message)
     try:
         check_ids(fact)
         check_currencies(fact, event.time, grace=GRACE)
     except FieldError as error:
         return Rejection(error.code, error.field, error.message)
     return None
+
+
+def mismatch(token: str, source: str) -> Rejection:
+    """Return what is wrong with a token that is not the one of an event's source."""
+    read = read_token(token)
+    if read.fault is not None and not read.is_own:
+        return Rejection(read.fault.code, "source", read.fault.message)
+    return Rejection("source_mismatch", "source", wrong_token(token, source))
 
 
 def wrong_token(token: str, source: str) -> str:

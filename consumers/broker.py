@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from faststream.nats import NatsBroker
 from nats.errors import Error
 
+from consumers.source_tokens import refuse
 from domain.requests import RequestError
 from domain.wire import FieldError, encode
 from ledger.connection import PING_SECONDS, PINGS_UNANSWERED, LedgerClient, is_answerable
 from ledger.connection_options import options_of
 from ledger.errors import LedgerError
 from ledger.incidents import report
-from ledger.names import is_source_token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -80,11 +80,18 @@ async def _note_error(error: Exception) -> None:
     report("an error of a connection", error)
 
 
-async def answered(message: NatsMessage, work: Callable[[str, bytes], Awaitable[bytes]]) -> bytes:
-    """Return the answer of ``work``, called with the source's token and the body; where it fails, an error answer."""
+async def answered(message: NatsMessage, work: Callable[[str, bytes], Awaitable[bytes]], *,
+                   checks_token: bool = False) -> bytes:  # fmt: skip
+    """Return the answer of ``work``, called with the source's token and the body; where it fails, an error answer.
+
+    With ``checks_token`` the work itself refuses a token under which nothing new may come.
+    """
     raw = message.raw_message
+    token = raw.subject.split(".")[2]
     try:
-        answer = await work(source_of(raw.subject), raw.data)
+        if not checks_token:
+            refuse(token)
+        answer = await work(token, raw.data)
     except Exception as error:  # noqa: BLE001 - every request gets an answer
         return error_answer(error)
     if len(answer) > _ANSWER_BYTES:
@@ -106,17 +113,3 @@ def error_answer(error: Exception) -> bytes:
             answer = RequestError("internal", "an error of ours, see the log; ask again")
     answer.message = answer.message.encode(errors="replace").decode()
     return encode(answer.wire())
-
-
-def source_of(subject: str) -> str:
-    """Return the source's token in a request's subject, which the server's permissions vouch for.
-
-    Raises:
-        RequestError: no source can have this token.
-
-    """
-    token = subject.split(".")[2]
-    if not is_source_token(token):
-        message = "the subject's third token is no source's: a source's bytes outside A-Za-z0-9_-:~ are percent-encoded"
-        raise RequestError("invalid", message, "source")
-    return token

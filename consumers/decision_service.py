@@ -17,7 +17,7 @@ import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.broker import answered, error_answer, make_broker, source_of
+from consumers.broker import answered, error_answer, make_broker
 from consumers.clock import Clock
 from consumers.decider import Decider
 from consumers.directory import Directory
@@ -25,6 +25,7 @@ from consumers.members import Members
 from consumers.privacy import may_have_note, seal_request
 from consumers.request_form import lost_by_sealing
 from consumers.service import fails_with, keep_going
+from consumers.source_tokens import refuse_foreign
 from consumers.waiting import holder_in
 from domain.wire import encode, plain
 from ledger.connection import frame, is_answerable, text_of
@@ -125,6 +126,7 @@ class DecisionService:
 
     async def ask(self, operation: str, source: str, body: bytes) -> bytes:
         """The answer to a request."""
+        refuse_foreign(source)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         if may_have_note(body) or operation == "flag":
             sealed = await seal_request(self._keys, source, body)
@@ -144,11 +146,13 @@ class DecisionService:
             return
         try:
             text = text_of(subject)
-            self._take(source_of(text), text.rpartition(".")[2], body, reply)
+            _, _, token, operation = text.split(".")
+            self._take(token, operation, body, reply)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
     def _take(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
+        refuse_foreign(source)
         if may_have_note(body):
             task = asyncio.create_task(self._with_note(source, operation, body, reply))
             self._asking.add(task)
@@ -260,4 +264,4 @@ def _declare(broker: NatsBroker, service: DecisionService | None, operation: str
     @broker.subscriber(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE, title=operation, description=words)
     async def decide(message: NatsMessage) -> bytes:
         assert service is not None
-        return await answered(message, partial(service.ask, operation))
+        return await answered(message, partial(service.ask, operation), checks_token=True)

@@ -8,18 +8,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from config import topology
-from consumers.acceptance import Accepted, Rejection, accept, check_correction, wrong_token
+from consumers.acceptance import Accepted, Rejection, accept, check_correction, mismatch
 from consumers.inbox_message import events_in
 from consumers.places import Places
 from consumers.privacy import seal_correction, seal_facts, sealed_texts
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
+from consumers.source_tokens import read_token
 from ledger.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
 from ledger.content_modes import claimed_id
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
 from ledger.log import Draft, Log, Recorded, digest_of, in_batches
-from ledger.names import fact_token, is_source_token, source_of_token
+from ledger.names import fact_token, is_source_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -134,8 +135,7 @@ class Intake:
         refused: list[tuple[Rejection, Message]] = []
         for fact, message in accepted:
             if fact.by_old_token and self._index.sources_of(fact.token) != [fact.source]:
-                text = wrong_token(message.token, fact.source)
-                refused.append((Rejection("source_mismatch", "source", text), message))
+                refused.append((mismatch(message.token, fact.source), message))
                 continue
             if len(fact.json) > topology.MAX_SEALED_BYTES:
                 text = "with what is personal sealed the event is too large; send less of it"
@@ -239,7 +239,7 @@ class Intake:
 
     async def sources_behind(self, token: str) -> list[str]:
         """Return the sources that a token from outside may mean: one, or those that share an old token."""
-        own = source_of_token(token)
+        own = read_token(token).source
         for shared in {fact_token(own), token}:
             await self.catch_up(f"{topology.FACT_SUBJECT}.{shared}")
         if own in self._index.sources_of(fact_token(own)):
@@ -270,9 +270,8 @@ class Intake:
 
 
 def _examined(message: Message, now: datetime) -> Accepted | Rejection:
-    if not is_source_token(message.token):
-        text = "the subject's last token is no source's: a source's bytes outside A-Za-z0-9_-:~ are percent-encoded"
-        return Rejection("invalid", "subject", text)
+    if not is_source_token(message.token) and (fault := read_token(message.token).fault):
+        return Rejection(fault.code, "subject", fault.message)
     return accept(message.data, now, message.headers, message.token, message.received)
 
 

@@ -168,7 +168,7 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
     )
     async def receipt(message: NatsMessage) -> bytes:
         assert service is not None
-        return await answered(message, service.receipt)
+        return await answered(message, service.receipt, checks_token=True)
 
     @broker.subscriber(
         f"{topology.READ_SUBJECT}.*.check",

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from consumers.source_tokens import read_token
 from domain.facts import FACTS
 from domain.wire import personal_fields
 from ledger.cloudevents import CLEAR, REQUIRED, content_hash, stored_decoder
-from ledger.names import source_of_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -151,7 +151,7 @@ def may_have_note(body: bytes) -> bool:
 
 async def seal_request(keys: Keys, token: str, body: bytes) -> bytes:
     """Return a request with its note, or its text, sealed; as it came where it has none, or is no request."""
-    source = source_of_token(token)
+    source = read_token(token).source
     try:
         fields = dict(_fields.decode(body))
         name = "text" if "text" in fields else "note"

@@ -19,12 +19,13 @@ from consumers.acceptance import wrong_token
 from consumers.inbox_message import batch_in, claimed_ids
 from consumers.rejections import RejectedEntry, id_token
 from consumers.request_form import read_question
+from consumers.source_tokens import request_refusal
 from domain.requests import RequestError
 from domain.wire import encode
 from ledger.cloudevents import name_key, stored_decoder
 from ledger.content_modes import Headers, claimed_id, headers_of
 from ledger.errors import UnavailableError
-from ledger.names import fact_token, token_of_source
+from ledger.names import fact_token, is_source_token, token_of_source
 from ledger.streams import js_api
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ class Receipts:
         return encode({"items": items} if request.ids else items[0])
 
     async def _asker(self, token: str, source: str | None) -> _Asker:
+        if (refusal := request_refusal(token)) is not None and not await self._is_known(token):
+            raise refusal
         if source is not None and token not in (token_of_source(source), fact_token(source)):
             raise RequestError("source_mismatch", wrong_token(token, source), "source")
         sources = [source] if source is not None else await self._intake.sources_behind(token)
@@ -138,6 +141,12 @@ class Receipts:
         if self._index.sources_of(fact_token(sources[0])) == sources:
             tokens.add(fact_token(sources[0]))  # no other source's messages can be there
         return _Asker(sources[0], frozenset(tokens))
+
+    async def _is_known(self, token: str) -> bool:
+        """Return whether a source, of which an earlier version took an event, has this token."""
+        return is_source_token(token) and bool(
+            self._intake.known.intersection(await self._intake.sources_behind(token))
+        )
 
     # ------------------------------------------------------------------ by id
 

@@ -9,10 +9,11 @@ import msgspec
 
 from consumers.request_form import read_form
 from consumers.rulings import REQUESTS, Ruling
+from consumers.source_tokens import read_token, refuse_foreign, request_refusal
 from domain.bookkeeping import Cause
 from domain.requests import Preview, RequestError, action_id_of
 from domain.wire import encode
-from ledger.names import fact_token, source_of_token
+from ledger.names import fact_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ class Waiting:
                  answer_to: bytes = b"", *, sealed: bool = False,
                  refusal: RequestError | None = None) -> None:  # fmt: skip
         self.token = token  # of its source, in the subject
-        self.source = source_of_token(token)
+        self.source = read_token(token).source
         self.operation = operation
         self.body = body
         self.sealed = sealed
@@ -100,10 +101,14 @@ def holder_in(body: bytes) -> str | None:
 def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history: bool) -> None:
     """Understand a request.
 
+    Earlier versions took sources that are refused now; a request of theirs still gets its first answer.
+
     Raises:
         RequestError: the error is the answer, whatever was answered before.
 
     """
+    refuse_foreign(waiting.token)
+    waiting.refusal = request_refusal(waiting.token) or waiting.refusal
     wanted = REQUESTS.get(waiting.operation)
     if wanted is None:
         message = f"there is no request {waiting.operation!r}; there are {', '.join(REQUESTS)}"

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import sqlalchemy as sa
 from fastapi import Body, Depends, HTTPException, Query, Response
+from pydantic import AfterValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from config import topology
 from dashboard.asking import SOURCE, ask
 from dashboard.documents import Json, Page, Said
+from domain.ids import ID_SCHEMA
+from domain.sources import fact_source_fault, source_fault
 from ledger.names import fact_token, token_of_source
 from projections.trail import Trail, trail
 
@@ -27,8 +31,37 @@ if TYPE_CHECKING:
 _LOOKED_AT = 5000
 """Rejections looked through, the newest."""
 
-Source = Annotated[str, Query(min_length=1, max_length=200, description="The source, as its events name it.")]
+
+def _checked(source: str) -> str:
+    """Return the name of a source as it is.
+
+    Raises:
+        PydanticCustomError: the text names no source.
+
+    """
+    fault = source_fault(source)
+    if fault is not None:
+        raise PydanticCustomError(fault.code, "{message}", {"message": fault.message})
+    return source
+
+
+Source = Annotated[
+    str,
+    AfterValidator(_checked),
+    WithJsonSchema({"type": "string", **ID_SCHEMA}),
+    Query(description="The source, as its events name it."),
+]
 Few = Annotated[int, Query(ge=1, le=200, description="At most so many.")]
+
+
+async def _check(client: LedgerClient, event: dict[str, Any]) -> dict[str, Any]:
+    """Return whether the intake would take an event; what is wrong with its source is said here, where no token is."""
+    source = event.get("source")
+    if not isinstance(source, str):
+        return await ask(client, f"{topology.READ_SUBJECT}.{SOURCE}.check", event, "intake")
+    if fault := fact_source_fault(source):
+        return {"accepted": False, "error": {"code": fault.code, "message": fault.message, "field": "source"}}
+    return await ask(client, f"{topology.READ_SUBJECT}.{token_of_source(source)}.check", event, "intake")
 
 
 class _Rejected(msgspec.Struct):
@@ -93,10 +126,7 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
     @api.post("/api/v1/check", response_model=Said, summary="Would the intake take this event? Nothing is recorded",
               dependencies=[Depends(doors.viewer), Depends(doors.from_here), Depends(doors.paced)])  # fmt: skip
     async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
-        source = event.get("source")
-        token = token_of_source(source) if isinstance(source, str) else ""
-        subject = f"{topology.READ_SUBJECT}.{token or SOURCE}.check"
-        answer = await ask(client, subject, event, "intake")
+        answer = await _check(client, event)
         if "accepted" not in answer:
             raise HTTPException(503, str(answer.get("message", "the intake gives no answer")))
         return Json(answer)

@@ -22,6 +22,7 @@ from domain.facts import Basis, Kind
 from domain.money import money_text
 from domain.policy_check import difference
 from domain.policy_history import PolicyHistory
+from domain.sources import request_source_fault
 from domain.wire import encode
 from ledger.errors import UnavailableError
 from ledger.names import token_of_source
@@ -292,14 +293,17 @@ async def _with_money(session: Session, fields: dict[str, Any], *, as_json: bool
 
 
 async def _ask(settings: Settings, operation: str, source: str, fields: dict[str, Any], *, as_json: bool) -> None:
+    """Ask as the operator, in the name of any source but the ledger's own."""
+    if fault := request_source_fault(source):
+        fail(f"--source: {fault.message}", code=fault.code, status=2, as_json=as_json, field="source")
     subject = f"{topology.DECIDE_SUBJECT}.{token_of_source(source)}.{operation}"
     async with Session(settings) as session, served(session, "decisions"):
         given = await _with_money(session, fields, as_json=as_json)
         body = {name: value for name, value in given.items() if value is not None}
         body.setdefault("request_id", f"cli-{uuid.uuid4()}")
-        upstream = await session.upstream("decide")
+        operator = await session.connection("decide")
         try:
-            reply = await upstream.request(subject, encode(body), timeout=30)
+            reply = await operator.request(subject, encode(body), timeout=30)
         except (nats.errors.Error, TimeoutError) as error:
             message = f"no answer: {error or 'time-out'}; ask again with --request-id {body['request_id']}"
             raise UnavailableError(message) from error
