@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from app.check import Check
+from app.check import Check, collected
 from app.projection_states import projection_states
+from app.role_checks import is_kept_here
 from app.seal_checks import seal
 from app.sources import waiting_in_inboxes, without_own_inbox
 from app.stream_checks import durability, store, streams
@@ -29,10 +31,12 @@ from projections.catalogue import MODELS
 from projections.people import read_people
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
+    from app.role_checks import Heard
     from app.session import Session
 
+_NOTHING: Mapping[str, Heard] = MappingProxyType({})
 _LOW_DISK_BYTES = 1 << 30
 _KEYS_OF_EVENTS, _RINGS_SHOWN = 500, 5
 
@@ -204,12 +208,29 @@ CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
 """In the order in which they are shown."""
 
 
-async def checks_of(session: Session) -> list[Check]:
-    """Run all checks; one that cannot be made is a finding itself."""
+async def checks_of(session: Session, heard: Mapping[str, Heard] = _NOTHING) -> list[Check]:
+    """Run the checks on what is stored; ``heard`` is what roles say of themselves, which need not run here."""
     found: list[Check] = []
     for check in CHECKS:
-        try:
-            found += [one async for one in check(session)]
-        except (LedgerError, OSError, ValueError) as error:
-            found.append(Check(check.__name__.strip("_"), str(error), ok=False))
+        if check is _views and _says(heard, "projections"):
+            continue  # the role has said how far they are
+        if check is seal and not is_kept_here(session, heard, "seal", "seal"):
+            found += _sealed_elsewhere(heard)
+        else:
+            found += await collected(check.__name__.strip("_"), check(session))
     return found
+
+
+def _says(heard: Mapping[str, Heard], role: str) -> bool:
+    return role in heard and bool(heard[role].statuses)
+
+
+def _sealed_elsewhere(heard: Mapping[str, Heard]) -> list[Check]:
+    """Return how far seal and archive are on other machines."""
+    return [
+        Check(role, f"position {reading.position} on {status.host}")
+        for role in ("seal", "archive")
+        if _says(heard, role)
+        for status in heard[role].statuses
+        for reading in status.readings
+    ]

@@ -20,6 +20,7 @@ from config import topology
 from config.settings import settings_as_environment, settings_as_options
 from consumers.alarm_watch import AlarmWatch
 from ledger.errors import LedgerError, UnavailableError
+from ledger.role_status import StatusDoor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from app.session import Session
     from config.settings import Settings
     from dashboard.address import Where
+    from ledger.role_status import RoleStatus
 
 _log = logging.getLogger(__name__)
 _ENTRY = str(Path(__file__).resolve().parents[1] / "resolution_ledger" / "__main__.py")
@@ -53,6 +55,13 @@ class Service(Failing, Protocol):
         """Leave in good order."""
 
 
+class RoleService(Service, Protocol):
+    """A service that is a role, and says how it is."""
+
+    def status(self) -> RoleStatus:
+        """Return what is known of it now."""
+
+
 @asynccontextmanager
 async def only_one(data_dir: Path) -> AsyncIterator[None]:
     """Refuse a second `up` of one data directory: the first that stops would take its announcement away.
@@ -71,7 +80,7 @@ async def only_one(data_dir: Path) -> AsyncIterator[None]:
 
 
 async def make(session: Session, role: str, *, history: bool = False,  # noqa: PLR0911 - a case for each role
-               where: Where | None = None) -> Service:  # fmt: skip
+               where: Where | None = None) -> RoleService:  # fmt: skip
     """The service of a role, not yet started. Each role loads only what it needs."""
     indexes = session.data_dir / "index"
     match role:
@@ -123,11 +132,16 @@ async def running(session: Session, roles: Sequence[str], *, history: bool = Fal
             stack.push_async_callback(watch.stop)
             await watch.start()
             services.append(watch)
-        for role in roles:
+        doors = {role: StatusDoor(session.client, topology.ROLES_SUBJECT, role, session.data_dir) for role in roles}
+        for door in doors.values():
+            stack.push_async_callback(door.stop)
+            await door.start()
+        for role, door in doors.items():
             service = await make(session, role, history=history, where=where)
             stack.push_async_callback(service.stop)
             await service.start()
             services.append(service)
+            door.open(service)
         gc.freeze()  # what is there by now stays: there is no garbage in it to look for
         yield services
 

@@ -13,6 +13,7 @@ from ledger.connection import connect
 from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.notes import NoteError
+from ledger.role_status import Pulse, Reading, RoleStatus
 from ledger.seal import seal_folder
 from ledger.tiles import MissingTileError
 from projections.generations import claim
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 LOCK = "archive"
 _EVERY_SECONDS = 10.0
+_SHOWN = 3
 
 
 def archive_of(data_dir: Path) -> Archive:
@@ -90,6 +92,17 @@ class ArchiveService:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
         self._reader: LedgerClient | None = None
+        self._pulse = Pulse("the archive")
+
+    def status(self) -> RoleStatus:
+        """Return how the archive is; where another process archives in this folder, only that this one stands by."""
+        if not self._pulse.active:
+            return RoleStatus(role="archive")
+        archive = archive_of(self._data_dir)
+        lost = [part.file for part in archive.parts() if not (archive.folder / part.file).exists()]
+        reading = Reading("the seal", archive.last_position, self._pulse.still_seconds)
+        return RoleStatus(role="archive", loops=(self._pulse.loop(),), readings=(reading,),
+                          absent=tuple(f"archive/{file}" for file in lost[:_SHOWN]))  # fmt: skip
 
     async def start(self) -> None:
         """Begin to copy, where nobody else does."""
@@ -109,13 +122,17 @@ class ArchiveService:
         assert self._reader is not None
         while True:
             with claim(self._data_dir, LOCK) as ours:
+                self._pulse.active = ours
                 if ours:
                     try:
+                        archive, seal = archive_of(self._data_dir), seal_folder(self._data_dir)
                         await archive_log(
-                            self._reader, self._log, archive_of(self._data_dir), seal_folder(self._data_dir)
+                            self._reader, self._log, archive, seal, lambda done, _of: self._pulse.beat(done)
                         )
+                        self._pulse.beat(archive.last_position)
                     except (UnavailableError, OSError) as error:  # the server is away, the disk is full
                         _log.warning("the archive waits: %s", error)
+                        self._pulse.wait(str(error))
                     except (MissingTileError, NoteError) as error:
                         raise LedgerError(f"the archive cannot read the seal: {error}") from error
             await asyncio.sleep(_EVERY_SECONDS)

@@ -16,6 +16,7 @@ from domain.bookkeeping import Cause
 from domain.records import LEDGER_SOURCE
 from ledger.errors import ClockError, LedgerError
 from ledger.incidents import report
+from ledger.role_status import Pulse
 from projections.events import read_event
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Clock:
         self._owns = owns
         self._history = history
         self._under_way: set[object] = set()
+        self.pulse = Pulse("clock")
         decider.before = lambda now: list(self.before(now))
 
     async def run(self) -> None:
@@ -54,10 +56,13 @@ class Clock:
                     moment = datetime.fromtimestamp(what.due, UTC) if self._history else now
                     self._submit(what, what, moment, f"{what.escalation_id or what.action_id}@{what.due:.0f}")
                 await self._post()
-            except ClockError:  # the log has said so; nothing is overdue by a clock that is wrong
+                self.pulse.beat()
+            except ClockError as error:  # the log has said so; nothing is overdue by a clock that is wrong
+                self.pulse.wait(str(error))
                 await asyncio.sleep(_WRONG_CLOCK_SECONDS)
             except LedgerError as error:
                 _log.warning("the clock waits: %s", error)
+                self.pulse.wait(str(error))
             except Exception as error:  # noqa: BLE001 - what is due stays due, and is looked at again
                 report("the clock could not look at what is due", error, error)
             await asyncio.sleep(_LOOK_SECONDS)

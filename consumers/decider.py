@@ -22,6 +22,7 @@ from ledger.errors import LedgerError, UnavailableError
 from ledger.incidents import report
 from ledger.log import MAX_BATCH
 from ledger.names import token_of_source
+from ledger.role_status import Pulse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -61,6 +62,7 @@ class Decider:
         self._under_way = False  # whether a batch is being stored
         self._storing = Storing(log, directory, self._books, self._finish, self._give_up, self._on_ended)
         self._side_tasks: set[asyncio.Task[None]] = set()
+        self.pulse = Pulse("decisions", lambda: bool(self._queue or self._ready or self._careful or self._under_way))
         self.elsewhere: Callable[[Waiting, str | None], bool] | None = None
         """Sends a request on where another decider has its holder; nothing, while there is no other."""
         self.old_names_until = 0
@@ -117,6 +119,7 @@ class Decider:
     async def run(self) -> None:
         """Decide for ever: rule on what comes in while what was ruled before is being stored."""
         while True:
+            self.pulse.beat()
             if self._queue and not self._careful and len(self._ready) < _TOGETHER_AT_MOST:
                 group, self._queue = self._queue[:_TOGETHER_AT_MOST], self._queue[_TOGETHER_AT_MOST:]
                 await self._rule_group(group)

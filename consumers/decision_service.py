@@ -33,6 +33,7 @@ from ledger.incidents import report
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.replies import header_of
+from ledger.role_status import Pulse, Reading, RoleStatus
 from ledger.streams import stream_config
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ _log = logging.getLogger(__name__)
 _QUEUE = "decisions"
 _OTHER_SECONDS = 10.0
 _ANSWER_TO = b"Answer-To"
+_NO_POLICY = "no policy is in force, so every request is refused: publish one with `resolution-ledger decide policy`"
+_ANY_ROLE = "any"
 HOT = ("action", "preview")
 WORDS = {
     "action": "Take an action: decided, recorded, answered.",
@@ -73,6 +76,9 @@ class DecisionService:
         self._client = client
         self._reader = reader
         self._log = log
+        self._history = history
+        self._indexes = indexes
+        self._read = Pulse("the log")
         self.directory = Directory(NameIndex.alone(indexes, "decisions"))
         self.decider = Decider(log, self.directory, history=history)
         self.decider.on_escalation(self._notify)
@@ -123,6 +129,17 @@ class DecisionService:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.directory.close()
+
+    def status(self) -> RoleStatus:
+        """Return how the decider is."""
+        self._read.beat(self.directory.read_to)
+        reading = Reading("the log", self.directory.read_to, self._read.still_seconds)
+        policies = self.directory.policies
+        ruled = bool(policies.newest_version) if self._history else policies.in_force(self.decider.now) is not None
+        lacks = (_NO_POLICY,) if not ruled and self.directory.staff.everybody(_ANY_ROLE) else ()
+        absent = () if any(self._indexes.glob("decisions*.sqlite")) else ("index/decisions.sqlite",)
+        return RoleStatus(role="decisions", history=self._history, readings=(reading,), absent=absent, lacks=lacks,
+                          loops=(self.decider.pulse.loop(), self._clock.pulse.loop()))  # fmt: skip
 
     async def ask(self, operation: str, source: str, body: bytes) -> bytes:
         """The answer to a request."""

@@ -11,6 +11,7 @@ from consumers.service import fails_with, keep_going
 from ledger.connection import connect
 from ledger.errors import UnavailableError
 from ledger.follow import Follower
+from ledger.role_status import Pulse, Reading, RoleStatus
 
 if TYPE_CHECKING:
     from ledger.connection import LedgerClient
@@ -34,11 +35,17 @@ class GuardService:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
         self._reader: LedgerClient | None = None
+        self._pulse = Pulse("the guard", lambda: False)
+
+    def status(self) -> RoleStatus:
+        """Return how the guard is."""
+        reading = Reading("the log", self.position, self._pulse.still_seconds)
+        return RoleStatus(role="guard", history=self._history, loops=(self._pulse.loop(),), readings=(reading,))
 
     async def start(self) -> None:
         """Begin to read."""
         self._reader = await connect(self._url, "guard")
-        self._task = asyncio.create_task(keep_going("the guard", self._run))
+        self._task = asyncio.create_task(keep_going("the guard", self._run, self._pulse))
         self._task.add_done_callback(fails_with(self.failed, "guard"))
 
     async def stop(self) -> None:
@@ -61,6 +68,8 @@ class GuardService:
                             break
                         except UnavailableError as error:
                             _log.warning("the guard waits: %s", error)
+                            self._pulse.wait(str(error))
                             await asyncio.sleep(_PAUSE_SECONDS)
                 self.position = self._guarding.position
+                self._pulse.beat(self.position)
                 await asyncio.sleep(0)

@@ -34,6 +34,7 @@ from ledger.fan_in import FanIn
 from ledger.incidents import report
 from ledger.index import NameIndex
 from ledger.keys import Keys
+from ledger.role_status import Pulse, RoleStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,9 +74,11 @@ class IntakeService:
         self._replicas = replicas
         self._routes = routes
         self._creates = creates
+        self._index_path = index_path
         self._index = NameIndex(index_path)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
+        self._pulse = Pulse("inboxes")
         self.broker = make_broker(url, "intake")
         declare_intake(self.broker, self)
 
@@ -111,14 +114,21 @@ class IntakeService:
         await self._fan_in.stop()
         self._index.close()
 
+    def status(self) -> RoleStatus:
+        """Return how the intake is."""
+        absent = () if self._index_path.exists() else (f"index/{self._index_path.name}",)
+        return RoleStatus(role="intake", loops=(self._pulse.loop(),), absent=absent)
+
     async def _take_in(self) -> None:
         while True:
             wait = _HELD_SECONDS if self._inboxes.holds else _IDLE_SECONDS
             try:
                 batch = await self._inboxes.admit(await self._fan_in.next(topology.INTAKE_BATCH, wait))
                 await self._lanes.take([message_of(pulled) for pulled in batch])
+                self._pulse.beat()
             except Exception as error:  # noqa: BLE001 - an error of ours delays the intake, and does not end it
                 report("the intake failed and begins again", error, error)
+                self._pulse.wait(f"an error of ours, see the log: {error!r}")
                 await asyncio.sleep(_FAILED_SECONDS)
 
     def _acknowledge(self, messages: Sequence[Message]) -> None:

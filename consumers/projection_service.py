@@ -21,10 +21,11 @@ from consumers.service import fails_with, keep_going
 from domain.wire import encode
 from ledger.cloudevents import time_text
 from ledger.connection import connect
+from ledger.role_status import Pulse, Reading, RoleStatus
 from ledger.tail import Tail
 from projections.catalogue import MODELS
 from projections.engine import run_for_ever
-from projections.generations import claim, views_folder
+from projections.generations import claim, live_generation, progress_of, views_folder
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -52,6 +53,7 @@ class ProjectionService:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._clients: list[LedgerClient] = []
+        self._pulses = {name: Pulse(name, lambda: False) for name in MODELS}
         self.broker = make_broker(url, "projections")
         self._news = declare_views(self.broker)
         declare_briefs(self.broker, Briefs(log.client, log, self._folder))
@@ -64,7 +66,24 @@ class ProjectionService:
         self._begin(tail.run())
         for name, make in MODELS.items():
             run = partial(self._run, make(), await self._connected(f"projection {name}"), tail)
-            self._begin(keep_going(f"the projection {name}", run))
+            self._begin(keep_going(f"the projection {name}", run, self._pulses[name]))
+
+    def status(self) -> RoleStatus:
+        """Return how far each view is that this process runs, as it stands in its file."""
+        readings, absent = [], []
+        for name, pulse in self._pulses.items():
+            if pulse.active:
+                model = MODELS[name]()
+                progress = progress_of(self._folder, model)
+                if progress is None and (generation := live_generation(self._folder, model)) is not None:
+                    absent.append(f"views/{name}.g{generation}.sqlite")
+                    continue
+                stop = progress.stopped if progress is not None else None
+                stopped = "" if stop is None else f"position {stop.position} ({stop.type}): {stop.reason}"
+                position = None if progress is None else progress.anchor.position
+                readings.append(Reading(name, position, pulse.still_seconds, stopped))
+        loops = tuple(pulse.loop() for pulse in self._pulses.values() if pulse.active)
+        return RoleStatus(role="projections", loops=loops, readings=tuple(readings), absent=tuple(absent))
 
     async def _connected(self, name: str) -> LedgerClient:
         client = await connect(self._url, name)
@@ -86,12 +105,16 @@ class ProjectionService:
         await self.broker.stop()
 
     async def _run(self, model: Model, client: LedgerClient, tail: Tail) -> None:
+        pulse = self._pulses[model.name]
+
         async def committed(progress: Progress) -> None:
+            pulse.beat(progress.anchor.position)
             news = {"position": progress.anchor.position, "at": time_text(datetime.now(UTC))}
             await self._news[model.name].publish(encode(news))
 
         while True:
             with claim(self._folder, model.name) as ours:
+                pulse.active = ours
                 if ours:
                     await run_for_ever(model, self._folder, client, self._log, tail, committed)
             await asyncio.sleep(_CLAIM_SECONDS)  # a report is catching up, or another runner runs it

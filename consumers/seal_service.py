@@ -17,6 +17,7 @@ from ledger.errors import LedgerError, UnavailableError
 from ledger.follow import Anchor, Follower
 from ledger.incidents import report
 from ledger.notes import NoteError
+from ledger.role_status import Pulse, Reading, RoleStatus
 from ledger.seal import Sealer, SealError, SealFolder, check_positions, seal_folder
 from ledger.seal_record import SealRecord, open_seal
 from projections.generations import claim
@@ -38,7 +39,7 @@ _CLAIM_SECONDS = 0.2
 
 
 async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until: int | None = None,
-                   progressed: Callable[[Sealer], None] | None = None) -> None:  # fmt: skip
+                   progressed: Callable[[Sealer], None] | None = None, pulse: Pulse | None = None) -> None:  # fmt: skip
     """Seal the log behind the newest checkpoint, up to a position or for ever. A new ledger's seal is begun.
 
     Raises:
@@ -50,7 +51,7 @@ async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until:
     sealer = Sealer(folder, await open_seal(record, folder, log, archived=_archived(folder)))
     await sealer.check(log)
     follower = Follower(client, log, "seal", Anchor(sealer.size), gaps=True)
-    signing = asyncio.create_task(_keep_signing(sealer, record)) if until is None else None
+    signing = asyncio.create_task(_keep_signing(sealer, record, pulse)) if until is None else None
     try:
         async for batch in follower.batches(until=until):
             gaps = sealer.gaps
@@ -70,17 +71,24 @@ async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until:
                 await signing
 
 
-async def _keep_signing(sealer: Sealer, record: SealRecord) -> None:
+async def _keep_signing(sealer: Sealer, record: SealRecord, pulse: Pulse | None) -> None:
     while True:
         await asyncio.sleep(_SIGN_SECONDS)
+        why = ""
         try:
             await record.keep(sealer.sign())
         except UnavailableError as error:
             _log.debug("a checkpoint is kept the next time: %s", error)
+            why = str(error)
         except (LedgerError, NoteError):
             raise
         except Exception as error:  # noqa: BLE001 - an error of ours, say a full disk: signed the next time
             report("a checkpoint could not be signed", error, error)
+            why = f"a checkpoint could not be signed: {error}"
+        if pulse is not None and why:
+            pulse.wait(why)
+        elif pulse is not None:
+            pulse.beat(sealer.size)
 
 
 def _archived(folder: SealFolder) -> int:
@@ -103,6 +111,16 @@ class SealService:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._reader: LedgerClient | None = None
+        self._pulse = Pulse("the seal")
+
+    def status(self) -> RoleStatus:
+        """Return how the seal is; where another process seals in this folder, only that this one stands by."""
+        if not self._pulse.active:
+            return RoleStatus(role="seal")
+        missing = self._pulse.position > 0 and not self._folder.is_begun
+        reading = Reading("the log", max(0, self._pulse.position), self._pulse.still_seconds)
+        return RoleStatus(role="seal", loops=(self._pulse.loop(),), readings=(reading,),
+                          absent=("seal",) if missing else ())  # fmt: skip
 
     async def start(self) -> None:
         """Begin to seal, where nobody else does."""
@@ -126,11 +144,13 @@ class SealService:
         assert self._reader is not None
         while True:
             with claim(self._data_dir, LOCK) as ours:
+                self._pulse.active = ours
                 if ours:
                     try:
-                        await seal_log(self._reader, self._log, self._folder)
+                        await seal_log(self._reader, self._log, self._folder, pulse=self._pulse)
                     except (UnavailableError, OSError) as error:  # the server is away, the disk is full
                         _log.warning("the seal waits: %s", error)
+                        self._pulse.wait(str(error))
                         await asyncio.sleep(_PAUSE_SECONDS)
                     except (SealError, NoteError) as error:
                         await self._sound(error)

@@ -12,13 +12,15 @@ from ledger.incidents import report
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ledger.role_status import Pulse
+
 _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
 _PAUSE_SECONDS_AT_MOST = 30.0
 
 
-async def keep_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
-    """Do some work, and begin it again after every unexpected error, later each time.
+async def keep_going(name: str, work: Callable[[], Awaitable[None]], pulse: Pulse | None = None) -> None:
+    """Do some work, and begin it again after every unexpected error, later each time; a ``pulse`` tells why it waits.
 
     Raises:
         LedgerError: the log is not what it was: then the role has to end. Only a server that is away is waited for.
@@ -30,12 +32,16 @@ async def keep_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except UnavailableError as error:
             _log.warning("%s waits: %s", name, error)
+            why = str(error)
         except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - an error of ours is reported; it ends no role
             report(f"{name} failed and begins again", error, error)
+            why = f"an error of ours, see the log: {error!r}"
         else:
             return
+        if pulse is not None:
+            pulse.wait(why)
         await asyncio.sleep(pause)
         pause = min(_PAUSE_SECONDS_AT_MOST, 2 * pause)
 

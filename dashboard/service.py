@@ -20,6 +20,7 @@ from ledger.connection import connect
 from ledger.errors import LedgerError
 from ledger.keys import Keys
 from ledger.log import Log
+from ledger.role_status import RoleStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +47,10 @@ class DashboardService:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.token = token_of(data_dir)
         self.address = ""
+
+    def status(self) -> RoleStatus:
+        """Return that the dashboard lives: the loop that answers this serves HTTP, too."""
+        return RoleStatus(role="dashboard")
 
     async def start(self) -> None:
         """Begin to listen.

@@ -6,9 +6,10 @@ import fcntl
 import json
 import os
 import sqlite3
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -104,6 +105,19 @@ def live_or_first(folder: Path, model: Model) -> int | None:
     return live
 
 
+def progress_of(folder: Path, model: Model) -> Progress | None:
+    """Return how far the live generation is, as it stands in its file; None where none serves."""
+    generation = live_generation(folder, model)
+    path = folder / f"{model.name}.g{generation}.sqlite"
+    if generation is None or not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            return _progress_in(connection.execute(_READ_PROGRESS).fetchone())
+    except sqlite3.OperationalError:  # its tables are not made yet
+        return Progress(Anchor())
+
+
 def switch_to(folder: Path, model: Model, generation: int) -> None:
     """Let this generation serve from now on, and drop the others."""
     pointer = folder / f"{model.name}.json"
@@ -157,7 +171,10 @@ def _engine(path: str) -> sa.Engine:
 
 def read_progress(connection: sa.Connection) -> Progress:
     """Up to where the view in this database has read."""
-    row = driver(connection).execute(_READ_PROGRESS).fetchone()
+    return _progress_in(driver(connection).execute(_READ_PROGRESS).fetchone())
+
+
+def _progress_in(row: Any) -> Progress:
     if row is None:
         return Progress(Anchor())
     position, digest, recorded, *stop = row

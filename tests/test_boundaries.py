@@ -317,6 +317,8 @@ BOUNDARIES = [
     B("a source that becomes known", "consumers.inboxes.Inboxes.learn", TWO, fact, takes_in),
     B("acknowledgements", "consumers.intake_service.IntakeService._acknowledge", TWO, fact, takes_in),
     B("answers of the server, at the socket", "ledger.replies.Replies.on_reply", TWO, Stage.personal, takes_in),
+    B("questions about a role", "ledger.role_status.StatusDoor._on_request", TWO,
+      lambda stage: stage.session.client.publish("resolution.roles.intake", b"", reply="_INBOX.x.y"), takes_in),
     B("looking after inboxes", "consumers.inboxes.Inboxes._restore", TWO, nothing, takes_in, again=True),
     B("the end of day keys", "ledger.keys.Keys.destroy", TWO, nothing, takes_in, again=True, at_start=True),
     B("requests for a receipt", "consumers.intake_service.IntakeService.receipt", TWO, asks(f"{READ}.receipt", id="1"),

@@ -33,7 +33,7 @@ def document(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def the_whole_job(command: Command, policy_file: Path) -> None:
+def the_whole_job(command: Command, policy_file: Path, *at_rest: str) -> None:
     published = document(command("publish", "-", "--json", stdin=lines(purchase(1), purchase(2), purchase(1))))
     assert published == {"read": 3, "recorded": 2, "duplicate": 1, "rejected": 0, "skipped": {}, "rejections": []}
     policy = document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
@@ -77,11 +77,11 @@ def the_whole_job(command: Command, policy_file: Path) -> None:
     assert [item["position"] for item in since] == [i["position"] for i in replayed if i["recordedtime"] >= middle]
     until = [json.loads(line) for line in command("audit", "replay", "--to", "2").stdout.splitlines()]
     assert until == replayed[:2]
-    assert document(command("admin", "doctor", "--json"))["ok"]
+    assert document(command("admin", "doctor", "--json", *at_rest))["ok"]
 
 
 def test_the_whole_job_alone(command: Command, policy_file: Path) -> None:
-    the_whole_job(command, policy_file)
+    the_whole_job(command, policy_file, "--at-rest")
 
 
 def test_the_whole_job_beside_a_running_up(up: Up, command: Command, policy_file: Path) -> None:
@@ -98,7 +98,7 @@ def test_for_people_it_prints_tables(command: Command, policy_file: Path) -> Non
     assert "No action with a customer" in command("report", "loyalty").stdout
     trail = command("audit", "trail").stdout
     assert "[red]x" in trail  # text from outside is no markup
-    for words in (("admin", "projections", "status"), ("admin", "rejected", "list"), ("admin", "doctor")):
+    for words in (("admin", "projections", "status"), ("admin", "rejected", "list"), ("admin", "doctor", "--at-rest")):
         assert command(*words).returncode == 0
 
 

@@ -118,8 +118,12 @@ async def test_what_it_starts_takes_in_decides_and_reports(composed: dict[str, s
     await upstream.close()
     balances = await asyncio.to_thread(run, composed, "report", "balances", "--json")
     assert json.loads(balances.stdout)["items"][0]["spent"] == gbp("5.00")
-    doctor = await asyncio.to_thread(run, composed, *COMPOSE["services"]["intake"]["healthcheck"]["test"][2:])
+    doctor = await asyncio.to_thread(run, composed, "admin", "doctor")
     assert doctor.returncode == 0, doctor.stdout
+    for name, service in COMPOSE["services"].items():
+        if service["command"][0] == "run":
+            health = await asyncio.to_thread(run, composed, *service["healthcheck"]["test"][2:])
+            assert health.returncode == 0, (name, health.stdout)
     beside = await asyncio.to_thread(run, composed, "publish", "-", "--json", stdin=json.dumps(fact))
     assert json.loads(beside.stdout)["duplicate"] == 1
 

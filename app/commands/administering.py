@@ -14,6 +14,7 @@ import msgspec
 from app.cli import Finding, cli, command
 from app.output import console, fail, print_json, print_list, print_table
 from app.projection_states import projection_states
+from app.roles import ROLES
 from app.session import Session
 from config import topology
 from consumers.rejections import RejectedEntry
@@ -202,15 +203,32 @@ async def skip(settings: Settings, name: str, position: int, reason: str, by: st
         console.print(f"recorded at position {at}: {name} passes over {position}")
 
 
+@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Check this role alone; repeatable.")
+@click.option("--here", is_flag=True, help="With --role: a process on this host must have it, for health checks.")
+@click.option("--at-rest", is_flag=True, help="No role needs to run: check what is stored.")
+@click.option("--wait", "seconds", type=click.FloatRange(0, 600), metavar="SECONDS",
+              help="How long a role may take to answer. [default: 15, with --role 1]")  # fmt: skip
 @command(admin)
-async def doctor(settings: Settings, *, as_json: bool) -> None:
-    """Check everything: server, clock, streams, disk, views, seal, archive, inbox. Exit status 1 on a finding."""
-    from app.check import Check
-    from app.checks import checks_of
+async def doctor(settings: Settings, roles: tuple[str, ...], *, here: bool, at_rest: bool, seconds: float | None,
+                 as_json: bool) -> None:  # fmt: skip
+    """Check everything: server, streams, roles, clocks, views, seal, archive, inboxes. Exit status 1 on a finding.
 
+    Roles are asked by NATS, wherever they run. Nothing is created, changed or recorded.
+    """
+    from app.check import Check
+    from app.examination import examine, examine_roles
+    from app.role_checks import PATIENCE_SECONDS
+
+    if (roles and at_rest) or (here and not roles):
+        raise click.UsageError("--here goes with --role, and --at-rest without it")
     try:
         async with Session(settings, reads_only=True, examines=True) as session:
-            checks = await checks_of(session)
+            if roles:
+                checks = await examine_roles(session, roles, patience=1.0 if seconds is None else seconds, here=here)
+            else:
+                checks = await examine(
+                    session, patience=PATIENCE_SECONDS if seconds is None else seconds, at_rest=at_rest
+                )
     except OtherDirectoryError as error:
         checks = [Check("data directory", str(error), ok=False)]
     if as_json:

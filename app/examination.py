@@ -1,0 +1,56 @@
+"""The examination of a ledger by `admin doctor`: its roles, wherever they run, and what is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.check import Check, collected
+from app.checks import checks_of
+from app.live_checks import history_mode, waiting_messages
+from app.role_checks import EXPECTED, Heard, heard_of, role_checks
+from ledger.role_status import HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.session import Session
+
+
+async def examine(session: Session, *, patience: float, at_rest: bool) -> list[Check]:
+    """Run all checks; with ``at_rest`` no role needs to run."""
+    heard = {} if at_rest else await heard_of(session, EXPECTED, patience)
+    found = [] if at_rest else await collected("roles", role_checks(session, EXPECTED, heard))
+    if not at_rest:
+        found += await collected("history mode", history_mode(session, heard))
+    if heard.get("intake", Heard()).statuses:
+        found += await collected("inbox", waiting_messages(session))
+    return _causes_alone(found + await checks_of(session, heard))
+
+
+def _causes_alone(checks: list[Check]) -> list[Check]:
+    """Leave out what another finding causes.
+
+    The alarm ends roles that write, a lost seal keeps its role waiting, and an intake that hangs leaves messages.
+    """
+    wrong = {check.check for check in checks if not check.ok}
+    caused = {"role seal"} if "seal" in wrong else set()
+    caused |= {"role intake", "role decisions"} if "alarm" in wrong else set()
+    return [
+        check
+        for check in checks
+        if check.ok or not (check.check in caused or ("role intake" in wrong and check.check.startswith("inbox ")))
+    ]
+
+
+async def examine_roles(session: Session, roles: Sequence[str], *, patience: float, here: bool) -> list[Check]:
+    """Check these roles alone; with ``here`` only the processes on this host count."""
+    heard = await heard_of(session, roles, patience)
+    if here:
+        heard = {
+            role: one._replace(statuses=tuple(status for status in one.statuses if status.host == HOST))
+            for role, one in heard.items()
+        }
+    found: list[Check] = []
+    for role in roles:
+        found += await collected(f"role {role}", role_checks(session, [role], heard))
+    return found

@@ -1,0 +1,245 @@
+"""Checks of `admin doctor` on roles: whether each lives, works, reads on, and has what it works with.
+
+A role is asked by NATS, so it may run on any machine. What is true of a role is said once: where no process with a
+role answers, what follows from that (a view that falls behind, say) is no finding of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import nats.errors
+
+from app.check import Check
+from app.roles import PROBE_SOURCE, ROLES
+from config import topology
+from ledger.cloudevents import parse_time, stored_decoder
+from ledger.connection import frame, status_of
+from ledger.role_status import HOST, Reading, RoleStatus
+from ledger.seal import BRING_BACK
+from ledger.server_time import AHEAD_SECONDS, span
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+
+    from app.session import Session
+
+PATIENCE_SECONDS = 15.0
+"""How long a role that does not answer is asked again: it may be starting."""
+_MORE_SECONDS = 0.15
+"""How long further processes with a role are waited for, once one has answered."""
+_AGAIN_SECONDS = 0.5
+_HANGS_SECONDS = 20.0
+_WAITS_SECONDS = 10.0
+_STARTS_SECONDS = 120.0
+"""A decider reads the log to its end before it answers."""
+_STILL_SECONDS = {"archive": 90.0}
+_STILL_SECONDS_ELSE = 30.0
+_PROBE_SECONDS = 5.0
+_SHOWN = 5
+EXPECTED = tuple(role for role in ROLES if role != "dashboard")
+"""Roles that every ledger needs; HTTP is for those who want it."""
+_NOUNS = {
+    "intake": "nothing that upstreams publish is recorded",
+    "decisions": "requests get no answer",
+    "projections": "views stand still",
+    "guard": "nothing looks for misuse",
+    "seal": "what is recorded is not sealed",
+    "archive": "what is sealed is not copied to the archive",
+    "dashboard": "the HTTP API does not answer",
+}
+_MADE_AGAIN = {
+    "archive": "move the archive folder away and run `resolution-ledger admin archive`, which writes it anew",
+    "seal": BRING_BACK,
+}
+_MADE_AGAIN_ELSE = "start that process anew; it is made again from the log"
+_PROBES = {
+    "intake": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.receipt",
+    "decisions": f"{topology.DECIDE_SUBJECT}.{PROBE_SOURCE}.preview",
+    "projections": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.brief",
+}
+"""Requests that are invalid, and answered so: by the subscriptions that upstreams use."""
+
+
+class Heard(NamedTuple):
+    """Answers of the processes with a role, and how far its clock may be away: seconds that asking took."""
+
+    statuses: tuple[RoleStatus, ...] = ()
+    asked: datetime = datetime.min.replace(tzinfo=UTC)
+    answered: datetime = datetime.min.replace(tzinfo=UTC)
+
+
+async def heard_of(session: Session, roles: Sequence[str], patience: float = PATIENCE_SECONDS) -> dict[str, Heard]:
+    """Ask for roles, all at once; one that does not answer is asked again until ``patience`` seconds have passed."""
+    answers = await asyncio.gather(*(_ask(session, role, patience) for role in roles))
+    return dict(zip(roles, answers, strict=True))
+
+
+async def _ask(session: Session, role: str, patience: float) -> Heard:
+    until = time.monotonic() + patience
+    while True:
+        heard = await _ask_once(session, role, min(_AGAIN_SECONDS * 4, max(0.1, until - time.monotonic())))
+        ready = any(not status.starting for status in heard.statuses)
+        if ready or time.monotonic() >= until:
+            return heard
+        await asyncio.sleep(min(_AGAIN_SECONDS, max(0.0, until - time.monotonic())))
+
+
+async def _ask_once(session: Session, role: str, seconds: float) -> Heard:
+    """Collect what the processes with a role answer: until one has, and a moment longer for the others."""
+    found: list[RoleStatus] = []
+    first = asyncio.Event()
+
+    def take(_subject: bytes, _reply: bytes, headers: bytes, body: bytes) -> None:
+        if not status_of(headers):  # else the server says that no process listens
+            found.append(msgspec.json.decode(body, type=RoleStatus))
+        first.set()
+
+    client, asked = session.client, datetime.now(UTC)
+    inbox = client.new_inbox()
+    door = await client.pour(inbox, take)
+    try:
+        client.send(frame(f"{topology.ROLES_SUBJECT}.{role}".encode(), b"", inbox.encode()))
+        await asyncio.wait_for(first.wait(), seconds)
+        answered = datetime.now(UTC)
+        if found:
+            await asyncio.sleep(_MORE_SECONDS)
+    except (nats.errors.Error, TimeoutError):
+        return Heard()
+    finally:
+        await client.stop_pouring(door)
+    return Heard(tuple(found), asked, answered)
+
+
+async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str, Heard]) -> AsyncIterator[Check]:
+    """Check each of these roles by what was heard of it."""
+    if not any(heard[role].statuses for role in roles) and len(roles) > 1:
+        start = "start `resolution-ledger up`" if session.embedded else "start `resolution-ledger run ROLE` for each"
+        yield Check("roles", f"no role of this ledger is alive ({', '.join(roles)}): {start}", ok=False)
+        return
+    end = await session.log.last_position()
+    for role in roles:
+        if not (statuses := heard[role].statuses):
+            yield Check(f"role {role}", _absent_text(session, role), ok=False)
+            continue
+        own = [text for status in statuses for text in _troubles(session, status, heard[role])]
+        if not all(status.starting for status in statuses):
+            own += await _probe_trouble(session, role)
+        readings = [one for status in statuses for one in await _reading_checks(session, status, end, heard)]
+        for text in own:
+            yield Check(f"role {role}", text, ok=False)
+        if not own and all(one.ok for one in readings):
+            yield Check(f"role {role}", _alive_text(statuses))
+        for one in readings:
+            if one.ok or not own or one.check != f"role {role}":  # else the trouble is why it stands still
+                yield one
+
+
+def _alive_text(statuses: Sequence[RoleStatus]) -> str:
+    where = sorted({status.host for status in statuses})
+    starting = sum(status.starting for status in statuses)
+    return f"{len(statuses)} alive on {', '.join(where[:_SHOWN])}" + (f", {starting} starting" if starting else "")
+
+
+def _absent_text(session: Session, role: str) -> str:
+    start = "start `resolution-ledger up`" if session.embedded else f"start `resolution-ledger run {role}`"
+    return f"no process with this role answers, so {_NOUNS[role]}: {start}; where one runs, it hangs: end it first"
+
+
+def _where(status: RoleStatus) -> str:
+    return f"on {status.host} (process {status.instance.partition('-')[0]})"
+
+
+def _troubles(session: Session, status: RoleStatus, heard: Heard) -> Iterator[str]:
+    """Yield what is wrong with one process, as it says itself."""
+    where = _where(status)
+    for loop in status.loops:
+        if loop.silent_seconds > _HANGS_SECONDS:
+            yield f"{loop.name} {where} hangs since {span(loop.silent_seconds)}: start that process anew"
+        elif loop.waits_seconds > _WAITS_SECONDS:
+            yield f"{loop.name} {where} waits since {span(loop.waits_seconds)}: {loop.waits}"
+    running = (parse_time(status.now) - parse_time(status.since)).total_seconds()
+    if status.starting and running > _STARTS_SECONDS:
+        yield f"the process {where} is starting since {span(running)}: see its log"
+    for file in status.absent:
+        yield f"{file} is not in {status.folder} {where}: {_MADE_AGAIN.get(status.role, _MADE_AGAIN_ELSE)}"
+    yield from status.lacks
+    now, ours = parse_time(status.now), session.log.server_time.ahead_seconds(heard.asked)
+    behind = (heard.asked - now).total_seconds() - ours
+    ahead = (now - heard.answered).total_seconds() + ours
+    if (off := max(behind, ahead)) > AHEAD_SECONDS:
+        way = "ahead of" if ahead > behind else "behind"
+        yield f"the clock {where} is {span(off)} {way} the NATS server's: set it"
+
+
+async def _probe_trouble(session: Session, role: str) -> list[str]:
+    """Ask as an upstream does; the request is invalid, and nothing is recorded."""
+    if role not in _PROBES:
+        return []
+    try:
+        await session.client.request(_PROBES[role], b"{}", timeout=_PROBE_SECONDS)
+    except nats.errors.NoRespondersError:
+        return ["it is alive, and no process takes its requests: start it anew"]
+    except (nats.errors.Error, TimeoutError):
+        return [f"a request had no answer in {_PROBE_SECONDS:g} s: a process with this role hangs; end it"]
+    return []
+
+
+async def _reading_checks(session: Session, status: RoleStatus, end: int, heard: Mapping[str, Heard]) -> list[Check]:
+    """Return how far readers are: one that is empty, has stopped, or is behind and does not move, is a finding."""
+    found: list[Check] = []
+    views = status.role == "projections"
+    until = _sealed(heard) if status.role == "archive" else end
+    for reading in status.readings:
+        check = f"view {reading.name}" if views else f"role {status.role}"
+        behind = max(0, until - (reading.position or 0))
+        if reading.stopped:
+            says = (
+                f"it has stopped at {reading.stopped}. Run a version that knows the event, or pass over it with "
+                f"`resolution-ledger admin projections skip {reading.name} POSITION`"
+            )
+            found.append(Check(check, says, ok=False))
+        elif behind and await _stands_still(session, status.role, reading):
+            state = "is empty" if not reading.position else f"stands still at position {reading.position}"
+            why = "".join(f", and waits: {loop.waits}" for loop in status.loops if loop.waits)
+            says = f"it {state} {_where(status)}, {behind} behind{why}: see that process's log, and start it anew"
+            found.append(Check(check, says, ok=False))
+        elif views:
+            found.append(Check(check, f"position {reading.position or 0}, {behind} behind"))
+    return found
+
+
+async def _stands_still(session: Session, role: str, reading: Reading) -> bool:
+    """Return whether a reader that is behind has not moved for long, nor read what was recorded long ago."""
+    limit = _STILL_SECONDS.get(role, _STILL_SECONDS_ELSE)
+    return reading.still_seconds > limit and await _waited(session, reading) > limit
+
+
+async def _waited(session: Session, reading: Reading) -> float:
+    """Return for how many seconds the first event that a reader has not read is recorded."""
+    event = await session.log.at((reading.position or 0) + 1)
+    if event is None:
+        return float("inf")
+    recorded = parse_time(stored_decoder.decode(event.data).recordedtime)
+    return (datetime.now(UTC) - recorded).total_seconds()
+
+
+def _sealed(heard: Mapping[str, Heard]) -> int:
+    statuses = heard["seal"].statuses if "seal" in heard else ()
+    return max((reading.position or 0 for status in statuses for reading in status.readings), default=0)
+
+
+def is_kept_here(session: Session, heard: Mapping[str, Heard], role: str, folder: str) -> bool:
+    """Return whether what a role derives lies in this session's data directory, and not on another machine."""
+    if session.embedded:
+        return True
+    there = (session.data_dir / folder).exists()
+    statuses = heard.get(role, Heard()).statuses
+    if not statuses:
+        return there
+    ours = str(session.data_dir.resolve())
+    return any(status.folder == ours and (status.host == HOST or there) for status in statuses)
