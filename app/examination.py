@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from app.session import Session
 
 
+_NO_UP_SECONDS = 1.0
+"""How long roles are waited for where no `up` has announced itself, which would start them."""
+
+
 async def examine(session: Session, *, patience: float, at_rest: bool) -> list[Check]:
     """Run all checks; with ``at_rest`` no role needs to run."""
+    if session.embedded and not (session.data_dir / "connection.json").exists():
+        patience = min(patience, _NO_UP_SECONDS)
     heard = {} if at_rest else await heard_of(session, EXPECTED, patience)
     found = [] if at_rest else await collected("roles", role_checks(session, EXPECTED, heard))
     if not at_rest:
