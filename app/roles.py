@@ -227,18 +227,26 @@ async def _end_of_stdin() -> None:
 async def served(session: Session, *roles: str, history: bool = False) -> AsyncIterator[None]:
     """Make sure that these roles answer: beside a running `up` use its, alone run them here.
 
-    What is recorded alone is sealed at the end, as `up` does it all the time.
+    What is recorded alone is sealed at the end, as `up` does it all the time. Nothing is recorded alone behind a log
+    that has lost its end.
+
+    Raises:
+        SealError: the newest event that was sealed is gone, or has changed.
+        UnavailableError: a role is missing, and the server is not ours to run roles beside.
+
     """
     missing = [role for role in roles if not await _answers(session, role)]
     if missing and not session.embedded:
         names = ", ".join(missing)
         message = f"nobody serves {names} on this NATS server: start `resolution-ledger run ROLE` for each"
         raise UnavailableError(message)
+    if missing:
+        from app.sealing import check_sealed_end, seal_to_the_end
+
+        await check_sealed_end(session)
     async with running(session, missing, history=history):
         yield
     if missing:
-        from app.sealing import seal_to_the_end
-
         try:
             await seal_to_the_end(session)
         except LedgerError as error:

@@ -62,6 +62,19 @@ async def seal_to_the_end(session: Session) -> None:
         await asyncio.sleep(0.05)
 
 
+async def check_sealed_end(session: Session) -> None:
+    """Check that the log still shows the newest event that was sealed, where its tile can be read.
+
+    Raises:
+        SealError: it does not.
+
+    """
+    folder = seal_folder(session.data_dir)
+    with suppress(NoteError, MissingTileError, OSError):  # the role that seals names what is wrong with the seal
+        if (newest := folder.checkpoint()) is not None:
+            await check_positions(session.log, folder.tiles(newest.size), [newest.size])
+
+
 async def begin_anew(session: Session, reason: str) -> tuple[Verifier, Path | None]:
     """Begin another seal, with another key, in the place of one that is lost or damaged for good.
 
@@ -135,7 +148,7 @@ async def verification(session: Session, brought: Sequence[Checkpoint], trusted:
         if not await _still_so(session, folder, work):
             work = Verification(folder, brought, trusted, kept, archived)
     follower = Follower(await session.connection("verify"), session.log, "verify", Anchor(work.position), gaps=True)
-    saved = work.position
+    saved = resumed_from = work.position
     with suppress(LostEventsError):  # the stream ends early: what is missing is among the findings
         async for batch in follower.batches(until=end):
             work.take(batch)
@@ -150,7 +163,8 @@ async def verification(session: Session, brought: Sequence[Checkpoint], trusted:
     newest = work.newest
     return {
         "size": work.size, "root": newest.root.hex() if newest else "", "last_position": end,
-        "not_sealed": max(0, end - work.size), "gaps": work.gaps, "brought": [one.size for one in brought],
+        "resumed_from": resumed_from, "not_sealed": max(0, end - work.size), "gaps": work.gaps,
+        "brought": [one.size for one in brought],
         "signed_by": [verifier.text() for verifier in newest.signed_by(work.trusts)] if newest else [],
         "findings": [wrong.wire() for wrong in findings],
     }  # fmt: skip

@@ -99,8 +99,10 @@ async def verify(settings: Settings, files: tuple[Path, ...], keys: tuple[str, .
 
 
 def _tell(result: dict[str, Any]) -> None:
+    earlier = result["resumed_from"]
     rows = [
         ("sealed", f"{result['size']:,} positions, root {result['root']}"),
+        *[("read before", f"{earlier:,} positions, by a run that was interrupted; now a sample")] * bool(earlier),
         ("in the log", f"{result['last_position']:,} positions"),
         ("signed by", ", ".join(result["signed_by"]) or "nobody who is trusted"),
         ("your checkpoints", ", ".join(f"{size:,}" for size in result["brought"]) or "none"),
