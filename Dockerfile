@@ -1,8 +1,9 @@
 # One image for every role; docker-compose.yml says which role a container has.
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY requirements.txt pyproject.toml README.md LICENSE ./
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements.txt
+COPY requirements-image.txt requirements-build.txt pyproject.toml README.md LICENSE ./
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --require-hashes -r requirements-image.txt
+RUN python -m venv /tools && /tools/bin/pip install --no-cache-dir --require-hashes -r requirements-build.txt
 COPY domain domain
 COPY ledger ledger
 COPY projections projections
@@ -11,7 +12,8 @@ COPY config config
 COPY dashboard dashboard
 COPY app app
 COPY resolution_ledger resolution_ledger
-RUN /venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
+RUN /tools/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheel . \
+    && /venv/bin/pip install --no-cache-dir --no-deps --no-index /wheel/*.whl && /venv/bin/pip uninstall --yes pip
 
 FROM python:3.13-slim
 RUN useradd --create-home --uid 10001 ledger && mkdir /data && chown ledger /data

@@ -3,8 +3,10 @@
 VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
+COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
+  --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference docs picture check requirements help
+.PHONY: setup demo run test wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference size docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -61,6 +63,9 @@ bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was
 bench-reference: setup  ## make the last whole run beside rivals the one that docs/performance.md shows
 	@$(BIN)/python -m benchmarks.reference
 
+size: setup  ## how large an installation without extras is, by package (EXTRA=archive: with one)
+	@$(BIN)/python -m benchmarks.size $(if $(EXTRA),--extra $(EXTRA))
+
 docs: setup  ## write docs/commands.md, docs/asyncapi.json, docs/sql.md and the rules in docs/policy.md anew
 	@$(BIN)/resolution-ledger admin reference > docs/commands.md
 	@$(BIN)/resolution-ledger admin asyncapi > docs/asyncapi.json
@@ -72,7 +77,8 @@ picture: setup  ## take docs/page.png anew, from the demo's data, with a Chromiu
 
 check: lint types test  ## what CI checks
 
-requirements: setup  ## pin dependencies anew, with hashes
+requirements: setup  ## pin dependencies anew, with hashes: of everything, of the image, of what builds the wheel
 	@$(BIN)/python -m pip install --quiet uv
-	@$(BIN)/uv pip compile pyproject.toml --extra embedded --group dev --generate-hashes --universal \
-	  --python-version 3.12 --no-emit-index-url --no-emit-find-links --no-header --quiet -o requirements.txt
+	@$(COMPILE) pyproject.toml --extra archive --group dev -o requirements.txt
+	@$(COMPILE) pyproject.toml --extra archive --constraint requirements.txt -o requirements-image.txt
+	@$(COMPILE) --group build --constraint requirements.txt -o requirements-build.txt

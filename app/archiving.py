@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any
-
-import pyarrow.parquet as pq
 
 from app.sealing import seal_to_the_end
 from config import topology
 from consumers.archive_service import LOCK, archive_log, archive_of
-from ledger.archive import SCHEMA, WRITTEN, Archive, as_table
+from ledger.archive import Archive
 from ledger.differences import Wrong
 from ledger.errors import LedgerError
 from ledger.follow import Anchor, Follower
-from ledger.leaves import CHUNK, DamagedFileError, all_ranges
+from ledger.leaves import CHUNK, DamagedFileError, all_ranges, leaf_of
 from ledger.log import Draft, Log, in_batches
 from ledger.merkle import root_of
 from ledger.notes import NoteError, Verifier, read_checkpoint
-from ledger.seal import SealFolder, entry_of, seal_folder
+from ledger.seal import SealFolder, seal_folder
 from ledger.seal_record import SealRecord
 from ledger.tiles import MissingTileError
 from ledger.verify import Edge
@@ -75,22 +72,24 @@ def verify_archive(folder: Path, seal: SealFolder, trusted: Sequence[Verifier], 
 
 async def export(session: Session, file: Path, first: int, last: int, progressed: Progressed) -> int:
     """Write these positions into one Parquet file; how many events it has."""
+    from ledger.parquet import Writer
+
     before = await session.log.at(first - 1) if first > 1 else None
     follower = Follower(await session.connection("export"), session.log, "export",
                         Anchor(before.position if before else first - 1), gaps=True)  # fmt: skip
     written = 0
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with pq.ParquetWriter(temporary, SCHEMA, **WRITTEN) as writer:
+        with Writer(temporary) as writer:
             waiting: list[Recorded] = []
             async for batch in follower.batches(until=last):
                 waiting += batch
                 if len(waiting) >= CHUNK:
-                    writer.write_table(as_table(waiting))
+                    writer.add(waiting)
                     written += len(waiting)
                     waiting = []
                 progressed(batch[-1].position, last)
-            writer.write_table(as_table(waiting))
+            writer.add(waiting)
             written += len(waiting)
         temporary.replace(file)
     finally:
@@ -145,7 +144,7 @@ def _check_root(archive: Archive, size: int, root: bytes) -> None:
     edge = Edge()
     waiting: list[bytes] = []
     for batch in archive.batches(last=size):
-        waiting += [sha256(b"\x00" + entry_of(*event)).digest() for event in batch]
+        waiting += [leaf_of(event) for event in batch]
         while len(waiting) >= 256:  # noqa: PLR2004 - a tile
             edge.add_tile(waiting[:256])
             waiting = waiting[256:]

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,7 +20,7 @@ from app.announcement import withdraw
 from config import topology
 from config.settings import settings_as_environment, settings_as_options
 from consumers.alarm_watch import AlarmWatch
-from ledger.errors import LedgerError, UnavailableError
+from ledger.errors import LedgerError, MissingExtraError, UnavailableError
 from ledger.role_status import StatusDoor
 
 if TYPE_CHECKING:
@@ -119,6 +120,14 @@ async def make(session: Session, role: str, *, history: bool = False,  # noqa: P
             return DashboardService(session.url, topology.LEDGER, session.data_dir, where or Where())
     message = f"no role {role!r}"
     raise ValueError(message)
+
+
+def sealing_roles() -> tuple[str, ...]:
+    """Return the roles that seal and archive, without the archive where its extra is not installed."""
+    if find_spec("pyarrow") is None:
+        _log.warning("no archive is kept: %s", MissingExtraError("Parquet files", "archive"))
+        return ("seal",)
+    return "seal", "archive"
 
 
 @asynccontextmanager

@@ -105,7 +105,14 @@ class ArchiveService:
                           absent=tuple(f"archive/{file}" for file in lost[:_SHOWN]))  # fmt: skip
 
     async def start(self) -> None:
-        """Begin to copy, where nobody else does."""
+        """Begin to copy, where no other process does.
+
+        Raises:
+            MissingExtraError: what writes Parquet files is not installed.
+
+        """
+        import ledger.parquet  # noqa: F401 - so that a missing extra is told at once
+
         self._reader = await connect(self._url, "archive")
         self._task = asyncio.create_task(keep_going("the archive", self._run))
         self._task.add_done_callback(fails_with(self.failed, "archive"))

@@ -10,8 +10,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.optimize import isotonic_regression
-from scipy.stats import binomtest
+
+from domain.statistics import never_rising, wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,8 +77,7 @@ def share(hits: int, of: int) -> dict[str, Any]:
     """A share with its 95 % interval (Wilson 1927); none of it where nothing was counted."""
     if of == 0:
         return {"k": 0, "n": 0, "share": None, "interval": None}
-    low, high = binomtest(hits, of).proportion_ci(method="wilson")
-    return {"k": hits, "n": of, "share": hits / of, "interval": [float(low), float(high)]}
+    return {"k": hits, "n": of, "share": hits / of, "interval": list(wilson_interval(hits, of))}
 
 
 def waiting(asked: Sequence[Asked]) -> dict[str, Any]:
@@ -153,14 +152,12 @@ def curve(asked: Iterable[Asked]) -> list[dict[str, Any]]:
         return []
     yes = [sum(one.anyway for one in band) for band in bands]
     weights = [len(band) for band in bands]
-    fitted = isotonic_regression(
-        [k / n for k, n in zip(yes, weights, strict=True)], weights=weights, increasing=False
-    ).x
+    fitted = never_rising([k / n for k, n in zip(yes, weights, strict=True)], weights)
     found = []
     for place, band in enumerate(bands):
         same = [at for at in range(len(bands)) if abs(fitted[at] - fitted[place]) < 1e-12]  # noqa: PLR2004
         pooled = share(sum(yes[at] for at in same), sum(weights[at] for at in same))
-        found.append({"up_to": band[-1].minor, "n": len(band), "approved": yes[place], "smoothed": float(fitted[place]),
+        found.append({"up_to": band[-1].minor, "n": len(band), "approved": yes[place], "smoothed": fitted[place],
                       "lower": pooled["interval"][0]})  # fmt: skip
     return found
 

@@ -10,9 +10,9 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy.stats import chi2_contingency, t
 
 from domain.gap import share
+from domain.statistics import one_rate_p, student_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,12 +156,12 @@ def evenness(parts: Sequence[dict[str, Any]], by: str, what: str) -> dict[str, A
     Pearson's chi-squared test of one rate for all; none where fewer than two groups are large enough.
     """
     told = [(part[by], part[what]) for part in parts if part[what]["n"] >= FEW and part[by] != NOT_SAID]
-    table = np.array([[one["k"], one["n"] - one["k"]] for _, one in told])
-    if len(told) < 2 or 0 in table.sum(axis=0):  # noqa: PLR2004 - two to compare
+    table = [(one["k"], one["n"] - one["k"]) for _, one in told]
+    if len(told) < 2 or 0 in map(sum, zip(*table, strict=True)):  # noqa: PLR2004 - two to compare
         return None
     ordered = sorted(told, key=lambda one: one[1]["share"])
     return {"what": what, "by": by, "groups": len(told), "lowest": [ordered[0][0], ordered[0][1]],
-            "highest": [ordered[-1][0], ordered[-1][1]], "p": float(chi2_contingency(table).pvalue)}  # fmt: skip
+            "highest": [ordered[-1][0], ordered[-1][1]], "p": one_rate_p(table)}  # fmt: skip
 
 
 def satisfaction(answers: Sequence[Answer], interactions: int) -> list[dict[str, Any]]:
@@ -172,7 +172,7 @@ def satisfaction(answers: Sequence[Answer], interactions: int) -> list[dict[str,
     found = []
     for name, scores in sorted(by.items()):
         n, mean = len(scores), fmean(scores)
-        half = float(t.ppf(0.975, n - 1)) * stdev(scores) / n**0.5 if n > 1 else None
+        half = student_quantile(0.95, n - 1) * stdev(scores) / n**0.5 if n > 1 else None
         found.append({"instrument": name, "n": n, "mean": mean,
                       "interval": [mean - half, mean + half] if half is not None else None,
                       "response": share(min(n, interactions), interactions)})  # fmt: skip

@@ -9,9 +9,8 @@ from collections import Counter, defaultdict
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from scipy.stats import CensoredData, ecdf
-
 from domain.abuse.seen import DAY
+from domain.statistics import survival
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -116,24 +115,11 @@ def _curve(times: list[float], censored: list[bool]) -> list[dict[str, Any]]:
         return [{"months": month, "staying": 1.0, "interval": None} for month in MONTHS if month <= max(times)]
     left = [time for time, still in zip(times, censored, strict=True) if not still]
     here = [time for time, still in zip(times, censored, strict=True) if still]
-    survival = ecdf(CensoredData(left, right=here)).sf
-    interval = survival.confidence_interval(method="log-log")
     return [
-        {"months": month, "staying": float(staying), "interval": _finite(low, high)}
-        for month, staying, low, high in zip(
-            MONTHS,
-            survival.evaluate(MONTHS),
-            interval.low.evaluate(MONTHS),
-            interval.high.evaluate(MONTHS),
-            strict=True,
-        )
+        {"months": month, "staying": share, "interval": list(interval) if interval else None}
+        for month, (share, interval) in zip(MONTHS, survival(left, here, MONTHS), strict=True)
         if month <= max(times)
     ]
-
-
-def _finite(low: Any, high: Any) -> list[float] | None:
-    bounds = [float(low), float(high)]
-    return bounds if all(bound == bound for bound in bounds) else None  # noqa: PLR0124 - not a number where n is too small
 
 
 def careers(moves: Iterable[tuple[str, str, str, float]],

@@ -4,29 +4,24 @@
     archive/manifest.jsonl                          a line a file, in order
     archive/day=2026-11-22/1-50000.parquet          positions 1 to 50,000, all recorded on that day
 
-Columns: `position`, `subject`, `time`, `recorded` (UTC, microseconds), `type`, `source`, `id`, `event` (the stored
-bytes). A position that has no event is there too, with the subject `ledger.gap`.
+A file's columns are those of `ledger.parquet`. A position that has no event is there too, with the subject
+`ledger.gap`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ledger.cloudevents import Stored, parse_time, stored_decoder
 from ledger.errors import LedgerError
 from ledger.files import read_bounded, write_whole
-from ledger.leaves import CHUNK, leaf_hashes
+from ledger.leaves import CHUNK, leaf_of
 from ledger.log import Recorded
-from ledger.merkle import HASH_BYTES
 from ledger.notes import Checkpoint, NoteError, read_checkpoint
 from ledger.seal import GAP_SUBJECT, SealError
-from ledger.tiles import WIDTH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,28 +29,9 @@ if TYPE_CHECKING:
 
     from ledger.tiles import Tiles
 
-SCHEMA = pa.schema(
-    [
-        ("position", pa.int64()),
-        ("subject", pa.dictionary(pa.int32(), pa.string())),
-        ("time", pa.timestamp("us", tz="UTC")),
-        ("recorded", pa.timestamp("us", tz="UTC")),
-        ("type", pa.dictionary(pa.int32(), pa.string())),
-        ("source", pa.dictionary(pa.int32(), pa.string())),
-        ("id", pa.string()),
-        ("event", pa.binary()),
-    ]
-)
-WRITTEN: dict[str, Any] = {
-    "compression": "zstd",
-    "use_dictionary": ["subject", "type", "source"],
-    "write_statistics": ["position", "time", "recorded"],
-}
-"""How files are written: no dictionary for columns whose values are all different."""
 FILE_EVENTS = CHUNK
 """A file never crosses a multiple of this, so that whoever verifies in chunks reads each file once."""
 _GROWS_BELOW = 20_000
-_BATCH_ROWS = 16_384
 _CHECKPOINT_BYTES = 1 << 20
 
 
@@ -122,36 +98,35 @@ class Archive:
             SealError: an event is not what the tiles have at its position.
 
         """
-        table = as_table(events)
         if tiles is not None:
-            _check(table, tiles)
+            _check(events, tiles)
         days = [text[:10] for text in _recorded_texts(events)]
         begins = [
             place for place, event in enumerate(events)
             if place == 0 or days[place] != days[place - 1] or event.position % FILE_EVENTS == 1
         ]  # fmt: skip
         for begin, end in pairwise([*begins, len(events)]):
-            self._add(days[begin], table.slice(begin, end - begin))
+            self._add(days[begin], events[begin:end])
         write_whole(self.folder / "checkpoint", checkpoint.encode())
         write_whole(self.folder / "verifiers", verifiers.encode())
 
-    def _add(self, day: str, table: pa.Table) -> None:
+    def _add(self, day: str, events: Sequence[Recorded]) -> None:
+        from ledger.parquet import file_of
+
         parts = self.parts()
         old = parts[-1] if parts else None
-        first, last = table["position"][0].as_py(), table["position"][-1].as_py()
+        first, last = events[0].position, events[-1].position
         grows = (
             old is not None and old.file.startswith(f"day={day}/") and old.last - old.first < _GROWS_BELOW
             and first % FILE_EVENTS != 1
         )  # fmt: skip
         if old is not None and grows:
-            table = pa.concat_tables([pq.read_table(self.folder / old.file, schema=SCHEMA), table])
+            data = file_of(events, self.folder / old.file)
             first = old.first
             parts.pop()
+        else:
+            data = file_of(events)
         name = f"day={day}/{first}-{last}.parquet"
-        (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, **WRITTEN)
-        data = sink.getvalue().to_pybytes()
         write_whole(self.folder / name, data)
         parts.append(Part(name, first, last, hashlib.sha256(data).hexdigest()))
         write_whole(self.folder / "manifest.jsonl", b"".join(msgspec.json.encode(part) + b"\n" for part in parts))
@@ -181,35 +156,28 @@ class Archive:
             ArchiveError: a file cannot be read.
 
         """
+        from ledger.parquet import read_batches
+
         for part in self.parts():
             if part.last < first or (last is not None and part.first > last):
                 continue
             try:
-                with pq.ParquetFile(self.folder / part.file) as file:
-                    for batch in file.iter_batches(_BATCH_ROWS, columns=["position", "subject", "event"]):
-                        found = [
-                            Recorded(*row)
-                            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)
-                            if row[0] >= first and (last is None or row[0] <= last)
-                        ]
-                        if found:
-                            yield found
-            except (OSError, pa.ArrowException) as error:
+                for batch in read_batches(self.folder / part.file):
+                    found = [one for one in batch if one.position >= first and (last is None or one.position <= last)]
+                    if found:
+                        yield found
+            except OSError as error:
                 raise ArchiveError(f"the archive's file cannot be read: {error}", part.first, part.file) from error
 
 
-def _check(table: pa.Table, tiles: Tiles) -> None:
-    """That these events, neighbours all, are what was sealed."""
-    first, found = table["position"][0].as_py(), leaf_hashes(table)
-    last = first + table.num_rows - 1
-    if table["position"][-1].as_py() != last:
+def _check(events: Sequence[Recorded], tiles: Tiles) -> None:
+    """Reject events, neighbours all, that are not what was sealed."""
+    first, last = events[0].position, events[-1].position
+    if last - first + 1 != len(events):
         raise SealError("an event is missing", first)
-    numbers = range((first - 1) // WIDTH, -(-last // WIDTH))
-    begin = (first - 1) % WIDTH * HASH_BYTES
-    sealed = b"".join([tiles.hashes(0, number) for number in numbers])[begin : begin + len(found)]
-    if found != sealed:
-        at = next(at for at in range(0, len(found), HASH_BYTES) if found[at : at + 32] != sealed[at : at + 32])
-        raise SealError("an event is not what was sealed", first + at // HASH_BYTES)
+    for event, sealed in zip(events, tiles.leaves(first, last), strict=True):
+        if leaf_of(event) != sealed:
+            raise SealError("an event is not what was sealed", event.position)
 
 
 class _Times(msgspec.Struct):
@@ -222,40 +190,6 @@ _times_decoder = msgspec.json.Decoder(_Times)
 def _recorded_texts(events: Sequence[Recorded]) -> list[str]:
     decode = _times_decoder.decode
     return [decode(event.data).recordedtime for event in events]
-
-
-def as_table(events: Sequence[Recorded]) -> pa.Table:
-    """Events as rows; what is no CloudEvent keeps its bytes alone."""
-    stored = [_stored(event) for event in events]
-    names = [(one.type, one.source, one.id, one.time, one.recordedtime) if one else (None,) * 5 for one in stored]
-    types, sources, ids, times, recorded = zip(*names, strict=True) if names else ((),) * 5
-    texts = [event.subject for event in events]
-    arrays = [
-        pa.array([event.position for event in events], pa.int64()),
-        pa.array(texts, pa.string()).dictionary_encode(),
-        _moments(times),
-        _moments(recorded),
-        pa.array(types, pa.string()).dictionary_encode(),
-        pa.array(sources, pa.string()).dictionary_encode(),
-        pa.array(ids, pa.string()),
-        pa.array([event.data for event in events], pa.binary()),
-    ]
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
-
-
-def _moments(texts: Sequence[str | None]) -> pa.Array:
-    """RFC 3339 as moments; where Arrow's own parser is too strict, one by one."""
-    try:
-        return pa.array(texts, pa.string()).cast(pa.timestamp("us", tz="UTC"))
-    except pa.ArrowInvalid:
-        return pa.array([parse_time(text) if text else None for text in texts], pa.timestamp("us", tz="UTC"))
-
-
-def _stored(event: Recorded) -> Stored | None:
-    try:
-        return stored_decoder.decode(event.data)
-    except msgspec.MsgspecError:
-        return None
 
 
 def gap_marker(position: int, recorded: str) -> Recorded:

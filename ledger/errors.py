@@ -156,3 +156,11 @@ class DirectoryMovedError(LedgerError):
         super().__init__(
             f"{data_dir} was moved or replaced while it was in use: start again, with --data-dir naming its new place"
         )
+
+
+class MissingExtraError(LedgerError):
+    """A library is not installed that only some roles and commands need, with the extra that brings it."""
+
+    def __init__(self, part: str, extra: str) -> None:
+        super().__init__(f"{part} need the extra `{extra}`: pip install 'resolution-ledger[{extra}]'")
+        self.extra = extra

@@ -80,6 +80,18 @@ class Tiles:
             self._kept[level, index] = found
         return found
 
+    def leaves(self, first: int, last: int) -> list[bytes]:
+        """Return the hashes of the leaves of these positions, the first of all being 1.
+
+        Raises:
+            MissingTileError: a tile is not there.
+
+        """
+        numbers = range((first - 1) // WIDTH, -(-last // WIDTH))
+        hashes = b"".join([self.hashes(0, number) for number in numbers])
+        begin = (first - 1) % WIDTH
+        return [hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES] for at in range(begin, begin + last - first + 1)]
+
     def entries(self, index: int) -> list[bytes]:
         """The entries of one bundle, as many as a tree of this size has there.
 

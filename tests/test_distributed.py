@@ -8,6 +8,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from support import POLICY, ROOT, clean_environment, event, gbp
 
+from app.roles import ROLES
 from ledger.connection import connect
 from ledger.errors import UnavailableError
 from ledger.server import find_binary
@@ -27,6 +29,13 @@ def test_it_fits_the_compose_schema() -> None:
     checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run([*checker, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_every_role_is_a_service_and_its_port_is_published() -> None:
+    commands = [service["command"] for service in COMPOSE["services"].values() if service["command"][0] == "run"]
+    assert {word for command in commands for word in command} >= set(ROLES)
+    dashboard = COMPOSE["services"]["dashboard"]
+    assert dashboard["ports"] == [f"127.0.0.1:8321:{dashboard['command'][dashboard['command'].index('--port') + 1]}"]
 
 
 def test_no_password_has_a_default_and_every_service_is_watched() -> None:
@@ -80,12 +89,14 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
         if done.returncode == 0:
             break
     assert done.returncode == 0, done.stderr
+    api = free_port()
     for service in COMPOSE["services"].values():
         if service["command"][0] == "run":
             role = [sys.executable, "-m", "app", *service["command"]]
+            role = [{"0.0.0.0": "127.0.0.1", "8321": str(api)}.get(word, word) for word in role]
             processes.append(subprocess.Popen(role, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL))
     upstream = f"nats://upstream:{passwords['RESOLUTION_LEDGER_UPSTREAM_PASSWORD']}@127.0.0.1:{port}"
-    yield environment | {"upstream": upstream}
+    yield environment | {"upstream": upstream, "http": f"http://127.0.0.1:{api}"}
     for process in reversed(processes):
         process.terminate()
         process.wait(timeout=30)
@@ -118,6 +129,8 @@ async def test_what_it_starts_takes_in_decides_and_reports(composed: dict[str, s
     await upstream.close()
     balances = await asyncio.to_thread(run, composed, "report", "balances", "--json")
     assert json.loads(balances.stdout)["items"][0]["spent"] == gbp("5.00")
+    assert await asyncio.to_thread(reads, f"{composed['http']}/healthz") == 200
+    assert await asyncio.to_thread(reads, f"{composed['http']}/") == 200
     doctor = await asyncio.to_thread(run, composed, "admin", "doctor")
     assert doctor.returncode == 0, doctor.stdout
     for name, service in COMPOSE["services"].items():
@@ -126,6 +139,12 @@ async def test_what_it_starts_takes_in_decides_and_reports(composed: dict[str, s
             assert health.returncode == 0, (name, health.stdout)
     beside = await asyncio.to_thread(run, composed, "publish", "-", "--json", stdin=json.dumps(fact))
     assert json.loads(beside.stdout)["duplicate"] == 1
+
+
+def reads(url: str) -> int:
+    """Return the status of a GET."""
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return int(answer.status)
 
 
 def run(environment: dict[str, str], *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,15 +1,16 @@
-"""Leaves hashed in bulk are what they are one by one."""
+"""The leaves of an archive's file are those of the events that were written into it."""
 
+import tempfile
 from hashlib import sha256
+from pathlib import Path
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.archive import as_table, gap_marker
-from ledger.leaves import _root, leaf_hashes
+from ledger.archive import gap_marker
+from ledger.leaves import leaf_of
 from ledger.log import Recorded
-from ledger.merkle import root_of
+from ledger.parquet import file_of, read_batches
 from ledger.seal import entry_of
 
 EVENT = b'{"id":"%d","source":"s","type":"t","time":"2026-01-10T00:00:00Z","recordedtime":"2026-01-10T00:00:00Z"}'
@@ -22,12 +23,9 @@ def test_leaves_with_gaps_among_them(places: list[tuple[bool, str]], first: int)
         gap_marker(first + at, "2026-01-10T00:00:00Z") if gap else Recorded(first + at, subject, EVENT % at)
         for at, (gap, subject) in enumerate(places)
     ]
-    expected = [sha256(b"\x00" + entry_of(*event)).digest() for event in events]
-    assert leaf_hashes(as_table(events)) == b"".join(expected)
-    assert leaf_hashes(as_table(events).slice(1)) == b"".join(expected[1:])
-
-
-@pytest.mark.parametrize("number", [0, 1, 2, 3, 63, 64, 127, 128, 129, 255, 257, 1000, 5000])
-def test_a_root_made_in_bulk(number: int) -> None:
-    hashes = [sha256(b"%d" % at).digest() for at in range(number)]
-    assert _root(b"".join(hashes)) == root_of(hashes)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "1.parquet")
+        file.write_bytes(file_of(events))
+        found = [event for batch in read_batches(file) for event in batch]
+    assert found == events
+    assert [leaf_of(event) for event in found] == [sha256(b"\x00" + entry_of(*event)).digest() for event in events]

@@ -11,7 +11,7 @@ import click
 from app.announcement import FILE, announce, withdraw
 from app.cli import Finding, cli, command
 from app.output import console, print_json
-from app.roles import ROLES, keep_running, only_one, running, until_stopped
+from app.roles import ROLES, keep_running, only_one, running, sealing_roles, until_stopped
 from app.session import Session
 from dashboard.address import LOOPBACK, Where, token_of
 from ledger.errors import LedgerError
@@ -56,8 +56,10 @@ def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | 
     """Hundreds who listen and read are a matter of sockets; with uvloop that takes less of a processor."""
     if "dashboard" not in options["roles"]:
         return None
-    import uvloop
-
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # as on Windows
+        return None
     return uvloop.new_event_loop
 
 
@@ -83,7 +85,7 @@ async def _up(settings: Settings, where: Where, *, history: bool = False) -> Non
             for roles, descriptors in (
                 (("projections",), ()),
                 (("guard", *(("--history",) if history else ())), ()),
-                (("seal", "archive"), ()),
+                (sealing_roles(), ()),
                 (("dashboard", *where.options(listening.fileno())), (listening.fileno(),)),
             )
         ]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from scipy.special import nbdtrc
-
 from domain.abuse.findings import Finding, Rule
 from domain.abuse.seen import DAY, HOUR, World
+from domain.statistics import negative_binomial_tail
 
 RULE = Rule("R8", 2, "burst", {"days": 28, "actions": 5, "p": 1e-4})
 
@@ -37,9 +36,11 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
             if not deeds:
                 continue
             tests += 1
+            if len(deeds) < parameters["actions"]:
+                continue
             contacts = max(world.contacts_between(agent, begin, begin + length), 1)
-            p = float(nbdtrc(len(deeds) - 1, before + 1, seen / (seen + contacts)))
-            if len(deeds) >= parameters["actions"] and p < parameters["p"]:
+            p = negative_binomial_tail(len(deeds), before + 1, seen / (seen + contacts))
+            if p < parameters["p"]:
                 text = (
                     f"{agent} gave goodwill {len(deeds)} times in one {word}, in {contacts} contacts; at the agent's "
                     f"own {rate:.2f} a contact it would be {rate * contacts:.1f} (chance {p:.1g})"

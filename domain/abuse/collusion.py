@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from domain import records
 from domain.abuse.findings import Finding, Rule
 from domain.abuse.seen import DAY, Deed, Seen, World
+from domain.statistics import fisher_greater
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,10 +70,7 @@ class Collusion:
         ]  # fmt: skip
         if not others:
             return
-        from scipy.stats import fisher_exact
-
-        table = [[len(yes), len(mine) - len(yes)], [sum(others), len(others) - sum(others)]]
-        p = float(fisher_exact(table, alternative="greater").pvalue)
+        p = fisher_greater((len(yes), len(mine) - len(yes)), (sum(others), len(others) - sum(others)))
         if p < self._parameters["p"]:
             text = (
                 f"{decider} approved {len(yes)} of {len(mine)} requests of {asker}, and {sum(others)} of "

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from scipy.special import bdtrc
-
 from domain.abuse.findings import Finding, Rule
 from domain.abuse.seen import DAY, Deed, World
+from domain.statistics import binomial_tail
 
 RULE = Rule("R13", 1, "copied note", {"days": 30, "actions": 8, "p": 0.001})
 
@@ -33,7 +32,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
             tests += 1
             peers = total - len(deeds)
             share = (everywhere[note] - count + 1) / (peers + 2)
-            p = float(bdtrc(count - 1, len(deeds), share))
+            p = binomial_tail(count, len(deeds), share)
             if p < parameters["p"]:
                 text = (
                     f"{agent} wrote the same note on {count} of {len(deeds)} actions in {parameters['days']} days; "

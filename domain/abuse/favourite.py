@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from scipy.special import pdtrc
-
 from domain.abuse.findings import Finding, Rule
 from domain.abuse.seen import DAY, Deed, World
+from domain.statistics import poisson_tail
 
 RULE = Rule("R3", 1, "favourite", {"days": 90, "actions": 3, "p": 0.001})
 
@@ -33,7 +32,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
             continue
         # At the rate of everybody else: without this pair, or the pair would explain itself.
         rate = (total - len(deeds) + 1) / max(contacts - between + 1, 1)
-        p = float(pdtrc(len(deeds) - 1, rate * between))
+        p = poisson_tail(len(deeds), rate * between)
         if p < parameters["p"]:
             text = (
                 f"{agent} gave {group} goodwill {len(deeds)} times in {parameters['days']} days, in {between} "

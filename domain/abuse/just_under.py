@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from scipy.special import bdtrc
-
 from domain.abuse.findings import Finding, Rule, money
 from domain.abuse.seen import DAY, Deed, World
+from domain.statistics import binomial_tail
 
 RULE = Rule("R1", 1, "just under the limit",
             {"days": 30, "actions": 10, "near": 5, "fraction": 0.9, "p": 0.001, "alike": 0.5})  # fmt: skip
@@ -44,7 +43,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
                 continue
             peers_near = near_all - sum(_near(deed, parameters) for deed in own)
             share = (peers_near + 1) / (peers + 2)
-            p = float(bdtrc(len(near) - 1, len(own), share))
+            p = binomial_tail(len(near), len(own), share)
             if p < parameters["p"]:
                 limit = near[-1].limit or 0
                 text = (

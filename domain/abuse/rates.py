@@ -9,9 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from scipy.stats import fisher_exact
-
 from domain.abuse.seen import DAY
+from domain.statistics import fisher_greater
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,9 +72,10 @@ def rates(acts: Iterable[Act]) -> list[Rate]:
                 rest = len(done) - n
                 base = (proving - k) / rest if rest else 0.0
                 others = everybody - people
-                table = [[len(mine), len(people) - len(mine)],
-                         [len(concerned & others), len(others) - len(concerned & others)]]  # fmt: skip
-                p = float(fisher_exact(table, alternative="greater").pvalue)
+                concerned_others = len(concerned & others)
+                p = fisher_greater(
+                    (len(mine), len(people) - len(mine)), (concerned_others, len(others) - concerned_others)
+                )
                 far = (
                     group != _UNKNOWN
                     and len(mine) >= FAR_PEOPLE

@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from domain.loyalty.history import DAY, Floats, Ints, Moments
+from domain.statistics import Sample, normal_p, student_p, student_quantile, welch_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -153,7 +153,7 @@ _SIGNIFICANT = 0.05
 def _p_of(values: Floats) -> float:
     if np.ptp(values) == 0:
         return 1.0 if values[0] == 0 else 0.0
-    return float(stats.ttest_1samp(values, 0.0).pvalue)
+    return student_p(float(values.mean() / (values.std(ddof=1) / np.sqrt(values.size))), values.size - 1)
 
 
 def difference_in_differences(history: History, treated: Moments, control: Moments, days: int) -> Estimate:
@@ -218,7 +218,7 @@ def _bunched(ratio: Floats) -> float:
         expected = max((3 * next_ - far) / 2, 1.0)
         logs += sign * (np.log(max(near, 0.5)) - np.log(expected))
         variance += 1 / max(near, 0.5) + (9 * next_ + far) / 4 / expected**2
-    return float(2 * stats.norm.sf(abs(logs) / np.sqrt(variance)))
+    return normal_p(logs / np.sqrt(variance))
 
 
 def _steps(ratio: Floats, came: Floats, repeats: int) -> Floats:
@@ -273,8 +273,8 @@ def _welch(ours: Floats, theirs: Floats) -> tuple[float, tuple[float, float]]:
     value = float(ours.mean() - theirs.mean())
     if np.ptp(ours) == 0 and np.ptp(theirs) == 0:
         return value, (value, value)
-    found = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(LEVEL)
-    return value, (float(found.low), float(found.high))
+    drawn, others = (Sample(some.size, float(some.mean()), float(some.var(ddof=1))) for some in (ours, theirs))
+    return value, welch_interval(drawn, others, LEVEL)
 
 
 class Raised(NamedTuple):
@@ -315,7 +315,7 @@ def staggered(team: Ints, at: Ints, came: Floats, raised: Sequence[Raised], days
     freedom = sum(mine.size - 1 for mine in ours)
     spread = within / freedom if freedom > 0 else unchanged.var(ddof=1)
     error = float(np.sqrt(spread / changed.size + shared))
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, max(changed.size + unchanged.size - 2 * len(ours), 1))) * error
+    reach = student_quantile(LEVEL, max(changed.size + unchanged.size - 2 * len(ours), 1)) * error
     caveats = ("raised in some teams first; who came first was not drawn by lot unless a trial says so",
                f"{len(ours)} raises, {changed.size} teams raised")  # fmt: skip
     return Estimate(4, method, changed.size, unchanged.size, value, (value - reach, value + reach), caveats, "effect")

@@ -1,0 +1,198 @@
+"""Tests and intervals that the rules and the reports use: tails, Student's t, chi-squared, Wilson, Kaplan and Meier.
+
+The tails of counts are sums of positive terms, so they lose no digits where they are small. Student's t and the
+chi-squared distribution come from mpmath. `tests/test_statistics.py` holds every function against scipy, which is ten
+times as large as all the rest and is therefore no dependency.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from math import erfc, exp, inf, log, sqrt
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+_NEGLIGIBLE = 1e-17
+_DIGITS = 30
+_Z = 1.959963984540054
+"""How many standard deviations a 95 % interval reaches to."""
+
+
+def poisson_tail(count: int, mean: float) -> float:
+    """Return P(X >= count) of a Poisson distribution."""
+    return _tail(count, 0, int(mean), lambda x: mean / (x + 1))
+
+
+def binomial_tail(count: int, trials: int, chance: float) -> float:
+    """Return P(X >= count) of a binomial distribution, for a chance between 0 and 1, both excluded."""
+    odds = chance / (1 - chance)
+    mode = min(int((trials + 1) * chance), trials)
+    return _tail(count, 0, mode, lambda x: (trials - x) / (x + 1) * odds)
+
+
+def negative_binomial_tail(count: int, successes: int, chance: float) -> float:
+    """Return P(X >= count) for the failures X before so many successes, one or more, each of this chance."""
+    mode = int((successes - 1) * (1 - chance) / chance)
+    return _tail(count, 0, mode, lambda x: (x + successes) / (x + 1) * (1 - chance))
+
+
+def fisher_greater(ours: tuple[int, int], others: tuple[int, int]) -> float:
+    """Return Fisher's exact test, one-sided: the chance of as many hits or more of ours, given all four sums.
+
+    Both are (hits, misses).
+    """
+    mine, hits, total = sum(ours), ours[0] + others[0], sum(ours) + sum(others)
+    rest = total - mine - hits
+    mode = (mine + 1) * (hits + 1) // (total + 2)
+    return _tail(ours[0], max(0, -rest), mode, lambda x: (hits - x) * (mine - x) / ((x + 1) * (rest + x + 1)))
+
+
+def _tail(count: int, lowest: int, mode: int, ratio: Callable[[int], float]) -> float:
+    """Return P(X >= count) of a log-concave distribution on the integers from ``lowest``.
+
+    ``ratio(x)`` is P(x + 1) / P(x). Terms are summed relative to that of the mode, whose own is 1, until a geometric
+    series bounds all that follow as negligible.
+    """
+    if count <= lowest:
+        return 1.0
+    above = below = 0.0
+    x, term = mode, 1.0
+    while term:
+        if x >= count:
+            above += term
+        else:
+            below += term
+        step = ratio(x)
+        x, term = x + 1, term * step
+        if x > count and step < 1 and term <= _NEGLIGIBLE * (1 - step) * above:
+            break
+    x, term = mode, 1.0
+    while x > lowest:
+        step = 1 / ratio(x - 1)
+        x, term = x - 1, term * step
+        if x >= count:
+            above += term
+        else:
+            below += term
+        if step < 1 and term <= _NEGLIGIBLE * (1 - step) * (above + below):
+            break
+    return above / (above + below)
+
+
+def normal_p(score: float) -> float:
+    """Return the two-sided p-value of a standard normal score."""
+    return erfc(abs(score) / sqrt(2))
+
+
+def student_p(score: float, freedom: float) -> float:
+    """Return the two-sided p-value of Student's t."""
+    import mpmath
+
+    with mpmath.workdps(_DIGITS):
+        square = mpmath.mpf(score) ** 2
+        return float(mpmath.betainc(freedom / 2, 0.5, 0, freedom / (freedom + square), regularized=True))
+
+
+@lru_cache(4096)
+def student_quantile(level: float, freedom: float) -> float:
+    """Return the t that a two-sided interval of this level reaches to: 1.96 of 0.95 at infinite freedom."""
+    low, high = 0.0, 2.0
+    while student_p(high, freedom) > 1 - level:
+        low, high = high, 2 * high
+    while (middle := (low + high) / 2) not in (low, high):
+        if student_p(middle, freedom) > 1 - level:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+class Sample(NamedTuple):
+    """A sample's size, mean and variance (of n - 1)."""
+
+    size: int
+    mean: float
+    variance: float
+
+
+def welch_interval(ours: Sample, theirs: Sample, level: float) -> tuple[float, float]:
+    """Return the interval of the difference between two means, variances unequal (Welch 1947)."""
+    parts = [(one.variance / one.size, one.size - 1) for one in (ours, theirs)]
+    squared = sum(part for part, _ in parts)
+    freedom = squared**2 / sum(part**2 / less for part, less in parts)
+    reach = student_quantile(level, freedom) * sqrt(squared)
+    return ours.mean - theirs.mean - reach, ours.mean - theirs.mean + reach
+
+
+def wilson_interval(hits: int, of: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson 1927; the form of Newcombe 1998)."""
+    share, divisor = hits / of, 2 * (of + _Z**2)
+    middle = (2 * of * share + _Z**2) / divisor
+    reach = _Z / divisor * sqrt(4 * of * share * (1 - share) + _Z**2)
+    return (middle - reach if hits else 0.0), (middle + reach if hits < of else 1.0)
+
+
+def one_rate_p(groups: Sequence[tuple[int, int]]) -> float:
+    """Return the p-value of one rate for all groups of (hits, misses): Pearson's chi-squared test.
+
+    Two groups get Yates's correction. There are hits and misses, and no group is empty.
+    """
+    import mpmath
+
+    sums = [sum(column) for column in zip(*groups, strict=True)]
+    statistic = 0.0
+    for group in groups:
+        for seen, column in zip(group, sums, strict=True):
+            expected = sum(group) * column / sum(sums)
+            off = abs(seen - expected)
+            if len(groups) == 2:  # noqa: PLR2004 - one degree of freedom
+                off -= min(0.5, off)
+            statistic += off**2 / expected
+    with mpmath.workdps(_DIGITS):
+        return float(mpmath.gammainc((len(groups) - 1) / 2, statistic / 2, regularized=True))
+
+
+def never_rising(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """Return the least-squares fit that never rises (isotonic regression, by pooling adjacent violators)."""
+    blocks: list[tuple[float, float, int]] = []  # value, weight, how many
+    for value, weight in zip(values, weights, strict=True):
+        block = value, weight, 1
+        while blocks and blocks[-1][0] <= block[0]:
+            (left, heavy, many), (right, light, few) = blocks.pop(), block
+            block = (left * heavy + right * light) / (heavy + light), heavy + light, many + few
+        blocks.append(block)
+    return [value for value, _, many in blocks for _ in range(many)]
+
+
+class Survival(NamedTuple):
+    """The share that is still there at a time, with its interval where the formula gives one."""
+
+    share: float
+    interval: tuple[float, float] | None
+
+
+def survival(left: Iterable[float], here: Iterable[float], at: Sequence[float]) -> list[Survival]:
+    """Return who is still there at each time (Kaplan and Meier 1958, 95 % log-log interval by Greenwood's variance).
+
+    ``left`` are the times after which one left, ``here`` those of the others so far (censored).
+    """
+    ends = sorted([(time, 1) for time in left] + [(time, 0) for time in here])
+    steps = [(-inf, Survival(1.0, (1.0, 1.0)))]
+    share, variance, place = 1.0, 0.0, 0
+    while place < len(ends):
+        time, risk, gone = ends[place][0], len(ends) - place, 0
+        while place < len(ends) and ends[place][0] == time:
+            gone += ends[place][1]
+            place += 1
+        share *= (risk - gone) / risk
+        interval = None
+        if 0 < share < 1:
+            variance += gone / (risk * (risk - gone))
+            reach = _Z * sqrt(variance) / -log(share)
+            interval = exp(log(share) * exp(reach)), exp(log(share) * exp(-reach))
+        steps.append((time, Survival(share, interval)))
+    steps.append((inf, steps[-1][1]))
+    return [next(found for (begin, found), (end, _) in pairwise(steps) if begin <= time < end) for time in at]
