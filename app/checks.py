@@ -25,7 +25,7 @@ from ledger.index import NameIndex
 from ledger.keys import Keys, key_ids
 from ledger.moments import position_of
 from ledger.server_time import AHEAD_SECONDS, span, utc_now
-from ledger.streams import js_api, server_trouble, stream_config
+from ledger.streams import js_api, server_trouble, stream_config, stream_names
 from projections import generations
 from projections.catalogue import MODELS
 from projections.people import read_people
@@ -185,14 +185,25 @@ async def _sources(session: Session) -> AsyncIterator[Check]:
         yield Check("sources", "each known source has an inbox of its own")
         return
     names = ", ".join(sharing[:10]) + (f" and {len(sharing) - 10} more" if len(sharing) > 10 else "")  # noqa: PLR2004
-    if session.embedded:
+    taken = len(topology.inboxes(await stream_names(session.client))) - 2
+    full = taken >= topology.SOURCES_AT_MOST
+    if full:
+        gets = (
+            "one that sends gets the inbox of one that was silent for 10 minutes" if session.embedded else "it stays so"
+        )
+        text = (
+            f"{names} share one inbox and its window for message ids, since all {taken} inboxes of sources are taken: "
+            f"{gets}. If these are not all systems of yours, find out who invents sources, and give each system a user "
+            "that may name its own source alone (SECURITY.md)"
+        )
+    elif session.embedded:
         text = f"{names} share one inbox and its window for message ids: `run intake` or `up` gives them their own"
     else:
         text = (
             f"{names} share one inbox and its window for message ids: put what `resolution-ledger admin inbox routes` "
             "prints into the server's configuration (docs/operating.md)"
         )
-    yield Check("sources", text)
+    yield Check("sources", text, ok=not full)
 
 
 async def _rejected(session: Session) -> AsyncIterator[Check]:

@@ -26,7 +26,9 @@ _LOOKED_AGAIN_SECONDS = 1.2
 _LOOKED_AGAIN_TIMES = 3
 _NEARLY_FULL = 0.9
 _NO_STREAM = 10059
-_HARMLESS = frozenset(("metadata", "description", "placement", "compression", "consumer_limits", "mirror_direct"))
+_HARMLESS = frozenset(
+    ("metadata", "description", "placement", "compression", "consumer_limits", "mirror_direct", "first_seq")
+)
 _DEFAULTS: tuple[Any, ...] = (None, False, 0, -1, "", "none", "default", {}, [])
 _HOLDS = {
     topology.LEDGER: "every event: find out who deleted it, keep the server's folder, then restore the archive into a "
@@ -94,6 +96,8 @@ def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] |
     config = info["config"]
     if declared is None:
         (subject,) = config.get("subjects") or [""]
+        if config.get("sealed"):  # the intake frees it (consumers/idle_inboxes.py)
+            return
         declared = topology.source_stream(subject.removeprefix(f"{topology.SOURCE_SUBJECT}."))
     if name == topology.INBOX and is_like(config, topology.earlier_inbox()):
         yield "it is as an earlier version made it: run `admin upgrade` as the operator"

@@ -44,7 +44,10 @@ SEAL = "SEAL"
 INTAKE_CONSUMER = "intake"
 INTAKE_BATCH = 1000
 SOURCES_AT_MOST = 500
-"""Known sources with an inbox stream of their own; those known later share ``INBOX``."""
+"""Known sources with an inbox stream of their own; the others share ``INBOX`` until one of these is idle."""
+ROUTES_AT_ONCE = 50
+ROUTES_A_SECOND = 2.0
+"""New streams: so many at once, then so many a second, so that one sender cannot take all of them in a moment."""
 SOURCE_BYTES = 64 * 1024 * 1024
 SHARED_MESSAGES = 50_000
 SHARED_MESSAGES_A_SOURCE = 10_000

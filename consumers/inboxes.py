@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import topology
+from consumers import idle_inboxes
+from consumers.idle_inboxes import IdleInboxes, first_sequence
 from ledger.errors import LedgerError, jetstream_error
 from ledger.incidents import report
 from ledger.names import token_of_source
@@ -28,7 +31,7 @@ from ledger.streams import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ledger.connection import LedgerClient
     from ledger.fan_in import FanIn
@@ -81,6 +84,11 @@ class Inboxes:
         self._moved: dict[str, tuple[int, float]] = {}  # how far a stream is taken, and when it last moved
         self._taken: dict[str, _Taken] = {}
         self._wake = asyncio.Event()
+        self._idle = IdleInboxes(client, routes) if routes is not None else None
+        self._pace = _Pace()
+        self._shared: dict[str, tuple[int, float]] = {}  # by token, of those without a stream: messages, and the last
+        self.last_noted: Callable[[str], int] = lambda _stream: 0
+        """Tells the highest sequence of a stream of which an event was recorded."""
 
     async def open(self, known: Iterable[str]) -> None:
         """Begin to read all inboxes that are there; those of sources ``known`` without one are made by ``run``."""
@@ -94,6 +102,10 @@ class Inboxes:
             if config is not None
         }
         await asyncio.gather(*map(self._read, self._own.values()))
+        sealed = {config["name"] for config in configs if config is not None and config.get("sealed")}
+        if self._idle is not None:  # what a crash left between the seal and the end
+            self._idle.leaving = {token: name for token, name in self._own.items() if name in sealed}
+            self._own = {token: name for token, name in self._own.items() if name not in sealed}
         if self._routes is not None:  # a route without its stream would refuse what the source publishes
             prefix = f"{topology.INBOX_SUBJECT}."
             known = [*(self._routes.read()), *(prefix + token_of_source(source) for source in known)]
@@ -117,6 +129,7 @@ class Inboxes:
         unrouted = set(self._own)
         while True:
             try:
+                await self._make_room()
                 unrouted |= await self._make_streams()
                 if unrouted:
                     await self._route(unrouted)
@@ -139,22 +152,66 @@ class Inboxes:
         """Make streams for known sources, the bound permitting; the tokens of those that were made."""
         made: set[str] = set()
         now = time.monotonic()
-        for token in [token for token, at in self._wanted.items() if at <= now]:
-            if len(self._own) >= topology.SOURCES_AT_MOST:
-                self._wanted[token] = float("inf")
+        for token in self._in_turn(now):
+            if self._is_full() or self._is_leaving(token) or not self._pace.allows():
+                self._wanted[token] = now + _LOOK_SECONDS
                 continue
             try:
                 wanted = await self._source_stream(token)
-                await ensure_stream(self._client, wanted, (COPIES,))
+                first = await first_sequence(self._client, token, self.last_noted(wanted["name"]))
+                await ensure_stream(self._client, wanted | first, (COPIES, *first))
                 await self._read(wanted["name"])
             except LedgerError as error:
                 self._wanted[token] = now + _AGAIN_SECONDS
                 _log.warning("source %s stays in the shared inbox: %s", token, error)
                 continue
             del self._wanted[token]
+            self._shared.pop(token, None)
             self._own[token] = wanted["name"]
             made.add(token)
         return made
+
+    def _in_turn(self, now: float) -> list[str]:
+        """Return the sources that want a stream now; those first that send the most."""
+        wanted = [token for token, at in self._wanted.items() if at <= now]
+        return sorted(wanted, key=lambda token: -self._shared.get(token, (0, 0.0))[0])
+
+    def _is_full(self) -> bool:
+        return len(self._own) + len(self._idle.leaving if self._idle else ()) >= topology.SOURCES_AT_MOST
+
+    def _is_leaving(self, token: str) -> bool:
+        return self._idle is not None and token in self._idle.leaving
+
+    async def _make_room(self) -> None:
+        """Free the streams of the longest idle sources for those that send now and have none."""
+        if self._idle is None or (2 * len(self._own) < topology.SOURCES_AT_MOST and not self._idle.leaving):
+            return
+        await self._idle.observe()
+        for token in await self._idle.delete_drained():
+            self._forget(token)
+        recent = time.monotonic() - idle_inboxes.ACTIVE_SECONDS
+        active = sum(token in self._wanted and last >= recent for token, (_, last) in self._shared.items())
+        short = min(active, topology.ROUTES_AT_ONCE) - len(self._idle.leaving)
+        if not self._is_full() or short <= 0:
+            return
+        released = await self._idle.release(self._idle.longest_idle(self._own, short), self._own)
+        for token in released:
+            del self._own[token]
+            self._wanted[token] = time.monotonic() + _LOOK_SECONDS
+        for token in await self._idle.delete_drained():
+            self._forget(token)
+
+    def _forget(self, token: str) -> None:
+        """Leave nothing of a stream that is deleted: its source's next one begins anew."""
+        name = topology.source_stream_name(token)
+        self._fan_in.remove(name)
+        self._taken.pop(name, None)
+        self._moved.pop(name, None)
+        self._settled.discard((name, token))
+        self._settled.discard((topology.IMPORT, token))
+        self._wanted.setdefault(token, 0.0)
+        for other in self._wanted:  # there is room now
+            self._wanted[other] = 0.0
 
     async def _source_stream(self, token: str) -> dict[str, Any]:
         """Return the stream of a source, with as many copies as the log has or more."""
@@ -195,8 +252,12 @@ class Inboxes:
         else:
             await verify_streams(self._client, topology.streams(), {topology.INBOX: ("duplicate_window",)})
         there = set(await stream_names(self._client))
-        for token, name in self._own.items():
-            if name not in there:
+        routed = self._routes.read() if self._routes is not None else None
+        for token, name in list(self._own.items()):
+            if name not in there and routed is not None and topology.source_route(token)[0] not in routed:
+                del self._own[token]  # another process freed it
+                self._forget(token)
+            elif name not in there:
                 await ensure_stream(self._client, await self._source_stream(token), (COPIES,))
         for name in self._fan_in.failing():
             await ensure_consumer(self._client, name, topology.intake_consumer())
@@ -214,6 +275,8 @@ class Inboxes:
         Messages of a source may lie in two streams, the older ones in the shared inbox: those come first.
         """
         now: list[Pulled] = []
+        if shared := batch.get(topology.INBOX):
+            self._note_shared(shared)
         for name, messages in batch.items():
             taken = self._taken[name]
             taken.messages += len(messages)
@@ -227,6 +290,13 @@ class Inboxes:
         if any(one.messages >= _TRIM_MESSAGES or one.size >= _TRIM_BYTES for one in self._taken.values()):
             self._wake.set()
         return now
+
+    def _note_shared(self, messages: Sequence[Pulled]) -> None:
+        """Note which sources that want a stream of their own still send."""
+        moment = time.monotonic()
+        for _, token in map(partial(_key_of, topology.INBOX), messages):
+            if token in self._wanted:
+                self._shared[token] = self._shared.get(token, (0, 0.0))[0] + 1, moment
 
     def _is_clear(self, name: str, messages: Sequence[Pulled]) -> bool:
         return all(key in self._settled for key in {_key_of(name, pulled) for pulled in messages})
@@ -290,6 +360,23 @@ class Inboxes:
             self._taken[name] = _Taken()
             if floor := await _ack_floor(self._client, name):
                 await js_api(self._client, f"STREAM.PURGE.{name}", {"seq": floor + 1})
+
+
+class _Pace:
+    """Allows so many streams at once, then so many a second."""
+
+    def __init__(self) -> None:
+        self._left, self._at = float(topology.ROUTES_AT_ONCE), time.monotonic()
+
+    def allows(self) -> bool:
+        """Return whether one more may be made now, and count it."""
+        now = time.monotonic()
+        gained = (now - self._at) * topology.ROUTES_A_SECOND
+        self._left, self._at = min(topology.ROUTES_AT_ONCE, self._left + gained), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 async def _ack_floor(client: LedgerClient, name: str) -> int:

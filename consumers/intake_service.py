@@ -92,6 +92,7 @@ class IntakeService:
         self._lanes = IntakeLanes(self._intake, self._acknowledge, self._lost, partial(places_gone, self._client))
         self._fan_in = FanIn(self._client, topology.INTAKE_CONSUMER)
         self._inboxes = Inboxes(self._client, self._fan_in, self._routes, self._replicas, creates=self._creates)
+        self._inboxes.last_noted = self._intake.places.last_of
         await self._fan_in.start()
         await self._inboxes.open(self._index.sources(f"{topology.FACT_SUBJECT}."))
         self._intake.on_source = self._inboxes.learn

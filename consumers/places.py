@@ -104,6 +104,11 @@ class Places:
         """Return the keys of the recorded events of a message, by part."""
         return dict(self._index.rows("SELECT part, key FROM places WHERE stream = ? AND seq = ?", (stream, sequence)))
 
+    def last_of(self, stream: str) -> int:
+        """Return the highest sequence of a stream that has a recorded event; 0 where none has."""
+        (row,) = self._index.rows("SELECT coalesce(max(seq), 0) FROM places WHERE stream = ?", (stream,))
+        return int(row[0])
+
     def batch_of(self, stream: str, sequence: int) -> Batch | None:
         """Return the batch that a message held."""
         query = "SELECT token, events FROM batches WHERE stream = ? AND seq = ?"

@@ -92,6 +92,11 @@ class FanIn:
             self._names[name.encode()] = stream
             self._wake.set()
 
+    def remove(self, name: str) -> None:
+        """Read no more from a stream, all of whose messages were handed out and acknowledged."""
+        if self._streams.pop(name, None) is not None:
+            del self._names[name.encode()]
+
     @property
     def streams(self) -> list[str]:
         """The streams that are read."""

@@ -8,7 +8,7 @@ import socket
 _SECONDS = 2
 
 
-def request_once(port: int, user: str, password: str, subject: str) -> bytes | None:
+def request_once(port: int, user: str, password: str, subject: str, body: bytes = b"") -> bytes | None:
     """Return the answer of a server on this machine; nothing where it is not there, or refuses.
 
     ``{server_id}`` in the subject is the server's own.
@@ -23,7 +23,7 @@ def request_once(port: int, user: str, password: str, subject: str) -> bytes | N
                 return None
             to = subject.replace("{server_id}", json.loads(info)["server_id"])
             file.write(b"CONNECT %b\r\nSUB _probe 1\r\n" % json.dumps(login).encode())
-            file.write(b"PUB %b _probe 0\r\n\r\nPING\r\n" % to.encode())
+            file.write(b"PUB %b _probe %d\r\n%b\r\nPING\r\n" % (to.encode(), len(body), body))
             file.flush()
             for _ in range(4):
                 line = file.readline()

@@ -132,7 +132,7 @@ class EmbeddedServer:
                 raise
             found = self.folder.stat()
             self._inode = (found.st_dev, found.st_ino)
-            self.routes.serve_at(self.port, self.passwords["sys"])
+            self.routes.serve_at(self.port, self.passwords)
 
     def stop(self) -> None:
         """Leave; the last to leave stops the server and waits until it has ended."""
@@ -165,7 +165,7 @@ class EmbeddedServer:
             if self._users_lock is None or self._find():
                 return False
             self._launch()
-            self.routes.serve_at(self.port, self.passwords["sys"])
+            self.routes.serve_at(self.port, self.passwords)
             return True
 
     def restart(self, pid: int | None) -> bool:
@@ -182,7 +182,7 @@ class EmbeddedServer:
                 return False
             self._end_server()
             self._launch()
-            self.routes.serve_at(self.port, self.passwords["sys"])
+            self.routes.serve_at(self.port, self.passwords)
             return True
 
     def pid(self) -> int | None:
