@@ -139,13 +139,21 @@ class ServerStartError(LedgerError):
 class OtherDirectoryError(ServerStartError):
     """A data directory is a copy: the server that its files name runs for another directory."""
 
-    def __init__(self, data_dir: object, other: str | None, port: int) -> None:
-        super().__init__(
-            f"{data_dir} is a copy of another data directory: the server at 127.0.0.1:{port}, which it names, serves "
-            f"{other or 'that other directory'}. Name that one with --data-dir. To back up a ledger, copy its folder "
-            f"while it is stopped; to open this copy all the same, as a ledger of its own, delete "
-            f"{data_dir}/server/address.json"
-        )
+    def __init__(self, data_dir: object, other: str | None, port: int, *, shared: bool = False) -> None:
+        name = other or "that other directory"
+        if shared:
+            text = (
+                f"{data_dir} is a copy that shares files with {name} by links, and serves as no ledger of its own: "
+                "copy the folder with all that links in it lead to (cp -aL, rsync -aL), while the ledger is stopped"
+            )
+        else:
+            text = (
+                f"{data_dir} is a copy of another data directory: the server at 127.0.0.1:{port}, which it names, "
+                f"serves {name}. Name that one with --data-dir. To back up a ledger, copy its folder while it is "
+                "stopped; to open this copy all the same, as a ledger of its own, delete "
+                f"{data_dir}/server/address.json"
+            )
+        super().__init__(text)
         self.other = other
 
 

@@ -1,9 +1,12 @@
-"""One request to a NATS server over a connection of its own, without an event loop."""
+"""Ports of this machine: one request to the NATS server at one, without an event loop; a free one for it."""
 
 from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
+
+from ledger.errors import ServerStartError
 
 _SECONDS = 2
 
@@ -34,3 +37,15 @@ def request_once(port: int, user: str, password: str, subject: str, body: bytes 
     except (OSError, ValueError, KeyError):
         return None
     return None
+
+
+def port_to_use(before: int) -> int:
+    """Return the port that a server had before, so that its clients find it again; another where that is taken."""
+    for wanted in (before, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", wanted))
+            port: int = probe.getsockname()[1]
+            return port
+    message = "no port is free on 127.0.0.1"
+    raise ServerStartError(message)

@@ -4,7 +4,7 @@ Every user holds a shared lock on ``server/users.lock``. A user that finds no se
 exclusive lock on ``server/start.lock``; a user that leaves last stops it. A user killed by SIGKILL loses its lock and
 leaves a server running, which the next user finds.
 
-The server holds ``server/server.lock`` itself (``ledger/server_lock.py``): a server at the recorded port that does not
+The server holds a lock on its store itself (``ledger/server_lock.py``): a server at the recorded port that does not
 hold this directory's lock belongs to another directory, of which this one is a copy. No signal is sent to it.
 """
 
@@ -18,7 +18,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -27,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from ledger.errors import DirectoryMovedError, OtherDirectoryError, ServerStartError
 from ledger.files import write_private
-from ledger.probe import request_once
+from ledger.probe import port_to_use, request_once
 from ledger.routes import INCLUDE, SourceRoutes
 from ledger.server_lock import ServerLock, ServerRecord, command_of, locked, read_record, start_of, write_record
 
@@ -92,7 +91,7 @@ class EmbeddedServer:
         self._config = config
         self._binary = binary
         self._users_lock: IO[str] | None = None
-        self._lock = ServerLock(self.folder / "server.lock")
+        self._lock = ServerLock(data_dir / "jetstream")
         self._inode: tuple[int, int] | None = None
         self.port = 0
         self.passwords: dict[str, str] = {}
@@ -119,6 +118,7 @@ class EmbeddedServer:
 
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock.store.mkdir(exist_ok=True, mode=0o750)
         with self._start_lock():
             self.passwords = self._load_passwords()
             self._end_earlier_version()
@@ -263,20 +263,38 @@ class EmbeddedServer:
         """Return whether the server of this directory runs; it answers then.
 
         Raises:
-            OtherDirectoryError: the recorded server runs for another directory.
-            ServerStartError: the server runs and does not answer.
+            OtherDirectoryError: the recorded server runs for another directory, or this one shares files with another.
+            ServerStartError: the server runs and does not answer, or has lost its store.
 
         """
         record = self._record()
         self.port = record.port if record else 0
-        if self._answers_while_it_runs():
+        recorded = record is None or record.folder is None or record.has_inode_of(self._data_dir)
+        if self._lock.is_held() and recorded and self._answers_while_it_runs():
             return True
-        ended = record is not None and record.folder is not None and record.pid is None
-        if record is None or ended or record.is_of(self._data_dir):
+        if record is None:
             return False
-        if not self._answers() and (record.pid is None or start_of(record.pid) != record.started):
+        if self._lock.is_held() or (not recorded and self._shares_files(record)):
+            raise OtherDirectoryError(self._data_dir, record.folder, record.port, shared=True)
+        if record.is_of(self._data_dir):
+            if not record.ends_within(_RELEASE_SECONDS):
+                raise ServerStartError(
+                    f"{self._lock.store} was removed or replaced while its server ran: end process {record.pid} first"
+                )
+            return False
+        ended = record.folder is not None and record.pid is None
+        if ended or not (record.is_running or self._answers()):
             return False
         raise OtherDirectoryError(self._data_dir, record.folder, record.port)
+
+    def _shares_files(self, record: ServerRecord) -> bool:
+        """Return whether links lead from this copy to files of the directory that was recorded."""
+        origin = Path(record.folder or "")
+        for name in ("server", "jetstream"):
+            with suppress(OSError):
+                if (origin / name).samefile(self._data_dir / name):
+                    return True
+        return self._lock.linked_file() is not None
 
     def _answers(self) -> bool:
         """Return whether a NATS server at our port takes our credentials, and JetStream is ready."""
@@ -298,7 +316,7 @@ class EmbeddedServer:
 
     def _launch(self) -> None:
         binary = find_binary(self._binary)
-        self.port = _port_to_use(self.port)
+        self.port = port_to_use(self.port)
         (self.folder / "server.pid").unlink(missing_ok=True)
         log_path = self.folder / "server.log"
         self._write_config()
@@ -338,17 +356,18 @@ class EmbeddedServer:
         if not self._lock.is_held():
             return
         record = self._record()
-        pid = record.pid if record else None
-        if record is not None and pid is not None and record.started is not None and start_of(pid) == record.started:
+        if record is not None and record.pid is not None and record.is_running:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(record.pid, signal.SIGTERM)
         elif not self._lock.is_free_within(_RELEASE_SECONDS):
             raise ServerStartError(
                 f"the nats-server of {self._data_dir} runs, and its process cannot be told from here, as where it "
                 "belongs to another container: end it there"
             )
         if not self._lock.is_free_within(_START_SECONDS):
-            raise ServerStartError(f"the nats-server of {self._data_dir} (process {pid}) does not end: end it yourself")
+            raise ServerStartError(
+                f"the nats-server of {self._data_dir} (process {self.pid()}) does not end: end it yourself"
+            )
         self._write_record()
 
     def _end_earlier_version(self) -> None:
@@ -374,15 +393,3 @@ def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
     """The environment variables that config/nats/nats-server.conf reads."""
     names = {"ledger": "RESOLUTION_LEDGER_PASSWORD"}
     return {names.get(user, f"RESOLUTION_LEDGER_{user.upper()}_PASSWORD"): passwords[user] for user in passwords}
-
-
-def _port_to_use(before: int) -> int:
-    """The port it had before, so that its clients find it again; another where that is taken."""
-    for wanted in (before, 0):
-        with socket.socket() as probe, suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", wanted))
-            port: int = probe.getsockname()[1]
-            return port
-    message = "no port is free on 127.0.0.1"
-    raise ServerStartError(message)

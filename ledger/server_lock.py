@@ -1,14 +1,15 @@
 """Proof that the embedded server of a data directory runs: a lock that the server process itself holds.
 
-The server inherits an open, locked file. The kernel ties the lock to the file's inode and to the process, so a copied
-directory has a lock file that no process holds, a renamed directory keeps its lock, and the lock is free as soon as
-the server has ended, however it ended.
+The server inherits its store, the folder ``jetstream``, open and locked. The kernel ties the lock to the folder's
+inode and to the process: a copied folder is not locked, a renamed one stays locked, links lead to the one lock, and it
+is free as soon as the server has ended, however it ended.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import subprocess
 import time
 from contextlib import contextmanager, suppress
@@ -44,10 +45,28 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     def is_of(self, data_dir: Path) -> bool:
         """Return whether this very directory was recorded, perhaps under a path that it no longer has."""
-        if self.folder is None or self.inode != data_dir.stat().st_ino:
+        if self.folder is None or not self.has_inode_of(data_dir):
             return False
         recorded = Path(self.folder)
         return not recorded.exists() or recorded.samefile(data_dir)
+
+    def has_inode_of(self, data_dir: Path) -> bool:
+        """Return whether this directory was recorded; a file system's snapshot has the same inode."""
+        return self.inode == data_dir.stat().st_ino
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process that was recorded runs."""
+        return self.pid is not None and self.started is not None and start_of(self.pid) == self.started
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for the end of the process that was recorded; return whether it has ended in time."""
+        deadline = time.monotonic() + seconds
+        while self.is_running:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
 
 def read_record(path: Path) -> ServerRecord | None:
@@ -64,19 +83,35 @@ def write_record(path: Path, record: ServerRecord) -> None:
 
 
 class ServerLock:
-    """The lock file that the server of one data directory holds while it runs."""
+    """The lock on a server's store that the server holds while it runs."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, store: Path) -> None:
+        self.store = store
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        descriptor = os.open(self.store, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def is_held(self) -> bool:
         """Return whether the server runs."""
-        with self.path.open("a") as file:
+        with self._opened() as descriptor:
             try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
         return False
+
+    def linked_file(self) -> Path | None:
+        """Return a file of the store that is a hard link, so that another folder has the same file; else none."""
+        for folder, _, names in os.walk(self.store):
+            for name in names:
+                if (path := Path(folder, name)).lstat().st_nlink > 1:
+                    return path
+        return None
 
     def is_free_within(self, seconds: float) -> bool:
         """Wait for the server's end; return whether it came in time."""
@@ -93,17 +128,17 @@ class ServerLock:
 
         Other processes hold it for an instant while they ask whether the server runs.
         """
-        with self.path.open("a") as file:
+        with self._opened() as descriptor:
             deadline = time.monotonic() + _PROBE_SECONDS
             while True:
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(_POLL_SECONDS)
-            yield file.fileno()
+            yield descriptor
 
 
 def locked(path: Path, kind: int) -> IO[str]:

@@ -124,14 +124,14 @@ def test_a_copy_that_took_the_originals_place_is_refused_while_that_runs(
     assert alive(EmbeddedServer(kept, CONFIG).pid())
     with EmbeddedServer(kept, CONFIG):
         running.stop()  # its lock file is in the other place: it leaves the server to those who use it there
-    assert not ServerLock(kept / "server" / "server.lock").is_held()
+    assert not ServerLock(kept / "jetstream").is_held()
 
 
 def test_a_crashed_ledger_whose_port_a_copy_took_starts_again(running: EmbeddedServer, tmp_path: Path) -> None:
     copy, pid = copied(tmp_path / "original", "copy"), running.pid()
     assert pid
     os.kill(pid, signal.SIGKILL)
-    assert ServerLock(tmp_path / "original" / "server" / "server.lock").is_free_within(10)
+    assert ServerLock(tmp_path / "original" / "jetstream").is_free_within(10)
     port = running.port
     with EmbeddedServer(copy, CONFIG) as other:
         assert other.port == port
@@ -139,6 +139,47 @@ def test_a_crashed_ledger_whose_port_a_copy_took_starts_again(running: EmbeddedS
         assert running.revive()
         assert running.port != port
         assert alive(other_pid)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_copy_that_shares_files_by_links_is_refused(tmp_path: Path, *, running: bool) -> None:
+    original = tmp_path / "original"
+    with EmbeddedServer(original, CONFIG) as server:
+        (original / "jetstream" / "some.blk").write_text("a block of a stream")
+        if not running:
+            server.stop()
+        hard = Path(shutil.copytree(original, tmp_path / "hard", copy_function=os.link))
+        linked = tmp_path / "linked"
+        linked.mkdir()
+        shutil.copytree(original / "server", linked / "server")
+        (linked / "jetstream").symlink_to(original / "jetstream")
+        whole = tmp_path / "whole"
+        whole.symlink_to(original)
+        for copy in (hard, linked):
+            with pytest.raises(OtherDirectoryError):
+                EmbeddedServer(copy, CONFIG).start()
+        if running:
+            assert alive(server.pid())
+            with EmbeddedServer(whole.resolve(), CONFIG) as same:
+                assert same.pid() == server.pid()
+    with EmbeddedServer(original, CONFIG) as server:  # the original works on, though a copy links to its files
+        assert alive(server.pid())
+        with pytest.raises(OtherDirectoryError):
+            EmbeddedServer(linked, CONFIG).start()
+
+
+def test_a_server_whose_store_was_removed_is_named(running: EmbeddedServer, tmp_path: Path) -> None:
+    store = tmp_path / "original" / "jetstream"
+    store.rename(tmp_path / "lost")
+    store.mkdir()
+    pid = running.pid()
+    with pytest.raises(ServerStartError, match=f"end process {pid}"):
+        running.revive()
+    with pytest.raises(ServerStartError, match="removed or replaced"):
+        EmbeddedServer(tmp_path / "original", CONFIG).start()
+    store.rmdir()
+    (tmp_path / "lost").rename(store)
+    assert not running.revive()
 
 
 def test_a_renamed_and_a_linked_directory_work(running: EmbeddedServer, tmp_path: Path) -> None:
@@ -184,7 +225,7 @@ def test_no_other_process_is_signalled_where_a_process_id_is_used_again(
     if held:  # as where the server belongs to another container, whose process ids mean nothing here
         server = EmbeddedServer(data_dir, CONFIG)
         with (
-            ServerLock(data_dir / "server" / "server.lock").taken(),
+            ServerLock(data_dir / "jetstream").taken(),
             pytest.raises(ServerStartError, match="cannot be told"),
         ):
             server._end_server()
