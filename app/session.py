@@ -127,6 +127,8 @@ class Session:
     async def _upgrade(self) -> None:
         """Bound an inbox of an earlier version, which any sender could fill or keep busy with open batches.
 
+        On the embedded server, streams that the earlier version did not have are created, too.
+
         Raises:
             UpgradeNeededError: the server is not ours to run.
 
@@ -143,6 +145,8 @@ class Session:
         inbox[COPIES] = max(replicas, config.get(COPIES, 1))
         await update_stream(operator, inbox, {topology.TOKENS_SINCE: str(end)})
         _log.info("stream %s has this version's bounds now", topology.INBOX)
+        if self.embedded:
+            self.created = await create_streams(self.client, replicas)
 
     @property
     def routes(self) -> SourceRoutes | None:
