@@ -23,18 +23,18 @@ _NEWEST_EVENTS = 1000
 
 async def seal(session: Session) -> AsyncIterator[Check]:
     """Check the seal's files and a sample of the tiles against the log, and the newest events behind the seal."""
-    folder, end = seal_folder(session.data_dir), await session.log.last_position()
-    archived, newest = 0, None
-    try:
+    archived, newest, end = 0, None, 0
+    try:  # in this order: the archive follows the seal, and the seal the log, also while this looks
         archived = archive_of(session.data_dir).last_position
-        newest = folder.checkpoint()
+        newest = seal_folder(session.data_dir).checkpoint()
+        end = await session.log.last_position()
         says = await _seal(session, newest, archived, end)
     except (LedgerError, OSError, ValueError) as error:
         yield Check("seal", str(error), ok=False)
     else:
         yield Check("seal", says)
         yield Check("archive", f"{archived} of {end} positions")
-    if unreadable := await _unreadable(session, newest.size if newest is not None else 0, end):
+    if unreadable := await _unreadable(session, newest.size if newest is not None else 0):
         yield Check("log", unreadable, ok=False)
 
 
@@ -70,8 +70,9 @@ def _looked_at(sample: Sample) -> str:
     )
 
 
-async def _unreadable(session: Session, sealed: int, end: int) -> str:
+async def _unreadable(session: Session, sealed: int) -> str:
     """Return which of the newest events are not sealed yet and cannot be read; nothing where all can."""
+    end = await session.log.last_position()
     positions = range(max(sealed, end - _NEWEST_EVENTS) + 1, end + 1)
     events = await asyncio.gather(*map(session.log.at, positions))
     lost = [position for position, event in zip(positions, events, strict=True) if event is None]

@@ -136,7 +136,7 @@ async def verification(session: Session, brought: Sequence[Checkpoint], trusted:
     except NoteError as error:
         damaged = [*damaged, Wrong("evidence damaged", 1, 1, str(error))]
     info = await js_api(session.client, f"STREAM.INFO.{session.log.stream}")
-    log_id, end = str(info.get("created")), await session.log.last_position()
+    log_id = str(info.get("created"))
     archived = None
     try:
         archived = archive_of(session.data_dir).checkpoint()
@@ -147,6 +147,7 @@ async def verification(session: Session, brought: Sequence[Checkpoint], trusted:
         work.load(state, log_id)
         if not await _still_so(session, folder, work):
             work = Verification(folder, brought, trusted, kept, archived)
+    end = await session.log.last_position()  # read behind the checkpoint, which may move on meanwhile
     follower = Follower(await session.connection("verify"), session.log, "verify", Anchor(work.position), gaps=True)
     saved = resumed_from = work.position
     with suppress(LostEventsError):  # the stream ends early: what is missing is among the findings

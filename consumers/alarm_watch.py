@@ -48,6 +48,7 @@ class AlarmWatch:
                 with suppress(UnavailableError):
                     if found := await alarm.look(self._client):
                         self.failed.set_exception(found.error())
+                        self.failed.exception()  # a role that fails as it starts never waits for it
                 with suppress(TimeoutError):
                     await asyncio.wait_for(rung.wait(), 5)
         finally:

@@ -73,14 +73,17 @@ class SealRecord:
 
         """
         try:
+            end = await self._door.last_position()
             stored = await self._door.read_subject(f"{_BEGUN}.*")
             begun = tuple(msgspec.json.decode(one.data, type=Begun) for one in stored)
             for one in begun:
                 Verifier.read(one.verifier)
             last = await self._door.last(_CHECKPOINT)
             note = read_checkpoint(last.data.decode()) if last is not None and last.data else None
-            end = await self._door.last_position()
-            lost = end > 0 and (await self._door.at(end) is None or not begun)
+            gone = (
+                await self._door.at(end) is None and await self._door.last_position() == end
+            )  # else one took its place
+            lost = end > 0 and (gone or not begun)
         except (msgspec.MsgspecError, ValueError) as error:
             message = f"what the stream {STREAM} keeps of the seal cannot be read: {error}"
             raise NoteError(message) from error
