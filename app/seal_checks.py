@@ -24,8 +24,16 @@ _NEWEST_EVENTS = 1000
 async def seal(session: Session) -> AsyncIterator[Check]:
     """Check the seal's files and a sample of the tiles against the log, and the newest events behind the seal."""
     archived, newest, end = 0, None, 0
+    archive, damaged = archive_of(session.data_dir), ""
     try:  # in this order: the archive follows the seal, and the seal the log, also while this looks
-        archived = archive_of(session.data_dir).last_position
+        archived = archive.last_position
+        archive.checkpoint()
+    except (LedgerError, OSError, ValueError) as error:
+        damaged = (
+            f"{archive.folder} is damaged ({error}): move it away and run `resolution-ledger admin archive`, which "
+            "writes it anew"
+        )
+    try:
         newest = seal_folder(session.data_dir).checkpoint()
         end = await session.log.last_position()
         says = await _seal(session, newest, archived, end)
@@ -33,7 +41,7 @@ async def seal(session: Session) -> AsyncIterator[Check]:
         yield Check("seal", str(error), ok=False)
     else:
         yield Check("seal", says)
-        yield Check("archive", f"{archived} of {end} positions")
+    yield Check("archive", damaged or f"{archived} of {end} positions", not damaged)
     if unreadable := await _unreadable(session, newest.size if newest is not None else 0):
         yield Check("log", unreadable, ok=False)
 

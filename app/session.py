@@ -15,6 +15,7 @@ from ledger.connection import connect
 from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UpgradeNeededError
 from ledger.incidents import report
 from ledger.log import Log
+from ledger.seal import seal_folder
 from ledger.server import EmbeddedServer
 from ledger.streams import (
     COPIES,
@@ -115,14 +116,28 @@ class Session:
         if self._examines:
             verify_version(self.client)
             if await stream_config(self.client, topology.LEDGER) is None:
-                raise MissingStreamsError([topology.LEDGER])
+                raise self._without_log(MissingStreamsError([topology.LEDGER]))
             return
         await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)
         await self._upgrade()
         if self.creates:
             self.created = await create_streams(self.client, self.settings.replicas)
         else:
-            await verify_streams(self.client, topology.streams(), PASSED_OVER)
+            try:
+                await verify_streams(self.client, topology.streams(), PASSED_OVER)
+            except MissingStreamsError as error:
+                raise self._without_log(error) from error
+
+    def _without_log(self, error: MissingStreamsError) -> LedgerError:
+        """Return what to say where streams are missing: a log that was sealed here is lost, not still to be created."""
+        if topology.LEDGER not in error.streams or not seal_folder(self.data_dir).is_begun:
+            return error
+        return LedgerError(
+            f"the NATS server has no stream {topology.LEDGER}, though a log was sealed in {self.data_dir / 'seal'}: it "
+            "is another ledger's server, or it has lost every event. In that case keep its folder as evidence, copy "
+            "`seal` into a new data directory, and fill that: `resolution-ledger admin restore ARCHIVE --data-dir "
+            "NEW`"
+        )
 
     async def _upgrade(self) -> None:
         """Bound an inbox of an earlier version, which any sender could fill or keep busy with open batches.

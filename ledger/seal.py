@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.errors import LedgerError
@@ -12,7 +13,7 @@ from ledger.notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoin
 from ledger.tiles import MAX_ENTRY_BYTES, DifferentTileError, MissingTileError, Tiles, TileWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from ledger.log import Log, Recorded
@@ -125,7 +126,8 @@ class SealFolder:
         text = self._text("key")
         if text is None:
             raise NoteError(f"{self.folder / 'key'} is missing: restore it from its backup; a new one is not trusted")
-        return Signer.read(text)
+        with self._named("key"):
+            return Signer.read(text)
 
     def verifiers(self) -> list[Verifier]:
         """Keys that signed here, the first one first; none before a seal is begun.
@@ -140,7 +142,8 @@ class SealFolder:
                 f"{self.folder / 'verifiers'} is missing or empty: without it the seal's signatures cannot be "
                 "checked. Bring it back from a backup of the folder `seal`, or copy `verifiers` from the archive"
             )
-        found = [Verifier.read(line) for line in text.split("\n") if line]
+        with self._named("verifiers"):
+            found = [Verifier.read(line) for line in text.split("\n") if line]
         if "".join(verifier.text() + "\n" for verifier in found) != text:
             raise NoteError(f"{self.folder / 'verifiers'} is damaged: it holds a verifier key a line")
         return found
@@ -166,7 +169,8 @@ class SealFolder:
 
         """
         text = self._text("checkpoint")
-        return None if text is None else read_checkpoint(text)
+        with self._named("checkpoint"):
+            return None if text is None else read_checkpoint(text)
 
     def cosigned(self) -> list[Checkpoint]:
         """Checkpoints that others have signed too, oldest first."""
@@ -179,12 +183,19 @@ class SealFolder:
             NoteError: it cannot be read, whatever stands there instead.
 
         """
+        with self._named(name):
+            try:
+                return read_bounded(self.folder / name, _NOTE_BYTES).decode()
+            except FileNotFoundError:
+                return None
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Say which file is damaged, and what to do."""
         try:
-            return read_bounded(self.folder / name, _NOTE_BYTES).decode()
-        except FileNotFoundError:
-            return None
+            yield
         except ValueError as error:
-            message = f"{self.folder / name} is damaged: {error}"
+            message = f"{self.folder / name} is damaged: {error}. Bring it back from a backup of the folder `seal`"
             raise NoteError(message) from error
 
     def _notes(self, name: str) -> list[Checkpoint]:

@@ -251,6 +251,39 @@ def test_every_command_that_reads_to_the_end_of_the_log_ends(data_dir: Path, tmp
     assert not (tmp_path / "x.parquet").exists()
 
 
+@pytest.mark.parametrize("words", _COMMANDS)
+def test_a_lost_stream_of_a_sealed_log_is_not_to_be_created(data_dir: Path, words: tuple[str, ...]) -> None:
+    flipped(f"{_STREAMS}/LEDGER/meta.inf")(data_dir)
+    with served(data_dir):
+        where = ("--data-dir", str(data_dir))
+        done = preloaded.run([*words, *where], ROOT, clean_environment(), None, timeout=_RESULT_SECONDS)
+    assert done.returncode == 1
+    assert "has no stream LEDGER, though a log was sealed in" in done.stderr
+    assert "admin restore" in done.stderr
+    assert "admin init" not in done.stderr
+
+
+def test_a_damaged_archive_is_not_taken_for_a_damaged_seal(data_dir: Path) -> None:
+    (data_dir / "archive").mkdir()
+    (data_dir / "archive" / "manifest.jsonl").write_bytes(b'{"file')
+    ((status, checks),) = results(data_dir, _COMMANDS[2])
+    says = {check["check"]: check for check in checks["items"]}
+    assert says["seal"]["ok"]
+    assert not says["archive"]["ok"]
+    assert f"{data_dir / 'archive'} is damaged" in says["archive"]["says"]
+    assert status == 1
+
+
+@pytest.mark.parametrize("name", ["key", "verifiers", "checkpoint"])
+def test_a_damaged_file_of_the_seal_is_named_with_what_to_do(data_dir: Path, name: str) -> None:
+    (data_dir / "seal" / name).write_text("damaged\n")
+    *verified, (status, checks) = results(data_dir, *_COMMANDS)
+    says = [check["says"] for check in checks["items"] if check["check"] == "seal"]
+    for texts in (says, *([one["text"] for one in document["findings"]] for _, document in verified)):
+        assert any(f"seal/{name} is damaged" in text and "from a backup" in text for text in texts), texts
+    assert (status, *(returned for returned, _ in verified)) == (1, 1, 1)
+
+
 def test_nothing_is_recorded_behind_a_log_that_lost_its_end(data_dir: Path) -> None:
     CASES["last event"].damage(data_dir)
     fact = json.dumps(event("after", "interaction.opened", interaction_id="I-9"))
