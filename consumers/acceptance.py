@@ -45,6 +45,8 @@ class Accepted(NamedTuple):
     corrects: FactCorrected | None = None
     personal: bool = False
     flaw: Rejection | None = None
+    rounded: bool = False
+    """Equal hashes of its content prove nothing (``Envelope.rounded``)."""
     by_old_token: bool = False
     """Sent under the token that earlier versions gave its source, which others may share."""
 
@@ -118,6 +120,7 @@ def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None,
         corrects,
         is_personal(event.type, event.fields, event.extras),
         _flaw(event, fact),
+        event.rounded,
         token is not None and token != own_token,
     )
 

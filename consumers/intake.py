@@ -142,7 +142,8 @@ class Intake:
                 refused.append((Rejection("too_large", "data", text), message))
                 continue
             name = known.get(fact.key)
-            if name is not None and name.content != fact.content and not await self._same(fact, name, met):
+            differs = name is not None and (fact.rounded or name.content != fact.content)
+            if differs and name is not None and not await self._same(fact, name, met):
                 text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
                 refused.append((Rejection("id_reused", "id", text), message))
             if name is not None:

@@ -13,7 +13,7 @@ import msgspec
 
 from ledger.content_modes import Mode, binary_event, events_of_batch, is_json, mode_of, structured_event
 from ledger.errors import EventError
-from ledger.json_text import repeated_key
+from ledger.json_text import exact_value, has_long_number, repeated_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +41,7 @@ _TEXTS = ("specversion", "id", "source", "type", "time")
 _KNOWN = frozenset((*_TEXTS, "data"))
 _NOT_EMPTY = ("subject", "datacontenttype", "dataschema")
 _anything = msgspec.json.Decoder()
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
 _sorted = msgspec.json.Encoder(order="sorted")
 
@@ -65,6 +66,8 @@ class Envelope(NamedTuple):
     flaw: EventError | None = None
     assumed: bool = False
     """True where the sender named no time: it is the inbox's."""
+    rounded: bool = False
+    """True where a number may have more digits than its hash tells apart, so that equal hashes prove nothing."""
 
 
 class Stored(msgspec.Struct):
@@ -160,7 +163,7 @@ def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datet
     flaw = _flaw(event, extras) or _repeated(text, raw["data"] if apart else None, event, as_sent)
     return Envelope(
         event["source"], event["id"], event["type"], moment, raw["data"], encoded, _hash_of(as_sent), extras,
-        event["data"].keys() if isinstance(event["data"], dict) else (), flaw, assumed,
+        event["data"].keys() if isinstance(event["data"], dict) else (), flaw, assumed, has_long_number(encoded),
     )  # fmt: skip
 
 
@@ -279,8 +282,9 @@ def same_event(one: bytes, other: bytes) -> bool:
     """Return whether two events, as JSON, are one event by the rules of CloudEvents, in whatever form each was written.
 
     Attributes are compared in their canonical string encoding (``7`` and ``"7"`` are one integer), null counts as
-    absent, times are compared as instants, and a ``datacontenttype`` that says JSON counts as none. Equal hashes
-    (``content_hash``) are a short cut to this, not another rule.
+    absent, times are compared as instants, and a ``datacontenttype`` that says JSON counts as none. Numbers are
+    compared by their mathematical value (``1.0`` and ``1``). Equal hashes (``content_hash``) are a short cut to this, not
+    another rule; they prove nothing where a number was rounded (``Envelope.rounded``).
     """
     return canonical_form(one) == canonical_form(other)
 
@@ -289,6 +293,8 @@ def canonical_form(event: bytes) -> bytes:
     """Return what ``same_event`` compares."""
     members = _as_sent(_anything.decode(event))
     data = members.pop("data", None)
+    if data is not None:
+        data = exact_value(bytes(_members.decode(event)["data"]))
     texts = {name: _string_encoding(value) for name, value in members.items() if value is not None}
     if "time" in texts:
         texts["time"] = _exact(texts["time"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, NamedTuple
 
 import msgspec
 
 _decoder = msgspec.json.Decoder()
 _sorted = msgspec.json.Encoder(order="sorted")
+_NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?", re.ASCII)
+_LONG_NUMBER = re.compile(rb"[0-9.]{16}|[0-9][eE][-+]?[0-9]")
+_EXPONENT_DIGITS = 18
 
 
 class Parsed(NamedTuple):
@@ -66,3 +70,28 @@ def _path_in(value: Any) -> str | None:
         if path is not None:
             return f"{name}.{path}"
     return None
+
+
+def has_long_number(text: bytes) -> bool:
+    """Return whether a JSON text may hold a number that a float of 64 bits rounds; a text of digits looks like one."""
+    return _LONG_NUMBER.search(text) is not None
+
+
+def exact_value(text: bytes) -> Any:
+    """Return the value of a JSON text, to be encoded again: equal numbers have one form there, others never do.
+
+    ``1``, ``1.0`` and ``10e-1`` are ``1e0``: JSON Schema compares numbers by their mathematical value.
+    """
+    return json.loads(text, parse_int=_exact_number, parse_float=_exact_number)
+
+
+def _exact_number(text: str) -> msgspec.Raw:
+    matched = _NUMBER.fullmatch(text)
+    if matched is None or len(matched[4] or "") > _EXPONENT_DIGITS:
+        return msgspec.Raw(text.encode())
+    sign, whole, fraction, exponent = matched[1], matched[2], matched[3] or "", int(matched[4] or 0)
+    digits = (whole + fraction).lstrip("0")
+    shortest = digits.rstrip("0")
+    if not shortest:
+        return msgspec.Raw(b"0")
+    return msgspec.Raw(f"{sign}{shortest}e{exponent - len(fraction) + len(digits) - len(shortest)}".encode())
