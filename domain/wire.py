@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import msgspec
 
 from domain.currencies import currency_fault
-from domain.ids import ID_SCHEMA, MOST_CHARACTERS, fault_of, is_plain
+from domain.ids import ID_SCHEMA, MOST_CHARACTERS, canonical_form, fault_of, is_plain
 from domain.money import Money, MoneyError, money_from_wire, wire_of
 
 Id = Annotated[str, msgspec.Meta(extra={"id": True}, extra_json_schema=ID_SCHEMA)]
@@ -140,8 +140,22 @@ def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data"
     return decoded
 
 
+@lru_cache(maxsize=256)
+def _required_texts(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the required fields of a class that hold any text."""
+    hints = get_type_hints(cls, include_extras=True)
+    required = {field.name for field in msgspec.structs.fields(cls) if field.required}
+    return tuple(name for name in cls.__struct_fields__ if name in required and hints[name] in (str, Personal))
+
+
+def _is_blank(text: str) -> bool:
+    return not is_plain(text) and (not text.strip() or not canonical_form(text))
+
+
 def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct | None = None) -> None:
-    """Reject a record with a text for an id that is none; what ``recorded`` has in the same field may stay.
+    """Reject a record with a text for an id that is none, or a blank text where one is required.
+
+    What ``recorded`` has in the same field may stay.
 
     Raises:
         FieldError: with the code and the path of the first one.
@@ -158,6 +172,10 @@ def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct
             if fault is not None:
                 part = "" if isinstance(value, str) else f"[{number}]"
                 raise FieldError(fault.message, f"{at}.{name}{part}" if at else f"{name}{part}", fault.code)
+    for name in _required_texts(type(record)):
+        value = getattr(record, name)
+        if _is_blank(value) and (recorded is None or value != getattr(recorded, name, None)):
+            raise FieldError(f"`{name}` must not be blank", f"{at}.{name}" if at else name)
 
 
 def check_currencies(

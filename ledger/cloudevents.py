@@ -283,8 +283,8 @@ def same_event(one: bytes, other: bytes) -> bool:
 
     Attributes are compared in their canonical string encoding (``7`` and ``"7"`` are one integer), null counts as
     absent, times are compared as instants, and a ``datacontenttype`` that says JSON counts as none. Numbers are
-    compared by their mathematical value (``1.0`` and ``1``). Equal hashes (``content_hash``) are a short cut to this, not
-    another rule; they prove nothing where a number was rounded (``Envelope.rounded``).
+    compared by their mathematical value (``1.0`` and ``1``). Equal hashes (``content_hash``) are a short cut to this,
+    not another rule; they prove nothing where a number was rounded (``Envelope.rounded``).
     """
     return canonical_form(one) == canonical_form(other)
 

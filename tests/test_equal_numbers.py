@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Upstream, event, gbp, upstream_of
+from support import Upstream, drained, event, gbp, upstream_of
 
 from app.session import Session
 from ledger.cloudevents import content_hash, same_event
@@ -64,6 +64,7 @@ async def test_another_number_under_one_id_is_refused(session: Session) -> None:
             await upstream.publish(written(one, f"p-{number}"))
             await upstream.publish(written(other, f"p-{number}"))
         await _after(upstream)
+        await drained(session)  # rejections are stored after what was recorded with them
         found: list[Any] = [json.loads(one.data) for one in await session.rejected.read_subject("rejected.>")]
         assert [entry["code"] for entry in found] == ["id_reused"] * len(UNEQUAL)
 
