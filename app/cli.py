@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,11 @@ from app.output import fail
 from app.session import NoLedgerError
 from config.settings import HELP, SettingsError, load_settings
 from ledger.errors import LedgerError
-from ledger.redaction import RedactingFormatter
+from ledger.redaction import RedactingFormatter, without_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from types import TracebackType
 
 _OPTIONS = {
     "data_dir": click.option(
@@ -119,8 +121,14 @@ def cli(verbose: bool, **_settings: Any) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    sys.excepthook = _print_error
     for noisy in ("nats", "faststream"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback without the passwords of URLs in it."""
+    sys.stderr.write(without_passwords("".join(traceback.format_exception(kind, error, trace))))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -134,7 +142,7 @@ def main(arguments: list[str] | None = None) -> None:
         cli.main(args=given, prog_name="resolution-ledger", standalone_mode=False, terminal_width=width)
     except Finding as finding:
         if str(finding):
-            click.echo(f"resolution-ledger: {finding}", err=True)
+            click.echo(f"resolution-ledger: {without_passwords(str(finding))}", err=True)
         sys.exit(1)
     except (click.exceptions.Abort, KeyboardInterrupt):
         sys.exit(130)

@@ -63,29 +63,33 @@ def print_table(
 
 def print_list(
     items: Sequence[Mapping[str, Any]], title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *,
-    as_json: bool, as_csv: bool, numbers: Sequence[int] = (), **more: Any,
+    fields: str, as_json: bool, as_csv: bool, numbers: Sequence[int] = (), **more: Any,
 ) -> None:  # fmt: skip
-    """Print a list: ``items`` as JSON (with ``more`` beside them) or as CSV, or ``rows`` as a table."""
+    """Print a list: ``items`` as JSON (with ``more`` beside them) or as CSV, or ``rows`` as a table.
+
+    ``fields`` are the names of the items' fields for the header of CSV; those of money end in ``$``.
+    """
     if as_csv:
-        click.echo(csv_text(items), nl=False)
+        click.echo(csv_text(items, fields), nl=False)
     elif as_json:
         print_json({"items": items, **more})
     else:
         print_table(title, columns, rows, numbers)
 
 
-def csv_text(items: Sequence[Mapping[str, Any]]) -> str:
-    """Return items as CSV with a header; nothing where there are none.
+def csv_text(items: Sequence[Mapping[str, Any]], fields: str) -> str:
+    """Return items as CSV, the same header whatever they hold.
 
     Money takes two columns, ``spent`` and ``spent_currency``; other lists and objects are JSON. A text that a
     spreadsheet would take for a formula has an apostrophe before it.
     """
     lines = [dict(_cells(item)) for item in items]
-    names = list(dict.fromkeys(name for line in lines for name in line))
+    money = re.compile(r"(\w+)\$")
+    names = money.sub(r"\1 \1_currency", fields).split()
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    if lines:
-        writer.writeheader()
+    writer = csv.DictWriter(text, list(dict.fromkeys([*names, *(name for line in lines for name in line)])),
+                            lineterminator="\n")  # fmt: skip
+    writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
 

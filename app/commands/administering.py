@@ -92,7 +92,8 @@ async def list_rejected(settings: Settings, *, as_json: bool, as_csv: bool) -> N
         items = [{name: entry[name] for name in _SHOWN} for entry in await _entries(session)]
         position = await session.log.last_position()
     rows = [tuple(item.values()) for item in items]
-    print_list(items, "Rejected", _SHOWN, rows, numbers=(0,), as_json=as_json, as_csv=as_csv, position=position)
+    print_list(items, "Rejected", _SHOWN, rows, numbers=(0,), fields=" ".join(_SHOWN),
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
 
 
 @click.argument("number", type=int)
@@ -156,7 +157,8 @@ async def status(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         (s["projection"], s["generation"], s["position"], s["lag_events"], _stopped_text(s["stopped"])) for s in states
     ]
     columns = ("projection", "generation", "position", "lag", "stopped")
-    print_list(states, f"The log ends at {position}", columns, rows, as_json=as_json, as_csv=as_csv, position=position)
+    print_list(states, f"The log ends at {position}", columns, rows, as_json=as_json, as_csv=as_csv,
+               fields="projection generation position lag_events recorded stopped", position=position)  # fmt: skip
     if any(state["stopped"] for state in states):
         raise Finding("" if as_json else "a projection has stopped")
 

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 
+_LINE = "position type source event_id time recorded who whom interaction_id action_id what corrected_by"
+_BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed position happened what"
+
+
 @cli.group()
 def audit() -> None:
     """Who did what, for whom, when, and why it was allowed."""
@@ -68,7 +72,7 @@ async def trail(settings: Settings, limit: int | None, after: int, as_of: str | 
         for item in items
     ]
     print_list(items, f"Trail at position {position}", columns, rows, numbers=(0,), as_json=as_json, as_csv=as_csv,
-               position=position)  # fmt: skip
+               fields=_LINE, position=position)  # fmt: skip
 
 
 @by_option
@@ -167,7 +171,7 @@ async def balance(settings: Settings, holder: str, period: str, *, as_json: bool
     rows = [(one["position"], one["what"], *(money_text(one[name]) for name in columns[2:])) for one in items]
     title = f"What makes the balance of {holder} in {period}"
     print_list(items, title, columns, rows, numbers=(0, 2, 3, 4, 5), as_json=as_json, as_csv=as_csv,
-               position=answer.progress.anchor.position)  # fmt: skip
+               fields=_BALANCE, position=answer.progress.anchor.position)  # fmt: skip
 
 
 @click.option("--from", "start", help="From this position, or from this recorded time on.")

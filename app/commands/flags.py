@@ -14,7 +14,7 @@ from app.moments import as_of_option, position_of
 from app.output import console, print_json, print_list, print_table, showing_progress
 from app.session import Session
 from app.views import read_view
-from domain.abuse.rates import Act, shift_of, tenure_of
+from domain.abuse.rates import Act, Rate, shift_of, tenure_of
 from domain.abuse.rates import rates as all_rates
 from domain.periods import zone_of
 from ledger.cloudevents import parse_time
@@ -31,6 +31,12 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from config.settings import Settings
+
+
+_FLAG = (
+    "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
+    "answered_by answer note"
+)
 
 
 @click.option("--rule", help="R1 to R15.")
@@ -73,7 +79,8 @@ async def flags(settings: Settings, rule: str | None, about: str | None, status:
         for one in found
     ]
     columns = ("flag", "rule", "raised", "status", "about", "why")
-    print_list(found, f"Flags at position {position}", columns, rows, as_json=as_json, as_csv=as_csv, position=position)
+    print_list(found, f"Flags at position {position}", columns, rows, fields=_FLAG, as_json=as_json, as_csv=as_csv,
+               position=position)  # fmt: skip
 
 
 def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
@@ -149,7 +156,7 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     columns = ("rule", "by", "group", "actions that prove a flag", "rate", "all others", "people", "")
     title = f"Whom the rules look at, at position {position}"
     print_list([rate._asdict() for rate in found], title, columns, rows, numbers=(3, 4, 5, 6),
-               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+               fields=" ".join(Rate._fields), as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
     if as_json or as_csv:
         return
     for rate in found:

@@ -78,7 +78,7 @@ async def hold(settings: Settings, customer: str | None, reason: str, by: str, *
         items = await forgetting.holds(keys)
     columns = ("customer_id", "reason", "by", "at")
     rows = [tuple(item[name] for name in columns) for item in items]
-    print_list(items, "Legal holds", columns, rows, as_json=as_json, as_csv=as_csv)
+    print_list(items, "Legal holds", columns, rows, fields=" ".join(columns), as_json=as_json, as_csv=as_csv)
 
 
 @admin.group("keys")

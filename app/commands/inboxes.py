@@ -36,7 +36,8 @@ async def inbox_list(settings: Settings, limit: int, *, as_json: bool, as_csv: b
         position = await session.log.last_position()
     columns = ("stream", "sequence", "subject", "bytes", "received")
     rows = [tuple(item.values()) for item in items]
-    print_list(items, "Waiting", columns, rows, numbers=(1, 3), as_json=as_json, as_csv=as_csv, position=position)
+    print_list(items, "Waiting", columns, rows, numbers=(1, 3), fields=" ".join(columns),
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
 
 
 @click.option("--reason", default="rejected by the operator", show_default=True, help="Why; kept with the message.")

@@ -42,7 +42,8 @@ async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened
         found = await loyalty_report(read, await published_policies(session.log), at, moment)
         if as_json or as_csv:
             listed = await read("loyalty_effects", lambda c: read_effects(c, limit, position=at, until=moment))
-            print_list(listed.result, "", (), (), as_json=as_json, as_csv=as_csv, **found)
+            fields = "action_id customer_id agent_id kind basis time cost$ windows position"
+            print_list(listed.result, "", (), (), fields=fields, as_json=as_json, as_csv=as_csv, **found)
             return
     if not found["currencies"]:
         console.print(f"No action with a customer is recorded yet (position {found['position']}).")

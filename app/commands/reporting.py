@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 
+_BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed"
+_ACTION = (
+    "action_id position time state agent_id team_id customer_id interaction_id kind basis reason holder period "
+    "escalation_id decided_by amount$ reversed$ settled$ long_way$"
+)
+_ESCALATION = (
+    "escalation_id position requested status agent_id team_id customer_id interaction_id kind reason asked_of due "
+    "decided_by waited_seconds action_id asked$ amount$"
+)
+
+
 async def at_of(session: Session, as_of: str | None) -> int | None:
     """The position that ``--as-of`` means; none where it was not given."""
     if as_of is None:
@@ -58,7 +69,7 @@ async def balances(settings: Settings, holder: str | None, period: str | None, a
          "closed" if item["closed"] else "")
         for item in answer.result
     ]  # fmt: skip
-    print_list(answer.result, f"Balances at position {position}", columns, rows, numbers=(2, 3, 4, 5),
+    print_list(answer.result, f"Balances at position {position}", columns, rows, numbers=(2, 3, 4, 5), fields=_BALANCE,
                as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
 
 
@@ -98,7 +109,7 @@ async def actions(settings: Settings, days: int, as_of: str | None, *, only_unse
          *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed", "long_way")))
         for item in answer.result
     ]  # fmt: skip
-    print_list(answer.result, f"Actions at position {position}", columns, rows, numbers=(5, 6, 7, 8),
+    print_list(answer.result, f"Actions at position {position}", columns, rows, numbers=(5, 6, 7, 8), fields=_ACTION,
                as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
 
 
@@ -127,7 +138,7 @@ async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, h
          ", ".join(item["asked_of"]), item["status"], _minutes(item["waited_seconds"]))
         for item in answer.result
     ]  # fmt: skip
-    print_list(answer.result, f"Escalations at position {position}", columns, rows, numbers=(4, 7),
+    print_list(answer.result, f"Escalations at position {position}", columns, rows, numbers=(4, 7), fields=_ESCALATION,
                as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
 
 

@@ -51,7 +51,8 @@ async def list_tokens(settings: Settings, *, as_json: bool, as_csv: bool) -> Non
     ]
     rows = [tuple("" if value is None else str(value)[:19] for value in one.values()) for one in found]
     columns = ("name", "role", "person", "made", "expires")
-    print_list(found, "Tokens", columns, rows, as_json=as_json, as_csv=as_csv)
+    print_list(found, "Tokens", columns, rows, fields="name role person_id made expires",
+               as_json=as_json, as_csv=as_csv)  # fmt: skip
 
 
 @click.argument("name")
