@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from app.stream_setup import PASSED_OVER, create_streams
 from config import topology
 from ledger.connection import connect
-from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UpgradeNeededError
+from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UnavailableError, UpgradeNeededError
 from ledger.incidents import report
 from ledger.log import Log
 from ledger.seal import seal_folder
@@ -115,7 +115,12 @@ class Session:
         """Check the server and the ledger's streams; create those that are missing where this session does that."""
         if self._examines:
             verify_version(self.client)
-            if await stream_config(self.client, topology.LEDGER) is None:
+            try:
+                ledger = await stream_config(self.client, topology.LEDGER)
+            except UnavailableError as error:
+                advice = "in a cluster more than half of the servers with a copy have to run: see their logs"
+                raise UnavailableError(f"{error}; {advice}") from error
+            if ledger is None:
                 raise self._without_log(MissingStreamsError([topology.LEDGER]))
             return
         await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)

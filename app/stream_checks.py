@@ -11,7 +11,7 @@ import nats.errors
 from app.check import Check
 from app.stream_setup import PASSED_OVER
 from config import topology
-from ledger.errors import UnavailableError, jetstream_error
+from ledger.errors import UnavailableError
 from ledger.streams import COPIES, differing_fields, is_like, js_api, stream_names, syncs_always
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ async def streams(session: Session) -> AsyncIterator[Check]:
     there = await stream_names(session.client)
     names = [*declared, *(name for name in topology.inboxes(there) if name not in declared)]
     infos = dict(zip(names, await asyncio.gather(*(_info(session, name) for name in names)), strict=True))
-    ledger = infos[topology.LEDGER]
-    copies = max(session.settings.replicas, ledger["config"][COPIES] if ledger else 1)
+    ledger = infos[topology.LEDGER] or {}
+    copies = max(session.settings.replicas, ledger.get("config", {}).get(COPIES, 1))
     silent = await _silent_replicas(session, infos)
     wrong = False
     for name, info in infos.items():
@@ -79,12 +79,12 @@ async def streams(session: Session) -> AsyncIterator[Check]:
 
 
 async def _info(session: Session, name: str) -> dict[str, Any] | None:
-    info = await js_api(session.client, f"STREAM.INFO.{name}")
-    if info.get("error", {}).get("err_code") == _NO_STREAM:
-        return None
-    if "error" in info:
-        raise jetstream_error(info["error"], f"stream {name}")
-    return info
+    """Return what the server says of a stream, or why it says nothing; None where there is none."""
+    try:
+        info = await js_api(session.client, f"STREAM.INFO.{name}")
+    except UnavailableError as error:
+        return {"error": {"description": str(error)}}
+    return None if info.get("error", {}).get("err_code") == _NO_STREAM else info
 
 
 def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] | None, copies: int,
@@ -93,6 +93,12 @@ def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] |
         held = _HOLDS.get(name)
         yield f"it is not there, and held {held}" if held else "it is not there: run `resolution-ledger admin init`"
         return
+    if "error" in info:
+        yield (
+            f"the server does not say how it is ({info['error'].get('description')}): more than half of the servers "
+            "with a copy have to run; see their logs"
+        )
+        return
     config = info["config"]
     if declared is None:
         (subject,) = config.get("subjects") or [""]
@@ -100,7 +106,7 @@ def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] |
             return
         declared = topology.source_stream(subject.removeprefix(f"{topology.SOURCE_SUBJECT}."))
     if name == topology.INBOX and is_like(config, topology.earlier_inbox()):
-        yield "it is as an earlier version made it: run `admin upgrade` as the operator"
+        yield "it is as an earlier version made it: start `up` anew, or on a server of yours run `admin upgrade`"
     elif changed := _changed(config, declared):
         yield (
             f"{', '.join(changed)}: it was changed. Find out by which user and whether messages are missing, then set "
@@ -145,7 +151,7 @@ async def _consumer_trouble(session: Session, stream: str) -> str:
 
 async def _silent_replicas(session: Session, infos: Mapping[str, dict[str, Any] | None]) -> dict[str, list[str]]:
     """Return sentences about copies that are missing or do not catch up, by stream; a suspicion is looked at again."""
-    suspects = {name: info for name, info in infos.items() if info and _suspicious(info)}
+    suspects = {name: info for name, info in infos.items() if info and "config" in info and _suspicious(info)}
     found = {name: [""] for name in suspects}
     for _ in range(_LOOKED_AGAIN_TIMES):
         if not suspects:
@@ -153,8 +159,9 @@ async def _silent_replicas(session: Session, infos: Mapping[str, dict[str, Any] 
         await asyncio.sleep(_LOOKED_AGAIN_SECONDS)
         again = await asyncio.gather(*(_info(session, name) for name in suspects))
         for (name, before), info in zip(list(suspects.items()), again, strict=True):
-            found[name] = _behind(before, info) if info else []
-            suspects[name] = info or before
+            known = info if info and "config" in info else before
+            found[name] = _behind(before, known) if known is not before else []
+            suspects[name] = known
             if not found[name]:
                 del suspects[name]
     return {name: says for name, says in found.items() if says}

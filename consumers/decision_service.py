@@ -77,7 +77,6 @@ class DecisionService:
         self._reader = reader
         self._log = log
         self._history = history
-        self._indexes = indexes
         self._read = Pulse("the log")
         self.directory = Directory(NameIndex.alone(indexes, "decisions"))
         self.decider = Decider(log, self.directory, history=history)
@@ -137,7 +136,8 @@ class DecisionService:
         policies = self.directory.policies
         ruled = bool(policies.newest_version) if self._history else policies.in_force(self.decider.now) is not None
         lacks = (_NO_POLICY,) if not ruled and self.directory.staff.everybody(_ANY_ROLE) else ()
-        absent = () if any(self._indexes.glob("decisions*.sqlite")) else ("index/decisions.sqlite",)
+        index = self.directory.index.path
+        absent = () if index.exists() else (f"index/{index.name}",)
         return RoleStatus(role="decisions", history=self._history, readings=(reading,), absent=absent, lacks=lacks,
                           loops=(self.decider.pulse.loop(), self._clock.pulse.loop()))  # fmt: skip
 

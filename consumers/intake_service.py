@@ -74,7 +74,6 @@ class IntakeService:
         self._replicas = replicas
         self._routes = routes
         self._creates = creates
-        self._index_path = index_path
         self._index = NameIndex(index_path)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
@@ -117,7 +116,8 @@ class IntakeService:
 
     def status(self) -> RoleStatus:
         """Return how the intake is."""
-        absent = () if self._index_path.exists() else (f"index/{self._index_path.name}",)
+        index = self._index.path
+        absent = () if index.exists() else (f"index/{index.name}",)
         return RoleStatus(role="intake", loops=(self._pulse.loop(),), absent=absent)
 
     async def _take_in(self) -> None:

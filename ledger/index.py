@@ -51,6 +51,7 @@ class NameIndex:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
         # Written through one connection, by one thread at a time; read through another.
         self._writer = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         self._writer.execute("PRAGMA journal_mode=WAL")

@@ -81,7 +81,7 @@ def test_an_eventsourcing_application_on_a_full_disk(small_disk: Path) -> None:
         factory.close()
 
 
-async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path) -> None:
+async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, command: Any) -> None:
     up = Up(small_disk / "data")
     client = await connect(up.ready()["nats_url"], "test")
     acknowledged: set[str] = set()
@@ -102,6 +102,9 @@ async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path) -> None:
         assert await publish(range(20, 23), "y" * 20_000) == 0
         action = {"request_id": "r", "agent_id": "A", "kind": "refund", "amount": gbp("1.00"), "reason": "x"}
         assert (await request(client, "resolution.decide.crm.action", action, 20))["outcome"] == "error"
+        words = ("admin", "doctor", "--json", "--wait", "2")
+        doctor = json.loads((await asyncio.to_thread(command, *words, data_dir=small_disk / "data")).stdout)
+        assert {"server", "disk"} <= {one["check"] for one in doctor["items"] if not one["ok"]}, doctor
         filler.unlink()
         for _ in range(60):
             if await publish(range(23, 24)):
