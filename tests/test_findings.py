@@ -26,6 +26,7 @@ MADE_TRUE_BY = {
     "keys": "test_doctor.py::test_a_lost_bucket_of_keys_is_a_finding_and_not_forgetting",
     "managers": "test_doctor.py::test_managers_in_a_ring_are_a_finding_and_stop_nothing",
     "message ids": "test_own_server.py::test_a_longer_window_is_a_finding",
+    "sources": "test_idle_inboxes.py::test_active_sources_keep_their_inboxes",
     "disk": "test_role_checks.py::test_little_room_on_the_disk_is_named",
     "index NAME": "test_role_checks.py::test_an_index_of_another_log_is_named",
     "log": "test_damage.py::test_a_lost_event_that_was_not_sealed_yet_is_a_finding",
