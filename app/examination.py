@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from app.check import Check, collected
 from app.checks import checks_of
 from app.live_checks import history_mode, waiting_messages
-from app.role_checks import EXPECTED, Heard, heard_of, role_checks
+from app.role_checks import REQUIRED, Heard, heard_of, role_checks
+from app.roles import archives
 from ledger.role_status import HOST
 
 if TYPE_CHECKING:
@@ -18,19 +19,31 @@ if TYPE_CHECKING:
 
 _NO_UP_SECONDS = 1.0
 """How long roles are waited for where no `up` has announced itself, which would start them."""
+_OPTIONAL_SECONDS = 0.5
 
 
 async def examine(session: Session, *, patience: float, at_rest: bool) -> list[Check]:
     """Run all checks; with ``at_rest`` no role needs to run."""
     if session.embedded and not (session.data_dir / "connection.json").exists():
         patience = min(patience, _NO_UP_SECONDS)
-    heard = {} if at_rest else await heard_of(session, EXPECTED, patience)
-    found = [] if at_rest else await collected("roles", role_checks(session, EXPECTED, heard))
+    heard: dict[str, Heard] = {}
+    found: list[Check] = []
     if not at_rest:
+        required = (*REQUIRED, *(("archive",) if _keeps_archive(session) else ()))
+        heard = await heard_of(
+            session, {"archive": min(patience, _OPTIONAL_SECONDS)} | dict.fromkeys(required, patience)
+        )
+        roles = required if heard["archive"].statuses == () or "archive" in required else (*required, "archive")
+        found += await collected("roles", role_checks(session, roles, heard))
         found += await collected("history mode", history_mode(session, heard))
     if heard.get("intake", Heard()).statuses:
         found += await collected("inbox", waiting_messages(session))
     return _causes_alone(found + await checks_of(session, heard))
+
+
+def _keeps_archive(session: Session) -> bool:
+    """Return whether an archive is kept: by `up` on this machine, or because one is here."""
+    return (session.embedded and archives()) or (session.data_dir / "archive" / "manifest.jsonl").exists()
 
 
 def _causes_alone(checks: list[Check]) -> list[Check]:
@@ -50,7 +63,7 @@ def _causes_alone(checks: list[Check]) -> list[Check]:
 
 async def examine_roles(session: Session, roles: Sequence[str], *, patience: float, here: bool) -> list[Check]:
     """Check these roles alone; with ``here`` only the processes on this host count."""
-    heard = await heard_of(session, roles, patience)
+    heard = await heard_of(session, dict.fromkeys(roles, patience))
     if here:
         heard = {
             role: one._replace(statuses=tuple(status for status in one.statuses if status.host == HOST))

@@ -15,7 +15,7 @@ import msgspec
 import nats.errors
 
 from app.check import Check
-from app.roles import PROBE_SOURCE, ROLES
+from app.roles import PROBE_SOURCE
 from config import topology
 from ledger.cloudevents import parse_time, stored_decoder
 from ledger.connection import frame, status_of
@@ -41,8 +41,8 @@ _STILL_SECONDS = {"archive": 90.0}
 _STILL_SECONDS_ELSE = 30.0
 _PROBE_SECONDS = 5.0
 _SHOWN = 5
-EXPECTED = tuple(role for role in ROLES if role != "dashboard")
-"""Roles that every ledger needs; HTTP is for those who want it."""
+REQUIRED = ("intake", "decisions", "projections", "guard", "seal")
+"""Roles that every ledger needs; an archive and HTTP are for those who want them."""
 _NOUNS = {
     "intake": "nothing that upstreams publish is recorded",
     "decisions": "requests get no answer",
@@ -73,10 +73,10 @@ class Heard(NamedTuple):
     answered: datetime = datetime.min.replace(tzinfo=UTC)
 
 
-async def heard_of(session: Session, roles: Sequence[str], patience: float = PATIENCE_SECONDS) -> dict[str, Heard]:
-    """Ask for roles, all at once; one that does not answer is asked again until ``patience`` seconds have passed."""
-    answers = await asyncio.gather(*(_ask(session, role, patience) for role in roles))
-    return dict(zip(roles, answers, strict=True))
+async def heard_of(session: Session, patience: Mapping[str, float]) -> dict[str, Heard]:
+    """Ask for roles, all at once; one that does not answer is asked again for so many seconds as ``patience`` says."""
+    answers = await asyncio.gather(*(_ask(session, role, seconds) for role, seconds in patience.items()))
+    return dict(zip(patience, answers, strict=True))
 
 
 async def _ask(session: Session, role: str, patience: float) -> Heard:

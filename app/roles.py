@@ -122,9 +122,14 @@ async def make(session: Session, role: str, *, history: bool = False,  # noqa: P
     raise ValueError(message)
 
 
+def archives() -> bool:
+    """Return whether the extra that writes an archive is installed."""
+    return find_spec("pyarrow") is not None
+
+
 def sealing_roles() -> tuple[str, ...]:
     """Return the roles that seal and archive, without the archive where its extra is not installed."""
-    if find_spec("pyarrow") is None:
+    if not archives():
         _log.warning("no archive is kept: %s", MissingExtraError("Parquet files", "archive"))
         return ("seal",)
     return "seal", "archive"

@@ -23,7 +23,7 @@ from nats_servers import Server
 from support import POLICY, ROOT, Up, Upstream, clean_environment, event, gbp
 
 from app.examination import examine, examine_roles
-from app.role_checks import EXPECTED
+from app.role_checks import REQUIRED
 from app.roles import running
 from app.session import Session
 from config.settings import load_settings
@@ -41,6 +41,7 @@ from projections.engine import Projector
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Found = dict[str, str]
+ALL = (*REQUIRED, "archive")
 
 
 class Staff:
@@ -93,7 +94,7 @@ class Staff:
 def staff(tmp_path: Path, command: Command) -> Iterator[Staff]:
     with Server(tmp_path / "server") as server:
         started = Staff(tmp_path, server, command)
-        for role in EXPECTED:
+        for role in ALL:
             started.start(role)
         try:
             yield started
@@ -105,25 +106,29 @@ def test_each_role_that_hangs_or_is_killed_is_named_alone(staff: Staff, tmp_path
     """And a health check of a role never fails for another one's sake."""
     assert staff.wrong(wait=30) == {}
     assert not (tmp_path / "another-machine").exists()  # nothing but NATS was asked
-    for role in EXPECTED:
+    for role in REQUIRED:
         staff.send(role, signal.SIGSTOP)
         found = staff.wrong()
         assert list(found) == [f"role {role}"]
         assert f"run {role}" in found[f"role {role}"]
         if role in ("decisions", "seal"):
             assert list(staff.wrong("--role", role, "--here")) == [f"role {role}"]
-            others = [word for one in EXPECTED if one != role for word in ("--role", one)]
+            others = [word for one in ALL if one != role for word in ("--role", one)]
             assert staff.doctor(*others, "--here")[0] == 0
         staff.send(role, signal.SIGCONT)
     staff.heals()
     staff.send("guard", signal.SIGKILL)
     staff.processes["guard"].wait()
     assert list(staff.wrong()) == ["role guard"]
-    for role in EXPECTED:
+    staff.send("archive", signal.SIGKILL)
+    staff.processes["archive"].wait()
+    assert list(staff.wrong()) == ["role guard"]  # from another machine an archive that is not there is none
+    assert list(staff.wrong("--role", "archive")) == ["role archive"]
+    for role in REQUIRED:
         staff.send(role, signal.SIGKILL)
     found = staff.wrong()
     assert list(found) == ["roles"]
-    assert all(role in found["roles"] for role in EXPECTED)
+    assert all(role in found["roles"] for role in REQUIRED)
 
 
 def test_a_role_on_another_host_is_no_health_of_this_one(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +153,7 @@ async def ledger(folder: Path, *, history: bool = False) -> AsyncIterator[tuple[
     """All roles in this process on an embedded server, a policy, staff and some facts; doctor finds nothing."""
     async with (
         Session(load_settings({"data_dir": str(folder / "data")}, {})) as session,
-        running(session, EXPECTED, history=history),
+        running(session, ALL, history=history),
     ):
         upstream = Upstream(session, await session.upstream("test"))
         await upstream.begin()
@@ -324,7 +329,7 @@ async def test_history_mode_beside_a_live_source_is_named_and_beside_an_import_i
 
 async def test_staff_without_a_policy_is_named(tmp_path: Path) -> None:
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
-    async with Session(settings) as session, running(session, EXPECTED):
+    async with Session(settings) as session, running(session, ALL):
         upstream = Upstream(session, await session.upstream("test"))
         await upstream.record(purchase(1))
         assert await wrong(session) == {}  # facts alone need no policy
@@ -344,7 +349,7 @@ async def test_the_clock_of_a_roles_host_is_named(
     async with ledger(tmp_path) as (session, _):
         monkeypatch.setattr("ledger.role_status.datetime", Wrong)
         found = await wrong(session)
-        assert set(found) == {f"role {role}" for role in EXPECTED}
+        assert set(found) == {f"role {role}" for role in ALL}
         assert all(f"5 min 0 s {way}" in says or f"4 min 59 s {way}" in says for says in found.values()), found
 
 
