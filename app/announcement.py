@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from ledger.files import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ledger.connection_options import ConnectionOptions
+
 FILE = "connection.json"
 
 
-def announce(data_dir: Path, nats_url: str, http_url: str, http_token: str) -> None:
+def announce(data_dir: Path, server: ConnectionOptions, http_url: str, http_token: str) -> None:
     """Tell clients where the NATS server and the HTTP API are, in a file for its owner alone.
 
     User and password stand beside the URL once more, since some clients take none from a URL.
     """
-    login = urlsplit(nats_url.partition(",")[0])
     document = {
-        "nats_url": nats_url,
-        "nats_user": login.username,
-        "nats_password": login.password,
+        "nats_url": server.url(),
+        "nats_user": server.user,
+        "nats_password": server.password,
         "http_url": http_url,
         "http_token": http_token,
     }

@@ -25,11 +25,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from types import TracebackType
 
+
+def _joined(_context: click.Context, _option: click.Parameter, urls: tuple[str, ...]) -> str | None:
+    return ",".join(urls) or None
+
+
 _OPTIONS = {
     "data_dir": click.option(
         "--data-dir", metavar="FOLDER", help=HELP["data_dir"] + " [default: ./.resolution-ledger]"
     ),
-    "nats_url": click.option("--nats-url", metavar="URL", help=HELP["nats_url"]),
+    "nats_url": click.option("--nats-url", metavar="URL", multiple=True, callback=_joined, help=HELP["nats_url"]),
+    **{
+        name: click.option(f"--{name.replace('_', '-')}", metavar=metavar, help=HELP[name])
+        for name, metavar in (
+            ("nats_user", "NAME"),
+            ("nats_creds", "FILE"),
+            ("nats_nkey", "FILE"),
+            ("nats_tls_ca", "FILE"),
+            ("nats_tls_cert", "FILE"),
+            ("nats_tls_key", "FILE"),
+            ("nats_inbox_prefix", "SUBJECT"),
+            ("nats_context", "NAME"),
+        )
+    },
+    "nats_tls_first": click.option("--nats-tls-first", is_flag=True, default=None, help=HELP["nats_tls_first"]),
     "upstream_nats_url": click.option("--upstream-nats-url", metavar="URL", help=HELP["upstream_nats_url"]),
     "nats_server": click.option("--nats-server", metavar="FILE", help=HELP["nats_server"]),
     "replicas": click.option("--replicas", type=int, metavar="N", help=HELP["replicas"] + " [default: 1]"),
@@ -74,6 +93,7 @@ def command(
             own = {setting: options.pop(setting) for setting in _OPTIONS}
             above = context.find_root().params
             merged = {setting: above.get(setting) if own[setting] is None else own[setting] for setting in _OPTIONS}
+            merged["nats_url"] = ",".join(filter(None, (above.get("nats_url"), own["nats_url"]))) or None
             file = options.pop("config") or above.get("config")
             if options.get("as_json") and options.get("as_csv"):
                 raise click.UsageError("--json and --csv exclude each other")

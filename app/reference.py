@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli import cli
-from config.settings import HELP, PREFIX, Settings
+from config.settings import HELP, PREFIX, WITHOUT_OPTION, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,8 @@ def reference() -> str:
     for name, words in HELP.items():
         default = getattr(defaults, name)
         shown = "" if default in (None, False) else f"`{default}`"
-        lines.append(f"| `--{name.replace('_', '-')}` | `{PREFIX}{name.upper()}` | `{name}` | {shown} | {words} |")
+        option = "" if name in WITHOUT_OPTION else f"`--{name.replace('_', '-')}`"
+        lines.append(f"| {option} | `{PREFIX}{name.upper()}` | `{name}` | {shown} | {words} |")
     lines += ["", "## Commands", ""]
     for path, command in _walk(cli, ()):
         lines += _section(path, command)

@@ -89,35 +89,35 @@ async def make(session: Session, role: str, *, history: bool = False,  # noqa: P
             from consumers.intake_service import IntakeService
 
             return IntakeService(
-                session.url, session.client, session.log, session.rejected, indexes / "intake.sqlite",
+                session.server, session.client, session.log, session.rejected, indexes / "intake.sqlite",
                 replicas=session.settings.replicas, routes=session.routes, creates=session.creates,
             )  # fmt: skip
         case "decisions":
             from consumers.decision_service import DecisionService
 
             reader = await session.connection("directory")
-            return DecisionService(session.url, session.client, reader, session.log, indexes, history=history)
+            return DecisionService(session.server, session.client, reader, session.log, indexes, history=history)
         case "projections":
             from consumers.projection_service import ProjectionService
 
-            return ProjectionService(session.url, session.log, session.data_dir)
+            return ProjectionService(session.server, session.log, session.data_dir)
         case "guard":
             from consumers.guard_service import GuardService
 
-            return GuardService(session.url, session.log, history=history)
+            return GuardService(session.server, session.log, history=history)
         case "seal":
             from consumers.seal_service import SealService
 
-            return SealService(session.url, session.client, session.log, session.data_dir)
+            return SealService(session.server, session.client, session.log, session.data_dir)
         case "archive":
             from consumers.archive_service import ArchiveService
 
-            return ArchiveService(session.url, session.log, session.data_dir)
+            return ArchiveService(session.server, session.log, session.data_dir)
         case "dashboard":
             from dashboard.address import Where
             from dashboard.service import DashboardService
 
-            return DashboardService(session.url, topology.LEDGER, session.data_dir, where or Where())
+            return DashboardService(session.server, topology.LEDGER, session.data_dir, where or Where())
     message = f"no role {role!r}"
     raise ValueError(message)
 

@@ -9,9 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from app.server_options import server_options, upstream_options
 from app.stream_setup import PASSED_OVER, create_streams
 from config import topology
 from ledger.connection import connect
+from ledger.connection_options import ConnectionOptions
 from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UnavailableError, UpgradeNeededError
 from ledger.incidents import report
 from ledger.log import Log
@@ -74,13 +76,35 @@ class Session:
         self._clients: list[LedgerClient] = []
         self.created: list[str] = []
         """Streams that this session created."""
-        self.url = settings.nats_url or ""
-        self.upstream_url = settings.upstream_nats_url or self.url
+        self._options = server_options(settings)
+        self._upstream_options = upstream_options(settings)
 
     @property
     def embedded(self) -> bool:
         """Whether the server is ours to run."""
         return self.settings.nats_url is None
+
+    @property
+    def server(self) -> ConnectionOptions:
+        """How our processes reach the server. The embedded one is known once the session has begun."""
+        assert self._options is not None
+        return self._options
+
+    @property
+    def upstream_server(self) -> ConnectionOptions:
+        """How an upstream reaches it."""
+        assert self._upstream_options is not None
+        return self._upstream_options
+
+    @property
+    def url(self) -> str:
+        """The server's URL, with user and password where it has them."""
+        return self.server.url()
+
+    @property
+    def upstream_url(self) -> str:
+        """The server's URL for an upstream, with user and password where it has them."""
+        return self.upstream_server.url()
 
     async def __aenter__(self) -> Self:
         self.failed = asyncio.get_running_loop().create_future()
@@ -95,8 +119,8 @@ class Session:
             self._server = EmbeddedServer(self.data_dir.resolve(), config, self.settings.nats_server)
             await asyncio.to_thread(self._server.start)
             self._watching = asyncio.create_task(self._watch_server())
-            self.url = self._server.url("ledger")
-            self.upstream_url = self._server.url(UPSTREAM)
+            self._options = ConnectionOptions.of(self._server.url("ledger"))
+            self._upstream_options = ConnectionOptions.of(self._server.url(UPSTREAM))
         try:
             self.client = await self.connection("session")
             await self._open_streams()
@@ -180,8 +204,11 @@ class Session:
 
     async def connection(self, name: str, *, user: str = "ledger") -> LedgerClient:
         """A connection of its own, closed with the session."""
-        url = self._server.url(user) if self._server else self.upstream_url if user == UPSTREAM else self.url
-        client = await connect(url, name)
+        if user == UPSTREAM:
+            server = self.upstream_server
+        else:
+            server = self.server if self._server is None else ConnectionOptions.of(self._server.url(user))
+        client = await connect(server, name)
         self._clients.append(client)
         return client
 

@@ -6,9 +6,10 @@ import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import msgspec
+
+from config.nats_context import ContextError, read_context
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +28,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: str = "./.resolution-ledger"
     """Folder of all that the embedded default stores, and of indexes and views."""
     nats_url: str | None = None
-    """A real NATS server instead of the embedded one, with user and password."""
+    """A real NATS server instead of the embedded one; several of a cluster with a comma between."""
+    nats_user: str | None = None
+    """The user at that server, beside ``nats_password``."""
+    nats_password: str | None = None
+    """That user's password."""
+    nats_token: str | None = None
+    """A token instead of user and password."""
+    nats_creds: str | None = None
+    """A credentials file (user JWT and seed)."""
+    nats_nkey: str | None = None
+    """A file that holds a user's nkey seed."""
+    nats_tls_ca: str | None = None
+    """The authority (PEM) that signed the server's certificate, instead of the system's authorities."""
+    nats_tls_cert: str | None = None
+    """A client certificate (PEM) for servers that ask for one."""
+    nats_tls_key: str | None = None
+    """The certificate's key (PEM)."""
+    nats_tls_first: bool = False
+    """Begin with TLS, before the server says anything."""
+    nats_inbox_prefix: str | None = None
+    """What the subjects of answers begin with, instead of ``_INBOX``."""
+    nats_context: str | None = None
+    """A context of the ``nats`` command line, from which settings that are not given are taken."""
     upstream_nats_url: str | None = None
     """On a server of the user's own: the address in ``connection.json``, which ``publish`` and ``decide`` use, too."""
     nats_server: str | None = None
@@ -39,6 +62,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     database_url: str | None = None
     """PostgreSQL for views; not served by this version."""
 
+    def __repr__(self) -> str:
+        """Return the settings without passwords and tokens."""
+        shown = {name: value for name, value in msgspec.structs.asdict(self).items() if value not in (None, False)}
+        shown |= {name: "***" for name in SECRET if name in shown}
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     @property
     def folder(self) -> Path:
         """The data directory."""
@@ -47,7 +76,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 HELP: dict[str, str] = {
     "data_dir": "Folder of all that the embedded default stores, and of indexes and views.",
-    "nats_url": "A real NATS server instead of the embedded one: nats://user:password@host:4222.",
+    "nats_url": (
+        "A real NATS server instead of the embedded one: nats://user:password@host:4222. Several of a cluster: "
+        "repeated, or with commas between."
+    ),
+    "nats_user": "With --nats-url: the user, whose password is in nats_password.",
+    "nats_password": "The user's password: no option, since other users can read command lines.",
+    "nats_token": "A token instead of user and password: no option either.",
+    "nats_creds": "A credentials file, with a user's JWT and seed.",
+    "nats_nkey": "A file that holds a user's nkey seed.",
+    "nats_tls_ca": "The authority (PEM) that signed the server's certificate, instead of the system's.",
+    "nats_tls_cert": "A client certificate (PEM, with its chain), for a server that asks for one.",
+    "nats_tls_key": "That certificate's key (PEM, without a passphrase).",
+    "nats_tls_first": "Begin with TLS, for a server with `handshake_first`.",
+    "nats_inbox_prefix": "What the subjects of answers begin with, such as _INBOX_ledger. [default: _INBOX]",
+    "nats_context": "A context of the `nats` command line, by name or file; other settings win over its own.",
     "upstream_nats_url": (
         "With --nats-url: the address for connection.json, with a user that may only publish and ask. "
         "[default: --nats-url]"
@@ -59,8 +102,14 @@ HELP: dict[str, str] = {
 }
 """One sentence for each setting, for ``--help`` and docs/operating.md."""
 
-SECRET = ("nats_url", "upstream_nats_url", "database_url")
+SECRET = ("nats_url", "upstream_nats_url", "database_url", "nats_password", "nats_token")
 """Settings that may hold a password: never on the command line of a process that we start."""
+WITHOUT_OPTION = ("nats_password", "nats_token")
+"""Settings that are nothing but a secret: they have no option."""
+CONNECTION = ("user", "password", "token", "creds", "nkey", "tls_ca", "tls_cert", "tls_key", "tls_first",
+              "inbox_prefix")  # fmt: skip
+"""Settings of a connection beside its URL, without their ``nats_``."""
+_LOGIN = tuple(f"nats_{name}" for name in ("user", "password", "token", "creds", "nkey"))
 
 
 def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
@@ -81,36 +130,34 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
         if (value := environment.get(PREFIX + name.upper())) not in (None, ""):
             merged[name] = value
     merged |= {name: value for name, value in options.items() if value is not None}
+    if isinstance(urls := merged.get("nats_url"), list):
+        merged["nats_url"] = ",".join(map(str, urls))
     try:
+        merged = _context(merged, environment) | merged
         settings = msgspec.convert(merged, Settings, strict=False)
+    except ContextError as error:
+        message = f"nats_context: {error}"
+        raise SettingsError(message) from None
     except msgspec.ValidationError as error:
         message = f"settings: {error}; known are {', '.join(HELP)}"
         raise SettingsError(message) from None
     if settings.replicas not in (1, 3, 5):
         message = f"replicas must be 1, 3 or 5, not {settings.replicas}"
         raise SettingsError(message)
-    for name in ("nats_url", "upstream_nats_url"):
-        _check_addresses(name, getattr(settings, name))
     if settings.database_url:
         message = "database_url: views on PostgreSQL are not served by this version; leave it out"
         raise SettingsError(message)
     return settings
 
 
-def _check_addresses(name: str, text: str | None) -> None:
-    """Refuse addresses that cannot be read, without repeating the password in them."""
-    for one in (text or "").split(","):
-        try:
-            parts = urlsplit(one if "://" in one else f"nats://{one}")
-            readable = text is None or (parts.hostname and parts.port != 0 and "@" not in parts.path)
-        except ValueError:
-            readable = False
-        if not readable:
-            message = (
-                f"{name}: the address cannot be read. It looks like nats://user:password@host:4222, several with "
-                "commas between them; a password with one of / ? # [ ] @ : cannot stand in it"
-            )
-            raise SettingsError(message)
+def _context(merged: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of the context; who connects is taken from it whole, or not at all."""
+    if not (name := merged.get("nats_context")):
+        return {}
+    found = read_context(str(name), environment)
+    if "@" in str(merged.get("nats_url", "")) or any(merged.get(setting) for setting in _LOGIN):
+        found = {setting: value for setting, value in found.items() if setting not in _LOGIN}
+    return found
 
 
 def settings_as_options(settings: Settings) -> list[str]:
@@ -140,25 +187,29 @@ def without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
         The other arguments, and the environment variables that say the same as those taken out.
 
     """
-    flags = {"--" + name.replace("_", "-"): PREFIX + name.upper() for name in SECRET}
-    left: list[str] = []
-    found: dict[str, str] = {}
+    flags = {"--" + name.replace("_", "-"): name for name in SECRET if name not in WITHOUT_OPTION}
+    left: list[tuple[str, list[str]]] = []
+    values: dict[str, list[str]] = {}
     rest = iter(arguments)
     for word in rest:
         if word == "--":
-            left += [word, *rest]
+            left.append(("", [word, *rest]))
             break
         flag, given, value = word.partition("=")
-        if flag not in flags:
-            left.append(word)
+        text = value if given else next(rest, None) if flag in flags else None
+        if flag not in flags or text is None:
+            left.append(("", [word]))
             continue
-        text = value if given else next(rest, None)
-        if text is not None and "@" in text:
-            found[flags[flag]] = text
-        else:
-            left += [word] if given or text is None else [word, text]
-            found.pop(flags[flag], None)  # a later option wins over one that was taken out
-    return left, found
+        left.append((flags[flag], [word] if given else [word, text]))
+        values.setdefault(flags[flag], []).append(text)
+    # All URLs of one cluster go together; of another option, the last one counts.
+    found = {
+        name: ",".join(texts) if name == "nats_url" else texts[-1]
+        for name, texts in values.items()
+        if any("@" in text for text in texts)
+    }
+    words = [word for name, words in left if name not in found for word in words]
+    return words, {PREFIX + name.upper(): text for name, text in found.items()}
 
 
 def _file(path: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ledger.connection import LedgerClient
+    from ledger.connection_options import NatsServer
     from ledger.log import Log, Recorded
     from ledger.seal import SealFolder
 
@@ -85,8 +86,8 @@ async def _recorded_at(log: Log, position: int) -> str:
 class ArchiveService:
     """Start it, and wait for ``failed``: the log is not what was sealed."""
 
-    def __init__(self, url: str, log: Log, data_dir: Path) -> None:
-        self._url = url
+    def __init__(self, server: NatsServer, log: Log, data_dir: Path) -> None:
+        self._server = server
         self._log = log
         self._data_dir = data_dir
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -113,7 +114,7 @@ class ArchiveService:
         """
         import ledger.parquet  # noqa: F401 - so that a missing extra is told at once
 
-        self._reader = await connect(self._url, "archive")
+        self._reader = await connect(self._server, "archive")
         self._task = asyncio.create_task(keep_going("the archive", self._run))
         self._task.add_done_callback(fails_with(self.failed, "archive"))
 

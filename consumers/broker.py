@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
 
-    from ledger.connection_options import ConnectionOptions
+    from ledger.connection_options import ConnectionOptions, NatsServer
 
 _ANSWER_BYTES = 900_000
 """The server closes a connection that publishes more than a megabyte."""
@@ -49,12 +49,12 @@ class _RequestBroker(NatsBroker):
 
     async def _connect(self) -> Client:
         connection = _RequestClient()
-        await connection.connect(**self._connection_kwargs | self._options.for_client())
+        await connection.connect_to(self._options, **self._connection_kwargs)
         self.config.connect(connection)
         return connection
 
 
-def make_broker(server: ConnectionOptions | str, name: str) -> NatsBroker:
+def make_broker(server: NatsServer, name: str) -> NatsBroker:
     """A broker that reconnects for ever; no logging of each message, which would halve the speed."""
     return _RequestBroker(
         options_of(server),

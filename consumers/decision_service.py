@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from consumers.waiting import Waiting
     from domain.records import EscalationForwarded, EscalationRequested
     from ledger.connection import LedgerClient
+    from ledger.connection_options import NatsServer
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class DecisionService:
 
     _keys: Keys
 
-    def __init__(self, url: str, client: LedgerClient, reader: LedgerClient, log: Log, indexes: Path, *,
+    def __init__(self, server: NatsServer, client: LedgerClient, reader: LedgerClient, log: Log, indexes: Path, *,
                  history: bool = False) -> None:  # fmt: skip
         self._client = client
         self._reader = reader
@@ -90,7 +91,7 @@ class DecisionService:
         self._outgoing: list[bytes] = []
         self._asking: set[asyncio.Task[None]] = set()
         self._doors: list[Subscription] = []
-        self.broker = make_broker(url, "decisions")
+        self.broker = make_broker(server, "decisions")
         declare_decisions(self.broker, self)
 
     async def start(self) -> None:

@@ -15,6 +15,7 @@ from ledger.role_status import Pulse, Reading, RoleStatus
 
 if TYPE_CHECKING:
     from ledger.connection import LedgerClient
+    from ledger.connection_options import NatsServer
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)
@@ -25,9 +26,9 @@ _AT_ONCE = 200
 class GuardService:
     """Start it, and wait for ``failed``: the log is not what it was. Two may run: each flag is raised once."""
 
-    def __init__(self, url: str, log: Log, *, history: bool = False) -> None:
+    def __init__(self, server: NatsServer, log: Log, *, history: bool = False) -> None:
         """In ``history`` mode time goes by when things happened."""
-        self._url = url
+        self._server = server
         self._log = log
         self._history = history
         self.position = 0
@@ -44,7 +45,7 @@ class GuardService:
 
     async def start(self) -> None:
         """Begin to read."""
-        self._reader = await connect(self._url, "guard")
+        self._reader = await connect(self._server, "guard")
         self._task = asyncio.create_task(keep_going("the guard", self._run, self._pulse))
         self._task.add_done_callback(fails_with(self.failed, "guard"))
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from consumers.acceptance import Accepted
     from ledger.connection import LedgerClient
+    from ledger.connection_options import NatsServer
     from ledger.content_modes import Headers
     from ledger.log import Log
     from ledger.routes import SourceRoutes
@@ -65,7 +66,7 @@ class IntakeService:
     _keys: Keys
     _receipts: Receipts
 
-    def __init__(self, url: str, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
+    def __init__(self, server: NatsServer, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
                  replicas: int = 1, routes: SourceRoutes | None = None, creates: bool = False) -> None:  # fmt: skip
         """With ``creates`` it makes streams of the ledger again that were deleted; those of sources it always does."""
         self._client = client
@@ -78,7 +79,7 @@ class IntakeService:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._pulse = Pulse("inboxes")
-        self.broker = make_broker(url, "intake")
+        self.broker = make_broker(server, "intake")
         declare_intake(self.broker, self)
 
     async def start(self) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from faststream.nats.publisher.usecase import LogicPublisher
 
     from ledger.connection import LedgerClient
+    from ledger.connection_options import NatsServer
     from ledger.log import Log
     from projections.generations import Progress
     from projections.model import Model
@@ -46,15 +47,15 @@ _CLAIM_SECONDS = 0.2
 class ProjectionService:
     """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
 
-    def __init__(self, url: str, log: Log, data_dir: Path) -> None:
-        self._url = url
+    def __init__(self, server: NatsServer, log: Log, data_dir: Path) -> None:
+        self._server = server
         self._log = log
         self._folder = views_folder(data_dir)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._clients: list[LedgerClient] = []
         self._pulses = {name: Pulse(name, lambda: False) for name in MODELS}
-        self.broker = make_broker(url, "projections")
+        self.broker = make_broker(server, "projections")
         self._news = declare_views(self.broker)
         declare_briefs(self.broker, Briefs(log.client, log, self._folder))
 
@@ -86,7 +87,7 @@ class ProjectionService:
         return RoleStatus(role="projections", loops=loops, readings=tuple(readings), absent=tuple(absent))
 
     async def _connected(self, name: str) -> LedgerClient:
-        client = await connect(self._url, name)
+        client = await connect(self._server, name)
         self._clients.append(client)
         return client
 

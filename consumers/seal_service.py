@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ledger.connection import LedgerClient
+    from ledger.connection_options import NatsServer
     from ledger.log import Log
 
 _log = logging.getLogger(__name__)
@@ -102,8 +103,8 @@ def _archived(folder: SealFolder) -> int:
 class SealService:
     """Start it, and wait for ``failed``: the log is not what was sealed, and the alarm is on."""
 
-    def __init__(self, url: str, client: LedgerClient, log: Log, data_dir: Path) -> None:
-        self._url = url
+    def __init__(self, server: NatsServer, client: LedgerClient, log: Log, data_dir: Path) -> None:
+        self._server = server
         self._client = client
         self._log = log
         self._data_dir = data_dir
@@ -124,7 +125,7 @@ class SealService:
 
     async def start(self) -> None:
         """Begin to seal, where nobody else does."""
-        self._reader = await connect(self._url, "seal")
+        self._reader = await connect(self._server, "seal")
         self._tasks = [
             asyncio.create_task(keep_going("the seal", self._run)),
             asyncio.create_task(keep_going("the seal's look back", self._look_back)),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from dashboard.address import Where
     from ledger.connection import LedgerClient
+    from ledger.connection_options import NatsServer
 
 _GRACE_SECONDS = 2
 
@@ -34,8 +35,8 @@ _GRACE_SECONDS = 2
 class DashboardService:
     """Start it, and wait for ``failed``. Listens on loopback, unless told otherwise."""
 
-    def __init__(self, url: str, stream: str, data_dir: Path, where: Where) -> None:
-        self._url = url
+    def __init__(self, server: NatsServer, stream: str, data_dir: Path, where: Where) -> None:
+        self._nats = server
         self._stream = stream
         self._data_dir = data_dir
         self._where = where
@@ -61,7 +62,7 @@ class DashboardService:
         """
         where = self._where.checked()
         listening = where.bound() if where.descriptor is None else socket.socket(fileno=where.descriptor)
-        self._client = await connect(self._url, "dashboard")
+        self._client = await connect(self._nats, "dashboard")
         log = await Log.open(self._client, self._stream)
         keys, news = await Keys.open(self._client), News(self._client)
         await keys.watch()

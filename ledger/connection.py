@@ -21,15 +21,19 @@ from nats.aio.transport import TcpTransport
 from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION, Parser
 
 from ledger.connection_options import options_of
+from ledger.connection_refusals import NO_TLS, refusal
 from ledger.errors import UnavailableError
 from ledger.incidents import report
+from ledger.transport import ReconnectingTransport
 
 if TYPE_CHECKING:
+    import ssl
+
     from nats.aio.client import Srv
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
 
-    from ledger.connection_options import ConnectionOptions
+    from ledger.connection_options import ConnectionOptions, NatsServer
 
 _log = logging.getLogger(__name__)
 PENDING_BYTES = 64 * 1024 * 1024
@@ -118,40 +122,48 @@ def _pass(sink: Sink, subject: bytes, reply: bytes, headers: bytes, data: bytes)
 _NO_RESPONDERS_SECONDS = (0.02, 0.15)
 
 
-class _Transport(TcpTransport):
-    """TCP on which writing to a connection that has broken is nothing worse than lost.
-
-    asyncio's own ``writelines`` raises a TypeError then (CPython gh-136234), which nats-py does not expect: its
-    flusher dies of it, and so does whoever calls ``send``.
-    """
-
-    def __init__(self, connected: TcpTransport) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        vars(self).update(vars(connected))
-        self.ending = False  # then it does not matter that it broke
-
-    def writelines(self, payload: list[bytes]) -> None:
-        self.write(b"".join(payload))  # type: ignore[no-untyped-call]
-
-    async def drain(self) -> None:
-        try:
-            await super().drain()  # type: ignore[no-untyped-call]
-        except OSError:
-            if not self.ending:
-                raise
-
-
 class LedgerClient(Client):
     """nats-py's client, with sinks and ``send``."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ps: _SinkParser = _SinkParser(self)
+        self._to: ConnectionOptions | None = None
+
+    async def connect_to(self, to: ConnectionOptions, **others: Any) -> None:
+        """Connect to a server of these options; ``others`` go to nats-py's ``connect``."""
+        self._to = to
+        await self.connect(**others | to.for_client())
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """A context made for this connection, since certificates are replaced while processes run."""
+        try:
+            return self._to.ssl_context() if self._to else super().ssl_context
+        except ValueError as error:
+            raise nats.errors.Error(str(error)) from None
+
+    def _connect_command(self) -> bytes:
+        """Return the CONNECT line; a credentials file that is being replaced must not end the reconnection."""
+        try:
+            return super()._connect_command()
+        except Exception as error:
+            reason = f"the credentials cannot be read: {type(error).__name__}"
+            raise nats.errors.Error(reason) from error
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT002
+        """Take the server's word on its cluster; never send credentials in the clear where TLS was asked for."""
+        await super()._process_info(info, initial_connection)
+        if not (initial_connection and self._to and self._to.requires_tls) or self._to.tls_first:
+            return
+        if not (info.get("tls_required") or info.get("tls_available")):
+            raise nats.errors.Error(NO_TLS)
+        info["tls_required"] = True
 
     async def _connect_to_server(self, s: Srv) -> None:
         await super()._connect_to_server(s)
         if isinstance(self._transport, TcpTransport):
-            self._transport = _Transport(self._transport)
+            self._transport = ReconnectingTransport(self._transport)
 
     async def request(self, *arguments: Any, **options: Any) -> Msg:
         """Ask as nats-py does, and ask again where no service was there.
@@ -234,7 +246,7 @@ class LedgerClient(Client):
 
     async def close(self) -> None:
         """Close; a reconnection that nats-py cancels meanwhile does not cancel who closes."""
-        if isinstance(self._transport, _Transport):
+        if isinstance(self._transport, ReconnectingTransport):
             self._transport.ending = True
         try:
             await super().close()
@@ -298,52 +310,66 @@ def status_of(headers: bytes) -> bytes:
     return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
 
 
-async def connect(
-    server: ConnectionOptions | str, name: str, *, wait_seconds: float = 5, **credentials: Any
-) -> LedgerClient:
+_PAUSE_SECONDS, _CONNECT_SECONDS = 0.25, 2
+_HOPELESS = 4
+"""So many times each server refuses the connection before it is given up: a server may be reading its users anew."""
+
+
+async def connect(server: NatsServer, name: str, *, wait_seconds: float = 5) -> LedgerClient:
     """A connection that reconnects for ever, to a server of these options or of this URL.
 
-    ``credentials`` go to nats-py: ``user``, ``password``, ``token``, ``user_credentials``, ``tls``.
-
     Raises:
-        UnavailableError: no server answers within ``wait_seconds``, or all refuse the credentials.
+        UnavailableError: no server answers within ``wait_seconds``, or every server refuses the connection.
 
     """
     to = options_of(server)
     client = LedgerClient()
     reached = False
+    refused: list[str] = []
+    hopeless = asyncio.Event()
     latest: Exception | None = None
 
     async def note(error: Exception) -> None:
         nonlocal latest
-        latest = error
         # Permission violations and slow consumers show here alone; connection errors repeat
         # themselves at each attempt until one succeeds.
-        level = logging.WARNING if reached else logging.DEBUG
+        level = logging.WARNING if reached and str(error) != str(latest) else logging.DEBUG
+        latest = error
         _log.log(level, "nats %s: %s", name, error)
+        if not reached and (why := refusal(error)):
+            refused.append(why)
+            if len(refused) >= _HOPELESS * len(to.servers):
+                hopeless.set()
 
-    options: dict[str, Any] = (
-        to.for_client()
-        | {
-            "name": f"resolution-ledger {name}",
-            "error_cb": note,
-            "max_reconnect_attempts": max(1, int(wait_seconds / 0.25)),
-            "reconnect_time_wait": 0.25,
-            "connect_timeout": 2,
-            "pending_size": PENDING_BYTES,
-            "allow_reconnect": True,
-            "ping_interval": PING_SECONDS,
-            "max_outstanding_pings": PINGS_UNANSWERED,
-        }
-        | credentials
+    connecting = asyncio.ensure_future(
+        client.connect_to(
+            to,
+            name=f"resolution-ledger {name}",
+            error_cb=note,
+            max_reconnect_attempts=max(1, int(wait_seconds / _PAUSE_SECONDS)),
+            reconnect_time_wait=_PAUSE_SECONDS,
+            connect_timeout=_CONNECT_SECONDS,
+            pending_size=PENDING_BYTES,
+            ping_interval=PING_SECONDS,
+            max_outstanding_pings=PINGS_UNANSWERED,
+        )
     )
+    waiting = asyncio.ensure_future(hopeless.wait())
     try:
-        # nats-py itself waits for ever where a certificate is not accepted.
-        await asyncio.wait_for(client.connect(**options), wait_seconds + options["connect_timeout"])
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        why = next((str(one) for one in (error, latest) if one is not None and str(one)), type(error).__name__)
-        message = f"no NATS server answers at {to}: {why}"
-        raise UnavailableError(message) from error
-    reached = True
-    client.options["max_reconnect_attempts"] = -1
-    return client
+        await asyncio.wait([connecting, waiting], timeout=wait_seconds + _CONNECT_SECONDS,
+                           return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+        if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+            reached = True
+            client.options["max_reconnect_attempts"] = -1
+            return client
+    finally:
+        waiting.cancel()
+        if not reached:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            await client.close()
+    if refused:
+        raise UnavailableError(f"the NATS server at {to} cannot be used: {refused[-1]}")
+    failed = [error for error in (latest, connecting.exception() if not connecting.cancelled() else None) if error]
+    why = next((str(error) for error in failed if str(error)), "no answer in time")
+    raise UnavailableError(f"no NATS server answers at {to}: {why}")

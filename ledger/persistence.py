@@ -4,7 +4,9 @@ Settings, from the application's environment, each also with the application's n
 (``BANKACCOUNTS_NATS_STREAM``); `docs/eventsourcing.md` explains them:
 
 NATS_URL             one or more servers, with a comma between: nats:// or tls://; required
-NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDENTIALS (a .creds file), NATS_TLS_CA (a PEM file)
+NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDENTIALS (a .creds file), NATS_NKEY (a file with a user's seed)
+NATS_TLS_CA, NATS_TLS_CERT, NATS_TLS_KEY (PEM files), NATS_TLS_FIRST (``yes``: TLS before anything else)
+NATS_INBOX_PREFIX    what the subjects of answers begin with; ``_INBOX``
 NATS_STREAM          what the streams' names begin with; the application's name in lower case, else ``stored``
 NATS_SUBJECT_PREFIX  first token of every subject; ``es``
 NATS_REPLICAS        servers that hold each stream; 1
@@ -16,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import re
-import ssl
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from eventsourcing.utils import Environment, EnvType, resolve_topic, strtobool
 
 from ledger.bridge import Bridge
 from ledger.connection import connect
+from ledger.connection_options import ConnectionOptionError, ConnectionOptions
 from ledger.names import token_of_id
 from ledger.recorders import (
     JetStreamAggregateRecorder,
@@ -44,6 +46,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_%:~-]+")
 _MOST = 1_000_000
+_CONNECTION = {
+    "user": "NATS_USER", "password": "NATS_PASSWORD", "token": "NATS_TOKEN", "creds": "NATS_CREDENTIALS",
+    "nkey": "NATS_NKEY", "tls_ca": "NATS_TLS_CA", "tls_cert": "NATS_TLS_CERT", "tls_key": "NATS_TLS_KEY",
+    "inbox_prefix": "NATS_INBOX_PREFIX",
+}  # fmt: skip
 
 
 class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
@@ -70,7 +77,7 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
             if not _NAME.fullmatch(value):
                 raise OSError(f"{name} is {value!r}: letters, digits, -, _ and % only")
         self._create = bool(strtobool(self._setting("CREATE_TABLE") or "yes"))
-        self._bridge = Bridge(partial(_connect, self._url(), self._credentials(), self._patience_seconds))
+        self._bridge = Bridge(partial(_connect, self._server(), self._patience_seconds))
 
     def _setting(self, name: str) -> str:
         return (self.env.get(name) or "").strip()
@@ -85,24 +92,17 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
             raise OSError(f"{name} is {text!r}: a number above 0 is expected")
         return number
 
-    def _url(self) -> str:
+    def _server(self) -> ConnectionOptions:
         url = self._setting("NATS_URL")
         if not url:
             keys = ", ".join(self.env.create_keys("NATS_URL"))
             raise OSError(f"NATS server not found in environment with keys: {keys}; for example nats://127.0.0.1:4222")
-        return url
-
-    def _credentials(self) -> dict[str, Any]:
-        names = {
-            "user": "NATS_USER",
-            "password": "NATS_PASSWORD",
-            "token": "NATS_TOKEN",
-            "user_credentials": "NATS_CREDENTIALS",
-        }
-        found: dict[str, Any] = {option: value for option, name in names.items() if (value := self._setting(name))}
-        if ca_file := self._setting("NATS_TLS_CA"):
-            found["tls"] = ssl.create_default_context(cafile=ca_file)
-        return found
+        found: dict[str, Any] = {option: self._setting(name) for option, name in _CONNECTION.items()}
+        first = strtobool(self._setting("NATS_TLS_FIRST") or "no")
+        try:
+            return ConnectionOptions.of(url, tls_first=bool(first), **found)
+        except ConnectionOptionError as error:
+            raise OSError(f"{_CONNECTION.get(error.option, 'NATS_URL')}: {error.reason}") from None
 
     def _recorder[R: JetStreamRecorder](self, recorder_class: type[R], purpose: str) -> R:
         config = stream_of(f"{self._stream}_{purpose}", self._prefix, self._replicas)
@@ -143,8 +143,8 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
         self._bridge.close()
 
 
-async def _connect(url: str, credentials: dict[str, Any], patience_seconds: float) -> LedgerClient:
-    client = await connect(url, "eventsourcing", wait_seconds=patience_seconds, **credentials)
+async def _connect(server: ConnectionOptions, patience_seconds: float) -> LedgerClient:
+    client = await connect(server, "eventsourcing", wait_seconds=patience_seconds)
     try:
         verify_version(client)
         if await syncs_always(client) is False:

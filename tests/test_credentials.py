@@ -1,25 +1,16 @@
 """Ways to prove to a NATS server who one is, each against a server that demands it."""
 
-import base64
-import json
-import os
-import subprocess
 from pathlib import Path
 from uuid import UUID
 
-import nkeys
 import pytest
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate
 from eventsourcing.persistence import OperationalError
+from identities import Authority, key, tls, with_operator
 from nats_servers import Server
 
 from ledger.persistence import JetStreamFactory
-
-UNLIMITED = {
-    "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": -1,
-    "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
-}  # fmt: skip
 
 
 def may_save(server: Server, **settings: str) -> None:
@@ -34,7 +25,7 @@ def may_save(server: Server, **settings: str) -> None:
 def may_not(server: Server, **settings: str) -> None:
     """The server turns them away, and the application says so in time."""
     factory = JetStreamFactory({"NATS_URL": server.url, "NATS_TIMEOUT": "1"} | settings)
-    with pytest.raises(OperationalError, match="no NATS server answers"):
+    with pytest.raises(OperationalError, match="cannot be used"):
         factory.application_recorder()
     factory.close()
 
@@ -53,61 +44,34 @@ def test_token(tmp_path: Path) -> None:
         may_not(server, NATS_TOKEN="wrong")
 
 
-def key(prefix: int) -> tuple[str, nkeys.KeyPair, bytes]:
-    """A new pair of keys: its public key, itself, its seed."""
-    seed = nkeys.encode_seed(os.urandom(32), prefix)
-    pair = nkeys.from_seed(bytearray(seed))
-    return pair.public_key.decode(), pair, bytes(seed)
-
-
-def token_of(issuer: tuple[str, nkeys.KeyPair, bytes], subject: str, nats: dict[str, object]) -> str:
-    """A JWT as nats-server takes it."""
-    claims = {"jti": "x", "iat": 0, "iss": issuer[0], "name": "test", "sub": subject, "nats": nats | {"version": 2}}
-    parts = [
-        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
-        for part in ({"typ": "JWT", "alg": "ed25519-nkey"}, claims)
-    ]
-    signature = base64.urlsafe_b64encode(issuer[1].sign(b".".join(parts))).rstrip(b"=")
-    return b".".join([*parts, signature]).decode()
+def test_an_nkey(tmp_path: Path) -> None:
+    public, _, seed = key()
+    (tmp_path / "seed").write_bytes(seed)
+    with Server(tmp_path, f"authorization {{ users: [ {{ nkey: {public} }} ] }}") as server:
+        may_save(server, NATS_NKEY=str(tmp_path / "seed"))
+        may_not(server)
 
 
 def test_a_credentials_file(tmp_path: Path) -> None:
-    operator, account, user = (
-        key(nkeys.PREFIX_BYTE_OPERATOR),
-        key(nkeys.PREFIX_BYTE_ACCOUNT),
-        key(nkeys.PREFIX_BYTE_USER),
-    )
-    account_jwt = token_of(operator, account[0], {"type": "account", "limits": UNLIMITED})
-    system = key(nkeys.PREFIX_BYTE_ACCOUNT)
-    config = f"""
-        operator: {token_of(operator, operator[0], {"type": "operator"})}
-        resolver: MEMORY
-        system_account: {system[0]}
-        resolver_preload: {{
-          {account[0]}: {account_jwt}
-          {system[0]}: {token_of(operator, system[0], {"type": "account"})}
-        }}
-    """
-    credentials = tmp_path / "user.creds"
-    credentials.write_text(
-        f"-----BEGIN NATS USER JWT-----\n{token_of(account, user[0], {'type': 'user', 'subs': -1, 'data': -1, 'payload': -1})}\n"
-        f"------END NATS USER JWT------\n\n-----BEGIN USER NKEY SEED-----\n{user[2].decode()}\n------END USER NKEY SEED------\n"
-    )
+    config, credentials = with_operator(tmp_path)
     with Server(tmp_path, config) as server:
         may_save(server, NATS_CREDENTIALS=str(credentials))
         may_not(server)
 
 
 def test_tls(tmp_path: Path) -> None:
-    command = [
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-        "-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-    ]  # fmt: skip
-    try:
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl, which makes the certificate, is not here")
-    with Server(tmp_path, f'tls {{ cert_file: "{tmp_path}/cert.pem", key_file: "{tmp_path}/key.pem" }}') as server:
+    authority = Authority(tmp_path)
+    with Server(tmp_path, tls(authority.issue("server"))) as server:
         url = server.url.replace("nats://", "tls://")
-        may_save(server, NATS_URL=url, NATS_TLS_CA=str(tmp_path / "cert.pem"))
+        may_save(server, NATS_URL=url, NATS_TLS_CA=authority.certificate, NATS_INBOX_PREFIX="_INBOX_es")
         may_not(server, NATS_URL=url)
+
+
+def test_settings_that_do_not_fit(tmp_path: Path) -> None:
+    for settings, words in (
+        ({"NATS_TOKEN": "t", "NATS_USER": "u", "NATS_PASSWORD": "p"}, "exclude each other"),
+        ({"NATS_CREDENTIALS": str(tmp_path / "missing")}, "NATS_CREDENTIALS: .* cannot be read"),
+        ({"NATS_URL": "nats://a:b@c:d"}, "NATS_URL: the address cannot be read"),
+    ):
+        with pytest.raises(OSError, match=words):
+            JetStreamFactory({"NATS_URL": "nats://h"} | settings)

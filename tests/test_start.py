@@ -19,6 +19,7 @@ from nats_servers import free_ports
 from support import POLICY, ROOT, clean_environment
 from test_own_server import OwnServer
 
+from app.server_options import server_options
 from config.settings import SettingsError, load_settings, settings_as_environment, settings_as_options, without_secrets
 from ledger.redaction import RedactingFormatter
 from resolution_ledger.__main__ import PACKAGES
@@ -185,14 +186,20 @@ def test_without_an_address_for_upstreams_the_announcement_has_that_of_the_setti
     (["up", "--nats-url", "nats://a:b@c", "--port", "1"], ["up", "--port", "1"], "nats://a:b@c"),
     (["--nats-url=nats://a:b@c", "up"], ["up"], "nats://a:b@c"),
     (["up", "--nats-url", "nats://c"], ["up", "--nats-url", "nats://c"], None),
-    (["--nats-url", "nats://a:b@c", "up", "--nats-url", "nats://d"], ["up", "--nats-url", "nats://d"], None),
-    (["--nats-url", "nats://a:b@c", "up", "--nats-url", "nats://d:e@f"], ["up"], "nats://d:e@f"),
+    (["--nats-url", "nats://a:b@c", "up", "--nats-url", "nats://d"], ["up"], "nats://a:b@c,nats://d"),
+    (["up", "--nats-url", "nats://c", "--nats-url=nats://d"], ["up", "--nats-url", "nats://c", "--nats-url=nats://d"], None),
+    (["--nats-url", "nats://a:b@c", "up", "--nats-url", "nats://d:e@f"], ["up"], "nats://a:b@c,nats://d:e@f"),
     (["publish", "--", "--nats-url", "nats://a:b@c"], ["publish", "--", "--nats-url", "nats://a:b@c"], None),
     (["up", "--nats-url"], ["up", "--nats-url"], None),
 ])  # fmt: skip
 def test_passwords_leave_the_command_line(words: list[str], left: list[str], found: str | None) -> None:
     expected = {} if found is None else {"RESOLUTION_LEDGER_NATS_URL": found}
     assert without_secrets(words) == (left, expected)
+
+
+def test_of_another_option_the_last_one_counts() -> None:
+    words = ["up", "--upstream-nats-url=nats://a:b@c", "--upstream-nats-url", "nats://d"]
+    assert without_secrets(words) == (["up"], {"RESOLUTION_LEDGER_UPSTREAM_NATS_URL": "nats://d"})
 
 
 def test_children_get_the_same_settings_whatever_files_lie_there(tmp_path: Path) -> None:
@@ -221,7 +228,7 @@ def test_no_line_of_a_log_shows_a_password() -> None:
 )
 def test_an_address_that_cannot_be_read_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(SettingsError, match="nats_url") as refused:
-        load_settings({"nats_url": url}, {})
+        server_options(load_settings({"nats_url": url}, {}))
     assert not re.search("sec", str(refused.value))
     done = subprocess.run([SCRIPT, "report", "balances", "--nats-url", url], env=clean_environment(), text=True,
                           capture_output=True, check=False, cwd=ROOT)  # fmt: skip

@@ -91,7 +91,7 @@ async def _up(settings: Settings, where: Where, *, history: bool = False) -> Non
         ]
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
-                announce(session.data_dir, session.upstream_url, where.url(listening), token_of(session.data_dir))
+                announce(session.data_dir, session.upstream_server, where.url(listening), token_of(session.data_dir))
                 says = f"resolution-ledger is up: {session.data_dir}/connection.json says where"
                 try:
                     await until_stopped([session, *services], lambda: console.print(says))
