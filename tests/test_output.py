@@ -108,7 +108,7 @@ def test_an_amount_without_a_currency_needs_a_policy(command: Command) -> None:
     assert json.loads(command(*words, "--json").stdout)["error"]["field"] == "currency"
 
 
-def test_lists_are_csv_on_request(told: Command) -> None:
+def test_lists_are_csv_on_request(told: Command, tmp_path: Path) -> None:
     assert action(told, "--amount", "5.00").returncode == 0
     (balance,) = rows_of(told("report", "balances", "--csv"))
     assert (balance["holder"], balance["spent"], balance["spent_currency"]) == ("agent:A-1", "5.00", "EUR")
@@ -122,7 +122,7 @@ def test_lists_are_csv_on_request(told: Command) -> None:
     for words in (
         ("report", "balances"), ("report", "actions"), ("report", "escalations"), ("report", "loyalty"), ("audit", "trail"), ("audit", "flags"), ("audit", "flags", "--rates"), ("audit", "balance", "agent:A-1", balance["period"]),
         ("admin", "rejected", "list"), ("admin", "projections", "status"), ("admin", "tokens", "list"), ("admin", "inbox", "list"),
-        ("admin", "hold"),
+        ("admin", "hold"), ("admin", "init"), ("admin", "doctor", "--at-rest"), ("policy", "diff", str(tmp_path / "policy.json")),
     ):  # fmt: skip
         text = told(*words, "--csv").stdout
         found = list(csv.DictReader(io.StringIO(text)))

@@ -210,9 +210,9 @@ async def skip(settings: Settings, name: str, position: int, reason: str, by: st
 @click.option("--at-rest", is_flag=True, help="No role needs to run: check what is stored.")
 @click.option("--wait", "seconds", type=click.FloatRange(0, 600), metavar="SECONDS",
               help="How long a role may take to answer. [default: 15, with --role 1]")  # fmt: skip
-@command(admin)
+@command(admin, lists=True)
 async def doctor(settings: Settings, roles: tuple[str, ...], *, here: bool, at_rest: bool, seconds: float | None,
-                 as_json: bool) -> None:  # fmt: skip
+                 as_json: bool, as_csv: bool) -> None:  # fmt: skip
     """Check everything: server, streams, roles, clocks, views, seal, archive, inboxes. Exit status 1 on a finding.
 
     Roles are asked by NATS, wherever they run. Nothing is created, changed or recorded.
@@ -233,12 +233,11 @@ async def doctor(settings: Settings, roles: tuple[str, ...], *, here: bool, at_r
                 )
     except OtherDirectoryError as error:
         checks = [Check("data directory", str(error), ok=False)]
-    if as_json:
-        print_json({"items": [check._asdict() for check in checks], "ok": all(check.ok for check in checks)})
-    else:
-        rows = [(check.check, "ok" if check.ok else "WRONG", check.says) for check in checks]
-        print_table("Doctor", ("check", "", "says"), rows)
-    if not all(check.ok for check in checks):
+    items, well = [check._asdict() for check in checks], all(check.ok for check in checks)
+    rows = [(check.check, "ok" if check.ok else "WRONG", check.says) for check in checks]
+    print_list(items, "Doctor", ("check", "", "says"), rows, fields="check says ok", as_json=as_json, as_csv=as_csv,
+               ok=well)  # fmt: skip
+    if not well:
         raise Finding
 
 

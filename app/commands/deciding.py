@@ -13,7 +13,7 @@ import click
 import nats.errors
 
 from app.cli import Finding, cli, command
-from app.output import console, fail, print_json, print_table
+from app.output import console, fail, print_json, print_list, print_table
 from app.policy_file import check_policy_file, shipped_policies
 from app.roles import served
 from app.session import Session
@@ -234,8 +234,8 @@ def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--with", "other", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="Another file. [default: the policy in force]")  # fmt: skip
-@command(policy)
-async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool) -> None:
+@command(policy, lists=True)
+async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool, as_csv: bool) -> None:
     """Show the changes that FILE would make: field by field, against the policy in force or another file.
 
     Exit code 1 where the ledger would refuse it, since it begins before the policy in force.
@@ -251,17 +251,15 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
         rules, refusal = history.in_force(now), history.refusal_of(policy, now)
         before, name = (rules.policy.document, f"version {rules.version}") if rules else ({}, "no policy")
     changes = difference(before, document)
-    if as_json:
-        items = [{"field": field, "before": old, "after": new} for field, old, new in changes]
-        refused = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
-        print_json({"items": items, **refused})
-    else:
-        rows = [(field, _said(old), _said(new)) for field, old, new in changes]
-        print_table(f"{file} against {name}", ("field", "before", "after"), rows)
-        if refusal:
-            console.print(f"It would be refused: effective_from {refusal}", markup=False, soft_wrap=True)
+    items = [{"field": field, "before": old, "after": new} for field, old, new in changes]
+    refused: dict[str, Any] = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
+    rows = [(field, _said(old), _said(new)) for field, old, new in changes]
+    print_list(items, f"{file} against {name}", ("field", "before", "after"), rows, fields="field before after",
+               as_json=as_json, as_csv=as_csv, **refused)  # fmt: skip
     if refusal:
-        raise Finding
+        if not (as_json or as_csv):
+            console.print(f"It would be refused: effective_from {refusal}", markup=False)
+        raise Finding(f"it would be refused: effective_from {refusal}" if as_csv else "")
 
 
 def _said(value: Any) -> str:

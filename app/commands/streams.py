@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 from app.cli import command
 from app.commands.administering import admin
-from app.output import console, print_json, print_table
+from app.output import console, print_list
 from app.session import Session
-from app.stream_setup import raise_copies
+from app.stream_setup import StreamState, raise_copies
 
 if TYPE_CHECKING:
     from config.settings import Settings
 
 
-@command(admin)
-async def init(settings: Settings, *, as_json: bool) -> None:
+@command(admin, lists=True)
+async def init(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     """Create the streams of a ledger that the NATS server lacks; nothing else creates them on a server of yours.
 
     With --replicas 3 or 5, streams, keys and consumers that are there get as many copies, in the cluster of
@@ -24,9 +24,8 @@ async def init(settings: Settings, *, as_json: bool) -> None:
     async with Session(settings, creates=True) as session:
         operator = await session.connection("init", user="operator")
         states = await raise_copies(operator, settings.replicas, session.created)
-    if as_json:
-        print_json({"items": [state._asdict() for state in states]})
-        return
-    print_table("Streams", ("stream", "copies", ""), [tuple(state) for state in states], numbers=(1,))
-    if any(state.done == "raised" for state in states):
+    items = [state._asdict() for state in states]
+    print_list(items, "Streams", ("stream", "copies", ""), [tuple(state) for state in states], numbers=(1,),
+               fields=" ".join(StreamState._fields), as_json=as_json, as_csv=as_csv)  # fmt: skip
+    if not (as_json or as_csv) and any(state.done == "raised" for state in states):
         console.print("The servers make the new copies now; `admin doctor` says when all are complete.")
