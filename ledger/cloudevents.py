@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from ledger.content_modes import Headers
 
-MAX_SEQUENCE = 2**63 - 1
 REQUIRED = ("specversion", "id", "source", "type", "data")
 CLEAR = frozenset({"sequence", "sequencetype", "datacontenttype", "dataschema", "traceparent", "tracestate"})
 """Attributes that are stored as they came; all others that a sender adds count as personal (consumers.privacy)."""
@@ -32,14 +31,14 @@ _RFC3339 = re.compile(
 _NONCHARACTERS = "".join(chr(plane | last) for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF))
 _DISALLOWED = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f\\ufdd0-\\ufdef{_NONCHARACTERS}]")
 """Control characters and noncharacters (CloudEvents 1.0.2, Type System)."""
-_SEQUENCE = re.compile(r"[0-9]{1,32}", re.ASCII)
-_INT32 = 2**31
+_SEQUENCE = re.compile(r"-?[0-9]{1,32}", re.ASCII)
+_INT32, _INT64 = 2**31, 2**63
 _MICROSECOND = timedelta(microseconds=1)
 _ASSUMED = "timeassumed"
 _OWN = ("recordedtime", "position", "corrects", _ASSUMED)
 _TEXTS = ("specversion", "id", "source", "type", "time")
 _KNOWN = frozenset((*_TEXTS, "data"))
-_NOT_EMPTY = ("subject", "datacontenttype", "dataschema")
+_NOT_EMPTY = ("subject", "datacontenttype", "dataschema", "sequence", "sequencetype")
 _anything = msgspec.json.Decoder()
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
@@ -208,8 +207,8 @@ def _flaw(event: Mapping[str, Any], extras: frozenset[str]) -> EventError | None
     for name in (*texts, *sorted(extras)):
         value = event[name]
         rule = ""
-        if name == "sequence":
-            rule = "" if _is_sequence(value) else f"an integer from 0 to {MAX_SEQUENCE}, as a text"
+        if name == "sequence" and (type(value) is int or event.get("sequencetype") == "Integer"):
+            rule = "" if _is_integer(value) else "an integer of 64 bits, as a text"
         elif isinstance(value, str):
             if _DISALLOWED.search(value) is not None:
                 rule = "a text without control characters and noncharacters"
@@ -241,10 +240,11 @@ def _repeated(text: bytes, data: msgspec.Raw | None, event: Mapping[str, Any], a
     return EventError("duplicate_field", f"{path or 'a field'} stands twice; send it once", path)
 
 
-def _is_sequence(value: object) -> bool:
-    if type(value) is int:
-        return 0 <= value <= MAX_SEQUENCE
-    return isinstance(value, str) and _SEQUENCE.fullmatch(value) is not None and int(value) <= MAX_SEQUENCE
+def _is_integer(value: object) -> bool:
+    """Return whether a `sequence` is an integer of 64 bits; the 32 of the extension are few for a long history."""
+    if isinstance(value, str) and _SEQUENCE.fullmatch(value) is not None:
+        value = int(value)
+    return type(value) is int and -_INT64 <= value < _INT64
 
 
 def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
