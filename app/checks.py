@@ -33,8 +33,8 @@ from projections.people import read_people
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from app.role_checks import Heard
     from app.session import Session
+    from ledger.role_status import Heard
 
 _NOTHING: Mapping[str, Heard] = MappingProxyType({})
 _LOW_DISK_BYTES = 1 << 30

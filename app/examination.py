@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from app.check import Check, collected
 from app.checks import checks_of
 from app.live_checks import history_mode, waiting_messages
-from app.role_checks import REQUIRED, Heard, heard_of, role_checks
+from app.role_checks import REQUIRED, role_checks
 from app.roles import archives
-from ledger.role_status import HOST
+from config import topology
+from ledger.role_status import HOST, Heard, heard_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,9 +31,8 @@ async def examine(session: Session, *, patience: float, at_rest: bool) -> list[C
     found: list[Check] = []
     if not at_rest:
         required = (*REQUIRED, *(("archive",) if _keeps_archive(session) else ()))
-        heard = await heard_of(
-            session, {"archive": min(patience, _OPTIONAL_SECONDS)} | dict.fromkeys(required, patience)
-        )
+        asked = {"archive": min(patience, _OPTIONAL_SECONDS)} | dict.fromkeys(required, patience)
+        heard = await heard_of(session.client, topology.ROLES_SUBJECT, asked)
         roles = required if heard["archive"].statuses == () or "archive" in required else (*required, "archive")
         found += await collected("roles", role_checks(session, roles, heard))
         found += await collected("history mode", history_mode(session, heard))
@@ -53,6 +53,7 @@ def _causes_alone(checks: list[Check]) -> list[Check]:
     """
     wrong = {check.check for check in checks if not check.ok}
     caused = {"role seal"} if "seal" in wrong else set()
+    caused |= {"role archive"} if "archive" in wrong else set()
     caused |= {"role intake", "role decisions"} if "alarm" in wrong else set()
     return [
         check
@@ -63,7 +64,7 @@ def _causes_alone(checks: list[Check]) -> list[Check]:
 
 async def examine_roles(session: Session, roles: Sequence[str], *, patience: float, here: bool) -> list[Check]:
     """Check these roles alone; with ``here`` only the processes on this host count."""
-    heard = await heard_of(session, dict.fromkeys(roles, patience))
+    heard = await heard_of(session.client, topology.ROLES_SUBJECT, dict.fromkeys(roles, patience))
     if here:
         heard = {
             role: one._replace(statuses=tuple(status for status in one.statuses if status.host == HOST))

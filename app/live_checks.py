@@ -15,8 +15,8 @@ from ledger.streams import js_api, stream_names
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from app.role_checks import Heard
     from app.session import Session
+    from ledger.role_status import Heard
 
 _STUCK_SECONDS = 60.0
 """What a killed intake had fetched is handed out again after 30 seconds."""

@@ -6,20 +6,16 @@ role answers, what follows from that (a view that falls behind, say) is no findi
 
 from __future__ import annotations
 
-import asyncio
-import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import msgspec
 import nats.errors
 
 from app.check import Check
 from app.roles import PROBE_SOURCE
 from config import topology
 from ledger.cloudevents import parse_time, stored_decoder
-from ledger.connection import frame, status_of
-from ledger.role_status import HOST, Reading, RoleStatus
+from ledger.role_status import HOST, Heard, Reading, RoleStatus
 from ledger.seal import BRING_BACK
 from ledger.server_time import AHEAD_SECONDS, span
 
@@ -30,9 +26,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 15.0
 """How long a role that does not answer is asked again: it may be starting."""
-_MORE_SECONDS = 0.15
-"""How long further processes with a role are waited for, once one has answered."""
-_AGAIN_SECONDS = 0.5
 _HANGS_SECONDS = 20.0
 _WAITS_SECONDS = 10.0
 _STARTS_SECONDS = 120.0
@@ -63,56 +56,6 @@ _PROBES = {
     "projections": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.brief",
 }
 """Requests that are invalid, and answered so: by the subscriptions that upstreams use."""
-
-
-class Heard(NamedTuple):
-    """Answers of the processes with a role, and how far its clock may be away: seconds that asking took."""
-
-    statuses: tuple[RoleStatus, ...] = ()
-    asked: datetime = datetime.min.replace(tzinfo=UTC)
-    answered: datetime = datetime.min.replace(tzinfo=UTC)
-
-
-async def heard_of(session: Session, patience: Mapping[str, float]) -> dict[str, Heard]:
-    """Ask for roles, all at once; one that does not answer is asked again for so many seconds as ``patience`` says."""
-    answers = await asyncio.gather(*(_ask(session, role, seconds) for role, seconds in patience.items()))
-    return dict(zip(patience, answers, strict=True))
-
-
-async def _ask(session: Session, role: str, patience: float) -> Heard:
-    until = time.monotonic() + patience
-    while True:
-        heard = await _ask_once(session, role, min(_AGAIN_SECONDS * 4, max(0.1, until - time.monotonic())))
-        ready = any(not status.starting for status in heard.statuses)
-        if ready or time.monotonic() >= until:
-            return heard
-        await asyncio.sleep(min(_AGAIN_SECONDS, max(0.0, until - time.monotonic())))
-
-
-async def _ask_once(session: Session, role: str, seconds: float) -> Heard:
-    """Collect what the processes with a role answer: until one has, and a moment longer for the others."""
-    found: list[RoleStatus] = []
-    first = asyncio.Event()
-
-    def take(_subject: bytes, _reply: bytes, headers: bytes, body: bytes) -> None:
-        if not status_of(headers):  # else the server says that no process listens
-            found.append(msgspec.json.decode(body, type=RoleStatus))
-        first.set()
-
-    client, asked = session.client, datetime.now(UTC)
-    inbox = client.new_inbox()
-    door = await client.pour(inbox, take)
-    try:
-        client.send(frame(f"{topology.ROLES_SUBJECT}.{role}".encode(), b"", inbox.encode()))
-        await asyncio.wait_for(first.wait(), seconds)
-        answered = datetime.now(UTC)
-        if found:
-            await asyncio.sleep(_MORE_SECONDS)
-    except (nats.errors.Error, TimeoutError):
-        return Heard()
-    finally:
-        await client.stop_pouring(door)
-    return Heard(tuple(found), asked, answered)
 
 
 async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str, Heard]) -> AsyncIterator[Check]:

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 _ENTRY = str(Path(__file__).resolve().parents[1] / "resolution_ledger" / "__main__.py")
 _RESTART_SECONDS = 1.0
 _RESTART_SECONDS_AT_MOST = 15.0
-ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
+ROLES = topology.ROLES
 WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
 

@@ -18,6 +18,7 @@ READ_SUBJECT = "resolution.read"
 VIEWS_SUBJECT = "resolution.views"
 ESCALATION_SUBJECT = "resolution.notify.escalation"
 DECIDERS_SUBJECT = "resolution.deciders"
+ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
 ROLES_SUBJECT = "resolution.roles"
 """Each process with a role answers to ``resolution.roles.<role>``; no upstream may ask."""
 FACT_SUBJECT = "ledger.fact"

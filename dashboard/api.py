@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, FastAPI, Header, HTTPException, Path, Query, Request, Response
 from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import WithJsonSchema
 
 from dashboard.acting import Decider, add_acting
@@ -23,6 +23,7 @@ from dashboard.bodies import BodyBounds
 from dashboard.documents import PROBLEMS, Json, Me, Page, Report
 from dashboard.doors import note_reading
 from dashboard.hosts import HostCheck
+from dashboard.metrics import Metrics
 from dashboard.news import EventStream, said
 from dashboard.page import add_page
 from dashboard.problems import ParameterError, add_problems
@@ -82,7 +83,7 @@ def make_api(house: House) -> FastAPI:
     api.add_middleware(HostCheck, names=house.hosts)
     _lists(api, _Lists(views, log), keys, doors)
     _documents(api, views, log, doors)
-    _others(api, views, log, keys, doors)
+    _others(api, views, log, keys, doors, Metrics(views, house.client))
     _health(api, views)
     _live(api, views, house.news, doors)
     add_proving(api, views, log, keys, doors, house.data_dir)
@@ -264,7 +265,7 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
         return Json(await given("recognition", "people", at, scope, made))
 
 
-def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> None:
+def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors, gauges: Metrics) -> None:
     known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
 
     @api.get(
@@ -298,17 +299,7 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors) -> N
 
     @api.get("/metrics", dependencies=[everybody], summary="For Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        registry = CollectorRegistry()
-        end = Gauge("resolution_ledger_last_position", "The log's last position", registry=registry)
-        at = Gauge("resolution_ledger_view_position", "How far a view is", ["view"], registry=registry)
-        lag = Gauge("resolution_ledger_view_lag_seconds", "How old what a view shows is", ["view"], registry=registry)
-        stopped = Gauge("resolution_ledger_view_stopped", "1 where a view stopped", ["view"], registry=registry)
-        end.set(await views.end())
-        for state in await views.states():
-            at.labels(state.view).set(state.position)
-            lag.labels(state.view).set(state.lag_seconds)
-            stopped.labels(state.view).set(state.stopped is not None)
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await gauges.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _health(api: FastAPI, views: Views) -> None:

@@ -7,22 +7,23 @@ the seconds since it last went round, a reader that hangs in the seconds since i
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import nats.errors
 
 from ledger.cloudevents import time_text
-from ledger.connection import frame, is_answerable
+from ledger.connection import frame, is_answerable, status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from nats.aio.subscription import Subscription
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from ledger.connection import LedgerClient
 
 HOST = socket.gethostname()
+_MORE_SECONDS = 0.15
+"""How long further processes with a role are waited for, once one has answered."""
+_AGAIN_SECONDS = 0.5
 
 
 class Loop(msgspec.Struct, frozen=True):
@@ -67,6 +71,14 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Derived files that it works with and that are not in its folder."""
     lacks: tuple[str, ...] = ()
     """Sentences about what it cannot do its work without."""
+
+
+class Heard(NamedTuple):
+    """Answers of the processes with a role, and how far its clock may be away: seconds that asking took."""
+
+    statuses: tuple[RoleStatus, ...] = ()
+    asked: datetime = datetime.min.replace(tzinfo=UTC)
+    answered: datetime = datetime.min.replace(tzinfo=UTC)
 
 
 class Pulse:
@@ -151,8 +163,55 @@ class StatusDoor:
             self._client.send(frame(reply, msgspec.json.encode(self._status())))
 
     def _status(self) -> RoleStatus:
-        status = RoleStatus(role=self._name, starting=True) if self._role is None else self._role.status()
+        try:
+            status = RoleStatus(role=self._name, starting=True) if self._role is None else self._role.status()
+        except Exception as error:  # noqa: BLE001 - a damaged file, say: that is what is to be told
+            status = RoleStatus(role=self._name, lacks=(f"what it works with cannot be read: {error}",))
         return msgspec.structs.replace(
             status, instance=self._instance, folder=self._folder, since=time_text(self._since),
             now=time_text(datetime.now(UTC)),
         )  # fmt: skip
+
+
+async def heard_of(client: LedgerClient, subject: str, patience: Mapping[str, float]) -> dict[str, Heard]:
+    """Ask for roles, all at once; one that does not answer is asked again for so many seconds as ``patience`` says.
+
+    ``subject`` is that of all roles, as for ``StatusDoor``.
+    """
+    answers = await asyncio.gather(*(_ask(client, f"{subject}.{role}", seconds) for role, seconds in patience.items()))
+    return dict(zip(patience, answers, strict=True))
+
+
+async def _ask(client: LedgerClient, subject: str, patience: float) -> Heard:
+    until = time.monotonic() + patience
+    while True:
+        heard = await _ask_once(client, subject, min(_AGAIN_SECONDS * 4, max(0.1, until - time.monotonic())))
+        ready = any(not status.starting for status in heard.statuses)
+        if ready or time.monotonic() >= until:
+            return heard
+        await asyncio.sleep(min(_AGAIN_SECONDS, max(0.0, until - time.monotonic())))
+
+
+async def _ask_once(client: LedgerClient, subject: str, seconds: float) -> Heard:
+    """Collect what the processes with a role answer: until one has, and a moment longer for the others."""
+    found: list[RoleStatus] = []
+    first = asyncio.Event()
+
+    def take(_subject: bytes, _reply: bytes, headers: bytes, body: bytes) -> None:
+        if not status_of(headers):  # else the server says that no process listens
+            found.append(msgspec.json.decode(body, type=RoleStatus))
+        first.set()
+
+    inbox, asked = client.new_inbox(), datetime.now(UTC)
+    door = await client.pour(inbox, take)
+    try:
+        client.send(frame(subject.encode(), b"", inbox.encode()))
+        await asyncio.wait_for(first.wait(), seconds)
+        answered = datetime.now(UTC)
+        if found:
+            await asyncio.sleep(_MORE_SECONDS)
+    except (nats.errors.Error, TimeoutError):
+        return Heard()
+    finally:
+        await client.stop_pouring(door)
+    return Heard(tuple(found), asked, answered)

@@ -180,6 +180,9 @@ async def test_without_the_token_nothing_and_errors_are_problem_details(session:
         assert (await client.post("/api/v1/actions")).status_code == 405
         shown = (await client.get("/metrics")).text
         assert f"resolution_ledger_last_position {float(await session.log.last_position())}" in shown
+        assert 'resolution_ledger_role_processes{role="dashboard"} 1.0' in shown
+        assert 'resolution_ledger_role_processes{role="guard"} 0.0' in shown
+        assert re.search(r'resolution_ledger_role_position{role="decisions"} [1-9]', shown)
 
 
 async def test_who_reads_about_somebody_is_recorded_where_policy_says_so(session: Session) -> None:

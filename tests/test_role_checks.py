@@ -305,6 +305,14 @@ async def test_derived_data_that_are_absent_are_named(
         assert text in found[check]
 
 
+async def test_a_damaged_file_that_a_role_works_with_is_named(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (session, _):
+        (session.data_dir / "archive").mkdir(exist_ok=True)
+        (session.data_dir / "archive" / "manifest.jsonl").write_bytes(b'{"file')
+        found = await until(session, "archive")
+        assert "is damaged" in found["archive"]
+
+
 async def test_a_view_that_has_stopped_is_named_with_the_event(tmp_path: Path) -> None:
     async with ledger(tmp_path) as (session, upstream):
         data = encode_event("crm", "x-1", "resolution.unheard.of.v1", datetime.now(UTC), b"{}")

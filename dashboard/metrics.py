@@ -1,0 +1,78 @@
+"""Metrics for Prometheus: how far the log and each view are, and how each role is, wherever it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from config import topology
+from ledger.role_status import heard_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dashboard.views import Views
+    from ledger.connection import LedgerClient
+    from ledger.role_status import Heard
+
+_PATIENCE_SECONDS = 1.0
+_KNOWN_SECONDS = 2.0
+"""How long what roles said is good: scrapes that come at once ask them once."""
+
+
+class Metrics:
+    """Gauges, made anew for each scrape."""
+
+    def __init__(self, views: Views, client: LedgerClient) -> None:
+        self._views = views
+        self._client = client
+        self._heard: Mapping[str, Heard] = {}
+        self._heard_at = float("-inf")
+        self._asking = asyncio.Lock()
+
+    async def text(self) -> bytes:
+        """Return all of them in Prometheus's text format."""
+        registry = CollectorRegistry()
+        await self._add_views(registry)
+        self._add_roles(registry, await self._roles())
+        return generate_latest(registry)
+
+    async def _add_views(self, registry: CollectorRegistry) -> None:
+        end = Gauge("resolution_ledger_last_position", "The log's last position", registry=registry)
+        at = Gauge("resolution_ledger_view_position", "How far a view is", ["view"], registry=registry)
+        lag = Gauge("resolution_ledger_view_lag_seconds", "How old what a view shows is", ["view"], registry=registry)
+        stopped = Gauge("resolution_ledger_view_stopped", "1 where a view stopped", ["view"], registry=registry)
+        end.set(await self._views.end())
+        for state in await self._views.states():
+            at.labels(state.view).set(state.position)
+            lag.labels(state.view).set(state.lag_seconds)
+            stopped.labels(state.view).set(state.stopped is not None)
+
+    async def _roles(self) -> Mapping[str, Heard]:
+        async with self._asking:
+            if time.monotonic() - self._heard_at > _KNOWN_SECONDS:
+                patience = dict.fromkeys(topology.ROLES, _PATIENCE_SECONDS)
+                self._heard = await heard_of(self._client, topology.ROLES_SUBJECT, patience)
+                self._heard_at = time.monotonic()
+        return self._heard
+
+    @staticmethod
+    def _add_roles(registry: CollectorRegistry, heard: Mapping[str, Heard]) -> None:
+        def gauge(name: str, words: str) -> Gauge:
+            return Gauge(f"resolution_ledger_role_{name}", words, ["role"], registry=registry)
+
+        alive = gauge("processes", "Processes with a role that answer")
+        silent = gauge("silent_seconds", "Seconds since a role's slowest loop went round")
+        waits = gauge("waits_seconds", "Seconds for which a role has waited")
+        at = gauge("position", "How far a role has read the log")
+        for role, one in heard.items():
+            loops = [loop for status in one.statuses for loop in status.loops]
+            alive.labels(role).set(len(one.statuses))
+            silent.labels(role).set(max((loop.silent_seconds for loop in loops), default=0.0))
+            waits.labels(role).set(max((loop.waits_seconds for loop in loops), default=0.0))
+            readings = [reading.position or 0 for status in one.statuses for reading in status.readings]
+            if readings and role != "projections":  # each view has a gauge of its own
+                at.labels(role).set(max(readings))
