@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import nats.errors
-
 from app.check import Check
+from app.copy_checks import incomplete_copies, replicas_of
 from app.stream_setup import PASSED_OVER
 from config import topology
+from ledger.connection import frame
 from ledger.errors import UnavailableError
 from ledger.streams import COPIES, differing_fields, is_like, js_api, stream_names, syncs_always
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator
 
     from app.session import Session
 
-_SECOND_NS = 1_000_000_000
-_SILENT_SECONDS = 3.0
-"""Servers of a cluster hear from each other every second; `current` and `offline` follow only after ten."""
-_LOOKED_AGAIN_SECONDS = 1.2
-_LOOKED_AGAIN_TIMES = 3
 _NEARLY_FULL = 0.9
+_SERVERS_SECONDS = 0.3
+"""How long servers are waited for: how many there are is not known."""
 _NO_STREAM = 10059
 _HARMLESS = frozenset(
     ("metadata", "description", "placement", "compression", "consumer_limits", "mirror_direct", "first_seq")
@@ -63,12 +61,15 @@ async def streams(session: Session) -> AsyncIterator[Check]:
     infos = dict(zip(names, await asyncio.gather(*(_info(session, name) for name in names)), strict=True))
     ledger = infos[topology.LEDGER] or {}
     copies = max(session.settings.replicas, ledger.get("config", {}).get(COPIES, 1))
-    silent = await _silent_replicas(session, infos)
     wrong = False
     for name, info in infos.items():
-        for says in _troubles(name, info, declared.get(name), copies, silent.get(name, ())):
+        for says in _troubles(name, info, declared.get(name), copies):
             wrong = True
             yield Check(f"stream {name}", says, ok=False)
+    known = {name: info for name, info in infos.items() if info and "config" in info}
+    for server, says in (await incomplete_copies(session.client, known)).items():
+        wrong = True
+        yield Check(f"server {server}", says, ok=False)
     for name in topology.inboxes(there):
         if says := await _consumer_trouble(session, name):
             wrong = True
@@ -87,8 +88,7 @@ async def _info(session: Session, name: str) -> dict[str, Any] | None:
     return None if info.get("error", {}).get("err_code") == _NO_STREAM else info
 
 
-def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] | None, copies: int,
-              silent: tuple[str, ...] | list[str]) -> Iterator[str]:  # fmt: skip
+def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] | None, copies: int) -> Iterator[str]:
     if info is None:
         held = _HOLDS.get(name)
         yield f"it is not there, and held {held}" if held else "it is not there: run `resolution-ledger admin init`"
@@ -114,7 +114,9 @@ def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] |
         )
     if config[COPIES] < copies:
         yield f"it has {_copies(config[COPIES])} where there should be {copies}: run `admin init --replicas {copies}`"
-    yield from silent
+    lacking = config[COPIES] - 1 - len(replicas_of(info))
+    if lacking > 0:
+        yield f"{_copies(lacking)} of {config[COPIES]} are on no server: add a server to the cluster"
 
 
 def _copies(number: int) -> str:
@@ -149,61 +151,6 @@ async def _consumer_trouble(session: Session, stream: str) -> str:
     return f"{', '.join(changed)}: it was changed; {advice}" if changed else ""
 
 
-async def _silent_replicas(session: Session, infos: Mapping[str, dict[str, Any] | None]) -> dict[str, list[str]]:
-    """Return sentences about copies that are missing or do not catch up, by stream; a suspicion is looked at again."""
-    suspects = {name: info for name, info in infos.items() if info and "config" in info and _suspicious(info)}
-    found = {name: [""] for name in suspects}
-    for _ in range(_LOOKED_AGAIN_TIMES):
-        if not suspects:
-            break
-        await asyncio.sleep(_LOOKED_AGAIN_SECONDS)
-        again = await asyncio.gather(*(_info(session, name) for name in suspects))
-        for (name, before), info in zip(list(suspects.items()), again, strict=True):
-            known = info if info and "config" in info else before
-            found[name] = _behind(before, known) if known is not before else []
-            suspects[name] = known
-            if not found[name]:
-                del suspects[name]
-    return {name: says for name, says in found.items() if says}
-
-
-def _replicas(info: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in (info.get("cluster") or {}).get("replicas") or ()}
-
-
-def _suspicious(info: dict[str, Any]) -> bool:
-    replicas = _replicas(info)
-    lacks = 1 + len(replicas) < info["config"][COPIES]
-    return lacks or any(_is_away(one) or not one.get("current") for one in replicas.values())
-
-
-def _is_away(replica: dict[str, Any]) -> bool:
-    return bool(replica.get("offline")) or replica.get("active", 0) > _SILENT_SECONDS * _SECOND_NS
-
-
-def _behind(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return a sentence for each copy that was not heard of between two looks, or is no nearer to its leader."""
-    earlier, later, found = _replicas(before), _replicas(now), []
-    leader = (now.get("cluster") or {}).get("leader", "")
-    for name, replica in later.items():
-        lag, known = replica.get("lag", 0), earlier.get(name, {})
-        if _is_away(replica) and replica.get("active", 0) >= known.get("active", 0):
-            silent = replica.get("active", 0) / _SECOND_NS
-            found.append(
-                f"the copy on server {name} is missing: {leader} has not heard of it for {silent:.0f} s. Start that "
-                "server again; until then one more failure can stop the ledger"
-            )
-        elif not replica.get("current") and lag and lag >= known.get("lag", 0):
-            found.append(
-                f"the copy on server {name} is {lag} behind {leader} and comes no nearer: look at that server's disk "
-                "and log"
-            )
-    missing = now["config"][COPIES] - 1 - len(later)
-    if missing > 0:
-        found.append(f"{_copies(missing)} of {now['config'][COPIES]} are on no server: add a server to the cluster")
-    return found
-
-
 async def store(session: Session) -> AsyncIterator[Check]:
     """Check how full the store of the account and of each server is, as far as they say."""
     account = await js_api(session.client, "INFO")
@@ -221,12 +168,20 @@ async def store(session: Session) -> AsyncIterator[Check]:
 
 
 async def _server_stores(session: Session) -> dict[str, tuple[int, int]]:
-    """Return bytes used and allowed in the store of the server that answers, where our account may ask."""
+    """Return bytes used and allowed in the store of each server, where our account may ask them."""
+    client, answers = session.client, list[bytes]()
+    inbox = client.new_inbox()
+    door = await client.pour(inbox, lambda _subject, _reply, _headers, body: answers.append(body))
     try:
-        answer = await session.client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=2)
-        data = json.loads(answer.data)["data"]
-        jetstream = data["jetstream"]
-        name = f"the store of server {data.get('server_name', '')}"
-        return {name: (int(jetstream["stats"]["storage"]), int(jetstream["config"]["max_storage"]))}
-    except (nats.errors.Error, TimeoutError, UnavailableError, KeyError, TypeError, ValueError):
-        return {}
+        client.send(frame(b"$SYS.REQ.SERVER.PING.VARZ", b"", inbox.encode()))
+        await asyncio.sleep(_SERVERS_SECONDS)
+    finally:
+        await client.stop_pouring(door)
+    stores: dict[str, tuple[int, int]] = {}
+    for answer in answers:
+        with suppress(KeyError, TypeError, ValueError):  # no server's answer, or JetStream is off there
+            data = json.loads(answer)["data"]
+            jetstream = data["jetstream"]
+            used, most = int(jetstream["stats"]["storage"]), int(jetstream["config"]["max_storage"])
+            stores[f"the store of server {data.get('server_name', '')}"] = used, most
+    return stores

@@ -18,6 +18,7 @@ MADE_TRUE_BY = {
     "server": "test_full_disk.py::test_a_full_disk_loses_nothing_and_heals",
     "durability": "test_distributed.py::test_a_server_with_lazy_fsync_is_refused_unless_allowed",
     "stream NAME": "test_stream_checks.py::test_an_edited_stream_is_named_with_the_field",
+    "server NAME": "test_stream_checks.py::test_a_copy_on_a_server_that_is_away_is_named_with_the_server",
     "consumer NAME": "test_stream_checks.py::test_a_changed_consumer_is_named",
     "store": "test_stream_checks.py::test_a_store_that_is_nearly_full_is_named",
     "clock": "test_host_clock.py::test_facts_wait_in_the_inbox_and_decisions_say_why_while_the_host_is_ahead",
