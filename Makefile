@@ -3,10 +3,11 @@
 VENV := .venv
 BIN := $(VENV)/bin
 DATA := .resolution-ledger/demo
+PACKAGES := domain ledger projections consumers config dashboard app resolution_ledger
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference size docs picture check requirements help
+.PHONY: setup demo run test wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference wheels size docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -36,8 +37,10 @@ wheel-check: setup  ## the wheel and the README's commands in an empty environme
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: setup  ## mypy, strict
+types: setup  ## mypy, strict; the product as other systems see it, too
 	@$(BIN)/mypy
+	@for system in win32 darwin; do \
+	  $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system --no-warn-unreachable $(PACKAGES) || exit 1; done
 
 fuzz: setup  ## hostile bytes by all three doors of a running ledger; MINUTES=60, SEED=n
 	@$(BIN)/python tests/fuzzer.py --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
@@ -62,6 +65,9 @@ bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was
 
 bench-reference: setup  ## make the last whole run beside rivals the one that docs/performance.md shows
 	@$(BIN)/python -m benchmarks.reference
+
+wheels: setup  ## whether every dependency has wheels for every supported system; some minutes
+	@$(BIN)/python -m benchmarks.wheels
 
 size: setup  ## how large an installation without extras is, by package (EXTRA=archive: with one)
 	@$(BIN)/python -m benchmarks.size $(if $(EXTRA),--extra $(EXTRA))

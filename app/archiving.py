@@ -116,8 +116,8 @@ async def restore(session: Session, folder: Path, trusted: Sequence[Verifier],
     for error in archive.check_files():
         raise error
     try:
-        checkpoint = read_checkpoint((folder / "checkpoint").read_text())
-        known = [Verifier.read(line) for line in (folder / "verifiers").read_text().splitlines()]
+        checkpoint = read_checkpoint((folder / "checkpoint").read_text(encoding="utf-8"))
+        known = [Verifier.read(line) for line in (folder / "verifiers").read_text(encoding="utf-8").splitlines()]
     except (OSError, NoteError) as error:
         message = f"{folder}: {error}"
         raise LedgerError(message) from error

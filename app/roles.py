@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import logging
 import os
@@ -21,6 +20,7 @@ from config import topology
 from config.settings import settings_as_environment, settings_as_options
 from consumers.alarm_watch import AlarmWatch
 from ledger.errors import LedgerError, MissingExtraError, UnavailableError
+from ledger.files import lock
 from ledger.role_status import StatusDoor
 
 if TYPE_CHECKING:
@@ -71,11 +71,9 @@ async def only_one(data_dir: Path) -> AsyncIterator[None]:
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "up.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(file):
             message = f"`up` runs already for {data_dir}: use it, or name another --data-dir"
-            raise LedgerError(message) from None
+            raise LedgerError(message)
         withdraw(data_dir)
         yield
 
@@ -170,7 +168,10 @@ async def until_stopped(services: Sequence[Failing], ready: Callable[[], None], 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        if sys.platform == "win32":  # whose loop takes no handlers
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        else:
+            loop.add_signal_handler(number, stop.set)
     gc.freeze()  # what is there by now stays: nobody has to look through it for garbage again
     ready()
     waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]

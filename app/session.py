@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import sys
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -109,6 +110,8 @@ class Session:
     async def __aenter__(self) -> Self:
         self.failed = asyncio.get_running_loop().create_future()
         if self.embedded:
+            if sys.platform == "win32":
+                raise LedgerError("no server is embedded on Windows: name that of a ledger elsewhere with --nats-url")
             if self._reads_only and not (self.data_dir / "server" / "passwords.json").exists():
                 message = (
                     f"{self.data_dir} holds no ledger: name the right one with --data-dir, or begin one with "

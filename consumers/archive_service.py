@@ -51,7 +51,7 @@ async def archive_log(client: LedgerClient, log: Log, archive: Archive, seal: Se
     if newest is None or newest.size <= begun:
         return begun
     tiles = seal.tiles(newest.size)
-    verifiers = (seal.folder / "verifiers").read_text()
+    verifiers = (seal.folder / "verifiers").read_text(encoding="utf-8")
     follower = Follower(client, log, "archive", Anchor(begun), gaps=True)
     waiting: list[Recorded] = []
     recorded = await _recorded_at(log, begun)

@@ -154,8 +154,8 @@ def token_of(data_dir: Path) -> str:
     """The bearer token of a data directory, made at first use; for its owner alone."""
     path = data_dir / "server" / "http_token"
     try:
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(path, secrets.token_urlsafe(32))
-        return path.read_text().strip()
+        return path.read_text(encoding="utf-8").strip()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import resource
+import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from dashboard.documents import PROBLEM, TITLES
 from dashboard.rate_limit import network_of
+
+if sys.platform != "win32":
+    import resource
 
 if TYPE_CHECKING:
     import asyncio
@@ -35,8 +38,11 @@ _ABSOLUTE, _AUTHORITY_END = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://"), re.compi
 
 def most_connections() -> int:
     """Return how many connections are open at most: half of the files that this process may open."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _CONNECTIONS if soft == resource.RLIM_INFINITY else max(16, min(_CONNECTIONS, soft // 2))
+    if sys.platform != "win32":  # which has no such limit
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY:
+            return max(16, min(_CONNECTIONS, soft // 2))
+    return _CONNECTIONS
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):

@@ -5,13 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING
+import sys
+from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 _DAMAGED = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENAMETOOLONG}
+
+
+_NONBLOCKING, _BINARY = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_BINARY", 0)
+"""Windows has no pipes among its files, and translates the ends of lines where it is not told to leave them."""
 
 
 class UnreadableFileError(ValueError):
@@ -28,7 +33,7 @@ def read_bounded(path: Path, at_most: int) -> bytes:
 
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | _NONBLOCKING | _BINARY)
     except OSError as error:
         if error.errno in _DAMAGED:
             message = f"{path} cannot be read: {error.strerror}"
@@ -48,6 +53,13 @@ def read_bounded(path: Path, at_most: int) -> bytes:
         os.close(descriptor)
 
 
+def lock(file: IO[Any]) -> bool:
+    """Lock an open file for this process alone, until it is closed; return whether no other process holds it."""
+    from filelock import lock_descriptor
+
+    return lock_descriptor(file.fileno(), blocking=False)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; it is on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +74,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
 def sync(path: Path) -> None:
     """Bring a file, or the names in a folder, to disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    if sys.platform == "win32":  # which opens no folders, and keeps names by itself
+        if path.is_dir():
+            return
+        descriptor = os.open(path, os.O_RDWR | _BINARY)
+    else:
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -72,8 +89,8 @@ def sync(path: Path) -> None:
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner may read, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

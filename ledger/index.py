@@ -5,7 +5,6 @@ Derived and disposable: it knows up to where it is complete, and is caught up fr
 
 from __future__ import annotations
 
-import fcntl
 import sqlite3
 from contextlib import closing
 from itertools import chain, count
@@ -13,6 +12,7 @@ from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ledger.errors import UnavailableError
+from ledger.files import lock
 from ledger.follow import Anchor
 
 if TYPE_CHECKING:
@@ -68,14 +68,12 @@ class NameIndex:
         folder.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             path = folder / (f"{name}.sqlite" if number == 1 else f"{name}-{number}.sqlite")
-            lock = path.with_suffix(".lock").open("a")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.close()
+            held = path.with_suffix(".lock").open("a")
+            if not lock(held):
+                held.close()
                 continue
             index = cls(path)
-            index._lock = lock
+            index._lock = held
             return index
         raise AssertionError  # there is always another number
 

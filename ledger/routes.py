@@ -47,7 +47,7 @@ class SourceRoutes:
     def read(self) -> dict[str, str]:
         """Return the routes in the file; none where it cannot be read, since the intake then adds them again."""
         try:
-            found: dict[str, str] = json.loads(self.path.read_text().removeprefix(_PREFIX))
+            found: dict[str, str] = json.loads(self.path.read_text(encoding="utf-8").removeprefix(_PREFIX))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:

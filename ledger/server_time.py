@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,12 +24,13 @@ _LEAP_SECONDS = 24 * 3600.0
 _MEASURED_SECONDS = 30.0
 """For how long a time stamp of the server is good."""
 _MEASURED_AGAIN_SECONDS = 1.0
-_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def _steady() -> float:
     """Return the seconds on a clock that is never set. Linux's CLOCK_BOOTTIME goes on while a laptop sleeps."""
-    return time.clock_gettime(_STEADY)
+    if sys.platform != "linux":
+        return time.monotonic()
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Offset(NamedTuple):

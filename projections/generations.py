@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sqlite3
-from contextlib import closing, contextmanager
+import sys
+from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 
+from ledger.files import lock
 from ledger.follow import Anchor
 from projections.correcting import corrections_metadata
 
@@ -52,6 +53,9 @@ FAILURES = (OperationalError, sqlite3.OperationalError)
 """What a database cannot do just now, as the library says it and as the driver does: a full disk, a read given up."""
 
 
+_allowed_to_fail_on_windows = suppress(OSError) if sys.platform == "win32" else nullcontext()
+
+
 class Stop(NamedTuple):
     """Where a projection stopped, at which type of event, and why."""
 
@@ -78,18 +82,13 @@ def claim(folder: Path, name: str) -> Iterator[bool]:
     """Claim the running of a view; false where another process runs it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+        yield lock(file)
 
 
 def live_generation(folder: Path, model: Model) -> int | None:
     """The generation that serves, none where there is none of this version of the model."""
     try:
-        pointer = json.loads((folder / f"{model.name}.json").read_text())
+        pointer = json.loads((folder / f"{model.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return int(pointer["generation"]) if pointer.get("version") == model.version else None
@@ -122,15 +121,17 @@ def switch_to(folder: Path, model: Model, generation: int) -> None:
     """Let this generation serve from now on, and drop the others."""
     pointer = folder / f"{model.name}.json"
     temporary = folder / f".{model.name}.{os.getpid()}.json"
-    temporary.write_text(json.dumps({"generation": generation, "version": model.version}))
+    temporary.write_text(json.dumps({"generation": generation, "version": model.version}), encoding="utf-8")
     temporary.replace(pointer)
     link = folder / f".{model.name}.{os.getpid()}.link"
     link.unlink(missing_ok=True)
-    link.symlink_to(f"{model.name}.g{generation}.sqlite")
-    link.replace(folder / f"{model.name}.sqlite")  # for SQL tools; see docs/sql.md
+    with _allowed_to_fail_on_windows:  # links take a privilege there
+        link.symlink_to(f"{model.name}.g{generation}.sqlite")
+        link.replace(folder / f"{model.name}.sqlite")  # for SQL tools; see docs/sql.md
     for path in folder.glob(f"{model.name}.g*.sqlite*"):
         if not path.name.startswith(f"{model.name}.g{generation}."):
-            path.unlink(missing_ok=True)
+            with _allowed_to_fail_on_windows:  # as long as it is open somewhere
+                path.unlink(missing_ok=True)
 
 
 def next_generation(folder: Path, model: Model) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib.machinery import PathFinder
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,13 +45,17 @@ def hide_secrets() -> None:
     words = sys.argv[1:]
     others, found = without_secrets(words)
     own = len(sys.orig_argv) - len(words)
-    if found and os.name == "posix" and sys.orig_argv[own:] == words:
+    if found and sys.platform != "win32" and sys.orig_argv[own:] == words:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:own], *others], os.environ | found)  # noqa: S606
 
 
 def main() -> None:
     """Run the command line."""
     sys.meta_path.insert(0, OwnPackages)
+    if sys.platform == "win32":  # whose pipes are in a code page that lacks most letters
+        for stream in (sys.stdin, sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(encoding="utf-8")
     hide_secrets()
     from app.cli import main as run
 

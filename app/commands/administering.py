@@ -260,9 +260,9 @@ def rules(into: Path | None) -> None:
     if into is None:
         click.echo(rule_table(), nl=False)
         return
-    before, begin, rest = into.read_text().partition("<!-- rules -->\n")
+    before, begin, rest = into.read_text(encoding="utf-8").partition("<!-- rules -->\n")
     _, end, after = rest.partition("<!-- end of rules -->\n")
-    into.write_text(f"{before}{begin}{rule_table()}{end}{after}")
+    into.write_text(f"{before}{begin}{rule_table()}{end}{after}", encoding="utf-8", newline="\n")
 
 
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")

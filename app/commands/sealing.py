@@ -154,7 +154,7 @@ async def prove(settings: Settings, position: int, into: Path | None, *, as_json
         fail(f"{error}: run `resolution-ledger audit verify`", code="seal", as_json=as_json)
         return
     if into is not None:
-        into.write_text(proof.text())
+        into.write_text(proof.text(), encoding="utf-8", newline="\n")
     if as_json:
         print_json({"position": position, "size": newest.size, "proof": proof.text()})
     elif into is None:

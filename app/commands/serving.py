@@ -154,6 +154,6 @@ async def _tell_where(settings: Settings, *, quiet: bool) -> None:
     file = settings.folder / FILE
     while not file.exists():  # noqa: ASYNC110 - nothing says so
         await asyncio.sleep(0.1)
-    found = json.loads(file.read_text())
+    found = json.loads(file.read_text(encoding="utf-8"))
     if not quiet:
         console.print(f"The page: {found['http_url']}, token {found['http_token']} (Ctrl-C ends it)", soft_wrap=True)

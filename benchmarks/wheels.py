@@ -1,0 +1,58 @@
+"""Whether every dependency has wheels for every supported system, asked of the package registry.
+
+    python -m benchmarks.wheels
+
+Nothing is installed. Exit status 1 where a wheel is missing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from benchmarks.size import ROOT, pins
+
+SYSTEMS = {
+    "linux x86-64": ("linux", [f"manylinux{tag}_x86_64" for tag in ("2014", "_2_17", "_2_27", "_2_28")]),
+    "linux arm64": ("linux", [f"manylinux{tag}_aarch64" for tag in ("2014", "_2_17", "_2_27", "_2_28")]),
+    "macos arm64": ("darwin", [f"macosx_{major}_0_arm64" for major in range(11, 15)]),
+    "windows x86-64": ("win32", ["win_amd64"]),
+}
+PYTHONS = ("3.12", "3.13")
+
+
+def missing(system: str, python: str) -> str:
+    """Return what pip says of the wheels of the image's packages for a system; nothing where all are there."""
+    name, tags = SYSTEMS[system]
+    needed = [Requirement(line) for line in pins((ROOT / "requirements-image.txt").read_text())]
+    marks = {"sys_platform": name, "platform_system": {"win32": "Windows", "darwin": "Darwin"}.get(name, "Linux"),
+             "python_version": python, "python_full_version": f"{python}.0"}  # fmt: skip
+    found = [f"{one.name}{one.specifier}" for one in needed if one.marker is None or one.marker.evaluate(marks)]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--disable-pip-version-check", "--no-deps",
+            "--only-binary=:all:", "--target", str(Path(folder)), "--python-version", python,
+            *(f"--platform={tag}" for tag in tags), *found,
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    return "" if done.returncode == 0 else "; ".join(errors) or done.stderr
+
+
+def main() -> None:
+    """Ask for every system and Python."""
+    failed = False
+    for system in SYSTEMS:
+        for python in PYTHONS:
+            said = missing(system, python)
+            failed |= bool(said)
+            print(f"{system}, Python {python}: {said or 'all there'}", flush=True)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
