@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from support import ROOT
 from benchmarks.comparison import SIDES, table_of
 from benchmarks.cpu import Meter, processes_of
 from benchmarks.versions import VersionError, full_hash
+
+WITHOUT_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="no git, which checks the other version out")
 
 
 def started(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -40,6 +43,7 @@ def left_over(folder: Path) -> list[str]:
     return lines
 
 
+@WITHOUT_GIT
 def test_both_versions_take_turns_and_each_process_has_its_cpu_time(tmp_path: Path) -> None:
     process = started(tmp_path, "--rounds", "2", "--only", "decision", "--json")
     out, err = process.communicate(timeout=200)
@@ -67,6 +71,7 @@ def test_both_versions_take_turns_and_each_process_has_its_cpu_time(tmp_path: Pa
     assert left_over(tmp_path) == []
 
 
+@WITHOUT_GIT
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_that_was_started(tmp_path: Path, number: signal.Signals) -> None:
     process = started(tmp_path, "--only", "decisions")
