@@ -99,7 +99,6 @@ class EmbeddedServer:
         self._binary = binary
         self._users_lock: IO[str] | None = None
         self._lock = ServerLock(data_dir / "jetstream")
-        self._inode: tuple[int, int] | None = None
         self.port = 0
         self.passwords: dict[str, str] = {}
         self.routes = SourceRoutes(self.folder / "sources.conf", self._start_lock)
@@ -137,8 +136,6 @@ class EmbeddedServer:
                 self._users_lock.close()
                 self._users_lock = None
                 raise
-            found = self.folder.stat()
-            self._inode = (found.st_dev, found.st_ino)
             self.routes.serve_at(self.port, self.passwords)
 
     def stop(self) -> None:
@@ -213,13 +210,14 @@ class EmbeddedServer:
             return False
 
     def _check_place(self) -> None:
-        """Raise DirectoryMovedError where the data directory is not at its path any more."""
-        try:
-            found = self.folder.stat()
-        except FileNotFoundError:
-            raise DirectoryMovedError(self._data_dir) from None
-        if self._inode != (found.st_dev, found.st_ino):
-            raise DirectoryMovedError(self._data_dir)
+        """Raise DirectoryMovedError where the file that we hold open is not at its path any more."""
+        users_lock = self._users_lock
+        if users_lock is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(users_lock.fileno()), (self.folder / "users.lock").stat()):
+                return
+        raise DirectoryMovedError(self._data_dir)
 
     def _load_passwords(self) -> dict[str, str]:
         path = self.folder / "passwords.json"
@@ -270,13 +268,14 @@ class EmbeddedServer:
         """
         record = self._record()
         self.port = record.port if record else 0
-        recorded = record is None or record.folder is None or record.has_inode_of(self._data_dir)
-        if self._lock.is_held() and recorded and self._answers_while_it_runs():
+        recorded = record is not None and (record.folder is None or record.has_inode_of(self._data_dir))
+        if self._lock.is_held() and (recorded or record is None) and self._answers_while_it_runs():
             return True
+        other = record.folder if record else None
+        if self._lock.is_held() or (not recorded and self._shares_files(other)):
+            raise OtherDirectoryError(self._data_dir, other, self.port, shared=True)
         if record is None:
             return False
-        if self._lock.is_held() or (not recorded and self._shares_files(record)):
-            raise OtherDirectoryError(self._data_dir, record.folder, record.port, shared=True)
         if record.is_of(self._data_dir):
             if not record.ends_within(_RELEASE_SECONDS):
                 raise ServerStartError(
@@ -286,14 +285,13 @@ class EmbeddedServer:
         ended = record.folder is not None and record.pid is None
         if ended or not (record.is_running or self._answers()):
             return False
-        raise OtherDirectoryError(self._data_dir, record.folder, record.port)
+        raise OtherDirectoryError(self._data_dir, other, self.port)
 
-    def _shares_files(self, record: ServerRecord) -> bool:
-        """Return whether links lead from this copy to files of the directory that was recorded."""
-        origin = Path(record.folder or "")
-        for name in ("server", "jetstream"):
+    def _shares_files(self, other: str | None) -> bool:
+        """Return whether links lead from this copy to files of another directory, such as the one recorded."""
+        for name in ("server", "jetstream") if other else ():
             with suppress(OSError):
-                if (origin / name).samefile(self._data_dir / name):
+                if Path(other or "", name).samefile(self._data_dir / name):
                     return True
         return self._lock.linked_file() is not None
 

@@ -155,7 +155,9 @@ def test_a_copy_that_shares_files_by_links_is_refused(tmp_path: Path, *, running
         (linked / "jetstream").symlink_to(original / "jetstream")
         whole = tmp_path / "whole"
         whole.symlink_to(original)
-        for copy in (hard, linked):
+        bare = Path(shutil.copytree(hard, tmp_path / "bare", copy_function=os.link))
+        (bare / "server" / "address.json").unlink()
+        for copy in (hard, linked, bare):
             with pytest.raises(OtherDirectoryError):
                 EmbeddedServer(copy, CONFIG).start()
         if running:
