@@ -15,7 +15,7 @@ from app.check import Check
 from app.roles import PROBE_SOURCE
 from config import topology
 from ledger.cloudevents import parse_time, stored_decoder
-from ledger.role_status import HOST, Heard, Reading, RoleStatus
+from ledger.role_status import HANGS_SECONDS, HOST, Heard, Reading, RoleStatus
 from ledger.seal import BRING_BACK
 from ledger.server_time import AHEAD_SECONDS, span
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 15.0
 """How long a role that does not answer is asked again: it may be starting."""
-_HANGS_SECONDS = 20.0
 _WAITS_SECONDS = 10.0
 _STARTS_SECONDS = 120.0
 """A decider reads the log to its end before it answers."""
@@ -36,7 +35,7 @@ _PROBE_SECONDS = 5.0
 _SHOWN = 5
 REQUIRED = ("intake", "decisions", "projections", "guard", "seal")
 """Roles that every ledger needs; an archive and HTTP are for those who want them."""
-_NOUNS = {
+_EFFECTS = {
     "intake": "nothing that upstreams publish is recorded",
     "decisions": "requests get no answer",
     "projections": "views stand still",
@@ -90,7 +89,7 @@ def _alive_text(statuses: Sequence[RoleStatus]) -> str:
 
 def _absent_text(session: Session, role: str) -> str:
     start = "start `resolution-ledger up`" if session.embedded else f"start `resolution-ledger run {role}`"
-    return f"no process with this role answers, so {_NOUNS[role]}: {start}; where one runs, it hangs: end it first"
+    return f"no process with this role answers, so {_EFFECTS[role]}: {start}; where one runs, it hangs: end it first"
 
 
 def _where(status: RoleStatus) -> str:
@@ -101,7 +100,7 @@ def _troubles(session: Session, status: RoleStatus, heard: Heard) -> Iterator[st
     """Yield what is wrong with one process, as it says itself."""
     where = _where(status)
     for loop in status.loops:
-        if loop.silent_seconds > _HANGS_SECONDS:
+        if loop.silent_seconds > HANGS_SECONDS:
             yield f"{loop.name} {where} hangs since {span(loop.silent_seconds)}: start that process anew"
         elif loop.waits_seconds > _WAITS_SECONDS:
             yield f"{loop.name} {where} waits since {span(loop.waits_seconds)}: {loop.waits}"

@@ -34,6 +34,8 @@ HOST = socket.gethostname()
 _MORE_SECONDS = 0.15
 """How long further processes with a role are waited for, once one has answered."""
 _AGAIN_SECONDS = 0.5
+HANGS_SECONDS = 20.0
+"""A loop that has something to do, and did not go round for so long, hangs."""
 
 
 class Loop(msgspec.Struct, frozen=True):
@@ -186,10 +188,15 @@ async def _ask(client: LedgerClient, subject: str, patience: float) -> Heard:
     until = time.monotonic() + patience
     while True:
         heard = await _ask_once(client, subject, min(_AGAIN_SECONDS * 4, max(0.1, until - time.monotonic())))
-        ready = any(not status.starting for status in heard.statuses)
+        ready = any(not status.starting for status in heard.statuses) and not any(map(_hangs, heard.statuses))
         if ready or time.monotonic() >= until:
             return heard
         await asyncio.sleep(min(_AGAIN_SECONDS, max(0.0, until - time.monotonic())))
+
+
+def _hangs(status: RoleStatus) -> bool:
+    """Return whether a loop seems to hang; so it does for a moment after its machine or process was paused."""
+    return any(loop.silent_seconds > HANGS_SECONDS for loop in status.loops)
 
 
 async def _ask_once(client: LedgerClient, subject: str, seconds: float) -> Heard:

@@ -184,7 +184,8 @@ def purchase(number: int, source: str = "crm", moment: datetime | None = None) -
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs is noticed in a second instead of half a minute."""
     monkeypatch.setattr("app.role_checks._STILL_SECONDS_ELSE", 1.0)
-    monkeypatch.setattr("app.role_checks._HANGS_SECONDS", 6.0)
+    monkeypatch.setattr("app.role_checks.HANGS_SECONDS", 6.0)
+    monkeypatch.setattr("ledger.role_status.HANGS_SECONDS", 6.0)
     monkeypatch.setattr("app.role_checks._WAITS_SECONDS", 1.0)
     monkeypatch.setattr("app.live_checks._STUCK_SECONDS", 1.0)
 
