@@ -10,11 +10,12 @@ from app.sealing import seal_to_the_end
 from config import topology
 from consumers.archive_service import LOCK, archive_log, archive_of
 from ledger.archive import Archive
+from ledger.batches import in_batches
 from ledger.differences import Wrong
 from ledger.errors import LedgerError
 from ledger.follow import Anchor, Follower
 from ledger.leaves import CHUNK, DamagedFileError, all_ranges, leaf_of
-from ledger.log import Draft, Log, in_batches
+from ledger.log import Draft, Log
 from ledger.merkle import root_of
 from ledger.notes import NoteError, Verifier, read_checkpoint
 from ledger.seal import SealFolder, seal_folder

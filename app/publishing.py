@@ -16,9 +16,10 @@ from config import topology
 from consumers.acceptance import Rejection, accept, check_new
 from consumers.inbox_message import batch_in
 from consumers.rejections import RejectedEntry, id_token
+from ledger.batches import MAX_BATCH, in_batches
 from ledger.cloudevents import canonical_form
 from ledger.errors import LedgerError, UnavailableError
-from ledger.log import MAX_BATCH, Draft, Log, in_batches
+from ledger.log import Draft, Log
 from ledger.names import token_of_source
 from ledger.streams import js_api
 

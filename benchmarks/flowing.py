@@ -21,7 +21,8 @@ from benchmarks.ledgers import budget_of_actions, fact
 from benchmarks.reading import Tab
 from benchmarks.rivals import ES_JETSTREAM, ES_SQLITE, RAW, Recorders, make_stream, raw_batch, raw_follow
 from config import topology
-from ledger.log import Draft, Log, in_batches
+from ledger.batches import in_batches
+from ledger.log import Draft, Log
 from ledger.streams import js_api
 from projections import generations
 from projections.balances import Balances

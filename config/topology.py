@@ -18,6 +18,7 @@ READ_SUBJECT = "resolution.read"
 VIEWS_SUBJECT = "resolution.views"
 ESCALATION_SUBJECT = "resolution.notify.escalation"
 DECIDERS_SUBJECT = "resolution.deciders"
+INTAKES_SUBJECT = "resolution.intakes"
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
 ROLES_SUBJECT = "resolution.roles"
 """Each process with a role answers to ``resolution.roles.<role>``; no upstream may ask."""
@@ -203,7 +204,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
 
 
 def intake_consumer() -> dict[str, Any]:
-    """The durable consumer through which every intake process reads the inbox."""
+    """The durable consumer through which the intake reads an inbox, whichever process it is."""
     return {
         "durable_name": INTAKE_CONSUMER,
         "ack_policy": "explicit",

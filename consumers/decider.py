@@ -18,9 +18,9 @@ from consumers.rulings import LaterError, Ruling, StaleError, rows_of
 from consumers.storing import AGAIN, Storing, entries_of
 from consumers.waiting import Waiting, read_request
 from domain.requests import Preview, RequestError
+from ledger.batches import MAX_BATCH
 from ledger.errors import LedgerError, UnavailableError
 from ledger.incidents import report
-from ledger.log import MAX_BATCH
 from ledger.names import token_of_source
 from ledger.role_status import Pulse
 

@@ -17,11 +17,11 @@ from config import topology
 from consumers import idle_inboxes
 from consumers.idle_inboxes import IdleInboxes, first_sequence
 from ledger.errors import LedgerError, jetstream_error
+from ledger.handover import take_over
 from ledger.incidents import report
 from ledger.names import token_of_source
 from ledger.streams import (
     COPIES,
-    ensure_consumer,
     ensure_stream,
     js_api,
     stream_behind,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0
+_RECOVER_SECONDS = 0.1
 _TRIM_SECONDS = 5.0
 _STUCK_SECONDS = 5.0
 _AGAIN_SECONDS = 60.0
@@ -89,6 +90,8 @@ class Inboxes:
         self._shared: dict[str, tuple[int, float]] = {}  # by token, of those without a stream: messages, and the last
         self.last_noted: Callable[[str], int] = lambda _stream: 0
         """Tells the highest sequence of a stream of which an event was recorded."""
+        self.on_handover: Callable[[], None] = lambda: None
+        """Called when messages of an inbox may have been dealt with by another intake, before any more are taken."""
 
     async def open(self, known: Iterable[str]) -> None:
         """Begin to read all inboxes that are there; those of sources ``known`` without one are made by ``run``."""
@@ -219,8 +222,9 @@ class Inboxes:
         return topology.source_stream(token, max(self._replicas, log.get(COPIES, 1)))
 
     async def _read(self, name: str) -> None:
-        await ensure_consumer(self._client, name, topology.intake_consumer())
-        self._fan_in.add(name)
+        delivered = await take_over(self._client, name, topology.intake_consumer())
+        self.on_handover()
+        self._fan_in.add(name, delivered)
         self._taken[name] = _Taken()
         self._taken[name].messages = 1  # what was taken before the start may still be there
 
@@ -244,7 +248,7 @@ class Inboxes:
         return {token for token, there in zip(ordered, routed, strict=True) if not there}
 
     async def _restore(self) -> None:
-        """Make streams and consumers again that were deleted, and say which were changed."""
+        """Make streams again that were deleted, and say which were changed."""
         if self._creates:
             for stream in topology.streams(self._replicas):
                 window = ("duplicate_window",) if stream["name"] == topology.INBOX else ()
@@ -259,8 +263,26 @@ class Inboxes:
                 self._forget(token)
             elif name not in there:
                 await ensure_stream(self._client, await self._source_stream(token), (COPIES,))
-        for name in self._fan_in.failing():
-            await ensure_consumer(self._client, name, topology.intake_consumer())
+
+    async def recover(self) -> None:
+        """Begin again with each stream whose deliveries have a gap, or whose consumer is gone, for ever."""
+        pause = _RECOVER_SECONDS
+        while True:
+            names = await self._fan_in.lost()
+            results = await asyncio.gather(*map(self._recover, names), return_exceptions=True)
+            errors = [error for error in results if isinstance(error, Exception)]
+            for error in errors:
+                if isinstance(error, LedgerError):
+                    _log.warning("inboxes: %s", error)
+                else:
+                    report("beginning again with an inbox failed", error, error)
+            pause = min(_LOOK_SECONDS, 2 * pause) if errors else _RECOVER_SECONDS
+            await asyncio.sleep(pause)  # two that read one inbox would otherwise keep the server busy with it
+
+    async def _recover(self, name: str) -> None:
+        delivered = await take_over(self._client, name, topology.intake_consumer())
+        self.on_handover()
+        self._fan_in.resume(name, delivered)
 
     # ------------------------------------------------------------------ the order at the switch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,12 +15,13 @@ from consumers.places import Places
 from consumers.privacy import seal_correction, seal_facts, sealed_texts
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
 from consumers.source_tokens import read_token
+from ledger.batches import in_batches
 from ledger.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
 from ledger.content_modes import claimed_id
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.follow import Anchor, verify_anchor
 from ledger.index import Name, NameIndex
-from ledger.log import Draft, Log, Recorded, digest_of, in_batches
+from ledger.log import Draft, Log, Recorded, digest_of
 from ledger.names import fact_token, is_source_token
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _AT_ONCE = 1000
 """Events that are looked at together; a batch of messages may hold many more."""
+_REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1, 0)
 
 
 class Intake:
@@ -223,15 +226,33 @@ class Intake:
         self._know({fact.source for fact in facts})
 
     async def catch_up(self, subject: str) -> None:
-        """Read into the index what it has not seen of a subject."""
-        head = self._index.head(subject)
-        await verify_anchor(self._log, head, "intake")
-        async for batch in self._log.subject_batches(subject, head.position):
-            names, heads, sources = _entries(subject, batch)
-            self._index.commit(names, heads, sources)
-            self._know({source for _, source in sources})
+        """Read into the index all that the stream's leader has of a subject; any replica gives it.
+
+        Raises:
+            UnavailableError: the server is away, or a replica stays behind.
+            LostEventsError: the log does not show what was read before.
+
+        """
+        await verify_anchor(self._log, self._index.head(subject), "intake")
+        last = await self._log.surely(subject)
+        end = last.position if last is not None else 0
+        for pause in _REPLICA_BEHIND_SECONDS:
+            if end <= self._index.head(subject).position:
+                break
+            await asyncio.sleep(pause)
+            async for batch in self._log.subject_batches(subject, self._index.head(subject).position):
+                names, heads, sources = _entries(subject, batch)
+                self._index.commit(names, heads, sources)
+                self._know({source for _, source in sources})
+        else:
+            message = f"{subject} cannot be read up to position {end}: a replica is behind its leader"
+            raise UnavailableError(message)
         if self._index.head(subject).position:  # anybody may ask about any source: those without facts are not kept
             self._current.add(subject)
+
+    def read_again(self) -> None:
+        """Read every subject again before it is relied on: another intake may have written."""
+        self._current.clear()
 
     def _know(self, sources: set[str]) -> None:
         for source in sources - self.known:

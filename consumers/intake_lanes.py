@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _BATCH = 1000
-_WAITING_AT_MOST = 4000
-"""Messages that one lane holds; more are handed out by the server again, later."""
 _PAUSE_SECONDS = 0.1
 _PAUSE_SECONDS_AT_MOST = 5.0
 
@@ -52,8 +50,8 @@ class IntakeLanes:
             lane = self._lanes.get(message.token)
             if lane is None:
                 together.append(message)
-            elif len(lane) < _WAITING_AT_MOST:
-                lane[message.place] = message  # handed out again, it is acknowledged where it came last
+            else:  # as many as the consumers have on the way; handed out again, one is acknowledged where it came last
+                lane[message.place] = message
         if not together:
             return
         try:

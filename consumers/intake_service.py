@@ -1,8 +1,4 @@
-"""The intake as a service: takes the inbox in batches, and answers what became of an event.
-
-The inbox is pulled by hand: FastStream's batches go through a queue entry and a coroutine for each message,
-which the intake has no time for (docs/architecture.md). Receipts are FastStream's.
-"""
+"""The intake as a service: takes in where it is its turn, and answers what became of an event."""
 
 from __future__ import annotations
 
@@ -10,34 +6,28 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
 from consumers.acceptance import Rejection, accept, check_new
 from consumers.broker import answered, make_broker
 from consumers.forgetting import forget_again
-from consumers.inbox_message import Message, events_in, message_of
-from consumers.inboxes import Inboxes
+from consumers.inbox_message import Message, events_in
 from consumers.intake import Intake
-from consumers.intake_lanes import IntakeLanes
-from consumers.places import places_gone
+from consumers.intake_worker import InboxSettings, IntakeWorker
+from consumers.members import INTAKES, Members
 from consumers.receipts import Receipts
 from consumers.rejections import rejected_owner
 from consumers.service import fails_with, keep_going
 from domain.wire import encode
 from ledger.errors import LedgerError
-from ledger.fan_in import FanIn
-from ledger.incidents import report
 from ledger.index import NameIndex
 from ledger.keys import Keys
 from ledger.role_status import Pulse, RoleStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from faststream.nats import NatsBroker
@@ -50,19 +40,16 @@ if TYPE_CHECKING:
     from ledger.routes import SourceRoutes
 
 _log = logging.getLogger(__name__)
-_ACK = b"PUB %b 4\r\n+ACK\r\n"
-_IDLE_SECONDS = 1.0
-_HELD_SECONDS = 0.02
-_FAILED_SECONDS = 2.0
+_STANDBY_SECONDS = 1.0
 
 
 class IntakeService:
-    """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
+    """Start it, and wait for ``failed``, which ends only when the log is not what it was.
+
+    Of several on one ledger one takes in; the others stand by, and answer requests as it does.
+    """
 
     _intake: Intake
-    _lanes: IntakeLanes
-    _inboxes: Inboxes
-    _fan_in: FanIn
     _keys: Keys
     _receipts: Receipts
 
@@ -72,47 +59,42 @@ class IntakeService:
         self._client = client
         self._log = log
         self._rejected = rejected
-        self._replicas = replicas
-        self._routes = routes
-        self._creates = creates
+        self._inboxes = InboxSettings(routes, replicas, creates)
         self._index = NameIndex(index_path)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._pulse = Pulse("inboxes")
+        self._changed = asyncio.Event()
+        self._members = Members(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
+        self._worker: IntakeWorker | None = None
         self.broker = make_broker(server, "intake")
         declare_intake(self.broker, self)
 
     async def start(self) -> None:
-        """Begin to take in and to answer."""
+        """Begin to take in, unless another does, and to answer."""
         self._keys = await Keys.open(self._client)
         await self._keys.watch()
         await forget_again(self._keys, self._log)
         self._intake = Intake(self._log, self._rejected, self._index, self._keys)
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
-        self._lanes = IntakeLanes(self._intake, self._acknowledge, self._lost, partial(places_gone, self._client))
-        self._fan_in = FanIn(self._client, topology.INTAKE_CONSUMER)
-        self._inboxes = Inboxes(self._client, self._fan_in, self._routes, self._replicas, creates=self._creates)
-        self._inboxes.last_noted = self._intake.places.last_of
-        await self._fan_in.start()
-        await self._inboxes.open(self._index.sources(f"{topology.FACT_SUBJECT}."))
-        self._intake.on_source = self._inboxes.learn
+        await self._members.start()
+        await self._take_turn()
         self._tasks = [
-            asyncio.create_task(self._take_in()),
-            asyncio.create_task(self._inboxes.run()),
+            asyncio.create_task(keep_going("the intake's turn", self._take_turns)),
             asyncio.create_task(keep_going("the end of day keys", self._destroy_day_keys)),
         ]
-        for task in self._tasks[:2]:
-            task.add_done_callback(fails_with(self.failed, "intake"))
+        self._tasks[0].add_done_callback(fails_with(self.failed, "intake"))
         await self.broker.start()
 
     async def stop(self) -> None:
         """Leave; what is not acknowledged stays in the inbox, and is recognised when it comes again."""
         await self.broker.stop()
-        await self._lanes.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._fan_in.stop()
+        if self._worker is not None:
+            await self._worker.stop()
+        await self._members.stop()  # not before: the next one takes over at once
         self._index.close()
 
     def status(self) -> RoleStatus:
@@ -121,25 +103,32 @@ class IntakeService:
         absent = () if index.exists() else (f"index/{index.name}",)
         return RoleStatus(role="intake", loops=(self._pulse.loop(),), absent=absent)
 
-    async def _take_in(self) -> None:
+    async def _take_turns(self) -> None:
         while True:
-            wait = _HELD_SECONDS if self._inboxes.holds else _IDLE_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STANDBY_SECONDS):
+                    await self._changed.wait()
+            if self._worker is None:
+                self._pulse.beat()  # it stands by
+            if self._changed.is_set():
+                self._changed.clear()
+                await self._take_turn()
+
+    async def _take_turn(self) -> None:
+        """Begin to take in where it is this intake's turn, and leave off where it is another's."""
+        if self._members.is_first and self._worker is None:
+            worker = IntakeWorker(self._client, self._intake, self._inboxes, self._pulse, self.failed)
             try:
-                batch = await self._inboxes.admit(await self._fan_in.next(topology.INTAKE_BATCH, wait))
-                await self._lanes.take([message_of(pulled) for pulled in batch])
-                self._pulse.beat()
-            except Exception as error:  # noqa: BLE001 - an error of ours delays the intake, and does not end it
-                report("the intake failed and begins again", error, error)
-                self._pulse.wait(f"an error of ours, see the log: {error!r}")
-                await asyncio.sleep(_FAILED_SECONDS)
-
-    def _acknowledge(self, messages: Sequence[Message]) -> None:
-        with suppress(nats.errors.Error):  # they are handed out again, and recognised
-            self._client.send(b"".join([_ACK % message.reply for message in messages]))
-
-    def _lost(self, error: LedgerError) -> None:
-        if not self.failed.done():
-            self.failed.set_exception(error)
+                await worker.start(self._index.sources(f"{topology.FACT_SUBJECT}."))
+            except BaseException:
+                self._changed.set()
+                await worker.stop()
+                raise
+            self._worker = worker
+        elif not self._members.is_first and self._worker is not None:
+            _log.info("another intake takes in; this one stands by")
+            worker, self._worker = self._worker, None
+            await worker.stop()
 
     async def receipt(self, token: str, body: bytes) -> bytes:
         """Return the outcome of events, or of a message, of this source."""

@@ -157,12 +157,11 @@ class Receipts:
         missing = [identifier for identifier in wanted if identifier not in found]
         if missing:
             waiting = await self._waiting(asker)
-            complete = await self._catch_up(asker)
+            await self._intake.catch_up(f"{topology.FACT_SUBJECT}.{fact_token(asker.source)}")
             found |= self._recorded(asker, missing)
             rest = [identifier for identifier in missing if identifier not in found]
-            may_wait = waiting.more or not complete
             outcomes = await asyncio.gather(*(
-                self._unrecorded(asker, identifier, waits=identifier in waiting.ids, may_wait=may_wait)
+                self._unrecorded(asker, identifier, waits=identifier in waiting.ids, may_wait=waiting.more)
                 for identifier in rest
             ))  # fmt: skip
             found |= zip(rest, outcomes, strict=True)
@@ -187,13 +186,6 @@ class Receipts:
         if rejections:
             return _rejected(max(rejections).data)
         return {"status": "pending" if may_wait else "unknown"}
-
-    async def _catch_up(self, asker: _Asker) -> bool:
-        """Bring the index up to date for a source's facts; whether it is."""
-        subject = f"{topology.FACT_SUBJECT}.{fact_token(asker.source)}"
-        await self._intake.catch_up(subject)
-        last = await self._log.surely(subject)
-        return last is None or last.position <= self._index.head(subject).position
 
     async def _waiting(self, asker: _Asker) -> _Waiting:
         found = [

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 from ledger.connection import frame, status_of
-from ledger.pull import Pulled, as_pulled, stream_of
+from ledger.pull import Pulled, as_pulled, sequence_of, stream_of
+from ledger.replies import header_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from nats.aio.subscription import Subscription
 
     from ledger.connection import LedgerClient
@@ -34,19 +37,26 @@ _BYTES_TOGETHER = 32 * 1024 * 1024
 _BYTES_AT_LEAST = 128 * 1024
 _GATHER_SECONDS, _GATHERED_SECONDS = 0.05, 0.1
 """Seconds that a batch waits for one more announced message, and for all of them."""
-_NAK = b"PUB %b 4\r\n-NAK\r\n"
+_ABSENT_SECONDS = 1.0
+"""How long a consumer may be without an answer, as while its leader is elected, before it is looked for."""
 
 
 class _Stream:
     """One stream: what came from it, and its request at the server."""
 
-    __slots__ = ("buffer", "failed", "heard", "held", "name", "outstanding", "pending", "request", "rest_until", "size")
+    __slots__ = (
+        "buffer", "delivered", "failing_since", "heard", "held", "lost", "name", "outstanding", "pending", "position",
+        "request", "rest_until", "size",
+    )  # fmt: skip
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, delivered: int) -> None:
         self.name = name
+        self.delivered = delivered  # the consumer's number of the last message that came, without a gap
+        self.position = 0  # the last message's place in the stream
+        self.lost = False
         self.buffer: deque[Pulled] = deque()
         self.size = _FEWEST  # of the next request: it grows while the stream is busy
-        self.failed = 0.0
+        self.failing_since = 0.0
         self.request = 0  # the number of the one that counts: the server tells late of some that it has fulfilled
         self.outstanding = 0
         self.heard = 0.0
@@ -58,8 +68,10 @@ class _Stream:
 class FanIn:
     """Hands out what comes from many streams in batches, in which each stream has its share.
 
-    Requests are made again by themselves after anything that ends them: a restart of the server, another leader, a
-    consumer that is gone and comes back.
+    Requests are made again by themselves after anything that ends them: a restart of the server, another leader.
+
+    The messages of a stream are handed out in its order and without a gap. Where deliveries are missing (they went to
+    another reader, or were lost with a server) a stream is ``lost``: nothing of it is handed out until ``resume``.
     """
 
     def __init__(self, client: LedgerClient, consumer: str) -> None:
@@ -69,6 +81,7 @@ class FanIn:
         self._inbox = client.new_inbox()
         self._names: dict[bytes, _Stream] = {}
         self._wake = asyncio.Event()
+        self._losses = asyncio.Event()
         self._turn = 0
         self._subscription: Subscription | None = None
 
@@ -77,18 +90,16 @@ class FanIn:
         self._subscription = await self._client.pour(f"{self._inbox}.*.*", self._take)
 
     async def stop(self) -> None:
-        """End listening; what was not handed out goes back to its stream."""
+        """End listening; messages that were not acknowledged are the next reader's (``ledger/handover.py``)."""
         if self._subscription is None or self._client.is_closed:
             return
         with suppress(nats.errors.Error):
             await self._client.stop_pouring(self._subscription)
-            left = [pulled.reply for stream in self._streams.values() for pulled in stream.buffer]
-            self._client.send(b"".join([_NAK % reply for reply in left]))
 
-    def add(self, name: str) -> None:
-        """Read from a stream, too; its consumer has to be there."""
+    def add(self, name: str, delivered: int) -> None:
+        """Read from a stream, too; ``delivered`` is the number of its consumer's last delivery."""
         if name not in self._streams:
-            stream = self._streams[name] = _Stream(name)
+            stream = self._streams[name] = _Stream(name, delivered)
             self._names[name.encode()] = stream
             self._wake.set()
 
@@ -102,10 +113,29 @@ class FanIn:
         """The streams that are read."""
         return list(self._streams)
 
-    def failing(self) -> list[str]:
-        """The streams whose consumer did not take the last request."""
-        now = time.monotonic()
-        return [stream.name for stream in self._streams.values() if stream.failed and now - stream.failed < _RECENT]
+    async def lost(self) -> list[str]:
+        """Wait for streams whose deliveries have a gap, or whose consumer is gone; return their names."""
+        while not (names := [stream.name for stream in self._streams.values() if stream.lost]):
+            self._losses.clear()
+            await self._losses.wait()
+        return names
+
+    def lose(self, names: Iterable[str]) -> None:
+        """Hand out nothing more of these streams before ``resume``: messages that were handed out are gone."""
+        for name in names:
+            self._lose(self._streams[name])
+
+    def resume(self, name: str, delivered: int) -> None:
+        """Read a stream again, from where its consumer was made to begin; ``delivered`` as for ``add``."""
+        stream = self._streams[name]
+        stream.delivered, stream.position, stream.lost = delivered, 0, False
+        stream.outstanding, stream.rest_until, stream.failing_since = 0, 0.0, 0.0
+        self._wake.set()
+
+    def _lose(self, stream: _Stream) -> None:
+        stream.lost, stream.pending = True, False
+        stream.buffer.clear()  # it comes again
+        self._losses.set()
 
     def hold(self, name: str, *, held: bool) -> None:
         """Hand out nothing of a stream for now, or again; what has come from it waits."""
@@ -164,7 +194,7 @@ class FanIn:
         for stream in self._streams.values():
             if stream.outstanding > 0 and now - stream.heard > _SILENT_HEARTBEATS * heartbeat:
                 stream.outstanding = 0  # the request went with its server, or with a leader
-            if stream.outstanding > 0 or len(stream.buffer) >= stream.size or now < stream.rest_until:
+            if stream.lost or stream.outstanding > 0 or len(stream.buffer) >= stream.size or now < stream.rest_until:
                 continue
             stream.outstanding = stream.size
             stream.request += 1
@@ -189,10 +219,14 @@ class FanIn:
 
     def _take(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply.startswith(b"$JS.ACK."):
-            stream = self._names.get(reply.split(b".", 3)[2]) or self._names.get(stream_of(reply))
-            if stream is None:
+            stream = self._names.get(stream_of(reply))
+            if stream is None or stream.lost:
+                return
+            position, delivered, _ = sequence_of(reply)
+            if not self._is_next(stream, position, delivered):
                 return
             stream.buffer.append(as_pulled(subject, reply, headers, data))
+            stream.position, stream.delivered = position, delivered
             stream.pending = not reply.endswith(b".0")
             stream.outstanding -= 1
             if stream.outstanding == 0:
@@ -207,17 +241,32 @@ class FanIn:
         if not self._wake.is_set():
             self._wake.set()
 
-    @staticmethod
-    def _note_status(stream: _Stream, headers: bytes) -> None:
-        """Note the end of a request: its time, its bytes, or a fault of the consumer."""
+    def _is_next(self, stream: _Stream, position: int, delivered: int) -> bool:
+        """Return whether a delivery follows the last one.
+
+        A new leader may number again what the one before delivered: that goes back, and leaves nothing out.
+        """
+        if delivered == stream.delivered + 1 or (delivered <= stream.delivered and position <= stream.position):
+            return True
+        self._lose(stream)
+        return False
+
+    def _note_status(self, stream: _Stream, headers: bytes) -> None:
+        """Note a heartbeat, or the end of a request: its time, its bytes, or a fault of the consumer."""
         status = status_of(headers)
         if status == b"100":
+            if int(header_of(headers, b"Nats-Last-Consumer") or 0) > stream.delivered:
+                self._lose(stream)
+            stream.failing_since = 0.0
             return
+        stream.outstanding, stream.pending = 0, False
         if status == b"408":
             stream.size = _FEWEST
         elif status == b"409" and (b"MaxBytes" in headers or b"Completed" in headers):
             stream.size = min(_MOST, 4 * stream.size)
         else:
-            stream.failed = time.monotonic()
-            stream.rest_until = stream.failed + _AGAIN_SECONDS
-        stream.outstanding, stream.pending = 0, False
+            now = time.monotonic()
+            stream.rest_until = now + _AGAIN_SECONDS
+            stream.failing_since = stream.failing_since or now
+            if b"Deleted" in headers or now - stream.failing_since > _ABSENT_SECONDS:
+                self._lose(stream)

@@ -21,9 +21,10 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from ledger.batches import MAX_BATCH
 from ledger.cloudevents import time_text
 from ledger.errors import ConflictError, LedgerError, jetstream_error
-from ledger.log import MAX_BATCH, Draft, Log
+from ledger.log import Draft, Log
 from ledger.streams import js_api
 
 if TYPE_CHECKING:

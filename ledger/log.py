@@ -8,13 +8,14 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import nats.errors
 
+from ledger.batches import MAX_BATCH
 from ledger.cloudevents import parse_time, time_text
 from ledger.connection import frame, status_of
 from ledger.errors import (
@@ -33,8 +34,6 @@ from ledger.streams import js_api
 if TYPE_CHECKING:
     from ledger.connection import LedgerClient
 
-MAX_BATCH = 1000
-MAX_BATCH_BYTES = 8 * 1024 * 1024
 _NO_MESSAGE = 10037
 _ACK_SECONDS = 5.0
 _AGAIN_SECONDS = 0.1
@@ -78,21 +77,6 @@ def digest_of(data: bytes) -> str:
     Over the event without its closing ``recordedtime``, so that a writer knows it before the log does.
     """
     return hashlib.sha256(data.rpartition(_STAMP)[0] or data[:-1]).hexdigest()
-
-
-def in_batches[T](items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cut into lists that one batch takes: at most 1000 events and 8 MiB."""
-    batch: list[T] = []
-    room = MAX_BATCH_BYTES
-    for item in items:
-        size = size_of(item)
-        if batch and (size > room or len(batch) == MAX_BATCH):
-            yield batch
-            batch, room = [], MAX_BATCH_BYTES
-        batch.append(item)
-        room -= size
-    if batch:
-        yield batch
 
 
 class Log:
@@ -272,13 +256,25 @@ class Log:
         raise jetstream_error(answer["error"], self.stream, [draft.subject for draft in drafts])
 
     async def _stored_before(self, drafts: Sequence[Draft]) -> int | None:
-        """The position where an earlier attempt put the first draft, if it did."""
+        """Return the position where an earlier attempt put these events, one behind the other; None where none did.
+
+        Another writer may have recorded some of the same events, in another batch.
+        """
         first = drafts[0]
         if first.expect is None:
             return None
         found = await self.surely(first.subject, first.expect)
-        same = found is not None and found.data.startswith(first.data[:-1])
-        return found.position if found is not None and same else None
+        if found is None or not _is_stored(first, found):
+            return None
+        position, stored = found.position, [found]
+        if len(drafts) > 1:
+            stored, _ = await self.read_some(">", position - 1, len(drafts))
+            if not all(map(_is_stored, drafts, stored)) or await self.last_position() < position + len(drafts) - 1:
+                return None
+        if len(stored) < len(drafts):
+            message = f"{self.stream} does not say yet what was stored: a replica is behind its leader"
+            raise UnavailableError(message)
+        return position
 
     # ------------------------------------------------------------------ reading
 
@@ -382,6 +378,10 @@ class Log:
             case b"":
                 return _recorded(headers, data)
         raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
+
+
+def _is_stored(draft: Draft, recorded: Recorded) -> bool:
+    return recorded.subject == draft.subject and recorded.data.startswith(draft.data[:-1])
 
 
 def _recorded(headers: bytes, data: bytes) -> Recorded:

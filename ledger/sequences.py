@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError, StoredEvent
 
+from ledger.batches import MAX_BATCH
 from ledger.connection import PENDING_BYTES
 from ledger.errors import ConflictError, UnavailableError
-from ledger.log import MAX_BATCH, Draft, Log
+from ledger.log import Draft, Log
 from ledger.memory import Memory, Seen, Tail
 from ledger.stored import is_out_of_order, to_message, to_notification, to_stored, token_of
 from ledger.streams import ensure_stream

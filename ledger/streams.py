@@ -192,8 +192,8 @@ async def stream_behind(client: LedgerClient, subject: str) -> str:
     return str(json.loads(answer.data).get("stream", ""))
 
 
-async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, Any]) -> None:
-    """Create a durable consumer, or verify the one that is there.
+async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Create a durable consumer, or verify the one that is there; return what the server says of it.
 
     Raises:
         DriftError: it differs from what is declared.
@@ -213,6 +213,7 @@ async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, A
     for field, value in wanted.items():
         if answer["config"].get(field) != value:
             raise DriftError(f"{stream}/{name}", field, value, answer["config"].get(field))
+    return answer
 
 
 async def server_trouble(client: LedgerClient) -> str:

@@ -310,12 +310,12 @@ B = Boundary
 BOUNDARIES = [
     # the intake: what is pulled, its handlers, its timers, its lanes
     B("messages of inboxes, at the socket", "ledger.fan_in.as_pulled", TWO, fact, takes_in),
-    B("messages of inboxes, by the batch", "consumers.intake_service.message_of", TWO, fact, takes_in),
+    B("messages of inboxes, by the batch", "consumers.intake_worker.message_of", TWO, fact, takes_in),
     B("the order of two inboxes of one source", "consumers.inboxes.Inboxes.admit", TWO, fact, takes_in),
     B("one message", "consumers.intake._examined", TWO, fact, takes_in),
     B("events of a batch", "consumers.intake.events_in", TWO, fact, takes_in),
     B("a source that becomes known", "consumers.inboxes.Inboxes.learn", TWO, fact, takes_in),
-    B("acknowledgements", "consumers.intake_service.IntakeService._acknowledge", TWO, fact, takes_in),
+    B("acknowledgements", "consumers.intake_worker.IntakeWorker._acknowledge", TWO, fact, takes_in),
     B("answers of the server, at the socket", "ledger.replies.Replies.on_reply", TWO, Stage.personal, takes_in),
     B("questions about a role", "ledger.role_status.StatusDoor._on_request", TWO,
       lambda stage: stage.session.client.publish("resolution.roles.intake", b"", reply="_INBOX.x.y"), takes_in),

@@ -125,7 +125,7 @@ async def test_what_was_recorded_by_an_intake_that_died_before_it_said_so_is_not
     publisher = Upstream(session, await session.upstream("test"))
     sequence = await publisher.publish(purchase(1))
     with monkeypatch.context() as patched:
-        patched.setattr("consumers.intake_service.IntakeService._acknowledge", lambda *_: None)
+        patched.setattr("consumers.intake_worker.IntakeWorker._acknowledge", lambda *_: None)
         async with upstream_of(session, "intake") as upstream:
             position = (await upstream.receipt("p-1"))["position"]
     operator = await session.connection("operator", user="operator")

@@ -84,6 +84,20 @@ async def test_an_acknowledgement_that_is_lost_is_found_by_reading_back(
     assert await log.last_position() == 2
 
 
+async def test_a_batch_of_which_another_writer_recorded_a_part_is_a_conflict(session: Session) -> None:
+    """Two intakes may have the same events in hand, and cut them into different batches."""
+    log = await Log.open(session.client, "LEDGER")
+    mine = [draft("ledger.x", 1, 0), draft("ledger.y", 2, 0), draft("ledger.x", 3)]
+    assert await session.log.append(mine[:1]) == 1
+    with pytest.raises(ConflictError):
+        await log.append(mine)
+    await session.log.append([draft("ledger.z", 4), draft("ledger.x", 3)])
+    with pytest.raises(ConflictError):
+        await log.append(mine)
+    assert await log.last_position() == 3
+    assert await log.append(mine[1:2]) == 4
+
+
 async def test_a_batch_or_event_too_large_says_so(session: Session) -> None:
     with pytest.raises(ValueError, match="1 to 1000"):
         await session.log.append([draft("ledger.x")] * 1001)
