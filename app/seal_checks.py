@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from app.session import Session
     from ledger.notes import Checkpoint
+    from ledger.seal_record import Kept
 
 _NEWEST_EVENTS = 1000
 
@@ -34,9 +35,10 @@ async def seal(session: Session) -> AsyncIterator[Check]:
             "writes it anew"
         )
     try:
+        kept = await (await SealRecord.open(session.client)).read()  # before the folder: a live seal writes there first
         newest = seal_folder(session.data_dir).checkpoint()
         end = await session.log.last_position()
-        says = await _seal(session, newest, archived, end)
+        says = await _seal(session, kept, newest, archived, end)
     except (LedgerError, OSError, ValueError) as error:
         yield Check("seal", str(error), ok=False)
     else:
@@ -46,7 +48,7 @@ async def seal(session: Session) -> AsyncIterator[Check]:
         yield Check("log", unreadable, ok=False)
 
 
-async def _seal(session: Session, newest: Checkpoint | None, archived: int, end: int) -> str:
+async def _seal(session: Session, kept: Kept, newest: Checkpoint | None, archived: int, end: int) -> str:
     """Return how far the seal goes, and how much of it was looked at.
 
     Raises:
@@ -54,7 +56,6 @@ async def _seal(session: Session, newest: Checkpoint | None, archived: int, end:
 
     """
     folder = seal_folder(session.data_dir)
-    kept = await (await SealRecord.open(session.client)).read()
     if newest is None and (kept.checkpoint or archived or (kept.begun and not folder.is_begun)):
         raise SealError(f"the seal of this ledger is not at {folder.folder}", archived, BRING_BACK)
     folder.trusted()  # reads the verifier keys and those who handed over
