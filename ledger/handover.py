@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
-_NO_CONSUMER = 10014
+_NO_CONSUMER, _SEALED = 10014, 10109
 
 
 async def take_over(client: LedgerClient, stream: str, consumer: dict[str, Any]) -> int:
     """Make a durable consumer begin at its ack floor; return the number of its last delivery, 0 for none.
 
     Nothing is done where no delivery waits for an acknowledgement and no other reader asks for one. A stream is trimmed
-    to the ack floor first, since the new consumer begins at the stream's first message. A crash between two steps is
-    harmless: a consumer that is missing is made, and a message that is handed out again is recognised by its reader.
+    to the ack floor first, since the new consumer begins at the stream's first message; a sealed stream cannot be. A
+    crash between two steps is harmless: a consumer that is missing is made, and a message that is handed out again is
+    recognised by its reader.
 
     Raises:
         DriftError: the consumer is not the one declared.
@@ -46,5 +47,5 @@ async def take_over(client: LedgerClient, stream: str, consumer: dict[str, Any])
 
 async def _done(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> None:
     answer = await js_api(client, subject, body)
-    if "error" in answer and answer["error"].get("err_code") != _NO_CONSUMER:  # another reader was quicker
+    if "error" in answer and answer["error"].get("err_code") not in (_NO_CONSUMER, _SEALED):
         raise jetstream_error(answer["error"], subject)

@@ -39,6 +39,7 @@ class Reader:
 
     def __init__(self, session: Session, client: Any) -> None:
         self.session, self.client = session, client
+        self.taken: list[Any] = []
 
     async def take(self, stream: str, number: int) -> None:
         """Have messages delivered, and one more request wait at the server."""
@@ -47,10 +48,14 @@ class Reader:
         ask = {"batch": number, "expires": 30_000_000_000}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{topology.INTAKE_CONSUMER}"
         await self.client.publish(subject, json.dumps(ask).encode(), reply=f"{inbox}.1")
-        for _ in range(number):
-            await taken.next_msg(timeout=5)
+        self.taken = [await taken.next_msg(timeout=5) for _ in range(number)]
         await self.client.publish(subject, json.dumps(ask | {"batch": 500}).encode(), reply=f"{inbox}.2")
         await self.client.flush()
+
+    async def acknowledge(self, number: int) -> None:
+        """Acknowledge the first messages that were taken."""
+        for message in self.taken[:number]:
+            await message.ack_sync(timeout=5)
 
 
 async def recorded_order(session: Session, source: str) -> list[str]:
@@ -119,6 +124,25 @@ async def test_nothing_is_made_again_where_nothing_is_on_its_way(session: Sessio
     delivered = await take_over(session.client, topology.INBOX, topology.intake_consumer())
     assert delivered == before["delivered"]["consumer_seq"] == 1
     assert (await js_api(session.client, name))["created"] == before["created"]
+
+
+async def test_a_sealed_inbox_is_taken_over_too(session: Session) -> None:
+    """The stream of an idle source is sealed before it is freed; it cannot be trimmed any more."""
+    await ensure_consumer(session.client, "IMPORT", topology.intake_consumer())
+    publisher = Upstream(session, session.client)
+    for number in range(20):
+        await publisher.publish(purchase(f"p-{number}"), "resolution.import.crm")
+    client = await session.connection("predecessor")
+    reader = Reader(session, client)
+    await reader.take("IMPORT", 15)
+    await reader.acknowledge(5)
+    await client.close()
+    operator = await session.connection("operator", user="operator")
+    config = (await js_api(operator, "STREAM.INFO.IMPORT"))["config"]
+    assert "error" not in await js_api(operator, "STREAM.UPDATE.IMPORT", config | {"sealed": True})
+    async with upstream_of(session, "intake") as upstream:
+        assert (await upstream.receipt("p-19"))["status"] == "recorded"
+        assert await recorded_order(session, "crm") == [f"p-{number}" for number in range(20)]
 
 
 # ---------------------------------------------------------------------- processes
