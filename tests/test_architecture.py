@@ -64,13 +64,12 @@ def test_modules_do_not_import_in_circles() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_functions_and_files_stay_short(path: Path) -> None:
+def test_functions_stay_short(path: Path) -> None:
     text = path.read_text()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= 70, f"{node.name} has {length} lines"
-    assert text.count("\n") <= 400
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.parts[-2] == "domain"], ids=name_of)
