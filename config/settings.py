@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,7 @@ WITHOUT_OPTION = ("nats_password", "nats_token")
 CONNECTION = ("user", "password", "token", "creds", "nkey", "tls_ca", "tls_cert", "tls_key", "tls_first",
               "inbox_prefix")  # fmt: skip
 """Settings of a connection beside its URL, without their ``nats_``."""
+_URL_LOGIN = re.compile(r"^(\s*\w+://)?.*@")
 _LOGIN = tuple(f"nats_{name}" for name in ("user", "password", "token", "creds", "nkey"))
 
 
@@ -122,18 +124,18 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
     path = file or (Path(named) if (named := environment.get(f"{PREFIX}CONFIG")) else DEFAULT_FILE)
     merged: dict[str, Any] = {}
     if path.exists():
-        merged |= _file(path)
+        merged = _file(path)
+        if isinstance(urls := merged.get("nats_url"), list):
+            merged["nats_url"] = ",".join(map(str, urls))
     elif path != DEFAULT_FILE:
         message = f"the settings file {path} is not there"
         raise SettingsError(message)
-    for name in HELP:
-        if (value := environment.get(PREFIX + name.upper())) not in (None, ""):
-            merged[name] = value
-    merged |= {name: value for name, value in options.items() if value is not None}
-    if isinstance(urls := merged.get("nats_url"), list):
-        merged["nats_url"] = ",".join(map(str, urls))
+    found = {name: value for name in HELP if (value := environment.get(PREFIX + name.upper())) not in (None, "")}
+    for layer in (found, {name: value for name, value in options.items() if value is not None}):
+        merged = _over(layer, merged)
     try:
-        merged = _context(merged, environment) | merged
+        if context := merged.get("nats_context"):
+            merged = _over(merged, read_context(str(context), environment))
         settings = msgspec.convert(merged, Settings, strict=False)
     except ContextError as error:
         message = f"nats_context: {error}"
@@ -150,14 +152,19 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
     return settings
 
 
-def _context(merged: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings of the context; who connects is taken from it whole, or not at all."""
-    if not (name := merged.get("nats_context")):
-        return {}
-    found = read_context(str(name), environment)
-    if "@" in str(merged.get("nats_url", "")) or any(merged.get(setting) for setting in _LOGIN):
-        found = {setting: value for setting, value in found.items() if setting not in _LOGIN}
-    return found
+def _over(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+    """Return both, where the higher ones win. Who connects is taken from one of them, not mixed.
+
+    User and password may come from two of them: the password has no option.
+    """
+    left = dict(lower)
+    given = [name for name in _LOGIN if higher.get(name)]
+    if given or "@" in str(higher.get("nats_url", "")):
+        beside = {"nats_user": "nats_password", "nats_password": "nats_user"}.get(given[0]) if len(given) == 1 else None
+        left = {name: value for name, value in lower.items() if name not in _LOGIN or name == beside}
+        if isinstance(url := left.get("nats_url"), str):
+            left["nats_url"] = ",".join(_URL_LOGIN.sub(r"\1", one) for one in url.split(","))
+    return left | dict(higher)
 
 
 def settings_as_options(settings: Settings) -> list[str]:

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -70,7 +71,7 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The same commands and configuration as processes: the server, and every role."""
     port, passwords = (
         free_port(),
-        {name: "p" + secrets.token_hex(8) for name in COMPOSE["services"]["nats"]["environment"]},
+        {name: f"p@/%41{secrets.token_hex(8)}" for name in COMPOSE["services"]["nats"]["environment"]},
     )
     words = COMPOSE["services"]["nats"]["command"]
     words = [
@@ -80,10 +81,11 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
     words[words.index("8222")] = str(free_port())
     command = [str(find_binary(None)), *words, "-a", "127.0.0.1", "-p", str(port)]
     processes = [subprocess.Popen(command, env=passwords, stderr=(tmp_path / "nats.log").open("w"))]
-    environment = clean_environment() | {
+    environment = clean_environment() | COMPOSE["x-role"]["environment"] | {
         "RESOLUTION_LEDGER_DATA_DIR": str(tmp_path / "data"),
-        "RESOLUTION_LEDGER_NATS_URL": f"nats://ledger:{passwords['RESOLUTION_LEDGER_PASSWORD']}@127.0.0.1:{port}",
-    }
+        "RESOLUTION_LEDGER_NATS_URL": f"nats://127.0.0.1:{port}",
+        "RESOLUTION_LEDGER_NATS_PASSWORD": passwords["RESOLUTION_LEDGER_PASSWORD"],
+    }  # fmt: skip
     for _ in range(100):
         done = run(environment, *COMPOSE["services"]["init"]["command"])
         if done.returncode == 0:
@@ -95,7 +97,7 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
             role = [sys.executable, "-m", "app", *service["command"]]
             role = [{"0.0.0.0": "127.0.0.1", "8321": str(api)}.get(word, word) for word in role]
             processes.append(subprocess.Popen(role, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL))
-    upstream = f"nats://upstream:{passwords['RESOLUTION_LEDGER_UPSTREAM_PASSWORD']}@127.0.0.1:{port}"
+    upstream = f"nats://upstream:{quote(passwords['RESOLUTION_LEDGER_UPSTREAM_PASSWORD'], safe='')}@127.0.0.1:{port}"
     yield environment | {"upstream": upstream, "http": f"http://127.0.0.1:{api}"}
     for process in reversed(processes):
         process.terminate()

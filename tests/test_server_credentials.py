@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -218,6 +219,25 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path) -> None:
         assert "s3cret" not in str(said.value)
 
 
+def test_who_connects_comes_from_one_place(tmp_path: Path) -> None:
+    """As an operator's command does it in an environment that names the ledger's own user."""
+    own = {"RESOLUTION_LEDGER_NATS_URL": "nats://h", "RESOLUTION_LEDGER_NATS_USER": "ledger",
+           "RESOLUTION_LEDGER_NATS_PASSWORD": "s3cret"}  # fmt: skip
+    (tmp_path / "seed").write_bytes(key()[2])
+    seed = str(tmp_path / "seed")
+    cases: list[tuple[dict[str, Any], dict[str, str], tuple[Any, ...]]] = [
+        ({}, own, ("h:4222", "ledger", "s3cret", None)),
+        ({"nats_url": "nats://operator:o@h"}, own, ("h:4222", "operator", "o", None)),
+        ({"nats_user": "operator"}, own, ("h:4222", "operator", "s3cret", None)),
+        ({"nats_nkey": seed}, own, ("h:4222", None, None, seed)),
+        ({"nats_nkey": seed}, {"RESOLUTION_LEDGER_NATS_URL": "nats://a:b@h,c:d@i:1"}, ("h:4222,i:1", None, None, seed)),
+    ]
+    for options, environment, expected in cases:
+        found = server_options(load_settings(options, environment))
+        assert found is not None
+        assert (str(found), found.user, found.password, found.nkey) == expected
+
+
 def test_no_secret_is_shown() -> None:
     for options in (USER, {"nats_token": "s3cret"}, {"nats_url": "nats://u:s3cret@h"}):
         settings = load_settings({"nats_url": "nats://h"} | options, {})
@@ -233,3 +253,27 @@ def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, command: Calla
         done = command("run", "guard", "--nats-url", server.url, "--nats-creds", str(tmp_path / "missing"))
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert "nats_creds" in done.stderr
+
+
+async def test_files_are_replaced_while_a_connection_lives(tmp_path: Path) -> None:
+    config, credentials = with_operator(tmp_path)
+    old, new = Authority(tmp_path), Authority(tmp_path, "new")
+    authority, good = tmp_path / "authority.pem", credentials.read_bytes()
+    authority.write_bytes(Path(old.certificate).read_bytes())
+    with Server(tmp_path, tls(old.issue("server")) + config) as server:
+        settings = settings_for(server, tmp_path, nats_creds=str(credentials), nats_tls_ca=str(authority))
+        async with Session(settings, creates=True) as session:
+            server.stop()
+            new.issue("server")
+            credentials.write_bytes(good[:200])
+            authority.write_text("")
+            server.start()
+            await asyncio.sleep(1)
+            assert not session.client.is_connected
+            authority.write_bytes(Path(new.certificate).read_bytes())
+            await asyncio.sleep(0.5)
+            credentials.write_bytes(good)
+            async with asyncio.timeout(10):
+                while not session.client.is_connected:  # noqa: ASYNC110 - nothing says so
+                    await asyncio.sleep(0.05)
+            assert await session.log.last_position() == 0
