@@ -269,7 +269,7 @@ async def test_files_are_replaced_while_a_connection_lives(tmp_path: Path) -> No
             authority.write_text("")
             server.start()
             await asyncio.sleep(1)
-            assert not session.client.is_connected
+            assert session.client.is_reconnecting
             authority.write_bytes(Path(new.certificate).read_bytes())
             await asyncio.sleep(0.5)
             credentials.write_bytes(good)
