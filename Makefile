@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-failover bench-reference wheels size docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -62,6 +62,9 @@ bench-compare: setup  ## the kept results beside rivals over time
 
 bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was tuned on
 	@$(BIN)/python -m benchmarks.guard
+
+bench-failover: setup  ## three servers, SIGKILL of the leader 20 times under load: seconds without answers; minutes
+	@PYTHONPATH=tests $(BIN)/python -m benchmarks.failover
 
 bench-reference: setup  ## make the last whole run beside rivals the one that docs/performance.md shows
 	@$(BIN)/python -m benchmarks.reference

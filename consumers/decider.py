@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
+from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +42,8 @@ _TOGETHER_AT_MOST = 128  # half of what a busy source has in flight: one half is
 _BYTES_TOGETHER = 4 * 1024 * 1024
 _LEAP = timedelta(minutes=10)
 _PAUSE_SECONDS = 0.005
+_STUCK_SECONDS, _LOOK_SECONDS = 1.5, 0.2
+"""After so long without the log's answer requests are told to ask again; the contract gives them two seconds."""
 
 
 class Decider:
@@ -60,6 +65,9 @@ class Decider:
         self._deciding: dict[bytes, Waiting] = {}
         self._wake = asyncio.Event()
         self._under_way = False  # whether a batch is being stored
+        self._asked: deque[tuple[float, Waiting]] = deque()
+        self._look: asyncio.TimerHandle | None = None
+        self._ruling_since = self._storing_since = math.inf
         self._storing = Storing(log, directory, self._books, self._finish, self._give_up, self._on_ended)
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.pulse = Pulse("decisions", lambda: bool(self._queue or self._ready or self._careful or self._under_way))
@@ -92,6 +100,7 @@ class Decider:
         except RequestError as error:
             waiting.finish(error.wire())
             return
+        self._note(waiting)
         if waiting.refusal is not None:
             self._enqueue(waiting)
             return
@@ -116,6 +125,27 @@ class Decider:
         waiting.request, waiting.cause, waiting.now, waiting.fresh = request, cause, now, True
         self._enqueue(waiting)
 
+    def _note(self, waiting: Waiting) -> None:
+        """Keep an eye on a request until it is answered."""
+        self._asked.append((time.monotonic(), waiting))
+        if self._look is None and not self._history:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._answer_stuck)
+
+    def _answer_stuck(self) -> None:
+        """Tell requests to ask again that came before the log stopped to answer; what is being stored goes on."""
+        now = time.monotonic()
+        stuck = now - min(self._ruling_since, self._storing_since) > _STUCK_SECONDS
+        left = [(at, waiting) for at, waiting in self._asked if not waiting.answered]
+        if stuck:
+            answer = RequestError("unavailable", f"the log does not answer; {AGAIN}").wire()
+            for at, waiting in left:
+                if now - at > _STUCK_SECONDS - _LOOK_SECONDS:
+                    waiting.finish(answer)
+            self.answered()
+        self._asked = deque(pair for pair in left if not pair[1].answered)
+        again = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._answer_stuck) if self._asked else None
+        self._look = again
+
     async def run(self) -> None:
         """Decide for ever: rule on what comes in while what was ruled before is being stored."""
         while True:
@@ -135,12 +165,12 @@ class Decider:
 
     def _begin_to_store(self) -> None:
         ready = self._ready
-        self._under_way = True
+        self._under_way, self._storing_since = True, time.monotonic()
         try:
             self._storing.begin(self._one_batch())
         except Exception as error:  # noqa: BLE001 - reported; and whoever asked gets an answer
             report("decisions could not be stored", error, error)
-            self._under_way, self._ready = False, []
+            self._under_way, self._storing_since, self._ready = False, math.inf, []
             for waiting in ready:
                 self._storing.forget(waiting)
             self._give_up(ready, "internal", f"an error of ours, see the log; {AGAIN}")
@@ -148,7 +178,7 @@ class Decider:
     def _on_ended(self, again: list[Waiting] | None) -> None:
         """A batch is done with; what conflicted, and what was ruled on top of it, is ruled on again."""
         self.answered()
-        self._under_way = False
+        self._under_way, self._storing_since = False, math.inf
         self._wake.set()
         if again is None:
             return
@@ -189,7 +219,10 @@ class Decider:
 
     async def _answered_at_least(self, waiting: Waiting, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await work
+            async with asyncio.timeout(None if self._history else _STUCK_SECONDS):
+                await work
+        except TimeoutError:
+            self._give_up([waiting], "unavailable", f"the log does not answer; {AGAIN}")
         except LedgerError as error:
             self._give_up([waiting], "unavailable", f"{error}; {AGAIN}")
         except Exception as error:  # noqa: BLE001 - reported; and whoever asked gets an answer
@@ -222,17 +255,21 @@ class Decider:
 
     async def _rule_carefully(self, careful: list[Waiting]) -> None:
         """Rule while nothing is being stored, with all read that anybody has written."""
+        self._ruling_since = time.monotonic()
         try:
             await self._directory.reach(await self._log.last_position())
         except LedgerError as error:
             self._give_up(careful, "unavailable", f"{error}; {AGAIN}")
             return
+        finally:
+            self._ruling_since = math.inf
         await self._rule_group(careful)
         if self._careful and not self._ready:  # others are quicker: let them, and let the directory read
             self._careful = self._storing.once_more(self._careful)
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _rule_group(self, group: list[Waiting]) -> None:
+        self._ruling_since = time.monotonic()
         try:
             todo = self._new_ones(group)
             self._preload(todo)
@@ -247,6 +284,8 @@ class Decider:
         except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
             _log.exception("deciding failed")
             self._give_up_unruled(group, "internal", f"an error of ours, see the log; {AGAIN}")
+        finally:
+            self._ruling_since = math.inf
 
     def _give_up_unruled(self, group: list[Waiting], code: str, message: str) -> None:
         ruled = set(map(id, self._ready))
@@ -257,7 +296,8 @@ class Decider:
         found = self._directory.find([waiting.key for waiting in group if waiting.key])
         new: list[Waiting] = []
         for waiting in group:
-            if waiting.answered:
+            if waiting.answered:  # told to ask again; the same request may be waiting for it to end
+                self._finish(waiting, {})
                 continue
             if name := found.get(waiting.key) or self._answered_before(waiting):
                 self._aside(waiting, self._answer_again(waiting, name))

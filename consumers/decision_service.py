@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _QUEUE = "decisions"
-_OTHER_SECONDS = 10.0
+_OTHER_SECONDS = 1.0
 _ANSWER_TO = b"Answer-To"
 _NO_POLICY = "no policy is in force, so every request is refused: publish one with `resolution-ledger decide policy`"
 _ANY_ROLE = "any"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _BATCH = 1000
 _PAUSE_SECONDS = 0.1
-_PAUSE_SECONDS_AT_MOST = 5.0
+_PAUSE_SECONDS_AT_MOST = 0.3
 
 
 class IntakeLanes:

@@ -63,6 +63,9 @@ class Storing:
             waiting.attempts += 1
             self._books.begun_before |= {entry.book.key for entry in entries_of(waiting) if entry.begins}
             self.forget(waiting)
+        for waiting in bad:
+            if waiting.answered:  # told to ask again; the same request may be waiting for it to end
+                self._finish(waiting, {})
         tired = [waiting for waiting in bad if not waiting.answered and waiting.attempts >= _ATTEMPTS]
         self._give_up(tired, "busy", f"too many write to this budget at once; {AGAIN}")
         return [waiting for waiting in bad if not waiting.answered]
@@ -101,13 +104,13 @@ class Storing:
                     await self._append(good)
             except ConflictError:
                 bad = batch
-            return self.once_more([waiting for waiting in bad if not waiting.answered])
+            return self.once_more(bad)
         return None
 
     def _stop(self, batch: list[Waiting], code: str, message: str) -> list[Waiting]:
         for waiting in batch:
             self.forget(waiting)
-        self._give_up([waiting for waiting in batch if not waiting.answered], code, message)
+        self._give_up(batch, code, message)
         return []
 
     async def _apart(self, batch: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 _NO_MESSAGE = 10037
 _ACK_SECONDS = 5.0
+_ACK_SECONDS_EXPECTED = 0.3
+"""At first, of events with an expectation, which may be sent again: an earlier attempt that was stored is found."""
 _AGAIN_SECONDS = 0.1
+_PAUSE_SECONDS_AT_MOST = 0.2
 _HEADER_ROOM = 1024  # ours in one message; the server counts them in
 _EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 _BATCH = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n"
@@ -133,11 +136,12 @@ class Log:
             message = f"a batch holds 1 to {MAX_BATCH} events, not {len(drafts)}"
             raise ValueError(message)
         deadline = time.monotonic() + patience_seconds
-        pause = 0.05
+        pause, wait = 0.05, _ACK_SECONDS_EXPECTED
         while True:
             try:
                 await self.check_clock()
-                return await self._attempt(drafts, min(_ACK_SECONDS, max(pause, deadline - time.monotonic())))
+                wait = min(2.0, wait * 2) if drafts[0].expect is not None else _ACK_SECONDS
+                return await self._attempt(drafts, min(wait, max(pause, deadline - time.monotonic())))
             except ClockError:
                 raise
             except ConflictError:
@@ -148,7 +152,7 @@ class Log:
                 if time.monotonic() > deadline:
                     raise
             await asyncio.sleep(pause)
-            pause = min(1.0, pause * 2)
+            pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
             try:
                 if (position := await self._stored_before(drafts)) is not None:
                     return position
@@ -177,7 +181,7 @@ class Log:
             then(UnavailableError(f"{self.stream} did not acknowledge in time; try again later"))
 
         answer_to = self._replies.address(answered)
-        timer = loop.call_later(_ACK_SECONDS, gave_up)
+        timer = loop.call_later(_ACK_SECONDS if drafts[0].expect is None else _ACK_SECONDS_EXPECTED, gave_up)
         try:
             self.client.send(self._frames(drafts, answer_to))
         except (nats.errors.Error, LedgerError) as error:

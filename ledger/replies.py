@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     """Called with the raw headers (empty: none) and the payload of an answer."""
 
 
+_AGAIN_SECONDS = 0.5
+
+
 class Replies:
     """The inbox of one user of a connection."""
 
@@ -45,7 +48,9 @@ class Replies:
         self._taking.pop(subject, None)
 
     async def one(self, subject: bytes, payload: bytes, seconds: float) -> tuple[bytes, bytes]:
-        """Ask, and wait for one answer: its raw headers and payload.
+        """Ask for something that is only read, and wait for one answer: its raw headers and payload.
+
+        It is asked again every second, and the first answer counts: a server that ends takes questions with it.
 
         Raises:
             TimeoutError: none came in time.
@@ -55,8 +60,12 @@ class Replies:
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
         reply_to = self.address(settle(future))
         try:
-            self.client.send(frame(subject, payload, reply_to))
-            return await asyncio.wait_for(future, seconds)
+            async with asyncio.timeout(seconds):
+                while True:
+                    self.client.send(frame(subject, payload, reply_to))
+                    await asyncio.wait((future,), timeout=_AGAIN_SECONDS)
+                    if future.done():
+                        return future.result()
         finally:
             self.forget(reply_to)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ from ledger.errors import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from nats.aio.msg import Msg
+
     from ledger.connection import LedgerClient
 
 _log = logging.getLogger(__name__)
@@ -31,23 +35,44 @@ _NAME_IN_USE = 10058
 _MIN_SERVER = (2, 12)
 _NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
 COPIES = "num_replicas"
+_READING = re.compile(r"^(?:INFO|(?:STREAM|CONSUMER)\.(?:INFO|NAMES|LIST)|STREAM\.MSG\.GET)\b")
+_AGAIN_SECONDS = 0.5
 
 
 async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
     """One request to the JetStream API; errors come back in the answer's ``error``.
+
+    A request that only reads is asked again every second, and its first answer counts: while no leader is there, no
+    server answers, and the next leader never learns of the earlier requests.
 
     Raises:
         UnavailableError: no answer in time.
 
     """
     data = json.dumps(body).encode() if body is not None else b""
+    again = _AGAIN_SECONDS if _READING.search(subject) else API_TIMEOUT_SECONDS
     try:
-        answer = await client.request(f"$JS.API.{subject}", data, timeout=API_TIMEOUT_SECONDS)
+        answer = await _first_answer(client, f"$JS.API.{subject}", data, again)
     except (nats.errors.Error, OSError) as error:
         message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
         raise UnavailableError(message) from error
     parsed: dict[str, Any] = json.loads(answer.data)
     return parsed
+
+
+async def _first_answer(client: LedgerClient, subject: str, data: bytes, again_seconds: float) -> Msg:
+    asked: set[asyncio.Task[Msg]] = set()
+    ends = time.monotonic() + API_TIMEOUT_SECONDS
+    try:
+        while (left := ends - time.monotonic()) > 0:
+            asked.add(asyncio.create_task(client.request(subject, data, timeout=left)))
+            done, asked = await asyncio.wait(asked, timeout=min(again_seconds, left), return_when="FIRST_COMPLETED")
+            if done:
+                return done.pop().result()
+        raise nats.errors.TimeoutError
+    finally:
+        for task in asked:
+            task.cancel()
 
 
 async def ensure_stream(
