@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from config import topology
@@ -23,13 +24,15 @@ from domain.records import (
     Posting,
 )
 from domain.wire import plain
-from ledger.errors import LostEventsError
+from ledger.errors import LostEventsError, UnavailableError
 from projections.events import read_event
 
 if TYPE_CHECKING:
     from domain.budget import Budget
     from domain.deciding import Verdict
     from ledger.log import Log
+
+_REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def answer_of(  # noqa: PLR0911 - an answer for each kind of record
@@ -127,6 +130,7 @@ async def first_answer(log: Log, position: int) -> dict[str, Any]:
 
     Raises:
         LostEventsError: the log has no event there.
+        UnavailableError: a replica stays behind its leader.
 
     """
     recorded = await log.at(position)
@@ -135,6 +139,13 @@ async def first_answer(log: Log, position: int) -> dict[str, Any]:
     record = read_event(recorded).body
     budget: Budget | None = None
     if recorded.subject.startswith(topology.BUDGET_SUBJECT):
-        events = await log.read_subject(recorded.subject)
-        budget = budget_of([event for event in events if event.position <= position])
+        for pause in _REPLICA_BEHIND_SECONDS:
+            await asyncio.sleep(pause)
+            events = [event for event in await log.read_subject(recorded.subject) if event.position <= position]
+            if events and events[-1].position == position:
+                break
+        else:  # another replica gave the event itself
+            message = f"{recorded.subject} cannot be read up to position {position}: a replica is behind its leader"
+            raise UnavailableError(message)
+        budget = budget_of(events)
     return answer_of(record, budget, position)

@@ -133,7 +133,7 @@ class Decider:
 
     def _answer_stuck(self) -> None:
         """Tell requests to ask again that came before the log stopped to answer; what is being stored goes on."""
-        now = time.monotonic()
+        self._look, now = None, time.monotonic()
         stuck = now - min(self._ruling_since, self._storing_since) > _STUCK_SECONDS
         left = [(at, waiting) for at, waiting in self._asked if not waiting.answered]
         if stuck:
@@ -143,8 +143,8 @@ class Decider:
                     waiting.finish(answer)
             self.answered()
         self._asked = deque(pair for pair in left if not pair[1].answered)
-        again = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._answer_stuck) if self._asked else None
-        self._look = again
+        if self._asked:
+            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._answer_stuck)
 
     async def run(self) -> None:
         """Decide for ever: rule on what comes in while what was ruled before is being stored."""
