@@ -42,7 +42,7 @@ _TOGETHER_AT_MOST = 128  # half of what a busy source has in flight: one half is
 _BYTES_TOGETHER = 4 * 1024 * 1024
 _LEAP = timedelta(minutes=10)
 _PAUSE_SECONDS = 0.005
-_STUCK_SECONDS, _LOOK_SECONDS = 1.5, 0.2
+_STUCK_SECONDS, _LOOK_SECONDS = 1.2, 0.2
 """After so long without the log's answer requests are told to ask again; the contract gives them two seconds."""
 
 
