@@ -19,7 +19,7 @@ from consumers.acceptance import wrong_token
 from consumers.inbox_message import batch_in, claimed_ids
 from consumers.rejections import RejectedEntry, id_token
 from consumers.request_form import read_question
-from consumers.source_tokens import request_refusal
+from consumers.source_tokens import read_token, request_refusal
 from domain.requests import RequestError
 from domain.wire import encode
 from ledger.cloudevents import name_key, stored_decoder
@@ -134,9 +134,8 @@ class Receipts:
         if source is not None and token not in (token_of_source(source), fact_token(source)):
             raise RequestError("source_mismatch", wrong_token(token, source), "source")
         sources = [source] if source is not None else await self._intake.sources_behind(token)
-        if len(sources) > 1:
-            text = f"{' and '.join(map(repr, sources[:3]))} share the token {token}: name one, or use its own token"
-            raise RequestError("source_mismatch", text, "source")
+        if len(sources) > 1:  # earlier versions gave several sources this token; now it is that of one, known or not
+            sources = [read_token(token).source]
         tokens = {token, token_of_source(sources[0])}
         if self._index.sources_of(fact_token(sources[0])) == sources:
             tokens.add(fact_token(sources[0]))  # no other source's messages can be there

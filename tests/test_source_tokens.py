@@ -90,6 +90,17 @@ async def test_an_old_token_that_several_sources_have_is_refused_with_the_right_
         assert (await receipt(upstream, "a%2Eb", id="p-old"))["position"] == 1
 
 
+async def test_a_token_that_others_had_once_answers_its_own_source_first(session: Session) -> None:
+    """`a_b` is the token of the source `a_b`, known or not, whatever sources had it in earlier versions."""
+    async with upstream_of(session, "intake") as upstream:
+        await upstream.record(purchase(1, "a.b"))
+        await upstream.record(purchase(2, "a b"))
+        assert (await receipt(upstream, "a_b", id="p-9"))["status"] == "unknown"
+        await upstream.publish(purchase(3, "a_b") | {"type": "resolution.nothing.v1"})
+        answer = await upstream.receipt("p-3", "a_b")
+        assert (answer["status"], answer["error"]["code"]) == ("rejected", "unknown_type")
+
+
 def messages(source: str, token: str, ids: range, first: int) -> list[Message]:
     return [
         Message(
