@@ -36,7 +36,7 @@ def _seconds(pid: int) -> float:
 
 
 def processes_of(data_dir: Path) -> dict[int, str]:
-    """Return the processes whose command line names a data directory, and their children: process id and role.
+    """Return the processes whose command line names a data directory, its server, and their children: id and role.
 
     The role is the command without `run`: "projections", "seal archive", "up", "audit verify", or "nats-server".
     """
@@ -45,7 +45,8 @@ def processes_of(data_dir: Path) -> dict[int, str]:
         with suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
             parents[pid] = int(_stat(pid)[1])
-            if any(word == str(data_dir) or word.startswith(f"{data_dir}/") for word in words):
+            ours = any(word == str(data_dir) or word.startswith(f"{data_dir}/") for word in words)
+            if ours or (_is_server(words) and Path(f"/proc/{pid}/cwd").readlink() == data_dir):
                 named[pid] = _role(words)
     for pid in parents:
         ancestor = pid
@@ -57,10 +58,18 @@ def processes_of(data_dir: Path) -> dict[int, str]:
     return named
 
 
+def _is_server(words: list[str]) -> bool:
+    return Path(words[0]).name.startswith("nats-server")
+
+
+def _is_program(word: str) -> bool:
+    return word == "app" or word.endswith(("resolution-ledger", "resolution_ledger", "resolution_ledger/__main__.py"))
+
+
 def _role(words: list[str]) -> str:
-    if Path(words[0]).name.startswith("nats-server"):
+    if _is_server(words):
         return "nats-server"
-    begin = next((at for at, word in enumerate(words) if word == "app" or word.endswith("resolution-ledger")), 0) + 1
+    begin = next((at for at, word in enumerate(words) if _is_program(word)), 0) + 1
     command: list[str] = []
     for word in words[begin:]:
         if word.startswith("-") or not word:

@@ -31,14 +31,15 @@ def started(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def left_over(folder: Path) -> list[str]:
-    """The command lines of processes that name the folder."""
+    """The command lines of processes that name the folder, or work in it."""
     lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            where = str(path.with_name("cwd").readlink())
         except OSError:
             continue
-        if str(folder) in line:
+        if str(folder) in line or where.startswith(str(folder)):
             lines.append(line)
     return lines
 
