@@ -288,10 +288,14 @@ class EmbeddedServer:
         raise OtherDirectoryError(self._data_dir, other, self.port)
 
     def _shares_files(self, other: str | None) -> bool:
-        """Return whether links lead from this copy to files of another directory, such as the one recorded."""
+        """Return whether links lead from this copy to files of another directory, such as the one recorded.
+
+        A backup that was put back in the place of its original is recorded under this very path.
+        """
         for name in ("server", "jetstream") if other else ():
             with suppress(OSError):
-                if Path(other or "", name).samefile(self._data_dir / name):
+                there = Path(other or "")
+                if not there.samefile(self._data_dir) and (there / name).samefile(self._data_dir / name):
                     return True
         return self._lock.linked_file() is not None
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from ledger.differences import Differs, Wrong, content_of, describe
+from ledger.errors import LedgerError
 from ledger.files import read_bounded, write_whole
 from ledger.merkle import HASH_BYTES, ProofError, check_consistency, consistency_proof, leaf_hash, root_of
 from ledger.notes import Checkpoint, Verifier, open_note, sign_note
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _REMEMBERED = 100_000
 _MISSING_TOLD = 16
+_SIGNED_SECONDS = 3.0
 _STATE = "resolution-ledger verification state v1"
 _STATE_BYTES = 64 * 1024 * 1024
 
@@ -335,10 +338,22 @@ class Verification:
         at_edge = self._folder.folder / (tile_path(0, self.size // WIDTH) + ".p")
         wider = [int(path.name) for path in at_edge.glob("*") if path.name.isdigit() and self.size % WIDTH]
         whole = self.size % WIDTH and (self._folder.folder / tile_path(0, self.size // WIDTH)).exists()
-        if beyond.exists() or whole or any(width > self.size % WIDTH for width in wider):
+        is_beyond = beyond.exists() or whole or any(width > self.size % WIDTH for width in wider)
+        if is_beyond and not self._goes_on():
             text = f"there are tiles beyond the newest checkpoint (size {self.size:,}): an older one was put back"
             found.append(Wrong("checkpoint replaced", self.size + 1, self.size + 1, text))
         return found
+
+    def _goes_on(self) -> bool:
+        """Wait for a newer signed checkpoint: a live seal writes tiles first and signs within a second or so."""
+        until = time.monotonic() + _SIGNED_SECONDS
+        while time.monotonic() < until:
+            with suppress(LedgerError, OSError, ValueError):
+                newest = self._folder.checkpoint()
+                if newest is not None and newest.size > self.size and newest.signed_by(self.trusts):
+                    return True
+            time.sleep(0.1)
+        return False
 
     def _checkpoints(self) -> list[Wrong]:
         found: list[Wrong] = []

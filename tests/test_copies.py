@@ -53,6 +53,22 @@ def record(data_dir: Path) -> dict[str, Any]:
     return found
 
 
+def test_a_backup_that_is_put_back_in_place_of_its_original_opens(command: Command, tmp_path: Path) -> None:
+    """With the original moved away, and without it; `cp -a` keeps all but the folder's inode."""
+    data = tmp_path / "data"
+    file = tmp_path / "events.jsonl"
+    file.write_text(
+        json.dumps(event("e-1", "purchase.completed", order_id="O-1", total={"amount": "1.00", "currency": "GBP"}))
+    )
+    assert command("publish", str(file), "--data-dir", str(data)).returncode == 0
+    shutil.move(data, tmp_path / "old")
+    copied(tmp_path / "old", "data")
+    for _ in range(2):
+        done = command("publish", str(file), "--data-dir", str(data))
+        assert done.returncode == 0, done.stderr
+        shutil.rmtree(tmp_path / "old", ignore_errors=True)
+
+
 def test_a_copy_of_a_running_ledger_is_refused_by_every_command(command: Command, up: Up, tmp_path: Path) -> None:
     up.ready()
     server = EmbeddedServer(up.data_dir, CONFIG)

@@ -5,11 +5,14 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ROOT, clean_environment, event, gbp, upstream_of
 from test_seal import EVENTS, all_events, fill, rewrite, settings_of, verify
 
 from app.checks import checks_of
@@ -310,3 +313,33 @@ async def test_something_else_in_the_place_of_the_seal_is_a_finding(
 
 def test_a_finding_reads_like_its_fields() -> None:
     assert Wrong("edited", 1, 2, "x").wire() == {"kind": "edited", "first": 1, "last": 2, "text": "x"}
+
+
+async def test_verify_beside_a_live_seal_finds_nothing(session: Session) -> None:
+    """Tiles are written before the checkpoint that covers them is signed."""
+    async with upstream_of(session, "intake", "seal", "archive") as upstream:
+        stopping = False
+
+        async def publish() -> None:
+            number = 0
+            while not stopping:
+                number += 1
+                await upstream.publish(event(f"live-{number}", "purchase.completed", order_id="O-1", total=gbp("1.00")))
+
+        tasks = [asyncio.create_task(publish())]
+        try:
+            words = [sys.executable, "-m", "app", "audit", "verify", "--data-dir", str(session.data_dir)]
+            for _ in range(6):
+                done = await asyncio.to_thread(
+                    subprocess.run,
+                    words,
+                    cwd=ROOT,
+                    env=clean_environment(),
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert done.returncode == 0, done.stdout + done.stderr
+        finally:
+            stopping = True
+            await asyncio.gather(*tasks)
