@@ -32,7 +32,7 @@ test: setup  ## all tests
 	@$(BIN)/python -m pytest
 
 wheel-check: setup  ## the wheel and the README's commands in an empty environment, with dependencies as a user's pip finds them
-	@WHEEL_WITH_DEPENDENCIES=1 $(BIN)/python -m pytest -n0 tests/test_package.py
+	@WHEEL_WITH_DEPENDENCIES=1 $(BIN)/python -m pytest -n0 tests/system/test_package.py
 
 lint: setup  ## ruff: rules and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -43,7 +43,7 @@ types: setup  ## mypy, strict; the product as other systems see it, too
 	  $(BIN)/mypy --platform $$system --cache-dir .mypy_cache/$$system --no-warn-unreachable $(PACKAGES) || exit 1; done
 
 fuzz: setup  ## hostile bytes by all three doors of a running ledger; MINUTES=60, SEED=n
-	@$(BIN)/python tests/fuzzer.py --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.support.fuzzer --minutes $(or $(MINUTES),60) $(if $(SEED),--seed $(SEED))
 
 bench: setup  ## this checkout and a commit (BASE=...; by default that of benchmarks/baseline.txt) by turns: rates, CPU an operation
 	@$(BIN)/python -m benchmarks.comparison $(if $(BASE),--base $(BASE))
@@ -64,7 +64,7 @@ bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was
 	@$(BIN)/python -m benchmarks.guard
 
 bench-failover: setup  ## three servers, SIGKILL of the leader 20 times under load: seconds without answers; minutes
-	@PYTHONPATH=tests $(BIN)/python -m benchmarks.failover
+	@$(BIN)/python -m benchmarks.failover
 
 bench-reference: setup  ## make the last whole run beside rivals the one that docs/performance.md shows
 	@$(BIN)/python -m benchmarks.reference
@@ -82,7 +82,7 @@ docs: setup  ## write docs/commands.md, docs/asyncapi.json, docs/sql.md and the 
 	@$(BIN)/resolution-ledger admin rules --into docs/policy.md
 
 picture: setup  ## take docs/page.png anew, from the demo's data, with a Chromium
-	@$(BIN)/python tests/picture.py
+	@$(BIN)/python -m tests.support.screenshot
 
 check: lint types test  ## what CI checks
 

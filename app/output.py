@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console, ConsoleDimensions
 
-from domain.wire import encode
-from ledger.redaction import without_passwords
+from domain.serialization import encode
+from ledger.nats.redaction import without_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

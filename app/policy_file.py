@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from app.document_file import DocumentFileError, read_document_file
 from domain.currencies import currency_fault
-from domain.policy import Policy
-from domain.policy_check import contradictions
-from domain.policy_document import PolicyError, Problem, parse_policy
+from domain.policy.linting import contradictions
+from domain.policy.model import Policy
+from domain.policy.parsing import PolicyError, Problem, parse_policy
 
 if TYPE_CHECKING:
     from app.document_file import DocumentFile

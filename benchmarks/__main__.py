@@ -23,8 +23,8 @@ from typing import Any
 
 import nats
 
-from app.cli import GC_THRESHOLDS
-from app.session import Session
+from app.cli.main import GC_THRESHOLDS
+from app.runtime.session import Session
 from benchmarks import appending, dashboard, deciding, flowing, limits, reading, sealing, travelling, worth
 from benchmarks.contest import ONLY_OURS, ROUNDS, Contest, machine
 from benchmarks.rivals import environments, settings_of

@@ -23,7 +23,7 @@ from benchmarks.rivals import (
     raw_batch,
     stored_events,
 )
-from ledger.log import Draft, Log
+from ledger.store.log import Draft, Log
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import ApplicationRecorder

@@ -16,17 +16,17 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from benchmarks.worlds import RAISED_ON, TEAMS, Seen, day_at, world
-from domain.loyalty import ladder
-from domain.loyalty.history import DAY, NEVER
-from domain.loyalty.ladder import Estimate, Raised
-from domain.loyalty.matching import Untreated, match
+from domain.analytics.loyalty import estimators
+from domain.analytics.loyalty.estimators import Estimate, Raised
+from domain.analytics.loyalty.matching import Untreated, match
+from domain.analytics.loyalty.purchases import DAY, NEVER
 
 WINDOW = 90
 EFFECT = 0.3
 """Of those who were helped so many buy once more; the truth is how many of them would not have come anyway."""
 
 
-_WARNINGS = ("before anything", "still differ", ladder.UNUSUAL)
+_WARNINGS = ("before anything", "still differ", estimators.UNUSUAL)
 """Beside the words that always stand with a lower rung: what the data themselves warn of."""
 
 
@@ -57,7 +57,7 @@ def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
     treated = seen.problem.some(seen.helped)
     came = seen.buying.came(seen.problem, WINDOW)
     if name == "trial":
-        return [("4 trial", ladder.trial(seen.team, came, seen.drawn), float(seen.gain.mean()))]
+        return [("4 trial", estimators.trial(seen.team, came, seen.drawn), float(seen.gain.mean()))]
     if name == "staggered":
         lot: dict[int, int | None] = dict.fromkeys(range(TEAMS))
         for team in lot:
@@ -70,10 +70,14 @@ def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
             for one in RAISED_ON
         ]  # fmt: skip
         return [
-            ("4 staggered", ladder.staggered(seen.team, seen.problem.at, came, raised, WINDOW), float(seen.gain.mean()))
+            (
+                "4 staggered",
+                estimators.staggered(seen.team, seen.problem.at, came, raised, WINDOW),
+                float(seen.gain.mean()),
+            )
         ]
     if name in {"step", "bunched"}:
-        return [("3 step", ladder.discontinuity(seen.ratio, came, repeats=300), float(seen.gain.mean()))]
+        return [("3 step", estimators.discontinuity(seen.ratio, came, repeats=300), float(seen.gain.mean()))]
     helped_from = np.where(seen.helped, seen.problem.at, NEVER)
     known_from = seen.buying.first_by_customer(seen.problem.at.size)
     others = np.flatnonzero(~seen.helped)
@@ -81,14 +85,16 @@ def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
     had = seen.buying.before(treated)[0] > 0
     usable = treated.some(had)
     pairs, at_random, place = match(seen.buying, usable, seen.reason[seen.helped][had], untreated)
-    matched = ladder.matched(pairs, seen.buying.came(pairs.treated, WINDOW), seen.buying.came(pairs.control, WINDOW))
-    _, warning = ladder.placebo(seen.buying, pairs, WINDOW)
+    matched = estimators.matched(
+        pairs, seen.buying.came(pairs.treated, WINDOW), seen.buying.came(pairs.control, WINDOW)
+    )
+    _, warning = estimators.placebo(seen.buying, pairs, WINDOW)
     if warning and matched.value is not None:
         matched = matched._replace(caveats=(*matched.caveats, warning))
-    did = ladder.difference_in_differences(seen.buying, usable.some(place), at_random, WINDOW)
+    did = estimators.difference_in_differences(seen.buying, usable.some(place), at_random, WINDOW)
     spent = 2_000 * EFFECT if seen.gain.any() else 0.0
     gained = float(seen.gain[pairs.treated.customer].mean())
-    return [("1 before and after", ladder.before_after(seen.buying, usable, WINDOW), spent),
+    return [("1 before and after", estimators.before_after(seen.buying, usable, WINDOW), spent),
             ("2 matched", matched, gained), ("3 difference in differences", did, spent)]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.session import Session
+from app.runtime.session import Session
 from benchmarks.contest import Contest, contest
 from benchmarks.cpu import cpu_seconds
 from benchmarks.sealing import NEEDED, needed
@@ -23,9 +23,9 @@ from benchmarks.setting import role
 from benchmarks.worth import AGENTS, CUSTOMERS, fill
 from config import topology
 from config.settings import load_settings
-from dashboard.address import Where, token_of
-from projections import generations
-from projections.catalogue import MODELS
+from dashboard.listen_address import Where, token_of
+from projections.engine import storage
+from projections.registry import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -98,14 +98,14 @@ async def _ended(task: asyncio.Task[None]) -> None:
 async def _until_current(session: Session, folder: Path) -> None:
     """Wait until each view has read the log."""
     end = await session.log.last_position()
-    views = generations.views_folder(folder)
+    views = storage.views_folder(folder)
     for make in MODELS.values():
         model = make()
         while True:
-            generation = generations.live_generation(views, model)
+            generation = storage.live_generation(views, model)
             if generation is not None:
-                with generations.open_generation(views, model, generation).connect() as connection:
-                    if generations.read_progress(connection).anchor.position >= end:
+                with storage.open_generation(views, model, generation).connect() as connection:
+                    if storage.read_progress(connection).anchor.position >= end:
                         break
             await asyncio.sleep(1)
 

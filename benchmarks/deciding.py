@@ -20,13 +20,13 @@ from benchmarks.ledgers import POLICY
 from benchmarks.load import checked, fly
 from benchmarks.rivals import ES_POSTGRES, ES_SQLITE, make_stream
 from config import topology
-from domain.wire import encode
+from domain.serialization import encode
 
 if TYPE_CHECKING:
     from benchmarks.contest import Run
     from benchmarks.load import Flown
     from benchmarks.setting import Setting
-    from ledger.connection import LedgerClient
+    from ledger.nats.client import LedgerClient
 
 LEDGER = "ledger, request and reply"
 TWO = "ledger, two processes"

@@ -22,21 +22,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
-from nats_servers import Cluster
 from rich.console import Console
 from rich.table import Table
 
-from app.session import Session
+from app.runtime.session import Session
 from config import topology
 from config.settings import load_settings
-from ledger.cloudevents import parse_time
 from ledger.errors import LedgerError
-from ledger.streams import js_api, stream_names
+from ledger.store.cloudevents import parse_time
+from ledger.store.streams import js_api, stream_names
+from tests.support.nats_servers import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ledger.connection import LedgerClient
+    from ledger.nats.client import LedgerClient
 
 SOURCE = "bench"
 ROLES = ("intake", "decisions")

@@ -14,25 +14,25 @@ from eventsourcing.persistence import StoredEvent, Tracking
 from eventsourcing.projection import Projection, ProjectionRunner
 from eventsourcing.sqlite import SQLiteTrackingRecorder
 
-from app.importing import load_mapping, made_events
-from app.publishing import Outcome, Publisher
+from app.importing.importer import load_mapping, made_events
+from app.publisher import Outcome, Publisher
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import budget_of_actions, fact
 from benchmarks.reading import Tab
 from benchmarks.rivals import ES_JETSTREAM, ES_SQLITE, RAW, Recorders, make_stream, raw_batch, raw_follow
 from config import topology
-from ledger.batches import in_batches
-from ledger.log import Draft, Log
-from ledger.streams import js_api
-from projections import generations
-from projections.balances import Balances
-from projections.engine import Projector
+from ledger.store.batches import in_batches
+from ledger.store.log import Draft, Log
+from ledger.store.streams import js_api
+from projections.engine import storage
+from projections.engine.projector import Projector
+from projections.views.balances import Balances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from app.publishing import Outgoing
+    from app.publisher import Outgoing
     from benchmarks.contest import Run
     from benchmarks.setting import Setting
 
@@ -153,7 +153,7 @@ async def balances(setting: Setting) -> list[Contest]:
     async def ours(turn: int) -> float:
         reader = await session.connection("bench")
         folder = setting.folder / f"balances{turn}"
-        projector = Projector(Balances(), generations.open_generation(folder, Balances(), 1))
+        projector = Projector(Balances(), storage.open_generation(folder, Balances(), 1))
         begun = time.perf_counter()
         await projector.follow(reader, session.log, until=end)
         return rate(end, begun)

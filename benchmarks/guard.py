@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.misuse import INTENSITIES, PATTERNS, World
 from benchmarks.streams import StreamWorld, there
 from domain.abuse.guard import Guard
-from domain.abuse.seen import DAY, Seen
+from domain.abuse.history import DAY, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,13 +12,13 @@ import statistics
 import tempfile
 import time
 
-from app.roles import running
-from app.session import Session
+from app.runtime.roles import running
+from app.runtime.session import Session
 from benchmarks.ledgers import fact
 from config import topology
 from config.settings import load_settings
-from ledger.connection import frame
-from ledger.streams import js_api, stream_behind
+from ledger.nats.client import frame
+from ledger.store.streams import js_api, stream_behind
 
 _PUBLISHED_TOGETHER = 500
 _FLOOD = 400

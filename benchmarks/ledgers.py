@@ -7,18 +7,18 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from consumers.books import budget_of, stored_form, subject_of
-from domain.bookkeeping import Cause, opening
-from domain.budget import Budget
-from domain.deciding import Agent, Asking, judge, taken
+from consumers.decisions.budget_repository import budget_of, stored_form, subject_of
+from domain.budgets.budget import Budget
+from domain.budgets.postings import Cause, opening
+from domain.commands import ActionRequest
+from domain.decisions.authority import Agent, Asking, judge, taken
 from domain.money import Money
-from domain.policy import Rules
-from domain.policy_document import parse_policy
-from domain.requests import ActionRequest
-from ledger.log import Draft
+from domain.policy.model import Rules
+from domain.policy.parsing import parse_policy
+from ledger.store.log import Draft
 
 if TYPE_CHECKING:
-    from ledger.log import Log
+    from ledger.store.log import Log
 
 POLICY: dict[str, Any] = {
     "currency": "GBP", "time_zone": "Europe/London", "period": "month", "effective_from": "2020-01-01T00:00:00Z",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.rivals import ES_JETSTREAM, STATE, Recorders, make_stream
-from ledger.log import Draft, Log
+from ledger.store.log import Draft, Log
 
 if TYPE_CHECKING:
     from collections.abc import Callable

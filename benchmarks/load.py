@@ -7,7 +7,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from ledger.connection import LedgerClient, frame
+from ledger.nats.client import LedgerClient, frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

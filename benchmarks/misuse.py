@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.ledgers import POLICY
-from domain import facts, records
 from domain.abuse.guard import Guard, Raised
-from domain.abuse.seen import DAY, HOUR, Seen
+from domain.abuse.history import DAY, HOUR, Seen
+from domain.events import decisions, facts
 from domain.money import Money
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
@@ -46,7 +46,7 @@ class World:
         self.number = 0
         agent = POLICY["roles"]["agent"] | {"limits": {"refund": "20.00"}}
         policy = POLICY | {"roles": POLICY["roles"] | {"agent": agent}}
-        self.tell(0, records.PolicyPublished(**_CAUSE, policy=policy, version=1, published_by="owner", sha256="0"))
+        self.tell(0, decisions.PolicyPublished(**_CAUSE, policy=policy, version=1, published_by="owner", sha256="0"))
 
     # ------------------------------------------------------------------ words
 
@@ -69,8 +69,8 @@ class World:
               reason: str | None = None, note: str | None = None) -> str:  # fmt: skip
         """An agent gives something."""
         action_id = self.new("act")
-        limit = records.Limit(name="per_action", limit=Money(LIMIT, "GBP"), used=Money(0, "GBP"))
-        self.tell(at, records.ActionTaken(
+        limit = decisions.Limit(name="per_action", limit=Money(LIMIT, "GBP"), used=Money(0, "GBP"))
+        self.tell(at, decisions.ActionTaken(
             **_CAUSE, agent_id=agent, kind="refund", amount=Money(minor, "GBP"), customer_id=customer,
             reason=reason or self.random.choice(_REASONS), interaction_id=interaction, order_id=order,
             action_id=action_id, role="agent", basis="goodwill", holder=f"agent:{agent}", period="2026-01",
@@ -122,7 +122,7 @@ class World:
         """An escalation, decided."""
         name = self.new("esc")
         common: dict[str, Any] = {**_CAUSE, "escalation_id": name, "agent_id": agent, "amount": Money(4_000, "GBP")}
-        self.tell(at, records.EscalationRequested(
+        self.tell(at, decisions.EscalationRequested(
             **common, action_id=self.new("act"), role="agent", kind="refund", basis="goodwill", reason="late",
             reasons=(), payer="team", to=(manager,), due=datetime.fromtimestamp(BEGIN + at, UTC), policy_version=1,
             budget=f"agent:{agent}", period="2026-01", currency="GBP", interaction_id=matter or self.new("I"),
@@ -131,10 +131,10 @@ class World:
                                          "decided_by": manager}  # fmt: skip
         if yes:
             self.tell(
-                at + 600, records.EscalationApproved(**step, asked=Money(4_000, "GBP"), action_id="act", paid_by="t")
+                at + 600, decisions.EscalationApproved(**step, asked=Money(4_000, "GBP"), action_id="act", paid_by="t")
             )
         else:
-            self.tell(at + 600, records.EscalationDenied(**step))
+            self.tell(at + 600, decisions.EscalationDenied(**step))
 
     def _amount(self) -> int:
         return int(self.random.triangular(100, 1_999, 500))
@@ -160,7 +160,7 @@ class World:
         guard, raised, actions = Guard(), list[Raised](), 0
         self.events.sort(key=lambda event: event[0])
         for position, (at, body, action_id) in enumerate(self.events, 1):
-            actions += isinstance(body, (records.ActionTaken, facts.ActionReported))
+            actions += isinstance(body, (decisions.ActionTaken, facts.ActionReported))
             raised += guard.take(Seen(position, at, at, body, action_id))
         return raised, actions
 
@@ -240,7 +240,7 @@ def _ring(world: World, agent: str, at: float, many: Any) -> None:
 
 def _self_raise(world: World, agent: str, at: float, _many: Any) -> None:
     common: dict[str, Any] = {**_CAUSE, "period": "2026-01", "amount": Money(5_000, "GBP"), "reason": "needed"}
-    world.tell(at, records.BudgetGranted(**common, holder=f"agent:{agent}", granted_by=agent))
+    world.tell(at, decisions.BudgetGranted(**common, holder=f"agent:{agent}", granted_by=agent))
 
 
 def _copied(world: World, agent: str, at: float, many: Any) -> None:
@@ -260,7 +260,7 @@ def _overdrawn(world: World, agent: str, at: float, many: Any) -> None:
 def _churn(world: World, agent: str, at: float, many: Any) -> None:
     for number in range(many(4)):
         action_id = world.gives(at + number * DAY, agent, 900, world.new("C"), world.new("I"))
-        world.tell(at + number * DAY + HOUR, records.ActionReversed(
+        world.tell(at + number * DAY + HOUR, decisions.ActionReversed(
             **_CAUSE, action_id=action_id, holder=f"agent:{agent}", period="2026-01", amount=Money(900, "GBP"),
             agent_id=agent, recovered=True, reversed_by=agent, reason="x", relates_to=1,
         ))  # fmt: skip

@@ -7,8 +7,8 @@ import os
 import sys
 
 from benchmarks.rivals import STATE
-from ledger.connection import connect
-from ledger.log import Draft, Log
+from ledger.nats.client import connect
+from ledger.store.log import Draft, Log
 
 NATS_URL = "BENCHMARK_NATS_URL"
 """The environment variable that says where: its password stands on no command line."""

@@ -27,8 +27,8 @@ from benchmarks.rivals import (
     raw_follow,
     stored_events,
 )
-from ledger.follow import Anchor, Follower
-from ledger.log import Draft, Log
+from ledger.store.log import Draft, Log
+from ledger.store.subscription import Anchor, Follower
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import ApplicationRecorder

@@ -18,9 +18,9 @@ from uuid import uuid4
 from eventsourcing.persistence import ApplicationRecorder, InfrastructureFactory, StoredEvent
 
 from benchmarks.contest import ONLY_OURS
-from ledger.memory import Memory
-from ledger.recorders import JetStreamRecorder
-from ledger.streams import js_api
+from ledger.eventsourcing.recorders import JetStreamRecorder
+from ledger.eventsourcing.stream_cache import Memory
+from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client
 
-    from app.session import Session
+    from app.runtime.session import Session
 
 STATE = (
     b'{"timestamp":{"_type_":"datetime_iso","_data_":"2026-01-01T00:00:00.000000+00:00"},"amount":"5.00",'

@@ -8,18 +8,18 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING
 
-from app.archiving import restore, verify_archive
-from app.sealing import verification
-from app.session import Session
+from app.runtime.archive import restore, verify_archive
+from app.runtime.seal import verification
+from app.runtime.session import Session
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import fact
 from config.settings import load_settings
-from consumers.archive_service import archive_log, archive_of
-from consumers.seal_service import seal_log
-from ledger.follow import Follower
-from ledger.log import Draft
-from ledger.proofs import Proof, prove, verify_proof
-from ledger.seal import seal_folder
+from consumers.seal.archive_service import archive_log, archive_of
+from consumers.seal.service import seal_log
+from ledger.store.log import Draft
+from ledger.store.subscription import Follower
+from ledger.transparency.proofs import Proof, prove, verify_proof
+from ledger.transparency.sealer import seal_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

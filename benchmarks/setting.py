@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from nats.aio.client import Client
 
-from app.session import Session
+from app.runtime.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

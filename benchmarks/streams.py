@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.importing import load_mapping, made_events
-from app.publishing import Outcome
+from app.importing.importer import load_mapping, made_events
+from app.publisher import Outcome
 from benchmarks.misuse import World
-from domain import facts
-from domain.abuse.seen import DAY, HOUR
-from domain.wire import decode
-from ledger.cloudevents import parse_time
+from domain.abuse.history import DAY, HOUR
+from domain.events import facts
+from domain.serialization import decode
+from ledger.store.cloudevents import parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,15 +7,15 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from app.session import Session
+from app.runtime.session import Session
 from benchmarks.contest import Contest, contest
 from benchmarks.ledgers import budget_drafts
 from benchmarks.sealing import NEEDED, needed
 from config.settings import load_settings
-from ledger.log import Draft
-from projections import generations
-from projections.balances import Balances, read_balances
-from projections.engine import catch_up
+from ledger.store.log import Draft
+from projections.engine import storage
+from projections.engine.projector import catch_up
+from projections.views.balances import Balances, read_balances
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +36,11 @@ async def travels(setting: Setting) -> list[Contest]:
     folder = setting.folder / "travel"
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session:
         await _fill(session, number // A_BUDGET)
-        views, reader = generations.views_folder(folder), await session.connection("fold")
+        views, reader = storage.views_folder(folder), await session.connection("fold")
         begun = time.perf_counter()
         await catch_up(Balances(), views, reader, session.log)
         folding = (time.perf_counter() - begun) * 1000
-    engine = generations.open_generation(views, Balances(), 1)
+    engine = storage.open_generation(views, Balances(), 1)
     rng = random.Random(7)
 
     async def slowest(_round: int) -> float:

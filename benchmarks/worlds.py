@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from domain.loyalty.history import DAY, Flags, Floats, History, Ints, Moments
+from domain.analytics.loyalty.purchases import DAY, Flags, Floats, History, Ints, Moments
 
 CUSTOMERS = 1200
 TEAMS = 24

@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from app.session import Session
-from app.views import read_view
+from app.runtime.session import Session
+from app.runtime.views import read_view
 from benchmarks.contest import Contest, contest
 from benchmarks.sealing import NEEDED, needed
 from config import topology
 from config.settings import load_settings
-from consumers.books import stored_form, subject_of
-from domain.bookkeeping import Cause, opening, period_to_book
-from domain.budget import Budget
-from domain.deciding import Agent, Asking, Gift, Seen, fell_short, judge, taken
+from consumers.decisions.budget_repository import stored_form, subject_of
+from domain.budgets.budget import Budget
+from domain.budgets.postings import Cause, opening, period_to_book
+from domain.commands import ActionRequest, action_id_of
+from domain.decisions.authority import Agent, Asking, Gift, Seen, fell_short, judge, taken
+from domain.events.decisions import PolicyPublished
 from domain.money import Money
-from domain.policy import Rules
-from domain.policy_document import parse_policy
-from domain.policy_history import PolicyHistory
-from domain.records import PolicyPublished
-from domain.requests import ActionRequest, action_id_of
-from domain.wire import encode
-from ledger.cloudevents import encode_event
-from ledger.log import Draft
-from projections.gap_report import gap_report
-from projections.loyalty_report import loyalty_report
-from projections.policies import policy_in_force, published_policies
-from projections.quality_report import quality_report
-from projections.recognition_report import recognition_report
-from projections.what_if import Trying, try_quickly
+from domain.policy.history import PolicyHistory
+from domain.policy.model import Rules
+from domain.policy.parsing import parse_policy
+from domain.serialization import encode
+from ledger.store.cloudevents import encode_event
+from ledger.store.log import Draft
+from projections.policy_history import policy_in_force, published_policies
+from projections.reports.empowerment_gap import gap_report
+from projections.reports.loyalty import loyalty_report
+from projections.reports.policy_simulation import Trying, try_quickly
+from projections.reports.recognition import recognition_report
+from projections.reports.service_quality import quality_report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -171,7 +171,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "max_msgs_per_subject": 1,
             "discard": "old",
         },
-        # That a seal was begun, with which keys, and one of its last checkpoints (ledger/seal_record.py).
+        # That a seal was begun, with which keys, and one of its last checkpoints (ledger/transparency/seal_record.py).
         common
         | {
             "name": SEAL,
@@ -183,7 +183,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "deny_delete": True,
             "deny_purge": True,
         },
-        # The last alarm, while it is on (ledger/alarm.py); only the operator takes it back.
+        # The last alarm, while it is on (ledger/transparency/alarm.py); only the operator takes it back.
         common
         | {
             "name": ALARM,

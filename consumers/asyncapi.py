@@ -13,17 +13,17 @@ from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 
 from config import topology
-from consumers.decision_service import declare_decisions
-from consumers.intake_service import declare_intake
-from consumers.projection_service import declare_briefs, declare_views
-from consumers.receipts import ReceiptRequest
-from consumers.rulings import REQUESTS
-from domain.facts import FACTS
+from consumers.decisions.handlers.requests import REQUESTS
+from consumers.decisions.service import declare_decisions
+from consumers.intake.receipts import ReceiptRequest
+from consumers.intake.service import declare_intake
+from consumers.projections.service import declare_briefs, declare_views
+from domain.command_fields import known_fields
+from domain.commands import BriefRequest
+from domain.events.decisions import Reason
+from domain.events.facts import FACTS
 from domain.ids import ID_SCHEMA
 from domain.money import AMOUNT_PATTERN, Money
-from domain.records import Reason
-from domain.request_fields import known_fields
-from domain.requests import BriefRequest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

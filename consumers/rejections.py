@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from config import topology
-from ledger.cloudevents import CLEAR, time_text
-from ledger.content_modes import Headers, headers_of
+from ledger.store.cloudevents import CLEAR, time_text
+from ledger.store.content_modes import Headers, headers_of
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from consumers.acceptance import Rejection
-    from consumers.inbox_message import Message
-    from ledger.keys import Key
+    from consumers.intake.inbox_message import Message
+    from consumers.intake.validation import Rejection
+    from ledger.encryption.keyring import Key
 
 _TEXT_CHARACTERS = 1000
 _HEADER_CHARACTERS = 4000

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from config import topology
-from ledger.role_status import heard_of
+from ledger.store.role_status import heard_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dashboard.views import Views
-    from ledger.connection import LedgerClient
-    from ledger.role_status import Heard
+    from dashboard.view_reader import Views
+    from ledger.nats.client import LedgerClient
+    from ledger.store.role_status import Heard
 
 _PATIENCE_SECONDS = 1.0
 _KNOWN_SECONDS = 2.0

@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from config import topology
-from dashboard.address import token_of
-from dashboard.api import make_api
-from dashboard.connection import bounded_protocol
-from dashboard.doors import Doors
-from dashboard.house import House
-from dashboard.news import News
-from dashboard.views import Views
-from ledger.connection import connect
+from dashboard.application import make_api
+from dashboard.auth.authorization import Doors
+from dashboard.context import House
+from dashboard.http.protocol import bounded_protocol
+from dashboard.listen_address import token_of
+from dashboard.view_reader import Views
+from dashboard.view_updates import News
+from ledger.encryption.keyring import Keys
 from ledger.errors import LedgerError
-from ledger.keys import Keys
-from ledger.log import Log
-from ledger.role_status import RoleStatus
+from ledger.nats.client import connect
+from ledger.store.log import Log
+from ledger.store.role_status import RoleStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dashboard.address import Where
-    from ledger.connection import LedgerClient
-    from ledger.connection_options import NatsServer
+    from dashboard.listen_address import Where
+    from ledger.nats.client import LedgerClient
+    from ledger.nats.connection_options import NatsServer
 
 _GRACE_SECONDS = 2
 

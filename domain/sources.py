@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from domain.events.decisions import LEDGER_SOURCE
 from domain.ids import IdFault, fault_of
-from domain.records import LEDGER_SOURCE
 
 LEDGER_SOURCES = frozenset((LEDGER_SOURCE, "ledger"))
 """Sources of what the ledger itself records; no request and no fact from outside has one of them."""

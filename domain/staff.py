@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from domain.deciding import Agent
-from domain.facts import (
+from domain.decisions.authority import Agent
+from domain.events.facts import (
     DelegationDeclared,
     EmployeeChanged,
     EmployeeJoined,

@@ -24,24 +24,24 @@ from typing import TYPE_CHECKING, Any
 from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment, EnvType, resolve_topic, strtobool
 
-from ledger.bridge import Bridge
-from ledger.connection import connect
-from ledger.connection_options import ConnectionOptionError, ConnectionOptions
-from ledger.names import token_of_id
-from ledger.recorders import (
+from ledger.eventsourcing.event_loop_thread import Bridge
+from ledger.eventsourcing.recorders import (
     JetStreamAggregateRecorder,
     JetStreamApplicationRecorder,
     JetStreamProcessRecorder,
     JetStreamRecorder,
     JetStreamTrackingRecorder,
 )
-from ledger.sequences import stream_of
-from ledger.streams import syncs_always, verify_version
+from ledger.eventsourcing.versioned_streams import stream_of
+from ledger.nats.client import connect
+from ledger.nats.connection_options import ConnectionOptionError, ConnectionOptions
+from ledger.store.streams import syncs_always, verify_version
+from ledger.store.subject_tokens import token_of_id
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import AggregateRecorder, ApplicationRecorder, ProcessRecorder
 
-    from ledger.connection import LedgerClient
+    from ledger.nats.client import LedgerClient
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_%:~-]+")

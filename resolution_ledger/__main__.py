@@ -57,7 +57,7 @@ def main() -> None:
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(encoding="utf-8")
     hide_secrets()
-    from app.cli import main as run
+    from app.cli.main import main as run
 
     run()
 

@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import preloaded
 import pytest
 from hypothesis import settings
-from nats_servers import Server
-from support import ROOT, Up, Upstream, clean_environment, upstream_of
 
-from app.session import Session
+from app.runtime.session import Session
 from config.settings import load_settings
 from ledger.persistence import JetStreamFactory
+from tests.support import forked_cli
+from tests.support.ledgers import ROOT, Up, Upstream, clean_environment, upstream_of
+from tests.support.nats_servers import Server
 
 if TYPE_CHECKING:
     import subprocess
@@ -45,7 +45,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(*arguments: str, data_dir: Path | None = tmp_path / "data", stdin: str | None = None) -> Any:
         where = ("--data-dir", str(data_dir)) if data_dir else ()
-        return preloaded.run([*arguments, *where], ROOT, clean_environment(), stdin, timeout=240)
+        return forked_cli.run([*arguments, *where], ROOT, clean_environment(), stdin, timeout=240)
 
     return run
 

@@ -18,24 +18,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from app.demo.organisation import START, Moment, Organisation
 from app.output import console, print_table, progress_console
 from app.policy_file import check_policy_file
-from app.publishing import Outcome, Outgoing, Publisher
-from app.roles import running
-from app.session import Session
-from app.views import read_view
+from app.publisher import Outcome, Outgoing, Publisher
+from app.runtime.roles import running
+from app.runtime.session import Session
+from app.runtime.views import read_view
 from config import topology
-from domain.loyalty.ladder import DESCRIPTION
+from domain.analytics.loyalty.estimators import DESCRIPTION
 from domain.money import money_text
-from domain.wire import encode
-from ledger.cloudevents import encode_event, time_text
+from domain.serialization import encode
 from ledger.errors import LedgerError
-from projections.balances import read_balances
-from projections.loyalty_report import loyalty_report
+from ledger.store.cloudevents import encode_event, time_text
+from projections.reports.loyalty import loyalty_report
+from projections.views.balances import read_balances
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from config.settings import Settings
-    from ledger.connection import LedgerClient
+    from ledger.nats.client import LedgerClient
 
 SOURCE = "demo"
 _IN_FLIGHT = 64

@@ -10,25 +10,25 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domain.abuse import (
-    burst,
-    churn,
-    collusion,
-    copied_note,
-    favourite,
-    just_under,
-    no_purchase,
-    off_duty,
-    outlier,
-    overdrawn,
-    recognition_ring,
-    self_dealing,
-    self_raise,
-    serial_claimant,
-    split,
-)
 from domain.abuse.findings import Finding, Rule, benjamini_hochberg
-from domain.abuse.seen import DAY, HOUR, REMEMBERED_SECONDS, Deed, Seen, World
+from domain.abuse.history import DAY, HOUR, REMEMBERED_SECONDS, Deed, Seen, World
+from domain.abuse.rules import (
+    r01_just_under_limit,
+    r02_split,
+    r03_favourite,
+    r04_self_dealing,
+    r05_collusion,
+    r06_off_duty,
+    r07_no_purchase,
+    r08_burst,
+    r09_outlier,
+    r10_serial_claimant,
+    r11_recognition_ring,
+    r12_self_raise,
+    r13_copied_note,
+    r14_overdrawn,
+    r15_churn,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,18 +36,19 @@ if TYPE_CHECKING:
 COUNTING: dict[str, tuple[Rule, Any]] = {
     rule.id: (rule, make)
     for rule, make in (
-        (split.RULE, split.Split), (self_dealing.RULE, self_dealing.SelfDealing), (collusion.RULE, collusion.Collusion),
-        (serial_claimant.RULE, serial_claimant.SerialClaimant),
-        (recognition_ring.RULE, recognition_ring.RecognitionRing), (self_raise.RULE, self_raise.SelfRaise),
-        (overdrawn.RULE, overdrawn.Overdrawn), (churn.RULE, churn.Churn),
+        (r02_split.RULE, r02_split.Split), (r04_self_dealing.RULE, r04_self_dealing.SelfDealing), (r05_collusion.RULE, r05_collusion.Collusion),
+        (r10_serial_claimant.RULE, r10_serial_claimant.SerialClaimant),
+        (r11_recognition_ring.RULE, r11_recognition_ring.RecognitionRing), (r12_self_raise.RULE, r12_self_raise.SelfRaise),
+        (r14_overdrawn.RULE, r14_overdrawn.Overdrawn), (r15_churn.RULE, r15_churn.Churn),
     )
 }  # fmt: skip
 STATISTICAL: dict[str, tuple[Rule, Any]] = {
-    module.RULE.id: (module.RULE, module.over) for module in (just_under, favourite, burst, outlier, copied_note)
+    module.RULE.id: (module.RULE, module.over)
+    for module in (r01_just_under_limit, r03_favourite, r08_burst, r09_outlier, r13_copied_note)
 }
 ABSENCE: dict[str, tuple[Rule, Any]] = {
     rule.id: (rule, make)
-    for rule, make in ((off_duty.RULE, off_duty.OffDuty), (no_purchase.RULE, no_purchase.NoPurchase))
+    for rule, make in ((r06_off_duty.RULE, r06_off_duty.OffDuty), (r07_no_purchase.RULE, r07_no_purchase.NoPurchase))
 }
 RULES: dict[str, Rule] = {
     name: rule

@@ -1,0 +1,285 @@
+"""`admin`: rejected events, projections, the state of everything."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from app.cli.main import Finding, cli, command
+from app.output import console, fail, print_json, print_list, print_table
+from app.runtime.projection_states import projection_states
+from app.runtime.roles import ROLES
+from app.runtime.session import Session
+from config import topology
+from consumers.rejections import RejectedEntry
+from domain.events.administration import ProjectionSkipped
+from domain.events.decisions import TYPE_OF
+from domain.serialization import encode
+from ledger.encryption.keyring import Keys
+from ledger.errors import OtherDirectoryError
+from ledger.store.cloudevents import encode_event
+from ledger.store.content_modes import RECEIVED
+from ledger.store.log import Draft, Log
+from ledger.store.streams import js_api
+from projections.engine import storage
+from projections.engine.projector import SKIPS_SUBJECT, rebuild
+from projections.registry import MODELS
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+_LOW_DISK_BYTES = 1 << 30
+
+
+@cli.group()
+def admin() -> None:
+    """Look after a ledger."""
+
+
+@admin.group()
+def rejected() -> None:
+    """What could not be understood: look, fix, retry."""
+
+
+@admin.group("projections")
+def projections_group() -> None:
+    """The views: how far they are, and building them anew."""
+
+
+def _shown(text: str) -> str:
+    """A text with ``?`` for bytes that are not UTF-8."""
+    return text.encode(errors="replace").decode()
+
+
+async def _entries(session: Session) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    keys = await Keys.open(session.client)
+    async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
+        for recorded in batch:
+            entry = msgspec.json.decode(await keys.reveal(recorded.data), type=RejectedEntry)
+            found.append(
+                {
+                    "number": recorded.position,
+                    "source": entry.subject.rpartition(".")[2],
+                    "code": entry.code,
+                    "field": entry.field,
+                    "message": entry.message,
+                    "rejected": entry.recordedtime,
+                    "headers": {
+                        name: value.encode(errors="replace").decode() for name, value in entry.original_headers
+                    },
+                    "data": base64.b64decode(entry.data).decode(errors="replace"),
+                    "raw": entry,
+                    "subject": entry.subject,
+                }
+            )
+    return found
+
+
+_SHOWN = ("number", "source", "code", "field", "message", "rejected")
+
+
+@command(rejected, "list", lists=True)
+async def list_rejected(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+    """Rejected events, oldest first, each with its number."""
+    async with Session(settings, reads_only=True) as session:
+        items = [{name: entry[name] for name in _SHOWN} for entry in await _entries(session)]
+        position = await session.log.last_position()
+    rows = [tuple(item.values()) for item in items]
+    print_list(items, "Rejected", _SHOWN, rows, numbers=(0,), fields=" ".join(_SHOWN),
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+
+
+@click.argument("number", type=int)
+@command(rejected)
+async def show(settings: Settings, number: int, *, as_json: bool) -> None:
+    """One rejected event: its original bytes, and why."""
+    async with Session(settings, reads_only=True) as session:
+        entry = next((entry for entry in await _entries(session) if entry["number"] == number), None)
+    if entry is None:
+        fail(f"no rejected event {number}", code="unknown_number", as_json=as_json)
+    elif as_json:
+        print_json({name: entry[name] for name in (*_SHOWN, "headers", "data")})
+    else:
+        print_table(f"Rejected {number}", ("", ""), [(name, entry[name]) for name in _SHOWN])
+        console.print(entry["data"], markup=False, soft_wrap=True)
+
+
+def _draft(entry: RejectedEntry) -> Draft:
+    """Return a rejected message as it came, with the time when it came first.
+
+    Headers for the server (batches, expectations, message ids) were meant for the first time alone.
+    """
+    headers = [
+        (name, value)
+        for name, value in entry.original_headers
+        if name.lower() != RECEIVED and not name.lower().startswith("nats-")
+    ]
+    if entry.received:
+        headers.append((RECEIVED, entry.received))
+    return Draft(entry.subject, base64.b64decode(entry.data), headers=headers)
+
+
+@click.argument("numbers", type=int, nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@command(rejected)
+async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: bool, as_json: bool) -> None:
+    """Put rejected events back into their inbox, for instance after an upgrade."""
+    if not numbers and not everything:
+        message = "name the numbers to retry, or --all"
+        raise click.UsageError(message)
+    async with Session(settings, reads_only=True) as session:
+        chosen = [entry for entry in await _entries(session) if everything or entry["number"] in numbers]
+        door = await Log.door(session.client, topology.INBOX)
+        for entry in chosen:
+            await door.append([_draft(entry["raw"])])
+            body = {"seq": entry["number"], "no_erase": True}
+            await js_api(session.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", body)
+    if as_json:
+        print_json({"retried": len(chosen)})
+    else:
+        console.print(f"{len(chosen)} put back into their inbox; see `admin rejected list` for what comes again")
+
+
+@command(projections_group, lists=True)
+async def status(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+    """How far each view is, and where one stopped and why."""
+    async with Session(settings, reads_only=True) as session:
+        states = await projection_states(session)
+        position = await session.log.last_position()
+    rows = [
+        (s["projection"], s["generation"], s["position"], s["lag_events"], _stopped_text(s["stopped"])) for s in states
+    ]
+    columns = ("projection", "generation", "position", "lag", "stopped")
+    print_list(states, f"The log ends at {position}", columns, rows, as_json=as_json, as_csv=as_csv,
+               fields="projection generation position lag_events recorded stopped", position=position)  # fmt: skip
+    if any(state["stopped"] for state in states):
+        raise Finding("" if as_json else "a projection has stopped")
+
+
+def _stopped_text(stop: dict[str, Any] | None) -> str:
+    return f"at {stop['position']} ({stop['type']}): {stop['reason']}" if stop else ""
+
+
+@click.argument("names", nargs=-1, type=click.Choice(sorted(MODELS)))
+@command(projections_group, "rebuild")
+async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: bool) -> None:
+    """Build views anew from the whole log, beside the live ones, and then switch (all, or NAMES)."""
+    built: list[dict[str, Any]] = []
+    async with Session(settings, reads_only=True) as session:
+        folder = storage.views_folder(session.data_dir)
+        reader = await session.connection("rebuild")
+        for name in names or sorted(MODELS):
+            progress = await rebuild(MODELS[name](), folder, reader, session.log)
+            built.append({"projection": name, "position": progress.anchor.position})
+            if not as_json:
+                console.print(f"{name} rebuilt up to position {progress.anchor.position}")
+    if as_json:
+        print_json({"items": built, "position": max(item["position"] for item in built)})
+
+
+@click.option("--reason", required=True)
+@click.option("--by", required=True, help="Who decides this.")
+@click.argument("position", type=int)
+@click.argument("name", type=click.Choice(sorted(MODELS)))
+@command(projections_group)
+async def skip(settings: Settings, name: str, position: int, reason: str, by: str, *, as_json: bool) -> None:
+    """Let a stopped projection pass over one event; that is recorded as an event itself."""
+    async with Session(settings, reads_only=True) as session:
+        last = await session.log.last(SKIPS_SUBJECT)
+        record = ProjectionSkipped(projection=name, position=position, reason=reason, by=by)
+        identifier = f"projection.skipped {name} {position} {last.position if last else 0}"
+        event = encode_event(
+            "resolution-ledger", identifier, TYPE_OF[ProjectionSkipped], datetime.now(UTC), encode(record)
+        )
+        at = await session.log.append([Draft(SKIPS_SUBJECT, event, last.position if last else 0)])
+    if as_json:
+        print_json({"position": at})
+    else:
+        console.print(f"recorded at position {at}: {name} passes over {position}")
+
+
+@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Check this role alone; repeatable.")
+@click.option("--here", is_flag=True, help="With --role: a process on this host must have it, for health checks.")
+@click.option("--at-rest", is_flag=True, help="No role needs to run: check what is stored.")
+@click.option("--wait", "seconds", type=click.FloatRange(0, 600), metavar="SECONDS",
+              help="How long a role may take to answer. [default: 15, with --role 1]")  # fmt: skip
+@command(admin, lists=True)
+async def doctor(settings: Settings, roles: tuple[str, ...], *, here: bool, at_rest: bool, seconds: float | None,
+                 as_json: bool, as_csv: bool) -> None:  # fmt: skip
+    """Check everything: server, streams, roles, clocks, views, seal, archive, inboxes. Exit status 1 on a finding.
+
+    Roles are asked by NATS, wherever they run. Nothing is created, changed or recorded.
+    """
+    from app.health.check import Check
+    from app.health.examination import examine, examine_roles
+    from app.health.role_checks import PATIENCE_SECONDS
+
+    if (roles and at_rest) or (here and not roles):
+        raise click.UsageError("--here goes with --role, and --at-rest without it")
+    try:
+        async with Session(settings, reads_only=True, examines=True) as session:
+            if roles:
+                checks = await examine_roles(session, roles, patience=1.0 if seconds is None else seconds, here=here)
+            else:
+                checks = await examine(
+                    session, patience=PATIENCE_SECONDS if seconds is None else seconds, at_rest=at_rest
+                )
+    except OtherDirectoryError as error:
+        checks = [Check("data directory", str(error), ok=False)]
+    items, well = [check._asdict() for check in checks], all(check.ok for check in checks)
+    rows = [(check.check, "ok" if check.ok else "WRONG", check.says) for check in checks]
+    print_list(items, "Doctor", ("check", "", "says"), rows, fields="check says ok", as_json=as_json, as_csv=as_csv,
+               ok=well)  # fmt: skip
+    if not well:
+        raise Finding
+
+
+@click.option("--json", "as_json", is_flag=True, hidden=True)
+@admin.command()
+def asyncapi(*, as_json: bool) -> None:
+    """Print the AsyncAPI document of everything upstream systems may publish and ask."""
+    from consumers.asyncapi import asyncapi_document
+
+    del as_json
+    click.echo(json.dumps(asyncapi_document(), indent=2))
+
+
+@click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Write it into this file.")
+@admin.command(hidden=True)
+def rules(into: Path | None) -> None:
+    """Print the table of rules, each with an example that was decided just now."""
+    from app.docs.policy_reference import rule_table
+
+    if into is None:
+        click.echo(rule_table(), nl=False)
+        return
+    before, begin, rest = into.read_text(encoding="utf-8").partition("<!-- rules -->\n")
+    _, end, after = rest.partition("<!-- end of rules -->\n")
+    into.write_text(f"{before}{begin}{rule_table()}{end}{after}", encoding="utf-8", newline="\n")
+
+
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+@admin.command()
+def schema(*, as_json: bool) -> None:
+    """Print the views' tables for SQL dashboards: names, types, units, meaning (docs/sql.md)."""
+    from projections.schema_docs import columns, schema_text
+
+    if as_json:
+        print_json({"items": [column._asdict() for column in columns()]})
+    else:
+        click.echo(schema_text(), nl=False)
+
+
+@admin.command(hidden=True)
+def reference() -> None:
+    """Print the reference of all commands."""
+    from app.cli.command_reference import reference as written
+
+    click.echo(written(), nl=False)

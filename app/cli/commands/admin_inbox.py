@@ -1,0 +1,103 @@
+"""`admin inbox` and `admin upgrade`: the streams in which events of upstreams wait for the intake."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from app.cli.commands.admin import admin
+from app.cli.main import command
+from app.output import console, fail, print_json, print_list
+from app.runtime.inbox_messages import NotWaitingError, inbox_names, reject_message, waiting_messages
+from app.runtime.session import Session
+from app.runtime.sources import known_sources
+from app.runtime.stream_setup import copies_of
+from config import topology
+from ledger.nats.inbox_routes import routes_text
+from ledger.store.streams import COPIES, ensure_consumer, ensure_stream
+from ledger.store.subject_tokens import token_of_source
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+@admin.group("inbox")
+def inbox() -> None:
+    """Inboxes of sources, and the messages that wait in them."""
+
+
+@click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="At most so many.")
+@command(inbox, "list", lists=True)
+async def inbox_list(settings: Settings, limit: int, *, as_json: bool, as_csv: bool) -> None:
+    """Messages that the intake has not dealt with: the first of each inbox, and those behind it."""
+    async with Session(settings, reads_only=True) as session:
+        items = [waiting.document() async for waiting in waiting_messages(session, limit)]
+        position = await session.log.last_position()
+    columns = ("stream", "sequence", "subject", "bytes", "received")
+    rows = [tuple(item.values()) for item in items]
+    print_list(items, "Waiting", columns, rows, numbers=(1, 3), fields=" ".join(columns),
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+
+
+@click.option("--reason", default="rejected by the operator", show_default=True, help="Why; kept with the message.")
+@click.argument("sequence", type=click.IntRange(1, 2**63 - 1))
+@click.argument("stream")
+@command(inbox, "reject")
+async def inbox_reject(settings: Settings, stream: str, sequence: int, reason: str, *, as_json: bool) -> None:
+    """Take a message out of its inbox; it is kept in REJECTED with its original bytes, and can be retried.
+
+    With --nats-url, name the operator's user.
+    """
+    async with Session(settings, reads_only=True) as session:
+        if stream not in (names := await inbox_names(session)):
+            fail(f"{stream} is no inbox; the inboxes are {', '.join(names)}", code="unknown_stream", status=2,
+                 as_json=as_json)  # fmt: skip
+        operator = await session.connection("inbox", user="operator")
+        try:
+            removal = await reject_message(session, operator, stream, sequence, reason)
+        except NotWaitingError as error:
+            fail(str(error), code="not_waiting", as_json=as_json)
+            return
+    if as_json:
+        print_json({"stream": stream, "sequence": sequence} | removal._asdict())
+        return
+    where = "see `admin rejected list`" if removal.kept else "all of it is recorded, so nothing is kept in REJECTED"
+    console.print(f"message {sequence} of {stream} is out of the inbox; {where}", markup=False)
+    for identifier, position in removal.recorded.items():
+        console.print(f"{identifier!a} is recorded at position {position}", markup=False)
+
+
+@command(inbox, "routes")
+async def inbox_routes(settings: Settings, *, as_json: bool) -> None:
+    """Print what gives known sources inboxes of their own on a NATS server of yours: the file sources.conf.
+
+    Their streams are made first, since a route without its stream would refuse what a source publishes.
+    """
+    async with Session(settings, reads_only=True) as session:
+        tokens = [token_of_source(source) for source in await known_sources(session)][: topology.SOURCES_AT_MOST]
+        for token in tokens:
+            stream = topology.source_stream(
+                token, max(settings.replicas, await copies_of(session.client, topology.LEDGER))
+            )
+            await ensure_stream(session.client, stream, (COPIES,))
+            await ensure_consumer(session.client, stream["name"], topology.intake_consumer())
+    routes = dict(map(topology.source_route, tokens))
+    if as_json:
+        print_json({"items": [{"from": source, "to": target} for source, target in sorted(routes.items())]})
+    else:
+        click.echo(routes_text(routes), nl=False)
+
+
+@command(admin)
+async def upgrade(settings: Settings, *, as_json: bool) -> None:
+    """Give an inbox of an earlier version this version's bounds; --nats-url names the operator's user.
+
+    With the embedded server that happens at its next start by itself.
+    """
+    async with Session(settings, upgrades=True) as session:
+        stream = topology.streams(session.settings.replicas)[0]["name"]
+    if as_json:
+        print_json({"stream": stream})
+    else:
+        console.print(f"stream {stream} has this version's bounds")

@@ -1,0 +1,121 @@
+"""`admin forget`, `admin hold` and `admin keys`: persons, and the keys of what is personal."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import sqlalchemy as sa
+
+from app.cli.commands.admin import admin
+from app.cli.main import command
+from app.output import console, fail, print_json, print_list
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from consumers.privacy import erasure
+from ledger.encryption.keyring import Keys, backup_entries
+from ledger.files import read_bounded, write_private
+from projections.views import casework
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+_BACKUP_BYTES = 1 << 30
+
+
+@click.option("--reason", help="Why; it is recorded.")
+@click.option("--by", "requested_by", required=True, help="Who asked for it; it is recorded.")
+@click.argument("customer")
+@command(admin)
+async def forget(settings: Settings, customer: str, requested_by: str, reason: str | None, *, as_json: bool) -> None:
+    """Make what is personal about CUSTOMER unreadable for ever, everywhere: its keys are destroyed.
+
+    Linked customers who are the same person are forgotten with it. What happened stays, and every proof still holds.
+    """
+    async with Session(settings, reads_only=True) as session:
+        keys = await Keys.open(session.client)
+        person = (await read_view(session, "casework", lambda c: casework.same_person(c, customer))).result
+        of_person = casework.interactions.c.customer_id.in_(person)
+        query = sa.select(casework.interactions.c.interaction_id).where(of_person)
+        interactions = (await read_view(session, "casework", lambda c: list(c.execute(query).scalars()))).result
+        try:
+            done = await erasure.forget(session.log, session.rejected, keys, person, interactions, requested_by, reason)
+        except erasure.HeldError as error:
+            fail(str(error), code="legal_hold", as_json=as_json)
+            return
+    if as_json:
+        print_json(done._asdict())
+        return
+    console.print(f"Forgotten: {', '.join(done.customers)} (position {done.position}).", markup=False)
+    console.print(f"{done.keys} keys destroyed, {done.rejected} rejected events deleted.")
+    if done.backups_until:
+        console.print(f"Backups of keys that may still hold them are kept until {done.backups_until}; then they die.")
+    else:
+        console.print("No backup of keys is known: nothing can bring it back.")
+
+
+@click.option("--release", is_flag=True, help="Take the hold back.")
+@click.option("--by", default="", help="Who ordered it.")
+@click.option("--reason", default="", help="Why.")
+@click.argument("customer", required=False)
+@command(admin, lists=True)
+async def hold(settings: Settings, customer: str | None, reason: str, by: str, *, release: bool,
+               as_json: bool, as_csv: bool) -> None:  # fmt: skip
+    """Keep CUSTOMER from being forgotten (a legal hold); without CUSTOMER the holds that stand."""
+    if customer and not release and not (reason and by):
+        raise click.UsageError("say --reason and --by")
+    async with Session(settings, reads_only=True) as session:
+        keys = await Keys.open(session.client)
+        if customer and release:
+            await erasure.release(keys, customer)
+        elif customer:
+            await erasure.hold(keys, customer, reason, by)
+        items = await erasure.holds(keys)
+    columns = ("customer_id", "reason", "by", "at")
+    rows = [tuple(item[name] for name in columns) for item in items]
+    print_list(items, "Legal holds", columns, rows, fields=" ".join(columns), as_json=as_json, as_csv=as_csv)
+
+
+@admin.group("keys")
+def keys_group() -> None:
+    """Keys of persons: they are in no archive, and cannot be derived; back them up apart."""
+
+
+@click.option("--keep-days", type=click.IntRange(1), default=30, show_default=True, help="When this backup is to die.")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@command(keys_group)
+async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: bool) -> None:
+    """Write all keys to FILE (mode 0600); delete it by the day it says: until then what is forgotten can come back."""
+    async with Session(settings, reads_only=True) as session:
+        keys = await Keys.open(session.client)
+        now = datetime.now(UTC)
+        until = (now + timedelta(days=keep_days)).date().isoformat()
+        await keys.note(f"backup.{int(now.timestamp())}", {"file": str(file), "kept_until": until})
+        entries = await keys.everything()
+    write_private(file, json.dumps(entries) + "\n")
+    if as_json:
+        print_json({"file": str(file), "entries": len(entries), "kept_until": until})
+    else:
+        console.print(f"{len(entries)} entries in {file}: delete it by {until}.", markup=False)
+
+
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@command(keys_group)
+async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
+    """Put keys back that are not here, and forget again whoever was forgotten since."""
+    try:
+        entries = backup_entries(read_bounded(file, _BACKUP_BYTES))
+    except (OSError, ValueError) as error:
+        message = f"{file} is no backup of keys: {error}"
+        raise click.UsageError(message) from None
+    async with Session(settings, reads_only=True) as session:
+        keys = await Keys.open(session.client)
+        restored = await keys.put_back(entries)
+        again = await erasure.forget_again(keys, session.log)
+    if as_json:
+        print_json({"restored": restored, "destroyed_again": again})
+    else:
+        console.print(f"{restored} put back, {again} destroyed again: their persons were forgotten.")

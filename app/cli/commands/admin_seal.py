@@ -1,0 +1,208 @@
+"""`admin seal`, `admin alarm`: what keeps a ledger honest, looked after by its operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from app.cli.commands.admin import admin
+from app.cli.commands.audit_verify import key_option, verifiers_from
+from app.cli.main import Finding, command
+from app.output import console, fail, print_json, print_table, showing_progress
+from app.runtime.seal import begin_anew as begin_seal_anew
+from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
+from app.runtime.session import Session
+from ledger.transparency import alarm as alarms
+from ledger.transparency.seal_record import SealRecord
+from ledger.transparency.sealer import seal_folder
+from ledger.transparency.signed_notes import NoteError
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+@admin.group("seal")
+def seal_group() -> None:
+    """The seal: how far it is, and handing over to a new key."""
+
+
+@command(seal_group, "status")
+async def seal_status(settings: Settings, *, as_json: bool) -> None:
+    """Up to where the log is sealed, with which keys, and who else has signed."""
+    async with Session(settings, reads_only=True) as session:
+        folder, end = seal_folder(session.data_dir), await session.log.last_position()
+        newest = folder.checkpoint()
+        found: dict[str, Any] = {
+            "size": newest.size if newest else 0, "root": newest.root.hex() if newest else "", "position": end,
+            "verifier_keys": [verifier.text() for verifier in folder.verifiers()],
+            "rotations": [note.size for note in folder.rotations()],
+            "cosigned": [{"size": note.size, "signatures": len(note.lines)} for note in folder.cosigned()],
+            "begun": [msgspec.to_builtins(one) for one in (await (await SealRecord.open(session.client)).read()).begun],
+        }  # fmt: skip
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        ("sealed", f"{found['size']:,} of {end:,} positions"), ("root", found["root"]),
+        *(("verifier key", key) for key in found["verifier_keys"]),
+        *(("begun", f"{one['at']}, position {one['position']:,}: {one['reason'] or 'the first seal'}")
+          for one in found["begun"]),
+        *(("cosigned", f"size {one['size']:,}, {one['signatures']} signatures") for one in found["cosigned"]),
+    ]  # fmt: skip
+    print_table("Seal", ("", ""), rows)
+
+
+@command(seal_group, "rotate")
+async def seal_rotate(settings: Settings, *, as_json: bool) -> None:
+    """Sign with a new key from now on; the old one hands over, and stays good for what it signed."""
+    async with Session(settings, reads_only=True) as session:
+        await seal_to_the_end(session)
+        try:
+            old, new = seal_folder(session.data_dir).rotate()
+        except NoteError as error:
+            fail(str(error), code="seal", as_json=as_json)
+            return
+    if as_json:
+        print_json({"old": old.text(), "new": new.text()})
+        return
+    console.print("Give the new verifier key to your auditors, and back up the key file again:")
+    click.echo(new.text())
+
+
+@click.option("--reason", required=True, help="Why the old seal cannot be brought back; it is kept.")
+@command(seal_group)
+async def begin_anew(settings: Settings, reason: str, *, as_json: bool) -> None:
+    """Begin another seal, with another key, where the old one is lost for good: bring it back if you can.
+
+    Who kept a checkpoint of the old seal sees that it was not handed over. What is left of the old folder is moved
+    beside it. Take the alarm back afterwards: `admin alarm --clear`.
+    """
+    if not reason.strip():
+        raise click.UsageError("--reason is blank: say why the old seal cannot be brought back")
+    async with Session(settings, reads_only=True) as session:
+        verifier, moved = await begin_seal_anew(session, reason)
+    if as_json:
+        print_json({"verifier_key": verifier.text(), "moved": str(moved) if moved else None, "reason": reason})
+        return
+    if moved is not None:
+        console.print(f"What was left of the old seal is in {moved}.", markup=False)
+    console.print("Give the new verifier key to your auditors and say why, and back up the `seal` folder:")
+    click.echo(verifier.text())
+
+
+@click.option("--clear", is_flag=True, help="Take the alarm back: somebody has looked, and writing may go on.")
+@command(admin)
+async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
+    """Whether the alarm is on, which stops everything that writes; why; and taking it back."""
+    async with Session(settings, reads_only=True) as session:
+        found = await alarms.look(session.client)
+        if clear and found is not None:
+            user = "operator" if session.embedded else "ledger"
+            await alarms.clear(await session.connection("alarm", user=user))
+    if as_json:
+        print_json(
+            {"alarm": None if found is None or clear else found._asdict(), "cleared": clear and found is not None}
+        )
+    elif found is None:
+        console.print("No alarm is on.")
+    else:
+        console.print(f"Since {found.at}, position {found.position}: {found.reason}", markup=False)
+        if clear:
+            console.print("Taken back.")
+    if found is not None and not clear:
+        raise Finding
+
+
+@command(admin)
+async def archive(settings: Settings, *, as_json: bool) -> None:
+    """Copy what is sealed into the archive, Parquet files by day; `up` does it all the time."""
+    from app.runtime.archive import archive_to_the_end
+    from consumers.seal.archive_service import archive_of
+
+    async with Session(settings, reads_only=True) as session:
+        with showing_progress("archiving", "events", quiet=as_json) as progressed:
+            position = await archive_to_the_end(session, progressed)
+        kept = archive_of(session.data_dir)
+        found = {"folder": str(kept.folder), "position": position, "files": len(kept.parts())}
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{position:,} positions in {found['files']} files: {found['folder']}")
+
+
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@key_option
+@command(admin)
+async def restore(settings: Settings, folder: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
+    """Fill an empty ledger from the archive in FOLDER, and prove that it is what was sealed.
+
+    Positions keep their meaning; copy the old `seal` folder into the new data directory first, so that the seal goes
+    on with its key and its tiles.
+    """
+    from app.runtime.archive import restore as restore_archive
+
+    async with Session(settings) as session:
+        with showing_progress("restoring", "events", quiet=as_json) as progressed:
+            found = await restore_archive(session, folder, verifiers_from(keys), progressed)
+    if as_json:
+        print_json(found)
+    else:
+        console.print(f"{found['restored']:,} positions restored; root {found['root']} is the sealed one.")
+
+
+@key_option
+@command(admin)
+async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> None:
+    """Compare the log, the archive and the seal with each other, and say what to do."""
+    from app.runtime.archive import verify_archive
+    from consumers.seal.archive_service import archive_of
+
+    trusted = verifiers_from(keys)
+    async with Session(settings, reads_only=True) as session:
+        await wait_for_the_seal(session)
+        with showing_progress("reading the log", "events", quiet=as_json) as progressed:
+            log = (await verification(session, (), trusted, progressed=progressed))["findings"]
+        kept, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
+        with showing_progress("reading the archive", "events", quiet=as_json) as progressed:
+            archived = [wrong.wire() for wrong in verify_archive(kept.folder, seal, trusted, progressed)]
+        to_do = _what_to_do(log, archived, kept.last_position)
+    if as_json:
+        print_json({"log": log, "archive": archived, "archive_position": kept.last_position, "do": to_do})
+    else:
+        rows = [("log", *_where(wrong)) for wrong in log] + [("archive", *_where(wrong)) for wrong in archived]
+        if rows:
+            print_table("What is wrong", ("where", "from", "to", "kind", ""), rows, numbers=(1, 2))
+        console.print(to_do, markup=False)
+    if log or archived:
+        raise Finding
+
+
+def _where(wrong: dict[str, Any]) -> tuple[Any, ...]:
+    return wrong["first"], wrong["last"], wrong["kind"], wrong["text"]
+
+
+def _what_to_do(log: list[dict[str, Any]], archived: list[dict[str, Any]], archive_position: int) -> str:
+    """The next step, by what is wrong where."""
+    if not log and not archived:
+        return "The log, the archive and the seal agree: nothing to do."
+    if not log:
+        return ("The log is what was sealed; the archive is not. Move the archive folder away and run "
+                "`resolution-ledger admin archive`: it is written anew.")  # fmt: skip
+    seal_alone = all(wrong["kind"] in SEAL_KINDS for wrong in log)
+    if seal_alone:
+        return ("The seal's own files are damaged: put the `seal` folder back from its backup, and run "
+                "`resolution-ledger audit verify --checkpoint FILE` with a checkpoint kept elsewhere.")  # fmt: skip
+    last = max(wrong["last"] for wrong in log)
+    if archived or last > archive_position:
+        return ("The log is not what was sealed, and the archive does not have all of it. Stop `up`, keep both as "
+                "they are, and look for an older copy of the archive or of the server's folder.")  # fmt: skip
+    return ("The log is not what was sealed; the archive is. Stop `up`, keep this data directory as evidence, copy "
+            "its `seal` folder into a new one: `resolution-ledger admin restore ARCHIVE --data-dir NEW`.")  # fmt: skip
+
+
+SEAL_KINDS = ("tile edited", "tile missing", "checkpoint replaced", "checkpoint forged", "key replaced",
+              "evidence missing", "evidence damaged", "checkpoint missing", "checkpoint not trusted")  # fmt: skip
+"""Findings of a verification that blame the seal's files and not the log."""

@@ -1,0 +1,69 @@
+"""`admin tokens`: who may look at the dashboard and its API."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from app.cli.commands.admin import admin
+from app.cli.main import command
+from app.output import console, print_json, print_list
+from dashboard.auth.tokens import ROLES, TokenError, Tokens
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from dashboard.auth.tokens import Role
+
+
+@admin.group("tokens")
+def tokens_group() -> None:
+    """Tokens for the dashboard: made, listed and revoked; each is shown once."""
+
+
+@click.option("--days", type=click.IntRange(1), help="How long it is good for. [default: until it is revoked]")
+@click.option("--person", help="Whose it is: an employee's id, for the roles agent and manager.")
+@click.option("--role", type=click.Choice(ROLES), required=True, help="What its bearer sees.")
+@click.argument("name")
+@command(tokens_group)
+async def make(settings: Settings, name: str, role: Role, person: str | None, days: int | None, *,
+               as_json: bool) -> None:  # fmt: skip
+    """Make a token under a NAME; it is shown now and never again."""
+    expires = datetime.now(UTC) + timedelta(days=days) if days else None
+    try:
+        text = Tokens(Path(settings.data_dir)).make(name, role, person, expires)
+    except TokenError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        print_json({"name": name, "role": role, "person_id": person, "expires": expires, "token": text})
+        return
+    console.print(text, soft_wrap=True)
+
+
+@command(tokens_group, "list", lists=True)
+async def list_tokens(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+    """The tokens there are, without their texts."""
+    found = [
+        {"name": one.name, "role": one.role, "person_id": one.person_id, "made": one.made, "expires": one.expires}
+        for one in Tokens(Path(settings.data_dir)).all()
+    ]
+    rows = [tuple("" if value is None else str(value)[:19] for value in one.values()) for one in found]
+    columns = ("name", "role", "person", "made", "expires")
+    print_list(found, "Tokens", columns, rows, fields="name role person_id made expires",
+               as_json=as_json, as_csv=as_csv)  # fmt: skip
+
+
+@click.argument("name")
+@command(tokens_group)
+async def revoke(settings: Settings, name: str, *, as_json: bool) -> None:
+    """Make the token NAME worthless, at once."""
+    try:
+        Tokens(Path(settings.data_dir)).revoke(name)
+    except TokenError as error:
+        raise click.UsageError(str(error)) from None
+    if as_json:
+        print_json({"revoked": name})
+        return
+    console.print(f"{name} is revoked.")

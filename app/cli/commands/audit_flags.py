@@ -1,0 +1,178 @@
+"""`audit flags`: what the guard asks humans to look at; and its rules tried on history with other parameters."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.as_of import as_of_option, position_of
+from app.cli.commands.audit_trail import audit
+from app.cli.main import command
+from app.output import console, print_json, print_list, print_table, showing_progress
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from domain.abuse.fairness import Act, Rate, shift_of, tenure_of
+from domain.abuse.fairness import rates as all_rates
+from domain.periods import zone_of
+from ledger.encryption.keyring import Keys
+from ledger.store.cloudevents import parse_time
+from projections.access import without_names
+from projections.engine import temporal_tables
+from projections.policy_history import policy_in_force
+from projections.views.casework import read_where_done
+from projections.views.flags import flags as flags_table
+from projections.views.flags import read_flags, read_proofs
+from projections.views.people import read_people
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+    from config.settings import Settings
+
+
+_FLAG = (
+    "flag_id position rule rule_version about explanation evidence raised status unmasked_by reviewed reviewed_by "
+    "answered_by answer note"
+)
+
+
+@click.option("--rule", help="R1 to R15.")
+@click.option("--about", metavar="KIND:ID", help="agent:<id> or customer:<id>")
+@click.option("--status", type=click.Choice(["open", "confirmed", "coached", "dismissed"]))
+@click.option("--all", "everything", is_flag=True, help="Also those dismissed more than a year ago.")
+@click.option(
+    "--backtest", metavar="RULE", help="Replay history with other parameters, and show what would have changed."
+)
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="With --backtest: a parameter; again for more."
+)
+@click.option("--happened", is_flag=True, help="With --backtest: by when things happened, for an imported history.")
+@click.option("--rates", is_flag=True, help="Whom the rules look at: rates by team, channel, shift and tenure.")
+@as_of_option
+@command(audit, lists=True)
+async def flags(settings: Settings, rule: str | None, about: str | None, status: str | None, backtest: str | None,
+                changes: tuple[str, ...], as_of: str | None, *, everything: bool, happened: bool,
+                rates: bool, as_json: bool, as_csv: bool) -> None:  # fmt: skip
+    """Suspected abuse, each with one sentence of explanation and the positions that prove it. A flag is no verdict."""
+    if backtest is not None:
+        if as_csv:
+            raise click.UsageError("--backtest prints no CSV: use --json")
+        await _backtest(settings, backtest, _parameters(changes), happened=happened, as_json=as_json)
+        return
+    if rates:
+        await _rates(settings, as_json=as_json, as_csv=as_csv)
+        return
+    async with Session(settings, reads_only=True) as session:
+        at = await position_of(session.log, as_of, await session.log.last_position()) if as_of else None
+        source = temporal_tables.as_of(flags_table, at)
+        now = datetime.now(UTC)
+        answer = await read_view(session, "flags", lambda c: read_flags(
+            c, now, rule=rule, status=status, source=source, everything=everything))  # fmt: skip
+        found = await without_names(session.log, await Keys.open(session.client), answer.result)
+    found = [one for one in found if about is None or about in one["about"]]  # not before: asking would tell
+    position = answer.progress.anchor.position if at is None else at
+    rows = [
+        (one["flag_id"], one["rule"], one["raised"][:16], one["status"], ", ".join(one["about"]), one["explanation"])
+        for one in found
+    ]
+    columns = ("flag", "rule", "raised", "status", "about", "why")
+    print_list(found, f"Flags at position {position}", columns, rows, fields=_FLAG, as_json=as_json, as_csv=as_csv,
+               position=position)  # fmt: skip
+
+
+def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for change in changes:
+        name, sign, value = change.partition("=")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            sign = ""
+        if not sign:
+            message = f"--set {change!r}: write NAME=VALUE, such as fraction=0.95"
+            raise click.UsageError(message)
+    return found
+
+
+async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, happened: bool, as_json: bool) -> None:
+    from consumers.guard.flag_writer import Guarding
+    from ledger.store.subscription import Follower
+
+    try:
+        sides = Guarding(happened=happened), Guarding({rule: changed}, happened=happened)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    found: tuple[dict[str, dict[str, Any]], ...] = ({}, {})
+    async with Session(settings, reads_only=True) as session:
+        end = await session.log.last_position()
+        follower = Follower(await session.connection("backtest"), session.log, "backtest")
+        with showing_progress("replaying", "events", quiet=as_json) as progressed:
+            async for batch in follower.batches(until=end):
+                for side, flagged in zip(sides, found, strict=True):
+                    for raised in side.take(batch):
+                        if raised.finding.rule == rule:
+                            flagged[raised.flag_id] = {
+                                "flag_id": raised.flag_id, "about": raised.finding.about,
+                                "explanation": raised.finding.explanation, "evidence": raised.finding.evidence,
+                            }  # fmt: skip
+                progressed(batch[-1].position, end)
+        keys = await Keys.open(session.client)
+        before, after = [
+            {one["flag_id"]: one for one in await without_names(session.log, keys, list(some.values()))}
+            for some in found
+        ]
+    both = [one for name, one in after.items() if name in before]
+    new = [one for name, one in after.items() if name not in before]
+    gone = [one for name, one in before.items() if name not in after]
+    if as_json:
+        print_json({"rule": rule, "parameters": changed, "same": both, "new": new, "gone": gone, "position": end})
+        return
+    console.print(f"{rule} over {end:,} events: {len(both)} flags as before, {len(new)} new, {len(gone)} gone.")
+    rows = [
+        (word, ", ".join(one["about"]), one["explanation"])
+        for word, some in (("new", new), ("gone", gone))
+        for one in some
+    ]
+    if rows:
+        print_table("What would have changed", ("", "about", "why"), rows)
+
+
+async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+    async with Session(settings, reads_only=True) as session:
+        proofs = await read_view(session, "flags", read_proofs)
+        work = await read_view(session, "casework", read_where_done)
+        people = (await read_view(session, "people", read_people)).result
+        zone = zone_of((await policy_in_force(session.log)).get("time_zone", "UTC"))
+    acts = [_act(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
+    found, position = all_rates(acts), work.progress.anchor.position
+    rows = [
+        (rate.rule, rate.dimension, rate.group, f"{rate.proving} of {rate.actions}", f"{rate.rate:.2%}",
+         f"{rate.base_rate:.2%}", f"{rate.concerned} of {rate.people}", "FAR ABOVE" if rate.far_above else "")
+        for rate in found
+    ]  # fmt: skip
+    columns = ("rule", "by", "group", "actions that prove a flag", "rate", "all others", "people", "")
+    title = f"Whom the rules look at, at position {position}"
+    print_list([rate._asdict() for rate in found], title, columns, rows, numbers=(3, 4, 5, 6),
+               fields=" ".join(Rate._fields), as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+    if as_json or as_csv:
+        return
+    for rate in found:
+        if rate.far_above:
+            console.print(
+                f"{rate.rule} looks at {rate.dimension} {rate.group} far more than at others: see whether a custom, a "
+                "rota or the rule's parameters explain it before anybody is judged."
+            )
+
+
+def _act(row: dict[str, Any], rules: frozenset[str], people: dict[str, dict[str, Any]], zone: ZoneInfo) -> Act:
+    person, at = people.get(row["agent_id"], {}), parse_time(row["time"])
+    joined = person.get("joined")
+    team = row["team_id"] or next(iter(json.loads(person.get("team_ids") or "[]")), None)
+    groups = {
+        "team": team or "", "channel": row["channel"] or "", "shift": shift_of(at.astimezone(zone).hour),
+        "tenure": tenure_of((at - parse_time(joined)).total_seconds() if joined else None),
+    }  # fmt: skip
+    return Act(row["agent_id"], groups, rules)

@@ -1,0 +1,202 @@
+"""`audit`: the trail, why an action was allowed, and the events themselves."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.as_of import as_of_option, happened_option, moment_of, position_of
+from app.cli.main import cli, command
+from app.cli.read_audit import by_option, note_reading
+from app.output import console, fail, print_json, print_list, print_table
+from app.runtime.session import Session
+from app.runtime.views import opened, read_view, up_to_date
+from domain.money import money_text
+from domain.serialization import encode
+from ledger.encryption.keyring import Keys
+from ledger.store.log import digest_of as digest
+from ledger.store.subscription import Anchor, Follower
+from projections.engine import storage
+from projections.reports.explanation import explain as explain_action
+from projections.reports.explanation_text import story_of
+from projections.views.audit_trail import Trail, read_trail
+from projections.views.balances import read_making
+from projections.views.flags import read_flags
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+_LINE = "position type source event_id time recorded who whom interaction_id action_id what corrected_by"
+_BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed position happened what"
+
+
+@cli.group()
+def audit() -> None:
+    """Who did what, for whom, when, and why it was allowed."""
+
+
+@click.option("--interaction", help="Events that name this interaction.")
+@click.option("--action", help="Events that name this action.")
+@click.option("--agent", help="Events that name this agent.")
+@click.option("--customer", help="Events that name this customer.")
+@click.option("--limit", type=int, help="At most so many.")
+@click.option("--after", type=int, default=0, help="Only behind this position.")
+@as_of_option
+@happened_option
+@by_option
+@command(audit, lists=True)
+async def trail(settings: Settings, limit: int | None, after: int, as_of: str | None, by: str | None, *,
+                happened: bool, as_json: bool, as_csv: bool, **named: str | None) -> None:  # fmt: skip
+    """Events in order, with positions; those that name all the ids given."""
+    wanted = [(kind, name) for kind, name in named.items() if name is not None]
+    async with Session(settings, reads_only=True) as session:
+        await up_to_date(session, Trail.name)
+        folder = storage.views_folder(session.data_dir)
+        with opened(folder, Trail(), storage.live_generation(folder, Trail()) or 1) as connection:
+            position = storage.read_progress(connection).anchor.position
+            moment = moment_of(as_of) if happened else None
+            if as_of is not None and not happened:
+                position = await position_of(session.log, as_of, position)
+            about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
+            await note_reading(session.log, about, position, by)
+            items = read_trail(connection, wanted, after, limit, position, moment)
+    columns = ("position", "time", "who", "whom", "interaction", "what")
+    rows = [
+        (item["position"], item["time"][:19], item["who"], item["whom"], item["interaction_id"], item["what"])
+        for item in items
+    ]
+    print_list(items, f"Trail at position {position}", columns, rows, numbers=(0,), as_json=as_json, as_csv=as_csv,
+               fields=_LINE, position=position)  # fmt: skip
+
+
+@by_option
+@click.argument("action")
+@command(audit)
+async def explain(settings: Settings, action: str, by: str | None, *, as_json: bool) -> None:
+    """Why an ACTION was allowed: the request, the rules and the budget then, and what came after."""
+    async with Session(settings, reads_only=True) as session:
+        await up_to_date(session, Trail.name)
+        folder = storage.views_folder(session.data_dir)
+        with opened(folder, Trail(), storage.live_generation(folder, Trail()) or 1) as connection:
+            found = await explain_action(session.log, connection, action)
+            position = storage.read_progress(connection).anchor.position
+        shown = encode(found["action"] if found else None)
+        raised: list[dict[str, Any]] = []
+        if found is not None:
+            await note_reading(session.log, [f"action:{action}"], position, by)
+            at, now = found["position"], datetime.now(UTC)
+            raised = (await read_view(session, "flags", lambda c: read_flags(c, now, position=at))).result
+        revealed = await (await Keys.open(session.client)).reveal(shown)
+    if found is None:
+        fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
+        return
+    found["action"] = json.loads(revealed)
+    found["flags"] = raised
+    if as_json:
+        print_json(found | {"position_of_view": position})
+    else:
+        _tell(found)
+
+
+def _tell(found: dict[str, Any]) -> None:
+    print_table(found["action_id"], ("", ""), story_of(found))
+    for title, key, columns in _LISTS:
+        lines = found.get(key)
+        if lines:
+            rows = [tuple(_cell(line, column) for column in columns) for line in lines]
+            print_table(title, columns, rows, numbers=(0,))
+
+
+_LISTS = (
+    ("Its escalation", "escalation", ("position", "time", "what", "decided_by", "waited_seconds")),
+    ("What came after", "after", ("position", "time", "who", "what")),
+    ("Flags", "flags", ("position", "rule", "status", "explanation")),
+    ("Corrected", "corrected", ("position", "known_then", "known_now")),
+    ("Its interaction", "interaction", ("position", "time", "who", "what")),
+)
+
+
+def _cell(line: dict[str, Any], column: str) -> object:
+    value = line.get(column)
+    return value[:19] if column == "time" and isinstance(value, str) else value
+
+
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@by_option
+@click.argument("action")
+@command(audit)
+async def case(settings: Settings, action: str, file: Path, by: str | None, *, as_json: bool) -> None:
+    """One offline FILE (HTML) about an ACTION: its story, its events, a proof of each, keys, and how to check them."""
+    from app.runtime.seal import seal_to_the_end
+    from projections.reports.case_file import case_document, case_page
+
+    async with Session(settings, reads_only=True) as session:
+        await up_to_date(session, Trail.name)
+        await seal_to_the_end(session)
+        folder = storage.views_folder(session.data_dir)
+        with opened(folder, Trail(), storage.live_generation(folder, Trail()) or 1) as connection:
+            found = await explain_action(session.log, connection, action)
+        if found is None:
+            fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
+            return
+        await note_reading(session.log, [f"action:{action}"], found["position"], by)
+        document = case_document(found, session.data_dir)
+    file.write_text(case_page(document), encoding="utf-8")
+    if as_json:
+        print_json({"file": str(file), "events": len(document["proofs"])})
+    else:
+        console.print(f"{file}: {len(document['proofs'])} events, each with its proof. Check them with:", markup=False)
+        click.echo(f"resolution-ledger audit verify-proof {file} --key {document['verifier_keys'][-1]}")
+
+
+@click.argument("period")
+@click.argument("holder")
+@command(audit, lists=True)
+async def balance(settings: Settings, holder: str, period: str, *, as_json: bool, as_csv: bool) -> None:
+    """The events that make the balance of HOLDER (agent:<id>, team:<id>) in PERIOD, each with what it left."""
+    async with Session(settings, reads_only=True) as session:
+        answer = await read_view(session, "budget_balances", lambda c: read_making(c, holder, period))
+        positions = [one["position"] for one in answer.result]
+        lines = await read_view(
+            session, Trail.name, lambda c: {at: read_trail(c, after=at - 1, limit=1)[0]["what"] for at in positions}
+        )
+    items = [one | {"what": lines.result[one["position"]]} for one in answer.result]
+    columns = ("position", "what", "granted", "spent", "reserved", "remaining")
+    rows = [(one["position"], one["what"], *(money_text(one[name]) for name in columns[2:])) for one in items]
+    title = f"What makes the balance of {holder} in {period}"
+    print_list(items, title, columns, rows, numbers=(0, 2, 3, 4, 5), as_json=as_json, as_csv=as_csv,
+               fields=_BALANCE, position=answer.progress.anchor.position)  # fmt: skip
+
+
+@click.option("--from", "start", help="From this position, or from this recorded time on.")
+@click.option("--to", "end", help="Up to this position, or this recorded time.")
+@click.option("--as-stored", is_flag=True, help="Leave what is personal sealed, as the log has it.")
+@command(audit)
+async def replay(settings: Settings, start: str | None, end: str | None, *, as_stored: bool, as_json: bool) -> None:
+    """The events, one JSON a line: the CloudEvent as recorded, plus its `position`.
+
+    What is personal is shown as long as its person's key is there.
+    """
+    del as_json  # a line is JSON in any case
+    async with Session(settings, reads_only=True) as session:
+        last = await session.log.last_position()
+        first = 1 if start is None else await position_of(session.log, start, last, first=True)
+        until = last if end is None else min(last, await position_of(session.log, end, last))
+        if first > until:
+            return
+        reader = await session.connection("replay")
+        before = await session.log.at(first - 1) if first > 1 else None
+        anchor = Anchor(first - 1, digest(before.data)) if before else Anchor()
+        follower = Follower(reader, session.log, "replay", anchor)
+        write, keys = sys.stdout.buffer.write, await Keys.open(session.client)
+        async for batch in follower.batches(until=until):
+            for recorded in batch:
+                data = recorded.data if as_stored else await keys.reveal(recorded.data)
+                write(b'%s,"position":%d}\n' % (data[:-1], recorded.position))
+        sys.stdout.buffer.flush()

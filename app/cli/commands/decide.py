@@ -1,0 +1,335 @@
+"""`decide` and `policy`: the requests, from options."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import nats.errors
+
+from app.cli.main import Finding, cli, command
+from app.output import console, fail, print_json, print_list, print_table
+from app.policy_file import check_policy_file, shipped_policies
+from app.runtime.roles import served
+from app.runtime.session import Session
+from config import topology
+from domain.events.facts import Basis, Kind
+from domain.money import money_text
+from domain.policy.history import PolicyHistory
+from domain.policy.linting import difference
+from domain.serialization import encode
+from domain.sources import request_source_fault
+from ledger.errors import UnavailableError
+from ledger.store.subject_tokens import token_of_source
+from projections.policy_history import in_force_now, published_policies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from config.settings import Settings
+    from domain.policy.model import Policy, Role
+
+_KINDS = click.Choice(Kind.__args__)  # type: ignore[attr-defined]
+_BASES = click.Choice(Basis.__args__)  # type: ignore[attr-defined]
+_CURRENCY = click.option("--currency", metavar="CODE", help="ISO 4217. [default: the policy's]")
+_FORMS = click.option("--source", default="cli", show_default=True, help="Whose request this is.")
+
+
+def _common(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--time", help="RFC 3339; in history mode it rules."),
+        click.option("--request-id", help="The same again gets the first answer again. [default: a new one]"),
+        _FORMS,
+    ):
+        function = option(function)
+    return function
+
+
+@cli.group()
+def decide() -> None:
+    """Ask for decisions, like any upstream."""
+
+
+@cli.group()
+def policy() -> None:
+    """Look at policies before they are published."""
+
+
+def _action_options(function: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
+    function = _common(function)
+    for option in (
+        click.option("--escalate", is_flag=True, default=None, help="File an escalation where it is beyond the agent."),
+        click.option("--hold", is_flag=True, default=None, help="Reserve now, settle later."),
+        click.option("--team", "--team-id", "team_id"),
+        click.option("--guideline"),
+        click.option("--note"),
+        click.option("--order", "--order-id", "order_id"),
+        click.option("--basis", type=_BASES),
+        click.option("--reason"),
+        _CURRENCY,
+        click.option("--amount", help='What it costs the company, e.g. "5.00".'),
+        click.option("--kind", type=_KINDS, required=required),
+        click.option("--interaction", "--interaction-id", "interaction_id"),
+        click.option("--customer", "--customer-id", "customer_id"),
+        click.option("--agent", "--agent-id", "agent_id", required=required),
+    ):
+        function = option(function)
+    return function
+
+
+@_action_options
+@command(decide)
+async def action(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Take an action for a customer, if the agent may."""
+    await _ask(settings, "action", source, fields, as_json=as_json)
+
+
+@_action_options
+@command(decide)
+async def preview(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """The same, nothing taken; without an amount, what this agent could give now."""
+    await _ask(settings, "preview", source, fields, as_json=as_json)
+
+
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--published-by", required=True, help="Who answers for it.")
+@click.option("--request-id")
+@click.option("--time", help="RFC 3339; in history mode it rules.")
+@_FORMS
+@command(decide, "policy")
+async def decide_policy(settings: Settings, file: Path, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Publish the policy in FILE."""
+    document, _ = _checked(file, as_json=as_json)
+    await _ask(settings, "policy", source, fields | {"policy": document}, as_json=as_json)
+
+
+@click.option("--holder", required=True, help="agent:<id> or team:<id>")
+@click.option("--to-holder", help="Whom a transfer goes to.")
+@click.option(
+    "--operation", type=click.Choice(["grant", "transfer"]), help="[default: grant; with --to-holder, transfer]"
+)
+@click.option("--amount", required=True, help='For example "50.00".')
+@_CURRENCY
+@click.option("--granted-by", required=True)
+@click.option("--reason", required=True)
+@_common
+@command(decide)
+async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Grant a holder more for the present period, or transfer what it has left to another."""
+    fields["operation"] = fields["operation"] or ("transfer" if fields["to_holder"] else "grant")
+    await _ask(settings, "budget", source, fields, as_json=as_json)
+
+
+@click.option("--action-id", "--action", "action_id", required=True)
+@click.option("--operation", type=click.Choice(["settle", "void"]), required=True)
+@click.option("--amount", help="What went. [default: all that is held]")
+@_CURRENCY
+@click.option("--reason")
+@_common
+@command(decide)
+async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Settle or void what an action held."""
+    await _ask(settings, "hold", source, fields, as_json=as_json)
+
+
+@click.option("--flag-id", "--flag", "flag_id", required=True)
+@click.option("--unmasked-by", help="Who begins to look at it, and so wants the names.")
+@click.option("--verdict", type=click.Choice(["confirmed", "coached", "dismissed"]), help="What came of looking at it.")
+@click.option("--reviewed-by", help="Who looked.")
+@click.option("--note")
+@click.option("--employee-id", help="The person concerned, who answers.")
+@click.option("--text", help="The answer.")
+@_common
+@command(decide)
+async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Review a flag (--verdict, --reviewed-by), or answer one as the person concerned (--employee-id, --text).
+
+    With --unmasked-by alone: begin to look at it; recorded, and from then on it shows names.
+    """
+    await _ask(settings, "flag", source, fields, as_json=as_json)
+
+
+@click.option("--action-id", "--action", "action_id", required=True)
+@click.option("--reversed-by", required=True)
+@click.option("--reason", required=True)
+@click.option("--amount", help="How much of it. [default: what is left]")
+@_CURRENCY
+@click.option("--recovered/--not-recovered", default=False, show_default=True, help="Whether the money came back.")
+@_common
+@command(decide)
+async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """Undo an action, all or a part; what was recovered may be given again."""
+    await _ask(settings, "reversal", source, fields, as_json=as_json)
+
+
+@partial(_action_options, required=False)
+@click.option("--operation", type=click.Choice(["request", "approve", "deny", "withdraw", "forward"]), required=True)
+@click.option("--escalation-id", "--escalation", "escalation_id", help="Which, where one is decided.")
+@click.option("--decided-by", help="Who decides it.")
+@click.option("--to", help="Whom to forward it to. [default: a level up]")
+@command(decide)
+async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+    """File an escalation (`request`, with the options of an action), or decide one."""
+    await _ask(settings, "escalation", source, fields, as_json=as_json)
+
+
+@click.argument("name", type=click.Choice(sorted(path.stem for path in shipped_policies())))
+@policy.command()
+def example(name: str) -> None:
+    """Print the policy NAME of those that come with this program, to begin your own with."""
+    (path,) = (path for path in shipped_policies() if path.stem == name)
+    click.echo(path.read_text(encoding="utf-8"), nl=False)
+
+
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+@policy.command()
+def check(file: Path, *, as_json: bool) -> None:
+    """Check the policy in FILE: every problem with its line, its field and what to do."""
+    checked = check_policy_file(file)
+    if as_json:
+        items = [finding._asdict() for finding in checked.findings]
+        print_json({"items": items, "valid": checked.policy is not None})
+    for finding in () if as_json else checked.findings:
+        word = "error" if finding.serious else "note"
+        field = f"{finding.field}: " if finding.field else ""
+        place = f"{file}:{finding.line}:{finding.column}"
+        console.print(f"{place}: {word}: {field}{finding.message}", markup=False, soft_wrap=True)
+    if checked.policy is None:
+        raise Finding
+    if not as_json:
+        roles = ", ".join(checked.policy.roles)
+        console.print(f"{file} is a policy in {checked.policy.currency} by {checked.policy.period} for {roles}")
+
+
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+@policy.command()
+def show(file: Path, *, as_json: bool) -> None:
+    """Show the policy in FILE: who may give what, and who may approve it."""
+    document, shown = _checked(file, as_json=as_json)
+    if as_json:
+        print_json(document)
+        return
+    console.print(f"{file}: {shown.currency}, by {shown.period} in {shown.time_zone}, from {shown.effective_from}")
+    for name, role in shown.roles.items():
+        rows = [(kind, *_limits_of(role, kind)) for kind in dict.fromkeys((*role.limits, *role.approves))]
+        carried = f", carries over {role.carry_over.text}" if role.carry_over.minor else ""
+        title = f"{name}: {role.budget.text} a {shown.period}{carried}"
+        print_table(title, ("kind", "may give", "may approve", "needs"), rows, numbers=(1, 2))
+
+
+def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
+    def text(limits: dict[str, Any]) -> str:
+        return "" if kind not in limits else "unlimited" if limits[kind] is None else limits[kind].text
+
+    return text(role.limits), text(role.approves), ", ".join(role.requires.get(kind, ()))
+
+
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--with", "other", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="Another file. [default: the policy in force]")  # fmt: skip
+@command(policy, lists=True)
+async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool, as_csv: bool) -> None:
+    """Show the changes that FILE would make: field by field, against the policy in force or another file.
+
+    Exit code 1 where the ledger would refuse it, since it begins before the policy in force.
+    """
+    document, policy = _checked(file, as_json=as_json)
+    refusal = None
+    if other is not None:
+        before, name = _checked(other, as_json=as_json)[0], str(other)
+    else:
+        async with Session(settings, reads_only=True) as session:
+            history = PolicyHistory.of(await published_policies(session.log))
+        now = datetime.now(UTC)
+        rules, refusal = history.in_force(now), history.refusal_of(policy, now)
+        before, name = (rules.policy.document, f"version {rules.version}") if rules else ({}, "no policy")
+    changes = difference(before, document)
+    items = [{"field": field, "before": old, "after": new} for field, old, new in changes]
+    refused: dict[str, Any] = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
+    rows = [(field, _said(old), _said(new)) for field, old, new in changes]
+    print_list(items, f"{file} against {name}", ("field", "before", "after"), rows, fields="field before after",
+               as_json=as_json, as_csv=as_csv, **refused)  # fmt: skip
+    if refusal:
+        if not (as_json or as_csv):
+            console.print(f"It would be refused: effective_from {refusal}", markup=False)
+        raise Finding(f"it would be refused: effective_from {refusal}" if as_csv else "")
+
+
+def _said(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _checked(file: Path, *, as_json: bool) -> tuple[dict[str, Any], Policy]:
+    checked = check_policy_file(file)
+    if checked.policy is None:
+        worst = next(finding for finding in checked.findings if finding.serious)
+        fail(f"{file}:{worst.line}: {worst.field}: {worst.message}", code="invalid", as_json=as_json, field=worst.field)
+    assert checked.policy is not None
+    return checked.document, checked.policy
+
+
+async def _with_money(session: Session, fields: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+    """Return the fields of a request with its amount as money, in the policy's currency where none is named."""
+    amount, currency = fields.pop("amount", None), fields.pop("currency", None)
+    if amount is None:
+        return fields
+    if currency is None:
+        rules = in_force_now(await published_policies(session.log))
+        if rules is None:
+            message = "no policy is in force that says in which currency --amount is: publish one, or name --currency"
+            fail(message, code="no_policy", as_json=as_json, field="currency")
+        assert rules is not None
+        currency = rules.policy.currency
+    return fields | {"amount": {"amount": amount, "currency": currency}}
+
+
+async def _ask(settings: Settings, operation: str, source: str, fields: dict[str, Any], *, as_json: bool) -> None:
+    """Ask as the operator, in the name of any source but the ledger's own."""
+    if fault := request_source_fault(source):
+        fail(f"--source: {fault.message}", code=fault.code, status=2, as_json=as_json, field="source")
+    subject = f"{topology.DECIDE_SUBJECT}.{token_of_source(source)}.{operation}"
+    async with Session(settings) as session, served(session, "decisions"):
+        given = await _with_money(session, fields, as_json=as_json)
+        body = {name: value for name, value in given.items() if value is not None}
+        body.setdefault("request_id", f"cli-{uuid.uuid4()}")
+        operator = await session.connection("decide")
+        try:
+            reply = await operator.request(subject, encode(body), timeout=30)
+        except (nats.errors.Error, TimeoutError) as error:
+            message = f"no answer: {error or 'time-out'}; ask again with --request-id {body['request_id']}"
+            raise UnavailableError(message) from error
+    answer = json.loads(reply.data)
+    if as_json:
+        print_json({"error": answer["error"]} if answer["outcome"] == "error" else answer)
+    else:
+        _show(answer)
+    if answer["outcome"] == "error":
+        raise Finding
+
+
+_SHOWN = ("action_id", "escalation_id", "status", "position", "policy_version", "expires_at", "due", "paid_by")
+
+
+def _show(answer: dict[str, Any]) -> None:
+    if answer["outcome"] == "error":
+        error = answer["error"]
+        fail(f"{error['code']}: {error['message']}" + (f" ({error['field']})" if "field" in error else ""))
+    rows: list[tuple[str, object]] = [("outcome", answer["outcome"])]
+    rows += [(name, answer[name]) for name in _SHOWN if answer.get(name)]
+    if "amount" in answer:
+        rows.append(("amount", money_text(answer["amount"])))
+    rows += [("to", ", ".join(answer["to"]) or "nobody known")] if "to" in answer else []
+    if "available" in answer:
+        rows.append(("available", money_text(answer["available"])))
+    rows += [("reason", reason["message"]) for reason in answer.get("reasons", ())]
+    rows += [("warning", f"{warning['field']}: {warning['message']}") for warning in answer.get("warnings", ())]
+    if balance := answer.get("budget"):
+        rows += [(name, money_text(balance[name])) for name in ("granted", "spent", "reserved", "remaining")]
+    print_table("Answer", ("", ""), rows)

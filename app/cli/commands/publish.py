@@ -1,0 +1,103 @@
+"""`publish` and `import`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from app.cli.main import Finding, cli, command
+from app.importing.expressions import MappingError
+from app.importing.importer import ImportFileError, load_mapping, made_events
+from app.output import print_json, print_table, progress_console
+from app.publisher import Outcome, Outgoing, Publisher, dry_run, publish_all, read_lines
+from app.runtime.roles import served
+from app.runtime.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from config.settings import Settings
+
+
+@click.argument("file", type=click.File("rb"))
+@click.option("--dry-run", "dry", is_flag=True, help="Say what would be rejected and why; publish nothing.")
+@command(cli)
+async def publish(settings: Settings, file: Iterable[bytes], *, dry: bool, as_json: bool) -> None:
+    """Publish CloudEvents, one JSON a line; `-` is standard input."""
+    outcome = Outcome()
+    await _deliver(settings, read_lines(file), outcome, dry=dry, as_json=as_json, counts=True)
+
+
+@click.option("--dry-run", "dry", is_flag=True, help="Say what would be rejected and why; publish nothing.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("mapping", metavar="MAPPING")  # a command takes its arguments from the nearest up
+@command(cli, "import")
+async def import_history(
+    settings: Settings, mapping: str, files: tuple[Path, ...], *, dry: bool, as_json: bool
+) -> None:
+    """Import history from CSV files (also .gz) by a column MAPPING: a YAML file, or a shipped one's name."""
+    outcome = Outcome()
+    try:
+        columns = load_mapping(mapping)
+        with _progress("reading", sum(path.stat().st_size for path in files), shown=not as_json) as read:
+            events = list(made_events(columns, files, outcome, read))
+    except (MappingError, ImportFileError) as error:
+        raise click.UsageError(str(error)) from None
+    await _deliver(settings, events, outcome, dry=dry, as_json=as_json, counts=False)
+
+
+async def _deliver(settings: Settings, events: Iterable[Outgoing], outcome: Outcome, *, dry: bool, as_json: bool,
+                   counts: bool) -> None:  # fmt: skip
+    total = len(events) if isinstance(events, list) else None
+    if dry:
+        dry_run(_counted(events, outcome) if counts else events, outcome)
+    else:
+        async with Session(settings) as session, served(session, "intake"):
+            with _progress("publishing", total, shown=not as_json and sys.stderr.isatty()) as sent:
+                publisher = await Publisher.open(session, outcome, sent)
+                if counts:
+                    await publish_all(publisher, events)
+                else:
+                    for event in events:
+                        await publisher.add(event)
+                    await publisher.settle()
+    _report(outcome, dry=dry, as_json=as_json)
+
+
+def _counted(events: Iterable[Outgoing], outcome: Outcome) -> Iterator[Outgoing]:
+    for event in events:
+        outcome.read += 1
+        yield event
+
+
+def _report(outcome: Outcome, *, dry: bool, as_json: bool) -> None:
+    document = outcome.wire()
+    if as_json:
+        print_json(document | ({"dry_run": True} if dry else {}))
+    else:
+        names = ("read", "rejected") if dry else ("read", "recorded", "duplicate", "rejected")
+        rows: list[tuple[str, object]] = [(name, document[name]) for name in names]
+        rows += [(f"skipped: {reason}", count) for reason, count in document["skipped"].items()]
+        print_table("What became of it", ("", "events"), rows, numbers=(1,))
+        if outcome.rejected:
+            columns = ("line", "id", "code", "field", "what to do")
+            told = [
+                (item["line"], item["id"], item["code"], item["field"], item["message"])
+                for item in outcome.rejected[:50]
+            ]
+            print_table("Rejected", columns, told, numbers=(0,))
+    if outcome.rejected:
+        raise Finding("" if as_json else f"{len(outcome.rejected)} events were rejected")
+
+
+@contextmanager
+def _progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=progress_console, disable=not shown, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(task, count)

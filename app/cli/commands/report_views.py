@@ -1,0 +1,147 @@
+"""`report`: what the views say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from app.cli.as_of import as_of_option, happened_option, moment_of, position_of
+from app.cli.main import cli, command
+from app.output import print_list
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from domain.analytics.procedure_cost import long_way
+from domain.money import money_text
+from domain.policy.parsing import read_policy
+from projections.engine import temporal_tables
+from projections.policy_history import policy_in_force
+from projections.views import casework
+from projections.views.balances import read_balances, read_happened
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+_BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed"
+_ACTION = (
+    "action_id position time state agent_id team_id customer_id interaction_id kind basis reason holder period "
+    "escalation_id decided_by amount$ reversed$ settled$ long_way$"
+)
+_ESCALATION = (
+    "escalation_id position requested status agent_id team_id customer_id interaction_id kind reason asked_of due "
+    "decided_by waited_seconds action_id asked$ amount$"
+)
+
+
+async def at_of(session: Session, as_of: str | None) -> int | None:
+    """The position that ``--as-of`` means; none where it was not given."""
+    if as_of is None:
+        return None
+    return await position_of(session.log, as_of, await session.log.last_position())
+
+
+@cli.group()
+def report() -> None:
+    """Budgets, and what it was worth."""
+
+
+@click.option("--holder", help="agent:<id> or team:<id>")
+@click.option("--period", help="2026-11-21, 2026-W47, 2026-11 or 2026-Q4")
+@as_of_option
+@happened_option
+@command(report, lists=True)
+async def balances(settings: Settings, holder: str | None, period: str | None, as_of: str | None, *, happened: bool,
+                   as_json: bool, as_csv: bool) -> None:  # fmt: skip
+    """Granted, spent, reserved and remaining, by holder and period."""
+    moment = moment_of(as_of) if happened else ""
+    async with Session(settings, reads_only=True) as session:
+        at = None if happened else await at_of(session, as_of)
+        answer = await read_view(
+            session, "budget_balances",
+            lambda c: read_happened(c, moment, holder, period) if happened
+            else read_balances(c, holder, period, position=at),
+        )  # fmt: skip
+    position = answer.progress.anchor.position if at is None else at
+    columns = ("holder", "period", "granted", "spent", "reserved", "remaining", "")
+    rows = [
+        (item["holder"], item["period"], *(money_text(item[name]) for name in columns[2:6]),
+         "closed" if item["closed"] else "")
+        for item in answer.result
+    ]  # fmt: skip
+    print_list(answer.result, f"Balances at position {position}", columns, rows, numbers=(2, 3, 4, 5), fields=_BALANCE,
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+
+
+@click.option(
+    "--unsettled", "only_unsettled", is_flag=True, help="Only money of which no settlement tells, or another amount."
+)
+@click.option("--older-than", "days", type=int, default=0, show_default=True, help="Days, with --unsettled.")
+@as_of_option
+@happened_option
+@command(report, lists=True)
+async def actions(settings: Settings, days: int, as_of: str | None, *, only_unsettled: bool, happened: bool,
+                  as_json: bool, as_csv: bool) -> None:  # fmt: skip
+    """What was done, as it stands: taken, held, settled, voided, charged, reversed; and what asking would have cost."""
+    before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
+    if happened and only_unsettled:
+        raise click.UsageError("--happened goes without --unsettled")
+    moment = moment_of(as_of) if happened else ""
+    async with Session(settings, reads_only=True) as session:
+        at = None if happened else await at_of(session, as_of)
+        source = temporal_tables.as_of(casework.actions, at)
+        where = (casework.unsettled(before, source),) if only_unsettled else ()
+        answer = await read_view(
+            session, "casework",
+            lambda c: casework.read_actions_happened(c, moment) if happened
+            else casework.read_actions(c, *where, source=source),
+        )  # fmt: skip
+        document = await policy_in_force(session.log, at)
+    policy = read_policy(document) if document else None
+    for item in answer.result:
+        own = policy is not None and item["escalation_id"] is None and item["amount"]["currency"] == policy.currency
+        saved = long_way(item["kind"], policy) if policy is not None and own else None
+        item["long_way"] = saved and saved.wire()
+    position = answer.progress.anchor.position if at is None else at
+    columns = ("action", "time", "state", "agent", "kind", "amount", "settled", "reversed", "long way")
+    rows = [
+        (item["action_id"], item["time"][:16], item["state"], item["agent_id"], item["kind"],
+         *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed", "long_way")))
+        for item in answer.result
+    ]  # fmt: skip
+    print_list(answer.result, f"Actions at position {position}", columns, rows, numbers=(5, 6, 7, 8), fields=_ACTION,
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+
+
+@click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")
+@as_of_option
+@happened_option
+@command(report, lists=True)
+async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, happened: bool,
+                      as_json: bool, as_csv: bool) -> None:  # fmt: skip
+    """Who asked for what, of whom, how long it took and what came of it."""
+    moment = moment_of(as_of) if happened else ""
+    async with Session(settings, reads_only=True) as session:
+        at = None if happened else await at_of(session, as_of)
+        source = temporal_tables.as_of(casework.escalations, at)
+        where = (source.c.status == "waiting",) if waiting else ()
+        answer = await read_view(
+            session, "casework",
+            lambda c: [one for one in casework.read_escalations_happened(c, moment)
+                       if not waiting or one["status"] == "waiting"] if happened
+            else casework.read_escalations(c, *where, source=source),
+        )  # fmt: skip
+    position = answer.progress.anchor.position if at is None else at
+    columns = ("escalation", "requested", "agent", "kind", "asked", "of", "status", "waited")
+    rows = [
+        (item["escalation_id"], item["requested"][:16], item["agent_id"], item["kind"], money_text(item["asked"]),
+         ", ".join(item["asked_of"]), item["status"], _minutes(item["waited_seconds"]))
+        for item in answer.result
+    ]  # fmt: skip
+    print_list(answer.result, f"Escalations at position {position}", columns, rows, numbers=(4, 7), fields=_ESCALATION,
+               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+
+
+def _minutes(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds / 60:.0f} min"

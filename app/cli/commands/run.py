@@ -1,0 +1,159 @@
+"""`up`, `run` and `demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.main import Finding, cli, command
+from app.output import console, print_json
+from app.runtime.announcement import FILE, announce, withdraw
+from app.runtime.roles import ROLES, keep_running, only_one, running, sealing_roles, until_stopped
+from app.runtime.session import Session
+from dashboard.listen_address import LOOPBACK, Where, token_of
+from ledger.errors import LedgerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from config.settings import Settings
+
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+def _where_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--port", type=click.IntRange(0, 65535), help="Its port. [default: 8321, or any free one]"),
+        click.option("--host", default=LOOPBACK, show_default=True, help="IP address of the HTTP API."),
+        click.option("--tls-cert", type=_FILE, help="Certificate (PEM, with its chain): the API speaks TLS."),
+        click.option("--tls-key", type=_FILE, help="Its key (PEM)."),
+        click.option(
+            "--trusted-proxy",
+            "trusted_proxies",
+            multiple=True,
+            metavar="ADDRESS",
+            envvar="RESOLUTION_LEDGER_TRUSTED_PROXY",
+            help="A proxy, or a network of them, whose X-Forwarded-For names the client; repeatable.",
+        ),
+        click.option(
+            "--allowed-host",
+            "allowed_hosts",
+            multiple=True,
+            metavar="NAME",
+            envvar="RESOLUTION_LEDGER_ALLOWED_HOST",
+            help="A name under which the HTTP API is asked, beside localhost and its addresses; repeatable.",
+        ),
+        click.option("--behind-proxy", is_flag=True, help="A proxy in front speaks TLS; needed for other addresses."),
+    ):
+        function = option(function)
+    return function
+
+
+def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Hundreds who listen and read are a matter of sockets; with uvloop that takes less of a processor."""
+    if "dashboard" not in options["roles"]:
+        return None
+    try:
+        import uvloop
+    except ModuleNotFoundError:  # as on Windows
+        return None
+    return uvloop.new_event_loop
+
+
+def _where(found: dict[str, Any]) -> Where:
+    return Where(found["host"], found["port"], found["tls_cert"], found["tls_key"], found["behind_proxy"],
+                 found.get("descriptor"), found["allowed_hosts"], found["trusted_proxies"])  # fmt: skip
+
+
+@_where_options
+@click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
+@command(cli, json=False)
+async def up(settings: Settings, *, history: bool, **found: Any) -> None:
+    """Run everything here: embedded NATS, intake, decisions, views, guard, seal, archive, HTTP. Ctrl-C stops it."""
+    await _up(settings, _where(found).checked(), history=history)
+
+
+async def _up(settings: Settings, where: Where, *, history: bool = False) -> None:
+    async with only_one(settings.folder), Session(settings) as session:
+        listening = where.bound()  # held here, so that nobody takes it while its process starts again
+        # Views fold, the seal signs and people read in processes of their own, so that no decision waits for them.
+        beside = [
+            asyncio.create_task(keep_running(["run", *roles], settings, descriptors))
+            for roles, descriptors in (
+                (("projections",), ()),
+                (("guard", *(("--history",) if history else ())), ()),
+                (sealing_roles(), ()),
+                (("dashboard", *where.options(listening.fileno())), (listening.fileno(),)),
+            )
+        ]
+        try:
+            async with running(session, ("intake", "decisions"), history=history) as services:
+                announce(session.data_dir, session.upstream_server, where.url(listening), token_of(session.data_dir))
+                says = f"resolution-ledger is up: {session.data_dir}/connection.json says where"
+                try:
+                    await until_stopped([session, *services], lambda: console.print(says))
+                finally:
+                    withdraw(session.data_dir)
+        finally:
+            listening.close()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+
+@click.argument("roles", metavar="ROLE...", nargs=-1, required=True, type=click.Choice(ROLES))
+@click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
+@_where_options
+@click.option("--descriptor", type=int, hidden=True, help="Of a socket that listens already, for `dashboard`.")
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
+@command(cli, json=False, loop=_loop)
+async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool, **found: Any) -> None:
+    """Run one ROLE in a process of its own, or several in one.
+
+    Roles: intake records the facts that upstreams publish; decisions answers their requests; projections builds the
+    views; guard looks for abuse; seal signs the log; archive writes the log to Parquet files; dashboard serves the
+    HTTP API and the page.
+    """
+    async with (
+        # A child begins no ledger where its folder was moved.
+        Session(settings, reads_only=with_parent, creates=False) as session,
+        running(session, roles, history=history, where=_where(found)) as services,
+    ):
+        says = "" if with_parent else f"{', '.join(roles)} runs\n"
+        await until_stopped([session, *services], lambda: console.print(says, end=""), watch_stdin=with_parent)
+
+
+@click.option("--no-serve", is_flag=True, help="End after the summary; else the page is served until Ctrl-C.")
+@click.option("--seed", type=int, default=7, show_default=True, help="The same seed gives the same organisation.")
+@click.option("--days", type=click.IntRange(1, 366), default=90, show_default=True, help="How many days it lives.")
+@command(cli)
+async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_json: bool) -> None:
+    """An organisation's ninety days, published and decided like any upstream's, then a summary, then the page."""
+    from app.demo.run import run_demo
+
+    try:
+        summary = await run_demo(settings, seed=seed, days=days, quiet=as_json)
+    except LedgerError as error:
+        raise Finding(str(error)) from error
+    if as_json:
+        print_json(summary)
+    if no_serve or settings.nats_url is not None:  # on a server of yours, run what you want beside it
+        return
+    told = asyncio.create_task(_tell_where(settings, quiet=as_json))
+    try:
+        await _up(settings, Where())
+    finally:
+        told.cancel()
+
+
+async def _tell_where(settings: Settings, *, quiet: bool) -> None:
+    """Say where the page is, once it is there."""
+    file = settings.folder / FILE
+    while not file.exists():  # noqa: ASYNC110 - nothing says so
+        await asyncio.sleep(0.1)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if not quiet:
+        console.print(f"The page: {found['http_url']}, token {found['http_token']} (Ctrl-C ends it)", soft_wrap=True)

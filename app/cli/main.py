@@ -1,0 +1,179 @@
+"""The command line: `resolution-ledger`, its settings, and how its errors look."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import logging
+import os
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.output import fail
+from app.runtime.session import NoLedgerError
+from config.settings import HELP, SettingsError, load_settings
+from ledger.errors import LedgerError
+from ledger.nats.redaction import RedactingFormatter, without_passwords
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+
+def _joined(_context: click.Context, _option: click.Parameter, urls: tuple[str, ...]) -> str | None:
+    return ",".join(urls) or None
+
+
+_OPTIONS = {
+    "data_dir": click.option(
+        "--data-dir", metavar="FOLDER", help=HELP["data_dir"] + " [default: ./.resolution-ledger]"
+    ),
+    "nats_url": click.option("--nats-url", metavar="URL", multiple=True, callback=_joined, help=HELP["nats_url"]),
+    **{
+        name: click.option(f"--{name.replace('_', '-')}", metavar=metavar, help=HELP[name])
+        for name, metavar in (
+            ("nats_user", "NAME"),
+            ("nats_creds", "FILE"),
+            ("nats_nkey", "FILE"),
+            ("nats_tls_ca", "FILE"),
+            ("nats_tls_cert", "FILE"),
+            ("nats_tls_key", "FILE"),
+            ("nats_inbox_prefix", "SUBJECT"),
+            ("nats_context", "NAME"),
+        )
+    },
+    "nats_tls_first": click.option("--nats-tls-first", is_flag=True, default=None, help=HELP["nats_tls_first"]),
+    "upstream_nats_url": click.option("--upstream-nats-url", metavar="URL", help=HELP["upstream_nats_url"]),
+    "nats_server": click.option("--nats-server", metavar="FILE", help=HELP["nats_server"]),
+    "replicas": click.option("--replicas", type=int, metavar="N", help=HELP["replicas"] + " [default: 1]"),
+    "allow_lazy_fsync": click.option("--allow-lazy-fsync", is_flag=True, default=None, help=HELP["allow_lazy_fsync"]),
+    "database_url": click.option("--database-url", metavar="URL", help=HELP["database_url"]),
+}
+_config_option = click.option(
+    "--config", type=click.Path(path_type=Path), help="A TOML file of settings. [default: resolution-ledger.toml]"
+)
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+_csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print the list as CSV, with a header.")
+
+
+_HELP_WIDTH = 1_000
+GC_THRESHOLDS = (2_000, 100, 50)
+"""Events by the thousand make garbage without cycles, and hundreds in flight are no garbage yet. Each object is looked
+at once while it is young, a few at a time, so that nobody waits; what was left is looked at again only seldom."""
+
+
+class Finding(Exception):
+    """The command did its work and found something wrong: exit status 1, after its output."""
+
+
+def _all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (_config_option, *reversed(_OPTIONS.values())):
+        command = option(command)
+    return command
+
+
+def command(
+    group: click.Group, name: str | None = None, *, json: bool = True, lists: bool = False,
+    loop: Callable[[dict[str, Any]], Callable[[], asyncio.AbstractEventLoop] | None] = lambda _options: None,
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:  # fmt: skip
+    """Make an async function a command of a group: ``settings`` is its first argument.
+
+    A command that ``lists`` is told ``as_csv``, too.
+    ``loop`` says from the options which event loop runs it, where it is not asyncio's own.
+    """
+
+    def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
+        def run(context: click.Context, **options: Any) -> None:
+            own = {setting: options.pop(setting) for setting in _OPTIONS}
+            above = context.find_root().params
+            merged = {setting: above.get(setting) if own[setting] is None else own[setting] for setting in _OPTIONS}
+            merged["nats_url"] = ",".join(filter(None, (above.get("nats_url"), own["nats_url"]))) or None
+            file = options.pop("config") or above.get("config")
+            if options.get("as_json") and options.get("as_csv"):
+                raise click.UsageError("--json and --csv exclude each other")
+            settings = load_settings(merged, os.environ, file)
+            asyncio.run(function(settings, **options), loop_factory=loop(options))
+
+        run.__doc__ = inspect.cleandoc(function.__doc__ or "")
+        wrapped = _all_settings(click.pass_context(run))
+        if json:
+            wrapped = _json_option(wrapped)
+        if lists:
+            wrapped = _csv_option(wrapped)
+        return group.command(name or function.__name__.replace("_", "-"))(wrapped)
+
+    return decorate
+
+
+_COMMANDS = {
+    "up": ("run",), "run": ("run",), "demo": ("run",), "publish": ("publish",),
+    "import": ("publish",), "decide": ("decide",), "policy": ("decide",),
+    "report": ("report_views", "report_loyalty", "report_value", "report_what_if"), "audit": ("audit_trail", "audit_verify", "audit_flags"),
+    "admin": ("admin", "admin_seal", "admin_privacy", "admin_tokens", "admin_inbox",
+              "admin_streams"),
+}  # fmt: skip
+"""Command -> modules of ``app.cli.commands``; a command loads only its own, which keeps it quick."""
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for module in _COMMANDS.get(cmd_name, ()):
+            import_module(f"app.cli.commands.{module}")
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@_all_settings
+@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.version_option(package_name="resolution-ledger")
+def cli(verbose: bool, **_settings: Any) -> None:
+    """An event-sourced ledger for companies that let their staff put things right on the spot."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    sys.excepthook = _print_error
+    for noisy in ("nats", "faststream"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print a traceback without the passwords of URLs in it."""
+    sys.stderr.write(without_passwords("".join(traceback.format_exception(kind, error, trace))))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; every error is one line that says what to do."""
+    gc.set_threshold(*GC_THRESHOLDS)
+    given = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in given
+    try:
+        # Help that is piped is not wrapped, so that `grep` finds an option with its default.
+        width = None if sys.stdout.isatty() else _HELP_WIDTH
+        cli.main(args=given, prog_name="resolution-ledger", standalone_mode=False, terminal_width=width)
+    except Finding as finding:
+        if str(finding):
+            click.echo(f"resolution-ledger: {without_passwords(str(finding))}", err=True)
+        sys.exit(1)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context else ""
+        fail(error.format_message() + hint, code="usage", status=2, as_json=as_json)
+    except (SettingsError, NoLedgerError) as error:
+        fail(str(error), code="settings", status=2, as_json=as_json)
+    except (LedgerError, OSError) as error:
+        fail(str(error), code="unavailable", as_json=as_json)
+    sys.exit(0)

@@ -1,0 +1,174 @@
+"""The rules as a table, each with an example that the domain itself decides (docs/policy.md)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from domain.budgets.budget import Budget
+from domain.budgets.postings import Cause, opening
+from domain.commands import ActionRequest, EscalationDecision
+from domain.decisions import authority, escalations
+from domain.decisions.authority import Agent, Asking, Gift, Seen
+from domain.decisions.escalations import Approver, Open
+from domain.events.decisions import EscalationRequested, Reason
+from domain.money import Money
+from domain.policy.model import Rules
+from domain.policy.parsing import parse_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POLICY: dict[str, Any] = {
+    "currency": "GBP", "time_zone": "Europe/London", "period": "month", "effective_from": "2026-01-01T00:00:00Z",
+    "roles": {
+        "agent": {
+            "budget": "200.00", "limits": {"refund": "50.00", "keep_item": "20.00", "fix": "unlimited"},
+            "per_interaction": "60.00", "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00"},
+            "requires": {"keep_item": ["goodwill-basics"]},
+        },
+        "manager": {"budget": "2000.00", "limits": {"refund": "500.00", "credit": "250.00"},
+                    "approves": {"refund": "500.00"}},
+    },
+    "teams": {"doorstep": {"pool": "40.00", "draw_at_most": "30.00"}},
+    "sources": {"crm": ["agent", "manager"]},
+}  # fmt: skip
+"""The policy of the examples."""
+
+NOW = datetime(2026, 3, 10, 9, tzinfo=UTC)
+_RULES = Rules(1, parse_policy(POLICY))
+_CAUSE = Cause(source="crm", request_id="r", seen_position=0)
+_AGENT = Agent(agent_id="A-7", role="agent", team_ids=("phone",))
+_DRIVER = Agent(agent_id="D-1", role="agent", team_ids=("doorstep",))
+_MANAGER = Agent(agent_id="M-1", role="manager")
+
+
+class Line(NamedTuple):
+    """A line of the table: rule, code, and an example with what the domain answers."""
+
+    code: str
+    rule: str
+    example: str
+    outcome: str
+    reason: Reason | None
+
+
+def _budget(holder: str, spent_minor: int = 0) -> Budget:
+    role = "agent" if holder.startswith("agent:") else None
+    record, _ = opening(_RULES, holder, "2026-03", None, _CAUSE, role, "GBP")
+    budget = Budget.open(record, NOW)
+    budget.spent_minor = spent_minor
+    return budget
+
+
+def _ask(amount: str, agent: Agent = _AGENT, *, spent_minor: int = 0, seen: Seen = authority.NOTHING_SEEN,
+         pool: Budget | None = None, source: str = "crm", **fields: Any) -> tuple[str, tuple[Reason, ...]]:  # fmt: skip
+    given: dict[str, Any] = {"kind": "refund", "reason": "late"} | fields
+    request = ActionRequest(
+        request_id="r", agent_id=agent.agent_id, amount=Money.parse(amount, "GBP"), **given
+    )  # fmt: skip
+    asking = Asking(
+        request=request, agent=agent, rules=_RULES, source=source, now=NOW, pool=pool, seen=seen,
+        budget=_budget(f"agent:{agent.agent_id}", spent_minor),
+    )  # fmt: skip
+    verdict = authority.judge(asking, request.amount)
+    return verdict.outcome, verdict.reasons
+
+
+def _gave(*minor: int) -> tuple[Gift, ...]:
+    return tuple(Gift("A-8", NOW.timestamp() - 86_400, one, "GBP") for one in minor)
+
+
+def _decide(operation: str, person: Agent, amount: str, *, agent_id: str = "A-7",
+            stands_in_for: Agent | None = None) -> tuple[str, tuple[Reason, ...]]:  # fmt: skip
+    asked = EscalationRequested(
+        escalation_id="esc-1", action_id="act-1", agent_id=agent_id, role="agent", kind="refund", basis="goodwill",
+        amount=Money.parse(amount, "GBP"), reason="broken", reasons=(), payer="approver", to=("M-1",), due=NOW,
+        policy_version=1, budget=f"agent:{agent_id}", period="2026-03", currency="GBP", customer_id="C-9",
+        **_CAUSE.fields(),
+    )  # fmt: skip
+    request = EscalationDecision(
+        request_id="d", operation=operation, escalation_id="esc-1", decided_by=person.agent_id  # type: ignore[arg-type]
+    )  # fmt: skip
+    approver = Approver(person, stands_in_for or person)
+    waiting = Open(asked, NOW - timedelta(minutes=9), ("M-1",), NOW)
+    reasons = escalations.refusals(
+        request.operation, waiting, approver, asked.amount, _RULES.policy, "crm", frozenset({"C-9"})
+    )
+    return ("refused" if reasons else "done"), reasons
+
+
+def _payer(amount: str) -> tuple[str, tuple[Reason, ...]]:
+    short = escalations.payer_short(_budget("team:doorstep"), Money.parse(amount, "GBP"), "act-1")
+    return ("refused" if short else "done"), (short,) if short else ()
+
+
+_EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]]]], ...] = (
+    ("", "within every limit", "A-7 gives a refund of 50.00", lambda: _ask("50.00")),
+    ("", "`unlimited` is a limit; the budget still holds", "a fix of 200.00", lambda: _ask("200.00", kind="fix")),
+    ("", "entitlement and correction meet no limit", "a correction of 900.00",
+     lambda: _ask("900.00", basis="correction")),
+    ("per_action", "at most the role's, the team's or the trial's limit for the kind", "a refund of 50.01",
+     lambda: _ask("50.01")),
+    ("per_interaction", "all goodwill on one interaction, by all agents", "A-8 gave 40.00 on it, A-7 asks 20.01",
+     lambda: _ask("20.01", interaction_id="I-1", seen=Seen(interaction=_gave(4000)))),
+    ("per_customer", "all goodwill for the customer's group in the days before", "they had 90.00, A-7 asks 10.01",
+     lambda: _ask("10.01", customer_id="C-9", seen=Seen(group=frozenset({"C-9"}), customer=_gave(5000, 4000)))),
+    ("budget", "at most what is left of the agent's budget", "150.01 of 200.00 is spent, A-7 asks 50.00",
+     lambda: _ask("50.00", spent_minor=15_001)),
+    ("", "a short budget draws on the team's pool, a step at a time", "all is spent, D-1 asks 30.00",
+     lambda: _ask("30.00", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep"))),
+    ("pool", "a draw is at most `draw_at_most`, and what the pool has left", "all is spent, D-1 asks 30.01",
+     lambda: _ask("30.01", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep"))),
+    ("training", "a kind may need a course, which may expire", "A-7 lets somebody keep an item of 5.00",
+     lambda: _ask("5.00", kind="keep_item")),
+    ("kind", "a kind the role lacks goes up where some role has it", "A-7 gives a credit of 5.00",
+     lambda: _ask("5.00", kind="credit")),
+    ("kind", "a kind that no role has is refused", "A-7 gives a gift of 5.00", lambda: _ask("5.00", kind="gift")),
+    ("self_dealing", "nobody acts for themselves, their group or a declared relation", "A-7 gives to their household",
+     lambda: _ask("5.00", customer_id="C-9", seen=Seen(group=frozenset({"C-9", "A-7"})))),
+    ("left", "nobody who has left acts", "A-7 has left",
+     lambda: _ask("5.00", Agent(agent_id="A-7", role="agent", left=True))),
+    ("source", "a source speaks only for its roles", "the source `desk` asks for A-7",
+     lambda: _ask("5.00", source="desk")),
+    ("no_policy", "without a policy in force nobody gives anything", "before the first policy is published",
+     lambda: (authority.NO_POLICY.outcome, authority.NO_POLICY.reasons)),
+    ("own_request", "nobody decides their own request", "M-1 approves what M-1 asked",
+     lambda: _decide("approve", _MANAGER, "90.00", agent_id="M-1")),
+    ("approves", "an approval stays within the approver's `approves`", "M-1 approves 500.01",
+     lambda: _decide("approve", _MANAGER, "500.01")),
+    ("", "somebody may stand in for an approver who is away", "A-8 approves 90.00 for M-1",
+     lambda: _decide("approve", Agent(agent_id="A-8", role="agent"), "90.00", stands_in_for=_MANAGER)),
+    ("not_requester", "only whoever asked withdraws", "M-1 withdraws what A-7 asked",
+     lambda: _decide("withdraw", _MANAGER, "90.00")),
+    ("payer", "whoever pays must have it: the team's pool, else the approver", "the pool has 40.00, 40.01 is asked",
+     lambda: _payer("40.01")),
+)  # fmt: skip
+
+
+def rule_lines() -> list[Line]:
+    """Every rule with its example, decided just now."""
+    found: list[Line] = []
+    for code, rule, example, decide in _EXAMPLES:
+        outcome, reasons = decide()
+        reason = next((one for one in reasons if one.rule == code), None)
+        assert (reason is None) == (code == ""), (code, reasons)
+        found.append(Line(code, rule, example, outcome, reason))
+    return found
+
+
+def rule_table() -> str:
+    """The rules as a Markdown table."""
+    lines = ["| rule | example | outcome | reason | in words |", "|---|---|---|---|---|"]
+    for line in rule_lines():
+        code = f"`{line.code}`" if line.code else ""
+        lines.append(f"| {line.rule} | {line.example} | `{line.outcome}` | {code} | {_words(line.reason)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _words(reason: Reason | None) -> str:
+    if reason is None:
+        return ""
+    numbers = [(name, getattr(reason, name)) for name in ("limit", "used", "asked")]
+    shown = ", ".join(f"{name} {amount.text}" for name, amount in numbers if amount is not None)
+    return reason.message + (f" ({shown})" if shown else "")

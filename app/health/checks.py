@@ -1,0 +1,247 @@
+"""The checks of `admin doctor`: each looks at one part of a ledger and says whether it is well."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from app.health.check import Check, collected
+from app.health.role_checks import is_kept_here
+from app.health.seal_checks import seal
+from app.health.stream_checks import durability, store, streams
+from app.runtime.projection_states import projection_states
+from app.runtime.sources import waiting_in_inboxes, without_own_inbox
+from app.runtime.views import opened
+from config import topology
+from consumers.privacy.field_encryption import sealed_texts
+from domain.staff import manager_rings
+from ledger.encryption.keyring import Keys, key_ids
+from ledger.errors import LedgerError
+from ledger.store.cloudevents import parse_time, stored_decoder, time_text
+from ledger.store.event_id_index import NameIndex
+from ledger.store.position_lookup import position_of
+from ledger.store.server_time import AHEAD_SECONDS, span, utc_now
+from ledger.store.streams import js_api, server_trouble, stream_config, stream_names
+from ledger.store.subscription import verify_anchor
+from ledger.transparency import alarm
+from projections.engine import storage
+from projections.registry import MODELS
+from projections.views.people import read_people
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from app.runtime.session import Session
+    from ledger.store.role_status import Heard
+
+_NOTHING: Mapping[str, Heard] = MappingProxyType({})
+_LOW_DISK_BYTES = 1 << 30
+_KEYS_OF_EVENTS, _RINGS_SHOWN = 500, 5
+
+
+async def _server(session: Session) -> AsyncIterator[Check]:
+    version = session.client.connected_server_version
+    trouble = await server_trouble(session.client)
+    yield Check("server", trouble or f"nats-server {version.major}.{version.minor}.{version.patch}", not trouble)
+
+
+async def _clock(session: Session) -> AsyncIterator[Check]:
+    offset = await session.log.server_time.measure()
+    if offset is None:
+        yield Check("clock", "the NATS server does not say what time it is")
+    elif offset.at_least > AHEAD_SECONDS:
+        text = f"the host's clock is {span(offset.at_least)} ahead of the NATS server's: nothing is recorded; set it"
+        yield Check("clock", text, ok=False)
+    elif offset.at_most < -AHEAD_SECONDS:
+        text = f"the host's clock is {span(offset.at_most)} behind the NATS server's: periods begin late; set it"
+        yield Check("clock", text, ok=False)
+    else:
+        nearest = max(offset.at_least, min(0.0, offset.at_most))
+        yield Check("clock", f"{abs(nearest):.3f} s from the NATS server's")
+
+
+async def _recorded_times(session: Session) -> AsyncIterator[Check]:
+    """A stretch that was recorded by a clock that ran ahead is one finding, until its time has come."""
+    last, now = await session.log.last(">"), utc_now()
+    recorded = parse_time(stored_decoder.decode(last.data).recordedtime) if last is not None else now
+    if last is None or (recorded - now).total_seconds() <= AHEAD_SECONDS:
+        yield Check("recorded times", "none lies in the future")
+        return
+    first = await position_of(session.log, time_text(now), last.position) + 1
+    through = await position_of(session.log, time_text(recorded), last.position, first=True)
+    text = (
+        f"positions {first} to {through} were recorded by a clock that ran ahead, to {time_text(recorded)}; what came "
+        "behind them carries that time until it has come, since recorded times never decrease. Decisions go by the "
+        "clock; as of a moment in between, name a position"
+    )
+    yield Check("recorded times", text, ok=False)
+
+
+async def _directory(session: Session) -> AsyncIterator[Check]:
+    twin = session.twin
+    if twin is None:
+        yield Check("data directory", str(session.data_dir))
+        return
+    text = (
+        f"{session.data_dir} was copied from {twin}, which is still there: both record under one name and seal with "
+        "one key. Keep the one that is right, compare them with `audit verify --checkpoint`, and delete the other"
+    )
+    yield Check("data directory", text, ok=False)
+
+
+async def _disk(session: Session) -> AsyncIterator[Check]:
+    free = shutil.disk_usage(session.data_dir).free if session.data_dir.exists() else 0
+    enough = free > _LOW_DISK_BYTES or not session.embedded
+    yield Check("disk", f"{free >> 20} MiB free at {session.data_dir}", enough)
+
+
+async def _indexes(session: Session) -> AsyncIterator[Check]:
+    for name in ("intake", "decisions"):
+        path = session.data_dir / "index" / f"{name}.sqlite"
+        if path.exists():
+            wrong = await _index_trouble(session, name, NameIndex(path))
+            yield Check(f"index {name}", wrong or "the log shows what it read", not wrong)
+
+
+async def _index_trouble(session: Session, name: str, index: NameIndex) -> str:
+    try:
+        for anchor in index.heads().values():
+            await verify_anchor(session.log, anchor, name)
+    except LedgerError as error:
+        return str(error)
+    finally:
+        index.close()
+    return ""
+
+
+async def _views(session: Session) -> AsyncIterator[Check]:
+    for state in await projection_states(session):
+        stopped = state["stopped"]
+        says = f"position {state['position']}, {state['lag_events']} behind" if not stopped else str(stopped)
+        yield Check(f"view {state['projection']}", says, not stopped)
+
+
+async def _alarm(session: Session) -> AsyncIterator[Check]:
+    found = await alarm.look(session.client)
+    yield Check("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)
+
+
+async def _keys(session: Session) -> AsyncIterator[Check]:
+    """Look for the keys of sealed fields among the oldest and the newest events."""
+    end = await session.log.last_position()
+    positions = sorted({*range(1, min(end, _KEYS_OF_EVENTS) + 1), *range(max(1, end - _KEYS_OF_EVENTS), end + 1)})
+    events = await asyncio.gather(*map(session.log.at, positions))
+    sealed = [text for one in events if one is not None for text in sealed_texts(one.data)]
+    bucket = await stream_config(session.client, topology.KEYS)
+    keys = await Keys.open(session.client)
+    lost = key_ids(sealed) if bucket is None else await keys.lost(sealed)
+    if lost:
+        text = (
+            f"{len(lost)} keys of the {len(events)} events looked at are neither there nor destroyed, or do not "
+            "fit: what they sealed cannot be read. Bring them back with `admin keys restore` from a backup "
+            "(docs/auditing.md)"
+        )
+        yield Check("keys", text, ok=False)
+    else:
+        yield Check("keys", f"those of {len(events)} events are there, or were destroyed")
+
+
+async def _managers(session: Session) -> AsyncIterator[Check]:
+    model = MODELS["people"]()
+    folder = storage.views_folder(session.data_dir)
+    generation = storage.live_generation(folder, model)
+    if generation is None:
+        return
+    with opened(folder, model, generation) as connection:
+        people = read_people(connection)
+    rings = manager_rings({name: one["manager_id"] for name, one in people.items()})
+    shown = "; ".join(" -> ".join((*ring, ring[0])) for ring in rings[:_RINGS_SHOWN])
+    text = (
+        f"{len(rings)} rings of people who manage each other: {shown}. Escalations of theirs find no approver above; "
+        "correct `manager_id` by an employee.changed"
+    )
+    yield Check("managers", text if rings else "none report in a ring", not rings)
+
+
+async def _inbox(session: Session) -> AsyncIterator[Check]:
+    waiting = await waiting_in_inboxes(session)
+    behind = "".join(f"; {name}: {number}" for name, number in waiting.items() if number)
+    yield Check("inbox", f"{sum(waiting.values())} waiting in {len(waiting)} streams{behind}")
+    config = await stream_config(session.client, topology.INBOX) or {}
+    window = int(config.get("duplicate_window", 0))
+    if window > topology.SHORTEST_WINDOW_NS:
+        text = (
+            f"stream {topology.INBOX} drops a second message with one Nats-Msg-Id for {window / 1e9:g} s, whoever "
+            f"sends it: as the operator set duplicate_window to {topology.SHORTEST_WINDOW_NS // 1_000_000}ms"
+        )
+        yield Check("message ids", text, ok=False)
+
+
+async def _sources(session: Session) -> AsyncIterator[Check]:
+    sharing = await without_own_inbox(session)
+    if not sharing:
+        yield Check("sources", "each known source has an inbox of its own")
+        return
+    names = ", ".join(sharing[:10]) + (f" and {len(sharing) - 10} more" if len(sharing) > 10 else "")  # noqa: PLR2004
+    taken = len(topology.inboxes(await stream_names(session.client))) - 2
+    full = taken >= topology.SOURCES_AT_MOST
+    if full:
+        gets = (
+            "one that sends gets the inbox of one that was silent for 10 minutes" if session.embedded else "it stays so"
+        )
+        text = (
+            f"{names} share one inbox and its window for message ids, since all {taken} inboxes of sources are taken: "
+            f"{gets}. If these are not all systems of yours, find out who invents sources, and give each system a user "
+            "that may name its own source alone (SECURITY.md)"
+        )
+    elif session.embedded:
+        text = f"{names} share one inbox and its window for message ids: `run intake` or `up` gives them their own"
+    else:
+        text = (
+            f"{names} share one inbox and its window for message ids: put what `resolution-ledger admin inbox routes` "
+            "prints into the server's configuration (docs/operating.md)"
+        )
+    yield Check("sources", text, ok=not full)
+
+
+async def _rejected(session: Session) -> AsyncIterator[Check]:
+    info = await js_api(session.client, f"STREAM.INFO.{topology.REJECTED}")
+    yield Check("rejected", f"{info['state']['messages']} kept; see `admin rejected list`")
+
+
+CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
+    _server, durability, streams, store, _clock,
+    _recorded_times, _directory, _disk, _indexes, _views, _alarm, seal, _keys, _managers, _inbox, _sources,
+    _rejected,
+)  # fmt: skip
+"""In the order in which they are shown."""
+
+
+async def checks_of(session: Session, heard: Mapping[str, Heard] = _NOTHING) -> list[Check]:
+    """Run the checks on what is stored; ``heard`` is what roles say of themselves, which need not run here."""
+    found: list[Check] = []
+    for check in CHECKS:
+        if check is _views and _says(heard, "projections"):
+            continue  # the role has said how far they are
+        if check is seal and not is_kept_here(session, heard, "seal", "seal"):
+            found += _sealed_elsewhere(heard)
+        else:
+            found += await collected(check.__name__.strip("_"), check(session))
+    return found
+
+
+def _says(heard: Mapping[str, Heard], role: str) -> bool:
+    return role in heard and bool(heard[role].statuses)
+
+
+def _sealed_elsewhere(heard: Mapping[str, Heard]) -> list[Check]:
+    """Return how far seal and archive are on other machines."""
+    return [
+        Check(role, f"position {reading.position} on {status.host}")
+        for role in ("seal", "archive")
+        if _says(heard, role)
+        for status in heard[role].statuses
+        for reading in status.readings
+    ]

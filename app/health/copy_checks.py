@@ -1,0 +1,87 @@
+"""Copies of streams in a cluster: which servers lack them, or do not catch up with their leaders."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from ledger.errors import UnavailableError
+from ledger.store.streams import js_api
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ledger.nats.client import LedgerClient
+
+_SECOND_NS = 1_000_000_000
+_SILENT_SECONDS = 3.0
+"""Servers of a cluster hear from each other every second; `current` and `offline` follow only after ten."""
+_LOOKED_AGAIN_SECONDS = 1.2
+_LOOKED_AGAIN_TIMES = 3
+_SHOWN = 5
+type Info = dict[str, Any]
+"""The server's answer to STREAM.INFO."""
+
+
+def replicas_of(info: Info) -> dict[str, dict[str, Any]]:
+    """Return what the leader says of the other copies, by server."""
+    return {one["name"]: one for one in (info.get("cluster") or {}).get("replicas") or ()}
+
+
+async def incomplete_copies(client: LedgerClient, infos: Mapping[str, Info]) -> dict[str, str]:
+    """Return a sentence for each server with copies that are missing or do not catch up; doubts are looked at again."""
+    suspects = {name: info for name, info in infos.items() if any(map(_is_suspicious, replicas_of(info).values()))}
+    for _ in range(_LOOKED_AGAIN_TIMES):
+        if not suspects:
+            return {}
+        await asyncio.sleep(_LOOKED_AGAIN_SECONDS)
+        before = suspects
+        again = await asyncio.gather(*(_look(client, name, info) for name, info in suspects.items()))
+        suspects = {name: info for name, info in zip(before, again, strict=True) if _behind(before[name], info)}
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, info in suspects.items():
+        for server, replica in _behind(before[name], info).items():
+            found.setdefault(server, {})[name] = replica
+    return {server: _text(copies) for server, copies in found.items()}
+
+
+async def _look(client: LedgerClient, name: str, before: Info) -> Info:
+    try:
+        info = await js_api(client, f"STREAM.INFO.{name}")
+    except UnavailableError:
+        return before
+    return info if "config" in info else before
+
+
+def _is_suspicious(replica: dict[str, Any]) -> bool:
+    return _is_away(replica) or not replica.get("current")
+
+
+def _is_away(replica: dict[str, Any]) -> bool:
+    return bool(replica.get("offline")) or replica.get("active", 0) > _SILENT_SECONDS * _SECOND_NS
+
+
+def _behind(before: Info, now: Info) -> dict[str, dict[str, Any]]:
+    """Return the copies that were not heard of between two looks, or are no nearer to their leader, by server."""
+    earlier = replicas_of(before)
+    found: dict[str, dict[str, Any]] = {}
+    for server, replica in replicas_of(now).items():
+        known = earlier.get(server, {})
+        silent = _is_away(replica) and replica.get("active", 0) >= known.get("active", 0)
+        if silent or (not replica.get("current") and replica.get("lag", 0) >= known.get("lag", 0)):
+            found[server] = replica
+    return found
+
+
+def _text(copies: Mapping[str, dict[str, Any]]) -> str:
+    """Return what is wrong with one server's copies, by stream."""
+    names = sorted(copies)
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    if any(map(_is_away, copies.values())):
+        silent = max(replica.get("active", 0) for replica in copies.values()) / _SECOND_NS
+        return (
+            f"its copies of {shown} are missing: their leaders have not heard of it for {silent:.0f} s. Start that "
+            "server again; until then one more failure can stop the ledger"
+        )
+    lag = max(replica.get("lag", 0) for replica in copies.values())
+    return f"its copies of {shown} are {lag} behind and come no nearer: look at that server's disk and log"

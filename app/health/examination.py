@@ -1,0 +1,76 @@
+"""The examination of a ledger by `admin doctor`: its roles, wherever they run, and what is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.health.check import Check, collected
+from app.health.checks import checks_of
+from app.health.live_checks import history_mode, waiting_messages
+from app.health.role_checks import REQUIRED, role_checks
+from app.runtime.roles import archives
+from config import topology
+from ledger.store.role_status import HOST, Heard, heard_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.runtime.session import Session
+
+
+_NO_UP_SECONDS = 1.0
+"""How long roles are waited for where no `up` has announced itself, which would start them."""
+_OPTIONAL_SECONDS = 0.5
+
+
+async def examine(session: Session, *, patience: float, at_rest: bool) -> list[Check]:
+    """Run all checks; with ``at_rest`` no role needs to run."""
+    if session.embedded and not (session.data_dir / "connection.json").exists():
+        patience = min(patience, _NO_UP_SECONDS)
+    heard: dict[str, Heard] = {}
+    found: list[Check] = []
+    if not at_rest:
+        required = (*REQUIRED, *(("archive",) if _keeps_archive(session) else ()))
+        asked = {"archive": min(patience, _OPTIONAL_SECONDS)} | dict.fromkeys(required, patience)
+        heard = await heard_of(session.client, topology.ROLES_SUBJECT, asked)
+        roles = required if heard["archive"].statuses == () or "archive" in required else (*required, "archive")
+        found += await collected("roles", role_checks(session, roles, heard))
+        found += await collected("history mode", history_mode(session, heard))
+    if heard.get("intake", Heard()).statuses:
+        found += await collected("inbox", waiting_messages(session))
+    return _causes_alone(found + await checks_of(session, heard))
+
+
+def _keeps_archive(session: Session) -> bool:
+    """Return whether an archive is kept: by `up` on this machine, or because one is here."""
+    return (session.embedded and archives()) or (session.data_dir / "archive" / "manifest.jsonl").exists()
+
+
+def _causes_alone(checks: list[Check]) -> list[Check]:
+    """Leave out what another finding causes.
+
+    The alarm ends roles that write, a lost seal keeps its role waiting, and an intake that hangs leaves messages.
+    """
+    wrong = {check.check for check in checks if not check.ok}
+    caused = {"role seal"} if "seal" in wrong else set()
+    caused |= {"role archive"} if "archive" in wrong else set()
+    caused |= {"role intake", "role decisions"} if "alarm" in wrong else set()
+    return [
+        check
+        for check in checks
+        if check.ok or not (check.check in caused or ("role intake" in wrong and check.check.startswith("inbox ")))
+    ]
+
+
+async def examine_roles(session: Session, roles: Sequence[str], *, patience: float, here: bool) -> list[Check]:
+    """Check these roles alone; with ``here`` only the processes on this host count."""
+    heard = await heard_of(session.client, topology.ROLES_SUBJECT, dict.fromkeys(roles, patience))
+    if here:
+        heard = {
+            role: one._replace(statuses=tuple(status for status in one.statuses if status.host == HOST))
+            for role, one in heard.items()
+        }
+    found: list[Check] = []
+    for role in roles:
+        found += await collected(f"role {role}", role_checks(session, [role], heard))
+    return found

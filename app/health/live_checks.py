@@ -1,0 +1,86 @@
+"""Checks of `admin doctor` on what comes in: messages that wait for long, and history mode beside live sources."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from app.health.check import Check
+from config import topology
+from ledger.store.cloudevents import parse_time, stored_decoder
+from ledger.store.server_time import span, utc_now
+from ledger.store.streams import js_api, stream_names
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from app.runtime.session import Session
+    from ledger.store.role_status import Heard
+
+_STUCK_SECONDS = 60.0
+"""What a killed intake had fetched is handed out again after 30 seconds."""
+_LIVE_WITHIN = timedelta(minutes=10)
+_LIVE_SINCE = timedelta(days=1)
+_SHOWN = 5
+
+
+async def waiting_messages(session: Session) -> AsyncIterator[Check]:
+    """Check that the intake goes on in each inbox; to be asked while one is alive."""
+    for name in topology.inboxes(await stream_names(session.client)):
+        info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
+        waiting = int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
+        if not waiting:
+            continue
+        first = await js_api(
+            session.client, f"STREAM.MSG.GET.{name}", {"seq": info["ack_floor"]["stream_seq"] + 1, "next_by_subj": ">"}
+        )
+        if "message" not in first:
+            continue
+        now = _moment(info["ts"])
+        moved = max(_moment(first["message"]["time"]), _moment(info["ack_floor"].get("last_active")))
+        if (seconds := (now - moved).total_seconds()) > _STUCK_SECONDS:
+            says = (
+                f"the first of {waiting} messages waits since {span(seconds)}, and those behind it: see the intake's "
+                "log and `admin inbox list`"
+            )
+            yield Check(f"inbox {name}", says, ok=False)
+
+
+def _moment(text: Any) -> datetime:
+    """Return a time stamp of the server; where it has none, one of long ago."""
+    return datetime.fromisoformat(text) if text else datetime.fromisoformat("1970-01-01T00:00:00Z")
+
+
+async def history_mode(session: Session, heard: Mapping[str, Heard]) -> AsyncIterator[Check]:
+    """Check that no role is in history mode while sources send what happens now."""
+    roles = sorted({one.role for each in heard.values() for one in each.statuses if one.history})
+    if not roles:
+        yield Check("history mode", "off")
+        return
+    if live := await _live(session):
+        names = ", ".join(live[:_SHOWN]) + (f" and {len(live) - _SHOWN} more" if len(live) > _SHOWN else "")
+        says = (
+            f"{' and '.join(roles)} run with --history, while {names} send what happens now: times in requests rule, "
+            "so that a sender chooses the period it spends from. Start them without --history"
+        )
+        yield Check("history mode", says, ok=False)
+    else:
+        yield Check("history mode", f"on in {' and '.join(roles)}, and no source sends what happens now")
+
+
+async def _live(session: Session) -> list[str]:
+    """Return the sources whose newest event was recorded today, as it happened; and whether requests are like that."""
+    found: set[str] = set()
+    filters = {"subjects_filter": f"{topology.FACT_SUBJECT}.>"}
+    info = await js_api(session.client, f"STREAM.INFO.{topology.LEDGER}", filters)
+    facts = list((info.get("state", {}).get("subjects") or {}).keys())
+    newest = await asyncio.gather(*map(session.log.last, [*facts, f"{topology.BUDGET_SUBJECT}.>"]))
+    for event in newest:
+        if event is None:
+            continue
+        stored = stored_decoder.decode(event.data)
+        happened, recorded = parse_time(stored.time), parse_time(stored.recordedtime)
+        if abs(recorded - happened) < _LIVE_WITHIN and utc_now() - recorded < _LIVE_SINCE:
+            found.add(stored.source if event.subject.startswith(f"{topology.FACT_SUBJECT}.") else "requests")
+    return sorted(found)

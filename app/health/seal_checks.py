@@ -1,0 +1,93 @@
+"""Checks of `admin doctor`: the seal, the end of the log behind it, and the archive."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from app.health.check import Check
+from consumers.seal.archive_service import archive_of
+from ledger.errors import LedgerError
+from ledger.transparency.seal_record import SealRecord
+from ledger.transparency.seal_sample import Sample, check_sample
+from ledger.transparency.sealer import BRING_BACK, Sealer, SealError, seal_folder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from app.runtime.session import Session
+    from ledger.transparency.seal_record import Kept
+    from ledger.transparency.signed_notes import Checkpoint
+
+_NEWEST_EVENTS = 1000
+
+
+async def seal(session: Session) -> AsyncIterator[Check]:
+    """Check the seal's files and a sample of the tiles against the log, and the newest events behind the seal."""
+    archived, newest, end = 0, None, 0
+    archive, damaged = archive_of(session.data_dir), ""
+    try:  # in this order: the archive follows the seal, and the seal the log, also while this looks
+        archived = archive.last_position
+        archive.checkpoint()
+    except (LedgerError, OSError, ValueError) as error:
+        damaged = (
+            f"{archive.folder} is damaged ({error}): move it away and run `resolution-ledger admin archive`, which "
+            "writes it anew"
+        )
+    try:
+        kept = await (await SealRecord.open(session.client)).read()  # before the folder: a live seal writes there first
+        newest = seal_folder(session.data_dir).checkpoint()
+        end = await session.log.last_position()
+        says = await _seal(session, kept, newest, archived, end)
+    except (LedgerError, OSError, ValueError) as error:
+        yield Check("seal", str(error), ok=False)
+    else:
+        yield Check("seal", says)
+    yield Check("archive", damaged or f"{archived} of {end} positions", not damaged)
+    if unreadable := await _unreadable(session, newest.size if newest is not None else 0):
+        yield Check("log", unreadable, ok=False)
+
+
+async def _seal(session: Session, kept: Kept, newest: Checkpoint | None, archived: int, end: int) -> str:
+    """Return how far the seal goes, and how much of it was looked at.
+
+    Raises:
+        LedgerError: a part of the seal is missing, or does not fit the others.
+
+    """
+    folder = seal_folder(session.data_dir)
+    if newest is None and (kept.checkpoint or archived or (kept.begun and not folder.is_begun)):
+        raise SealError(f"the seal of this ledger is not at {folder.folder}", archived, BRING_BACK)
+    folder.trusted()  # reads the verifier keys and those who handed over
+    if kept.damage:
+        raise SealError(kept.damage, 0, "`resolution-ledger audit verify` compares the seal with the log")
+    if newest is None:
+        return f"0 of {end} positions"
+    Sealer(folder, kept.checkpoint)  # whether key, checkpoints and the last tiles fit each other
+    if end < newest.size:
+        raise SealError(f"the log ends at position {end}, and {newest.size} positions were sealed", end + 1)
+    if archived > newest.size:
+        message = f"the archive goes to position {archived}, and the seal only to {newest.size}"
+        raise SealError(message, newest.size + 1)
+    return f"{newest.size} of {end} positions, {_looked_at(await check_sample(session.log, folder.tiles(newest.size)))}"
+
+
+def _looked_at(sample: Sample) -> str:
+    return (
+        f"looked at {sample.tiles} of {sample.of_tiles} tiles and {sample.events} events of the log; `audit verify` "
+        "looks at all of them"
+    )
+
+
+async def _unreadable(session: Session, sealed: int) -> str:
+    """Return which of the newest events are not sealed yet and cannot be read; nothing where all can."""
+    end = await session.log.last_position()
+    positions = range(max(sealed, end - _NEWEST_EVENTS) + 1, end + 1)
+    events = await asyncio.gather(*map(session.log.at, positions))
+    lost = [position for position, event in zip(positions, events, strict=True) if event is None]
+    if not lost:
+        return ""
+    return (
+        f"{len(lost)} events from position {lost[0]} on are not sealed yet and cannot be read: the server's folder is "
+        "damaged. Stop everything that writes, and see what `resolution-ledger audit verify` says"
+    )

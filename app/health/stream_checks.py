@@ -1,0 +1,187 @@
+"""Checks of `admin doctor`: streams as declared, their copies, the intake's consumers, and the room in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from app.health.check import Check
+from app.health.copy_checks import incomplete_copies, replicas_of
+from app.runtime.stream_setup import PASSED_OVER
+from config import topology
+from ledger.errors import UnavailableError
+from ledger.nats.client import frame
+from ledger.store.streams import COPIES, differing_fields, is_like, js_api, stream_names, syncs_always
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from app.runtime.session import Session
+
+_NEARLY_FULL = 0.9
+_SERVERS_SECONDS = 0.3
+"""How long servers are waited for: how many there are is not known."""
+_NO_STREAM = 10059
+_HARMLESS = frozenset(
+    ("metadata", "description", "placement", "compression", "consumer_limits", "mirror_direct", "first_seq")
+)
+_DEFAULTS: tuple[Any, ...] = (None, False, 0, -1, "", "none", "default", {}, [])
+_HOLDS = {
+    topology.LEDGER: "every event: find out who deleted it, keep the server's folder, then restore the archive into a "
+    "new ledger (`admin restore`)",
+    topology.KEYS: "the keys of personal fields: run `admin init`, then bring them back with `admin keys restore`",
+    topology.SEAL: "the trace of the seal: find out who deleted it, then run `admin init`",
+    topology.REJECTED: "rejected events: find out who deleted it, then run `admin init`",
+}
+
+
+async def durability(session: Session) -> AsyncIterator[Check]:
+    """Check that the server writes to disk before it acknowledges."""
+    synced = await syncs_always(session.client)
+    if synced or (synced is None and session.settings.allow_lazy_fsync):
+        says = "the server writes before it acknowledges" if synced else "not said by the server; accepted by a setting"
+        yield Check("durability", says)
+        return
+    does = "does not say whether it writes events to disk before it acknowledges them"
+    if synced is False:
+        does = "acknowledges events before they are on disk, so that they are lost with the power"
+    advice = "set `jetstream { sync_interval: always }` and our accounts (config/nats/nats-server.conf)"
+    accepted = session.settings.allow_lazy_fsync
+    says = f"the NATS server {does}: {advice}" + ("" if accepted else ", or accept that with --allow-lazy-fsync")
+    yield Check("durability", says, ok=accepted)
+
+
+async def streams(session: Session) -> AsyncIterator[Check]:
+    """Check each stream of the ledger and of its sources."""
+    declared = {stream["name"]: stream for stream in topology.streams()}
+    there = await stream_names(session.client)
+    names = [*declared, *(name for name in topology.inboxes(there) if name not in declared)]
+    infos = dict(zip(names, await asyncio.gather(*(_info(session, name) for name in names)), strict=True))
+    ledger = infos[topology.LEDGER] or {}
+    copies = max(session.settings.replicas, ledger.get("config", {}).get(COPIES, 1))
+    wrong = False
+    for name, info in infos.items():
+        for says in _troubles(name, info, declared.get(name), copies):
+            wrong = True
+            yield Check(f"stream {name}", says, ok=False)
+    known = {name: info for name, info in infos.items() if info and "config" in info}
+    for server, says in (await incomplete_copies(session.client, known)).items():
+        wrong = True
+        yield Check(f"server {server}", says, ok=False)
+    for name in topology.inboxes(there):
+        if says := await _consumer_trouble(session, name):
+            wrong = True
+            yield Check(f"consumer {name}", says, ok=False)
+    if not wrong:
+        number = "1 copy" if copies == 1 else f"{copies} copies, all complete"
+        yield Check("streams", f"{len(names)} as declared, {number}")
+
+
+async def _info(session: Session, name: str) -> dict[str, Any] | None:
+    """Return what the server says of a stream, or why it says nothing; None where there is none."""
+    try:
+        info = await js_api(session.client, f"STREAM.INFO.{name}")
+    except UnavailableError as error:
+        return {"error": {"description": str(error)}}
+    return None if info.get("error", {}).get("err_code") == _NO_STREAM else info
+
+
+def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] | None, copies: int) -> Iterator[str]:
+    if info is None:
+        held = _HOLDS.get(name)
+        yield f"it is not there, and held {held}" if held else "it is not there: run `resolution-ledger admin init`"
+        return
+    if "error" in info:
+        yield (
+            f"the server does not say how it is ({info['error'].get('description')}): more than half of the servers "
+            "with a copy have to run; see their logs"
+        )
+        return
+    config = info["config"]
+    if declared is None:
+        (subject,) = config.get("subjects") or [""]
+        if config.get("sealed"):  # the intake frees it (consumers/intake/idle_inboxes.py)
+            return
+        declared = topology.source_stream(subject.removeprefix(f"{topology.SOURCE_SUBJECT}."))
+    if name == topology.INBOX and is_like(config, topology.earlier_inbox()):
+        yield "it is as an earlier version made it: start `up` anew, or on a server of yours run `admin upgrade`"
+    elif changed := _changed(config, declared):
+        yield (
+            f"{', '.join(changed)}: it was changed. Find out by which user and whether messages are missing, then set "
+            f"it back as the operator (nats stream edit {name})"
+        )
+    if config[COPIES] < copies:
+        yield f"it has {_copies(config[COPIES])} where there should be {copies}: run `admin init --replicas {copies}`"
+    lacking = config[COPIES] - 1 - len(replicas_of(info))
+    if lacking > 0:
+        yield f"{_copies(lacking)} of {config[COPIES]} are on no server: add a server to the cluster"
+
+
+def _copies(number: int) -> str:
+    return "1 copy" if number == 1 else f"{number} copies"
+
+
+def _changed(config: dict[str, Any], declared: dict[str, Any]) -> list[str]:
+    """Return what a stream's configuration has otherwise than declared, and what it has beside that."""
+    passed_over = PASSED_OVER.get(declared["name"], ())
+    changed = [
+        f"{field} is {json.dumps(found)}, declared {json.dumps(value)}"
+        for field, value, found in differing_fields(config, declared)
+        if field != COPIES and field not in passed_over
+    ]
+    beside = config.keys() - declared.keys() - _HARMLESS
+    return changed + [
+        f"{field} is {json.dumps(config[field])}" for field in sorted(beside) if config[field] not in _DEFAULTS
+    ]
+
+
+async def _consumer_trouble(session: Session, stream: str) -> str:
+    """Return what is wrong with the intake's consumer on an inbox; nothing where none was made yet."""
+    wanted = topology.intake_consumer()
+    info = await js_api(session.client, f"CONSUMER.INFO.{stream}.{wanted['durable_name']}")
+    if "config" not in info:
+        return ""
+    changed = [
+        f"{field} is {json.dumps(found)}, declared {json.dumps(value)}"
+        for field, value, found in differing_fields(info["config"], wanted)
+    ]
+    advice = f"set it back as the operator (nats consumer edit {stream} {wanted['durable_name']})"
+    return f"{', '.join(changed)}: it was changed; {advice}" if changed else ""
+
+
+async def store(session: Session) -> AsyncIterator[Check]:
+    """Check how full the store of the account and of each server is, as far as they say."""
+    account = await js_api(session.client, "INFO")
+    limits = account.get("limits") or {}
+    stores = {"the account's store": (int(account.get("storage", 0)), int(limits.get("max_storage", -1)))}
+    stores |= await _server_stores(session)
+    full = {name: used / most for name, (used, most) in stores.items() if most > 0 and used >= _NEARLY_FULL * most}
+    for name, share in full.items():
+        says = f"{name} is {share:.0%} full: nothing is recorded once it is full. Give it more room (max_file_store)"
+        yield Check("store", says, ok=False)
+    if not full:
+        used, most = stores["the account's store"]
+        of = f" of {most >> 20}" if most > 0 else ""
+        yield Check("store", f"{used >> 20}{of} MiB used")
+
+
+async def _server_stores(session: Session) -> dict[str, tuple[int, int]]:
+    """Return bytes used and allowed in the store of each server, where our account may ask them."""
+    client, answers = session.client, list[bytes]()
+    inbox = client.new_inbox()
+    door = await client.pour(inbox, lambda _subject, _reply, _headers, body: answers.append(body))
+    try:
+        client.send(frame(b"$SYS.REQ.SERVER.PING.VARZ", b"", inbox.encode()))
+        await asyncio.sleep(_SERVERS_SECONDS)
+    finally:
+        await client.stop_pouring(door)
+    stores: dict[str, tuple[int, int]] = {}
+    for answer in answers:
+        with suppress(KeyError, TypeError, ValueError):  # no server's answer, or JetStream is off there
+            data = json.loads(answer)["data"]
+            jetstream = data["jetstream"]
+            used, most = int(jetstream["stats"]["storage"]), int(jetstream["config"]["max_storage"])
+            stores[f"the store of server {data.get('server_name', '')}"] = used, most
+    return stores

@@ -1,0 +1,351 @@
+"""Column mappings: which rows of a CSV make which events, from which columns (docs/importing.md)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any, NamedTuple
+
+from app.importing.expressions import (
+    Condition,
+    MappingError,
+    Place,
+    Row,
+    Test,
+    Value,
+    ValueProblem,
+    changed,
+    constant,
+    decimal_of,
+    first,
+    not_first,
+    number,
+    on_column,
+    on_previous,
+    on_sum,
+)
+from app.importing.mapping_fields import FieldReader, Pattern
+from domain.currencies import EXPONENTS
+from domain.events.facts import FACTS
+from domain.money import shown
+from ledger.store.cloudevents import parse_time, time_text
+
+_COLUMN = re.compile(r"\$\{([^}]+)\}")
+
+
+class Emission(NamedTuple):
+    """One kind of event that a row (or a group, by its first row) may make."""
+
+    type: str
+    when: Condition
+    once: bool
+    id: Value
+    time: Value
+    data: dict[str, Value]
+
+
+class Skip(NamedTuple):
+    """Groups that make no event, and why."""
+
+    when: Condition
+    reason: str
+
+
+class ColumnMapping(NamedTuple):
+    """A mapping, ready to use."""
+
+    source: str
+    encoding: str
+    delimiter: str
+    columns: tuple[str, ...]
+    group_by: str | None
+    order_by: str | None
+    each: str
+    sums: dict[str, Callable[[Row], Decimal]]
+    only_with: Condition | None
+    only_with_reason: str
+    skips: tuple[Skip, ...]
+    emissions: tuple[Emission, ...]
+
+
+def build_mapping(document: Any) -> ColumnMapping:
+    """A mapping from its YAML document.
+
+    Raises:
+        MappingError: with the part that is wrong and what would be right.
+
+    """
+    return _Builder(document).build()
+
+
+_KEYS = ("source", "encoding", "delimiter", "time_zone", "group_by", "order_by", "each", "sums", "only_with",
+         "skip", "events")  # fmt: skip
+_VALUES = ("text", "column", "strip_suffix", "extract", "pattern", "otherwise", "money", "currency", "number",
+           "integer", "map", "cases", "const", "time", "format", "zone", "previous")  # fmt: skip
+_TESTS = ("matches", "not", "above", "below", "is", "blank")
+
+
+class _Builder(FieldReader):
+    def __init__(self, document: Any) -> None:
+        if not isinstance(document, dict):
+            message = "a mapping is a YAML mapping that begins with `source:`"
+            raise MappingError(message)
+        super().__init__()
+        self.document = document
+        self.sums: dict[str, Callable[[Row], Decimal]] = {}
+        self.check_names(document, _KEYS, "")
+        self.zone = self.time_zone(document.get("time_zone"))
+
+    def build(self) -> ColumnMapping:
+        document = self.document
+        source = document.get("source")
+        if not isinstance(source, str) or not source:
+            message = "source: name the source of these events, e.g. `source: online-retail`"
+            raise MappingError(message)
+        for name, factors in self.mapping(document.get("sums", {}), "sums").items():
+            self.sums[name] = self._product(factors, f"sums.{name}")
+        group_by, order_by = (self.optional_column(document.get(name)) for name in ("group_by", "order_by"))
+        only = self.mapping(document.get("only_with", {}), "only_with")
+        self.check_names(only, ("when", "reason"), "only_with")
+        each = document.get("each", "row")
+        if each not in ("row", "group"):
+            message = f"each: must be row or group, not {shown(each)}"
+            raise MappingError(message)
+        skips, events = (self.items(document.get(name, []), name) for name in ("skip", "events"))
+        if not events:
+            message = "events: list at least one event"
+            raise MappingError(message)
+        return ColumnMapping(
+            source=source,
+            encoding=self.encoding(document.get("encoding", "utf-8")),
+            delimiter=self.delimiter(document.get("delimiter", ",")),
+            group_by=group_by,
+            order_by=order_by,
+            each=each,
+            sums=self.sums,
+            only_with=self._condition(only.get("when", {}), "only_with.when") if only else None,
+            only_with_reason=str(only.get("reason", "no row that makes an event")),
+            skips=tuple(self._skip(item, number) for number, item in enumerate(skips)),
+            emissions=tuple(self._emission(item, number) for number, item in enumerate(events)),
+            columns=tuple(self.used),
+        )
+
+    def _skip(self, item: Any, number: int) -> Skip:
+        at = f"skip[{number}]"
+        given = self.mapping(item, at)
+        self.check_names(given, ("when", "reason"), at)
+        return Skip(self._condition(given.get("when", {}), f"{at}.when"), str(given.get("reason", at)))
+
+    def _emission(self, item: Any, number: int) -> Emission:
+        at = f"events[{number}]"
+        given = self.mapping(item, at)
+        self.check_names(given, ("type", "when", "once", "id", "time", "data"), at)
+        name = f"resolution.{given.get('type')}.v1"
+        if name not in FACTS:
+            message = f"{at}.type: {shown(given.get('type'))} is not a fact such as purchase.completed"
+            raise MappingError(message)
+        for required in ("id", "time", "data"):
+            if required not in given:
+                message = f"{at}.{required}: is required"
+                raise MappingError(message)
+        fields = FACTS[name].__struct_fields__
+        data = self.mapping(given["data"], f"{at}.data")
+        for field in data:
+            if field not in fields:
+                message = f"{at}.data.{field}: {given['type']} has no such field; it has {', '.join(fields)}"
+                raise MappingError(message)
+        time = given["time"] if isinstance(given["time"], dict) else {"column": given["time"]}
+        return Emission(
+            type=name,
+            when=self._condition(given.get("when", {}), f"{at}.when"),
+            once=self.truth(given.get("once", False), f"{at}.once"),
+            id=self._id(given["id"], f"{at}.id"),
+            time=self._time(time),
+            data={field: self._value(spec, f"{at}.data.{field}") for field, spec in data.items()},
+        )
+
+    def _id(self, given: Any, at: str) -> Value:
+        """A value that is never blank; in a text with ${columns} none of them is."""
+        value = self._value(given, at)
+        in_text = [] if isinstance(given, dict) else _COLUMN.findall(str(given))
+        named = next((given[key] for key in _VALUES if key in given), "id") if isinstance(given, dict) else "id"
+
+        def filled(place: Place) -> Any:
+            blank = [column for column in in_text if not place.row[column].strip()]
+            found = None if blank else value(place)
+            if found is None or not str(found).strip():
+                message = f"{blank[0] if blank else named} is blank, and an id needs it"
+                raise ValueProblem(message, "id")
+            return found
+
+        return filled
+
+    # ------------------------------------------------------------------ conditions
+
+    def _condition(self, given: Any, at: str) -> Condition:
+        parts: list[Condition] = []
+        for name, test in self.mapping(given, at).items():
+            here = f"{at}.{name}"
+            if name == "first":
+                parts.append(first if self.truth(test, here) else not_first)
+            elif name == "changed":
+                columns = [self.column(column) for column in (test if isinstance(test, list) else [test])]
+                parts.append(changed(columns))
+            elif name == "previous":
+                inner = [(self.column(c), self._test(t, f"{here}.{c}")) for c, t in self.mapping(test, here).items()]
+                parts.append(on_previous(inner))
+            elif name in self.sums:
+                parts.append(on_sum(name, self._test(test, here)))
+            else:
+                parts.append(on_column(self.column(name), self._test(test, here)))
+        return lambda place: all(part(place) for part in parts)
+
+    def _test(self, given: Any, at: str) -> Test:
+        if isinstance(given, list):
+            tests = [self.equality(item, at) for item in given]
+            return lambda value: any(test(value) for test in tests)
+        if not isinstance(given, dict):
+            return self.equality(given, at)
+        self.check_names(given, _TESTS, at)
+        parts = [self._one_test(name, argument, f"{at}.{name}") for name, argument in given.items()]
+        return lambda value: all(test(value) for test in parts)
+
+    def _one_test(self, name: str, argument: Any, at: str) -> Test:
+        match name:
+            case "matches":
+                pattern = self.pattern(argument, at)
+                return lambda value: pattern.fullmatch(value) is not None
+            case "not":
+                inner = self._test(argument, at)
+                return lambda value: not inner(value)
+            case "blank":
+                wanted = self.truth(argument, at)
+                return lambda value: (not value.strip()) is wanted
+        number = self.decimal(argument, at)
+        match name:
+            case "above":
+                return lambda value: Decimal(value) > number
+            case "below":
+                return lambda value: Decimal(value) < number
+        return lambda value: Decimal(value) == number
+
+    # ------------------------------------------------------------------ values
+
+    def _value(self, given: Any, at: str) -> Value:  # noqa: PLR0911 - one form of value after the other
+        if not isinstance(given, dict):
+            return self._text(self.text(given, at))
+        self.check_names(given, _VALUES, at)
+        if "const" in given:
+            return constant(given["const"])
+        if "money" in given:
+            return self._money(given, at)
+        if "number" in given or "integer" in given:
+            column = self.column(given.get("number", given.get("integer")))
+            kind = float if "number" in given else int
+            return lambda place: number(place.row[column], kind, column)
+        if "map" in given:
+            column, cases = self.column(given["map"]), self.mapping(given.get("cases", {}), f"{at}.cases")
+            return lambda place: cases.get(place.row[column], given.get("otherwise"))
+        if "extract" in given:
+            column, pattern = self.column(given["extract"]), self.pattern(given.get("pattern"), at)
+            return self._extract(column, pattern, given)
+        if "time" in given:
+            moment = self._time({**given, "column": given["time"]})
+            return lambda place: time_text(moment(place))
+        if "previous" in given:
+            column = self.column(given["previous"])
+            return lambda place: None if place.previous is None else place.previous[column].strip() or None
+        if "column" in given:
+            column, suffix = self.column(given["column"]), str(given.get("strip_suffix", ""))
+            return lambda place: place.row[column].strip().removesuffix(suffix) or None
+        message = f"{at}: say column, money, number, integer, extract, map, time or const"
+        raise MappingError(message)
+
+    def _text(self, template: str) -> Value:
+        """A text with ${columns}; nothing where every column in it is blank."""
+        columns = [self.column(name) for name in _COLUMN.findall(template)]
+        if not columns:
+            return constant(template)
+        if template == "${" + columns[0] + "}":
+            return lambda place: place.row[columns[0]].strip() or None
+
+        def fill(place: Place) -> str | None:
+            if all(not place.row[column].strip() for column in columns):
+                return None
+            return _COLUMN.sub(lambda found: place.row[found[1]].strip(), template)
+
+        return fill
+
+    def _money(self, given: Mapping[str, Any], at: str) -> Value:
+        currency = given.get("currency")
+        if not isinstance(currency, str) or currency not in EXPONENTS:
+            message = f"{at}.currency: an ISO 4217 code such as GBP is needed, not {shown(currency)}"
+            raise MappingError(message)
+        name, cents = str(given["money"]), Decimal(1).scaleb(-EXPONENTS[currency])
+        if name not in self.sums:
+            self.column(name)
+
+        def money(place: Place) -> dict[str, str] | None:
+            raw = place.group.sums[name] if name in self.sums else decimal_of(place.row[name], name)
+            if raw is None:
+                return None
+            amount = abs(raw).quantize(cents, rounding=ROUND_HALF_EVEN)
+            return {"amount": f"{amount:f}", "currency": currency}
+
+        return money
+
+    @staticmethod
+    def _extract(column: str, pattern: Pattern, given: Mapping[str, Any]) -> Value:
+        otherwise, whole = given.get("otherwise"), pattern.groups > 0
+
+        def extract(place: Place) -> Any:
+            found = pattern.search(place.row[column])
+            if found is None:
+                return otherwise
+            text = found[1] if whole else found[0]
+            return number(text, int, column) if isinstance(otherwise, int) else text
+
+        return extract
+
+    def _time(self, given: Mapping[str, Any]) -> Callable[[Place], datetime]:
+        column, form = self.column(given.get("column")), given.get("format")
+        if form is not None and not isinstance(form, str):
+            message = f"format: must be a text such as '%d/%m/%Y %H:%M', not {shown(form)}"
+            raise MappingError(message)
+        zone = self.time_zone(given["zone"]) if "zone" in given else self.zone
+
+        def moment(place: Place) -> datetime:
+            text = place.row[column].strip()
+            try:
+                if form is None and zone is None:
+                    return parse_time(text)
+                naive = datetime.strptime(text, form) if form else datetime.fromisoformat(text)  # noqa: DTZ007 - its zone follows
+                if naive.tzinfo is None:
+                    if zone is None:
+                        reason = f"{column} {text!r} has no zone: give the mapping a time_zone"
+                        raise ValueProblem(reason, column)
+                    naive = naive.replace(tzinfo=zone)
+                return naive.astimezone(UTC)
+            except (ValueError, OverflowError) as error:
+                reason = f"{column} {text[:40]!r} is not a time: {error}"
+                raise ValueProblem(reason, column) from None
+
+        return moment
+
+    # ------------------------------------------------------------------ parts
+
+    def _product(self, given: Any, at: str) -> Callable[[Row], Decimal]:
+        factors = [self.column(name) for name in (given if isinstance(given, list) else [given])]
+        if not factors:
+            message = f"{at}: name the columns whose product is summed"
+            raise MappingError(message)
+
+        def product(row: Row) -> Decimal:
+            result = decimal_of(row[factors[0]], factors[0]) or Decimal(0)
+            for column in factors[1:]:
+                result *= decimal_of(row[column], column) or Decimal(0)
+            return result
+
+        return product

@@ -1,0 +1,182 @@
+"""Reads the parts of a column mapping's document; an error names the part that is wrong."""
+
+from __future__ import annotations
+
+import codecs
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, Protocol
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import re2
+
+from app.importing.expressions import MappingError
+from domain.money import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from app.importing.expressions import Test
+
+_PATTERNS_AT_MOST, _PATTERN_CHARACTERS, _NAME_CHARACTERS = 100, 1_000, 40
+_PATTERNS = re2.Options()
+_PATTERNS.log_errors, _PATTERNS.max_mem = False, 1 << 20
+"""A pattern of the largest size takes some milliseconds to compile."""
+
+
+class Pattern(Protocol):
+    """A compiled regular expression."""
+
+    @property
+    def groups(self) -> int:
+        """Return the number of groups."""
+
+    def fullmatch(self, text: str) -> Any:
+        """Return a match of the whole text, or none."""
+
+    def search(self, text: str) -> Any:
+        """Return the first match in the text, or none."""
+
+
+class FieldReader:
+    """Reads values of a document; ``used`` names the columns that were asked for, in their order.
+
+    Each method raises ``MappingError`` for another kind of value; ``at`` is the part's path, e.g. ``events[0].id``.
+    """
+
+    def __init__(self) -> None:
+        self.used: dict[str, None] = {}
+        self._patterns = 0
+
+    def column(self, name: Any) -> str:
+        """Return a column's name, which is used from now on."""
+        if not isinstance(name, str):
+            message = f"a column's name is needed, not {shown(name)}"
+            raise MappingError(message)
+        self.used[name] = None
+        return name
+
+    def optional_column(self, name: Any) -> str | None:
+        """Return a column's name, none where none is given."""
+        return None if name is None else self.column(name)
+
+    @staticmethod
+    def mapping(given: Any, at: str) -> dict[str, Any]:
+        """Return a mapping."""
+        if not isinstance(given, dict):
+            message = f"{at}: must be a mapping, not {shown(given)}"
+            raise MappingError(message)
+        return given
+
+    @staticmethod
+    def items(given: Any, at: str) -> list[Any]:
+        """Return a list's items."""
+        if not isinstance(given, list):
+            message = f"{at}: must be a list, not {shown(given)}"
+            raise MappingError(message)
+        return given
+
+    @staticmethod
+    def check_names(given: Mapping[str, Any], names: Sequence[str], at: str) -> None:
+        """Refuse names that are not known here; ``at`` is empty for the document itself."""
+        for name in given:
+            if name not in names:
+                part = name if name.isprintable() and len(name) <= _NAME_CHARACTERS else shown(name)
+                message = f"{f'{at}.' if at else ''}{part}: is not known here; known are {', '.join(names)}"
+                raise MappingError(message)
+
+    @staticmethod
+    def text(given: Any, at: str) -> str:
+        """Return a text, or a whole number as text."""
+        if isinstance(given, bool) or not isinstance(given, (str, int)):
+            message = f"{at}: must be a text, in quotes where it looks like something else, not {shown(given)}"
+            raise MappingError(message)
+        return str(given)
+
+    def pattern(self, text: Any, at: str) -> Pattern:
+        """Return a pattern of RE2's, which takes time in proportion to the text, however it is written."""
+        self._patterns += 1
+        if self._patterns > _PATTERNS_AT_MOST:
+            message = f"{at}: a mapping has at most {_PATTERNS_AT_MOST} regular expressions"
+            raise MappingError(message)
+        if not isinstance(text, str) or len(text) > _PATTERN_CHARACTERS:
+            message = f"{at}: must be a regular expression of at most {_PATTERN_CHARACTERS} characters, in quotes"
+            raise MappingError(message)
+        try:
+            found: Pattern = re2.compile(text, _PATTERNS)
+        except re2.error as error:
+            reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error
+            message = f"{at}: is no regular expression of RE2 (no look-around, no back-references): {reason}"
+            raise MappingError(message) from None
+        return found
+
+    @staticmethod
+    def decimal(value: Any, at: str) -> Decimal:
+        """Return a finite number."""
+        try:
+            number = Decimal(str(value))
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if not number.is_finite():
+            message = f"{at}: must be a number, not {shown(value)}"
+            raise MappingError(message)
+        return number
+
+    @staticmethod
+    def truth(value: Any, at: str) -> bool:
+        """Return true or false; ``yes`` and ``no`` are text."""
+        if not isinstance(value, bool):
+            message = f"{at}: must be true or false, not {shown(value)}"
+            raise MappingError(message)
+        return value
+
+    @staticmethod
+    def encoding(name: Any) -> str:
+        """Return the name of a text encoding."""
+        try:
+            "a".encode(name)  # not all that codecs know is text
+            return codecs.lookup(name).name
+        except (LookupError, TypeError, ValueError):
+            message = f"encoding: must be a text encoding such as utf-8 or cp1252, not {shown(name)}"
+            raise MappingError(message) from None
+
+    @staticmethod
+    def delimiter(given: Any) -> str:
+        """Return the character between two cells."""
+        if not isinstance(given, str) or len(given) != 1 or given in '\r\n"':
+            message = f'delimiter: must be one character such as ";" in quotes, not {shown(given)}'
+            raise MappingError(message)
+        return given
+
+    @staticmethod
+    def time_zone(name: Any) -> ZoneInfo | None:
+        """Return an IANA zone, none where none is given."""
+        if name is None:
+            return None
+        try:
+            return ZoneInfo(str(name))
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            message = f"time_zone: must be an IANA zone such as Europe/London, not {shown(name)}"
+            raise MappingError(message) from None
+
+    @staticmethod
+    def equality(given: Any, at: str) -> Test:
+        """Return a test of equality: as text, but a fraction as a number, and true and false in any case."""
+        match given:
+            case bool():
+                truth = str(given).lower()
+                return lambda value: str(value).strip().lower() == truth
+            case float():
+                number = Decimal(str(given))
+                return lambda value: _is_number(value, number)
+            case str() | int():
+                text = str(given)
+                return lambda value: value == text
+        message = f"{at}: compare with a text or a number, not {shown(given)}"
+        raise MappingError(message)
+
+
+def _is_number(value: Any, wanted: Decimal) -> bool:
+    try:
+        return Decimal(value) == wanted
+    except (InvalidOperation, TypeError):
+        return False

@@ -1,0 +1,154 @@
+"""Renewing, verifying, exporting and restoring the archive from a command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+from app.runtime.seal import seal_to_the_end
+from config import topology
+from consumers.seal.archive_service import LOCK, archive_log, archive_of
+from ledger.archive.bulk_hashing import CHUNK, DamagedFileError, all_ranges, leaf_of
+from ledger.archive.event_archive import Archive
+from ledger.errors import LedgerError
+from ledger.store.batches import in_batches
+from ledger.store.log import Draft, Log
+from ledger.store.subscription import Anchor, Follower
+from ledger.transparency.event_differences import Wrong
+from ledger.transparency.merkle import root_of
+from ledger.transparency.seal_record import SealRecord
+from ledger.transparency.sealer import SealFolder, seal_folder
+from ledger.transparency.signed_notes import NoteError, Verifier, read_checkpoint
+from ledger.transparency.tiles import MissingTileError
+from ledger.transparency.verification import Edge
+from projections.engine.storage import claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from app.runtime.session import Session
+    from ledger.store.log import Recorded
+
+type Progressed = Callable[[int, int], None]
+
+
+async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
+    """Seal and archive what is in the log now; up to where the archive goes then."""
+    await seal_to_the_end(session)
+    archive, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
+    while True:
+        with claim(session.data_dir, LOCK) as ours:
+            if ours:
+                reader = await session.connection("archive")
+                return await archive_log(reader, session.log, archive, seal, progressed)
+        await asyncio.sleep(0.1)
+
+
+def verify_archive(folder: Path, seal: SealFolder, trusted: Sequence[Verifier], progressed: Progressed,
+                   threads: int | None = None) -> list[Wrong]:  # fmt: skip
+    """Hold the archive against the seal, on as many threads as there are cores; what is wrong, by position."""
+    archive, newest = Archive(folder), seal.checkpoint()
+    found = [Wrong("archive damaged", error.position, error.position, str(error)) for error in archive.check_files()]
+    if newest is None or found:
+        return found
+    if not newest.signed_by(seal.trusted(trusted)):
+        found.append(Wrong("checkpoint forged", 1, newest.size, "the newest checkpoint is signed by nobody trusted"))
+    size = min(newest.size, archive.last_position)
+    chunks = [(first, min(first + CHUNK - 1, size)) for first in range(1, size + 1, CHUNK)]
+    files = [(folder / part.file, part.first, part.last) for part in archive.parts()]
+    try:
+        results = all_ranges(files, seal.folder, newest.size, chunks, lambda done: progressed(done, size), threads)
+    except (DamagedFileError, MissingTileError) as error:
+        position = error.position if isinstance(error, DamagedFileError) else 1
+        return [*found, Wrong("archive damaged", position, position, str(error))]
+    for result in results:
+        found += [Wrong("archive edited", one, one, "the archive has not what was sealed") for one in result.wrong]
+    root = root_of([result.root for result in results])
+    if not found and root != (seal.tiles(newest.size).range_hash(0, size) if size else root_of([])):
+        found.append(Wrong("archive edited", 1, size, "the archive's root is not the seal's"))
+    return found
+
+
+async def export(session: Session, file: Path, first: int, last: int, progressed: Progressed) -> int:
+    """Write these positions into one Parquet file; how many events it has."""
+    from ledger.archive.parquet import Writer
+
+    before = await session.log.at(first - 1) if first > 1 else None
+    follower = Follower(await session.connection("export"), session.log, "export",
+                        Anchor(before.position if before else first - 1), gaps=True)  # fmt: skip
+    written = 0
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with Writer(temporary) as writer:
+            waiting: list[Recorded] = []
+            async for batch in follower.batches(until=last):
+                waiting += batch
+                if len(waiting) >= CHUNK:
+                    writer.add(waiting)
+                    written += len(waiting)
+                    waiting = []
+                progressed(batch[-1].position, last)
+            writer.add(waiting)
+            written += len(waiting)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return written
+
+
+async def restore(session: Session, folder: Path, trusted: Sequence[Verifier],
+                  progressed: Progressed) -> dict[str, Any]:  # fmt: skip
+    """Fill an empty log from an archive, and prove that it is what was sealed.
+
+    Every position keeps its meaning: for an event that was lost before it was sealed there is a marker.
+
+    Raises:
+        LedgerError: the log is not empty, the archive is damaged, or what it holds is not what was sealed.
+
+    """
+    archive = Archive(folder)
+    if await session.log.last_position():
+        raise LedgerError("the log has events already: restore into an empty data directory (--data-dir)")
+    parts = archive.parts()
+    if not parts:
+        raise LedgerError(f"{folder} holds no archive: name the folder that has manifest.jsonl")
+    for error in archive.check_files():
+        raise error
+    try:
+        checkpoint = read_checkpoint((folder / "checkpoint").read_text(encoding="utf-8"))
+        known = [Verifier.read(line) for line in (folder / "verifiers").read_text(encoding="utf-8").splitlines()]
+    except (OSError, NoteError) as error:
+        message = f"{folder}: {error}"
+        raise LedgerError(message) from error
+    if not checkpoint.signed_by(trusted or known):
+        raise LedgerError("the archive's checkpoint is signed by no key that you trust")
+    _check_root(archive, checkpoint.size, checkpoint.root)
+    door = await Log.door(session.client, topology.LEDGER)
+    expected = 1
+    for batch in archive.batches(last=checkpoint.size):
+        for some in in_batches(batch, lambda event: len(event.data)):
+            first = await door.append([Draft(event.subject, event.data) for event in some])
+            if first != some[0].position or some[0].position != expected:
+                raise LedgerError(f"position {some[0].position} became {first}: somebody else writes to this log")
+            expected = some[-1].position + 1
+        progressed(expected - 1, checkpoint.size)
+    record = await SealRecord.open(session.client)
+    if not (await record.read()).begun:  # so that the seal, too, has to be brought back
+        await record.begin(known[0], 0)
+        await record.keep(checkpoint)
+    return {"restored": expected - 1, "root": checkpoint.root.hex(), "size": checkpoint.size}
+
+
+def _check_root(archive: Archive, size: int, root: bytes) -> None:
+    edge = Edge()
+    waiting: list[bytes] = []
+    for batch in archive.batches(last=size):
+        waiting += [leaf_of(event) for event in batch]
+        while len(waiting) >= 256:  # noqa: PLR2004 - a tile
+            edge.add_tile(waiting[:256])
+            waiting = waiting[256:]
+    edge.add_tile(waiting)
+    if edge.size != size or edge.root() != root:
+        raise LedgerError("what the archive holds is not what was sealed: `resolution-ledger admin scrub` says where")

@@ -1,0 +1,209 @@
+"""Messages that wait in the inboxes: listed for an operator, and taken out by one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from config import topology
+from consumers.intake.inbox_message import Message, claimed_ids
+from consumers.intake.validation import Rejection
+from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
+from consumers.runtime.source_tokens import read_token
+from ledger.encryption.keyring import Keys
+from ledger.errors import ConflictError, LedgerError, jetstream_error
+from ledger.nats.client import text_of
+from ledger.nats.request_reply import Replies
+from ledger.store.cloudevents import parse_time, stored_decoder
+from ledger.store.content_modes import claimed_id, headers_of
+from ledger.store.log import Draft
+from ledger.store.streams import js_api, stream_names
+from ledger.store.subject_tokens import fact_token
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from app.runtime.session import Session
+    from ledger.nats.client import LedgerClient
+
+OPERATOR_CODE = "operator"
+"""The code of a rejection that an operator made."""
+_NO_MESSAGE = 10037
+_ANSWER_SECONDS = 5
+_IN_FLIGHT_SECONDS = 0.5
+"""For so long an intake that holds a message in flight may take to record it."""
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+"""Stands in the server's JSON for bytes that are not UTF-8."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class NotWaitingError(LedgerError):
+    """The message is not in that inbox, or the intake has dealt with it."""
+
+
+class Waiting(NamedTuple):
+    """A message of an inbox that lies behind the last one up to which the intake has dealt with all."""
+
+    message: Message
+    received: str
+    """RFC 3339, by the server's clock."""
+
+    def document(self) -> dict[str, Any]:
+        """Return the message for a list: no part of its content, since it may be personal."""
+        stream, sequence, _ = self.message.place
+        return {
+            "stream": stream,
+            "sequence": sequence,
+            "subject": self.message.subject.encode("utf-8", "surrogateescape").decode(errors="backslashreplace"),
+            "bytes": len(self.message.data),
+            "received": self.received,
+        }
+
+
+async def inbox_names(session: Session) -> list[str]:
+    """Return the inbox streams of this ledger."""
+    return topology.inboxes(await stream_names(session.client))
+
+
+async def waiting_messages(session: Session, at_most: int) -> AsyncIterator[Waiting]:
+    """Yield messages that the intake may not have dealt with, the oldest of each inbox first.
+
+    The first of each inbox waits for certain; one behind it may have been dealt with already.
+    """
+    found = 0
+    for stream in await inbox_names(session):
+        after = await _ack_floor(session.client, stream)
+        while found < at_most:
+            waiting = await _read(session.client, stream, {"seq": after + 1, "next_by_subj": ">"})
+            if waiting is None:
+                break
+            if _REPLACED in waiting.message.subject:
+                exact = await _exact_subject(session.client, waiting.message)
+                waiting = waiting._replace(message=waiting.message._replace(subject=exact))
+            yield waiting
+            found += 1
+            after = waiting.message.place.sequence
+
+
+class Removal(NamedTuple):
+    """The end of a message that was taken out of its inbox."""
+
+    kept: bool
+    """Whether it is in REJECTED: all of it, unless each of its events is recorded."""
+    recorded: dict[str, int]
+    """The positions of those of its events that the intake has recorded since it came, by id."""
+
+
+async def reject_message(session: Session, operator: LedgerClient, stream: str, sequence: int,
+                         reason: str) -> Removal:  # fmt: skip
+    """Keep a message in REJECTED with its original bytes, then take it out of its inbox.
+
+    A message whose events are all recorded and which is not acknowledged yet is only taken out. An intake that holds
+    the message at this moment may still record it before it sees that it is gone: the positions returned say so.
+
+    Raises:
+        NotWaitingError: it is not there, or the intake has dealt with it.
+
+    """
+    waiting = await _read(session.client, stream, {"seq": sequence})
+    if waiting is None:
+        text = f"{stream} has no message {sequence}; see `admin inbox list` and `admin rejected list`"
+        raise NotWaitingError(text)
+    if sequence <= await _ack_floor(session.client, stream):
+        text = f"the intake has dealt with message {sequence} of {stream}; its receipt has the outcome"
+        raise NotWaitingError(text)
+    message = waiting.message._replace(subject=await _exact_subject(session.client, waiting.message))
+    keep = not await _is_recorded(session, waiting)
+    if keep:
+        keys = await Keys.open(session.client)
+        owner = rejected_owner(datetime.now(UTC))
+        key = (await keys.ensure([owner]))[owner]
+        entry = rejected_entry(Rejection(OPERATOR_CODE, "", reason), message, key)
+        subject = rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name)
+        with suppress(ConflictError):  # rejected before: by the intake, or by a command that ended before its next step
+            await session.rejected.append([Draft(subject, entry, 0)])
+    answer = await js_api(operator, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+    if "error" in answer and answer["error"].get("err_code") != _NO_MESSAGE:
+        raise jetstream_error(answer["error"], stream)
+    if keep and await _is_delivered(session.client, stream, sequence):
+        await asyncio.sleep(_IN_FLIGHT_SECONDS)
+    return Removal(keep, await _recorded(session, waiting))
+
+
+async def _is_recorded(session: Session, waiting: Waiting) -> bool:
+    """Return whether each event of a message is recorded."""
+    ids = claimed_ids(waiting.message.data, waiting.message.headers)
+    return bool(ids) and set(ids) <= (await _recorded(session, waiting)).keys()
+
+
+async def _is_delivered(client: LedgerClient, stream: str, sequence: int) -> bool:
+    """Return whether an intake was given a message, and so may hold it."""
+    info = await js_api(client, f"CONSUMER.INFO.{stream}.{topology.INTAKE_CONSUMER}")
+    return int(info.get("delivered", {}).get("stream_seq", 0)) >= sequence
+
+
+async def _ack_floor(client: LedgerClient, stream: str) -> int:
+    info = await js_api(client, f"CONSUMER.INFO.{stream}.{topology.INTAKE_CONSUMER}")
+    return int(info.get("ack_floor", {}).get("stream_seq", 0))
+
+
+async def _read(client: LedgerClient, stream: str, which: dict[str, Any]) -> Waiting | None:
+    answer = await js_api(client, f"STREAM.MSG.GET.{stream}", which)
+    if "error" in answer:
+        if answer["error"].get("err_code") == _NO_MESSAGE:
+            return None
+        raise jetstream_error(answer["error"], stream)
+    found = answer["message"]
+    raw_headers = base64.b64decode(found.get("hdrs", ""))
+    acknowledgement = f"$JS.ACK.{stream}.{topology.INTAKE_CONSUMER}.1.{found['seq']}.1.{_nanoseconds(found['time'])}.0"
+    message = Message(
+        found["subject"], base64.b64decode(found.get("data", "")), headers_of(raw_headers) if raw_headers else (),
+        acknowledgement.encode(), raw_headers,
+    )  # fmt: skip
+    return Waiting(message, found["time"])
+
+
+def _nanoseconds(text: str) -> int:
+    """Return the nanoseconds since 1970 of the server's time stamp, which names the message in its acknowledgement."""
+    whole, _, fraction = text.removesuffix("Z").partition(".")
+    seconds = (parse_time(f"{whole}Z") - _EPOCH).total_seconds()
+    return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
+
+
+async def _exact_subject(client: LedgerClient, message: Message) -> str:
+    """Return the subject with bytes that are not UTF-8 as surrogates; the server's JSON has lost them.
+
+    A direct get names the subject in a header, behind those of the sender.
+    """
+    stream, sequence, _ = message.place
+    replies = await Replies.open(client)
+    subject = f"$JS.API.DIRECT.GET.{stream}".encode()
+    headers, _ = await replies.one(subject, json.dumps({"seq": sequence}).encode(), _ANSWER_SECONDS)
+    names = [
+        line[len(b"Nats-Subject:") :].strip() for line in headers.split(b"\r\n") if line.startswith(b"Nats-Subject:")
+    ]
+    return text_of(names[-1]) if names else message.subject
+
+
+async def _recorded(session: Session, waiting: Waiting) -> dict[str, int]:
+    """Return the positions of a message's events, by id, that the log has got since the inbox got the message.
+
+    The log is asked, not the intake: there may be none, and its index may be behind.
+    """
+    message, found = waiting.message, dict[str, int]()
+    ids = {identifier for identifier in claimed_ids(message.data, message.headers) if identifier}
+    if not ids or message.sender != message.token:
+        return found
+    source = read_token(message.token).source
+    for subject in {f"{topology.FACT_SUBJECT}.{token}" for token in (fact_token(source), message.token)}:
+        first = await _read(session.client, topology.LEDGER, {"start_time": waiting.received, "next_by_subj": subject})
+        if first is None:
+            continue
+        async for batch in session.log.subject_batches(subject, first.message.place.sequence - 1):
+            stored = [(one.position, stored_decoder.decode(one.data)) for one in batch]
+            found |= {event.id: position for position, event in stored if event.id in ids}
+    return found

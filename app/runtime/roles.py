@@ -1,0 +1,284 @@
+"""The roles that make a ledger work, started together in one process or one by one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import nats.errors
+
+from app.runtime.announcement import withdraw
+from config import topology
+from config.settings import settings_as_environment, settings_as_options
+from consumers.runtime.alarm_watch import AlarmWatch
+from ledger.errors import LedgerError, MissingExtraError, UnavailableError
+from ledger.files import lock
+from ledger.store.role_status import StatusDoor
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from app.runtime.session import Session
+    from config.settings import Settings
+    from dashboard.listen_address import Where
+    from ledger.store.role_status import RoleStatus
+
+_log = logging.getLogger(__name__)
+_ENTRY = str(Path(__file__).resolve().parents[2] / "resolution_ledger" / "__main__.py")
+_RESTART_SECONDS = 1.0
+_RESTART_SECONDS_AT_MOST = 15.0
+ROLES = topology.ROLES
+WRITERS = {"intake", "decisions"}
+PROBE_SOURCE = "resolution-ledger-probe"
+
+
+class Failing(Protocol):
+    """Anything that may fail for good."""
+
+    failed: asyncio.Future[None]
+
+
+class Service(Failing, Protocol):
+    """What a role is: it starts, stops, and may fail for good."""
+
+    async def start(self) -> None:
+        """Begin."""
+
+    async def stop(self) -> None:
+        """Leave in good order."""
+
+
+class RoleService(Service, Protocol):
+    """A service that is a role, and says how it is."""
+
+    def status(self) -> RoleStatus:
+        """Return what is known of it now."""
+
+
+@asynccontextmanager
+async def only_one(data_dir: Path) -> AsyncIterator[None]:
+    """Refuse a second `up` of one data directory: the first that stops would take its announcement away.
+
+    An announcement that an `up` left behind is removed before anything starts, so that no client reads a dead address.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "up.lock").open("a") as file:
+        if not lock(file):
+            message = f"`up` runs already for {data_dir}: use it, or name another --data-dir"
+            raise LedgerError(message)
+        withdraw(data_dir)
+        yield
+
+
+async def make(session: Session, role: str, *, history: bool = False,  # noqa: PLR0911 - a case for each role
+               where: Where | None = None) -> RoleService:  # fmt: skip
+    """The service of a role, not yet started. Each role loads only what it needs."""
+    indexes = session.data_dir / "index"
+    match role:
+        case "intake":
+            from consumers.intake.service import IntakeService
+
+            return IntakeService(
+                session.server, session.client, session.log, session.rejected, indexes / "intake.sqlite",
+                replicas=session.settings.replicas, routes=session.routes, creates=session.creates,
+            )  # fmt: skip
+        case "decisions":
+            from consumers.decisions.service import DecisionService
+
+            reader = await session.connection("directory")
+            return DecisionService(session.server, session.client, reader, session.log, indexes, history=history)
+        case "projections":
+            from consumers.projections.service import ProjectionService
+
+            return ProjectionService(session.server, session.log, session.data_dir)
+        case "guard":
+            from consumers.guard.service import GuardService
+
+            return GuardService(session.server, session.log, history=history)
+        case "seal":
+            from consumers.seal.service import SealService
+
+            return SealService(session.server, session.client, session.log, session.data_dir)
+        case "archive":
+            from consumers.seal.archive_service import ArchiveService
+
+            return ArchiveService(session.server, session.log, session.data_dir)
+        case "dashboard":
+            from dashboard.listen_address import Where
+            from dashboard.service import DashboardService
+
+            return DashboardService(session.server, topology.LEDGER, session.data_dir, where or Where())
+    message = f"no role {role!r}"
+    raise ValueError(message)
+
+
+def archives() -> bool:
+    """Return whether the extra that writes an archive is installed."""
+    return find_spec("pyarrow") is not None
+
+
+def sealing_roles() -> tuple[str, ...]:
+    """Return the roles that seal and archive, without the archive where its extra is not installed."""
+    if not archives():
+        _log.warning("no archive is kept: %s", MissingExtraError("Parquet files", "archive"))
+        return ("seal",)
+    return "seal", "archive"
+
+
+@asynccontextmanager
+async def running(session: Session, roles: Sequence[str], *, history: bool = False,
+                  where: Where | None = None) -> AsyncIterator[list[Service]]:  # fmt: skip
+    """These roles, running in this process for as long as the context lasts."""
+    async with AsyncExitStack() as stack:
+        services: list[Service] = []
+        if WRITERS.intersection(roles):
+            watch = AlarmWatch(session.client)
+            stack.push_async_callback(watch.stop)
+            await watch.start()
+            services.append(watch)
+        doors = {role: StatusDoor(session.client, topology.ROLES_SUBJECT, role, session.data_dir) for role in roles}
+        for door in doors.values():
+            stack.push_async_callback(door.stop)
+            await door.start()
+        for role, door in doors.items():
+            service = await make(session, role, history=history, where=where)
+            stack.push_async_callback(service.stop)
+            await service.start()
+            services.append(service)
+            door.open(service)
+        gc.freeze()  # what is there by now stays: there is no garbage in it to look for
+        yield services
+
+
+async def until_stopped(services: Sequence[Failing], ready: Callable[[], None], *, watch_stdin: bool = False) -> None:
+    """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input; ``ready`` is called once they are heeded.
+
+    Raises:
+        LedgerError: a service failed for good.
+
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if sys.platform == "win32":  # whose loop takes no handlers
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
+        else:
+            loop.add_signal_handler(number, stop.set)
+    gc.freeze()  # what is there by now stays: nobody has to look through it for garbage again
+    ready()
+    waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
+    if watch_stdin:
+        waits.append(asyncio.ensure_future(_end_of_stdin()))
+    failures = [service.failed for service in services]
+    try:
+        await asyncio.wait([*waits, *failures], return_when=asyncio.FIRST_COMPLETED)
+        for failure in failures:
+            if failure.done():
+                failure.result()
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+async def keep_running(words: Sequence[str], settings: Settings, descriptors: Sequence[int] = ()) -> None:
+    """Run a command of ours with these settings as a child, again whenever it ends; end it when cancelled.
+
+    The child ends by itself when its standard input does, so it never outlives this process. It inherits these
+    ``descriptors``. Nothing of the current folder is imported (``-P``, and our own finder behind it).
+    """
+    pause = _RESTART_SECONDS
+    while True:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            _ENTRY,
+            *words,
+            *settings_as_options(settings),
+            "--with-parent",
+            stdin=asyncio.subprocess.PIPE,
+            process_group=0,  # not a session of its own: the system would share processors by session then
+            pass_fds=descriptors,
+            env=os.environ | settings_as_environment(settings),
+        )
+        try:
+            begun = asyncio.get_running_loop().time()
+            await child.wait()
+        finally:
+            if child.stdin:
+                child.stdin.close()
+            await _ended(child)
+        if asyncio.get_running_loop().time() - begun > _RESTART_SECONDS_AT_MOST:
+            pause = _RESTART_SECONDS
+        _log.warning("`%s` ended with status %s; starting it again", " ".join(words[:2]), child.returncode)
+        await asyncio.sleep(pause)
+        pause = min(_RESTART_SECONDS_AT_MOST, 2 * pause)
+
+
+async def _ended(child: asyncio.subprocess.Process) -> None:
+    try:
+        await asyncio.wait_for(child.wait(), 15)
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+
+
+async def _end_of_stdin() -> None:
+    """Return when standard input is closed: the parent has ended, however it did."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+@asynccontextmanager
+async def served(session: Session, *roles: str, history: bool = False) -> AsyncIterator[None]:
+    """Make sure that these roles answer: beside a running `up` use its, alone run them here.
+
+    What is recorded alone is sealed at the end, as `up` does it all the time. Nothing is recorded alone behind a log
+    that has lost its end.
+
+    Raises:
+        SealError: the newest event that was sealed is gone, or has changed.
+        UnavailableError: a role is missing, and the server is not ours to run roles beside.
+
+    """
+    missing = [role for role in roles if not await _answers(session, role)]
+    if missing and not session.embedded:
+        names = ", ".join(missing)
+        message = f"nobody serves {names} on this NATS server: start `resolution-ledger run ROLE` for each"
+        raise UnavailableError(message)
+    if missing:
+        from app.runtime.seal import check_sealed_end, seal_to_the_end
+
+        await check_sealed_end(session)
+    async with running(session, missing, history=history):
+        yield
+    if missing:
+        try:
+            await seal_to_the_end(session)
+        except LedgerError as error:
+            _log.warning("what was recorded is not sealed: %s", error)
+
+
+_PROBES = {
+    "intake": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.receipt",
+    "decisions": f"{topology.DECIDE_SUBJECT}.{PROBE_SOURCE}.preview",
+}
+
+
+async def _answers(session: Session, role: str) -> bool:
+    try:
+        await session.client.request(_PROBES[role], b"{}", timeout=5)
+    except nats.errors.NoRespondersError:
+        return False
+    except (nats.errors.Error, TimeoutError):
+        return True  # somebody is there, and slow
+    return True

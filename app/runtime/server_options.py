@@ -1,0 +1,58 @@
+"""The settings of a NATS server of the user's own, as connection options."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from config.settings import CONNECTION, SettingsError
+from ledger.nats.connection_options import ConnectionOptionError, ConnectionOptions
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+_SERVER = {"tls_ca", "tls_cert", "tls_key", "tls_first"}
+_OPTIONS = re.compile(r"\b(tls_(?:ca|cert|key|first)|user|password)\b(?= beside it)")
+
+
+def server_options(settings: Settings) -> ConnectionOptions | None:
+    """Return how to reach the server of the user's own; None where the server is ours to run.
+
+    Raises:
+        SettingsError: a setting cannot be used, or not beside another one.
+
+    """
+    given = {name: value for name in CONNECTION if (value := getattr(settings, f"nats_{name}"))}
+    if settings.nats_url is None:
+        if given:
+            first = f"nats_{min(given)}"
+            message = f"{first}: it is for a NATS server of your own; name that in nats_url, or leave {first} out"
+            raise SettingsError(message)
+        return None
+    return _options("nats", settings.nats_url, given)
+
+
+def upstream_options(settings: Settings) -> ConnectionOptions | None:
+    """Return how an upstream reaches that server: with the credentials in its address, or with ours.
+
+    Raises:
+        SettingsError: the address cannot be used.
+
+    """
+    own = server_options(settings)
+    if own is None or settings.upstream_nats_url is None:
+        return own
+    given = {name: getattr(own, name) for name in _SERVER}
+    found = _options("upstream_nats", settings.upstream_nats_url, given)
+    if found.user is None and found.token is None:
+        return _options("upstream_nats", settings.upstream_nats_url,
+                        {name: getattr(own, name) for name in CONNECTION})  # fmt: skip
+    return found
+
+
+def _options(prefix: str, url: str, given: dict[str, object]) -> ConnectionOptions:
+    try:
+        return ConnectionOptions.of(url, **given)
+    except ConnectionOptionError as error:
+        name = f"{prefix if error.option == 'url' else 'nats'}_{error.option}"
+        raise SettingsError(f"{name}: {_OPTIONS.sub(r'nats_\1', error.reason)}") from None

@@ -1,0 +1,270 @@
+"""One use of a ledger: the server (embedded or given), connections, verified streams."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from app.runtime.server_options import server_options, upstream_options
+from app.runtime.stream_setup import PASSED_OVER, create_streams
+from config import topology
+from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UnavailableError, UpgradeNeededError
+from ledger.nats.client import connect
+from ledger.nats.connection_options import ConnectionOptions
+from ledger.nats.embedded_server import EmbeddedServer
+from ledger.nats.incidents import report
+from ledger.store.log import Log
+from ledger.store.streams import (
+    COPIES,
+    is_like,
+    server_trouble,
+    stream_config,
+    update_stream,
+    verify_server,
+    verify_streams,
+    verify_version,
+)
+from ledger.transparency.sealer import seal_folder
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from config.settings import Settings
+    from ledger.nats.inbox_routes import SourceRoutes
+from ledger.nats.client import LedgerClient
+
+_log = logging.getLogger(__name__)
+UPSTREAM = "upstream"
+"""The server's user for all upstreams."""
+_WATCH_SECONDS = 0.5
+_ROOM_BYTES = 32 * 1024 * 1024
+
+
+class NoLedgerError(Exception):
+    """A command that only reads was given a data directory that holds no ledger."""
+
+
+class Session:
+    """An open ledger. ``client`` is ours; ``upstream_url`` is what an upstream would use."""
+
+    client: LedgerClient
+    log: Log
+    rejected: Log
+    failed: asyncio.Future[None]
+    """Fails where the data directory is not at its place any more; nothing can go on then."""
+
+    def __init__(self, settings: Settings, *, reads_only: bool = False, upgrades: bool = False,
+                 creates: bool | None = None, examines: bool = False) -> None:  # fmt: skip
+        """Use as a context.
+
+        With ``upgrades`` the user of ``nats_url`` is the operator, and streams of an earlier version are changed.
+        Streams that are missing are created only with ``creates``; without saying so, on the embedded server, by a
+        session that does not only read. With ``examines`` nothing is verified or changed: that is for `admin doctor`.
+        """
+        self.settings = settings
+        self._upgrades = upgrades
+        self._examines = examines
+        self.creates = settings.nats_url is None and not reads_only if creates is None else creates
+        self.data_dir = settings.folder
+        self._reads_only = reads_only
+        self._server: EmbeddedServer | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._clients: list[LedgerClient] = []
+        self.created: list[str] = []
+        """Streams that this session created."""
+        self._options = server_options(settings)
+        self._upstream_options = upstream_options(settings)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the server is ours to run."""
+        return self.settings.nats_url is None
+
+    @property
+    def server(self) -> ConnectionOptions:
+        """How our processes reach the server. The embedded one is known once the session has begun."""
+        assert self._options is not None
+        return self._options
+
+    @property
+    def upstream_server(self) -> ConnectionOptions:
+        """How an upstream reaches it."""
+        assert self._upstream_options is not None
+        return self._upstream_options
+
+    @property
+    def url(self) -> str:
+        """The server's URL, with user and password where it has them."""
+        return self.server.url()
+
+    @property
+    def upstream_url(self) -> str:
+        """The server's URL for an upstream, with user and password where it has them."""
+        return self.upstream_server.url()
+
+    async def __aenter__(self) -> Self:
+        self.failed = asyncio.get_running_loop().create_future()
+        if self.embedded:
+            if sys.platform == "win32":
+                raise LedgerError("no server is embedded on Windows: name that of a ledger elsewhere with --nats-url")
+            if self._reads_only and not (self.data_dir / "server" / "passwords.json").exists():
+                message = (
+                    f"{self.data_dir} holds no ledger: name the right one with --data-dir, or begin one with "
+                    "`resolution-ledger up` or `resolution-ledger demo`"
+                )
+                raise NoLedgerError(message)
+            config = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
+            self._server = EmbeddedServer(self.data_dir.resolve(), config, self.settings.nats_server)
+            await asyncio.to_thread(self._server.start)
+            self._watching = asyncio.create_task(self._watch_server())
+            self._options = ConnectionOptions.of(self._server.url("ledger"))
+            self._upstream_options = ConnectionOptions.of(self._server.url(UPSTREAM))
+        try:
+            self.client = await self.connection("session")
+            await self._open_streams()
+            self.log = await Log.open(self.client, topology.LEDGER)
+            self.rejected = await Log.open(self.client, topology.REJECTED)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                        trace: TracebackType | None) -> None:  # fmt: skip
+        await self.close()
+
+    async def _open_streams(self) -> None:
+        """Check the server and the ledger's streams; create those that are missing where this session does that."""
+        if self._examines:
+            verify_version(self.client)
+            try:
+                ledger = await stream_config(self.client, topology.LEDGER)
+            except UnavailableError as error:
+                advice = "in a cluster more than half of the servers with a copy have to run: see their logs"
+                raise UnavailableError(f"{error}; {advice}") from error
+            if ledger is None:
+                raise self._without_log(MissingStreamsError([topology.LEDGER]))
+            return
+        await verify_server(self.client, allow_lazy_fsync=self.settings.allow_lazy_fsync)
+        await self._upgrade()
+        if self.creates:
+            self.created = await create_streams(self.client, self.settings.replicas)
+        else:
+            try:
+                await verify_streams(self.client, topology.streams(), PASSED_OVER)
+            except MissingStreamsError as error:
+                raise self._without_log(error) from error
+
+    def _without_log(self, error: MissingStreamsError) -> LedgerError:
+        """Return what to say where streams are missing: a log that was sealed here is lost, not still to be created."""
+        if topology.LEDGER not in error.streams or not seal_folder(self.data_dir).is_begun:
+            return error
+        return LedgerError(
+            f"the NATS server has no stream {topology.LEDGER}, though a log was sealed in {self.data_dir / 'seal'}: it "
+            "is another ledger's server, or it has lost every event. In that case keep its folder as evidence, copy "
+            "`seal` into a new data directory, and fill that: `resolution-ledger admin restore ARCHIVE --data-dir "
+            "NEW`"
+        )
+
+    async def _upgrade(self) -> None:
+        """Bound an inbox of an earlier version, which any sender could fill or keep busy with open batches.
+
+        On the embedded server, streams that the earlier version did not have are created, too.
+
+        Raises:
+            UpgradeNeededError: the server is not ours to run.
+
+        """
+        replicas = self.settings.replicas
+        inbox = topology.streams(replicas)[0]
+        config = await stream_config(self.client, topology.INBOX)
+        if config is None or not is_like(config, topology.earlier_inbox(replicas)):
+            return
+        if not (self.embedded or self._upgrades):
+            raise UpgradeNeededError(topology.INBOX)
+        operator = await self.connection("upgrade", user="operator")
+        end = await (await Log.open(self.client, topology.LEDGER)).last_position()
+        inbox[COPIES] = max(replicas, config.get(COPIES, 1))
+        await update_stream(operator, inbox, {topology.TOKENS_SINCE: str(end)})
+        _log.info("stream %s has this version's bounds now", topology.INBOX)
+        if self.embedded:
+            self.created = await create_streams(self.client, replicas)
+
+    @property
+    def routes(self) -> SourceRoutes | None:
+        """The routes of known sources to inbox streams of their own; None with a server of the user's own."""
+        return self._server.routes if self._server else None
+
+    @property
+    def twin(self) -> Path | None:
+        """The directory that this data directory was copied from, while it is there and holds the same ledger."""
+        return self._server.twin() if self._server else None
+
+    async def connection(self, name: str, *, user: str = "ledger") -> LedgerClient:
+        """A connection of its own, closed with the session."""
+        if user == UPSTREAM:
+            server = self.upstream_server
+        else:
+            server = self.server if self._server is None else ConnectionOptions.of(self._server.url(user))
+        client = await connect(server, name)
+        self._clients.append(client)
+        return client
+
+    async def upstream(self, name: str) -> LedgerClient:
+        """A connection as an upstream has it: it may publish to inboxes and ask, nothing else."""
+        return await self.connection(name, user=UPSTREAM)
+
+    async def close(self) -> None:
+        """Close connections; leave the embedded server, which stops when nobody uses it."""
+        if self._watching:
+            self._watching.cancel()
+            self._watching = None
+        for client in self._clients:
+            if not client.is_closed:
+                await client.close()
+        self._clients.clear()
+        if self._server:
+            server, self._server = self._server, None
+            await asyncio.to_thread(server.stop)
+
+    async def _watch_server(self) -> None:
+        """Start the embedded server again whenever it dies; connections find it at the same address.
+
+        A full disk leaves its streams refusing to write even when there is room again, until it is
+        started anew: that is done too.
+        """
+        while self._server is not None:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                if self._server is not None and await asyncio.to_thread(self._server.revive):
+                    _log.warning("the embedded server had died and was started again")
+                elif self._server is not None and await self._start_anew():
+                    _log.warning("there is room on the disk again: the embedded server was started anew")
+            except DirectoryMovedError as error:
+                self._fail(error)
+                return
+            except (LedgerError, OSError) as error:
+                _log.warning("the embedded server cannot be started: %s", error)
+            except Exception as error:  # noqa: BLE001 - looked at again in a moment
+                report("the embedded server could not be looked after", error, error)
+
+    def _fail(self, error: LedgerError) -> None:
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            self.failed.exception()  # looked at by roles alone; a short command ends before it matters
+
+    async def _start_anew(self) -> bool:
+        """Start the server anew where it has met a full disk and there is room now; whether this was done."""
+        if self._server is None or not self._clients:
+            return False
+        pid = self._server.pid()  # of the server that is asked: another process may be quicker than we
+        if "write error" not in await server_trouble(self._clients[0]):
+            return False
+        if shutil.disk_usage(self.data_dir).free <= _ROOM_BYTES:
+            return False
+        return await asyncio.to_thread(self._server.restart, pid)

@@ -1,0 +1,53 @@
+"""Known sources, and whether each has an inbox of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from config import topology
+from ledger.store.cloudevents import stored_decoder
+from ledger.store.event_id_index import NameIndex
+from ledger.store.streams import js_api, stream_behind, stream_names
+from ledger.store.subject_tokens import token_of_source
+
+if TYPE_CHECKING:
+    from app.runtime.session import Session
+
+
+async def known_sources(session: Session) -> list[str]:
+    """Return the sources with recorded events, as the intake's index has them, else the newest of each subject."""
+    path = session.data_dir / "index" / "intake.sqlite"
+    if path.exists():
+        index = NameIndex(path)
+        try:
+            return index.sources(f"{topology.FACT_SUBJECT}.")
+        finally:
+            index.close()
+    info = await js_api(
+        session.client, f"STREAM.INFO.{topology.LEDGER}", {"subjects_filter": f"{topology.FACT_SUBJECT}.>"}
+    )
+    newest = await asyncio.gather(*map(session.log.last, info.get("state", {}).get("subjects") or {}))
+    return sorted({stored_decoder.decode(one.data).source for one in newest if one is not None})
+
+
+async def without_own_inbox(session: Session) -> list[str]:
+    """Return the known sources that share an inbox with others."""
+
+    async def shares(source: str) -> bool:
+        token = token_of_source(source)
+        behind = await stream_behind(session.client, topology.source_route(token)[0])
+        return behind != topology.source_stream_name(token)
+
+    sources = await known_sources(session)
+    sharing = await asyncio.gather(*map(shares, sources))
+    return [source for source, alone in zip(sources, sharing, strict=True) if alone]
+
+
+async def waiting_in_inboxes(session: Session) -> dict[str, int]:
+    """Return how many messages of each inbox are not taken in yet."""
+    found: dict[str, int] = {}
+    for name in topology.inboxes(await stream_names(session.client)):
+        info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
+        found[name] = int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
+    return found

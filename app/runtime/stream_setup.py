@@ -1,0 +1,134 @@
+"""The streams of a ledger: created where they are missing, and given more copies where they have fewer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from config import topology
+from ledger.errors import LedgerError, RefusedError, UnavailableError, jetstream_error
+from ledger.store.streams import COPIES, ensure_stream, js_api, stream_config, stream_names
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from ledger.nats.client import LedgerClient
+
+PASSED_OVER = {topology.INBOX: ("duplicate_window",)}
+"""Declared fields that may differ: `admin doctor` looks at them."""
+
+
+class StreamState(NamedTuple):
+    """A stream after `admin init`: its name, its copies, and what was done: created, raised or nothing (empty)."""
+
+    stream: str
+    copies: int
+    done: str
+
+
+async def create_streams(client: LedgerClient, copies: int) -> list[str]:
+    """Create the streams of a ledger that are missing, with as many copies as its log has or more; verify the others.
+
+    Returns the names of those that were created.
+
+    Raises:
+        DriftError: a stream is there with another configuration.
+        LedgerError: the server cannot create one.
+
+    """
+    before = set(await stream_names(client))
+    copies = max(copies, await copies_of(client, topology.LEDGER))
+    streams = topology.streams(copies)
+    for stream in streams:
+        passed_over = (COPIES, *PASSED_OVER.get(stream["name"], ()))
+        try:
+            await ensure_stream(client, stream, passed_over)
+        except (UnavailableError, RefusedError) as error:
+            if copies == 1:
+                raise
+            raise type(error)(f"{error}. {_room_advice(copies)}") from error
+    return [stream["name"] for stream in streams if stream["name"] not in before]
+
+
+async def copies_of(client: LedgerClient, stream: str) -> int:
+    """Return how many copies a stream has; 0 where it is not there."""
+    return int((await stream_config(client, stream) or {}).get(COPIES, 0))
+
+
+async def raise_copies(operator: LedgerClient, copies: int, created: Collection[str]) -> list[StreamState]:
+    """Give every stream and consumer of the ledger at least so many copies; those of sources, too.
+
+    Copies are never taken away. ``created`` names the streams that were made just now.
+
+    Raises:
+        LedgerError: the server cannot place so many copies, or the operator's connection may not change streams.
+
+    """
+    names = [stream["name"] for stream in topology.streams()]
+    names += [name for name in topology.inboxes(await stream_names(operator)) if name not in names]
+    states: list[StreamState] = []
+    for name in names:
+        there = await copies_of(operator, name)
+        if there < copies:
+            await _raise_stream(operator, name, copies)
+        await _raise_consumers(operator, name, max(copies, there))
+        done = "created" if name in created else "raised" if there < copies else ""
+        states.append(StreamState(name, max(copies, there), done))
+    return states
+
+
+async def _raise_stream(operator: LedgerClient, name: str, copies: int) -> None:
+    config = await stream_config(operator, name)
+    try:
+        answer = await js_api(operator, f"STREAM.UPDATE.{name}", (config or {}) | {COPIES: copies})
+    except UnavailableError as error:
+        message = (
+            f"stream {name} could not be given {copies} copies: {error}. Only the operator may change streams: name "
+            "the operator's user and password in --nats-url"
+        )
+        raise LedgerError(message) from error
+    if "error" in answer:
+        raise _placement_error(answer["error"], f"stream {name}", copies)
+
+
+async def _raise_consumers(operator: LedgerClient, stream: str, copies: int) -> None:
+    """Give durable consumers that were made with fewer copies as many as their stream; others follow their stream."""
+    answer = await js_api(operator, f"CONSUMER.NAMES.{stream}")
+    infos = await asyncio.gather(
+        *(js_api(operator, f"CONSUMER.INFO.{stream}.{name}") for name in answer.get("consumers") or ())
+    )
+    for config in (info["config"] for info in infos if "config" in info):
+        name = config.get("durable_name")
+        if name and 0 < config.get(COPIES, 0) < copies:
+            body = {"stream_name": stream, "config": config | {COPIES: copies}, "action": "update"}
+            subject = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
+            until = time.monotonic() + _SETTLES_SECONDS
+            while (answer := await js_api(operator, subject, body)).get("error", {}).get(
+                "err_code"
+            ) == _MORE_THAN_STREAM:
+                if time.monotonic() > until:
+                    break
+                await asyncio.sleep(_AGAIN_SECONDS)  # the stream's own copies are under way
+            if "error" in answer:
+                raise _placement_error(answer["error"], f"consumer {stream}/{name}", copies)
+
+
+def _placement_error(error: dict[str, Any], what: str, copies: int) -> LedgerError:
+    text = f"{what} could not be given {copies} copies"
+    if error.get("err_code") in _NO_PLACE:
+        return LedgerError(f"{text}: {error.get('description')}. {_room_advice(copies)}")
+    return jetstream_error(error, text)
+
+
+def _room_advice(copies: int) -> str:
+    return (
+        f"{copies} copies need {copies} or more NATS servers in one cluster, each with room for one: when they run, "
+        "run `resolution-ledger admin init` again"
+    )
+
+
+_MORE_THAN_STREAM = 10126
+_SETTLES_SECONDS, _AGAIN_SECONDS = 20.0, 0.2
+_NO_PLACE = frozenset((10005, 10074))
+"""No suitable peers for placement; more than one copy on a server that is in no cluster."""

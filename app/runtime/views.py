@@ -1,0 +1,77 @@
+"""Reading views from a command: up to date, beside a running `up` or alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ledger.errors import UnavailableError
+from projections.engine import storage
+from projections.engine.projector import StoppedError, catch_up
+from projections.reading import Answer
+from projections.registry import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import sqlalchemy as sa
+
+    from app.runtime.session import Session
+    from projections.engine.projection import Model
+
+_PATIENCE_SECONDS = 60.0
+
+
+async def up_to_date(session: Session, name: str) -> None:
+    """Bring a view to the present end of the log, or wait until whoever runs it has.
+
+    Raises:
+        UnavailableError: it does not get there in time.
+        StoppedError: it stopped at an event that it cannot digest.
+
+    """
+    model = MODELS[name]()
+    folder = storage.views_folder(session.data_dir)
+    end = await session.log.last_position()
+    with storage.claim(folder, name) as ours:
+        if ours:
+            reader = await session.connection(f"view {name}")
+            await catch_up(model, folder, reader, session.log)
+            return
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        generation = storage.live_generation(folder, model)
+        if generation is not None:
+            with opened(folder, model, generation) as connection:
+                progress = storage.read_progress(connection)
+            if progress.anchor.position >= end:
+                return
+            if progress.stopped is not None:
+                raise StoppedError(name, progress.stopped)
+        await asyncio.sleep(0.05)
+    message = f"the view {name} does not reach position {end}: see `resolution-ledger admin projections status`"
+    raise UnavailableError(message)
+
+
+async def read_view(session: Session, name: str, query: Callable[[sa.Connection], Any]) -> Answer:
+    """The answer of an up-to-date view, with its position, read in one transaction."""
+    await up_to_date(session, name)
+    model = MODELS[name]()
+    folder = storage.views_folder(session.data_dir)
+    generation = storage.live_generation(folder, model)
+    assert generation is not None
+    with opened(folder, model, generation) as connection:
+        return Answer(query(connection), storage.read_progress(connection))
+
+
+@contextmanager
+def opened(folder: Any, model: Model, generation: int) -> Iterator[sa.Connection]:
+    """A connection to one generation of a view, in one transaction: what is read through it is of one moment."""
+    engine = storage.open_generation(folder, model, generation)
+    try:
+        with engine.connect() as connection, connection.begin():
+            yield connection
+    finally:
+        engine.dispose()

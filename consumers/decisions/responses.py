@@ -1,0 +1,151 @@
+"""Answers to requests, built from what was recorded; so the first answer can be given again for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from config import topology
+from consumers.decisions.budget_repository import budget_of
+from domain.events.decisions import (
+    ActionHeld,
+    ActionTaken,
+    AuthorityFellShort,
+    BudgetGranted,
+    BudgetTransferred,
+    EscalationApproved,
+    EscalationForwarded,
+    EscalationRequested,
+    EscalationStep,
+    PolicyPublished,
+    Posting,
+)
+from domain.events.flags import FlagAnswered, FlagReviewed, FlagUnmasked
+from domain.policy.linting import contradictions
+from domain.policy.parsing import read_policy
+from domain.serialization import plain
+from ledger.errors import LostEventsError, UnavailableError
+from projections.engine.events import read_event
+
+if TYPE_CHECKING:
+    from domain.budgets.budget import Budget
+    from domain.decisions.authority import Verdict
+    from ledger.store.log import Log
+
+_REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+def answer_of(  # noqa: PLR0911 - an answer for each kind of record
+    record: Any, budget: Budget | None, position: int | None = None
+) -> dict[str, Any]:
+    """The answer that this record is: ``budget`` as it stood right after it."""
+    balance = budget.balance() if budget else None
+    match record:
+        case ActionTaken() | ActionHeld():
+            held = {"expires_at": plain(record.expires_at)} if isinstance(record, ActionHeld) else {}
+            return {
+                "outcome": "held" if held else "taken",
+                "action_id": record.action_id,
+                "position": position,
+                "policy_version": record.policy_version,
+                "reasons": [],
+                "budget": balance,
+                **held,
+            }
+        case AuthorityFellShort():
+            filed = {"escalation_id": record.escalation_id} if record.escalation_id else {}
+            return {
+                "outcome": record.outcome,
+                "position": position,
+                "policy_version": record.policy_version,
+                "reasons": record.reasons,
+                "budget": balance,
+                **filed,
+            }
+        case BudgetGranted() | BudgetTransferred():
+            return {"outcome": "done", "position": position, "budget": balance}
+        case Posting():
+            return {
+                "outcome": "done",
+                "action_id": record.action_id,
+                "amount": record.amount,
+                "position": position,
+                "budget": balance,
+            }
+        case EscalationRequested() | EscalationStep():
+            return _escalation_answer(record, position)
+        case FlagReviewed() | FlagAnswered() | FlagUnmasked():
+            verdict = {"verdict": record.verdict} if isinstance(record, FlagReviewed) else {}
+            return {"outcome": "done", "position": position, "flag_id": record.flag_id, **verdict}
+        case PolicyPublished():
+            policy = read_policy(record.policy)
+            trial = {"trial_teams": list(record.trial_teams)} if policy.trial else {}
+            return {
+                "outcome": "done",
+                "position": position,
+                "policy_version": record.version,
+                "effective_from": plain(policy.effective_from),
+                "sha256": record.sha256,
+                "warnings": [{"field": p.field, "message": p.message} for p in contradictions(policy)],
+                **trial,
+            }
+    message = f"{type(record)} answers no request"
+    raise TypeError(message)
+
+
+def _escalation_answer(record: EscalationRequested | EscalationStep, position: int | None) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "outcome": "done",
+        "escalation_id": record.escalation_id,
+        "status": type(record).__name__.removeprefix("Escalation").lower(),
+        "amount": record.amount,
+        "position": position,
+    }
+    match record:
+        case EscalationRequested():
+            answer |= {"to": list(record.to), "due": plain(record.due), "reasons": record.reasons}
+        case EscalationForwarded():
+            answer |= {"to": list(record.to), "due": plain(record.due)}
+        case EscalationApproved():
+            answer |= {"action_id": record.action_id, "paid_by": record.paid_by}
+        case _:
+            pass
+    return answer
+
+
+def preview_answer(
+    verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False
+) -> dict[str, Any]:
+    """What a decision would be answered now; nothing was taken, so there is no position."""
+    return {
+        "outcome": "held" if hold and verdict.outcome == "taken" else verdict.outcome,
+        "policy_version": version,
+        "reasons": verdict.reasons,
+        "budget": budget.balance() if budget else None,
+    }
+
+
+async def first_answer(log: Log, position: int) -> dict[str, Any]:
+    """The answer given when the event at this position was recorded.
+
+    Raises:
+        LostEventsError: the log has no event there.
+        UnavailableError: a replica stays behind its leader.
+
+    """
+    recorded = await log.at(position)
+    if recorded is None:
+        raise LostEventsError("a request was answered by an event that is gone", position)
+    record = read_event(recorded).body
+    budget: Budget | None = None
+    if recorded.subject.startswith(topology.BUDGET_SUBJECT):
+        for pause in _REPLICA_BEHIND_SECONDS:
+            await asyncio.sleep(pause)
+            events = [event for event in await log.read_subject(recorded.subject) if event.position <= position]
+            if events and events[-1].position == position:
+                break
+        else:  # another replica gave the event itself
+            message = f"{recorded.subject} cannot be read up to position {position}: a replica is behind its leader"
+            raise UnavailableError(message)
+        budget = budget_of(events)
+    return answer_of(record, budget, position)

@@ -1,0 +1,1 @@
+"""The deciders' state, read from the log."""

@@ -1,0 +1,130 @@
+"""The guard over the log: events as it sees them, and its flags as events, each raised once whoever runs it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from config import topology
+from domain.abuse.guard import Guard, Raised
+from domain.abuse.history import Seen
+from domain.commands import action_id_of
+from domain.events import decisions, facts
+from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
+from domain.events.flags import FlagRaised, FlagReviewed, FlagUpdated
+from domain.serialization import encode
+from ledger.errors import ConflictError, LostEventsError
+from ledger.nats.incidents import report
+from ledger.store.cloudevents import encode_event
+from ledger.store.log import Draft
+from ledger.store.subject_tokens import token_of_id
+from projections.engine.events import TYPES, UnknownEventError, read_event
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ledger.store.log import Log, Recorded
+
+_WANTED = (
+    decisions.ActionTaken, decisions.ActionHeld, decisions.ActionReversed, decisions.ActionCharged, decisions.AuthorityFellShort,
+    decisions.PolicyPublished, decisions.BudgetGranted, decisions.BudgetTransferred, decisions.EscalationRequested,
+    decisions.EscalationApproved, decisions.EscalationDenied, facts.ActionReported, facts.InteractionOpened,
+    facts.InteractionTransferred, facts.CustomerLinked, facts.CustomerUnlinked, facts.EmployeeJoined,
+    facts.EmployeeChanged, facts.EmployeeLeft, facts.RelationshipDeclared, facts.RecognitionGiven, facts.ShiftStarted,
+    facts.ShiftEnded, facts.PurchaseCompleted, FlagReviewed,
+)  # fmt: skip
+_TYPES: dict[str, type[Any]] = {name: cls for name, cls in TYPES.items() if issubclass(cls, _WANTED)}
+
+
+class Flag(NamedTuple):
+    """A flag as it is to be recorded: its subject, its number, the event without its recorded time."""
+
+    flag_id: str
+    number: int
+    subject: str
+    data: bytes
+
+
+class Guarding:
+    """Takes the log in order and says what is to be recorded. The same log gives the same bytes."""
+
+    def __init__(self, parameters: Mapping[str, Mapping[str, Any]] | None = None, *, happened: bool = False) -> None:
+        """With ``happened`` time goes by what happened when, not by when it was told: for an imported history."""
+        self.guard = Guard(parameters)
+        self._happened = happened
+        self.position = 0
+
+    def take(self, batch: Sequence[Recorded]) -> list[Raised]:
+        """What the guard raises over these events."""
+        raised: list[Raised] = []
+        for recorded in batch:
+            self.position = recorded.position
+            if any(kind in recorded.data for kind in _UNSEEN):
+                continue
+            try:
+                raised += self._raised_by(recorded)
+            except Exception as error:  # noqa: BLE001 - an event that a rule fails on hides no others from the guard
+                report("the guard cannot judge an event", recorded.position, error)
+        return raised
+
+    def _raised_by(self, recorded: Recorded) -> list[Raised]:
+        event = _seen(recorded)
+        if event is None:
+            return []
+        body, stored, at, told = event
+        if isinstance(body, FlagReviewed):
+            self.guard.reviewed(body.flag_id, recorded.position)
+            return []
+        action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
+        return self.guard.take(Seen(recorded.position, at, at if self._happened else told, body, action_id))
+
+
+_UNSEEN = (b'"type":"resolution.gap.v1"', b'"type":"resolution.flag.raised.v1"', b'"type":"resolution.flag.updated.v1"')
+
+
+def _seen(recorded: Recorded) -> tuple[Any, Any, float, float] | None:
+    try:
+        event = read_event(recorded, _TYPES)
+    except UnknownEventError:
+        return None  # nothing that a rule looks at
+    return event.body, event.stored, event.time.timestamp(), event.recorded.timestamp()
+
+
+def flag_of(raised: Raised) -> Flag:
+    """The event of a flag: its name, its time and what it says follow from the log alone."""
+    finding, moment = raised.finding, datetime.fromtimestamp(raised.recorded, UTC)
+    common: dict[str, Any] = {
+        "flag_id": raised.flag_id, "source": LEDGER_SOURCE, "request_id": f"{raised.flag_id}.{raised.number}",
+        "seen_position": raised.position, "rule": finding.rule, "rule_version": finding.version,
+        "about": finding.about, "explanation": finding.explanation, "evidence": finding.evidence,
+    }  # fmt: skip
+    record = FlagRaised(**common) if raised.number == 1 else FlagUpdated(**common, number=raised.number)
+    name = TYPE_OF[type(record)]
+    data = encode_event(LEDGER_SOURCE, f"{raised.flag_id}.{raised.number}", name, moment, encode(record))
+    return Flag(raised.flag_id, raised.number, f"{topology.FLAG_SUBJECT}.{token_of_id(raised.flag_id)}", data)
+
+
+async def record_flag(log: Log, raised: Raised) -> bool:
+    """Record a flag, unless it is there already; whether it was new.
+
+    Raises:
+        LostEventsError: more evidence comes for a flag that was never raised.
+
+    """
+    flag = flag_of(raised)
+    while True:
+        there = await log.read_subject(flag.subject)
+        numbers = {_number_of(read_event(stored).body) for stored in there}
+        if flag.number in numbers:
+            return False
+        if flag.number > 1 and flag.number - 1 not in numbers:
+            raise LostEventsError(f"flag {flag.flag_id} is not what it was", raised.position)
+        try:
+            await log.append([Draft(flag.subject, flag.data, there[-1].position if there else 0)])
+        except ConflictError:
+            continue  # another guard, or a reviewer
+        return True
+
+
+def _number_of(body: Any) -> int:
+    return body.number if isinstance(body, FlagUpdated) else 1 if isinstance(body, FlagRaised) else 0

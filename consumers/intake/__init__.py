@@ -1,0 +1,1 @@
+"""The intake of events from the inboxes."""

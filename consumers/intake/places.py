@@ -1,0 +1,115 @@
+"""Places of messages in the inbox, and which events came with them: for receipts that ask by place.
+
+A part of the intake's index: it holds the events that this intake recorded from the last messages of each
+inbox. Rejected events are in the stream REJECTED, under their place.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from ledger.store.streams import js_api
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ledger.nats.client import LedgerClient
+    from ledger.store.event_id_index import Change, NameIndex
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS places (stream TEXT NOT NULL, seq INTEGER NOT NULL, part INTEGER NOT NULL, key BLOB NOT NULL,
+PRIMARY KEY (stream, seq, part)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS batches (stream TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL,
+events INTEGER NOT NULL, PRIMARY KEY (stream, seq)) WITHOUT ROWID;
+"""
+_KEPT = 100_000
+"""Messages of each inbox, counted back from the last one."""
+_TRIM_ROWS = 10_000
+
+
+class Place(NamedTuple):
+    """The place of an event: the inbox's stream, the message's sequence, its number in a batch (from 1; alone: 0)."""
+
+    stream: str
+    sequence: int
+    part: int = 0
+
+
+class Batch(NamedTuple):
+    """A message that held a batch: its source's token, and how many events there were."""
+
+    token: str
+    events: int
+
+
+async def places_gone(client: LedgerClient, places: Iterable[Place]) -> set[Place]:
+    """Return those places whose messages are not in their inboxes any more.
+
+    Raises:
+        UnavailableError: the server does not answer.
+
+    """
+    wanted, gone = set(places), set[Place]()
+    for stream in {place.stream for place in wanted}:
+        state = (await js_api(client, f"STREAM.INFO.{stream}", {"deleted_details": True})).get("state")
+        if state is not None:  # else there is no such stream: it is made again
+            deleted = set(state.get("deleted") or ())
+            first = state["first_seq"]
+            gone |= {
+                one for one in wanted if one.stream == stream and (one.sequence < first or one.sequence in deleted)
+            }
+    return gone
+
+
+class Places:
+    """The places that the intake has noted."""
+
+    def __init__(self, index: NameIndex) -> None:
+        self._index = index
+        self._noted = 0
+        self._last: dict[str, int] = {}
+        index.table(_SCHEMA)
+
+    def note(self, events: Iterable[tuple[Place, bytes]]) -> None:
+        """Keep the names' keys of events that are recorded.
+
+        Raises:
+            UnavailableError: the index cannot be written.
+
+        """
+        rows = [(*place, key) for place, key in events]
+        if not rows:
+            return
+        changes: list[Change] = [
+            ("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)", rows)
+        ]  # an inbox made anew is at 1
+        self._last |= {stream: sequence for stream, sequence, *_ in rows}
+        self._noted += len(rows)
+        if self._noted >= _TRIM_ROWS:
+            self._noted = 0
+            oldest = [(stream, last - _KEPT) for stream, last in self._last.items()]
+            changes += [
+                ("DELETE FROM places WHERE stream = ? AND seq < ?", oldest),
+                ("DELETE FROM batches WHERE stream = ? AND seq < ?", oldest),
+            ]
+        self._index.commit([], {}, also=changes)
+
+    def note_batches(self, batches: Iterable[tuple[Place, Batch]]) -> None:
+        """Keep the sizes of batches; raises like ``note``."""
+        rows = [(place.stream, place.sequence, *batch) for place, batch in batches]
+        if rows:
+            self._index.commit([], {}, also=[("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", rows)])
+
+    def keys_of(self, stream: str, sequence: int) -> dict[int, bytes]:
+        """Return the keys of the recorded events of a message, by part."""
+        return dict(self._index.rows("SELECT part, key FROM places WHERE stream = ? AND seq = ?", (stream, sequence)))
+
+    def last_of(self, stream: str) -> int:
+        """Return the highest sequence of a stream that has a recorded event; 0 where none has."""
+        (row,) = self._index.rows("SELECT coalesce(max(seq), 0) FROM places WHERE stream = ?", (stream,))
+        return int(row[0])
+
+    def batch_of(self, stream: str, sequence: int) -> Batch | None:
+        """Return the batch that a message held."""
+        query = "SELECT token, events FROM batches WHERE stream = ? AND seq = ?"
+        return next((Batch(*row) for row in self._index.rows(query, (stream, sequence))), None)

@@ -1,0 +1,309 @@
+"""Intake: from the inbox to the log, once each; what cannot be understood goes to REJECTED."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from config import topology
+from consumers.intake.inbox_message import events_in
+from consumers.intake.places import Places
+from consumers.intake.validation import Accepted, Rejection, accept, check_correction, mismatch
+from consumers.privacy.field_encryption import seal_correction, seal_facts, sealed_texts
+from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
+from consumers.runtime.source_tokens import read_token
+from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
+from ledger.store.batches import in_batches
+from ledger.store.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
+from ledger.store.content_modes import claimed_id
+from ledger.store.event_id_index import Name, NameIndex
+from ledger.store.log import Draft, Log, Recorded, digest_of
+from ledger.store.subject_tokens import fact_token, is_source_token
+from ledger.store.subscription import Anchor, verify_anchor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from consumers.intake.inbox_message import Message
+    from consumers.intake.places import Batch, Place
+    from domain.events.facts import FactCorrected
+    from ledger.encryption.keyring import Key, Keys
+
+_log = logging.getLogger(__name__)
+_AT_ONCE = 1000
+"""Events that are looked at together; a batch of messages may hold many more."""
+_REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1, 0)
+
+
+class Intake:
+    """Record facts from messages, in their order; `consumers/intake/lanes.py` says what happens on errors."""
+
+    def __init__(self, log: Log, rejected: Log, index: NameIndex, keys: Keys,
+                 clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
+        self._log = log
+        self._rejected = rejected
+        self._index = index
+        self._keys = keys
+        self._clock = clock
+        self.places = Places(index)
+        self._current: set[str] = set()
+        self.known = set(index.sources(f"{topology.FACT_SUBJECT}."))
+        """Sources with at least one event recorded."""
+        self.on_source: Callable[[str], None] = lambda _source: None
+        """Called with each source that becomes known."""
+
+    async def take(self, messages: Sequence[Message]) -> None:
+        """Record or visibly reject each of these messages, in their order; all may be acknowledged then.
+
+        Raises:
+            ConflictError: another intake wrote meanwhile; take them again.
+            UnavailableError: the server is away, a disk is full, or the host's clock is wrong; take them again, later.
+            LostEventsError: the log does not show what was recorded before; nothing of that source is taken in.
+            LedgerError: one of them can never be recorded as it is; ``take_singly`` finds out which.
+
+        """
+        await self._log.check_clock()  # what is accepted is accepted by the time of day
+        events: list[Message] = []
+        batches: list[tuple[Place, Batch]] = []
+        for message in messages:
+            found, batch = events_in(message)
+            events += found
+            if batch is not None:
+                batches.append((message.place, batch))
+            if len(events) >= _AT_ONCE:
+                await self._take(events)
+                events = []
+        await self._take(events)
+        self.places.note_batches(batches)
+
+    async def take_singly(self, message: Message) -> None:
+        """Take a message event by event; one that can never be recorded as it is gets rejected, and the next goes on.
+
+        Raises:
+            ConflictError, UnavailableError, LostEventsError: as in ``take``.
+            Exception: a fault of ours that kept an event from being rejected, too.
+
+        """
+        events, batch = events_in(message)
+        for event in events:
+            await self._take_alone(event)
+        if batch is not None:
+            self.places.note_batches([(message.place, batch)])
+
+    async def _take_alone(self, event: Message) -> None:
+        try:
+            await self._take([event])
+        except (ConflictError, UnavailableError, LostEventsError):
+            raise
+        except TooLargeError as error:
+            await self._reject([(Rejection("too_large", "", str(error)), event)])
+        except Exception as error:  # noqa: BLE001 - kept and shown as a rejection; the others go on
+            _log.exception("a message of %s could not be taken in", event.subject)
+            text = f"an error of ours ({type(error).__name__}: {error}); see the log, and retry after an upgrade"
+            await self._reject([(Rejection("internal", "", text), event)])
+
+    async def _take(self, events: Sequence[Message]) -> None:
+        accepted: list[tuple[Accepted, Message]] = []
+        rejected: list[tuple[Rejection, Message]] = []
+        now = self._clock()
+        for message in events:
+            result = _examined(message, now)
+            if isinstance(result, Rejection):
+                rejected.append((result, message))
+            else:
+                accepted.append((result, message))
+        try:
+            refused = await self._record(await self._sealed(accepted))
+        except ConflictError as error:  # read what the other intake wrote, before anything is tried again
+            self._current.difference_update(error.subjects)
+            raise
+        except LedgerError:
+            self._current.clear()
+            raise
+        await self._reject([*rejected, *refused])
+        unrecorded = {message.place for _, message in refused}
+        recorded = ((message.place, fact.key) for fact, message in accepted)
+        self.places.note([(place, key) for place, key in recorded if place not in unrecorded])
+
+    async def _record(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Rejection, Message]]:
+        subjects = {f"{topology.FACT_SUBJECT}.{fact.token}" for fact, _ in accepted}
+        for subject in subjects - self._current:
+            await self.catch_up(subject)
+        known = dict(self._index.find([fact.key for fact, _ in accepted]))
+        fresh: list[Accepted] = []
+        met: dict[bytes, Accepted] = {}
+        refused: list[tuple[Rejection, Message]] = []
+        for fact, message in accepted:
+            if fact.by_old_token and self._index.sources_of(fact.token) != [fact.source]:
+                refused.append((mismatch(message.token, fact.source), message))
+                continue
+            if len(fact.json) > topology.MAX_SEALED_BYTES:
+                text = "with what is personal sealed the event is too large; send less of it"
+                refused.append((Rejection("too_large", "data", text), message))
+                continue
+            name = known.get(fact.key)
+            differs = name is not None and (fact.rounded or name.content != fact.content)
+            if differs and name is not None and not await self._same(fact, name, met):
+                text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
+                refused.append((Rejection("id_reused", "id", text), message))
+            if name is not None:
+                continue
+            if fact.flaw is not None:
+                refused.append((fact.flaw, message))
+                continue
+            known[fact.key], met[fact.key] = Name(fact.key, 0, fact.content), fact
+            if fact.corrects is None:
+                fresh.append(fact)
+                continue
+            await self._append_all(fresh)  # what it corrects may be among them
+            fresh.clear()
+            if (rejection := await self._correct(fact, fact.corrects)) is not None:
+                del known[fact.key]
+                refused.append((rejection, message))
+        await self._append_all(fresh)
+        return refused
+
+    async def _sealed(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Accepted, Message]]:
+        """Return the same facts with personal data sealed by its person's key."""
+        if not any(fact.personal for fact, _ in accepted):
+            return accepted
+        facts = await seal_facts(self._keys, [fact for fact, _ in accepted])
+        return [(fact, message) for fact, (_, message) in zip(facts, accepted, strict=True)]
+
+    async def _same(self, fact: Accepted, name: Name, met: Mapping[bytes, Accepted]) -> bool:
+        """Return whether an event whose hash differs from that of its name is the same event, as far as can be known.
+
+        It may be written in another mode, or have been recorded before attributes were sealed. ``met`` has what came
+        with it.
+        """
+        if name.position == 0:
+            known = met[fact.key].json
+        else:
+            stored = await self._log.at(name.position)
+            if stored is None or stored_decoder.decode(stored.data).type != fact.type:
+                return False
+            known = stored.data
+            if await self._keys.destroyed(sealed_texts(known)):  # its person was forgotten: nothing to compare is left
+                return True
+        return same_event(await self._keys.reveal(known), await self._keys.reveal(fact.json))
+
+    async def _correct(self, fact: Accepted, correction: FactCorrected) -> Rejection | None:
+        """Record a correction with the position that it corrects; or why not."""
+        key = name_key(correction.source_of, correction.id_of)
+        found = self._index.find([key]).get(key)
+        if found is None:
+            text = f"no fact {correction.id_of!r} of yours is recorded; it must be, before it can be corrected"
+            return Rejection("unknown_fact", "data.id_of", text)
+        original = await self._log.at(found.position)
+        if original is None:
+            raise LostEventsError("a fact that was recorded is gone", found.position)
+        if (rejection := check_correction(correction, original.data)) is not None:
+            return rejection
+        fact = await seal_correction(self._keys, fact, original.data)
+        await self._append([fact._replace(json=with_corrects(fact.json, found.position))])
+        return None
+
+    async def _append_all(self, facts: list[Accepted]) -> None:
+        for batch in in_batches(facts, lambda fact: len(fact.json)):
+            await self._append(batch)
+
+    async def _append(self, facts: list[Accepted]) -> None:
+        drafts: list[Draft] = []
+        begun: set[str] = set()
+        for fact in facts:
+            subject = f"{topology.FACT_SUBJECT}.{fact.token}"
+            expect = None if subject in begun else self._index.head(subject).position
+            begun.add(subject)
+            drafts.append(Draft(subject, fact.json, expect))
+        first = await self._log.append(drafts)
+        last_of = {draft.subject: number for number, draft in enumerate(drafts)}
+        heads = {subject: Anchor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()}
+        names = [Name(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
+        self._index.commit(names, heads, {(fact.token, fact.source) for fact in facts if fact.source not in self.known})
+        self._know({fact.source for fact in facts})
+
+    async def catch_up(self, subject: str) -> None:
+        """Read into the index all that the stream's leader has of a subject; any replica gives it.
+
+        Raises:
+            UnavailableError: the server is away, or a replica stays behind.
+            LostEventsError: the log does not show what was read before.
+
+        """
+        await verify_anchor(self._log, self._index.head(subject), "intake")
+        last = await self._log.surely(subject)
+        end = last.position if last is not None else 0
+        for pause in _REPLICA_BEHIND_SECONDS:
+            if end <= self._index.head(subject).position:
+                break
+            await asyncio.sleep(pause)
+            async for batch in self._log.subject_batches(subject, self._index.head(subject).position):
+                names, heads, sources = _entries(subject, batch)
+                self._index.commit(names, heads, sources)
+                self._know({source for _, source in sources})
+        else:
+            message = f"{subject} cannot be read up to position {end}: a replica is behind its leader"
+            raise UnavailableError(message)
+        if self._index.head(subject).position:  # anybody may ask about any source: those without facts are not kept
+            self._current.add(subject)
+
+    def read_again(self) -> None:
+        """Read every subject again before it is relied on: another intake may have written."""
+        self._current.clear()
+
+    def _know(self, sources: set[str]) -> None:
+        for source in sources - self.known:
+            self.known.add(source)
+            self.on_source(source)
+
+    async def sources_behind(self, token: str) -> list[str]:
+        """Return the sources that a token from outside may mean: one, or those that share an old token."""
+        own = read_token(token).source
+        for shared in {fact_token(own), token}:
+            await self.catch_up(f"{topology.FACT_SUBJECT}.{shared}")
+        if own in self._index.sources_of(fact_token(own)):
+            return [own]
+        return self._index.sources_of(token) or [own]
+
+    async def _reject(self, entries: Iterable[tuple[Rejection, Message]]) -> None:
+        drafts = [
+            Draft(
+                rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name),
+                rejected_entry(rejection, message, await self._day_key()),
+                0,
+            )
+            for rejection, message in entries
+        ]
+        for batch in in_batches(drafts, lambda draft: len(draft.data)):
+            with suppress(ConflictError):
+                await self._rejected.append(batch)
+                continue
+            for draft in batch:  # some were rejected before: this is a redelivery
+                with suppress(ConflictError):
+                    await self._rejected.append([draft])
+
+    async def _day_key(self) -> Key:
+        """The key of the day, which is destroyed with what it sealed."""
+        owner = rejected_owner(self._clock())
+        return (await self._keys.ensure([owner]))[owner]
+
+
+def _examined(message: Message, now: datetime) -> Accepted | Rejection:
+    if not is_source_token(message.token) and (fault := read_token(message.token).fault):
+        return Rejection(fault.code, "subject", fault.message)
+    return accept(message.data, now, message.headers, message.token, message.received)
+
+
+def _entries(subject: str, batch: Sequence[Recorded]) -> tuple[list[Name], dict[str, Anchor], set[tuple[str, str]]]:
+    token = subject.rpartition(".")[2]
+    names: list[Name] = []
+    sources: set[tuple[str, str]] = set()
+    for recorded in batch:
+        stored = stored_decoder.decode(recorded.data)
+        names.append(Name(name_key(stored.source, stored.id), recorded.position, content_hash(recorded.data)))
+        sources.add((token, stored.source))
+    last = batch[-1]
+    return names, {subject: Anchor(last.position, digest_of(last.data))}, sources

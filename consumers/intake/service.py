@@ -1,0 +1,195 @@
+"""The intake as a service: takes in where it is its turn, and answers what became of an event."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
+
+from config import topology
+from consumers.decisions.membership import INTAKES, Members
+from consumers.intake.inbox_message import Message, events_in
+from consumers.intake.receipts import Receipts
+from consumers.intake.recorder import Intake
+from consumers.intake.validation import Rejection, accept, check_new
+from consumers.intake.worker import InboxSettings, IntakeWorker
+from consumers.privacy.erasure import forget_again
+from consumers.rejections import rejected_owner
+from consumers.runtime.background_service import fails_with, keep_going
+from consumers.runtime.broker import answered, make_broker
+from domain.serialization import encode
+from ledger.encryption.keyring import Keys
+from ledger.errors import LedgerError
+from ledger.store.event_id_index import NameIndex
+from ledger.store.role_status import Pulse, RoleStatus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from faststream.nats import NatsBroker
+
+    from consumers.intake.validation import Accepted
+    from ledger.nats.client import LedgerClient
+    from ledger.nats.connection_options import NatsServer
+    from ledger.nats.inbox_routes import SourceRoutes
+    from ledger.store.content_modes import Headers
+    from ledger.store.log import Log
+
+_log = logging.getLogger(__name__)
+_STANDBY_SECONDS = 1.0
+
+
+class IntakeService:
+    """Start it, and wait for ``failed``, which ends only when the log is not what it was.
+
+    Of several on one ledger one takes in; the others stand by, and answer requests as it does.
+    """
+
+    _intake: Intake
+    _keys: Keys
+    _receipts: Receipts
+
+    def __init__(self, server: NatsServer, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
+                 replicas: int = 1, routes: SourceRoutes | None = None, creates: bool = False) -> None:  # fmt: skip
+        """With ``creates`` it makes streams of the ledger again that were deleted; those of sources it always does."""
+        self._client = client
+        self._log = log
+        self._rejected = rejected
+        self._inboxes = InboxSettings(routes, replicas, creates)
+        self._index = NameIndex(index_path)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._pulse = Pulse("inboxes")
+        self._changed = asyncio.Event()
+        self._members = Members(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
+        self._worker: IntakeWorker | None = None
+        self.broker = make_broker(server, "intake")
+        declare_intake(self.broker, self)
+
+    async def start(self) -> None:
+        """Begin to take in, unless another does, and to answer."""
+        self._keys = await Keys.open(self._client)
+        await self._keys.watch()
+        await forget_again(self._keys, self._log)
+        self._intake = Intake(self._log, self._rejected, self._index, self._keys)
+        self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
+        await self._members.start()
+        await self._take_turn()
+        self._tasks = [
+            asyncio.create_task(keep_going("the intake's turn", self._take_turns)),
+            asyncio.create_task(keep_going("the end of day keys", self._destroy_day_keys)),
+        ]
+        self._tasks[0].add_done_callback(fails_with(self.failed, "intake"))
+        await self.broker.start()
+
+    async def stop(self) -> None:
+        """Leave; what is not acknowledged stays in the inbox, and is recognised when it comes again."""
+        await self.broker.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._worker is not None:
+            await self._worker.stop()
+        await self._members.stop()  # not before: the next one takes over at once
+        self._index.close()
+
+    def status(self) -> RoleStatus:
+        """Return how the intake is."""
+        index = self._index.path
+        absent = () if index.exists() else (f"index/{index.name}",)
+        return RoleStatus(role="intake", loops=(self._pulse.loop(),), absent=absent)
+
+    async def _take_turns(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STANDBY_SECONDS):
+                    await self._changed.wait()
+            if self._worker is None:
+                self._pulse.beat()  # it stands by
+            if self._changed.is_set():
+                self._changed.clear()
+                await self._take_turn()
+
+    async def _take_turn(self) -> None:
+        """Begin to take in where it is this intake's turn, and leave off where it is another's."""
+        if self._members.is_first and self._worker is None:
+            worker = IntakeWorker(self._client, self._intake, self._inboxes, self._pulse, self.failed)
+            try:
+                await worker.start(self._index.sources(f"{topology.FACT_SUBJECT}."))
+            except BaseException:
+                self._changed.set()
+                await worker.stop()
+                raise
+            self._worker = worker
+        elif not self._members.is_first and self._worker is not None:
+            _log.info("another intake takes in; this one stands by")
+            worker, self._worker = self._worker, None
+            await worker.stop()
+
+    async def receipt(self, token: str, body: bytes) -> bytes:
+        """Return the outcome of events, or of a message, of this source."""
+        return await self._receipts.answer(token, body)
+
+    async def check(self, token: str, body: bytes, headers: Headers = ()) -> bytes:
+        """Return whether the intake would take an event, or each event of a batch; nothing is recorded.
+
+        Only as far as it can be known without the log.
+        """
+        events, batch = events_in(Message("", body, headers, b""))
+        answers = [_would_say(accept(event.data, datetime.now(UTC), event.headers, token)) for event in events]
+        return encode(answers[0] if batch is None else {"items": answers})
+
+    async def _destroy_day_keys(self) -> None:
+        """Keys of days whose rejected events are gone go, too."""
+        while True:
+            for days in range(topology.REJECTED_DAYS + 1, 2 * topology.REJECTED_DAYS):
+                with suppress(LedgerError):
+                    await self._keys.destroy(rejected_owner(datetime.now(UTC) - timedelta(days=days)))
+            await asyncio.sleep(24 * 3600)
+
+
+def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
+    """The intake's operations on a broker; without a service only for their description."""
+    if service is None:
+        broker.subscriber(
+            f"{topology.INBOX_SUBJECT}.*",
+            title="inbox",
+            description="Facts, one CloudEvent a message. The PubAck means: durable, and will be recorded or rejected.",
+        )(_described)
+
+    @broker.subscriber(
+        f"{topology.READ_SUBJECT}.*.receipt",
+        queue="intake",
+        title="receipt",
+        description="What became of an event or message: recorded at a position, rejected and why, pending, unknown.",
+    )
+    async def receipt(message: NatsMessage) -> bytes:
+        assert service is not None
+        return await answered(message, service.receipt, checks_token=True)
+
+    @broker.subscriber(
+        f"{topology.READ_SUBJECT}.*.check",
+        queue="intake",
+        title="check",
+        description="Whether the intake would take this event, and if not, why. Nothing is recorded.",
+    )
+    async def check(message: NatsMessage) -> bytes:
+        assert service is not None
+        headers = tuple((message.raw_message.headers or {}).items())
+        return await answered(message, lambda token, body: service.check(token, body, headers))
+
+
+def _would_say(result: Accepted | Rejection) -> dict[str, Any]:
+    """Return the answer of ``check`` for one event."""
+    found = check_new(result)
+    if isinstance(found, Rejection):
+        return {"accepted": False, "error": {"code": found.code, "message": found.message, "field": found.field}}
+    return {"accepted": True, "type": found.type, "id": found.id}
+
+
+async def _described(message: NatsMessage) -> None:
+    """Stands for the pull loop in the AsyncAPI document."""

@@ -1,0 +1,179 @@
+"""What makes a message from upstream a fact: every check before the log, each with a clear reason."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from config import topology
+from consumers.privacy.field_encryption import is_personal
+from consumers.runtime.source_tokens import read_token
+from domain.currencies import GRACE
+from domain.events.decisions import RESERVED
+from domain.events.facts import FACTS, FactCorrected
+from domain.ids import fault_of
+from domain.serialization import FieldError, check_currencies, check_ids, convert, decode
+from domain.sources import LEDGER_SOURCES, fact_source_fault
+from ledger.errors import EventError
+from ledger.store.cloudevents import name_key, parse_event, parse_time, stored_decoder
+from ledger.store.subject_tokens import fact_token, token_of_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from domain.events.facts import Fact
+    from ledger.store.cloudevents import Envelope
+    from ledger.store.content_modes import Headers
+
+AHEAD_AT_MOST = timedelta(hours=24)
+CORRECTED = "resolution.fact.corrected.v1"
+
+
+class Accepted(NamedTuple):
+    """A fact that may be recorded: its name, its token in the log, its key, its content's hash, its JSON.
+
+    With a ``flaw`` it may not, unless it is recorded already: older versions took what this one rejects.
+    """
+
+    source: str
+    id: str
+    type: str
+    token: str
+    key: bytes
+    content: bytes
+    json: bytes
+    corrects: FactCorrected | None = None
+    personal: bool = False
+    flaw: Rejection | None = None
+    rounded: bool = False
+    """Equal hashes of its content prove nothing (``Envelope.rounded``)."""
+    by_old_token: bool = False
+    """Sent under the token that earlier versions gave its source, which others may share."""
+
+
+class Rejection(NamedTuple):
+    """Why a message cannot be recorded: a stable code, the field, and what to do about it."""
+
+    code: str
+    field: str
+    message: str
+
+
+def accept(data: bytes, now: datetime, headers: Headers = (), token: str | None = None,
+           received: Callable[[], datetime] | None = None) -> Accepted | Rejection:  # fmt: skip
+    """Check one event as the intake does.
+
+    ``token`` is the source's token in the inbox's subject; ``received`` tells when the inbox took the event, which is
+    its time where it names none.
+    """
+    try:
+        return _accepted(data, now, headers, token, received or (lambda: now))
+    except (EventError, _RejectedError) as error:
+        return Rejection(error.code, error.field, error.message)
+    except FieldError as error:
+        return Rejection(error.code, error.field, error.message)
+
+
+class _RejectedError(Exception):
+    """Carries a rejection out of the checks."""
+
+    def __init__(self, code: str, field: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+        self.message = message
+
+
+def check_new(fact: Accepted | Rejection) -> Accepted | Rejection:
+    """Return a fact that was checked, or the rejection that it meets if it is not recorded already."""
+    return fact.flaw if isinstance(fact, Accepted) and fact.flaw is not None else fact
+
+
+def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None,
+              received: Callable[[], datetime]) -> Accepted:  # fmt: skip
+    if len(data) > topology.MAX_EVENT_BYTES:
+        raise _RejectedError("too_large", "", f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}")
+    event = parse_event(data, headers, received)
+    if len(event.json) > topology.MAX_STORED_BYTES:
+        raise _RejectedError("too_large", "", "with its attributes as JSON the event is too large")
+    own_token, in_log = token_of_source(event.source), fact_token(event.source)
+    if token is not None and token not in (own_token, in_log):
+        raise _RejectedError(*mismatch(token, event.source))
+    if event.source in LEDGER_SOURCES and (fault := fact_source_fault(event.source)):
+        raise _RejectedError(fault.code, "source", fault.message)
+    _check_type(event.type)
+    if event.time > now + AHEAD_AT_MOST and not event.assumed:
+        raise _RejectedError("time_ahead", "time", "time is more than 24 h ahead; check the sender's clock")
+    fact = decode(FACTS[event.type], event.data)
+    if isinstance(fact, FactCorrected) and fact.source_of != event.source:
+        raise _RejectedError("not_your_fact", "data.source_of", "only the source of a fact corrects it")
+    key = name_key(event.source, event.id)
+    corrects = fact if isinstance(fact, FactCorrected) else None
+    return Accepted(
+        event.source,
+        event.id,
+        event.type,
+        in_log,
+        key,
+        event.content,
+        event.json,
+        corrects,
+        is_personal(event.type, event.fields, event.extras),
+        _flaw(event, fact),
+        event.rounded,
+        token is not None and token != own_token,
+    )
+
+
+def _flaw(event: Envelope, fact: Fact) -> Rejection | None:
+    """Return what is wrong with a fact that older versions took: an attribute, or an id that is not canonical."""
+    if (fault := fact_source_fault(event.source)) is not None:
+        return Rejection(fault.code, "source", fault.message)
+    if event.flaw is not None:
+        return Rejection(event.flaw.code, event.flaw.field, event.flaw.message)
+    if (fault := fault_of(event.id)) is not None:
+        return Rejection(fault.code, "id", fault.message)
+    try:
+        check_ids(fact)
+        check_currencies(fact, event.time, grace=GRACE)
+    except FieldError as error:
+        return Rejection(error.code, error.field, error.message)
+    return None
+
+
+def mismatch(token: str, source: str) -> Rejection:
+    """Return what is wrong with a token that is not the one of an event's source."""
+    read = read_token(token)
+    if read.fault is not None and not read.is_own:
+        return Rejection(read.fault.code, "source", read.fault.message)
+    return Rejection("source_mismatch", "source", wrong_token(token, source))
+
+
+def wrong_token(token: str, source: str) -> str:
+    """Say that an event came under a token that is not its source's."""
+    return f"sent as {token}, but the event says {source!r}, whose token is {token_of_source(source)}"
+
+
+def _check_type(name: str) -> None:
+    if name in RESERVED:
+        raise _RejectedError("reserved_type", "type", f"only the ledger itself records {name}")
+    if name not in FACTS:
+        raise _RejectedError("unknown_type", "type", f"{name[:80]!r} is not a type of fact; see docs/events.md")
+
+
+def check_correction(correction: FactCorrected, original: bytes) -> Rejection | None:
+    """Whether a correction fits the fact that it corrects, as stored; else why not."""
+    stored = stored_decoder.decode(original)
+    type_name = stored.type
+    if type_name not in FACTS or type_name == CORRECTED:
+        text = f"{type_name} cannot be corrected; to correct a correction, correct the first fact again"
+        return Rejection("not_correctable", "data.id_of", text)
+    if correction.data is None:
+        return None
+    try:
+        right = convert(FACTS[type_name], correction.data, at="data.data")
+        check_ids(right, "data.data", recorded=decode(FACTS[type_name], stored.data))
+        check_currencies(right, parse_time(stored.time), "data.data", GRACE)
+    except FieldError as error:
+        return Rejection(error.code, error.field, f"as {type_name}: {error.message}")
+    return None

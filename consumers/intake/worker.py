@@ -1,0 +1,103 @@
+"""The work of the one intake that takes in: it pulls from all inboxes, and acknowledges what is recorded or rejected.
+
+Inboxes are pulled by hand: FastStream's batches go through a queue entry and a coroutine for each message,
+which the intake has no time for (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import nats.errors
+
+from config import topology
+from consumers.intake.inbox_message import message_of
+from consumers.intake.inboxes import Inboxes
+from consumers.intake.lanes import IntakeLanes
+from consumers.intake.places import places_gone
+from consumers.runtime.background_service import fails_with
+from ledger.nats.inbox_routes import SourceRoutes
+from ledger.nats.incidents import report
+from ledger.store.fan_in import FanIn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from consumers.intake.inbox_message import Message
+    from consumers.intake.recorder import Intake
+    from ledger.errors import LedgerError
+    from ledger.nats.client import LedgerClient
+    from ledger.store.role_status import Pulse
+
+_ACK = b"PUB %b 4\r\n+ACK\r\n"
+_IDLE_SECONDS = 1.0
+_HELD_SECONDS = 0.02
+_FAILED_SECONDS = 2.0
+
+
+class InboxSettings(NamedTuple):
+    """The routes of an embedded server, the copies of new streams, and whether lost streams are made again."""
+
+    routes: SourceRoutes | None
+    replicas: int
+    creates: bool
+
+
+class IntakeWorker:
+    """Takes in from ``start`` to ``stop``; ``failed`` is told when the log is not what it was."""
+
+    def __init__(self, client: LedgerClient, intake: Intake, inboxes: InboxSettings, pulse: Pulse,
+                 failed: asyncio.Future[None]) -> None:  # fmt: skip
+        self._client = client
+        self._intake = intake
+        self._pulse = pulse
+        self._failed = failed
+        self._lanes = IntakeLanes(intake, self._acknowledge, self._lost, partial(places_gone, client))
+        self._fan_in = FanIn(client, topology.INTAKE_CONSUMER)
+        self._inboxes = Inboxes(client, self._fan_in, inboxes.routes, inboxes.replicas, creates=inboxes.creates)
+        self._inboxes.on_handover = intake.read_again
+        self._inboxes.last_noted = intake.places.last_of
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, known: Iterable[str]) -> None:
+        """Take over all inboxes, and begin; ``known`` are the sources with events recorded."""
+        await self._fan_in.start()
+        await self._inboxes.open(known)
+        self._intake.on_source = self._inboxes.learn
+        self._tasks = [
+            asyncio.create_task(work()) for work in (self._take_in, self._inboxes.run, self._inboxes.recover)
+        ]
+        for task in self._tasks:
+            task.add_done_callback(fails_with(self._failed, "intake"))
+
+    async def stop(self) -> None:
+        """End; messages that are not acknowledged are the next one's, in their order."""
+        await self._fan_in.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._lanes.stop()
+
+    async def _take_in(self) -> None:
+        while True:
+            wait = _HELD_SECONDS if self._inboxes.holds else _IDLE_SECONDS
+            try:
+                batch = await self._inboxes.admit(await self._fan_in.next(topology.INTAKE_BATCH, wait))
+                await self._lanes.take([message_of(one) for one in batch])
+                self._pulse.beat()
+            except Exception as error:  # noqa: BLE001 - an error of ours delays the intake, and does not end it
+                report("the intake failed and begins again", error, error)
+                self._pulse.wait(f"an error of ours, see the log: {error!r}")
+                self._fan_in.lose(self._fan_in.streams)  # what was pulled is in no hands now, and comes again
+                await asyncio.sleep(_FAILED_SECONDS)
+
+    def _acknowledge(self, messages: Sequence[Message]) -> None:
+        with suppress(nats.errors.Error):  # they are handed out again, and recognised
+            self._client.send(b"".join([_ACK % message.reply for message in messages]))
+
+    def _lost(self, error: LedgerError) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)

@@ -1,0 +1,1 @@
+"""Encryption of personal fields and the erasure of customers."""

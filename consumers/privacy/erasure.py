@@ -1,0 +1,140 @@
+"""Forgetting a person: the event first, then the keys; done again wherever keys come back."""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import unquote
+
+import msgspec
+
+from config import topology
+from consumers.rejections import RejectedEntry
+from domain.events.administration import CustomerForgotten
+from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
+from domain.serialization import encode
+from ledger.encryption.keyring import token_of
+from ledger.errors import LedgerError
+from ledger.store.cloudevents import encode_event, stored_decoder
+from ledger.store.log import Draft
+from ledger.store.streams import js_api
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ledger.encryption.keyring import Keys
+    from ledger.store.log import Log
+
+SUBJECT = "ledger.forgotten"
+_A_RECORD = 400
+"""Interactions in one record, which stays small enough to be stored."""
+
+
+class HeldError(LedgerError):
+    """A legal hold stands: the person may not be forgotten yet."""
+
+
+class Forgotten(NamedTuple):
+    """What was done: who was forgotten, where that is recorded, how many keys and rejected events are gone."""
+
+    customers: list[str]
+    position: int
+    keys: int
+    rejected: int
+    backups_until: str
+
+
+async def hold(keys: Keys, customer_id: str, reason: str, by: str) -> None:
+    """Keep a person from being forgotten: a court or a claim needs what is known."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    await keys.note(f"hold.{token_of(customer_id)}", {"customer_id": customer_id, "reason": reason, "by": by, "at": at})
+
+
+async def release(keys: Keys, customer_id: str) -> None:
+    """Take a hold back."""
+    await keys.note(f"hold.{token_of(customer_id)}", None)
+
+
+async def holds(keys: Keys) -> list[dict[str, str]]:
+    """The holds that stand."""
+    return list((await keys.notes("hold.*")).values())
+
+
+async def forget(log: Log, rejected: Log, keys: Keys, customers: Sequence[str], interactions: Sequence[str],
+                 requested_by: str, reason: str | None) -> Forgotten:  # fmt: skip
+    """Record that these customers, one person, are forgotten; then destroy their keys and their interactions'.
+
+    Raises:
+        HeldError: a legal hold stands for one of them.
+
+    """
+    standing = {one["customer_id"]: one for one in await holds(keys)}
+    for customer_id in customers:
+        if (found := standing.get(customer_id)) is not None:
+            message = (
+                f"a legal hold stands for {customer_id} since {found['at']} (by {found['by']}: {found['reason']}); "
+                f"release it first: resolution-ledger admin hold {customer_id} --release"
+            )
+            raise HeldError(message)
+    now = datetime.now(UTC)
+    records = [
+        CustomerForgotten(
+            customer_id=customer_id, requested_by=requested_by, reason=reason,
+            interactions=tuple(interactions[at : at + _A_RECORD]),
+        )
+        for customer_id in customers for at in range(0, max(1, len(interactions)), _A_RECORD)
+    ]  # fmt: skip
+    first = await log.append([
+        Draft(SUBJECT, encode_event(LEDGER_SOURCE, f"forgotten-{token_of(record.customer_id)}-{now.timestamp()}-{n}",
+                                    TYPE_OF[CustomerForgotten], now, encode(record)))
+        for n, record in enumerate(records)
+    ])  # fmt: skip
+    owners = [f"customer:{name}" for name in customers] + [f"interaction:{name}" for name in interactions]
+    destroyed = sum([await keys.destroy(owner) for owner in owners])
+    gone = await _delete_rejected(rejected, keys, customers)
+    return Forgotten(list(customers), first + len(records) - 1, destroyed, gone, await _backups_until(keys))
+
+
+async def forget_again(keys: Keys, log: Log) -> int:
+    """Destroy keys that came back with a backup although their person was forgotten after they were made.
+
+    The earlier of both times rules: behind a stretch that a clock ahead recorded, the recorded time lies in the future,
+    where it would take keys that were made since, of customers who came back.
+    """
+    count = 0
+    for recorded in await log.read_subject(SUBJECT):
+        stored = stored_decoder.decode(recorded.data)
+        record = msgspec.json.decode(stored.data, type=CustomerForgotten)
+        owners = [f"customer:{record.customer_id}", *(f"interaction:{name}" for name in record.interactions)]
+        for owner in owners:
+            count += await keys.destroy(owner, made_before=min(stored.time, stored.recordedtime))
+    return count
+
+
+async def _delete_rejected(rejected: Log, keys: Keys, customers: Sequence[str]) -> int:
+    """Delete rejected events that name one of these customers: their bodies, or headers, hold what was said."""
+    count = 0
+    async for batch in rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
+        for recorded in batch:
+            entry = msgspec.json.decode(await keys.reveal(recorded.data), type=RejectedEntry)
+            try:
+                body = base64.b64decode(entry.data)
+            except ValueError:
+                continue
+            headers = "\n".join(unquote(value) for _, value in entry.original_headers)
+            if any(msgspec.json.encode(name) in body or _stands_in(name, headers) for name in customers):
+                await js_api(rejected.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", {"seq": recorded.position})
+                count += 1
+    return count
+
+
+def _stands_in(name: str, text: str) -> bool:
+    """Return whether a text holds an id as a whole, not as a part of a longer one."""
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
+
+
+async def _backups_until(keys: Keys) -> str:
+    """When the last backup of keys dies; empty where none is known."""
+    return max((one["kept_until"] for one in (await keys.notes("backup.*")).values()), default="")

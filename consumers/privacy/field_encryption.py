@@ -1,0 +1,181 @@
+"""Personal data in facts and requests: sealed with its person's key before it is recorded, gone with the key.
+
+In a fact these are the fields of its data that are marked so or unknown, and the attributes that are not in ``CLEAR``
+and not of every event.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from consumers.runtime.source_tokens import read_token
+from domain.events.facts import FACTS
+from domain.serialization import personal_fields
+from ledger.store.cloudevents import CLEAR, REQUIRED, content_hash, stored_decoder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from consumers.intake.validation import Accepted
+    from ledger.encryption.keyring import Key, Keys
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder = msgspec.json.Encoder()
+_OWNERS = (("customer_id", "customer"), ("interaction_id", "interaction"), ("employee_id", "employee"))
+_NOTE, _ESCAPED = b'"note', b"\\u00"
+_NOTES = "ledger:notes"
+_PERSONAL_IN_RECORDS = frozenset({"note", "text"})
+_OPEN = frozenset(REQUIRED) | CLEAR | {"time", "timeassumed"}
+"""Members of an event that are never sealed as attributes."""
+
+
+@lru_cache(maxsize=256)
+def _kept_open(cls: type[msgspec.Struct]) -> frozenset[str]:
+    """Fields of a class that are not personal."""
+    return frozenset(cls.__struct_fields__) - personal_fields(cls)
+
+
+def is_personal(type_name: str, fields: Iterable[str], attributes: Iterable[str] = ()) -> bool:
+    """Return whether a fact has personal data: a field marked so or unknown, or such an attribute."""
+    return not (_OPEN.issuperset(attributes) and _kept_open(FACTS[type_name]).issuperset(fields))
+
+
+def owner_of(fields: Mapping[str, Any], source: str) -> str:
+    """Whose key seals: the customer's, else the interaction's, else the employee's, else the source's."""
+    for field, kind in _OWNERS:
+        value = fields.get(field)
+        if isinstance(value, msgspec.Raw):
+            value = msgspec.json.decode(value)
+        if isinstance(value, str):
+            return f"{kind}:{value}"
+    return f"source:{source}"
+
+
+async def seal_facts(keys: Keys, facts: Sequence[Accepted]) -> list[Accepted]:
+    """The same facts, what is personal in them sealed, each with the hash of the form that is stored."""
+    events = [_fields.decode(fact.json) if fact.personal else None for fact in facts]
+    data = [_fields.decode(event["data"]) if event is not None else {} for event in events]
+    owners = [
+        owner_of(fields, fact.source) if event is not None else ""
+        for fact, event, fields in zip(facts, events, data, strict=True)
+    ]  # fmt: skip
+    known = await keys.ensure({owner for owner in owners if owner})
+    return [
+        fact if event is None else _sealed(fact, event, fields, known[owner])
+        for fact, event, fields, owner in zip(facts, events, data, owners, strict=True)
+    ]
+
+
+def _sealed(fact: Accepted, event: dict[str, msgspec.Raw], fields: dict[str, msgspec.Raw], key: Key) -> Accepted:
+    event["data"] = _raw(sealed_fields(fields, FACTS[fact.type], key, f"{fact.source}\x00{fact.id}"))
+    if fact.corrects is None:  # else it is not known yet whose key seals them
+        _seal_attributes(event, key)
+    json = _encoder.encode(event)
+    return fact._replace(json=json, content=content_hash(json))
+
+
+def _seal_attributes(event: dict[str, msgspec.Raw], key: Key) -> None:
+    """Seal the attributes of an event that may say something about a person."""
+    if _OPEN.issuperset(event):
+        return
+    named = (msgspec.json.decode(event[name], type=str) for name in ("source", "id"))
+    context = "\x00".join(named)
+    for name in event.keys() - _OPEN:
+        event[name] = _raw(key.seal(bytes(event[name]), f"{context}\x00\x00{name}"))
+
+
+def sealed_fields(fields: Mapping[str, msgspec.Raw], cls: type[msgspec.Struct], key: Key,
+                  context: str) -> dict[str, Any]:  # fmt: skip
+    """Fields as they are stored; null stays null, and a correction's data is sealed as a whole class of its own."""
+    keep = _kept_open(cls)
+    return {
+        name: value if name in keep or bytes(value) == b"null" else key.seal(bytes(value), f"{context}\x00{name}")
+        for name, value in fields.items()
+    }
+
+
+async def seal_correction(keys: Keys, fact: Accepted, original: bytes) -> Accepted:
+    """A correction with the personal fields of its right data sealed, as those of the fact that it corrects.
+
+    ``original`` is that fact, as stored. Attributes are sealed with the same key; where there is no right data, with
+    the key of the fact's person.
+    """
+    event, stored = _fields.decode(fact.json), stored_decoder.decode(original)
+    outer = dict(_fields.decode(event["data"]))
+    inner = None if bytes(outer["data"]) == b"null" else _fields.decode(outer["data"])
+    if inner is None and _OPEN.issuperset(event):
+        return fact
+    owner = owner_of(_fields.decode(stored.data) if inner is None else inner, fact.source)
+    key = (await keys.ensure([owner]))[owner]
+    if inner is not None:
+        outer["data"] = _raw(sealed_fields(inner, FACTS[stored.type], key, f"{fact.source}\x00{fact.id}\x00data"))
+        event["data"] = _raw(outer)
+    _seal_attributes(event, key)
+    json = _encoder.encode(event)
+    return fact._replace(json=json, content=content_hash(json))
+
+
+def sealed_texts(stored: bytes) -> list[bytes]:
+    """Return the values of a stored event that stand where what is personal is sealed.
+
+    A value elsewhere may look like a sealed one, since senders choose ids.
+    """
+    try:
+        event = _fields.decode(stored)
+        fields = _fields.decode(event["data"])
+        fact = FACTS.get(msgspec.json.decode(event["type"], type=str))
+    except (msgspec.MsgspecError, KeyError, RecursionError):  # the log was damaged, which others find
+        return []
+    if fact is None:
+        return [bytes(fields[name]) for name in _PERSONAL_IN_RECORDS & fields.keys()]
+    values = [event[name] for name in event.keys() - _OPEN - {"recordedtime", "corrects"}]
+    values += [value for name, value in fields.items() if name not in _kept_open(fact)]
+    if "corrects" in event and bytes(fields["data"]) != b"null":
+        values += [value for name, value in _fields.decode(fields["data"]).items() if name not in _open_somewhere()]
+    return [bytes(value) for value in values]
+
+
+@cache
+def _open_somewhere() -> frozenset[str]:
+    """Names of fields that are not personal in some fact."""
+    return frozenset().union(*map(_kept_open, FACTS.values()))
+
+
+def may_have_note(body: bytes) -> bool:
+    """Whether a request could say something about a person; JSON may write the letters of ``note`` as escapes."""
+    return _NOTE in body or _ESCAPED in body
+
+
+async def seal_request(keys: Keys, token: str, body: bytes) -> bytes:
+    """Return a request with its note, or its text, sealed; as it came where it has none, or is no request."""
+    source = read_token(token).source
+    try:
+        fields = dict(_fields.decode(body))
+        name = "text" if "text" in fields else "note"
+        note, request_id = (msgspec.json.decode(fields.get(one, b"null")) for one in (name, "request_id"))
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        return body
+    fields.pop("note_hash", None)
+    if not isinstance(note, str) or not isinstance(request_id, str):
+        return _encoder.encode(fields)
+    try:
+        owner = owner_of(fields, source)
+        found = await keys.ensure([owner, _NOTES])
+        key = found[owner]
+    except (msgspec.MsgspecError, UnicodeError):  # whoever reads the request says what is wrong
+        return body
+    fields["note_hash"] = _raw(found[_NOTES].hash_of(normal_form(note)))
+    fields[name] = _raw(key.seal(_encoder.encode(note), f"{source}\x00{request_id}\x00{name}"))
+    return _encoder.encode(fields)
+
+
+def normal_form(note: str) -> str:
+    """A note without what copies differ in: case, digits, spaces, punctuation."""
+    return " ".join("".join(c if c.isalpha() else " " for c in note.casefold()).split())
+
+
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(_encoder.encode(value))

@@ -1,0 +1,115 @@
+"""The FastStream broker of our services, and the wrapper by which every request gets an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from faststream.nats import NatsBroker
+from nats.errors import Error
+
+from consumers.runtime.source_tokens import refuse
+from domain.commands import RequestError
+from domain.serialization import FieldError, encode
+from ledger.errors import LedgerError
+from ledger.nats.client import PING_SECONDS, PINGS_UNANSWERED, LedgerClient, is_answerable
+from ledger.nats.connection_options import options_of
+from ledger.nats.incidents import report
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from faststream.nats import NatsMessage
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+
+    from ledger.nats.connection_options import ConnectionOptions, NatsServer
+
+_ANSWER_BYTES = 900_000
+"""The server closes a connection that publishes more than a megabyte."""
+
+
+class _RequestClient(LedgerClient):
+    """A client whose messages are requests: those that may not be answered are dropped and counted."""
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg | None:
+        if reply and not is_answerable(reply):
+            report("a request names a reply subject that is never answered", reply)
+            return None
+        return super()._build_message(sid, subject, reply, data, headers)
+
+
+class _RequestBroker(NatsBroker):
+    """FastStream's broker on our client; FastStream itself would call ``nats.connect``."""
+
+    def __init__(self, options: ConnectionOptions, **others: Any) -> None:
+        super().__init__(list(options.servers), **others)
+        self._options = options
+
+    async def _connect(self) -> Client:
+        connection = _RequestClient()
+        await connection.connect_to(self._options, **self._connection_kwargs)
+        self.config.connect(connection)
+        return connection
+
+
+def make_broker(server: NatsServer, name: str) -> NatsBroker:
+    """A broker that reconnects for ever; no logging of each message, which would halve the speed."""
+    return _RequestBroker(
+        options_of(server),
+        name=f"resolution-ledger {name}",
+        logger=None,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        graceful_timeout=5,
+        description="Resolution Ledger",
+        decoder=_undecoded,
+        error_cb=_note_error,
+        ping_interval=PING_SECONDS,
+        max_outstanding_pings=PINGS_UNANSWERED,
+    )
+
+
+async def _undecoded(message: NatsMessage) -> Any:
+    """The body as it came: FastStream's own decoder raises on odd content types and on deeply nested JSON."""
+    return message.body
+
+
+async def _note_error(error: Exception) -> None:
+    report("an error of a connection", error)
+
+
+async def answered(message: NatsMessage, work: Callable[[str, bytes], Awaitable[bytes]], *,
+                   checks_token: bool = False) -> bytes:  # fmt: skip
+    """Return the answer of ``work``, called with the source's token and the body; where it fails, an error answer.
+
+    With ``checks_token`` the work itself refuses a token under which nothing new may come.
+    """
+    raw = message.raw_message
+    token = raw.subject.split(".")[2]
+    try:
+        if not checks_token:
+            refuse(token)
+        answer = await work(token, raw.data)
+    except Exception as error:  # noqa: BLE001 - every request gets an answer
+        return error_answer(error)
+    if len(answer) > _ANSWER_BYTES:
+        return error_answer(RequestError("too_large", "the answer is too large; ask for less at once"))
+    return answer
+
+
+def error_answer(error: Exception) -> bytes:
+    """Return the answer that says why a request has none; an unexpected error is reported as ours."""
+    match error:
+        case RequestError():
+            answer = error
+        case FieldError():
+            answer = RequestError(error.code, error.message, error.field or None)
+        case LedgerError() | Error():
+            answer = RequestError("unavailable", str(error))
+        case _:
+            report("a request failed", error, error)
+            answer = RequestError("internal", "an error of ours, see the log; ask again")
+    answer.message = answer.message.encode(errors="replace").decode()
+    return encode(answer.wire())

@@ -1,0 +1,136 @@
+"""Requests from JSON text: well formed, known fields only, each of them once, ids canonical."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from config import topology
+from domain.command_fields import LEDGERS_OWN, check_fields, check_names, known_fields
+from domain.commands import RequestError
+from domain.serialization import FieldError, check_currencies, check_ids, decode
+from ledger.store.json_text import Parsed, parse, repeated_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_QUESTION_BYTES = 1_000_000
+"""A question may name a thousand ids, and is stored nowhere; the server takes messages of so many bytes."""
+type Wanted = type[msgspec.Struct] | Mapping[str, type[msgspec.Struct]]
+"""The class of an operation's requests, or its classes by their field ``operation``."""
+
+
+class Form(NamedTuple):
+    """A request as it was written.
+
+    Earlier versions took some requests that are refused now. So ``refusal`` is the answer only to a request that
+    was not answered before.
+    """
+
+    request: Any
+    sha256: str
+    refusal: RequestError | None
+
+
+def read_form(wanted: Wanted, body: bytes, *, sealed: bool = False, most: int = topology.MAX_EVENT_BYTES) -> Form:
+    """Return the request in a JSON text of at most so many bytes.
+
+    ``sealed``: the ledger sealed what is personal and may have added fields.
+
+    Raises:
+        RequestError: no version of the ledger takes it.
+
+    """
+    if len(body) > most:
+        message = f"a request is at most {most} bytes, not {len(body)}"
+        raise RequestError("too_large", message)
+    parsed = _parsed(body)
+    cls = _class_of(wanted, parsed.value)
+    refusal = _written_wrong(cls, parsed, body, sealed=sealed)
+    try:
+        request = decode(cls, body, at="")
+    except FieldError as error:
+        raise refusal or _error_of(error) from None
+    sha256 = hashlib.sha256(parsed.canonical).hexdigest()[:32]
+    return Form(request, sha256, refusal or _refusal_of(request))
+
+
+def read_question[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
+    """Return a request that only reads: nothing is recorded of it, so no answer was given for ever.
+
+    Raises:
+        RequestError: it is not such a request.
+
+    """
+    form = read_form(wanted, body, most=_QUESTION_BYTES)
+    if form.refusal is not None:
+        raise form.refusal
+    request: T = form.request
+    return request
+
+
+def lost_by_sealing(body: bytes) -> RequestError | None:
+    """Return the refusal of a request that sealing would hide: it keeps one of two values, and adds own fields.
+
+    What is no request at all is left to ``read_form``.
+    """
+    try:
+        parsed = _parsed(body)
+    except RequestError:
+        return None
+    own = next((name for name in parsed.value if name in LEDGERS_OWN), None)
+    if own is not None:
+        return RequestError("unknown_field", f"`{own}` is set by the ledger; leave it out", own)
+    return _repeated(parsed, body)
+
+
+def _parsed(body: bytes) -> Parsed:
+    try:
+        parsed = parse(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError("invalid", f"not a request: {error}") from None
+    if not isinstance(parsed.value, dict):
+        raise RequestError("invalid", "a request is a JSON object")
+    return parsed
+
+
+def _class_of(wanted: Wanted, value: dict[str, Any]) -> type[msgspec.Struct]:
+    if isinstance(wanted, type):
+        return wanted
+    operation = value.get("operation")
+    if isinstance(operation, str) and operation in wanted:
+        return wanted[operation]
+    check_names(value, frozenset(name for cls in wanted.values() for name in known_fields(cls)))
+    if "operation" not in value:
+        raise RequestError("invalid", "`operation` is required", "operation")
+    raise RequestError("invalid", f"operation must be one of {', '.join(wanted)}", "operation")
+
+
+def _written_wrong(cls: type[msgspec.Struct], parsed: Parsed, body: bytes, *, sealed: bool) -> RequestError | None:
+    try:
+        check_fields(parsed.value, cls, LEDGERS_OWN if sealed else frozenset())
+    except RequestError as refusal:
+        return refusal
+    return _repeated(parsed, body)
+
+
+def _repeated(parsed: Parsed, body: bytes) -> RequestError | None:
+    path = repeated_key(body, parsed.canonical)
+    if path is None:
+        return None
+    return RequestError("duplicate_field", f"{path or 'a field'} stands twice; send it once", path or None)
+
+
+def _refusal_of(request: Any) -> RequestError | None:
+    try:
+        check_ids(request, at="")
+        check_currencies(request, at="")
+    except FieldError as error:
+        return _error_of(error)
+    return None
+
+
+def _error_of(error: FieldError) -> RequestError:
+    return RequestError(error.code, error.message, error.field or None)

@@ -1,0 +1,1 @@
+"""The consumers that seal and archive the log."""

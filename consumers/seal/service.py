@@ -1,0 +1,186 @@
+"""The runner of the seal: seals what the log gets, signs at least once a second, and looks back at random."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from consumers.runtime.background_service import fails_with, keep_going
+from consumers.seal.archive_service import archive_of
+from ledger.errors import LedgerError, UnavailableError
+from ledger.nats.client import connect
+from ledger.nats.incidents import report
+from ledger.store.role_status import Pulse, Reading, RoleStatus
+from ledger.store.subscription import Anchor, Follower
+from ledger.transparency import alarm
+from ledger.transparency.seal_record import SealRecord, open_seal
+from ledger.transparency.sealer import Sealer, SealError, SealFolder, check_positions, seal_folder
+from ledger.transparency.signed_notes import NoteError
+from projections.engine.storage import claim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from ledger.nats.client import LedgerClient
+    from ledger.nats.connection_options import NatsServer
+    from ledger.store.log import Log
+
+_log = logging.getLogger(__name__)
+LOCK = "seal"
+_SIGN_SECONDS = 0.5
+_LOOK_BACK_SECONDS = 30.0
+_LOOK_BACK_AT = 100
+_PAUSE_SECONDS = 1.0
+_CLAIM_SECONDS = 0.2
+
+
+async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until: int | None = None,
+                   progressed: Callable[[Sealer], None] | None = None, pulse: Pulse | None = None) -> None:  # fmt: skip
+    """Seal the log behind the newest checkpoint, up to a position or for ever. A new ledger's seal is begun.
+
+    Raises:
+        SealError: the log is not what was sealed, or the seal that was begun is not here.
+        NoteError: the key or a checkpoint cannot be read.
+
+    """
+    record = await SealRecord.open(log.client)
+    sealer = Sealer(folder, await open_seal(record, folder, log, archived=_archived(folder)))
+    await sealer.check(log)
+    follower = Follower(client, log, "seal", Anchor(sealer.size), gaps=True)
+    signing = asyncio.create_task(_keep_signing(sealer, record, pulse)) if until is None else None
+    try:
+        async for batch in follower.batches(until=until):
+            gaps = sealer.gaps
+            sealer.take(batch)
+            if sealer.gaps > gaps:
+                _log.error("no event at %d positions up to %d: sealed as gaps", sealer.gaps - gaps, sealer.size)
+            if signing is not None and signing.done():
+                signing.result()
+            if progressed:
+                progressed(sealer)
+            await asyncio.sleep(0)
+        await record.keep(sealer.sign())
+    finally:
+        if signing is not None:
+            signing.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await signing
+
+
+async def _keep_signing(sealer: Sealer, record: SealRecord, pulse: Pulse | None) -> None:
+    while True:
+        await asyncio.sleep(_SIGN_SECONDS)
+        why = ""
+        try:
+            await record.keep(sealer.sign())
+        except UnavailableError as error:
+            _log.debug("a checkpoint is kept the next time: %s", error)
+            why = str(error)
+        except (LedgerError, NoteError):
+            raise
+        except Exception as error:  # noqa: BLE001 - an error of ours, say a full disk: signed the next time
+            report("a checkpoint could not be signed", error, error)
+            why = f"a checkpoint could not be signed: {error}"
+        if pulse is not None and why:
+            pulse.wait(why)
+        elif pulse is not None:
+            pulse.beat(sealer.size)
+
+
+def _archived(folder: SealFolder) -> int:
+    """Up to where the archive beside a seal goes: it holds only what was sealed."""
+    try:
+        return archive_of(folder.folder.parent).last_position
+    except (OSError, ValueError, LookupError):
+        return 0  # what is wrong with the archive is for `admin scrub` to say
+
+
+class SealService:
+    """Start it, and wait for ``failed``: the log is not what was sealed, and the alarm is on."""
+
+    def __init__(self, server: NatsServer, client: LedgerClient, log: Log, data_dir: Path) -> None:
+        self._server = server
+        self._client = client
+        self._log = log
+        self._data_dir = data_dir
+        self._folder = seal_folder(data_dir)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reader: LedgerClient | None = None
+        self._pulse = Pulse("the seal")
+
+    def status(self) -> RoleStatus:
+        """Return how the seal is; where another process seals in this folder, only that this one stands by."""
+        if not self._pulse.active:
+            return RoleStatus(role="seal")
+        missing = self._pulse.position > 0 and not self._folder.is_begun
+        reading = Reading("the log", max(0, self._pulse.position), self._pulse.still_seconds)
+        return RoleStatus(role="seal", loops=(self._pulse.loop(),), readings=(reading,),
+                          absent=("seal",) if missing else ())  # fmt: skip
+
+    async def start(self) -> None:
+        """Begin to seal, where nobody else does."""
+        self._reader = await connect(self._server, "seal")
+        self._tasks = [
+            asyncio.create_task(keep_going("the seal", self._run)),
+            asyncio.create_task(keep_going("the seal's look back", self._look_back)),
+        ]
+        for task in self._tasks:
+            task.add_done_callback(fails_with(self.failed, "seal"))
+
+    async def stop(self) -> None:
+        """Leave; what is not signed yet is sealed at the next start."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._reader is not None:
+            await self._reader.close()
+
+    async def _run(self) -> None:
+        assert self._reader is not None
+        while True:
+            with claim(self._data_dir, LOCK) as ours:
+                self._pulse.active = ours
+                if ours:
+                    try:
+                        await seal_log(self._reader, self._log, self._folder, pulse=self._pulse)
+                    except (UnavailableError, OSError) as error:  # the server is away, the disk is full
+                        _log.warning("the seal waits: %s", error)
+                        self._pulse.wait(str(error))
+                        await asyncio.sleep(_PAUSE_SECONDS)
+                    except (SealError, NoteError) as error:
+                        await self._sound(error)
+            await asyncio.sleep(_CLAIM_SECONDS)
+
+    async def _look_back(self) -> None:
+        """Compare some sealed positions with the log, others each time."""
+        while True:
+            await asyncio.sleep(_LOOK_BACK_SECONDS)
+            try:
+                newest = self._folder.checkpoint()
+                if newest is None:
+                    continue
+                positions = random.sample(range(1, newest.size + 1), min(_LOOK_BACK_AT, newest.size))
+                await check_positions(self._log, self._folder.tiles(newest.size), sorted(positions))
+            except (UnavailableError, OSError) as error:
+                _log.debug("the seal could not look back: %s", error)
+            except (SealError, NoteError, LookupError) as error:
+                await self._sound(error)
+
+    async def _sound(self, error: Exception) -> None:
+        position = error.position if isinstance(error, SealError) else 0
+        until = time.monotonic() + 30
+        while True:
+            try:
+                await alarm.sound(self._client, position, str(error))
+                break
+            except UnavailableError:
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(_PAUSE_SECONDS)
+        raise error if isinstance(error, LedgerError) else SealError(str(error), position)

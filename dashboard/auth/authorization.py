@@ -1,0 +1,292 @@
+"""Authentication of callers and the people they may see: bearer tokens, and sessions of browsers.
+
+A request is admitted before its body is read: each route names its gates (:class:`Gate`), and
+``dashboard/auth/admission.py`` asks them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+import time
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from dashboard.auth.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter
+from dashboard.auth.tokens import Tokens, Viewer, digest_of
+from projections.access import record_reading
+from projections.reading import EVERYBODY, Scope
+from projections.views.people import read_people
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from dashboard.auth.tokens import Role
+    from dashboard.view_reader import Views
+    from ledger.store.log import Log
+
+COOKIE = "resolution-ledger"
+SESSION_SECONDS = 12 * 3600
+_SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json, or one of `admin tokens make`")
+_Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]
+_SESSIONS = 10_000
+"""Browsers that are known at once; the one that came first is forgotten first."""
+_ACTS_AT_ONCE, _ACTS_A_SECOND = 200.0, 20.0
+"""What one token may have done: so much at once, and as much again over time."""
+_STREAMS, _STREAMS_OF_ONE = 1_500, 600
+"""Event streams that are open at once: of all tokens, and of one."""
+
+
+async def note_reading(log: Log, viewer: Viewer, about: Sequence[str], up_to: int) -> None:
+    """Record that somebody reads about these, where the policy in force wants it.
+
+    Raises:
+        HTTPException: 403, the token's name cannot be recorded.
+
+    """
+    try:
+        await record_reading(log, about, up_to, viewer.person_id or viewer.name)
+    except ValueError as error:
+        raise HTTPException(403, str(error)) from None
+
+
+class Credential(NamedTuple):
+    """A request's credential: the SHA-256 of a token, and of the browser's session that stands for it."""
+
+    token: str
+    session: str | None = None
+
+
+class Gate:
+    """A check that a request passes before its body is read. Routes name it as ``Depends(gate.passed)``."""
+
+    rank = 1
+    """Gates of a lower rank are asked first."""
+    needs: tuple[Gate, ...] = ()
+    """Gates that are asked, too, whether the route names them or not."""
+
+    async def admit(self, request: Request) -> None:
+        """Check the request.
+
+        Raises:
+            HTTPException: it is refused.
+
+        """
+        raise NotImplementedError
+
+    async def passed(self) -> None:
+        """Do nothing: the route asked :meth:`admit` before."""
+
+
+class Known(Gate):
+    """The caller bears a valid token, or a session of one."""
+
+    rank = 0
+
+    def __init__(self, doors: Doors) -> None:
+        self._doors = doors
+
+    async def admit(self, request: Request) -> None:
+        """Authenticate the caller; 401 for an unknown one."""
+        request.state.credential, request.state.viewer = self._doors.authenticate(request)
+
+    async def viewer(self, request: Request, _shown: _Shown) -> Viewer:
+        """Return the caller (a dependency of endpoints)."""
+        found: Viewer = request.state.viewer
+        return found
+
+
+class SameOrigin(Gate):
+    """Another site does not make a browser act: 403."""
+
+    async def admit(self, request: Request) -> None:
+        """Compare where a browser says that it is with the host that it asks."""
+        site, origin = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Origin")
+        if site not in {"same-origin", "none"} or (
+            origin is not None and origin.partition("://")[2] != request.headers.get("Host")
+        ):
+            raise HTTPException(403, "not at the wish of another site")
+
+
+class Allowed(Gate):
+    """The caller has one of some roles; else 403."""
+
+    rank = 2
+
+    def __init__(self, roles: Sequence[Role], known: Known) -> None:
+        self._roles, self.needs = roles, (known,)
+
+    async def passed(self, _shown: _Shown) -> None:  # type: ignore[override] # FastAPI documents it
+        """Do nothing."""
+
+    async def admit(self, request: Request) -> None:
+        """Look at the caller's role."""
+        if request.state.viewer.role not in self._roles:
+            raise HTTPException(403, f"not for the role {request.state.viewer.role}")
+
+
+class Paced(Gate):
+    """One token acts so often, and no more: 429."""
+
+    rank = 3
+
+    def __init__(self, known: Known) -> None:
+        self.needs = (known,)
+        self._left: dict[str, tuple[float, float]] = {}
+
+    async def admit(self, request: Request) -> None:
+        """Take from what the caller's token has left."""
+        name, now = request.state.viewer.name, time.monotonic()
+        left, at = self._left.get(name, (_ACTS_AT_ONCE, now))
+        left = min(_ACTS_AT_ONCE, left + (now - at) * _ACTS_A_SECOND)
+        if left < 1:
+            raise HTTPException(429, "too many requests to act with this token: wait a second", {"Retry-After": "1"})
+        self._left[name] = left - 1, now
+
+
+class Doors:
+    """Tells who calls. Sessions of browsers are this process's own, and end with it."""
+
+    def __init__(self, data_dir: Path, own_token: str, views: Views, *, encrypted: bool = False) -> None:
+        self.encrypted = encrypted
+        self._own = digest_of(own_token)
+        self._tokens = Tokens(data_dir)
+        self._views = views
+        self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._failures = FailureLimiter()
+        self._streams: Counter[str] = Counter()
+        self._known = Known(self)
+        self.viewer = self._known.viewer
+        """A dependency of endpoints: the caller."""
+        self.from_here, self.paced = SameOrigin().passed, Paced(self._known).passed
+
+    def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
+        """Return a dependency of endpoints that are for some roles alone."""
+        return Allowed(roles, self._known).passed
+
+    def bearer_of(self, credential: Credential) -> Viewer | None:
+        """Return the bearer of a credential as things are now; none where it is not valid (any more).
+
+        Unknown, revoked and expired tokens take the same way: one digest, one comparison, one look-up.
+        """
+        own = hmac.compare_digest(credential.token, self._own)
+        found = self._tokens.viewer_of(credential.token)
+        if credential.session is not None and not self._is_open(credential):
+            return None
+        return Viewer("connection.json", "operator") if own else found
+
+    def _is_open(self, credential: Credential) -> bool:
+        token, until = self._sessions.get(credential.session or "", ("", 0.0))
+        return token == credential.token and until > time.monotonic()
+
+    def authenticate(self, request: Request) -> tuple[Credential, Viewer]:
+        """Return what a request showed and whose it is.
+
+        Raises:
+            HTTPException: 401 for an unknown caller; 429 where its address showed too many wrong tokens.
+
+        """
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and text.strip():
+            credential = Credential(digest_of(text.strip()))
+            if (viewer := self.bearer_of(credential)) is not None:
+                return credential, viewer
+            self._count_failure(request, REQUEST_FAILURES)
+        elif (found := self._of_session(request)) is not None:
+            return found
+        detail = "give a bearer token: that of connection.json, or one of `resolution-ledger admin tokens make`"
+        raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
+
+    def _of_session(self, request: Request) -> tuple[Credential, Viewer] | None:
+        session = digest_of(request.cookies.get(COOKIE, ""))
+        credential = Credential(self._sessions.get(session, ("", 0.0))[0], session)
+        viewer = self.bearer_of(credential)
+        return None if viewer is None else (credential, viewer)
+
+    def _count_failure(self, request: Request, limit: int) -> None:
+        """Count a wrong token against the address that showed it.
+
+        Raises:
+            HTTPException: 429, that address showed too many.
+
+        """
+        if self._failures.is_exceeded_by_failure(request.client.host if request.client else "", limit):
+            wait = {"Retry-After": str(int(WINDOW_SECONDS))}
+            raise HTTPException(429, "too many wrong tokens from this address: wait a minute", wait)
+
+    def open(self, request: Request, text: str) -> str:
+        """Begin a session for a browser that shows a token; return what its cookie says.
+
+        Raises:
+            HTTPException: 401, the token is not valid; 429, its address showed too many of these.
+
+        """
+        credential = Credential(digest_of(text))
+        if self.bearer_of(credential) is None:
+            self._count_failure(request, LOGIN_FAILURES)
+            raise HTTPException(401, "this token is not known, or its time is over")
+        now = time.monotonic()
+        while self._sessions and next(iter(self._sessions.values()))[1] <= now:
+            self._sessions.popitem(last=False)
+        while len(self._sessions) >= _SESSIONS:
+            self._sessions.popitem(last=False)
+        name = secrets.token_urlsafe(32)
+        self._sessions[digest_of(name)] = credential.token, now + SESSION_SECONDS
+        return name
+
+    def knows(self, request: Request) -> bool:
+        """Say whether a browser's cookie is valid."""
+        return self._of_session(request) is not None
+
+    def close(self, session: str | None) -> None:
+        """End a browser's session."""
+        self._sessions.pop(digest_of(session or ""), None)
+
+    def count_stream(self, viewer: Viewer) -> Callable[[], None]:
+        """Count an event stream that opens; return what counts its end.
+
+        Raises:
+            HTTPException: 429 or 503, too many are open.
+
+        """
+        if self._streams[viewer.name] >= _STREAMS_OF_ONE:
+            raise HTTPException(429, "too many event streams are open with this token", {"Retry-After": "10"})
+        if self._streams.total() >= _STREAMS:
+            raise HTTPException(503, "too many event streams are open", {"Retry-After": "10"})
+        self._streams[viewer.name] += 1
+
+        def release() -> None:
+            self._streams[viewer.name] -= 1
+            if not self._streams[viewer.name]:
+                del self._streams[viewer.name]
+
+        return release
+
+    async def scope(self, viewer: Viewer) -> Scope:
+        """Whom this viewer sees: agents themselves, managers everybody below them and the teams they work in."""
+        if viewer.sees_everybody:
+            return EVERYBODY
+        if viewer.role == "agent" or viewer.person_id is None:
+            return Scope(frozenset((viewer.person_id or "",)), frozenset())
+        people = (await self._views.read("people", read_people)).result
+        below, todo = {viewer.person_id}, [viewer.person_id]
+        while todo:
+            manager = todo.pop()
+            new = {name for name, one in people.items() if one["manager_id"] == manager} - below
+            below |= new
+            todo += new
+        teams = {team for name in below if name in people for team in json.loads(people[name]["team_ids"] or "[]")}
+        return Scope(frozenset(below), frozenset(teams))
+
+    async def of_team(self, team: str | None) -> frozenset[str] | None:
+        """The holders of a team's budgets: its pool, and its agents'; none where no team is named."""
+        if team is None:
+            return None
+        people = (await self._views.read("people", read_people)).result
+        agents = {f"agent:{name}" for name, one in people.items() if team in json.loads(one["team_ids"] or "[]")}
+        return frozenset((f"team:{team}", *agents))

@@ -1,0 +1,1 @@
+"""The HTTP server's own bounds: heads, bodies, hosts."""

@@ -1,0 +1,103 @@
+"""Bodies of requests: bounded in size and time, and none is left unread on a connection that goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from dashboard.problem_details import ParameterError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_BYTES, BODY_SECONDS = 65_536, 20.0
+"""An event has 48 KiB at most; a body is there after so long."""
+_BODY_BYTES_OF = {"/api/v1/session": 4_096}
+_WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+"""Methods whose body has no meaning (RFC 9110, 9.3.1): no route reads it."""
+_CLOSE = (b"connection", b"close")
+
+
+class BodyBounds:
+    """Refuses bodies that are too large (413) or too slow (408); reads none that no route asks for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its body bounded."""
+        if scope["type"] == "http":
+            bounded = _Bounded(scope, receive, send)
+            await self._app(scope, bounded.receive, bounded.send)
+        else:
+            await self._app(scope, receive, send)
+
+
+class _Bounded:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._most = _BODY_BYTES_OF.get(scope["path"], BODY_BYTES)
+        lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
+        self._declared = max(lengths, default=0)
+        self._complete = not self._declared and all(name != b"transfer-encoding" for name, _ in scope["headers"])
+        self._until, self._read, self._answered = 0.0, 0, False
+        self._empty_given, self._meaningless = False, scope["method"] in _WITHOUT_BODY
+
+    async def receive(self) -> Message:
+        """Return the next part of the body.
+
+        Raises:
+            ParameterError: 413 or 408.
+
+        """
+        if self._complete:
+            return await self._receive()
+        if self._meaningless:
+            return await self._without_body()
+        try:
+            if self._declared > self._most:
+                raise _too_large(self._most)
+            return await self._next()
+        except ParameterError:
+            if self._answered:  # no route waits for the body any more; what is left of it closes the connection
+                return {"type": "http.disconnect"}
+            raise
+
+    async def _without_body(self) -> Message:
+        """Return an empty body, then wait for the client's end; a body that comes all the same ends the connection."""
+        if not self._empty_given:
+            self._empty_given = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while not self._answered or self._read <= self._most:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return message
+            self._read += len(message.get("body", b""))
+        return {"type": "http.disconnect"}
+
+    async def _next(self) -> Message:
+        now = time.monotonic()
+        self._until = self._until or now + BODY_SECONDS
+        try:
+            async with asyncio.timeout(max(0.0, self._until - now)):
+                message = await self._receive()
+        except TimeoutError:
+            raise ParameterError("", f"the body was not there within {BODY_SECONDS:.0f} s", status=408) from None
+        self._read += len(message.get("body", b""))
+        if self._read > self._most:
+            raise _too_large(self._most)
+        self._complete = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Answer; say that the connection ends where a body is left unread."""
+        if message["type"] == "http.response.start":
+            self._answered = True
+            if not self._complete:
+                message["headers"] = [*message["headers"], _CLOSE]
+        await self._send(message)
+
+
+def _too_large(most: int) -> ParameterError:
+    return ParameterError("", f"a body here has at most {most} bytes", status=413, code="too_large")

@@ -1,0 +1,49 @@
+"""The Host header is a name of this server: no other site's name can be rebound to its address (DNS rebinding)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from dashboard.listen_address import host_of
+from dashboard.problem_details import problem
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_ANY_HOST = {"/healthz", "/readyz"}
+"""They tell nothing and want no token: health checks ask them under names and addresses of their own."""
+
+
+class HostCheck:
+    """Refuses requests for other hosts: 421, and 400 without one Host header."""
+
+    def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
+        self._app, self._names = app, names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or refuse it."""
+        if scope["type"] != "http" or scope["path"] in _ANY_HOST:
+            await self._app(scope, receive, send)
+            return
+        values = [value for name, value in scope["headers"] if name == b"host"]
+        host = host_of(values[0]) if len(values) == 1 else None
+        if host is None:
+            await problem(400, "give one Host header: the name or address of this server")(scope, receive, send)
+        elif host not in self._names and not _is_here(host, scope):
+            detail = (
+                f"this server does not answer for the host {host[:80]!r}: start it with `--allowed-host {host[:80]}`"
+            )
+            await problem(421, detail)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+def _is_here(host: str, scope: Scope) -> bool:
+    """Say whether a host is a loopback address, or the address that this connection came to."""
+    try:
+        address = ipaddress.ip_address(host)
+        here = ipaddress.ip_address((scope.get("server") or ("",))[0].partition("%")[0])
+    except ValueError:
+        return False
+    return address.is_loopback or address == here

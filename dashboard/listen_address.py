@@ -1,0 +1,161 @@
+"""Where the API listens, and the token that it wants."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from cryptography import x509
+
+from ledger.errors import LedgerError
+from ledger.files import write_private
+
+if TYPE_CHECKING:
+    from dashboard.http.protocol import Network
+
+PORT = 8321
+LOOPBACK = "127.0.0.1"
+_WAITING = 256
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?))\.?(?::[0-9]{1,5})?", re.ASCII)
+
+
+class Where(NamedTuple):
+    """Where the API listens: an address, a port (none: the usual one, or any), its certificate and key."""
+
+    host: str = LOOPBACK
+    port: int | None = None
+    certificate: str | None = None
+    key: str | None = None
+    behind_proxy: bool = False
+    descriptor: int | None = None
+    """Of a socket that listens already."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names under which this server is asked, beside localhost, its addresses and those in its certificate."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose ``X-Forwarded-For`` is believed."""
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether browsers speak TLS, with us or with the proxy."""
+        return self.certificate is not None or self.behind_proxy
+
+    def checked(self) -> Where:
+        """The same, if it may be.
+
+        Raises:
+            LedgerError: elsewhere than on loopback without TLS, or files that cannot be used; says what to do.
+
+        """
+        try:
+            here = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            message = f"--host {self.host!r}: give an IP address, such as 127.0.0.1 or 0.0.0.0"
+            raise LedgerError(message) from None
+        for name in self.allowed_hosts:
+            if host_of(name.encode()) != name.lower():
+                message = f"--allowed-host {name!r}: give a host name or address, without scheme and port"
+                raise LedgerError(message)
+        self.trusted_networks()
+        if (self.certificate is None) != (self.key is None):
+            raise LedgerError("--tls-cert and --tls-key belong together: give both")
+        if self.certificate is not None and self.key is not None:
+            try:
+                ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.key)
+            except (OSError, ssl.SSLError) as error:
+                message = f"--tls-cert and --tls-key cannot be used: {error}"
+                raise LedgerError(message) from None
+        if not here and not self.encrypted:
+            message = (
+                f"--host {self.host} is not loopback, and tokens would go there unencrypted: give --tls-cert and "
+                "--tls-key, or say --behind-proxy where a proxy in front speaks TLS"
+            )
+            raise LedgerError(message)
+        return self
+
+    def trusted_networks(self) -> list[Network]:
+        """Return the networks of trusted proxies.
+
+        Raises:
+            LedgerError: one is no address or network.
+
+        """
+        try:
+            return [ipaddress.ip_network(one) for one in self.trusted_proxies]
+        except ValueError as error:
+            message = f"--trusted-proxy: {error}; give an address such as 10.0.0.7 or a network such as 10.0.0.0/24"
+            raise LedgerError(message) from None
+
+    def host_names(self) -> frozenset[str]:
+        """Return the names under which this server may be asked, beside loopback and its connections' addresses."""
+        names = {"localhost", self.host, *self.allowed_hosts}
+        if self.certificate is not None:
+            names |= _names_in(self.certificate)
+        return frozenset(name.lower() for name in names)
+
+    def url(self, listening: socket.socket) -> str:
+        """Where to ask."""
+        scheme = "https" if self.certificate is not None else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{listening.getsockname()[1]}"
+
+    def bound(self) -> socket.socket:
+        """A socket that listens: at this port, or at the usual one, or at any.
+
+        Raises:
+            LedgerError: the port that was asked for is taken, or nobody is at home at the address.
+
+        """
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        for wanted in (self.port,) if self.port is not None else (PORT, 0):
+            # The protocol is named: asyncio lets small answers leave at once (TCP_NODELAY) only where it is.
+            listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listening.bind((self.host, wanted))
+                listening.listen(_WAITING)  # only then nobody else can have it
+            except OSError:
+                listening.close()
+                continue
+            return listening
+        message = f"{self.host} port {self.port or PORT} is taken, or not an address of this machine: name others"
+        raise LedgerError(message)
+
+    def options(self, descriptor: int) -> list[str]:
+        """The same for a child process that is handed the socket."""
+        files = [] if self.certificate is None else ["--tls-cert", self.certificate, "--tls-key", self.key or ""]
+        proxy = ["--behind-proxy"] if self.behind_proxy else []
+        names = [word for name in self.allowed_hosts for word in ("--allowed-host", name)]
+        trusted = [word for one in self.trusted_proxies for word in ("--trusted-proxy", one)]
+        return ["--descriptor", str(descriptor), "--host", self.host, *files, *proxy, *names, *trusted]
+
+
+def _names_in(certificate: str) -> set[str]:
+    """Return the host names that a certificate (PEM) is for, wildcards left out."""
+    found = x509.load_pem_x509_certificates(Path(certificate).read_bytes())[0]
+    try:
+        names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {name for name in names.get_values_for_type(x509.DNSName) if "*" not in name}
+
+
+def host_of(value: bytes) -> str | None:
+    """Return the name or address in a Host header, in lower case, without a port; none where it is malformed."""
+    found = _HOST.fullmatch(value.decode("latin-1").strip(" \t").lower())
+    return None if found is None else found[1] or found[2]
+
+
+def token_of(data_dir: Path) -> str:
+    """The bearer token of a data directory, made at first use; for its owner alone."""
+    path = data_dir / "server" / "http_token"
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(path, secrets.token_urlsafe(32))
+        return path.read_text(encoding="utf-8").strip()

@@ -1,0 +1,33 @@
+"""Asking over NATS, like any upstream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import nats.errors
+
+from ledger.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from ledger.nats.client import LedgerClient
+
+SOURCE = "dashboard"
+"""The source of what is asked from here."""
+_PATIENCE_SECONDS = 5.0
+
+
+async def ask(client: LedgerClient, subject: str, body: dict[str, Any], role: str) -> dict[str, Any]:
+    """The answer.
+
+    Raises:
+        UnavailableError: nobody answers; ``role`` is who should.
+
+    """
+    try:
+        reply = await client.request(subject, msgspec.json.encode(body), timeout=_PATIENCE_SECONDS)
+    except (nats.errors.Error, TimeoutError) as error:
+        message = f"nobody answers: is `resolution-ledger run {role}` running?"
+        raise UnavailableError(message) from error
+    answer: dict[str, Any] = msgspec.json.decode(reply.data)
+    return answer

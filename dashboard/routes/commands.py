@@ -1,0 +1,211 @@
+"""Acting over HTTP, where the role allows it: asked over NATS like any upstream, as whoever the token is."""
+
+from __future__ import annotations
+
+import copy
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from fastapi import Body, Depends, HTTPException, Path, Response
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from config import topology
+from dashboard.nats_requests import SOURCE, ask
+from dashboard.problem_details import ParameterError
+from dashboard.schemas import Json, Said
+from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
+from domain.ids import ID_SCHEMA, fault_of
+from projections.policy_history import policy_in_force
+from projections.views.casework import escalations, read_escalations
+from projections.views.flags import flags, read_flags
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from dashboard.auth.authorization import Doors
+    from dashboard.auth.tokens import Viewer
+    from dashboard.view_reader import Views
+    from ledger.nats.client import LedgerClient
+    from ledger.store.log import Log
+
+_TRIAL_DAYS = 28
+_STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
+    ("invalid", "unknown_field", "duplicate_field", "id_not_canonical", "too_large"), 422
+)
+
+
+def _checked(text: str) -> str:
+    """Return an id as it is.
+
+    Raises:
+        PydanticCustomError: the text is no id.
+
+    """
+    fault = fault_of(text)
+    if fault is not None:
+        raise PydanticCustomError(fault.code, "{message}", {"message": fault.message})
+    return text
+
+
+Id = Annotated[str, AfterValidator(_checked), WithJsonSchema({"type": "string", **ID_SCHEMA})]
+Words = Annotated[str, Field(max_length=10_000)]
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Amount(_Asked):
+    """Money: an amount as text, and its currency (ISO 4217)."""
+
+    amount: str = Field(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,3})?$", examples=["5.00"])
+    currency: str = Field(pattern="^[A-Z]{3}$", examples=["GBP"])
+
+
+class Preview(_Asked):
+    """What could be done; without an amount, how much this agent could give."""
+
+    kind: Kind
+    amount: Amount | None = None
+    agent_id: Id | None = Field(None, description="Whose authority; an agent asks for themselves.")
+    customer_id: Id | None = None
+    interaction_id: Id | None = None
+    basis: Basis = "goodwill"
+    reason: Words = ""
+    request_id: Id | None = Field(None, description="Taken, so that the request of an action fits; none is used up.")
+
+
+class Answer(_Asked):
+    """What to do with an escalation that waits."""
+
+    operation: Literal["approve", "deny", "forward"]
+    amount: Amount | None = Field(None, description="Less than what was asked for.")
+    reason: Words | None = None
+    to: Id | None = Field(None, description="Whom to forward it to; absent: a level up.")
+    request_id: Id | None = Field(None, description="The same again gets the first answer again.")
+
+
+class Review(_Asked):
+    """Look at a flag: without a verdict, begin to, so that it shows names."""
+
+    verdict: Literal["confirmed", "coached", "dismissed"] | None = None
+    note: Words | None = None
+    request_id: Id | None = None
+
+
+class Try(_Asked):
+    """Another limit: in the shadow of the policy in force, or for some teams, drawn by lot."""
+
+    mode: Literal["shadow", "trial"]
+    role: Words
+    kind: Kind
+    amount: Amount
+    share_of_teams: float = Field(0.5, gt=0, lt=1)
+    days: int = Field(_TRIAL_DAYS, ge=1, le=366, description="How long a trial lasts.")
+    request_id: Id | None = None
+
+
+class Decider:
+    """Asks for decisions."""
+
+    def __init__(self, client: LedgerClient, views: Views) -> None:
+        self._client, self._views = client, views
+
+    async def ask(self, operation: str, request: dict[str, Any]) -> Response:
+        """The answer, with its own status where it is an error.
+
+        Raises:
+            UnavailableError: nobody answers.
+
+        """
+        body = {name: value for name, value in request.items() if value is not None}
+        if operation != "preview":
+            body["request_id"] = body.get("request_id") or str(uuid.uuid4())
+        subject = f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}"
+        answer = await ask(self._client, subject, body, "decisions")
+        if (wrong := answer.get("error")) is not None:
+            status = _STATUS.get(wrong["code"], 409)
+            raise ParameterError(
+                wrong.get("field") or wrong["code"], wrong["message"], code=wrong["code"], status=status
+            )
+        self._views.heard_of(answer.get("position") or 0)
+        return Json(answer)
+
+
+def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Decider) -> None:
+    """What may be done from here; every door refuses requests of other sites."""
+    known = Depends(doors.viewer)
+    here = [Depends(doors.from_here), Depends(doors.paced)]
+
+    @api.post("/api/v1/preview", response_model=Said, summary="May this agent? Nothing is taken",
+              dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))])  # fmt: skip
+    async def preview(asked: Preview, viewer: Any = known) -> Response:
+        agent = viewer.person_id if viewer.role == "agent" else asked.agent_id
+        if agent is None:
+            raise HTTPException(409, "agent_id: this token is nobody's: say whose authority")
+        scope = await doors.scope(viewer)
+        if scope.people is not None and agent not in scope.people:
+            raise HTTPException(403, f"the role {viewer.role} asks for people it sees")
+        return await decider.ask("preview", asked.model_dump(exclude_none=True) | {"agent_id": agent})
+
+    @api.post("/api/v1/escalations/{escalation_id}", response_model=Said,
+              summary="Approve, deny or forward what somebody asked for",
+              dependencies=[*here, Depends(doors.allowed("manager"))])  # fmt: skip
+    async def escalation(escalation_id: Annotated[str, Path(max_length=128)], asked: Answer,
+                         viewer: Any = known) -> Response:  # fmt: skip
+        scope = await doors.scope(viewer)
+        found = (await views.read("casework", lambda c: read_escalations(
+            c, escalations.c.escalation_id == escalation_id, limit=1), short=True)).result  # fmt: skip
+        if not found or not (found[0]["agent_id"] in (scope.people or ()) or found[0]["team_id"] in scope.teams):
+            raise HTTPException(404, "no escalation of this id is to be seen here")
+        body = asked.model_dump(exclude_none=True)
+        return await decider.ask("escalation", body | {"escalation_id": escalation_id, "decided_by": viewer.person_id})
+
+    @api.post("/api/v1/flags/{flag_id}", response_model=Said, summary="Begin to look at a flag, or say what came of it",
+              dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
+    async def flag(flag_id: Annotated[str, Path(max_length=128)], asked: Review, viewer: Any = known) -> Response:
+        scope, now = await doors.scope(viewer), datetime.now(UTC)
+        found = (
+            await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id, source=flags), short=True)
+        ).result
+        if not found or not scope.sees_all(found[0]["about"]):
+            raise HTTPException(404, "no flag of this id is to be seen here")
+        who = "unmasked_by" if asked.verdict is None else "reviewed_by"
+        body = asked.model_dump(exclude_none=True) | {"flag_id": flag_id, who: _name(viewer)}
+        return await decider.ask("flag", body)
+
+    @api.post("/api/v1/policies", response_model=Said,
+              summary="Try another limit: in the shadow, or on some teams by lot",
+              dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
+    async def policy(asked: Annotated[Try, Body()], viewer: Any = known) -> Response:
+        if asked.mode == "trial" and viewer.role != "operator":
+            raise HTTPException(403, "a trial changes what people may give: it is for the role operator")
+        document = _tried(await policy_in_force(log), asked, datetime.now(UTC))
+        request = {"policy": document, "published_by": _name(viewer), "request_id": asked.request_id}
+        return await decider.ask("policy", request)
+
+
+def _name(viewer: Viewer) -> str:
+    return viewer.person_id or viewer.name
+
+
+def _tried(in_force: dict[str, Any], asked: Try, now: datetime) -> dict[str, Any]:
+    """The policy in force with another limit."""
+    if asked.role not in in_force.get("roles", {}):
+        raise HTTPException(409, f"role: the policy in force has no role {asked.role}")
+    if asked.amount.currency != in_force["currency"]:
+        raise HTTPException(409, f"amount.currency: the policy gives in {in_force['currency']}")
+    document = copy.deepcopy(in_force)
+    document["effective_from"] = now.isoformat()
+    if asked.mode == "shadow":
+        document["mode"] = "shadow"
+        document.pop("trial", None)
+        document["roles"][asked.role].setdefault("limits", {})[asked.kind] = asked.amount.amount
+    else:
+        limit = {"role": asked.role, "kind": asked.kind, "amount": asked.amount.amount}
+        until = (now + timedelta(days=asked.days)).isoformat()
+        document["trial"] = {"limit": limit, "share_of_teams": asked.share_of_teams, "seed": now.microsecond,
+                             "until": until}  # fmt: skip
+    return document

@@ -1,0 +1,97 @@
+"""Why an action was allowed, and that nobody changed it: explanations, proofs and case files over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, HTTPException, Path, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse
+
+from dashboard.auth.authorization import note_reading
+from dashboard.schemas import Json, Report
+from domain.serialization import encode
+from ledger.transparency.merkle import ProofError
+from ledger.transparency.proofs import prove
+from ledger.transparency.sealer import seal_folder
+from ledger.transparency.signed_notes import NoteError
+from ledger.transparency.tiles import MissingTileError
+from projections.reports.case_file import case_document, case_page
+from projections.reports.explanation import explain
+from projections.reports.explanation_text import story_of
+from projections.views.audit_trail import Trail
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Callable
+
+    from fastapi import FastAPI
+
+    from dashboard.auth.authorization import Doors
+    from dashboard.view_reader import Views
+    from ledger.encryption.keyring import Keys
+    from ledger.store.log import Log
+
+ActionId = Annotated[str, Path(max_length=128)]
+
+
+def add_proving(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors,
+                data_dir: pathlib.Path) -> None:  # fmt: skip
+    """The auditor's doors; an explanation is for everybody who sees the agent, too."""
+    known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
+
+    async def explained(action_id: str, viewer: Any) -> dict[str, Any]:
+        scope = await doors.scope(viewer)
+        found = await views.read_with(Trail.name, lambda c: explain(log, c, action_id))
+        if found is None or (scope.people is not None and found["action"]["agent_id"] not in scope.people):
+            raise HTTPException(404, f"no action {action_id} is to be seen here")
+        await note_reading(log, viewer, [f"action:{action_id}"], found["position"])
+        return found
+
+    @api.get(
+        "/api/v1/explain/{action_id}", response_model=Report, summary="Why an action was allowed, and what came of it"
+    )
+    async def explanation(action_id: ActionId, viewer: Any = known) -> Response:
+        found = await explained(action_id, viewer)
+        found["action"] = json.loads(await keys.reveal(encode(found["action"])))
+        story = [{"what": name, "said": str(said)} for name, said in story_of(found)]
+        return Json(json.loads(encode(found | {"story": story})))
+
+    @api.get("/api/v1/case/{action_id}", dependencies=[everybody], response_class=HTMLResponse,
+             summary="The case file: one page that proves what it says, to be kept")  # fmt: skip
+    async def case(action_id: ActionId, viewer: Any = known) -> Response:
+        found = await explained(action_id, viewer)
+        page = await _sealed(lambda: case_page(case_document(found, data_dir)))
+        name = "".join(letter for letter in action_id if letter.isalnum() or letter in "-_")
+        return HTMLResponse(page, headers={"Content-Disposition": f'attachment; filename="{name}.html"'})
+
+    @api.get("/api/v1/proof/{position}", dependencies=[everybody], response_class=PlainTextResponse,
+             summary="A proof that an event is in the sealed log (C2SP tlog-proof)")  # fmt: skip
+    async def proof(position: Annotated[int, Path(ge=1, le=2**53)]) -> Response:
+        if position > await log.last_position():
+            raise HTTPException(404, f"there is no event at position {position}")
+
+        def made() -> str:
+            newest = seal_folder(data_dir).checkpoint()
+            if newest is None or position > newest.size:
+                message = f"position {position} is not sealed yet"
+                raise ProofError(message)
+            return prove(seal_folder(data_dir).tiles(newest.size), newest, position).text()
+
+        name = f'attachment; filename="{position}.tlog-proof"'
+        return PlainTextResponse(await _sealed(made), headers={"Content-Disposition": name})
+
+
+async def _sealed(made: Callable[[], str]) -> str:
+    """What is made of the seal's files.
+
+    Raises:
+        HTTPException: 503, the seal does not reach that far, or is damaged.
+
+    """
+    try:
+        return await asyncio.to_thread(made)
+    except (AssertionError, MissingTileError, NoteError, ProofError, ValueError) as error:
+        detail = f"the seal does not prove this now: {str(error) or 'nothing is sealed yet'}"
+        raise HTTPException(503, detail, {"Retry-After": "1"}) from None

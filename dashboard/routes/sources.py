@@ -1,0 +1,132 @@
+"""For upstream engineers: what arrives from a source, what was rejected and why, would an event be taken."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import sqlalchemy as sa
+from fastapi import Body, Depends, HTTPException, Query, Response
+from pydantic import AfterValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from config import topology
+from dashboard.nats_requests import SOURCE, ask
+from dashboard.schemas import Json, Page, Said
+from domain.ids import ID_SCHEMA
+from domain.sources import fact_source_fault, source_fault
+from ledger.store.subject_tokens import fact_token, token_of_source
+from projections.views.audit_trail import Trail, trail
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from dashboard.auth.authorization import Doors
+    from dashboard.view_reader import Views
+    from ledger.nats.client import LedgerClient
+    from ledger.store.log import Log
+    from projections.reading import Answer
+
+_LOOKED_AT = 5000
+"""Rejections looked through, the newest."""
+
+
+def _checked(source: str) -> str:
+    """Return the name of a source as it is.
+
+    Raises:
+        PydanticCustomError: the text names no source.
+
+    """
+    fault = source_fault(source)
+    if fault is not None:
+        raise PydanticCustomError(fault.code, "{message}", {"message": fault.message})
+    return source
+
+
+Source = Annotated[
+    str,
+    AfterValidator(_checked),
+    WithJsonSchema({"type": "string", **ID_SCHEMA}),
+    Query(description="The source, as its events name it."),
+]
+Few = Annotated[int, Query(ge=1, le=200, description="At most so many.")]
+
+
+async def _check(client: LedgerClient, event: dict[str, Any]) -> dict[str, Any]:
+    """Return whether the intake would take an event; what is wrong with its source is said here, where no token is."""
+    source = event.get("source")
+    if not isinstance(source, str):
+        return await ask(client, f"{topology.READ_SUBJECT}.{SOURCE}.check", event, "intake")
+    if fault := fact_source_fault(source):
+        return {"accepted": False, "error": {"code": fault.code, "message": fault.message, "field": "source"}}
+    return await ask(client, f"{topology.READ_SUBJECT}.{token_of_source(source)}.check", event, "intake")
+
+
+class _Rejected(msgspec.Struct):
+    subject: str
+    code: str
+    field: str
+    message: str
+    recordedtime: str = ""
+
+
+def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClient, doors: Doors) -> None:
+    """What engineers of other systems need to see."""
+    everybody = Depends(doors.allowed("auditor", "operator"))
+
+    async def page(items: list[dict[str, Any]], found: Answer) -> Response:
+        position, lag = found.progress.anchor.position, await views.lag(found.progress)
+        return Json({"items": items, "position": position, "lag_seconds": lag})
+
+    @api.get(
+        "/api/v1/sources",
+        response_model=Page,
+        dependencies=[everybody],
+        summary="Sources, and how many events each has recorded",
+    )
+    async def sources() -> Response:
+        query = sa.select(trail.c.source, sa.func.count(), sa.func.max(trail.c.recorded)).group_by(trail.c.source)
+        found = await views.read(Trail.name, lambda c: c.execute(query.order_by(trail.c.source)).all())
+        items = [{"source": name, "events": number, "last_recorded": last} for name, number, last in found.result]
+        return await page(items, found)
+
+    @api.get(
+        "/api/v1/arrivals",
+        response_model=Page,
+        dependencies=[everybody],
+        summary="The newest events of a source: its receipts",
+    )
+    async def arrivals(source: Source, limit: Few = 50) -> Response:
+        names = (trail.c.event_id, trail.c.type, trail.c.time, trail.c.recorded, trail.c.position)
+        query = sa.select(*names).where(trail.c.source == source).order_by(trail.c.position.desc()).limit(limit)
+        found = await views.read(Trail.name, lambda c: [dict(row) for row in c.execute(query).mappings()])
+        return await page(found.result, found)
+
+    @api.get(
+        "/api/v1/rejections",
+        response_model=Page,
+        dependencies=[everybody],
+        summary="The newest rejections of a source, with reasons",
+    )
+    async def rejections(source: Source, limit: Few = 50) -> Response:
+        last = await rejected.last_position()
+        items: list[dict[str, Any]] = []
+        for token in {token_of_source(source), fact_token(source)}:  # the second: sent as earlier versions wanted it
+            subject = f"{topology.REJECTED_SUBJECT}.{token}.>"
+            async for batch in rejected.subject_batches(subject, max(0, last - _LOOKED_AT)):
+                for one in batch:
+                    entry = msgspec.json.decode(one.data, type=_Rejected)
+                    items.append({"entry": one.position, "code": entry.code, "field": entry.field,
+                                  "message": entry.message, "recorded": entry.recordedtime})  # fmt: skip
+        items.sort(key=itemgetter("entry"), reverse=True)
+        return Json({"items": items[:limit], "position": last, "lag_seconds": 0.0})
+
+    @api.post("/api/v1/check", response_model=Said, summary="Would the intake take this event? Nothing is recorded",
+              dependencies=[Depends(doors.viewer), Depends(doors.from_here), Depends(doors.paced)])  # fmt: skip
+    async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
+        answer = await _check(client, event)
+        if "accepted" not in answer:
+            raise HTTPException(503, str(answer.get("message", "the intake gives no answer")))
+        return Json(answer)

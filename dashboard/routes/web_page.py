@@ -1,0 +1,94 @@
+"""The page: a few files, served as they are; a browser shows a token once and is known by a cookie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Cookie, Depends, HTTPException, Request, Response
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from dashboard.auth.authorization import COOKIE, SESSION_SECONDS
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from dashboard.auth.authorization import Doors
+
+_FOLDER = Path(__file__).parents[1] / "web"
+_TYPES = {"page.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript",
+          "sections.js": "text/javascript", "icon.svg": "image/svg+xml"}  # fmt: skip
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_ENCODED = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+
+
+class Login(BaseModel):
+    """A token that a browser shows."""
+
+    model_config = ConfigDict(extra="forbid")
+    token: str = Field(max_length=500)
+
+
+class _Headers:
+    """Says with every answer what a browser may do with it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_ENCODED]
+            await send(message)
+
+        await self._app(scope, receive, sent)
+
+
+def add_page(api: FastAPI, doors: Doors) -> None:
+    """Serve the page beside the API."""
+    api.add_middleware(_Headers)
+
+    @api.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return _file("page.html")
+
+    @api.get("/assets/{name}", include_in_schema=False)
+    async def asset(name: str) -> Response:
+        if name not in _TYPES:
+            raise HTTPException(404, "there is no such file")
+        return _file(name)
+
+    @api.post(
+        "/api/v1/session",
+        status_code=204,
+        dependencies=[Depends(doors.from_here)],
+        summary="A browser shows a token, and is known by a cookie",
+    )
+    async def begin(request: Request, shown: Login) -> Response:
+        response = Response(status_code=204)
+        response.set_cookie(COOKIE, doors.open(request, shown.token.strip()), max_age=SESSION_SECONDS, httponly=True,
+                            secure=doors.encrypted, samesite="strict", path="/")  # fmt: skip
+        return response
+
+    @api.get("/api/v1/session", summary="Whether this browser is known")
+    async def known(request: Request) -> dict[str, bool]:
+        return {"known": doors.knows(request)}
+
+    @api.delete("/api/v1/session", status_code=204, summary="The browser is known no more")
+    async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:
+        doors.close(session)
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, path="/", httponly=True, secure=doors.encrypted, samesite="strict")
+        return response
+
+
+def _file(name: str) -> Response:
+    return FileResponse(_FOLDER / name, media_type=_TYPES[name], headers={"Cache-Control": "no-cache"})

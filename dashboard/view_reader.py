@@ -1,0 +1,225 @@
+"""Views as the API reads them: whatever generation is live, in one transaction, with position and lag.
+
+A short read is done where it is asked for: handing it to a thread and back takes longer than most reads do. What
+turns out not to be short is given up, and done again in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ledger.store.cloudevents import parse_time
+from projections.engine import storage
+from projections.reading import Answer
+from projections.registry import MODELS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    import sqlalchemy as sa
+
+    from ledger.store.log import Log
+    from projections.engine.storage import Progress
+
+
+_LOOK_SECONDS = 0.25
+"""So long it is remembered which generation serves: the one before may be read a little longer."""
+_MANY, _MOMENT_SECONDS = 32, 0.1
+"""Where so many ask within a moment, what was so in it is said at once; nobody else is told what was so before."""
+_PATIENCE_SECONDS, _MANY_PATIENCE_SECONDS, _KNOWN_SECONDS = 0.1, 0.004, 0.5
+_SHORT_SECONDS = 0.005
+_STEPS = 2000
+"""So many steps of SQLite between two looks at the clock."""
+
+
+class NotReadyError(Exception):
+    """A view has not been built yet: its runner is not there, or has just begun."""
+
+
+class State(NamedTuple):
+    """How far a view is: its position, how old that is, whether it stopped."""
+
+    view: str
+    position: int
+    lag_seconds: float
+    stopped: str | None
+
+
+class _Live:
+    """The generation that serves: threads take connections of its engine; one is kept for short reads."""
+
+    def __init__(self, generation: int, engine: sa.Engine, given_up: Callable[[], bool]) -> None:
+        self.generation, self.engine, self.looked = generation, engine, 0.0
+        self.here = engine.connect()
+        driver = self.here.connection.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        driver.set_progress_handler(given_up, _STEPS)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.here.close()
+        self.engine.dispose()
+
+    def read(self, query: Callable[[sa.Connection], Any]) -> Answer:
+        """In whatever thread this is."""
+        with self.engine.connect() as connection:
+            return _read(connection, query)
+
+
+def _heard(asked: asyncio.Task[None]) -> None:
+    """Who asked may not have waited for what went wrong."""
+    if not asked.cancelled():
+        asked.exception()
+
+
+def _lag(progress: Progress, end: int) -> float:
+    if progress.anchor.position >= end or not progress.recorded:
+        return 0.0
+    return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
+
+
+def _read(connection: sa.Connection, query: Callable[[sa.Connection], Any]) -> Answer:
+    with connection.begin():
+        progress = storage.read_progress(connection)  # first: it fixes what this transaction sees
+        return Answer(query(connection), progress)
+
+
+class Views:
+    """Reads views; their engines stay open, one for each generation."""
+
+    def __init__(self, data_dir: Path, log: Log) -> None:
+        self._folder = storage.views_folder(data_dir)
+        self._log = log
+        self._live: dict[str, _Live] = {}
+        self._until = 0.0
+        self._end = (0, -1.0)
+        self._asking: asyncio.Task[None] | None = None
+        self._asked: deque[float] = deque(maxlen=_MANY)
+        self._looking, self._looked = asyncio.Lock(), -1.0
+        self._states: list[State] = []
+
+    def close(self) -> None:
+        """Close the files."""
+        for live in self._live.values():
+            live.close()
+        self._live.clear()
+
+    async def read(self, name: str, query: Callable[[sa.Connection], Any], *, short: bool = False) -> Answer:
+        """The query's answer; the view may be a moment behind the log.
+
+        ``short`` says that it is expected to look at few rows, and that it may be asked twice.
+
+        Raises:
+            NotReadyError: there is no such view yet.
+
+        """
+        live = self._of(name)
+        if short:
+            self._until = time.perf_counter() + _SHORT_SECONDS
+            try:
+                return _read(live.here, query)
+            except storage.FAILURES:  # given up
+                pass
+        return await asyncio.to_thread(live.read, query)
+
+    async def read_with[T](self, name: str, query: Callable[[sa.Connection], Awaitable[T]]) -> T:
+        """The same for a query that asks the log as well.
+
+        Raises:
+            NotReadyError: there is no such view yet.
+
+        """
+        with self._of(name).engine.connect() as connection, connection.begin():
+            return await query(connection)
+
+    def _of(self, name: str) -> _Live:
+        now, live = time.monotonic(), self._live.get(name)
+        if live is not None and now - live.looked < _LOOK_SECONDS:
+            return live
+        model = MODELS[name]()
+        generation = storage.live_generation(self._folder, model)
+        if generation is None:
+            message = f"the view {name} is not built yet: is `resolution-ledger run projections` running?"
+            raise NotReadyError(message)
+        if live is None or live.generation != generation:
+            if live is not None:
+                live.close()
+            engine = storage.open_generation(self._folder, model, generation)
+            live = self._live[name] = _Live(generation, engine, self._given_up)
+        live.looked = now
+        return live
+
+    def _given_up(self) -> bool:
+        return time.perf_counter() > self._until
+
+    async def end(self) -> int:
+        """The log's last position.
+
+        Where many ask, it is asked for ahead, and nobody waits. A server that is busy storing keeps whoever asks:
+        what was so some moments ago is then said.
+
+        Raises:
+            UnavailableError: the server does not answer.
+
+        """
+        known, now = self._end[1], time.monotonic()
+        self._asked.append(now)
+        many = self._many(now)
+        if many and now - known <= _MOMENT_SECONDS / 2:
+            return self._end[0]
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(now))
+            self._asking.add_done_callback(_heard)
+        if not many or now - known > _MOMENT_SECONDS:
+            patience = _MANY_PATIENCE_SECONDS if many else _PATIENCE_SECONDS
+            done, _ = await asyncio.wait({self._asking}, timeout=patience if now - known < _KNOWN_SECONDS else None)
+            for asked in done:
+                asked.result()
+        return self._end[0]
+
+    def _many(self, now: float) -> bool:
+        """Whether many have asked within a moment."""
+        return len(self._asked) == _MANY and now - self._asked[0] < _MOMENT_SECONDS
+
+    async def _ask(self, now: float) -> None:
+        position = await self._log.last_position()
+        self._end = max(self._end[0], position), now
+
+    def heard_of(self, position: int) -> None:
+        """The log goes at least this far: somebody was just told so from here, and may look at once."""
+        end, at = self._end
+        self._end = max(end, position), at
+
+    async def lag(self, progress: Progress) -> float:
+        """Seconds since what the view has read was recorded, where the log goes on behind it; else 0."""
+        return _lag(progress, await self.end())
+
+    async def states(self) -> list[State]:
+        """How far each view is; looked at once for all who ask in the same moment."""
+        now = time.monotonic()
+        wanted = now - (_MOMENT_SECONDS if self._many(now) else 0)
+        if self._looked < wanted:
+            async with self._looking:
+                if self._looked < wanted:
+                    at = time.monotonic()
+                    self._states = await self._look()
+                    self._looked = at
+        return self._states
+
+    async def _look(self) -> list[State]:
+        found, end = [], await self.end()  # asked once: a busy server keeps whoever asks for each view
+        for name in MODELS:
+            try:
+                progress = (await self.read(name, lambda _connection: None, short=True)).progress
+            except NotReadyError as error:
+                found.append(State(name, 0, 0.0, str(error)))
+                continue
+            stopped = f"position {progress.stopped.position}: {progress.stopped.reason}" if progress.stopped else None
+            found.append(State(name, progress.anchor.position, _lag(progress, end), stopped))
+        return found

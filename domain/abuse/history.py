@@ -1,0 +1,250 @@
+"""What the guard remembers of history: deeds, contacts, who is who, limits then. Pure; folded in the log's order."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict, deque
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from domain.decisions.authority import Agent
+from domain.events import decisions, facts
+from domain.policy.history import PolicyHistory, rules_of
+
+DAY = 86_400.0
+HOUR = 3_600.0
+REMEMBERED_SECONDS = 90 * DAY
+
+
+class Seen(NamedTuple):
+    """An event as the guard sees it: where, when it happened and was recorded (seconds of the epoch), what it says."""
+
+    position: int
+    at: float
+    recorded: float
+    body: Any
+    action_id: str = ""
+
+
+class Deed:
+    """Something done for a customer, with the limit in force then (none: not known, or unlimited)."""
+
+    __slots__ = (
+        "action_id", "agent", "at", "currency", "customer", "goodwill", "group", "interaction", "kind", "limit",
+        "minor", "note", "order", "position", "reason", "reported", "reversed_by", "role", "team",
+    )  # fmt: skip
+
+    def __init__(self, seen: Seen, world: World) -> None:
+        body = seen.body
+        self.position, self.at, self.action_id = seen.position, seen.at, seen.action_id or body.action_id
+        self.agent: str = body.agent_id
+        self.customer: str | None = body.customer_id
+        self.group = world.group(body.customer_id) if body.customer_id else None
+        self.kind: str = body.kind
+        self.goodwill = body.basis == "goodwill"
+        self.minor: int = body.amount.minor
+        self.currency: str = body.amount.currency
+        self.interaction: str | None = body.interaction_id
+        self.order: str | None = body.order_id
+        self.reason: str = body.reason
+        self.note: str | None = getattr(body, "note_hash", None)
+        self.reported = isinstance(body, facts.ActionReported)
+        self.team: str | None = body.team_id
+        self.role: str = getattr(body, "role", None) or world.role(self.agent, seen.at)
+        self.limit = world.limit_of(body, self.role, self.currency, seen.at)
+        self.reversed_by: str | None = None
+
+    @property
+    def order_or_interaction(self) -> str | None:
+        """What it was for."""
+        return f"order {self.order}" if self.order else f"interaction {self.interaction}" if self.interaction else None
+
+
+class Contact(NamedTuple):
+    """An agent had to do with a matter of a customer's group."""
+
+    at: float
+    agent: str
+    group: str | None
+    interaction: str
+
+
+class _Matter:
+    """An interaction: when it began, whose it is, who had to do with it."""
+
+    __slots__ = ("agents", "begun", "customer")
+
+    def __init__(self) -> None:
+        self.begun: float | None = None
+        self.customer: str | None = None
+        self.agents: tuple[str, ...] = ()
+
+
+class World:
+    """The history that rules look at; nothing in it is older than what the longest window needs."""
+
+    def __init__(self) -> None:
+        self.by_agent: dict[str, deque[Deed]] = defaultdict(deque)
+        self.by_group: dict[str, list[Deed]] = {}
+        self.by_action: dict[str, Deed] = {}
+        self.deeds: deque[Deed] = deque()
+        self.contacts: dict[str, deque[float]] = defaultdict(deque)
+        self.group_contacts: dict[str, list[Contact]] = {}
+        self._contacts: deque[Contact] = deque()
+        self._matters: dict[str, _Matter] = {}
+        self._opened: deque[tuple[float, str]] = deque()
+        self.related: dict[str, dict[str, str]] = defaultdict(dict)
+        self.roles: dict[str, str] = {}
+        self.teams: dict[str, tuple[str, ...]] = {}
+        self.left: dict[str, float] = {}
+        self.policies = PolicyHistory()
+        self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._groups: dict[str, str] = {}
+
+    # ------------------------------------------------------------------ who is who
+
+    def group(self, customer: str) -> str:
+        """The name of the customer's group: its first member, or the customer alone."""
+        if customer not in self._links:
+            return customer
+        if customer not in self._groups:
+            members, todo = {customer}, [customer]
+            while todo:
+                new = {other for other, _ in self._links.get(todo.pop(), ())} - members
+                members |= new
+                todo += new
+            self._groups |= dict.fromkeys(members, min(members))
+        return self._groups[customer]
+
+    def role(self, agent: str, at: float) -> str:
+        """The agent's role as it is known; else what the policy in force at a moment gives to all."""
+        known, rules = self.roles.get(agent), self.policies.in_force_at(at)
+        return known or (rules is not None and rules.policy.default_role) or ""
+
+    def limit_of(self, body: Any, role: str, currency: str, at: float) -> int | None:
+        """The limit of one action in minor units: the one that was met, else that of the policy in force then."""
+        for limit in getattr(body, "limits", ()):
+            if limit.name == "per_action":
+                return limit.limit.minor if limit.limit is not None and limit.limit.currency == currency else None
+        rules = self.policies.in_force_at(at)
+        if rules is None:
+            return None
+        agent = Agent(agent_id=body.agent_id, role=role, team_ids=self.teams.get(body.agent_id, ()))
+        found = rules.limits_for(role, agent.teams_for(body.team_id), datetime.fromtimestamp(at, UTC)).get(body.kind)
+        return found.minor if found is not None and found.currency == currency else None
+
+    # ------------------------------------------------------------------ learning
+
+    def learn(self, seen: Seen) -> Deed | None:  # noqa: C901 - a case for each kind of event
+        """Take an event in; the deed, where it is one."""
+        body = seen.body
+        match body:
+            case decisions.ActionTaken() | facts.ActionReported():
+                return self._deed(seen)
+            case decisions.ActionHeld() if body.escalation_id is None:
+                return self._deed(seen)
+            case facts.InteractionOpened():
+                matter = self._matter(body.interaction_id, seen.at)
+                matter.customer = body.customer_id or matter.customer
+                if matter.begun is None:
+                    matter.begun = seen.at
+                self._contact(body.agent_id, body.interaction_id, seen.at)
+            case facts.InteractionTransferred():
+                self._contact(body.to_agent_id, body.interaction_id, seen.at)
+            case facts.CustomerLinked() | facts.CustomerUnlinked():
+                self._link(body, linked=isinstance(body, facts.CustomerLinked))
+            case facts.EmployeeJoined() | facts.EmployeeChanged():
+                self.roles[body.employee_id], self.teams[body.employee_id] = body.role, body.team_ids
+                self.left.pop(body.employee_id, None)
+            case facts.EmployeeLeft():
+                self.left[body.employee_id] = seen.at
+            case facts.RelationshipDeclared():
+                self.related[body.employee_id][body.customer_id] = body.nature
+            case decisions.PolicyPublished():
+                self.policies.add(rules_of(body))
+            case _:
+                pass
+        return None
+
+    def _deed(self, seen: Seen) -> Deed:
+        deed = Deed(seen, self)
+        self.deeds.append(deed)
+        self.by_agent[deed.agent].append(deed)
+        self.by_action[deed.action_id] = deed
+        if deed.group is not None:
+            self.by_group.setdefault(deed.group, []).append(deed)
+        if deed.interaction is not None:
+            matter = self._matter(deed.interaction, seen.at)
+            matter.customer = matter.customer or deed.customer
+            self._contact(deed.agent, deed.interaction, seen.at)
+        return deed
+
+    def _contact(self, agent: str | None, interaction: str, at: float) -> None:
+        matter = self._matter(interaction, at)
+        if agent is None or agent in matter.agents:
+            return
+        matter.agents = (*matter.agents, agent)
+        self.contacts[agent].append(at)
+        group = self.group(matter.customer) if matter.customer is not None else None
+        contact = Contact(at, agent, group, interaction)
+        if group is not None:
+            self.group_contacts.setdefault(group, []).append(contact)
+        self._contacts.append(contact)
+
+    def _matter(self, interaction: str, at: float) -> _Matter:
+        matter = self._matters.get(interaction)
+        if matter is None:
+            matter = self._matters[interaction] = _Matter()
+            self._opened.append((at, interaction))
+        return matter
+
+    def _link(self, body: facts.CustomerLinked | facts.CustomerUnlinked, *, linked: bool) -> None:
+        for one, other in ((body.a, body.b), (body.b, body.a)):
+            if linked:
+                self._links[one].add((other, body.relation))
+            else:
+                self._links[one].discard((other, body.relation))
+        self._groups.clear()
+
+    def forget_before(self, moment: float) -> None:
+        """Drop what no window reaches any more."""
+        while self.deeds and self.deeds[0].at < moment:
+            deed = self.deeds.popleft()
+            self.by_action.pop(deed.action_id, None)
+            if self.by_agent[deed.agent]:
+                self.by_agent[deed.agent].popleft()
+            _drop_first(self.by_group, deed.group)
+        while self._contacts and self._contacts[0].at < moment:
+            contact = self._contacts.popleft()
+            if self.contacts[contact.agent]:
+                self.contacts[contact.agent].popleft()
+            _drop_first(self.group_contacts, contact.group)
+        while self._opened and self._opened[0][0] < moment:
+            self._matters.pop(self._opened.popleft()[1], None)
+
+    # ------------------------------------------------------------------ asking
+
+    def contacts_between(self, agent: str, start: float, end: float) -> int:
+        """How many contacts began in [start, end)."""
+        times = self.contacts.get(agent, deque())
+        return bisect_left(times, end) - bisect_left(times, start)
+
+    def between(self, agent: str, group: str) -> int:
+        """How many contacts the agent had with the customer's group."""
+        return sum(contact.agent == agent for contact in self.group_contacts.get(group, ()))
+
+    def begun(self, interaction: str | None) -> float | None:
+        """When an interaction was opened, where that is known."""
+        matter = self._matters.get(interaction or "")
+        return matter.begun if matter is not None else None
+
+    def deeds_of(self, agent: str, start: float, end: float) -> list[Deed]:
+        """The agent's goodwill in [start, end), oldest first."""
+        return [deed for deed in self.by_agent.get(agent, ()) if start <= deed.at < end and deed.goodwill]
+
+
+def _drop_first(lists: dict[str, list[Any]], key: str | None) -> None:
+    if key is not None and key in lists:
+        del lists[key][0]
+        if not lists[key]:
+            del lists[key]

@@ -1,0 +1,70 @@
+"""R1, just under the limit: amounts that crowd below what may be given without asking, as peers' do not."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from domain.abuse.findings import Finding, Rule, money
+from domain.abuse.history import DAY, Deed, World
+from domain.statistics import binomial_tail
+
+RULE = Rule("R1", 1, "just under the limit",
+            {"days": 30, "actions": 10, "near": 5, "fraction": 0.9, "p": 0.001, "alike": 0.5})  # fmt: skip
+
+
+def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
+    """Findings over the window that ends here, and how many tests were made.
+
+    Binomial tail: the chance of so many of the agent's actions in [fraction L, L], if each fell there as often as
+    peers' do (add-one smoothed). An exact amount that peers use half as often or more (a fee) does not count.
+    """
+    start = end - parameters["days"] * DAY
+    found: list[Finding] = []
+    tests = 0
+    for (_, kind, currency), deeds in _alike(world, start, end).items():
+        agents = defaultdict[str, list[Deed]](list)
+        for deed in deeds:
+            agents[deed.agent].append(deed)
+        amounts = Counter(deed.minor for deed in deeds)
+        near_all = sum(_near(deed, parameters) for deed in deeds)
+        for agent, own in agents.items():
+            if len(own) < parameters["actions"]:
+                continue
+            mine, peers = Counter(deed.minor for deed in own), len(deeds) - len(own)
+            counted = [
+                deed for deed in own
+                if peers == 0 or (amounts[deed.minor] - mine[deed.minor]) / peers
+                < parameters["alike"] * mine[deed.minor] / len(own)
+            ]  # fmt: skip
+            near = [deed for deed in counted if _near(deed, parameters)]
+            tests += 1
+            if len(near) < parameters["near"]:
+                continue
+            peers_near = near_all - sum(_near(deed, parameters) for deed in own)
+            share = (peers_near + 1) / (peers + 2)
+            p = binomial_tail(len(near), len(own), share)
+            if p < parameters["p"]:
+                limit = near[-1].limit or 0
+                text = (
+                    f"{len(near)} of {len(own)} {kind}s by {agent} in {parameters['days']} days are between "
+                    f"{parameters['fraction']:.0%} of the limit of {money(limit, currency)} and the limit itself; of "
+                    f"peers' {peers} it is {peers_near} (chance {p:.1g})"
+                )
+                key = f"{kind} {currency}"
+                found.append(RULE.finding((f"agent:{agent}",), key, text, [deed.position for deed in near], p))
+    return found, tests
+
+
+def _alike(world: World, start: float, end: float) -> dict[tuple[str, str, str], list[Deed]]:
+    """Goodwill below a limit, by role, kind and currency."""
+    groups = defaultdict[tuple[str, str, str], list[Deed]](list)
+    for deed in world.deeds:
+        if start <= deed.at < end and deed.goodwill and deed.limit and deed.minor <= deed.limit:
+            groups[deed.role, deed.kind, deed.currency].append(deed)
+    return groups
+
+
+def _near(deed: Deed, parameters: dict[str, Any]) -> bool:
+    assert deed.limit is not None
+    return bool(parameters["fraction"] * deed.limit <= deed.minor <= deed.limit)

@@ -1,0 +1,71 @@
+"""R2, split: what was too large for one action is given in several."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.findings import Finding, Rule, money
+from domain.abuse.history import DAY, Deed, Seen, World
+from domain.events import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULE = Rule("R2", 1, "split", {"hours": 24, "times": 3, "days": 30})
+
+
+class Split:
+    """Counts as events come: by one agent, for one order or interaction, of one kind, in a day, beyond the limit."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._parameters = parameters
+        self._asked: dict[tuple[str, str, str], Seen] = {}
+        self._splits: dict[str, dict[str, tuple[float, list[int]]]] = defaultdict(dict)
+
+    def on(self, world: World, seen: Seen, deed: Deed | None) -> Iterator[Finding]:
+        """After an answer to ask, or the third time in thirty days."""
+        body = seen.body
+        if isinstance(body, decisions.AuthorityFellShort) and body.outcome == "escalate":
+            for asked_for in _matters(body.order_id, body.interaction_id):
+                self._asked[body.agent_id, asked_for, body.kind] = seen
+        matter = deed.order_or_interaction if deed is not None else None
+        if deed is None or matter is None or not deed.goodwill or not deed.limit or deed.minor > deed.limit:
+            return
+        since = seen.at - self._parameters["hours"] * 3600
+        parts = [
+            one for one in world.by_agent[deed.agent]
+            if one.at > since and one.kind == deed.kind and one.order_or_interaction == matter and one.goodwill
+            and one.currency == deed.currency and one.minor <= (one.limit or 0)
+        ]  # fmt: skip
+        total = sum(one.minor for one in parts)
+        if len(parts) < 2 or total <= deed.limit:  # noqa: PLR2004 - one is no split
+            return
+        positions = [one.position for one in parts]
+        self._splits[deed.agent][matter] = seen.at, positions
+        what = f"{deed.agent} gave {money(total, deed.currency)} for {matter} in {len(parts)} {deed.kind}s"
+        limit = money(deed.limit, deed.currency)
+        asked = self._asked.get((deed.agent, matter, deed.kind))
+        if asked is not None and asked.at > since:
+            text = f"{what}, each within the limit of {limit}, after the answer was to ask (position {asked.position})"
+            yield RULE.finding(
+                (f"agent:{deed.agent}",), f"asked {matter} {deed.kind}", text, [*positions, asked.position]
+            )
+        recent = {
+            where: found for where, found in self._splits[deed.agent].items()
+            if found[0] > seen.at - self._parameters["days"] * DAY
+        }  # fmt: skip
+        self._splits[deed.agent] = recent
+        if len(recent) >= self._parameters["times"]:
+            days = self._parameters["days"]
+            text = f"{what}; {len(recent)} times in {days} days more than the limit of {limit} in parts"
+            evidence = [position for _, some in recent.values() for position in some]
+            yield RULE.finding((f"agent:{deed.agent}",), "times", text, evidence)
+
+
+def _matters(order: str | None, interaction: str | None) -> list[str]:
+    return [
+        name
+        for name in (f"order {order}" if order else "", f"interaction {interaction}" if interaction else "")
+        if name
+    ]

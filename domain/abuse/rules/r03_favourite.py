@@ -1,0 +1,43 @@
+"""R3, favourite: one agent is generous to one customer's group far more often than their contacts explain."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from domain.abuse.findings import Finding, Rule
+from domain.abuse.history import DAY, Deed, World
+from domain.statistics import poisson_tail
+
+RULE = Rule("R3", 1, "favourite", {"days": 90, "actions": 3, "p": 0.001})
+
+
+def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
+    """Poisson tail: the chance of so many actions for the pair, at everybody's rate of actions a contact."""
+    start = end - parameters["days"] * DAY
+    pairs = defaultdict[tuple[str, str], list[Deed]](list)
+    total = 0
+    for deed in world.deeds:
+        if start <= deed.at < end and deed.goodwill:
+            total += 1
+            if deed.group is not None:
+                pairs[deed.agent, deed.group].append(deed)
+    contacts = sum(len(times) for times in world.contacts.values())
+    found: list[Finding] = []
+    for (agent, group), deeds in pairs.items():
+        if deeds[0].customer in world.related.get(agent, {}):
+            continue  # declared; dealing with them is another rule's
+        between = max(world.between(agent, group), 1)
+        if len(deeds) < parameters["actions"]:
+            continue
+        # At the rate of everybody else: without this pair, or the pair would explain itself.
+        rate = (total - len(deeds) + 1) / max(contacts - between + 1, 1)
+        p = poisson_tail(len(deeds), rate * between)
+        if p < parameters["p"]:
+            text = (
+                f"{agent} gave {group} goodwill {len(deeds)} times in {parameters['days']} days, in {between} "
+                f"contacts; at the usual {rate:.2f} a contact it would be {rate * between:.1f} (chance {p:.1g})"
+            )
+            about = (f"agent:{agent}", f"customer:{group}")
+            found.append(RULE.finding(about, "", text, [deed.position for deed in deeds], p))
+    return found, len(pairs)

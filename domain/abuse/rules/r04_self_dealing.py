@@ -1,0 +1,51 @@
+"""R4, self-dealing: the customer is the employee, their group, or somebody they declared. Attempts count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.findings import Finding, Rule, money
+from domain.events import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from domain.abuse.history import Deed, Seen, World
+
+RULE = Rule("R4", 1, "self-dealing", {})
+
+
+class SelfDealing:
+    """Counts as events come."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        del parameters
+
+    def on(self, world: World, seen: Seen, deed: Deed | None) -> Iterator[Finding]:
+        """Decisions refuse it; so what is left is what was reported, and what was tried."""
+        body = seen.body
+        if deed is not None and deed.customer is not None:
+            nature = _relation(world, deed.agent, deed.customer)
+            if nature:
+                text = f"{deed.agent} gave {money(deed.minor, deed.currency)} to {deed.customer}: {nature}"
+                about = (f"agent:{deed.agent}", f"customer:{deed.customer}")
+                yield RULE.finding(about, deed.action_id, text, [deed.position])
+        elif isinstance(body, decisions.AuthorityFellShort) and _refused(body):
+            asked = money(body.amount.minor, body.amount.currency)
+            text = f"{body.agent_id} tried to give {asked} to {body.customer_id}, and was refused: self-dealing"
+            about = (f"agent:{body.agent_id}", f"customer:{body.customer_id}")
+            yield RULE.finding(about, body.request_id, text, [seen.position])
+
+
+def _refused(body: decisions.AuthorityFellShort) -> bool:
+    return not body.preview and any(reason.rule == "self_dealing" for reason in body.reasons)
+
+
+def _relation(world: World, agent: str, customer: str) -> str:
+    group = world.group(customer)
+    if agent in {customer, group} or world.group(agent) == group:
+        return "the agent's own group"
+    for related, nature in world.related.get(agent, {}).items():
+        if world.group(related) == group:
+            return f"a declared relation ({nature})"
+    return ""

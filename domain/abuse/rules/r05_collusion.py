@@ -1,0 +1,99 @@
+"""R5, collusion: two people approve for each other, or one approves for one person as for nobody else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.findings import Finding, Rule
+from domain.abuse.history import DAY, Deed, Seen, World
+from domain.events import decisions
+from domain.statistics import fisher_greater
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULE = Rule("R5", 1, "collusion", {"each_way": 5, "pair": 10, "p": 0.001, "denied_then": 3, "days": 90})
+
+
+class Collusion:
+    """Counts as events come."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._parameters = parameters
+        self._asked: dict[str, decisions.EscalationRequested] = {}
+        self._decided: dict[str, dict[str, list[tuple[float, bool, int]]]] = defaultdict(lambda: defaultdict(list))
+        self._denied: dict[tuple[str, str, str], tuple[float, str, int]] = {}
+        self._shopped: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
+
+    def on(self, _world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+        """By requests, approvals and denials."""
+        body = seen.body
+        if isinstance(body, decisions.EscalationRequested):
+            self._asked[body.escalation_id] = body
+        if not isinstance(body, (decisions.EscalationApproved, decisions.EscalationDenied)) or body.decided_by is None:
+            return
+        approved = isinstance(body, decisions.EscalationApproved)
+        asker, decider = body.agent_id, body.decided_by
+        self._decided[decider][asker].append((seen.at, approved, seen.position))
+        request = self._asked.pop(body.escalation_id, None)
+        if request is not None:
+            yield from self._shopping(seen, request, decider, approved=approved)
+        if approved:
+            yield from self._mutual(seen, asker, decider)
+            yield from self._partial(seen, asker, decider)
+
+    def _of_pair(self, asker: str, decider: str, since: float) -> list[tuple[float, bool, int]]:
+        return [one for one in self._decided[decider][asker] if one[0] > since]
+
+    def _mutual(self, seen: Seen, asker: str, decider: str) -> Iterator[Finding]:
+        since, least = seen.at - self._parameters["days"] * DAY, self._parameters["each_way"]
+        ways = [
+            [position for _, yes, position in self._of_pair(*pair, since) if yes]
+            for pair in ((asker, decider), (decider, asker))
+        ]
+        if min(map(len, ways)) >= least:
+            text = f"{decider} approved {len(ways[0])} requests of {asker}, who approved {len(ways[1])} of {decider}'s"
+            about = tuple(f"agent:{name}" for name in sorted((asker, decider)))
+            yield RULE.finding(about, "mutual", f"{text}, in {self._parameters['days']} days", ways[0] + ways[1])
+
+    def _partial(self, seen: Seen, asker: str, decider: str) -> Iterator[Finding]:
+        """Fisher's exact test, one-sided: this pair's approvals and denials against the approver's others."""
+        since = seen.at - self._parameters["days"] * DAY
+        mine = self._of_pair(asker, decider, since)
+        yes = [position for _, approved, position in mine if approved]
+        if len(yes) < self._parameters["pair"]:
+            return
+        others = [
+            approved for who, decided in self._decided[decider].items() if who != asker
+            for at, approved, _ in decided if at > since
+        ]  # fmt: skip
+        if not others:
+            return
+        p = fisher_greater((len(yes), len(mine) - len(yes)), (sum(others), len(others) - sum(others)))
+        if p < self._parameters["p"]:
+            text = (
+                f"{decider} approved {len(yes)} of {len(mine)} requests of {asker}, and {sum(others)} of "
+                f"{len(others)} of everybody else's, in {self._parameters['days']} days (chance {p:.1g})"
+            )
+            yield RULE.finding((f"agent:{decider}", f"agent:{asker}"), "partial", text, yes, p)
+
+    def _shopping(self, seen: Seen, request: decisions.EscalationRequested, decider: str, *,
+                  approved: bool) -> Iterator[Finding]:  # fmt: skip
+        """Denied by one, then approved by another, for the same matter, several times."""
+        matter = request.interaction_id or request.order_id or request.customer_id
+        if matter is None:
+            return
+        key = request.agent_id, request.kind, matter
+        since = seen.at - self._parameters["days"] * DAY
+        before = self._denied.get(key)
+        if not approved:
+            self._denied[key] = seen.at, decider, seen.position
+        elif before is not None and before[0] > since and before[1] != decider:
+            mine = self._shopped[request.agent_id]
+            mine.append((seen.at, before[2], seen.position))
+            recent = [one for one in mine if one[0] > since]
+            if len(recent) >= self._parameters["denied_then"]:
+                text = f"{request.agent_id} was denied by one and then approved by another {len(recent)} times"
+                evidence = [position for _, *positions in recent for position in positions]
+                yield RULE.finding((f"agent:{request.agent_id}",), "denied then approved", text, evidence)

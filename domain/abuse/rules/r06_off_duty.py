@@ -1,0 +1,58 @@
+"""R6, off duty: an action begun outside a shift, where shifts are known, or by somebody who had left."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.findings import Finding, Rule, money
+from domain.events import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from domain.abuse.history import Deed, Seen, World
+
+RULE = Rule("R6", 1, "off duty", {"minutes": 15})
+_HALF_A_DAY = 16 * 3600.0
+
+
+class OffDuty:
+    """Waits for late facts, then looks."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._slack: float = parameters["minutes"] * 60.0
+        self._shifts: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
+
+    def on(self, _world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+        """Learn shifts; nothing is found yet."""
+        body = seen.body
+        if isinstance(body, facts.ShiftStarted):
+            self._shifts[body.employee_id].append((seen.at, None))
+        elif isinstance(body, facts.ShiftEnded):
+            shifts = self._shifts[body.employee_id]
+            if shifts and shifts[-1][1] is None:
+                shifts[-1] = (shifts[-1][0], seen.at)
+        yield from ()
+
+    def due(self, world: World, deed: Deed) -> Iterator[Finding]:
+        """What was reported is exempt: when it was begun is not known. A call that ends after the shift began in it."""
+        if deed.reported:
+            return
+        opened = world.begun(deed.interaction)
+        begun = deed.at if opened is None else min(deed.at, opened)
+        what = f"{deed.agent} gave {money(deed.minor, deed.currency)}"
+        left = world.left.get(deed.agent)
+        if left is not None and deed.at > left + self._slack:
+            yield RULE.finding(
+                (f"agent:{deed.agent}",), f"left {deed.action_id}", f"{what} after having left", [deed.position]
+            )
+            return
+        shifts = self._shifts.get(deed.agent)
+        if shifts and shifts[0][0] <= deed.at and not any(self._within(begun, *shift) for shift in shifts):
+            nearest = min(abs(begun - edge) for start, end in shifts for edge in (start, end) if edge is not None)
+            text = f"{what} {nearest / 60:.0f} minutes outside any shift"
+            yield RULE.finding((f"agent:{deed.agent}",), "shift", text, [deed.position])
+
+    def _within(self, moment: float, start: float, end: float | None) -> bool:
+        return start - self._slack <= moment <= (start + _HALF_A_DAY if end is None else end) + self._slack

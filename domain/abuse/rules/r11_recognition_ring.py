@@ -1,0 +1,54 @@
+"""R11, recognition ring: two people give each other most of their points."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.findings import Finding, Rule
+from domain.abuse.history import DAY, Deed, Seen, World
+from domain.events import facts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULE = Rule("R11", 1, "recognition ring", {"share": 0.5, "times": 4, "days": 90})
+
+
+class RecognitionRing:
+    """Counts as events come."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._parameters = parameters
+        self._given: dict[str, deque[tuple[float, str, int, int]]] = defaultdict(deque)
+
+    def on(self, _world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+        """Half or more of what each gives goes to the other, several times each way."""
+        body = seen.body
+        if not isinstance(body, facts.RecognitionGiven) or body.giver_kind == "customer":
+            return
+        one, other = body.giver_id, body.receiver_id
+        self._given[one].append((seen.at, other, body.points if body.points is not None else 1, seen.position))
+        since = seen.at - self._parameters["days"] * DAY
+        ways = [self._way(giver, taker, since) for giver, taker in ((one, other), (other, one))]
+        enough = all(
+            len(positions) >= self._parameters["times"] and share >= self._parameters["share"]
+            for share, positions in ways
+        )
+        if one != other and enough:
+            pair = sorted((one, other))
+            text = (
+                f"{one} gave {ways[0][0]:.0%} of all points to {other} ({len(ways[0][1])} times), who gave back "
+                f"{ways[1][0]:.0%} ({len(ways[1][1])} times) in {self._parameters['days']} days"
+            )
+            about = tuple(f"agent:{name}" for name in pair)
+            yield RULE.finding(about, "", text, [*ways[0][1], *ways[1][1]])
+
+    def _way(self, giver: str, taker: str, since: float) -> tuple[float, list[int]]:
+        given = self._given[giver]
+        while given and given[0][0] <= since:
+            given.popleft()
+        total = sum(points for _, _, points, _ in given)
+        mine = [(points, position) for _, receiver, points, position in given if receiver == taker]
+        share = sum(points for points, _ in mine) / total if total else 0.0
+        return share, [position for _, position in mine]

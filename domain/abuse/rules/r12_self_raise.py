@@ -1,0 +1,57 @@
+"""R12, self-raise: somebody gives authority to themselves: a grant, a transfer, a policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.findings import Finding, Rule, money
+from domain.events import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from domain.abuse.history import Deed, Seen, World
+    from domain.money import Money
+
+RULE = Rule("R12", 1, "self-raise", {})
+
+
+class SelfRaise:
+    """Counts as events come."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        del parameters
+
+    def on(self, world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+        """Whose giver is its beneficiary."""
+        body = seen.body
+        match body:
+            case decisions.BudgetGranted() if body.holder == f"agent:{body.granted_by}":
+                word = "granted"
+            case decisions.BudgetTransferred() if body.direction == "in" and body.holder == f"agent:{body.granted_by}":
+                word = "transferred"
+            case decisions.PolicyPublished():
+                yield from self._policy(world, seen)
+                return
+            case _:
+                return
+        text = f"{body.granted_by} {word} {money(body.amount.minor, body.amount.currency)} to themselves: {body.reason}"
+        yield RULE.finding((f"agent:{body.granted_by}",), body.request_id, text, [seen.position])
+
+    def _policy(self, world: World, seen: Seen) -> Iterator[Finding]:
+        """The limits of the giver's role, beside those of the policy that this one replaces."""
+        giver, new = seen.body.published_by, world.policies[seen.body.version]
+        role, old = world.roles.get(giver), world.policies.replaced_by(new)
+        if role is None or old is None or new.policy.mode != "enforced":
+            return
+        teams, begins = world.teams.get(giver, ()), new.policy.effective_from
+        before, after = (rules.limits_for(role, teams, begins) for rules in (old, new))
+        raised = [kind for kind, limit in after.items() if kind not in before or _more(limit, before[kind])]
+        if raised:
+            kinds = ", ".join(raised)
+            text = f"{giver}, {role}, published policy version {new.version}, which raises {role}'s {kinds}"
+            yield RULE.finding((f"agent:{giver}",), f"policy {new.version}", text, [seen.position])
+
+
+def _more(now: Money | None, before: Money | None) -> bool:
+    return before is not None and (now is None or now.minor > before.minor)

@@ -1,0 +1,43 @@
+"""R13, copied note: the same note on far more of one agent's actions than of peers'."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from domain.abuse.findings import Finding, Rule
+from domain.abuse.history import DAY, Deed, World
+from domain.statistics import binomial_tail
+
+RULE = Rule("R13", 1, "copied note", {"days": 30, "actions": 8, "p": 0.001})
+
+
+def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
+    """Binomial tail: so many of the agent's noted actions with one note, at the rate of peers'.
+
+    A note is known by a keyed hash of its normal form alone, so that this survives forgetting.
+    """
+    start = end - parameters["days"] * DAY
+    noted = defaultdict[str, list[Deed]](list)
+    everywhere = Counter[str]()
+    for deed in world.deeds:
+        if start <= deed.at < end and deed.note:
+            noted[deed.agent].append(deed)
+            everywhere[deed.note] += 1
+    total, found, tests = sum(everywhere.values()), list[Finding](), 0
+    for agent, deeds in noted.items():
+        for note, count in Counter(deed.note or "" for deed in deeds).items():
+            if count < parameters["actions"]:
+                continue
+            tests += 1
+            peers = total - len(deeds)
+            share = (everywhere[note] - count + 1) / (peers + 2)
+            p = binomial_tail(count, len(deeds), share)
+            if p < parameters["p"]:
+                text = (
+                    f"{agent} wrote the same note on {count} of {len(deeds)} actions in {parameters['days']} days; "
+                    f"peers wrote it on {everywhere[note] - count} of {peers} (chance {p:.1g})"
+                )
+                evidence = [deed.position for deed in deeds if deed.note == note]
+                found.append(RULE.finding((f"agent:{agent}",), note, text, evidence, p))
+    return found, tests

@@ -1,0 +1,66 @@
+"""R14, overdrawn: what was reported goes beyond authority, was refused before, or slipped past a soft limit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.findings import Finding, Rule, money
+from domain.abuse.history import DAY, Deed, Seen, World
+from domain.events import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULE = Rule("R14", 1, "overdrawn", {"days": 7})
+
+
+class Overdrawn:
+    """Counts as events come."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._parameters = parameters
+        self._refused: dict[tuple[str, str, str], Seen] = {}
+
+    def on(self, _world: World, seen: Seen, deed: Deed | None) -> Iterator[Finding]:
+        """Beyond the budget, beyond the limit, or after the answer was no; and totals that a race let through."""
+        body = seen.body
+        match body:
+            case decisions.AuthorityFellShort() if not body.preview:
+                for matter in (body.interaction_id, body.order_id, body.customer_id):
+                    if matter:
+                        self._refused[body.agent_id, body.kind, matter] = seen
+            case decisions.ActionCharged() if body.overdrawn.minor:
+                over = money(body.overdrawn.minor, body.overdrawn.currency)
+                text = (
+                    f"{body.agent_id} reported {body.action_id}, which went {over} beyond the budget of {body.holder}"
+                )
+                yield self._found(body.agent_id, f"budget {body.action_id}", text, [body.relates_to, seen.position])
+            case decisions.ActionTaken():
+                for limit in body.limits:
+                    used = limit.used.minor + body.amount.minor
+                    soft = limit.name in {"per_customer", "per_interaction"} and body.decided_by is None
+                    if soft and limit.limit is not None and used > limit.limit.minor:
+                        most = money(limit.limit.minor, limit.limit.currency)
+                        total = money(used, body.amount.currency)
+                        text = f"{body.agent_id} passed {limit.name} ({most}) by a race: {total}"
+                        yield self._found(body.agent_id, f"race {body.action_id}", text, [seen.position])
+            case _:
+                pass
+        if deed is not None and deed.reported and deed.goodwill:
+            yield from self._reported(seen, deed)
+
+    def _reported(self, seen: Seen, deed: Deed) -> Iterator[Finding]:
+        what = f"{deed.agent} reported a {deed.kind} of {money(deed.minor, deed.currency)}"
+        if deed.limit is not None and deed.minor > deed.limit:
+            text = f"{what}, beyond the limit of {money(deed.limit, deed.currency)}"
+            yield self._found(deed.agent, f"limit {deed.action_id}", text, [seen.position])
+        for matter in (deed.interaction, deed.order, deed.customer):
+            refused = self._refused.get((deed.agent, deed.kind, matter)) if matter else None
+            if refused is not None and refused.at > seen.at - self._parameters["days"] * DAY:
+                text = f"{what} for {matter}, after the same was not allowed (position {refused.position})"
+                yield self._found(deed.agent, f"refused {deed.action_id}", text, [refused.position, seen.position])
+                return
+
+    @staticmethod
+    def _found(agent: str, key: str, text: str, evidence: list[int]) -> Finding:
+        return RULE.finding((f"agent:{agent}",), key, text, evidence)

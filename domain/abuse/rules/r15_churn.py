@@ -1,0 +1,38 @@
+"""R15, churn: one agent takes, settles and reverses, again and again."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.findings import Finding, Rule
+from domain.abuse.history import DAY, Deed, Seen, World
+from domain.events import decisions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RULE = Rule("R15", 1, "churn", {"times": 3, "days": 30})
+
+
+class Churn:
+    """Counts as events come."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._parameters = parameters
+        self._reversed: dict[str, deque[tuple[float, list[int]]]] = defaultdict(deque)
+
+    def on(self, world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+        """Reversed by whoever took it."""
+        body = seen.body
+        if not isinstance(body, decisions.ActionReversed) or body.reversed_by != body.agent_id:
+            return
+        own = self._reversed[body.agent_id]
+        taken = world.by_action.get(body.action_id)
+        own.append((seen.at, [seen.position, taken.position if taken is not None else body.relates_to]))
+        while own[0][0] <= seen.at - self._parameters["days"] * DAY:
+            own.popleft()
+        if len(own) >= self._parameters["times"]:
+            text = f"{body.agent_id} took and reversed {len(own)} actions in {self._parameters['days']} days"
+            evidence = [position for _, positions in own for position in positions]
+            yield RULE.finding((f"agent:{body.agent_id}",), "", text, evidence)

@@ -1,0 +1,327 @@
+"""What was done for customers, and all that is said of its worth: rungs, groups, payback, rates. Pure, over arrays."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from domain.analytics.empowerment_gap import share
+from domain.analytics.loyalty import estimators
+from domain.analytics.loyalty.estimators import FEWEST, Estimate, Pairs, Raised
+from domain.analytics.loyalty.matching import Untreated, match
+from domain.analytics.loyalty.purchases import DAY, Flags, Floats, History, Ints, Moments, first_of_each
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from domain.analytics.loyalty.experiments import Raise, Trial
+
+WINDOWS_DAYS = (30, 90, 180)
+MAIN_DAYS = 90
+MATCHED_AT_MOST = 2500
+"""Of more treated customers so many are drawn to be matched: more would narrow intervals that are narrow already."""
+_HALF = 0.5
+BY_PROBLEM = (
+    "customers with the same reason and channel within thirty days, not helped then nor within a day, nearest in "
+    "orders, recency, spend, tenure and date; nobody twice"
+)
+BY_DAY = (
+    "any customer who had bought before and whom nobody had helped by then, on the same day, nearest in orders, "
+    "recency, spend and tenure; nobody twice (no problems of customers who were not helped are recorded)"
+)
+
+
+class Deeds(NamedTuple):
+    """Customers' first actions (all but ``all`` of one length), and the moments of all actions.
+
+    ``stratum``: the number of the reason and channel of its interaction, -1 without one.
+    """
+
+    of: Moments
+    all: Moments
+    cost: Ints
+    labels: dict[str, list[str]]
+    stratum: Ints
+    escalated: Flags
+
+
+class Matters(NamedTuple):
+    """Customers' problems: each with its stratum, as above, and its team (empty where nobody says)."""
+
+    of: Moments
+    stratum: Ints
+    team: list[str]
+
+
+class Limited(NamedTuple):
+    """Requests that met a limit for one action: when, of which kind, and the amount over the limit."""
+
+    of: Moments
+    kind: list[str]
+    ratio: Floats
+
+
+class Worth:
+    """The figures of one currency."""
+
+    def __init__(self, buying: History, margins: History, deeds: Deeds, matters: Matters, limited: Limited,
+                 returned: Moments, customers: int) -> None:  # fmt: skip
+        self.buying, self.margins, self.deeds, self.matters, self.limited = buying, margins, deeds, matters, limited
+        self._returned = returned
+        ones = np.ones(deeds.all.at.size, np.int64)
+        self._helped = History(deeds.all.customer, deeds.all.at, ones)
+        self._helped.first, self._helped.last = buying.first, buying.last
+        self._helped_from = self._helped.first_by_customer(customers)
+        self._known_from = buying.first_by_customer(customers)
+        self.pairs, self._at_random, self._random_place, self.design = self._paired()
+
+    def figures(self, trials: Sequence[Trial], raises: Sequence[Raise],
+                money: Callable[[int], dict[str, str]]) -> dict[str, Any]:  # fmt: skip
+        """Everything, as reports show it; ``money`` makes an object of minor units."""
+        return {
+            "summary": [self.summary(days, money) for days in WINDOWS_DAYS],
+            "ladder": [self.rungs(days, trials, raises, money) for days in WINDOWS_DAYS],
+            "controls": self.design,
+            "groups": {name: self.group(name) for name in self.deeds.labels},
+            "payback": self.payback(money),
+            "return_rates": [self._rate(self.buying, days) for days in WINDOWS_DAYS],
+            "repeat_claims": [self._rate(self._helped, days, after=0) for days in WINDOWS_DAYS],
+            "keep_item": self.kept(),
+            "waiting": self.waiting(),
+        }
+
+    def summary(self, days: int, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:
+        """Rung 1 in means: what customers of complete windows cost, and what they bought before and after."""
+        window, deeds = days * DAY, self.deeds
+        some = self.buying.covers(deeds.of, -window, window) & (self.buying.before(deeds.of)[0] > 0)
+        kept = deeds.of.some(some)
+        found: dict[str, Any] = {"days": days, "n": int(some.sum())}
+        spent = (self.buying.spent_before(kept, days), self.buying.spent_after(kept, days), deeds.cost[some])
+        for name, values in zip(("mean_before", "mean_after", "mean_cost"), spent, strict=True):
+            found[name] = money(round(float(values.mean()))) if found["n"] else None
+        return found
+
+    def _paired(self) -> tuple[Pairs, Moments, Ints, str]:
+        deeds, matters, helped_from = self.deeds, self.matters, self._helped_from
+        had = self.buying.before(deeds.of)[0] > 0
+        with_problem = deeds.stratum >= 0
+        later = helped_from[matters.of.customer] > matters.of.at + DAY
+        by_problem = with_problem.mean() >= _HALF and later.sum() >= deeds.of.at.size * _HALF
+        problems = matters.of.some(later) if by_problem else None
+        strata = matters.stratum[later] if by_problem else None
+        untreated = Untreated(self.buying, helped_from, problems, strata, self._known_from)
+        place = np.flatnonzero(had & with_problem if by_problem else had)
+        if place.size > MATCHED_AT_MOST:
+            place = np.sort(np.random.default_rng(estimators.SEED).choice(place, MATCHED_AT_MOST, replace=False))
+        pairs, at_random, other = match(self.buying, deeds.of.some(place), deeds.stratum[place], untreated)
+        found = pairs._replace(place=place[pairs.place])
+        return found, at_random, place[other], BY_PROBLEM if by_problem else BY_DAY
+
+    # ------------------------------------------------------------------ the ladder
+
+    def rungs(self, days: int, trials: Sequence[Trial], raises: Sequence[Raise],
+              money: Callable[[int], dict[str, str]]) -> dict[str, Any]:  # fmt: skip
+        """All rungs over a window: spending in money, coming back in points."""
+        buying, deeds = self.buying, self.deeds
+        before = estimators.before_after(buying, deeds.of, days)
+        did = estimators.difference_in_differences(
+            buying, deeds.of.some(self._random_place), self._at_random, days
+        )  # fmt: skip
+        shares = [self.matched(days), self.matched(days, censored=True), *self._steps(days),
+                  *self._trials(days, trials), *self._staggered(days, raises)]  # fmt: skip
+        return {
+            "days": days,
+            "spending": [_in_money(one, money) for one in (before, did)],
+            "coming_back": [one.wire() for one in shares],
+        }
+
+    def matched(self, days: int, *, censored: bool = False, some: Flags | None = None) -> Estimate:
+        """Rung 2, of pairs with complete windows; ``censored``: without controls who were helped within them."""
+        pairs, window = self.pairs, days * DAY
+        inside = self.buying.covers(pairs.treated, 0, window) & self.buying.covers(pairs.control, 0, window)
+        if some is not None:
+            inside &= some
+        if censored:
+            helped_from = self._helped_from[pairs.control.customer]
+            inside &= ~((helped_from > pairs.control.at) & (helped_from <= pairs.control.at + window))
+        kept = estimators.some_pairs(pairs, inside)
+        name = "matched, controls who were helped later left out" if censored else "matched"
+        came = self.buying.came(kept.treated, days), self.buying.came(kept.control, days)
+        found = estimators.matched(kept, *came, name)
+        if found.value is None:
+            return found
+        _, warning = estimators.placebo(self.buying, kept, days)
+        caveats = [*found.caveats, *([warning] if warning else [])]
+        if censored:
+            caveats.append("to leave them out looks into the future, which invents some points of its own")
+        return found._replace(caveats=tuple(caveats))
+
+    def _steps(self, days: int) -> list[Estimate]:
+        """Rung 3 for each kind that met its limit often enough; one refusal where none did."""
+        inside = self.buying.covers(self.limited.of, 0, days * DAY)
+        kinds = np.array(self.limited.kind)
+        found = []
+        for kind in sorted(set(self.limited.kind)):
+            some = inside & (kinds == kind)
+            of = self.limited.of.some(some)
+            first = first_of_each(of)
+            one = estimators.discontinuity(self.limited.ratio[some][first], self.buying.came(of.some(first), days))
+            found.append(one._replace(method=f"{one.method}, {kind}"))
+        return found or [estimators.refused(3, "discontinuity at the limit", "no request met a limit for one action")]
+
+    def _first_problems(self, begins: int, ends: int, days: int) -> tuple[Moments, list[str]]:
+        """Customers' first problems within a time, their windows complete, and their teams."""
+        of = self.matters.of
+        some = np.flatnonzero((of.at >= begins) & (of.at < ends) & self.buying.covers(of, 0, days * DAY))
+        some = some[[bool(self.matters.team[place]) for place in some.tolist()]] if some.size else some
+        some = some[first_of_each(of.some(some))] if some.size else some
+        return of.some(some), [self.matters.team[place] for place in some.tolist()]
+
+    def _trials(self, days: int, trials: Sequence[Trial]) -> list[Estimate]:
+        found = []
+        for one in trials:
+            of, teams = self._first_problems(one.begins, one.ends, days)
+            names = sorted(set(teams))
+            number = {name: at for at, name in enumerate(names)}
+            team = np.array([number[name] for name in teams], np.int64)
+            drawn = np.array([name in one.teams for name in names], bool)
+            estimate = estimators.trial(team, self.buying.came(of, days), drawn)
+            found.append(estimate._replace(method=f"trial of version {one.version}, {one.kind} for {one.role}"))
+        return found or [estimators.refused(4, "trial", "no policy with a trial was in force")]
+
+    def _staggered(self, days: int, raises: Sequence[Raise]) -> list[Estimate]:
+        by_what: dict[tuple[str, str], list[Raise]] = defaultdict(list)
+        for one in raises:
+            by_what[one.role, one.kind].append(one)
+        found = []
+        for (role, kind), some in sorted(by_what.items()):
+            of, teams = self._first_problems(0, 2**_FAR, days)
+            names = sorted({*teams, *(team for one in some for team in one.teams)})
+            number = {name: at for at, name in enumerate(names)}
+            window = days * DAY
+            raised = []
+            for one in some:
+                near = {team for other in some if abs(other.at - one.at) < 2 * window or other.at < one.at
+                        for team in other.teams}  # fmt: skip
+                others = np.array([number[name] for name in names if name not in near], np.int64)
+                raised.append(Raised(one.at, np.array([number[team] for team in sorted(one.teams)], np.int64), others))
+            team = np.array([number[name] for name in teams], np.int64)
+            estimate = estimators.staggered(team, of.at, self.buying.came(of, days), raised, days)
+            found.append(estimate._replace(method=f"{estimate.method}, {kind} for {role}"))
+        return found or [estimators.refused(4, "staggered limits", "no policy raised a limit in some teams first")]
+
+    # ------------------------------------------------------------------ beside the ladder
+
+    def group(self, name: str) -> list[dict[str, Any]]:
+        """Rung 2 by a label of the treated, the most first; where too few could be matched it says so."""
+        labels = np.array(self.deeds.labels[name])
+        of_pairs = labels[self.pairs.place]
+        found = []
+        for label in sorted(set(labels.tolist()), key=lambda one: (-int((labels == one).sum()), str(one))):
+            estimate = self.matched(MAIN_DAYS, some=of_pairs == label)
+            found.append({name: label, "treated": int((labels == label).sum()), **estimate.wire()})
+        return found
+
+    def payback(self, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:
+        """The first day on which the margin that the treated bring beyond their like has reached what it cost."""
+        days = max(WINDOWS_DAYS)
+        known = len(self.margins) / max(len(self.buying), 1)
+        if known < _HALF:
+            return {"rung": 2, "day": None, "why": f"of {known:.0%} of the purchases a margin is known; half is needed"}
+        inside = self.buying.covers(self.pairs.treated, 0, days * DAY) & self.buying.covers(
+            self.pairs.control, 0, days * DAY
+        )
+        kept = estimators.some_pairs(self.pairs, inside)
+        n = kept.treated.at.size
+        if n < FEWEST:
+            return {"rung": 2, "day": None, "n": n, "why": f"fewer than {FEWEST} pairs with {days} complete days"}
+        cost = float(self.deeds.cost[kept.place].mean())
+        found: dict[str, Any] = {"rung": 2, "day": None, "n": n, "mean_cost": money(round(cost)), "curve": []}
+        for day in range(1, days + 1):
+            gap = self.margins.spent_after(kept.treated, day) - self.margins.spent_after(kept.control, day)
+            if found["day"] is None and gap.mean() >= cost:
+                found["day"] = day
+            if day in WINDOWS_DAYS:
+                low, high = estimators.bootstrapped(gap)
+                found["curve"].append({"days": day, "margin": money(round(gap.mean())),
+                                       "interval": [money(round(low)), money(round(high))]})  # fmt: skip
+        return found | {"why": estimators.NOT_AN_EFFECT if found["day"] else f"not within {days} days"}
+
+    def _rate(self, history: History, days: int, after: int = -1) -> dict[str, Any]:
+        """How many of the treated were there again, of those whose window is complete."""
+        inside = self.buying.covers(self.deeds.of, 0, days * DAY)
+        came = history.count(self.deeds.of.some(inside), after, days * DAY) > 0
+        return {"days": days, **share(int(came.sum()), int(came.size))}
+
+    def kept(self) -> dict[str, Any]:
+        """Who could keep the item, and who sent it back: how many of each came back to buy."""
+        kinds = np.array(self.deeds.labels["kind"])
+        back = History(self._returned.customer, self._returned.at, np.ones(self._returned.at.size, np.int64))
+        sent = (back.count(self.deeds.of, -30 * DAY, 30 * DAY) > 0) & (kinds != "keep_item")
+        return self._two({"kept": kinds == "keep_item", "returned": sent},
+                         "who may keep an item is not drawn by lot")  # fmt: skip
+
+    def waiting(self) -> dict[str, Any]:
+        """The same kind and amount given at once, and after somebody else had to be asked."""
+        labels = self.deeds.labels
+        both = [f"{kind}, {band}" for kind, band in zip(labels["kind"], labels["band"], strict=True)]
+        names, alike = np.unique(np.array(both), return_inverse=True)
+        later = self.deeds.escalated
+        common = np.intersect1d(alike[later], alike[~later])
+        inside = np.isin(alike, common)
+        found = self._two({"at_once": inside & ~later, "after_waiting": inside & later},
+                          "compared within the same kind and amount band; who had to wait is not drawn by lot",
+                          alike)  # fmt: skip
+        return found | {"bands": [str(names[one]) for one in common]}
+
+    def _two(self, sides: dict[str, Flags], caveat: str, within: Any = None) -> dict[str, Any]:
+        complete = self.buying.covers(self.deeds.of, 0, MAIN_DAYS * DAY)
+        came = self.buying.came(self.deeds.of, MAIN_DAYS)
+        found: dict[str, Any] = {"rung": 1, "days": MAIN_DAYS, "caveats": [caveat, estimators.DESCRIPTION]}
+        (one, ours), (other, theirs) = ((name, some & complete) for name, some in sides.items())
+        for name, some in ((one, ours), (other, theirs)):
+            found[name] = share(int(came[some].sum()), int(some.sum()))
+        found["difference"] = found["interval"] = None
+        if min(ours.sum(), theirs.sum()) >= FEWEST:
+            strata = within if within is not None else np.zeros(came.size, np.int64)
+            counts = [
+                [
+                    np.bincount(strata[some], weight, int(strata.max()) + 1)
+                    for weight in (np.ones(int(some.sum())), came[some])
+                ]
+                for some in (ours, theirs)
+            ]
+            found["difference"], *interval = _difference(counts)
+            found["interval"] = interval
+        return found
+
+
+_FAR = 34
+
+
+def _difference(counts: Sequence[Sequence[Floats]]) -> tuple[float, float, float]:
+    """Difference of shares within strata, weighted as Mantel and Haenszel do, and its 95 % interval (bootstrap).
+
+    ``counts``: for each side, how many by stratum, and how many of them came.
+    """
+    (n, came), (others, others_came) = counts
+    both = (n > 0) & (others > 0)
+    n, came, others, others_came = n[both], came[both], others[both], others_came[both]
+    weights = n * others / (n + others)
+    weights = weights / weights.sum()
+    rng = np.random.default_rng(estimators.SEED)
+    draws = [rng.binomial(all_.astype(np.int64), k / all_, (estimators.REPEATS, n.size)) / all_
+             for all_, k in ((n, came), (others, others_came))]  # fmt: skip
+    low, high = np.quantile((draws[0] - draws[1]) @ weights, (0.025, 0.975))
+    return float((came / n - others_came / others) @ weights), float(low), float(high)
+
+
+def _in_money(one: Estimate, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:
+    found = one.wire()
+    if one.value is not None:
+        found["value"] = money(round(one.value))
+    if one.interval is not None:
+        found["interval"] = [money(round(edge)) for edge in one.interval]
+    return found

@@ -1,0 +1,119 @@
+"""Who is alike: for each who was treated, somebody who was not, as alike as can be in what was known before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from domain.analytics.loyalty.estimators import SEED, Pairs
+from domain.analytics.loyalty.purchases import DAY, NEVER, Moments
+
+if TYPE_CHECKING:
+    from domain.analytics.loyalty.purchases import Floats, History, Ints
+
+COVARIATES = ("orders", "recency", "spend", "tenure", "date")
+"""What is known before t0; beside them the same reason and channel, where anybody says."""
+WITHIN_DAYS = 30
+"""How far apart in time two may be."""
+_CALIPER = 1.0
+"""How unlike two may be, in standard deviations over all covariates together."""
+_LOOKED_AT, _LOOKED_AT_IN_ALL = 300, 1_000_000
+"""Candidates for each at least, and for all together at most; drawn at random where there are more."""
+_SPEND_DAYS = 180
+
+
+def covariates(history: History, of: Moments) -> Floats:
+    """Orders and spend before (logarithms), recency and tenure (days, logarithms), date (days)."""
+    orders, _ = history.before(of)
+    spend = history.spent_before(of, _SPEND_DAYS)
+    columns = (np.log1p(orders), np.log1p(history.days_since_last(of)), np.log1p(np.maximum(spend, 0)),
+               np.log1p(history.days_since_first(of)), of.at / DAY)  # fmt: skip
+    return np.column_stack(columns)
+
+
+class Untreated:
+    """Moments of customers whom nobody had helped by then: their problems, or (with ``problems`` none) any moment."""
+
+    def __init__(self, history: History, treated_from: Ints, problems: Moments | None, stratum: Ints | None,
+                 known_from: Ints) -> None:  # fmt: skip
+        """``treated_from``: by customer, since when treated; ``known_from``: since when they are customers at all."""
+        self._history = history
+        self._known = covariates(history, problems) if problems is not None else None
+        self._treated_from = treated_from
+        self._problems = problems
+        self._known_from = known_from
+        self._by_stratum: dict[int, Ints] = {}
+        if problems is not None and stratum is not None:
+            order = np.lexsort((problems.at, stratum))
+            bounds = np.flatnonzero(np.diff(stratum[order])) + 1
+            for some in np.split(order, bounds):
+                if some.size:
+                    self._by_stratum[int(stratum[some[0]])] = some
+        self._everybody = np.flatnonzero(known_from < NEVER)
+
+    def around(self, at: int, stratum: int, looked_at: int,
+               rng: np.random.Generator) -> tuple[Moments, Floats]:  # fmt: skip
+        """Candidates for somebody who was treated at a moment, and what was known of them."""
+        if self._problems is None or self._known is None:
+            drawn = self._everybody
+            if drawn.size > looked_at:
+                drawn = drawn[rng.integers(0, drawn.size, looked_at)]
+            fit = drawn[(self._treated_from[drawn] > at) & (self._known_from[drawn] < at)]
+            found = Moments(fit, np.full(fit.size, at))
+            return found, covariates(self._history, found)
+        places = self._by_stratum.get(stratum)
+        if places is None:
+            return Moments(np.empty(0, np.int64), np.empty(0, np.int64)), np.empty((0, len(COVARIATES)))
+        times = self._problems.at[places]
+        low, high = np.searchsorted(times, (at - WITHIN_DAYS * DAY, at + WITHIN_DAYS * DAY))
+        near = places[low:high]
+        if near.size > looked_at:
+            near = near[rng.integers(0, near.size, looked_at)]
+        return self._problems.some(near), self._known[near]
+
+
+def match(history: History, treated: Moments, stratum: Ints, untreated: Untreated) -> tuple[Pairs, Moments, Ints]:
+    """The nearest untreated for each treated (Euclid over standardised covariates), nobody twice.
+
+    Beside the pairs: for each treated of a second array of places, somebody untreated at the same time who was not
+    chosen for being alike.
+    """
+    rng = np.random.default_rng(SEED)
+    ours = covariates(history, treated)
+    scale = np.where(ours.std(axis=0) > 0, ours.std(axis=0), 1.0)
+    used = set[int]()
+    used_at_random = set[int]()
+    chosen: list[tuple[int, int, int]] = []
+    at_random: list[tuple[int, int, int]] = []
+    looked_at = max(_LOOKED_AT, _LOOKED_AT_IN_ALL // max(treated.at.size, 1))
+    for place in rng.permutation(treated.at.size):
+        candidates, known = untreated.around(int(treated.at[place]), int(stratum[place]), looked_at, rng)
+        other = candidates.customer != treated.customer[place]
+        candidates, known = candidates.some(other), known[other]
+        if candidates.at.size == 0:
+            continue
+        for somebody in rng.permutation(candidates.at.size):
+            one = int(candidates.customer[somebody])
+            if one not in used_at_random:
+                used_at_random.add(one)
+                at_random.append((place, one, int(candidates.at[somebody])))
+                break
+        apart = np.sqrt((((known - ours[place]) / scale) ** 2).sum(axis=1))
+        for nearest in np.argsort(apart, kind="stable"):
+            one = int(candidates.customer[nearest])
+            if apart[nearest] > _CALIPER:
+                break
+            if one not in used:
+                used.add(one)
+                chosen.append((place, one, int(candidates.at[nearest])))
+                break
+    pairs = np.array(chosen, np.int64).reshape(-1, 3)
+    control = Moments(pairs[:, 1], pairs[:, 2])
+    kept = treated.some(pairs[:, 0])
+    theirs = covariates(history, control)
+    mine = ours[pairs[:, 0]]
+    unlike = dict(zip(COVARIATES, ((mine - theirs).mean(axis=0) / scale).tolist() if chosen else [], strict=False))
+    found = Pairs(kept, control, pairs[:, 0], unlike, (mine / scale, theirs / scale))
+    others = np.array(at_random, np.int64).reshape(-1, 3)
+    return found, Moments(others[:, 1], others[:, 2]), others[:, 0]

@@ -1,0 +1,49 @@
+"""The cost of procedure: what the long way would have cost for what was put right at once.
+
+The long way: somebody asks, somebody else decides, and goods come back that the customer might have kept.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from domain.money import Money
+from domain.policy.linting import cost_of_asking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from domain.policy.model import Policy
+
+GOODS_COME_BACK = frozenset(("keep_item",))
+"""Kinds whose long way has the goods sent back and looked at: ``costs.return_processing``."""
+
+
+def long_way(kind: str, policy: Policy) -> Money | None:
+    """What asking once costs by the policy's hourly rates, with the way back of goods; none where it says neither."""
+    asking = cost_of_asking(policy)
+    back = policy.costs.get("return_processing") if kind in GOODS_COME_BACK else None
+    if asking is None and back is None:
+        return None
+    return Money((asking.minor if asking else 0) + (back.minor if back else 0), policy.currency)
+
+
+def procedure(done: Iterable[tuple[str, str, int]], policy: Policy | None) -> list[dict[str, Any]]:
+    """By kind and currency, the most first, of what was given by agents' own authority: (kind, currency, minor units).
+
+    ``long_way``: what the procedure would have cost for all of them; none where the policy names no costs.
+    """
+    some: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for kind, currency, minor in done:
+        some[kind, currency].append(minor)
+    found = []
+    for (kind, currency), amounts in sorted(some.items(), key=lambda one: (-len(one[1]), one[0])):
+        each = long_way(kind, policy) if policy is not None and policy.currency == currency else None
+        whole = each and Money(each.minor * len(amounts), currency)
+        cheaper = each and sum(amount < each.minor for amount in amounts)
+        found.append({
+            "kind": kind, "n": len(amounts), "given": Money(sum(amounts), currency).wire(),
+            "long_way_each": each and each.wire(), "long_way": whole and whole.wire(), "cheaper_than_asking": cheaper,
+        })  # fmt: skip
+    return found

@@ -1,0 +1,168 @@
+"""Recognition, training, ideas, morale, and who stays. No league tables: nobody is ranked.
+
+Nothing is shown of fewer than five people, nor what would give them away by subtraction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from domain.abuse.history import DAY
+from domain.statistics import survival
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+FEW = 5
+MONTH = 365.25 / 12 * DAY
+MONTHS = (3, 6, 12, 24, 36)
+FOLLOWED_DAYS = 90
+
+
+class Survey(NamedTuple):
+    """A team's answers in a period, counted; ``score`` between 0 (worst) and 1 (best)."""
+
+    team: str
+    period: str
+    invited: int
+    respondents: int
+    score: float
+
+
+class Employment(NamedTuple):
+    """Somebody who works here, or did: when they joined, when they left (none: still here); seconds."""
+
+    role: str
+    joined: float
+    left: float | None
+
+
+class Voice(NamedTuple):
+    """An idea or an obstacle: when it was said, when answered (none: not yet), and what came of it."""
+
+    what: str
+    said: float
+    answered: float | None
+    answer: str | None
+
+
+def morale(surveys: Iterable[Survey]) -> list[dict[str, Any]]:
+    """By period and team; suppressed where fewer than five answered, and where that is one team, the next smallest too.
+
+    Otherwise whoever knows the whole could subtract.
+    """
+    periods = defaultdict[str, list[Survey]](list)
+    for one in surveys:
+        periods[one.period].append(one)
+    found = []
+    for period, teams in sorted(periods.items()):
+        ordered = sorted(teams, key=lambda one: (one.respondents, one.team))
+        hidden = sum(one.respondents < FEW for one in ordered)
+        if hidden == 1:
+            hidden = 2
+        silent = {one.team for one in ordered[:hidden]}
+        for one in sorted(teams):
+            shown = one.team not in silent
+            found.append({
+                "period": period, "team": one.team, "suppressed": not shown,
+                "invited": one.invited if shown else None, "respondents": one.respondents if shown else None,
+                "score": one.score if shown else None,
+            })  # fmt: skip
+    return found
+
+
+def answers(voices: Iterable[Voice]) -> list[dict[str, Any]]:
+    """Ideas and obstacles: how many, how many were answered, after how many days, and what became of ideas."""
+    by = defaultdict[str, list[Voice]](list)
+    for one in voices:
+        by[one.what].append(one)
+    found = []
+    for what, some in sorted(by.items()):
+        days = [(one.answered - one.said) / DAY for one in some if one.answered is not None]
+        fates = (
+            Counter(one.answer or "" for one in some if one.answered is not None) if what == "idea" else Counter[str]()
+        )
+        waited = median(days) if days else None
+        found.append({"what": what, "said": len(some), "answered": len(days), "median_days_to_answer": waited,
+                      "fates": dict(sorted(fates.items()))})  # fmt: skip
+    return found
+
+
+def staying(people: Sequence[Employment], now: float) -> list[dict[str, Any]]:
+    """By role: who is still here after so many months (Kaplan and Meier 1958, 95 % log-log interval), up to 36.
+
+    Months that nobody has been here for are left out; so are roles of fewer than five.
+    """
+    roles = defaultdict[str, list[Employment]](list)
+    for one in people:
+        roles[one.role].append(one)
+    found = []
+    for role, some in sorted(roles.items()):
+        if len(some) < FEW:
+            found.append({"role": role, "suppressed": True, "n": None, "left": None, "curve": []})
+            continue
+        times = [max(0.0, ((one.left if one.left is not None else now) - one.joined) / MONTH) for one in some]
+        censored = [one.left is None for one in some]
+        curve = _curve(times, censored)
+        found.append({"role": role, "suppressed": False, "n": len(some), "left": censored.count(False), "curve": curve})
+    return found
+
+
+def _curve(times: list[float], censored: list[bool]) -> list[dict[str, Any]]:
+    if all(censored):
+        return [{"months": month, "staying": 1.0, "interval": None} for month in MONTHS if month <= max(times)]
+    left = [time for time, still in zip(times, censored, strict=True) if not still]
+    here = [time for time, still in zip(times, censored, strict=True) if still]
+    return [
+        {"months": month, "staying": share, "interval": list(interval) if interval else None}
+        for month, (share, interval) in zip(MONTHS, survival(left, here, MONTHS), strict=True)
+        if month <= max(times)
+    ]
+
+
+def careers(moves: Iterable[tuple[str, str, str, float]],
+            acts: Mapping[str, Sequence[tuple[float, str]]]) -> list[dict[str, Any]]:  # fmt: skip
+    """By step from one role to another: how many took it, and what they gave in the 90 days before and after.
+
+    ``moves`` are (employee, from, to, when). Fewer than five are not shown. A description, nothing more.
+    """
+    by = defaultdict[tuple[str, str], list[tuple[str, float]]](list)
+    for employee, before, after, at in moves:
+        by[before, after].append((employee, at))
+    found, span = [], FOLLOWED_DAYS * DAY
+    for (before, after), some in sorted(by.items()):
+        people = len({employee for employee, _ in some})
+        shown = people >= FEW
+        used = [
+            sum(low <= time - at < high for employee, at in some for time, _ in acts.get(employee, ()))
+            for low, high in ((-span, 0.0), (0.0, span))
+        ]  # fmt: skip
+        found.append({"from": before, "to": after, "people": people if shown else None, "suppressed": not shown,
+                      "used_before": used[0] if shown else None, "used_after": used[1] if shown else None})  # fmt: skip
+    return found
+
+
+def followed(courses: Iterable[tuple[str, str, float]], acts: Mapping[str, Sequence[tuple[float, str]]],
+             opens: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:  # fmt: skip
+    """By course: who completed it, the kinds of authority it opens, and their use 90 days before and after.
+
+    ``courses`` are (employee, course, completed); ``acts`` by employee (time, kind). A description, nothing more.
+    """
+    by = defaultdict[str, list[tuple[str, float]]](list)
+    for employee, course, completed in courses:
+        by[course].append((employee, completed))
+    found = []
+    for course, some in sorted(by.items()):
+        kinds, span = set(opens.get(course, ())), FOLLOWED_DAYS * DAY
+        before = after = 0
+        for employee, at in some:
+            for time, kind in acts.get(employee, ()):
+                if kind in kinds:
+                    before += at - span <= time < at
+                    after += at <= time < at + span
+        people = {employee for employee, _ in some}
+        found.append({"course": course, "completions": len(some), "people": len(people), "opens": sorted(kinds),
+                      "used_before": before, "used_after": after})  # fmt: skip
+    return found

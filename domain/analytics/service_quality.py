@@ -1,0 +1,179 @@
+"""Service quality: solved on the first contact, transfers, repeated stories, waiting, satisfaction, and how even it is.
+
+Long is not bad by itself, and satisfaction is never read as loyalty.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from domain.analytics.empowerment_gap import share
+from domain.statistics import one_rate_p, student_quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    type Ints = NDArray[np.int64]
+    type Floats = NDArray[np.float64]
+    type Flags = NDArray[np.bool_]
+    type Texts = NDArray[Any]
+
+DAY = 86_400.0
+REPEAT_DAYS = 7
+"""A customer who is back within so many days was not helped on the first contact."""
+FEW = 30
+NOT_SAID = "not said"
+
+
+class Journeys(NamedTuple):
+    """Interactions, a column each; times in seconds of the epoch, nan where it has not happened; numbers nan, too.
+
+    Customers are whole numbers from 0, -1 where nobody is named.
+    """
+
+    customer: Ints
+    channel: Texts
+    team: Texts
+    reason: Texts
+    opened: Floats
+    resolved: Floats
+    first_action: Floats
+    highest_line: Floats
+    moved_up: Flags
+    transfers: Ints
+    came_back: Flags
+    repeated_stories: Floats
+    reopened: Ints
+
+    def some(self, which: Flags | Ints) -> Journeys:
+        """Some of them."""
+        return Journeys._make(column[which] for column in self)
+
+
+class Answer(NamedTuple):
+    """What a customer said, between 0 (worst) and 1 (best)."""
+
+    instrument: str
+    score: float
+    channel: str
+    team: str
+
+
+class Judged(NamedTuple):
+    """Interactions, and whether their customers came back soon: 1 or 0, nan where that is not known yet, or never."""
+
+    journeys: Journeys
+    back: Floats
+
+    @property
+    def first_contact(self) -> Floats:
+        """1: resolved by who was first, not reopened, and the customer did not come back; nan where not known yet."""
+        one = self.journeys
+        handled = (one.transfers > 0) | (one.reopened > 0)
+        is_open, unknown = np.isnan(one.resolved), (one.customer >= 0) & np.isnan(self.back)
+        known = np.where(handled | (self.back == 1), 0.0, np.where(unknown, np.nan, 1.0))
+        return np.where(is_open & ~handled, np.nan, known)
+
+    def some(self, which: Flags | Ints) -> Judged:
+        """Some of them."""
+        return Judged(self.journeys.some(which), self.back[which])
+
+
+def judged(journeys: Journeys, now: float) -> Judged:
+    """Each interaction with whether its customer opened another within seven days of its being resolved.
+
+    Where it was resolved less than seven days ago that is not known yet; without a customer nobody can know.
+    """
+    times, when = np.unique(journeys.opened, return_inverse=True)
+    keys = journeys.customer * (times.size + 1) + when
+    order = np.argsort(keys, kind="stable")
+    after = np.minimum(np.searchsorted(keys[order], keys, side="right"), max(keys.size - 1, 0))
+    following = order[after] if keys.size else order
+    end = np.fmax(journeys.resolved, journeys.opened) + REPEAT_DAYS * DAY
+    another = (keys[following] > keys) & (journeys.customer[following] == journeys.customer)
+    soon = another & (journeys.opened[following] <= end)
+    asked = (journeys.customer >= 0) & ~np.isnan(journeys.resolved)
+    return Judged(journeys, np.where(asked & soon, 1.0, np.where(asked & (end <= now), 0.0, np.nan)))
+
+
+def line(some: Judged) -> dict[str, Any]:
+    """What there is to say of some interactions."""
+    of, n = some.journeys, some.back.size
+    lined = ~np.isnan(of.highest_line)
+    return {
+        "interactions": n,
+        "resolved": share(int((~np.isnan(of.resolved)).sum()), n),
+        "first_contact": _share(some.first_contact),
+        "transferred": share(int((of.transfers > 0).sum()), n),
+        "mean_transfers": float(of.transfers.mean()) if n else None,
+        "came_back_to_a_team": share(int(of.came_back.sum()), n),
+        "stories_repeated": _share(np.where(np.isnan(of.repeated_stories), np.nan, of.repeated_stories > 0)),
+        "first_line_only": share(int((of.highest_line == 1).sum()), int(lined.sum())),
+        "moved_up": share(int(of.moved_up[lined].sum()), int(lined.sum())),
+        "reopened": share(int((of.reopened > 0).sum()), n),
+        "repeat_contact": _share(some.back),
+        "hours_to_first_action": _hours(of.first_action - of.opened),
+        "hours_to_resolution": _hours(of.resolved - of.opened),
+    }
+
+
+def _share(told: Floats) -> dict[str, Any]:
+    """Of 1 among 1 and 0; nan does not count."""
+    return share(int((told == 1).sum()), int((~np.isnan(told)).sum()))
+
+
+def _hours(seconds: Floats) -> dict[str, Any]:
+    hours = np.maximum(seconds[~np.isnan(seconds)], 0.0) / 3600
+    middle, most = np.quantile(hours, (0.5, 0.9)) if hours.size else (None, None)
+    return {"n": hours.size, "median": None if middle is None else float(middle),
+            "p90": None if most is None else float(most)}  # fmt: skip
+
+
+def groups(some: Judged) -> dict[str, list[dict[str, Any]]]:
+    """The same by channel, first team, highest line and reason, the largest first."""
+    of = some.journeys
+    lines = [NOT_SAID if level != level else f"{level:.0f}" for level in of.highest_line.tolist()]  # noqa: PLR0124 - nan
+    found = {}
+    for name, labels in (("channel", of.channel), ("team", of.team), ("line", lines), ("reason", of.reason)):
+        numbers: dict[str, int] = {}
+        which = np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
+        ends = np.cumsum(np.bincount(which, minlength=len(numbers)))
+        places = np.split(np.argsort(which, kind="stable"), ends)
+        ordered = sorted(zip(numbers, places[: len(numbers)], strict=True), key=lambda item: (-item[1].size, item[0]))
+        found[name] = [{name: key, **line(some.some(mine))} for key, mine in ordered]
+    return found
+
+
+def evenness(parts: Sequence[dict[str, Any]], by: str, what: str) -> dict[str, Any] | None:
+    """How a share differs across groups of thirty or more: lowest, highest, and the chance of as much by luck.
+
+    Pearson's chi-squared test of one rate for all; none where fewer than two groups are large enough.
+    """
+    told = [(part[by], part[what]) for part in parts if part[what]["n"] >= FEW and part[by] != NOT_SAID]
+    table = [(one["k"], one["n"] - one["k"]) for _, one in told]
+    if len(told) < 2 or 0 in map(sum, zip(*table, strict=True)):  # noqa: PLR2004 - two to compare
+        return None
+    ordered = sorted(told, key=lambda one: one[1]["share"])
+    return {"what": what, "by": by, "groups": len(told), "lowest": [ordered[0][0], ordered[0][1]],
+            "highest": [ordered[-1][0], ordered[-1][1]], "p": one_rate_p(table)}  # fmt: skip
+
+
+def satisfaction(answers: Sequence[Answer], interactions: int) -> list[dict[str, Any]]:
+    """By instrument: mean between 0 and 1 with its 95 % interval (Student's t), n, and how many answered."""
+    by = defaultdict[str, list[float]](list)
+    for one in answers:
+        by[one.instrument].append(one.score)
+    found = []
+    for name, scores in sorted(by.items()):
+        n, mean = len(scores), fmean(scores)
+        half = student_quantile(0.95, n - 1) * stdev(scores) / n**0.5 if n > 1 else None
+        found.append({"instrument": name, "n": n, "mean": mean,
+                      "interval": [mean - half, mean + half] if half is not None else None,
+                      "response": share(min(n, interactions), interactions)})  # fmt: skip
+    return found

@@ -1,0 +1,68 @@
+"""The fields of requests: which are known, and which known one a misspelt one is nearest to."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+from domain.commands import RequestError
+from domain.money import Money, shown
+from domain.suggestions import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import msgspec
+
+LEDGERS_OWN = frozenset(("note_hash",))
+"""Fields of requests that the ledger itself adds before it decides."""
+_MONEY = frozenset(("amount", "currency"))
+_SHOWN = 200
+"""Characters of a path that an error shows."""
+
+
+@lru_cache(maxsize=64)
+def known_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
+    """Return the fields that a sender may write in requests of this class."""
+    return frozenset(cls.__struct_fields__) - LEDGERS_OWN
+
+
+@lru_cache(maxsize=64)
+def _money_fields(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    hints = get_type_hints(cls)
+    return tuple(name for name, hint in hints.items() if Money in (hint, *get_args(hint)))
+
+
+def check_fields(value: Mapping[str, Any], cls: type[msgspec.Struct], own: frozenset[str] = frozenset()) -> None:
+    """Reject a request with a field that its class does not know, at any level; ``own`` are the ledger's.
+
+    Raises:
+        RequestError: `unknown_field`, with its path and the nearest known field.
+
+    """
+    check_names(value, known_fields(cls) | own if own else known_fields(cls))
+    for name in _money_fields(cls):
+        inner = value.get(name)
+        if isinstance(inner, dict):
+            check_names(inner, _MONEY, f"{name}.")
+
+
+def check_names(value: Mapping[str, Any], known: frozenset[str], at: str = "") -> None:
+    """Reject a mapping with another key than these; ``at`` is its path, with a point behind it.
+
+    Raises:
+        RequestError: `unknown_field`.
+
+    """
+    if known.issuperset(value):
+        return
+    for name in value:
+        if name not in known:
+            raise RequestError("unknown_field", unknown_message(name, known), f"{at}{name}"[:_SHOWN])
+
+
+def unknown_message(name: str, known: Collection[str]) -> str:
+    """Return what to tell a sender of a field that is not known."""
+    near = nearest(name, known)
+    hint = f"did you mean `{near}`?" if near else f"known are {', '.join(sorted(known))}"
+    return f"there is no field {shown(name)} here; {hint}"

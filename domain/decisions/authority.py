@@ -1,0 +1,392 @@
+"""Deciding: may this agent do this, now? Pure: time, ids and what was read come in as arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from domain.budgets.budget import Budget
+from domain.commands import Preview, RequestError
+from domain.events.decisions import (
+    ActionHeld,
+    ActionTaken,
+    AuthorityFellShort,
+    CustomerCharged,
+    Limit,
+    Reason,
+    Shadow,
+)
+from domain.money import Money
+from domain.policy.model import Rules
+
+if TYPE_CHECKING:
+    from domain.budgets.postings import Cause
+    from domain.commands import ActionRequest
+    from domain.policy.model import PerCustomer, Policy, Role
+
+HOLD_DAYS = 7
+"""How long money stays held that nobody settles."""
+
+
+class Agent(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the one who asks."""
+
+    agent_id: str
+    role: str
+    team_ids: tuple[str, ...] = ()
+    left: bool = False
+    training: dict[str, datetime | None] = {}
+    """Courses completed, with the moment their validity ends (none: for ever)."""
+    related: frozenset[str] = frozenset()
+    """Customers the agent has declared a relation to."""
+    manager_id: str | None = None
+
+    def teams_for(self, team_id: str | None) -> tuple[str, ...]:
+        """The agent's teams, the one a request names first; a team that is not the agent's counts for nothing."""
+        if team_id is None or team_id not in self.team_ids or self.team_ids[0] == team_id:
+            return self.team_ids
+        return (team_id, *(team for team in self.team_ids if team != team_id))
+
+
+class Gift(msgspec.Struct, array_like=True, gc=False):
+    """Goodwill somebody gave: by whom, when (seconds since 1970), how much."""
+
+    agent_id: str
+    at: float
+    minor: int
+    currency: str
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read beside the budget, some milliseconds old: soft, and recorded as it was seen."""
+
+    group: frozenset[str] = frozenset()
+    """The customer and everybody linked with them as one person or household."""
+    interaction: Sequence[Gift] = ()
+    customer: Sequence[Gift] = ()
+    """What the group was given."""
+
+
+NOTHING_SEEN = Seen()
+
+
+class Met(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A limit that an action meets, in minor units: its name, what it allows (none: anything), what was used before."""
+
+    name: str
+    limit: int | None
+    used: int
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rules say, before anything is recorded."""
+
+    outcome: Literal["taken", "escalate", "refused"]
+    reasons: tuple[Reason, ...] = ()
+    met: Sequence[Met] = ()
+    """Limits of what may be taken, in ``currency``; the budget's is the last."""
+    currency: str = ""
+    training: tuple[str, ...] = ()
+    draw: Money | None = None
+    """What has to come out of the team's pool first."""
+    guarded: int | None = None
+    """Days of the customer's cap, where the customer's own guard has to be written."""
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What was met, as records carry it."""
+        return tuple([_limit(met, self.currency) for met in self.met])
+
+
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """A request with all that is known about it."""
+
+    request: Preview
+    agent: Agent
+    rules: Rules
+    source: str
+    now: datetime
+    budget: Budget
+    pool: Budget | None = None
+    """The pool of the team, where it has one."""
+    seen: Seen = NOTHING_SEEN
+
+
+def judge(asking: Asking, amount: Money) -> Verdict:
+    """What the policy says of this amount.
+
+    Raises:
+        RequestError: goodwill in another currency than the policy's.
+
+    """
+    request, agent, policy = asking.request, asking.agent, asking.rules.policy
+    refusal = unfit(request.customer_id, agent, asking.seen.group) or unheard(agent, policy, asking.source)
+    if refusal is not None:
+        return Verdict(outcome="refused", reasons=(refusal,))
+    if request.basis != "goodwill":
+        return Verdict(outcome="taken")
+    if amount.currency != policy.currency:
+        message = f"the policy in force gives in {policy.currency}, not {amount.currency}"
+        raise RequestError("currency", message, "amount.currency")
+    may = asking.rules.limits_for(agent.role, agent.teams_for(request.team_id), asking.now)
+    if request.kind not in may:
+        return _beyond_role(request.kind, agent.role, policy, amount)
+    role, minor = policy.roles[agent.role], amount.minor
+    found = _met(asking, role, may[request.kind])
+    reasons = [
+        _too_much(met, amount, asking.budget.currency)
+        for met in found
+        if met.limit is not None and met.used + minor > met.limit
+    ]
+    draw, short = _from_pool(asking, amount)
+    if draw is not None and reasons and reasons[-1].rule == "budget":
+        reasons.pop()
+    elif short is not None:
+        reasons.append(short)
+    needed = role.requires.get(request.kind, ())
+    reasons += [
+        Reason(rule="training", message=f"{request.kind} needs the training {course}", asked=amount)
+        for course in needed
+        if not _trained(agent, course, asking.now)
+    ]
+    if reasons:
+        return Verdict(outcome="escalate", reasons=tuple(reasons))
+    return Verdict(
+        outcome="taken", met=found, currency=asking.budget.currency, training=needed, draw=draw,
+        guarded=None if role.per_customer is None else _guarded(role.per_customer, found, minor),
+    )  # fmt: skip
+
+
+def available(asking: Asking) -> tuple[Money, Verdict]:
+    """The most this agent could give now without asking, and what the rules say of nothing at all."""
+    policy = asking.rules.policy
+    verdict = judge(asking, policy.zero())
+    if verdict.outcome != "taken":
+        return policy.zero(), verdict
+    rooms = [met.limit - met.used for met in verdict.met if met.limit is not None]
+    if asking.pool is not None and rooms:
+        rooms[-1] += _step(asking.pool, asking.rules.policy)  # the budget's is the last
+    return Money(max(0, min(rooms, default=0)), policy.currency), verdict
+
+
+def shadowed(asking: Asking, amount: Money, shadow: Rules | None) -> Shadow | None:
+    """What a policy in shadow mode would have said, with the grant of its own."""
+    if shadow is None:
+        return None
+    role = shadow.policy.roles.get(asking.agent.role)
+    budget = asking.budget
+    if amount.currency != shadow.policy.currency or shadow.policy.currency != budget.currency:
+        reason = Reason(rule="currency", message=f"the shadow policy gives in {shadow.policy.currency}", asked=amount)
+        return Shadow(policy_version=shadow.version, outcome="refused", reasons=(reason,))
+    enforced = asking.rules.policy.roles.get(asking.agent.role)
+    change_minor = (role.budget.minor if role else 0) - (enforced.budget.minor if enforced else 0)
+    pool = asking.pool if asking.pool is not None and shadow.pool_team((_team_of(asking.pool),)) else None
+    budget.granted_minor += change_minor  # for as long as the shadow looks at it
+    try:
+        verdict = judge(msgspec.structs.replace(asking, rules=shadow, pool=pool), amount)
+    finally:
+        budget.granted_minor -= change_minor
+    return Shadow(policy_version=shadow.version, outcome=verdict.outcome, reasons=verdict.reasons)
+
+
+def taken(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
+          shadow: Shadow | None = None) -> ActionTaken:  # fmt: skip
+    """The record of an action within authority."""
+    return ActionTaken(authority="own", **_done(asking, version, verdict, cause, action_id, shadow))
+
+
+def held(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
+         shadow: Shadow | None = None) -> ActionHeld:  # fmt: skip
+    """The record of money reserved for an action within authority."""
+    expires_at = asking.now + timedelta(days=HOLD_DAYS)
+    return ActionHeld(expires_at=expires_at, **_done(asking, version, verdict, cause, action_id, shadow))
+
+
+def fell_short(request: Preview, amount: Money, verdict: Verdict, cause: Cause, *, asking: Asking | None = None,
+               shadow: Shadow | None = None, escalation_id: str | None = None,
+               preview: bool = False) -> AuthorityFellShort:  # fmt: skip
+    """The record of what could not be given."""
+    return AuthorityFellShort(
+        outcome="escalate" if verdict.outcome == "escalate" else "refused",
+        reasons=verdict.reasons,
+        preview=preview,
+        role=asking.agent.role if asking else None,
+        holder=asking.budget.holder if asking else None,
+        period=asking.budget.period if asking else None,
+        policy_version=asking.rules.version if asking else None,
+        escalation_id=escalation_id,
+        shadow=shadow,
+        **(cause.fields() if preview else cause.answer()),
+        **asked(request, amount),
+    )
+
+
+def guarding(verdict: Verdict, customer: str, amount: Money, cause: Cause, action_id: str) -> CustomerCharged | None:
+    """The entry in the customer's own guard, where the customer is near the cap."""
+    if verdict.guarded is None:
+        return None
+    met = next(limit for limit in verdict.limits if limit.name == "per_customer")
+    assert met.limit is not None
+    return CustomerCharged(
+        customer_id=customer,
+        action_id=action_id,
+        amount=amount,
+        limit=met.limit,
+        used=met.used,
+        days=verdict.guarded,
+        **cause.fields(),
+    )
+
+
+NO_POLICY = Verdict(
+    outcome="refused",
+    reasons=(Reason(rule="no_policy", message="no policy is in force, so nobody may give anything"),),
+)
+
+_TEXTS = {
+    "per_action": "more than this role may give in one action of this kind",
+    "per_interaction": "more than may be given on one interaction without asking",
+    "per_customer": "more than may be given to one customer and household in these days without asking",
+    "budget": "more than what is left of this agent's budget",
+}
+
+
+def asked(request: Preview, amount: Money) -> dict[str, Any]:
+    """What a request asked for, as records carry it."""
+    return {
+        "agent_id": request.agent_id, "kind": request.kind, "basis": request.basis, "amount": amount,
+        "reason": request.reason, "team_id": request.team_id, "customer_id": request.customer_id,
+        "interaction_id": request.interaction_id, "order_id": request.order_id, "note": request.note,
+        "guideline": request.guideline,
+    }  # fmt: skip
+
+
+def unfit(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reason | None:
+    """Why this person may not act for this customer, whatever the amount."""
+    if agent.left:
+        return Reason(rule="left", message=f"{agent.agent_id} has left the company")
+    if customer_id is None:
+        return None
+    if agent.agent_id == customer_id or agent.agent_id in group or not agent.related.isdisjoint((customer_id, *group)):
+        return Reason(rule="self_dealing", message="nobody acts for themselves, their group or a declared relation")
+    return None
+
+
+def unheard(agent: Agent, policy: Policy, source: str) -> Reason | None:
+    """Why this source may not speak for this person."""
+    if policy.sources is None or agent.role in policy.sources.get(source, ()):
+        return None
+    return Reason(rule="source", message=f"the source {source} does not speak for the role {agent.role}")
+
+
+def _done(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
+          shadow: Shadow | None) -> dict[str, Any]:  # fmt: skip
+    request: ActionRequest = asking.request  # type: ignore[assignment]
+    return {
+        "action_id": action_id, "agent_id": request.agent_id, "role": asking.agent.role, "kind": request.kind,
+        "basis": request.basis, "amount": request.amount, "reason": request.reason, "holder": asking.budget.holder,
+        "period": asking.budget.period, "policy_version": version, "training": verdict.training,
+        "limits": verdict.limits, "team_id": request.team_id, "customer_id": request.customer_id,
+        "interaction_id": request.interaction_id, "order_id": request.order_id, "note": request.note,
+        "note_hash": request.note_hash, "guideline": request.guideline, "shadow": shadow, "source": cause.source,
+        "request_id": cause.request_id, "seen_position": cause.seen_position, "request_sha256": cause.request_sha256,
+    }  # fmt: skip
+
+
+def _beyond_role(kind: str, role: str, policy: Policy, amount: Money) -> Verdict:
+    if policy.anybody_gives(kind):
+        message = f"the role {role} does not give a {kind}; another role may"
+        return Verdict(outcome="escalate", reasons=(Reason(rule="kind", message=message, asked=amount),))
+    message = f"no role gives a {kind}"
+    return Verdict(outcome="refused", reasons=(Reason(rule="kind", message=message, asked=amount),))
+
+
+def _met(asking: Asking, role: Role, per_action: Money | None) -> list[Met]:
+    """Each limit this action meets; the budget's is the last."""
+    budget, seen = asking.budget, asking.seen
+    found = [Met("per_action", None if per_action is None else per_action.minor, 0)]
+    interaction_id = asking.request.interaction_id
+    if role.per_interaction is not None and interaction_id is not None:
+        used = budget.by_interaction.get(interaction_id, 0)
+        if seen.interaction:
+            used = _on_interaction(asking, used)
+        found.append(Met("per_interaction", role.per_interaction.minor, used))
+    if role.per_customer is not None and asking.request.customer_id is not None:
+        used = _for_customer(asking, role.per_customer) if seen.customer else 0
+        found.append(Met("per_customer", role.per_customer.amount.minor, used))
+    found.append(Met("budget", budget.granted_minor, budget.spent_minor + budget.reserved_minor))
+    return found
+
+
+_money = lru_cache(maxsize=4096)(Money)  # limits are the policy's, and mostly nothing was used yet
+
+
+def _limit(met: Met, currency: str) -> Limit:
+    limit = None if met.limit is None else _money(met.limit, currency)
+    return Limit(name=met.name, limit=limit, used=_money(met.used, currency))
+
+
+def _too_much(met: Met, amount: Money, currency: str) -> Reason:
+    limit = _limit(met, currency)
+    return Reason(rule=met.name, message=_TEXTS[met.name], limit=limit.limit, used=limit.used, asked=amount)
+
+
+def _on_interaction(asking: Asking, own: int) -> int:
+    """This agent's total is exact, from the budget; what others gave is as it was seen."""
+    own_seen = others = 0
+    for gift in asking.seen.interaction:
+        if gift.currency != asking.budget.currency:
+            continue
+        if gift.agent_id == asking.agent.agent_id:
+            own_seen += gift.minor
+        else:
+            others += gift.minor
+    return max(own, own_seen) + others
+
+
+def _for_customer(asking: Asking, cap: PerCustomer) -> int:
+    since, currency = asking.now.timestamp() - cap.days * 86_400, asking.budget.currency
+    return sum([gift.minor for gift in asking.seen.customer if gift.at > since and gift.currency == currency])
+
+
+def _guarded(cap: PerCustomer, found: Sequence[Met], minor: int) -> int | None:
+    if cap.hard_above is None:
+        return None
+    used = next((met.used for met in found if met.name == "per_customer"), None)
+    return cap.days if used is not None and used + minor > cap.hard_above.minor else None
+
+
+def _from_pool(asking: Asking, amount: Money) -> tuple[Money | None, Reason | None]:
+    """What to draw where the budget does not reach; or why the pool does not reach either."""
+    pool, lacking = asking.pool, amount.minor - asking.budget.remaining_minor
+    if pool is None or lacking <= 0:
+        return None, None
+    step = _step(pool, asking.rules.policy)
+    if lacking > step:
+        message = "more than the team's pool adds at a time"
+        used = pool.money(pool.spent_minor + pool.reserved_minor)
+        return None, Reason(rule="pool", message=message, limit=pool.money(pool.granted_minor), used=used, asked=amount)
+    steps = asking.rules.policy.teams[_team_of(pool)].draw_at_most
+    return pool.money(lacking if steps is None else step), None
+
+
+def _step(pool: Budget, policy: Policy) -> int:
+    """The most that one draw takes."""
+    at_most = policy.teams[_team_of(pool)].draw_at_most
+    left = max(0, pool.remaining_minor)
+    return left if at_most is None else min(left, at_most.minor)
+
+
+def _team_of(pool: Budget) -> str:
+    return pool.holder.removeprefix("team:")
+
+
+def _trained(agent: Agent, course: str, now: datetime) -> bool:
+    if course not in agent.training:
+        return False
+    until = agent.training[course]
+    return until is None or until > now

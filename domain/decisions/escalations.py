@@ -1,0 +1,282 @@
+"""Escalations: who may decide for whom, who pays, what a decision records."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from domain.decisions.authority import Agent, Asking, Verdict, asked, unfit, unheard
+from domain.events.decisions import (
+    ActionHeld,
+    ActionTaken,
+    EscalationApproved,
+    EscalationDenied,
+    EscalationExpired,
+    EscalationForwarded,
+    EscalationRequested,
+    EscalationWithdrawn,
+    Limit,
+    Reason,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from domain.budgets.budget import Budget
+    from domain.budgets.postings import Cause
+    from domain.commands import ActionRequest, EscalationDecision
+    from domain.money import Money
+    from domain.policy.model import Limits, Policy, Rules
+
+_LEVELS_AT_MOST = 20
+
+
+class Open(NamedTuple):
+    """An escalation that waits: as it was filed, when, who is asked now, and until when."""
+
+    asked: EscalationRequested
+    at: datetime
+    to: tuple[str, ...]
+    due: datetime
+
+
+class Approver(NamedTuple):
+    """Somebody who decides, and whose authority it is: their own, or that of whom they stand in for."""
+
+    person: Agent
+    authority: Agent
+
+    @property
+    def on_behalf_of(self) -> str | None:
+        """Whose authority it is, where it is not their own."""
+        return None if self.person is self.authority else self.authority.agent_id
+
+
+def approves(role: str, kind: str, amount: Money, policy: Policy) -> bool:
+    """Whether a role may approve this kind and amount for others."""
+    limits: Limits = policy.roles[role].approves if role in policy.roles else {}
+    if kind not in limits:
+        return False
+    limit = limits[kind]
+    return limit is None or (amount.currency == limit.currency and amount.minor <= limit.minor)
+
+
+def levels(agent: Agent, agent_of: Callable[[str], Agent | None]) -> list[Agent]:
+    """Whoever is above, the nearest first; a circle ends where it began."""
+    found: list[Agent] = []
+    seen = {agent.agent_id}
+    while agent.manager_id is not None and agent.manager_id not in seen and len(found) < _LEVELS_AT_MOST:
+        above = agent_of(agent.manager_id)
+        if above is None:
+            break
+        seen.add(above.agent_id)
+        found.append(above)
+        agent = above
+    return found
+
+
+def whom_to_ask(agent: Agent, kind: str, amount: Money, policy: Policy, agent_of: Callable[[str], Agent | None],
+                everybody: Callable[[], Sequence[Agent]]) -> tuple[str, ...]:  # fmt: skip
+    """The nearest manager who may approve; where no manager is known, everybody who may."""
+    above = levels(agent, agent_of)
+    for manager in above:
+        if not manager.left and approves(manager.role, kind, amount, policy):
+            return (manager.agent_id,)
+    if above:
+        return ()
+    return tuple(
+        other.agent_id
+        for other in everybody()
+        if other.agent_id != agent.agent_id and not other.left and approves(other.role, kind, amount, policy)
+    )[:_ASKED_AT_MOST]
+
+
+_ASKED_AT_MOST = 20
+
+
+def requested(asking: Asking, verdict: Verdict, cause: Cause, ids: tuple[str, str], to: tuple[str, ...],
+              pool: Budget | None, *, answers: bool) -> EscalationRequested:  # fmt: skip
+    """The record of an escalation; ``ids`` are its own and that of the action it asks for."""
+    request: ActionRequest = asking.request  # type: ignore[assignment]
+    escalating = asking.rules.policy.escalation
+    return EscalationRequested(
+        escalation_id=ids[0],
+        action_id=ids[1],
+        role=asking.agent.role,
+        reasons=verdict.reasons,
+        payer="team" if pool is not None else "approver",
+        to=to,
+        due=asking.now + escalating.after,
+        policy_version=asking.rules.version,
+        budget=asking.budget.holder,
+        period=asking.budget.period,
+        currency=asking.budget.currency,
+        holder=pool.holder if pool is not None else None,
+        **(cause.answer() if answers else cause.fields()),
+        **asked(request, request.amount),
+    )
+
+
+def reserved(asking: Asking, escalation: EscalationRequested, pool: Budget, cause: Cause) -> ActionHeld:
+    """The reservation of an escalation in the team's pool, until it is decided."""
+    request: ActionRequest = asking.request  # type: ignore[assignment]
+    used = pool.money(pool.spent_minor + pool.reserved_minor)
+    return ActionHeld(
+        action_id=escalation.action_id,
+        escalation_id=escalation.escalation_id,
+        role=asking.agent.role,
+        holder=pool.holder,
+        period=pool.period,
+        policy_version=asking.rules.version,
+        training=(),
+        limits=(Limit(name="pool", limit=pool.money(pool.granted_minor), used=used),),
+        **cause.fields(),
+        **asked(request, request.amount),
+    )
+
+
+def refusals(  # noqa: PLR0911 - one for each rule
+    operation: str, waiting: Open, approver: Approver, amount: Money, policy: Policy, source: str, group: frozenset[str]
+) -> tuple[Reason, ...]:
+    """Why this person may not decide this; empty where they may."""
+    asked_for, person = waiting.asked, approver.person
+    if operation == "withdraw":
+        if person.agent_id == asked_for.agent_id:
+            return ()
+        return (Reason(rule="not_requester", message="only whoever asked withdraws; others deny"),)
+    if asked_for.agent_id in (person.agent_id, approver.authority.agent_id):
+        return (Reason(rule="own_request", message="nobody decides their own request"),)
+    for one in (approver.authority, person):
+        if refusal := unfit(asked_for.customer_id, one, group):
+            return (refusal,)
+    if refusal := unheard(person, policy, source):
+        return (refusal,)
+    role = approver.authority.role
+    limits: Limits = policy.roles[role].approves if role in policy.roles else {}
+    asked_personally = approver.authority.agent_id in waiting.to
+    if asked_for.kind not in limits and not (asked_personally and operation != "approve"):
+        message = f"the role {role} does not approve a {asked_for.kind}"
+        return (Reason(rule="approves", message=message, asked=amount),)
+    if operation == "approve" and not approves(role, asked_for.kind, amount, policy):
+        limit = limits[asked_for.kind]
+        message = f"more than the role {role} approves"
+        return (Reason(rule="approves", message=message, limit=limit, used=policy.zero(), asked=amount),)
+    return ()
+
+
+def payer_short(payer: Budget, amount: Money, action_id: str) -> Reason | None:
+    """Why the budget that would pay does not reach; what is reserved for this action counts as left."""
+    held = payer.holds.get(action_id)
+    left = payer.remaining_minor + (held.minor if held else 0)
+    if amount.currency == payer.currency and amount.minor <= left:
+        return None
+    used = payer.money(payer.spent_minor + payer.reserved_minor - (held.minor if held else 0))
+    message = f"more than {payer.holder}, who would pay, has left"
+    return Reason(rule="payer", message=message, limit=payer.money(payer.granted_minor), used=used, asked=amount)
+
+
+def approved(
+    waiting: Open,
+    request: EscalationDecision,
+    approver: Approver,
+    rules: Rules,
+    amount: Money,
+    budget: Budget,
+    payer: Budget,
+    now: datetime,
+    cause: Cause,
+) -> tuple[EscalationApproved, ActionTaken]:
+    """Yes: the decision, and the action it allows."""
+    asked_for = waiting.asked
+    limit = rules.policy.roles[approver.authority.role].approves[asked_for.kind]
+    used = payer.money(payer.spent_minor + payer.reserved_minor)
+    step = EscalationApproved(
+        asked=asked_for.amount,
+        action_id=asked_for.action_id,
+        paid_by=payer.holder,
+        **_step(waiting, budget, amount, now, request.decided_by, approver.on_behalf_of, request.reason),
+        **cause.answer(),
+    )
+    action = ActionTaken(
+        action_id=asked_for.action_id,
+        role=asked_for.role,
+        holder=payer.holder,
+        period=payer.period,
+        policy_version=rules.version,
+        training=(),
+        limits=(
+            Limit(name="approves", limit=limit, used=payer.money(0)),
+            Limit(name="payer", limit=payer.money(payer.granted_minor), used=used),
+        ),
+        authority="approved",
+        escalation_id=asked_for.escalation_id,
+        decided_by=request.decided_by,
+        on_behalf_of=approver.on_behalf_of,
+        **cause.fields(),
+        **(asked(asked_for, amount)),  # type: ignore[arg-type]  # it has the same fields
+    )
+    return step, action
+
+
+def denied(waiting: Open, request: EscalationDecision, approver: Approver, budget: Budget, now: datetime,
+           cause: Cause) -> EscalationDenied | EscalationWithdrawn:  # fmt: skip
+    """No, or never mind."""
+    cls = EscalationWithdrawn if request.operation == "withdraw" else EscalationDenied
+    step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by, approver.on_behalf_of, request.reason)
+    return cls(**step, **cause.answer())
+
+
+def forwarded(
+    waiting: Open,
+    to: tuple[str, ...],
+    budget: Budget,
+    now: datetime,
+    rules: Rules,
+    cause: Cause,
+    *,
+    request: EscalationDecision | None = None,
+    approver: Approver | None = None,
+) -> EscalationForwarded:
+    """Somebody else is asked, who has as long as the first; without a request, by the clock."""
+    behalf = approver.on_behalf_of if approver else None
+    reason = request.reason if request else "nobody answered in time"
+    step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by if request else None, behalf, reason)
+    return EscalationForwarded(
+        to=to, due=now + rules.policy.escalation.after, **step, **(cause.answer() if request else cause.fields())
+    )
+
+
+def expired(waiting: Open, budget: Budget, now: datetime, cause: Cause) -> EscalationExpired:
+    """Nobody answered, and there is nobody above."""
+    reason = "nobody answered in time, and there is nobody above"
+    return EscalationExpired(**_step(waiting, budget, waiting.asked.amount, now, None, None, reason), **cause.fields())
+
+
+def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | None]) -> tuple[str, ...]:
+    """Whoever is above those who were asked and may approve; nobody, where the chain ends."""
+    asked_for = waiting.asked
+    for agent_id in waiting.to:
+        agent = agent_of(agent_id)
+        for above in levels(agent, agent_of) if agent else ():
+            allowed = not above.left and above.agent_id not in (*waiting.to, asked_for.agent_id)
+            if allowed and approves(above.role, asked_for.kind, asked_for.amount, policy):
+                return (above.agent_id,)
+    return ()
+
+
+def _step(waiting: Open, budget: Budget, amount: Money, now: datetime, decided_by: str | None,
+          on_behalf_of: str | None, reason: str | None) -> dict[str, Any]:  # fmt: skip
+    """The fields of ``EscalationStep``."""
+    return {
+        "escalation_id": waiting.asked.escalation_id,
+        "agent_id": waiting.asked.agent_id,
+        "budget": budget.holder,
+        "period": budget.period,
+        "amount": amount,
+        "waited_seconds": max(0.0, (now - waiting.at).total_seconds()),
+        "decided_by": decided_by,
+        "on_behalf_of": on_behalf_of,
+        "reason": reason,
+        "interaction_id": waiting.asked.interaction_id,
+        "customer_id": waiting.asked.customer_id,
+    }

@@ -1,0 +1,1 @@
+"""The versioned rules of a company."""

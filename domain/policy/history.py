@@ -1,0 +1,124 @@
+"""The policy in force at a moment: one rule for the decider, the guard, the reports and the page.
+
+A version begins at its ``effective_from`` and replaces every older version from then on, also one that has not
+begun yet. So at a moment the newest version rules that has begun and is enforced: of two with one
+``effective_from`` the one published later, and of two that were published out of order, too.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, NamedTuple
+
+from domain.policy.model import Rules
+from domain.policy.parsing import read_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from domain.events.decisions import PolicyPublished
+    from domain.policy.model import Policy
+
+
+class Reign(NamedTuple):
+    """The versions that count from ``begins`` (seconds since 1970) on; none where there is none."""
+
+    begins: float
+    enforced: Rules | None
+    """The policy in force."""
+    shadow: Rules | None
+    """The policy in shadow mode, unless a newer one is enforced."""
+
+
+class PolicyHistory:
+    """All versions that were published, arranged by the moments from which each is in force."""
+
+    def __init__(self, versions: Iterable[Rules] = ()) -> None:
+        self._versions = {rules.version: rules for rules in versions}
+        self._arrange()
+
+    @classmethod
+    def of(cls, published: Iterable[PolicyPublished]) -> PolicyHistory:
+        """Return the history that these events tell."""
+        return cls(rules_of(one) for one in published)
+
+    def add(self, rules: Rules) -> None:
+        """Add a version that was published."""
+        self._versions[rules.version] = rules
+        self._arrange()
+
+    def __getitem__(self, version: int) -> Rules:
+        return self._versions[version]
+
+    def get(self, version: int) -> Rules | None:
+        """Return the version of this number; none where it was not published."""
+        return self._versions.get(version)
+
+    @property
+    def newest_version(self) -> int:
+        """The highest version published, 0 without any."""
+        return max(self._versions, default=0)
+
+    def in_force(self, moment: datetime) -> Rules | None:
+        """Return the policy in force: the newest enforced version whose ``effective_from`` is not after this moment."""
+        return self._at(moment.timestamp()).enforced
+
+    def in_force_at(self, seconds: float) -> Rules | None:
+        """Return the policy in force at a moment in seconds since 1970."""
+        return self._at(seconds).enforced
+
+    def in_shadow(self, moment: datetime) -> Rules | None:
+        """Return the newest version that has begun, if that is in shadow mode."""
+        return self._at(moment.timestamp()).shadow
+
+    def replaced_by(self, rules: Rules) -> Rules | None:
+        """Return the policy in force, among older versions, at the moment from which these rules are."""
+        older = PolicyHistory(one for one in self._versions.values() if one.version < rules.version)
+        return older.in_force(rules.policy.effective_from)
+
+    def refusal_of(self, policy: Policy, now: datetime) -> str | None:
+        """Return why a policy may not be published now, or none: it would begin before the one in force."""
+        ruling = self.in_force(now)
+        if ruling is None or policy.effective_from >= ruling.policy.effective_from:
+            return None
+        begins = ruling.policy.effective_from.isoformat().replace("+00:00", "Z")
+        return (
+            f"is before that of version {ruling.version}, which is in force since {begins}; what was decided stays "
+            "decided: name that time or a later one"
+        )
+
+    def reigns(self) -> list[Reign]:
+        """Return the changes of the policy in force, in the order of time."""
+        return self._reigns[1:]
+
+    def _at(self, seconds: float) -> Reign:
+        return self._reigns[bisect_right(self._begins, seconds) - 1]
+
+    def _arrange(self) -> None:
+        """Fold the versions, in the order in which they begin."""
+        found = [Reign(float("-inf"), None, None)]
+        for rules in sorted(self._versions.values(), key=lambda one: (_begins(one), one.version)):
+            _, enforced, shadow = found[-1]
+            newest = max((one.version for one in (enforced, shadow) if one is not None), default=0)
+            if rules.policy.mode == "enforced":
+                if enforced is None or rules.version > enforced.version:
+                    enforced = rules
+                if rules.version > newest:
+                    shadow = None
+            elif rules.version > newest:
+                shadow = rules
+            if found[-1].begins == _begins(rules):
+                found.pop()
+            found.append(Reign(_begins(rules), enforced, shadow))
+        self._reigns = found
+        self._begins = [reign.begins for reign in found]
+
+
+def rules_of(published: PolicyPublished) -> Rules:
+    """Return the rules of a version, as they were published."""
+    return Rules(published.version, read_policy(published.policy), published.trial_teams)
+
+
+def _begins(rules: Rules) -> float:
+    return rules.policy.effective_from.timestamp()

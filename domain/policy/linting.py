@@ -1,0 +1,136 @@
+"""What is odd about a valid policy, and how two policies differ."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from math import inf
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from domain.money import Money
+from domain.policy.parsing import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from domain.policy.model import Limits, Policy, Role
+    from domain.policy.parsing import Path
+
+ASKING_AGENT_MINUTES = 14
+ASKING_APPROVER_MINUTES = 8
+"""What asking takes, where no history says it: the agent waits and explains, the approver reads and decides."""
+
+
+def contradictions(policy: Policy) -> list[Problem]:
+    """What contradicts itself, or costs more than it saves; each with its path and what to do."""
+    found: list[Problem] = []
+    chains, pool = _chains(policy), _largest_pool(policy)
+    for name, role in policy.roles.items():
+        found += _of_role(policy, name, role, chains, role.budget.minor + pool)
+    for team_id, team in policy.teams.items():
+        path: Path = ("teams", team_id)
+        if team.draw_at_most is not None and team.pool is None:
+            found.append(Problem((*path, "draw_at_most"), "there is no pool to draw on; give the team a pool"))
+        if team.draw_at_most is not None and team.pool is not None and team.draw_at_most.minor > team.pool.minor:
+            found.append(Problem((*path, "draw_at_most"), f"is more than the whole pool, {team.pool.text}"))
+        for role_name, limits in team.limits.items():
+            found += _cost_of_asking(policy, limits, (*path, "limits", role_name))
+    if policy.escalation.payer == "team" and not any(team.pool for team in policy.teams.values()):
+        found.append(Problem(("escalation", "payer"), "no team has a pool, so the approver's budget pays"))
+    if policy.trial is not None:
+        now = policy.roles[policy.trial.role].limits.get(policy.trial.kind, policy.zero())
+        if now is None or now == policy.trial.amount:
+            found.append(Problem(("trial", "limit", "amount"), "tries what the role has already; name another amount"))
+    return found
+
+
+class _Chain(NamedTuple):
+    """Of a kind of action: the most that a role approves, the most that a role gives, and how many roles give it."""
+
+    approved: float
+    given: float
+    roles: int
+
+
+def _chains(policy: Policy) -> dict[str, _Chain]:
+    approved: defaultdict[str, list[float]] = defaultdict(list)
+    given: defaultdict[str, list[float]] = defaultdict(list)
+    for role in policy.roles.values():
+        for found, limits in ((approved, role.approves), (given, role.limits)):
+            for kind, limit in limits.items():
+                found[kind].append(inf if limit is None else limit.minor)
+    return {kind: _Chain(max(approved[kind], default=-inf), max(limits), len(limits)) for kind, limits in given.items()}
+
+
+def _largest_pool(policy: Policy) -> int:
+    pools = [team.draw_at_most or team.pool for team in policy.teams.values() if team.pool is not None]
+    return max((pool.minor for pool in pools if pool is not None), default=0)
+
+
+def _of_role(policy: Policy, name: str, role: Role, chains: dict[str, _Chain], reach: int) -> Iterator[Problem]:
+    path: Path = ("roles", name)
+    for kind, limit in role.limits.items():
+        at = (*path, "limits", kind)
+        if limit is None:
+            continue
+        if limit.minor > reach:
+            yield Problem(
+                at, f"{limit.text} can never be given: the budget is {role.budget.text}; raise one, lower one"
+            )
+        for rule, amount in (
+            ("per_interaction", role.per_interaction),
+            ("per_customer", role.per_customer.amount if role.per_customer else None),
+        ):
+            if amount is not None and limit.minor > amount.minor:
+                yield Problem(at, f"{limit.text} can never be given: {rule} is {amount.text}; raise one, lower one")
+        if not _is_approved(chains[kind], role, kind, limit):
+            message = f"nobody could approve a {kind} above {limit.text}; give another role `approves` for it"
+            yield Problem(at, message)
+    yield from _cost_of_asking(policy, role.limits, (*path, "limits"))
+    hard = role.per_customer.hard_above if role.per_customer else None
+    if role.per_customer and hard is not None and hard.minor > role.per_customer.amount.minor:
+        yield Problem((*path, "per_customer", "hard_above"), f"is above the amount, {role.per_customer.amount.text}")
+    for kind in role.requires:
+        if kind not in role.limits:
+            yield Problem((*path, "requires", kind), f"this role gives no {kind}, so the training opens nothing")
+
+
+def _is_approved(chain: _Chain, role: Role, kind: str, limit: Money) -> bool:
+    """Say whether a role approves more, or this one is the highest of several: that needs none above it."""
+    if chain.approved > limit.minor:
+        return True
+    return chain.given <= limit.minor and (chain.roles > 1 or kind in role.approves)
+
+
+def _cost_of_asking(policy: Policy, limits: Limits, path: Path) -> Iterator[Problem]:
+    cost = cost_of_asking(policy)
+    if cost is None:
+        return
+    for kind, limit in limits.items():
+        if limit is not None and limit.minor < cost.minor:
+            yield Problem(
+                (*path, kind), f"{kind} {limit.text}: asking costs {cost.text}; a limit below that saves nothing"
+            )
+
+
+def cost_of_asking(policy: Policy) -> Money | None:
+    """What asking once costs the company, by the policy's hourly rates; nothing where it names none."""
+    agent, manager = policy.costs.get("agent_hour"), policy.costs.get("manager_hour")
+    if agent is None or manager is None:
+        return None
+    minutes_minor = agent.minor * ASKING_AGENT_MINUTES + manager.minor * ASKING_APPROVER_MINUTES
+    return Money(-(-minutes_minor // 60), policy.currency)
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Where two documents differ: (field, before, after), ``None`` where one lacks the field."""
+    old, new = dict(_leaves(before, "")), dict(_leaves(after, ""))
+    fields = list(dict.fromkeys((*old, *new)))
+    return [(field, old.get(field), new.get(field)) for field in fields if old.get(field) != new.get(field)]
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{path}.{name}".lstrip("."))
+    else:
+        yield path, value

@@ -1,0 +1,196 @@
+"""The policy: the rules of who may give what, typed (domain language: Policy)."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import msgspec
+
+from domain.events.facts import Kind
+from domain.money import Money
+from domain.periods import PeriodKind, bounds_of, days_of, kind_of, period_of, zone_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from domain.periods import OpenedPeriod
+
+KINDS: tuple[str, ...] = get_args(Kind)
+Limits = dict[str, Money | None]
+"""By kind; ``None`` is unlimited, a kind that is not there is not this role's."""
+
+
+class PerCustomer(msgspec.Struct, frozen=True):
+    """Goodwill for one customer's group by all agents together, in the days before."""
+
+    amount: Money
+    days: int
+    hard_above: Money | None
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """What one role may do, and whose requests it may approve."""
+
+    budget: Money
+    carry_over: Money
+    limits: Limits
+    per_interaction: Money | None
+    per_customer: PerCustomer | None
+    requires: dict[str, tuple[str, ...]]
+    approves: Limits
+
+
+class Team(msgspec.Struct, frozen=True, kw_only=True):
+    """How a team differs: a pool its agents draw on, limits of its own by role."""
+
+    pool: Money | None
+    draw_at_most: Money | None
+    limits: dict[str, Limits]
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """Another limit for some teams, drawn from a seed, until a moment."""
+
+    role: str
+    kind: str
+    amount: Money
+    share_of_teams: float
+    seed: int
+    until: datetime
+
+
+class Escalating(msgspec.Struct, frozen=True, kw_only=True):
+    """Who pays for what is approved, and what becomes of an escalation nobody answers."""
+
+    payer: Literal["team", "approver"] = "approver"
+    after: timedelta = timedelta(hours=48)
+    then: Literal["next_level", "expire"] = "next_level"
+
+
+class Privacy(msgspec.Struct, frozen=True):
+    """How those are protected who do the work."""
+
+    record_reads: bool = False
+    """Who reads the trail of a named person is recorded."""
+    pseudonyms: bool = False
+    """Flags show pseudonyms until somebody begins to look at them, which is recorded."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """A document, validated; amounts in its ``currency``."""
+
+    currency: str
+    time_zone: str
+    period: PeriodKind
+    effective_from: datetime
+    mode: Literal["enforced", "shadow"]
+    default_role: str | None
+    roles: dict[str, Role]
+    teams: dict[str, Team]
+    trial: Trial | None
+    escalation: Escalating
+    sources: dict[str, tuple[str, ...]] | None
+    costs: dict[str, Money]
+    privacy: Privacy
+    document: dict[str, Any]
+
+    def zero(self) -> Money:
+        """Nothing, in the policy's currency."""
+        return Money(0, self.currency)
+
+    def period_at(self, moment: datetime) -> str:
+        """The name of the budget period at this moment."""
+        return period_of(moment, self.period, zone_of(self.time_zone))
+
+    def next_period(self, moment: datetime, before: OpenedPeriod | None) -> str:
+        """Return the period to book on at this moment, where ``before`` is the newest one opened.
+
+        It is used until it has ended both in the time zone it was opened in and in the policy's: so no two are open
+        at one time, and each ends on a later day than the one before, by which no name comes twice. The period that
+        follows is the policy's; but one that covers the period before would grant its days twice: until that kind
+        of period begins anew, the kind of the period before goes on (``opening`` grants no more than it did).
+
+        Raises:
+            ValueError: the moment lies before the newest period.
+
+        """
+        zone = zone_of(self.time_zone)
+        asked = period_of(moment, self.period, zone)
+        if before is None or before.name == asked:
+            return asked
+        seconds = moment.timestamp()
+        bounds = [bounds_of(before.name, one) for one in (zone_of(before.time_zone), zone)]
+        if seconds < min(first.timestamp() for first, _ in bounds):
+            message = f"the books of {asked} are closed"
+            raise ValueError(message)
+        if seconds < max(after.timestamp() for _, after in bounds):
+            return before.name
+        covers = days_of(asked)[0] <= days_of(before.name)[0]
+        return period_of(moment, kind_of(before.name), zone) if covers and before.granted else asked
+
+    def anybody_gives(self, kind: str) -> bool:
+        """Whether some role, or some team's role, gives this kind at all."""
+        return any(kind in role.limits for role in self.roles.values()) or any(
+            kind in limits for team in self.teams.values() for limits in team.limits.values()
+        )
+
+
+class Rules:
+    """A policy as it was published: with its version, and the teams its trial has drawn."""
+
+    def __init__(self, version: int, policy: Policy, trial_teams: Iterable[str] = ()) -> None:
+        self.version = version
+        self.policy = policy
+        self.trial_teams = frozenset(trial_teams)
+        self._limits: dict[tuple[str, tuple[str, ...], bool], Limits] = {}
+        self._minute = 0.0
+        self._periods: dict[OpenedPeriod | None, str] = {}
+
+    def limits_for(self, role: str, team_ids: tuple[str, ...], now: datetime) -> Limits:
+        """Limits by kind for a role; where teams differ, the first that does rules, and a trial before it."""
+        trial = self.policy.trial
+        trying = trial is not None and trial.role == role and now < trial.until and not (
+            self.trial_teams.isdisjoint(team_ids)
+        )  # fmt: skip
+        found = self._limits.get((role, team_ids, trying))
+        if found is None:
+            found = dict(self.policy.roles[role].limits) if role in self.policy.roles else {}
+            for team_id in reversed(team_ids):
+                team = self.policy.teams.get(team_id)
+                found.update(team.limits.get(role, {}) if team else {})
+            if trying and trial is not None:
+                found[trial.kind] = trial.amount
+            if len(self._limits) > _REMEMBERED:
+                self._limits.clear()
+            self._limits[role, team_ids, trying] = found
+        return found
+
+    def period_at(self, moment: datetime, before: OpenedPeriod | None) -> str:
+        """``Policy.next_period``, remembered for the minute: all zones' days begin with a minute."""
+        minute = moment.timestamp() // 60
+        if self._minute != minute:
+            self._minute, self._periods = minute, {}
+        period = self._periods.get(before)
+        if period is None:
+            period = self._periods[before] = self.policy.next_period(moment, before)
+        return period
+
+    def pool_team(self, team_ids: tuple[str, ...]) -> str | None:
+        """The first of these teams that has a pool."""
+        teams = self.policy.teams
+        return next((team for team in team_ids if team in teams and teams[team].pool is not None), None)
+
+
+_REMEMBERED = 10_000
+
+
+def drawn_teams(trial: Trial, teams: Iterable[str]) -> tuple[str, ...]:
+    """The teams that take part in a trial: the share of them whose hash with the seed is smallest."""
+
+    def lot(team_id: str) -> bytes:
+        return hashlib.sha256(f"{trial.seed}\n{team_id}".encode()).digest()
+
+    drawn = sorted(set(teams), key=lot)
+    return tuple(sorted(drawn[: round(trial.share_of_teams * len(drawn))]))

@@ -1,0 +1,343 @@
+"""The policy's document: read into typed rules, with every problem and where it stands."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from math import isfinite
+from typing import TYPE_CHECKING, Any, cast, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+
+from domain.currencies import is_code, is_known
+from domain.money import Money, MoneyError, shown
+from domain.periods import PeriodKind
+from domain.policy.document import DocumentError, check_document
+from domain.policy.model import KINDS, Escalating, Limits, PerCustomer, Policy, Privacy, Role, Team, Trial
+from domain.suggestions import nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+Path = tuple[str | int, ...]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing wrong: where in the document, and what to do about it."""
+
+    path: Path
+    message: str
+    code: str = "invalid"
+
+    @property
+    def field(self) -> str:
+        """The path as text, e.g. ``roles.agent.limits.refund``; long names are cut short."""
+        return ".".join(str(part)[:_SHOWN] for part in self.path)
+
+
+class PolicyError(ValueError):
+    """A document that is no policy; ``problems`` lists everything wrong with it."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(f"{p.field or 'policy'}: {p.message}" for p in problems))
+        self.problems = problems
+
+
+def parse_policy(document: object) -> Policy:
+    """Return the rules in a document that is to be published (domain language: Policy).
+
+    Raises:
+        PolicyError: with the problems found, each with its path.
+
+    """
+    return _policy(document, stored=False)
+
+
+def _policy(document: object, *, stored: bool) -> Policy:
+    try:
+        check_document(document)
+    except DocumentError as error:
+        raise PolicyError([Problem(error.path, error.message)]) from None
+    reader, is_currency = _Reader(), is_code if stored else is_known
+    if not isinstance(document, dict):
+        raise PolicyError([Problem((), "a policy is a mapping that begins with `currency:`")])
+    reader.known(document, (), required=_REQUIRED, optional=_OPTIONAL)
+    currency = document.get("currency")
+    if not isinstance(currency, str) or not is_currency(currency):
+        reader.add(("currency",), f"an ISO 4217 code such as GBP, not {shown(currency)}")
+        raise PolicyError(reader.problems)
+    reader.currency = currency
+    roles = {
+        str(name): reader.role(value, ("roles", name))
+        for name, value in reader.mapping(document.get("roles"), ("roles",)).items()
+    }
+    teams = reader.mapping(document.get("teams", {}), ("teams",))
+    policy = Policy(
+        currency=currency,
+        time_zone=reader.zone(document.get("time_zone"), stored=stored),
+        period=cast("PeriodKind", reader.one_of(document.get("period"), get_args(PeriodKind), ("period",))),
+        effective_from=reader.moment(document.get("effective_from"), ("effective_from",)),
+        mode=cast("Any", reader.one_of(document.get("mode", "enforced"), ("enforced", "shadow"), ("mode",))),
+        default_role=reader.role_name(document.get("default_role"), roles, ("default_role",)),
+        roles=roles,
+        teams={str(name): reader.team(value, roles, ("teams", name)) for name, value in teams.items()},
+        trial=reader.trial(document.get("trial"), roles),
+        escalation=reader.escalation(document.get("escalation")),
+        sources=reader.sources(document.get("sources"), roles),
+        costs=reader.costs(document.get("costs", {})),
+        privacy=reader.privacy(document.get("privacy", {})),
+        document=document,
+    )
+    reader.guidelines(document.get("guidelines", []))
+    if reader.problems:
+        raise PolicyError(reader.problems)
+    return policy
+
+
+def read_policy(document: object) -> Policy:
+    """Return the rules in a document that was published: also in a currency or time zone that is not known any more.
+
+    Raises:
+        PolicyError: it is none, which no publication lets through.
+
+    """
+    return _policy(document, stored=True)
+
+
+_REQUIRED = ("currency", "time_zone", "period", "effective_from", "roles")
+_OPTIONAL = ("mode", "default_role", "guidelines", "teams", "trial", "escalation", "sources", "costs", "privacy")
+_COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
+
+
+_MOST_PROBLEMS, _MOST_NAMES, _SHOWN = 100, 20, 80
+"""Bounds of what is said about a document: problems, names in one message, characters of a name."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return names for a message, the first ones of many."""
+    first = [name[:_SHOWN] for name in islice(names, _MOST_NAMES + 1)]
+    return ", ".join([*first[:_MOST_NAMES], "..."] if len(first) > _MOST_NAMES else first)
+
+
+class _Reader:
+    """Collects problems instead of stopping at the first; each method reads one kind of value."""
+
+    def __init__(self) -> None:
+        self._found: dict[Path, Problem] = {}
+        self.currency = ""
+
+    @property
+    def problems(self) -> list[Problem]:
+        return list(self._found.values())
+
+    def add(self, path: Path, message: str, code: str = "invalid") -> None:
+        """Note one problem of a path: what follows from it is noise.
+
+        Raises:
+            PolicyError: there are so many that more of them help nobody.
+
+        """
+        self._found.setdefault(path, Problem(path, message, code))
+        if len(self._found) == _MOST_PROBLEMS:
+            raise PolicyError(self.problems)
+
+    def mapping(self, value: object, path: Path) -> dict[Any, Any]:
+        if isinstance(value, dict):
+            return value
+        self.add(path, f"must be a mapping, not {shown(value)}")
+        return {}
+
+    def known(self, value: Mapping[Any, Any], path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+        for name in required:
+            if name not in value:
+                self.add((*path, name), "is required")
+        for name in value:
+            if name not in (*required, *optional):
+                near = nearest(str(name), (*required, *optional))
+                names = f"did you mean `{near}`?" if near else f"known are {', '.join((*required, *optional))}"
+                self.add((*path, str(name)), f"is not known here; {names}", "unknown_field")
+
+    def money(self, value: object, path: Path) -> Money:
+        try:
+            return Money.read(value, self.currency)
+        except MoneyError as error:
+            hint = '; write it in quotes, e.g. "50.00"' if isinstance(value, (int, float)) else ""
+            self.add(path, f"{error}{hint}")
+            return Money(0, self.currency)
+
+    def optional_money(self, value: object, path: Path) -> Money | None:
+        return None if value is None else self.money(value, path)
+
+    def limits(self, value: object, path: Path) -> Limits:
+        limits: Limits = {}
+        for kind, limit in self.mapping(value, path).items():
+            if kind not in KINDS:
+                self.add((*path, str(kind)), f"is not a kind of action; kinds are {', '.join(KINDS)}")
+            else:
+                limits[kind] = None if limit == "unlimited" else self.money(limit, (*path, kind))
+        return limits
+
+    def one_of(self, value: object, choices: tuple[str, ...], path: Path) -> str:
+        if value not in choices:
+            self.add(path, f"must be one of {', '.join(choices)}, not {shown(value)}")
+            return choices[0]
+        return str(value)
+
+    def number(self, value: object, path: Path, check: Callable[[float], bool], rule: str) -> None:
+        if not _is_number(value) or not check(cast("float", value)):
+            self.add(path, f"must be {rule}, not {shown(value)}")
+
+    def zone(self, value: object, *, stored: bool) -> str:
+        if stored and isinstance(value, str):
+            return value  # `zone_of` knows what to do where it is gone
+        try:
+            ZoneInfo(cast("str", value))
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+            self.add(("time_zone",), f"must be an IANA zone such as Europe/London, not {shown(value)}")
+            return "UTC"
+        return str(value)
+
+    def moment(self, value: object, path: Path) -> datetime:
+        moment = value
+        if isinstance(value, str):
+            try:
+                moment = msgspec.convert(value, datetime)
+                moment.astimezone(UTC)  # the calendar's first and last hours have no time in UTC
+            except (msgspec.ValidationError, OverflowError):
+                moment = None
+        if not isinstance(moment, datetime) or moment.tzinfo is None:
+            self.add(path, f"must be a time with its zone such as 2026-01-01T00:00:00Z, not {shown(value)}")
+            return datetime(1970, 1, 1, tzinfo=UTC)
+        return moment
+
+    def names(self, value: object, path: Path) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            self.add(path, f"must be a list of names, not {shown(value)}")
+            return ()
+        return tuple(value)
+
+    def role_name(self, value: object, roles: Mapping[str, Role], path: Path) -> str | None:
+        if value is None:
+            return None
+        if not isinstance(value, str) or value not in roles:
+            self.add(path, f"is not a role of this policy; roles are {_listed(roles)}, not {shown(value)}")
+        return str(value)
+
+    def role(self, value: object, path: Path) -> Role:
+        given = self.mapping(value, path)
+        optional = ("carry_over", "per_interaction", "per_customer", "requires", "approves")
+        self.known(given, path, required=("budget", "limits"), optional=optional)
+        requires = self.mapping(given.get("requires", {}), (*path, "requires"))
+        for kind in requires:
+            if kind not in KINDS:
+                self.add((*path, "requires", str(kind)), f"is not a kind of action; kinds are {', '.join(KINDS)}")
+        return Role(
+            budget=self.money(given.get("budget", "0"), (*path, "budget")),
+            carry_over=self.money(given.get("carry_over", "0"), (*path, "carry_over")),
+            limits=self.limits(given.get("limits", {}), (*path, "limits")),
+            per_interaction=self.optional_money(given.get("per_interaction"), (*path, "per_interaction")),
+            per_customer=self.per_customer(given.get("per_customer"), (*path, "per_customer")),
+            requires={str(kind): self.names(v, (*path, "requires", kind)) for kind, v in requires.items()},
+            approves=self.limits(given.get("approves", {}), (*path, "approves")),
+        )
+
+    def per_customer(self, value: object, path: Path) -> PerCustomer | None:
+        if value is None:
+            return None
+        given = self.mapping(value, path)
+        self.known(given, path, required=("amount", "days"), optional=("hard_above",))
+        days = given.get("days")
+        self.number(days, (*path, "days"), lambda n: 1 <= n <= _MOST_DAYS and n == int(n), "a whole number of days")
+        return PerCustomer(
+            amount=self.money(given.get("amount", "0"), (*path, "amount")),
+            days=days if isinstance(days, int) else 1,
+            hard_above=self.optional_money(given.get("hard_above"), (*path, "hard_above")),
+        )
+
+    def team(self, value: object, roles: Mapping[str, Role], path: Path) -> Team:
+        given = self.mapping(value, path)
+        self.known(given, path, required=(), optional=("pool", "draw_at_most", "limits"))
+        limits = self.mapping(given.get("limits", {}), (*path, "limits"))
+        for name in limits:
+            self.role_name(name, roles, (*path, "limits", name))
+        return Team(
+            pool=self.optional_money(given.get("pool"), (*path, "pool")),
+            draw_at_most=self.optional_money(given.get("draw_at_most"), (*path, "draw_at_most")),
+            limits={str(name): self.limits(v, (*path, "limits", name)) for name, v in limits.items()},
+        )
+
+    def sources(self, value: object, roles: Mapping[str, Role]) -> dict[str, tuple[str, ...]] | None:
+        if value is None:
+            return None
+        given = self.mapping(value, ("sources",))
+        result = {str(name): self.names(v, ("sources", name)) for name, v in given.items()}
+        for name, allowed in result.items():
+            for role in allowed:
+                self.role_name(role, roles, ("sources", name))
+        return result
+
+    def privacy(self, value: object) -> Privacy:
+        fields = self.mapping(value, ("privacy",))
+        self.known(fields, ("privacy",), (), Privacy.__struct_fields__)
+        for name in Privacy.__struct_fields__:
+            if not isinstance(value := fields.get(name, False), bool):
+                self.add(("privacy", name), f"must be true or false, not {shown(value)}")
+                return Privacy()
+        return Privacy(**{name: fields[name] for name in Privacy.__struct_fields__ if name in fields})
+
+    def guidelines(self, value: object) -> None:
+        if not isinstance(value, list):
+            self.add(("guidelines",), "must be a list of {id, text}")
+            return
+        for number, line in enumerate(value):
+            self.known(self.mapping(line, ("guidelines", number)), ("guidelines", number), ("id", "text"), ())
+
+    def costs(self, value: object) -> dict[str, Money]:
+        costs = self.mapping(value, ("costs",))
+        self.known(costs, ("costs",), (), _COSTS)
+        return {str(name): self.money(amount, ("costs", str(name))) for name, amount in costs.items()}
+
+    def escalation(self, value: object) -> Escalating:
+        if value is None:
+            return Escalating()
+        path: Path = ("escalation",)
+        given = self.mapping(value, path)
+        self.known(given, path, ("payer",), ("after_hours", "then"))
+        hours = given.get("after_hours", 48)
+        self.number(hours, (*path, "after_hours"), lambda n: 0 < n <= _MOST_HOURS, "hours above 0")
+        return Escalating(
+            payer=cast("Any", self.one_of(given.get("payer"), ("team", "approver"), (*path, "payer"))),
+            after=timedelta(hours=hours if _is_number(hours) and 0 < hours <= _MOST_HOURS else 48),
+            then=cast("Any", self.one_of(given.get("then", "next_level"), ("next_level", "expire"), (*path, "then"))),
+        )
+
+    def trial(self, value: object, roles: Mapping[str, Role]) -> Trial | None:
+        if value is None:
+            return None
+        path: Path = ("trial",)
+        given = self.mapping(value, path)
+        self.known(given, path, ("limit", "share_of_teams", "seed", "until"), ())
+        limit = self.mapping(given.get("limit", {}), (*path, "limit"))
+        self.known(limit, (*path, "limit"), ("role", "kind", "amount"), ())
+        self.role_name(limit.get("role", ""), roles, (*path, "limit", "role"))
+        share, seed = given.get("share_of_teams"), given.get("seed")
+        self.number(share, (*path, "share_of_teams"), lambda n: 0 < n < 1, "a share between 0 and 1")
+        self.number(seed, (*path, "seed"), lambda n: n == int(n), "a whole number")
+        return Trial(
+            role=str(limit.get("role")),
+            kind=self.one_of(limit.get("kind"), KINDS, (*path, "limit", "kind")),
+            amount=self.money(limit.get("amount"), (*path, "limit", "amount")),
+            share_of_teams=float(cast("float", share)) if _is_number(share) else 0.5,
+            seed=int(cast("float", seed)) if _is_number(seed) else 0,
+            until=self.moment(given.get("until"), (*path, "until")),
+        )
+
+
+_MOST_HOURS = 24 * 366
+_MOST_DAYS = 700_000
+"""More lead before the first day of the calendar."""
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)

@@ -1,0 +1,229 @@
+"""From JSON to typed immutable records and back, with errors that name the field."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Annotated, Any, get_args, get_type_hints
+
+import msgspec
+
+from domain.currencies import currency_fault
+from domain.ids import ID_SCHEMA, MOST_CHARACTERS, canonical_form, fault_of, is_plain
+from domain.money import Money, MoneyError, money_from_wire, wire_of
+
+Id = Annotated[str, msgspec.Meta(extra={"id": True}, extra_json_schema=ID_SCHEMA)]
+"""An opaque identifier (domain.ids); checked by ``check_ids`` where it comes in, never when stored events are read."""
+RecordedId = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_CHARACTERS)]
+"""The id of what was recorded before: also one that would not be taken today."""
+Holder = Annotated[
+    str,
+    msgspec.Meta(
+        extra={"holder": True},
+        extra_json_schema={"pattern": "^(agent|team):.", "description": "agent:<id> or team:<id>"},
+    ),
+]
+"""The holder of a budget."""
+Personal = Annotated[str, msgspec.Meta(extra={"personal": True})]
+"""Text that may say something about a person: encrypted before it is recorded (ledger.encryption.keyring)."""
+
+Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A moment, RFC 3339 with its zone."""
+
+
+@lru_cache(maxsize=256)
+def personal_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
+    """The fields of a class that are marked as personal."""
+    return _marked(cls, Personal)
+
+
+@lru_cache(maxsize=256)
+def _fields_with_ids(cls: type[msgspec.Struct]) -> tuple[tuple[str, bool], ...]:
+    """The fields of a class that hold ids; whether each is a holder, ``agent:<id>``."""
+    holders = _marked(cls, Holder)
+    return tuple((name, name in holders) for name in cls.__struct_fields__ if name in _marked(cls, Id) | holders)
+
+
+@lru_cache(maxsize=256)
+def _fields_with_money(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields of a class that hold an amount."""
+    marked = _marked(cls, Money)
+    return tuple(name for name in cls.__struct_fields__ if name in marked)
+
+
+def _marked(cls: type[msgspec.Struct], mark: Any) -> frozenset[str]:
+    """The fields of a class whose type is ``mark``, optional or not, one or several."""
+    hints = get_type_hints(cls, include_extras=True)
+    return frozenset(name for name, hint in hints.items() if mark in (hint, *get_args(hint)))
+
+
+_AT = re.compile(r"(?s)(.*?)(?: - at `(?:key in )?(\$[^`]*)`)?\Z")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+
+
+class FieldError(ValueError):
+    """Data that does not fit its type.
+
+    Attributes:
+        message: what is wrong and what to do.
+        field: the path, e.g. ``data.total.amount``.
+        code: a stable word for machines, e.g. ``id_not_canonical``.
+
+    """
+
+    def __init__(self, message: str, field: str, code: str = "invalid") -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.code = code
+
+
+def _from_wire(wanted: type, value: Any) -> Any:
+    if wanted is Money:
+        try:
+            return money_from_wire(value)
+        except MoneyError as error:  # the field rides along: msgspec keeps only the text
+            suffix = f"|{error.field}" if error.field else ""
+            message = f"{error}{suffix}"
+            raise ValueError(message) from None
+    message = f"no wire form for {wanted}"
+    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
+
+
+_raw_money: dict[tuple[int, str], msgspec.Raw] = {}
+_REMEMBERED = 65_536
+
+
+def raw_of(minor: int, currency: str) -> msgspec.Raw:
+    """Money in its JSON form, as text; what was asked for lately is remembered."""
+    raw = _raw_money.get((minor, currency))
+    if raw is None:
+        if len(_raw_money) > _REMEMBERED:
+            _raw_money.clear()
+        raw = _raw_money[minor, currency] = msgspec.Raw(msgspec.json.encode(wire_of(minor, currency)))
+    return raw
+
+
+def _to_wire(value: Any) -> Any:
+    if isinstance(value, Money):
+        return raw_of(value.minor, value.currency)
+    message = f"no wire form for {type(value)}"
+    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_to_wire)
+
+
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def decoder_of(wanted: Any) -> msgspec.json.Decoder[Any]:
+    """The decoder of a type, for readers in a hurry: it raises msgspec's own errors."""
+    decoder = _decoders.get(wanted)
+    if decoder is None:
+        decoder = _decoders[wanted] = msgspec.json.Decoder(wanted, dec_hook=_from_wire)
+    return decoder
+
+
+def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data") -> T:
+    """A typed record from JSON text.
+
+    Raises:
+        FieldError: with the path of the first field that does not fit, below ``at``.
+
+    """
+    try:
+        decoded: T = decoder_of(wanted).decode(data)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise _field_error(error, at) from None
+    return decoded
+
+
+@lru_cache(maxsize=256)
+def _required_texts(cls: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the required fields of a class that hold any text."""
+    hints = get_type_hints(cls, include_extras=True)
+    required = {field.name for field in msgspec.structs.fields(cls) if field.required}
+    return tuple(name for name in cls.__struct_fields__ if name in required and hints[name] in (str, Personal))
+
+
+def _is_blank(text: str) -> bool:
+    return not is_plain(text) and (not text.strip() or not canonical_form(text))
+
+
+def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct | None = None) -> None:
+    """Reject a record with a text for an id that is none, or a blank text where one is required.
+
+    What ``recorded`` has in the same field may stay.
+
+    Raises:
+        FieldError: with the code and the path of the first one.
+
+    """
+    for name, is_holder in _fields_with_ids(type(record)):
+        value = getattr(record, name)
+        if value is None or (not is_holder and type(value) is str and is_plain(value)):
+            continue
+        if recorded is not None and value == getattr(recorded, name, None):
+            continue
+        for number, text in enumerate((value,) if isinstance(value, str) else value):
+            fault = fault_of(text.partition(":")[2] or "-" if is_holder else text)
+            if fault is not None:
+                part = "" if isinstance(value, str) else f"[{number}]"
+                raise FieldError(fault.message, f"{at}.{name}{part}" if at else f"{name}{part}", fault.code)
+    for name in _required_texts(type(record)):
+        value = getattr(record, name)
+        if _is_blank(value) and (recorded is None or value != getattr(recorded, name, None)):
+            raise FieldError(f"`{name}` must not be blank", f"{at}.{name}" if at else name)
+
+
+def check_currencies(
+    record: msgspec.Struct, moment: datetime | None = None, at: str = "data", grace: timedelta = timedelta(0)
+) -> None:
+    """Reject a record with an amount in a currency that is not valid at a moment; see ``currency_fault``.
+
+    Raises:
+        FieldError: with the path of the first one.
+
+    """
+    for name in _fields_with_money(type(record)):
+        money = getattr(record, name)
+        if money is not None and (fault := currency_fault(money.currency, moment, grace)):
+            raise FieldError(fault, f"{at}.{name}.currency" if at else f"{name}.currency")
+
+
+def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:
+    """A typed record from plain Python values; raises ``FieldError`` like ``decode``."""
+    try:
+        return msgspec.convert(value, wanted, dec_hook=_from_wire)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _field_error(error, at) from None
+
+
+def encode(value: Any) -> bytes:
+    """JSON text of a record, list or mapping; absent optional fields are left out of records."""
+    return _encoder.encode(value)
+
+
+def plain(value: Any) -> Any:
+    """A record as plain JSON-ready Python values."""
+    return msgspec.to_builtins(value, enc_hook=_to_builtins)
+
+
+def _to_builtins(value: Any) -> Any:
+    return value.wire() if isinstance(value, Money) else _to_wire(value)
+
+
+def _field_error(error: Exception, at: str) -> FieldError:
+    matched = _AT.match(str(error))
+    text, path = (matched[1], matched[2] or "$") if matched else (str(error), "$")
+    text, _, money_field = text.partition("|") if "amount" in text or "currency" in text else (text, "", "")
+    parts = [at, path[1:].lstrip(".")] if at else [path[1:].lstrip(".")]
+    if missing := _MISSING.match(text):
+        parts.append(missing[1])
+        text = f"`{missing[1]}` is required"
+    if isinstance(error, RecursionError):
+        text = "nested too deeply"
+    parts.append(money_field)
+    return FieldError(text, ".".join(part for part in parts if part))

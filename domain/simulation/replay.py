@@ -1,0 +1,330 @@
+"""Another policy on the history there is: each decision judged again, in a world where that policy's budgets ran.
+
+Pure: takes the log's events in order. What was seen then is in the event (`seen_position`, a limit's `used`), so
+the policy in force gives back exactly what it gave.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from domain.commands import RequestError, action_id_of
+from domain.decisions import authority, escalations
+from domain.decisions.authority import Asking, Gift, Seen, Verdict
+from domain.events import decisions, facts
+from domain.money import Money
+from domain.policy.model import Rules, drawn_teams
+from domain.simulation.comparison import DECISIONS, Decided, Tally, decided
+from domain.simulation.counterfactual import OtherWorld
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from datetime import datetime
+
+    from domain.budgets.budget import Budget
+    from domain.policy.model import Policy
+
+_FILED = frozenset(("approves", "payer"))
+"""Rules that speak only where an escalation was to be filed."""
+
+
+class WhatIf:
+    """Takes the log in order. Before ``begins`` says yes to a decision and its time, both worlds are one.
+
+    ``published`` are all policies there were; one of them may be the policy that is tried.
+    """
+
+    def __init__(self, policy: Policy, published: Sequence[decisions.PolicyPublished],
+                 begins: Callable[[Any, datetime], bool]) -> None:  # fmt: skip
+        same = next((one for one in reversed(published) if one.policy == policy.document), None)
+        version = same.version if same is not None else 1 + max((one.version for one in published), default=0)
+        self._draws = same is None and policy.trial is not None
+        self.world = OtherWorld(Rules(version, policy, same.trial_teams if same is not None else ()), published)
+        self.parted_at: int | None = None
+        self.tally = Tally()
+        self.unknown = 0
+        """Decisions about people that nobody had announced: they cannot be judged."""
+        self._requested: set[str] = set()
+        self._begins = begins
+        self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
+            decisions.ActionSettled: self._settled,
+            decisions.ActionVoided: self._voided, decisions.ActionCharged: self._charged,
+            decisions.ActionReversed: self._reversed, decisions.BudgetOpened: self._opened,
+            decisions.BudgetClosed: self._own_books, decisions.BudgetDrawn: self._own_books,
+            decisions.BudgetGranted: self._moved, decisions.BudgetTransferred: self._moved,
+            decisions.EscalationRequested: self._asked, decisions.EscalationApproved: self._ended,
+            decisions.EscalationDenied: self._ended, decisions.EscalationWithdrawn: self._ended,
+            decisions.EscalationExpired: self._ended,
+        }  # fmt: skip
+
+    def take(self, position: int, at: datetime, body: Any, action_id: str = "") -> Any:
+        """Let an event happen in both worlds; what it is in the other one, none where it does not happen there.
+
+        ``action_id`` is that of an action that a fact reported.
+        """
+        taking = self._takes.get(type(body))
+        if taking is not None:
+            self.world.now(at)
+            return taking(position, at, body)
+        if isinstance(body, DECISIONS):
+            one = decided(body)
+            found = self.decide(position, at, one)
+            return body if found is one else None if found is None else self._as_it_would_be(body, *found)
+        if isinstance(body, facts.ActionReported):
+            amount = (body.amount.minor, body.amount.currency)
+            key, seconds = (f"agent:{body.agent_id}", body.amount.currency), at.timestamp()
+            self.world.later(position, lambda: self.world.act(
+                action_id, key, body, amount, did=True, would=True, seconds=seconds))  # fmt: skip
+        elif isinstance(body, facts.Fact):
+            self.world.later(position, lambda: self.world.learn(body))
+        return body
+
+    def correct(self, position: int, before: Any, after: Any) -> None:
+        """A fact was wrong; ``after`` is what is right, none where it never happened."""
+        self.world.later(position, lambda: self.world.correct(before, after))
+
+    # ------------------------------------------------------------------ decisions
+
+    def decide(self, position: int, at: datetime, one: Decided) -> Any:
+        """The same where it is as it was, none where it is not there; else the budget and the verdict."""
+        self.world.now(at)
+        done = one.done
+        if done:
+            if one.approved:
+                return self._approved(at, one)
+            if one.escalation_id is not None and one.outcome == "held":
+                return self._reserved(at, one)
+        elif one.preview or one.escalation_id in self._requested:
+            return one  # nobody decided: they asked, or somebody was not allowed to approve what another had asked for
+        return self._judged(position, at, one, done=done)
+
+    def _approved(self, at: datetime, one: Decided) -> Decided | None:
+        """What somebody else approved."""
+        known = self.world.acts.get(one.action_id)
+        instead = known is not None and known.would  # it was given on the spot already
+        self.world.count(one.currency, one.basis, one.minor, did=True, would=not instead)
+        key = (one.holder, one.currency)
+        self.world.act(one.action_id, key, one, (one.minor, one.currency), did=True, would=not instead,
+                       seconds=self.world.seconds)  # fmt: skip
+        if instead:
+            return None
+        budget = self.world.budget(*key, at)
+        budget.free(one.action_id)
+        self.world.spend(budget, one, one.minor)
+        return one
+
+    def _reserved(self, at: datetime, one: Decided) -> Decided | None:
+        """Money that waits for an answer."""
+        if one.escalation_id in self.tally.saved:
+            return None
+        minor = one.minor if one.basis == "goodwill" else 0
+        self.world.budget(one.holder, one.currency, at).hold(one.action_id, minor, one.interaction_id)
+        return one
+
+    def _judged(self, position: int, at: datetime, one: Decided, *, done: bool) -> Any:
+        world = self.world
+        world.know(one.seen_position)
+        if not world.parted and self._begins(one, at):
+            self.parted_at = position
+            world.part()
+            if self._draws and (policy := world.rules.policy).trial is not None:
+                teams = {*policy.teams, *world.staff.teams()}
+                world.rules.trial_teams = frozenset(drawn_teams(policy.trial, teams))
+        if not world.parted:
+            if done:
+                self._apply(one, world.budget(one.holder, one.currency, at), done=True, would=True)
+            return one
+        policy = world.rules.policy
+        agent = world.staff.agent(one.agent_id, policy.default_role)
+        if agent is None:
+            self.unknown += 1
+            return one
+        budget = world.budget(f"agent:{one.agent_id}", policy.currency, at)
+        asking = self._asking(one, at, agent, budget)
+        verdict = self._judge(asking, one, Money(one.minor, one.currency))
+        if verdict.draw is not None and asking.pool is not None:
+            asking.pool.granted_minor -= verdict.draw.minor
+            budget.granted_minor += verdict.draw.minor
+        would = verdict.outcome == "taken"
+        self.tally.tell(position, at, one, verdict.outcome, verdict.reasons)
+        if done or would:
+            self._apply(one, budget, done=done, would=would)
+        return one if done == would else (budget, verdict)
+
+    def _apply(self, one: Decided, budget: Budget, *, done: bool, would: bool) -> None:
+        """Let it happen in each world where it is given."""
+        world, minor = self.world, one.minor
+        action_id = one.action_id if done else action_id_of(one.source, one.request_id)
+        world.act(action_id, (budget.holder, budget.currency), one, (minor, one.currency), did=done, would=would,
+                  seconds=world.seconds)  # fmt: skip
+        if one.outcome != "held":
+            world.count(one.currency, one.basis, minor, did=done, would=would)
+            if would:
+                world.spend(budget, one, minor)
+        elif would:
+            budget.hold(action_id, minor if one.basis == "goodwill" else 0, one.interaction_id)
+
+    def _as_it_would_be(self, record: Any, budget: Budget, verdict: Verdict) -> Any:
+        common = {name: getattr(record, name) for name in _COMMON}
+        version = self.world.rules.version
+        if verdict.outcome != "taken":
+            return decisions.AuthorityFellShort(
+                outcome=verdict.outcome, reasons=verdict.reasons, preview=False, role=record.role, holder=budget.holder,
+                period=budget.period, policy_version=version, **common,
+            )  # fmt: skip
+        return decisions.ActionTaken(
+            authority="own", action_id=action_id_of(record.source, record.request_id), role=record.role or "",
+            holder=budget.holder, period=budget.period, policy_version=version, training=verdict.training,
+            limits=verdict.limits, **common,
+        )  # fmt: skip
+
+    def _judge(self, asking: Asking, one: Decided, amount: Money) -> Verdict:
+        policy = asking.rules.policy
+        try:
+            verdict = authority.judge(asking, amount)
+        except RequestError:
+            reason = decisions.Reason(rule="currency", message=f"the policy gives in {policy.currency}")
+            return Verdict(outcome="refused", reasons=(reason,))
+        if verdict.outcome != "escalate" or one.done:
+            return verdict
+        filed = one.escalation_id is not None or any(rule in _FILED for rule in one.rules[-1:])
+        if not filed:
+            return verdict
+        if not any(escalations.approves(role, one.kind, amount, policy) for role in policy.roles):
+            reason = decisions.Reason(rule="approves", message=f"no role approves a {one.kind} of this amount")
+            return Verdict(outcome="refused", reasons=(*verdict.reasons, reason))
+        team = self.world.rules.pool_team(asking.agent.teams_for(one.team_id))
+        if policy.escalation.payer == "team" and one.basis == "goodwill" and team is not None:
+            pool = self.world.budget(f"team:{team}", policy.currency, asking.now)
+            if short := escalations.payer_short(pool, amount, ""):
+                return Verdict(outcome="refused", reasons=(*verdict.reasons, short))
+        return verdict
+
+    def _asking(self, one: Decided, at: datetime, agent: authority.Agent, budget: Budget) -> Asking:
+        world, policy = self.world, self.world.rules.policy
+        pool = None
+        if one.basis == "goodwill" and one.minor > budget.remaining_minor:
+            team = world.rules.pool_team(agent.teams_for(one.team_id))
+            pool = world.budget(f"team:{team}", policy.currency, at) if team is not None else None
+        role = policy.roles.get(agent.role)
+        group: frozenset[str] = frozenset()
+        customer: Sequence[Gift] = ()
+        interaction: Sequence[Gift] = ()
+        if one.customer_id is not None:
+            group = world.group_of(one.customer_id)
+            if role is not None and role.per_customer is not None:
+                customer = world.to_group(one, group, role.per_customer.days)
+        if one.interaction_id is not None and role is not None and role.per_interaction is not None:
+            interaction = world.on_interaction(one)
+        request: Any = one  # it has what judging looks at
+        return Asking(
+            request=request, agent=agent, rules=world.rules, source=one.source, now=at, budget=budget, pool=pool,
+            seen=Seen(group=group, interaction=interaction, customer=customer),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ what became of it, and the books
+
+    def _settled(self, position: int, at: datetime, record: decisions.ActionSettled) -> Any:
+        return self._became(position, at, record, record.amount.minor)
+
+    def _voided(self, position: int, at: datetime, record: decisions.ActionVoided) -> Any:
+        return self._became(position, at, record, 0)
+
+    def _became(self, position: int, at: datetime, record: decisions.Posting, spent: int) -> Any:
+        act, world = self.world.acts.get(record.action_id), self.world
+        if act is None or record.action_id in world.budget(record.holder, record.amount.currency, at).holds:
+            budget = world.budget(record.holder, record.amount.currency, at)
+            budget.free(record.action_id)
+            world.spend(budget, record, spent)
+        if act is not None:
+            counted = spent if record.basis == "goodwill" else 0
+            world.later(position, lambda: _set_gifts(act, counted))
+        there = act is None or act.would
+        world.count(record.amount.currency, record.basis, spent, did=True, would=there)
+        return record if there else None
+
+    def _charged(self, _: int, at: datetime, record: decisions.ActionCharged) -> Any:
+        self.world.spend(self.world.budget(record.holder, record.amount.currency, at), record, record.amount.minor)
+        self.world.count(record.amount.currency, record.basis, record.amount.minor, did=True, would=True)
+        return record
+
+    def _reversed(self, position: int, at: datetime, record: decisions.ActionReversed) -> Any:
+        act, world = self.world.acts.get(record.action_id), self.world
+        minor = record.amount.minor if record.recovered and record.basis == "goodwill" else 0
+        there = act is None or act.would
+        world.count(record.amount.currency, record.basis, -minor, did=True, would=there)
+        if act is not None:
+            world.later(position, lambda: _lower_gifts(act, minor))
+        if not there:
+            return None
+        budget = world.budget(*(act.key if act is not None else (record.holder, record.amount.currency)), at)
+        if record.late:
+            budget.granted_minor += minor
+        else:
+            world.spend(budget, record, -minor)
+        return record
+
+    def _asked(self, _: int, __: datetime, record: decisions.EscalationRequested) -> Any:
+        self._requested.add(record.escalation_id)
+        return record
+
+    def _ended(self, _: int, __: datetime, record: decisions.EscalationStep) -> Any:
+        return None if self.tally.ended(record) else record
+
+    def _opened(self, _: int, at: datetime, record: decisions.BudgetOpened) -> Any:
+        if not self.world.parted:
+            self.world.opened(record, at)
+        return record
+
+    def _own_books(self, _: int, at: datetime, record: Any) -> Any:
+        """Each world closes its books, and draws on pools, itself."""
+        currency = record.spent.currency if isinstance(record, decisions.BudgetClosed) else record.amount.currency
+        if not self.world.parted:
+            self.world.budget(record.holder, currency, at).record(record, at)
+        return record
+
+    def _moved(self, _: int, at: datetime, record: decisions.BudgetGranted | decisions.BudgetTransferred) -> Any:
+        self.world.budget(record.holder, record.amount.currency, at).record(record, at)
+        return record
+
+
+class ShadowRecord:
+    """What a policy in the shadow of the one in force would have said, as each decision recorded it."""
+
+    def __init__(self, policy: Policy, version: int) -> None:
+        self.tally = Tally()
+        self.world = OtherWorld(Rules(version, policy))
+        self.world.parted = True
+        self.parted_at: int | None = None
+        self.unknown = 0
+
+    def take(self, position: int, at: datetime, body: Any, _action_id: str = "") -> Any:
+        """Count a decision that the shadow looked at."""
+        if isinstance(body, decisions.EscalationStep) and not isinstance(body, decisions.EscalationForwarded):
+            self.tally.ended(body)
+        shadow = getattr(body, "shadow", None)
+        if shadow is None or shadow.policy_version != self.world.rules.version or getattr(body, "preview", False):
+            return body
+        self.parted_at = self.parted_at or position
+        one, would = decided(body), shadow.outcome == "taken"
+        self.world.now(at)
+        self.tally.tell(position, at, one, shadow.outcome, shadow.reasons)
+        self.world.count(one.currency, one.basis, one.minor, did=one.done, would=would)
+        return body
+
+    def correct(self, position: int, before: Any, after: Any) -> None:
+        """Nothing: what was recorded was recorded."""
+
+
+_COMMON = ("agent_id", "kind", "basis", "amount", "reason", "team_id", "customer_id", "interaction_id", "order_id",
+           "note", "guideline", "source", "request_id", "seen_position", "request_sha256")  # fmt: skip
+
+
+def _set_gifts(act: Any, minor: int) -> None:
+    for gift in act.gifts:
+        gift.minor = minor
+
+
+def _lower_gifts(act: Any, minor: int) -> None:
+    for gift in act.gifts:
+        gift.minor -= minor

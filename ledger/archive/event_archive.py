@@ -1,0 +1,201 @@
+"""The archive: the log as Parquet files by day, each of a sealed range, from which it can be restored.
+
+    archive/checkpoint, archive/verifiers           as they were when the newest file was written
+    archive/manifest.jsonl                          a line a file, in order
+    archive/day=2026-11-22/1-50000.parquet          positions 1 to 50,000, all recorded on that day
+
+A file's columns are those of `ledger.archive.parquet`. A position that has no event is there too, with the subject
+`ledger.gap`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ledger.archive.bulk_hashing import CHUNK, leaf_of
+from ledger.errors import LedgerError
+from ledger.files import read_bounded, write_whole
+from ledger.store.log import Recorded
+from ledger.transparency.sealer import GAP_SUBJECT, SealError
+from ledger.transparency.signed_notes import Checkpoint, NoteError, read_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from ledger.transparency.tiles import Tiles
+
+FILE_EVENTS = CHUNK
+"""A file never crosses a multiple of this, so that whoever verifies in chunks reads each file once."""
+_GROWS_BELOW = 20_000
+_CHECKPOINT_BYTES = 1 << 20
+
+
+class ArchiveError(LedgerError):
+    """An archive's file is missing, damaged, or not what was sealed."""
+
+    def __init__(self, what: str, position: int, file: str = "") -> None:
+        super().__init__(f"{what} (position {position}{', ' + file if file else ''})")
+        self.position = position
+        self.file = file
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One file: its path in the archive, its first and last position, and the SHA-256 of its bytes (hex)."""
+
+    file: str
+    first: int
+    last: int
+    sha256: str
+
+
+class Archive:
+    """The files of an archive."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def parts(self) -> list[Part]:
+        """The files that there should be, in order."""
+        try:
+            lines = (self.folder / "manifest.jsonl").read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        return [msgspec.json.decode(line, type=Part) for line in lines if line]
+
+    def checkpoint(self) -> Checkpoint | None:
+        """Return the checkpoint of when the newest file was written; none in an empty archive.
+
+        Raises:
+            NoteError: it cannot be read.
+
+        """
+        path = self.folder / "checkpoint"
+        try:
+            return read_checkpoint(read_bounded(path, _CHECKPOINT_BYTES).decode())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            message = f"{path} is damaged: {error}"
+            raise NoteError(message) from error
+
+    @property
+    def last_position(self) -> int:
+        """Up to where it has the log."""
+        parts = self.parts()
+        return parts[-1].last if parts else 0
+
+    def add(self, events: Sequence[Recorded], checkpoint: str, verifiers: str, tiles: Tiles | None = None) -> None:
+        """Write events that follow the last position, durably: they must be sealed under ``checkpoint``.
+
+        A small last file of the same day is written anew with them.
+
+        Raises:
+            SealError: an event is not what the tiles have at its position.
+
+        """
+        if tiles is not None:
+            _check(events, tiles)
+        days = [text[:10] for text in _recorded_texts(events)]
+        begins = [
+            place for place, event in enumerate(events)
+            if place == 0 or days[place] != days[place - 1] or event.position % FILE_EVENTS == 1
+        ]  # fmt: skip
+        for begin, end in pairwise([*begins, len(events)]):
+            self._add(days[begin], events[begin:end])
+        write_whole(self.folder / "checkpoint", checkpoint.encode())
+        write_whole(self.folder / "verifiers", verifiers.encode())
+
+    def _add(self, day: str, events: Sequence[Recorded]) -> None:
+        from ledger.archive.parquet import file_of
+
+        parts = self.parts()
+        old = parts[-1] if parts else None
+        first, last = events[0].position, events[-1].position
+        grows = (
+            old is not None and old.file.startswith(f"day={day}/") and old.last - old.first < _GROWS_BELOW
+            and first % FILE_EVENTS != 1
+        )  # fmt: skip
+        if old is not None and grows:
+            data = file_of(events, self.folder / old.file)
+            first = old.first
+            parts.pop()
+        else:
+            data = file_of(events)
+        name = f"day={day}/{first}-{last}.parquet"
+        write_whole(self.folder / name, data)
+        parts.append(Part(name, first, last, hashlib.sha256(data).hexdigest()))
+        write_whole(self.folder / "manifest.jsonl", b"".join(msgspec.json.encode(part) + b"\n" for part in parts))
+        if old is not None and grows:
+            (self.folder / old.file).unlink(missing_ok=True)
+
+    def check_files(self) -> Iterator[ArchiveError]:
+        """What is wrong with the files: missing, other bytes than when they were written, ranges that do not join."""
+        expected = 1
+        for part in self.parts():
+            if part.first != expected:
+                yield ArchiveError("the archive's files do not join", expected, part.file)
+            expected = part.last + 1
+            try:
+                with (self.folder / part.file).open("rb") as file:
+                    found = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:
+                yield ArchiveError(f"the archive's file cannot be read: {error.strerror}", part.first, part.file)
+            else:
+                if found != part.sha256:
+                    yield ArchiveError("the archive's file is not what was written", part.first, part.file)
+
+    def batches(self, first: int = 1, last: int | None = None) -> Iterator[list[Recorded]]:
+        """Events from one position to another, oldest first.
+
+        Raises:
+            ArchiveError: a file cannot be read.
+
+        """
+        from ledger.archive.parquet import read_batches
+
+        for part in self.parts():
+            if part.last < first or (last is not None and part.first > last):
+                continue
+            try:
+                for batch in read_batches(self.folder / part.file):
+                    found = [one for one in batch if one.position >= first and (last is None or one.position <= last)]
+                    if found:
+                        yield found
+            except OSError as error:
+                raise ArchiveError(f"the archive's file cannot be read: {error}", part.first, part.file) from error
+
+
+def _check(events: Sequence[Recorded], tiles: Tiles) -> None:
+    """Reject events, neighbours all, that are not what was sealed."""
+    first, last = events[0].position, events[-1].position
+    if last - first + 1 != len(events):
+        raise SealError("an event is missing", first)
+    for event, sealed in zip(events, tiles.leaves(first, last), strict=True):
+        if leaf_of(event) != sealed:
+            raise SealError("an event is not what was sealed", event.position)
+
+
+class _Times(msgspec.Struct):
+    recordedtime: str = "1970-01-01"
+
+
+_times_decoder = msgspec.json.Decoder(_Times)
+
+
+def _recorded_texts(events: Sequence[Recorded]) -> list[str]:
+    decode = _times_decoder.decode
+    return [decode(event.data).recordedtime for event in events]
+
+
+def gap_marker(position: int, recorded: str) -> Recorded:
+    """What stands in an archive, and in a restored log, for an event that was lost before it could be sealed."""
+    document = {
+        "specversion": "1.0", "id": f"gap-{position}", "source": "resolution-ledger", "type": "resolution.gap.v1",
+        "time": recorded, "data": {}, "recordedtime": recorded,
+    }  # fmt: skip
+    return Recorded(position, GAP_SUBJECT, msgspec.json.encode(document))

@@ -1,0 +1,127 @@
+"""Parquet files of events. Needs pyarrow, which the extra `archive` of the package installs.
+
+Columns: `position`, `subject`, `time`, `recorded` (UTC, microseconds), `type`, `source`, `id`, `event` (the stored
+bytes).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from ledger.errors import MissingExtraError
+from ledger.store.cloudevents import Stored, parse_time, stored_decoder
+from ledger.store.log import Recorded
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ModuleNotFoundError as error:
+    raise MissingExtraError("Parquet files", "archive") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+SCHEMA = pa.schema(
+    [
+        ("position", pa.int64()),
+        ("subject", pa.dictionary(pa.int32(), pa.string())),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("recorded", pa.timestamp("us", tz="UTC")),
+        ("type", pa.dictionary(pa.int32(), pa.string())),
+        ("source", pa.dictionary(pa.int32(), pa.string())),
+        ("id", pa.string()),
+        ("event", pa.binary()),
+    ]
+)
+_WRITTEN: dict[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": ["subject", "type", "source"],
+    "write_statistics": ["position", "time", "recorded"],
+}
+"""How files are written: no dictionary for columns whose values are all different."""
+_BATCH_ROWS = 16_384
+_READ = {"position": pa.int64(), "subject": pa.string(), "event": pa.binary()}
+
+
+class Writer:
+    """A context in which events are written into one file, group by group."""
+
+    def __init__(self, path: Path) -> None:
+        self._writer = pq.ParquetWriter(path, SCHEMA, **_WRITTEN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._writer.close()
+
+    def add(self, events: Sequence[Recorded]) -> None:
+        """Write these events as a row group."""
+        self._writer.write_table(as_table(events))
+
+
+def file_of(events: Sequence[Recorded], behind: Path | None = None) -> bytes:
+    """Return a file of these events; they follow those of the file ``behind``."""
+    table = as_table(events)
+    if behind is not None:
+        table = pa.concat_tables([pq.read_table(behind, schema=SCHEMA), table])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, **_WRITTEN)
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
+
+
+def read_batches(path: Path) -> Iterator[list[Recorded]]:
+    """Yield a file's events, in order.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    """
+    try:
+        with pq.ParquetFile(path) as file:  # quicker to import, and to open, than a data set
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(_READ), use_threads=False):
+                columns = [batch.column(name).cast(kind) for name, kind in _READ.items()]
+                if any(column.null_count for column in columns):
+                    message = f"{path.name} has rows without {' or '.join(_READ)}"
+                    raise OSError(message)
+                yield [Recorded(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
+    except (pa.ArrowException, KeyError) as error:
+        raise OSError(str(error)) from error
+
+
+def as_table(events: Sequence[Recorded]) -> pa.Table:
+    """Return events as rows; an event that is no CloudEvent keeps its bytes alone."""
+    stored = [_stored(event) for event in events]
+    names = [(one.type, one.source, one.id, one.time, one.recordedtime) if one else (None,) * 5 for one in stored]
+    types, sources, ids, times, recorded = zip(*names, strict=True) if names else ((),) * 5
+    texts = [event.subject for event in events]
+    arrays = [
+        pa.array([event.position for event in events], pa.int64()),
+        pa.array(texts, pa.string()).dictionary_encode(),
+        _moments(times),
+        _moments(recorded),
+        pa.array(types, pa.string()).dictionary_encode(),
+        pa.array(sources, pa.string()).dictionary_encode(),
+        pa.array(ids, pa.string()),
+        pa.array([event.data for event in events], pa.binary()),
+    ]
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def _moments(texts: Sequence[str | None]) -> pa.Array:
+    """Return RFC 3339 times as moments; where Arrow's own parser is too strict, one by one."""
+    try:
+        return pa.array(texts, pa.string()).cast(pa.timestamp("us", tz="UTC"))
+    except pa.ArrowInvalid:
+        return pa.array([parse_time(text) if text else None for text in texts], pa.timestamp("us", tz="UTC"))
+
+
+def _stored(event: Recorded) -> Stored | None:
+    try:
+        return stored_decoder.decode(event.data)
+    except msgspec.MsgspecError:
+        return None

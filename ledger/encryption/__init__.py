@@ -1,0 +1,1 @@
+"""Data keys and the encryption of personal fields."""

@@ -1,0 +1,1 @@
+"""The persistence module of the `eventsourcing` library."""

@@ -1,0 +1,165 @@
+"""A thread with an event loop and a connection, for callers that are synchronous and have threads of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from concurrent.futures import CancelledError
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+from eventsourcing.persistence import DataError, InterfaceError, InternalError, OperationalError, ProgrammingError
+
+from ledger import errors
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+
+    from ledger.nats.client import LedgerClient
+
+_CLOSE_SECONDS = 5
+_FINISH_SECONDS = 2  # what was asked before a close may still be answered
+
+
+class Bridge:
+    """Runs coroutines on a connection, from any thread; connects when first used.
+
+    Calls wait for each other only at the server. Errors of the log come out as the library's.
+    """
+
+    def __init__(self, connecting: Callable[[], Awaitable[LedgerClient]]) -> None:
+        self._connecting = connecting
+        self._loop = asyncio.new_event_loop()
+        self._clients: list[LedgerClient] = []
+        self._asked: set[asyncio.Task[Any]] = set()
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="jetstream", daemon=True)
+        self._pid = os.getpid()
+        self._connected = asyncio.Lock()
+        # Whoever forgets to close does not leave a thread and connections behind.
+        self._close = weakref.finalize(self, _close, self._pid, self._loop, self._thread, self._clients, self._asked)
+        self._thread.start()
+
+    def run[T](self, work: Callable[[LedgerClient], Coroutine[None, None, T]], *, endless: bool = False) -> T:
+        """The result of a coroutine on the connection.
+
+        A close lets it finish, unless it is `endless`: a wait for what may never come.
+
+        Raises:
+            InterfaceError: the bridge is closed, belongs to a process before a fork, or its own thread calls.
+            OperationalError: the server cannot be reached, or gives no answer in time.
+            DatabaseError: as in ``as_the_library_says``.
+
+        """
+        self._check()
+        with as_the_library_says():
+            future = asyncio.run_coroutine_threadsafe(self._on_connection(work, endless), self._loop)
+            try:
+                return future.result()
+            except CancelledError:
+                raise InterfaceError("closed while it was waiting for the server") from None
+            except BaseException:
+                future.cancel()  # Ctrl-C, say
+                raise
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have the loop call this, without waiting; nothing where it is closed."""
+        if self._close.alive and self._pid == os.getpid():
+            self._loop.call_soon_threadsafe(call)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[LedgerClient]:
+        """Another connection, for a reader of much."""
+        client = await self._connect()
+        try:
+            yield client
+        finally:
+            self._clients.remove(client)
+            await client.close()
+
+    async def _connect(self) -> LedgerClient:
+        client = await self._connecting()
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """End all calls, connections and the thread; harmless when done twice."""
+        self._close()
+
+    def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise InterfaceError("made before a fork, in another process: construct the application in this one")
+        if not self._close.alive:
+            raise InterfaceError("closed: construct the application or its factory anew")
+        if threading.current_thread() is self._thread:
+            raise InterfaceError("called from the thread that would have to answer")
+
+    async def _on_connection[T](self, work: Callable[[LedgerClient], Coroutine[None, None, T]], endless: bool) -> T:
+        task = asyncio.current_task()
+        if task and not endless:
+            self._asked.add(task)
+            task.add_done_callback(self._asked.discard)
+        if not self._clients:
+            async with self._connected:
+                if not self._clients:
+                    await self._connect()
+        return await work(self._clients[0])
+
+
+@contextmanager
+def as_the_library_says() -> Iterator[None]:
+    """Errors of the log as errors of the `eventsourcing` library (PEP 249's names)."""
+    try:
+        yield
+    except errors.UnavailableError as error:
+        raise OperationalError(str(error)) from error
+    except errors.TooLargeError as error:
+        raise DataError(str(error)) from error
+    except errors.LostEventsError as error:
+        raise InternalError(str(error)) from error
+    except errors.LedgerError as error:
+        raise ProgrammingError(str(error)) from error
+    except nats.errors.Error as error:
+        raise InterfaceError(f"connection: {error or type(error).__name__}") from error
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+
+
+def _close(
+    pid: int,
+    loop: asyncio.AbstractEventLoop,
+    thread: threading.Thread,
+    clients: list[LedgerClient],
+    asked: set[asyncio.Task[Any]],
+) -> None:
+    """Called once; perhaps by the garbage collector, in any thread."""
+    if pid != os.getpid():
+        return  # a fork shares its sockets with the process that uses them
+    if threading.current_thread() is thread:
+        loop.create_task(_end(loop, clients, asked))
+        return
+    loop.call_soon_threadsafe(lambda: loop.create_task(_end(loop, clients, asked)))
+    thread.join(_CLOSE_SECONDS)
+    if not thread.is_alive():
+        loop.close()
+
+
+async def _end(loop: asyncio.AbstractEventLoop, clients: list[LedgerClient], asked: set[asyncio.Task[Any]]) -> None:
+    try:
+        if asked:
+            await asyncio.wait(asked, timeout=_FINISH_SECONDS)
+        for client in clients:
+            await asyncio.wait_for(client.close(), 1)
+    except (TimeoutError, nats.errors.Error):
+        pass  # it is over anyway
+    finally:
+        others = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        loop.stop()

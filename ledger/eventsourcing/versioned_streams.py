@@ -1,0 +1,321 @@
+"""Sequences of versioned events on one stream, each on a subject of its own: what the recorders stand on.
+
+A version can stand in a sequence once. That is guarded by the position of the sequence's last message: an insert
+expects the one it knows, and where another was written meanwhile, it looks whether its versions are
+still free. Versions may have gaps and may fill them later (snapshots do), as in the library's SQL recorders.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError, StoredEvent
+
+from ledger.errors import ConflictError, UnavailableError
+from ledger.eventsourcing.message_codec import is_out_of_order, to_message, to_notification, to_stored, token_of
+from ledger.eventsourcing.stream_cache import Memory, Seen, Tail
+from ledger.nats.client import PENDING_BYTES
+from ledger.store.batches import MAX_BATCH
+from ledger.store.log import Draft, Log
+from ledger.store.streams import ensure_stream
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from uuid import UUID
+
+    from eventsourcing.persistence import Notification
+
+    from ledger.nats.client import LedgerClient
+    from ledger.store.log import Recorded
+
+_TRIES = 20
+_MAX_BATCH_BYTES = PENDING_BYTES // 2
+
+
+class Entry(NamedTuple):
+    """A stored event and the subject of its sequence, whose versions may have to ascend."""
+
+    subject: str
+    event: StoredEvent
+    ascending: bool = False
+
+
+class Sequences:
+    """The sequences on one stream, as one connection sees them. For one event loop."""
+
+    def __init__(self, log: Log, root: str, patience_seconds: float) -> None:
+        """Use ``open``."""
+        self._log = log
+        self._root = root
+        self._patience_seconds = patience_seconds
+        self._memory = Memory()
+
+    @classmethod
+    async def open(
+        cls, client: LedgerClient, config: dict[str, object], patience_seconds: float, *, create: bool
+    ) -> Sequences:
+        """The sequences on a stream of this configuration (``stream_of``).
+
+        Raises:
+            DriftError: the stream is there with another configuration.
+            UnavailableError: no answer, or the server cannot create it.
+
+        """
+        log = await Log.door(client, str(config["name"]))
+        sequences = cls(log, str(config["subjects"][0]).removesuffix(".>"), patience_seconds)  # type: ignore[index]
+        if create:
+            await sequences._patiently(lambda: ensure_stream(client, config))
+        return sequences
+
+    @property
+    def log(self) -> Log:
+        """The stream."""
+        return self._log
+
+    def subject(self, kind: str, identifier: UUID | str) -> str:
+        """The subject of one sequence of a kind (a word)."""
+        return f"{self._root}.{kind}.{token_of(identifier)}"
+
+    def all_of(self, kind: str) -> str:
+        """The wildcard of all sequences of a kind."""
+        return f"{self._root}.{kind}.*"
+
+    # ------------------------------------------------------------------ writing
+
+    async def insert(self, entries: Sequence[Entry]) -> int:
+        """Store these in order, all or none; the position of the first.
+
+        Raises:
+            IntegrityError: a version is taken.
+            NotSupportedError: more than 1000.
+            DataError: together they are too large for one batch.
+            UnavailableError: no answer in time; they may have been stored nevertheless.
+
+        """
+        if len(entries) > MAX_BATCH:
+            raise NotSupportedError(
+                f"JetStream stores at most {MAX_BATCH} events at once, not {len(entries)}: save in parts"
+            )
+        _refuse_twins(entries)
+        tails = {subject: self._guess(subject, version) for subject, version in _firsts(entries).items()}
+        for _ in range(_TRIES):
+            drafts, after = self._drafts(entries, await self._settle(tails, entries))
+            try:
+                position = await self._log.append(drafts, self._patience_seconds)
+            except ConflictError:
+                tails = dict.fromkeys(tails)
+                continue
+            for subject, (version, number) in after.items():
+                self._memory.note_tail(subject, Tail(version, position + number))
+            return position
+        raise OperationalError("written too often meanwhile by others; try again")
+
+    def _guess(self, subject: str, version: int) -> Tail | None:
+        """The tail as far as known; a sequence that begins now is taken to be new."""
+        return self._memory.tail(subject) or (Tail() if version in {0, 1} else None)
+
+    async def _settle(self, tails: dict[str, Tail | None], entries: Sequence[Entry]) -> dict[str, Tail]:
+        """Ask for the tails that are not known, and make sure that all versions are free."""
+        unknown = [subject for subject, tail in tails.items() if tail is None]
+        for start in range(0, len(unknown), 100):
+            part = unknown[start : start + 100]
+            tails |= dict(zip(part, await asyncio.gather(*map(self.tail, part)), strict=True))
+        settled = {subject: tail for subject, tail in tails.items() if tail is not None}
+        for subject, version in _lowest(entries).items():
+            if version <= settled[subject].version:
+                settled[subject] = await self._with_gaps(subject, settled[subject].position, entries)
+        return settled
+
+    async def _with_gaps(self, subject: str, until: int, entries: Sequence[Entry]) -> Tail:
+        """The tail of a sequence whose highest version is not below ours, which may fill gaps."""
+        recorded = await self._read(subject, 0, until)
+        taken = {to_stored(one).originator_version for one in recorded}
+        for entry in entries:
+            event = entry.event
+            if entry.subject == subject and (entry.ascending or event.originator_version in taken):
+                raise IntegrityError(
+                    f"version {event.originator_version} of {event.originator_id} is recorded already"
+                    + (f", or one above it: {max(taken)}" if entry.ascending else "")
+                )
+        return Tail(max(taken, default=-1), recorded[-1].position if recorded else 0)
+
+    def _drafts(self, entries: Sequence[Entry], tails: dict[str, Tail]) -> tuple[list[Draft], dict[str, Tail]]:
+        """What to append, and the tails behind it, with numbers in this batch for positions."""
+        token, source = secrets.token_hex(8), self._log.stream
+        drafts: list[Draft] = []
+        highest = {subject: tail.version for subject, tail in tails.items()}
+        first = {subject: tail.position for subject, tail in tails.items()}
+        last: dict[str, int] = {}
+        size = 0
+        for number, (subject, event, _) in enumerate(entries):
+            late = event.originator_version < highest[subject]
+            data = to_message(event, f"{token}.{number}", source, out_of_order=late)
+            drafts.append(Draft(subject, data, first.pop(subject, None)))
+            highest[subject] = max(highest[subject], event.originator_version)
+            last[subject] = number
+            size += len(data)
+        if size > _MAX_BATCH_BYTES:
+            raise DataError(f"{size:,} bytes are too many at once (most: {_MAX_BATCH_BYTES:,}); save in parts")
+        return drafts, {subject: Tail(highest[subject], number) for subject, number in last.items()}
+
+    # ------------------------------------------------------------------ reading
+
+    async def select(
+        self,
+        subject: str,
+        *,
+        gt: int | None = None,
+        lte: int | None = None,
+        desc: bool = False,
+        limit: int | None = None,
+    ) -> list[StoredEvent]:
+        """One sequence by version: above ``gt``, up to ``lte``, at most ``limit``."""
+        seen, tail = self._memory.seen(subject), self._memory.tail(subject) or Tail()
+        if desc and limit == 1 and not seen.events and (newest := await self._newest(subject, gt, lte)) is not None:
+            return newest
+        only_behind_tail = gt is not None and gt >= tail.version and seen.position < tail.position
+        after = tail.position if only_behind_tail else seen.position
+        recorded = await self._read(subject, after, tail.position)
+        events = [to_stored(one) for one in recorded]
+        if only_behind_tail:
+            versions = [tail.version, *(event.originator_version for event in events)]
+        else:
+            events = sorted(seen.events + events, key=_version) if events else seen.events
+            versions = [event.originator_version for event in events[-1:]]
+        if recorded:
+            self._memory.note_tail(subject, Tail(max(versions), recorded[-1].position))
+            if not only_behind_tail:
+                self._memory.note_seen(subject, Seen(recorded[-1].position, events))
+        return _part(events, gt, lte, desc=desc)[:limit]
+
+    async def _newest(self, subject: str, gt: int | None, lte: int | None) -> list[StoredEvent] | None:
+        """The event of the highest version, where the newest message tells it."""
+        last = await self._patiently(lambda: self._log.surely(subject))
+        if last is None:
+            return []
+        event = to_stored(last)
+        if is_out_of_order(last) or (lte is not None and event.originator_version > lte):
+            return None
+        return [event] if gt is None or event.originator_version > gt else []
+
+    async def tail(self, subject: str) -> Tail:
+        """The end of a sequence, as the stream's leader has it."""
+        last = await self._patiently(lambda: self._log.surely(subject))
+        if last is None:
+            return Tail()
+        if is_out_of_order(last):
+            recorded = await self._read(subject, 0, last.position)
+            return Tail(max(to_stored(one).originator_version for one in recorded), recorded[-1].position)
+        return Tail(to_stored(last).originator_version, last.position)
+
+    async def _read(self, subject: str, after: int, until: int) -> list[Recorded]:
+        """A sequence's messages behind a position, at least to one that is known to be there."""
+        deadline = time.monotonic() + self._patience_seconds
+        while True:
+            recorded = await self._patiently(lambda: self._log.read_subject(subject, after))
+            if until <= after or (recorded and recorded[-1].position >= until):
+                return recorded
+            if time.monotonic() > deadline:
+                message = f"{self._log.stream} does not show position {until}: the replica that answers is behind"
+                raise UnavailableError(message)
+            await asyncio.sleep(0.01)
+
+    async def notifications(
+        self, kind: str, after: int, limit: int, stop: int | None, topics: Iterable[str]
+    ) -> list[Notification]:
+        """All sequences of a kind by position: behind ``after``, up to ``stop``, at most ``limit``."""
+        found: list[Notification] = []
+        wanted, pattern = frozenset(topics), self.all_of(kind)
+        while len(found) < limit:
+            at_most = MAX_BATCH if wanted else min(MAX_BATCH, limit - len(found))
+            start = after
+            recorded, complete = await self._patiently(lambda: self._log.read_some(pattern, start, at_most))  # noqa: B023
+            for one in recorded:
+                if stop is not None and one.position > stop:
+                    return found
+                notification = to_notification(one)
+                if not wanted or notification.topic in wanted:
+                    found.append(notification)
+                if len(found) == limit:
+                    return found
+            if complete or not recorded:
+                break
+            after = recorded[-1].position
+        return found
+
+    async def newest_position(self, kind: str) -> int | None:
+        """The position of the newest message of a kind, if there is one."""
+        last = await self._patiently(lambda: self._log.surely(self.all_of(kind)))
+        return last.position if last else None
+
+    async def _patiently[T](self, read: Callable[[], Awaitable[T]]) -> T:
+        """Try again while nobody answers: while a leader is elected, say, or the server starts."""
+        deadline = time.monotonic() + self._patience_seconds
+        pause = 0.02
+        while True:
+            try:
+                async with asyncio.timeout(max(pause, deadline - time.monotonic())):
+                    return await read()
+            except TimeoutError:
+                message = f"{self._log.stream} gave no answer in {self._patience_seconds:g} seconds; try again later"
+                raise UnavailableError(message) from None
+            except UnavailableError:
+                if time.monotonic() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(0.5, pause * 2)
+
+
+def _version(event: StoredEvent) -> int:
+    return event.originator_version
+
+
+def _part(events: list[StoredEvent], gt: int | None, lte: int | None, *, desc: bool) -> list[StoredEvent]:
+    if gt is not None or lte is not None:
+        events = [
+            event
+            for event in events
+            if (gt is None or event.originator_version > gt) and (lte is None or event.originator_version <= lte)
+        ]
+    return events[::-1] if desc else events
+
+
+def _firsts(entries: Sequence[Entry]) -> dict[str, int]:
+    """The version with which each sequence's part begins."""
+    return {subject: event.originator_version for subject, event, _ in reversed(entries)}
+
+
+def _lowest(entries: Sequence[Entry]) -> dict[str, int]:
+    lowest: dict[str, int] = {}
+    for subject, event, _ in entries:
+        lowest[subject] = min(event.originator_version, lowest.get(subject, event.originator_version))
+    return lowest
+
+
+def _refuse_twins(entries: Sequence[Entry]) -> None:
+    if len({(subject, event.originator_version) for subject, event, _ in entries}) < len(entries):
+        raise IntegrityError("the same version of the same originator stands twice in one insert")
+
+
+def stream_of(name: str, prefix: str, replicas: int) -> dict[str, object]:
+    """The configuration of a stream of sequences, in the words of the JetStream API. Durations in nanoseconds."""
+    return {
+        "name": name,
+        "subjects": [f"{prefix}.{name}.>"],
+        "storage": "file",
+        "retention": "limits",
+        "num_replicas": replicas,
+        "max_msgs": -1,
+        "max_bytes": -1,
+        "max_msgs_per_subject": -1,
+        "max_age": 0,
+        "discard": "new",
+        "duplicate_window": 2 * 60 * 1_000_000_000,
+        "allow_atomic": True,
+        "allow_direct": True,
+        "deny_delete": True,
+        "deny_purge": True,
+    }

@@ -1,0 +1,1 @@
+"""Connections to NATS and the embedded server."""

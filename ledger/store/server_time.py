@@ -1,0 +1,173 @@
+"""The host's clock held against the NATS server's: a clock that runs ahead must not stamp what is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from ledger.errors import ClockError, LedgerError, UnavailableError
+from ledger.store.streams import js_api
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ledger.nats.client import LedgerClient
+
+_log = logging.getLogger(__name__)
+AHEAD_SECONDS = 60.0
+"""Nothing is recorded while the host's clock is further ahead of the server's."""
+_LEAP_SECONDS = 24 * 3600.0
+_MEASURED_SECONDS = 30.0
+"""For how long a time stamp of the server is good."""
+_MEASURED_AGAIN_SECONDS = 1.0
+
+
+def _steady() -> float:
+    """Return the seconds on a clock that is never set. Linux's CLOCK_BOOTTIME goes on while a laptop sleeps."""
+    if sys.platform != "linux":
+        return time.monotonic()
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Offset(NamedTuple):
+    """Seconds that the host's clock is ahead of the server's: at least, and at most."""
+
+    at_least: float
+    at_most: float
+
+
+class ServerTime:
+    """The server's clock as this process knows it: one time stamp of the server, and a steady clock from there on.
+
+    The server's time stamp in the answer to STREAM.INFO is taken now and then. Between two of them a steady clock
+    tells what the server's clock shows, so that checking costs no request. Where host and server share one clock that
+    leaps ahead, the steady clock shows it: a leap of more than a day is not believed before this process starts anew.
+    """
+
+    def __init__(self, client: LedgerClient, stream: str, clock: Callable[[], datetime],
+                 steady: Callable[[], float] = _steady) -> None:  # fmt: skip
+        self._client = client
+        self._stream = stream
+        self._clock = clock
+        self._steady = steady
+        self._server_at: float | None = None
+        self._steady_at = 0.0
+        self._measured_at = 0.0
+        self._leapt = False  # whether the server's clock was seen to leap with the host's
+        self._measuring: asyncio.Task[None] | None = None
+        self._refusing = False
+
+    async def measure(self) -> Offset | None:
+        """Ask the server for its time; None where it does not say.
+
+        Raises:
+            UnavailableError: no answer in time.
+
+        """
+        steady, host = self._steady(), self._clock().timestamp()
+        self._measured_at = steady
+        info = await js_api(self._client, f"STREAM.INFO.{self._stream}")
+        try:
+            server = datetime.fromisoformat(info["ts"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            return None
+        later = self._clock().timestamp()
+        known = self._server_at if steady >= self._steady_at else None
+        self._leapt = known is not None and server - (known + steady - self._steady_at) > _LEAP_SECONDS
+        if not self._leapt:
+            self._server_at, self._steady_at = server, steady
+        return Offset(host - server, later - server)
+
+    def ahead_seconds(self, now: datetime) -> float:
+        """Return the seconds that a moment of the host's clock is ahead of the server's; negative: behind."""
+        if self._server_at is None:
+            return 0.0
+        return now.timestamp() - (self._server_at + self._steady() - self._steady_at)
+
+    def check(self, now: datetime) -> None:
+        """Check a moment of the host's clock against what is known, without asking.
+
+        Raises:
+            ClockError: it is more than a minute ahead, or the server was not asked for so long that this is not known.
+
+        """
+        ahead, age = self.ahead_seconds(now), self._age()
+        if ahead > AHEAD_SECONDS:
+            raise ClockError(_ahead_text(ahead, now, leapt=self._leapt))
+        if age > _MEASURED_SECONDS:
+            raise ClockError("the server has to be asked for its time first")
+        if age > _MEASURED_SECONDS / 2 and (self._measuring is None or self._measuring.done()):
+            self._measuring = asyncio.get_running_loop().create_task(self._measure_quietly())
+
+    def _age(self) -> float:
+        """Return the seconds since the server was asked; infinity where the steady clock has gone back."""
+        age = self._steady() - self._measured_at
+        return age if age >= 0 else float("inf")
+
+    async def verify(self) -> None:
+        """Check the host's clock; a suspicion, and what was measured long ago, is cleared up by asking the server.
+
+        Raises:
+            ClockError: the host's clock is more than a minute ahead.
+            UnavailableError: the server does not answer.
+
+        """
+        age = self._age()
+        suspicious = self.ahead_seconds(self._clock()) > AHEAD_SECONDS and (
+            age > _MEASURED_AGAIN_SECONDS or not self._refusing
+        )
+        if suspicious or age > _MEASURED_SECONDS / 2:
+            await self.measure()
+        try:
+            self.check(self._clock())
+        except ClockError as error:
+            if not self._refusing:
+                self._refusing = True
+                _log.error("%s waits: %s", self._stream, error)
+            raise
+        if self._refusing:
+            self._refusing = False
+            _log.warning("%s: the host's clock is right again; recording goes on", self._stream)
+
+    async def _measure_quietly(self) -> None:
+        try:
+            await self.measure()
+        except (UnavailableError, LedgerError) as error:
+            _log.debug("the server's time is not known: %s", error)
+
+
+def _ahead_text(ahead: float, now: datetime, *, leapt: bool) -> str:
+    right = _shown(now - timedelta(seconds=ahead))
+    where = f"ahead: it shows {_shown(now)}, where the NATS server's time stamps say {right}"
+    if leapt:
+        where = f"ahead: it leapt to {_shown(now)} together with the server's, where {right} was next"
+    advice = "Nothing is recorded until it is right: set the host's clock"
+    if leapt:
+        advice += ", or start this process anew where the new time is the right one"
+    return f"the host's clock is {span(ahead)} {where}. {advice}"
+
+
+def _shown(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def utc_now() -> datetime:
+    """The host's clock."""
+    return datetime.now(UTC)
+
+
+def span(seconds: float) -> str:
+    """A span of time for people: ``40 days``, ``2 h 5 min``, ``75 s``."""
+    whole = round(abs(seconds))
+    days, rest = divmod(whole, 86_400)
+    hours, rest = divmod(rest, 3_600)
+    minutes, left = divmod(rest, 60)
+    if days:
+        return f"{days} d {hours} h" if hours else f"{days} days"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {left} s" if minutes else f"{left} s"

@@ -1,0 +1,299 @@
+"""Streams declared by us and verified: drift and lazy fsync are refused, never repaired silently."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import nats.errors
+
+from ledger.errors import (
+    DriftError,
+    LazyFsyncError,
+    LedgerError,
+    MissingStreamsError,
+    UnavailableError,
+    jetstream_error,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping, Sequence
+
+    from nats.aio.msg import Msg
+
+    from ledger.nats.client import LedgerClient
+
+_log = logging.getLogger(__name__)
+API_TIMEOUT_SECONDS = 10
+_NOT_FOUND = 10059
+_NAME_IN_USE = 10058
+_MIN_SERVER = (2, 12)
+_NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
+COPIES = "num_replicas"
+_READING = re.compile(r"^(?:INFO|(?:STREAM|CONSUMER)\.(?:INFO|NAMES|LIST)|STREAM\.MSG\.GET)\b")
+_AGAIN_SECONDS = 0.5
+
+
+async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One request to the JetStream API; errors come back in the answer's ``error``.
+
+    A request that only reads is asked again every second, and its first answer counts: while no leader is there, no
+    server answers, and the next leader never learns of the earlier requests.
+
+    Raises:
+        UnavailableError: no answer in time.
+
+    """
+    data = json.dumps(body).encode() if body is not None else b""
+    again = _AGAIN_SECONDS if _READING.search(subject) else API_TIMEOUT_SECONDS
+    try:
+        answer = await _first_answer(client, f"$JS.API.{subject}", data, again)
+    except (nats.errors.Error, OSError) as error:
+        message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
+        raise UnavailableError(message) from error
+    parsed: dict[str, Any] = json.loads(answer.data)
+    return parsed
+
+
+async def _first_answer(client: LedgerClient, subject: str, data: bytes, again_seconds: float) -> Msg:
+    asked: set[asyncio.Task[Msg]] = set()
+    ends = time.monotonic() + API_TIMEOUT_SECONDS
+    try:
+        while (left := ends - time.monotonic()) > 0:
+            asked.add(asyncio.create_task(client.request(subject, data, timeout=left)))
+            done, asked = await asyncio.wait(asked, timeout=min(again_seconds, left), return_when="FIRST_COMPLETED")
+            if done:
+                return done.pop().result()
+        raise nats.errors.TimeoutError
+    finally:
+        for task in asked:
+            task.cancel()
+
+
+async def ensure_stream(
+    client: LedgerClient, wanted: dict[str, Any], passed_over: Collection[str] = ()
+) -> dict[str, Any]:
+    """Create the stream if it is missing; verify every declared field, but those ``passed_over``, if it is there.
+
+    Raises:
+        DriftError: a field differs from what is declared.
+        UnavailableError: no answer, or the server cannot create it.
+
+    """
+    name = wanted["name"]
+    info = await js_api(client, f"STREAM.INFO.{name}")
+    if info.get("error", {}).get("err_code") == _NOT_FOUND:
+        info = await js_api(client, f"STREAM.CREATE.{name}", wanted)
+        if info.get("error", {}).get("err_code") == _NAME_IN_USE:  # another process was quicker
+            info = await js_api(client, f"STREAM.INFO.{name}")
+    if "error" in info:
+        raise jetstream_error(info["error"], f"stream {name} cannot be used")
+    for field, value, found in differing_fields(info["config"], wanted):
+        if field not in passed_over:
+            raise DriftError(name, field, value, found)
+    return info
+
+
+async def verify_streams(
+    client: LedgerClient, wanted: Sequence[dict[str, Any]], passed_over: Mapping[str, Collection[str]] = _NOTHING
+) -> None:
+    """Check that streams are there as declared, and create none; ``passed_over`` has fields by stream.
+
+    How many copies a stream has is no matter: it may have more than this process was told, or fewer for now.
+
+    Raises:
+        MissingStreamsError: some are not there.
+        DriftError: a field differs from what is declared.
+        LedgerError: the server does not say.
+
+    """
+    configs = await asyncio.gather(*(stream_config(client, one["name"]) for one in wanted))
+    if missing := [one["name"] for one, config in zip(wanted, configs, strict=True) if config is None]:
+        raise MissingStreamsError(missing)
+    for one, config in zip(wanted, configs, strict=True):
+        for field, value, found in differing_fields(config or {}, one):
+            if field != COPIES and field not in passed_over.get(one["name"], ()):
+                raise DriftError(one["name"], field, value, found)
+
+
+def differing_fields(config: dict[str, Any], wanted: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each declared field that a stream's configuration has otherwise: its name, as declared, as found.
+
+    More copies than declared are no difference.
+    """
+    for field, value in wanted.items():
+        found = _field_of(config, field)
+        if found != value and not (field == COPIES and found is not None and found > value):
+            yield field, value, found
+
+
+_ABSENT: dict[str, Any] = {
+    "max_age": 0, "deny_delete": False, "deny_purge": False, "sealed": False, "placement": None, "allow_atomic": False,
+    "discard_new_per_subject": False,
+}  # fmt: skip
+"""What the server leaves out of its answer when it has the default."""
+
+
+def _field_of(config: dict[str, Any], field: str) -> Any:
+    return config.get(field, _ABSENT.get(field))
+
+
+async def stream_config(client: LedgerClient, name: str) -> dict[str, Any] | None:
+    """Return a stream's configuration; nothing where there is no such stream.
+
+    Raises:
+        LedgerError: the server does not say.
+
+    """
+    info = await js_api(client, f"STREAM.INFO.{name}")
+    if info.get("error", {}).get("err_code") == _NOT_FOUND:
+        return None
+    if "error" in info:
+        raise jetstream_error(info["error"], name)
+    config: dict[str, Any] = info["config"]
+    return config
+
+
+def is_like(config: dict[str, Any], fields: dict[str, Any]) -> bool:
+    """Return whether a stream's configuration has all these fields."""
+    return all(_field_of(config, field) == value for field, value in fields.items())
+
+
+async def update_stream(client: LedgerClient, wanted: dict[str, Any], metadata: dict[str, str]) -> None:
+    """Change a stream to what is declared, and note ``metadata`` on it; fields not declared stay.
+
+    Raises:
+        LedgerError: the server refuses, or the connection's user may not update streams.
+
+    """
+    name = wanted["name"]
+    config = await stream_config(client, name) or {}
+    changed = config | wanted | {"metadata": config.get("metadata", {}) | metadata}
+    answer = await js_api(client, f"STREAM.UPDATE.{name}", changed)
+    if "error" in answer:
+        raise jetstream_error(answer["error"], f"stream {name} cannot be updated")
+
+
+async def stream_names(client: LedgerClient, subject: str = "") -> list[str]:
+    """Return the names of all streams, or of those with subjects that match one.
+
+    Raises:
+        LedgerError: the server does not say.
+
+    """
+    names: list[str] = []
+    while True:
+        request: dict[str, Any] = {"offset": len(names)} | ({"subject": subject} if subject else {})
+        answer = await js_api(client, "STREAM.NAMES", request)
+        if "error" in answer:
+            raise jetstream_error(answer["error"], "streams cannot be listed")
+        page = answer.get("streams") or []
+        names += page
+        if not page or len(names) >= answer["total"]:
+            return names
+
+
+async def stream_behind(client: LedgerClient, subject: str) -> str:
+    """Return the name of the stream that stores a subject, mappings of the server included; empty where none does.
+
+    Nothing is stored: the message expects another stream, which the one that refuses it answers with its name.
+
+    Raises:
+        UnavailableError: no answer in time.
+
+    """
+    try:
+        answer = await client.request(subject, b"", timeout=API_TIMEOUT_SECONDS, headers={"Nats-Expected-Stream": "-"})
+    except nats.errors.NoRespondersError:
+        return ""
+    except (nats.errors.Error, OSError) as error:
+        message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
+        raise UnavailableError(message) from error
+    return str(json.loads(answer.data).get("stream", ""))
+
+
+async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Create a durable consumer, or verify the one that is there; return what the server says of it.
+
+    Raises:
+        DriftError: it differs from what is declared.
+
+    """
+    name = wanted["durable_name"]
+    answer = await js_api(
+        client,
+        f"CONSUMER.DURABLE.CREATE.{stream}.{name}",
+        {"stream_name": stream, "config": wanted, "action": "create"},
+    )
+    if "error" in answer:
+        answer = await js_api(client, f"CONSUMER.INFO.{stream}.{name}")
+    if "error" in answer:
+        message = f"consumer {stream}/{name} cannot be used: {answer['error'].get('description')}"
+        raise UnavailableError(message)
+    for field, value in wanted.items():
+        if answer["config"].get(field) != value:
+            raise DriftError(f"{stream}/{name}", field, value, answer["config"].get(field))
+    return answer
+
+
+async def server_trouble(client: LedgerClient) -> str:
+    """What the server says is wrong with itself; empty where it says nothing."""
+    try:
+        answer = await client.request("$SYS.REQ.SERVER.PING.HEALTHZ", b"", timeout=5)
+        health = json.loads(answer.data)["data"]
+    except (nats.errors.Error, TimeoutError, KeyError, ValueError):
+        return ""
+    return "" if health.get("status") == "ok" else str(health.get("error") or health.get("status"))
+
+
+async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None:
+    """Check that the server is new enough and writes to disk before it acknowledges.
+
+    The account must import ``$SYS.REQ.SERVER.PING.VARZ`` from the system account, as our
+    configuration of the server does.
+
+    Raises:
+        LedgerError: the server is older than 2.12, which has no atomic batches.
+        LazyFsyncError: it acknowledges before it has written, or does not say, and that is not allowed.
+
+    """
+    verify_version(client)
+    match await syncs_always(client):
+        case True:
+            return
+        case False:
+            problem = "acknowledges events before they are on disk"
+        case None:
+            problem = "does not say whether it writes events to disk before it acknowledges them"
+    advice = "set `jetstream { sync_interval: always }` and our accounts (config/nats/nats-server.conf)"
+    if not allow_lazy_fsync:
+        message = f"the NATS server {problem}: {advice}, or accept losing events with --allow-lazy-fsync"
+        raise LazyFsyncError(message)
+    _log.warning("EVENTS CAN BE LOST WITH THE POWER: the NATS server %s; %s", problem, advice)
+
+
+def verify_version(client: LedgerClient) -> None:
+    """Check that the server has atomic batches.
+
+    Raises:
+        LedgerError: it is older than 2.12.
+
+    """
+    version = client.connected_server_version
+    if (version.major, version.minor) < _MIN_SERVER:
+        message = f"nats-server {version} has no atomic batches; run 2.12 or newer"
+        raise LedgerError(message)
+
+
+async def syncs_always(client: LedgerClient) -> bool | None:
+    """Whether the server writes to disk before it acknowledges; None where our account may not know."""
+    try:
+        answer = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=2)
+        return bool(json.loads(answer.data)["data"]["jetstream"]["config"].get("sync_always"))
+    except (nats.errors.Error, TimeoutError, KeyError, ValueError):
+        return None

@@ -1,0 +1,201 @@
+"""Reading the log in order and following it live, by pulling in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+import nats.errors
+
+from ledger.errors import LostEventsError, UnavailableError
+from ledger.store.log import Log, Recorded, digest_of
+from ledger.store.pull_consumer import Pull, sequence_of
+from ledger.store.streams import js_api
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ledger.nats.client import LedgerClient
+
+_log = logging.getLogger(__name__)
+_SECOND_NS = 1_000_000_000
+_PAUSE_SECONDS = 0.3
+_LOOKS_AT_THE_END = 2
+"""So many heartbeats in a row must find nothing more: a new leader of a cluster may be a moment behind."""
+_PATIENCE_SECONDS = 60.0
+"""How long a reader with an end waits for a server that does not answer; one without an end waits for ever."""
+_PULL_EVENTS = 4000
+_BATCH_EVENTS = 4000
+
+
+class Anchor(NamedTuple):
+    """The last event a reader took: its position (0: none) and the hash of its data (empty: not known)."""
+
+    position: int = 0
+    digest: str = ""
+
+
+START = Anchor()
+"""Nothing read yet."""
+
+
+async def verify_anchor(log: Log, anchor: Anchor, reader: str) -> None:
+    """Check that the log still shows what a reader took last.
+
+    Raises:
+        LostEventsError: it does not: sequence numbers may have been reused after damage.
+
+    """
+    if not anchor.digest:
+        return
+    found = await log.at(anchor.position)
+    if found is None:
+        raise LostEventsError(f"{reader} has read an event that is gone", anchor.position)
+    if digest_of(found.data) != anchor.digest:
+        raise LostEventsError(f"{reader} has read another event", anchor.position)
+
+
+class Follower:
+    """Reads one stream in order from behind an anchor, and then live.
+
+    Gaps in delivery are read again; a gap in the stream itself, or an event that is not what it was,
+    raises, unless ``gaps`` are for the reader to see. Give it a connection of its own: what it reads
+    would keep others' answers waiting.
+    """
+
+    def __init__(self, client: LedgerClient, log: Log, name: str, anchor: Anchor = START, *,
+                 gaps: bool = False) -> None:  # fmt: skip
+        self._gaps = gaps
+        self._client = client
+        self._log = log
+        self._name = name
+        self.anchor = anchor
+        self._pull: Pull[Recorded] | None = None
+        self._consumer = ""
+        self._delivered = 0
+        self._missed = False
+
+    async def batches(self, *, until: int | None = None) -> AsyncIterator[list[Recorded]]:
+        """Batches of events, oldest first; without ``until`` for ever.
+
+        With ``until`` it always ends: the server counts messages that it has lost or cannot read (a damaged block),
+        and never delivers them.
+
+        Raises:
+            LostEventsError: the stream does not show what was read before, has a gap, or ends before ``until``.
+            UnavailableError: with ``until``, no answer for a minute.
+
+        """
+        await verify_anchor(self._log, self.anchor, self._name)
+        if until is not None and until <= self.anchor.position:
+            return
+        idle, heard = 0, time.monotonic()
+        try:
+            while True:
+                try:
+                    batch = await self._next_batch()
+                    idle, heard = 0 if batch else idle + 1, time.monotonic()
+                    if until is not None and idle >= _LOOKS_AT_THE_END:
+                        batch = await self._next_at_leader()
+                except (UnavailableError, nats.errors.Error) as error:
+                    if until is not None and time.monotonic() - heard > _PATIENCE_SECONDS:
+                        message = f"{self._log.stream} cannot be read: {error or 'no answer'}"
+                        raise UnavailableError(message) from error
+                    _log.debug("%s waits for the server: %s", self._name, error)
+                    await self._start_again()
+                    continue
+                if until is not None and batch and batch[-1].position >= until:
+                    if wanted := [event for event in batch if event.position <= until]:
+                        yield wanted
+                    return
+                if batch:
+                    yield batch
+        finally:
+            await self._end()
+
+    async def _next_batch(self) -> list[Recorded]:
+        if self._pull is None:
+            self._pull = await self._begin()
+        batch = await self._pull.next(_BATCH_EVENTS)
+        if self._missed:
+            message = "a message was lost on the way"
+            raise UnavailableError(message)
+        self._check_gaps(batch)
+        if batch:
+            self.anchor = Anchor(batch[-1].position, digest_of(batch[-1].data))
+        return batch
+
+    async def _next_at_leader(self) -> list[Recorded]:
+        """Return the next event as the stream's leader has it, though the consumer did not deliver it.
+
+        Raises:
+            LostEventsError: the leader has no readable message behind the last one.
+
+        """
+        found = await self._log.surely(">", self.anchor.position)
+        if found is None:
+            raise LostEventsError("an event is missing", self.anchor.position + 1)
+        await self._end()  # the next consumer begins behind it
+        self._check_gaps([found])
+        self.anchor = Anchor(found.position, digest_of(found.data))
+        return [found]
+
+    def _recorded(self, subject: bytes, reply: bytes, _headers: bytes, data: bytes) -> Recorded:
+        position, delivered, _ = sequence_of(reply)
+        self._delivered += 1
+        if delivered != self._delivered:
+            self._missed = True
+        return Recorded(position, subject.decode(), data)
+
+    def _check_gaps(self, batch: list[Recorded]) -> None:
+        """Positions come in order; so the last one tells whether all are there."""
+        expected = self.anchor.position + 1
+        if self._gaps or not batch or batch[-1].position == expected + len(batch) - 1:
+            return
+        for event in batch:
+            if event.position != expected:
+                raise LostEventsError("an event is missing", expected)
+            expected += 1
+
+    async def _begin(self) -> Pull[Recorded]:
+        self._consumer = f"{self._name}-{secrets.token_hex(4)}"
+        config: dict[str, object] = {
+            "name": self._consumer,
+            "ack_policy": "none",
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self.anchor.position + 1,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": 60 * _SECOND_NS,
+        }
+        body = {"stream_name": self._log.stream, "config": config, "action": "create"}
+        answer = await js_api(self._client, f"CONSUMER.CREATE.{self._log.stream}.{self._consumer}", body)
+        if "error" in answer:
+            message = f"{self._name} cannot read {self._log.stream}: {answer['error'].get('description')}"
+            raise UnavailableError(message)
+        self._delivered = 0
+        self._missed = False
+        pull = Pull(self._client, self._log.stream, self._consumer, _PULL_EVENTS, self._recorded)
+        await pull.start()
+        return pull
+
+    async def _start_again(self) -> None:
+        await self._end()
+        await asyncio.sleep(_PAUSE_SECONDS)
+        with suppress(UnavailableError):  # it is looked at again before anything is read
+            await verify_anchor(self._log, self.anchor, self._name)
+
+    async def _end(self) -> None:
+        """Forget the consumer; the server forgets it too, by itself after a minute."""
+        pull, self._pull = self._pull, None
+        if pull is None or self._client.is_closed:
+            return
+        try:
+            await pull.stop()
+            await self._client.publish(f"$JS.API.CONSUMER.DELETE.{self._log.stream}.{self._consumer}")
+        except nats.errors.Error as error:
+            _log.debug("%s: %s", self._name, error)

@@ -1,0 +1,1 @@
+"""The seal: a Merkle log over all events (RFC 6962, C2SP)."""

@@ -1,0 +1,67 @@
+"""The alarm: one durable message that stops everything that writes, until a person takes it back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import nats.errors
+
+from ledger.errors import LedgerError, UnavailableError
+from ledger.store.streams import js_api
+
+if TYPE_CHECKING:
+    from ledger.nats.client import LedgerClient
+
+STREAM = "ALARM"
+SUBJECT = "alarm.seal"
+
+
+class AlarmError(LedgerError):
+    """Somebody found that the log is not what it was; nothing may be written."""
+
+
+class Alarm(NamedTuple):
+    """Since when, at which position, and why."""
+
+    at: str
+    position: int
+    reason: str
+
+    def error(self) -> AlarmError:
+        """What those who write say as they stop."""
+        return AlarmError(
+            f"the alarm is on since {self.at}: {self.reason}. Nothing is written until somebody has looked "
+            "(`resolution-ledger audit verify`) and taken it back (`resolution-ledger admin alarm --clear`)"
+        )
+
+
+async def sound(client: LedgerClient, position: int, reason: str) -> None:
+    """Set the alarm off, durably."""
+    body = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "position": position, "reason": reason}
+    try:
+        await client.request(SUBJECT, json.dumps(body).encode(), timeout=5)
+    except (nats.errors.Error, OSError) as error:
+        message = f"the alarm could not be stored: {error}; the reason was: {reason}"
+        raise UnavailableError(message) from error
+
+
+async def look(client: LedgerClient) -> Alarm | None:
+    """The alarm, where one is on."""
+    answer = await js_api(client, f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": SUBJECT})
+    if "error" in answer:
+        if answer["error"].get("code") == 404:  # noqa: PLR2004 - no message, or no stream yet
+            return None
+        message = f"the alarm could not be read: {answer['error'].get('description')}"
+        raise UnavailableError(message)
+    return Alarm(**json.loads(base64.b64decode(answer["message"]["data"])))
+
+
+async def clear(client: LedgerClient) -> None:
+    """Take the alarm back."""
+    answer = await js_api(client, f"STREAM.PURGE.{STREAM}")
+    if "error" in answer:
+        message = f"the alarm could not be taken back: {answer['error'].get('description')}"
+        raise UnavailableError(message)

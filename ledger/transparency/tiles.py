@@ -1,0 +1,257 @@
+"""A Merkle log on disk as C2SP tlog-tiles (https://c2sp.org/tlog-tiles): tiles of 256 hashes, bundles of entries."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from ledger.errors import LedgerError
+from ledger.files import UnreadableFileError, read_bounded, sync
+from ledger.transparency.merkle import HASH_BYTES, leaf_hash, root_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+WIDTH = 256
+"""Hashes in a full tile."""
+MAX_ENTRY_BYTES = 65_535
+_A_FOLDER = 1000
+_PARTIAL = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
+
+
+class MissingTileError(LedgerError, LookupError):
+    """A tile that should be there is not, or is no tile of its width: its path in the folder."""
+
+    def __init__(self, path: str, why: str = "") -> None:
+        super().__init__(f"the tile {path} is missing or damaged" + (f": {why}" if why else ""))
+        self.path = path
+
+
+def tile_path(level: int | str, index: int, width: int = WIDTH) -> str:
+    """Where a tile is: ``tile/0/x001/234``, ``tile/entries/000.p/17``; ``level`` is a number or ``entries``."""
+    parts = [f"{index % _A_FOLDER:03d}"]
+    while index >= _A_FOLDER:
+        index //= _A_FOLDER
+        parts.append(f"x{index % _A_FOLDER:03d}")
+    partial = "" if width == WIDTH else f".p/{width}"
+    return f"tile/{level}/{'/'.join(reversed(parts))}{partial}"
+
+
+def bundle(entries: Sequence[bytes]) -> bytes:
+    """Entries as a bundle holds them: each behind its length, 16 bits, big-endian."""
+    return b"".join([len(entry).to_bytes(2) + entry for entry in entries])
+
+
+def entries_in(data: bytes) -> Iterator[bytes]:
+    """The entries of a bundle."""
+    at = 0
+    while at + 2 <= len(data):
+        end = at + 2 + int.from_bytes(data[at : at + 2])
+        yield data[at + 2 : end]
+        at = end
+
+
+class Tiles:
+    """The tiles of a tree of ``size`` leaves, to read. Rereads nothing it has read."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder = folder
+        self.size = size
+        self._kept: dict[tuple[int, int], bytes] = {}
+
+    def hashes(self, level: int, index: int) -> bytes:
+        """The hashes of one tile, one behind the other, as many as a tree of this size has there.
+
+        Raises:
+            MissingTileError: the tile is not there.
+
+        """
+        found = self._kept.get((level, index))
+        if found is None:
+            width = min(WIDTH, (self.size >> (8 * level)) - WIDTH * index)
+            data, wide = self._read(level, index, width)
+            if len(data) != wide * HASH_BYTES:
+                raise MissingTileError(tile_path(level, index, width), f"{len(data):,} bytes for {wide} hashes")
+            found = data[: width * HASH_BYTES]
+            if len(self._kept) > 4096:  # noqa: PLR2004 - 32 MiB
+                self._kept.clear()
+            self._kept[level, index] = found
+        return found
+
+    def leaves(self, first: int, last: int) -> list[bytes]:
+        """Return the hashes of the leaves of these positions, the first of all being 1.
+
+        Raises:
+            MissingTileError: a tile is not there.
+
+        """
+        numbers = range((first - 1) // WIDTH, -(-last // WIDTH))
+        hashes = b"".join([self.hashes(0, number) for number in numbers])
+        begin = (first - 1) % WIDTH
+        return [hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES] for at in range(begin, begin + last - first + 1)]
+
+    def entries(self, index: int) -> list[bytes]:
+        """The entries of one bundle, as many as a tree of this size has there.
+
+        Raises:
+            MissingTileError: the bundle is not there, or does not hold so many.
+
+        """
+        width = min(WIDTH, self.size - WIDTH * index)
+        data, wide = self._read("entries", index, width)
+        found = list(entries_in(data))
+        if len(found) != wide or not data.endswith(bundle(found[-1:])):
+            raise MissingTileError(tile_path("entries", index, width), f"it does not hold {wide} entries")
+        return found[:width]
+
+    def entry(self, index: int) -> bytes:
+        """The entry of one leaf."""
+        return self.entries(index // WIDTH)[index % WIDTH]
+
+    def _read(self, level: int | str, index: int, width: int) -> tuple[bytes, int]:
+        """A tile and its width; where only a wider one is left, that: it begins with the same."""
+        full = self.folder / tile_path(level, index)
+        partials = full.with_name(full.name + ".p")
+        most = WIDTH * (HASH_BYTES if level != "entries" else 2 + MAX_ENTRY_BYTES)
+        try:
+            for path, wide in ((self.folder / tile_path(level, index, width), width), (full, WIDTH)):
+                try:
+                    return read_bounded(path, most), wide
+                except FileNotFoundError:
+                    continue
+            wider = sorted(int(path.name) for path in partials.glob("*") if _PARTIAL.fullmatch(path.name))
+            for name in wider:
+                if name >= width:
+                    return read_bounded(partials / str(name), most), name
+        except UnreadableFileError as error:
+            raise MissingTileError(tile_path(level, index, width), str(error)) from error
+        raise MissingTileError(tile_path(level, index, width))
+
+    def range_hash(self, start: int, end: int) -> bytes:
+        """The root over leaves from ``start`` to before ``end``, as proofs ask: aligned, or to the right edge."""
+        count = end - start
+        if count == 1 or count & (count - 1) == 0:
+            return self._complete(start, count)
+        middle = start + (1 << ((count - 1).bit_length() - 1))
+        return root_of([self._complete(start, middle - start), self.range_hash(middle, end)])
+
+    def _complete(self, start: int, count: int) -> bytes:
+        """The root of a complete, aligned subtree."""
+        level = (count.bit_length() - 1) // 8
+        first, many = start >> (8 * level), count >> (8 * level)
+        tile = self.hashes(level, first // WIDTH)
+        at = first % WIDTH
+        return root_of([tile[one * HASH_BYTES : (one + 1) * HASH_BYTES] for one in range(at, at + many)])
+
+    def root(self) -> bytes:
+        """The root of the whole tree."""
+        return self.root_at(self.size)
+
+    def root_at(self, size: int) -> bytes:
+        """The root that the tree had when it had ``size`` leaves, at most as many as it has."""
+        return root_of([]) if size == 0 else self.range_hash(0, size)
+
+
+class TileWriter:
+    """Appends to a log of tiles. Nothing is promised before ``flush``; what it finds there must be the same."""
+
+    def __init__(self, folder: Path, size: int = 0) -> None:
+        """Go on behind ``size`` leaves, whose tiles are read."""
+        self.folder = folder
+        self.size = size
+        self._entries: list[bytes] = []
+        self._edges: list[bytearray] = []  # a level's hashes behind its last full tile
+        self._written: list[Path] = []
+        self._partials: set[Path] = set()
+        read = Tiles(folder, size)
+        level = 0
+        while size >> (8 * level):
+            there = size >> (8 * level)
+            edge = read.hashes(level, there // WIDTH) if there % WIDTH else b""
+            self._edges.append(bytearray(edge))
+            if edge:
+                self._partials.add(folder / tile_path(level, there // WIDTH, there % WIDTH))
+            level += 1
+        if size % WIDTH:
+            self._entries = read.entries(size // WIDTH)
+            self._partials.add(folder / tile_path("entries", size // WIDTH, size % WIDTH))
+
+    def append(self, entries: Sequence[bytes]) -> None:
+        """Add leaves.
+
+        Raises:
+            DifferentTileError: a tile is there already and says something else.
+
+        """
+        for entry in entries:
+            self._entries.append(entry)
+            self._push(0, leaf_hash(entry))
+            self.size += 1
+            if len(self._entries) == WIDTH:
+                self._write(tile_path("entries", self.size // WIDTH - 1), bundle(self._entries))
+                self._entries = []
+
+    def _push(self, level: int, one: bytes) -> None:
+        if level == len(self._edges):
+            self._edges.append(bytearray())
+        edge = self._edges[level]
+        edge += one
+        if len(edge) == WIDTH * HASH_BYTES:
+            count = (self.size + 1) >> (8 * level)
+            tile = bytes(edge)
+            self._write(tile_path(level, count // WIDTH - 1), tile)
+            edge.clear()
+            self._push(level + 1, root_of(_cut(tile)))
+
+    def root(self) -> bytes:
+        """The root of the tree as it stands."""
+        right: list[bytes] = []
+        for edge in self._edges:
+            hashes = _cut(edge) + right
+            right = [root_of(hashes)] if hashes else []
+        return right[0] if right else root_of([])
+
+    def flush(self) -> list[Path]:
+        """Write the right edge and make all durable; returns partial tiles that nothing needs once this is signed."""
+        edges = [(tile_path("entries", self.size // WIDTH, len(self._entries)), bundle(self._entries))]
+        for level, edge in enumerate(self._edges):
+            many = len(edge) // HASH_BYTES
+            edges.append((tile_path(level, (self.size >> (8 * level)) // WIDTH, many), bytes(edge)))
+        now = {self.folder / name for name, data in edges if data}
+        for name, data in edges:
+            if data:
+                self._write(name, data)
+        for path in [*self._written, *{path.parent for path in self._written}]:
+            sync(path)
+        self._written.clear()
+        old, self._partials = self._partials - now, now
+        return sorted(old)
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = self.folder / name
+        try:
+            if path.exists():
+                if read_bounded(path, len(data)) != data:
+                    raise DifferentTileError(name)
+                return
+        except UnreadableFileError as error:
+            raise DifferentTileError(name) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(data)
+        temporary.replace(path)
+        self._written.append(path)
+
+
+class DifferentTileError(LedgerError):
+    """A tile was written before with other contents: the log was not what it is now."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"the tile {path} was written before with other contents")
+        self.path = path
+
+
+def _cut(hashes: bytes | bytearray) -> list[bytes]:
+    return [bytes(hashes[at : at + HASH_BYTES]) for at in range(0, len(hashes), HASH_BYTES)]

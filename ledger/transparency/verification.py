@@ -1,0 +1,392 @@
+"""Verification: the stream, the tiles and the checkpoints held against each other, and what kind of wrong there is."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from ledger.errors import LedgerError
+from ledger.files import read_bounded, write_whole
+from ledger.transparency.event_differences import Differs, Wrong, content_of, describe
+from ledger.transparency.merkle import HASH_BYTES, ProofError, check_consistency, consistency_proof, leaf_hash, root_of
+from ledger.transparency.seal_record import Kept
+from ledger.transparency.sealer import entry_of, gap_entry
+from ledger.transparency.signed_notes import Checkpoint, Verifier, open_note, sign_note
+from ledger.transparency.tiles import WIDTH, MissingTileError, tile_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from ledger.store.log import Recorded
+    from ledger.transparency.sealer import SealFolder
+
+_REMEMBERED = 100_000
+_MISSING_TOLD = 16
+_SIGNED_SECONDS = 3.0
+_STATE = "resolution-ledger verification state v1"
+_STATE_BYTES = 64 * 1024 * 1024
+
+
+class Edge:
+    """The right edge of a growing tree: the roots of its complete subtrees, the largest first."""
+
+    def __init__(self, size: int = 0, hashes: Sequence[bytes] = ()) -> None:
+        self.size = size
+        self.hashes = list(hashes)
+
+    def add_tile(self, leaves: Sequence[bytes]) -> None:
+        """Add the hashes of leaves: a full tile, or fewer at the end."""
+        if len(leaves) == WIDTH and self.size % WIDTH == 0:
+            self.size += WIDTH
+            self._add(root_of(leaves), (self.size // WIDTH) & -(self.size // WIDTH))
+            return
+        for leaf in leaves:
+            self.size += 1
+            self._add(leaf, self.size & -self.size)
+
+    def _add(self, one: bytes, merged: int) -> None:
+        while merged > 1:
+            one = root_of([self.hashes.pop(), one])
+            merged >>= 1
+        self.hashes.append(one)
+
+    def root(self) -> bytes:
+        """The root as it stands."""
+        return self._fold(self.hashes)
+
+    def root_with(self, leaves: Sequence[bytes]) -> bytes:
+        """The root if these leaves, less than a tile, followed."""
+        if not leaves:
+            return self.root()
+        return self._fold([*self.hashes, root_of(leaves)])
+
+    @staticmethod
+    def _fold(hashes: Sequence[bytes]) -> bytes:
+        if not hashes:
+            return root_of([])
+        right = hashes[-1]
+        for left in reversed(hashes[:-1]):
+            right = root_of([left, right])
+        return right
+
+
+class Verification:
+    """Takes the whole stream in order, in batches, and then says what is wrong. ``save`` and ``load`` make it go on."""
+
+    def __init__(self, folder: SealFolder, brought: Sequence[Checkpoint], trusted: Sequence[Verifier],
+                 kept: Kept | None = None, archived: Checkpoint | None = None) -> None:  # fmt: skip
+        """``brought`` are checkpoints that an auditor has kept, ``trusted`` the keys that he trusts.
+
+        ``kept`` is what the server keeps of the seal, ``archived`` the archive's checkpoint. Nothing is written, and
+        what cannot be read is a finding.
+        """
+        self._folder = folder
+        self._unreadable: list[str] = []
+        self._verifiers = self._read(folder.verifiers, list[Verifier]())
+        self._kept = kept or Kept()
+        if self._kept.damage:
+            self._unreadable.append(self._kept.damage)
+        believed = list(trusted) or self._verifiers[:1] or self._kept.verifiers[-1:]
+        self.trusts = self._read(lambda: folder.trusted(believed), believed)
+        self._ours = self._read(folder.checkpoint, None)
+        self.newest = self._ours
+        self._brought = sorted(brought, key=lambda checkpoint: checkpoint.size)
+        named = ((self._kept.checkpoint, "the checkpoint that the server has kept"),
+                 (archived, "the checkpoint of the archive"))  # fmt: skip
+        self._also = [
+            (one, name) for one, name in named
+            # the archive may still be under a seal before this one
+            if one is not None and one not in self._brought and (one is not archived or one.signed_by(self.trusts))
+        ]  # fmt: skip
+        also = [one for one, _ in self._also]
+        known = [one for one in (*self._brought, *also) if one.signed_by(self.trusts)]
+        self.size = self._ours.size if self._ours else max((one.size for one in known), default=0)
+        self._tiles = folder.tiles(self.size)
+        self._edge = Edge()
+        self._open: list[bytes] = []
+        self._sizes = sorted({one.size for one in (*self._brought, *also, *([self._ours] if self._ours else []))})
+        self._roots: dict[int, bytes] = {0: root_of([])}
+        self._differs: list[Differs] = []
+        self._bad_tiles: list[Wrong] = []
+        self.gaps: list[int] = []
+        self._lost: list[Wrong] = []
+        self.position = 0
+        self.last = 0
+
+    def _read[T](self, read: Callable[[], T], otherwise: T) -> T:
+        try:
+            return read()
+        except (OSError, ValueError) as error:
+            if str(error) not in self._unreadable:
+                self._unreadable.append(str(error))
+            return otherwise
+
+    # ------------------------------------------------------------------ going on later
+
+    def save(self, path: Path, log_id: str) -> None:
+        """Keep how far it has come, signed; only where nothing was wrong so far, and at the end of a tile."""
+        wrong = self._differs or self._bad_tiles or self._unreadable or self._ours is None
+        if wrong or self._open or self._edge.size % WIDTH:
+            return
+        state = {
+            "log": log_id, "size": self._edge.size, "edge": [one.hex() for one in self._edge.hashes],
+            "gaps": self.gaps,
+        }  # fmt: skip
+        with suppress(OSError, ValueError):  # without the key, or room: then it begins anew the next time
+            note = sign_note(f"{_STATE}\n{json.dumps(state)}\n", self._folder.signer())
+            write_whole(path, note.encode())
+
+    def load(self, path: Path, log_id: str) -> None:
+        """Go on where an earlier run was saved; else from the beginning.
+
+        A state counts that a trusted key has signed, of the same stream, and whose tree is the one of the tiles: from
+        them the roots are computed again.
+        """
+        try:
+            head, _, text = open_note(read_bounded(path, _STATE_BYTES).decode(), self.trusts).partition("\n")
+            state = json.loads(text)
+            size, edge = int(state["size"]), Edge(int(state["size"]), [bytes.fromhex(one) for one in state["edge"]])
+            if head != _STATE or state["log"] != log_id or not 0 < size <= self.size or size % WIDTH:
+                return
+            if edge.root() != self._tiles.root_at(size):
+                return
+            roots = {one: self._tiles.root_at(one) for one in self._sizes if one <= size}
+            gaps = [int(one) for one in state["gaps"]]
+        except (OSError, ValueError, KeyError, TypeError, MissingTileError):
+            return
+        self._edge, self.gaps, self.position = edge, gaps, size
+        self._roots |= roots
+
+    # ------------------------------------------------------------------ the stream
+
+    def take(self, batch: Sequence[Recorded]) -> None:
+        """Hold the next events of the stream against the tiles."""
+        for recorded in batch:
+            while self.position + 1 < recorded.position and self.position < self.size:
+                self._next(gap_entry(self.position + 1))
+            self._miss(recorded.position)
+            self.last = recorded.position
+            self._next(entry_of(*recorded))
+
+    def _miss(self, until: int) -> None:
+        """Note positions behind the seal at which the stream has nothing, before ``until``."""
+        first = max(self.last, self.size) + 1
+        if first < until:
+            where = f"position {first:,}" if first == until - 1 else f"positions {first:,} to {until - 1:,}"
+            text = f"{where}: not sealed yet, and the stream has nothing there that can be read"
+            self._lost.append(Wrong("removed", first, until - 1, text))
+
+    def _next(self, entry: bytes) -> None:
+        if self.position >= self.size:
+            return
+        self.position += 1
+        self._open.append(entry)
+        if len(self._open) == WIDTH or self.position == self.size:
+            self._close_tile()
+
+    def _close_tile(self) -> None:
+        """Compare one tile's worth of the stream with the tile and its bundle."""
+        entries, self._open = self._open, []
+        first = self._edge.size
+        leaves = [sha256(b"\x00" + entry).digest() for entry in entries]
+        for size in self._sizes:
+            if first < size <= first + len(leaves):
+                self._roots[size] = self._edge.root_with(leaves[: size - first])
+        self._edge.add_tile(leaves)
+        if self._ours is None:
+            return  # there are no tiles of ours to compare with
+        index = first // WIDTH
+        try:
+            tile = self._tiles.hashes(0, index)
+            sealed = self._tiles.entries(index)
+        except MissingTileError as error:
+            self._bad_tiles.append(Wrong("tile missing", first + 1, first + len(leaves), str(error)))
+            return
+        self.gaps += [first + place + 1 for place, entry in enumerate(sealed) if entry[:1] == b"\x00"]
+        if b"".join(leaves) == tile:
+            if sealed != entries:
+                path = tile_path("entries", index, len(leaves))
+                text = f"the bundle {path} was edited: the stream and the hashes of its entries agree with each other"
+                self._bad_tiles.append(Wrong("tile edited", first + 1, first + len(leaves), text))
+            return
+        self._compare(first, entries, sealed, tile)
+
+    def _compare(self, first: int, entries: list[bytes], sealed: list[bytes], tile: bytes) -> None:
+        for place, (found, was) in enumerate(zip(entries, sealed, strict=True)):
+            hashed = tile[place * HASH_BYTES : (place + 1) * HASH_BYTES]
+            if leaf_hash(found) != hashed and len(self._differs) < _REMEMBERED:
+                self._differs.append(Differs(first + place + 1, content_of(was), content_of(found)))
+
+    # ------------------------------------------------------------------ what is wrong
+
+    def findings(self, last_position: int) -> list[Wrong]:
+        """All that is wrong, by position; empty where the history is what was sealed."""
+        self._rest_as_gaps(last_position)
+        self._miss(last_position + 1)
+        self.last = max(self.last, last_position)
+        found = [*self._lost, *self._evidence(last_position), *self._keys(), *self._bad_tiles, *self._upper_tiles()]
+        found += self._checkpoints()
+        if self._differs:
+            found += self._blame(last_position)
+        return sorted(found, key=lambda wrong: (wrong.first, wrong.kind))
+
+    def _rest_as_gaps(self, last_position: int) -> None:
+        """Nothing came for the rest. It is looked at as far as tiles of it are there: a size may be any number."""
+        while self.position < self.size:
+            if self.position >= last_position and self.position % WIDTH == 0 and not self._open:
+                try:
+                    self._tiles.hashes(0, self.position // WIDTH)
+                except MissingTileError as error:
+                    self._bad_tiles.append(Wrong("tile missing", self.position + 1, self.size, str(error)))
+                    return
+            self._next(gap_entry(self.position + 1))
+
+    def _evidence(self, last_position: int) -> list[Wrong]:
+        """Parts of the seal that cannot be read, and parts that are not there."""
+        last = max(self.size, last_position, 1)
+        cosigned = self._read(self._folder.cosigned, list[Checkpoint]())
+        found = [Wrong("evidence damaged", 1, last, text) for text in self._unreadable]
+        for note in cosigned:
+            if note.size > self.size or not note.signed_by(self.trusts) or not self._has_root(note):
+                text = f"the cosigned checkpoint of size {note.size:,} is not one of this seal"
+                found.append(Wrong("evidence damaged", 1, note.size, text))
+        nothing_yet = not last_position and (self._folder.is_begun or not self._kept.begun)
+        if self._ours is not None or (nothing_yet and self._kept.checkpoint is None):
+            return found
+        begun = f"it was begun at {self._kept.begun[-1].at}" if self._kept.begun else "none was ever begun here"
+        text = (
+            f"there is no checkpoint in {self._folder.folder} to hold the log against ({begun}). Bring the folder "
+            "`seal` back from a backup, or the `checkpoint` and `verifiers` of the archive, or bring a checkpoint that "
+            "an auditor or a witness has kept: --checkpoint FILE --key KEY. Where nothing was sealed yet, `up` or `run "
+            "seal` begins the seal"
+        )
+        return [*found, Wrong("evidence missing", 1, last, text)]
+
+    def _has_root(self, note: Checkpoint) -> bool:
+        try:
+            return self._tiles.root_at(note.size) == note.root
+        except MissingTileError:
+            return False
+
+    def _blame(self, last_position: int) -> list[Wrong]:
+        """Whether it is the stream that differs from what was signed, or the tiles."""
+        stream_root = self._roots.get(self.size)
+        if self._ours is not None and stream_root == self._ours.root:
+            first, last = self._differs[0].position, self._differs[-1].position
+            paths = sorted({tile_path(0, (differs.position - 1) // WIDTH) for differs in self._differs})
+            text = f"the tile {paths[0]} was edited: the stream agrees with the signed checkpoint"
+            return [Wrong("tile edited", first, last, text)]
+        return describe(self._differs, self.size, last_position)
+
+    def _keys(self) -> list[Wrong]:
+        found: list[Wrong] = []
+        if self._ours is None:
+            if self._brought:
+                text = "there is no checkpoint here, and you have one: the seal was removed"
+                found.append(Wrong("checkpoint missing", 1, self._brought[-1].size, text))
+            return found
+        if not self._ours.signed_by(self.trusts):
+            known = self._ours.signed_by(self._verifiers)
+            what = "signed with a key that nobody handed over to" if known else "signed by nobody known"
+            text = f"the newest checkpoint is {what}: the key or the checkpoint was replaced"
+            found.append(Wrong("key replaced" if known else "checkpoint forged", 1, self._ours.size, text))
+        if self._kept.begun and self._verifiers[:1] and self._verifiers[0] not in self._kept.verifiers:
+            text = "the first verifier key here is not the one with which this ledger's seal was begun"
+            found.append(Wrong("key replaced", 1, self._ours.size, text))
+        try:
+            mine = self._folder.signer().verifier
+        except (OSError, ValueError) as error:
+            found.append(Wrong("evidence damaged", 1, self._ours.size, str(error)))
+            return found
+        if mine not in self.trusts:
+            text = "the signing key here is none that signed before, or was handed over to"
+            found.append(Wrong("key replaced", 1, self._ours.size, text))
+        return found
+
+    def _upper_tiles(self) -> list[Wrong]:
+        """Tiles above the first level follow from it; and there are none beyond the newest checkpoint."""
+        found: list[Wrong] = []
+        level = 1
+        while self._ours is not None and self.size >> (8 * level):
+            missing = 0
+            for index in range(-(-(self.size >> (8 * level)) // WIDTH)):
+                try:
+                    tile = self._tiles.hashes(level, index)
+                    below = range(index * WIDTH, index * WIDTH + len(tile) // HASH_BYTES)
+                    wanted = [root_of(_cut(self._tiles.hashes(level - 1, one))) for one in below]
+                except MissingTileError as error:
+                    found.append(Wrong("tile missing", 1, self.size, str(error)))
+                    missing += 1
+                    if missing == _MISSING_TOLD:
+                        break  # the rest is likely to be missing, too
+                    continue
+                for place, (is_, should) in enumerate(zip(_cut(tile), wanted, strict=True)):
+                    if is_ != should:
+                        span = WIDTH**level
+                        first = (index * WIDTH + place) * span + 1
+                        text = f"the tile {tile_path(level, index)} does not follow from those below it"
+                        found.append(Wrong("tile edited", first, first + span - 1, text))
+            level += 1
+        following = self.size // WIDTH + (1 if self.size % WIDTH else 0)
+        if self._ours is None:
+            return found
+        beyond = self._folder.folder / tile_path(0, following)
+        at_edge = self._folder.folder / (tile_path(0, self.size // WIDTH) + ".p")
+        wider = [int(path.name) for path in at_edge.glob("*") if path.name.isdigit() and self.size % WIDTH]
+        whole = self.size % WIDTH and (self._folder.folder / tile_path(0, self.size // WIDTH)).exists()
+        is_beyond = beyond.exists() or whole or any(width > self.size % WIDTH for width in wider)
+        if is_beyond and not self._goes_on():
+            text = f"there are tiles beyond the newest checkpoint (size {self.size:,}): an older one was put back"
+            found.append(Wrong("checkpoint replaced", self.size + 1, self.size + 1, text))
+        return found
+
+    def _goes_on(self) -> bool:
+        """Wait for a newer signed checkpoint: a live seal writes tiles first and signs within a second or so."""
+        until = time.monotonic() + _SIGNED_SECONDS
+        while time.monotonic() < until:
+            with suppress(LedgerError, OSError, ValueError):
+                newest = self._folder.checkpoint()
+                if newest is not None and newest.size > self.size and newest.signed_by(self.trusts):
+                    return True
+            time.sleep(0.1)
+        return False
+
+    def _checkpoints(self) -> list[Wrong]:
+        found: list[Wrong] = []
+        agreed = 0
+        if self._ours is not None and not self._differs and self._roots.get(self.size) != self._ours.root:
+            text = "the newest checkpoint has another root than the stream and the tiles: it was replaced"
+            found.append(Wrong("checkpoint forged", 1, self.size, text))
+        named = [*((one, "your checkpoint") for one in self._brought), *self._also]
+        for one, name in sorted(named, key=lambda pair: pair[0].size):
+            if not one.signed_by(self.trusts):
+                text = f"{name} of size {one.size:,} is signed by no key that is trusted here"
+                found.append(Wrong("checkpoint not trusted", 1, one.size, text))
+            elif self._ours is not None and one.size > self.size:
+                text = f"{name} covers {one.size:,} positions, ours {self.size:,}: an older state was put back"
+                found.append(Wrong("history shortened", self.size + 1, one.size, text))
+            elif self._roots.get(one.size, b"") != one.root and not self._explained(one):
+                what = "sealed here" if self._ours is not None else "in the log"
+                text = f"what is {what} is not what {name} of size {one.size:,} covers: history forked"
+                found.append(Wrong("history forked", agreed + 1, one.size, text))
+            else:
+                agreed = one.size
+        return found
+
+    def _explained(self, one: Checkpoint) -> bool:
+        """Whether the tiles agree with a brought checkpoint, so that what differs is the stream, named elsewhere."""
+        tiles = self._folder.tiles(self.size)
+        try:
+            path = consistency_proof(one.size, self.size, tiles.range_hash)
+            check_consistency(one.size, self.size, one.root, tiles.root(), path)
+        except (MissingTileError, ProofError):
+            return False
+        return bool(self._differs)
+
+
+def _cut(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]

@@ -1,0 +1,250 @@
+"""The engine: reads the log in order and commits each view with its position in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from domain.events.administration import ProjectionSkipped
+from domain.events.facts import FactCorrected
+from domain.serialization import encode
+from ledger.errors import UnavailableError
+from ledger.store.cloudevents import stored_decoder
+from ledger.store.log import digest_of
+from ledger.store.subscription import Anchor, Follower, verify_anchor
+from ledger.transparency.sealer import GAP_SUBJECT
+from projections.engine import storage
+from projections.engine.corrections import correction_of, corrections, originals_of, read_known
+from projections.engine.events import TYPES, Event, UnknownEventError, read_event, type_in
+from projections.engine.storage import FAILURES, Progress, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import sqlalchemy as sa
+
+    from ledger.nats.client import LedgerClient
+    from ledger.store.log import Log, Recorded
+    from ledger.store.shared_tail import Tail
+    from projections.engine.projection import Model
+
+_log = logging.getLogger(__name__)
+_LOOK_AGAIN_SECONDS = 2.0
+_TOGETHER_SECONDS = 0.1
+"""What comes within so many seconds of a commit is committed together: on a busy log each commit costs as much."""
+_MANY = 1000
+_NICE = 5
+
+
+def _step_back() -> None:
+    """Where processors are few, whoever waits for an answer goes first; a thread has a priority of its own on Linux."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+_ONE_THREAD = ThreadPoolExecutor(1, "views", _step_back)
+"""Views that are up to date take turns: threads that want the interpreter wait for each other at every row."""
+SKIPS_SUBJECT = "ledger.projection"
+
+
+class StoppedError(Exception):
+    """The projection cannot go on: it says at which position and why."""
+
+    def __init__(self, name: str, stop: Stop) -> None:
+        super().__init__(
+            f"{name} stopped at position {stop.position} ({stop.type}): {stop.reason}; run a version that "
+            f"knows it, or pass over it with `resolution-ledger admin projections skip {name} {stop.position}`"
+        )
+        self.stop = stop
+
+
+class Projector:
+    """Keeps one generation of one model up to date."""
+
+    def __init__(self, model: Model, engine: sa.Engine) -> None:
+        self.model = model
+        self._engine = engine
+        self._skipped: frozenset[int] = frozenset()
+        self._types = {**TYPES, **model.types}
+        self._passed = frozenset(name.encode() for name in TYPES.keys() - model.types.keys())
+        with engine.connect() as connection:
+            self.progress = storage.read_progress(connection)
+
+    async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None, tail: Tail | None = None,
+                     committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
+        """Fold the log from where the view stands, for ever or up to a position; its end from a ``tail``, if given.
+
+        Raises:
+            StoppedError: an event cannot be digested; the view stays as it is before it.
+            LostEventsError: the log does not show what the view has read.
+
+        """
+        self._skipped = await skipped_positions(log, self.model.name)
+        async for batch in self._batches(client, log, until, tail):
+            begun = time.monotonic()
+            originals = await originals_of(log, batch)
+            fold = partial(self.take, batch, originals)
+            threads = _ONE_THREAD if until is None and len(batch) < _MANY else None
+            await asyncio.get_running_loop().run_in_executor(threads, fold)
+            if committed:
+                await committed(self.progress)
+            if threads is _ONE_THREAD:
+                await asyncio.sleep(begun + _TOGETHER_SECONDS - time.monotonic())
+
+    async def _batches(self, client: LedgerClient, log: Log, until: int | None,
+                       tail: Tail | None) -> AsyncIterator[list[Recorded]]:  # fmt: skip
+        while True:
+            begins = until if tail is None else await tail.begins()
+            if tail is not None and begins is not None and self.progress.anchor.position >= begins:
+                await verify_anchor(log, self.progress.anchor, self.model.name)
+                async for batch in tail.batches(self.progress.anchor.position):
+                    yield batch
+                continue
+            async for batch in Follower(client, log, self.model.name, self.progress.anchor).batches(until=begins):
+                yield batch
+            if tail is None:
+                return
+
+    def take(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
+        """Fold a batch and commit it with its position; on a failure, up to the event that fails.
+
+        ``originals`` are the facts that are corrected in it, by position.
+        """
+        try:
+            self._commit(batch, self._decoded(batch), originals)
+        except FAILURES:  # the disk is full, say: a failure of ours, not of an event
+            self.model.forget()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an event does to a fold, it stops only this view
+            self.model.forget()
+            if len(batch) == 1:
+                self._stop(batch[0], error)
+            _log.warning("%s: folding one by one after %s", self.model.name, error)
+            for recorded in batch:
+                self.take([recorded], originals)
+
+    def _decoded(self, batch: Sequence[Recorded]) -> list[Event]:
+        prefixes, types, passed = self.model.prefixes, self._types, self._passed
+        return [
+            read_event(recorded, types)
+            for recorded in batch
+            if recorded.subject.startswith(prefixes)
+            and type_in(recorded.data) not in passed
+            and recorded.subject != GAP_SUBJECT
+            and recorded.position not in self._skipped
+        ]
+
+    def _commit(self, batch: Sequence[Recorded], events: Sequence[Event], originals: Mapping[int, Recorded]) -> None:
+        last = batch[-1]
+        progress = Progress(Anchor(last.position, digest_of(last.data)), stored_decoder.decode(last.data).recordedtime)
+        with self._engine.begin() as connection:
+            for event in events if originals else ():
+                self._note_correction(connection, event, originals)
+            if events:
+                self.model.fold(connection, events)
+            storage.write_progress(connection, progress)
+        self.progress = progress
+
+    @staticmethod
+    def _note_correction(connection: sa.Connection, event: Event, originals: Mapping[int, Recorded]) -> None:
+        """Say in the event what it corrects, and keep what is known from now on."""
+        position = event.stored.corrects
+        if not isinstance(event.body, FactCorrected) or position is None:
+            return
+        event.correction = correction_of(event, originals[position], read_known(connection, position))
+        data = None if event.body.data is None else encode(event.body.data).decode()
+        row = {"position": position, "corrected_by": event.position, "data": data}
+        storage.upsert(connection, corrections, [row])
+
+    def _stop(self, recorded: Recorded, error: Exception) -> None:
+        if isinstance(error, UnknownEventError):
+            stop = Stop(recorded.position, error.type, error.reason)
+        else:
+            stop = Stop(recorded.position, "", f"{type(error).__name__}: {error}")
+        with self._engine.begin() as connection:
+            storage.write_progress(connection, self.progress._replace(stopped=stop))
+        raise StoppedError(self.model.name, stop) from error
+
+
+async def skipped_positions(log: Log, name: str) -> frozenset[int]:
+    """Positions that somebody told this projection to pass over."""
+    found: set[int] = set()
+    for recorded in await log.read_subject(SKIPS_SUBJECT):
+        record = read_event(recorded).body
+        if isinstance(record, ProjectionSkipped) and record.projection == name:
+            found.add(record.position)
+    return frozenset(found)
+
+
+async def rebuild(model: Model, folder: Path, client: LedgerClient, log: Log,
+                  progressed: Callable[[Progress], Awaitable[None]] | None = None) -> Progress:  # fmt: skip
+    """Fill a new generation from the beginning up to the end of the log, then let it serve."""
+    generation = storage.next_generation(folder, model)
+    projector = Projector(model, storage.open_generation(folder, model, generation))
+    await projector.follow(client, log, until=await log.last_position(), committed=progressed)
+    storage.switch_to(folder, model, generation)
+    return projector.progress
+
+
+async def catch_up(model: Model, folder: Path, client: LedgerClient, log: Log) -> Progress:
+    """Bring the live generation to the end of the log, making one if there is none."""
+    generation = storage.live_or_first(folder, model)
+    if generation is None:
+        return await rebuild(model, folder, client, log)
+    projector = Projector(model, storage.open_generation(folder, model, generation))
+    await projector.follow(client, log, until=await log.last_position())
+    return projector.progress
+
+
+async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Log, tail: Tail,
+                       committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
+    """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped.
+
+    Raises:
+        LostEventsError: the log does not show what the view has read.
+
+    """
+    stopped: Stop | None = None
+    while True:
+        try:
+            if stopped is None or stopped.position in await skipped_positions(log, model.name):
+                stopped = None
+                await _follow_live(model, folder, client, log, tail, committed)
+        except StoppedError as error:
+            _log.error("%s", error)
+            stopped = error.stop
+        except (UnavailableError, *FAILURES) as error:  # the server is away, the disk is full
+            _log.warning("%s waits: %s", model.name, error)
+        if stopped is not None and storage.live_generation(folder, model) is None:
+            stopped = None  # its views were dropped: begin anew
+        await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+
+
+async def _follow_live(model: Model, folder: Path, client: LedgerClient, log: Log, tail: Tail,
+                       committed: Callable[[Progress], Awaitable[None]] | None) -> None:  # fmt: skip
+    """Follow with the live generation until another one is live."""
+    generation = storage.live_or_first(folder, model)
+    if generation is None:
+        await rebuild(model, folder, client, log, committed)
+        return
+    model.forget()
+    projector = Projector(model, storage.open_generation(folder, model, generation))
+    following = asyncio.create_task(projector.follow(client, log, tail=tail, committed=committed))
+    try:
+        while storage.live_generation(folder, model) == generation:
+            done, _ = await asyncio.wait({following}, timeout=_LOOK_AGAIN_SECONDS)
+            if done:
+                following.result()
+                return
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -1,0 +1,138 @@
+"""Rows that events change one after the other: read once, kept for the batch, written together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+
+from projections.engine.storage import NAMED, driver, upsert
+from projections.engine.temporal_tables import HAPPENED, SINCE, Replaced
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CACHED_ROWS = 100_000
+
+
+class Rows:
+    """The rows of one table by their key, a single column."""
+
+    def __init__(self, table: sa.Table) -> None:
+        self._table = table
+        (self._key,) = table.primary_key.columns
+        self._empty = {column.name: None for column in table.columns}
+        columns = ", ".join(self._empty)
+        self._read = f"SELECT {columns} FROM {table.name} WHERE {self._key.name} = ?"  # noqa: S608 - names of ours
+        self._truths = [column.name for column in table.columns if isinstance(column.type, sa.Boolean)]
+        self._cached: dict[str, dict[str, Any] | None] = {}
+        self._changed: set[str] = set()
+        self._replaced = Replaced(table)
+
+    def get(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
+        """The row of this key, where there is one."""
+        if key not in self._cached:
+            self._cached[key] = self._look(connection, key)
+        return self._cached[key]
+
+    def _look(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
+        """Most events ask for a row or two, and nothing a view does is asked more often."""
+        found = driver(connection).execute(self._read, (key,)).fetchone()
+        if found is None:
+            return None
+        row = dict(zip(self._empty, found, strict=True))
+        for name in self._truths:
+            row[name] = None if row[name] is None else bool(row[name])
+        return row
+
+    def put(self, connection: sa.Connection, key: str, values: Mapping[str, Any], position: int,
+            happened: str | None = None) -> dict[str, Any]:  # fmt: skip
+        """Set some columns of a row by the event at a position; what it had stays, a new row is empty elsewhere.
+
+        ``happened`` is when what the event tells of was done, for a table that keeps that.
+        """
+        row = self.get(connection, key)
+        if row is None:
+            row = {**self._empty, self._key.name: key, SINCE: position}
+        self._replaced.keep(row, position)
+        row.update(values)
+        if HAPPENED in self._empty:
+            row[HAPPENED] = happened
+        self._cached[key] = row
+        self._changed.add(key)
+        return row
+
+    def write(self, connection: sa.Connection) -> None:
+        """Write what was changed, and what it was before."""
+        self._replaced.write(connection)
+        upsert(connection, self._table, [row for key in self._changed if (row := self._cached[key]) is not None])
+        self._changed.clear()
+        if len(self._cached) > _CACHED_ROWS:
+            self.forget()
+
+    def forget(self) -> None:
+        """Read everything again."""
+        self._cached.clear()
+        self._changed.clear()
+        self._replaced.forget()
+
+
+def plain_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
+    """Plain tuples, as the driver gives them: a hundred thousand in a quarter of a second."""
+    return list(connection.execute(query).cursor.fetchall())
+
+
+def dict_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    """By column, without a mapping for each row. A truth value is 0 or 1, as the driver gives it."""
+    return _by_column(connection.execute(query).cursor)
+
+
+class Made(NamedTuple):
+    """A query as text for the driver, with the values that are always the same.
+
+    For what is asked hundreds of times a second: making a query costs more than it does. Cache it for each shape in
+    which it is asked, with a `bindparam` for each value that differs.
+    """
+
+    text: str
+    values: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, query: sa.Select[Any]) -> Made:
+        """The query, made."""
+        compiled = query.compile(dialect=NAMED)
+        return cls(str(compiled), compiled.params)
+
+    def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """By column, as `dict_rows`."""
+        return _by_column(driver(connection).execute(self.text, {**self.values, **values}))
+
+
+def listed(connection: sa.Connection, source: sa.FromClause, where: Sequence[sa.ColumnElement[bool]],
+           equal: Mapping[str, str | None], after: int, limit: int | None) -> list[dict[str, Any]]:  # fmt: skip
+    """Rows that have positions, in their order, behind ``after``; where ``equal`` names no value, any will do."""
+    values = {name: value for name, value in equal.items() if value is not None}
+    if isinstance(source, sa.Table) and not where:
+        return _listing(source, tuple(values)).rows(connection, values | {"after": after, "limit": at_most(limit)})
+    where = [*where, *(source.c[name] == value for name, value in values.items())]
+    query = sa.select(source).where(source.c.position > after, *where)
+    return dict_rows(connection, query.order_by(source.c.position).limit(limit))
+
+
+def at_most(limit: int | None) -> int:
+    """A limit as the driver is given it."""
+    return -1 if limit is None else limit
+
+
+@cache
+def _listing(table: sa.Table, names: tuple[str, ...]) -> Made:
+    query = sa.select(table).where(table.c.position > sa.bindparam("after"))
+    query = query.where(*(table.c[name] == sa.bindparam(name) for name in names))
+    return Made.of(query.order_by(table.c.position).limit(sa.bindparam("limit")))
+
+
+def _by_column(cursor: Any) -> list[dict[str, Any]]:
+    names = [column[0] for column in cursor.description]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

@@ -1,0 +1,222 @@
+"""Where a view is stored: one SQLite file a generation, and a pointer to the live one."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import sys
+from contextlib import closing, contextmanager, nullcontext, suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import OperationalError
+
+from ledger.files import lock
+from ledger.store.subscription import Anchor
+from projections.engine.corrections import corrections_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from projections.engine.projection import Model
+
+progress_metadata = sa.MetaData()
+progress_table = sa.Table(
+    "progress",
+    progress_metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("recorded", sa.Text, nullable=False),
+    sa.Column("stopped_position", sa.BigInteger),
+    sa.Column("stopped_type", sa.Text),
+    sa.Column("stopped_reason", sa.Text),
+)
+
+
+_READ_PROGRESS = "SELECT position, digest, recorded, stopped_position, stopped_type, stopped_reason FROM progress"
+_WRITE_PROGRESS = (
+    "INSERT OR REPLACE INTO progress (id, position, digest, recorded, stopped_position, stopped_type, stopped_reason) "
+    "VALUES (1, ?, ?, ?, ?, ?, ?)"
+)
+"""As texts: every read of a view begins with the one, every commit ends with the other."""
+_MAPPED_BYTES = 1 << 30
+NAMED = sqlite.dialect(paramstyle="named")
+"""For statements that are given to the driver as texts."""
+
+FAILURES = (OperationalError, sqlite3.OperationalError)
+"""What a database cannot do just now, as the library says it and as the driver does: a full disk, a read given up."""
+
+
+_allowed_to_fail_on_windows = suppress(OSError) if sys.platform == "win32" else nullcontext()
+
+
+class Stop(NamedTuple):
+    """Where a projection stopped, at which type of event, and why."""
+
+    position: int
+    type: str
+    reason: str
+
+
+class Progress(NamedTuple):
+    """Up to where a view has read, the recorded time of that event, and where it stopped if it did."""
+
+    anchor: Anchor
+    recorded: str = ""
+    stopped: Stop | None = None
+
+
+def views_folder(data_dir: Path) -> Path:
+    """The folder of all views of a data directory."""
+    return data_dir / "views"
+
+
+@contextmanager
+def claim(folder: Path, name: str) -> Iterator[bool]:
+    """Claim the running of a view; false where another process runs it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("a") as file:
+        yield lock(file)
+
+
+def live_generation(folder: Path, model: Model) -> int | None:
+    """The generation that serves, none where there is none of this version of the model."""
+    try:
+        pointer = json.loads((folder / f"{model.name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return int(pointer["generation"]) if pointer.get("version") == model.version else None
+
+
+def live_or_first(folder: Path, model: Model) -> int | None:
+    """The live generation; the first one, if no generation of any version serves; else none."""
+    live = live_generation(folder, model)
+    if live is None and not (folder / f"{model.name}.json").exists():
+        live = next_generation(folder, model)
+        folder.mkdir(parents=True, exist_ok=True)
+        switch_to(folder, model, live)
+    return live
+
+
+def progress_of(folder: Path, model: Model) -> Progress | None:
+    """Return how far the live generation is, as it stands in its file; None where none serves."""
+    generation = live_generation(folder, model)
+    path = folder / f"{model.name}.g{generation}.sqlite"
+    if generation is None or not path.exists():
+        return None
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            return _progress_in(connection.execute(_READ_PROGRESS).fetchone())
+    except sqlite3.OperationalError:  # its tables are not made yet
+        return Progress(Anchor())
+
+
+def switch_to(folder: Path, model: Model, generation: int) -> None:
+    """Let this generation serve from now on, and drop the others."""
+    pointer = folder / f"{model.name}.json"
+    temporary = folder / f".{model.name}.{os.getpid()}.json"
+    temporary.write_text(json.dumps({"generation": generation, "version": model.version}), encoding="utf-8")
+    temporary.replace(pointer)
+    link = folder / f".{model.name}.{os.getpid()}.link"
+    link.unlink(missing_ok=True)
+    with _allowed_to_fail_on_windows:  # links take a privilege there
+        link.symlink_to(f"{model.name}.g{generation}.sqlite")
+        link.replace(folder / f"{model.name}.sqlite")  # for SQL tools; see docs/sql.md
+    for path in folder.glob(f"{model.name}.g*.sqlite*"):
+        if not path.name.startswith(f"{model.name}.g{generation}."):
+            with _allowed_to_fail_on_windows:  # as long as it is open somewhere
+                path.unlink(missing_ok=True)
+
+
+def next_generation(folder: Path, model: Model) -> int:
+    """A number no file of this model has."""
+    taken = [int(path.name.split(".")[1][1:]) for path in folder.glob(f"{model.name}.g*.sqlite")]
+    return max(taken, default=0) + 1
+
+
+def open_generation(folder: Path, model: Model, generation: int) -> sa.Engine:
+    """The database of one generation, its tables made if they are missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = _engine(f"{folder / f'{model.name}.g{generation}.sqlite'}")
+    with engine.begin() as connection:
+        model.metadata.create_all(connection)
+        progress_metadata.create_all(connection)
+        corrections_metadata.create_all(connection)
+    return engine
+
+
+def _engine(path: str) -> sa.Engine:
+    engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # we say when a transaction begins: the driver would not for what only reads
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")  # derived: a lost tail is read again
+        connection.execute("PRAGMA cache_size=-65536")
+        # What another process wrote empties SQLite's own cache, ten times a second: pages are best read where they are.
+        connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        driver(connection).execute("BEGIN")
+
+    return engine
+
+
+def read_progress(connection: sa.Connection) -> Progress:
+    """Up to where the view in this database has read."""
+    return _progress_in(driver(connection).execute(_READ_PROGRESS).fetchone())
+
+
+def _progress_in(row: Any) -> Progress:
+    if row is None:
+        return Progress(Anchor())
+    position, digest, recorded, *stop = row
+    return Progress(Anchor(position, digest), recorded, Stop(*stop) if stop[0] is not None else None)
+
+
+def write_progress(connection: sa.Connection, progress: Progress) -> None:
+    """Move the view's position, in the transaction that changes the view."""
+    stop = progress.stopped or (None, None, None)
+    driver(connection).execute(_WRITE_PROGRESS, (*progress.anchor, progress.recorded, *stop))
+
+
+def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, or replace those whose primary key is there."""
+    write(connection, _upserting(table), rows)
+
+
+def write(connection: sa.Connection, statement: sa.Insert, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, which all have the same columns, as the driver takes them.
+
+    On a busy log a view writes all the time, and making each row's parameters anew costs more than writing them.
+    """
+    if rows:
+        driver(connection).executemany(_text(statement, tuple(rows[0])), rows)
+
+
+def driver(connection: sa.Connection) -> sqlite3.Connection:
+    """The driver's own connection, in the same transaction: for what is done thousands of times a second."""
+    found = connection.connection.driver_connection
+    assert isinstance(found, sqlite3.Connection)
+    return found
+
+
+@cache
+def _text(statement: sa.Insert, columns: tuple[str, ...]) -> str:
+    return str(statement.compile(dialect=NAMED, column_keys=list(columns)))
+
+
+@cache
+def _upserting(table: sa.Table) -> sa.Insert:
+    insert = sqlite.insert(table)
+    keys = [column.name for column in table.primary_key]
+    values = {column.name: insert.excluded[column.name] for column in table.columns if column.name not in keys}
+    return insert.on_conflict_do_update(index_elements=keys, set_=values)

@@ -1,0 +1,1 @@
+"""Reports that are computed when they are asked for."""

@@ -1,0 +1,119 @@
+"""The case file: one HTML page about an action that needs nothing else, and that proves what it says."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ledger.transparency.proofs import prove
+from ledger.transparency.sealer import read_entry, seal_folder
+from ledger.transparency.signed_notes import NoteError
+from projections.reports.explanation_text import story_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ledger.transparency.sealer import Entry
+
+_BEGIN, _END = '<script type="application/json" id="case">', "</script>"
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+table { border-collapse: collapse; width: 100%; margin-bottom: 1.5rem; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #8884; }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
+:root { color-scheme: light dark; }
+"""
+
+
+class _Proofs(msgspec.Struct):
+    """The content of a case file that is read back."""
+
+    proofs: list[str]
+
+
+def sealed_event(entry: Entry) -> dict[str, Any] | None:
+    """The event of a leaf as `audit replay` shows it, where there was one."""
+    return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}
+
+
+def case_document(found: dict[str, Any], data_dir: Path) -> dict[str, Any]:
+    """What the file holds: the explained action, its events, a proof of each, the checkpoint and the keys."""
+    folder = seal_folder(data_dir)
+    newest = folder.checkpoint()
+    if newest is None:
+        raise NoteError("nothing is sealed yet")
+    tiles = folder.tiles(newest.size)
+    lines = [*found["trail"], *found.get("interaction", ()), *found.get("escalation", ())]
+    positions = sorted({line["position"] for line in lines})
+    proofs = [prove(tiles, newest, position) for position in positions]
+    return {
+        "explained": found,
+        "events": [sealed_event(read_entry(proof.entry)) for proof in proofs],
+        "proofs": [proof.text() for proof in proofs],
+        "checkpoint": newest.note,
+        "verifier_keys": [verifier.text() for verifier in folder.trusted()],
+    }
+
+
+def case_page(document: dict[str, Any]) -> str:
+    """The page."""
+    found = document["explained"]
+    title = f"Case file: action {found['action_id']}"
+    events = [
+        (event["position"], event["time"], event["type"], json.dumps(event["data"], ensure_ascii=False))
+        for event in document["events"] if event is not None
+    ]  # fmt: skip
+    proofs = "".join(
+        f"<details><summary>Position {event['position']}</summary><pre>{html.escape(proof)}</pre></details>"
+        for event, proof in zip(document["events"], document["proofs"], strict=True) if event is not None
+    )  # fmt: skip
+    embedded = json.dumps(document, ensure_ascii=False).replace("<", "\\u003c")
+    keys = "".join(f"<pre>{html.escape(key)}</pre>" for key in document["verifier_keys"])
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>
+<h1>{html.escape(title)}</h1>
+{_table((), story_of(found))}
+<h2>Events</h2>
+{_table(("position", "time", "type", "what it says"), events)}
+<h2>How to check this</h2>
+<p>Each event is a leaf of the ledger's Merkle log (RFC 6962), and each proof below leads from it to a root that the
+ledger has signed (Ed25519, C2SP tlog-checkpoint). Compare the verifier key with the one you were given by another way;
+then any program that reads C2SP tlog-proof files can check a proof, or this, which checks all of them offline:</p>
+<pre>resolution-ledger audit verify-proof THIS-FILE --key KEY</pre>
+<p>A leaf is a byte 1, the position (64 bits), the length of the subject (16 bits), the subject, and the event's bytes;
+numbers are big-endian. It stands in the proof as <code>extra</code>, in base64.</p>
+<h3>Verifier keys</h3>{keys}
+<h3>Checkpoint</h3><pre>{html.escape(document["checkpoint"])}</pre>
+<h3>Proofs</h3>{proofs}
+{_BEGIN}{embedded}{_END}
+</body></html>
+"""
+
+
+def proofs_in(text: str) -> list[str]:
+    """The proofs of a case file; what is no case file is one proof itself.
+
+    Raises:
+        ValueError: the file was damaged.
+
+    """
+    begin = text.find(_BEGIN)
+    if begin < 0:
+        return [text]
+    try:
+        found = msgspec.json.decode(text[begin + len(_BEGIN) : text.index(_END, begin)].encode(), type=_Proofs).proofs
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
+        message = f"the case file is damaged: {error}"
+        raise ValueError(message) from error
+    if not found:
+        raise ValueError("the case file holds no proof")
+    return found
+
+
+def _table(columns: tuple[str, ...], rows: list[Any]) -> str:
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

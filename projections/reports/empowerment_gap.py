@@ -1,0 +1,169 @@
+"""`report gap`: its document, from views."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.analytics import empowerment_gap
+from domain.analytics.empowerment_gap import Asked, Costs
+from domain.analytics.procedure_cost import procedure
+from domain.currencies import digits_of
+from domain.money import Money, MoneyError
+from domain.policy.parsing import read_policy
+from projections.engine.row_cache import plain_rows
+from projections.engine.temporal_tables import as_of
+from projections.reading import EVERYBODY
+from projections.views.authority import read_asked, read_shortfalls
+from projections.views.balances import read_balances
+from projections.views.casework import actions
+from projections.views.people import read_voices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from domain.policy.model import Policy
+    from projections.reading import Reader, Scope
+
+NOT_SAID = "not said"
+CAVEATS = (
+    "approval is no proof of being right",
+    f"of its waiting at most {empowerment_gap.MINUTES_AT_MOST:.0f} minutes a request count as work, for agent and approver each",
+    "the probability of approval is read from what was asked: with another limit people may ask for other things",
+)
+
+
+async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[str, str | None] | None = None,
+                     at: int | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
+    """The empowerment gap, goodwill only; money as objects, shares with Wilson's interval.
+
+    ``document`` is the policy in force, empty where there is none. ``hours``: what an hour costs (``agent_hour``,
+    ``manager_hour``), where the policy does not say. What is personal stays sealed. As it was
+    behind position ``at``, where one is given; of those in ``scope``.
+
+    Raises:
+        ValueError: an hour's cost is no amount.
+
+    """
+    answer = await read("authority", lambda c: (read_asked(c, at), read_shortfalls(c, at)))
+    asked_rows, short_rows = answer.result
+    voices = (await read("people", lambda c: read_voices(c, at))).result
+    balances = (await read("budget_balances", lambda c: read_balances(c, position=at))).result
+    at_once = (await read("casework", lambda c: _given_at_once(c, at, scope))).result
+    asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["team_id"])]
+    short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
+    balances = [one for one in balances if scope.sees_holder(one["holder"])]
+    policy = read_policy(document) if document else None
+    asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
+    short = [row for row in short_rows if row["basis"] == "goodwill"]
+    silent = Counter((row["kind"], row["reason"]) for row in short if not row["followed"])
+    position = answer.progress.anchor.position if at is None else at
+    return {
+        "overall": empowerment_gap.line(asked), **{f"by_{name}": lines for name, lines in empowerment_gap.groups(asked).items()},
+        "recommended_limits": _limits(asked, policy, hours or {}), "customers_waited": _customers(asked, policy),
+        "silent_gap": _silent(short), "rubber_stamps": empowerment_gap.rubber_stamps(asked), "unused": _unused(balances),
+        "procedure": procedure(at_once, policy),
+        "obstacles": [one for one in voices if one["what"] == "obstacle" and scope.shows(one["employee_id"])],
+        "cannot_do": empowerment_gap.cannot_do(asked, silent), "caveats": CAVEATS, "position": position,
+    }  # fmt: skip
+
+
+def _given_at_once(connection: sa.Connection, position: int | None, scope: Scope) -> list[tuple[str, str, int]]:
+    """Goodwill that agents gave by their own authority: kind, currency, minor units."""
+    done = as_of(actions, position)
+    own = (done.c.basis == "goodwill", done.c.escalation_id.is_(None), done.c.state.in_(("taken", "settled")))
+    query = sa.select(done.c.kind, done.c.currency, done.c.amount_minor, done.c.agent_id, done.c.team_id).where(*own)
+    return [
+        (kind, currency, minor)
+        for kind, currency, minor, agent_id, team_id in plain_rows(connection, query)
+        if scope.shows(agent_id, team_id)
+    ]
+
+
+def _asked(row: Mapping[str, Any]) -> Asked:
+    currency, outcome = row["currency"], row["outcome"]
+    if outcome in ("withdrawn", "expired") and row["rejections"]:
+        outcome = "denied"  # somebody had said no before it was given up
+    return Asked(
+        row["position"], row["kind"] or NOT_SAID, row["reason"] or NOT_SAID, row["role"] or NOT_SAID,
+        row["team_id"] or NOT_SAID, currency, row["asked_minor"], digits_of(currency), outcome,
+        row["approved_minor"] or 0, row["waited_seconds"], row["decided_by"], row["requested"][:7],
+    )  # fmt: skip
+
+
+def _costs(policy: Policy | None, currency: str, hours: Mapping[str, str | None]) -> Costs:
+    found: dict[str, int] = {}
+    for name in Costs._fields:
+        if policy is not None and name in policy.costs and policy.costs[name].currency == currency:
+            found[name] = policy.costs[name].minor
+        elif (given := hours.get(name)) is not None:
+            try:
+                found[name] = Money.parse(given, currency).minor
+            except MoneyError as error:
+                message = f"{name}: {error}"
+                raise ValueError(message) from None
+    return Costs(**found)
+
+
+def _limits(asked: Sequence[Asked], policy: Policy | None, hours: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """A recommendation for each role, kind and currency that was asked for."""
+    some = defaultdict[tuple[str, str, str], list[Asked]](list)
+    for one in asked:
+        some[one.role, one.kind, one.currency].append(one)
+    found = []
+    for (role, kind, currency), mine in sorted(some.items()):
+        costs = _costs(policy, currency, hours)
+        here = policy.roles[role].limits.get(kind) if policy is not None and role in policy.roles else None
+        today = here.minor if here is not None and here.currency == currency else None
+        advice = empowerment_gap.recommended(mine, costs, today)
+        period = advice.get("last_period")
+        found.append({
+            "role": role, "kind": kind, "currency": currency, "requests": len(mine), "why": advice["why"],
+            "limit": _money(advice["limit"], currency), "without_step": _money(advice.get("without_step"), currency),
+            "today": _money(today, currency), "cost_of_asking": _money(advice["cost_of_asking"], currency),
+            "curve": [
+                {**point, "up_to": _money(point["up_to"], currency), "risk": _money(point.get("risk"), currency)}
+                for point in advice["curve"]
+            ],
+            "last_period": period and {**period, "saved": _money(period["saved"], currency),
+                                       "risked": _money(period["risked"], currency)},
+        })  # fmt: skip
+    return found
+
+
+def _customers(asked: Sequence[Asked], policy: Policy | None) -> dict[str, Any]:
+    """The customers' own time, apart: all of it, at what an hour of theirs is said to be worth."""
+    hours = sum(one.waited or 0.0 for one in asked if one.decided) / 3600
+    hour = policy.costs.get("customer_hour") if policy is not None else None
+    return {"hours": hours, "worth": _money(hours * hour.minor, hour.currency) if hour is not None else None}
+
+
+def _silent(short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    kinds = defaultdict[str, Counter[str]](Counter)
+    for row in short:
+        kinds[row["kind"]]["followed" if row["followed"] else "silent"] += 1
+    return {
+        "fell_short": len(short), "never_asked": empowerment_gap.share(sum(not row["followed"] for row in short), len(short)),
+        "by_kind": [
+            {"kind": kind, "never_asked": empowerment_gap.share(counts["silent"], counts.total())}
+            for kind, counts in sorted(kinds.items())
+        ],
+    }  # fmt: skip
+
+
+def _unused(balances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Agents' budgets of closed periods: how many were hardly touched. It may be fear, or training that lacks."""
+    closed = [one for one in balances if one["closed"] and one["holder"].startswith("agent:")]
+    used = [
+        (float(one["spent"]["amount"]) / granted, one["holder"]) for one in closed
+        if (granted := float(one["granted"]["amount"])) > 0
+    ]  # fmt: skip
+    hardly = [holder for part, holder in used if part < 0.1]  # noqa: PLR2004 - a tenth
+    return {"budgets": len(used), "hardly_touched": empowerment_gap.share(len(hardly), len(used)), "agents": len(set(hardly)),
+            "mean_use": sum(part for part, _ in used) / len(used) if used else None}  # fmt: skip
+
+
+def _money(minor: float | None, currency: str) -> dict[str, str] | None:
+    return None if minor is None else Money(round(minor), currency).wire()

@@ -1,0 +1,51 @@
+"""An explained action in a person's words: what, why, who, within which limits, out of which budget."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from domain.money import money_text
+
+
+def story_of(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """Lines of (what it is, what there is to say), from what `projections.reports.explanation.explain` found."""
+    done = found["action"]
+    rows: list[tuple[str, object]] = [
+        ("what", f"{done['kind']} of {money_text(done['amount'])} ({done.get('basis', 'goodwill')})"),
+        ("why", done["reason"]),
+        ("note", done.get("note")),
+        ("who", f"{done['agent_id']}" + (f", {done['role']}" if "role" in done else "")),
+        ("training", ", ".join(done.get("training", ()))),
+        ("whom", done.get("customer_id")),
+        ("when", f"{found['time']}, recorded {found['recorded']} at position {found['position']}"),
+        ("how", found.get("reported")),
+    ]
+    if "policy" in found:
+        rows += [
+            ("asked by", f"{found['source']}, request {found['request_id']}"),
+            ("policy", f"version {found['policy']['version']}"),
+            ("authority", _authority(done)),
+            *((f"limit {limit['name']}", _limit(limit)) for limit in done.get("limits", ())),
+            ("totals seen", f"as the log was at position {found['seen_position']}"),
+            *((f"budget {word}", _balance(found[f"budget_{word}"])) for word in ("before", "after")),
+        ]
+    waited = [step["waited_seconds"] for step in found.get("escalation", ()) if step["waited_seconds"] is not None]
+    if waited:
+        rows.append(("waited", f"{max(waited) / 60:.1f} minutes"))
+    return [(name, text) for name, text in rows if text]
+
+
+def _authority(done: dict[str, Any]) -> str:
+    if done.get("decided_by") is None:
+        return "the agent's own"
+    behalf = f" on behalf of {done['on_behalf_of']}" if done.get("on_behalf_of") else ""
+    return f"approved by {done['decided_by']}{behalf}"
+
+
+def _limit(limit: dict[str, Any]) -> str:
+    most = money_text(limit["limit"]) if "limit" in limit else "unlimited"
+    return f"{most}, used before {money_text(limit['used'])}"
+
+
+def _balance(balance: dict[str, Any]) -> str:
+    return f"{money_text(balance['remaining'])} left of {money_text(balance['granted'])}"

@@ -1,0 +1,238 @@
+"""`report loyalty`: the ladder, from views."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from itertools import batched
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import sqlalchemy as sa
+
+from domain.analytics.empowerment_gap import band_of
+from domain.analytics.loyalty.evaluation import MAIN_DAYS, Deeds, Limited, Matters, Worth
+from domain.analytics.loyalty.experiments import raises, randomised
+from domain.analytics.loyalty.purchases import History, Moments, first_of_each
+from domain.currencies import digits_of
+from domain.money import Money
+from projections.engine.row_cache import plain_rows
+from projections.engine.temporal_tables import as_of
+from projections.reading import EVERYBODY
+from projections.views import casework, journeys, loyalty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from domain.analytics.loyalty.purchases import Ints
+    from domain.events.decisions import PolicyPublished
+    from projections.reading import Reader, Scope
+
+NOBODY = "no action with a customer is recorded"
+NOT_SAID = "not said"
+HELPED_AT_MOST = 4000
+"""Of more customers who were helped so many are drawn, and as large a share of the others: a report in seconds."""
+_ASKED_AT_ONCE = 10_000
+"""Names in one question to a view: SQLite takes 32,766."""
+
+
+class World:
+    """What the views tell in one currency, in arrays: customers by number, times in seconds."""
+
+    def __init__(self, currency: str) -> None:
+        self.currency = currency
+        self.customers: dict[str, int] = {}
+        self._strata: dict[Any, int] = {}
+
+    def numbers(self, names: Sequence[str]) -> Ints:
+        """Customers by number."""
+        known = self.customers
+        return np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+
+    def strata(self, of: Sequence[Any]) -> Ints:
+        """The same reason and channel by the same number; where there is none, -1."""
+        known = self._strata
+        return np.array([-1 if one is None else known.setdefault(one, len(known)) for one in of], np.int64)
+
+    def history(self, rows: Sequence[Any], amount: int) -> History:
+        """Rows of purchases, with one of their columns."""
+        return History(self.numbers([row[0] for row in rows]), _seconds([row[1] for row in rows]),
+                       np.array([row[amount] for row in rows], np.int64))  # fmt: skip
+
+
+def _seconds(texts: Sequence[str]) -> Ints:
+    return np.array([text[:19] for text in texts], "datetime64[s]").astype(np.int64)
+
+
+async def loyalty_report(read: Reader, published: Sequence[PolicyPublished], at: int | None = None,
+                         until: str | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
+    """What it was worth, rung by rung; money as objects, shares from 0 to 1, each with its interval.
+
+    ``published`` are all policies, for the trials and the raised limits among them. As it was behind position ``at``;
+    or with only what had happened by the time ``until``. With a ``scope`` of what its people did.
+    """
+    answer = await read("loyalty_effects", lambda c: _selling(c, at, until, scope))
+    known, drawn, (bought, done, asked) = answer.result
+    where = {row[0]: row[1:] for row in (await read("casework", lambda c: _where(c, at, drawn))).result}
+    problems = (await read("journeys", lambda c: _problems(c, at, drawn))).result
+    position = answer.progress.anchor.position if at is None else at
+    by_currency = [
+        await asyncio.to_thread(
+            _of_currency, known_of, [row for row in bought if row[2] == known_of.currency],
+            [row for row in done if row[3] == known_of.currency],
+            [row for row in asked if row[3] == known_of.currency], where, problems, published, scope,
+        )
+        for known_of in known
+    ]  # fmt: skip
+    of = {"drawn_customers": None if drawn is None else len(drawn), "main_window_days": MAIN_DAYS}
+    return {"currencies": by_currency, "position": position} | of
+
+
+class _Known(NamedTuple):
+    """Of all customers in a currency: purchases, who was helped, and the first and last time anything was told."""
+
+    currency: str
+    purchases: int
+    treated: int
+    first: str | None
+    last: str | None
+
+
+def _selling(connection: sa.Connection, at: int | None, until: str | None, scope: Scope) -> tuple[Any, ...]:
+    """What there is in each currency; the customers drawn, if not all; their purchases, actions and requests."""
+    bought, done, asked = as_of(loyalty.purchases, at), as_of(loyalty.actions, at), loyalty.requests
+    ends = () if at is None else (asked.c.position <= at,)
+    told = [
+        sa.select(bought.c.customer_id, bought.c.at, bought.c.currency, bought.c.total_minor, bought.c.margin_minor,
+                  bought.c.returned).where(sa.not_(bought.c.withdrawn)).order_by(bought.c.position),
+        sa.select(done.c.action_id, done.c.customer_id, done.c.at, done.c.currency, done.c.cost_minor,
+                  done.c.kind, done.c.agent_id).where(sa.not_(done.c.withdrawn)).order_by(done.c.position),
+        sa.select(asked.c.customer_id, asked.c.kind, asked.c.at, asked.c.currency, asked.c.asked_minor,
+                  asked.c.limit_minor).where(*ends).order_by(asked.c.position),
+    ]  # fmt: skip
+    sources = (bought, done, asked)
+    told = [
+        query.where(one.c.customer_id.is_not(None), *(() if until is None else (one.c.at <= until,)))
+        for query, one in zip(told, sources, strict=True)
+    ]
+    theirs = told[1] if scope.people is None else told[1].where(done.c.agent_id.in_(scope.people))
+    known = _known(connection, *(query.order_by(None).subquery() for query in (told[0], theirs)))
+    drawn = _draw(connection)
+    rows = [_rows_of(connection, query, one.c.customer_id, drawn) for query, one in zip(told, sources, strict=True)]
+    return known, drawn, rows
+
+
+def _known(connection: sa.Connection, bought: sa.Subquery, done: sa.Subquery) -> list[_Known]:
+    every = sa.func.count(done.c.customer_id.distinct())
+    sold = sa.func.sum(sa.case((bought.c.returned, 0), else_=1))
+    times = (sa.func.min(bought.c.at), sa.func.max(bought.c.at))
+    sales = {row[0]: row[1:] for row in plain_rows(connection, sa.select(bought.c.currency, sold, *times).group_by(
+        bought.c.currency))}  # fmt: skip
+    helped = {row[0]: row[1:] for row in plain_rows(connection, sa.select(done.c.currency, every).group_by(
+        done.c.currency))}  # fmt: skip
+    nothing = (0, None, None)
+    return [
+        _Known(currency, sales.get(currency, nothing)[0], helped.get(currency, (0,))[0],
+               *sales.get(currency, nothing)[1:])
+        for currency in sorted(sales.keys() | helped.keys())
+    ]  # fmt: skip
+
+
+def _draw(connection: sa.Connection) -> list[str] | None:
+    """Customers by lot, so many that of those who were helped about `HELPED_AT_MOST` are among them; none: all.
+
+    The lot is a hash of the name: whoever was drawn is drawn again as long as the share stays.
+    """
+    bought, helped = (
+        {row[0] for row in plain_rows(connection, sa.select(one.c.customer_id).distinct())} - {None}
+        for one in (loyalty.purchases, loyalty.actions)
+    )
+    if len(helped) <= HELPED_AT_MOST:
+        return None
+    below = int(HELPED_AT_MOST / len(helped) * 2**64)
+    return sorted(name for name in bought | helped if _lot(name) < below)
+
+
+def _lot(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
+
+
+def _rows_of(connection: sa.Connection, query: sa.Select[Any], customer: sa.ColumnElement[Any],
+             drawn: Sequence[str] | None) -> list[Any]:  # fmt: skip
+    """Rows of the customers that were drawn."""
+    if drawn is None:
+        return plain_rows(connection, query)
+    return [row for some in batched(drawn, _ASKED_AT_ONCE) for row in plain_rows(connection, query.where(
+        customer.in_(some)))]  # fmt: skip
+
+
+def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
+    """By action: its interaction's channel and reason, team, whether somebody else had to approve."""
+    done, matters = as_of(casework.actions, at), as_of(casework.interactions, at)
+    query = sa.select(done.c.action_id, matters.c.channel, matters.c.reason, done.c.team_id, done.c.escalation_id,
+                      done.c.interaction_id)  # fmt: skip
+    query = query.outerjoin(matters, matters.c.interaction_id == done.c.interaction_id)
+    return _rows_of(connection, query, done.c.customer_id, drawn)
+
+
+def _problems(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
+    """Interactions of customers: customer, when, channel, reason, team."""
+    source = as_of(journeys.journeys, at)
+    query = sa.select(source.c.customer_id, source.c.opened, source.c.channel, source.c.reason, source.c.first_team)
+    query = query.where(source.c.opened.is_not(None), source.c.customer_id.is_not(None))
+    return _rows_of(connection, query.order_by(source.c.interaction_id), source.c.customer_id, drawn)
+
+
+def _of_currency(known: _Known, bought: list[Any], done: list[Any], asked: list[Any], where: dict[str, Any],
+                 problems: list[Any], published: Sequence[PolicyPublished],
+                 scope: Scope) -> dict[str, Any]:  # fmt: skip
+    currency = known.currency
+    world = World(currency)
+    sold = [row for row in bought if not row[5]]
+    buying = world.history(sold, 3)
+    if known.first is not None and known.last is not None:
+        buying.first, buying.last = _seconds([known.first, known.last]).tolist()
+    told_by_sales = not done
+    if told_by_sales:  # money that was given back stands for what was done
+        done = [(None, row[0], row[1], row[2], row[3], "refund", None) for row in bought if row[5]]
+    deeds = _deeds(world, done, where, scope)
+    treated = int(deeds.of.at.size) if told_by_sales else known.treated
+    found: dict[str, Any] = {"currency": currency, "purchases": known.purchases, "treated": treated,
+                             "told_by_sales": told_by_sales}  # fmt: skip
+    if deeds.of.at.size == 0 or len(buying) == 0:
+        return found | {"ladder": [], "why": NOBODY if deeds.of.at.size == 0 else "no purchase is recorded"}
+    margins = world.history([row for row in sold if row[4] is not None], 4)
+    margins.first, margins.last = buying.first, buying.last
+    matters = Matters(
+        Moments(world.numbers([row[0] for row in problems]), _seconds([row[1] for row in problems])),
+        world.strata([(row[3], row[2]) for row in problems]), [row[4] or "" for row in problems],
+    )  # fmt: skip
+    limited = Limited(
+        Moments(world.numbers([row[0] for row in asked]), _seconds([row[2] for row in asked])),
+        [row[1] for row in asked], np.array([row[4] / max(row[5], 1) for row in asked], float),
+    )  # fmt: skip
+    back = [row for row in bought if row[5]]
+    returned = Moments(world.numbers([row[0] for row in back]), _seconds([row[1] for row in back]))
+    worth = Worth(buying, margins, deeds, matters, limited, returned, len(world.customers))
+    return found | worth.figures(randomised(published), raises(published), lambda minor: Money(minor, currency).wire())
+
+
+def _deeds(world: World, done: list[Any], where: dict[str, Any], scope: Scope) -> Deeds:
+    """Each customer's first action, where it is shown; and the moments of all, since who was helped is no control."""
+    of = Moments(world.numbers([row[1] for row in done]), _seconds([row[2] for row in done]))
+    unknown = (None, None, None, None, None)
+    first = first_of_each(of)
+    first = first[np.array([scope.shows(done[place][6]) for place in first.tolist()], bool)]
+    known = [(done[place], where.get(done[place][0], unknown)) for place in first.tolist()]
+    digits = digits_of(world.currency)
+    labels = {
+        "kind": [row[5] for row, _ in known],
+        "band": [band_of(row[4], digits) for row, _ in known],
+        "channel": [at[0] or NOT_SAID for _, at in known],
+        "team": [at[2] or NOT_SAID for _, at in known],
+    }
+    return Deeds(
+        of.some(first), of, np.array([row[4] for row, _ in known], np.int64), labels,
+        world.strata([(at[1], at[0]) if at[4] is not None else None for _, at in known]),
+        np.array([at[3] is not None for _, at in known], bool),
+    )  # fmt: skip

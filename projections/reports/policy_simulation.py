@@ -1,0 +1,225 @@
+"""`report what-if`: its document, from the log read once; a shadow policy's record is read the same way."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections import Counter
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from domain.abuse.guard import Guard
+from domain.abuse.history import Seen
+from domain.commands import action_id_of
+from domain.events import facts
+from domain.events.flags import FlagReviewed
+from domain.money import Money
+from domain.policy.parsing import read_policy
+from domain.simulation.comparison import Decided
+from domain.simulation.replay import ShadowRecord, WhatIf
+from projections.engine.corrections import correction_of, originals_of
+from projections.engine.events import TYPES, UnknownEventError, read_event, type_in
+from projections.policy_history import in_force_now
+from projections.views.decisions import DEPENDED, Corrected, Reported, read_depended
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+    from datetime import datetime
+
+    import sqlalchemy as sa
+
+    from domain.events import decisions
+    from domain.policy.model import Policy
+    from domain.simulation.comparison import Difference, Tally
+    from ledger.store.log import Log, Recorded
+    from projections.engine.events import Event
+    from projections.reading import Reader
+    from projections.views.decisions import Depended
+
+CAVEATS = (
+    "people would have behaved differently: with more authority they ask for other amounts, with less they give up",
+    "who would have had to ask is not taken to have been allowed: that money is in neither spending nor saving",
+    "what an action did to the customer is the same in both; see `report loyalty`",
+)
+
+
+class Trying:
+    """Takes batches of the log; ``document`` says what it found."""
+
+    def __init__(self, policy: Policy | None, published: Sequence[decisions.PolicyPublished], since: datetime | None,
+                 *, flags: bool) -> None:  # fmt: skip
+        """Without ``policy``: the newest in shadow mode, as recorded.
+
+        Without ``since``: from the first decision under the policy that is in force now.
+
+        Raises:
+            LookupError: no policy was published in shadow mode.
+
+        """
+        ruling = in_force_now(published)
+        version = ruling.version if ruling is not None else 0
+
+        def begins(record: Any, at: datetime) -> bool:
+            if since is not None:
+                return at >= since
+            return record.policy_version is None or record.policy_version >= version
+
+        self.what_if: WhatIf | ShadowRecord
+        if policy is not None:
+            self.what_if = WhatIf(policy, published, begins)
+        else:
+            shadow = next((one for one in reversed(published) if one.policy.get("mode") == "shadow"), None)
+            if shadow is None:
+                raise LookupError
+            self.what_if = ShadowRecord(read_policy(shadow.policy), shadow.version)
+        self.against = version
+        self._guards = (Guard(), Guard()) if flags else None
+        self._raised: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._types: Mapping[str, type[Any]] = TYPES if flags else DEPENDED
+        self._names = frozenset(name.encode() for name in self._types)
+
+    def take(self, batch: Sequence[Recorded], originals: dict[int, Recorded]) -> None:
+        """Judge anew what is decided in a batch of the log; ``originals`` as from `originals_of`."""
+        for recorded in batch:
+            if type_in(recorded.data) not in self._names:
+                continue  # no decision depends on it
+            try:
+                event = read_event(recorded, self._types)
+            except UnknownEventError:
+                continue  # a form that a later version writes
+            self._take(event, originals)
+
+    def take_again(self, some: Sequence[Depended]) -> None:
+        """The same from the view `decisions`, faster: without flags, and not what a shadow policy recorded."""
+        what_if = self.what_if
+        assert isinstance(what_if, WhatIf)
+        for position, at, body in some:
+            if type(body) is Decided:
+                what_if.decide(position, at, body)
+            elif type(body) is Corrected:
+                what_if.correct(position, body.before, body.after)
+            elif type(body) is Reported:
+                what_if.take(position, at, body.body, body.action_id)
+            else:
+                what_if.take(position, at, body)
+
+    def _take(self, event: Event, originals: dict[int, Recorded]) -> None:
+        body, stored, after = event.body, event.stored, event.body
+        action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
+        position = stored.corrects
+        if position is not None and position in originals:
+            correction = correction_of(event, originals[position])
+            before, known = correction.before, correction.after
+            self.what_if.correct(event.position, before.body if before else None, known.body if known else None)
+        elif self._guards is None or event.type in DEPENDED:
+            after = self.what_if.take(event.position, event.time, body, action_id)
+        if self._guards is None:
+            return
+        at, told = event.time.timestamp(), event.recorded.timestamp()
+        for guard, seen, raised in zip(self._guards, (body, after), self._raised, strict=True):
+            if isinstance(seen, FlagReviewed):
+                guard.reviewed(seen.flag_id, event.position)
+            elif seen is not None:
+                for one in guard.take(Seen(event.position, at, told, seen, action_id)):
+                    raised[one.flag_id] = one.finding
+
+    def document(self) -> dict[str, Any]:
+        """Everything found, money as objects."""
+        found, tally = self.what_if, self.what_if.tally
+        periods = [
+            {"period": period, "spent": _money(then, currency), "would_be_spent": _money(now, currency)}
+            for (period, currency), (then, now) in sorted(found.world.spent.items())
+        ]
+        return {
+            "policy_version": found.world.rules.version, "instead_of": self.against, "since_position": found.parted_at,
+            "decisions": tally.decisions, "differences": tally.differences,
+            "changes": _changes(tally), "spend": periods, "escalations_saved": _saved(tally),
+            "limits_hit": _hits(*tally.hit), "flags": self._flags(), "unknown_people": found.unknown,
+            "items": [_item(one) for one in tally.shown], "caveats": CAVEATS,
+        }  # fmt: skip
+
+    def _flags(self) -> dict[str, Any] | None:
+        if self._guards is None:
+            return None
+        then, now = self._raised
+        by_rule = [
+            {"rule": rule, "raised": sum(one.rule == rule for one in then.values()),
+             "would_be_raised": sum(one.rule == rule for one in now.values())}
+            for rule in sorted({one.rule for one in (*then.values(), *now.values())}, key=lambda name: int(name[1:]))
+        ]  # fmt: skip
+        return {"by_rule": by_rule, "new": len(now.keys() - then.keys()), "gone": len(then.keys() - now.keys())}
+
+
+async def try_policy(log: Log, batches: AsyncIterable[list[Recorded]], trying: Trying,
+                     progressed: Callable[[int], None]) -> dict[str, Any]:  # fmt: skip
+    """Read the log once, and say what would have been otherwise."""
+    position = 0
+    async for batch in batches:
+        trying.take(batch, await originals_of(log, batch))
+        position = batch[-1].position
+        progressed(position)
+    return trying.document() | {"position": position}
+
+
+async def try_quickly(read: Reader, trying: Trying, progressed: Callable[[int], None]) -> dict[str, Any]:
+    """The same from the view `decisions`, which keeps only what judging needs."""
+
+    def judge(connection: sa.Connection) -> None:
+        gc.disable()  # a million objects, none of them garbage
+        try:
+            for some in read_depended(connection):
+                trying.take_again(some)
+                progressed(some[-1][0])
+        finally:
+            gc.enable()
+
+    answer = await read("decisions", judge)
+    return trying.document() | {"position": answer.progress.anchor.position}
+
+
+def _money(minor: int, currency: str) -> dict[str, str]:
+    return Money(minor, currency).wire()
+
+
+def _changes(found: Tally) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "then": then, "would_be": now, "n": number,
+         "amount": _money(minor, currency)}
+        for (kind, currency, then, now), (number, minor) in sorted(
+            found.changes.items(), key=lambda one: (-one[1][0], one[0])
+        )
+    ]  # fmt: skip
+
+
+def _saved(found: Tally) -> dict[str, Any]:
+    """What became, in history, of those that would have been given on the spot."""
+    outcomes: Counter[str] = Counter()
+    minor: Counter[tuple[str, str]] = Counter()
+    waits: list[float] = []
+    for escalation_id, amount, currency in found.spared:
+        open_or_not = "undecided" if escalation_id else "not asked"
+        outcome, waited = found.waited.get(escalation_id or "", (open_or_not, None))
+        outcomes[outcome] += 1
+        minor[outcome, currency] += amount
+        waits += [waited] if waited is not None else []
+    return {
+        "n": sum(name is not None for name, _, _ in found.spared), "given_at_once": len(found.spared),
+        "hours_not_waited": math.fsum(waits) / 3600, "median_hours": median(waits) / 3600 if waits else None,
+        "outcomes": [
+            {"outcome": outcome, "n": outcomes[outcome], "amount": _money(total, currency)}
+            for (outcome, currency), total in sorted(minor.items())
+        ],
+    }  # fmt: skip
+
+
+def _hits(then: Counter[str], now: Counter[str]) -> list[dict[str, Any]]:
+    return [
+        {"rule": rule, "then": then[rule], "would_be": now[rule]}
+        for rule in sorted(then.keys() | now.keys(), key=lambda name: (-then[name] - now[name], name))
+    ]
+
+
+def _item(one: Difference) -> dict[str, Any]:
+    found = one._asdict()
+    minor, currency = found.pop("minor"), found.pop("currency")
+    return found | {"amount": _money(minor, currency)}

@@ -1,0 +1,132 @@
+"""`report recognition`: its document, from views."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.analytics import recognition
+from domain.analytics.recognition import Employment, Survey, Voice
+from domain.policy.parsing import read_policy
+from ledger.store.cloudevents import parse_time
+from projections.engine.row_cache import plain_rows
+from projections.engine.temporal_tables import as_of
+from projections.reading import EVERYBODY
+from projections.views.casework import actions
+from projections.views.people import read_careers, read_people, read_table, read_voices
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from projections.reading import Reader, Scope
+
+CAVEATS = (
+    "what followed a course, and who stays, may have other causes: nobody is trained or promoted by lot",
+    f"nothing is shown of fewer than {recognition.FEW} people",
+)
+
+
+async def recognition_report(read: Reader, document: Mapping[str, Any], at: int | None = None,
+                             scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
+    """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks. Of those in ``scope``."""
+    answer = await read("people", lambda c: _read(c, at))
+    thanks, courses, surveys, voices, people, moves = answer.result
+    thanks = [one for one in thanks if scope.shows(one["receiver_id"])]
+    courses = [one for one in courses if scope.shows(one["employee_id"])]
+    surveys = [one for one in surveys if scope.shows(None, one["team_id"])]
+    voices = [one for one in voices if scope.shows(one["employee_id"])]
+    moves = [one for one in moves if scope.shows(one[0])]
+    people = {name: one for name, one in people.items() if scope.shows(name)}
+    done = (await read("casework", lambda c: _done(c, at))).result
+    opens = _opens(document)
+    learning = {one["employee_id"] for one in courses} | {who for who, *_ in moves}
+    praised = {one["interaction_id"] for one in thanks}
+    acts = defaultdict[str, list[tuple[float, str]]](list)
+    kinds_on = defaultdict[str, list[str]](list)
+    for agent_id, time, kind, interaction_id in done:
+        if agent_id in learning:
+            acts[agent_id].append((_moment(time), kind))
+        if interaction_id in praised:
+            kinds_on[interaction_id].append(kind)
+    position = answer.progress.anchor.position if at is None else at
+    return {
+        "thanks": _thanks([one for one in thanks if one["receiver_id"]], people, kinds_on),
+        "training": recognition.followed(
+            [(one["employee_id"], one["course_id"], _moment(one["completed"])) for one in courses if one["completed"]],
+            acts, opens),
+        "careers": recognition.careers([(who, old, new, _moment(time)) for who, old, new, time in moves], acts),
+        "voices": recognition.answers(_voice(one) for one in voices),
+        "morale": recognition.morale(_survey(one) for one in surveys if one["team_id"]),
+        "staying": recognition.staying(_employments(people), datetime.now(UTC).timestamp()),
+        "caveats": CAVEATS, "position": position,
+    }  # fmt: skip
+
+
+def _read(connection: sa.Connection, at: int | None) -> tuple[Any, ...]:
+    tables = (read_table(connection, name, at) for name in ("thanks", "courses", "morale"))
+    return (*tables, read_voices(connection, at), read_people(connection, at), read_careers(connection, at))
+
+
+def _done(connection: sa.Connection, at: int | None) -> list[Any]:
+    """Of every action: agent, time, kind, interaction."""
+    source = as_of(actions, at)
+    query = sa.select(source.c.agent_id, source.c.time, source.c.kind, source.c.interaction_id)
+    return plain_rows(connection, query.where(source.c.position.is_not(None)))
+
+
+def _voice(row: Mapping[str, Any]) -> Voice:
+    answered = _moment(row["answered"]) if row["answered"] else None
+    return Voice(row["what"], _moment(row["said"]), answered, row["answer"])
+
+
+def _moment(text: str) -> float:
+    return parse_time(text).timestamp()
+
+
+def _opens(document: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The kinds of authority that a course opens, by the policy in force."""
+    found = defaultdict[str, set[str]](set)
+    if document:
+        for role in read_policy(document).roles.values():
+            for kind, needed in role.requires.items():
+                for course in needed:
+                    found[course].add(kind)
+    return {course: sorted(kinds) for course, kinds in found.items()}
+
+
+def _thanks(given: Sequence[Mapping[str, Any]], people: Mapping[str, Mapping[str, Any]],
+            kinds_on: Mapping[str, Sequence[str]]) -> dict[str, Any]:  # fmt: skip
+    """How often, by whom, in which teams, for what; and what was done in the interactions that were praised."""
+    teams = Counter(
+        team for one in given for team in json.loads(people.get(one["receiver_id"], {}).get("team_ids") or "[]")
+    )
+    sizes = Counter(team for one in people.values() for team in json.loads(one["team_ids"] or "[]"))
+    reasons = Counter(one["reason"] for one in given)
+    praised = Counter(kind for one in given for kind in kinds_on.get(one["interaction_id"] or "", ()))
+    return {
+        "given": len(given), "people_thanked": len({one["receiver_id"] for one in given}),
+        "points": sum(one["points"] or 0 for one in given),
+        "by_giver": dict(sorted(Counter(one["giver_kind"] or "not said" for one in given).items())),
+        "by_team": {team: number for team, number in sorted(teams.items()) if sizes[team] >= recognition.FEW},
+        "reasons": [{"reason": reason, "times": times} for reason, times in reasons.most_common(10)],
+        "with_interaction": sum(one["interaction_id"] is not None for one in given),
+        "actions_praised": dict(sorted(praised.items())),
+    }  # fmt: skip
+
+
+def _survey(row: Mapping[str, Any]) -> Survey:
+    span = row["best"] - row["worst"]
+    score = (row["score"] - row["worst"]) / span if span else 0.0
+    return Survey(row["team_id"], row["period"], row["invited"], row["respondents"], score)
+
+
+def _employments(people: Mapping[str, Mapping[str, Any]]) -> list[Employment]:
+    return [
+        Employment(one["role"] or "not said", _moment(one["joined"]), _moment(one["left"]) if one["left"] else None)
+        for one in people.values()
+        if one["joined"]
+    ]

@@ -1,0 +1,137 @@
+"""`report quality`: its document, from views."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from domain.analytics import service_quality
+from domain.analytics.service_quality import NOT_SAID, Answer, Journeys
+from ledger.store.cloudevents import parse_time
+from projections.engine.row_cache import plain_rows
+from projections.engine.temporal_tables import as_of
+from projections.reading import EVERYBODY
+from projections.views.audit_trail import read_trail
+from projections.views.journeys import journeys as table
+from projections.views.journeys import read_feedback, read_journey
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from domain.analytics.service_quality import Floats
+    from projections.reading import Reader, Scope
+
+CAVEATS = (
+    f"first contact: resolved without a transfer, not reopened, not back within {service_quality.REPEAT_DAYS} days",
+    "long is not bad by itself: see what came of it",
+    "satisfaction is of those who answered, and says nothing of loyalty",
+)
+
+
+async def quality_report(read: Reader, at: int | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:
+    """Service quality; shares with Wilson's interval, hours as median and 90th percentile.
+
+    As it was behind position ``at``; with a ``scope`` of interactions that began in one of its teams.
+    """
+    answer = await read("journeys", lambda c: (_columns(c, at), read_feedback(c, at)))
+    (ids, journeys), said = answer.result
+    where = dict(zip(ids, zip(journeys.channel, journeys.team, strict=True), strict=True)) if said else {}
+    ends = np.concatenate((journeys.opened, journeys.resolved[~np.isnan(journeys.resolved)]))
+    some = service_quality.judged(journeys, float(ends.max()) if ends.size else datetime.now(UTC).timestamp())
+    if scope.people is not None:  # only now: whoever came back to another team came back
+        some = some.some(np.array([team in scope.teams for team in journeys.team], bool))
+    groups = service_quality.groups(some)
+    nowhere = (NOT_SAID, NOT_SAID)
+    answers = [
+        _answer(row, *where.get(row["interaction_id"], nowhere))
+        for row in said
+        if scope.people is None or where.get(row["interaction_id"], nowhere)[1] in scope.teams
+    ]
+    even = [
+        service_quality.evenness(groups[by], by, what)
+        for by in ("channel", "team")
+        for what in ("first_contact", "reopened")
+    ]
+    position = answer.progress.anchor.position if at is None else at
+    return {
+        "overall": service_quality.line(some), **{f"by_{name}": lines for name, lines in groups.items()},
+        "evenness": [one for one in even if one is not None],
+        "satisfaction": service_quality.satisfaction(answers, some.back.size),
+        "window_days": service_quality.REPEAT_DAYS, "caveats": CAVEATS, "position": position,
+    }  # fmt: skip
+
+
+async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> dict[str, Any] | None:
+    """One interaction's way, step by step in the order in which it happened, and in short; none where there is none.
+
+    A step's ``later_seconds`` are those since the step before it.
+    """
+    named = [("interaction", interaction_id)]
+    answer = await read("audit_trail", lambda c: read_trail(c, named, until=at))
+    found = sorted(answer.result, key=lambda item: (item["time"], item["position"]))
+    if not found:
+        return None
+    times = [parse_time(item["time"]) for item in found]
+    steps = [
+        {"time": item["time"], "later_seconds": (now - before).total_seconds(), "who": item["who"],
+         "what": item["what"], "type": item["type"], "position": item["position"]}
+        for item, now, before in zip(found, times, [times[0], *times], strict=False)
+    ]  # fmt: skip
+    journey = (await read("journeys", lambda c: read_journey(c, interaction_id, at))).result
+    position = answer.progress.anchor.position if at is None else at
+    return {"interaction_id": interaction_id, "steps": steps, "in_short": _in_short(journey, times, steps),
+            "position": position}  # fmt: skip
+
+
+def _in_short(journey: Mapping[str, Any] | None, times: list[datetime], steps: list[dict[str, Any]]) -> str:
+    hours = (times[-1] - times[0]).total_seconds() / 3600
+    if journey is None:
+        return f"{len(steps)} steps in {hours:,.1f} h; nobody told how it began."
+    parts = [f"{len(steps)} steps in {hours:,.1f} h", f"passed on {journey['transfers'] or 0} times"]
+    if journey["repeated_stories"]:
+        parts.append(f"told their story again {journey['repeated_stories']} times")
+    if journey["came_back"]:
+        parts.append("came back to a team they had left")
+    if journey["reopened"]:
+        parts.append(f"reopened {journey['reopened']} times")
+    parts.append("resolved" if journey["resolved"] else "not resolved yet")
+    return "; ".join(parts) + "."
+
+
+_TEXTS = ("channel", "first_team", "reason")
+_TIMES = ("opened", "resolved", "first_action")
+_NUMBERS = ("highest_line", "moved_up", "transfers", "came_back", "repeated_stories", "reopened")
+
+
+def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Journeys]:
+    """Interactions by id, and what is known of them: plain tuples, a hundred thousand in less than a second."""
+    source = as_of(table, at)
+    names = ("interaction_id", "customer_id", *_TEXTS, *_TIMES, *_NUMBERS)
+    query = sa.select(*(source.c[name] for name in names)).where(source.c.opened.is_not(None))
+    rows = plain_rows(connection, query)
+    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(names)
+    of = dict(zip(names, columns, strict=True))
+    known: dict[str | None, int] = {None: -1}
+    customer = np.array([known.setdefault(one, len(known) - 1) for one in of["customer_id"]], np.int64)
+    channel, team, reason = (np.array([one or NOT_SAID for one in of[name]], object) for name in _TEXTS)
+    opened, resolved, acted = (_seconds(of[name]) for name in _TIMES)
+    line, moved_up, transfers, came_back, repeated, reopened = (np.array(of[name], float) for name in _NUMBERS)
+    return list(of["interaction_id"]), Journeys(
+        customer, channel, team, reason, opened, resolved, acted, line, moved_up == 1,
+        np.nan_to_num(transfers).astype(np.int64), came_back == 1, repeated, np.nan_to_num(reopened).astype(np.int64),
+    )  # fmt: skip
+
+
+def _seconds(texts: Sequence[str | None]) -> Floats:
+    """Seconds of the epoch, to the microsecond; nan where there is none."""
+    times = np.array([one[:-1] if one else "NaT" for one in texts], "datetime64[us]")
+    return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)
+
+
+def _answer(row: Mapping[str, Any], channel: str, team: str) -> Answer:
+    span = row["best"] - row["worst"]
+    score = (row["score"] - row["worst"]) / span if span else 0.0
+    return Answer(row["instrument"], score, channel, team)

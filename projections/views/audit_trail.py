@@ -1,0 +1,163 @@
+"""audit_trail: every event with who, what, whom, when and position; found by any id it names."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.commands import action_id_of
+from domain.events.facts import ActionReported, FactCorrected, RecognitionGiven
+from projections.engine.events import TYPES
+from projections.engine.row_cache import Made, at_most
+from projections.engine.storage import upsert, write
+from projections.views.event_summaries import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from projections.engine.corrections import Correction
+    from projections.engine.events import Event
+
+metadata = sa.MetaData()
+trail = sa.Table(
+    "trail",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("time", sa.Text, nullable=False),
+    sa.Column("recorded", sa.Text, nullable=False),
+    sa.Column("who", sa.Text),
+    sa.Column("whom", sa.Text),
+    sa.Column("interaction_id", sa.Text),
+    sa.Column("action_id", sa.Text),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("corrected_by", sa.BigInteger),
+)
+mentions = sa.Table(
+    "mentions",
+    metadata,
+    sa.Column("kind", sa.Text, primary_key=True),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, primary_key=True),
+)
+_MENTIONING = mentions.insert().prefix_with("OR IGNORE")
+
+_AGENTS = (
+    "agent_id", "employee_id", "to_agent_id", "from_agent_id", "giver_id", "receiver_id", "requested_by",
+    "decided_by", "answered_by", "granted_by", "published_by", "from_employee_id", "to_employee_id", "by",
+    "reversed_by", "on_behalf_of", "read_by",
+)  # fmt: skip
+_CUSTOMERS = ("customer_id", "referred_customer_id", "a", "b")
+
+
+class Trail:
+    """The model (see ``projections.engine.projection.Model``)."""
+
+    name = "audit_trail"
+    version = 3
+    metadata = metadata
+    prefixes = ("ledger.",)
+    types = TYPES
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """One line for each event, and one mention for each id it names."""
+        rows: list[dict[str, Any]] = []
+        named: list[dict[str, Any]] = []
+        for event in events:
+            known = event.correction
+            about = [event] if known is None else [fact for fact in (known.after, known.before) if fact is not None]
+            ids = list(dict.fromkeys(name for one in about for name in _mentioned(one)))
+            rows.append(_row(event, ids))
+            named += [{"kind": kind, "id": name, "position": event.position} for kind, name in ids]
+        upsert(connection, trail, rows)
+        for event in events:
+            if isinstance(event.body, FactCorrected) and event.correction is not None:
+                mark = trail.update().where(trail.c.position == event.correction.position)
+                connection.execute(mark.values(corrected_by=event.position))
+        write(connection, _MENTIONING, named)
+
+    def forget(self) -> None:
+        """Nothing is cached."""
+
+
+def _mentioned(event: Event) -> Iterator[tuple[str, str]]:
+    """The ids an event names: ("agent" | "customer" | "interaction" | "action", id), first the doer's."""
+    body = event.body
+    thanked_by_customer = isinstance(body, RecognitionGiven) and body.giver_kind == "customer"
+    for field in _AGENTS:
+        if name := getattr(body, field, None):
+            yield ("customer" if field == "giver_id" and thanked_by_customer else "agent"), name
+    for field in _CUSTOMERS:
+        if name := getattr(body, field, None):
+            yield "customer", name
+    if interaction_id := getattr(body, "interaction_id", None):
+        yield "interaction", interaction_id
+    if escalation_id := getattr(body, "escalation_id", None):
+        yield "escalation", escalation_id
+    if isinstance(body, ActionReported):
+        yield "action", action_id_of(event.stored.source, event.stored.id)
+    elif action_id := getattr(body, "action_id", None):
+        yield "action", action_id
+    holder = getattr(body, "holder", None)
+    if holder and holder.startswith("agent:"):
+        yield "agent", holder.removeprefix("agent:")
+
+
+def _row(event: Event, ids: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    first: dict[str, str] = {}
+    for kind, name in ids:
+        first.setdefault(kind, name)
+    return {
+        "position": event.position,
+        "type": event.type,
+        "source": event.stored.source,
+        "event_id": event.stored.id,
+        "time": event.stored.time,
+        "recorded": event.stored.recordedtime,
+        "who": first.get("agent"),
+        "whom": first.get("customer"),
+        "interaction_id": first.get("interaction"),
+        "action_id": first.get("action"),
+        "what": describe(event.body) if event.correction is None else _correction_text(event.correction),
+        "corrected_by": None,
+    }
+
+
+def _correction_text(correction: Correction) -> str:
+    now = describe(correction.after.body) if correction.after else "it never happened"
+    return f"position {correction.position} corrected: {now} ({correction.reason})"
+
+
+def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (), after: int = 0,
+               limit: int | None = None, until: int | None = None,
+               happened: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """The trail in order of position, up to ``until``; only events that name all of ``named``, (kind, id) each.
+
+    With ``happened`` only what had happened by that time.
+    """
+    kinds = tuple(kind for kind, _ in named)
+    values = {f"name_{number}": name for number, (_, name) in enumerate(named)}
+    rows = _lines(kinds, until is not None, happened is not None).rows(
+        connection, values | {"after": after, "until": until, "happened": happened, "limit": at_most(limit)}
+    )
+    for row in rows:
+        if until is not None and (row["corrected_by"] or 0) > until:
+            row["corrected_by"] = None
+    return rows
+
+
+@cache
+def _lines(kinds: tuple[str, ...], bounded: bool, timed: bool) -> Made:
+    query = sa.select(trail).where(trail.c.position > sa.bindparam("after"))
+    if bounded:
+        query = query.where(trail.c.position <= sa.bindparam("until"))
+    if timed:
+        query = query.where(trail.c.time <= sa.bindparam("happened"))
+    for number, kind in enumerate(kinds):
+        about = (mentions.c.kind == kind, mentions.c.id == sa.bindparam(f"name_{number}"))
+        query = query.where(trail.c.position.in_(sa.select(mentions.c.position).where(*about)))
+    return Made.of(query.order_by(trail.c.position).limit(sa.bindparam("limit")))

@@ -1,0 +1,196 @@
+"""authority: what was asked of somebody else and what came of it, here or in other systems; what fell short."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.events import decisions, facts
+from ledger.store.cloudevents import parse_time
+from projections.engine.events import types_of
+from projections.engine.row_cache import Rows
+from projections.engine.temporal_tables import as_of, past_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projections.engine.events import Event
+
+metadata = sa.MetaData()
+asked = sa.Table(
+    "asked",
+    metadata,
+    sa.Column("asking", sa.Text, primary_key=True),  # where it is handled, and its id there
+    sa.Column("position", sa.BigInteger, index=True),
+    sa.Column("reported", sa.Boolean),
+    sa.Column("requested", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("role", sa.Text),
+    sa.Column("team_id", sa.Text),
+    sa.Column("kind", sa.Text),
+    sa.Column("basis", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("currency", sa.Text),
+    sa.Column("asked_minor", sa.BigInteger),
+    sa.Column("outcome", sa.Text),  # approved, denied, withdrawn, expired; null while it waits
+    sa.Column("approved_minor", sa.BigInteger),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("waited_seconds", sa.Float),  # to the first approval, else to what came of it last
+    sa.Column("rejections", sa.Integer),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(asked)
+shortfalls = sa.Table(
+    "shortfalls",
+    metadata,
+    sa.Column("shortfall", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger),
+    sa.Column("time", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("role", sa.Text),
+    sa.Column("kind", sa.Text),
+    sa.Column("basis", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("currency", sa.Text),
+    sa.Column("amount_minor", sa.BigInteger),
+    sa.Column("outcome", sa.Text),
+    sa.Column("followed", sa.Boolean),  # by an escalation of the same agent for the same matter
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(shortfalls)
+latest = sa.Table(
+    "latest",
+    metadata,
+    sa.Column("matter", sa.Text, primary_key=True),  # an agent's, of one kind: what fell short in it last
+    sa.Column("shortfall", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(latest)
+
+
+class Authority:
+    """The model (see ``projections.engine.projection.Model``)."""
+
+    name = "authority"
+    version = 2
+    metadata = metadata
+    prefixes = ("ledger.",)
+    types = types_of(
+        decisions.EscalationRequested, decisions.EscalationStep, decisions.AuthorityFellShort, facts.EscalationReported,
+        facts.EscalationOutcomeReported, facts.FactCorrected,
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._asked, self._short, self._latest = Rows(asked), Rows(shortfalls), Rows(latest)
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Bring each row to where it stands now."""
+        for event in events:
+            match event.body:
+                case decisions.EscalationRequested() | facts.EscalationReported() as body:
+                    self._ask(connection, event, body, event.position)
+                case decisions.EscalationStep() if not isinstance(event.body, decisions.EscalationForwarded):
+                    self._end(connection, event)
+                case facts.EscalationOutcomeReported() as body:
+                    self._hear(connection, event, body)
+                case decisions.AuthorityFellShort() as body:
+                    self._fall_short(connection, event, body)
+                case facts.FactCorrected():
+                    self._correct(connection, event)
+                case _:
+                    continue
+        for rows in (self._asked, self._short, self._latest):
+            rows.write(connection)
+
+    def forget(self) -> None:
+        """Drop cached rows."""
+        for rows in (self._asked, self._short, self._latest):
+            rows.forget()
+
+    def _ask(self, connection: sa.Connection, event: Event, body: Any, position: int) -> None:
+        reported = isinstance(body, facts.EscalationReported)
+        values = {
+            "position": event.position, "reported": reported, "requested": event.stored.time, "kind": body.kind,
+            "agent_id": body.requested_by if reported else body.agent_id, "reason": body.reason,
+            "basis": "goodwill" if reported else body.basis, "rejections": 0,
+            "role": None if reported else body.role, "team_id": None if reported else body.team_id,
+            "currency": body.amount.currency, "asked_minor": body.amount.minor,
+        }  # fmt: skip
+        self._asked.put(connection, _asking(event, body), values, position)
+        if not reported:
+            matter = self._latest.get(connection, _matter(body))
+            if matter is not None:
+                self._short.put(connection, matter["shortfall"], {"followed": True}, position)
+
+    def _end(self, connection: sa.Connection, event: Event) -> None:
+        body: Any = event.body
+        outcome = type(body).__name__.removeprefix("Escalation").lower()
+        values = {"outcome": outcome, "decided_by": body.decided_by, "waited_seconds": body.waited_seconds,
+                  "approved_minor": body.amount.minor if outcome == "approved" else 0}  # fmt: skip
+        self._asked.put(connection, _asking(event, body), values, event.position)
+
+    def _hear(self, connection: sa.Connection, event: Event, body: facts.EscalationOutcomeReported) -> None:
+        """What another system says: an approval stands, whatever came before it."""
+        row = self._asked.get(connection, _asking(event, body))
+        if row is None or row["asked_minor"] is None or row["outcome"] == "approved":
+            return
+        waited = (event.time - parse_time(row["requested"])).total_seconds()
+        values = {"outcome": body.verdict, "decided_by": body.decided_by, "waited_seconds": max(0.0, waited),
+                  "approved_minor": 0, "rejections": row["rejections"] + (body.verdict == "denied")}  # fmt: skip
+        if body.verdict == "approved":
+            values |= {"approved_minor": body.amount.minor if body.amount else row["asked_minor"],
+                       "rejections": row["rejections"]}  # fmt: skip
+        self._asked.put(connection, row["asking"], values, event.position)
+
+    def _fall_short(self, connection: sa.Connection, event: Event, body: decisions.AuthorityFellShort) -> None:
+        name = f"{event.position}"
+        values = {
+            "position": event.position, "time": event.stored.time, "agent_id": body.agent_id, "role": body.role,
+            "kind": body.kind, "basis": body.basis, "reason": body.reason, "currency": body.amount.currency,
+            "amount_minor": body.amount.minor, "outcome": body.outcome, "followed": False,
+        }  # fmt: skip
+        self._short.put(connection, name, values, event.position)
+        self._latest.put(connection, _matter(body), {"shortfall": name}, event.position)
+
+    def _correct(self, connection: sa.Connection, event: Event) -> None:
+        """What other systems told: as it is known now."""
+        before, after = event.correction.before, event.correction.after
+        if before is not None and isinstance(before.body, facts.EscalationReported):
+            row = self._asked.get(connection, _asking(before, before.body))
+            if row is not None and after is None:
+                self._asked.put(connection, row["asking"], {"asked_minor": None}, event.position)
+        if after is not None and isinstance(after.body, facts.EscalationReported):
+            body = after.body
+            values = {"kind": body.kind, "agent_id": body.requested_by, "reason": body.reason,
+                      "currency": body.amount.currency, "asked_minor": body.amount.minor}  # fmt: skip
+            self._asked.put(connection, _asking(after, body), values, event.position)
+        elif after is not None and isinstance(after.body, facts.EscalationOutcomeReported):
+            row = self._asked.get(connection, _asking(after, after.body))
+            if row is not None:
+                self._asked.put(connection, row["asking"], {"outcome": after.body.verdict}, event.position)
+
+
+def _asking(event: Event, body: Any) -> str:
+    where = event.stored.source if isinstance(body, facts.Fact) else ""
+    return f"{where} {body.escalation_id}"
+
+
+def _matter(body: Any) -> str:
+    """What an escalation is about: an agent's interaction, else order, else customer, of one kind."""
+    what = body.interaction_id or body.order_id or body.customer_id or f"{body.amount.minor} {body.amount.currency}"
+    return f"{body.agent_id} {body.kind} {what}"
+
+
+def read_asked(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+    """Everything that was asked, in the order of the log; as it was behind a position."""
+    source = as_of(asked, position)
+    query = sa.select(source).where(source.c.asked_minor.is_not(None)).order_by(source.c.position)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+    """What fell short and was then given up: the silent gap. And what was asked for, marked `followed`."""
+    source = as_of(shortfalls, position)
+    query = sa.select(source).order_by(source.c.position)
+    return [dict(row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,259 @@
+"""budget_balances: granted, spent, reserved and remaining of every holder in every period."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from domain.events.decisions import BudgetOpened
+from domain.money import Money, wire_of
+from ledger.store.cloudevents import time_text
+from projections.engine.row_cache import Made
+from projections.engine.storage import upsert
+from projections.engine.temporal_tables import SINCE, Replaced, as_of, past_of, versions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from projections.engine.events import Event
+
+metadata = sa.MetaData()
+balances = sa.Table(
+    "balances",
+    metadata,
+    sa.Column("holder", sa.Text, primary_key=True),
+    sa.Column("period", sa.Text, primary_key=True),
+    sa.Column("currency", sa.Text, primary_key=True),
+    sa.Column("granted_minor", sa.BigInteger, nullable=False),
+    sa.Column("spent_minor", sa.BigInteger, nullable=False),
+    sa.Column("reserved_minor", sa.BigInteger, nullable=False),
+    sa.Column("opened", sa.Text, nullable=False),
+    sa.Column("closed", sa.Boolean, nullable=False),
+    sa.Column("happened", sa.Text, nullable=False),  # when what the last event tells of was done
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+balances_past = past_of(balances)
+holds = sa.Table(
+    "holds",
+    metadata,
+    sa.Column("action_id", sa.Text, primary_key=True),
+    sa.Column("minor", sa.BigInteger, nullable=False),
+)
+_CACHED_ROWS = 200_000
+
+
+class _Change(msgspec.Struct):
+    """What an event on a budget's subject means to its balance; most have some of these."""
+
+    holder: str
+    period: str
+    amount: Money | None = None
+    action_id: str = ""
+    basis: str = "goodwill"
+    direction: str = ""
+    recovered: bool = False
+    late: bool = False
+    held: Money | None = None
+    lapsed: Money | None = None
+    carried_over: Money | None = None
+    escalation_id: str | None = None
+
+
+_TYPES: Mapping[str, type[Any]] = {
+    "resolution.budget.opened.v1": BudgetOpened,
+    **{
+        f"resolution.{name}.v1": _Change
+        for name in (
+            "budget.granted", "budget.transferred", "budget.drawn", "budget.closed", "action.taken", "action.held",
+            "action.settled", "action.voided", "action.charged", "action.reversed",
+        )
+    },
+}  # fmt: skip
+
+
+class Balances:
+    """The model (see ``projections.engine.projection.Model``)."""
+
+    name = "budget_balances"
+    version = 3
+    metadata = metadata
+    prefixes = ("ledger.budget.",)
+    types = _TYPES
+
+    def __init__(self) -> None:
+        self._rows: dict[_Key, dict[str, Any]] = {}
+        self._holds: dict[str, int] = {}
+        self._replaced = Replaced(balances)
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Add up."""
+        changed: dict[_Key, dict[str, Any]] = {}
+        holding: dict[str, int] = {}
+        for event in events:
+            match event.body:
+                case BudgetOpened(reopened=True) as opened:
+                    row = self._row(connection, opened.holder, opened.period, opened.currency)
+                    self._replaced.keep(row, event.position)
+                    _reopen(row, opened, event)
+                case BudgetOpened() as opened:
+                    row = _opened_row(opened, event)
+                    self._rows[_key(row)] = row
+                case _Change() as change:
+                    row = self._row(connection, change.holder, change.period, event.subject.rsplit(".", 2)[1])
+                    self._replaced.keep(row, event.position)
+                    row["happened"] = time_text(event.time)
+                    self._apply(connection, row, event.type[11:-3], change, holding)
+                case _:
+                    continue
+            changed[_key(row)] = row
+        self._replaced.write(connection)
+        upsert(connection, balances, list(changed.values()))
+        upsert(connection, holds, [{"action_id": name, "minor": minor} for name, minor in holding.items()])
+        self._holds |= holding
+        if len(self._rows) + len(self._holds) > _CACHED_ROWS:
+            self.forget()
+
+    def _apply(self, connection: sa.Connection, row: dict[str, Any], name: str, change: _Change,
+               holding: dict[str, int]) -> None:  # fmt: skip
+        """One event's part: which column moves by how much."""
+        minor = change.amount.minor if change.amount is not None and change.basis == "goodwill" else 0
+        if name in ("action.settled", "action.voided") or (name == "action.taken" and change.escalation_id):
+            held = holding.get(change.action_id)
+            row["reserved_minor"] -= self._held(connection, change.action_id) if held is None else held
+            holding[change.action_id] = 0
+        match name:
+            case "action.taken" | "action.charged" | "action.settled":
+                row["spent_minor"] += minor
+            case "action.held":
+                row["reserved_minor"] += minor
+                holding[change.action_id] = minor
+            case "action.reversed" if change.recovered:
+                row["granted_minor" if change.late else "spent_minor"] += minor if change.late else -minor
+            case "budget.granted":
+                row["granted_minor"] += minor
+            case "budget.transferred" | "budget.drawn":
+                row["granted_minor"] += minor if change.direction == "in" else -minor
+            case "budget.closed":
+                assert change.lapsed is not None
+                assert change.carried_over is not None
+                row["granted_minor"] -= change.lapsed.minor + change.carried_over.minor + row["reserved_minor"]
+                row["reserved_minor"] = 0
+                row["closed"] = True
+
+    def _held(self, connection: sa.Connection, action_id: str) -> int:
+        """What is reserved for an action."""
+        if action_id not in self._holds:
+            found = connection.execute(sa.select(holds.c.minor).where(holds.c.action_id == action_id)).scalar()
+            self._holds[action_id] = found or 0
+        return self._holds[action_id]
+
+    def forget(self) -> None:
+        """Drop cached rows."""
+        self._rows.clear()
+        self._holds.clear()
+        self._replaced.forget()
+
+    def _row(self, connection: sa.Connection, *key: str) -> dict[str, Any]:
+        row = self._rows.get(key)
+        if row is None:
+            named = sa.tuple_(balances.c.holder, balances.c.period, balances.c.currency) == sa.tuple_(*key)
+            row = dict(connection.execute(sa.select(balances).where(named)).mappings().one())
+            self._rows[_key(row)] = row
+        return row
+
+
+_Key = tuple[str, ...]
+
+
+def _key(row: Mapping[str, Any]) -> _Key:
+    return row["holder"], row["period"], row["currency"]
+
+
+def _reopen(row: dict[str, Any], opened: BudgetOpened, event: Event) -> None:
+    """Let a period go on that a clock ahead had closed."""
+    reserved_minor = sum(hold.amount.minor for hold in opened.holds)
+    row["granted_minor"] += opened.granted.minor + opened.carried_over.minor + reserved_minor
+    row["reserved_minor"] += reserved_minor
+    row["closed"], row["happened"] = False, time_text(event.time)
+
+
+def _opened_row(opened: BudgetOpened, event: Event) -> dict[str, Any]:
+    reserved_minor = sum(hold.amount.minor for hold in opened.holds)
+    return {
+        "holder": opened.holder,
+        "period": opened.period,
+        "currency": opened.currency,
+        "granted_minor": opened.granted.minor + opened.carried_over.minor + reserved_minor,
+        "spent_minor": 0,
+        "reserved_minor": reserved_minor,
+        "opened": event.stored.time,
+        "closed": False,
+        "happened": time_text(event.time),
+        "since": event.position,
+    }
+
+
+def read_balances(connection: sa.Connection, holder: str | None = None, period: str | None = None,
+                  position: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Balances by holder, period and currency.
+
+    With a ``position`` they are as they were behind the event there.
+    """
+    values = {"holder": holder, "period": period, "position": position}
+    made = _listing(frozenset(name for name, value in values.items() if value is not None))
+    return [_shown(row) for row in made.rows(connection, values)]
+
+
+@cache
+def _listing(given: frozenset[str]) -> Made:
+    source = as_of(balances, sa.bindparam("position") if "position" in given else None)
+    query = sa.select(source).order_by(source.c.holder, source.c.period, source.c.currency)
+    where = [source.c[name] == sa.bindparam(name) for name in ("holder", "period") if name in given]
+    return Made.of(query.where(*where))
+
+
+def read_happened(connection: sa.Connection, until: str, holder: str | None = None,
+                  period: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Balances of what had happened by a moment, also what was told later; ``until`` is a time of the ledger."""
+    sums: dict[_Key, dict[str, Any]] = {}
+    before: dict[_Key, dict[str, Any]] = {}
+    both = sa.union_all(sa.select(balances), sa.select(balances_past)).subquery()
+    query = sa.select(both).order_by(both.c[SINCE])
+    for column, value in (("holder", holder), ("period", period)):
+        query = query.where(both.c[column] == value) if value is not None else query
+    for row in map(dict, connection.execute(query).mappings()):
+        previous, before[_key(row)] = before.get(_key(row)), row
+        if row["happened"] > until:
+            continue
+        total = sums.setdefault(_key(row), dict(row) | dict.fromkeys(_AMOUNTS, 0))
+        for name in _AMOUNTS:
+            total[name] += row[name] - (previous[name] if previous is not None else 0)
+        total["closed"] = row["closed"]
+    return [_shown(sums[key]) for key in sorted(sums)]
+
+
+_AMOUNTS = ("granted_minor", "spent_minor", "reserved_minor")
+
+
+def read_making(connection: sa.Connection, holder: str, period: str) -> list[dict[str, Any]]:
+    """The events that made a holder's balances in a period: each balance behind each of them, with its position."""
+    found = versions(connection, balances, {"holder": holder, "period": period})
+    return [_shown(row) | {"position": row[SINCE], "happened": row["happened"]} for row in found]
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A balance as answers show it."""
+    granted, spent, reserved, currency = (row[name] for name in (*_AMOUNTS, "currency"))
+    return {
+        "holder": row["holder"],
+        "period": row["period"],
+        "granted": wire_of(granted, currency),
+        "spent": wire_of(spent, currency),
+        "reserved": wire_of(reserved, currency),
+        "remaining": wire_of(granted - spent - reserved, currency),
+        "opened": row["opened"],
+        "closed": bool(row["closed"]),
+    }

@@ -1,0 +1,397 @@
+"""casework: interactions, actions and escalations as they stand, and who is one household.
+
+What whoever takes over needs to know, and what was promised and never came.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.commands import action_id_of
+from domain.events import decisions, facts
+from domain.money import wire_of
+from projections.engine.corrections import interaction_values
+from projections.engine.events import types_of
+from projections.engine.row_cache import Rows, listed
+from projections.engine.temporal_tables import happened, past_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from projections.engine.corrections import Correction
+    from projections.engine.events import Event
+
+metadata = sa.MetaData()
+interactions = sa.Table(
+    "interactions",
+    metadata,
+    sa.Column("interaction_id", sa.Text, primary_key=True),
+    sa.Column("customer_id", sa.Text, index=True),
+    sa.Column("status", sa.Text),
+    sa.Column("opened", sa.Text),
+    sa.Column("channel", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("team_id", sa.Text),
+    sa.Column("line", sa.Integer),
+    sa.Column("order_id", sa.Text),
+    sa.Column("transfers", sa.Integer),
+    sa.Column("stories_repeated", sa.Integer),
+    sa.Column("resolution", sa.Text),
+    sa.Column("happened", sa.Text),  # when what the last event tells of was done
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(interactions)
+actions = sa.Table(
+    "actions",
+    metadata,
+    sa.Column("action_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, index=True),
+    sa.Column("time", sa.Text),
+    sa.Column("state", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("team_id", sa.Text),
+    sa.Column("customer_id", sa.Text, index=True),
+    sa.Column("interaction_id", sa.Text, index=True),
+    sa.Column("kind", sa.Text),
+    sa.Column("basis", sa.Text),
+    sa.Column("currency", sa.Text),
+    sa.Column("amount_minor", sa.BigInteger),
+    sa.Column("reversed_minor", sa.BigInteger),
+    sa.Column("settled_minor", sa.BigInteger),
+    sa.Column("reason", sa.Text),
+    sa.Column("holder", sa.Text),
+    sa.Column("period", sa.Text),
+    sa.Column("escalation_id", sa.Text),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("happened", sa.Text),  # when what the last event tells of was done
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("actions_by_agent", "agent_id", "position"),
+)
+past_of(actions)
+escalations = sa.Table(
+    "escalations",
+    metadata,
+    sa.Column("escalation_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, index=True),
+    sa.Column("requested", sa.Text),
+    sa.Column("status", sa.Text),
+    sa.Column("agent_id", sa.Text),
+    sa.Column("team_id", sa.Text),
+    sa.Column("customer_id", sa.Text, index=True),
+    sa.Column("interaction_id", sa.Text, index=True),
+    sa.Column("kind", sa.Text),
+    sa.Column("currency", sa.Text),
+    sa.Column("asked_minor", sa.BigInteger),
+    sa.Column("amount_minor", sa.BigInteger),
+    sa.Column("reason", sa.Text),
+    sa.Column("asked_of", sa.Text),
+    sa.Column("due", sa.Text),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("waited_seconds", sa.Float),
+    sa.Column("action_id", sa.Text),
+    sa.Column("happened", sa.Text),  # when what the last event tells of was done
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("escalations_by_agent", "agent_id", "position"),
+)
+past_of(escalations)
+households = sa.Table(
+    "households",
+    metadata,
+    sa.Column("pair", sa.Text, primary_key=True),
+    sa.Column("a", sa.Text, index=True),
+    sa.Column("b", sa.Text),
+    sa.Column("linked", sa.Boolean),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(households)
+
+
+_OF_ACTIONS = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "basis", "reason")
+_ON_INTERACTIONS = {
+    facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
+}  # fmt: skip
+
+
+class Casework:
+    """The model (see ``projections.engine.projection.Model``)."""
+
+    name = "casework"
+    version = 5
+    metadata = metadata
+    prefixes = ("ledger.",)
+    types = types_of(
+        decisions.ActionTaken, decisions.ActionHeld, decisions.Posting, decisions.EscalationRequested, decisions.EscalationStep,
+        facts.ActionReported, facts.RefundSettled, facts.CustomerLinked, facts.CustomerUnlinked, facts.FactCorrected,
+        facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._interactions = Rows(interactions)
+        self._actions = Rows(actions)
+        self._escalations = Rows(escalations)
+        self._households = Rows(households)
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Bring each row to where it stands now."""
+        for event in events:
+            body = event.body
+            match body:
+                case facts.CustomerLinked() | facts.CustomerUnlinked():
+                    self._link(connection, event, body)
+                case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported() | decisions.Posting():
+                    self._act(connection, event, body)
+                case facts.RefundSettled():
+                    row = self._actions.get(connection, body.action_id)
+                    settled = (row["settled_minor"] if row else None) or 0
+                    values = {"settled_minor": settled + body.total.minor, "currency": body.total.currency}
+                    self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
+                case decisions.EscalationRequested() | decisions.EscalationStep():
+                    self._escalate(connection, event, body)
+                case facts.FactCorrected():
+                    self._correct(connection, event, event.correction)
+                case _:
+                    self._handle(connection, event, body)
+        for rows in self._tables:
+            rows.write(connection)
+
+    def forget(self) -> None:
+        """Drop cached rows."""
+        for rows in self._tables:
+            rows.forget()
+
+    @property
+    def _tables(self) -> tuple[Rows, ...]:
+        return self._interactions, self._actions, self._escalations, self._households
+
+    def _handle(self, connection: sa.Connection, event: Event, body: Any) -> None:
+        """What happens to an interaction."""
+        match body:
+            case facts.InteractionOpened():
+                names = ("customer_id", "channel", "reason", "agent_id", "team_id", "line", "order_id")
+                values = {name: getattr(body, name) for name in names}
+                values |= {"status": "open", "opened": event.stored.time, "transfers": 0, "stories_repeated": 0}
+            case facts.InteractionTransferred():
+                row = self._interactions.get(connection, body.interaction_id) or {}
+                values = {
+                    "transfers": (row.get("transfers") or 0) + 1,
+                    "stories_repeated": (row.get("stories_repeated") or 0) + bool(body.story_repeated),
+                    "agent_id": body.to_agent_id,
+                    "team_id": body.to_team_id or row.get("team_id"),
+                    "line": body.line or row.get("line"),
+                }
+            case facts.InteractionResolved():
+                values = {"status": "resolved", "resolution": body.resolution}
+            case facts.InteractionReopened():
+                values = {"status": "open"}
+            case _:
+                return
+        self._interactions.put(connection, body.interaction_id, values, event.position, event.stored.time)
+
+    def _correct(self, connection: sa.Connection, event: Event,  # noqa: C901 - a case for each fact
+                 correction: Correction) -> None:  # fmt: skip
+        """Show what is known now; what was decided meanwhile stays decided."""
+        told = correction.before or correction.after
+        if told is None:
+            return
+        before = correction.before.body if correction.before else None
+        after = correction.after.body if correction.after else None
+        match before or after:
+            case facts.CustomerLinked() | facts.CustomerUnlinked():
+                if before is not None:
+                    self._link(connection, event, before, undo=True)
+                if after is not None:
+                    self._link(connection, event, after)
+            case facts.RefundSettled():
+                for fact, sign in ((before, -1), (after, 1)):
+                    if fact is not None:
+                        known = self._actions.get(connection, fact.action_id) or {}
+                        settled = (known.get("settled_minor") or 0) + sign * fact.total.minor
+                        self._actions.put(
+                            connection, fact.action_id, {"settled_minor": settled}, event.position, told.stored.time
+                        )
+            case facts.ActionReported():
+                self._correct_report(connection, event, correction)
+            case fact if (interaction_id := getattr(fact, "interaction_id", None)) and type(fact) in _ON_INTERACTIONS:
+                row = self._interactions.get(connection, interaction_id)
+                if row is not None:
+                    values = interaction_values(correction, row)
+                    self._interactions.put(connection, interaction_id, values, event.position, told.stored.time)
+
+    def _correct_report(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
+        told = correction.before or correction.after
+        assert told is not None
+        action_id = action_id_of(told.stored.source, told.stored.id)
+        values: dict[str, Any] = {"state": "never happened", "amount_minor": 0}
+        if correction.after is not None:
+            body = correction.after.body
+            values = {name: getattr(body, name) for name in _OF_ACTIONS}
+            values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
+        self._actions.put(connection, action_id, values, event.position, told.stored.time)
+
+    def _act(self, connection: sa.Connection, event: Event, body: Any) -> None:
+        if isinstance(body, decisions.Posting):
+            self._post(connection, event, body)
+            return
+        if isinstance(body, decisions.ActionHeld) and body.escalation_id is not None:
+            return  # an escalation's reservation is no action yet
+        reported = isinstance(body, facts.ActionReported)
+        action_id = action_id_of(event.stored.source, event.stored.id) if reported else body.action_id
+        state = "reported" if reported else "held" if isinstance(body, decisions.ActionHeld) else "taken"
+        values = {name: getattr(body, name) for name in _OF_ACTIONS} | {
+            name: getattr(body, name, None) for name in ("holder", "period", "escalation_id", "decided_by")
+        }
+        values |= {"position": event.position, "time": event.stored.time, "state": state, "reversed_minor": 0}
+        values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
+        self._actions.put(connection, action_id, values, event.position, event.stored.time)
+
+    def _post(self, connection: sa.Connection, event: Event, body: decisions.Posting) -> None:
+        row = self._actions.get(connection, body.action_id)
+        if row is None or row["position"] is None:
+            return
+        match body:
+            case decisions.ActionSettled():
+                values = {"state": "settled", "amount_minor": body.amount.minor}
+                if body.relates_to is None:  # a request says so; a fact is counted as itself
+                    values["settled_minor"] = body.amount.minor
+            case decisions.ActionVoided():
+                values = {"state": "voided", "amount_minor": 0}
+            case decisions.ActionCharged():
+                values = {"state": "charged", "holder": body.holder, "period": body.period}
+            case decisions.ActionReversed():
+                values = {"reversed_minor": row["reversed_minor"] + body.amount.minor}
+            case _:
+                return
+        self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
+
+    def _escalate(self, connection: sa.Connection, event: Event, body: Any) -> None:
+        if isinstance(body, decisions.EscalationRequested):
+            names = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "reason", "action_id")
+            values = {name: getattr(body, name) for name in names} | {
+                "position": event.position, "requested": event.stored.time, "status": "waiting",
+                "currency": body.amount.currency, "asked_minor": body.amount.minor, "asked_of": json.dumps(body.to),
+                "due": body.due.isoformat(),
+            }  # fmt: skip
+        elif isinstance(body, decisions.EscalationForwarded):
+            values = {"asked_of": json.dumps(body.to), "due": body.due.isoformat()}
+        else:
+            status = type(body).__name__.removeprefix("Escalation").lower()
+            values = {"status": status, "decided_by": body.decided_by, "waited_seconds": body.waited_seconds,
+                      "amount_minor": body.amount.minor if status == "approved" else 0}  # fmt: skip
+        self._escalations.put(connection, body.escalation_id, values, event.position, event.stored.time)
+
+    def _link(self, connection: sa.Connection, event: Event, body: facts.CustomerLinked | facts.CustomerUnlinked, *,
+              undo: bool = False) -> None:  # fmt: skip
+        for a, b in ((body.a, body.b), (body.b, body.a)):
+            pair = f"{len(a)}:{a}:{b}:{body.relation}"
+            linked = isinstance(body, facts.CustomerLinked) is not undo
+            self._households.put(
+                connection, pair, {"a": a, "b": b, "linked": linked}, event.position, event.stored.time
+            )
+
+
+def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
+    """The customer and everybody linked with them, at any remove."""
+    found, todo = {customer_id}, [customer_id]
+    while todo:
+        query = sa.select(households.c.b).where(households.c.a == todo.pop(), households.c.linked)
+        new = set(connection.execute(query).scalars()) - found
+        found |= new
+        todo += new
+    return sorted(found)
+
+
+def same_person(connection: sa.Connection, customer_id: str) -> list[str]:
+    """The customer, and everybody who is the same person, at any remove."""
+    found, todo = {customer_id}, [customer_id]
+    while todo:
+        same = households.c.pair.endswith(":same_person", autoescape=True)
+        query = sa.select(households.c.b).where(households.c.a == todo.pop(), households.c.linked, same)
+        new = set(connection.execute(query).scalars()) - found
+        found |= new
+        todo += new
+    return sorted(found)
+
+
+def read_interactions(connection: sa.Connection, customers: Sequence[str] = (),
+                      interaction_id: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """Interactions of these customers, or one, the newest first."""
+    query = sa.select(interactions).order_by(interactions.c.opened.desc(), interactions.c.interaction_id)
+    if interaction_id is not None:
+        query = query.where(interactions.c.interaction_id == interaction_id)
+    else:
+        query = query.where(interactions.c.customer_id.in_(customers))
+    return [
+        {name: value for name, value in row.items() if name not in HIDDEN}
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0, limit: int | None = None,
+                 source: sa.FromClause = actions, **equal: str | None) -> list[dict[str, Any]]:  # fmt: skip
+    """Actions in the order in which they were recorded; ``source`` is `as_of(actions, position)` for another day."""
+    rows = listed(connection, source, where, equal, after, limit)
+    return [_with_money(row, ("amount", "reversed", "settled")) for row in rows]
+
+
+def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
+    """Of every action: position, time, kind, agent, team, interaction and its channel."""
+    done = actions.c
+    query = sa.select(done.position, done.time, done.kind, done.agent_id, done.team_id, done.interaction_id,
+                      interactions.c.channel)  # fmt: skip
+    query = query.outerjoin(interactions, interactions.c.interaction_id == done.interaction_id)
+    found = connection.execute(query.where(done.position.is_not(None)).order_by(done.position))
+    return [dict(row) for row in found.mappings()]
+
+
+def read_actions_happened(connection: sa.Connection, moment: str) -> list[dict[str, Any]]:
+    """Actions as they stood when only what had happened by a moment is counted, also what was told later."""
+    rows = happened(connection, actions, moment, counted=("reversed_minor", "settled_minor"))
+    found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
+    return [_with_money(row, ("amount", "reversed", "settled")) for row in found]
+
+
+def read_escalations_happened(connection: sa.Connection, moment: str) -> list[dict[str, Any]]:
+    """Escalations as they stood when only what had happened by a moment is counted, also what was told later."""
+    rows = happened(connection, escalations, moment)
+    found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
+    return [{**_with_money(row, ("asked", "amount")), "asked_of": json.loads(row["asked_of"])} for row in found]
+
+
+def unsettled(before: str, source: sa.FromClause = actions) -> sa.ColumnElement[bool]:
+    """Money that was to go to a customer before this time, and of which no settlement tells, or another amount."""
+    return sa.and_(
+        source.c.kind.in_(MONEY_KINDS),
+        source.c.state.in_(("taken", "charged", "held", "settled")),
+        source.c.time < before,
+        source.c.amount_minor > source.c.reversed_minor,
+        sa.func.coalesce(source.c.settled_minor, 0) != source.c.amount_minor,
+    )
+
+
+MONEY_KINDS = ("refund", "credit", "fee_waiver")
+"""Kinds whose money a payment system moves."""
+
+
+def read_escalations(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0,
+                     limit: int | None = None, source: sa.FromClause = escalations,
+                     **equal: str | None) -> list[dict[str, Any]]:  # fmt: skip
+    """Escalations in the order in which they were filed; ``source`` is `as_of(escalations, position)`, say."""
+    rows = listed(connection, source, where, equal, after, limit)
+    shown = [_with_money(row, ("asked", "amount")) for row in rows]
+    return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
+
+
+HIDDEN = ("currency", "since", "happened")
+
+
+def _with_money(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """A row as answers show it: money as objects."""
+    shown = {name: value for name, value in row.items() if name not in HIDDEN and not name.endswith("_minor")}
+    for name in names:
+        minor = row[f"{name}_minor"]
+        shown[name] = None if minor is None else wire_of(minor, row["currency"])
+    return shown

@@ -1,0 +1,126 @@
+"""decisions: what judging them again needs of each, and of what they depended on; see `report what-if`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from domain.commands import action_id_of
+from domain.events import decisions, facts
+from domain.serialization import decoder_of, encode
+from domain.simulation.comparison import DECISIONS, Decided, decided
+from projections.engine.events import types_of
+from projections.engine.storage import upsert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from projections.engine.events import Event
+
+metadata = sa.MetaData()
+depended = sa.Table(
+    "depended",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("type", sa.Text, nullable=False),  # of a correction: `corrected`
+    sa.Column("at", sa.BigInteger, nullable=False),  # microseconds since 1970
+    sa.Column("data", sa.LargeBinary, nullable=False),  # what is needed, as JSON; a decision's small
+)
+_PEOPLE = types_of(
+    facts.CustomerLinked, facts.CustomerUnlinked, facts.EmployeeJoined, facts.EmployeeChanged, facts.EmployeeLeft,
+    facts.RelationshipDeclared, facts.TrainingCompleted, facts.ActionReported,
+)  # fmt: skip
+_BOOKS = types_of(
+    decisions.ActionTaken, decisions.ActionHeld, decisions.AuthorityFellShort, decisions.Posting, decisions.BudgetOpened,
+    decisions.BudgetClosed, decisions.BudgetDrawn, decisions.BudgetGranted, decisions.BudgetTransferred, decisions.EscalationStep,
+    decisions.EscalationRequested,
+)  # fmt: skip
+DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
+"""What decisions depend on, and they themselves."""
+_EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
+_ROWS = 4000
+_CORRECTED, _REPORTED = "corrected", "reported"
+
+type Depended = tuple[int, datetime, Any]
+"""One event: its position, when it happened, and its body, `Decided`, `Corrected` or `Reported`."""
+
+
+class Reported(msgspec.Struct):
+    """An action that a fact reported, with its id."""
+
+    action_id: str
+    body: facts.ActionReported
+
+
+class Corrected(NamedTuple):
+    """A fact that was wrong: what was known before, and what is right; none where it never happened."""
+
+    before: Any
+    after: Any
+
+
+class _Correction(msgspec.Struct):
+    type: str
+    before: msgspec.Raw
+    after: msgspec.Raw
+
+
+class Decisions:
+    """The model (see ``projections.engine.projection.Model``)."""
+
+    name = "decisions"
+    version = 2
+    metadata = metadata
+    prefixes = ("ledger.fact.", "ledger.budget.")
+    types = DEPENDED
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Keep what judging needs."""
+        upsert(connection, depended, [row for event in events if (row := _row(event)) is not None])
+
+    def forget(self) -> None:
+        """Nothing is cached."""
+
+
+def _row(event: Event) -> dict[str, Any] | None:
+    name, body = event.type, event.body
+    if isinstance(body, facts.FactCorrected):
+        before, after = event.correction.before, event.correction.after
+        fact = before or after
+        if fact is None or fact.type not in _PEOPLE:
+            return None
+        known = {"before": before.body if before else None, "after": after.body if after else None}
+        name, body = _CORRECTED, {"type": fact.type, **known}
+    elif name not in DEPENDED:
+        return None
+    elif isinstance(body, DECISIONS):
+        body = decided(body)
+    elif isinstance(body, facts.ActionReported):
+        name, body = _REPORTED, Reported(action_id_of(event.stored.source, event.stored.id), body)
+    at = (event.time - _EPOCH) // _TICK
+    return {"position": event.position, "type": name, "at": at, "data": encode(body)}
+
+
+def read_depended(connection: sa.Connection) -> Iterator[list[Depended]]:
+    """What decisions depended on, and they themselves, in the order of the log."""
+    columns = (depended.c.position, depended.c.type, depended.c.at, depended.c.data)
+    cursor = connection.execute(sa.select(*columns).order_by(depended.c.position)).cursor
+    decoders: dict[str, Callable[[bytes], Any]] = {
+        name: decoder_of(Decided if issubclass(cls, DECISIONS) else cls).decode for name, cls in DEPENDED.items()
+    }
+    decoders |= {_REPORTED: decoder_of(Reported).decode, _CORRECTED: partial(_corrected, decoders)}
+    microseconds = timedelta.resolution
+    while rows := cursor.fetchmany(_ROWS):
+        yield [
+            (position, _EPOCH + at * microseconds, decoders[name](data)) for position, name, at, data in rows
+        ]  # fmt: skip
+
+
+def _corrected(decoders: Mapping[str, Callable[[bytes], Any]], data: bytes) -> Corrected:
+    found = decoder_of(_Correction).decode(data)
+    known = (None if bytes(one) == b"null" else decoders[found.type](bytes(one)) for one in (found.before, found.after))
+    return Corrected(*known)

@@ -1,0 +1,141 @@
+"""flags: what the guard asks humans to look at, what they said, and the events that prove it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
+from ledger.store.cloudevents import time_text
+from projections.engine.row_cache import Rows
+from projections.engine.storage import write
+from projections.engine.temporal_tables import past_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from projections.engine.events import Event
+
+metadata = sa.MetaData()
+flags = sa.Table(
+    "flags",
+    metadata,
+    sa.Column("flag_id", sa.Text, primary_key=True),
+    sa.Column("position", sa.BigInteger, index=True),
+    sa.Column("rule", sa.Text),
+    sa.Column("rule_version", sa.Integer),
+    sa.Column("about", sa.Text),
+    sa.Column("explanation", sa.Text),
+    sa.Column("evidence", sa.Text),
+    sa.Column("raised", sa.Text),
+    sa.Column("status", sa.Text),
+    sa.Column("unmasked_by", sa.Text),
+    sa.Column("reviewed", sa.Text),
+    sa.Column("reviewed_by", sa.Text),
+    sa.Column("answered_by", sa.Text),
+    sa.Column("answer", sa.Text),
+    sa.Column("note", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(flags)
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("flag_id", sa.Text, primary_key=True),
+)
+_PROVING = evidence.insert().prefix_with("OR IGNORE")
+DISMISSED_DAYS = 365
+"""Dismissed flags leave the lists after so many days; they stay in the log."""
+
+
+class Flags:
+    """The model (see ``projections.engine.projection.Model``)."""
+
+    name = "flags"
+    version = 2
+    metadata = metadata
+    prefixes = ("ledger.flag.",)
+    types: Mapping[str, type[Any]] = {
+        "resolution.flag.raised.v1": FlagRaised, "resolution.flag.updated.v1": FlagUpdated,
+        "resolution.flag.unmasked.v1": FlagUnmasked, "resolution.flag.reviewed.v1": FlagReviewed,
+        "resolution.flag.answered.v1": FlagAnswered,
+    }  # fmt: skip
+
+    def __init__(self) -> None:
+        self._rows = Rows(flags)
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Bring each flag to where it stands now."""
+        proofs: list[dict[str, Any]] = []
+        for event in events:
+            body = event.body
+            match body:
+                case FlagRaised():
+                    proofs += [{"position": at, "flag_id": body.flag_id} for at in body.evidence]
+                    values = _raised(event, body)
+                case FlagUnmasked():
+                    values = {"unmasked_by": body.unmasked_by}
+                case FlagReviewed():
+                    values = {"status": body.verdict, "reviewed": time_text(event.recorded), "note": body.note,
+                              "reviewed_by": body.reviewed_by}  # fmt: skip
+                case FlagAnswered():
+                    values = {"answered_by": body.employee_id, "answer": body.text}
+                case _:
+                    continue
+            self._rows.put(connection, body.flag_id, values, event.position)
+        self._rows.write(connection)
+        write(connection, _PROVING, proofs)
+
+    def forget(self) -> None:
+        """Drop cached rows."""
+        self._rows.forget()
+
+
+def _raised(event: Event, body: FlagRaised) -> dict[str, Any]:
+    values: dict[str, Any] = {"explanation": body.explanation, "evidence": json.dumps(body.evidence)}
+    if not isinstance(body, FlagUpdated):
+        values |= {
+            "rule": body.rule, "rule_version": body.rule_version, "about": json.dumps(body.about),
+            "position": event.position, "raised": event.stored.time, "status": "open",
+        }  # fmt: skip
+    return values
+
+
+def read_flags(connection: sa.Connection, now: datetime, *, rule: str | None = None, about: str | None = None,
+               flag_id: str | None = None, status: str | None = None, position: int | None = None,
+               source: sa.FromClause = flags, everything: bool = False) -> list[dict[str, Any]]:  # fmt: skip
+    """Flags in the order in which they were raised; with a ``position`` those that it proves."""
+    query = sa.select(source).order_by(source.c.position)
+    if rule is not None:
+        query = query.where(source.c.rule == rule)
+    if flag_id is not None:
+        query = query.where(source.c.flag_id == flag_id)
+    if status is not None:
+        query = query.where(source.c.status == status)
+    if position is not None:
+        proved = sa.select(evidence.c.flag_id).where(evidence.c.position == position)
+        query = query.where(source.c.flag_id.in_(proved))
+    if not everything:
+        old = time_text(now - timedelta(days=DISMISSED_DAYS))
+        query = query.where(sa.not_(sa.and_(source.c.status == "dismissed", source.c.reviewed < old)))
+    found = [_shown(row) for row in connection.execute(query).mappings()]
+    return [flag for flag in found if about is None or about in flag["about"]]
+
+
+def _shown(row: sa.RowMapping) -> dict[str, Any]:
+    shown = {name: value for name, value in row.items() if name != "since"}
+    return {**shown, "about": json.loads(row["about"]), "evidence": json.loads(row["evidence"])}
+
+
+def read_proofs(connection: sa.Connection) -> dict[int, frozenset[str]]:
+    """The rules for whose flags each position is evidence; flags that were dismissed do not count."""
+    query = sa.select(evidence.c.position, flags.c.rule).join(flags, flags.c.flag_id == evidence.c.flag_id)
+    found: dict[int, set[str]] = {}
+    for position, rule in connection.execute(query.where(flags.c.status != "dismissed")):
+        found.setdefault(position, set()).add(rule)
+    return {position: frozenset(rules) for position, rules in found.items()}

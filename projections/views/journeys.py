@@ -1,0 +1,182 @@
+"""journeys: how each interaction went from hand to hand and line to line, and what customers said of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.events import decisions, facts
+from projections.engine.events import types_of
+from projections.engine.row_cache import Rows
+from projections.engine.temporal_tables import as_of, past_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from projections.engine.events import Event
+
+metadata = sa.MetaData()
+journeys = sa.Table(
+    "journeys",
+    metadata,
+    sa.Column("interaction_id", sa.Text, primary_key=True),
+    sa.Column("customer_id", sa.Text),
+    sa.Column("channel", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("first_team", sa.Text),
+    sa.Column("team", sa.Text),
+    sa.Column("line", sa.Integer),
+    sa.Column("highest_line", sa.Integer),
+    sa.Column("moved_up", sa.Boolean),
+    sa.Column("transfers", sa.Integer),
+    sa.Column("left_teams", sa.Text),
+    sa.Column("came_back", sa.Boolean),
+    sa.Column("repeated_stories", sa.Integer),
+    sa.Column("waited_seconds", sa.Float),
+    sa.Column("opened", sa.Text, index=True),
+    sa.Column("first_action", sa.Text),
+    sa.Column("resolved", sa.Text),
+    sa.Column("reopened", sa.Integer),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(journeys)
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("told", sa.Text, primary_key=True),
+    sa.Column("customer_id", sa.Text),
+    sa.Column("interaction_id", sa.Text),
+    sa.Column("instrument", sa.Text),
+    sa.Column("score", sa.Float),
+    sa.Column("best", sa.Float),
+    sa.Column("worst", sa.Float),
+    sa.Column("time", sa.Text),
+    sa.Column("since", sa.BigInteger, nullable=False),
+)
+past_of(feedback)
+
+
+class Journeys:
+    """The model (see ``projections.engine.projection.Model``)."""
+
+    name = "journeys"
+    version = 2
+    metadata = metadata
+    prefixes = ("ledger.fact.", "ledger.budget.")
+    types = types_of(
+        decisions.ActionTaken, decisions.ActionHeld, facts.ActionReported, facts.FeedbackReceived, facts.FactCorrected,
+        facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self._journeys, self._feedback = Rows(journeys), Rows(feedback)
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Bring each row to where it stands now."""
+        for event in events:
+            match event.body:
+                case facts.FactCorrected():
+                    self._correct(connection, event)
+                case facts.FeedbackReceived() as body:
+                    self._feedback.put(connection, _told(event), _feedback(event, body), event.position)
+                case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported() as body:
+                    self._act(connection, event, body.interaction_id)
+                case body:
+                    row = self._journeys.get(connection, getattr(body, "interaction_id", None) or "") or {}
+                    values = _step(event, row)
+                    if values is not None:
+                        self._journeys.put(connection, body.interaction_id, values, event.position)
+        for rows in (self._journeys, self._feedback):
+            rows.write(connection)
+
+    def forget(self) -> None:
+        """Drop cached rows."""
+        for rows in (self._journeys, self._feedback):
+            rows.forget()
+
+    def _act(self, connection: sa.Connection, event: Event, interaction_id: str | None) -> None:
+        row = self._journeys.get(connection, interaction_id) if interaction_id else None
+        if row is not None and row["first_action"] is None:
+            self._journeys.put(connection, row["interaction_id"], {"first_action": event.stored.time}, event.position)
+
+    def _correct(self, connection: sa.Connection, event: Event) -> None:
+        """What is known now of what customers said, and of whose and where an interaction was; ways stay as told."""
+        before, after = event.correction.before, event.correction.after
+        match (after or before).body if (after or before) is not None else None:
+            case facts.FeedbackReceived():
+                if before is not None:
+                    self._feedback.put(connection, _told(before), {"score": None}, event.position)
+                if after is not None:
+                    self._feedback.put(connection, _told(after), _feedback(after, after.body), event.position)
+            case facts.InteractionOpened() as body:
+                names = ("customer_id", "channel", "reason")
+                values = {name: getattr(body, name) for name in names} if after is not None else {"opened": None}
+                self._journeys.put(connection, body.interaction_id, values, event.position)
+
+
+def _told(event: Event) -> str:
+    return f"{event.stored.source} {event.stored.id}"
+
+
+def _feedback(event: Event, body: Any) -> dict[str, Any]:
+    names = ("customer_id", "interaction_id", "instrument", "score", "best", "worst")
+    return {"time": event.stored.time, **{name: getattr(body, name) for name in names}}
+
+
+def _step(event: Event, row: dict[str, Any]) -> dict[str, Any] | None:
+    """What a step of an interaction changes in its row; none where it is no step."""
+    body, time = event.body, event.stored.time
+    match body:
+        case facts.InteractionOpened():
+            return {
+                "customer_id": body.customer_id, "channel": body.channel, "reason": body.reason, "opened": time,
+                "first_team": body.team_id, "team": body.team_id, "line": body.line, "highest_line": body.line,
+                "moved_up": False, "transfers": 0, "left_teams": "[]", "came_back": False, "repeated_stories": None,
+                "waited_seconds": 0.0, "reopened": 0,
+            }  # fmt: skip
+        case facts.InteractionTransferred():
+            return _moved(body, row)
+        case facts.InteractionResolved():
+            return {"resolved": time}
+        case facts.InteractionReopened():
+            return {"resolved": None, "reopened": (row.get("reopened") or 0) + 1}
+    return None
+
+
+def _moved(body: facts.InteractionTransferred, row: dict[str, Any]) -> dict[str, Any]:
+    before, left = row.get("team"), json.loads(row.get("left_teams") or "[]")
+    values = {
+        "transfers": (row.get("transfers") or 0) + 1,
+        "waited_seconds": (row.get("waited_seconds") or 0.0) + (body.waited_seconds or 0.0),
+    }
+    if body.story_repeated is not None:  # else nobody says, and nobody knows
+        values["repeated_stories"] = (row.get("repeated_stories") or 0) + body.story_repeated
+    if body.line is not None:
+        known = row.get("line")
+        values |= {
+            "line": body.line, "highest_line": max(body.line, row.get("highest_line") or 0),
+            "moved_up": bool(row.get("moved_up")) or (known is not None and body.line > known),
+        }  # fmt: skip
+    if body.to_team_id is not None and body.to_team_id != before:
+        if before is not None and before not in left:
+            left.append(before)
+        values |= {"team": body.to_team_id, "left_teams": json.dumps(left),
+                   "came_back": bool(row.get("came_back")) or body.to_team_id in left}  # fmt: skip
+    return values
+
+
+def read_journey(connection: sa.Connection, interaction_id: str, position: int | None = None) -> dict[str, Any] | None:
+    """An interaction that was opened, as it was behind a position; none where there is none."""
+    source = as_of(journeys, position)
+    query = sa.select(source).where(source.c.opened.is_not(None), source.c.interaction_id == interaction_id)
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else dict(row)
+
+
+def read_feedback(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+    """What customers answered, each once; as it was behind a position."""
+    source = as_of(feedback, position)
+    query = sa.select(source).where(source.c.score.is_not(None)).order_by(source.c.time, source.c.told)
+    return [dict(row) for row in connection.execute(query).mappings()]

@@ -1,0 +1,261 @@
+"""loyalty_effects: what each action's customer bought before and after it.
+
+Rung 1 of the ladder (before and after): a description, nothing more. It says how purchases differ, not
+why; people are helped when something went wrong, and that alone changes what they buy.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from domain.commands import action_id_of
+from domain.events.decisions import ActionTaken, AuthorityFellShort
+from domain.events.facts import ActionReported, FactCorrected, PurchaseCompleted, PurchaseReturned
+from domain.money import Money
+from ledger.store.cloudevents import parse_time, time_text
+from projections.engine.events import types_of
+from projections.engine.storage import upsert
+from projections.engine.temporal_tables import Replaced, as_of, past_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from projections.engine.corrections import Correction
+    from projections.engine.events import Event
+
+metadata = sa.MetaData()
+purchases = sa.Table(
+    "purchases",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("customer_id", sa.Text),
+    sa.Column("at", sa.Text, nullable=False, index=True),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("total_minor", sa.BigInteger, nullable=False),
+    sa.Column("margin_minor", sa.BigInteger),  # null where nobody says
+    sa.Column("returned", sa.Boolean, nullable=False),
+    sa.Column("withdrawn", sa.Boolean, nullable=False),  # corrected: it never happened
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("purchases_by_customer", "customer_id", "currency", "at"),
+)
+actions = sa.Table(
+    "actions",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("action_id", sa.Text, nullable=False),
+    sa.Column("customer_id", sa.Text),
+    sa.Column("agent_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("basis", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False, index=True),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("cost_minor", sa.BigInteger, nullable=False),
+    sa.Column("withdrawn", sa.Boolean, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Index("actions_by_customer", "customer_id", "at"),
+)
+requests = sa.Table(  # for goodwill that met a limit for one action
+    "requests",
+    metadata,
+    sa.Column("position", sa.BigInteger, primary_key=True),
+    sa.Column("customer_id", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("currency", sa.Text, nullable=False),
+    sa.Column("asked_minor", sa.BigInteger, nullable=False),
+    sa.Column("limit_minor", sa.BigInteger, nullable=False),
+    sa.Column("at_once", sa.Boolean, nullable=False),  # within the limit, and given
+)
+purchases_past = past_of(purchases)
+actions_past = past_of(actions)
+WINDOWS_DAYS = (30, 90, 180)
+_TICK = timedelta(microseconds=1)
+"""What is bought at the moment of an action is bought after it."""
+
+
+class Loyalty:
+    """The model (see ``projections.engine.projection.Model``)."""
+
+    name = "loyalty_effects"
+    version = 3
+    metadata = metadata
+    prefixes = ("ledger.fact.", "ledger.budget.")
+    types = types_of(
+        PurchaseCompleted, PurchaseReturned, ActionTaken, ActionReported, AuthorityFellShort, FactCorrected
+    )
+
+    def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
+        """Keep purchases and actions, with their customers."""
+        bought: list[dict[str, Any]] = []
+        done: list[dict[str, Any]] = []
+        corrected: list[Event] = []
+        asked: list[dict[str, Any]] = []
+        for event in events:
+            asked += _request_rows(event)
+            match event.body:
+                case PurchaseCompleted() | PurchaseReturned() as body:
+                    bought.append(_purchase_row(event, body))
+                case ActionTaken() | ActionReported() as body:
+                    done.append(_action_row(event, body))
+                case FactCorrected():
+                    corrected.append(event)
+                case _:
+                    continue
+        upsert(connection, purchases, bought)
+        upsert(connection, actions, done)
+        upsert(connection, requests, asked)
+        for event in corrected:
+            _correct(connection, event, event.correction)
+
+    def forget(self) -> None:
+        """Nothing is cached."""
+
+
+def _correct(connection: sa.Connection, event: Event, correction: Correction) -> None:
+    """Put what is known now in the place of the fact that was wrong."""
+    fact = correction.after or correction.before
+    if fact is None:
+        return
+    match fact.body:
+        case PurchaseCompleted() | PurchaseReturned() as body:
+            table, row = purchases, _purchase_row(fact, body)
+        case ActionReported() as body:
+            table, row = actions, _action_row(fact, body)
+        case _:
+            return
+    replaced = Replaced(table)
+    old = connection.execute(sa.select(table).where(table.c.position == correction.position)).mappings().one()
+    replaced.keep(dict(old), event.position)
+    replaced.write(connection)
+    upsert(connection, table, [row | {"withdrawn": correction.after is None, "since": event.position}])
+
+
+def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned) -> dict[str, Any]:
+    return {
+        "position": event.position,
+        "customer_id": body.customer_id,
+        "at": time_text(event.time),
+        "currency": body.total.currency,
+        "total_minor": body.total.minor,
+        "margin_minor": body.margin.minor if isinstance(body, PurchaseCompleted) and body.margin else None,
+        "returned": isinstance(body, PurchaseReturned),
+        "withdrawn": False,
+        "since": event.position,
+    }
+
+
+def _action_row(event: Event, body: ActionTaken | ActionReported) -> dict[str, Any]:
+    stored = event.stored
+    action_id = body.action_id if isinstance(body, ActionTaken) else action_id_of(stored.source, stored.id)
+    return {
+        "position": event.position,
+        "action_id": action_id,
+        "customer_id": body.customer_id,
+        "agent_id": body.agent_id,
+        "kind": body.kind,
+        "basis": body.basis,
+        "at": time_text(event.time),
+        "currency": body.amount.currency,
+        "cost_minor": body.amount.minor,
+        "withdrawn": False,
+        "since": event.position,
+    }
+
+
+def _request_rows(event: Event) -> list[dict[str, Any]]:
+    """Where the limit for one action decided whether somebody might give at once, or had to ask."""
+    body = event.body
+    if isinstance(body, ActionTaken) and body.authority == "own":
+        limit = next((met.limit for met in body.limits if met.name == "per_action"), None)
+    elif isinstance(body, AuthorityFellShort) and not body.preview:
+        limit = next((met.limit for met in body.reasons if met.rule == "per_action"), None)
+    else:
+        return []
+    if limit is None or body.customer_id is None or body.basis != "goodwill":
+        return []
+    return [{
+        "position": event.position, "customer_id": body.customer_id, "kind": body.kind, "at": time_text(event.time),
+        "currency": limit.currency, "asked_minor": body.amount.minor, "limit_minor": limit.minor,
+        "at_once": isinstance(body, ActionTaken),
+    }]  # fmt: skip
+
+
+def read_effects(connection: sa.Connection, limit: int | None = None, after: int = 0,
+                 position: int | None = None, until: str | None = None,
+                 people: Collection[str] | None = None) -> list[dict[str, Any]]:  # fmt: skip
+    """For each action with a customer: its cost, and purchases before and after in complete windows.
+
+    A window is complete where the log tells of all its days; what is not complete is null. Revenue is
+    what was paid for purchases in the action's currency, ``returned`` what came back of it. With ``until`` only what
+    had happened by that time, also what was told later; with ``people`` only what they did.
+    """
+    bought, done = (_happened(as_of(table, position), until) for table in (purchases, actions))
+    times = sa.union_all(*(sa.select(one.c.at).where(sa.not_(one.c.withdrawn)) for one in (bought, done))).subquery()
+    first, last = connection.execute(sa.select(sa.func.min(times.c.at), sa.func.max(times.c.at))).one()
+    named = [done.c.customer_id.is_not(None), sa.not_(done.c.withdrawn)]
+    if people is not None:
+        named.append(done.c.agent_id.in_(people))
+    query = sa.select(done).where(done.c.position > after, *named).order_by(done.c.position).limit(limit)
+    reading = _purchases_between(bought)
+    return [_effect(connection, reading, row, first, last) for row in connection.execute(query).all()]
+
+
+def _happened(source: sa.FromClause, until: str | None) -> sa.FromClause:
+    if until is None:
+        return source
+    return sa.select(source).where(source.c.at <= until).subquery(source.description)
+
+
+def _effect(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], first: str,
+            last: str) -> dict[str, Any]:  # fmt: skip
+    at = parse_time(action.at)
+    windows: dict[str, Any] = {}
+    for days in WINDOWS_DAYS:
+        start, end = time_text(at - timedelta(days=days)), time_text(at + timedelta(days=days))
+        before = _bought(connection, reading, action, start, action.at) if start >= first else None
+        since, until = time_text(at - _TICK), time_text(at + timedelta(days=days) + _TICK)
+        after = _bought(connection, reading, action, since, until) if end <= last else None
+        windows[str(days)] = {"before": before, "after": after}
+    return {
+        "action_id": action.action_id,
+        "customer_id": action.customer_id,
+        "agent_id": action.agent_id,
+        "kind": action.kind,
+        "basis": action.basis,
+        "time": action.at,
+        "cost": Money(action.cost_minor, action.currency).wire(),
+        "windows": windows,
+        "position": action.position,
+    }
+
+
+def _purchases_between(source: sa.FromClause) -> sa.Select[Any]:
+    return (
+        sa.select(
+            source.c.returned, sa.func.count().label("n"),
+            sa.func.coalesce(sa.func.sum(source.c.total_minor), 0).label("minor"),
+        )
+        .where(
+            source.c.customer_id == sa.bindparam("customer"),
+            source.c.currency == sa.bindparam("currency"),
+            source.c.at > sa.bindparam("start"),
+            source.c.at < sa.bindparam("end"),
+            sa.not_(source.c.withdrawn),
+        )
+        .group_by(source.c.returned)
+    )  # fmt: skip
+
+
+def _bought(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], start: str,
+            end: str) -> dict[str, Any]:  # fmt: skip
+    parameters = {"customer": action.customer_id, "currency": action.currency, "start": start, "end": end}
+    rows = {row.returned: row for row in connection.execute(reading, parameters)}
+    sold, back = rows.get(False), rows.get(True)
+    return {
+        "purchases": sold.n if sold else 0,
+        "revenue": Money(sold.minor if sold else 0, action.currency).wire(),
+        "returned": Money(back.minor if back else 0, action.currency).wire(),
+    }

@@ -1,0 +1,208 @@
+"""Commands in processes of their own: beside a running `up` and alone; documents, statuses, errors."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.ledgers import POLICY, Up, event, gbp
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(POLICY | {"default_role": "agent"}))
+    return path
+
+
+def lines(*events: dict[str, Any]) -> str:
+    return "".join(json.dumps(item) + "\n" for item in events)
+
+
+def purchase(number: int) -> dict[str, Any]:
+    return event(f"p-{number}", "purchase.completed", order_id=f"O-{number}", customer_id="C-1", total=gbp("5.00"))
+
+
+def document(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
+    assert done.returncode == status, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+def the_whole_job(command: Command, policy_file: Path, *at_rest: str) -> None:
+    published = document(command("publish", "-", "--json", stdin=lines(purchase(1), purchase(2), purchase(1))))
+    assert published == {"read": 3, "recorded": 2, "duplicate": 1, "rejected": 0, "skipped": {}, "rejections": []}
+    policy = document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
+    assert (policy["outcome"], policy["policy_version"]) == ("done", 1)
+    asked = ("decide", "action", "--agent", "A-1", "--kind", "refund", "--amount", "5.00", "--reason", "late",
+             "--customer", "C-1", "--request-id", "r-1", "--json")  # fmt: skip
+    taken = document(command(*asked))
+    assert taken["outcome"] == "taken"
+    assert document(command(*asked)) == taken
+    preview = document(command("decide", "preview", "--agent", "A-1", "--kind", "refund", "--json"))
+    assert preview["available"] == gbp("50.00")
+    grant = (
+        "decide",
+        "budget",
+        "--holder",
+        "agent:A-1",
+        "--amount",
+        "9.00",
+        "--granted-by",
+        "M",
+        "--reason",
+        "x",
+        "--json",
+    )
+    assert document(command(*grant))["budget"]["remaining"] == gbp("204.00")
+    balances = document(command("report", "balances", "--json"))
+    assert balances["items"][0]["spent"] == gbp("5.00")
+    assert {"holder", "period", "granted", "spent", "reserved", "remaining", "opened"} <= balances["items"][0].keys()
+    loyalty = document(command("report", "loyalty", "--json"))
+    assert (loyalty["currencies"][0]["treated"], loyalty["items"][0]["action_id"]) == (1, taken["action_id"])
+    trail = document(command("audit", "trail", "--action", taken["action_id"], "--json"))
+    assert [item["position"] for item in trail["items"]] == [taken["position"]]
+    explained = document(command("audit", "explain", taken["action_id"], "--json"))
+    assert explained["budget_after"]["remaining"] == gbp("195.00")
+    replayed = [json.loads(line) for line in command("audit", "replay").stdout.splitlines()]
+    assert [item["position"] for item in replayed] == list(range(1, balances["position"] + 1))
+    assert replayed[0]["id"] == "p-1"
+    assert all("recordedtime" in item for item in replayed)
+    middle = replayed[2]["recordedtime"]
+    since = [json.loads(line) for line in command("audit", "replay", "--from", middle).stdout.splitlines()]
+    assert [item["position"] for item in since] == [i["position"] for i in replayed if i["recordedtime"] >= middle]
+    until = [json.loads(line) for line in command("audit", "replay", "--to", "2").stdout.splitlines()]
+    assert until == replayed[:2]
+    assert document(command("admin", "doctor", "--json", *at_rest))["ok"]
+
+
+def test_the_whole_job_alone(command: Command, policy_file: Path) -> None:
+    the_whole_job(command, policy_file, "--at-rest")
+
+
+def test_the_whole_job_beside_a_running_up(up: Up, command: Command, policy_file: Path) -> None:
+    up.ready()
+    the_whole_job(command, policy_file)
+
+
+def test_for_people_it_prints_tables(command: Command, policy_file: Path) -> None:
+    assert "recorded" in command("publish", "-", stdin=lines(purchase(1))).stdout
+    assert "done" in command("decide", "policy", str(policy_file), "--published-by", "o").stdout
+    taken = command("decide", "action", "--agent", "A-1", "--kind", "refund", "--amount", "5.00", "--reason", "[red]x")
+    assert "taken" in taken.stdout
+    assert "195.00 GBP" in command("report", "balances").stdout
+    assert "No action with a customer" in command("report", "loyalty").stdout
+    trail = command("audit", "trail").stdout
+    assert "[red]x" in trail  # text from outside is no markup
+    for words in (("admin", "projections", "status"), ("admin", "rejected", "list"), ("admin", "doctor", "--at-rest")):
+        assert command(*words).returncode == 0
+
+
+def test_rejected_events_are_listed_shown_and_retried(command: Command) -> None:
+    bad = event("bad", "purchase.completed", total=gbp("5.00"))
+    done = command("publish", "-", "--json", stdin=lines(purchase(1), bad) + "not json\n")
+    published = document(done, status=1)
+    assert (published["recorded"], published["rejected"]) == (1, 2)
+    assert {(item["line"], item["field"]) for item in published["rejections"]} == {(2, "data.order_id"), (3, "")}
+    (item,) = document(command("admin", "rejected", "list", "--json"))["items"]
+    assert (item["code"], item["field"]) == ("invalid", "data.order_id")
+    shown = document(command("admin", "rejected", "show", str(item["number"]), "--json"))
+    assert json.loads(shown["data"]) == bad
+    assert document(command("admin", "rejected", "retry", "--all", "--json")) == {"retried": 1}
+    document(command("publish", "-", "--json", stdin=lines(purchase(2))))
+    (again,) = document(command("admin", "rejected", "list", "--json"))["items"]
+    assert again["number"] > item["number"]
+
+
+def test_a_dry_run_says_what_would_be_rejected_and_publishes_nothing(command: Command, tmp_path: Path) -> None:
+    bad = event("bad", "purchase.completed", order_id="O", total={"amount": 5, "currency": "GBP"})
+    found = document(command("publish", "-", "--dry-run", "--json", stdin=lines(purchase(1), bad)), status=1)
+    assert (found["read"], found["rejected"], found["rejections"][0]["field"]) == (2, 1, "data.total.amount")
+    assert not (tmp_path / "data").exists()
+
+
+WRONG = [
+    (("nonsense",), "No such command"),
+    (("report", "balances"), "holds no ledger"),
+    (("audit", "replay"), "holds no ledger"),
+    (("admin", "doctor"), "holds no ledger"),
+    (("decide", "action", "--agent", "A"), "--kind"),
+    (("decide", "action", "--agent", "A", "--kind", "bribe"), "bribe"),
+    (("publish", "nowhere.jsonl"), "nowhere.jsonl"),
+    (("import", "no_such_mapping", __file__), "no_such_mapping"),
+    (("run", "nonsense"), "nonsense"),
+    (("report", "balances", "--config", "nowhere.toml"), "nowhere.toml"),
+    (("report", "balances", "--replicas", "2"), "replicas"),
+    (("report", "balances", "--database-url", "postgresql://x"), "database_url"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
+)
+def test_wrong_use_is_one_line_that_says_what(
+    command: Command, tmp_path: Path, words: tuple[str, ...], says: str
+) -> None:
+    done = command(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    if "--config" not in words and words != ("nonsense",):
+        assert "error" in json.loads(command(*words, "--json").stdout)
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_server_that_is_away_is_one_line(command: Command) -> None:
+    done = command("report", "balances", "--nats-url", "nats://x:y@127.0.0.1:1")
+    assert done.returncode == 1
+    assert "127.0.0.1:1" in done.stderr
+    assert "y@" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_policy_is_checked_with_lines(command: Command, policy_file: Path, tmp_path: Path) -> None:
+    assert command("policy", "check", str(policy_file), data_dir=None).returncode == 0
+    policy_file.write_text(policy_file.read_text().replace("period: month", "period: year"))
+    done = command("policy", "check", str(policy_file), data_dir=None)
+    assert done.returncode == 1
+    assert f"{policy_file}:" in done.stdout
+    assert "period" in done.stdout
+    found = document(command("policy", "check", str(policy_file), "--json", data_dir=None), status=1)
+    assert not found["valid"]
+    done = command("decide", "policy", str(policy_file), "--published-by", "o")
+    assert done.returncode == 1
+    assert "period" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_settings_come_from_options_then_environment_then_file(tmp_path: Path) -> None:
+    from config.settings import SettingsError, load_settings, settings_as_options
+
+    file = tmp_path / "s.toml"
+    file.write_text('data_dir = "file"\nreplicas = 3\nnats_server = "here"\n')
+    environment = {"RESOLUTION_LEDGER_DATA_DIR": "environment", "RESOLUTION_LEDGER_REPLICAS": "5"}
+    settings = load_settings({"data_dir": "option", "replicas": None}, environment, file)
+    assert (settings.data_dir, settings.replicas, settings.nats_server) == ("option", 5, "here")
+    assert load_settings({}, {"RESOLUTION_LEDGER_CONFIG": str(file)}).data_dir == "file"
+    assert settings_as_options(settings)[:2] == ["--data-dir", "option"]
+    for text in ("surprise = 1", "replicas = 'many'", "data_dir = "):
+        file.write_text(text)
+        with pytest.raises(SettingsError):
+            load_settings({}, {}, file)
+
+
+def test_a_projection_that_stopped_is_a_finding_and_can_be_skipped(command: Command) -> None:
+    document(command("publish", "-", "--json", stdin=lines(purchase(1))))
+    assert document(command("admin", "projections", "rebuild", "--json"))["position"] == 1
+    states = document(command("admin", "projections", "status", "--json"))
+    assert {(item["position"], item["lag_events"], item["stopped"]) for item in states["items"]} == {(1, 0, None)}
+    words = ("admin", "projections", "skip", "audit_trail", "1", "--reason", "a test", "--by", "M-1", "--json")
+    assert document(command(*words))["position"] == 2
+    document(command("admin", "projections", "rebuild", "audit_trail", "--json"))
+    items = document(command("audit", "trail", "--json"))["items"]
+    assert [item["position"] for item in items] == [2]

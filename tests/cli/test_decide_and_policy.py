@@ -1,0 +1,134 @@
+"""`decide` and `policy` for all of authority, and the reports about it, in processes of their own."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support.ledgers import AUTHORITY, STAFF, Up, event, gbp
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(AUTHORITY))
+    return path
+
+
+def document(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
+    assert done.returncode == status, done.stderr + done.stdout
+    return json.loads(done.stdout)
+
+
+def test_everything_can_be_asked_from_the_command_line(command: Command, policy_file: Path, up: Up) -> None:
+    up.ready()
+    joined = [
+        event(
+            f"join-{name}",
+            "employee.joined",
+            employee_id=name,
+            role=role,
+            team_ids=teams,
+            **({"manager_id": above} if above else {}),
+        )
+        for name, (role, teams, above) in STAFF.items()
+    ]
+    command("publish", "-", stdin="".join(json.dumps(one) + "\n" for one in joined))
+    document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
+    act = ("decide", "action", "--agent", "A-1", "--kind", "refund", "--reason", "late", "--json", "--amount")
+    asked = document(command(*act, "90.00", "--escalate"))
+    assert asked["outcome"] == "escalate"
+    waiting = document(command("report", "escalations", "--waiting", "--json"))
+    assert [(one["asked"], one["asked_of"], one["status"]) for one in waiting["items"]] == [
+        (gbp("90.00"), ["M-1"], "waiting")
+    ]
+    one = ("decide", "escalation", "--escalation", asked["escalation_id"], "--json", "--operation")
+    approved = document(command(*one, "approve", "--decided-by", "M-1", "--amount", "80.00"))
+    assert (approved["status"], approved["amount"]) == ("approved", gbp("80.00"))
+    closed = document(command(*one, "deny", "--decided-by", "M-1"), status=1)
+    assert closed["error"]["code"] == "already_decided"
+    filed = document(command("decide", "escalation", "--operation", "request", "--agent", "A-1", "--kind", "refund",
+                             "--amount", "55.00", "--reason", "big", "--json"))  # fmt: skip
+    assert filed["status"] == "requested"
+    held = document(command(*act, "20.00", "--hold"))
+    settle = ("decide", "hold", "--action", held["action_id"], "--operation", "settle", "--amount", "15.00")
+    assert document(command(*settle, "--json"))["budget"]["spent"] == gbp("15.00")
+    undo = (
+        "decide",
+        "reversal",
+        "--action",
+        held["action_id"],
+        "--reversed-by",
+        "M-1",
+        "--reason",
+        "back",
+        "--recovered",
+    )
+    assert document(command(*undo, "--json"))["budget"]["spent"] == gbp("0.00")
+    move = (
+        "decide",
+        "budget",
+        "--holder",
+        "agent:A-1",
+        "--to-holder",
+        "agent:A-2",
+        "--amount",
+        "50.00",
+        "--granted-by",
+        "M-1",
+    )
+    assert document(command(*move, "--reason", "busy", "--json"))["budget"]["granted"] == gbp("150.00")
+    actions = document(command("report", "actions", "--json"))
+    assert [(one["state"], one["decided_by"]) for one in actions["items"]] == [("taken", "M-1"), ("settled", None)]
+    unsettled = document(command("report", "actions", "--unsettled", "--json"))
+    assert [one["amount"] for one in unsettled["items"]] == [gbp("80.00")]
+    assert "Actions at position" in command("report", "actions").stdout
+    assert "Escalations at position" in command("report", "escalations").stdout
+    assert "not_held" in command(*settle).stderr
+    assert command("decide", "action", "--kind", "refund").returncode == 2
+
+
+def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
+    command: Command, policy_file: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd.yaml"
+    agent = AUTHORITY["roles"]["agent"] | {"limits": {"refund": "300.00", "gift": "5.00"}, "requires": {"fix": ["x"]}}
+    costs = {"agent_hour": "24.00", "manager_hour": "45.00"}
+    odd.write_text(yaml.safe_dump({**AUTHORITY, "roles": {"agent": agent}, "costs": costs, "teams": {}}))
+    found = document(command("policy", "check", str(odd), "--json", data_dir=None))
+    assert found["valid"]
+    said = " ".join(f"{finding['field']}: {finding['message']}" for finding in found["items"])
+    for words in (
+        "roles.agent.limits.refund: 300.00 can never be given: the budget is 200.00",
+        "roles.agent.limits.refund: 300.00 can never be given: per_interaction is 60.00",
+        "asking costs 11.60",
+        "roles.agent.requires.fix: this role gives no fix",
+        "nobody could approve a gift",
+        "escalation.payer: no team has a pool, so the approver's budget pays",
+    ):
+        assert words in said
+    assert "may approve" in command("policy", "show", str(policy_file), data_dir=None).stdout
+    assert document(command("policy", "show", str(policy_file), "--json", data_dir=None)) == AUTHORITY
+    changes = document(command("policy", "diff", str(odd), "--with", str(policy_file), "--json"))["items"]
+    limit = next(one for one in changes if one["field"] == "roles.agent.limits.refund")
+    assert (limit["before"], limit["after"]) == ("50.00", "300.00")
+    assert "no ledger" in command("policy", "diff", str(odd)).stderr
+    document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
+    assert document(command("policy", "diff", str(policy_file), "--json")) == {"items": []}
+    early = tmp_path / "early.yaml"
+    early.write_text(yaml.safe_dump(AUTHORITY | {"effective_from": "2019-12-31T00:00:00Z"}))
+    for asked in (("policy", "diff", str(early)), ("decide", "policy", str(early), "--published-by", "owner")):
+        refused = command(*asked, "--json")
+        assert refused.returncode == 1
+        assert "before that of version 1, which is in force since 2020-01-01T00:00:00Z" in refused.stdout
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("currency: GBP\n")
+    assert command("policy", "show", str(bad), data_dir=None).returncode == 1
+    assert command("policy", "check", str(bad), data_dir=None).returncode == 1
+    assert command("policy", "diff", str(bad), "--with", str(bad)).returncode == 1

@@ -1,0 +1,439 @@
+"""`admin doctor` about roles: each of its findings is made true for real, and nothing else is named."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.health.examination import examine, examine_roles
+from app.health.role_checks import REQUIRED
+from app.runtime.roles import running
+from app.runtime.session import Session
+from config.settings import load_settings
+from consumers.intake.lanes import IntakeLanes
+from consumers.intake.recorder import Intake
+from consumers.seal.archive_service import archive_of
+from ledger.errors import UnavailableError
+from ledger.nats.client import connect
+from ledger.store.cloudevents import encode_event
+from ledger.store.log import Draft
+from ledger.store.subscription import Follower
+from ledger.transparency import alarm
+from projections.engine.projector import Projector
+from projections.registry import MODELS
+from tests.support.ledgers import POLICY, ROOT, Up, Upstream, clean_environment, event, gbp
+from tests.support.nats_servers import Server
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+Found = dict[str, str]
+ALL = (*REQUIRED, "archive")
+
+
+class Staff:
+    """Roles in processes of their own, on a server of their operator's; doctor runs elsewhere."""
+
+    def __init__(self, folder: Path, server: Server, command: Command) -> None:
+        self.folder = folder
+        self.server = server
+        self._command = command
+        self._where = ("--nats-url", server.url, "--allow-lazy-fsync")
+        done = command("admin", "init", *self._where)
+        assert done.returncode == 0, done.stderr
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, role: str, *more: str) -> None:
+        words = [sys.executable, "-m", "app", "run", role, "--data-dir", str(self.folder / "data"), *self._where, *more]
+        with (self.folder / f"{role}.log").open("ab") as log:
+            self.processes[role] = subprocess.Popen(words, cwd=ROOT, env=clean_environment(), stdout=log, stderr=log)
+
+    def send(self, role: str, number: signal.Signals) -> None:
+        self.processes[role].send_signal(number)
+
+    def doctor(self, *words: str, wait: float = 1.0, data_dir: Path | None = None) -> tuple[int, list[dict[str, Any]]]:
+        """The status and the items of `admin doctor`; without ``data_dir`` as on another machine."""
+        where = data_dir or self.folder / "another-machine"
+        done = self._command("admin", "doctor", "--json", "--wait", str(wait), *words, *self._where, data_dir=where)
+        document = json.loads(done.stdout)
+        assert document["ok"] == all(one["ok"] for one in document["items"]) == (done.returncode == 0)
+        return done.returncode, document["items"]
+
+    def wrong(self, *words: str, **options: Any) -> Found:
+        """What is wrong, by check; a check that finds two things is there once."""
+        return {one["check"]: one["says"] for one in self.doctor(*words, **options)[1] if not one["ok"]}
+
+    def heals(self) -> None:
+        """Wait until nothing is wrong."""
+        until = time.monotonic() + 60
+        while found := self.wrong():
+            assert time.monotonic() < until, found
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in self.processes.values():
+            process.wait(30)
+
+
+@pytest.fixture
+def staff(tmp_path: Path, command: Command) -> Iterator[Staff]:
+    with Server(tmp_path / "server") as server:
+        started = Staff(tmp_path, server, command)
+        for role in ALL:
+            started.start(role)
+        try:
+            yield started
+        finally:
+            started.stop()
+
+
+def test_each_role_that_hangs_or_is_killed_is_named_alone(staff: Staff, tmp_path: Path) -> None:
+    """And a health check of a role never fails for another one's sake."""
+    assert staff.wrong(wait=30) == {}
+    assert not (tmp_path / "another-machine").exists()  # nothing but NATS was asked
+    for role in REQUIRED:
+        staff.send(role, signal.SIGSTOP)
+        found = staff.wrong()
+        assert list(found) == [f"role {role}"]
+        assert f"run {role}" in found[f"role {role}"]
+        if role in ("decisions", "seal"):
+            assert list(staff.wrong("--role", role, "--here")) == [f"role {role}"]
+            others = [word for one in ALL if one != role for word in ("--role", one)]
+            assert staff.doctor(*others, "--here")[0] == 0
+        staff.send(role, signal.SIGCONT)
+    staff.heals()
+    staff.send("guard", signal.SIGKILL)
+    staff.processes["guard"].wait()
+    assert list(staff.wrong()) == ["role guard"]
+    staff.send("archive", signal.SIGKILL)
+    staff.processes["archive"].wait()
+    assert list(staff.wrong()) == ["role guard"]  # from another machine an archive that is not there is none
+    assert list(staff.wrong("--role", "archive")) == ["role archive"]
+    for role in REQUIRED:
+        staff.send(role, signal.SIGKILL)
+    found = staff.wrong()
+    assert list(found) == ["roles"]
+    assert all(role in found["roles"] for role in REQUIRED)
+
+
+def test_a_role_on_another_host_is_no_health_of_this_one(staff: Staff, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def asked(here: bool) -> list[bool]:
+        settings = load_settings(
+            {"data_dir": str(staff.folder / "x"), "nats_url": staff.server.url, "allow_lazy_fsync": True}, {}
+        )
+        async with Session(settings, examines=True) as session:
+            return [one.ok for one in await examine_roles(session, ["guard"], patience=20, here=here)]
+
+    assert asyncio.run(asked(here=True)) == [True]
+    monkeypatch.setattr("app.health.examination.HOST", "another")
+    assert asyncio.run(asked(here=True)) == [False]
+    assert asyncio.run(asked(here=False)) == [True]
+
+
+# ---------------------------------------------------------------------- what is behind, empty, absent, wrong
+
+
+@asynccontextmanager
+async def ledger(folder: Path, *, history: bool = False) -> AsyncIterator[tuple[Session, Upstream]]:
+    """All roles in this process on an embedded server, a policy, staff and some facts; doctor finds nothing."""
+    async with (
+        Session(load_settings({"data_dir": str(folder / "data")}, {})) as session,
+        running(session, ALL, history=history),
+    ):
+        upstream = Upstream(session, await session.upstream("test"))
+        await upstream.begin()
+        assert await wrong(session) == {}
+        yield session, upstream
+
+
+async def wrong(session: Session) -> Found:
+    """What is wrong, by check."""
+    return {one.check: one.says for one in await examine(session, patience=5, at_rest=False) if not one.ok}
+
+
+async def until(session: Session, *checks: str) -> Found:
+    """Wait for exactly these findings; a finding may take the seconds after which something counts as hanging."""
+    for _ in range(60):
+        if set(found := await wrong(session)) == set(checks):
+            return found
+        await asyncio.sleep(0.25)
+    raise AssertionError(found)
+
+
+def purchase(number: int, source: str = "crm", moment: datetime | None = None) -> dict[str, Any]:
+    time_text = (moment or datetime(2026, 1, 5, tzinfo=UTC)).isoformat()
+    return event(f"p-{number}", "purchase.completed", source, time_text, order_id=f"O-{number}", total=gbp("5.00"))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs is noticed in a second instead of half a minute."""
+    monkeypatch.setattr("app.health.role_checks._STILL_SECONDS_ELSE", 1.0)
+    monkeypatch.setattr("app.health.role_checks.HANGS_SECONDS", 6.0)
+    monkeypatch.setattr("ledger.store.role_status.HANGS_SECONDS", 6.0)
+    monkeypatch.setattr("app.health.role_checks._WAITS_SECONDS", 1.0)
+    monkeypatch.setattr("app.health.live_checks._STUCK_SECONDS", 1.0)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("reader", "check"), [("guard", "role guard"), ("seal", "role seal"), ("directory", "role decisions")]
+)
+async def test_a_reader_that_stands_still_is_named_though_its_process_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, check: str
+) -> None:
+    original = Follower._next_batch
+
+    async def hangs(self: Follower) -> Any:
+        if self._name == reader:
+            await asyncio.Event().wait()
+        return await original(self)
+
+    async with ledger(tmp_path) as (session, upstream):
+        monkeypatch.setattr(Follower, "_next_batch", hangs)
+        for number in range(4):
+            await upstream.record(purchase(number))
+            await asyncio.sleep(0.3)
+        found = await until(session, check)
+        assert "stands still at position" in found[check]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_view_that_hangs_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, held = Projector._commit, threading.Event()
+
+    def hangs(self: Projector, *arguments: Any) -> None:
+        if self.model.name == "people" and self.progress.anchor.position > 0:
+            held.wait(60)
+        original(self, *arguments)
+
+    monkeypatch.setattr("projections.engine.projector._ONE_THREAD", None)  # others have threads of their own
+    async with ledger(tmp_path) as (session, upstream):
+        monkeypatch.setattr(Projector, "_commit", hangs)
+        await upstream.record(purchase(1))
+        found = await until(session, "view people")
+        assert "stands still at position" in found["view people"]
+        held.set()
+        await until(session)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_intake_that_hangs_is_named_and_so_is_a_message_it_cannot_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hangs(*_arguments: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def fails(*_arguments: Any) -> None:
+        raise UnavailableError("not now")
+
+    async with ledger(tmp_path) as (session, upstream):
+        await upstream.record(purchase(1))
+        monkeypatch.setattr(Intake, "take", fails)
+        await upstream.publish(purchase(2))
+        found = await until_some(session)
+        assert [name.partition("_")[0] for name in found] == ["inbox INBOX"], found
+        monkeypatch.setattr(IntakeLanes, "take", hangs)
+        assert "hangs since" in (await until(session, "role intake"))["role intake"]
+
+
+async def until_some(session: Session) -> Found:
+    """Wait for any finding."""
+    for _ in range(60):
+        if found := await wrong(session):
+            return found
+        await asyncio.sleep(0.25)
+    raise AssertionError("nothing is wrong")
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_what_a_role_waits_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with ledger(tmp_path) as (session, _):
+        with monkeypatch.context() as patched:
+            patched.setattr("ledger.transparency.sealer.Sealer.sign", full)
+            assert "No space left" in (await until(session, "role seal"))["role seal"]
+        await until(session)
+
+
+def gone(data_dir: Path, pattern: str) -> None:
+    """Delete files, as a person or a tool might that thinks that they can be made again."""
+    paths = list(data_dir.glob(pattern))
+    assert paths, pattern
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("pattern", "check", "text"),
+    [
+        ("index/intake.sqlite*", "role intake", "index/intake.sqlite is not in"),
+        ("index/decisions.sqlite*", "role decisions", "index/decisions.sqlite is not in"),
+        ("views/people.g*", "role projections", "views/people.g1.sqlite is not in"),
+        ("archive/day=*/*.parquet", "role archive", "admin archive"),
+        ("seal", "seal", "bring the folder `seal` back"),
+    ],
+)
+async def test_derived_data_that_are_absent_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, check: str, text: str
+) -> None:
+    monkeypatch.setattr("consumers.seal.archive_service._EVERY_SECONDS", 0.5)
+    async with ledger(tmp_path) as (session, _):
+        for _ in range(100):
+            if archive_of(session.data_dir).last_position >= await session.log.last_position():
+                break
+            await asyncio.sleep(0.1)
+        monkeypatch.setattr("consumers.seal.archive_service._EVERY_SECONDS", 60)
+        gone(session.data_dir, pattern)
+        found = await until(session, check)
+        assert text in found[check]
+
+
+async def test_a_damaged_file_that_a_role_works_with_is_named(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (session, _):
+        (session.data_dir / "archive").mkdir(exist_ok=True)
+        (session.data_dir / "archive" / "manifest.jsonl").write_bytes(b'{"file')
+        found = await until(session, "archive")
+        assert "is damaged" in found["archive"]
+
+
+async def test_a_view_that_has_stopped_is_named_with_the_event(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (session, upstream):
+        data = encode_event("crm", "x-1", "resolution.unheard.of.v1", datetime.now(UTC), b"{}")
+        position = await session.log.append([Draft("ledger.fact.crm", data)])
+        found = await until(
+            session,
+            *(f"view {name}" for name, model in MODELS.items() if "ledger.fact.crm".startswith(model().prefixes)),
+        )
+        assert all(f"position {position}" in says and "projections skip" in says for says in found.values())
+        del upstream
+
+
+async def test_history_mode_beside_a_live_source_is_named_and_beside_an_import_is_not(tmp_path: Path) -> None:
+    async with ledger(tmp_path, history=True) as (session, upstream):
+        await upstream.record(purchase(1))
+        assert await wrong(session) == {}
+        await upstream.record(purchase(2, "till", datetime.now(UTC)))
+        found = await until(session, "history mode")
+        assert "till" in found["history mode"]
+        assert "crm" not in found["history mode"]
+
+
+async def test_staff_without_a_policy_is_named(tmp_path: Path) -> None:
+    settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
+    async with Session(settings) as session, running(session, ALL):
+        upstream = Upstream(session, await session.upstream("test"))
+        await upstream.record(purchase(1))
+        assert await wrong(session) == {}  # facts alone need no policy
+        await upstream.record(event("join-a", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
+        assert "no policy is in force" in (await until(session, "role decisions"))["role decisions"]
+        await upstream.begin()
+        await until(session)
+
+
+@pytest.mark.parametrize(("seconds", "way"), [(300, "ahead of"), (-300, "behind")])
+async def test_the_clock_of_a_roles_host_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, way: str
+) -> None:
+    class Wrong:
+        now = staticmethod(lambda zone: datetime.now(zone) + timedelta(seconds=seconds))
+
+    async with ledger(tmp_path) as (session, _):
+        monkeypatch.setattr("ledger.store.role_status.datetime", Wrong)
+        found = await wrong(session)
+        assert set(found) == {f"role {role}" for role in ALL}
+        assert all(f"5 min 0 s {way}" in says or f"4 min 59 s {way}" in says for says in found.values()), found
+
+
+async def test_the_alarm_is_named_and_not_the_roles_that_it_ends(tmp_path: Path) -> None:
+    settings, roles = (
+        load_settings({"data_dir": str(tmp_path / "data")}, {}),
+        ("projections", "guard", "seal", "archive"),
+    )
+    async with Session(settings) as session, running(session, roles):
+        await alarm.sound(session.client, 0, "tried")
+        found = {one.check: one.says for one in await examine(session, patience=0.5, at_rest=False) if not one.ok}
+        assert list(found) == ["alarm"]
+
+
+async def test_an_index_of_another_log_is_named(tmp_path: Path) -> None:
+    async with ledger(tmp_path) as (session, upstream):
+        await upstream.record(purchase(1))
+        with closing(sqlite3.connect(session.data_dir / "index" / "intake.sqlite", isolation_level=None)) as index:
+            index.execute("UPDATE heads SET digest = 'another'")
+        assert "is not what it was" in (await until(session, "index intake"))["index intake"]
+
+
+async def test_little_room_on_the_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ledger(tmp_path) as (session, _):
+        monkeypatch.setattr("app.health.checks._LOW_DISK_BYTES", 1 << 60)
+        assert list(await wrong(session)) == ["disk"]
+
+
+# ---------------------------------------------------------------------- no false finding
+
+
+async def test_under_load_during_a_rebuild_and_right_after_a_restart_nothing_is_named(up: Up, command: Command) -> None:
+    def doctor() -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(command("admin", "doctor", "--json").stdout)
+        return {one["check"]: one["says"] for one in document["items"] if not one["ok"]}
+
+    where = up.ready()
+    assert await asyncio.to_thread(doctor) == {}  # a fresh one
+    client = await connect(where["nats_url"], "load")
+    stop = asyncio.Event()
+
+    async def load() -> None:
+        number = 0
+        while not stop.is_set():
+            facts = [json.dumps(purchase(number + one)).encode() for one in range(50)]
+            await asyncio.gather(*(client.request("resolution.inbox.crm", fact, timeout=30) for fact in facts))
+            number += 50
+
+    loading = asyncio.create_task(load())
+    try:
+        await asyncio.sleep(1)
+        assert await asyncio.to_thread(doctor) == {}
+        rebuilding = asyncio.create_task(asyncio.to_thread(command, "admin", "projections", "rebuild"))
+        assert await asyncio.to_thread(doctor) == {}
+        assert (await rebuilding).returncode == 0
+        children = Path(f"/proc/{up.process.pid}/task/{up.process.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), signal.SIGKILL)
+        assert await asyncio.to_thread(doctor) == {}  # `up` starts them again
+    finally:
+        stop.set()
+        await loading
+        await client.close()
+
+
+def test_a_ledger_at_rest_is_said_to_be_so(command: Command, policy_of_tests: Path) -> None:
+    assert command("decide", "policy", str(policy_of_tests), "--published-by", "o").returncode == 0
+    done = command("admin", "doctor", "--json", "--wait", "0")
+    assert [one["check"] for one in json.loads(done.stdout)["items"] if not one["ok"]] == ["roles"]
+    done = command("admin", "doctor", "--json", "--at-rest")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.fixture
+def policy_of_tests(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.json"
+    path.write_text(json.dumps(POLICY))
+    return path

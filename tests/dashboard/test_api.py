@@ -1,0 +1,257 @@
+"""The HTTP read API beside a running `up`: what it answers, to whom, and what it says when it cannot."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+
+from app.runtime.roles import running
+from app.runtime.session import Session
+from app.runtime.views import up_to_date
+from dashboard.listen_address import Where
+from dashboard.service import DashboardService
+from dashboard.view_reader import Views
+from ledger.errors import LedgerError
+from projections.engine.events import read_event
+from projections.engine.storage import read_progress, views_folder
+from projections.registry import MODELS
+from tests.support.ledgers import POLICY, Up, Upstream, event, upstream_of
+
+LISTS = ("balances", "actions", "escalations", "flags", "trail")
+DOCUMENTS = ("loyalty", "gap", "quality", "recognition")
+HOSTILE = "<script>alert(1)</script>\u202e🛒" + "x" * 10_000
+
+
+@asynccontextmanager
+async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncClient]]:
+    """A ledger with some events, views that follow, and the API."""
+    async with upstream_of(session) as upstream:
+        await upstream.begin(POLICY | {"default_role": "agent"})
+        for number in range(3):
+            assert (await upstream.action(f"r-{number}", reason=f"late {number}"))["outcome"] == "taken"
+        async with running(session, ["projections", "dashboard"], where=Where(port=0)) as services:
+            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+            headers = {"Authorization": f"Bearer {dashboard.token}"}
+            async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
+                yield upstream, client
+
+
+async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: Session) -> None:
+    """What was known a moment ago is said; who has not asked for longer waits."""
+    views = Views(session.data_dir, session.log)
+    pid = int((session.data_dir / "server" / "server.pid").read_text())
+    known = await views.end()
+    await asyncio.sleep(0.03)  # not so long that it is old
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(0.2):
+            assert await views.end() == known
+        await asyncio.sleep(0.5)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await views.end()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert await views.end() == known
+
+
+async def test_where_many_read_none_of_them_waits(session: Session) -> None:
+    """They share what is known; one who reads alone would be given the server's word, or wait for it."""
+    views = Views(session.data_dir, session.log)
+    pid = int((session.data_dir / "server" / "server.pid").read_text())
+    known = [await views.end() for _ in range(100)][-1]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(0.08):
+            assert {await views.end() for _ in range(10)} == {known}
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def got(client: httpx.AsyncClient, path: str, **query: Any) -> dict[str, Any]:
+    """The answer, once the view behind it is there and has everything."""
+    for _ in range(200):
+        answer = await client.get(f"/api/v1/{path}", params=query)
+        if answer.status_code == 200 and answer.json()["lag_seconds"] == 0:
+            break
+        await asyncio.sleep(0.05)
+    assert answer.status_code == 200, answer.text
+    document: dict[str, Any] = answer.json()
+    return document
+
+
+async def test_every_list_and_document_carries_position_and_lag(session: Session) -> None:
+    async with served(session) as (_, client):
+        end = await session.log.last_position()
+        for path in (*LISTS, *DOCUMENTS):
+            document = await got(client, path)
+            assert (document["position"], document["lag_seconds"]) == (end, 0), path
+        actions = await got(client, "actions")
+        assert [one["reason"] for one in actions["items"]] == ["late 0", "late 1", "late 2"]
+        (balance,) = (await got(client, "balances"))["items"]
+        assert balance["spent"] == {"amount": "15.00", "currency": "GBP"}
+        views = await got(client, "projections")
+        assert {one["view"] for one in views["items"]} == set(MODELS)
+        first = await got(client, "events/1")
+        assert (first["event"]["position"], first["event"]["specversion"]) == (1, "1.0")
+
+
+async def test_pages_filters_as_of_and_what_has_not_changed(session: Session) -> None:
+    async with served(session) as (_, client):
+        page = await got(client, "actions", limit=2)
+        assert (len(page["items"]), page["next"]) == (2, page["items"][1]["position"])
+        rest = await got(client, "actions", limit=2, after=page["next"])
+        assert ([one["reason"] for one in rest["items"]], rest["next"]) == (["late 2"], None)
+        assert (await got(client, "actions", agent="nobody"))["items"] == []
+        before = await got(client, "actions", as_of=page["items"][0]["position"])
+        assert (len(before["items"]), before["position"]) == (1, page["items"][0]["position"])
+        (then,) = (await got(client, "balances", as_of=page["items"][0]["position"]))["items"]
+        assert then["spent"]["amount"] == "5.00"
+        answer = await client.get("/api/v1/actions")
+        again = await client.get("/api/v1/actions", headers={"If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        packed = await client.get("/api/v1/trail", headers={"Accept-Encoding": "gzip"})
+        assert packed.headers["Content-Encoding"] == "gzip"
+
+
+async def test_what_a_short_read_gives_up_is_read_in_a_thread_and_an_answer_is_of_one_moment(session: Session) -> None:
+    counting = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000) SELECT max(x) FROM n"
+    async with served(session):
+        views = Views(session.data_dir, session.log)
+        threads: list[int] = []
+
+        def long(connection: sa.Connection) -> Any:
+            threads.append(threading.get_ident())
+            return connection.exec_driver_sql(counting).cursor.fetchone()
+
+        assert (await views.read("budget_balances", long, short=True)).result == (300_000,)
+        here = threading.get_ident()
+        assert [one == here for one in threads] == [True, False]
+
+        generation = views_folder(session.data_dir) / "budget_balances.sqlite"
+
+        def meanwhile(connection: sa.Connection) -> Any:
+            with sqlite3.connect(generation, timeout=5) as other:
+                other.execute("UPDATE progress SET position = position + 7")
+            return read_progress(connection).anchor.position
+
+        for short in (True, False):
+            found = await views.read("budget_balances", meanwhile, short=short)
+            assert found.result == found.progress.anchor.position
+        views.close()
+
+
+def test_small_answers_leave_at_once() -> None:
+    with Where(port=0).bound() as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY on what such a socket accepts
+
+
+async def test_without_the_token_nothing_and_errors_are_problem_details(session: Session) -> None:
+    async with served(session) as (_, client):
+        open_paths = {"/healthz", "/readyz", "/api/v1/session"}
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        assert {f"/api/v1/{path}" for path in (*LISTS, *DOCUMENTS, "stream", "projections")} <= paths.keys()
+        for path, methods in paths.items():
+            for method in methods if path not in open_paths else ():
+                for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}):
+                    body: Any = {} if method == "post" else None
+                    refused = await client.request(method, re.sub(r"{\w+}", "1", path), headers=headers, json=body)
+                    assert refused.status_code == 401, path
+                    assert refused.headers["WWW-Authenticate"] == "Bearer"
+        for path, status in (("events/999999", 404), ("events/x", 422), ("actions?limit=0", 422), ("none", 404),
+                             ("actions?as_of=yesterday", 422), ("actions?after=-1", 422)):  # fmt: skip
+            wrong = await client.get(f"/api/v1/{path}")
+            assert (wrong.status_code, wrong.headers["Content-Type"]) == (status, "application/problem+json"), path
+            assert wrong.json()["status"] == status
+        assert (await client.get("/api/v1/actions", params={"limit": 0})).json()["field"] == "limit"
+        assert (await client.get("/healthz", headers={"Authorization": ""})).json() == {"status": "ok"}
+        assert (await client.post("/api/v1/actions")).status_code == 405
+        shown = (await client.get("/metrics")).text
+        assert f"resolution_ledger_last_position {float(await session.log.last_position())}" in shown
+        assert 'resolution_ledger_role_processes{role="dashboard"} 1.0' in shown
+        assert 'resolution_ledger_role_processes{role="guard"} 0.0' in shown
+        assert re.search(r'resolution_ledger_role_position{role="decisions"} [1-9]', shown)
+
+
+async def test_who_reads_about_somebody_is_recorded_where_policy_says_so(session: Session) -> None:
+    async with served(session) as (upstream, client):
+        privacy = {"privacy": {"pseudonyms": True, "record_reads": True}}
+        assert (await client.get("/api/v1/trail", params={"agent": "A-1"})).status_code != 403
+        policy = POLICY | {"default_role": "agent"} | privacy
+        assert (await upstream.ask("policy", request_id="p2", policy=policy, published_by="o"))["outcome"] == "done"
+        end = await session.log.last_position()
+        await got(client, "trail")  # names nobody
+        await got(client, "trail", agent="A-1")
+        for path in ("trail?customer=C", "trail?action=act-1", "trail?interaction=I"):
+            assert (await client.get(f"/api/v1/{path}")).status_code == 200, path
+        read = [read_event(one) for one in await session.log.read_subject("ledger.trail", end)]
+        assert {(one.body.read_by, *one.body.about) for one in read} == {
+            ("connection.json", "agent:A-1"), ("connection.json", "customer:C"), ("connection.json", "action:act-1"),
+        }  # fmt: skip
+
+
+async def test_news_of_views_come_as_they_happen_and_again_to_who_was_away(session: Session) -> None:
+    async with served(session) as (upstream, client):
+        await got(client, "actions")
+
+        async def heard(after: str | None, until: int) -> list[dict[str, Any]]:
+            found = []
+            headers = {"Last-Event-ID": after} if after else {}
+            async with client.stream("GET", "/api/v1/stream", headers=headers) as answer:
+                async for line in answer.aiter_lines():
+                    if line.startswith("data: "):
+                        found.append(json.loads(line.removeprefix("data: ")))
+                        if found[-1]["view"] == "casework" and found[-1]["position"] >= until:
+                            return found
+            return found
+
+        end = await session.log.last_position()
+        listening = asyncio.create_task(heard(None, end + 1))
+        await asyncio.sleep(0.3)
+        await upstream.action("r-new")
+        assert (await asyncio.wait_for(listening, 10))[-1]["position"] > end
+        again = await asyncio.wait_for(heard(str(end), end + 1), 10)
+        assert all(one["position"] > end for one in again)
+
+
+async def test_hostile_text_comes_back_as_it_is(session: Session) -> None:
+    async with served(session) as (upstream, client):
+        await upstream.record(event("h", "interaction.opened", interaction_id="I-h", reason=HOSTILE))
+        for name in MODELS:
+            await up_to_date(session, name)
+        by_reason = {one["reason"] for one in (await got(client, "quality"))["by_reason"]}
+        assert HOSTILE in by_reason
+        answer = await client.get("/api/v1/trail", params={"agent": HOSTILE[:200]})
+        assert answer.json()["items"] == []
+        assert "json" in answer.headers["Content-Type"]
+
+
+def test_up_says_where_it_is_and_a_port_that_is_taken_is_refused(up: Up, command: Any) -> None:
+    where = up.ready()
+    headers = {"Authorization": f"Bearer {where['http_token']}"}
+    get = partial(httpx.get, headers=headers, timeout=10)
+    for _ in range(100):
+        try:
+            answer = get(f"{where['http_url']}/readyz")
+        except httpx.TransportError:
+            answer = None
+        if answer is not None and answer.status_code == 200:
+            break
+        command("--version", data_dir=None)  # takes a moment
+    assert answer is not None
+    assert answer.status_code == 200
+    assert get(f"{where['http_url']}/api/v1/balances").json()["items"] == []
+    with Where(port=0).bound() as taken, pytest.raises(LedgerError, match="is taken"):
+        Where(port=taken.getsockname()[1]).bound()

@@ -1,0 +1,170 @@
+"""Who may see what: every role at every door, tokens that are made and revoked, browsers that showed one."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.runtime.roles import running
+from app.runtime.session import Session
+from dashboard.auth.authorization import COOKIE
+from dashboard.auth.tokens import ROLES, TokenError, Tokens
+from dashboard.listen_address import Where
+from dashboard.service import DashboardService
+from domain.commands import action_id_of
+from tests.dashboard.test_api import got
+from tests.support.ledgers import AUTHORITY, staffed, upstream_of
+
+PERSON = {"agent": "A-1", "manager": "M-1"}
+OPEN = {
+    "/api/v1/balances",
+    "/api/v1/actions",
+    "/api/v1/escalations",
+    "/api/v1/flags",
+    "/api/v1/projections",
+    "/api/v1/me",
+}
+ABOVE = {"/api/v1/loyalty", "/api/v1/gap", "/api/v1/quality", "/api/v1/recognition"}
+ALL = {"/api/v1/events/{position}", "/metrics", "/api/v1/sources", "/api/v1/arrivals?source=crm",
+       "/api/v1/rejections?source=crm", "/api/v1/case/{action_id}", "/api/v1/proof/{position}"}  # fmt: skip
+MAY = {"agent": OPEN, "manager": OPEN | ABOVE, "auditor": OPEN | ABOVE | ALL | {"/api/v1/trail"},
+       "operator": OPEN | ABOVE | ALL | {"/api/v1/trail"}}  # fmt: skip
+MAY = {role: doors | {"/api/v1/explain/{action_id}"} for role, doors in MAY.items()}
+ACTING: dict[str, set[str]] = {
+    "/api/v1/preview": {"agent", "manager", "operator"},
+    "/api/v1/check": set(ROLES),
+    "/api/v1/escalations/{escalation_id}": {"manager"},
+    "/api/v1/flags/{flag_id}": {"manager", "operator"},
+    "/api/v1/policies": {"manager", "operator"},
+}
+
+
+@asynccontextmanager
+async def served(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
+    """Actions of three people, and a token for each role."""
+    async with upstream_of(session) as upstream:
+        await staffed(upstream, AUTHORITY)
+        for agent in ("A-1", "A-2", "D-1", "M-2"):
+            assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
+            assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
+        async with running(session, ["projections", "seal", "dashboard"], where=Where(port=0)) as services:
+            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+            tokens = Tokens(session.data_dir)
+            yield dashboard.address, {role: tokens.make(role, role, PERSON.get(role), None) for role in ROLES}
+
+
+def bearing(address: str, token: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+
+
+async def test_every_role_at_every_door(session: Session) -> None:
+    async with served(session) as (address, tokens):
+        async with bearing(address, tokens["operator"]) as client:
+            for name in ("actions", "gap", "quality", "recognition", "loyalty", "flags"):
+                await got(client, name)
+            schema = (await client.get("/openapi.json")).json()["paths"]
+        everybody = {"/healthz", "/readyz", "/api/v1/session", "/api/v1/stream"}
+        doors = {path for path, methods in schema.items() if "get" in methods} - everybody
+        assert doors == {path.partition("?")[0] for path in MAY["operator"]}
+        assert {path for path, methods in schema.items() if "post" in methods} - everybody == ACTING.keys()
+        action_id = action_id_of("crm", "r-A-1")
+        for role in ROLES:
+            async with bearing(address, tokens[role]) as client:
+                for door in MAY["operator"]:
+                    path = door.replace("{position}", "1").replace("{action_id}", action_id)
+                    answer = await client.get(path)
+                    for _ in range(100):
+                        if answer.status_code != 503:  # else the seal has just begun
+                            break
+                        await asyncio.sleep(0.1)
+                        answer = await client.get(path)
+                    assert answer.status_code == (200 if door in MAY[role] else 403), (role, door, answer.text)
+                for door, may in ACTING.items():
+                    answer = await client.post(door.replace("{", "").replace("}", ""), json={"operation": "nonsense"})
+                    assert (answer.status_code == 403) == (role not in may), (role, door, answer.text)
+
+
+async def test_agents_see_themselves_managers_their_people(session: Session) -> None:
+    async with served(session) as (address, tokens):
+        seen: dict[str, set[str]] = {}
+        holders: dict[str, set[str]] = {}
+        for role in ROLES:
+            async with bearing(address, tokens[role]) as client:
+                seen[role] = {one["agent_id"] for one in (await got(client, "actions"))["items"]}
+                holders[role] = {one["holder"] for one in (await got(client, "balances"))["items"]}
+                trail = await client.get("/api/v1/trail", params={"agent": "A-2"})
+                assert trail.status_code == (403 if role == "agent" else 200)
+                if role == "agent":
+                    assert (await got(client, "trail", agent="A-1"))["items"]
+                    assert (await got(client, "actions", agent="A-2"))["items"] == []
+                if role == "manager":
+                    assert (await client.get("/api/v1/trail", params={"agent": "M-2"})).status_code == 403
+        assert seen["agent"] == {"A-1"}
+        assert holders["agent"] == {"agent:A-1"}
+        assert seen["manager"] == {"A-1", "A-2", "D-1"}  # M-2 is beside M-1, not below
+        assert "agent:M-2" not in holders["manager"]
+        assert seen["auditor"] == seen["operator"] == {"A-1", "A-2", "D-1", "M-2"}
+
+
+async def test_a_browser_shows_a_token_once(session: Session) -> None:
+    async with served(session) as (address, tokens), httpx.AsyncClient(base_url=address, timeout=20) as browser:
+        page = await browser.get("/")
+        assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+        assert tokens["auditor"] not in page.text
+        refused = await browser.post("/api/v1/session", json={"token": "guess"})
+        assert (refused.status_code, refused.headers["Content-Type"]) == (401, "application/problem+json")
+        assert (await browser.get("/api/v1/me")).status_code == 401
+        begun = await browser.post("/api/v1/session", json={"token": tokens["auditor"]})
+        cookie = begun.headers["Set-Cookie"]
+        assert all(word in cookie for word in ("HttpOnly", "SameSite=strict", COOKIE))
+        assert tokens["auditor"] not in cookie
+        assert (await browser.get("/api/v1/me")).json()["role"] == "auditor"
+        Tokens(session.data_dir).revoke("auditor")
+        assert (await browser.get("/api/v1/me")).status_code == 401  # at once, for browsers as well
+        await browser.post("/api/v1/session", json={"token": tokens["operator"]})
+        assert (await browser.delete("/api/v1/session")).status_code == 204
+        assert (await browser.get("/api/v1/me")).status_code == 401
+        tries = [(await browser.post("/api/v1/session", json={"token": f"g-{n}"})).status_code for n in range(25)]
+        assert tries[-1] == 429
+        assert (await browser.get("/assets/../service.py")).status_code == 404
+        for name in ("page.js", "sections.js", "page.css"):
+            assert (await browser.get(f"/assets/{name}")).status_code == 200
+
+
+def test_tokens_are_hashed_named_once_and_end(tmp_path: Path) -> None:
+    tokens = Tokens(tmp_path)
+    text = tokens.make("x", "auditor", None, datetime.now(UTC) + timedelta(days=1))
+    kept = (tmp_path / "server" / "tokens.json").read_text()
+    assert text not in kept
+    assert (tmp_path / "server" / "tokens.json").stat().st_mode & 0o77 == 0
+    assert Tokens(tmp_path).viewer(text) is not None
+    for role, person in (("agent", None), ("auditor", "A-1")):
+        with pytest.raises(TokenError, match="person"):
+            tokens.make("y", role, person, None)  # type: ignore[arg-type]
+    with pytest.raises(TokenError, match="there is a token"):
+        tokens.make("x", "auditor", None, None)
+    over = tokens.make("over", "auditor", None, datetime.now(UTC) - timedelta(seconds=1))
+    assert tokens.viewer(over) is None
+    tokens.revoke("x")
+    assert tokens.viewer(text) is None
+    with pytest.raises(TokenError, match="no token"):
+        tokens.revoke("x")
+
+
+def test_the_commands(command: Callable[..., Any]) -> None:
+    made = command("admin", "tokens", "make", "board", "--role", "manager", "--person", "M-1", "--days", "7", "--json")
+    token = json.loads(made.stdout)["token"]
+    assert token.startswith("rl-manager-")
+    assert command("admin", "tokens", "make", "board", "--role", "auditor").returncode == 2
+    listed = command("admin", "tokens", "list")
+    assert "board" in listed.stdout
+    assert token not in listed.stdout
+    assert command("admin", "tokens", "make", "m", "--role", "auditor").stdout.strip().startswith("rl-auditor-")
+    assert "revoked" in command("admin", "tokens", "revoke", "board").stdout
+    assert [one["name"] for one in json.loads(command("admin", "tokens", "list", "--json").stdout)["items"]] == ["m"]

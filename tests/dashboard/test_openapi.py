@@ -1,0 +1,57 @@
+"""The OpenAPI document is complete, and the API keeps to it, whatever it is asked (schemathesis)."""
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import httpx
+import pytest
+
+from app.runtime.roles import running
+from app.runtime.session import Session
+from dashboard.listen_address import Where
+from dashboard.service import DashboardService
+from tests.dashboard.test_api import got
+from tests.support.ledgers import AUTHORITY, staffed, upstream_of
+
+EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "3")
+"""For each operation; more by hand."""
+NOT_TRIED = "/api/v1/stream"  # it never ends
+
+
+async def test_schemathesis_finds_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dashboard.auth.authorization._ACTS_AT_ONCE", 1e9)
+    async with upstream_of(session) as upstream:
+        await staffed(upstream, AUTHORITY)
+        for number in range(3):
+            await upstream.action(f"r-{number}", "10.00", agent_id="A-1", customer_id="C-1")
+        async with running(session, ["projections", "seal", "dashboard"], where=Where(port=0)) as services:
+            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+            bearer = f"Authorization: Bearer {dashboard.token}"
+            async with httpx.AsyncClient(base_url=dashboard.address, timeout=20) as client:
+                client.headers["Authorization"] = bearer.partition(": ")[2]
+                for name in ("actions", "trail", "flags", "loyalty", "gap", "quality", "recognition"):
+                    await got(client, name)
+                complete((await client.get("/openapi.json")).json())
+            child = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "schemathesis.cli", "run", f"{dashboard.address}/openapi.json", "-H", bearer,
+                "--exclude-path", NOT_TRIED, "--max-examples", EXAMPLES, "--checks", "all", "--seed", "1",
+                "--suppress-health-check", "all", "--no-color",
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=session.data_dir,
+            )  # fmt: skip
+            said, _ = await asyncio.wait_for(child.communicate(), 240)
+        assert child.returncode == 0, said.decode()[-6000:]
+
+
+def complete(document: dict[str, Any]) -> None:
+    """Every operation says what it is for, what it answers, and what may be wrong."""
+    for path, methods in document["paths"].items():
+        for method, one in methods.items():
+            assert one.get("summary"), (method, path)
+            good = [answer for status, answer in one["responses"].items() if status.startswith("2")]
+            assert good, (method, path)
+            assert all("schema" in kind for answer in good for kind in answer.get("content", {}).values()) or (
+                path in {NOT_TRIED, "/metrics"}
+            ), (method, path)
+            assert {"401", "422", "503"} <= one["responses"].keys(), (method, path)

@@ -1,0 +1,200 @@
+"""Asking for what needs somebody else's authority: filed, decided, paid, never lost. Through NATS alone."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.runtime.session import Session
+from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
+
+BIG: dict[str, Any] = {"kind": "refund", "reason": "broken", "customer_id": "C-1", "interaction_id": "I-1"}
+
+
+async def decide(upstream: Upstream, request_id: str, operation: str, escalation_id: str, by: str, **more: Any) -> Any:
+    return await upstream.ask(
+        "escalation", request_id=request_id, operation=operation, escalation_id=escalation_id, decided_by=by, **more
+    )
+
+
+async def balance(upstream: Upstream, holder: str) -> dict[str, Any]:
+    """What a holder has, by a transfer that cannot be: nothing is recorded."""
+    kind, _, name = holder.partition(":")
+    if kind == "agent":
+        answer = await upstream.ask("preview", agent_id=name, kind="refund", amount=gbp("0"), reason="look")
+        budget: dict[str, Any] = answer["budget"]
+        return budget
+    answer = await upstream.ask(
+        "budget", request_id=f"look-{datetime.now(UTC)}", operation="grant", holder=holder, amount=gbp("0.01"),
+        granted_by="owner", reason="look",
+    )  # fmt: skip
+    found: dict[str, Any] = answer["budget"]
+    return found
+
+
+async def test_what_is_beyond_an_agent_goes_up_is_reserved_and_taken_once_approved(upstream: Upstream) -> None:
+    await staffed(upstream)
+    heard: list[dict[str, Any]] = []
+
+    async def note(message: Any) -> None:
+        heard.append(json.loads(message.data))
+
+    await upstream.client.subscribe("resolution.notify.escalation", cb=note)
+    await upstream.client.flush()
+    asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, **BIG)
+    assert asked["outcome"] == "escalate"
+    assert [reason["rule"] for reason in asked["reasons"]] == ["per_action", "per_interaction"]
+    escalation_id = asked["escalation_id"]
+    assert (await balance(upstream, "team:doorstep"))["reserved"] == gbp("90.00")
+    answer = await decide(upstream, "d-1", "approve", escalation_id, "M-1", reason="fair")
+    assert (answer["outcome"], answer["status"], answer["paid_by"]) == ("done", "approved", "team:doorstep")
+    after = await balance(upstream, "team:doorstep")
+    assert (after["reserved"], after["spent"]) == (gbp("0.00"), gbp("90.00"))
+    assert await decide(upstream, "d-1", "approve", escalation_id, "M-1", reason="fair") == answer
+    late = await decide(upstream, "d-2", "deny", escalation_id, "M-1")
+    assert late["error"]["code"] == "already_decided"
+    assert (heard[0]["escalation_id"], heard[0]["to"], heard[0]["team_id"]) == (escalation_id, ["M-1"], None)
+    types = [stored["type"] for stored in await upstream.replay()]
+    first = types.index("resolution.escalation.requested.v1")
+    assert types[first - 1] == "resolution.authority.fell_short.v1"
+    approved = types.index("resolution.escalation.approved.v1")
+    assert types[approved + 1] == "resolution.action.taken.v1"  # in the same batch
+
+
+async def test_less_may_be_approved_and_the_approver_pays_where_no_pool_does(upstream: Upstream) -> None:
+    await staffed(upstream)
+    asked = await upstream.ask(
+        "escalation", request_id="e-1", operation="request", agent_id="A-1", amount=gbp("90.00"), **BIG
+    )
+    assert (asked["outcome"], asked["status"], asked["to"]) == ("done", "requested", ["M-1"])
+    more = await decide(upstream, "d-0", "approve", asked["escalation_id"], "M-1", amount=gbp("90.01"))
+    assert more["error"]["field"] == "amount.amount"
+    answer = await decide(upstream, "d-1", "approve", asked["escalation_id"], "M-1", amount=gbp("70.00"))
+    assert (answer["paid_by"], answer["amount"]) == ("agent:M-1", gbp("70.00"))
+    assert (await balance(upstream, "agent:M-1"))["spent"] == gbp("70.00")
+    assert (await balance(upstream, "agent:A-1"))["spent"] == gbp("0.00")
+
+
+@pytest.mark.parametrize(("operation", "by"), [("deny", "M-1"), ("withdraw", "D-1")])
+async def test_what_comes_to_nothing_frees_what_it_reserved(upstream: Upstream, operation: str, by: str) -> None:
+    await staffed(upstream)
+    asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, **BIG)
+    answer = await decide(upstream, "d-1", operation, asked["escalation_id"], by, reason="no")
+    assert answer["outcome"] == "done"
+    assert (await balance(upstream, "team:doorstep"))["reserved"] == gbp("0.00")
+
+
+async def test_duties_are_separate_and_attempts_are_recorded(upstream: Upstream) -> None:
+    await staffed(upstream)
+    await upstream.record(event("rel", "relationship.declared", employee_id="M-2", customer_id="C-1", nature="brother"))
+    await upstream.record(event("bye", "employee.left", employee_id="X-1"))
+    own = await upstream.action("r-0", "600.00", agent_id="M-1", kind="refund", escalate=True)
+    big = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, **BIG)
+    huge = await upstream.action("r-2", "501.00", agent_id="D-1", kind="refund", escalate=True)
+    for number, (escalation, operation, by, rule) in enumerate(
+        [
+            (own, "approve", "M-1", "own_request"), (own, "deny", "M-1", "own_request"),
+            (big, "approve", "D-1", "own_request"), (big, "approve", "A-1", "approves"), (big, "approve", "X-1", "left"),
+            (big, "approve", "M-2", "self_dealing"), (huge, "approve", "M-1", "approves"),
+            (big, "withdraw", "M-1", "not_requester"),
+        ]
+    ):  # fmt: skip
+        before = await upstream.session.log.last_position()
+        answer = await decide(upstream, f"d-{number}", operation, escalation["escalation_id"], by)
+        assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("refused", rule), (operation, by)
+        recorded = await upstream.session.log.at(before + 1)
+        assert recorded is not None
+        assert json.loads(recorded.data)["data"]["agent_id"] == by
+    assert (await decide(upstream, "d-x", "approve", "esc-none", "M-1"))["error"]["code"] == "unknown_escalation"
+    ghost = await decide(upstream, "d-y", "approve", big["escalation_id"], "ghost")
+    assert (ghost["error"]["code"], ghost["error"]["field"]) == ("unknown_agent", "decided_by")
+
+
+async def test_who_stands_in_for_somebody_has_their_authority_meanwhile(upstream: Upstream) -> None:
+    await staffed(upstream)
+    asked = await upstream.action("r-1", "90.00", agent_id="A-1", escalate=True, **BIG)
+    refused = await decide(upstream, "d-1", "approve", asked["escalation_id"], "A-2")
+    assert refused["outcome"] == "refused"
+    now = datetime.now(UTC)
+    fact = event("del", "delegation.declared", from_employee_id="M-1", to_employee_id="A-2",
+                 from_time=(now - timedelta(hours=1)).isoformat(), until_time=(now + timedelta(hours=1)).isoformat())  # fmt: skip
+    await upstream.record(fact)
+    await upstream.action(None, agent_id="nobody-here")
+    answer = await decide(upstream, "d-2", "approve", asked["escalation_id"], "A-2")
+    assert (answer["outcome"], answer["paid_by"]) == ("done", "agent:M-1")
+    taken = (await upstream.replay())[-1]["data"]
+    assert (taken["decided_by"], taken["on_behalf_of"]) == ("A-2", "M-1")
+
+
+async def test_what_nobody_could_allow_is_refused(upstream: Upstream) -> None:
+    await staffed(upstream)
+    answer = await upstream.action("r-1", "300.00", agent_id="A-1", kind="credit", escalate=True)
+    assert (answer["outcome"], answer["reasons"][-1]["rule"]) == ("refused", "approves")
+    for number in range(3):
+        await upstream.action(f"p-{number}", "300.00", agent_id="D-1", kind="refund", escalate=True)
+    short = await upstream.action("r-2", "200.00", agent_id="D-1", kind="refund", escalate=True)
+    assert (short["outcome"], short["reasons"][-1]["rule"]) == ("refused", "payer")
+
+
+async def test_it_may_be_sent_on_to_somebody_else(upstream: Upstream) -> None:
+    await staffed(upstream)
+    asked = await upstream.action("r-1", "90.00", agent_id="A-1", escalate=True, **BIG)
+    up = await decide(upstream, "d-1", "forward", asked["escalation_id"], "M-1")
+    assert up["to"] == ["X-1"]
+    other = await decide(upstream, "d-2", "forward", asked["escalation_id"], "M-1", to="M-2")
+    assert other["to"] == ["M-2"]
+    for to in ("A-1", "ghost"):
+        wrong = await decide(upstream, f"d-{to}", "forward", asked["escalation_id"], "M-1", to=to)
+        assert wrong["error"]["field"] == "to"
+
+
+async def test_unanswered_it_goes_up_by_the_clock_and_ends_as_an_event(session: Session) -> None:
+    """In history mode the requests' times are the clock."""
+    async with upstream_of(session, history=True) as upstream:
+        await staffed(upstream)
+        day = datetime(2026, 3, 2, 9, tzinfo=UTC)
+        asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, time=day.isoformat(), **BIG)
+        for number, hours in enumerate((47, 49, 97, 145)):
+            moment = (day + timedelta(hours=hours)).isoformat()
+            await upstream.action(f"t-{number}", "1.00", agent_id="A-2", time=moment)
+        events = [stored for stored in await upstream.replay() if "escalation" in stored["type"]]
+        assert [stored["type"].split(".")[2] for stored in events] == ["requested", "forwarded", "expired"]
+        assert events[1]["data"]["to"] == ["X-1"]
+        assert events[1]["data"]["waited_seconds"] == 48 * 3600
+        closed = await decide(upstream, "d-1", "approve", asked["escalation_id"], "M-1")
+        assert closed["error"]["code"] == "already_decided"
+        pool = await balance(upstream, "team:doorstep")
+        assert pool["reserved"] == gbp("0.00")
+
+
+async def test_an_escalation_outlives_the_period_it_was_asked_in(session: Session) -> None:
+    async with upstream_of(session, history=True) as upstream:
+        await staffed(upstream)
+        asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, time="2026-03-31T12:00:00Z", **BIG)
+        answer = await decide(upstream, "d-1", "approve", asked["escalation_id"], "M-1", time="2026-04-01T12:00:00Z")
+        assert answer["status"] == "approved"
+        events = {(e["data"]["holder"], e["data"]["period"]): e["data"] for e in await upstream.replay()
+                  if e["type"] == "resolution.budget.closed.v1"}  # fmt: skip
+        assert events["team:doorstep", "2026-03"]["reserved"] == gbp("90.00")
+        taken = (await upstream.replay())[-1]["data"]
+        assert (taken["holder"], taken["period"]) == ("team:doorstep", "2026-04")
+
+
+async def test_however_many_watch_the_clock_it_expires_once(session: Session) -> None:
+    policy = AUTHORITY | {"escalation": {"payer": "team", "after_hours": 0.0003, "then": "expire"}}
+    async with upstream_of(session) as upstream, upstream_of(session, "decisions"):
+        await staffed(upstream, policy)
+        for number in range(10):
+            await upstream.action(f"r-{number}", "70.00", agent_id="D-1", kind="refund", escalate=True)
+        for _ in range(200):
+            found = [e for e in await upstream.replay() if e["type"] == "resolution.escalation.expired.v1"]
+            if len(found) >= 10:
+                break
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+        events = await upstream.replay()
+        expired = [e["data"]["escalation_id"] for e in events if e["type"] == "resolution.escalation.expired.v1"]
+        assert len(expired) == len(set(expired)) == 10
+        assert (await balance(upstream, "team:doorstep"))["reserved"] == gbp("0.00")

@@ -1,0 +1,236 @@
+"""A host's clock that runs ahead: nothing is recorded by it, and nobody is locked out by what once was."""
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.health.checks import checks_of
+from app.runtime.session import Session
+from app.runtime.views import opened
+from consumers.decisions.pipeline import Decider
+from consumers.decisions.state.follower import Directory
+from ledger.errors import ClockError, UnavailableError
+from ledger.nats.client import LedgerClient
+from ledger.store.event_id_index import NameIndex
+from ledger.store.log import Draft, Log
+from ledger.store.server_time import ServerTime, span
+from projections.engine.projector import rebuild
+from projections.engine.storage import views_folder
+from projections.views.balances import Balances, read_balances
+from tests.support.ledgers import event, gbp, upstream_of
+
+AHEAD = timedelta(days=40)
+
+
+class HostClock:
+    """A clock that can be set wrong."""
+
+    def __init__(self) -> None:
+        self.wrong_by = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.wrong_by
+
+
+class Steady:
+    """A steady clock that sleeps, as one does in a machine that is paused."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def draft(number: int, expect: int | None = None) -> Draft:
+    return Draft("ledger.fact.clock", b'{"n":%d}' % number, expect)
+
+
+async def test_nothing_is_recorded_while_the_host_is_ahead_and_it_goes_on_by_itself(session: Session) -> None:
+    host = HostClock()
+    log = await Log.open(session.client, "LEDGER", host)
+    assert await log.append([draft(1)]) == 1
+    host.wrong_by = AHEAD
+    with pytest.raises(ClockError, match=r"40 days ahead.*server's time stamps"):
+        await log.append([draft(2)])
+    posted: list[Any] = []
+    log.post([draft(3)], posted.append)
+    with pytest.raises(ClockError):
+        await log.check_clock()
+    assert await log.last_position() == 1
+    assert isinstance(posted[0], UnavailableError)
+    host.wrong_by = timedelta()
+    assert await log.append([draft(4)]) == 2
+    last = await log.last(">")
+    assert last is not None
+    assert datetime.now(UTC).isoformat()[:10].encode() in last.data
+
+
+async def test_a_host_ahead_from_its_start_records_nothing(session: Session) -> None:
+    host = HostClock()
+    host.wrong_by = timedelta(seconds=75)
+    log = await Log.open(session.client, "LEDGER", host)
+    with pytest.raises(ClockError, match="1 min 15 s ahead"):
+        await log.append([draft(1)])
+    host.wrong_by = timedelta(seconds=45)  # less than a minute is no reason
+    assert await log.append([draft(1)]) == 1
+    host.wrong_by = -AHEAD  # behind: a recorded time never decreases, and nothing has to wait
+    assert await log.append([draft(2)]) == 2
+
+
+def slept(log: Log, seconds: float) -> None:
+    """Host and server have gone on for so long, and the steady clock has not."""
+    assert log.server_time._server_at is not None
+    log.server_time._server_at -= seconds
+
+
+async def test_a_machine_that_was_paused_records_at_once_when_it_goes_on(session: Session) -> None:
+    log = await Log.open(session.client, "LEDGER", HostClock())
+    slept(log, 3600)
+    with pytest.raises(ClockError):
+        log.server_time.check(datetime.now(UTC))
+    assert await log.append([draft(1)]) == 1
+    log.server_time.check(datetime.now(UTC))
+
+
+async def test_host_and_server_that_leap_together_are_not_believed_before_a_new_start(session: Session) -> None:
+    log = await Log.open(session.client, "LEDGER", HostClock())
+    slept(log, 40 * 86_400)
+    for _ in range(2):
+        with pytest.raises(ClockError, match=r"40 days ahead: it leapt to .* together with the server's"):
+            await log.append([draft(1)])
+    slept(log, -40 * 86_400)  # both are set back
+    assert await log.append([draft(1)]) == 1
+
+
+async def test_a_steady_clock_that_is_none_is_not_relied_on(session: Session) -> None:
+    steady, host = Steady(), HostClock()
+    log = await Log.open(session.client, "LEDGER", host)
+    log.server_time = ServerTime(session.client, "LEDGER", host, steady)
+    assert await log.append([draft(1)]) == 1
+    host.wrong_by, steady.seconds = AHEAD, steady.seconds + AHEAD.total_seconds()
+    with pytest.raises(ClockError, match="40 days ahead"):
+        await log.append([draft(2)])
+    host.wrong_by, steady.seconds = timedelta(), steady.seconds - AHEAD.total_seconds()
+    assert await log.append([draft(2)]) == 2
+
+
+async def ledger_of(session: Session, clock: HostClock) -> None:
+    """Let this session write by another clock."""
+    session.log = await Log.open(session.client, "LEDGER", clock)
+    session.rejected = await Log.open(session.client, "REJECTED", clock)
+
+
+async def test_facts_wait_in_the_inbox_and_decisions_say_why_while_the_host_is_ahead(session: Session) -> None:
+    host = HostClock()
+    await ledger_of(session, host)
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        before = await session.log.last_position()
+        host.wrong_by = AHEAD
+        opened = event("i-1", "interaction.opened", interaction_id="I-1")
+        await upstream.publish(opened)
+        await upstream.publish(b"no event", "resolution.inbox.crm")
+        answer = await upstream.action("r-1")
+        assert answer["error"]["code"] == "unavailable"
+        assert "the host's clock is 40 days ahead" in answer["error"]["message"]
+        assert await session.log.last_position() == before
+        assert await session.rejected.last_position() == 0
+        found = {check.check: check for check in await checks_of(session)}
+        assert not found["clock"].ok
+        assert "40 days ahead" in found["clock"].says
+        host.wrong_by = timedelta()
+        assert (await upstream.receipt("i-1"))["position"] > before
+        assert (await upstream.action("r-1"))["outcome"] == "taken"
+        found = {check.check: check for check in await checks_of(session)}
+        assert found["clock"].ok
+        assert found["recorded times"].ok
+        host.wrong_by = -AHEAD
+        found = {check.check: check for check in await checks_of(session)}
+        assert "40 days behind" in found["clock"].says
+
+
+class Unchecked(ServerTime):
+    """As it was before clocks were compared."""
+
+    def check(self, now: datetime) -> None:
+        pass
+
+    async def verify(self) -> None:
+        pass
+
+
+async def unchecked_log(client: LedgerClient, moment: datetime) -> Log:
+    """Return a log that stamps this moment, as one did whose host's clock was wrong."""
+    log = await Log.open(client, "LEDGER", lambda: moment)
+    log.server_time = Unchecked(client, "LEDGER", lambda: moment)
+    return log
+
+
+async def decided_at(session: Session, moment: datetime, request_id: str, **fields: Any) -> dict[str, Any]:
+    """The answer of a decider whose clock shows this moment."""
+    client = await session.connection("past")
+    log = await unchecked_log(client, moment)
+    index = NameIndex(session.data_dir / "index" / f"{request_id}.sqlite")
+    directory, reader = Directory(index), await session.connection("directory")
+    await directory.follow(reader, log, until=await log.last_position())
+    decider = Decider(log, directory, clock=lambda: moment)
+    following, running = asyncio.create_task(directory.follow(reader, log)), asyncio.create_task(decider.run())
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    body = {
+        "request_id": request_id,
+        "agent_id": "A-1",
+        "kind": "refund",
+        "reason": "late",
+        "amount": gbp("5.00"),
+    } | fields
+    decider.submit("crm", "action", json.dumps(body).encode(), answer.set_result)
+    try:
+        return json.loads(await asyncio.wait_for(answer, 20))  # type: ignore[no-any-return]
+    finally:
+        for task in (following, running):
+            task.cancel()
+        await asyncio.gather(following, running, return_exceptions=True)
+        await directory.close()
+
+
+async def test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody_out(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+    now = datetime.now(UTC)
+    ahead = now + AHEAD
+    first = await decided_at(session, now, "r-1", amount=gbp("20.00"))
+    held = await decided_at(session, ahead, "r-2", amount=gbp("30.00"), hold=True)
+    assert (first["budget"]["period"], held["budget"]["period"]) == (f"{now:%Y-%m}", f"{ahead:%Y-%m}")
+    back = await decided_at(session, now, "r-3")  # the present period again: what was left of it, and what is held
+    assert back["outcome"] == "taken"
+    assert back["budget"] == first["budget"] | {
+        "spent": gbp("25.00"), "reserved": gbp("30.00"), "granted": gbp("230.00"), "remaining": gbp("175.00")
+    }  # fmt: skip
+    assert (await decided_at(session, now, "r-2", amount=gbp("30.00"), hold=True))["action_id"] == held["action_id"]
+    later = await decided_at(session, ahead, "r-4")  # its time has come
+    assert later["outcome"] == "taken"
+    assert later["budget"]["period"] == f"{ahead:%Y-%m}"
+    assert later["budget"]["spent"] == gbp("5.00")
+    found = {check.check: check for check in await checks_of(session)}
+    assert not found["recorded times"].ok
+    assert "were recorded by a clock that ran ahead" in found["recorded times"].says
+    progress = await rebuild(Balances(), views_folder(session.data_dir), await session.connection("views"), session.log)
+    assert progress.anchor.position == await session.log.last_position()
+    with opened(views_folder(session.data_dir), Balances(), 1) as connection:
+        shown = {one["period"]: one for one in read_balances(connection, holder="agent:A-1")}
+    assert shown[f"{ahead:%Y-%m}"]["remaining"] == later["budget"]["remaining"]
+    assert shown[f"{ahead:%Y-%m}"]["spent"] == later["budget"]["spent"]
+    assert shown[f"{now:%Y-%m}"]["spent"] == gbp("25.00")
+    assert not shown[f"{ahead:%Y-%m}"]["closed"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40 * 86_400, "40 days"), (90_000, "1 d 1 h"), (3_700, "1 h 1 min"), (-75, "1 min 15 s"), (9.6, "10 s")],
+)
+def test_a_span_of_time_is_told_in_words(seconds: float, text: str) -> None:
+    assert span(seconds) == text

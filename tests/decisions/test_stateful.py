@@ -1,0 +1,240 @@
+"""Random commands against a real server and two deciders: whatever happens, every amount is accounted for.
+
+The books are kept a second time (`kept.py`), from nothing but the events.
+"""
+
+import asyncio
+import itertools
+import os
+import tempfile
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from config.settings import load_settings
+from domain.policy.parsing import parse_policy
+from ledger.store.subscription import Follower
+from projections.engine import storage
+from projections.engine.events import read_event
+from projections.engine.projector import rebuild
+from projections.policy_history import published_policies
+from projections.reports.policy_simulation import Trying, try_policy, try_quickly
+from projections.views.balances import Balances, read_balances
+from tests.support.independent_books import Kept, minor_of, money
+from tests.support.ledgers import AUTHORITY, STAFF, Upstream, event, staffed, upstream_of
+
+EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "6"))
+people = st.sampled_from([name for name in STAFF if name != "X-1"])
+amounts = st.sampled_from([0, 1, 500, 1999, 2500, 5000, 5001, 6000, 12000, 60000])
+kinds = st.sampled_from(["refund", "credit", "keep_item", "fix", "gift"])
+customers = st.sampled_from([None, "C-1", "C-2", "C-3"])
+interactions = st.sampled_from([None, "I-1", "I-2"])
+
+
+class Authority(RuleBasedStateMachine):
+    """A clock that moves, two deciders, everybody asking for anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.stack = AsyncExitStack()
+        self.now = datetime(2026, 3, 20, 9, tzinfo=UTC)
+        self.numbers = itertools.count()
+        self.asked: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+        self.escalations: list[str] = []
+        self.actions: list[str] = []
+        self.kept = Kept()
+        self.read = 0
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(asyncio.wait_for(work, 60))
+
+    @initialize()
+    def begin(self) -> None:
+        async def work() -> None:
+            folder = self.stack.enter_context(tempfile.TemporaryDirectory())
+            self.session = await self.stack.enter_async_context(Session(load_settings({"data_dir": folder}, {})))
+            self.upstream: Upstream = await self.stack.enter_async_context(upstream_of(self.session, history=True))
+            await self.stack.enter_async_context(upstream_of(self.session, "decisions", history=True))
+            await staffed(self.upstream)
+            await self.upstream.record(event("link", "customer.linked", a="C-1", b="C-2", relation="household"))
+
+        self.run(work())
+
+    def ask(self, operation: str, /, **fields: Any) -> dict[str, Any]:
+        request = {"request_id": f"r-{next(self.numbers)}", "time": self.now.isoformat(), **fields}
+        answer: dict[str, Any] = self.run(self.upstream.ask(operation, **request))
+        assert answer.get("error", {}).get("code") not in {"internal", "busy", "unavailable"}, answer
+        if answer["outcome"] != "error" and operation != "preview":
+            self.asked.append((operation, request, answer))
+        if "escalation_id" in answer:
+            self.escalations.append(answer["escalation_id"])
+        if "action_id" in answer:
+            self.actions.append(answer["action_id"])
+        return answer
+
+    @rule(agent=people, kind=kinds, minor=amounts, customer=customers, interaction=interactions, hold=st.booleans(),
+          escalate=st.booleans(), basis=st.sampled_from(["goodwill", "goodwill", "correction"]))  # fmt: skip
+    def act(self, agent: str, kind: str, minor: int, customer: str | None, interaction: str | None, hold: bool,
+            escalate: bool, basis: str) -> None:  # fmt: skip
+        named = (("customer_id", customer), ("interaction_id", interaction))
+        fields: dict[str, Any] = {"agent_id": agent, "kind": kind, "amount": money(minor), "reason": "late"}
+        fields |= {"hold": hold, "escalate": escalate, "basis": basis} | {name: value for name, value in named if value}
+        before = self.run(self._quiet())
+        preview = self.ask("preview", **fields)
+        answer = self.ask("action", **fields)
+        assert preview["outcome"] == answer["outcome"] or self.run(self._others_since(before))
+
+    async def _quiet(self) -> int:
+        """Let both deciders read what there is; up to where that was."""
+        await asyncio.sleep(0.05)
+        return await self.session.log.last_position()
+
+    async def _others_since(self, position: int) -> bool:
+        """Whether the clock or a fact recorded something, too: then a preview may have been right when it was given."""
+        bodies = [read_event(one).body for one in await self.session.log.read_subject(">", position)]
+        return len({getattr(body, "request_id", None) for body in bodies}) > 2  # its note, and the action's answer
+
+    @rule(agents=st.lists(people, min_size=2, max_size=12), minor=amounts)
+    def act_at_once(self, agents: list[str], minor: int) -> None:
+        async def work() -> None:
+            await asyncio.gather(*(
+                self.upstream.ask("action", request_id=f"r-{next(self.numbers)}", time=self.now.isoformat(), agent_id=agent,
+                                  kind="refund", amount=money(minor), reason="late", customer_id="C-3")
+                for agent in agents
+            ))  # fmt: skip
+
+        self.run(work())
+
+    @precondition(lambda self: self.escalations)
+    @rule(number=st.integers(0, 99), operation=st.sampled_from(["approve", "deny", "withdraw", "forward"]), by=people,
+          less=st.booleans())  # fmt: skip
+    def decide(self, number: int, operation: str, by: str, less: bool) -> None:
+        escalation_id = self.escalations[number % len(self.escalations)]
+        extra = {"amount": money(1)} if less and operation == "approve" else {}
+        self.ask("escalation", operation=operation, escalation_id=escalation_id, decided_by=by, **extra)
+
+    @precondition(lambda self: self.actions)
+    @rule(number=st.integers(0, 99), operation=st.sampled_from(["settle", "void"]), part=st.booleans())
+    def settle(self, number: int, operation: str, part: bool) -> None:
+        extra = {"amount": money(1)} if part else {}
+        self.ask("hold", action_id=self.actions[number % len(self.actions)], operation=operation, **extra)
+
+    @precondition(lambda self: self.actions)
+    @rule(number=st.integers(0, 99), recovered=st.booleans(), part=st.booleans())
+    def undo(self, number: int, recovered: bool, part: bool) -> None:
+        extra = {"amount": money(1)} if part else {}
+        self.ask("reversal", action_id=self.actions[number % len(self.actions)], reversed_by="M-1", reason="back",
+                 recovered=recovered, **extra)  # fmt: skip
+
+    @rule(giver=people, taker=people, minor=amounts)
+    def transfer(self, giver: str, taker: str, minor: int) -> None:
+        self.ask("budget", operation="transfer", holder=f"agent:{giver}", to_holder=f"agent:{taker}", amount=money(minor),
+                 granted_by="M-1", reason="busy")  # fmt: skip
+
+    @rule(holder=st.sampled_from(["agent:A-1", "team:doorstep", "team:phone"]), minor=amounts)
+    def grant(self, holder: str, minor: int) -> None:
+        self.ask("budget", operation="grant", holder=holder, amount=money(minor), granted_by="M-1", reason="busy")
+
+    @rule(agent=people, minor=amounts, currency=st.sampled_from(["GBP", "GBP", "EUR"]), days=st.integers(0, 40))
+    def report(self, agent: str, minor: int, currency: str, days: int) -> None:
+        name = f"off-{next(self.numbers)}"
+        when = (self.now - timedelta(days=days)).isoformat()
+        fact = event(name, "action.reported", time=when, agent_id=agent, kind="refund", reason="no network",
+                     amount=money(minor, currency))  # fmt: skip
+        self.run(self.upstream.record(fact))
+
+    @precondition(lambda self: self.actions)
+    @rule(number=st.integers(0, 99))
+    def settled_elsewhere(self, number: int) -> None:
+        action_id = self.actions[number % len(self.actions)]
+        fact = event(f"set-{next(self.numbers)}", "refund.settled", action_id=action_id, total=money(700))
+        self.run(self.upstream.record(fact))
+
+    @rule(period=st.sampled_from(["month", "week", "quarter"]), budget=st.sampled_from(["200.00", "20.00"]))
+    def publish(self, period: str, budget: str) -> None:
+        roles = AUTHORITY["roles"]
+        policy = AUTHORITY | {"period": period, "roles": roles | {"agent": roles["agent"] | {"budget": budget}}}
+        assert self.ask("policy", policy=policy, published_by="owner")["outcome"] == "done"
+
+    @rule(hours=st.sampled_from([1, 25, 49, 24 * 8, 24 * 33]))
+    def wait(self, hours: int) -> None:
+        self.now += timedelta(hours=hours)
+
+    @precondition(lambda self: self.asked)
+    @rule(number=st.integers(0, 99))
+    def ask_again(self, number: int) -> None:
+        operation, request, answer = self.asked[number % len(self.asked)]
+        assert self.run(self.upstream.ask(operation, **request)) == answer
+        other = self.run(self.upstream.ask(operation, **(request | {"reason": "another", "extra": 1})))
+        assert other["error"]["code"] == "request_id_reused"
+
+    @invariant()
+    def every_amount_is_explained(self) -> None:
+        if not hasattr(self, "upstream"):
+            return
+
+        async def work() -> None:
+            end = await self.session.log.last_position()
+            while self.read < end:
+                for recorded in (await self.session.log.read_some(">", self.read, 500))[0]:
+                    self.kept.read(recorded)
+                    self.read = recorded.position
+
+        self.run(work())
+        assert len(self.kept.charged) == len(set(self.kept.charged))
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "upstream"):
+                self.run(self._views_agree())
+        finally:
+            self.loop.run_until_complete(self.stack.aclose())
+            self.loop.close()
+
+    async def _views_agree(self) -> None:
+        """Live, rebuilt and kept here: the same."""
+        await asyncio.sleep(0.3)  # what the clock and the facts still ask for
+        session, folder = self.session, storage.views_folder(self.session.data_dir)
+        live = (await read_view(session, "budget_balances", read_balances)).result
+        await rebuild(Balances(), folder, await session.connection("rebuild"), session.log)
+        assert (await read_view(session, "budget_balances", read_balances)).result == live
+        for recorded in await session.log.read_subject(">", self.read):
+            self.kept.read(recorded)
+            self.read = recorded.position
+        seen = {
+            (row["holder"], row["period"], row["granted"]["currency"]): (
+                minor_of(row["granted"]), minor_of(row["spent"]), minor_of(row["reserved"])
+            )
+            for row in live
+        }  # fmt: skip
+        assert seen == self.kept.shown()
+        await self._policy_in_force_gives_history()
+
+    async def _policy_in_force_gives_history(self) -> None:
+        """Judged anew by the rules that ruled, in a world with budgets of its own, nothing is otherwise."""
+        session = self.session
+        published = await published_policies(session.log)
+        trying = Trying(parse_policy(published[-1].policy), published, None, flags=False)
+        batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(until=self.read)
+        found = await try_policy(session.log, batches, trying, lambda _: None)
+        again = Trying(parse_policy(published[-1].policy), published, None, flags=False)
+        assert await try_quickly(partial(read_view, session), again, lambda _: None) == found
+        assert found["items"] == []
+        for period in found["spend"]:
+            assert period["spent"] == period["would_be_spent"]
+
+
+Authority.TestCase.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)  # fmt: skip
+TestAuthority = Authority.TestCase

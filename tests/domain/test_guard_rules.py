@@ -1,0 +1,383 @@
+"""The guard's rules as stories: each fires on its pattern, and leaves the nearest honest neighbours alone."""
+
+from datetime import UTC, datetime
+from statistics import median
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.abuse.guard import RULES
+from domain.abuse.rules.r09_outlier import Others
+from domain.events import decisions, facts
+from domain.money import Money
+from tests.support.guard_story import Story
+
+CAUSE: dict[str, Any] = {"source": "crm", "request_id": "r", "seen_position": 0}
+
+
+def test_there_are_fifteen_rules() -> None:
+    assert list(RULES) == [f"R{number}" for number in range(1, 16)]
+
+
+def test_honest_days_raise_nothing() -> None:
+    story = Story()
+    story.ordinary(days=40)
+    assert story.rules() == []
+
+
+# ---------------------------------------------------------------- R1
+
+
+def test_r1_amounts_that_crowd_below_the_limit() -> None:
+    story = Story()
+    story.ordinary()
+    for number in range(15):
+        story.gives("A-0", 19.0 + number % 10 / 10)
+    story.night()
+    assert story.rules() == ["R1"]
+    assert "of the limit of 20.00 GBP" in story.raised[0].finding.explanation
+
+
+def test_r1_a_flat_fee_that_everybody_refunds_is_no_pattern() -> None:
+    story = Story()
+    story.ordinary()
+    for number in range(100):
+        story.contact(f"A-{number % 12}")
+        story.gives("A-0" if number % 3 else f"A-{number % 12}", 19.99, kind="fee_waiver", interaction=f"fee-{number}")
+    story.night()
+    assert "R1" not in story.rules()
+
+
+# ---------------------------------------------------------------- R2
+
+
+def test_r2_split_after_the_answer_was_to_ask() -> None:
+    story = Story()
+    story.tell(decisions.AuthorityFellShort(**CAUSE, agent_id="A-1", kind="refund", basis="goodwill", amount=Money(3500, "GBP"),
+                                          reason="late", outcome="escalate", reasons=(), preview=False, order_id="O-1"))  # fmt: skip
+    story.gives("A-1", 18, order="O-1")
+    assert story.rules() == []
+    story.gives("A-1", 17, order="O-1")
+    assert story.rules() == ["R2"]
+    assert story.raised[0].finding.evidence == (2, 3, 4)
+
+
+def test_r2_split_three_times() -> None:
+    story = Story()
+    for order in ("O-1", "O-2", "O-3"):
+        for _ in range(2):
+            story.gives("A-1", 15, order=order)
+    assert story.rules() == ["R2"]
+
+
+def test_r2_two_gifts_for_one_order_within_the_limit_or_by_two_agents_are_no_split() -> None:
+    story = Story()
+    for order in ("O-1", "O-2", "O-3"):
+        story.gives("A-1", 8, order=order)
+        story.gives("A-1", 9, order=order)
+        story.gives("A-2", 15, order=order)
+    assert story.rules() == []
+
+
+# ---------------------------------------------------------------- R3
+
+
+def test_r3_a_favourite_customer() -> None:
+    story = Story()
+    story.ordinary(days=20)
+    for day in range(5):
+        story.gives("A-1", 10, customer="friend", order=f"O-{day}", interaction="one-visit")
+    story.night()
+    assert "R3" in story.rules()
+
+
+def test_r3_a_regular_on_the_drivers_own_route_is_no_favourite() -> None:
+    story = Story()
+    story.ordinary(days=20)
+    for _ in range(30):
+        story.contact("A-1", customer="regular")
+    for day in range(5):
+        story.gives("A-1", 10, customer="regular", order=f"O-{day}")
+    story.night()
+    assert "R3" not in story.rules()
+
+
+# ---------------------------------------------------------------- R4
+
+
+def test_r4_for_oneself_ones_group_or_a_declared_relation() -> None:
+    story = Story()
+    story.tell(facts.RelationshipDeclared(employee_id="A-1", customer_id="C-sister", nature="family"))
+    story.tell(facts.CustomerLinked(a="C-sister", b="C-husband", relation="household"))
+    story.gives("A-1", 5, customer="A-1", reported=True)
+    story.gives("A-1", 5, customer="C-husband", reported=True)
+    story.gives("A-2", 5, customer="C-husband", reported=True)
+    assert story.rules() == ["R4", "R4"]
+    reason = decisions.Reason(rule="self_dealing", message="no")
+    story.tell(decisions.AuthorityFellShort(**CAUSE, agent_id="A-1", kind="refund", basis="goodwill", amount=Money(100, "GBP"),
+                                          reason="x", outcome="refused", reasons=(reason,), preview=False, customer_id="A-1"))  # fmt: skip
+    assert story.rules() == ["R4", "R4", "R4"]
+
+
+# ---------------------------------------------------------------- R5
+
+
+def decided(story: Story, asker: str, decider: str, number: int, *, yes: bool = True, matter: str = "") -> None:
+    escalation = f"esc-{asker}-{decider}-{number}-{yes}-{matter}"
+    common: dict[str, Any] = {"escalation_id": escalation, "agent_id": asker, "amount": Money(5000, "GBP")}
+    story.tell(decisions.EscalationRequested(
+        **CAUSE, **common, action_id="act-x", role="agent", kind="refund", basis="goodwill", reason="r", reasons=(),
+        payer="team", to=(decider,), due=datetime(2026, 2, 1, tzinfo=UTC), policy_version=1,
+        budget=f"agent:{asker}", period="2026-01", currency="GBP", interaction_id=matter or f"I-{escalation}",
+    ))  # fmt: skip
+    step = {
+        **CAUSE,
+        **common,
+        "budget": f"agent:{asker}",
+        "period": "2026-01",
+        "waited_seconds": 60.0,
+        "decided_by": decider,
+    }
+    if yes:
+        story.tell(decisions.EscalationApproved(**step, asked=Money(5000, "GBP"), action_id="act-x", paid_by="team:x"))
+    else:
+        story.tell(decisions.EscalationDenied(**step))
+
+
+def test_r5_two_who_approve_for_each_other() -> None:
+    story = Story()
+    for number in range(5):
+        decided(story, "M-1", "M-2", number)
+        decided(story, "M-2", "M-1", number)
+    assert story.rules() == ["R5"]
+
+
+def test_r5_one_whose_requests_are_approved_like_nobody_elses() -> None:
+    story = Story()
+    for number in range(12):
+        decided(story, f"A-{number}", "M-1", number, yes=number % 3 == 0)
+        decided(story, "A-fav", "M-1", number)
+    assert story.rules() == ["R5"]
+
+
+def test_r5_a_manager_who_approves_nearly_everything_favours_nobody() -> None:
+    story = Story()
+    for number in range(20):
+        decided(story, f"A-{number % 5}", "M-1", number, yes=number % 10 != 0)
+        decided(story, "A-often", "M-1", number)
+    assert story.rules() == []
+
+
+def test_r5_denied_then_approved_by_another_three_times() -> None:
+    story = Story()
+    for number in range(3):
+        decided(story, "A-1", "M-1", number, yes=False, matter=f"I-{number}")
+        decided(story, "A-1", "M-2", number, matter=f"I-{number}")
+    assert story.rules() == ["R5"]
+
+
+# ---------------------------------------------------------------- R6
+
+
+def test_r6_outside_a_shift_and_after_having_left() -> None:
+    story = Story()
+    story.tell(facts.ShiftStarted(employee_id="A-1"), 9)
+    story.tell(facts.ShiftEnded(employee_id="A-1"), 17)
+    story.gives("A-1", 5, 22)
+    story.tell(facts.EmployeeLeft(employee_id="A-2"), 22.1)
+    assert story.rules() == []  # late facts may come yet
+    story.gives("A-2", 5, 25)
+    story.later(26)
+    assert story.rules() == ["R6", "R6"]
+
+
+def test_r6_a_call_that_ends_after_the_shift_a_night_shift_and_late_facts() -> None:
+    story = Story()
+    story.tell(facts.ShiftStarted(employee_id="A-1"), 9)
+    call = story.contact("A-1", 16.9)
+    story.tell(facts.ShiftEnded(employee_id="A-1"), 17)
+    story.gives("A-1", 5, 17.8, interaction=call)
+    story.tell(facts.ShiftStarted(employee_id="A-2"), 22)
+    story.gives("A-2", 5, 26)
+    story.tell(facts.ShiftEnded(employee_id="A-2"), 30)
+    story.tell(facts.ShiftStarted(employee_id="A-3"), 31)
+    story.tell(facts.ShiftEnded(employee_id="A-3"), 32)
+    story.gives("A-3", 5, 40)
+    story.tell(facts.ShiftStarted(employee_id="A-3"), 39)  # told late
+    story.later(50)
+    assert story.rules() == []
+
+
+# ---------------------------------------------------------------- R7
+
+
+def test_r7_more_than_was_paid_or_for_an_order_nobody_knows() -> None:
+    story = Story()
+    story.tell(facts.PurchaseCompleted(order_id="O-1", total=Money(1500, "GBP")), 1)
+    story.gives("A-1", 10, 2, order="O-1")
+    story.gives("A-1", 10, 3, order="O-1")
+    story.gives("A-1", 10, 4, order="O-none")
+    story.later(6)
+    assert story.rules() == ["R7", "R7"]
+
+
+def test_r7_a_purchase_told_a_moment_late_and_a_history_that_does_not_cover_it() -> None:
+    story = Story()
+    story.gives("A-1", 10, 0.5, order="O-before-history")
+    story.tell(facts.PurchaseCompleted(order_id="O-1", total=Money(1500, "GBP")), 1)
+    story.gives("A-1", 10, 2, order="O-2")
+    story.tell(facts.PurchaseCompleted(order_id="O-2", total=Money(1500, "GBP")), 2.1)
+    story.later(6)
+    assert story.rules() == []
+
+
+# ---------------------------------------------------------------- R8
+
+
+def test_r8_a_burst_at_as_many_contacts() -> None:
+    story = Story()
+    story.ordinary()
+    for number in range(14):
+        story.gives("A-1", 3 + number % 7, interaction="one-contact", customer=f"C-x{number}")
+    story.night()
+    assert "R8" in story.rules()
+
+
+def test_r8_a_storm_day_with_ten_times_the_contacts_is_no_burst() -> None:
+    story = Story()
+    story.ordinary()
+    for number in range(60):
+        interaction = story.contact("A-1")
+        if number % 3 == 0:
+            story.gives("A-1", 3 + number % 7, interaction=interaction, customer=f"C-x{number}")
+    story.night()
+    assert "R8" not in story.rules()
+
+
+# ---------------------------------------------------------------- R9
+
+
+def test_r9_far_more_a_contact_than_peers() -> None:
+    story = Story()
+    story.ordinary(agents=10)
+    for number in range(60):
+        story.gives("A-3", 12, interaction=story.contact("A-3"), customer=f"C-y{number}", limit=None)
+    story.night()
+    assert "R9" in story.rules()
+
+
+def test_r9_one_generous_agent_in_a_generous_team_is_no_outlier() -> None:
+    story = Story()
+    for agent in range(20):
+        team = "generous" if agent < 10 else "careful"
+        story.tell(facts.EmployeeJoined(employee_id=f"A-{agent}", role="agent", team_ids=(team,)))
+    for day in range(10):
+        for agent in range(20):
+            for number in range(3):
+                interaction = story.contact(f"A-{agent}")
+                if agent < 10 or number == 0:
+                    amount = (14 if agent < 10 else 2) + story.random.random() * 5
+                    story.gives(f"A-{agent}", amount, interaction=interaction, limit=None)
+        story.later((day + 1) * 24)
+    story.night()
+    assert "R9" not in story.rules()
+
+
+def test_the_modified_z_score_of_the_literature() -> None:
+    """Iglewicz and Hoaglin 1993: of 2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3 the last two are outliers (z > 3.5)."""
+    values = [2.1, 2.6, 2.4, 2.5, 2.3, 2.1, 2.3, 2.6, 8.2, 8.3]
+    assert [value for value in values if Others([*values, value]).without(value)[1] > 3.5] == [8.2, 8.3]
+
+
+@given(st.lists(st.floats(0, 1000), min_size=3, max_size=30), st.integers(0, 29))
+def test_one_against_all_others_is_what_it_is_one_by_one(values: list[float], place: int) -> None:
+    value, others = values[place % len(values)], [*values]
+    others.remove(value)
+    middle, z = Others(values).without(value)
+    assert middle == pytest.approx(median(others))
+    spread = median(abs(other - median(others)) for other in others)
+    if spread > 1e-9:
+        assert z == pytest.approx(0.6745 * (value - middle) / spread)
+
+
+# ---------------------------------------------------------------- R10, R11, R12, R13, R14, R15
+
+
+def test_r10_a_serial_claimant() -> None:
+    story = Story()
+    for number in range(4):
+        story.gives(f"A-{number}", 10, customer="C-claims", order=f"O-{number}", reason=f"reason {number}")
+    assert story.rules() == ["R10"]
+
+
+def test_r10_three_agents_on_one_matter_cover_for_each_other() -> None:
+    story = Story()
+    for number in range(4):
+        story.gives(f"A-{number}", 10, customer="C-1", order="O-1", interaction="I-1", reason="late")
+    assert story.rules() == []
+
+
+def thanked(story: Story, giver: str, receiver: str, number: int) -> None:
+    story.tell(facts.RecognitionGiven(recognition_id=f"t-{giver}-{receiver}-{number}", giver_id=giver, receiver_id=receiver,
+                                      reason="thanks", points=10))  # fmt: skip
+
+
+def test_r11_a_ring_of_two() -> None:
+    story = Story()
+    for number in range(4):
+        thanked(story, "A-1", "A-2", number)
+        thanked(story, "A-2", "A-1", number)
+    assert story.rules() == ["R11"]
+
+
+def test_r11_colleagues_who_thank_many_are_no_ring() -> None:
+    story = Story()
+    for number in range(6):
+        for receiver in range(3, 8):
+            thanked(story, "A-1", f"A-{receiver}", number)
+            thanked(story, "A-2", f"A-{receiver}", number)
+        thanked(story, "A-1", "A-2", number)
+        thanked(story, "A-2", "A-1", number)
+    assert story.rules() == []
+
+
+def test_r12_raising_oneself() -> None:
+    story = Story()
+    common: dict[str, Any] = {**CAUSE, "period": "2026-01", "amount": Money(5000, "GBP"), "reason": "x"}
+    story.tell(decisions.BudgetGranted(**common, holder="agent:M-1", granted_by="M-1"))
+    story.tell(decisions.BudgetGranted(**common, holder="agent:A-1", granted_by="M-1"))
+    assert story.rules() == ["R12"]
+
+
+def test_r13_a_copied_note() -> None:
+    story = Story()
+    story.ordinary(days=5)
+    for number in range(30):
+        story.gives(f"A-{number % 10}", 5, note_hash=f"n-{number}")
+    for _ in range(10):
+        story.gives("A-1", 5, note_hash="same")
+    story.night()
+    assert "R13" in story.rules()
+
+
+def test_r14_beyond_the_limit_and_after_no() -> None:
+    story = Story()
+    story.gives("A-1", 35, reported=True)
+    story.tell(decisions.AuthorityFellShort(**CAUSE, agent_id="A-1", kind="refund", basis="goodwill", amount=Money(1000, "GBP"),
+                                          reason="x", outcome="escalate", reasons=(), preview=False, interaction_id="I-9"))  # fmt: skip
+    story.gives("A-1", 10, reported=True, interaction="I-9")
+    story.gives("A-1", 10, reported=True, interaction="I-10")
+    assert story.rules() == ["R14", "R14"]
+
+
+def test_r15_taking_and_reversing_again_and_again() -> None:
+    story = Story()
+    for _ in range(3):
+        action_id = story.gives("A-1", 10)
+        story.tell(decisions.ActionReversed(
+            **CAUSE, action_id=action_id, holder="agent:A-1", period="2026-01", amount=Money(1000, "GBP"), agent_id="A-1",
+            recovered=True, reversed_by="A-1", reason="x", relates_to=1,
+        ))  # fmt: skip
+    assert story.rules() == ["R15"]

@@ -1,0 +1,26 @@
+"""NATS's official Node client and the CloudEvents SDK of Node, as an upstream has them."""
+
+import json
+
+from consumers.asyncapi import asyncapi_document
+from tests.support.ledgers import POLICY, Up
+from tests.support.node_project import run_node
+
+
+async def test_node_publishes_in_every_mode_and_gets_its_decision(up: Up) -> None:
+    connection = up.ready()
+    said = await run_node(
+        "upstream.mjs", {"connection": connection, "source": "shop", "policy": POLICY, "batches": False}
+    )
+    assert [ack["duplicate"] for ack in said["acks"]] == [False] * 3
+    assert {one["status"] for one in said["receipts"].values()} == {"recorded"}, said["receipts"]
+    assert len(said["receipts"]) == 4
+    assert [one["id"] for one in said["place"]["items"]] == ["batch-1", "batch-2"], said["place"]
+    assert said["published"]["outcome"] == "done"
+    assert (said["taken"]["outcome"], said["taken"]["budget"]["remaining"]["amount"]) == ("taken", "195.00")
+    assert said["again"] == said["taken"]
+    assert said["misspelt"]["error"]["code"] == "unknown_field"
+    answers = [("Answer", said[name]) for name in ("published", "taken", "misspelt")]
+    answers += [("Receipt", one) for one in (said["place"], *said["receipts"].values())]
+    judged = await run_node("schemas.mjs", {"text": json.dumps(asyncapi_document()), "samples": answers})
+    assert [dialect["verdicts"] for dialect in judged["found"]] == 2 * [[None] * len(answers)]

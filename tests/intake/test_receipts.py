@@ -1,0 +1,350 @@
+"""Receipts: of each event by its id, of each message by its place; pending, unknown and rejected mean what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from app.runtime.session import Session
+from consumers.intake.inbox_message import Message
+from consumers.intake.recorder import Intake
+from domain.events.facts import FACTS
+from ledger.encryption.keyring import Keys
+from ledger.errors import UnavailableError
+from ledger.store.cloudevents import parse_time
+from ledger.store.event_id_index import NameIndex
+from ledger.store.subject_tokens import token_of_source
+from tests.support.ledgers import Upstream, drained, event, gbp, upstream_of
+
+BATCH = {"Content-Type": "application/cloudevents-batch+json; charset=UTF-8"}
+
+
+def purchase(number: object, **changes: Any) -> dict[str, Any]:
+    return event(f"p-{number}", "purchase.completed", order_id=f"O-{number}", total=gbp("5.00")) | changes
+
+
+async def publish(upstream: Upstream, data: bytes, token: str = "crm", **headers: str) -> dict[str, Any]:
+    """Publish a message; the PubAck."""
+    options = {"headers": headers} if headers else {}
+    ack: dict[str, Any] = json.loads(
+        (await upstream.client.request(f"resolution.inbox.{token}", data, timeout=10, **options)).data
+    )
+    assert "error" not in ack, ack
+    return {"stream": ack["stream"], "seq": ack["seq"]}
+
+
+async def send_batch(upstream: Upstream, *facts: dict[str, Any] | bytes, token: str = "crm") -> dict[str, Any]:
+    elements = [fact if isinstance(fact, bytes) else json.dumps(fact).encode() for fact in facts]
+    return await publish(upstream, b"[" + b", ".join(elements) + b"]", token, **BATCH)
+
+
+async def ask(upstream: Upstream, token: str = "crm", **fields: Any) -> dict[str, Any]:
+    reply = await upstream.client.request(f"resolution.read.{token}.receipt", json.dumps(fields).encode(), timeout=10)
+    answer: dict[str, Any] = json.loads(reply.data)
+    return answer
+
+
+async def settled(upstream: Upstream, token: str = "crm", **fields: Any) -> dict[str, Any]:
+    """Ask until the answer is not pending."""
+    for _ in range(400):
+        answer = await ask(upstream, token, **fields)
+        if answer.get("status") != "pending":
+            return answer
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{fields} is pending")
+
+
+async def test_each_event_of_a_batch_has_its_own_outcome(upstream: Upstream) -> None:
+    await upstream.record(purchase(1))
+    facts: list[Any] = [purchase(1), purchase(2), purchase(2), purchase(2, time="2026-01-06T10:00:00Z"), purchase(3, type="x"),
+             {"id": "p-4"}, purchase(5, source="erp"), b"7", purchase(6, data=...), purchase(7)]  # fmt: skip
+    facts = [{k: v for k, v in fact.items() if v is not ...} if isinstance(fact, dict) else fact for fact in facts]
+    place = await send_batch(upstream, *facts)
+    receipt = await settled(upstream, **place)
+    assert receipt["status"] == "rejected"
+    found = [
+        (item.get("id"), item["status"], item.get("position") or item["error"]["code"]) for item in receipt["items"]
+    ]
+    assert found == [
+        ("p-1", "recorded", 1), ("p-2", "recorded", 2), ("p-2", "recorded", 2), ("p-2", "rejected", "id_reused"),
+        ("p-3", "rejected", "unknown_type"), ("p-4", "rejected", "missing"), ("p-5", "rejected", "source_mismatch"),
+        (None, "rejected", "invalid"), ("p-6", "rejected", "missing"), ("p-7", "recorded", 3),
+    ]  # fmt: skip
+    by_id = await ask(upstream, ids=["p-1", "p-2", "p-3", "p-4", "p-5", "p-6", "p-7", "p-8"])
+    assert [item["status"] for item in by_id["items"]] == [
+        "recorded", "recorded", "rejected", "rejected", "rejected", "rejected", "recorded", "unknown",
+    ]  # fmt: skip
+    keys = await Keys.open(upstream.session.client)
+    entries = [
+        json.loads(await keys.reveal(one.data)) for one in await upstream.session.rejected.read_subject("rejected.>")
+    ]
+    expected = [
+        facts[at] if isinstance(facts[at], bytes) else json.dumps(facts[at]).encode() for at in (3, 4, 5, 6, 7, 8)
+    ]
+    assert sorted(base64.b64decode(entry["data"]) for entry in entries) == sorted(expected)
+
+
+async def test_a_batch_without_a_content_type_is_one(upstream: Upstream) -> None:
+    place = await publish(upstream, b" [" + json.dumps(purchase(1)).encode() + b"]")
+    assert (await settled(upstream, **place))["items"] == [{"id": "p-1", "status": "recorded", "position": 1}]
+
+
+async def test_an_empty_batch_is_recorded_with_no_events(upstream: Upstream) -> None:
+    place = await send_batch(upstream)
+    assert await settled(upstream, **place) == place | {"status": "recorded", "items": []}
+    assert await upstream.session.rejected.last_position() == 0
+
+
+@pytest.mark.parametrize(("data", "code"), [
+    (b"[" + b",".join([b"{}"] * 1001) + b"]", "too_large"), (b"[" + b",".join([b"{}"] * 17) + b"]", "invalid"),
+    (b"[{]", "not_json"), (b"{}", "invalid"), (b"[\xff]", "not_json"),
+])  # fmt: skip
+async def test_a_batch_that_is_none_is_rejected_as_a_whole(upstream: Upstream, data: bytes, code: str) -> None:
+    place = await publish(upstream, data, **BATCH)
+    receipt = await settled(upstream, **place)
+    assert (receipt["status"], receipt["error"]["code"]) == ("rejected", code)
+    assert len(await upstream.session.rejected.read_subject("rejected.>")) == 1
+
+
+async def test_as_many_events_as_fit_are_taken(upstream: Upstream) -> None:
+    facts = [event(f"s-{n}", "shift.started", employee_id="A-1") for n in range(300)]
+    place = await send_batch(upstream, *facts)
+    receipt = await settled(upstream, **place)
+    assert receipt["status"] == "recorded"
+    assert [item["position"] for item in receipt["items"]] == list(range(1, 301))
+
+
+async def test_a_message_without_a_readable_id_has_a_receipt_by_its_place(upstream: Upstream) -> None:
+    for data, code in [(b"", "not_json"), (b"\xff\xfe", "not_json"), (b"{}", "missing"), (b'{"id": 7}', "missing")]:
+        place = await publish(upstream, data)
+        receipt = await settled(upstream, **place)
+        assert {name: receipt[name] for name in place} == place
+        assert (receipt["status"], receipt["error"]["code"]) == ("rejected", code)
+    place = await publish(upstream, b"{}", **{"ce-specversion": "1.0", "ce-id": "%ff"})
+    assert (await settled(upstream, **place))["error"]["field"] == "id"
+
+
+async def test_a_readable_event_has_a_receipt_by_its_place_too(
+    upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.intake.inboxes._TRIM_SECONDS", 0.0)
+    place = await publish(upstream, json.dumps(purchase(1)).encode())
+    again = await publish(upstream, json.dumps(purchase(1)).encode())
+    reused = await publish(upstream, json.dumps(purchase(1, time="2026-01-06T10:00:00Z")).encode())
+    await upstream.record(purchase(2))
+    assert await settled(upstream, **place) == place | {"id": "p-1", "status": "recorded", "position": 1}
+    assert await settled(upstream, **again) == again | {"id": "p-1", "status": "recorded", "position": 1}
+    assert (await settled(upstream, **reused))["error"]["code"] == "id_reused"
+
+
+async def test_a_source_hears_of_its_own_messages_alone(upstream: Upstream) -> None:
+    for data in (
+        json.dumps(purchase(1)).encode(),
+        b"nonsense",
+        b"[]",
+        b"[" + json.dumps(purchase(2)).encode() + b", 7]",
+    ):
+        place = await publish(upstream, data)
+        await settled(upstream, **place)
+        assert await ask(upstream, "erp", **place) == place | {"status": "unknown"}
+    assert await ask(upstream, "erp", id="p-1") == {"id": "p-1", "status": "unknown"}
+    assert await ask(upstream, id="") == {"id": "", "status": "unknown"}
+    assert (await ask(upstream, "*", stream="INBOX", seq=2))["error"]["field"] == "source"
+    nowhere: list[dict[str, Any]] = [{"stream": "LEDGER", "seq": 1}, {"stream": "INBOX", "seq": 99}, {"stream": "no.such", "seq": 1},
+               {"stream": "INBOX", "seq": 0}, {"stream": "INBOX", "seq": 2**63}, {"stream": "*", "seq": 1}]  # fmt: skip
+    for place in nowhere:
+        assert (await ask(upstream, **place)) == place | {"status": "unknown"}
+
+
+@pytest.mark.parametrize("fields", [
+    {}, {"ids": []}, {"stream": "INBOX"}, {"seq": 1}, {"id": "a", "stream": "INBOX", "seq": 1}, {"ids": ["a"] * 1001},
+    {"seq": "1", "stream": "INBOX"}, {"seq": 1.5, "stream": "INBOX"}, {"stream": 7, "seq": 1}, {"id": 7},
+])  # fmt: skip
+async def test_a_request_for_nothing_is_an_error(upstream: Upstream, fields: dict[str, Any]) -> None:
+    assert (await ask(upstream, **fields))["outcome"] == "error"
+
+
+def held_log(session: Session, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Have the log append nothing until the event is set."""
+    held = asyncio.Event()
+    append = session.log.append
+
+    async def waits(*arguments: Any, **options: Any) -> int:
+        await held.wait()
+        return await append(*arguments, **options)
+
+    monkeypatch.setattr(session.log, "append", waits)
+    return held
+
+
+async def test_an_id_is_pending_while_it_waits_and_unknown_if_it_was_never_sent(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The intake waits for the log; its receipts do not."""
+    held = held_log(session, monkeypatch)
+    async with upstream_of(session, "intake") as upstream:
+        assert (await ask(upstream, id="p-1"))["status"] == "unknown"
+        binary = {f"ce-{name}": value for name, value in purchase(1, id="bestellung-%C3%BC1").items() if name != "data"}
+        place = await publish(upstream, json.dumps(purchase(1)["data"]).encode(), **binary)
+        batch = await send_batch(upstream, purchase(2), purchase(3))
+        answer = await ask(upstream, ids=["bestellung-ü1", "p-2", "p-3", "p-4"])
+        assert [item["status"] for item in answer["items"]] == ["pending", "pending", "pending", "unknown"]
+        assert (await ask(upstream, **place))["status"] == "pending"
+        assert (await ask(upstream, **batch))["status"] == "pending"
+        assert (await ask(upstream, "erp", **place))["status"] == "unknown"
+        held.set()
+        assert (await settled(upstream, id="p-3"))["status"] == "recorded"
+        await drained(session)
+        answer = await ask(upstream, ids=["bestellung-ü1", "p-2", "p-3", "p-4"])
+        assert [item["status"] for item in answer["items"]] == ["recorded", "recorded", "recorded", "unknown"]
+
+
+async def test_behind_a_long_queue_of_the_same_source_an_id_may_be_pending(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No receipt reads more than some of what waits; another source's queue is not this one's."""
+    held = held_log(session, monkeypatch)
+    async with upstream_of(session, "intake") as upstream:
+        await asyncio.gather(*(upstream.publish(purchase(number)) for number in range(150)))
+        answer = await ask(upstream, ids=["p-0", "p-149", "never"])
+        assert [item["status"] for item in answer["items"]] == ["pending"] * 3
+        assert (await ask(upstream, "erp", id="never"))["status"] == "unknown"
+        held.set()
+        await drained(session)
+        assert (await ask(upstream, id="never"))["status"] == "unknown"
+
+
+async def test_a_rejected_event_of_a_batch_is_retried_alone(
+    session: Session, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    async with upstream_of(session, "intake") as upstream:
+        with monkeypatch.context() as older:
+            older.delitem(FACTS, "resolution.shift.started.v1")
+            place = await send_batch(
+                upstream, purchase(1), event("s-1", "shift.started", employee_id="A-1"), purchase(2, type="x")
+            )
+            receipt = await settled(upstream, **place)
+        assert [item["status"] for item in receipt["items"]] == ["recorded", "rejected", "rejected"]
+        done = await asyncio.to_thread(command, "admin", "rejected", "retry", "--all", "--json")
+        assert json.loads(done.stdout) == {"retried": 2}
+        assert (await settled(upstream, id="s-1"))["status"] == "recorded"
+        await drained(session)
+        assert [stored["id"] for stored in await upstream.replay()] == ["p-1", "s-1"]
+        assert [item["status"] for item in (await ask(upstream, ids=["p-1", "s-1", "p-2"]))["items"]] == [
+            "recorded", "recorded", "rejected",
+        ]  # fmt: skip
+
+
+async def test_a_retried_message_is_the_one_that_was_rejected(
+    session: Session, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    """Its headers byte by byte, however long, and the time when it came first; nothing of a person is shown in between."""
+    fact = event("s-1", "shift.started", employee_id="A-1")
+    headers = {f"ce-{name}": value for name, value in fact.items() if name not in {"data", "time"}}
+    headers |= {"ce-subject": "xanthippe%40example.org", "ce-long": "x" * 5000, "ce-id": '"s%2D1"'}
+    async with upstream_of(session, "intake") as upstream:
+        with monkeypatch.context() as older:
+            older.delitem(FACTS, "resolution.shift.started.v1")
+            place = await publish(upstream, json.dumps(fact["data"]).encode(), **headers)
+            assert (await settled(upstream, **place))["id"] == "s-1"
+        taken = datetime.now(UTC)
+        raw = b"".join([one.data for one in await session.rejected.read_subject("rejected.>")])
+        assert b"xanthippe" not in raw
+        await asyncio.sleep(1)
+        done = await asyncio.to_thread(command, "admin", "rejected", "retry", "--all", "--json")
+        assert json.loads(done.stdout) == {"retried": 1}
+        await drained(session)
+        (stored,) = await upstream.replay()
+    assert (stored["id"], stored["subject"], stored["long"]) == ("s-1", "xanthippe@example.org", "x" * 5000)
+    assert parse_time(stored["time"]) < taken
+
+
+async def test_check_says_what_the_intake_would_say(upstream: Upstream) -> None:
+    async def check(data: bytes, **headers: str) -> Any:
+        return json.loads(
+            (await upstream.client.request("resolution.read.crm.check", data, timeout=10, headers=headers or None)).data
+        )
+
+    body = json.dumps(purchase(1)["data"]).encode()
+    binary = {f"ce-{name}": value for name, value in purchase(1, id="a%20b").items() if name != "data"}
+    assert await check(body, **binary) == {"accepted": True, "type": "resolution.purchase.completed.v1", "id": "a b"}
+    assert (await check(body, **binary, **{"Content-Type": "text/xml"}))["error"]["field"] == "datacontenttype"
+    untimed = {name: value for name, value in purchase(1).items() if name != "time"}
+    answer = await check(json.dumps([untimed, purchase(2, myext=[1])]).encode(), **BATCH)
+    assert [item["accepted"] for item in answer["items"]] == [True, False]
+    assert answer["items"][1]["error"]["field"] == "myext"
+    assert (await check(json.dumps(purchase(1) | {"x": "y" * 60_000}).encode()))["error"]["code"] == "too_large"
+    assert await upstream.session.log.last_position() == 0
+
+
+@pytest.mark.parametrize("step", ["_append", "_reject", "places.note", "places.note_batches"])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_a_batch_that_is_handed_out_again_has_the_same_outcome(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, *, after: bool
+) -> None:
+    """The intake fails at a step, before or after it was made, and takes the message again."""
+    intake = Intake(
+        session.log, session.rejected, NameIndex(tmp_path / "names.sqlite"), await Keys.open(session.client)
+    )
+    facts = [purchase(1), purchase(2, type="x"), purchase(1), purchase(1, time="2026-01-06T10:00:00Z"), purchase(3)]
+    reply = b"$JS.ACK.INBOX.intake.1.7.7.1772359200000000000.0"
+    message = Message("resolution.inbox.crm", json.dumps(facts).encode(), (), reply)
+    owner: Any = intake.places if "." in step else intake
+    name = step.rpartition(".")[2]
+    made = getattr(owner, name)
+
+    def fails(*arguments: Any) -> Any:
+        monkeypatch.undo()
+        if after and "." in step:
+            made(*arguments)
+        if "." in step:
+            raise UnavailableError(step)
+        return _fails_later(made, arguments, after=after)
+
+    monkeypatch.setattr(owner, name, fails)
+    with pytest.raises(UnavailableError):
+        await intake.take([message])
+    await intake.take([message])
+    await intake.take_singly(message)
+    log = [json.loads(one.data)["id"] async for batch in session.log.subject_batches(">") for one in batch]
+    assert log == ["p-1", "p-3"]
+    rejected = [json.loads(one.data)["code"] for one in await session.rejected.read_subject("rejected.>")]
+    assert sorted(rejected) == ["id_reused", "unknown_type"]
+    assert sorted(intake.places.keys_of("INBOX", 7)) == [1, 3, 5]
+    assert intake.places.batch_of("INBOX", 7) == ("crm", 5)
+
+
+async def _fails_later(made: Callable[..., Any], arguments: Any, *, after: bool) -> None:
+    if after:
+        await made(*arguments)
+    raise UnavailableError("later")
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2), st.booleans()), max_size=12))
+async def test_a_batch_is_its_events_one_after_the_other(upstream: Upstream, made: list[tuple[int, int, bool]]) -> None:
+    """The same outcomes, whether events come together or each for itself."""
+    facts = [
+        purchase(n, time=f"2026-01-05T10:00:0{second}Z") | ({} if whole else {"type": "x"}) for n, second, whole in made
+    ]
+    outcomes = []
+    for source in (f"one-{upstream.patience}", f"all-{upstream.patience}"):
+        token = token_of_source(source)
+        sent = [fact | {"source": source} for fact in facts]
+        if source.startswith("all"):
+            items = (await settled(upstream, token, **await send_batch(upstream, *sent, token=token)))["items"]
+        else:
+            places = [await publish(upstream, json.dumps(fact).encode(), token) for fact in sent]
+            items = [await settled(upstream, token, **place) for place in places]
+        outcomes.append([(item.get("id"), item["status"], item.get("error", {}).get("code")) for item in items])
+    upstream.patience += 1  # other sources for the next example
+    assert outcomes[0] == outcomes[1]

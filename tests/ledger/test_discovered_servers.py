@@ -1,0 +1,84 @@
+"""A cluster of which one server is named: its others are discovered, and get the credentials, too."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import nats.errors
+import pytest
+
+from app.runtime.roles import ROLES, running
+from app.runtime.session import Session
+from config.settings import load_settings
+from dashboard.listen_address import Where
+from ledger.errors import LedgerError
+from ledger.nats.client import LedgerClient
+from tests.support.ledgers import Upstream, event, gbp
+from tests.support.nats_servers import Cluster
+
+PASSWORD = "p@ss/w:rd"
+USERS = f'authorization {{ users: [ {{ user: "ledger", password: "{PASSWORD}" }} ] }}'
+IN_URL = "p%40ss%2Fw%3Ard"
+
+
+@pytest.fixture
+async def named_one(tmp_path: Path) -> AsyncIterator[tuple[Session, Cluster]]:
+    """A ledger on three servers, told one of them."""
+    with Cluster(tmp_path / "cluster", USERS) as cluster:
+        url = f"nats://ledger:{IN_URL}@127.0.0.1:{cluster.servers[0].port}"
+        options = {"data_dir": str(tmp_path / "data"), "nats_url": url, "replicas": 3, "allow_lazy_fsync": True}
+        settings = load_settings(options, {})
+        async with AsyncExitStack() as stack:
+            for _ in range(100):
+                try:
+                    session = await stack.enter_async_context(Session(settings, creates=True))
+                    break
+                except LedgerError:  # the cluster has no leader yet
+                    await asyncio.sleep(0.2)
+            yield session, cluster
+
+
+async def test_every_role_goes_on_through_servers_that_it_was_not_told(
+    named_one: tuple[Session, Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, cluster = named_one
+    clients = [session.client]
+    begin = LedgerClient.__init__
+
+    def note(client: LedgerClient) -> None:
+        begin(client)
+        clients.append(client)
+
+    monkeypatch.setattr(LedgerClient, "__init__", note)
+    async with running(session, ROLES, where=Where(port=0)) as services:
+        upstream = Upstream(session, await session.upstream("test"))
+        await insist(upstream.begin)
+        assert len(clients) > len(ROLES)
+        await asyncio.to_thread(cluster.servers[0].stop, signal.SIGKILL)
+        async with asyncio.timeout(20):  # an election takes up to eight seconds
+            while not all(  # noqa: ASYNC110 - nothing says so
+                client.is_connected and _port_of(client) != cluster.servers[0].port
+                for client in clients
+                if not client.is_closed
+            ):
+                await asyncio.sleep(0.1)
+            await insist(
+                lambda: upstream.record(event("after", "purchase.completed", order_id="O-1", total=gbp("1.00")))
+            )
+            assert (await insist(lambda: upstream.action("r-after")))["outcome"] == "taken"
+        assert not any(service.failed.done() for service in services)
+
+
+async def insist[T](ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until there is an answer, as an upstream does: each request has an id of its own."""
+    while True:
+        try:
+            return await ask()
+        except (nats.errors.Error, TimeoutError, AssertionError):
+            await asyncio.sleep(0.2)
+
+
+def _port_of(client: LedgerClient) -> int | None:
+    return client.connected_url.port if client.connected_url else None

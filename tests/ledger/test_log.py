@@ -1,0 +1,256 @@
+"""The event store: expectations, batches, reading, following, and what must never be lost or guessed."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.runtime.session import Session
+from config import topology
+from ledger.errors import ConflictError, DriftError, LazyFsyncError, LostEventsError, TooLargeError, UnavailableError
+from ledger.nats.request_reply import Replies
+from ledger.store.cloudevents import parse_time
+from ledger.store.log import Draft, Log, digest_of
+from ledger.store.shared_tail import Tail
+from ledger.store.streams import ensure_stream, js_api, verify_server
+from ledger.store.subject_tokens import fact_token, id_of_token, source_of_token, token_of_id, token_of_source
+from ledger.store.subscription import Anchor, Follower
+
+
+def draft(subject: str, number: int = 0, expect: int | None = None) -> Draft:
+    return Draft(subject, json.dumps({"n": number}).encode(), expect)
+
+
+async def test_positions_follow_each_other_and_recorded_times_never_decrease(session: Session) -> None:
+    assert await session.log.append([draft("ledger.x", 1)]) == 1
+    assert await session.log.append([draft("ledger.x", n) for n in range(1000)]) == 2
+    events = await session.log.read_subject("ledger.x")
+    assert [event.position for event in events] == list(range(1, 1002))
+    times = [parse_time(json.loads(event.data)["recordedtime"]) for event in events]
+    assert times == sorted(times)
+
+
+async def test_concurrent_appends_keep_recorded_times_in_the_order_of_positions(session: Session) -> None:
+    await asyncio.gather(*(session.log.append([draft(f"ledger.{n}", n)] * (1 + n % 3)) for n in range(200)))
+    times = []
+    async for batch in session.log.subject_batches(">"):
+        times += [json.loads(event.data)["recordedtime"] for event in batch]
+    assert len(times) > 300
+    assert times == sorted(times)
+
+
+async def test_an_expectation_that_does_not_hold_stores_nothing(session: Session) -> None:
+    first = await session.log.append([draft("ledger.x", 1, 0)])
+    await session.log.append([draft("ledger.x", 2, first)])
+    for wrong in (0, first):
+        with pytest.raises(ConflictError) as caught:
+            await session.log.append([draft("ledger.y", 3, 0), draft("ledger.x", 4, wrong)])
+        assert caught.value.subjects == ["ledger.x", "ledger.y"]
+    assert await session.log.read_subject("ledger.y") == []
+    assert await session.log.last_position() == 2
+
+
+async def test_of_many_writers_with_one_expectation_one_wins(session: Session) -> None:
+    async def write(number: int) -> bool:
+        try:
+            await session.log.append([draft("ledger.x", number, 0)])
+        except ConflictError:
+            return False
+        return True
+
+    assert sum(await asyncio.gather(*map(write, range(50)))) == 1
+    assert await session.log.last_position() == 1
+
+
+async def test_an_acknowledgement_that_is_lost_is_found_by_reading_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Replies.on_reply
+    lost: list[bytes] = []
+
+    def lossy(self: Replies, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+        if b'"seq"' in data and not lost:
+            lost.append(data)
+        else:
+            original(self, subject, reply, headers, data)
+
+    monkeypatch.setattr(Replies, "on_reply", lossy)
+    monkeypatch.setattr("ledger.store.log._ACK_SECONDS", 0.5)
+    log = await Log.open(session.client, "LEDGER")
+    assert await log.append([draft("ledger.x", 1, 0), draft("ledger.x", 2)]) == 1
+    assert lost
+    assert await log.last_position() == 2
+
+
+async def test_a_batch_of_which_another_writer_recorded_a_part_is_a_conflict(session: Session) -> None:
+    """Two intakes may have the same events in hand, and cut them into different batches."""
+    log = await Log.open(session.client, "LEDGER")
+    mine = [draft("ledger.x", 1, 0), draft("ledger.y", 2, 0), draft("ledger.x", 3)]
+    assert await session.log.append(mine[:1]) == 1
+    with pytest.raises(ConflictError):
+        await log.append(mine)
+    await session.log.append([draft("ledger.z", 4), draft("ledger.x", 3)])
+    with pytest.raises(ConflictError):
+        await log.append(mine)
+    assert await log.last_position() == 3
+    assert await log.append(mine[1:2]) == 4
+
+
+async def test_a_batch_or_event_too_large_says_so(session: Session) -> None:
+    with pytest.raises(ValueError, match="1 to 1000"):
+        await session.log.append([draft("ledger.x")] * 1001)
+    with pytest.raises(TooLargeError):
+        await session.log.append([Draft("ledger.x", json.dumps({"x": "y" * 70_000}).encode())])
+
+
+async def test_following_reads_everything_in_order_and_then_live(session: Session) -> None:
+    await session.log.append([draft("ledger.x", n) for n in range(900)])
+    follower = Follower(await session.connection("f"), session.log, "test")
+    seen: list[int] = []
+    async for batch in follower.batches():
+        seen += [event.position for event in batch]
+        if len(seen) == 900:
+            asyncio.get_running_loop().call_later(
+                0.05, lambda: asyncio.ensure_future(session.log.append([draft("ledger.y", n) for n in range(50)]))
+            )
+        if len(seen) >= 950:
+            break
+    assert seen == list(range(1, 951))
+
+
+@pytest.mark.parametrize("bound", [("_KEPT_EVENTS", 100), ("_KEPT_BYTES", 4000)])
+async def test_many_follow_one_tail_from_where_it_begins_for_as_long_as_they_keep_up(
+    session: Session, monkeypatch: pytest.MonkeyPatch, bound: tuple[str, int]
+) -> None:
+    monkeypatch.setattr(f"ledger.store.shared_tail.{bound[0]}", bound[1])
+    await session.log.append([draft("ledger.x", n) for n in range(30)])
+    tail = Tail(await session.connection("t"), session.log, "test")
+    running = asyncio.create_task(tail.run())
+    assert await tail.begins() == 30
+    assert [batch async for batch in tail.batches(29)] == []  # it never had that one
+
+    async def read(number: int) -> list[int]:
+        seen: list[int] = []
+        async for batch in tail.batches(30):
+            seen += [event.position for event in batch]
+            if len(seen) >= number:
+                break
+        return seen
+
+    readers = [asyncio.create_task(read(50)) for _ in range(3)]
+    slow = tail.batches(30)
+    for number in range(5):
+        await session.log.append([draft("ledger.y", n) for n in range(10)])
+        if number == 0:
+            first = await anext(slow)
+    assert [await reader for reader in readers] == [list(range(31, 81))] * 3
+    for _ in range(4):
+        await session.log.append([draft("ledger.z", n) for n in range(100)])
+    async for batch in tail.batches(80):
+        if batch[-1].position == 480:
+            break
+    assert first[0].position == 31
+    with pytest.raises(StopAsyncIteration):
+        await anext(slow)  # what it would read next is not kept any more
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_reader_stops_where_the_log_is_not_what_it_was(session: Session) -> None:
+    await session.log.append([draft("ledger.x", n) for n in range(3)])
+    last = await session.log.at(3)
+    assert last
+    right = Anchor(3, digest_of(last.data))
+    for wrong in (Anchor(3, "0" * 64), Anchor(9, right.digest)):
+        with pytest.raises(LostEventsError) as caught:
+            async for _ in Follower(session.client, session.log, "test", wrong).batches(until=3):
+                pass
+        assert caught.value.position == wrong.position
+    assert [batch async for batch in Follower(session.client, session.log, "test", right).batches(until=3)] == []
+
+
+async def test_a_hole_in_the_log_is_noticed(session: Session) -> None:
+    await session.log.append([draft("ledger.x", n) for n in range(5)])
+    operator = await session.connection("operator", user="operator")
+    config = topology.streams()[1] | {"max_msgs": 3, "discard": "old"}
+    assert "error" not in await js_api(operator, "STREAM.UPDATE.LEDGER", config)
+    with pytest.raises(LostEventsError):
+        async for _ in Follower(session.client, session.log, "test").batches(until=5):
+            pass
+
+
+async def test_a_stream_that_somebody_changed_is_refused(session: Session) -> None:
+    operator = await session.connection("operator", user="operator")
+    changed = topology.streams()[1] | {"max_age": 10**12}
+    assert "error" not in await js_api(operator, "STREAM.UPDATE.LEDGER", changed)
+    with pytest.raises(DriftError) as caught:
+        await ensure_stream(session.client, topology.streams()[1])
+    assert caught.value.field == "max_age"
+
+
+async def test_our_own_user_cannot_change_purge_or_delete_the_log(session: Session) -> None:
+    await session.log.append([draft("ledger.x")])
+    for subject, body in (
+        ("$JS.API.STREAM.DELETE.LEDGER", b""),
+        ("$JS.API.STREAM.PURGE.LEDGER", b""),
+        ("$JS.API.STREAM.MSG.DELETE.LEDGER", b'{"seq":1}'),
+        ("$JS.API.STREAM.UPDATE.LEDGER", json.dumps(topology.streams()[1]).encode()),
+    ):
+        with pytest.raises(TimeoutError):
+            await session.client.request(subject, body, timeout=0.3)
+    assert await session.log.last_position() == 1
+
+
+async def test_a_server_that_does_not_say_how_it_syncs_is_refused(session: Session) -> None:
+    upstream = await session.upstream("test")  # its account may not ask the server
+    with pytest.raises(LazyFsyncError, match="sync_interval"):
+        await verify_server(upstream, allow_lazy_fsync=False)
+    await verify_server(upstream, allow_lazy_fsync=True)
+
+
+async def test_a_server_that_is_away_is_unavailable(session: Session) -> None:
+    log = await Log.open(session.client, "LEDGER")
+    log.stream, log._direct = "NOWHERE", b"$JS.API.DIRECT.GET.NOWHERE"
+    with pytest.raises(UnavailableError):
+        await log.append([Draft("nowhere.x", b"{}")], patience_seconds=0.2)
+
+
+@given(st.text(min_size=1, max_size=128))
+def test_ids_of_any_unicode_make_a_token_and_come_back(identifier: str) -> None:
+    token = token_of_id(identifier)
+    assert id_of_token(token) == identifier
+    assert not set(token) & set(".*> \t\r\n")
+    assert token.isascii()
+
+
+@given(st.text(max_size=128), st.text(max_size=128))
+def test_a_source_has_a_token_of_its_own_that_names_it(one: str, other: str) -> None:
+    token = token_of_source(one)
+    assert source_of_token(token) == one
+    assert (token == token_of_source(other)) == (one == other)
+    assert not set(token) - set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-:~%")
+
+
+@pytest.mark.parametrize(
+    ("source", "token", "in_log"),
+    [
+        ("crm", "crm", "crm"),
+        ("a.b", "a%2Eb", "a_b"),
+        ("a_b", "a_b", "a_b"),
+        ("a b", "a%20b", "a_b"),
+        ("a%2Eb", "a%252Eb", "a%2Eb"),
+        ("https://crm.example/x", "https:%2F%2Fcrm%2Eexample%2Fx", "https://crm_example/x"),
+        ("ä~-:", "%C3%A4~-:", "ä~-:"),
+        ("*", "%2A", "_"),
+    ],
+)
+def test_tokens_of_sources_are_as_the_contract_has_them(source: str, token: str, in_log: str) -> None:
+    assert (token_of_source(source), fact_token(source)) == (token, in_log)
+    assert source_of_token(token) == source
+
+
+@pytest.mark.parametrize("token", ["a%2eb", "%61", "a%", "%FF", "a/b", "%ED%A0%80", "a%2"])
+def test_a_token_that_no_source_has_names_the_source_written_like_it(token: str) -> None:
+    assert source_of_token(token) == token

@@ -1,0 +1,107 @@
+"""Sinks and frames, held against nats-py's own way of reading and writing."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.runtime.session import Session
+from ledger.nats.client import LedgerClient, _SinkParser, frame, status_of
+
+
+def wire(kind: int, sid: int, payload: bytes) -> bytes:
+    """A message as the server writes it."""
+    if kind == 0:
+        return b"MSG a.b %d %d\r\n%b\r\n" % (sid, len(payload), payload)
+    if kind == 1:
+        return b"MSG a.b %d re.ply %d\r\n%b\r\n" % (sid, len(payload), payload)
+    head = b"NATS/1.0\r\nX: y\r\n\r\n"
+    reply = b"" if kind == 2 else b"re.ply "
+    return b"HMSG a.b %d %b%d %d\r\n%b%b\r\n" % (sid, reply, len(head), len(head) + len(payload), head, payload)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 2), st.binary(max_size=40))), st.randoms())
+def test_however_the_bytes_are_cut_every_message_comes_once_and_whole(
+    messages: list[tuple[int, int, bytes]], chance: random.Random
+) -> None:
+    client = LedgerClient()
+    parser = _SinkParser(client)
+    poured: list[bytes] = []
+    other: list[bytes] = []
+    parser.sinks[b"1"] = lambda subject, reply, headers, payload: poured.append(payload)  # noqa: ARG005
+    client._ps = parser
+
+    async def plain(sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        (poured if sid == 1 else other).append(data)
+
+    client._process_msg = plain  # type: ignore[method-assign]
+    stream = b"".join(wire(*message) for message in messages)
+
+    async def feed() -> None:
+        at = 0
+        while at < len(stream):
+            size = chance.randint(1, 30)
+            await parser.parse(stream[at : at + size])
+            at += size
+
+    asyncio.run(feed())
+    assert poured == [payload for _, sid, payload in messages if sid == 1]
+    assert other == [payload for _, sid, payload in messages if sid == 2]
+    assert not parser.buf
+
+
+async def test_a_sink_and_a_subscription_see_the_same(session: Session) -> None:
+    client, poured, plain = session.client, [], []
+
+    async def hear(message: Any) -> None:
+        plain.append((message.subject, message.reply, message.data))
+
+    def sink(subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
+        poured.append((subject.decode(), reply.decode(), payload))
+
+    await client.subscribe("news.*", cb=hear)
+    subscription = await client.pour("news.*", sink)
+    await client.flush()
+    for number in range(300):
+        client.send(frame(b"news.%d" % number, b"x" * number, b"back", b"A: b\r\n" if number % 2 else b""))
+    await client.flush()
+    for _ in range(1000):
+        if len(plain) == 300:
+            break
+        await asyncio.sleep(0.01)
+    assert poured == plain
+    await client.stop_pouring(subscription)
+    client.send(frame(b"news.last", b""))
+    await client.flush()
+    assert len(poured) == 300
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [(b"NATS/1.0 404\r\n\r\n", b"404"), (b"NATS/1.0 100 Idle Heartbeat\r\nX: y\r\n\r\n", b"100"), (b"", b""),
+     (b"NATS/1.0\r\nStatus: 404\r\n\r\n", b"")],
+)  # fmt: skip
+def test_only_the_servers_own_status_counts(headers: bytes, status: bytes) -> None:
+    assert status_of(headers) == status
+
+
+async def test_writing_to_a_connection_that_has_just_broken_raises_nothing(session: Session) -> None:
+    client = await session.connection("broken")
+    client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+    await asyncio.sleep(0)  # the connection is lost, and nats-py has not heard of it
+    client.send(frame(b"x", b""))
+    await client.publish("x", b"")
+    await asyncio.sleep(0.2)  # what was written meanwhile is lost
+    assert (await client.request("$JS.API.INFO", b"", timeout=10)).data
+
+
+async def test_closing_a_connection_that_has_just_broken_raises_nothing(session: Session) -> None:
+    client = await session.connection("broken")
+    client._transport._io_writer.transport.abort()  # type: ignore[union-attr]
+    await asyncio.sleep(0)
+    client._pending, client._pending_data_size = [b"PING\r\n"], 6  # what nats-py flushes before it closes
+    await client.close()
+    assert client.is_closed

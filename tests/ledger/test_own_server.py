@@ -1,0 +1,140 @@
+"""A NATS server of the user's own: everything works in one shared inbox, and is told how to do better."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.health.checks import checks_of
+from app.runtime.session import Session
+from app.runtime.sources import without_own_inbox
+from config import topology
+from config.settings import Settings, load_settings
+from ledger.errors import UpgradeNeededError
+from ledger.nats.client import connect
+from ledger.nats.embedded_server import find_binary, server_environment
+from ledger.nats.inbox_routes import INCLUDE
+from ledger.store.streams import js_api
+from tests.support.ledgers import ROOT, Upstream, event, gbp, upstream_of
+from tests.support.nats_servers import free_ports
+
+USERS = ("ledger", "operator", "upstream", "auditor", "sys")
+
+
+def purchase(number: object, source: str = "crm") -> dict[str, Any]:
+    return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00"))
+
+
+class OwnServer:
+    """A nats-server with the shipped configuration, as its operator runs it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_ports(1)[0]
+        self.config = folder / "nats-server.conf"
+        self.config.write_text((ROOT / "config" / "nats" / "nats-server.conf").read_text())
+        environment = server_environment({user: f"p-{user}" for user in USERS}) | {"PATH": os.environ["PATH"]}
+        words = [
+            str(find_binary(None)),
+            "-c",
+            str(self.config),
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-sd",
+            str(folder),
+        ]
+        with (folder / "server.log").open("wb") as log:
+            self.process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise AssertionError((folder / "server.log").read_text())
+
+    def settings(self, user: str = "ledger") -> Settings:
+        url = f"nats://{user}:p-{user}@127.0.0.1:{self.port}"
+        return load_settings({"data_dir": str(self.folder / "data"), "nats_url": url}, {})
+
+
+@pytest.fixture
+def own(tmp_path: Path, command: Any) -> Iterator[OwnServer]:
+    server = OwnServer(tmp_path)
+    done = command("admin", "init", "--nats-url", server.settings().nats_url)
+    assert done.returncode == 0, done.stderr
+    yield server
+    server.process.terminate()
+    server.process.wait(10)
+
+
+async def says(session: Session, check: str) -> tuple[str, bool]:
+    found = [one for one in await checks_of(session) if one.check == check]
+    return (found[0].says, found[0].ok) if found else ("", True)
+
+
+async def test_sources_share_an_inbox_until_the_server_has_their_routes(own: OwnServer, command: Any) -> None:
+    async with Session(own.settings()) as session, upstream_of(session, "intake"):
+        client = await connect(own.settings("upstream").nats_url or "", "test")
+        upstream = Upstream(session, client)
+        for source in ("crm", "a.b"):
+            await upstream.record(purchase(1, source))
+        text, ok = await says(session, "sources")
+        assert "a.b" in text
+        assert "admin inbox routes" in text
+        assert ok
+        words = ("admin", "inbox", "routes", "--nats-url", own.settings().nats_url)
+        printed = command(*words, data_dir=own.folder / "data")
+        assert printed.returncode == 0, printed.stderr
+        (own.folder / "sources.conf").write_text(printed.stdout)
+        own.config.write_text(own.config.read_text().replace(f"# {INCLUDE}", INCLUDE))
+        own.process.send_signal(signal.SIGHUP)
+        for _ in range(100):
+            if not await without_own_inbox(session):
+                break
+        for source in ("crm", "a.b"):
+            reply = await client.request(
+                f"resolution.inbox.{source.replace('.', '%2E')}",
+                json.dumps(purchase(2, source)).encode(),
+                timeout=5,
+                headers={"Nats-Msg-Id": "1"},
+            )
+            assert "duplicate" not in json.loads(reply.data)
+            assert (await upstream.receipt("p-2", source))["status"] == "recorded"
+        assert (await says(session, "sources"))[0] == "each known source has an inbox of its own"
+        await client.close()
+
+
+async def test_a_longer_window_is_a_finding(own: OwnServer) -> None:
+    async with Session(own.settings("operator")) as session:
+        changed = topology.streams()[0] | {"duplicate_window": 60_000_000_000}
+        assert "error" not in await js_api(session.client, "STREAM.UPDATE.INBOX", changed)
+    async with Session(own.settings()) as session:
+        text, ok = await says(session, "message ids")
+        assert "60 s" in text
+        assert not ok
+
+
+async def test_an_inbox_of_an_earlier_version_needs_the_operator(own: OwnServer, command: Any) -> None:
+    async with Session(own.settings("operator")) as session:
+        await js_api(session.client, "STREAM.DELETE.INBOX")
+        config = topology.streams()[0] | topology.earlier_inbox() | {"discard_new_per_subject": False}
+        assert "error" not in await js_api(session.client, "STREAM.CREATE.INBOX", config)
+    with pytest.raises(UpgradeNeededError, match="admin upgrade"):
+        async with Session(own.settings()):
+            pass
+    done = command("admin", "upgrade", "--nats-url", own.settings("operator").nats_url, data_dir=own.folder / "data")
+    assert done.returncode == 0, done.stderr
+    async with Session(own.settings()) as session:
+        info = await js_api(session.client, "STREAM.INFO.INBOX")
+        assert info["config"]["duplicate_window"] == topology.SHORTEST_WINDOW_NS

@@ -1,0 +1,226 @@
+"""Views: exact, rebuilt byte for byte, stopped visibly by what they cannot digest."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from domain.events.administration import ProjectionSkipped
+from domain.serialization import encode
+from ledger.store.cloudevents import encode_event
+from ledger.store.log import Draft
+from projections.engine import storage
+from projections.engine.projector import SKIPS_SUBJECT, StoppedError, catch_up, rebuild
+from projections.registry import MODELS
+from projections.reports.explanation import explain
+from projections.reports.loyalty import loyalty_report
+from projections.views.audit_trail import read_trail
+from projections.views.balances import Balances, read_balances
+from projections.views.loyalty import read_effects
+from tests.support.ledgers import Upstream, event, gbp, upstream_of
+
+
+async def lived(upstream: Upstream) -> None:
+    """A bit of everything."""
+    await upstream.begin()
+    for number, day in enumerate(("2026-01-01", "2026-01-20", "2026-02-20", "2026-03-20")):
+        bought = event(f"b-{number}", "purchase.completed", time=f"{day}T12:00:00Z", order_id=f"O-{number}",
+                       customer_id="C-1", total=gbp(f"{number + 1}0.00"))  # fmt: skip
+        await upstream.publish(bought)
+    await upstream.publish(event("i-1", "interaction.opened", interaction_id="I-1", customer_id="C-1", agent_id="A-1"))
+    await upstream.record(
+        event("back", "purchase.returned", time="2026-02-01T12:00:00Z", customer_id="C-1", total=gbp("3.00"))
+    )
+    await upstream.action("r-1", "5.00", customer_id="C-1", interaction_id="I-1", time="2026-01-31T12:00:00Z")
+    await upstream.action("r-2", "99.00", customer_id="C-1", interaction_id="I-1", time="2026-01-31T12:01:00Z")
+    await upstream.record(event("rep", "action.reported", time="2026-02-10T12:00:00Z", agent_id="A-1", kind="refund",
+                                amount=gbp("2.00"), reason="no signal", customer_id="C-1"))  # fmt: skip
+    await upstream.action("r-3", "7.00", time="2026-02-11T12:00:00Z")
+    for _ in range(200):  # until the reported action is posted to its budget
+        if any("action.charged" in stored["type"] for stored in await upstream.replay()):
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the reported action was not charged")
+
+
+@pytest.fixture
+async def told(session: Session) -> Upstream:
+    """A ledger in which something has happened; nothing runs any more."""
+    async with upstream_of(session, history=True) as upstream:
+        await lived(upstream)
+    return upstream
+
+
+async def answers(session: Session) -> bytes:
+    """Every view's whole answer."""
+    parts = [
+        await read_view(session, "budget_balances", read_balances),
+        await read_view(session, "loyalty_effects", read_effects),
+        await read_view(session, "audit_trail", read_trail),
+    ]
+    return encode([[part.result, part.progress.anchor.position] for part in parts])
+
+
+async def test_balances_are_exact(told: Upstream) -> None:
+    found = (await read_view(told.session, "budget_balances", read_balances)).result
+    assert [(item["period"], item["granted"], item["spent"], item["remaining"], item["closed"]) for item in found] == [
+        ("2026-01", gbp("5.00"), gbp("5.00"), gbp("0.00"), True),
+        ("2026-02", gbp("250.00"), gbp("9.00"), gbp("241.00"), False),
+    ]
+    assert {item["holder"] for item in found} == {"agent:A-1"}
+
+
+async def test_loyalty_compares_complete_windows_only(told: Upstream) -> None:
+    answer = await read_view(told.session, "loyalty_effects", read_effects)
+    first, reported = answer.result
+    assert first["cost"] == gbp("5.00")
+    assert first["windows"]["30"]["before"] == {"purchases": 1, "revenue": gbp("20.00"), "returned": gbp("0.00")}
+    assert first["windows"]["30"]["after"] == {"purchases": 1, "revenue": gbp("30.00"), "returned": gbp("3.00")}
+    assert first["windows"]["90"] == {"before": None, "after": None}  # history begins and ends too near
+    assert reported["kind"] == "refund"
+    report = await loyalty_report(partial(read_view, told.session), ())
+    (whole,) = report["currencies"]
+    assert whole["summary"][0] == {
+        "days": 30, "n": 1, "mean_before": gbp("20.00"), "mean_after": gbp("30.00"), "mean_cost": gbp("5.00")
+    }  # fmt: skip
+
+
+async def test_the_trail_finds_events_by_any_id(told: Upstream) -> None:
+    whole = (await read_view(told.session, "audit_trail", read_trail)).result
+    assert [line["position"] for line in whole] == list(range(1, await told.session.log.last_position() + 1))
+
+    async def of(kind: str, name: str) -> list[str]:
+        answer = await read_view(told.session, "audit_trail", lambda c: read_trail(c, [(kind, name)]))
+        return [line["type"].removeprefix("resolution.").removesuffix(".v1") for line in answer.result]
+
+    assert await of("interaction", "I-1") == ["interaction.opened", "action.taken", "authority.fell_short"]
+    assert await of("agent", "M-1") == ["employee.joined"]
+    assert "action.reported" in await of("customer", "C-1")
+    action = next(line for line in whole if line["type"] == "resolution.action.taken.v1")
+    assert await of("action", action["action_id"]) == ["action.taken"]
+    assert "5.00 GBP" in action["what"]
+
+
+async def test_an_action_is_explained(told: Upstream) -> None:
+    whole = (await read_view(told.session, "audit_trail", read_trail)).result
+    action_id = next(line["action_id"] for line in whole if line["type"] == "resolution.action.taken.v1")
+    folder = storage.views_folder(told.session.data_dir)
+    engine = storage.open_generation(folder, MODELS["audit_trail"](), 1)
+    with engine.connect() as connection:
+        found = await explain(told.session.log, connection, action_id)
+        assert await explain(told.session.log, connection, "act-none") is None
+    engine.dispose()
+    assert found
+    assert found["policy"]["version"] == 1
+    assert found["policy"]["rules"]["limits"]["refund"] == "50.00"
+    assert (found["budget_before"]["remaining"], found["budget_after"]["remaining"]) == (gbp("200.00"), gbp("195.00"))
+    assert [line["type"] for line in found["interaction"]][-1] == "resolution.authority.fell_short.v1"
+
+
+async def test_views_dropped_and_rebuilt_answer_byte_for_byte_the_same(told: Upstream) -> None:
+    before = await answers(told.session)
+    folder = storage.views_folder(told.session.data_dir)
+    for name, make in MODELS.items():
+        await rebuild(make(), folder, await told.session.connection(name), told.session.log)
+    assert storage.live_generation(folder, Balances()) == 2
+    assert await answers(told.session) == before
+    for path in folder.iterdir():
+        path.unlink()
+    assert await answers(told.session) == before
+
+
+async def test_a_view_carries_on_where_it_stood(told: Upstream) -> None:
+    await answers(told.session)
+    async with upstream_of(told.session, "intake", "decisions", history=True) as upstream:
+        await upstream.action("r-9", "1.00", time="2026-02-12T12:00:00Z")
+    found = (await read_view(told.session, "budget_balances", read_balances)).result
+    assert found[-1]["spent"] == gbp("10.00")
+
+
+async def test_what_a_projection_does_not_know_stops_it_alone_until_it_is_skipped(told: Upstream) -> None:
+    session = told.session
+    before = (await read_view(session, "budget_balances", read_balances)).result
+    strange = encode_event("resolution-ledger", "x", "resolution.budget.exploded.v1", datetime.now(UTC), b"{}")
+    position = await session.log.append([Draft("ledger.budget.x.2026-01", strange)])
+    for name in ("budget_balances", "audit_trail"):
+        with pytest.raises(StoppedError) as caught:
+            await read_view(session, name, read_balances)
+        assert (caught.value.stop.position, caught.value.stop.type) == (position, "resolution.budget.exploded.v1")
+    folder = storage.views_folder(session.data_dir)
+    engine = storage.open_generation(folder, Balances(), 1)
+    with engine.connect() as connection:
+        assert read_balances(connection) == before
+        assert storage.read_progress(connection).stopped == caught.value.stop
+    engine.dispose()
+    record = ProjectionSkipped(projection="budget_balances", position=position, reason="a test", by="M-1")
+    skip = encode_event("resolution-ledger", "s", "resolution.projection.skipped.v1", datetime.now(UTC), encode(record))
+    await session.log.append([Draft(SKIPS_SUBJECT, skip, 0)])
+    answer = await read_view(session, "budget_balances", read_balances)
+    assert (answer.result, answer.progress.anchor.position) == (before, position + 1)
+    with pytest.raises(StoppedError):
+        await read_view(session, "audit_trail", read_trail)
+
+
+async def test_a_view_of_another_log_stops(told: Upstream) -> None:
+    await answers(told.session)
+    folder = storage.views_folder(told.session.data_dir)
+    engine = storage.open_generation(folder, Balances(), 1)
+    with engine.begin() as connection:
+        progress = storage.read_progress(connection)
+        storage.write_progress(connection, progress._replace(anchor=progress.anchor._replace(digest="other")))
+    engine.dispose()
+    with pytest.raises(Exception, match="not what it was"):
+        await catch_up(Balances(), folder, await told.session.connection("x"), told.session.log)
+
+
+async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view(session: Session) -> None:
+    news: list[dict[str, Any]] = []
+    async with upstream_of(session, "intake", "decisions", "projections") as upstream:
+
+        async def hear(message: Any) -> None:
+            news.append(json.loads(message.data))
+
+        await upstream.client.subscribe("resolution.views.budget_balances", cb=hear)
+        await upstream.client.flush()
+        await upstream.begin()
+        await upstream.action("r-1")
+        answer = await read_view(session, "budget_balances", read_balances)
+        assert answer.result[0]["spent"] == gbp("5.00")
+        folder = storage.views_folder(session.data_dir)
+        await rebuild(Balances(), folder, await session.connection("x"), session.log)
+        assert storage.live_generation(folder, Balances()) == 2
+        await upstream.action("r-2")
+        for _ in range(200):
+            answer = await read_view(session, "budget_balances", read_balances)
+            if answer.result[0]["spent"] == gbp("10.00"):
+                break
+            await asyncio.sleep(0.05)
+        assert answer.result[0]["spent"] == gbp("10.00")
+        for _ in range(100):
+            if news and news[-1]["position"] >= answer.progress.anchor.position:
+                break
+            await asyncio.sleep(0.05)
+        assert {"position", "at"} == news[-1].keys()
+
+
+def test_a_new_version_of_a_model_makes_a_new_generation(tmp_path: Path) -> None:
+    model = Balances()
+    storage.open_generation(tmp_path, model, 1).dispose()
+    storage.switch_to(tmp_path, model, 1)
+    assert storage.live_generation(tmp_path, model) == 1
+    newer = Balances()
+    newer.version = Balances.version + 1
+    assert storage.live_generation(tmp_path, newer) is None
+    assert storage.next_generation(tmp_path, newer) == 2
+
+
+async def test_what_a_command_reads_is_of_one_moment(session: Session) -> None:
+    """Rows and position: also where a query is text for the driver, which begins no transaction by itself."""
+    answer = await read_view(session, "budget_balances", lambda c: storage.driver(c).in_transaction)
+    assert answer.result

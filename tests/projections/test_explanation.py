@@ -1,0 +1,119 @@
+"""Explaining: a decision with all that led to it and came of it, and a case file that proves what it says."""
+
+import asyncio
+import html
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from app.runtime.seal import seal_to_the_end
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from projections.engine import storage
+from projections.reports.case_file import case_document, case_page, proofs_in
+from projections.reports.explanation import explain
+from projections.views.audit_trail import Trail
+from tests.support.ledgers import ROOT, Upstream, event, gbp, staffed
+
+
+async def explained(session: Session, action_id: str) -> dict[str, Any]:
+    await read_view(session, Trail.name, lambda _connection: None)
+    folder = storage.views_folder(session.data_dir)
+    engine = storage.open_generation(folder, Trail(), storage.live_generation(folder, Trail()) or 1)
+    with engine.connect() as connection:
+        found = await explain(session.log, connection, action_id)
+    engine.dispose()
+    assert found is not None
+    return found
+
+
+async def approved(upstream: Upstream) -> str:
+    """An action that needed a manager's word; its id."""
+    await staffed(upstream)
+    asked = await upstream.action(
+        "r-1", "90.00", agent_id="D-1", escalate=True, customer_id="C-1", interaction_id="I-1"
+    )
+    assert asked["outcome"] == "escalate", asked
+    requested = next(one for one in await upstream.replay() if one["type"] == "resolution.escalation.requested.v1")
+    answer = await upstream.ask(
+        "escalation", request_id="e-1", operation="approve", escalation_id=asked["escalation_id"],
+        decided_by=requested["data"]["to"][0],
+    )  # fmt: skip
+    assert answer["outcome"] == "done", answer
+    action_id: str = requested["data"]["action_id"]
+    return action_id
+
+
+async def test_an_approved_action_tells_who_approved_and_how_long_it_took(upstream: Upstream) -> None:
+    action_id = await approved(upstream)
+    await upstream.ask("reversal", request_id="v-1", action_id=action_id, reversed_by="M-1", reason="sent back",
+                       recovered=True, amount=gbp("10.00"))  # fmt: skip
+    await upstream.record(event("s-1", "refund.settled", action_id=action_id, total=gbp("30.00")))
+    found = await explained(upstream.session, action_id)
+    assert len(found["escalation"]) >= 2
+    assert found["escalation"][-1]["decided_by"]
+    assert found["escalation"][-1]["waited_seconds"] >= 0
+    assert found["seen_position"] < found["position"]
+    assert len(found["after"]) >= 2
+    assert found["budget_after"]["spent"] != found["budget_before"]["spent"]
+
+
+async def test_a_held_action_is_explained_too(upstream: Upstream) -> None:
+    await upstream.begin()
+    held = await upstream.action("r-1", hold=True)
+    found = await explained(upstream.session, held["action_id"])
+    assert (found["budget_before"]["reserved"], found["budget_after"]["reserved"]) == (gbp("0.00"), gbp("5.00"))
+
+
+async def test_what_was_corrected_shows_what_was_known_then_and_now(upstream: Upstream) -> None:
+    await upstream.begin()
+    opened = event("o-1", "interaction.opened", interaction_id="I-1", channel="phone")
+    await upstream.record(opened)
+    taken = await upstream.action("r-1", interaction_id="I-1")
+    await upstream.record(event("c-1", "fact.corrected", source_of="crm", id_of="o-1", reason="typed wrongly",
+                                data=opened["data"] | {"channel": "chat"}))  # fmt: skip
+    (corrected,) = (await explained(upstream.session, taken["action_id"]))["corrected"]
+    assert ("phone" in corrected["known_then"], "chat" in corrected["known_now"]) == (True, True)
+
+
+async def test_a_case_file_is_harmless_whole_and_proves_each_event(upstream: Upstream, tmp_path: Path) -> None:
+    await upstream.begin()
+    nasty = "</script><script>alert(1)</script>"
+    taken = await upstream.action("r-1", interaction_id="I-1", reason=nasty)
+    session = upstream.session
+    await seal_to_the_end(session)
+    page = case_page(case_document(await explained(session, taken["action_id"]), session.data_dir))
+    assert page.count("</script>") == 1
+    assert html.escape(nasty) in page
+    proofs = proofs_in(page)
+    key = json.loads(page.partition('id="case">')[2].partition("</script>")[0])["verifier_keys"][0]
+    assert len(proofs) == 1
+    for text in proofs:
+        file = tmp_path / "p"
+        file.write_text(text)
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, str(ROOT / "tests" / "support" / "independent_verifier.py"), str(file), key], check=False
+        )
+        assert done.returncode == 0
+
+
+def test_commands_explain_case_and_balance(command: Any, tmp_path: Path) -> None:
+    document = json.loads(command("demo", "--no-serve", "--days", "2", "--json").stdout)
+    assert document
+    actions = json.loads(command("report", "actions", "--json").stdout)["items"]
+    action_id = next(one["action_id"] for one in actions if one["state"] == "taken")
+    told = command("audit", "explain", action_id)
+    assert (told.returncode, "totals seen" in told.stdout, "budget before" in told.stdout) == (0, True, True)
+    file = tmp_path / "case.html"
+    done = command("audit", "case", action_id, str(file))
+    assert done.returncode == 0, done.stderr
+    key = done.stdout.split("--key ")[1].strip()
+    assert command("audit", "verify-proof", str(file), "--key", key, data_dir=None).returncode == 0
+    holder = next(one["holder"] for one in actions if one["action_id"] == action_id)
+    period = next(one["period"] for one in actions if one["action_id"] == action_id)
+    making = json.loads(command("audit", "balance", holder, period, "--json").stdout)["items"]
+    balance = json.loads(command("report", "balances", "--holder", holder, "--period", period, "--json").stdout)
+    assert making[-1]["remaining"] == balance["items"][0]["remaining"]
+    assert command("audit", "case", "act-none", str(file)).returncode == 1

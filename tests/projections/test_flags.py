@@ -1,0 +1,204 @@
+"""Flags as events: raised once whoever runs the guard, reviewed, answered, explained, and the same after a rebuild."""
+
+import asyncio
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from consumers.guard.flag_writer import Guarding, flag_of
+from consumers.guard.service import GuardService
+from consumers.privacy.erasure import forget
+from domain.abuse.guard import RULES
+from ledger.encryption.keyring import Keys
+from ledger.store.log import Recorded
+from projections.views.flags import read_flags
+from tests.support.ledgers import POLICY, ROOT, Up, Upstream, event, gbp, upstream_of
+
+
+async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
+    """A customer who is given goodwill by one agent after the other."""
+    for one in range(start, start + number):
+        fact = event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id=f"A-{one % 5}", kind="refund",
+                     amount=gbp("4.00"), reason=f"reason {one}", customer_id="C-claims", order_id=f"O-{one}")  # fmt: skip
+        await upstream.record(fact)
+    async with asyncio.timeout(20):  # the decider posts each to its budget
+        while await charged(upstream.session) < start + number:  # noqa: ASYNC110 - nothing says so
+            await asyncio.sleep(0.02)
+
+
+async def charged(session: Session) -> int:
+    log = [one.data async for batch in session.log.subject_batches("ledger.budget.>") for one in batch]
+    return sum(b'"resolution.action.charged.v1"' in data for data in log)
+
+
+async def guarded(session: Session, guards: int = 1) -> None:
+    """These guards, until they have read what is there and recorded what they found."""
+    services = [GuardService(session.url, session.log) for _ in range(guards)]
+    for service in services:
+        await service.start()
+    async with asyncio.timeout(20):
+        for service in services:
+            while service.position < await session.log.last_position():  # noqa: ASYNC110 - nothing says so
+                await asyncio.sleep(0.02)
+    for service in services:
+        await service.stop()
+        assert not service.failed.done()
+
+
+async def flags_of(session: Session) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (
+        await read_view(session, "flags", lambda c: read_flags(c, datetime.now(UTC), rule="R10"))
+    ).result
+    return found
+
+
+async def test_two_guards_raise_each_flag_once_and_a_third_raises_none(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        await claims(upstream)
+        await guarded(session, 2)
+        (flag,) = await flags_of(session)
+        assert (flag["rule"], flag["about"], flag["status"]) == ("R10", ["customer:C-claims"], "open")
+        before = await session.log.last_position()
+        await guarded(session)
+        assert await session.log.last_position() == before
+        await claims(upstream, 4, 4)
+        await guarded(session, 2)
+        (flag,) = await flags_of(session)
+        assert len(flag["evidence"]) > 4
+
+
+async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        await claims(upstream)
+        await guarded(session)
+        (flag,) = await flags_of(session)
+        unknown = await upstream.ask(
+            "flag", request_id="f-0", flag_id="flag-none", verdict="dismissed", reviewed_by="M-1"
+        )
+        assert unknown["error"]["code"] == "unknown_flag"
+        review = {
+            "request_id": "f-1",
+            "flag_id": flag["flag_id"],
+            "verdict": "coached",
+            "reviewed_by": "M-1",
+            "note": "talked",
+        }
+        answer = await upstream.ask("flag", **review)
+        assert (answer["outcome"], answer["verdict"]) == ("done", "coached")
+        assert await upstream.ask("flag", **review) == answer
+        said = await upstream.ask(
+            "flag", request_id="f-2", flag_id=flag["flag_id"], employee_id="A-1", text="it was a storm"
+        )
+        assert said["outcome"] == "done"
+        (flag,) = await flags_of(session)
+        assert (flag["status"], flag["reviewed_by"], flag["answered_by"]) == ("coached", "M-1", "A-1")
+        stored = json.dumps([one.data.decode() for one in await session.log.read_subject("ledger.flag.>")])
+        assert "storm" not in stored
+        assert "talked" not in stored
+        await claims(upstream, 1, 4)
+        await guarded(session)
+        assert len(await flags_of(session)) == 1  # one more is not enough after a review
+
+
+async def test_flags_are_the_same_bytes_however_the_guard_is_fed(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        await claims(upstream, 8)
+        await guarded(session)
+    log = [one async for batch in session.log.subject_batches(">") for one in batch]
+    live = [one.data.rpartition(b',"recordedtime"')[0] + b"}" for one in log if one.subject.startswith("ledger.flag.")]
+
+    def again(size: int) -> list[bytes]:
+        guarding = Guarding()
+        batches: list[list[Recorded]] = [log[at : at + size] for at in range(0, len(log), size)]
+        return [flag_of(raised).data for batch in batches for raised in guarding.take(batch)]
+
+    assert len(live) >= 2
+    assert again(1) == again(7) == again(1000) == live
+
+
+async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        await claims(upstream, 8)
+        for number in range(2):
+            given = await upstream.action(
+                f"n-{number}", "45.00", order_id="O-split", customer_id="C-claims", note="sorry"
+            )
+            assert given["outcome"] in {"taken", "escalate"}
+        await guarded(session)
+        before = await flags_of(session)
+        await forget(session.log, session.rejected, await Keys.open(session.client), ["C-claims"], [], "M-1", "asked")
+    log = [one async for batch in session.log.subject_batches(">") for one in batch]
+    live = {json.loads(one.data)["id"]: one.data.rpartition(b',"recordedtime"')[0] + b"}" for one in log
+            if one.subject.startswith("ledger.flag.")}  # fmt: skip
+    guarding = Guarding()
+    assert {flag_of(raised).data for raised in guarding.take(log)} == set(live.values())
+    assert len(live) >= 2
+    assert any(b"customer.forgotten" in one.data for one in log)
+    shutil.rmtree(session.data_dir / "views")
+    assert await flags_of(session) == before
+    end = await session.log.last_position()
+    await guarded(session)
+    assert await session.log.last_position() == end
+
+
+def test_commands_flags_and_backtest(command: Any) -> None:
+    facts = [
+        event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id=f"A-{one}", kind="refund", amount=gbp("4.00"),
+              reason=f"reason {one}", customer_id="C-claims", order_id=f"O-{one}") for one in range(4)
+    ]  # fmt: skip
+    assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
+    document = json.loads(command("audit", "flags", "--backtest", "R10", "--set", "agents=5", "--json").stdout)
+    assert (len(document["same"]), len(document["new"]), len(document["gone"])) == (0, 0, 1)
+    assert json.loads(command("audit", "flags", "--json").stdout)["items"] == []
+    wrong = command("audit", "flags", "--backtest", "R10", "--set", "x=1")
+    assert (wrong.returncode, "has no parameter x" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.id)
+def test_every_rule_and_parameter_is_documented(rule: Any) -> None:
+    (line,) = [
+        line for line in (ROOT / "docs" / "guard.md").read_text().splitlines() if line.startswith(f"| {rule.id} |")
+    ]
+    assert rule.pattern in line
+    for name, value in rule.parameters.items():
+        shown = "/".join(value) if isinstance(value, tuple) else value
+        assert f"`{name}` {shown}" in line
+
+
+def test_flags_show_pseudonyms_until_somebody_begins_to_look(command: Any, up: Up, tmp_path: Path) -> None:
+    up.ready()
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps(POLICY | {"default_role": "agent", "privacy": {"pseudonyms": True}}))
+    assert command("decide", "policy", str(policy), "--published-by", "owner").returncode == 0
+    facts = [
+        event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id="A-7", kind="refund", amount=gbp("4.00"),
+              reason="late", customer_id="A-7") for one in range(2)
+    ]  # fmt: skip
+    assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
+    for _ in range(40):
+        said = command("audit", "flags", "--json")
+        assert said.stdout, said
+        (flag, *_) = json.loads(said.stdout)["items"] or [None]
+        if flag is not None:
+            break
+    assert "A-7" not in json.dumps(flag)
+    assert flag["about"][0].startswith("agent:~")
+    assert "A-7" not in command("audit", "flags").stdout
+    assert json.loads(command("audit", "flags", "--about", "agent:A-7", "--json").stdout)["items"] == []
+    assert json.loads(command("audit", "flags", "--about", flag["about"][0], "--json").stdout)["items"]
+    done = command("decide", "flag", "--flag", flag["flag_id"], "--unmasked-by", "M-1", "--json")
+    assert json.loads(done.stdout)["outcome"] == "done"
+    (shown, *others) = json.loads(command("audit", "flags", "--json").stdout)["items"]
+    assert (shown["about"], shown["unmasked_by"], shown["status"]) == (["agent:A-7", "customer:A-7"], "M-1", "open")
+    assert all("A-7" not in json.dumps(other) for other in others)
+    assert '"unmasked_by":"M-1"' in command("audit", "replay").stdout

@@ -1,0 +1,178 @@
+"""Service quality: ways of interactions, first contacts, what customers say, and how even it is."""
+
+import json
+import math
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from domain.analytics import service_quality
+from domain.analytics.service_quality import DAY, Answer, Journeys
+from ledger.store.cloudevents import parse_time
+from projections.reading import Scope
+from projections.reports.service_quality import interaction_story, quality_report
+from projections.views.journeys import journeys as journeys_table
+from tests.support.ledgers import ROOT, Upstream, event, gbp, upstream_of
+
+BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
+
+
+def journeys(*some: dict[str, Any]) -> Journeys:
+    usual: dict[str, Any] = {
+        "customer": 0, "channel": "phone", "team": "T", "reason": "late", "opened": 0.0, "resolved": 10.0,
+        "first_action": math.nan, "highest_line": 1.0, "moved_up": False, "transfers": 0, "came_back": False,
+        "repeated_stories": math.nan, "reopened": 0,
+    }  # fmt: skip
+    return Journeys(*(np.array([one.get(name, value) for one in some]) for name, value in usual.items()))
+
+
+def test_a_first_contact_is_known_when_its_window_is_over() -> None:
+    found = service_quality.judged(
+        journeys(
+            {}, {"opened": 3 * DAY, "resolved": 3 * DAY + 10}, {"customer": 1},
+            {"customer": 2, "opened": 20 * DAY, "resolved": 20 * DAY + 1}, {"customer": -1},
+            {"customer": 3, "resolved": math.nan}, {"customer": 4, "transfers": 1}, {"customer": 5, "reopened": 1},
+        ), 21 * DAY,
+    )  # fmt: skip
+    nan = math.nan
+    np.testing.assert_array_equal(found.first_contact, [0, 1, 1, nan, 1, nan, 0, 0])
+    np.testing.assert_array_equal(found.back, [1, 0, 0, nan, nan, nan, 0, 0])
+    told = service_quality.line(found)
+    assert (told["first_contact"]["k"], told["first_contact"]["n"], told["stories_repeated"]["share"]) == (3, 6, None)
+
+
+def test_nobody_gives_figures_of_nothing() -> None:
+    found = service_quality.line(service_quality.judged(journeys(), 0.0))
+    assert (found["interactions"], found["mean_transfers"], found["hours_to_resolution"]["median"]) == (0, None, None)
+
+
+def test_evenness_is_pearsons_test_over_groups_of_thirty() -> None:
+    """Two groups, 20 of 40 and 30 of 40: chi-squared with Yates's correction 4.3200, p = 0.03767."""
+    some = journeys(*({"customer": -1, "channel": channel, "transfers": int(n >= good)}
+                      for channel, good in (("phone", 20), ("chat", 30)) for n in range(40)))  # fmt: skip
+    parts = service_quality.groups(service_quality.judged(some, 1.0))["channel"]
+    found = service_quality.evenness(parts, "channel", "first_contact")
+    assert found is not None
+    assert (found["lowest"][0], found["highest"][0]) == ("phone", "chat")
+    assert found["p"] == pytest.approx(0.03767, abs=1e-5)
+    assert service_quality.evenness(parts[:1], "channel", "first_contact") is None
+
+
+def test_satisfaction_by_instrument() -> None:
+    found = service_quality.satisfaction([Answer("csat", score, "phone", "T") for score in (0.5, 0.75, 1.0)], 30)
+    assert (found[0]["n"], found[0]["mean"], found[0]["response"]["share"]) == (3, 0.75, 0.1)
+    assert found[0]["interval"] == pytest.approx([0.75 - 4.302653 * 0.25 / 3**0.5, 0.75 + 4.302653 * 0.25 / 3**0.5])
+
+
+async def way(upstream: Upstream) -> None:
+    """From the first line up and back, told again, solved, opened again; then two who say what they think."""
+    opened: dict[str, Any] = {"interaction_id": "I", "customer_id": "C", "channel": "phone", "team_id": "A", "line": 1}
+    await upstream.record(event("o", "interaction.opened", **opened))
+    for number, (team, line, again) in enumerate((("B", 2, True), ("A", 1, None), ("B", 2, False))):
+        told: dict[str, Any] = {} if again is None else {"story_repeated": again}
+        await upstream.record(event(f"t-{number}", "interaction.transferred", interaction_id="I", to_team_id=team,
+                                    line=line, **told))  # fmt: skip
+    await upstream.record(event("a", "action.reported", request_id="q", agent_id="A-1", kind="refund", amount=gbp("4.00"),
+                                reason="late", interaction_id="I"))  # fmt: skip
+    await upstream.record(event("r", "interaction.resolved", interaction_id="I"))
+    await upstream.record(event("n", "interaction.reopened", interaction_id="I"))
+    await upstream.record(event("s", "interaction.resolved", interaction_id="I"))
+    for name, score in (("f", 2), ("g", 5)):
+        await upstream.record(event(name, "feedback.received", customer_id="C", interaction_id="I", instrument="csat",
+                                    score=score, best=5, worst=1))  # fmt: skip
+    await upstream.record(event("c", "fact.corrected", source_of="crm", id_of="f", reason="typed wrongly",
+                                data={"customer_id": "C", "instrument": "csat", "score": 3, "best": 5, "worst": 1}))  # fmt: skip
+
+
+async def test_the_way_of_an_interaction(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        await way(upstream)
+    found = await quality_report(partial(read_view, session))
+    whole = found["overall"]
+    assert (whole["interactions"], whole["mean_transfers"]) == (1, 3)
+    told = {
+        name: whole[name]["k"]
+        for name in ("came_back_to_a_team", "moved_up", "reopened", "stories_repeated", "resolved")
+    }
+    assert told == {"came_back_to_a_team": 1, "moved_up": 1, "reopened": 1, "stories_repeated": 1, "resolved": 1}
+    assert (whole["first_line_only"]["k"], whole["first_contact"]["k"], whole["hours_to_first_action"]["n"]) == (
+        0,
+        0,
+        1,
+    )
+    (said,) = found["satisfaction"]
+    assert (said["n"], said["mean"]) == (2, 0.75)
+
+
+async def test_who_came_back_to_another_team_came_back(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        await upstream.begin()
+        for name, team, day in (("I-1", "A", "2025-01-01"), ("I-2", "B", "2025-01-03"), ("I-3", "B", "2025-06-01")):
+            told = {"interaction_id": name, "customer_id": "C", "channel": "phone", "team_id": team}
+            await upstream.record(event(f"o-{name}", "interaction.opened", time=f"{day}T10:00:00Z", **told))
+            done = {"interaction_id": name, "customer_id": "C"}
+            await upstream.record(event(f"r-{name}", "interaction.resolved", time=f"{day}T11:00:00Z", **done))
+    found = await quality_report(partial(read_view, session), scope=Scope(frozenset(), frozenset("A")))
+    first = found["overall"]["first_contact"]
+    assert (found["overall"]["interactions"], first["k"], first["n"]) == (1, 0, 1)
+
+
+async def test_one_interactions_way_is_a_story(session: Session) -> None:
+    async with upstream_of(session) as upstream:
+        told: tuple[tuple[str, int, dict[str, Any]], ...] = (
+            ("interaction.opened", 0, {"customer_id": "C-1", "channel": "phone", "reason": "late"}),
+            ("interaction.transferred", 4, {"to_agent_id": "A-2", "story_repeated": True}),
+            ("interaction.resolved", 30, {"agent_id": "A-2"}),
+        )
+        for number, (name, minute, fields) in enumerate(told):
+            time = f"2026-01-05T11:{minute:02}:00Z"
+            await upstream.record(event(f"s-{number}", name, time=time, interaction_id="I-9", **fields))
+    read = partial(read_view, session)
+    story = await interaction_story(read, "I-9")
+    assert story is not None
+    assert [(step["later_seconds"], step["what"]) for step in story["steps"]][:2] == [
+        (0, "interaction opened: phone: late"), (240, "transferred to A-2: told again")
+    ]  # fmt: skip
+    assert story["in_short"] == "3 steps in 0.5 h; passed on 1 times; told their story again 1 times; resolved."
+    assert await interaction_story(read, "I-10") is None
+
+
+@pytest.mark.skipif(not BPI.exists(), reason="BPI 2013 is not at ../shared/data")
+def test_bpi_2013_by_the_commands(command: Any) -> None:
+    assert command("import", "bpic2013_incidents", str(BPI), "--json").returncode == 0
+    whole = json.loads(command("report", "quality", "--json").stdout)["overall"]
+    shares = {
+        name: round(100 * whole[name]["share"], 2) for name in ("first_line_only", "moved_up", "came_back_to_a_team")
+    }
+    assert shares == {"first_line_only": 60.18, "moved_up": 30.43, "came_back_to_a_team": 16.65}
+    assert round(100 * whole["reopened"]["share"], 1) == 6.8
+    assert "never left the first line" in command("report", "quality").stdout
+
+
+@pytest.mark.parametrize(
+    ("opened", "resolved"),
+    [
+        ("2026-01-05T10:00:00+00:00", "2026-01-05T11:00:00-00:00"),
+        ("2026-01-06T00:00:00+14:00", "2026-01-05T06:00:00.000-05:00"),
+        ("2026-01-05t10:00:00z", "2026-01-05T11:00:00Z"),
+        ("2026-01-04T22:30:00.000000001-11:30", "2026-01-05T16:30:00.123456789+05:30"),
+    ],
+)
+async def test_an_instant_is_the_same_whatever_its_offset(session: Session, opened: str, resolved: str) -> None:
+    async with upstream_of(session, "intake", "projections") as upstream:
+        for name, first, last in (("I-0", "2026-01-05T10:00:00Z", "2026-01-05T11:00:00Z"), ("I-1", opened, resolved)):
+            told = {"interaction_id": name, "agent_id": "A-1"}
+            await upstream.record(event(f"o-{name}", "interaction.opened", time=first, channel="phone", **told))
+            await upstream.record(event(f"r-{name}", "interaction.resolved", time=last, **told))
+        assert await quality_report(partial(read_view, session))
+        query = sa.select(journeys_table.c.opened, journeys_table.c.resolved)
+        rows = (await read_view(session, "journeys", lambda connection: connection.execute(query).all())).result
+        (one, other) = [[parse_time(text).replace(microsecond=0) for text in row] for row in rows]
+        assert one == other
+        assert all(text.endswith("Z") for row in rows for text in row)

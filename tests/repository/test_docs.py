@@ -1,0 +1,123 @@
+"""Documents say what is so: generated ones are current, every type and code is named."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.docs.policy_reference import rule_lines
+from benchmarks.compare import markdown
+from benchmarks.reference import with_table
+from consumers.asyncapi import asyncapi_document
+from domain.events.decisions import RECORDS
+from domain.events.facts import FACTS
+from tests.support.ledgers import ROOT, clean_environment
+from tests.support.nats_servers import Server
+
+
+def run(*words: str) -> str:
+    command = [sys.executable, "-m", "app", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=clean_environment()).stdout
+
+
+def test_generated_documents_are_current() -> None:
+    assert (ROOT / "docs" / "commands.md").read_text() == run("admin", "reference"), "run `make docs`"
+    assert (ROOT / "docs" / "asyncapi.json").read_text() == run("admin", "asyncapi"), "run `make docs`"
+
+
+def test_the_table_of_rules_is_current_and_whole() -> None:
+    text = (ROOT / "docs" / "policy.md").read_text()
+    assert run("admin", "rules") in text, "run `make docs`"
+    codes = {code for path in (ROOT / "domain").rglob("*.py") for code in re.findall(r'rule="(\w+)"', path.read_text())}
+    assert {line.code for line in rule_lines()} >= codes - {"currency"}  # a shadow's own
+    assert {line.outcome for line in rule_lines()} == {"taken", "done", "escalate", "refused"}
+
+
+def test_every_type_and_field_is_documented() -> None:
+    text = (ROOT / "docs" / "events.md").read_text()
+    for name, cls in {**FACTS, **RECORDS}.items():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` ")]
+        for field in cls.__struct_fields__:
+            assert re.search(rf"[`*]{field}[`*]", line), (name, field)
+
+
+def test_every_code_is_documented() -> None:
+    text = (ROOT / "docs" / "events.md").read_text() + (ROOT / "docs" / "operating.md").read_text()
+    for path in [
+        *(ROOT / "consumers").rglob("*.py"),
+        *(ROOT / "domain").rglob("*.py"),
+        ROOT / "ledger" / "store" / "cloudevents.py",
+    ]:
+        source = path.read_text()
+        codes = re.findall(r'(?:EventError|RequestError|Rejection|_RejectedError)\(\s*"(\w+)"', source)
+        codes += re.findall(r'rule="(\w+)"', source)
+        for code in codes:
+            if code != "unknown_operation":
+                assert f"`{code}`" in text, (path.name, code)
+
+
+def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
+    document = asyncapi_document()
+    addresses = {channel["address"] for channel in document["channels"].values()}
+    assert addresses >= {
+        "resolution.inbox.*", "resolution.decide.*.action", "resolution.decide.*.preview", "resolution.decide.*.budget",
+        "resolution.decide.*.policy", "resolution.read.*.receipt", "resolution.views.budget_balances",
+        "resolution.views.loyalty_effects", "resolution.views.audit_trail", "resolution.read.*.brief",
+        "resolution.decide.*.hold", "resolution.decide.*.reversal", "resolution.decide.*.escalation",
+        "resolution.notify.escalation", "resolution.views.casework",
+    }  # fmt: skip
+    assert document["channels"]["inbox"]["messages"].keys() == FACTS.keys()
+    for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):
+        place = document
+        for part in reference.split("/"):
+            place = place[part]
+
+
+def test_links_in_documents_lead_somewhere() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), (path.name, target)
+
+
+def test_the_table_of_figures_is_the_reference_run() -> None:
+    page = (ROOT / "docs" / "performance.md").read_text()
+    reference = json.loads((ROOT / "benchmarks" / "reference.json").read_text())
+    assert with_table(page, markdown(reference)) == page, "run `make bench-reference`"
+    unmet = [result["name"] for result in reference["results"] if not result["met"]]
+    assert all(f"Needed and not met: {name}" in " ".join(page.split()) for name in unmet), unmet
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="no git, which says what belongs to the repository")
+def test_nothing_names_a_registrys_host() -> None:
+    hosts = re.compile(r"py" + r"pi\.org|python" + r"hosted\.org|registry\.npm" + r"js|deb\.debian\.org")
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    for name in listed:
+        assert not hosts.search((ROOT / name).read_text(errors="replace")), name
+
+
+def test_the_eventsourcing_pages_code_runs(tmp_path: Path) -> None:
+    """Its server's configuration, its settings and its programs; what it says that they print."""
+    page = (ROOT / "docs" / "eventsourcing.md").read_text()
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    config, *printed = [text for language, text in blocks if not language]
+    (exports,) = [text for language, text in blocks if language == "sh"]
+    programs = [text for language, text in blocks if language == "python"]
+    with Server(tmp_path, config.replace('"./nats-data"', f'"{tmp_path}/data"'), jetstream="") as server:
+        settings = dict(re.findall(r"export (\w+)=(\S+)", exports)) | {"NATS_URL": server.url}
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(programs)], cwd=tmp_path, text=True, check=False, timeout=60,
+            env=clean_environment() | settings | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        )  # fmt: skip
+    assert done.stdout == "".join(printed), done.stderr
+
+
+def test_every_setting_of_the_persistence_module_is_documented() -> None:
+    source = (ROOT / "ledger" / "persistence.py").read_text()
+    page = (ROOT / "docs" / "eventsourcing.md").read_text()
+    for name in set(re.findall(r'"(NATS_[A-Z_]+|CREATE_TABLE)"', source)):
+        assert f"`{name}`" in page, name
+        assert re.search(rf"\b{name}\b", source.split('"""')[1]), name

@@ -1,0 +1,74 @@
+"""`resolution-ledger` in processes of their own that need not import everything each time: forked from one that has."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+from typing import IO, Any
+
+_PRELOADED = [
+    "app.cli.main", "app.cli.commands.admin", "app.cli.commands.audit_trail", "app.cli.commands.decide", "app.cli.commands.audit_flags", "app.cli.commands.report_loyalty",
+    "app.cli.commands.publish", "app.cli.commands.report_views", "app.cli.commands.audit_verify", "app.cli.commands.run",
+    "app.cli.commands.admin_tokens", "app.cli.commands.report_what_if", "app.cli.commands.report_value", "app.runtime.session", "app.runtime.views", "consumers.guard.flag_writer",
+    "projections.reports.empowerment_gap", "projections.reports.service_quality", "projections.reports.recognition", "projections.reports.policy_simulation",
+]  # fmt: skip
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(_PRELOADED)
+
+
+def run(arguments: list[str], folder: Path, environment: dict[str, str], stdin: str | None,
+        timeout: float) -> subprocess.CompletedProcess[str]:  # fmt: skip
+    """Run the command line with these arguments; its status and what it printed."""
+    with (
+        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile("w+") as out,
+        tempfile.TemporaryFile("w+") as err,
+    ):
+        given.write(stdin or "")
+        given.seek(0)
+        process = _forks.Process(
+            target=_main, args=(arguments, folder, environment, [_File(f) for f in (given, out, err)])
+        )
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            raise subprocess.TimeoutExpired(arguments, timeout)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, process.exitcode or 0, out.read(), err.read())
+
+
+class _File:
+    """An open file, handed to another process."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.number = file.fileno()
+
+    def __reduce__(self) -> tuple[type, tuple[object]]:
+        return _Received, (DupFd(self.number),)
+
+
+class _Received:
+    def __init__(self, duplicate: Any) -> None:
+        self.number: int = duplicate.detach()
+
+
+def _main(arguments: list[str], folder: Path, environment: dict[str, str], files: list[_Received]) -> None:
+    for number, file in enumerate(files):
+        os.dup2(file.number, number)
+        os.close(file.number)
+    sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    sys.argv = ["resolution-ledger", *arguments]
+
+    from app.cli.main import main
+
+    main(arguments)

@@ -1,0 +1,103 @@
+"""A small world for the guard's stories: events in a person's words, each with its position and time."""
+
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+from domain.abuse.guard import Guard, Raised
+from domain.abuse.history import HOUR, Seen
+from domain.events import decisions, facts
+from domain.money import Money
+
+BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
+POLICY: dict[str, Any] = {
+    "currency": "GBP", "time_zone": "UTC", "period": "month", "effective_from": "2020-01-01T00:00:00Z",
+    "default_role": "agent",
+    "roles": {
+        "agent": {"budget": "900.00", "limits": {"refund": "20.00", "credit": "20.00", "fee_waiver": "20.00"}},
+        "manager": {"budget": "9000.00", "limits": {"refund": "200.00"}, "approves": {"refund": "200.00"}},
+    },
+}  # fmt: skip
+
+
+class Story:
+    """Tell it what happened, at which hour from the beginning; it keeps what the guard says."""
+
+    def __init__(self, guard: Guard | None = None, seed: int = 7) -> None:
+        self.guard = guard or Guard()
+        self.raised: list[Raised] = []
+        self.seen: list[Seen] = []
+        self.random = random.Random(seed)
+        self.hour = 0.0
+        self.tell(decisions.PolicyPublished(**_CAUSE, policy=POLICY, version=1, published_by="owner", sha256="0"))
+
+    def tell(self, body: Any, hour: float | None = None, action_id: str = "") -> int:
+        """An event; the hours only go on. Its position."""
+        self.hour = max(self.hour, self.hour if hour is None else hour)
+        moment = BEGIN + (self.hour if hour is None else hour) * HOUR
+        seen = Seen(len(self.seen) + 1, moment, BEGIN + self.hour * HOUR, body, action_id)
+        self.seen.append(seen)
+        self.raised += self.guard.take(seen)
+        return seen.position
+
+    def gives(self, agent: str, amount: float, hour: float | None = None, *, kind: str = "refund", customer: str | None = None,
+              order: str | None = None, interaction: str | None = None, reason: str = "late", limit: float | None = 20.0,
+              reported: bool = False, **extra: Any) -> str:  # fmt: skip
+        """An agent gives something away; the action's id."""
+        number = len(self.seen)
+        action_id = f"act-{number}"
+        common: dict[str, Any] = {
+            "agent_id": agent, "kind": kind, "amount": Money(round(amount * 100), "GBP"), "reason": reason,
+            "customer_id": customer or f"C-{number}", "interaction_id": interaction or f"I-{number}", "order_id": order,
+        }  # fmt: skip
+        if reported:
+            self.tell(facts.ActionReported(**common), hour, action_id)
+            return action_id
+        limits = (
+            decisions.Limit(
+                name="per_action", limit=Money(round(limit * 100), "GBP") if limit else None, used=Money(0, "GBP")
+            ),
+        )
+        self.tell(decisions.ActionTaken(
+            **_CAUSE, **common, action_id=action_id, role="agent", basis="goodwill", holder=f"agent:{agent}",
+            period="2026-01", policy_version=1, training=(), limits=limits, authority="own", **extra,
+        ), hour)  # fmt: skip
+        return action_id
+
+    def contact(self, agent: str, hour: float | None = None, customer: str | None = None) -> str:
+        """A contact without anything given."""
+        number = len(self.seen)
+        name = f"I-{number}"
+        self.tell(
+            facts.InteractionOpened(interaction_id=name, agent_id=agent, customer_id=customer or f"C-{number}"), hour
+        )
+        return name
+
+    def ordinary(self, agents: int = 12, days: int = 30, contacts: int = 6) -> None:
+        """Honest days: each agent has some contacts a day and gives something in one of three."""
+        for day in range(days):
+            for agent in range(agents):
+                for _ in range(contacts):
+                    hour = max(self.hour, day * 24 + 9 + self.random.random() * 8)
+                    self.hour = day * 24 + 9.0 if hour > day * 24 + 20 else self.hour
+                    interaction = self.contact(f"A-{agent}", None)
+                    if self.random.random() < 1 / 3:
+                        amount = round(self.random.triangular(1, 19.9, 5), 2)
+                        self.gives(f"A-{agent}", amount, interaction=interaction, customer=f"C-{len(self.seen)}")
+            self.later((day + 1) * 24 + 9)
+
+    def later(self, hour: float) -> None:
+        """Time goes by."""
+        self.hour = max(self.hour, hour)
+        self.tell(facts.ShiftStarted(employee_id="nobody"))
+
+    def night(self) -> None:
+        """The statistical rules have run."""
+        self.later(self.hour + 24)
+
+    def rules(self) -> list[str]:
+        """Which rules raised flags, in order."""
+        return [one.finding.rule for one in self.raised if one.number == 1]
+
+
+_CAUSE: dict[str, Any] = {"source": "crm", "request_id": "r", "seen_position": 0}

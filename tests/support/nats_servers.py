@@ -1,0 +1,108 @@
+"""Plain nats-servers for tests of the `eventsourcing` module: without our accounts, as anybody runs one."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Self
+
+from ledger.nats.embedded_server import find_binary
+
+
+def free_ports(number: int) -> list[int]:
+    """Ports nobody listens on."""
+    probes = [socket.socket() for _ in range(number)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+class Server:
+    """A nats-server with JetStream that syncs always; a context in which it runs."""
+
+    def __init__(self, folder: Path, config: str = "", port: int = 0, jetstream: str | None = None) -> None:
+        """With ``jetstream`` for its part of the configuration, instead of our own."""
+        self.port = port or free_ports(1)[0]
+        self._folder = folder
+        self._config = config
+        ours = f'jetstream {{ store_dir: "{folder}", sync_interval: always }}'
+        self._jetstream = ours if jetstream is None else jetstream
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Without credentials."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start it, and wait until it listens."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / "server.conf"
+        path.write_text(f'port: {self.port}\nhost: "127.0.0.1"\n{self._jetstream}\n{self._config}\n')
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen([find_binary(None), "-c", path], stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise AssertionError((self._folder / "server.log").read_text()[-2000:])
+
+    def send(self, number: signal.Signals) -> None:
+        """SIGSTOP, SIGCONT."""
+        assert self._process
+        self._process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it and wait for its end; nothing where it has ended."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(number)
+            self._process.wait(20)
+
+
+class Cluster:
+    """Three nats-servers, each with JetStream."""
+
+    def __init__(self, folder: Path, config: str = "") -> None:
+        ports = free_ports(6)
+        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[3:])
+        self.servers = [
+            Server(
+                folder / f"n{number}",
+                f'server_name: n{number}\ncluster {{ name: c, listen: "127.0.0.1:{ports[3 + number]}", routes: [{routes}] }}\n{config}',
+                ports[number],
+            )
+            for number in range(3)
+        ]
+
+    @property
+    def url(self) -> str:
+        """All three."""
+        return ",".join(server.url for server in self.servers)
+
+    def __enter__(self) -> Self:
+        for server in self.servers:
+            server.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for server in self.servers:
+            server.stop()

@@ -1,0 +1,119 @@
+"""The wheel: built, installed into an empty environment, run from other folders, also as the README says."""
+
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import time
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.ledgers import ROOT, clean_environment
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+DOWNLOADS = "WHEEL_WITH_DEPENDENCIES"
+"""An environment variable: with it the dependencies are installed as a user's pip does it (`make wheel-check`)."""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment that holds the wheel and its dependencies, and nothing of the checkout."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    install = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    if os.environ.get(DOWNLOADS):
+        subprocess.run([*install, f"{wheel}[embedded]"], check=True)
+        return folder
+    subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True, capture_output=True)
+    # Its dependencies are those of this environment, which were pinned by hash.
+    (site,) = (folder / "lib").glob("python3*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder
+
+
+def run(environment: Path, folder: Path, *words: str, **variables: str) -> str:
+    command = [str(environment / "bin" / words[0]), *words[1:]]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=clean_environment() | variables,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    return done.stdout
+
+
+def test_the_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
+    assert "config/nats/nats-server.conf" in names
+    assert "domain/py.typed" in names
+
+
+def test_the_wheel_works_beside_packages_with_our_names(environment: Path, tmp_path: Path) -> None:
+    for name in ("app", "config", "domain"):
+        for home in (tmp_path, tmp_path / "packages"):
+            (home / name).mkdir(parents=True)
+            (home / name / "__init__.py").write_text("raise SystemExit('not ours')\n")
+    variables = {"PYTHONPATH": str(tmp_path / "packages")}
+
+    def ledger(*words: str) -> str:
+        return run(environment, tmp_path, "resolution-ledger", *words, **variables)
+
+    assert "0.1.0" in ledger("--version")
+    assert '"recorded"' in ledger("demo", "--no-serve", "--days", "1", "--json")
+    assert (tmp_path / ".resolution-ledger").is_dir()
+    assert "agent:E-" in ledger("report", "balances")
+    where = run(environment, tmp_path, "python", "-P", "-c", "import domain; print(domain.__file__)")
+    assert where.startswith(str(environment))
+
+
+def test_the_readmes_blocks_run_in_order_in_an_empty_folder(environment: Path, tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```(sh|python)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert [language for language, _ in blocks] == ["sh", "sh", "python", "sh"]
+    path = {"PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    said = []
+    try:
+        for language, block in blocks:
+            words = ["bash", "-ec", block] if language == "sh" else ["python", "-c", block]
+            done = subprocess.run(words, cwd=tmp_path, env=clean_environment() | path, capture_output=True, text=True,
+                                  check=False, timeout=120)  # fmt: skip
+            assert done.returncode == 0, (block, done.stdout, done.stderr)
+            said.append(done.stdout)
+    finally:
+        pid = tmp_path / "up.pid"
+        if pid.exists() and len(said) < len(blocks):
+            subprocess.run(["kill", pid.read_text().strip()], check=False, capture_output=True)
+    commands, started, program, ended = said
+    assert "195.00 GBP" in commands
+    assert '"position":4' in commands
+    assert (started, program) == ("", "taken\n")
+    assert ended.count("5.00 GBP") == 2, ended
+    deadline = time.monotonic() + 60
+    while (announced := (tmp_path / ".resolution-ledger" / "connection.json").exists()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not announced
+
+
+def test_the_image_has_every_package() -> None:
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    assert [package for package in PACKAGES if f"COPY {package} {package}" not in lines] == []
