@@ -26,8 +26,19 @@ MOST_BYTES, MOST_VALUES, MOST_LEVELS = 262_144, 20_000, 50
 _DIGITS = 18
 _SHOWN = 40
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_CONSTANTS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True, "TRUE": True,
-              "false": False, "False": False, "FALSE": False}  # fmt: skip
+_CONSTANTS = {
+    "": None,
+    "~": None,
+    "null": None,
+    "Null": None,
+    "NULL": None,
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)", re.ASCII)
 _FRACTION = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?", re.ASCII)
 _TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")

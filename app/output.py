@@ -62,9 +62,17 @@ def print_table(
 
 
 def print_list(
-    items: Sequence[Mapping[str, Any]], title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *,
-    fields: str, as_json: bool, as_csv: bool, numbers: Sequence[int] = (), **more: Any,
-) -> None:  # fmt: skip
+    items: Sequence[Mapping[str, Any]],
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    fields: str,
+    as_json: bool,
+    as_csv: bool,
+    numbers: Sequence[int] = (),
+    **more: Any,
+) -> None:
     """Print a list: ``items`` as JSON (with ``more`` beside them) or as CSV, or ``rows`` as a table.
 
     ``fields`` are the names of the items' fields for the header of CSV; those of money end in ``$``.
@@ -87,8 +95,9 @@ def csv_text(items: Sequence[Mapping[str, Any]], fields: str) -> str:
     money = re.compile(r"(\w+)\$")
     names = money.sub(r"\1 \1_currency", fields).split()
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys([*names, *(name for line in lines for name in line)])),
-                            lineterminator="\n")  # fmt: skip
+    writer = csv.DictWriter(
+        text, list(dict.fromkeys([*names, *(name for line in lines for name in line)])), lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()

@@ -199,8 +199,12 @@ def dry_run(events: Iterable[Outgoing], outcome: Outcome) -> None:
 
 def _shown(line: int, identifier: str, rejection: Rejection) -> dict[str, Any]:
     return {
-        "line": line, "id": identifier, "code": rejection.code, "field": rejection.field, "message": rejection.message,
-    }  # fmt: skip
+        "line": line,
+        "id": identifier,
+        "code": rejection.code,
+        "field": rejection.field,
+        "message": rejection.message,
+    }
 
 
 class _Named(msgspec.Struct):

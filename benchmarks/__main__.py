@@ -33,11 +33,20 @@ from config.settings import load_settings
 
 KEPT = Path(".benchmarks")
 PARTS = {
-    "append": appending.appends, "aggregate": reading.aggregates, "replay": reading.replays, "live": reading.live,
-    "decisions": deciding.decisions, "intake": flowing.intake, "balances": flowing.balances,
-    "import": flowing.imports, "seal": sealing.seals, "travel": travelling.travels, "limits": limits.limits,
-    "reports": worth.reports, "dashboard": dashboard.dashboards,
-}  # fmt: skip
+    "append": appending.appends,
+    "aggregate": reading.aggregates,
+    "replay": reading.replays,
+    "live": reading.live,
+    "decisions": deciding.decisions,
+    "intake": flowing.intake,
+    "balances": flowing.balances,
+    "import": flowing.imports,
+    "seal": sealing.seals,
+    "travel": travelling.travels,
+    "limits": limits.limits,
+    "reports": worth.reports,
+    "dashboard": dashboard.dashboards,
+}
 
 
 async def run(only: list[str], scale: float) -> dict[str, Any]:
@@ -58,10 +67,16 @@ async def run(only: list[str], scale: float) -> dict[str, Any]:
                         results += await work(setting)
                 await raw.close()
     return {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(), "machine": machine(),
-        "settings": durability, "rounds": ROUNDS, "scale": scale, "only": only,
-        "seconds": round(time.monotonic() - begun),        "results": [result.document() for result in results],
-    }  # fmt: skip
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": machine(),
+        "settings": durability,
+        "rounds": ROUNDS,
+        "scale": scale,
+        "only": only,
+        "seconds": round(time.monotonic() - begun),
+        "results": [result.document() for result in results],
+    }
 
 
 def _commit() -> str:

@@ -45,18 +45,24 @@ async def appends(setting: Setting) -> list[Contest]:
     results = []
     with Recorders(setting.envs, "append") as recorders:
         number = setting.scaled(2_000)
-        results.append(await contest(
-            "append, one at a time", "per s",
-            {LOG: _ours(log, 1, number), RAW: _raw_single(setting, number)}
-            | {name: _saves(recorder, 1, number) for name, recorder in recorders.items()},
-            cpu_of=setting.cpu,
-        ))  # fmt: skip
-        results.append(await contest(
-            f"append, {WIDTH} in flight", "per s",
-            {LOG: _ours_in_flight(log, number), RAW: _raw_in_flight(setting, number)}
-            | {name: _saves_in_threads(recorder, number) for name, recorder in recorders.items()},
-            cpu_of=setting.cpu,
-        ))  # fmt: skip
+        results.append(
+            await contest(
+                "append, one at a time",
+                "per s",
+                {LOG: _ours(log, 1, number), RAW: _raw_single(setting, number)}
+                | {name: _saves(recorder, 1, number) for name, recorder in recorders.items()},
+                cpu_of=setting.cpu,
+            )
+        )
+        results.append(
+            await contest(
+                f"append, {WIDTH} in flight",
+                "per s",
+                {LOG: _ours_in_flight(log, number), RAW: _raw_in_flight(setting, number)}
+                | {name: _saves_in_threads(recorder, number) for name, recorder in recorders.items()},
+                cpu_of=setting.cpu,
+            )
+        )
         for size, whole in ((10, 2_000), (100, 10_000), (500, 25_000), (1000, 40_000)):
             number = setting.scaled(whole)
             contestants = {LOG: _ours(log, size, number), RAW: _raw(setting, size, number)}

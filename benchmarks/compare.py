@@ -29,7 +29,8 @@ def changes(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
             found.setdefault(result["name"], []).append(result)
     return [
         {
-            "name": name, "unit": results[-1]["unit"],
+            "name": name,
+            "unit": results[-1]["unit"],
             "ours": [result["medians"][result["ours"]] for result in results],
             "ratios": {
                 rival: [result["ratios"][rival] for result in results if rival in result["ratios"]]
@@ -37,7 +38,7 @@ def changes(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
             },
         }
         for name, results in found.items()
-    ]  # fmt: skip
+    ]
 
 
 def markdown(document: dict[str, Any]) -> str:

@@ -86,9 +86,11 @@ def result_of(part: Part, runs: dict[str, list[Measured]]) -> dict[str, Any]:
     micros[ALL] = {side: [_micros(one, ours) for one in measured] for side, measured in runs.items()}
     rates = {side: [one.operations / one.seconds for one in measured] for side, measured in runs.items()}
     return {
-        "title": part.title, "operation": part.operation, "rate": _compared(rates),
+        "title": part.title,
+        "operation": part.operation,
+        "rate": _compared(rates),
         "cpu_us": {name: _compared(by_side) for name, by_side in micros.items()},
-    }  # fmt: skip
+    }
 
 
 def _micros(measured: Measured, processes: list[str]) -> float:
@@ -111,14 +113,17 @@ def table_of(result: dict[str, Any], names: dict[str, str]) -> Table:
     least = _SHOWN_SHARE * max(result["cpu_us"][ALL]["medians"].values())
     rows |= {
         f"{name}, CPU us": figures
-        for name, figures in result["cpu_us"].items() if max(figures["medians"].values()) >= least
-    }  # fmt: skip
+        for name, figures in result["cpu_us"].items()
+        if max(figures["medians"].values()) >= least
+    }
     for name, figures in rows.items():
         ratio = figures["ratio"]
         table.add_row(
-            name, *(text(figures["medians"][side]) for side in SIDES), "" if ratio is None else f"{ratio:.2f}",
+            name,
+            *(text(figures["medians"][side]) for side in SIDES),
+            "" if ratio is None else f"{ratio:.2f}",
             *(" ".join(text(one) for one in figures["runs"][side]) for side in SIDES),
-        )  # fmt: skip
+        )
     return table
 
 
@@ -174,10 +179,14 @@ def main() -> None:
         sys.exit(_INTERRUPTED)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     document = {
-        "when": when, "machine": machine(),
-        "versions": {side: version.name for side, version in versions.items()}, "rounds": rounds, "scale": scale,
-        "load_average": os.getloadavg(), "results": results,
-    }  # fmt: skip
+        "when": when,
+        "machine": machine(),
+        "versions": {side: version.name for side, version in versions.items()},
+        "rounds": rounds,
+        "scale": scale,
+        "load_average": os.getloadavg(),
+        "results": results,
+    }
     given.into.mkdir(parents=True, exist_ok=True)
     path = given.into / f"{when.replace(':', '').replace('+0000', 'Z')}.json"
     path.write_text(json.dumps(document, indent=1))

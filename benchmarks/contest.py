@@ -65,15 +65,27 @@ class Contest:
     def document(self) -> dict[str, Any]:
         """As it is kept."""
         return {
-            "name": self.name, "unit": self.unit, "ours": self.ours, "medians": self.medians, "ratios": self.ratios,
-            "runs": self.runs, "needs": self.needs, "met": self.met, "cpu_percent": self.cpu_percent,
-        }  # fmt: skip
+            "name": self.name,
+            "unit": self.unit,
+            "ours": self.ours,
+            "medians": self.medians,
+            "ratios": self.ratios,
+            "runs": self.runs,
+            "needs": self.needs,
+            "met": self.met,
+            "cpu_percent": self.cpu_percent,
+        }
 
 
 async def contest(
-    name: str, unit: str, contestants: Mapping[str, Run], *, needs: Mapping[str, float] | None = None,
-    cpu_of: Mapping[str, Iterable[int]] | None = None, rounds: int = ROUNDS,
-) -> Contest:  # fmt: skip
+    name: str,
+    unit: str,
+    contestants: Mapping[str, Run],
+    *,
+    needs: Mapping[str, float] | None = None,
+    cpu_of: Mapping[str, Iterable[int]] | None = None,
+    rounds: int = ROUNDS,
+) -> Contest:
     """Let the contestants (ours first) take turns.
 
     ``cpu_of`` names processes whose CPU time is measured during our runs.
@@ -135,10 +147,11 @@ def machine() -> dict[str, Any]:
     )
     optimised = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
     return {
-        "processor": model or platform.machine(), "cores": os.cpu_count(),
+        "processor": model or platform.machine(),
+        "cores": os.cpu_count(),
         "python": f"{platform.python_version()}, built {'with' if optimised else 'without'} --enable-optimizations",
         "system": f"{platform.system()} {platform.release()}",
-    }  # fmt: skip
+    }
 
 
 def _lines(path: str) -> list[str]:

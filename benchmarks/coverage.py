@@ -65,10 +65,13 @@ def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
             day = (seen.problem.at[mine].min() - day_at(0)) / DAY if mine.any() else 1e9
             lot[team] = next((one for one in reversed(RAISED_ON) if one <= day), None)
         raised = [
-            Raised(day_at(one), np.array([team for team, on in lot.items() if on == one], np.int64),
-                   np.array([team for team, on in lot.items() if on is None or on > one + WINDOW], np.int64))
+            Raised(
+                day_at(one),
+                np.array([team for team, on in lot.items() if on == one], np.int64),
+                np.array([team for team, on in lot.items() if on is None or on > one + WINDOW], np.int64),
+            )
             for one in RAISED_ON
-        ]  # fmt: skip
+        ]
         return [
             (
                 "4 staggered",
@@ -94,13 +97,26 @@ def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
     did = estimators.difference_in_differences(seen.buying, usable.some(place), at_random, WINDOW)
     spent = 2_000 * EFFECT if seen.gain.any() else 0.0
     gained = float(seen.gain[pairs.treated.customer].mean())
-    return [("1 before and after", estimators.before_after(seen.buying, usable, WINDOW), spent),
-            ("2 matched", matched, gained), ("3 difference in differences", did, spent)]  # fmt: skip
+    return [
+        ("1 before and after", estimators.before_after(seen.buying, usable, WINDOW), spent),
+        ("2 matched", matched, gained),
+        ("3 difference in differences", did, spent),
+    ]
 
 
-WORLDS = (("at random", EFFECT), ("at random", 0.0), ("trial", EFFECT), ("trial", 0.0), ("staggered", EFFECT),
-          ("staggered", 0.0), ("step", EFFECT), ("step", 0.0), ("bunched", EFFECT), ("selection", 0.0),
-          ("regression", 0.0))  # fmt: skip
+WORLDS = (
+    ("at random", EFFECT),
+    ("at random", 0.0),
+    ("trial", EFFECT),
+    ("trial", 0.0),
+    ("staggered", EFFECT),
+    ("staggered", 0.0),
+    ("step", EFFECT),
+    ("step", 0.0),
+    ("bunched", EFFECT),
+    ("selection", 0.0),
+    ("regression", 0.0),
+)
 
 
 def coverage(seeds: int, workers: int = 2) -> list[dict[str, Any]]:
@@ -118,14 +134,20 @@ def coverage(seeds: int, workers: int = 2) -> list[dict[str, Any]]:
         held = sum(one.low <= truth <= one.high for one in given)
         zero = sum(not one.low <= 0 <= one.high for one in given)
         interval = binomtest(held, len(given)).proportion_ci(method="wilson") if given else None
-        lines.append({
-            "world": name, "rung": rung, "seeds": len(all_found), "given": len(given), "truth": truth,
-            "mean": float(np.mean([one.value for one in given])) if given else None,
-            "held": held / len(given) if given else None,
-            "held_interval": [float(interval.low), float(interval.high)] if interval else None,
-            "says_something": zero / len(given) if given else None,
-            "refused_or_warned": sum(one.warned for one in all_found) / len(all_found),
-        })  # fmt: skip
+        lines.append(
+            {
+                "world": name,
+                "rung": rung,
+                "seeds": len(all_found),
+                "given": len(given),
+                "truth": truth,
+                "mean": float(np.mean([one.value for one in given])) if given else None,
+                "held": held / len(given) if given else None,
+                "held_interval": [float(interval.low), float(interval.high)] if interval else None,
+                "says_something": zero / len(given) if given else None,
+                "refused_or_warned": sum(one.warned for one in all_found) / len(all_found),
+            }
+        )
     return lines
 
 
@@ -146,11 +168,14 @@ def main() -> None:
         low, high = line["held_interval"] or (0, 0)
         shown = [f"{line[name]:.3g}" if line[name] is not None else "" for name in ("truth", "mean")]
         table.add_row(
-            line["world"], line["rung"], str(line["given"]), *shown,
+            line["world"],
+            line["rung"],
+            str(line["given"]),
+            *shown,
             f"{line['held']:.1%} ({low:.0%} to {high:.0%})" if line["held"] is not None else "",
             f"{line['says_something']:.1%}" if line["says_something"] is not None else "",
             f"{line['refused_or_warned']:.0%}",
-        )  # fmt: skip
+        )
     Console().print(table)
 
 

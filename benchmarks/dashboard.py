@@ -82,12 +82,21 @@ async def _measured(load: _Load, cpu: dict[str, list[int]], events: int) -> list
 
     title = f"{EVENTS_A_SECOND:,} events/s come in, {LISTENERS} listen, at {events:,} events"
     return [
-        await contest(f"reads over HTTP; {title}", "1/s", {"it": reads, NEEDED: needed(READS_A_SECOND)},
-                      needs={NEEDED: 0.97}, cpu_of=cpu),
+        await contest(
+            f"reads over HTTP; {title}",
+            "1/s",
+            {"it": reads, NEEDED: needed(READS_A_SECOND)},
+            needs={NEEDED: 0.97},
+            cpu_of=cpu,
+        ),
         await contest("the slowest of a hundred reads", "ms", {"it": of("p99"), NEEDED: needed(50)}, needs={NEEDED: 1}),
-        await contest("a decision to a browser, the slowest of a hundred", "ms",
-                      {"it": of("seen"), NEEDED: needed(500)}, needs={NEEDED: 1}),
-    ]  # fmt: skip
+        await contest(
+            "a decision to a browser, the slowest of a hundred",
+            "ms",
+            {"it": of("seen"), NEEDED: needed(500)},
+            needs={NEEDED: 1},
+        ),
+    ]
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
@@ -130,11 +139,16 @@ async def _at_rest(pids: list[int]) -> None:
 
 
 def _fact(name: str, number: int) -> bytes:
-    return msgspec.json.encode({
-        "specversion": "1.0", "id": name, "source": "bench", "time": datetime.now(UTC).isoformat(),
-        "type": "resolution.interaction.opened.v1",
-        "data": {"interaction_id": f"L-{name}", "customer_id": f"C-{number % CUSTOMERS:06d}", "channel": "chat"},
-    })  # fmt: skip
+    return msgspec.json.encode(
+        {
+            "specversion": "1.0",
+            "id": name,
+            "source": "bench",
+            "time": datetime.now(UTC).isoformat(),
+            "type": "resolution.interaction.opened.v1",
+            "data": {"interaction_id": f"L-{name}", "customer_id": f"C-{number % CUSTOMERS:06d}", "channel": "chat"},
+        }
+    )
 
 
 class _Load:
@@ -162,9 +176,10 @@ class _Load:
             assert all(said[0] > heard for said, heard in zip(crowd, before, strict=True)), "somebody heard nothing"
         latencies.sort()
         return {
-            "reads": len(latencies) / SECONDS, "p99": latencies[int(0.99 * len(latencies))] * 1000,
+            "reads": len(latencies) / SECONDS,
+            "p99": latencies[int(0.99 * len(latencies))] * 1000,
             "seen": seen[min(len(seen) - 1, int(0.99 * len(seen)))] * 1000,
-        }  # fmt: skip
+        }
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._port)
@@ -229,9 +244,12 @@ class _Load:
         subject, end = f"{topology.DECIDE_SUBJECT}.bench.action", time.monotonic() + SECONDS
         while time.monotonic() < end:
             request = {
-                "request_id": secrets.token_hex(8), "agent_id": f"A-{self._random.randrange(AGENTS):04d}",
-                "kind": "credit", "amount": {"amount": "0.01", "currency": "GBP"}, "reason": "late",
-            }  # fmt: skip
+                "request_id": secrets.token_hex(8),
+                "agent_id": f"A-{self._random.randrange(AGENTS):04d}",
+                "kind": "credit",
+                "amount": {"amount": "0.01", "currency": "GBP"},
+                "reason": "late",
+            }
             begun = time.perf_counter()
             reply = await upstream.request(subject, msgspec.json.encode(request), timeout=10)
             event = heard[msgspec.json.decode(reply.data)["position"]] = asyncio.Event()
@@ -274,7 +292,13 @@ class _Load:
     def _some(self) -> bytes:
         """What dashboards ask for: a budget, an agent's actions, an interaction's trail, how far views are."""
         agent = f"A-{self._random.randrange(AGENTS):04d}"
-        return self._get(self._random.choice((
-            f"balances?holder=agent:{agent}&limit=10", f"actions?agent={agent}&limit=20",
-            f"trail?interaction=I-{self._random.randrange(20_000):07d}&limit=20", "projections",
-        )))  # fmt: skip
+        return self._get(
+            self._random.choice(
+                (
+                    f"balances?holder=agent:{agent}&limit=10",
+                    f"actions?agent={agent}&limit=20",
+                    f"trail?interaction=I-{self._random.randrange(20_000):07d}&limit=20",
+                    "projections",
+                )
+            )
+        )

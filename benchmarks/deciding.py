@@ -113,27 +113,42 @@ async def decisions(setting: Setting) -> list[Contest]:
             cpu = setting.cpu | {"decider": [pid]}
             results = [
                 await contest(
-                    f"decisions, {width} in flight", "per s",
+                    f"decisions, {width} in flight",
+                    "per s",
                     {LEDGER: load.asking(number, width), PUBLISH: load.publishing(number, width)}
                     | ({NEEDED: _needed(6_000)} if width == max(WIDTHS) else {})
-                    | {name: _deciding(app, min(setting.scaled(number), RIVALS_A_SECOND), width)
-                       for name, app in apps.items() if width <= RIVALS_WIDTH},
+                    | {
+                        name: _deciding(app, min(setting.scaled(number), RIVALS_A_SECOND), width)
+                        for name, app in apps.items()
+                        if width <= RIVALS_WIDTH
+                    },
                     needs=dict.fromkeys(apps, 1.5) if width == 64 else {NEEDED: 1} if width == 256 else {},
                     cpu_of=cpu,
                 )
                 for width, number in WIDTHS.items()
-            ]  # fmt: skip
+            ]
             results += await _latencies(setting, load, apps, cpu)
-            results.append(await contest(
-                "decisions, 256 in flight, two processes", "per s",
-                {TWO: load.shared(WIDTHS[256], 256, processes=2), LEDGER: load.shared(WIDTHS[256], 256, processes=1)},
-                needs={LEDGER: 0.7}, cpu_of=cpu,
-            ))  # fmt: skip
-            results.append(await contest(
-                "decisions, 64 writers on one pool, a draw each", "per s",
-                {LEDGER: load.asking(WIDTHS[16], 64, role="driver"), NEEDED: _needed(500)}, needs={NEEDED: 1},
-                cpu_of=cpu,
-            ))  # fmt: skip
+            results.append(
+                await contest(
+                    "decisions, 256 in flight, two processes",
+                    "per s",
+                    {
+                        TWO: load.shared(WIDTHS[256], 256, processes=2),
+                        LEDGER: load.shared(WIDTHS[256], 256, processes=1),
+                    },
+                    needs={LEDGER: 0.7},
+                    cpu_of=cpu,
+                )
+            )
+            results.append(
+                await contest(
+                    "decisions, 64 writers on one pool, a draw each",
+                    "per s",
+                    {LEDGER: load.asking(WIDTHS[16], 64, role="driver"), NEEDED: _needed(500)},
+                    needs={NEEDED: 1},
+                    cpu_of=cpu,
+                )
+            )
             return results
     finally:
         for app in apps.values():
@@ -145,20 +160,27 @@ async def _latencies(setting: Setting, load: _Load, apps: dict[str, Purses], cpu
     rivals = {name: _deciding_alone(app, setting.scaled(number)) for name, app in apps.items()}
     return [
         await contest(
-            "decision alone, median", "ms",
+            "decision alone, median",
+            "ms",
             {LEDGER: load.asking(number, 1, share=0.5), PUBLISH: load.publishing(number, 1, share=0.5)},
-            needs={PUBLISH: 1 / 3}, cpu_of=cpu,
+            needs={PUBLISH: 1 / 3},
+            cpu_of=cpu,
         ),
         await contest(
-            "decision alone, 99th percentile", "ms",
+            "decision alone, 99th percentile",
+            "ms",
             {LEDGER: load.asking(number, 1, share=0.99), PUBLISH: load.publishing(number, 1, share=0.99)} | rivals,
-            needs={PUBLISH: 1 / 3}, cpu_of=cpu,
+            needs={PUBLISH: 1 / 3},
+            cpu_of=cpu,
         ),
         await contest(
-            "decision, 256 in flight, 99th percentile", "ms",
-            {LEDGER: load.asking(WIDTHS[256], 256, share=0.99), NEEDED: _needed(100)}, needs={NEEDED: 1}, cpu_of=cpu,
+            "decision, 256 in flight, 99th percentile",
+            "ms",
+            {LEDGER: load.asking(WIDTHS[256], 256, share=0.99), NEEDED: _needed(100)},
+            needs={NEEDED: 1},
+            cpu_of=cpu,
         ),
-    ]  # fmt: skip
+    ]
 
 
 class _Load:
@@ -214,10 +236,14 @@ class _Load:
         requests = []
         for one in (next(self._asked) for _ in range(number)):
             request = {
-                "request_id": f"r-{one}", "agent_id": f"{prefix}-{one % many}", "kind": "refund", "reason": "late",
-                "amount": {"amount": "5.00", "currency": "GBP"}, "customer_id": f"C-{one}",
+                "request_id": f"r-{one}",
+                "agent_id": f"{prefix}-{one % many}",
+                "kind": "refund",
+                "reason": "late",
+                "amount": {"amount": "5.00", "currency": "GBP"},
+                "customer_id": f"C-{one}",
                 "interaction_id": f"I-{one}",
-            }  # fmt: skip
+            }
             requests.append(("resolution.decide.bench.action", json.dumps(request).encode()))
         return checked(await fly(self._upstream, requests, width), lambda answer: warming or b'"taken"' in answer)
 
@@ -237,10 +263,13 @@ async def _join_pool(upstream: LedgerClient) -> None:
     """Drivers with nothing of their own: each action draws on their depot's pool."""
     for number in range(DRIVERS):
         fact = {
-            "specversion": "1.0", "id": f"join-{number}", "source": "bench", "type": "resolution.employee.joined.v1",
+            "specversion": "1.0",
+            "id": f"join-{number}",
+            "source": "bench",
+            "type": "resolution.employee.joined.v1",
             "time": "2026-01-01T00:00:00Z",
             "data": {"employee_id": f"D-{number}", "role": "driver", "team_ids": ["depot"]},
-        }  # fmt: skip
+        }
         await upstream.request("resolution.inbox.bench", json.dumps(fact).encode(), timeout=10)
     for _ in range(500):
         with contextlib.suppress(nats.errors.NoRespondersError):  # intake may still be starting

@@ -84,8 +84,14 @@ class Load:
 
     async def action(self, name: str) -> dict[str, Any] | None:
         """Ask for an action; None where the answer is to ask again, or none came."""
-        body = {"request_id": name, "agent_id": "A-1", "kind": "refund", "reason": "late", "basis": "goodwill",
-                "amount": {"amount": "1.00", "currency": "GBP"}}  # fmt: skip
+        body = {
+            "request_id": name,
+            "agent_id": "A-1",
+            "kind": "refund",
+            "reason": "late",
+            "basis": "goodwill",
+            "amount": {"amount": "1.00", "currency": "GBP"},
+        }
         begun = time.monotonic()
         try:
             reply = await self.client.request(
@@ -114,9 +120,14 @@ class Load:
 
     async def stored(self, name: str) -> bool:
         """Publish a fact; return whether the server acknowledged it."""
-        event = {"specversion": "1.0", "id": name, "source": SOURCE, "type": "resolution.purchase.completed.v1",
-                 "time": "2026-01-05T10:00:00Z",
-                 "data": {"order_id": name, "total": {"amount": "1.00", "currency": "GBP"}}}  # fmt: skip
+        event = {
+            "specversion": "1.0",
+            "id": name,
+            "source": SOURCE,
+            "type": "resolution.purchase.completed.v1",
+            "time": "2026-01-05T10:00:00Z",
+            "data": {"order_id": name, "total": {"amount": "1.00", "currency": "GBP"}},
+        }
         try:
             reply = await self.client.request(
                 f"{topology.INBOX_SUBJECT}.{SOURCE}", json.dumps(event).encode(), timeout=1.0
@@ -134,8 +145,12 @@ class Load:
 @contextlib.asynccontextmanager
 async def begun(cluster: Cluster, folder: Path) -> AsyncIterator[Session]:
     """Yield a ledger with three copies, whose roles run in processes of their own and know one server."""
-    options = {"data_dir": str(folder / "data"), "nats_url": cluster.servers[0].url, "replicas": 3,
-               "allow_lazy_fsync": True}  # fmt: skip
+    options = {
+        "data_dir": str(folder / "data"),
+        "nats_url": cluster.servers[0].url,
+        "replicas": 3,
+        "allow_lazy_fsync": True,
+    }
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(100):
             try:
@@ -153,8 +168,19 @@ async def begun(cluster: Cluster, folder: Path) -> AsyncIterator[Session]:
 
 @contextlib.asynccontextmanager
 async def _role(role: str, session: Session, folder: Path) -> AsyncIterator[None]:
-    words = ["-m", "resolution_ledger", "run", role, "--data-dir", str(folder / role), "--replicas", "3",
-             "--nats-url", str(session.settings.nats_url), "--allow-lazy-fsync"]  # fmt: skip
+    words = [
+        "-m",
+        "resolution_ledger",
+        "run",
+        role,
+        "--data-dir",
+        str(folder / role),
+        "--replicas",
+        "3",
+        "--nats-url",
+        str(session.settings.nats_url),
+        "--allow-lazy-fsync",
+    ]
     with (folder / f"{role}.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=log, stderr=log)
     try:
@@ -231,9 +257,14 @@ async def _until_answered(load: Load, since: float) -> None:
 
 
 async def _prepare(session: Session, load: Load) -> None:
-    joined = {"specversion": "1.0", "id": "e-1", "source": SOURCE, "type": "resolution.employee.joined.v1",
-              "time": "2026-01-05T10:00:00Z",
-              "data": {"employee_id": "A-1", "role": "agent", "team_ids": ["T-1"]}}  # fmt: skip
+    joined = {
+        "specversion": "1.0",
+        "id": "e-1",
+        "source": SOURCE,
+        "type": "resolution.employee.joined.v1",
+        "time": "2026-01-05T10:00:00Z",
+        "data": {"employee_id": "A-1", "role": "agent", "team_ids": ["T-1"]},
+    }
     policy = {"request_id": "p-1", "policy": POLICY, "published_by": "P-1"}
     for _ in range(200):
         with contextlib.suppress(nats.errors.Error, TimeoutError):

@@ -76,9 +76,12 @@ def measure(make: Callable[[int], World], seeds: range) -> dict[str, Any]:
         found[rule, intensity] / len(seeds) for rule in PATTERNS for intensity in ("medium", "high")
     ]
     return {
-        "seeds": [seeds.start, seeds.stop - 1], "rules": rules, "recall": sum(recalls) / len(recalls),
-        "precision": right / max(right + wrong, 1), "flags_per_1000_honest": 1000 * honest_flags / honest_actions,
-    }  # fmt: skip
+        "seeds": [seeds.start, seeds.stop - 1],
+        "rules": rules,
+        "recall": sum(recalls) / len(recalls),
+        "precision": right / max(right + wrong, 1),
+        "flags_per_1000_honest": 1000 * honest_flags / honest_actions,
+    }
 
 
 def size(customers: int, agents: int) -> dict[str, Any]:
@@ -99,8 +102,13 @@ def size(customers: int, agents: int) -> dict[str, Any]:
             position += 1
             guard.take(Seen(position, moment, moment, body, action_id))
         seconds += time.perf_counter() - begun
-    return {"customers": customers, "agents": agents, "events": position, "events_per_s": position / seconds,
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}  # fmt: skip
+    return {
+        "customers": customers,
+        "agents": agents,
+        "events": position,
+        "events_per_s": position / seconds,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
 
 
 def main() -> None:

@@ -21,27 +21,35 @@ if TYPE_CHECKING:
     from ledger.store.log import Log
 
 POLICY: dict[str, Any] = {
-    "currency": "GBP", "time_zone": "Europe/London", "period": "month", "effective_from": "2020-01-01T00:00:00Z",
+    "currency": "GBP",
+    "time_zone": "Europe/London",
+    "period": "month",
+    "effective_from": "2020-01-01T00:00:00Z",
     "default_role": "agent",
     "roles": {
         "agent": {"budget": "99999999.00", "limits": {"refund": "50.00"}, "per_interaction": "60.00"},
         "driver": {"budget": "0", "limits": {"refund": "50.00"}},
     },
     "teams": {"depot": {"pool": "99999999.00", "draw_at_most": "5.00"}},
-}  # fmt: skip
+}
 
 
 def fact(number: int) -> bytes:
     """A purchase of about 300 bytes."""
     event = {
-        "specversion": "1.0", "id": f"ev-{number:08d}", "source": "bench", "type": "resolution.purchase.completed.v1",
+        "specversion": "1.0",
+        "id": f"ev-{number:08d}",
+        "source": "bench",
+        "type": "resolution.purchase.completed.v1",
         "time": "2026-01-01T00:00:00Z",
         "data": {
-            "order_id": f"O-{number:08d}", "customer_id": f"C-{number % 5000:05d}",
-            "total": {"amount": "12.34", "currency": "GBP"}, "margin": {"amount": "3.21", "currency": "GBP"},
+            "order_id": f"O-{number:08d}",
+            "customer_id": f"C-{number % 5000:05d}",
+            "total": {"amount": "12.34", "currency": "GBP"},
+            "margin": {"amount": "3.21", "currency": "GBP"},
             "channel": "web",
         },
-    }  # fmt: skip
+    }
     return json.dumps(event).encode()
 
 
@@ -62,9 +70,14 @@ def budget_drafts(agent_id: str, events: int, now: datetime) -> list[Draft]:
     budget = Budget.open(opened, now)
     subject = subject_of(budget.holder, "GBP", period)
     request = ActionRequest(
-        request_id="x", agent_id=agent.agent_id, kind="refund", amount=Money(500, "GBP"), reason="late",
-        customer_id="C-budget", interaction_id="I-budget",
-    )  # fmt: skip
+        request_id="x",
+        agent_id=agent.agent_id,
+        kind="refund",
+        amount=Money(500, "GBP"),
+        reason="late",
+        customer_id="C-budget",
+        interaction_id="I-budget",
+    )
     asking = Asking(request=request, agent=agent, rules=rules, source="bench", now=now, budget=budget)
     verdict = judge(asking, request.amount)
     drafts = [Draft(subject, stored_form(opened, now), 0)]

@@ -30,8 +30,9 @@ class Flown(NamedTuple):
         return sorted(self.latencies)[min(len(self.latencies) - 1, int(share * len(self.latencies)))] * 1000
 
 
-async def fly(client: LedgerClient, requests: Sequence[tuple[str, bytes]], width: int,
-              patience_seconds: float = 60) -> Flown:  # fmt: skip
+async def fly(
+    client: LedgerClient, requests: Sequence[tuple[str, bytes]], width: int, patience_seconds: float = 60
+) -> Flown:
     """Send all requests, (subject, body) each, ``width`` of them in flight; every one must be answered."""
     inbox = f"_INBOX.{secrets.token_hex(8)}"
     frames = [

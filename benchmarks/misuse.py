@@ -65,17 +65,44 @@ class World:
         self.tell(at, facts.InteractionOpened(interaction_id=interaction, agent_id=agent, customer_id=customer))
         return interaction
 
-    def gives(self, at: float, agent: str, minor: int, customer: str, interaction: str, *, order: str | None = None,
-              reason: str | None = None, note: str | None = None) -> str:  # fmt: skip
+    def gives(
+        self,
+        at: float,
+        agent: str,
+        minor: int,
+        customer: str,
+        interaction: str,
+        *,
+        order: str | None = None,
+        reason: str | None = None,
+        note: str | None = None,
+    ) -> str:
         """An agent gives something."""
         action_id = self.new("act")
         limit = decisions.Limit(name="per_action", limit=Money(LIMIT, "GBP"), used=Money(0, "GBP"))
-        self.tell(at, decisions.ActionTaken(
-            **_CAUSE, agent_id=agent, kind="refund", amount=Money(minor, "GBP"), customer_id=customer,
-            reason=reason or self.random.choice(_REASONS), interaction_id=interaction, order_id=order,
-            action_id=action_id, role="agent", basis="goodwill", holder=f"agent:{agent}", period="2026-01",
-            policy_version=1, training=(), limits=(limit,), authority="own", note_hash=note,
-        ))  # fmt: skip
+        self.tell(
+            at,
+            decisions.ActionTaken(
+                **_CAUSE,
+                agent_id=agent,
+                kind="refund",
+                amount=Money(minor, "GBP"),
+                customer_id=customer,
+                reason=reason or self.random.choice(_REASONS),
+                interaction_id=interaction,
+                order_id=order,
+                action_id=action_id,
+                role="agent",
+                basis="goodwill",
+                holder=f"agent:{agent}",
+                period="2026-01",
+                policy_version=1,
+                training=(),
+                limits=(limit,),
+                authority="own",
+                note_hash=note,
+            ),
+        )
         return action_id
 
     def buys(self, at: float, customer: str, minor: int) -> str:
@@ -115,20 +142,43 @@ class World:
     def thanks(self, at: float, giver: str, receiver: str) -> None:
         """Points from one to another."""
         if giver != receiver:
-            self.tell(at, facts.RecognitionGiven(recognition_id=self.new("T"), giver_id=giver, receiver_id=receiver,
-                                                 reason="thanks", points=10))  # fmt: skip
+            self.tell(
+                at,
+                facts.RecognitionGiven(
+                    recognition_id=self.new("T"), giver_id=giver, receiver_id=receiver, reason="thanks", points=10
+                ),
+            )
 
     def asks(self, at: float, agent: str, manager: str, *, yes: bool, matter: str | None = None) -> None:
         """An escalation, decided."""
         name = self.new("esc")
         common: dict[str, Any] = {**_CAUSE, "escalation_id": name, "agent_id": agent, "amount": Money(4_000, "GBP")}
-        self.tell(at, decisions.EscalationRequested(
-            **common, action_id=self.new("act"), role="agent", kind="refund", basis="goodwill", reason="late",
-            reasons=(), payer="team", to=(manager,), due=datetime.fromtimestamp(BEGIN + at, UTC), policy_version=1,
-            budget=f"agent:{agent}", period="2026-01", currency="GBP", interaction_id=matter or self.new("I"),
-        ))  # fmt: skip
-        step: dict[str, Any] = common | {"budget": f"agent:{agent}", "period": "2026-01", "waited_seconds": 600.0,
-                                         "decided_by": manager}  # fmt: skip
+        self.tell(
+            at,
+            decisions.EscalationRequested(
+                **common,
+                action_id=self.new("act"),
+                role="agent",
+                kind="refund",
+                basis="goodwill",
+                reason="late",
+                reasons=(),
+                payer="team",
+                to=(manager,),
+                due=datetime.fromtimestamp(BEGIN + at, UTC),
+                policy_version=1,
+                budget=f"agent:{agent}",
+                period="2026-01",
+                currency="GBP",
+                interaction_id=matter or self.new("I"),
+            ),
+        )
+        step: dict[str, Any] = common | {
+            "budget": f"agent:{agent}",
+            "period": "2026-01",
+            "waited_seconds": 600.0,
+            "decided_by": manager,
+        }
         if yes:
             self.tell(
                 at + 600, decisions.EscalationApproved(**step, asked=Money(4_000, "GBP"), action_id="act", paid_by="t")
@@ -227,8 +277,15 @@ def _claimant(world: World, _agent: str, at: float, many: Any) -> str:
     customer = world.new("C-claims")
     for number in range(many(5)):
         clerk = f"A-{20 + number}"
-        world.gives(at + number * DAY, clerk, 800, customer, world.contact(at + number * DAY, clerk, customer),
-                    order=world.buys(at - HOUR, customer, 5_000), reason=f"story {number}")  # fmt: skip
+        world.gives(
+            at + number * DAY,
+            clerk,
+            800,
+            customer,
+            world.contact(at + number * DAY, clerk, customer),
+            order=world.buys(at - HOUR, customer, 5_000),
+            reason=f"story {number}",
+        )
     return f"customer:{customer}"
 
 
@@ -252,22 +309,46 @@ def _copied(world: World, agent: str, at: float, many: Any) -> None:
 
 def _overdrawn(world: World, agent: str, at: float, many: Any) -> None:
     for number in range(many(2)):
-        body = facts.ActionReported(agent_id=agent, kind="refund", amount=Money(3_500, "GBP"), reason="late",
-                                    customer_id=world.new("C"))  # fmt: skip
+        body = facts.ActionReported(
+            agent_id=agent, kind="refund", amount=Money(3_500, "GBP"), reason="late", customer_id=world.new("C")
+        )
         world.tell(at + number * DAY, body, world.new("act"))
 
 
 def _churn(world: World, agent: str, at: float, many: Any) -> None:
     for number in range(many(4)):
         action_id = world.gives(at + number * DAY, agent, 900, world.new("C"), world.new("I"))
-        world.tell(at + number * DAY + HOUR, decisions.ActionReversed(
-            **_CAUSE, action_id=action_id, holder=f"agent:{agent}", period="2026-01", amount=Money(900, "GBP"),
-            agent_id=agent, recovered=True, reversed_by=agent, reason="x", relates_to=1,
-        ))  # fmt: skip
+        world.tell(
+            at + number * DAY + HOUR,
+            decisions.ActionReversed(
+                **_CAUSE,
+                action_id=action_id,
+                holder=f"agent:{agent}",
+                period="2026-01",
+                amount=Money(900, "GBP"),
+                agent_id=agent,
+                recovered=True,
+                reversed_by=agent,
+                reason="x",
+                relates_to=1,
+            ),
+        )
 
 
 PATTERNS: dict[str, Any] = {
-    "R1": _just_under, "R2": _split, "R3": _favourite, "R4": _self_dealing, "R5": _collusion, "R6": _off_duty,
-    "R7": _no_purchase, "R8": _burst, "R9": _outlier, "R10": _claimant, "R11": _ring, "R12": _self_raise,
-    "R13": _copied, "R14": _overdrawn, "R15": _churn,
-}  # fmt: skip
+    "R1": _just_under,
+    "R2": _split,
+    "R3": _favourite,
+    "R4": _self_dealing,
+    "R5": _collusion,
+    "R6": _off_duty,
+    "R7": _no_purchase,
+    "R8": _burst,
+    "R9": _outlier,
+    "R10": _claimant,
+    "R11": _ring,
+    "R12": _self_raise,
+    "R13": _copied,
+    "R14": _overdrawn,
+    "R15": _churn,
+}

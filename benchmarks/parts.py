@@ -95,9 +95,14 @@ class Side:
 
 def _request(number: int) -> bytes:
     request = {
-        "request_id": f"r-{number}", "agent_id": f"A-{number % AGENTS}", "kind": "refund", "reason": "late",
-        "amount": {"amount": "5.00", "currency": "GBP"}, "customer_id": f"C-{number}", "interaction_id": f"I-{number}",
-    }  # fmt: skip
+        "request_id": f"r-{number}",
+        "agent_id": f"A-{number % AGENTS}",
+        "kind": "refund",
+        "reason": "late",
+        "amount": {"amount": "5.00", "currency": "GBP"},
+        "customer_id": f"C-{number}",
+        "interaction_id": f"I-{number}",
+    }
     return json.dumps(request).encode()
 
 

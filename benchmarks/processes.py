@@ -40,9 +40,15 @@ class Ledger:
         command = self._command(*words)
         try:
             done = subprocess.run(
-                command, cwd=self.version.folder, env=self.version.environment(), stdin=subprocess.DEVNULL,
-                capture_output=True, text=True, check=False, timeout=seconds,
-            )  # fmt: skip
+                command,
+                cwd=self.version.folder,
+                env=self.version.environment(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=seconds,
+            )
         except subprocess.TimeoutExpired as error:
             raise CommandError(f"`{' '.join(words)}` of {self.version.name} did not end in {seconds:g} s") from error
         if done.returncode:
@@ -59,9 +65,14 @@ class Ledger:
 
         """
         process = subprocess.Popen(
-            self._command(*words), cwd=self.version.folder, env=self.version.environment(),
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0,
-        )  # fmt: skip
+            self._command(*words),
+            cwd=self.version.folder,
+            env=self.version.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=0,
+        )
         try:
             _, status, used = os.wait4(process.pid, 0)
         except BaseException:
@@ -97,9 +108,15 @@ class Ledger:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with (self.data_dir.parent / f"{self.data_dir.name}.log").open("ab") as log:
             process = subprocess.Popen(
-                command, cwd=self.version.folder, env=self.version.environment(), stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=log, text=True, process_group=0,
-            )  # fmt: skip
+                command,
+                cwd=self.version.folder,
+                env=self.version.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                process_group=0,
+            )
         try:
             assert process.stdout
             _until(process, process.stdout, ready, command)

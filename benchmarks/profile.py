@@ -37,9 +37,23 @@ def samples_of(part: str) -> list[tuple[list[str], int]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stacks"
         command = [
-            "py-spy", "record", "--subprocesses", "--rate", str(_SAMPLES_A_SECOND), "--format", "raw",
-            "--output", str(path), "--", sys.executable, "-m", "benchmarks", "--quick", "--only", part,
-        ]  # fmt: skip
+            "py-spy",
+            "record",
+            "--subprocesses",
+            "--rate",
+            str(_SAMPLES_A_SECOND),
+            "--format",
+            "raw",
+            "--output",
+            str(path),
+            "--",
+            sys.executable,
+            "-m",
+            "benchmarks",
+            "--quick",
+            "--only",
+            part,
+        ]
         search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         subprocess.run(
             command, check=True, env=os.environ | {ONLY_OURS: "1", "PATH": search}, stdout=subprocess.DEVNULL

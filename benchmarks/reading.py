@@ -196,10 +196,14 @@ async def live(setting: Setting) -> list[Contest]:
         from nats.js.api import ConsumerConfig, DeliverPolicy
 
         subscription = await setting.raw.jetstream().subscribe(
-            "bench.LIVE.>", stream="LIVE", ordered_consumer=True, cb=count, pending_msgs_limit=-1,
+            "bench.LIVE.>",
+            stream="LIVE",
+            ordered_consumer=True,
+            cb=count,
+            pending_msgs_limit=-1,
             pending_bytes_limit=-1,
             config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=start + 1),
-        )  # fmt: skip
+        )
         producer = await _producer(setting, number)
         await done.wait()
         speed = rate(number - 1, begun)

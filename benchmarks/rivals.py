@@ -37,8 +37,11 @@ STATE = (
 )
 """About 300 bytes, like an action."""
 ES_SQLITE, ES_POSTGRES, ES_JETSTREAM, RAW = (
-    "eventsourcing, SQLite", "eventsourcing, PostgreSQL", "eventsourcing, JetStream (ours)", "raw nats-py",
-)  # fmt: skip
+    "eventsourcing, SQLite",
+    "eventsourcing, PostgreSQL",
+    "eventsourcing, JetStream (ours)",
+    "raw nats-py",
+)
 
 
 @contextlib.contextmanager
@@ -57,12 +60,17 @@ def environments(folder: Path, session: Session) -> Iterator[dict[str, dict[str,
         yield {
             ES_SQLITE: {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(folder / "es.db")},
             ES_POSTGRES: {
-                "PERSISTENCE_MODULE": "eventsourcing.postgres", "POSTGRES_DBNAME": "postgres",
-                "POSTGRES_HOST": str(folder / "pg"), "POSTGRES_PORT": "5432", "POSTGRES_USER": "postgres",
-                "POSTGRES_PASSWORD": "", "POSTGRES_POOL_SIZE": "40", "POSTGRES_MAX_OVERFLOW": "20",
+                "PERSISTENCE_MODULE": "eventsourcing.postgres",
+                "POSTGRES_DBNAME": "postgres",
+                "POSTGRES_HOST": str(folder / "pg"),
+                "POSTGRES_PORT": "5432",
+                "POSTGRES_USER": "postgres",
+                "POSTGRES_PASSWORD": "",
+                "POSTGRES_POOL_SIZE": "40",
+                "POSTGRES_MAX_OVERFLOW": "20",
             },
             ES_JETSTREAM: jetstream,
-        }  # fmt: skip
+        }
     finally:
         postgres.cleanup()
 
@@ -161,9 +169,14 @@ async def raw_follow(client: Client, stream: str, subject: str, n: int, start: i
 
     begun = time.perf_counter()
     subscription = await client.jetstream().subscribe(
-        subject, stream=stream, ordered_consumer=True, cb=count, pending_msgs_limit=-1, pending_bytes_limit=-1,
+        subject,
+        stream=stream,
+        ordered_consumer=True,
+        cb=count,
+        pending_msgs_limit=-1,
+        pending_bytes_limit=-1,
         config=ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=start),
-    )  # fmt: skip
+    )
     await done.wait()
     speed = n / (time.perf_counter() - begun)
     await subscription.unsubscribe()

@@ -40,33 +40,56 @@ async def seals(setting: Setting) -> list[Contest]:
         await fill(session, number)
         work = _Work(session, number)
         results = [
-            await contest("seal, tiles and checkpoints", "events per s",
-                          {"seal": work.seal, "only reading the log": work.read, NEEDED: needed(20_000)},
-                          needs={NEEDED: 1}, rounds=1),
-            await contest("verify, from the stream", "events per s",
-                          {"audit verify": work.verify, "only reading the log": work.read, NEEDED: needed(40_000)},
-                          needs={NEEDED: 1}, rounds=1),
-            await contest("archive, to Parquet", "events per s",
-                          {"archive": work.archive, "only reading the log": work.read, NEEDED: needed(50_000)},
-                          needs={NEEDED: 1}, rounds=1),
-            await contest("verify, from the archive", "leaves per s",
-                          {"all cores": work.verify_archive(None), "one thread": work.verify_archive(1),
-                           NEEDED: needed(500_000)}, needs={NEEDED: 1}),
-            await contest("a proof made, median", "ms", {"prove": work.prove, NEEDED: needed(5)},
-                          needs={NEEDED: 1}),
-            await contest("a proof checked, median", "ms", {"verify-proof": work.check, NEEDED: needed(1)},
-                          needs={NEEDED: 1}),
-        ]  # fmt: skip
+            await contest(
+                "seal, tiles and checkpoints",
+                "events per s",
+                {"seal": work.seal, "only reading the log": work.read, NEEDED: needed(20_000)},
+                needs={NEEDED: 1},
+                rounds=1,
+            ),
+            await contest(
+                "verify, from the stream",
+                "events per s",
+                {"audit verify": work.verify, "only reading the log": work.read, NEEDED: needed(40_000)},
+                needs={NEEDED: 1},
+                rounds=1,
+            ),
+            await contest(
+                "archive, to Parquet",
+                "events per s",
+                {"archive": work.archive, "only reading the log": work.read, NEEDED: needed(50_000)},
+                needs={NEEDED: 1},
+                rounds=1,
+            ),
+            await contest(
+                "verify, from the archive",
+                "leaves per s",
+                {"all cores": work.verify_archive(None), "one thread": work.verify_archive(1), NEEDED: needed(500_000)},
+                needs={NEEDED: 1},
+            ),
+            await contest("a proof made, median", "ms", {"prove": work.prove, NEEDED: needed(5)}, needs={NEEDED: 1}),
+            await contest(
+                "a proof checked, median", "ms", {"verify-proof": work.check, NEEDED: needed(1)}, needs={NEEDED: 1}
+            ),
+        ]
         results.append(
-            await contest("from an event to its signed checkpoint, the slowest of 100", "ms",
-                          {"run seal": lambda _round: _delay(setting), NEEDED: needed(1_000)}, needs={NEEDED: 1},
-                          rounds=1)
-        )  # fmt: skip
+            await contest(
+                "from an event to its signed checkpoint, the slowest of 100",
+                "ms",
+                {"run seal": lambda _round: _delay(setting), NEEDED: needed(1_000)},
+                needs={NEEDED: 1},
+                rounds=1,
+            )
+        )
     results.append(
-        await contest("restore, into an empty server", "events per s",
-                      {"restore": _restoring(setting.folder, folder, number), NEEDED: needed(20_000)},
-                      needs={NEEDED: 1}, rounds=1)
-    )  # fmt: skip
+        await contest(
+            "restore, into an empty server",
+            "events per s",
+            {"restore": _restoring(setting.folder, folder, number), NEEDED: needed(20_000)},
+            needs={NEEDED: 1},
+            rounds=1,
+        )
+    )
     return results
 
 

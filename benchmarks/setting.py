@@ -51,9 +51,18 @@ class Setting:
 async def role(data_dir: Path, *words: str, descriptors: Sequence[int] = ()) -> AsyncIterator[int]:
     """A role, with its options, in a process of its own; its process id."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "run", *words, "--with-parent", "--data-dir", str(data_dir),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, pass_fds=descriptors,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "app",
+        "run",
+        *words,
+        "--with-parent",
+        "--data-dir",
+        str(data_dir),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        pass_fds=descriptors,
+    )
     assert process.stdin
     try:
         yield process.pid

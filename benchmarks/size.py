@@ -63,8 +63,12 @@ def measured(extras: list[str]) -> dict[str, Any]:
         {"name": name, "version": version, "mb": round(size / 1e6, 1)}
         for name, (version, size) in sorted(found.items(), key=lambda item: -item[1][1])
     ]
-    return {"extras": extras, "packages": packages, "mb": round(sum(size for _, size in found.values()) / 1e6, 1),
-            "most_mb": None if extras else MOST_MB}  # fmt: skip
+    return {
+        "extras": extras,
+        "packages": packages,
+        "mb": round(sum(size for _, size in found.values()) / 1e6, 1),
+        "most_mb": None if extras else MOST_MB,
+    }
 
 
 def main() -> None:

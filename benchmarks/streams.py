@@ -92,12 +92,27 @@ class StreamWorld(World):
         name = getattr(body, "agent_id", None) or getattr(body, "to_agent_id", None)
         return f"A-{self._names.setdefault(name, len(self._names))}" if name else f"A-{staff.randrange(self.agents)}"
 
-    def _serve(self, staff: random.Random, busy: dict[str, list[float]], at: float, agent: str, customer: str,
-               interaction: str, order: str | None) -> None:  # fmt: skip
+    def _serve(
+        self,
+        staff: random.Random,
+        busy: dict[str, list[float]],
+        at: float,
+        agent: str,
+        customer: str,
+        interaction: str,
+        order: str | None,
+    ) -> None:
         busy.setdefault(agent, []).append(at)
         if staff.random() < 0.2:
-            self.gives(at + 300, agent, min(self._amount(), 1_999), customer, interaction, order=order,
-                       note=staff.choice(("sorry", *(self.new("note") for _ in range(3)))))  # fmt: skip
+            self.gives(
+                at + 300,
+                agent,
+                min(self._amount(), 1_999),
+                customer,
+                interaction,
+                order=order,
+                note=staff.choice(("sorry", *(self.new("note") for _ in range(3)))),
+            )
 
 
 def _shifts(busy: dict[str, list[float]]) -> Iterator[tuple[str, float, float]]:

@@ -51,12 +51,14 @@ async def travels(setting: Setting) -> list[Contest]:
         return folding
 
     result = await contest(
-        "balances as of any point, the slowest of 20", "ms",
-        {"the view": slowest, "folding the log again": fold, NEEDED: needed(1000)}, needs={NEEDED: 1},
-    )  # fmt: skip
+        "balances as of any point, the slowest of 20",
+        "ms",
+        {"the view": slowest, "folding the log again": fold, NEEDED: needed(1000)},
+        needs={NEEDED: 1},
+    )
     size = await contest(
         "kept for time travel", "bytes an event", {"the view's file": _file_size(views, number)}, rounds=1
-    )  # fmt: skip
+    )
     engine.dispose()
     return [result, size]
 
@@ -79,7 +81,9 @@ async def _fill(session: Session, budgets: int) -> None:
     template = budget_drafts("B-000000", A_BUDGET, datetime.now(UTC))
     for event in template:
         for at in range(0, budgets, 1000):
-            await session.log.append([
-                Draft(event.subject.replace("B-000000", name), event.data.replace(b"B-000000", name.encode()))
-                for name in (f"B-{number:06d}" for number in range(at, min(at + 1000, budgets)))
-            ])  # fmt: skip
+            await session.log.append(
+                [
+                    Draft(event.subject.replace("B-000000", name), event.data.replace(b"B-000000", name.encode()))
+                    for name in (f"B-{number:06d}" for number in range(at, min(at + 1000, budgets)))
+                ]
+            )

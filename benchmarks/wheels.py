@@ -29,15 +29,31 @@ def missing(system: str, python: str) -> str:
     """Return what pip says of the wheels of the image's packages for a system; nothing where all are there."""
     name, tags = SYSTEMS[system]
     needed = [Requirement(line) for line in pins((ROOT / "requirements-image.txt").read_text())]
-    marks = {"sys_platform": name, "platform_system": {"win32": "Windows", "darwin": "Darwin"}.get(name, "Linux"),
-             "python_version": python, "python_full_version": f"{python}.0"}  # fmt: skip
+    marks = {
+        "sys_platform": name,
+        "platform_system": {"win32": "Windows", "darwin": "Darwin"}.get(name, "Linux"),
+        "python_version": python,
+        "python_full_version": f"{python}.0",
+    }
     found = [f"{one.name}{one.specifier}" for one in needed if one.marker is None or one.marker.evaluate(marks)]
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "pip", "install", "--dry-run", "--quiet", "--disable-pip-version-check", "--no-deps",
-            "--only-binary=:all:", "--target", str(Path(folder)), "--python-version", python,
-            *(f"--platform={tag}" for tag in tags), *found,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--dry-run",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--target",
+            str(Path(folder)),
+            "--python-version",
+            python,
+            *(f"--platform={tag}" for tag in tags),
+            *found,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
     return "" if done.returncode == 0 else "; ".join(errors) or done.stderr

@@ -46,15 +46,20 @@ DAYS, AGENTS, TEAMS, CUSTOMERS = 720, 500, 24, 50_000
 _BEGAN = datetime(2024, 1, 1, tzinfo=UTC)
 _KINDS, _CHANNELS, _REASONS = ("refund", "credit", "keep_item"), ("phone", "chat", "email"), ("late", "broken", "wrong")
 POLICY: dict[str, Any] = {
-    "currency": "GBP", "time_zone": "Europe/London", "period": "month", "effective_from": "2020-01-01T00:00:00Z",
+    "currency": "GBP",
+    "time_zone": "Europe/London",
+    "period": "month",
+    "effective_from": "2020-01-01T00:00:00Z",
     "roles": {
         "agent": {
-            "budget": "600.00", "limits": {"refund": "25.00", "credit": "20.00", "keep_item": "20.00"},
-            "per_interaction": "60.00", "per_customer": {"amount": "100.00", "days": 90},
+            "budget": "600.00",
+            "limits": {"refund": "25.00", "credit": "20.00", "keep_item": "20.00"},
+            "per_interaction": "60.00",
+            "per_customer": {"amount": "100.00", "days": 90},
         },
     },
     "costs": {"agent_hour": "24.00", "manager_hour": "45.00"},
-}  # fmt: skip
+}
 
 
 async def reports(setting: Setting) -> list[Contest]:
@@ -66,9 +71,11 @@ async def reports(setting: Setting) -> list[Contest]:
         read, policy = partial(read_view, session), await policy_in_force(session.log)
         published = await published_policies(session.log)
         made: dict[str, Callable[[], Awaitable[Any]]] = {
-            "loyalty": lambda: loyalty_report(read, published), "gap": lambda: gap_report(read, policy),
-            "quality": lambda: quality_report(read), "recognition": lambda: recognition_report(read, policy),
-        }  # fmt: skip
+            "loyalty": lambda: loyalty_report(read, published),
+            "gap": lambda: gap_report(read, policy),
+            "quality": lambda: quality_report(read),
+            "recognition": lambda: recognition_report(read, policy),
+        }
         found = []
         for name, make in made.items():
             await make()  # the views come to the end of the log
@@ -139,8 +146,14 @@ class _Organisation:
         record = PolicyPublished(policy=POLICY, version=1, published_by="owner", sha256="", **cause.answer())
         yield Draft(topology.POLICY_SUBJECT, stored_form(record, _BEGAN))
         for agent in self._agents:
-            yield self._fact(f"j-{agent.agent_id}", "employee.joined", _BEGAN, employee_id=agent.agent_id, role="agent",
-                             team_ids=agent.team_ids)  # fmt: skip
+            yield self._fact(
+                f"j-{agent.agent_id}",
+                "employee.joined",
+                _BEGAN,
+                employee_id=agent.agent_id,
+                role="agent",
+                team_ids=agent.team_ids,
+            )
         rounds = self._number // 5
         for at in range(rounds):
             moment = _BEGAN + timedelta(days=DAYS * at / rounds)
@@ -148,16 +161,30 @@ class _Organisation:
             other = f"C-{int(self._rng.integers(0, CUSTOMERS)):06d}"
             agent = self._agents[int(self._rng.integers(0, AGENTS))]
             matter = {"interaction_id": f"I-{at:07d}"}
-            yield self._fact(f"o-{at}", "interaction.opened", moment, customer_id=customer, channel=_CHANNELS[at % 3],
-                             reason=_REASONS[at // 3 % 3], agent_id=agent.agent_id, team_id=agent.team_ids[0],
-                             **matter)  # fmt: skip
+            yield self._fact(
+                f"o-{at}",
+                "interaction.opened",
+                moment,
+                customer_id=customer,
+                channel=_CHANNELS[at % 3],
+                reason=_REASONS[at // 3 % 3],
+                agent_id=agent.agent_id,
+                team_id=agent.team_ids[0],
+                **matter,
+            )
             if at % 8:
                 yield from self._decides(at, moment + timedelta(minutes=5), agent, customer)
             for more, buyer in enumerate((other, customer)):
                 total = {"amount": f"{self._rng.integers(5, 90)}.00", "currency": "GBP"}
-                yield self._fact(f"b-{at}-{more}", "purchase.completed", moment + timedelta(minutes=6),
-                                 order_id=f"O-{at}-{more}", customer_id=buyer, total=total,
-                                 margin={"amount": "3.00", "currency": "GBP"})  # fmt: skip
+                yield self._fact(
+                    f"b-{at}-{more}",
+                    "purchase.completed",
+                    moment + timedelta(minutes=6),
+                    order_id=f"O-{at}-{more}",
+                    customer_id=buyer,
+                    total=total,
+                    margin={"amount": "3.00", "currency": "GBP"},
+                )
             yield self._fact(f"r-{at}", "interaction.resolved", moment + timedelta(minutes=9), **matter)
 
     def _fact(self, name: str, kind: str, moment: datetime, **data: Any) -> Draft:
@@ -177,14 +204,25 @@ class _Organisation:
             budget = self._budgets[agent.agent_id] = Budget.open(opened, moment)
             yield Draft(subject_of(holder, "GBP", period), stored_form(opened, moment))
         request = ActionRequest(
-            request_id=f"q-{at}", agent_id=agent.agent_id, kind=cast("Any", _KINDS[at % 3]),
-            reason=_REASONS[at // 3 % 3], amount=Money(int(self._rng.integers(100, 2_800)), "GBP"),
+            request_id=f"q-{at}",
+            agent_id=agent.agent_id,
+            kind=cast("Any", _KINDS[at % 3]),
+            reason=_REASONS[at // 3 % 3],
+            amount=Money(int(self._rng.integers(100, 2_800)), "GBP"),
             customer_id=customer,
-            interaction_id=f"I-{at:07d}", team_id=agent.team_ids[0],
-        )  # fmt: skip
+            interaction_id=f"I-{at:07d}",
+            team_id=agent.team_ids[0],
+        )
         gifts = self._given.setdefault(customer, [])
-        asking = Asking(request=request, agent=agent, rules=self._rules, source="bench", now=moment, budget=budget,
-                        seen=Seen(group=frozenset((customer,)), customer=gifts))  # fmt: skip
+        asking = Asking(
+            request=request,
+            agent=agent,
+            rules=self._rules,
+            source="bench",
+            now=moment,
+            budget=budget,
+            seen=Seen(group=frozenset((customer,)), customer=gifts),
+        )
         verdict = judge(asking, request.amount)
         record: Any
         if verdict.outcome == "taken":

@@ -11,10 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SETTINGS = {
-    "url": "nats_url", "user": "nats_user", "password": "nats_password", "token": "nats_token", "creds": "nats_creds",
-    "nkey": "nats_nkey", "cert": "nats_tls_cert", "key": "nats_tls_key", "ca": "nats_tls_ca",
-    "tls_first": "nats_tls_first", "inbox_prefix": "nats_inbox_prefix",
-}  # fmt: skip
+    "url": "nats_url",
+    "user": "nats_user",
+    "password": "nats_password",
+    "token": "nats_token",
+    "creds": "nats_creds",
+    "nkey": "nats_nkey",
+    "cert": "nats_tls_cert",
+    "key": "nats_tls_key",
+    "ca": "nats_tls_ca",
+    "tls_first": "nats_tls_first",
+    "inbox_prefix": "nats_inbox_prefix",
+}
 _UNSUPPORTED = {
     "nsc": "name the credentials file itself in creds",
     "user_jwt": "name a credentials file in creds",

@@ -107,8 +107,18 @@ SECRET = ("nats_url", "upstream_nats_url", "database_url", "nats_password", "nat
 """Settings that may hold a password: never on the command line of a process that we start."""
 WITHOUT_OPTION = ("nats_password", "nats_token")
 """Settings that are nothing but a secret: they have no option."""
-CONNECTION = ("user", "password", "token", "creds", "nkey", "tls_ca", "tls_cert", "tls_key", "tls_first",
-              "inbox_prefix")  # fmt: skip
+CONNECTION = (
+    "user",
+    "password",
+    "token",
+    "creds",
+    "nkey",
+    "tls_ca",
+    "tls_cert",
+    "tls_key",
+    "tls_first",
+    "inbox_prefix",
+)
 """Settings of a connection beside its URL, without their ``nats_``."""
 _URL_LOGIN = re.compile(r"^(\s*\w+://)?.*@")
 _LOGIN = tuple(f"nats_{name}" for name in ("user", "password", "token", "creds", "nkey"))

@@ -128,9 +128,13 @@ def asyncapi_document() -> dict[str, Any]:
     broker.publisher(
         topology.ESCALATION_SUBJECT, title="escalation_notice", description="An escalation waits for somebody."
     )
-    document: dict[str, Any] = AsyncAPI(
-        broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
-    ).to_specification().to_jsonable()  # fmt: skip
+    document: dict[str, Any] = (
+        AsyncAPI(
+            broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
+        )
+        .to_specification()
+        .to_jsonable()
+    )
     requests = dict.fromkeys(cls for name in REQUESTS for cls in _classes_of(name))
     answers = (Answer, Receipt, Brief, Checked, ViewMoved, EscalationNotice)
     classes = [*FACTS.values(), *requests, ReceiptRequest, BriefRequest, *answers]

@@ -64,10 +64,10 @@ type Items = list[dict[str, Any]]
 Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
 After = Annotated[int, Query(ge=0, le=2**53, description="Only items behind this position: `next` of the page before.")]
 AsOf = Annotated[
-    str | None, Query(alias="as_of", description="As it was behind this position, or at this time."),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0},
-                              {"type": "string", "format": "date-time"}]}),
-]  # fmt: skip
+    str | None,
+    Query(alias="as_of", description="As it was behind this position, or at this time."),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}),
+]
 Same = Annotated[str | None, Header(alias="If-None-Match")]
 
 
@@ -75,9 +75,14 @@ def make_api(house: House) -> FastAPI:
     """The application."""
     views, log, keys, doors = house.views, house.log, house.keys, house.doors
     api = FastAPI(
-        title="Resolution Ledger", version="1", description=__doc__ or "", docs_url=None, redoc_url=None,
-        openapi_url=None, responses=PROBLEMS,
-    )  # fmt: skip
+        title="Resolution Ledger",
+        version="1",
+        description=__doc__ or "",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        responses=PROBLEMS,
+    )
     api.router.route_class = AdmittingRoute
     api.add_middleware(GZipMiddleware, minimum_size=1000)
     api.add_middleware(BodyBounds)
@@ -114,9 +119,18 @@ class _Lists:
         except (OverflowError, ValueError) as error:
             raise ParameterError("as_of", str(error)) from None
 
-    async def answer(self, view: str, query: Callable[[Any], list[dict[str, Any]]], same: str | None, limit: int,
-                     at: int | None = None, *, next_by: str | None = "position",
-                     viewer: Viewer, then: Callable[[Items], Awaitable[Items]] | None = None) -> Response:  # fmt: skip
+    async def answer(
+        self,
+        view: str,
+        query: Callable[[Any], list[dict[str, Any]]],
+        same: str | None,
+        limit: int,
+        at: int | None = None,
+        *,
+        next_by: str | None = "position",
+        viewer: Viewer,
+        then: Callable[[Items], Awaitable[Items]] | None = None,
+    ) -> Response:
         if same is not None:  # what has not changed is not read again
             unchanged = await self._views.read(view, lambda _connection: None, short=True)
             if same == _tag(view, unchanged, viewer):
@@ -125,8 +139,12 @@ class _Lists:
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
         last = found.result[-1][next_by] if next_by is not None and len(found.result) == limit else None
         items = found.result if then is None else await then(found.result)
-        document = {"items": items, "position": position, "lag_seconds": await self._views.lag(found.progress),
-                    "next": last}  # fmt: skip
+        document = {
+            "items": items,
+            "position": position,
+            "lag_seconds": await self._views.lag(found.progress),
+            "next": last,
+        }
         return Json(
             document,
             headers={"ETag": _tag(view, found, viewer), "Cache-Control": "no-cache", "Vary": "Authorization, Cookie"},
@@ -141,42 +159,109 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
     known, log = Depends(doors.viewer), lists.log
 
     @api.get("/api/v1/balances", response_model=Page, summary="Budgets: granted, spent, reserved, remaining")
-    async def balances(holder: str | None = None, period: str | None = None, as_of: AsOf = None, limit: Limit = 100,
-                       team: str | None = None, offset: Annotated[int, Query(ge=0, le=2**53)] = 0, same: Same = None,
-                       viewer: Any = known) -> Response:  # fmt: skip
+    async def balances(
+        holder: str | None = None,
+        period: str | None = None,
+        as_of: AsOf = None,
+        limit: Limit = 100,
+        team: str | None = None,
+        offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         holders = await doors.of_team(team)
-        return await lists.answer("budget_balances", lambda c: [
-            one for one in read_balances(c, holder, period, position=at)
-            if scope.sees_holder(one["holder"]) and (holders is None or one["holder"] in holders)
-        ][offset : offset + limit], same, limit, at, next_by=None, viewer=viewer)  # fmt: skip
+        return await lists.answer(
+            "budget_balances",
+            lambda c: [
+                one
+                for one in read_balances(c, holder, period, position=at)
+                if scope.sees_holder(one["holder"]) and (holders is None or one["holder"] in holders)
+            ][offset : offset + limit],
+            same,
+            limit,
+            at,
+            next_by=None,
+            viewer=viewer,
+        )
 
     @api.get("/api/v1/actions", response_model=Page, summary="What was done, as it stands")
-    async def actions(agent: str | None = None, team: str | None = None, kind: str | None = None, as_of: AsOf = None,
-                      after: After = 0, limit: Limit = 100, same: Same = None,
-                      viewer: Any = known) -> Response:  # fmt: skip
+    async def actions(
+        agent: str | None = None,
+        team: str | None = None,
+        kind: str | None = None,
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: Limit = 100,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
         at = await lists.at(as_of)
         source = temporal_tables.as_of(casework.actions, at)
         where = _seen_by(source, await doors.scope(viewer))
-        return await lists.answer("casework", lambda c: casework.read_actions(
-            c, *where, after=after, limit=limit, source=source, agent_id=agent, team_id=team, kind=kind,
-        ), same, limit, at, viewer=viewer)  # fmt: skip
+        return await lists.answer(
+            "casework",
+            lambda c: casework.read_actions(
+                c,
+                *where,
+                after=after,
+                limit=limit,
+                source=source,
+                agent_id=agent,
+                team_id=team,
+                kind=kind,
+            ),
+            same,
+            limit,
+            at,
+            viewer=viewer,
+        )
 
     @api.get("/api/v1/escalations", response_model=Page, summary="Who asked for what, and what came of it")
-    async def escalations(agent: str | None = None, team: str | None = None, kind: str | None = None,
-                          status: str | None = None, as_of: AsOf = None, after: After = 0, limit: Limit = 100,
-                          same: Same = None, viewer: Any = known) -> Response:  # fmt: skip
+    async def escalations(
+        agent: str | None = None,
+        team: str | None = None,
+        kind: str | None = None,
+        status: str | None = None,
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: Limit = 100,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
         at = await lists.at(as_of)
         source = temporal_tables.as_of(casework.escalations, at)
         where = _seen_by(source, await doors.scope(viewer))
-        return await lists.answer("casework", lambda c: casework.read_escalations(
-            c, *where, after=after, limit=limit, source=source, agent_id=agent, team_id=team, kind=kind, status=status,
-        ), same, limit, at, viewer=viewer)  # fmt: skip
+        return await lists.answer(
+            "casework",
+            lambda c: casework.read_escalations(
+                c,
+                *where,
+                after=after,
+                limit=limit,
+                source=source,
+                agent_id=agent,
+                team_id=team,
+                kind=kind,
+                status=status,
+            ),
+            same,
+            limit,
+            at,
+            viewer=viewer,
+        )
 
     @api.get("/api/v1/flags", response_model=Page, summary="What the guard asks humans to look at")
-    async def flags(rule: str | None = None, about: str | None = None, status: str | None = None, as_of: AsOf = None,
-                    after: After = 0, limit: Limit = 100, same: Same = None,
-                    viewer: Any = known) -> Response:  # fmt: skip
+    async def flags(
+        rule: str | None = None,
+        about: str | None = None,
+        status: str | None = None,
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: Limit = 100,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
         at, now, scope = await lists.at(as_of), datetime.now(UTC), await doors.scope(viewer)
         source = temporal_tables.as_of(flags_table, at)
 
@@ -184,15 +269,32 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
             shown = await without_names(log, keys, found)  # names are asked for after that: asking would tell
             return [one for one in shown if about is None or about in one["about"]]
 
-        return await lists.answer("flags", lambda c: [
-            one for one in read_flags(c, now, rule=rule, status=status, source=source)
-            if one["position"] > after and scope.sees_all(one["about"])
-        ][:limit], same, limit, at, viewer=viewer, then=masked)  # fmt: skip
+        return await lists.answer(
+            "flags",
+            lambda c: [
+                one
+                for one in read_flags(c, now, rule=rule, status=status, source=source)
+                if one["position"] > after and scope.sees_all(one["about"])
+            ][:limit],
+            same,
+            limit,
+            at,
+            viewer=viewer,
+            then=masked,
+        )
 
     @api.get("/api/v1/trail", response_model=Page, summary="Events in order, with positions")
-    async def trail(interaction: str | None = None, action: str | None = None, agent: str | None = None,
-                    customer: str | None = None, as_of: AsOf = None, after: After = 0, limit: Limit = 100,
-                    same: Same = None, viewer: Any = known) -> Response:  # fmt: skip
+    async def trail(
+        interaction: str | None = None,
+        action: str | None = None,
+        agent: str | None = None,
+        customer: str | None = None,
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: Limit = 100,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} reads the trail of somebody it sees: name an `agent`")
@@ -201,8 +303,9 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
         read_about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
         if read_about:
             await note_reading(log, viewer, read_about, at or await lists.end())
-        return await lists.answer(Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at,
-                                  viewer=viewer)  # fmt: skip
+        return await lists.answer(
+            Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at, viewer=viewer
+        )
 
 
 def _seen_by(source: Any, scope: Scope) -> list[Any]:
@@ -216,8 +319,13 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
     lists, reports = _Lists(views, log), Reports()
     known, not_agents = Depends(doors.viewer), [Depends(doors.allowed("manager", "auditor", "operator"))]
 
-    async def given(name: str, view: str, at: int | None, scope: Scope,
-                    make: Callable[[int | None, Scope], Awaitable[dict[str, Any]]]) -> dict[str, Any]:  # fmt: skip
+    async def given(
+        name: str,
+        view: str,
+        at: int | None,
+        scope: Scope,
+        make: Callable[[int | None, Scope], Awaitable[dict[str, Any]]],
+    ) -> dict[str, Any]:
         async def made() -> dict[str, Any]:
             document = await make(at, scope)
             progress = (await views.read(view, lambda _connection: None, short=True)).progress
@@ -295,8 +403,15 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors, gaug
     async def me(viewer: Any = known) -> Response:
         scope = await doors.scope(viewer)
         people = None if scope.people is None else sorted(scope.people)
-        return Json({"name": viewer.name, "role": viewer.role, "person_id": viewer.person_id, "people": people,
-                             "teams": sorted(scope.teams)})  # fmt: skip
+        return Json(
+            {
+                "name": viewer.name,
+                "role": viewer.role,
+                "person_id": viewer.person_id,
+                "people": people,
+                "teams": sorted(scope.teams),
+            }
+        )
 
     @api.get("/metrics", dependencies=[everybody], summary="For Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -320,10 +435,15 @@ def _health(api: FastAPI, views: Views) -> None:
 def _live(api: FastAPI, views: Views, news: News, doors: Doors) -> None:
     known = Depends(doors.viewer)
 
-    @api.get("/api/v1/stream", summary="News of views, as server-sent events",
-             response_class=EventStream, responses={200: {"content": {"text/event-stream": {}}}})  # fmt: skip
-    async def stream(request: Request, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None,
-                     viewer: Any = known) -> Response:  # fmt: skip
+    @api.get(
+        "/api/v1/stream",
+        summary="News of views, as server-sent events",
+        response_class=EventStream,
+        responses={200: {"content": {"text/event-stream": {}}}},
+    )
+    async def stream(
+        request: Request, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None, viewer: Any = known
+    ) -> Response:
         since = int(last) if last and last.isascii() and last.isdigit() and len(last) < _DIGITS else None
         credential = request.state.credential
 

@@ -53,8 +53,9 @@ def _fields_at(request: Request, place: Sequence[str | int]) -> Iterable[str]:
         if part is not None:
             field = model.model_fields.get(part)
             model = field.annotation if field is not None else None
-        model = next((one for one in (model, *get_args(model))
-                      if isinstance(one, type) and issubclass(one, BaseModel)), None)  # fmt: skip
+        model = next(
+            (one for one in (model, *get_args(model)) if isinstance(one, type) and issubclass(one, BaseModel)), None
+        )
         if model is None:
             return ()
     return [field.alias or name for name, field in model.model_fields.items()]

@@ -66,10 +66,20 @@ class Problem(BaseModel):
 
 
 TITLES = {
-    400: "bad request", 401: "who are you?", 403: "not here", 404: "not found", 405: "not this way",
-    408: "request timeout", 409: "not as things are", 413: "content too large", 421: "misdirected request",
-    422: "cannot be used", 429: "too often", 431: "request header fields too large", 503: "not ready",
-}  # fmt: skip
+    400: "bad request",
+    401: "who are you?",
+    403: "not here",
+    404: "not found",
+    405: "not this way",
+    408: "request timeout",
+    409: "not as things are",
+    413: "content too large",
+    421: "misdirected request",
+    422: "cannot be used",
+    429: "too often",
+    431: "request header fields too large",
+    503: "not ready",
+}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": title, "content": {PROBLEM: {"schema": Problem.model_json_schema()}}}
     for status, title in TITLES.items()

@@ -70,16 +70,30 @@ class DashboardService:
         await news.start()
         self._views = Views(self._data_dir, log)
         house = House(
-            views=self._views, log=log, rejected=await Log.open(self._client, topology.REJECTED), keys=keys, news=news,
-            doors=Doors(self._data_dir, self.token, self._views, encrypted=where.encrypted), client=self._client,
-            data_dir=self._data_dir, hosts=where.host_names(),
-        )  # fmt: skip
+            views=self._views,
+            log=log,
+            rejected=await Log.open(self._client, topology.REJECTED),
+            keys=keys,
+            news=news,
+            doors=Doors(self._data_dir, self.token, self._views, encrypted=where.encrypted),
+            client=self._client,
+            data_dir=self._data_dir,
+            hosts=where.host_names(),
+        )
         config = uvicorn.Config(
-            make_api(house), log_level="error", access_log=False, lifespan="off", server_header=False, ws="none",
-            http=bounded_protocol(where.trusted_networks()), proxy_headers=bool(where.trusted_proxies),
-            forwarded_allow_ips=list(where.trusted_proxies), ssl_certfile=where.certificate, ssl_keyfile=where.key,
+            make_api(house),
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            ws="none",
+            http=bounded_protocol(where.trusted_networks()),
+            proxy_headers=bool(where.trusted_proxies),
+            forwarded_allow_ips=list(where.trusted_proxies),
+            ssl_certfile=where.certificate,
+            ssl_keyfile=where.key,
             timeout_graceful_shutdown=_GRACE_SECONDS,
-        )  # fmt: skip
+        )
         self._server = uvicorn.Server(config)
         self.address = where.url(listening)
         self._serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours

@@ -47,10 +47,16 @@ _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_%:~-]+")
 _MOST = 1_000_000
 _CONNECTION = {
-    "user": "NATS_USER", "password": "NATS_PASSWORD", "token": "NATS_TOKEN", "creds": "NATS_CREDENTIALS",
-    "nkey": "NATS_NKEY", "tls_ca": "NATS_TLS_CA", "tls_cert": "NATS_TLS_CERT", "tls_key": "NATS_TLS_KEY",
+    "user": "NATS_USER",
+    "password": "NATS_PASSWORD",
+    "token": "NATS_TOKEN",
+    "creds": "NATS_CREDENTIALS",
+    "nkey": "NATS_NKEY",
+    "tls_ca": "NATS_TLS_CA",
+    "tls_cert": "NATS_TLS_CERT",
+    "tls_key": "NATS_TLS_KEY",
     "inbox_prefix": "NATS_INBOX_PREFIX",
-}  # fmt: skip
+}
 
 
 class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):

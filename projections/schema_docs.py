@@ -271,12 +271,35 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
 }
-_TYPES = ((sa.Boolean, "0 or 1"), (sa.BigInteger, "integer"), (sa.Integer, "integer"), (sa.Float, "real"),
-          (sa.LargeBinary, "blob"))  # fmt: skip
-_TIMES = frozenset((
-    "time", "at", "opened", "happened", "requested", "due", "raised", "reviewed", "resolved", "first_action", "joined",
-    "left", "role_since", "completed", "valid_until", "said", "answered", "recorded",
-))  # fmt: skip
+_TYPES = (
+    (sa.Boolean, "0 or 1"),
+    (sa.BigInteger, "integer"),
+    (sa.Integer, "integer"),
+    (sa.Float, "real"),
+    (sa.LargeBinary, "blob"),
+)
+_TIMES = frozenset(
+    (
+        "time",
+        "at",
+        "opened",
+        "happened",
+        "requested",
+        "due",
+        "raised",
+        "reviewed",
+        "resolved",
+        "first_action",
+        "joined",
+        "left",
+        "role_since",
+        "completed",
+        "valid_until",
+        "said",
+        "answered",
+        "recorded",
+    )
+)
 
 
 class Column(NamedTuple):
@@ -323,8 +346,15 @@ def schema_text() -> str:
         if name != seen:
             seen = name
             view = MODELS[one.view]()
-            lines += ["", f"## `{one.table}` in `{one.view}.sqlite`, version {view.version}", "", _TABLES[name][0], "",
-                      "| column | type | unit | meaning |", "|---|---|---|---|"]  # fmt: skip
+            lines += [
+                "",
+                f"## `{one.table}` in `{one.view}.sqlite`, version {view.version}",
+                "",
+                _TABLES[name][0],
+                "",
+                "| column | type | unit | meaning |",
+                "|---|---|---|---|",
+            ]
         key = " (key)" if one.key else ""
         lines.append(f"| `{one.name}`{key} | {one.type} | {one.unit} | {one.meaning} |")
     return "\n".join(lines) + "\n"

@@ -79,9 +79,13 @@ def _all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def command(
-    group: click.Group, name: str | None = None, *, json: bool = True, lists: bool = False,
+    group: click.Group,
+    name: str | None = None,
+    *,
+    json: bool = True,
+    lists: bool = False,
     loop: Callable[[dict[str, Any]], Callable[[], asyncio.AbstractEventLoop] | None] = lambda _options: None,
-) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:  # fmt: skip
+) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
     """Make an async function a command of a group: ``settings`` is its first argument.
 
     A command that ``lists`` is told ``as_csv``, too.
@@ -112,12 +116,17 @@ def command(
 
 
 _COMMANDS = {
-    "up": ("run",), "run": ("run",), "demo": ("run",), "publish": ("publish",),
-    "import": ("publish",), "decide": ("decide",), "policy": ("decide",),
-    "report": ("report_views", "report_loyalty", "report_value", "report_what_if"), "audit": ("audit_trail", "audit_verify", "audit_flags"),
-    "admin": ("admin", "admin_seal", "admin_privacy", "admin_tokens", "admin_inbox",
-              "admin_streams"),
-}  # fmt: skip
+    "up": ("run",),
+    "run": ("run",),
+    "demo": ("run",),
+    "publish": ("publish",),
+    "import": ("publish",),
+    "decide": ("decide",),
+    "policy": ("decide",),
+    "report": ("report_views", "report_loyalty", "report_value", "report_what_if"),
+    "audit": ("audit_trail", "audit_verify", "audit_flags"),
+    "admin": ("admin", "admin_seal", "admin_privacy", "admin_tokens", "admin_inbox", "admin_streams"),
+}
 """Command -> modules of ``app.cli.commands``; a command loads only its own, which keeps it quick."""
 
 

@@ -50,22 +50,31 @@ class Organisation:
         roles = ["manager"] * MANAGERS + ["senior"] * SENIORS + ["agent"] * AGENTS
         return [
             Employee(
-                f"E-{number:03d}", role, _TEAMS[number % len(_TEAMS)], f"E-{number % MANAGERS + 1:03d}",
+                f"E-{number:03d}",
+                role,
+                _TEAMS[number % len(_TEAMS)],
+                f"E-{number % MANAGERS + 1:03d}",
                 self._random.betavariate(4, 4),
             )
             for number, role in enumerate(roles, 1)
-        ]  # fmt: skip
+        ]
 
     def joining(self) -> list[Moment]:
         """Everybody joins before the first day."""
         at = START - timedelta(days=1)
         return [
-            Moment(at + timedelta(seconds=number), "employee.joined", {
-                "employee_id": one.employee_id, "role": one.role, "team_ids": [one.team_id],
-                "manager_id": one.manager_id,
-            })
+            Moment(
+                at + timedelta(seconds=number),
+                "employee.joined",
+                {
+                    "employee_id": one.employee_id,
+                    "role": one.role,
+                    "team_ids": [one.team_id],
+                    "manager_id": one.manager_id,
+                },
+            )
             for number, one in enumerate(self.employees)
-        ]  # fmt: skip
+        ]
 
     def day(self, number: int) -> list[Moment]:
         """All that happens on one day."""
@@ -106,19 +115,39 @@ class Organisation:
         reason = self._random.choice(REASONS)
         order, total = self._random.choice(self._orders.get(customer, [("O-0000000", 30.0)]))
         moments = [
-            Moment(at, "interaction.opened", {
-                "interaction_id": interaction, "customer_id": customer, "channel": self._random.choice(CHANNELS),
-                "reason": reason, "agent_id": one.employee_id, "team_id": one.team_id, "line": 1, "order_id": order,
-            })
-        ]  # fmt: skip
+            Moment(
+                at,
+                "interaction.opened",
+                {
+                    "interaction_id": interaction,
+                    "customer_id": customer,
+                    "channel": self._random.choice(CHANNELS),
+                    "reason": reason,
+                    "agent_id": one.employee_id,
+                    "team_id": one.team_id,
+                    "line": 1,
+                    "order_id": order,
+                },
+            )
+        ]
         at += timedelta(minutes=self._random.expovariate(1 / 6))
         while self._random.random() < 0.22:
             one, before = self._random.choice(self.employees), one
-            moments.append(Moment(at, "interaction.transferred", {
-                "interaction_id": interaction, "from_agent_id": before.employee_id, "to_agent_id": one.employee_id,
-                "to_team_id": one.team_id, "line": 2, "story_repeated": self._random.random() < 0.5,
-                "waited_seconds": round(self._random.expovariate(1 / 240)),
-            }))  # fmt: skip
+            moments.append(
+                Moment(
+                    at,
+                    "interaction.transferred",
+                    {
+                        "interaction_id": interaction,
+                        "from_agent_id": before.employee_id,
+                        "to_agent_id": one.employee_id,
+                        "to_team_id": one.team_id,
+                        "line": 2,
+                        "story_repeated": self._random.random() < 0.5,
+                        "waited_seconds": round(self._random.expovariate(1 / 240)),
+                    },
+                )
+            )
             at += timedelta(minutes=self._random.expovariate(1 / 8))
         if self._random.random() < 0.45 + 0.3 * one.generosity:
             moments.append(self._ask(at, one, customer, interaction, order, total, reason))
@@ -126,29 +155,43 @@ class Organisation:
         moments += self._ending(at, one, customer, interaction, total)
         return moments
 
-    def _ask(self, at: datetime, one: Employee, customer: str, interaction: str, order: str, total: float,
-             reason: str) -> Moment:  # fmt: skip
+    def _ask(
+        self, at: datetime, one: Employee, customer: str, interaction: str, order: str, total: float, reason: str
+    ) -> Moment:
         kind = self._random.choice(KINDS)
         share = min(1.0, self._random.betavariate(2, 3) + 0.3 * one.generosity)
         amount = 0.0 if kind == "fix" else max(0.5, round(total * share * 2) / 2)
         self._pleased[customer] = amount
         asked = {
-            "agent_id": one.employee_id, "customer_id": customer, "interaction_id": interaction, "kind": kind,
-            "amount": gbp(amount), "reason": reason, "order_id": order,
-        }  # fmt: skip
+            "agent_id": one.employee_id,
+            "customer_id": customer,
+            "interaction_id": interaction,
+            "kind": kind,
+            "amount": gbp(amount),
+            "reason": reason,
+            "order_id": order,
+        }
         return Moment(at, "ask", asked)
 
     def _ending(self, at: datetime, one: Employee, customer: str, interaction: str, total: float) -> list[Moment]:
         at += timedelta(minutes=self._random.expovariate(1 / 10))
-        moments = [
-            Moment(at, "interaction.resolved", {"interaction_id": interaction, "agent_id": one.employee_id})
-        ]  # fmt: skip
+        moments = [Moment(at, "interaction.resolved", {"interaction_id": interaction, "agent_id": one.employee_id})]
         if self._random.random() < 0.3:
             score = 5 if customer in self._pleased and self._random.random() < 0.7 else self._random.randint(1, 5)
-            moments.append(Moment(at + timedelta(hours=1), "feedback.received", {
-                "customer_id": customer, "instrument": "csat", "score": score, "best": 5, "worst": 1,
-                "interaction_id": interaction,
-            }))  # fmt: skip
+            moments.append(
+                Moment(
+                    at + timedelta(hours=1),
+                    "feedback.received",
+                    {
+                        "customer_id": customer,
+                        "instrument": "csat",
+                        "score": score,
+                        "best": 5,
+                        "worst": 1,
+                        "interaction_id": interaction,
+                    },
+                )
+            )
         if self._random.random() < 0.06:
             again = {"interaction_id": interaction, "reason": "happened again"}
             moments.append(Moment(at + timedelta(hours=2), "interaction.reopened", again))
@@ -161,20 +204,32 @@ class Organisation:
     def _thanks(self, at: datetime) -> Moment:
         giver, receiver = self._random.sample(self.employees, 2)
         data = {
-            "recognition_id": f"R-{at:%Y%m%d%H%M%S}-{giver.employee_id}", "giver_id": giver.employee_id,
-            "receiver_id": receiver.employee_id, "reason": self._random.choice(THANKS), "points": 10,
+            "recognition_id": f"R-{at:%Y%m%d%H%M%S}-{giver.employee_id}",
+            "giver_id": giver.employee_id,
+            "receiver_id": receiver.employee_id,
+            "reason": self._random.choice(THANKS),
+            "points": 10,
             "giver_kind": "manager" if giver.role == "manager" else "peer",
-        }  # fmt: skip
+        }
         return Moment(at, "recognition.given", data)
 
     def _morale(self, date: datetime) -> list[Moment]:
         return [
-            Moment(date + timedelta(hours=18), "morale.surveyed", {
-                "team_id": team, "period": f"{date:%Y-%m}", "invited": 12, "respondents": self._random.randint(6, 12),
-                "score": round(self._random.gauss(7.2, 0.8), 1), "best": 10, "worst": 0,
-            })
+            Moment(
+                date + timedelta(hours=18),
+                "morale.surveyed",
+                {
+                    "team_id": team,
+                    "period": f"{date:%Y-%m}",
+                    "invited": 12,
+                    "respondents": self._random.randint(6, 12),
+                    "score": round(self._random.gauss(7.2, 0.8), 1),
+                    "best": 10,
+                    "worst": 0,
+                },
+            )
             for team in _TEAMS
-        ]  # fmt: skip
+        ]
 
 
 def gbp(amount: float) -> dict[str, str]:

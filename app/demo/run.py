@@ -79,9 +79,11 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
 async def _publish_policy(upstream: LedgerClient, seed: int) -> None:
     checked = check_policy_file(_POLICY)
     request = {
-        "request_id": f"demo-{seed}-policy", "policy": checked.document, "published_by": "E-001",
+        "request_id": f"demo-{seed}-policy",
+        "policy": checked.document,
+        "published_by": "E-001",
         "time": time_text(START - timedelta(days=2)),
-    }  # fmt: skip
+    }
     answer = await _request(upstream, "policy", request)
     if answer["outcome"] == "error":
         raise LedgerError(answer["error"]["message"])
@@ -139,8 +141,12 @@ async def _escalate(upstream: LedgerClient, beyond: list[Moment], above: dict[st
     async def file(number: int, moment: Moment) -> tuple[datetime, str, str] | None:
         interaction = moment.data["interaction_id"]
         at = beyond[-1].at + timedelta(minutes=10, seconds=number)
-        request = {"request_id": f"demo-{seed}-{interaction}-up", "operation": "request", "time": time_text(at),
-                   **moment.data}  # fmt: skip
+        request = {
+            "request_id": f"demo-{seed}-{interaction}-up",
+            "operation": "request",
+            "time": time_text(at),
+            **moment.data,
+        }
         answer = await _request(upstream, "escalation", request)
         waited = timedelta(minutes=5 + 115 * _lot(interaction, "waits") ** 2)
         name = answer.get("escalation_id")
@@ -150,8 +156,13 @@ async def _escalate(upstream: LedgerClient, beyond: list[Moment], above: dict[st
     filed = [one for one in await asyncio.gather(*asking) if one is not None]
     for at, escalation_id, manager in sorted(filed):
         operation = "approve" if _lot(escalation_id, "decides") < _SAY_YES else "deny"
-        decision = {"request_id": f"demo-{seed}-{escalation_id}", "operation": operation, "time": time_text(at),
-                    "escalation_id": escalation_id, "decided_by": manager}  # fmt: skip
+        decision = {
+            "request_id": f"demo-{seed}-{escalation_id}",
+            "operation": operation,
+            "time": time_text(at),
+            "escalation_id": escalation_id,
+            "decided_by": manager,
+        }
         answer = await _request(upstream, "escalation", decision)
         if answer["outcome"] == "refused":  # the manager's own budget does not reach
             no = decision | {"operation": "deny", "request_id": f"{decision['request_id']}-no"}
@@ -202,16 +213,20 @@ def _show(summary: dict[str, Any], settings: Settings) -> None:
     ]
     print_table(f"{summary['days']} days of an organisation, in {summary['seconds']} s", ("", ""), rows, numbers=(1,))
     print_table(
-        "What it cost", ("period", "spent"),
-        [(line["period"], money_text(line["spent"])) for line in summary["periods"]], numbers=(1,),
-    )  # fmt: skip
+        "What it cost",
+        ("period", "spent"),
+        [(line["period"], money_text(line["spent"])) for line in summary["periods"]],
+        numbers=(1,),
+    )
     print_table(
-        "What those customers bought (mean revenue of a customer)", ("window", "customers", "before", "after"),
+        "What those customers bought (mean revenue of a customer)",
+        ("window", "customers", "before", "after"),
         [
             (f"{line['days']} days", line["n"], money_text(line["mean_before"]), money_text(line["mean_after"]))
-            for line in summary["loyalty"]["windows"] if line["n"]
+            for line in summary["loyalty"]["windows"]
+            if line["n"]
         ],
         numbers=(1, 2, 3),
-    )  # fmt: skip
+    )
     console.print(f"Rung 1, before and after: {DESCRIPTION}.")
     console.print(f"Look further: resolution-ledger audit trail --agent E-042 --data-dir {settings.data_dir}")

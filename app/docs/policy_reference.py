@@ -20,19 +20,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 POLICY: dict[str, Any] = {
-    "currency": "GBP", "time_zone": "Europe/London", "period": "month", "effective_from": "2026-01-01T00:00:00Z",
+    "currency": "GBP",
+    "time_zone": "Europe/London",
+    "period": "month",
+    "effective_from": "2026-01-01T00:00:00Z",
     "roles": {
         "agent": {
-            "budget": "200.00", "limits": {"refund": "50.00", "keep_item": "20.00", "fix": "unlimited"},
-            "per_interaction": "60.00", "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00"},
+            "budget": "200.00",
+            "limits": {"refund": "50.00", "keep_item": "20.00", "fix": "unlimited"},
+            "per_interaction": "60.00",
+            "per_customer": {"amount": "100.00", "days": 90, "hard_above": "80.00"},
             "requires": {"keep_item": ["goodwill-basics"]},
         },
-        "manager": {"budget": "2000.00", "limits": {"refund": "500.00", "credit": "250.00"},
-                    "approves": {"refund": "500.00"}},
+        "manager": {
+            "budget": "2000.00",
+            "limits": {"refund": "500.00", "credit": "250.00"},
+            "approves": {"refund": "500.00"},
+        },
     },
     "teams": {"doorstep": {"pool": "40.00", "draw_at_most": "30.00"}},
     "sources": {"crm": ["agent", "manager"]},
-}  # fmt: skip
+}
 """The policy of the examples."""
 
 NOW = datetime(2026, 3, 10, 9, tzinfo=UTC)
@@ -61,16 +69,28 @@ def _budget(holder: str, spent_minor: int = 0) -> Budget:
     return budget
 
 
-def _ask(amount: str, agent: Agent = _AGENT, *, spent_minor: int = 0, seen: Seen = authority.NOTHING_SEEN,
-         pool: Budget | None = None, source: str = "crm", **fields: Any) -> tuple[str, tuple[Reason, ...]]:  # fmt: skip
+def _ask(
+    amount: str,
+    agent: Agent = _AGENT,
+    *,
+    spent_minor: int = 0,
+    seen: Seen = authority.NOTHING_SEEN,
+    pool: Budget | None = None,
+    source: str = "crm",
+    **fields: Any,
+) -> tuple[str, tuple[Reason, ...]]:
     given: dict[str, Any] = {"kind": "refund", "reason": "late"} | fields
-    request = ActionRequest(
-        request_id="r", agent_id=agent.agent_id, amount=Money.parse(amount, "GBP"), **given
-    )  # fmt: skip
+    request = ActionRequest(request_id="r", agent_id=agent.agent_id, amount=Money.parse(amount, "GBP"), **given)
     asking = Asking(
-        request=request, agent=agent, rules=_RULES, source=source, now=NOW, pool=pool, seen=seen,
+        request=request,
+        agent=agent,
+        rules=_RULES,
+        source=source,
+        now=NOW,
+        pool=pool,
+        seen=seen,
         budget=_budget(f"agent:{agent.agent_id}", spent_minor),
-    )  # fmt: skip
+    )
     verdict = authority.judge(asking, request.amount)
     return verdict.outcome, verdict.reasons
 
@@ -79,17 +99,35 @@ def _gave(*minor: int) -> tuple[Gift, ...]:
     return tuple(Gift("A-8", NOW.timestamp() - 86_400, one, "GBP") for one in minor)
 
 
-def _decide(operation: str, person: Agent, amount: str, *, agent_id: str = "A-7",
-            stands_in_for: Agent | None = None) -> tuple[str, tuple[Reason, ...]]:  # fmt: skip
+def _decide(
+    operation: str, person: Agent, amount: str, *, agent_id: str = "A-7", stands_in_for: Agent | None = None
+) -> tuple[str, tuple[Reason, ...]]:
     asked = EscalationRequested(
-        escalation_id="esc-1", action_id="act-1", agent_id=agent_id, role="agent", kind="refund", basis="goodwill",
-        amount=Money.parse(amount, "GBP"), reason="broken", reasons=(), payer="approver", to=("M-1",), due=NOW,
-        policy_version=1, budget=f"agent:{agent_id}", period="2026-03", currency="GBP", customer_id="C-9",
+        escalation_id="esc-1",
+        action_id="act-1",
+        agent_id=agent_id,
+        role="agent",
+        kind="refund",
+        basis="goodwill",
+        amount=Money.parse(amount, "GBP"),
+        reason="broken",
+        reasons=(),
+        payer="approver",
+        to=("M-1",),
+        due=NOW,
+        policy_version=1,
+        budget=f"agent:{agent_id}",
+        period="2026-03",
+        currency="GBP",
+        customer_id="C-9",
         **_CAUSE.fields(),
-    )  # fmt: skip
+    )
     request = EscalationDecision(
-        request_id="d", operation=operation, escalation_id="esc-1", decided_by=person.agent_id  # type: ignore[arg-type]
-    )  # fmt: skip
+        request_id="d",
+        operation=operation,
+        escalation_id="esc-1",
+        decided_by=person.agent_id,  # type: ignore[arg-type]
+    )
     approver = Approver(person, stands_in_for or person)
     waiting = Open(asked, NOW - timedelta(minutes=9), ("M-1",), NOW)
     reasons = escalations.refusals(
@@ -106,44 +144,116 @@ def _payer(amount: str) -> tuple[str, tuple[Reason, ...]]:
 _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]]]], ...] = (
     ("", "within every limit", "A-7 gives a refund of 50.00", lambda: _ask("50.00")),
     ("", "`unlimited` is a limit; the budget still holds", "a fix of 200.00", lambda: _ask("200.00", kind="fix")),
-    ("", "entitlement and correction meet no limit", "a correction of 900.00",
-     lambda: _ask("900.00", basis="correction")),
-    ("per_action", "at most the role's, the team's or the trial's limit for the kind", "a refund of 50.01",
-     lambda: _ask("50.01")),
-    ("per_interaction", "all goodwill on one interaction, by all agents", "A-8 gave 40.00 on it, A-7 asks 20.01",
-     lambda: _ask("20.01", interaction_id="I-1", seen=Seen(interaction=_gave(4000)))),
-    ("per_customer", "all goodwill for the customer's group in the days before", "they had 90.00, A-7 asks 10.01",
-     lambda: _ask("10.01", customer_id="C-9", seen=Seen(group=frozenset({"C-9"}), customer=_gave(5000, 4000)))),
-    ("budget", "at most what is left of the agent's budget", "150.01 of 200.00 is spent, A-7 asks 50.00",
-     lambda: _ask("50.00", spent_minor=15_001)),
-    ("", "a short budget draws on the team's pool, a step at a time", "all is spent, D-1 asks 30.00",
-     lambda: _ask("30.00", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep"))),
-    ("pool", "a draw is at most `draw_at_most`, and what the pool has left", "all is spent, D-1 asks 30.01",
-     lambda: _ask("30.01", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep"))),
-    ("training", "a kind may need a course, which may expire", "A-7 lets somebody keep an item of 5.00",
-     lambda: _ask("5.00", kind="keep_item")),
-    ("kind", "a kind the role lacks goes up where some role has it", "A-7 gives a credit of 5.00",
-     lambda: _ask("5.00", kind="credit")),
+    (
+        "",
+        "entitlement and correction meet no limit",
+        "a correction of 900.00",
+        lambda: _ask("900.00", basis="correction"),
+    ),
+    (
+        "per_action",
+        "at most the role's, the team's or the trial's limit for the kind",
+        "a refund of 50.01",
+        lambda: _ask("50.01"),
+    ),
+    (
+        "per_interaction",
+        "all goodwill on one interaction, by all agents",
+        "A-8 gave 40.00 on it, A-7 asks 20.01",
+        lambda: _ask("20.01", interaction_id="I-1", seen=Seen(interaction=_gave(4000))),
+    ),
+    (
+        "per_customer",
+        "all goodwill for the customer's group in the days before",
+        "they had 90.00, A-7 asks 10.01",
+        lambda: _ask("10.01", customer_id="C-9", seen=Seen(group=frozenset({"C-9"}), customer=_gave(5000, 4000))),
+    ),
+    (
+        "budget",
+        "at most what is left of the agent's budget",
+        "150.01 of 200.00 is spent, A-7 asks 50.00",
+        lambda: _ask("50.00", spent_minor=15_001),
+    ),
+    (
+        "",
+        "a short budget draws on the team's pool, a step at a time",
+        "all is spent, D-1 asks 30.00",
+        lambda: _ask("30.00", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep")),
+    ),
+    (
+        "pool",
+        "a draw is at most `draw_at_most`, and what the pool has left",
+        "all is spent, D-1 asks 30.01",
+        lambda: _ask("30.01", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep")),
+    ),
+    (
+        "training",
+        "a kind may need a course, which may expire",
+        "A-7 lets somebody keep an item of 5.00",
+        lambda: _ask("5.00", kind="keep_item"),
+    ),
+    (
+        "kind",
+        "a kind the role lacks goes up where some role has it",
+        "A-7 gives a credit of 5.00",
+        lambda: _ask("5.00", kind="credit"),
+    ),
     ("kind", "a kind that no role has is refused", "A-7 gives a gift of 5.00", lambda: _ask("5.00", kind="gift")),
-    ("self_dealing", "nobody acts for themselves, their group or a declared relation", "A-7 gives to their household",
-     lambda: _ask("5.00", customer_id="C-9", seen=Seen(group=frozenset({"C-9", "A-7"})))),
-    ("left", "nobody who has left acts", "A-7 has left",
-     lambda: _ask("5.00", Agent(agent_id="A-7", role="agent", left=True))),
-    ("source", "a source speaks only for its roles", "the source `desk` asks for A-7",
-     lambda: _ask("5.00", source="desk")),
-    ("no_policy", "without a policy in force nobody gives anything", "before the first policy is published",
-     lambda: (authority.NO_POLICY.outcome, authority.NO_POLICY.reasons)),
-    ("own_request", "nobody decides their own request", "M-1 approves what M-1 asked",
-     lambda: _decide("approve", _MANAGER, "90.00", agent_id="M-1")),
-    ("approves", "an approval stays within the approver's `approves`", "M-1 approves 500.01",
-     lambda: _decide("approve", _MANAGER, "500.01")),
-    ("", "somebody may stand in for an approver who is away", "A-8 approves 90.00 for M-1",
-     lambda: _decide("approve", Agent(agent_id="A-8", role="agent"), "90.00", stands_in_for=_MANAGER)),
-    ("not_requester", "only whoever asked withdraws", "M-1 withdraws what A-7 asked",
-     lambda: _decide("withdraw", _MANAGER, "90.00")),
-    ("payer", "whoever pays must have it: the team's pool, else the approver", "the pool has 40.00, 40.01 is asked",
-     lambda: _payer("40.01")),
-)  # fmt: skip
+    (
+        "self_dealing",
+        "nobody acts for themselves, their group or a declared relation",
+        "A-7 gives to their household",
+        lambda: _ask("5.00", customer_id="C-9", seen=Seen(group=frozenset({"C-9", "A-7"}))),
+    ),
+    (
+        "left",
+        "nobody who has left acts",
+        "A-7 has left",
+        lambda: _ask("5.00", Agent(agent_id="A-7", role="agent", left=True)),
+    ),
+    (
+        "source",
+        "a source speaks only for its roles",
+        "the source `desk` asks for A-7",
+        lambda: _ask("5.00", source="desk"),
+    ),
+    (
+        "no_policy",
+        "without a policy in force nobody gives anything",
+        "before the first policy is published",
+        lambda: (authority.NO_POLICY.outcome, authority.NO_POLICY.reasons),
+    ),
+    (
+        "own_request",
+        "nobody decides their own request",
+        "M-1 approves what M-1 asked",
+        lambda: _decide("approve", _MANAGER, "90.00", agent_id="M-1"),
+    ),
+    (
+        "approves",
+        "an approval stays within the approver's `approves`",
+        "M-1 approves 500.01",
+        lambda: _decide("approve", _MANAGER, "500.01"),
+    ),
+    (
+        "",
+        "somebody may stand in for an approver who is away",
+        "A-8 approves 90.00 for M-1",
+        lambda: _decide("approve", Agent(agent_id="A-8", role="agent"), "90.00", stands_in_for=_MANAGER),
+    ),
+    (
+        "not_requester",
+        "only whoever asked withdraws",
+        "M-1 withdraws what A-7 asked",
+        lambda: _decide("withdraw", _MANAGER, "90.00"),
+    ),
+    (
+        "payer",
+        "whoever pays must have it: the team's pool, else the approver",
+        "the pool has 40.00, 40.01 is asked",
+        lambda: _payer("40.01"),
+    ),
+)
 
 
 def rule_lines() -> list[Line]:

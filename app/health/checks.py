@@ -212,10 +212,24 @@ async def _rejected(session: Session) -> AsyncIterator[Check]:
 
 
 CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
-    _server, durability, streams, store, _clock,
-    _recorded_times, _directory, _disk, _indexes, _views, _alarm, seal, _keys, _managers, _inbox, _sources,
+    _server,
+    durability,
+    streams,
+    store,
+    _clock,
+    _recorded_times,
+    _directory,
+    _disk,
+    _indexes,
+    _views,
+    _alarm,
+    seal,
+    _keys,
+    _managers,
+    _inbox,
+    _sources,
     _rejected,
-)  # fmt: skip
+)
 """In the order in which they are shown."""
 
 

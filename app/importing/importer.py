@@ -69,8 +69,9 @@ def _place_of(file: DocumentFile, message: str) -> tuple[int, int]:
     return found[1:]
 
 
-def made_events(mapping: ColumnMapping, paths: Sequence[Path], outcome: Outcome,
-                progressed: Callable[[int], None]) -> Iterator[Outgoing]:  # fmt: skip
+def made_events(
+    mapping: ColumnMapping, paths: Sequence[Path], outcome: Outcome, progressed: Callable[[int], None]
+) -> Iterator[Outgoing]:
     """The events that these files make, in the order of their time where rows are grouped.
 
     Counts what was read and what makes no event, with its reason; a value that cannot be read
@@ -94,8 +95,9 @@ def _unsorted(made: Any) -> Iterator[Outgoing]:
         yield event
 
 
-def _rows(mapping: ColumnMapping, path: Path, outcome: Outcome,
-          progressed: Callable[[int], None]) -> Iterator[tuple[int, Row]]:  # fmt: skip
+def _rows(
+    mapping: ColumnMapping, path: Path, outcome: Outcome, progressed: Callable[[int], None]
+) -> Iterator[tuple[int, Row]]:
     """(line, row) of a CSV file, the columns that the mapping uses; progress is told in bytes read."""
     line = 0
     try:

@@ -80,10 +80,38 @@ def build_mapping(document: Any) -> ColumnMapping:
     return _Builder(document).build()
 
 
-_KEYS = ("source", "encoding", "delimiter", "time_zone", "group_by", "order_by", "each", "sums", "only_with",
-         "skip", "events")  # fmt: skip
-_VALUES = ("text", "column", "strip_suffix", "extract", "pattern", "otherwise", "money", "currency", "number",
-           "integer", "map", "cases", "const", "time", "format", "zone", "previous")  # fmt: skip
+_KEYS = (
+    "source",
+    "encoding",
+    "delimiter",
+    "time_zone",
+    "group_by",
+    "order_by",
+    "each",
+    "sums",
+    "only_with",
+    "skip",
+    "events",
+)
+_VALUES = (
+    "text",
+    "column",
+    "strip_suffix",
+    "extract",
+    "pattern",
+    "otherwise",
+    "money",
+    "currency",
+    "number",
+    "integer",
+    "map",
+    "cases",
+    "const",
+    "time",
+    "format",
+    "zone",
+    "previous",
+)
 _TESTS = ("matches", "not", "above", "below", "is", "blank")
 
 

@@ -46,8 +46,9 @@ async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
         await asyncio.sleep(0.1)
 
 
-def verify_archive(folder: Path, seal: SealFolder, trusted: Sequence[Verifier], progressed: Progressed,
-                   threads: int | None = None) -> list[Wrong]:  # fmt: skip
+def verify_archive(
+    folder: Path, seal: SealFolder, trusted: Sequence[Verifier], progressed: Progressed, threads: int | None = None
+) -> list[Wrong]:
     """Hold the archive against the seal, on as many threads as there are cores; what is wrong, by position."""
     archive, newest = Archive(folder), seal.checkpoint()
     found = [Wrong("archive damaged", error.position, error.position, str(error)) for error in archive.check_files()]
@@ -76,8 +77,13 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
     from ledger.archive.parquet import Writer
 
     before = await session.log.at(first - 1) if first > 1 else None
-    follower = Follower(await session.connection("export"), session.log, "export",
-                        Anchor(before.position if before else first - 1), gaps=True)  # fmt: skip
+    follower = Follower(
+        await session.connection("export"),
+        session.log,
+        "export",
+        Anchor(before.position if before else first - 1),
+        gaps=True,
+    )
     written = 0
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -98,8 +104,9 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
     return written
 
 
-async def restore(session: Session, folder: Path, trusted: Sequence[Verifier],
-                  progressed: Progressed) -> dict[str, Any]:  # fmt: skip
+async def restore(
+    session: Session, folder: Path, trusted: Sequence[Verifier], progressed: Progressed
+) -> dict[str, Any]:
     """Fill an empty log from an archive, and prove that it is what was sealed.
 
     Every position keeps its meaning: for an event that was lost before it was sealed there is a marker.

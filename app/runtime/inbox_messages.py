@@ -98,8 +98,7 @@ class Removal(NamedTuple):
     """The positions of those of its events that the intake has recorded since it came, by id."""
 
 
-async def reject_message(session: Session, operator: LedgerClient, stream: str, sequence: int,
-                         reason: str) -> Removal:  # fmt: skip
+async def reject_message(session: Session, operator: LedgerClient, stream: str, sequence: int, reason: str) -> Removal:
     """Keep a message in REJECTED with its original bytes, then take it out of its inbox.
 
     A message whose events are all recorded and which is not acknowledged yet is only taken out. An intake that holds
@@ -161,9 +160,12 @@ async def _read(client: LedgerClient, stream: str, which: dict[str, Any]) -> Wai
     raw_headers = base64.b64decode(found.get("hdrs", ""))
     acknowledgement = f"$JS.ACK.{stream}.{topology.INTAKE_CONSUMER}.1.{found['seq']}.1.{_nanoseconds(found['time'])}.0"
     message = Message(
-        found["subject"], base64.b64decode(found.get("data", "")), headers_of(raw_headers) if raw_headers else (),
-        acknowledgement.encode(), raw_headers,
-    )  # fmt: skip
+        found["subject"],
+        base64.b64decode(found.get("data", "")),
+        headers_of(raw_headers) if raw_headers else (),
+        acknowledgement.encode(),
+        raw_headers,
+    )
     return Waiting(message, found["time"])
 
 

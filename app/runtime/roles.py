@@ -78,8 +78,13 @@ async def only_one(data_dir: Path) -> AsyncIterator[None]:
         yield
 
 
-async def make(session: Session, role: str, *, history: bool = False,  # noqa: PLR0911 - a case for each role
-               where: Where | None = None) -> RoleService:  # fmt: skip
+async def make(
+    session: Session,
+    role: str,
+    *,
+    history: bool = False,  # noqa: PLR0911 - a case for each role
+    where: Where | None = None,
+) -> RoleService:
     """The service of a role, not yet started. Each role loads only what it needs."""
     indexes = session.data_dir / "index"
     match role:
@@ -87,9 +92,15 @@ async def make(session: Session, role: str, *, history: bool = False,  # noqa: P
             from consumers.intake.service import IntakeService
 
             return IntakeService(
-                session.server, session.client, session.log, session.rejected, indexes / "intake.sqlite",
-                replicas=session.settings.replicas, routes=session.routes, creates=session.creates,
-            )  # fmt: skip
+                session.server,
+                session.client,
+                session.log,
+                session.rejected,
+                indexes / "intake.sqlite",
+                replicas=session.settings.replicas,
+                routes=session.routes,
+                creates=session.creates,
+            )
         case "decisions":
             from consumers.decisions.service import DecisionService
 
@@ -134,8 +145,9 @@ def sealing_roles() -> tuple[str, ...]:
 
 
 @asynccontextmanager
-async def running(session: Session, roles: Sequence[str], *, history: bool = False,
-                  where: Where | None = None) -> AsyncIterator[list[Service]]:  # fmt: skip
+async def running(
+    session: Session, roles: Sequence[str], *, history: bool = False, where: Where | None = None
+) -> AsyncIterator[list[Service]]:
     """These roles, running in this process for as long as the context lasts."""
     async with AsyncExitStack() as stack:
         services: list[Service] = []

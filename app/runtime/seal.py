@@ -122,9 +122,15 @@ async def wait_for_the_seal(session: Session) -> None:
         await asyncio.sleep(0.05)
 
 
-async def verification(session: Session, brought: Sequence[Checkpoint], trusted: Sequence[Verifier],
-                       damaged: Sequence[Wrong] = (), *, resume: bool = False,
-                       progressed: Callable[[int, int], None]) -> dict[str, Any]:  # fmt: skip
+async def verification(
+    session: Session,
+    brought: Sequence[Checkpoint],
+    trusted: Sequence[Verifier],
+    damaged: Sequence[Wrong] = (),
+    *,
+    resume: bool = False,
+    progressed: Callable[[int, int], None],
+) -> dict[str, Any]:
     """Hold the whole log against its seal; the document that `audit verify --json` prints. Only reads the evidence.
 
     ``damaged`` is what was found wrong with what was brought.
@@ -163,12 +169,16 @@ async def verification(session: Session, brought: Sequence[Checkpoint], trusted:
         state.unlink()
     newest = work.newest
     return {
-        "size": work.size, "root": newest.root.hex() if newest else "", "last_position": end,
-        "resumed_from": resumed_from, "not_sealed": max(0, end - work.size), "gaps": work.gaps,
+        "size": work.size,
+        "root": newest.root.hex() if newest else "",
+        "last_position": end,
+        "resumed_from": resumed_from,
+        "not_sealed": max(0, end - work.size),
+        "gaps": work.gaps,
         "brought": [one.size for one in brought],
         "signed_by": [verifier.text() for verifier in newest.signed_by(work.trusts)] if newest else [],
         "findings": [wrong.wire() for wrong in findings],
-    }  # fmt: skip
+    }
 
 
 async def _still_so(session: Session, folder: SealFolder, work: Verification) -> bool:

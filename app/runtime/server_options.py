@@ -45,8 +45,7 @@ def upstream_options(settings: Settings) -> ConnectionOptions | None:
     given = {name: getattr(own, name) for name in _SERVER}
     found = _options("upstream_nats", settings.upstream_nats_url, given)
     if found.user is None and found.token is None:
-        return _options("upstream_nats", settings.upstream_nats_url,
-                        {name: getattr(own, name) for name in CONNECTION})  # fmt: skip
+        return _options("upstream_nats", settings.upstream_nats_url, {name: getattr(own, name) for name in CONNECTION})
     return found
 
 

@@ -58,8 +58,15 @@ class Session:
     failed: asyncio.Future[None]
     """Fails where the data directory is not at its place any more; nothing can go on then."""
 
-    def __init__(self, settings: Settings, *, reads_only: bool = False, upgrades: bool = False,
-                 creates: bool | None = None, examines: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        reads_only: bool = False,
+        upgrades: bool = False,
+        creates: bool | None = None,
+        examines: bool = False,
+    ) -> None:
         """Use as a context.
 
         With ``upgrades`` the user of ``nats_url`` is the operator, and streams of an earlier version are changed.
@@ -134,8 +141,9 @@ class Session:
             raise
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                        trace: TracebackType | None) -> None:  # fmt: skip
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     async def _open_streams(self) -> None:

@@ -164,8 +164,16 @@ class Unit:
     refused has to be refused before the first ``write``.
     """
 
-    def __init__(self, books: Books, cause: Cause, now: datetime, role_of: Callable[[str, Rules], str | None],
-                 policies: PolicyHistory, *, history: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        books: Books,
+        cause: Cause,
+        now: datetime,
+        role_of: Callable[[str, Rules], str | None],
+        policies: PolicyHistory,
+        *,
+        history: bool = False,
+    ) -> None:
         """``history``: requests name the time, so one may name a time before the newest budget.
 
         Without it only a clock that once ran ahead opens a budget before its time; that is used then.

@@ -29,9 +29,15 @@ AGAIN = "ask again with the same request_id"
 class Storing:
     """Appends batches, remembers what they hold and answers. One batch is under way at a time."""
 
-    def __init__(self, log: Log, directory: Directory, books: Books, finish: Callable[[Waiting, dict[str, Any]], None],
-                 give_up: Callable[[Sequence[Waiting], str, str], None],
-                 ended: Callable[[list[Waiting] | None], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        log: Log,
+        directory: Directory,
+        books: Books,
+        finish: Callable[[Waiting, dict[str, Any]], None],
+        give_up: Callable[[Sequence[Waiting], str, str], None],
+        ended: Callable[[list[Waiting] | None], None],
+    ) -> None:
         """``ended`` is told of each batch: nothing, or what of it has to be ruled on again (perhaps none)."""
         self._log = log
         self._directory = directory

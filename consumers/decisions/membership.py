@@ -50,8 +50,13 @@ INTAKES = Pace(say=0.2, gone=1.0, answer=0.2)
 class Members:
     """The processes of one role on one ledger, as this one sees them."""
 
-    def __init__(self, client: LedgerClient, on_change: Callable[[bool], None],
-                 subject: str = topology.DECIDERS_SUBJECT, pace: Pace = DECIDERS) -> None:  # fmt: skip
+    def __init__(
+        self,
+        client: LedgerClient,
+        on_change: Callable[[bool], None],
+        subject: str = topology.DECIDERS_SUBJECT,
+        pace: Pace = DECIDERS,
+    ) -> None:
         """``on_change`` is told whether there are others, whenever one comes or goes."""
         self.name = f"{int(time.time() * 1000):011x}{secrets.token_hex(4)}"  # in the order of their start
         self._alive = f"{subject}.alive"

@@ -49,9 +49,17 @@ class Waiting:
     cause: Cause
     now: datetime
 
-    def __init__(self, token: str, operation: str, body: bytes, answer: Callable[[bytes], None],
-                 answer_to: bytes = b"", *, sealed: bool = False,
-                 refusal: RequestError | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        token: str,
+        operation: str,
+        body: bytes,
+        answer: Callable[[bytes], None],
+        answer_to: bytes = b"",
+        *,
+        sealed: bool = False,
+        refusal: RequestError | None = None,
+    ) -> None:
         self.token = token  # of its source, in the subject
         self.source = read_token(token).source
         self.operation = operation

@@ -49,8 +49,14 @@ _STUCK_SECONDS, _LOOK_SECONDS = 1.2, 0.2
 class Decider:
     """``run`` is its one task; ``submit`` is its door."""
 
-    def __init__(self, log: Log, directory: Directory, *, history: bool = False,
-                 clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
+    def __init__(
+        self,
+        log: Log,
+        directory: Directory,
+        *,
+        history: bool = False,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._log = log
         self._directory = directory
         self._books = Books(log)
@@ -85,9 +91,18 @@ class Decider:
         """The ledger's clock; in history mode the newest time of a request."""
         return self._latest if self._history else self._clock()
 
-    def submit(self, token: str, operation: str, body: bytes, answer: Callable[[bytes], None], *,
-               answer_to: bytes = b"", here: bool = False, sealed: bool = False,
-               refusal: RequestError | None = None) -> None:  # fmt: skip
+    def submit(
+        self,
+        token: str,
+        operation: str,
+        body: bytes,
+        answer: Callable[[bytes], None],
+        *,
+        answer_to: bytes = b"",
+        here: bool = False,
+        sealed: bool = False,
+        refusal: RequestError | None = None,
+    ) -> None:
         """Ask; ``answer`` is always called, once, with JSON: here, or by the decider it is sent on to.
 
         ``token`` names the source; ``answer_to`` is the subject of the answer; ``here`` says that another decider
@@ -118,8 +133,9 @@ class Decider:
         """Tell this function of every escalation that waits for somebody."""
         self._storing.notify = notify
 
-    def submit_own(self, request: Overdue | Posting, cause: Cause, now: datetime,
-                   done: Callable[[bytes], None]) -> None:  # fmt: skip
+    def submit_own(
+        self, request: Overdue | Posting, cause: Cause, now: datetime, done: Callable[[bytes], None]
+    ) -> None:
         """What nobody asked for: the clock, or a fact. ``done`` is called at the end, whatever it is."""
         waiting = Waiting(token_of_source(cause.source), "", b"", done)
         waiting.request, waiting.cause, waiting.now, waiting.fresh = request, cause, now, True

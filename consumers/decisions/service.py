@@ -72,8 +72,16 @@ class DecisionService:
 
     _keys: Keys
 
-    def __init__(self, server: NatsServer, client: LedgerClient, reader: LedgerClient, log: Log, indexes: Path, *,
-                 history: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        server: NatsServer,
+        client: LedgerClient,
+        reader: LedgerClient,
+        log: Log,
+        indexes: Path,
+        *,
+        history: bool = False,
+    ) -> None:
         self._client = client
         self._reader = reader
         self._log = log
@@ -139,8 +147,14 @@ class DecisionService:
         lacks = (_NO_POLICY,) if not ruled and self.directory.staff.everybody(_ANY_ROLE) else ()
         index = self.directory.index.path
         absent = () if index.exists() else (f"index/{index.name}",)
-        return RoleStatus(role="decisions", history=self._history, readings=(reading,), absent=absent, lacks=lacks,
-                          loops=(self.decider.pulse.loop(), self._clock.pulse.loop()))  # fmt: skip
+        return RoleStatus(
+            role="decisions",
+            history=self._history,
+            readings=(reading,),
+            absent=absent,
+            lacks=lacks,
+            loops=(self.decider.pulse.loop(), self._clock.pulse.loop()),
+        )
 
     async def ask(self, operation: str, source: str, body: bytes) -> bytes:
         """The answer to a request."""
@@ -185,9 +199,14 @@ class DecisionService:
         try:
             sealed = await seal_request(self._keys, source, body)
             self.decider.submit(
-                source, operation, sealed, lambda answer: self._reply(reply, answer),
-                answer_to=reply, sealed=True, refusal=lost_by_sealing(body),
-            )  # fmt: skip
+                source,
+                operation,
+                sealed,
+                lambda answer: self._reply(reply, answer),
+                answer_to=reply,
+                sealed=True,
+                refusal=lost_by_sealing(body),
+            )
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 

@@ -35,8 +35,9 @@ _POSTED_TOGETHER = 256
 class Clock:
     """``run`` is its one task."""
 
-    def __init__(self, decider: Decider, directory: Directory, log: Log, owns: Callable[[str], bool], *,
-                 history: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self, decider: Decider, directory: Directory, log: Log, owns: Callable[[str], bool], *, history: bool = False
+    ) -> None:
         self._decider = decider
         self._directory = directory
         self._log = log
@@ -91,9 +92,10 @@ class Clock:
 
     async def _post(self) -> None:
         todo = [
-            due for position, due in self._directory.matters.dues.items()
+            due
+            for position, due in self._directory.matters.dues.items()
             if position not in self._under_way and self._owns(due.holder)
-        ]  # fmt: skip
+        ]
         for due in todo[:_POSTED_TOGETHER]:
             recorded = await self._log.at(due.position)
             if recorded is None:
@@ -106,8 +108,9 @@ class Clock:
             except Exception as error:  # noqa: BLE001 - one fact that cannot be posted holds up no others
                 report("a fact could not be posted to its budget", due.position, error)
 
-    def _submit(self, request: Overdue | Posting, name: object, now: datetime, request_id: str,
-                source: str = LEDGER_SOURCE) -> None:  # fmt: skip
+    def _submit(
+        self, request: Overdue | Posting, name: object, now: datetime, request_id: str, source: str = LEDGER_SOURCE
+    ) -> None:
         self._under_way.add(name)
         self._decider.submit_own(request, self._cause(source, request_id), now, self._done(name))
 

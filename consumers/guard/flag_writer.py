@@ -26,13 +26,32 @@ if TYPE_CHECKING:
     from ledger.store.log import Log, Recorded
 
 _WANTED = (
-    decisions.ActionTaken, decisions.ActionHeld, decisions.ActionReversed, decisions.ActionCharged, decisions.AuthorityFellShort,
-    decisions.PolicyPublished, decisions.BudgetGranted, decisions.BudgetTransferred, decisions.EscalationRequested,
-    decisions.EscalationApproved, decisions.EscalationDenied, facts.ActionReported, facts.InteractionOpened,
-    facts.InteractionTransferred, facts.CustomerLinked, facts.CustomerUnlinked, facts.EmployeeJoined,
-    facts.EmployeeChanged, facts.EmployeeLeft, facts.RelationshipDeclared, facts.RecognitionGiven, facts.ShiftStarted,
-    facts.ShiftEnded, facts.PurchaseCompleted, FlagReviewed,
-)  # fmt: skip
+    decisions.ActionTaken,
+    decisions.ActionHeld,
+    decisions.ActionReversed,
+    decisions.ActionCharged,
+    decisions.AuthorityFellShort,
+    decisions.PolicyPublished,
+    decisions.BudgetGranted,
+    decisions.BudgetTransferred,
+    decisions.EscalationRequested,
+    decisions.EscalationApproved,
+    decisions.EscalationDenied,
+    facts.ActionReported,
+    facts.InteractionOpened,
+    facts.InteractionTransferred,
+    facts.CustomerLinked,
+    facts.CustomerUnlinked,
+    facts.EmployeeJoined,
+    facts.EmployeeChanged,
+    facts.EmployeeLeft,
+    facts.RelationshipDeclared,
+    facts.RecognitionGiven,
+    facts.ShiftStarted,
+    facts.ShiftEnded,
+    facts.PurchaseCompleted,
+    FlagReviewed,
+)
 _TYPES: dict[str, type[Any]] = {name: cls for name, cls in TYPES.items() if issubclass(cls, _WANTED)}
 
 
@@ -94,10 +113,16 @@ def flag_of(raised: Raised) -> Flag:
     """The event of a flag: its name, its time and what it says follow from the log alone."""
     finding, moment = raised.finding, datetime.fromtimestamp(raised.recorded, UTC)
     common: dict[str, Any] = {
-        "flag_id": raised.flag_id, "source": LEDGER_SOURCE, "request_id": f"{raised.flag_id}.{raised.number}",
-        "seen_position": raised.position, "rule": finding.rule, "rule_version": finding.version,
-        "about": finding.about, "explanation": finding.explanation, "evidence": finding.evidence,
-    }  # fmt: skip
+        "flag_id": raised.flag_id,
+        "source": LEDGER_SOURCE,
+        "request_id": f"{raised.flag_id}.{raised.number}",
+        "seen_position": raised.position,
+        "rule": finding.rule,
+        "rule_version": finding.version,
+        "about": finding.about,
+        "explanation": finding.explanation,
+        "evidence": finding.evidence,
+    }
     record = FlagRaised(**common) if raised.number == 1 else FlagUpdated(**common, number=raised.number)
     name = TYPE_OF[type(record)]
     data = encode_event(LEDGER_SOURCE, f"{raised.flag_id}.{raised.number}", name, moment, encode(record))

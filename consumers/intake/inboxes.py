@@ -69,8 +69,9 @@ class _Taken:
 class Inboxes:
     """Keeps a known source's stream, consumer and route, the order of messages at the switch, and streams short."""
 
-    def __init__(self, client: LedgerClient, fan_in: FanIn, routes: SourceRoutes | None, replicas: int, *,
-                 creates: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self, client: LedgerClient, fan_in: FanIn, routes: SourceRoutes | None, replicas: int, *, creates: bool = False
+    ) -> None:
         """With ``creates`` the ledger's own streams are made again where they were deleted."""
         self._creates = creates
         self._client = client

@@ -34,8 +34,13 @@ class IntakeLanes:
     returns those places whose messages are not in their inboxes any more: an operator took them out.
     """
 
-    def __init__(self, intake: Intake, done: Callable[[Sequence[Message]], None], lost: Callable[[LedgerError], None],
-                 gone: Callable[[Iterable[Place]], Awaitable[set[Place]]]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        intake: Intake,
+        done: Callable[[Sequence[Message]], None],
+        lost: Callable[[LedgerError], None],
+        gone: Callable[[Iterable[Place]], Awaitable[set[Place]]],
+    ) -> None:
         self._intake = intake
         self._done = done
         self._lost = lost

@@ -98,8 +98,9 @@ _NONE_WAITING = _Waiting(frozenset(), more=False)
 class Receipts:
     """Answers requests for receipts."""
 
-    def __init__(self, client: LedgerClient, log: Log, rejected: Log, index: NameIndex, keys: Keys,
-                 intake: Intake) -> None:  # fmt: skip
+    def __init__(
+        self, client: LedgerClient, log: Log, rejected: Log, index: NameIndex, keys: Keys, intake: Intake
+    ) -> None:
         self._client = client
         self._log = log
         self._rejected = rejected
@@ -159,10 +160,12 @@ class Receipts:
             await self._intake.catch_up(f"{topology.FACT_SUBJECT}.{fact_token(asker.source)}")
             found |= self._recorded(asker, missing)
             rest = [identifier for identifier in missing if identifier not in found]
-            outcomes = await asyncio.gather(*(
-                self._unrecorded(asker, identifier, waits=identifier in waiting.ids, may_wait=waiting.more)
-                for identifier in rest
-            ))  # fmt: skip
+            outcomes = await asyncio.gather(
+                *(
+                    self._unrecorded(asker, identifier, waits=identifier in waiting.ids, may_wait=waiting.more)
+                    for identifier in rest
+                )
+            )
             found |= zip(rest, outcomes, strict=True)
         return found
 
@@ -187,9 +190,7 @@ class Receipts:
         return {"status": "pending" if may_wait else "unknown"}
 
     async def _waiting(self, asker: _Asker) -> _Waiting:
-        found = [
-            await self._waiting_in(stream, subject) for stream in asker.inboxes for subject in asker.subjects
-        ]  # fmt: skip
+        found = [await self._waiting_in(stream, subject) for stream in asker.inboxes for subject in asker.subjects]
         return _Waiting(frozenset[str]().union(*(one.ids for one in found)), any(one.more for one in found))
 
     async def _waiting_in(self, stream: str, subject: str) -> _Waiting:

@@ -41,8 +41,14 @@ _REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1, 0)
 class Intake:
     """Record facts from messages, in their order; `consumers/intake/lanes.py` says what happens on errors."""
 
-    def __init__(self, log: Log, rejected: Log, index: NameIndex, keys: Keys,
-                 clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:  # fmt: skip
+    def __init__(
+        self,
+        log: Log,
+        rejected: Log,
+        index: NameIndex,
+        keys: Keys,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._log = log
         self._rejected = rejected
         self._index = index

@@ -53,8 +53,18 @@ class IntakeService:
     _keys: Keys
     _receipts: Receipts
 
-    def __init__(self, server: NatsServer, client: LedgerClient, log: Log, rejected: Log, index_path: Path, *,
-                 replicas: int = 1, routes: SourceRoutes | None = None, creates: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        server: NatsServer,
+        client: LedgerClient,
+        log: Log,
+        rejected: Log,
+        index_path: Path,
+        *,
+        replicas: int = 1,
+        routes: SourceRoutes | None = None,
+        creates: bool = False,
+    ) -> None:
         """With ``creates`` it makes streams of the ledger again that were deleted; those of sources it always does."""
         self._client = client
         self._log = log

@@ -59,8 +59,13 @@ class Rejection(NamedTuple):
     message: str
 
 
-def accept(data: bytes, now: datetime, headers: Headers = (), token: str | None = None,
-           received: Callable[[], datetime] | None = None) -> Accepted | Rejection:  # fmt: skip
+def accept(
+    data: bytes,
+    now: datetime,
+    headers: Headers = (),
+    token: str | None = None,
+    received: Callable[[], datetime] | None = None,
+) -> Accepted | Rejection:
     """Check one event as the intake does.
 
     ``token`` is the source's token in the inbox's subject; ``received`` tells when the inbox took the event, which is
@@ -89,8 +94,9 @@ def check_new(fact: Accepted | Rejection) -> Accepted | Rejection:
     return fact.flaw if isinstance(fact, Accepted) and fact.flaw is not None else fact
 
 
-def _accepted(data: bytes, now: datetime, headers: Headers, token: str | None,
-              received: Callable[[], datetime]) -> Accepted:  # fmt: skip
+def _accepted(
+    data: bytes, now: datetime, headers: Headers, token: str | None, received: Callable[[], datetime]
+) -> Accepted:
     if len(data) > topology.MAX_EVENT_BYTES:
         raise _RejectedError("too_large", "", f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}")
     event = parse_event(data, headers, received)

@@ -49,8 +49,9 @@ class InboxSettings(NamedTuple):
 class IntakeWorker:
     """Takes in from ``start`` to ``stop``; ``failed`` is told when the log is not what it was."""
 
-    def __init__(self, client: LedgerClient, intake: Intake, inboxes: InboxSettings, pulse: Pulse,
-                 failed: asyncio.Future[None]) -> None:  # fmt: skip
+    def __init__(
+        self, client: LedgerClient, intake: Intake, inboxes: InboxSettings, pulse: Pulse, failed: asyncio.Future[None]
+    ) -> None:
         self._client = client
         self._intake = intake
         self._pulse = pulse

@@ -62,8 +62,15 @@ async def holds(keys: Keys) -> list[dict[str, str]]:
     return list((await keys.notes("hold.*")).values())
 
 
-async def forget(log: Log, rejected: Log, keys: Keys, customers: Sequence[str], interactions: Sequence[str],
-                 requested_by: str, reason: str | None) -> Forgotten:  # fmt: skip
+async def forget(
+    log: Log,
+    rejected: Log,
+    keys: Keys,
+    customers: Sequence[str],
+    interactions: Sequence[str],
+    requested_by: str,
+    reason: str | None,
+) -> Forgotten:
     """Record that these customers, one person, are forgotten; then destroy their keys and their interactions'.
 
     Raises:
@@ -81,16 +88,29 @@ async def forget(log: Log, rejected: Log, keys: Keys, customers: Sequence[str], 
     now = datetime.now(UTC)
     records = [
         CustomerForgotten(
-            customer_id=customer_id, requested_by=requested_by, reason=reason,
+            customer_id=customer_id,
+            requested_by=requested_by,
+            reason=reason,
             interactions=tuple(interactions[at : at + _A_RECORD]),
         )
-        for customer_id in customers for at in range(0, max(1, len(interactions)), _A_RECORD)
-    ]  # fmt: skip
-    first = await log.append([
-        Draft(SUBJECT, encode_event(LEDGER_SOURCE, f"forgotten-{token_of(record.customer_id)}-{now.timestamp()}-{n}",
-                                    TYPE_OF[CustomerForgotten], now, encode(record)))
-        for n, record in enumerate(records)
-    ])  # fmt: skip
+        for customer_id in customers
+        for at in range(0, max(1, len(interactions)), _A_RECORD)
+    ]
+    first = await log.append(
+        [
+            Draft(
+                SUBJECT,
+                encode_event(
+                    LEDGER_SOURCE,
+                    f"forgotten-{token_of(record.customer_id)}-{now.timestamp()}-{n}",
+                    TYPE_OF[CustomerForgotten],
+                    now,
+                    encode(record),
+                ),
+            )
+            for n, record in enumerate(records)
+        ]
+    )
     owners = [f"customer:{name}" for name in customers] + [f"interaction:{name}" for name in interactions]
     destroyed = sum([await keys.destroy(owner) for owner in owners])
     gone = await _delete_rejected(rejected, keys, customers)

@@ -61,7 +61,7 @@ async def seal_facts(keys: Keys, facts: Sequence[Accepted]) -> list[Accepted]:
     owners = [
         owner_of(fields, fact.source) if event is not None else ""
         for fact, event, fields in zip(facts, events, data, strict=True)
-    ]  # fmt: skip
+    ]
     known = await keys.ensure({owner for owner in owners if owner})
     return [
         fact if event is None else _sealed(fact, event, fields, known[owner])
@@ -87,8 +87,9 @@ def _seal_attributes(event: dict[str, msgspec.Raw], key: Key) -> None:
         event[name] = _raw(key.seal(bytes(event[name]), f"{context}\x00\x00{name}"))
 
 
-def sealed_fields(fields: Mapping[str, msgspec.Raw], cls: type[msgspec.Struct], key: Key,
-                  context: str) -> dict[str, Any]:  # fmt: skip
+def sealed_fields(
+    fields: Mapping[str, msgspec.Raw], cls: type[msgspec.Struct], key: Key, context: str
+) -> dict[str, Any]:
     """Fields as they are stored; null stays null, and a correction's data is sealed as a whole class of its own."""
     keep = _kept_open(cls)
     return {

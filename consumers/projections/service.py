@@ -125,9 +125,11 @@ def declare_briefs(broker: NatsBroker, briefs: Briefs | None) -> None:
     """The requests that views answer."""
 
     @broker.subscriber(
-        f"{topology.READ_SUBJECT}.*.brief", queue="briefs", title="brief",
+        f"{topology.READ_SUBJECT}.*.brief",
+        queue="briefs",
+        title="brief",
         description="A customer's matters, promises, actions so far, and what this agent may give now.",
-    )  # fmt: skip
+    )
     async def brief(message: NatsMessage) -> bytes:
         assert briefs is not None
         return await answered(message, briefs.answer)

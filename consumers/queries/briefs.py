@@ -146,5 +146,14 @@ def _short(row: dict[str, Any]) -> dict[str, Any]:
 
 _TOLD = ("time", "who", "what", "position")
 _PROMISED = (
-    "action_id", "escalation_id", "kind", "amount", "asked", "reason", "asked_of", "due", "time", "interaction_id",
-)  # fmt: skip
+    "action_id",
+    "escalation_id",
+    "kind",
+    "amount",
+    "asked",
+    "reason",
+    "asked_of",
+    "due",
+    "time",
+    "interaction_id",
+)

@@ -80,8 +80,9 @@ async def _note_error(error: Exception) -> None:
     report("an error of a connection", error)
 
 
-async def answered(message: NatsMessage, work: Callable[[str, bytes], Awaitable[bytes]], *,
-                   checks_token: bool = False) -> bytes:  # fmt: skip
+async def answered(
+    message: NatsMessage, work: Callable[[str, bytes], Awaitable[bytes]], *, checks_token: bool = False
+) -> bytes:
     """Return the answer of ``work``, called with the source's token and the body; where it fails, an error answer.
 
     With ``checks_token`` the work itself refuses a token under which nothing new may come.

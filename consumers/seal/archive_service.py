@@ -38,8 +38,13 @@ def archive_of(data_dir: Path) -> Archive:
     return Archive(data_dir / "archive")
 
 
-async def archive_log(client: LedgerClient, log: Log, archive: Archive, seal: SealFolder,
-                      progressed: Callable[[int, int], None] = lambda _done, _of: None) -> int:  # fmt: skip
+async def archive_log(
+    client: LedgerClient,
+    log: Log,
+    archive: Archive,
+    seal: SealFolder,
+    progressed: Callable[[int, int], None] = lambda _done, _of: None,
+) -> int:
     """Copy what is sealed and not archived yet; returns up to where the archive goes then.
 
     Raises:
@@ -102,8 +107,12 @@ class ArchiveService:
         archive = archive_of(self._data_dir)
         lost = [part.file for part in archive.parts() if not (archive.folder / part.file).exists()]
         reading = Reading("the seal", archive.last_position, self._pulse.still_seconds)
-        return RoleStatus(role="archive", loops=(self._pulse.loop(),), readings=(reading,),
-                          absent=tuple(f"archive/{file}" for file in lost[:_SHOWN]))  # fmt: skip
+        return RoleStatus(
+            role="archive",
+            loops=(self._pulse.loop(),),
+            readings=(reading,),
+            absent=tuple(f"archive/{file}" for file in lost[:_SHOWN]),
+        )
 
     async def start(self) -> None:
         """Begin to copy, where no other process does.

@@ -39,8 +39,15 @@ _PAUSE_SECONDS = 1.0
 _CLAIM_SECONDS = 0.2
 
 
-async def seal_log(client: LedgerClient, log: Log, folder: SealFolder, *, until: int | None = None,
-                   progressed: Callable[[Sealer], None] | None = None, pulse: Pulse | None = None) -> None:  # fmt: skip
+async def seal_log(
+    client: LedgerClient,
+    log: Log,
+    folder: SealFolder,
+    *,
+    until: int | None = None,
+    progressed: Callable[[Sealer], None] | None = None,
+    pulse: Pulse | None = None,
+) -> None:
     """Seal the log behind the newest checkpoint, up to a position or for ever. A new ledger's seal is begun.
 
     Raises:
@@ -120,8 +127,9 @@ class SealService:
             return RoleStatus(role="seal")
         missing = self._pulse.position > 0 and not self._folder.is_begun
         reading = Reading("the log", max(0, self._pulse.position), self._pulse.still_seconds)
-        return RoleStatus(role="seal", loops=(self._pulse.loop(),), readings=(reading,),
-                          absent=("seal",) if missing else ())  # fmt: skip
+        return RoleStatus(
+            role="seal", loops=(self._pulse.loop(),), readings=(reading,), absent=("seal",) if missing else ()
+        )
 
     async def start(self) -> None:
         """Begin to seal, where nobody else does."""

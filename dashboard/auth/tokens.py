@@ -98,8 +98,9 @@ class Tokens:
             said = "names no person" if person_id else "is a person's: say whose"
             raise TokenError(f"person: a token for the role {role} {said}")
         text = f"rl-{role}-{secrets.token_urlsafe(32)}"
-        token = Token(name=name, role=role, sha256=digest_of(text), made=datetime.now(UTC), person_id=person_id,
-                      expires=expires)  # fmt: skip
+        token = Token(
+            name=name, role=role, sha256=digest_of(text), made=datetime.now(UTC), person_id=person_id, expires=expires
+        )
         self._write([*self.all(), token])
         return text
 

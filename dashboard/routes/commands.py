@@ -139,8 +139,12 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
     known = Depends(doors.viewer)
     here = [Depends(doors.from_here), Depends(doors.paced)]
 
-    @api.post("/api/v1/preview", response_model=Said, summary="May this agent? Nothing is taken",
-              dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))])  # fmt: skip
+    @api.post(
+        "/api/v1/preview",
+        response_model=Said,
+        summary="May this agent? Nothing is taken",
+        dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))],
+    )
     async def preview(asked: Preview, viewer: Any = known) -> Response:
         agent = viewer.person_id if viewer.role == "agent" else asked.agent_id
         if agent is None:
@@ -150,21 +154,34 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
             raise HTTPException(403, f"the role {viewer.role} asks for people it sees")
         return await decider.ask("preview", asked.model_dump(exclude_none=True) | {"agent_id": agent})
 
-    @api.post("/api/v1/escalations/{escalation_id}", response_model=Said,
-              summary="Approve, deny or forward what somebody asked for",
-              dependencies=[*here, Depends(doors.allowed("manager"))])  # fmt: skip
-    async def escalation(escalation_id: Annotated[str, Path(max_length=128)], asked: Answer,
-                         viewer: Any = known) -> Response:  # fmt: skip
+    @api.post(
+        "/api/v1/escalations/{escalation_id}",
+        response_model=Said,
+        summary="Approve, deny or forward what somebody asked for",
+        dependencies=[*here, Depends(doors.allowed("manager"))],
+    )
+    async def escalation(
+        escalation_id: Annotated[str, Path(max_length=128)], asked: Answer, viewer: Any = known
+    ) -> Response:
         scope = await doors.scope(viewer)
-        found = (await views.read("casework", lambda c: read_escalations(
-            c, escalations.c.escalation_id == escalation_id, limit=1), short=True)).result  # fmt: skip
+        found = (
+            await views.read(
+                "casework",
+                lambda c: read_escalations(c, escalations.c.escalation_id == escalation_id, limit=1),
+                short=True,
+            )
+        ).result
         if not found or not (found[0]["agent_id"] in (scope.people or ()) or found[0]["team_id"] in scope.teams):
             raise HTTPException(404, "no escalation of this id is to be seen here")
         body = asked.model_dump(exclude_none=True)
         return await decider.ask("escalation", body | {"escalation_id": escalation_id, "decided_by": viewer.person_id})
 
-    @api.post("/api/v1/flags/{flag_id}", response_model=Said, summary="Begin to look at a flag, or say what came of it",
-              dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
+    @api.post(
+        "/api/v1/flags/{flag_id}",
+        response_model=Said,
+        summary="Begin to look at a flag, or say what came of it",
+        dependencies=[*here, Depends(doors.allowed("manager", "operator"))],
+    )
     async def flag(flag_id: Annotated[str, Path(max_length=128)], asked: Review, viewer: Any = known) -> Response:
         scope, now = await doors.scope(viewer), datetime.now(UTC)
         found = (
@@ -176,9 +193,12 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
         body = asked.model_dump(exclude_none=True) | {"flag_id": flag_id, who: _name(viewer)}
         return await decider.ask("flag", body)
 
-    @api.post("/api/v1/policies", response_model=Said,
-              summary="Try another limit: in the shadow, or on some teams by lot",
-              dependencies=[*here, Depends(doors.allowed("manager", "operator"))])  # fmt: skip
+    @api.post(
+        "/api/v1/policies",
+        response_model=Said,
+        summary="Try another limit: in the shadow, or on some teams by lot",
+        dependencies=[*here, Depends(doors.allowed("manager", "operator"))],
+    )
     async def policy(asked: Annotated[Try, Body()], viewer: Any = known) -> Response:
         if asked.mode == "trial" and viewer.role != "operator":
             raise HTTPException(403, "a trial changes what people may give: it is for the role operator")
@@ -206,6 +226,10 @@ def _tried(in_force: dict[str, Any], asked: Try, now: datetime) -> dict[str, Any
     else:
         limit = {"role": asked.role, "kind": asked.kind, "amount": asked.amount.amount}
         until = (now + timedelta(days=asked.days)).isoformat()
-        document["trial"] = {"limit": limit, "share_of_teams": asked.share_of_teams, "seed": now.microsecond,
-                             "until": until}  # fmt: skip
+        document["trial"] = {
+            "limit": limit,
+            "share_of_teams": asked.share_of_teams,
+            "seed": now.microsecond,
+            "until": until,
+        }
     return document

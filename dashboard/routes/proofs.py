@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 ActionId = Annotated[str, Path(max_length=128)]
 
 
-def add_proving(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors,
-                data_dir: pathlib.Path) -> None:  # fmt: skip
+def add_proving(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors, data_dir: pathlib.Path) -> None:
     """The auditor's doors; an explanation is for everybody who sees the agent, too."""
     known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
 
@@ -58,16 +57,24 @@ def add_proving(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors,
         story = [{"what": name, "said": str(said)} for name, said in story_of(found)]
         return Json(json.loads(encode(found | {"story": story})))
 
-    @api.get("/api/v1/case/{action_id}", dependencies=[everybody], response_class=HTMLResponse,
-             summary="The case file: one page that proves what it says, to be kept")  # fmt: skip
+    @api.get(
+        "/api/v1/case/{action_id}",
+        dependencies=[everybody],
+        response_class=HTMLResponse,
+        summary="The case file: one page that proves what it says, to be kept",
+    )
     async def case(action_id: ActionId, viewer: Any = known) -> Response:
         found = await explained(action_id, viewer)
         page = await _sealed(lambda: case_page(case_document(found, data_dir)))
         name = "".join(letter for letter in action_id if letter.isalnum() or letter in "-_")
         return HTMLResponse(page, headers={"Content-Disposition": f'attachment; filename="{name}.html"'})
 
-    @api.get("/api/v1/proof/{position}", dependencies=[everybody], response_class=PlainTextResponse,
-             summary="A proof that an event is in the sealed log (C2SP tlog-proof)")  # fmt: skip
+    @api.get(
+        "/api/v1/proof/{position}",
+        dependencies=[everybody],
+        response_class=PlainTextResponse,
+        summary="A proof that an event is in the sealed log (C2SP tlog-proof)",
+    )
     async def proof(position: Annotated[int, Path(ge=1, le=2**53)]) -> Response:
         if position > await log.last_position():
             raise HTTPException(404, f"there is no event at position {position}")

@@ -118,13 +118,24 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
             async for batch in rejected.subject_batches(subject, max(0, last - _LOOKED_AT)):
                 for one in batch:
                     entry = msgspec.json.decode(one.data, type=_Rejected)
-                    items.append({"entry": one.position, "code": entry.code, "field": entry.field,
-                                  "message": entry.message, "recorded": entry.recordedtime})  # fmt: skip
+                    items.append(
+                        {
+                            "entry": one.position,
+                            "code": entry.code,
+                            "field": entry.field,
+                            "message": entry.message,
+                            "recorded": entry.recordedtime,
+                        }
+                    )
         items.sort(key=itemgetter("entry"), reverse=True)
         return Json({"items": items[:limit], "position": last, "lag_seconds": 0.0})
 
-    @api.post("/api/v1/check", response_model=Said, summary="Would the intake take this event? Nothing is recorded",
-              dependencies=[Depends(doors.viewer), Depends(doors.from_here), Depends(doors.paced)])  # fmt: skip
+    @api.post(
+        "/api/v1/check",
+        response_model=Said,
+        summary="Would the intake take this event? Nothing is recorded",
+        dependencies=[Depends(doors.viewer), Depends(doors.from_here), Depends(doors.paced)],
+    )
     async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
         answer = await _check(client, event)
         if "accepted" not in answer:

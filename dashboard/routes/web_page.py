@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from dashboard.auth.authorization import Doors
 
 _FOLDER = Path(__file__).parents[1] / "web"
-_TYPES = {"page.html": "text/html; charset=utf-8", "page.css": "text/css", "page.js": "text/javascript",
-          "sections.js": "text/javascript", "icon.svg": "image/svg+xml"}  # fmt: skip
+_TYPES = {
+    "page.html": "text/html; charset=utf-8",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "sections.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -74,8 +79,15 @@ def add_page(api: FastAPI, doors: Doors) -> None:
     )
     async def begin(request: Request, shown: Login) -> Response:
         response = Response(status_code=204)
-        response.set_cookie(COOKIE, doors.open(request, shown.token.strip()), max_age=SESSION_SECONDS, httponly=True,
-                            secure=doors.encrypted, samesite="strict", path="/")  # fmt: skip
+        response.set_cookie(
+            COOKIE,
+            doors.open(request, shown.token.strip()),
+            max_age=SESSION_SECONDS,
+            httponly=True,
+            secure=doors.encrypted,
+            samesite="strict",
+            path="/",
+        )
         return response
 
     @api.get("/api/v1/session", summary="Whether this browser is known")

@@ -41,8 +41,9 @@ class Rule:
     pattern: str
     parameters: dict[str, Any]
 
-    def finding(self, about: tuple[str, ...], key: str, explanation: str, evidence: Any,
-                p: float | None = None) -> Finding:  # fmt: skip
+    def finding(
+        self, about: tuple[str, ...], key: str, explanation: str, evidence: Any, p: float | None = None
+    ) -> Finding:
         """A finding of this rule."""
         return Finding(self.id, self.version, about, key, explanation, tuple(sorted(set(evidence))), p)
 

@@ -36,12 +36,16 @@ if TYPE_CHECKING:
 COUNTING: dict[str, tuple[Rule, Any]] = {
     rule.id: (rule, make)
     for rule, make in (
-        (r02_split.RULE, r02_split.Split), (r04_self_dealing.RULE, r04_self_dealing.SelfDealing), (r05_collusion.RULE, r05_collusion.Collusion),
+        (r02_split.RULE, r02_split.Split),
+        (r04_self_dealing.RULE, r04_self_dealing.SelfDealing),
+        (r05_collusion.RULE, r05_collusion.Collusion),
         (r10_serial_claimant.RULE, r10_serial_claimant.SerialClaimant),
-        (r11_recognition_ring.RULE, r11_recognition_ring.RecognitionRing), (r12_self_raise.RULE, r12_self_raise.SelfRaise),
-        (r14_overdrawn.RULE, r14_overdrawn.Overdrawn), (r15_churn.RULE, r15_churn.Churn),
+        (r11_recognition_ring.RULE, r11_recognition_ring.RecognitionRing),
+        (r12_self_raise.RULE, r12_self_raise.SelfRaise),
+        (r14_overdrawn.RULE, r14_overdrawn.Overdrawn),
+        (r15_churn.RULE, r15_churn.Churn),
     )
-}  # fmt: skip
+}
 STATISTICAL: dict[str, tuple[Rule, Any]] = {
     module.RULE.id: (module.RULE, module.over)
     for module in (r01_just_under_limit, r03_favourite, r08_burst, r09_outlier, r13_copied_note)

@@ -30,9 +30,26 @@ class Deed:
     """Something done for a customer, with the limit in force then (none: not known, or unlimited)."""
 
     __slots__ = (
-        "action_id", "agent", "at", "currency", "customer", "goodwill", "group", "interaction", "kind", "limit",
-        "minor", "note", "order", "position", "reason", "reported", "reversed_by", "role", "team",
-    )  # fmt: skip
+        "action_id",
+        "agent",
+        "at",
+        "currency",
+        "customer",
+        "goodwill",
+        "group",
+        "interaction",
+        "kind",
+        "limit",
+        "minor",
+        "note",
+        "order",
+        "position",
+        "reason",
+        "reported",
+        "reversed_by",
+        "role",
+        "team",
+    )
 
     def __init__(self, seen: Seen, world: World) -> None:
         body = seen.body

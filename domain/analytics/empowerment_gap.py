@@ -100,15 +100,20 @@ def line(asked: Sequence[Asked]) -> dict[str, Any]:
     """What there is to say of some requests: approved anyway, of those decided and of all that were made; waiting."""
     anyway = sum(one.anyway for one in asked)
     return {
-        "asked": len(asked), "approved_anyway": share(anyway, sum(one.decided for one in asked)),
-        "of_all_asked": share(anyway, len(asked)), "waiting": waiting(asked),
-    }  # fmt: skip
+        "asked": len(asked),
+        "approved_anyway": share(anyway, sum(one.decided for one in asked)),
+        "of_all_asked": share(anyway, len(asked)),
+        "waiting": waiting(asked),
+    }
 
 
 _GROUPS: dict[str, Callable[[Asked], str]] = {
-    "kind": lambda one: one.kind, "band": lambda one: f"{one.band} {one.currency}", "role": lambda one: one.role,
-    "team": lambda one: one.team, "reason": lambda one: one.reason,
-}  # fmt: skip
+    "kind": lambda one: one.kind,
+    "band": lambda one: f"{one.band} {one.currency}",
+    "role": lambda one: one.role,
+    "team": lambda one: one.team,
+    "reason": lambda one: one.reason,
+}
 
 
 def groups(asked: Sequence[Asked]) -> dict[str, list[dict[str, Any]]]:
@@ -157,8 +162,15 @@ def curve(asked: Iterable[Asked]) -> list[dict[str, Any]]:
     for place, band in enumerate(bands):
         same = [at for at in range(len(bands)) if abs(fitted[at] - fitted[place]) < 1e-12]  # noqa: PLR2004
         pooled = share(sum(yes[at] for at in same), sum(weights[at] for at in same))
-        found.append({"up_to": band[-1].minor, "n": len(band), "approved": yes[place], "smoothed": fitted[place],
-                      "lower": pooled["interval"][0]})  # fmt: skip
+        found.append(
+            {
+                "up_to": band[-1].minor,
+                "n": len(band),
+                "approved": yes[place],
+                "smoothed": fitted[place],
+                "lower": pooled["interval"][0],
+            }
+        )
     return found
 
 
@@ -174,23 +186,36 @@ def recommended(asked: Sequence[Asked], costs: Costs, today: int | None) -> dict
         if not points:
             why = f"fewer than {A_BAND} requests were decided"
         return {"limit": None, "why": why, "curve": points, "cost_of_asking": cost}
-    worth = [{**point, "risk": (1 - point["lower"]) * point["up_to"],
-              "asking_costs_more": cost > (1 - point["lower"]) * point["up_to"]} for point in points]  # fmt: skip
+    worth = [
+        {
+            **point,
+            "risk": (1 - point["lower"]) * point["up_to"],
+            "asking_costs_more": cost > (1 - point["lower"]) * point["up_to"],
+        }
+        for point in points
+    ]
     reached = [point["up_to"] for point in worth if point["asking_costs_more"]]
     limit = max(reached, default=None)
     step = limit if limit is None or today is None else min(limit, 2 * today)
     month = max((one.month for one in asked if one.decided), default="")
     within = [one for one in asked if step is not None and one.minor <= step and one.month == month and one.decided]
     return {
-        "limit": step, "without_step": limit, "today": today, "cost_of_asking": cost, "curve": worth,
+        "limit": step,
+        "without_step": limit,
+        "today": today,
+        "cost_of_asking": cost,
+        "curve": worth,
         "last_period": {
-            "period": month, "requests": len(within), "saved": cost * len(within),
+            "period": month,
+            "requests": len(within),
+            "saved": cost * len(within),
             "hours_not_waited": sum((one.waited or 0.0) for one in within) / 3600,
             "risked": sum(one.minor for one in within if not one.anyway),
         },
-        "why": "the largest amount observed at which asking costs more than what it might prevent" if reached
+        "why": "the largest amount observed at which asking costs more than what it might prevent"
+        if reached
         else "at no amount observed does asking cost more than what it might prevent",
-    }  # fmt: skip
+    }
 
 
 def rubber_stamps(asked: Sequence[Asked]) -> list[dict[str, Any]]:
@@ -219,11 +244,29 @@ def cannot_do(asked: Sequence[Asked], silent: Mapping[tuple[str, str], int]) -> 
         text = f"{kind} for {reason}: asked {len(mine)} times, approved as asked {yes}, customers waited {hours:,.1f} h"
         if given_up:
             text += f"; {given_up} times more they gave up without asking"
-        found.append({"kind": kind, "reason": reason, "asked": len(mine), "approved_anyway": yes, "hours": hours,
-                      "silent": given_up, "text": text})  # fmt: skip
+        found.append(
+            {
+                "kind": kind,
+                "reason": reason,
+                "asked": len(mine),
+                "approved_anyway": yes,
+                "hours": hours,
+                "silent": given_up,
+                "text": text,
+            }
+        )
     for (kind, reason), given_up in silent.items():
         if (kind, reason) not in some:
             text = f"{kind} for {reason}: {given_up} times they could not and did not ask"
-            found.append({"kind": kind, "reason": reason, "asked": 0, "approved_anyway": 0, "hours": 0.0,
-                          "silent": given_up, "text": text})  # fmt: skip
+            found.append(
+                {
+                    "kind": kind,
+                    "reason": reason,
+                    "asked": 0,
+                    "approved_anyway": 0,
+                    "hours": 0.0,
+                    "silent": given_up,
+                    "text": text,
+                }
+            )
     return sorted(found, key=lambda one: (-(one["asked"] + one["silent"]), one["kind"], one["reason"]))

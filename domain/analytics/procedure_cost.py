@@ -42,8 +42,14 @@ def procedure(done: Iterable[tuple[str, str, int]], policy: Policy | None) -> li
         each = long_way(kind, policy) if policy is not None and policy.currency == currency else None
         whole = each and Money(each.minor * len(amounts), currency)
         cheaper = each and sum(amount < each.minor for amount in amounts)
-        found.append({
-            "kind": kind, "n": len(amounts), "given": Money(sum(amounts), currency).wire(),
-            "long_way_each": each and each.wire(), "long_way": whole and whole.wire(), "cheaper_than_asking": cheaper,
-        })  # fmt: skip
+        found.append(
+            {
+                "kind": kind,
+                "n": len(amounts),
+                "given": Money(sum(amounts), currency).wire(),
+                "long_way_each": each and each.wire(),
+                "long_way": whole and whole.wire(),
+                "cheaper_than_asking": cheaper,
+            }
+        )
     return found

@@ -65,11 +65,16 @@ def morale(surveys: Iterable[Survey]) -> list[dict[str, Any]]:
         silent = {one.team for one in ordered[:hidden]}
         for one in sorted(teams):
             shown = one.team not in silent
-            found.append({
-                "period": period, "team": one.team, "suppressed": not shown,
-                "invited": one.invited if shown else None, "respondents": one.respondents if shown else None,
-                "score": one.score if shown else None,
-            })  # fmt: skip
+            found.append(
+                {
+                    "period": period,
+                    "team": one.team,
+                    "suppressed": not shown,
+                    "invited": one.invited if shown else None,
+                    "respondents": one.respondents if shown else None,
+                    "score": one.score if shown else None,
+                }
+            )
     return found
 
 
@@ -85,8 +90,15 @@ def answers(voices: Iterable[Voice]) -> list[dict[str, Any]]:
             Counter(one.answer or "" for one in some if one.answered is not None) if what == "idea" else Counter[str]()
         )
         waited = median(days) if days else None
-        found.append({"what": what, "said": len(some), "answered": len(days), "median_days_to_answer": waited,
-                      "fates": dict(sorted(fates.items()))})  # fmt: skip
+        found.append(
+            {
+                "what": what,
+                "said": len(some),
+                "answered": len(days),
+                "median_days_to_answer": waited,
+                "fates": dict(sorted(fates.items())),
+            }
+        )
     return found
 
 
@@ -122,8 +134,9 @@ def _curve(times: list[float], censored: list[bool]) -> list[dict[str, Any]]:
     ]
 
 
-def careers(moves: Iterable[tuple[str, str, str, float]],
-            acts: Mapping[str, Sequence[tuple[float, str]]]) -> list[dict[str, Any]]:  # fmt: skip
+def careers(
+    moves: Iterable[tuple[str, str, str, float]], acts: Mapping[str, Sequence[tuple[float, str]]]
+) -> list[dict[str, Any]]:
     """By step from one role to another: how many took it, and what they gave in the 90 days before and after.
 
     ``moves`` are (employee, from, to, when). Fewer than five are not shown. A description, nothing more.
@@ -138,14 +151,25 @@ def careers(moves: Iterable[tuple[str, str, str, float]],
         used = [
             sum(low <= time - at < high for employee, at in some for time, _ in acts.get(employee, ()))
             for low, high in ((-span, 0.0), (0.0, span))
-        ]  # fmt: skip
-        found.append({"from": before, "to": after, "people": people if shown else None, "suppressed": not shown,
-                      "used_before": used[0] if shown else None, "used_after": used[1] if shown else None})  # fmt: skip
+        ]
+        found.append(
+            {
+                "from": before,
+                "to": after,
+                "people": people if shown else None,
+                "suppressed": not shown,
+                "used_before": used[0] if shown else None,
+                "used_after": used[1] if shown else None,
+            }
+        )
     return found
 
 
-def followed(courses: Iterable[tuple[str, str, float]], acts: Mapping[str, Sequence[tuple[float, str]]],
-             opens: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:  # fmt: skip
+def followed(
+    courses: Iterable[tuple[str, str, float]],
+    acts: Mapping[str, Sequence[tuple[float, str]]],
+    opens: Mapping[str, Sequence[str]],
+) -> list[dict[str, Any]]:
     """By course: who completed it, the kinds of authority it opens, and their use 90 days before and after.
 
     ``courses`` are (employee, course, completed); ``acts`` by employee (time, kind). A description, nothing more.
@@ -163,6 +187,14 @@ def followed(courses: Iterable[tuple[str, str, float]], acts: Mapping[str, Seque
                     before += at - span <= time < at
                     after += at <= time < at + span
         people = {employee for employee, _ in some}
-        found.append({"course": course, "completions": len(some), "people": len(people), "opens": sorted(kinds),
-                      "used_before": before, "used_after": after})  # fmt: skip
+        found.append(
+            {
+                "course": course,
+                "completions": len(some),
+                "people": len(people),
+                "opens": sorted(kinds),
+                "used_before": before,
+                "used_after": after,
+            }
+        )
     return found

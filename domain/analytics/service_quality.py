@@ -131,8 +131,11 @@ def _share(told: Floats) -> dict[str, Any]:
 def _hours(seconds: Floats) -> dict[str, Any]:
     hours = np.maximum(seconds[~np.isnan(seconds)], 0.0) / 3600
     middle, most = np.quantile(hours, (0.5, 0.9)) if hours.size else (None, None)
-    return {"n": hours.size, "median": None if middle is None else float(middle),
-            "p90": None if most is None else float(most)}  # fmt: skip
+    return {
+        "n": hours.size,
+        "median": None if middle is None else float(middle),
+        "p90": None if most is None else float(most),
+    }
 
 
 def groups(some: Judged) -> dict[str, list[dict[str, Any]]]:
@@ -160,8 +163,14 @@ def evenness(parts: Sequence[dict[str, Any]], by: str, what: str) -> dict[str, A
     if len(told) < 2 or 0 in map(sum, zip(*table, strict=True)):  # noqa: PLR2004 - two to compare
         return None
     ordered = sorted(told, key=lambda one: one[1]["share"])
-    return {"what": what, "by": by, "groups": len(told), "lowest": [ordered[0][0], ordered[0][1]],
-            "highest": [ordered[-1][0], ordered[-1][1]], "p": one_rate_p(table)}  # fmt: skip
+    return {
+        "what": what,
+        "by": by,
+        "groups": len(told),
+        "lowest": [ordered[0][0], ordered[0][1]],
+        "highest": [ordered[-1][0], ordered[-1][1]],
+        "p": one_rate_p(table),
+    }
 
 
 def satisfaction(answers: Sequence[Answer], interactions: int) -> list[dict[str, Any]]:
@@ -173,7 +182,13 @@ def satisfaction(answers: Sequence[Answer], interactions: int) -> list[dict[str,
     for name, scores in sorted(by.items()):
         n, mean = len(scores), fmean(scores)
         half = student_quantile(0.95, n - 1) * stdev(scores) / n**0.5 if n > 1 else None
-        found.append({"instrument": name, "n": n, "mean": mean,
-                      "interval": [mean - half, mean + half] if half is not None else None,
-                      "response": share(min(n, interactions), interactions)})  # fmt: skip
+        found.append(
+            {
+                "instrument": name,
+                "n": n,
+                "mean": mean,
+                "interval": [mean - half, mean + half] if half is not None else None,
+                "response": share(min(n, interactions), interactions),
+            }
+        )
     return found

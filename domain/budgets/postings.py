@@ -107,9 +107,18 @@ def period_to_book(rules: Rules, before: Budget | None, policies: PolicyHistory,
     return rules.period_at(now, OpenedPeriod(before.period, zone, granted))
 
 
-def opening(rules: Rules, holder: str, period: str, before: Budget | None, cause: Cause, role_name: str | None,
-            currency: str, *, back: bool = False,
-            again: Budget | None = None) -> tuple[BudgetOpened, BudgetClosed | None]:  # fmt: skip
+def opening(
+    rules: Rules,
+    holder: str,
+    period: str,
+    before: Budget | None,
+    cause: Cause,
+    role_name: str | None,
+    currency: str,
+    *,
+    back: bool = False,
+    again: Budget | None = None,
+) -> tuple[BudgetOpened, BudgetClosed | None]:
     """The records that open a holder's period and close the one before it.
 
     Carry-over comes only from the period directly before. What is reserved, and who waits for an answer,
@@ -177,8 +186,9 @@ def granted(request: GrantRequest, budget: Budget, cause: Cause) -> BudgetGrante
     )
 
 
-def transferred(request: TransferRequest, giver: Budget, taker: Budget,
-                cause: Cause) -> tuple[BudgetTransferred, BudgetTransferred]:  # fmt: skip
+def transferred(
+    request: TransferRequest, giver: Budget, taker: Budget, cause: Cause
+) -> tuple[BudgetTransferred, BudgetTransferred]:
     """The entries of a transfer in both books; the first is the answer.
 
     Raises:
@@ -209,8 +219,7 @@ def transferred(request: TransferRequest, giver: Budget, taker: Budget,
     return out, into
 
 
-def drawn(pool: Budget, budget: Budget, amount: Money, action_id: str,
-          cause: Cause) -> tuple[BudgetDrawn, BudgetDrawn]:  # fmt: skip
+def drawn(pool: Budget, budget: Budget, amount: Money, action_id: str, cause: Cause) -> tuple[BudgetDrawn, BudgetDrawn]:
     """The entries of a draw on a pool: in the pool's book, and in the agent's."""
     sides: tuple[tuple[Budget, Budget, Literal["out", "in"]], ...] = ((pool, budget, "out"), (budget, pool, "in"))
     out, into = (
@@ -243,16 +252,25 @@ def settled(held: Matter, open_minor: int, request: HoldRequest, budget: Budget,
     return ActionSettled(held=Money(open_minor, amount.currency), **_posted(held, amount, budget), **cause.answer())
 
 
-def settled_by_fact(held: Matter, open_minor: int, total: Money, position: int, budget: Budget,
-                    cause: Cause) -> ActionSettled:  # fmt: skip
+def settled_by_fact(
+    held: Matter, open_minor: int, total: Money, position: int, budget: Budget, cause: Cause
+) -> ActionSettled:
     """The same where a fact says that the money went: it did, even where it is more than was held."""
     return ActionSettled(
         held=Money(open_minor, total.currency), relates_to=position, **_posted(held, total, budget), **cause.fields()
     )
 
 
-def voided(held: Matter, open_minor: int, reason: str, budget: Budget, cause: Cause, *,
-           escalation_id: str | None = None, answers: bool = False) -> ActionVoided:  # fmt: skip
+def voided(
+    held: Matter,
+    open_minor: int,
+    reason: str,
+    budget: Budget,
+    cause: Cause,
+    *,
+    escalation_id: str | None = None,
+    answers: bool = False,
+) -> ActionVoided:
     """The record of a hold that is over without money moving."""
     return ActionVoided(
         reason=reason,
@@ -279,8 +297,9 @@ def charged(fact: ActionReported, action_id: str, position: int, budget: Budget,
     )
 
 
-def reversed_by(request: ReversalRequest, action: Matter, left: Money,
-                position: int, budget: Budget, cause: Cause, *, late: bool) -> ActionReversed:  # fmt: skip
+def reversed_by(
+    request: ReversalRequest, action: Matter, left: Money, position: int, budget: Budget, cause: Cause, *, late: bool
+) -> ActionReversed:
     """The record that undoes an action, or what ``amount`` says of what is ``left`` of it.
 
     Raises:

@@ -156,9 +156,13 @@ def judge(asking: Asking, amount: Money) -> Verdict:
     if reasons:
         return Verdict(outcome="escalate", reasons=tuple(reasons))
     return Verdict(
-        outcome="taken", met=found, currency=asking.budget.currency, training=needed, draw=draw,
+        outcome="taken",
+        met=found,
+        currency=asking.budget.currency,
+        training=needed,
+        draw=draw,
         guarded=None if role.per_customer is None else _guarded(role.per_customer, found, minor),
-    )  # fmt: skip
+    )
 
 
 def available(asking: Asking) -> tuple[Money, Verdict]:
@@ -193,22 +197,32 @@ def shadowed(asking: Asking, amount: Money, shadow: Rules | None) -> Shadow | No
     return Shadow(policy_version=shadow.version, outcome=verdict.outcome, reasons=verdict.reasons)
 
 
-def taken(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
-          shadow: Shadow | None = None) -> ActionTaken:  # fmt: skip
+def taken(
+    asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str, shadow: Shadow | None = None
+) -> ActionTaken:
     """The record of an action within authority."""
     return ActionTaken(authority="own", **_done(asking, version, verdict, cause, action_id, shadow))
 
 
-def held(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
-         shadow: Shadow | None = None) -> ActionHeld:  # fmt: skip
+def held(
+    asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str, shadow: Shadow | None = None
+) -> ActionHeld:
     """The record of money reserved for an action within authority."""
     expires_at = asking.now + timedelta(days=HOLD_DAYS)
     return ActionHeld(expires_at=expires_at, **_done(asking, version, verdict, cause, action_id, shadow))
 
 
-def fell_short(request: Preview, amount: Money, verdict: Verdict, cause: Cause, *, asking: Asking | None = None,
-               shadow: Shadow | None = None, escalation_id: str | None = None,
-               preview: bool = False) -> AuthorityFellShort:  # fmt: skip
+def fell_short(
+    request: Preview,
+    amount: Money,
+    verdict: Verdict,
+    cause: Cause,
+    *,
+    asking: Asking | None = None,
+    shadow: Shadow | None = None,
+    escalation_id: str | None = None,
+    preview: bool = False,
+) -> AuthorityFellShort:
     """The record of what could not be given."""
     return AuthorityFellShort(
         outcome="escalate" if verdict.outcome == "escalate" else "refused",
@@ -258,11 +272,18 @@ _TEXTS = {
 def asked(request: Preview, amount: Money) -> dict[str, Any]:
     """What a request asked for, as records carry it."""
     return {
-        "agent_id": request.agent_id, "kind": request.kind, "basis": request.basis, "amount": amount,
-        "reason": request.reason, "team_id": request.team_id, "customer_id": request.customer_id,
-        "interaction_id": request.interaction_id, "order_id": request.order_id, "note": request.note,
+        "agent_id": request.agent_id,
+        "kind": request.kind,
+        "basis": request.basis,
+        "amount": amount,
+        "reason": request.reason,
+        "team_id": request.team_id,
+        "customer_id": request.customer_id,
+        "interaction_id": request.interaction_id,
+        "order_id": request.order_id,
+        "note": request.note,
         "guideline": request.guideline,
-    }  # fmt: skip
+    }
 
 
 def unfit(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reason | None:
@@ -283,18 +304,36 @@ def unheard(agent: Agent, policy: Policy, source: str) -> Reason | None:
     return Reason(rule="source", message=f"the source {source} does not speak for the role {agent.role}")
 
 
-def _done(asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str,
-          shadow: Shadow | None) -> dict[str, Any]:  # fmt: skip
+def _done(
+    asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str, shadow: Shadow | None
+) -> dict[str, Any]:
     request: ActionRequest = asking.request  # type: ignore[assignment]
     return {
-        "action_id": action_id, "agent_id": request.agent_id, "role": asking.agent.role, "kind": request.kind,
-        "basis": request.basis, "amount": request.amount, "reason": request.reason, "holder": asking.budget.holder,
-        "period": asking.budget.period, "policy_version": version, "training": verdict.training,
-        "limits": verdict.limits, "team_id": request.team_id, "customer_id": request.customer_id,
-        "interaction_id": request.interaction_id, "order_id": request.order_id, "note": request.note,
-        "note_hash": request.note_hash, "guideline": request.guideline, "shadow": shadow, "source": cause.source,
-        "request_id": cause.request_id, "seen_position": cause.seen_position, "request_sha256": cause.request_sha256,
-    }  # fmt: skip
+        "action_id": action_id,
+        "agent_id": request.agent_id,
+        "role": asking.agent.role,
+        "kind": request.kind,
+        "basis": request.basis,
+        "amount": request.amount,
+        "reason": request.reason,
+        "holder": asking.budget.holder,
+        "period": asking.budget.period,
+        "policy_version": version,
+        "training": verdict.training,
+        "limits": verdict.limits,
+        "team_id": request.team_id,
+        "customer_id": request.customer_id,
+        "interaction_id": request.interaction_id,
+        "order_id": request.order_id,
+        "note": request.note,
+        "note_hash": request.note_hash,
+        "guideline": request.guideline,
+        "shadow": shadow,
+        "source": cause.source,
+        "request_id": cause.request_id,
+        "seen_position": cause.seen_position,
+        "request_sha256": cause.request_sha256,
+    }
 
 
 def _beyond_role(kind: str, role: str, policy: Policy, amount: Money) -> Verdict:

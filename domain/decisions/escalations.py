@@ -75,8 +75,14 @@ def levels(agent: Agent, agent_of: Callable[[str], Agent | None]) -> list[Agent]
     return found
 
 
-def whom_to_ask(agent: Agent, kind: str, amount: Money, policy: Policy, agent_of: Callable[[str], Agent | None],
-                everybody: Callable[[], Sequence[Agent]]) -> tuple[str, ...]:  # fmt: skip
+def whom_to_ask(
+    agent: Agent,
+    kind: str,
+    amount: Money,
+    policy: Policy,
+    agent_of: Callable[[str], Agent | None],
+    everybody: Callable[[], Sequence[Agent]],
+) -> tuple[str, ...]:
     """The nearest manager who may approve; where no manager is known, everybody who may."""
     above = levels(agent, agent_of)
     for manager in above:
@@ -94,8 +100,16 @@ def whom_to_ask(agent: Agent, kind: str, amount: Money, policy: Policy, agent_of
 _ASKED_AT_MOST = 20
 
 
-def requested(asking: Asking, verdict: Verdict, cause: Cause, ids: tuple[str, str], to: tuple[str, ...],
-              pool: Budget | None, *, answers: bool) -> EscalationRequested:  # fmt: skip
+def requested(
+    asking: Asking,
+    verdict: Verdict,
+    cause: Cause,
+    ids: tuple[str, str],
+    to: tuple[str, ...],
+    pool: Budget | None,
+    *,
+    answers: bool,
+) -> EscalationRequested:
     """The record of an escalation; ``ids`` are its own and that of the action it asks for."""
     request: ActionRequest = asking.request  # type: ignore[assignment]
     escalating = asking.rules.policy.escalation
@@ -218,8 +232,9 @@ def approved(
     return step, action
 
 
-def denied(waiting: Open, request: EscalationDecision, approver: Approver, budget: Budget, now: datetime,
-           cause: Cause) -> EscalationDenied | EscalationWithdrawn:  # fmt: skip
+def denied(
+    waiting: Open, request: EscalationDecision, approver: Approver, budget: Budget, now: datetime, cause: Cause
+) -> EscalationDenied | EscalationWithdrawn:
     """No, or never mind."""
     cls = EscalationWithdrawn if request.operation == "withdraw" else EscalationDenied
     step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by, approver.on_behalf_of, request.reason)
@@ -264,8 +279,15 @@ def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | 
     return ()
 
 
-def _step(waiting: Open, budget: Budget, amount: Money, now: datetime, decided_by: str | None,
-          on_behalf_of: str | None, reason: str | None) -> dict[str, Any]:  # fmt: skip
+def _step(
+    waiting: Open,
+    budget: Budget,
+    amount: Money,
+    now: datetime,
+    decided_by: str | None,
+    on_behalf_of: str | None,
+    reason: str | None,
+) -> dict[str, Any]:
     """The fields of ``EscalationStep``."""
     return {
         "escalation_id": waiting.asked.escalation_id,

@@ -151,9 +151,12 @@ class Rules:
     def limits_for(self, role: str, team_ids: tuple[str, ...], now: datetime) -> Limits:
         """Limits by kind for a role; where teams differ, the first that does rules, and a trial before it."""
         trial = self.policy.trial
-        trying = trial is not None and trial.role == role and now < trial.until and not (
-            self.trial_teams.isdisjoint(team_ids)
-        )  # fmt: skip
+        trying = (
+            trial is not None
+            and trial.role == role
+            and now < trial.until
+            and not (self.trial_teams.isdisjoint(team_ids))
+        )
         found = self._limits.get((role, team_ids, trying))
         if found is None:
             found = dict(self.policy.roles[role].limits) if role in self.policy.roles else {}

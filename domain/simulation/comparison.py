@@ -69,12 +69,29 @@ def decided(record: Decision) -> Decided:
             outcome, approved = "taken", record.authority != "own"
     interaction, customer = met.get("per_interaction"), met.get("per_customer")
     return Decided(
-        outcome, record.agent_id, record.kind, record.basis, record.amount.minor, record.amount.currency,
-        record.source, record.request_id, record.seen_position, record.role, record.policy_version, record.team_id,
-        record.customer_id, record.interaction_id, record.escalation_id,
-        None if interaction is None else interaction.minor, None if customer is None else customer.minor, rules,
-        action_id, record.holder or "", approved, preview,
-    )  # fmt: skip
+        outcome,
+        record.agent_id,
+        record.kind,
+        record.basis,
+        record.amount.minor,
+        record.amount.currency,
+        record.source,
+        record.request_id,
+        record.seen_position,
+        record.role,
+        record.policy_version,
+        record.team_id,
+        record.customer_id,
+        record.interaction_id,
+        record.escalation_id,
+        None if interaction is None else interaction.minor,
+        None if customer is None else customer.minor,
+        rules,
+        action_id,
+        record.holder or "",
+        approved,
+        preview,
+    )
 
 
 SHOWN = 1000
@@ -140,10 +157,21 @@ class Tally:
         if now == "taken":
             self.spared.append((one.escalation_id, one.minor, one.currency))
         if self.differences <= SHOWN:
-            self.shown.append(Difference(
-                position, at.isoformat(), one.agent_id, one.team_id, one.kind, one.minor, one.currency, then, now,
-                why or before, one.escalation_id,
-            ))  # fmt: skip
+            self.shown.append(
+                Difference(
+                    position,
+                    at.isoformat(),
+                    one.agent_id,
+                    one.team_id,
+                    one.kind,
+                    one.minor,
+                    one.currency,
+                    then,
+                    now,
+                    why or before,
+                    one.escalation_id,
+                )
+            )
 
     def ended(self, record: decisions.EscalationStep) -> bool:
         """An escalation came to its end in history; whether it would not have been needed."""

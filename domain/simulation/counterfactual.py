@@ -119,8 +119,9 @@ class OtherWorld:
 
     # ------------------------------------------------------------------ what was given
 
-    def act(self, action_id: str, key: Key, record: Any, amount: tuple[int, str], *, did: bool, would: bool,
-            seconds: float) -> None:  # fmt: skip
+    def act(
+        self, action_id: str, key: Key, record: Any, amount: tuple[int, str], *, did: bool, would: bool, seconds: float
+    ) -> None:
         """An action was given in one world or both, at ``seconds`` since 1970."""
         minor, customer, interaction = (
             amount[0] if record.basis == "goodwill" else 0,

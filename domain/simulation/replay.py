@@ -34,8 +34,9 @@ class WhatIf:
     ``published`` are all policies there were; one of them may be the policy that is tried.
     """
 
-    def __init__(self, policy: Policy, published: Sequence[decisions.PolicyPublished],
-                 begins: Callable[[Any, datetime], bool]) -> None:  # fmt: skip
+    def __init__(
+        self, policy: Policy, published: Sequence[decisions.PolicyPublished], begins: Callable[[Any, datetime], bool]
+    ) -> None:
         same = next((one for one in reversed(published) if one.policy == policy.document), None)
         version = same.version if same is not None else 1 + max((one.version for one in published), default=0)
         self._draws = same is None and policy.trial is not None
@@ -48,14 +49,20 @@ class WhatIf:
         self._begins = begins
         self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
             decisions.ActionSettled: self._settled,
-            decisions.ActionVoided: self._voided, decisions.ActionCharged: self._charged,
-            decisions.ActionReversed: self._reversed, decisions.BudgetOpened: self._opened,
-            decisions.BudgetClosed: self._own_books, decisions.BudgetDrawn: self._own_books,
-            decisions.BudgetGranted: self._moved, decisions.BudgetTransferred: self._moved,
-            decisions.EscalationRequested: self._asked, decisions.EscalationApproved: self._ended,
-            decisions.EscalationDenied: self._ended, decisions.EscalationWithdrawn: self._ended,
+            decisions.ActionVoided: self._voided,
+            decisions.ActionCharged: self._charged,
+            decisions.ActionReversed: self._reversed,
+            decisions.BudgetOpened: self._opened,
+            decisions.BudgetClosed: self._own_books,
+            decisions.BudgetDrawn: self._own_books,
+            decisions.BudgetGranted: self._moved,
+            decisions.BudgetTransferred: self._moved,
+            decisions.EscalationRequested: self._asked,
+            decisions.EscalationApproved: self._ended,
+            decisions.EscalationDenied: self._ended,
+            decisions.EscalationWithdrawn: self._ended,
             decisions.EscalationExpired: self._ended,
-        }  # fmt: skip
+        }
 
     def take(self, position: int, at: datetime, body: Any, action_id: str = "") -> Any:
         """Let an event happen in both worlds; what it is in the other one, none where it does not happen there.
@@ -73,8 +80,9 @@ class WhatIf:
         if isinstance(body, facts.ActionReported):
             amount = (body.amount.minor, body.amount.currency)
             key, seconds = (f"agent:{body.agent_id}", body.amount.currency), at.timestamp()
-            self.world.later(position, lambda: self.world.act(
-                action_id, key, body, amount, did=True, would=True, seconds=seconds))  # fmt: skip
+            self.world.later(
+                position, lambda: self.world.act(action_id, key, body, amount, did=True, would=True, seconds=seconds)
+            )
         elif isinstance(body, facts.Fact):
             self.world.later(position, lambda: self.world.learn(body))
         return body
@@ -104,8 +112,9 @@ class WhatIf:
         instead = known is not None and known.would  # it was given on the spot already
         self.world.count(one.currency, one.basis, one.minor, did=True, would=not instead)
         key = (one.holder, one.currency)
-        self.world.act(one.action_id, key, one, (one.minor, one.currency), did=True, would=not instead,
-                       seconds=self.world.seconds)  # fmt: skip
+        self.world.act(
+            one.action_id, key, one, (one.minor, one.currency), did=True, would=not instead, seconds=self.world.seconds
+        )
         if instead:
             return None
         budget = self.world.budget(*key, at)
@@ -155,8 +164,15 @@ class WhatIf:
         """Let it happen in each world where it is given."""
         world, minor = self.world, one.minor
         action_id = one.action_id if done else action_id_of(one.source, one.request_id)
-        world.act(action_id, (budget.holder, budget.currency), one, (minor, one.currency), did=done, would=would,
-                  seconds=world.seconds)  # fmt: skip
+        world.act(
+            action_id,
+            (budget.holder, budget.currency),
+            one,
+            (minor, one.currency),
+            did=done,
+            would=would,
+            seconds=world.seconds,
+        )
         if one.outcome != "held":
             world.count(one.currency, one.basis, minor, did=done, would=would)
             if would:
@@ -169,14 +185,26 @@ class WhatIf:
         version = self.world.rules.version
         if verdict.outcome != "taken":
             return decisions.AuthorityFellShort(
-                outcome=verdict.outcome, reasons=verdict.reasons, preview=False, role=record.role, holder=budget.holder,
-                period=budget.period, policy_version=version, **common,
-            )  # fmt: skip
+                outcome=verdict.outcome,
+                reasons=verdict.reasons,
+                preview=False,
+                role=record.role,
+                holder=budget.holder,
+                period=budget.period,
+                policy_version=version,
+                **common,
+            )
         return decisions.ActionTaken(
-            authority="own", action_id=action_id_of(record.source, record.request_id), role=record.role or "",
-            holder=budget.holder, period=budget.period, policy_version=version, training=verdict.training,
-            limits=verdict.limits, **common,
-        )  # fmt: skip
+            authority="own",
+            action_id=action_id_of(record.source, record.request_id),
+            role=record.role or "",
+            holder=budget.holder,
+            period=budget.period,
+            policy_version=version,
+            training=verdict.training,
+            limits=verdict.limits,
+            **common,
+        )
 
     def _judge(self, asking: Asking, one: Decided, amount: Money) -> Verdict:
         policy = asking.rules.policy
@@ -218,9 +246,15 @@ class WhatIf:
             interaction = world.on_interaction(one)
         request: Any = one  # it has what judging looks at
         return Asking(
-            request=request, agent=agent, rules=world.rules, source=one.source, now=at, budget=budget, pool=pool,
+            request=request,
+            agent=agent,
+            rules=world.rules,
+            source=one.source,
+            now=at,
+            budget=budget,
+            pool=pool,
             seen=Seen(group=group, interaction=interaction, customer=customer),
-        )  # fmt: skip
+        )
 
     # ------------------------------------------------------------------ what became of it, and the books
 
@@ -316,8 +350,23 @@ class ShadowRecord:
         """Nothing: what was recorded was recorded."""
 
 
-_COMMON = ("agent_id", "kind", "basis", "amount", "reason", "team_id", "customer_id", "interaction_id", "order_id",
-           "note", "guideline", "source", "request_id", "seen_position", "request_sha256")  # fmt: skip
+_COMMON = (
+    "agent_id",
+    "kind",
+    "basis",
+    "amount",
+    "reason",
+    "team_id",
+    "customer_id",
+    "interaction_id",
+    "order_id",
+    "note",
+    "guideline",
+    "source",
+    "request_id",
+    "seen_position",
+    "request_sha256",
+)
 
 
 def _set_gifts(act: Any, minor: int) -> None:

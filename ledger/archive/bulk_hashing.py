@@ -54,8 +54,11 @@ def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: in
     leaves = list(_leaves(files, first, last))
     if len(leaves) != last - first + 1:
         raise DamagedFileError("the archive has not every position", first + len(leaves))
-    wrong = [first + at for at, (leaf, sealed) in enumerate(zip(leaves, tiles.leaves(first, last), strict=True))
-             if leaf != sealed]  # fmt: skip
+    wrong = [
+        first + at
+        for at, (leaf, sealed) in enumerate(zip(leaves, tiles.leaves(first, last), strict=True))
+        if leaf != sealed
+    ]
     return Range(root_of(leaves), wrong)
 
 
@@ -73,8 +76,14 @@ def _leaves(files: Sequence[tuple[Path, int, int]], first: int, last: int) -> It
             raise DamagedFileError(f"the archive's file {path.name} cannot be read: {error}", begins) from error
 
 
-def all_ranges(files: Sequence[tuple[Path, int, int]], seal: Path, size: int, chunks: Sequence[tuple[int, int]],
-               progressed: Callable[[int], None], threads: int | None = None) -> list[Range]:  # fmt: skip
+def all_ranges(
+    files: Sequence[tuple[Path, int, int]],
+    seal: Path,
+    size: int,
+    chunks: Sequence[tuple[int, int]],
+    progressed: Callable[[int], None],
+    threads: int | None = None,
+) -> list[Range]:
     """`verify_range` of each chunk, on all cores unless told otherwise.
 
     ``seal`` is the folder of a tree of ``size`` leaves; ``progressed`` gets up to where it is done.

@@ -102,9 +102,10 @@ class Archive:
             _check(events, tiles)
         days = [text[:10] for text in _recorded_texts(events)]
         begins = [
-            place for place, event in enumerate(events)
+            place
+            for place, event in enumerate(events)
             if place == 0 or days[place] != days[place - 1] or event.position % FILE_EVENTS == 1
-        ]  # fmt: skip
+        ]
         for begin, end in pairwise([*begins, len(events)]):
             self._add(days[begin], events[begin:end])
         write_whole(self.folder / "checkpoint", checkpoint.encode())
@@ -117,9 +118,11 @@ class Archive:
         old = parts[-1] if parts else None
         first, last = events[0].position, events[-1].position
         grows = (
-            old is not None and old.file.startswith(f"day={day}/") and old.last - old.first < _GROWS_BELOW
+            old is not None
+            and old.file.startswith(f"day={day}/")
+            and old.last - old.first < _GROWS_BELOW
             and first % FILE_EVENTS != 1
-        )  # fmt: skip
+        )
         if old is not None and grows:
             data = file_of(events, self.folder / old.file)
             first = old.first
@@ -195,7 +198,12 @@ def _recorded_texts(events: Sequence[Recorded]) -> list[str]:
 def gap_marker(position: int, recorded: str) -> Recorded:
     """What stands in an archive, and in a restored log, for an event that was lost before it could be sealed."""
     document = {
-        "specversion": "1.0", "id": f"gap-{position}", "source": "resolution-ledger", "type": "resolution.gap.v1",
-        "time": recorded, "data": {}, "recordedtime": recorded,
-    }  # fmt: skip
+        "specversion": "1.0",
+        "id": f"gap-{position}",
+        "source": "resolution-ledger",
+        "type": "resolution.gap.v1",
+        "time": recorded,
+        "data": {},
+        "recordedtime": recorded,
+    }
     return Recorded(position, GAP_SUBJECT, msgspec.json.encode(document))

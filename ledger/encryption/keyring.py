@@ -200,7 +200,7 @@ class Keys:
         drafts = [
             Draft(f"{PREFIX}.k.{token_of(owner)}.1", msgspec.json.encode(_entry(owner, secret)), 0)
             for owner, secret in made.items()
-        ]  # fmt: skip
+        ]
         with suppress(ConflictError):
             await self._door.append(drafts)
             self._current |= {owner: Key(f"{token_of(owner)}.1", secret) for owner, secret in made.items()}

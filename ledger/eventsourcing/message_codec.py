@@ -72,9 +72,15 @@ def to_message(event: StoredEvent, identifier: str, source: str, *, out_of_order
     if not _MIN_VERSION <= event.originator_version <= _MAX_VERSION:
         raise DataError(f"originator_version {event.originator_version} does not fit into 64 bits")
     message = _Message(
-        "1.0", identifier, source, event.topic, str(event.originator_id), event.originator_version,
-        "uuid" if isinstance(event.originator_id, UUID) else "text", out_of_order,
-    )  # fmt: skip
+        "1.0",
+        identifier,
+        source,
+        event.topic,
+        str(event.originator_id),
+        event.originator_version,
+        "uuid" if isinstance(event.originator_id, UUID) else "text",
+        out_of_order,
+    )
     if _is_json_object(event.state):
         message.data = msgspec.Raw(event.state)
     else:
@@ -113,9 +119,12 @@ def to_notification(recorded: Recorded) -> Notification:
     """The same with its position."""
     message = _decode(recorded.data)
     return Notification(
-        _id_of(message), message.originatorversion, message.type, bytes(message.data) or message.data_base64,
+        _id_of(message),
+        message.originatorversion,
+        message.type,
+        bytes(message.data) or message.data_base64,
         recorded.position,
-    )  # fmt: skip
+    )
 
 
 def _id_of(message: _Message) -> UUID | str:

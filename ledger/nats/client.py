@@ -219,7 +219,7 @@ class LedgerClient(Client):
         """Return the message; bytes of its subjects that are not UTF-8 stand as surrogates."""
         return self.msg_class(
             _client=self, subject=text_of(subject), reply=text_of(reply), data=data, headers=headers, _sid=sid
-        )  # fmt: skip
+        )
 
     async def _process_pong(self) -> None:
         if self._pongs and self._pongs[0].done():  # whoever waited gave up; nats-py's read loop would end of it
@@ -356,8 +356,9 @@ async def connect(server: NatsServer, name: str, *, wait_seconds: float = 5) -> 
     )
     waiting = asyncio.ensure_future(hopeless.wait())
     try:
-        await asyncio.wait([connecting, waiting], timeout=wait_seconds + _CONNECT_SECONDS,
-                           return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+        await asyncio.wait(
+            [connecting, waiting], timeout=wait_seconds + _CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
         if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
             reached = True
             client.options["max_reconnect_attempts"] = -1

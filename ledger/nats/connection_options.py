@@ -111,9 +111,14 @@ class ConnectionOptions:
     def for_client(self) -> dict[str, Any]:
         """Return the arguments of nats-py's ``connect``."""
         found: dict[str, Any] = {
-            "servers": list(self.servers), "user": self.user, "password": self.password, "token": self.token,
-            "user_credentials": self.creds, "nkeys_seed": self.nkey, "tls_handshake_first": self.tls_first,
-        }  # fmt: skip
+            "servers": list(self.servers),
+            "user": self.user,
+            "password": self.password,
+            "token": self.token,
+            "user_credentials": self.creds,
+            "nkeys_seed": self.nkey,
+            "tls_handshake_first": self.tls_first,
+        }
         return found | ({"inbox_prefix": self.inbox_prefix} if self.inbox_prefix else {})
 
     def url(self) -> str:
@@ -148,8 +153,14 @@ def options_of(server: NatsServer) -> ConnectionOptions:
         raise UnavailableError(str(error)) from None
 
 
-_WAYS = {"url": "credentials in the URL", "user": "user and password", "password": "user and password",
-         "token": "a token", "creds": "a credentials file", "nkey": "an nkey"}  # fmt: skip
+_WAYS = {
+    "url": "credentials in the URL",
+    "user": "user and password",
+    "password": "user and password",
+    "token": "a token",
+    "creds": "a credentials file",
+    "nkey": "an nkey",
+}
 
 
 def _one_way(options: set[str]) -> None:

@@ -107,8 +107,9 @@ class EmbeddedServer:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def url(self, user: str) -> str:
@@ -247,9 +248,14 @@ class EmbeddedServer:
         if before and before.folder and not before.is_of(self._data_dir) and self._is_twin(Path(before.folder)):
             copied_from = before.folder
         record = ServerRecord(
-            port=self.port, routes=True, folder=str(self._data_dir), inode=self._data_dir.stat().st_ino, pid=pid,
-            started=None if pid is None else start_of(pid), copied_from=copied_from,
-        )  # fmt: skip
+            port=self.port,
+            routes=True,
+            folder=str(self._data_dir),
+            inode=self._data_dir.stat().st_ino,
+            pid=pid,
+            started=None if pid is None else start_of(pid),
+            copied_from=copied_from,
+        )
         write_record(self.folder / "address.json", record)
 
     def _write_config(self) -> None:
@@ -325,16 +331,30 @@ class EmbeddedServer:
         self._write_config()
         # Paths are relative to the data directory, so that the server's files stay together where it is renamed.
         command = [
-            str(binary), "-c", "server/nats-server.conf", "-a", "127.0.0.1", "-p", str(self.port),
-            "-sd", ".", "-P", "server/server.pid",
-        ]  # fmt: skip
+            str(binary),
+            "-c",
+            "server/nats-server.conf",
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-sd",
+            ".",
+            "-P",
+            "server/server.pid",
+        ]
         self._write_record()
         with log_path.open("ab") as log, self._lock.taken() as descriptor:
             process = subprocess.Popen(
-                command, cwd=self._data_dir, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                command,
+                cwd=self._data_dir,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
                 pass_fds=(descriptor,),
                 env=server_environment(self.passwords) | {"PATH": os.environ.get("PATH", "")},
-            )  # fmt: skip
+            )
         self._write_record(process.pid)
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:

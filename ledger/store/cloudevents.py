@@ -161,9 +161,19 @@ def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datet
     as_sent = _sorted.encode(_as_sent(event) if assumed else event)
     flaw = _flaw(event, extras) or _repeated(text, raw["data"] if apart else None, event, as_sent)
     return Envelope(
-        event["source"], event["id"], event["type"], moment, raw["data"], encoded, _hash_of(as_sent), extras,
-        event["data"].keys() if isinstance(event["data"], dict) else (), flaw, assumed, has_long_number(encoded),
-    )  # fmt: skip
+        event["source"],
+        event["id"],
+        event["type"],
+        moment,
+        raw["data"],
+        encoded,
+        _hash_of(as_sent),
+        extras,
+        event["data"].keys() if isinstance(event["data"], dict) else (),
+        flaw,
+        assumed,
+        has_long_number(encoded),
+    )
 
 
 def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes, datetime]:

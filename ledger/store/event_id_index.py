@@ -127,8 +127,14 @@ class NameIndex:
         """What a follower noted beside the names, whole."""
         return dict(self._db.execute("SELECT key, value FROM notes").fetchall())
 
-    def commit(self, names: Iterable[Name], heads: dict[str, Anchor], sources: Iterable[tuple[str, str]] = (),
-               notes: Iterable[tuple[str, int, bytes]] = (), also: Iterable[Change] = ()) -> None:  # fmt: skip
+    def commit(
+        self,
+        names: Iterable[Name],
+        heads: dict[str, Anchor],
+        sources: Iterable[tuple[str, str]] = (),
+        notes: Iterable[tuple[str, int, bytes]] = (),
+        also: Iterable[Change] = (),
+    ) -> None:
         """Add entries and move heads in one transaction. The first entry of a name stays.
 
         ``also`` are statements, each with its rows of values, on tables of ``table``.

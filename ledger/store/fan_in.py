@@ -45,9 +45,20 @@ class _Stream:
     """One stream: what came from it, and its request at the server."""
 
     __slots__ = (
-        "buffer", "delivered", "failing_since", "heard", "held", "lost", "name", "outstanding", "pending", "position",
-        "request", "rest_until", "size",
-    )  # fmt: skip
+        "buffer",
+        "delivered",
+        "failing_since",
+        "heard",
+        "held",
+        "lost",
+        "name",
+        "outstanding",
+        "pending",
+        "position",
+        "request",
+        "rest_until",
+        "size",
+    )
 
     def __init__(self, name: str, delivered: int) -> None:
         self.name = name

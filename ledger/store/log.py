@@ -90,8 +90,9 @@ class Log:
     clock runs ahead of the server's (``ServerTime``).
     """
 
-    def __init__(self, replies: Replies, stream: str, clock: Callable[[], datetime] = utc_now, *,
-                 stamped: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self, replies: Replies, stream: str, clock: Callable[[], datetime] = utc_now, *, stamped: bool = True
+    ) -> None:
         """Use ``open`` (our stream) or ``door`` (a stream whose events we leave as they are)."""
         self._stamped = stamped
         self.client = replies.client

@@ -170,9 +170,12 @@ class StatusDoor:
         except Exception as error:  # noqa: BLE001 - a damaged file, say: that is what is to be told
             status = RoleStatus(role=self._name, lacks=(f"what it works with cannot be read: {error}",))
         return msgspec.structs.replace(
-            status, instance=self._instance, folder=self._folder, since=time_text(self._since),
+            status,
+            instance=self._instance,
+            folder=self._folder,
+            since=time_text(self._since),
             now=time_text(datetime.now(UTC)),
-        )  # fmt: skip
+        )
 
 
 async def heard_of(client: LedgerClient, subject: str, patience: Mapping[str, float]) -> dict[str, Heard]:

@@ -48,8 +48,9 @@ class ServerTime:
     leaps ahead, the steady clock shows it: a leap of more than a day is not believed before this process starts anew.
     """
 
-    def __init__(self, client: LedgerClient, stream: str, clock: Callable[[], datetime],
-                 steady: Callable[[], float] = _steady) -> None:  # fmt: skip
+    def __init__(
+        self, client: LedgerClient, stream: str, clock: Callable[[], datetime], steady: Callable[[], float] = _steady
+    ) -> None:
         self._client = client
         self._stream = stream
         self._clock = clock

@@ -133,9 +133,14 @@ def differing_fields(config: dict[str, Any], wanted: dict[str, Any]) -> Iterator
 
 
 _ABSENT: dict[str, Any] = {
-    "max_age": 0, "deny_delete": False, "deny_purge": False, "sealed": False, "placement": None, "allow_atomic": False,
+    "max_age": 0,
+    "deny_delete": False,
+    "deny_purge": False,
+    "sealed": False,
+    "placement": None,
+    "allow_atomic": False,
     "discard_new_per_subject": False,
-}  # fmt: skip
+}
 """What the server leaves out of its answer when it has the default."""
 
 

@@ -67,8 +67,9 @@ class Follower:
     would keep others' answers waiting.
     """
 
-    def __init__(self, client: LedgerClient, log: Log, name: str, anchor: Anchor = START, *,
-                 gaps: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self, client: LedgerClient, log: Log, name: str, anchor: Anchor = START, *, gaps: bool = False
+    ) -> None:
         self._gaps = gaps
         self._client = client
         self._log = log

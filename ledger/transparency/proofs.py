@@ -46,8 +46,10 @@ def prove(tiles: Tiles, checkpoint: Checkpoint, position: int) -> Proof:
     index = position - 1
     proof = Proof(
         tiles.entry(index) if 0 <= index < tiles.size else b"",
-        index, inclusion_proof(index, checkpoint.size, tiles.range_hash), checkpoint,
-    )  # fmt: skip
+        index,
+        inclusion_proof(index, checkpoint.size, tiles.range_hash),
+        checkpoint,
+    )
     check_inclusion(leaf_hash(proof.entry), index, checkpoint.size, proof.path, checkpoint.root)
     return proof
 

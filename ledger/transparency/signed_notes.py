@@ -139,10 +139,11 @@ class Checkpoint(NamedTuple):
     def signed_by(self, verifiers: Sequence[Verifier]) -> list[Verifier]:
         """Those of the verifiers that have signed it."""
         found = [
-            verifier for verifier in verifiers
+            verifier
+            for verifier in verifiers
             for name, key_id, signature in map(_signature, self.lines)
             if name == verifier.name and key_id == verifier.key_id and verifier.accepts(self.text, signature)
-        ]  # fmt: skip
+        ]
         return list(dict.fromkeys(found))
 
     def also(self, lines: Sequence[str]) -> Checkpoint:

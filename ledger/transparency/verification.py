@@ -77,8 +77,14 @@ class Edge:
 class Verification:
     """Takes the whole stream in order, in batches, and then says what is wrong. ``save`` and ``load`` make it go on."""
 
-    def __init__(self, folder: SealFolder, brought: Sequence[Checkpoint], trusted: Sequence[Verifier],
-                 kept: Kept | None = None, archived: Checkpoint | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        folder: SealFolder,
+        brought: Sequence[Checkpoint],
+        trusted: Sequence[Verifier],
+        kept: Kept | None = None,
+        archived: Checkpoint | None = None,
+    ) -> None:
         """``brought`` are checkpoints that an auditor has kept, ``trusted`` the keys that he trusts.
 
         ``kept`` is what the server keeps of the seal, ``archived`` the archive's checkpoint. Nothing is written, and
@@ -95,13 +101,16 @@ class Verification:
         self._ours = self._read(folder.checkpoint, None)
         self.newest = self._ours
         self._brought = sorted(brought, key=lambda checkpoint: checkpoint.size)
-        named = ((self._kept.checkpoint, "the checkpoint that the server has kept"),
-                 (archived, "the checkpoint of the archive"))  # fmt: skip
+        named = (
+            (self._kept.checkpoint, "the checkpoint that the server has kept"),
+            (archived, "the checkpoint of the archive"),
+        )
         self._also = [
-            (one, name) for one, name in named
+            (one, name)
+            for one, name in named
             # the archive may still be under a seal before this one
             if one is not None and one not in self._brought and (one is not archived or one.signed_by(self.trusts))
-        ]  # fmt: skip
+        ]
         also = [one for one, _ in self._also]
         known = [one for one in (*self._brought, *also) if one.signed_by(self.trusts)]
         self.size = self._ours.size if self._ours else max((one.size for one in known), default=0)
@@ -133,9 +142,11 @@ class Verification:
         if wrong or self._open or self._edge.size % WIDTH:
             return
         state = {
-            "log": log_id, "size": self._edge.size, "edge": [one.hex() for one in self._edge.hashes],
+            "log": log_id,
+            "size": self._edge.size,
+            "edge": [one.hex() for one in self._edge.hashes],
             "gaps": self.gaps,
-        }  # fmt: skip
+        }
         with suppress(OSError, ValueError):  # without the key, or room: then it begins anew the next time
             note = sign_note(f"{_STATE}\n{json.dumps(state)}\n", self._folder.signer())
             write_whole(path, note.encode())

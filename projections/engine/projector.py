@@ -79,8 +79,15 @@ class Projector:
         with engine.connect() as connection:
             self.progress = storage.read_progress(connection)
 
-    async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None, tail: Tail | None = None,
-                     committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
+    async def follow(
+        self,
+        client: LedgerClient,
+        log: Log,
+        *,
+        until: int | None = None,
+        tail: Tail | None = None,
+        committed: Callable[[Progress], Awaitable[None]] | None = None,
+    ) -> None:
         """Fold the log from where the view stands, for ever or up to a position; its end from a ``tail``, if given.
 
         Raises:
@@ -100,8 +107,9 @@ class Projector:
             if threads is _ONE_THREAD:
                 await asyncio.sleep(begun + _TOGETHER_SECONDS - time.monotonic())
 
-    async def _batches(self, client: LedgerClient, log: Log, until: int | None,
-                       tail: Tail | None) -> AsyncIterator[list[Recorded]]:  # fmt: skip
+    async def _batches(
+        self, client: LedgerClient, log: Log, until: int | None, tail: Tail | None
+    ) -> AsyncIterator[list[Recorded]]:
         while True:
             begins = until if tail is None else await tail.begins()
             if tail is not None and begins is not None and self.progress.anchor.position >= begins:
@@ -185,8 +193,13 @@ async def skipped_positions(log: Log, name: str) -> frozenset[int]:
     return frozenset(found)
 
 
-async def rebuild(model: Model, folder: Path, client: LedgerClient, log: Log,
-                  progressed: Callable[[Progress], Awaitable[None]] | None = None) -> Progress:  # fmt: skip
+async def rebuild(
+    model: Model,
+    folder: Path,
+    client: LedgerClient,
+    log: Log,
+    progressed: Callable[[Progress], Awaitable[None]] | None = None,
+) -> Progress:
     """Fill a new generation from the beginning up to the end of the log, then let it serve."""
     generation = storage.next_generation(folder, model)
     projector = Projector(model, storage.open_generation(folder, model, generation))
@@ -205,8 +218,14 @@ async def catch_up(model: Model, folder: Path, client: LedgerClient, log: Log) -
     return projector.progress
 
 
-async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Log, tail: Tail,
-                       committed: Callable[[Progress], Awaitable[None]] | None = None) -> None:  # fmt: skip
+async def run_for_ever(
+    model: Model,
+    folder: Path,
+    client: LedgerClient,
+    log: Log,
+    tail: Tail,
+    committed: Callable[[Progress], Awaitable[None]] | None = None,
+) -> None:
     """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped.
 
     Raises:
@@ -229,8 +248,14 @@ async def run_for_ever(model: Model, folder: Path, client: LedgerClient, log: Lo
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
-async def _follow_live(model: Model, folder: Path, client: LedgerClient, log: Log, tail: Tail,
-                       committed: Callable[[Progress], Awaitable[None]] | None) -> None:  # fmt: skip
+async def _follow_live(
+    model: Model,
+    folder: Path,
+    client: LedgerClient,
+    log: Log,
+    tail: Tail,
+    committed: Callable[[Progress], Awaitable[None]] | None,
+) -> None:
     """Follow with the live generation until another one is live."""
     generation = storage.live_or_first(folder, model)
     if generation is None:

@@ -47,8 +47,9 @@ class Rows:
             row[name] = None if row[name] is None else bool(row[name])
         return row
 
-    def put(self, connection: sa.Connection, key: str, values: Mapping[str, Any], position: int,
-            happened: str | None = None) -> dict[str, Any]:  # fmt: skip
+    def put(
+        self, connection: sa.Connection, key: str, values: Mapping[str, Any], position: int, happened: str | None = None
+    ) -> dict[str, Any]:
         """Set some columns of a row by the event at a position; what it had stays, a new row is empty elsewhere.
 
         ``happened`` is when what the event tells of was done, for a table that keeps that.
@@ -110,8 +111,14 @@ class Made(NamedTuple):
         return _by_column(driver(connection).execute(self.text, {**self.values, **values}))
 
 
-def listed(connection: sa.Connection, source: sa.FromClause, where: Sequence[sa.ColumnElement[bool]],
-           equal: Mapping[str, str | None], after: int, limit: int | None) -> list[dict[str, Any]]:  # fmt: skip
+def listed(
+    connection: sa.Connection,
+    source: sa.FromClause,
+    where: Sequence[sa.ColumnElement[bool]],
+    equal: Mapping[str, str | None],
+    after: int,
+    limit: int | None,
+) -> list[dict[str, Any]]:
     """Rows that have positions, in their order, behind ``after``; where ``equal`` names no value, any will do."""
     values = {name: value for name, value in equal.items() if value is not None}
     if isinstance(source, sa.Table) and not where:

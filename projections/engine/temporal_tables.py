@@ -61,8 +61,9 @@ def versions(connection: sa.Connection, table: sa.Table, key: Mapping[str, Any])
     return found
 
 
-def happened(connection: sa.Connection, table: sa.Table, moment: str,
-             counted: Sequence[str] = ()) -> list[dict[str, Any]]:  # fmt: skip
+def happened(
+    connection: sa.Connection, table: sa.Table, moment: str, counted: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Rows when only what had happened by a moment is counted, also what was told later.
 
     The table has a column ``happened`` as well. Of each change what it set is taken where it had happened by then;

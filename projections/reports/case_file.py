@@ -64,12 +64,14 @@ def case_page(document: dict[str, Any]) -> str:
     title = f"Case file: action {found['action_id']}"
     events = [
         (event["position"], event["time"], event["type"], json.dumps(event["data"], ensure_ascii=False))
-        for event in document["events"] if event is not None
-    ]  # fmt: skip
+        for event in document["events"]
+        if event is not None
+    ]
     proofs = "".join(
         f"<details><summary>Position {event['position']}</summary><pre>{html.escape(proof)}</pre></details>"
-        for event, proof in zip(document["events"], document["proofs"], strict=True) if event is not None
-    )  # fmt: skip
+        for event, proof in zip(document["events"], document["proofs"], strict=True)
+        if event is not None
+    )
     embedded = json.dumps(document, ensure_ascii=False).replace("<", "\\u003c")
     keys = "".join(f"<pre>{html.escape(key)}</pre>" for key in document["verifier_keys"])
     return f"""<!doctype html>

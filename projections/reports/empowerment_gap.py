@@ -35,8 +35,13 @@ CAVEATS = (
 )
 
 
-async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[str, str | None] | None = None,
-                     at: int | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
+async def gap_report(
+    read: Reader,
+    document: Mapping[str, Any],
+    hours: Mapping[str, str | None] | None = None,
+    at: int | None = None,
+    scope: Scope = EVERYBODY,
+) -> dict[str, Any]:
     """The empowerment gap, goodwill only; money as objects, shares with Wilson's interval.
 
     ``document`` is the policy in force, empty where there is none. ``hours``: what an hour costs (``agent_hour``,
@@ -61,13 +66,19 @@ async def gap_report(read: Reader, document: Mapping[str, Any], hours: Mapping[s
     silent = Counter((row["kind"], row["reason"]) for row in short if not row["followed"])
     position = answer.progress.anchor.position if at is None else at
     return {
-        "overall": empowerment_gap.line(asked), **{f"by_{name}": lines for name, lines in empowerment_gap.groups(asked).items()},
-        "recommended_limits": _limits(asked, policy, hours or {}), "customers_waited": _customers(asked, policy),
-        "silent_gap": _silent(short), "rubber_stamps": empowerment_gap.rubber_stamps(asked), "unused": _unused(balances),
+        "overall": empowerment_gap.line(asked),
+        **{f"by_{name}": lines for name, lines in empowerment_gap.groups(asked).items()},
+        "recommended_limits": _limits(asked, policy, hours or {}),
+        "customers_waited": _customers(asked, policy),
+        "silent_gap": _silent(short),
+        "rubber_stamps": empowerment_gap.rubber_stamps(asked),
+        "unused": _unused(balances),
         "procedure": procedure(at_once, policy),
         "obstacles": [one for one in voices if one["what"] == "obstacle" and scope.shows(one["employee_id"])],
-        "cannot_do": empowerment_gap.cannot_do(asked, silent), "caveats": CAVEATS, "position": position,
-    }  # fmt: skip
+        "cannot_do": empowerment_gap.cannot_do(asked, silent),
+        "caveats": CAVEATS,
+        "position": position,
+    }
 
 
 def _given_at_once(connection: sa.Connection, position: int | None, scope: Scope) -> list[tuple[str, str, int]]:
@@ -87,10 +98,20 @@ def _asked(row: Mapping[str, Any]) -> Asked:
     if outcome in ("withdrawn", "expired") and row["rejections"]:
         outcome = "denied"  # somebody had said no before it was given up
     return Asked(
-        row["position"], row["kind"] or NOT_SAID, row["reason"] or NOT_SAID, row["role"] or NOT_SAID,
-        row["team_id"] or NOT_SAID, currency, row["asked_minor"], digits_of(currency), outcome,
-        row["approved_minor"] or 0, row["waited_seconds"], row["decided_by"], row["requested"][:7],
-    )  # fmt: skip
+        row["position"],
+        row["kind"] or NOT_SAID,
+        row["reason"] or NOT_SAID,
+        row["role"] or NOT_SAID,
+        row["team_id"] or NOT_SAID,
+        currency,
+        row["asked_minor"],
+        digits_of(currency),
+        outcome,
+        row["approved_minor"] or 0,
+        row["waited_seconds"],
+        row["decided_by"],
+        row["requested"][:7],
+    )
 
 
 def _costs(policy: Policy | None, currency: str, hours: Mapping[str, str | None]) -> Costs:
@@ -119,17 +140,29 @@ def _limits(asked: Sequence[Asked], policy: Policy | None, hours: Mapping[str, s
         today = here.minor if here is not None and here.currency == currency else None
         advice = empowerment_gap.recommended(mine, costs, today)
         period = advice.get("last_period")
-        found.append({
-            "role": role, "kind": kind, "currency": currency, "requests": len(mine), "why": advice["why"],
-            "limit": _money(advice["limit"], currency), "without_step": _money(advice.get("without_step"), currency),
-            "today": _money(today, currency), "cost_of_asking": _money(advice["cost_of_asking"], currency),
-            "curve": [
-                {**point, "up_to": _money(point["up_to"], currency), "risk": _money(point.get("risk"), currency)}
-                for point in advice["curve"]
-            ],
-            "last_period": period and {**period, "saved": _money(period["saved"], currency),
-                                       "risked": _money(period["risked"], currency)},
-        })  # fmt: skip
+        found.append(
+            {
+                "role": role,
+                "kind": kind,
+                "currency": currency,
+                "requests": len(mine),
+                "why": advice["why"],
+                "limit": _money(advice["limit"], currency),
+                "without_step": _money(advice.get("without_step"), currency),
+                "today": _money(today, currency),
+                "cost_of_asking": _money(advice["cost_of_asking"], currency),
+                "curve": [
+                    {**point, "up_to": _money(point["up_to"], currency), "risk": _money(point.get("risk"), currency)}
+                    for point in advice["curve"]
+                ],
+                "last_period": period
+                and {
+                    **period,
+                    "saved": _money(period["saved"], currency),
+                    "risked": _money(period["risked"], currency),
+                },
+            }
+        )
     return found
 
 
@@ -145,24 +178,30 @@ def _silent(short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for row in short:
         kinds[row["kind"]]["followed" if row["followed"] else "silent"] += 1
     return {
-        "fell_short": len(short), "never_asked": empowerment_gap.share(sum(not row["followed"] for row in short), len(short)),
+        "fell_short": len(short),
+        "never_asked": empowerment_gap.share(sum(not row["followed"] for row in short), len(short)),
         "by_kind": [
             {"kind": kind, "never_asked": empowerment_gap.share(counts["silent"], counts.total())}
             for kind, counts in sorted(kinds.items())
         ],
-    }  # fmt: skip
+    }
 
 
 def _unused(balances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Agents' budgets of closed periods: how many were hardly touched. It may be fear, or training that lacks."""
     closed = [one for one in balances if one["closed"] and one["holder"].startswith("agent:")]
     used = [
-        (float(one["spent"]["amount"]) / granted, one["holder"]) for one in closed
+        (float(one["spent"]["amount"]) / granted, one["holder"])
+        for one in closed
         if (granted := float(one["granted"]["amount"])) > 0
-    ]  # fmt: skip
+    ]
     hardly = [holder for part, holder in used if part < 0.1]  # noqa: PLR2004 - a tenth
-    return {"budgets": len(used), "hardly_touched": empowerment_gap.share(len(hardly), len(used)), "agents": len(set(hardly)),
-            "mean_use": sum(part for part, _ in used) / len(used) if used else None}  # fmt: skip
+    return {
+        "budgets": len(used),
+        "hardly_touched": empowerment_gap.share(len(hardly), len(used)),
+        "agents": len(set(hardly)),
+        "mean_use": sum(part for part, _ in used) / len(used) if used else None,
+    }
 
 
 def _money(minor: float | None, currency: str) -> dict[str, str] | None:

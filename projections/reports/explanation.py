@@ -71,9 +71,12 @@ def _only_reserves(body: Any) -> bool:
 def _corrected(connection: sa.Connection, line: dict[str, Any]) -> dict[str, Any]:
     (now,) = read_trail(connection, after=line["corrected_by"] - 1, limit=1)
     return {
-        "position": line["position"], "known_then": line["what"],
-        "corrected_by": now["position"], "recorded": now["recorded"], "known_now": now["what"],
-    }  # fmt: skip
+        "position": line["position"],
+        "known_then": line["what"],
+        "corrected_by": now["position"],
+        "recorded": now["recorded"],
+        "known_now": now["what"],
+    }
 
 
 async def _escalation(log: Log, connection: sa.Connection, escalation_id: str) -> list[dict[str, Any]]:

@@ -56,16 +56,24 @@ class World:
 
     def history(self, rows: Sequence[Any], amount: int) -> History:
         """Rows of purchases, with one of their columns."""
-        return History(self.numbers([row[0] for row in rows]), _seconds([row[1] for row in rows]),
-                       np.array([row[amount] for row in rows], np.int64))  # fmt: skip
+        return History(
+            self.numbers([row[0] for row in rows]),
+            _seconds([row[1] for row in rows]),
+            np.array([row[amount] for row in rows], np.int64),
+        )
 
 
 def _seconds(texts: Sequence[str]) -> Ints:
     return np.array([text[:19] for text in texts], "datetime64[s]").astype(np.int64)
 
 
-async def loyalty_report(read: Reader, published: Sequence[PolicyPublished], at: int | None = None,
-                         until: str | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
+async def loyalty_report(
+    read: Reader,
+    published: Sequence[PolicyPublished],
+    at: int | None = None,
+    until: str | None = None,
+    scope: Scope = EVERYBODY,
+) -> dict[str, Any]:
     """What it was worth, rung by rung; money as objects, shares from 0 to 1, each with its interval.
 
     ``published`` are all policies, for the trials and the raised limits among them. As it was behind position ``at``;
@@ -78,12 +86,18 @@ async def loyalty_report(read: Reader, published: Sequence[PolicyPublished], at:
     position = answer.progress.anchor.position if at is None else at
     by_currency = [
         await asyncio.to_thread(
-            _of_currency, known_of, [row for row in bought if row[2] == known_of.currency],
+            _of_currency,
+            known_of,
+            [row for row in bought if row[2] == known_of.currency],
             [row for row in done if row[3] == known_of.currency],
-            [row for row in asked if row[3] == known_of.currency], where, problems, published, scope,
+            [row for row in asked if row[3] == known_of.currency],
+            where,
+            problems,
+            published,
+            scope,
         )
         for known_of in known
-    ]  # fmt: skip
+    ]
     of = {"drawn_customers": None if drawn is None else len(drawn), "main_window_days": MAIN_DAYS}
     return {"currencies": by_currency, "position": position} | of
 
@@ -103,13 +117,33 @@ def _selling(connection: sa.Connection, at: int | None, until: str | None, scope
     bought, done, asked = as_of(loyalty.purchases, at), as_of(loyalty.actions, at), loyalty.requests
     ends = () if at is None else (asked.c.position <= at,)
     told = [
-        sa.select(bought.c.customer_id, bought.c.at, bought.c.currency, bought.c.total_minor, bought.c.margin_minor,
-                  bought.c.returned).where(sa.not_(bought.c.withdrawn)).order_by(bought.c.position),
-        sa.select(done.c.action_id, done.c.customer_id, done.c.at, done.c.currency, done.c.cost_minor,
-                  done.c.kind, done.c.agent_id).where(sa.not_(done.c.withdrawn)).order_by(done.c.position),
-        sa.select(asked.c.customer_id, asked.c.kind, asked.c.at, asked.c.currency, asked.c.asked_minor,
-                  asked.c.limit_minor).where(*ends).order_by(asked.c.position),
-    ]  # fmt: skip
+        sa.select(
+            bought.c.customer_id,
+            bought.c.at,
+            bought.c.currency,
+            bought.c.total_minor,
+            bought.c.margin_minor,
+            bought.c.returned,
+        )
+        .where(sa.not_(bought.c.withdrawn))
+        .order_by(bought.c.position),
+        sa.select(
+            done.c.action_id,
+            done.c.customer_id,
+            done.c.at,
+            done.c.currency,
+            done.c.cost_minor,
+            done.c.kind,
+            done.c.agent_id,
+        )
+        .where(sa.not_(done.c.withdrawn))
+        .order_by(done.c.position),
+        sa.select(
+            asked.c.customer_id, asked.c.kind, asked.c.at, asked.c.currency, asked.c.asked_minor, asked.c.limit_minor
+        )
+        .where(*ends)
+        .order_by(asked.c.position),
+    ]
     sources = (bought, done, asked)
     told = [
         query.where(one.c.customer_id.is_not(None), *(() if until is None else (one.c.at <= until,)))
@@ -126,16 +160,20 @@ def _known(connection: sa.Connection, bought: sa.Subquery, done: sa.Subquery) ->
     every = sa.func.count(done.c.customer_id.distinct())
     sold = sa.func.sum(sa.case((bought.c.returned, 0), else_=1))
     times = (sa.func.min(bought.c.at), sa.func.max(bought.c.at))
-    sales = {row[0]: row[1:] for row in plain_rows(connection, sa.select(bought.c.currency, sold, *times).group_by(
-        bought.c.currency))}  # fmt: skip
-    helped = {row[0]: row[1:] for row in plain_rows(connection, sa.select(done.c.currency, every).group_by(
-        done.c.currency))}  # fmt: skip
+    sales = {
+        row[0]: row[1:]
+        for row in plain_rows(connection, sa.select(bought.c.currency, sold, *times).group_by(bought.c.currency))
+    }
+    helped = {
+        row[0]: row[1:] for row in plain_rows(connection, sa.select(done.c.currency, every).group_by(done.c.currency))
+    }
     nothing = (0, None, None)
     return [
-        _Known(currency, sales.get(currency, nothing)[0], helped.get(currency, (0,))[0],
-               *sales.get(currency, nothing)[1:])
+        _Known(
+            currency, sales.get(currency, nothing)[0], helped.get(currency, (0,))[0], *sales.get(currency, nothing)[1:]
+        )
         for currency in sorted(sales.keys() | helped.keys())
-    ]  # fmt: skip
+    ]
 
 
 def _draw(connection: sa.Connection) -> list[str] | None:
@@ -157,20 +195,30 @@ def _lot(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
 
 
-def _rows_of(connection: sa.Connection, query: sa.Select[Any], customer: sa.ColumnElement[Any],
-             drawn: Sequence[str] | None) -> list[Any]:  # fmt: skip
+def _rows_of(
+    connection: sa.Connection, query: sa.Select[Any], customer: sa.ColumnElement[Any], drawn: Sequence[str] | None
+) -> list[Any]:
     """Rows of the customers that were drawn."""
     if drawn is None:
         return plain_rows(connection, query)
-    return [row for some in batched(drawn, _ASKED_AT_ONCE) for row in plain_rows(connection, query.where(
-        customer.in_(some)))]  # fmt: skip
+    return [
+        row
+        for some in batched(drawn, _ASKED_AT_ONCE)
+        for row in plain_rows(connection, query.where(customer.in_(some)))
+    ]
 
 
 def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
     """By action: its interaction's channel and reason, team, whether somebody else had to approve."""
     done, matters = as_of(casework.actions, at), as_of(casework.interactions, at)
-    query = sa.select(done.c.action_id, matters.c.channel, matters.c.reason, done.c.team_id, done.c.escalation_id,
-                      done.c.interaction_id)  # fmt: skip
+    query = sa.select(
+        done.c.action_id,
+        matters.c.channel,
+        matters.c.reason,
+        done.c.team_id,
+        done.c.escalation_id,
+        done.c.interaction_id,
+    )
     query = query.outerjoin(matters, matters.c.interaction_id == done.c.interaction_id)
     return _rows_of(connection, query, done.c.customer_id, drawn)
 
@@ -183,9 +231,16 @@ def _problems(connection: sa.Connection, at: int | None, drawn: Sequence[str] | 
     return _rows_of(connection, query.order_by(source.c.interaction_id), source.c.customer_id, drawn)
 
 
-def _of_currency(known: _Known, bought: list[Any], done: list[Any], asked: list[Any], where: dict[str, Any],
-                 problems: list[Any], published: Sequence[PolicyPublished],
-                 scope: Scope) -> dict[str, Any]:  # fmt: skip
+def _of_currency(
+    known: _Known,
+    bought: list[Any],
+    done: list[Any],
+    asked: list[Any],
+    where: dict[str, Any],
+    problems: list[Any],
+    published: Sequence[PolicyPublished],
+    scope: Scope,
+) -> dict[str, Any]:
     currency = known.currency
     world = World(currency)
     sold = [row for row in bought if not row[5]]
@@ -197,20 +252,26 @@ def _of_currency(known: _Known, bought: list[Any], done: list[Any], asked: list[
         done = [(None, row[0], row[1], row[2], row[3], "refund", None) for row in bought if row[5]]
     deeds = _deeds(world, done, where, scope)
     treated = int(deeds.of.at.size) if told_by_sales else known.treated
-    found: dict[str, Any] = {"currency": currency, "purchases": known.purchases, "treated": treated,
-                             "told_by_sales": told_by_sales}  # fmt: skip
+    found: dict[str, Any] = {
+        "currency": currency,
+        "purchases": known.purchases,
+        "treated": treated,
+        "told_by_sales": told_by_sales,
+    }
     if deeds.of.at.size == 0 or len(buying) == 0:
         return found | {"ladder": [], "why": NOBODY if deeds.of.at.size == 0 else "no purchase is recorded"}
     margins = world.history([row for row in sold if row[4] is not None], 4)
     margins.first, margins.last = buying.first, buying.last
     matters = Matters(
         Moments(world.numbers([row[0] for row in problems]), _seconds([row[1] for row in problems])),
-        world.strata([(row[3], row[2]) for row in problems]), [row[4] or "" for row in problems],
-    )  # fmt: skip
+        world.strata([(row[3], row[2]) for row in problems]),
+        [row[4] or "" for row in problems],
+    )
     limited = Limited(
         Moments(world.numbers([row[0] for row in asked]), _seconds([row[2] for row in asked])),
-        [row[1] for row in asked], np.array([row[4] / max(row[5], 1) for row in asked], float),
-    )  # fmt: skip
+        [row[1] for row in asked],
+        np.array([row[4] / max(row[5], 1) for row in asked], float),
+    )
     back = [row for row in bought if row[5]]
     returned = Moments(world.numbers([row[0] for row in back]), _seconds([row[1] for row in back]))
     worth = Worth(buying, margins, deeds, matters, limited, returned, len(world.customers))
@@ -232,7 +293,10 @@ def _deeds(world: World, done: list[Any], where: dict[str, Any], scope: Scope) -
         "team": [at[2] or NOT_SAID for _, at in known],
     }
     return Deeds(
-        of.some(first), of, np.array([row[4] for row, _ in known], np.int64), labels,
+        of.some(first),
+        of,
+        np.array([row[4] for row, _ in known], np.int64),
+        labels,
         world.strata([(at[1], at[0]) if at[4] is not None else None for _, at in known]),
         np.array([at[3] is not None for _, at in known], bool),
-    )  # fmt: skip
+    )

@@ -46,8 +46,14 @@ CAVEATS = (
 class Trying:
     """Takes batches of the log; ``document`` says what it found."""
 
-    def __init__(self, policy: Policy | None, published: Sequence[decisions.PolicyPublished], since: datetime | None,
-                 *, flags: bool) -> None:  # fmt: skip
+    def __init__(
+        self,
+        policy: Policy | None,
+        published: Sequence[decisions.PolicyPublished],
+        since: datetime | None,
+        *,
+        flags: bool,
+    ) -> None:
         """Without ``policy``: the newest in shadow mode, as recorded.
 
         Without ``since``: from the first decision under the policy that is in force now.
@@ -131,27 +137,39 @@ class Trying:
             for (period, currency), (then, now) in sorted(found.world.spent.items())
         ]
         return {
-            "policy_version": found.world.rules.version, "instead_of": self.against, "since_position": found.parted_at,
-            "decisions": tally.decisions, "differences": tally.differences,
-            "changes": _changes(tally), "spend": periods, "escalations_saved": _saved(tally),
-            "limits_hit": _hits(*tally.hit), "flags": self._flags(), "unknown_people": found.unknown,
-            "items": [_item(one) for one in tally.shown], "caveats": CAVEATS,
-        }  # fmt: skip
+            "policy_version": found.world.rules.version,
+            "instead_of": self.against,
+            "since_position": found.parted_at,
+            "decisions": tally.decisions,
+            "differences": tally.differences,
+            "changes": _changes(tally),
+            "spend": periods,
+            "escalations_saved": _saved(tally),
+            "limits_hit": _hits(*tally.hit),
+            "flags": self._flags(),
+            "unknown_people": found.unknown,
+            "items": [_item(one) for one in tally.shown],
+            "caveats": CAVEATS,
+        }
 
     def _flags(self) -> dict[str, Any] | None:
         if self._guards is None:
             return None
         then, now = self._raised
         by_rule = [
-            {"rule": rule, "raised": sum(one.rule == rule for one in then.values()),
-             "would_be_raised": sum(one.rule == rule for one in now.values())}
+            {
+                "rule": rule,
+                "raised": sum(one.rule == rule for one in then.values()),
+                "would_be_raised": sum(one.rule == rule for one in now.values()),
+            }
             for rule in sorted({one.rule for one in (*then.values(), *now.values())}, key=lambda name: int(name[1:]))
-        ]  # fmt: skip
+        ]
         return {"by_rule": by_rule, "new": len(now.keys() - then.keys()), "gone": len(then.keys() - now.keys())}
 
 
-async def try_policy(log: Log, batches: AsyncIterable[list[Recorded]], trying: Trying,
-                     progressed: Callable[[int], None]) -> dict[str, Any]:  # fmt: skip
+async def try_policy(
+    log: Log, batches: AsyncIterable[list[Recorded]], trying: Trying, progressed: Callable[[int], None]
+) -> dict[str, Any]:
     """Read the log once, and say what would have been otherwise."""
     position = 0
     async for batch in batches:
@@ -183,12 +201,11 @@ def _money(minor: int, currency: str) -> dict[str, str]:
 
 def _changes(found: Tally) -> list[dict[str, Any]]:
     return [
-        {"kind": kind, "then": then, "would_be": now, "n": number,
-         "amount": _money(minor, currency)}
+        {"kind": kind, "then": then, "would_be": now, "n": number, "amount": _money(minor, currency)}
         for (kind, currency, then, now), (number, minor) in sorted(
             found.changes.items(), key=lambda one: (-one[1][0], one[0])
         )
-    ]  # fmt: skip
+    ]
 
 
 def _saved(found: Tally) -> dict[str, Any]:
@@ -203,13 +220,15 @@ def _saved(found: Tally) -> dict[str, Any]:
         minor[outcome, currency] += amount
         waits += [waited] if waited is not None else []
     return {
-        "n": sum(name is not None for name, _, _ in found.spared), "given_at_once": len(found.spared),
-        "hours_not_waited": math.fsum(waits) / 3600, "median_hours": median(waits) / 3600 if waits else None,
+        "n": sum(name is not None for name, _, _ in found.spared),
+        "given_at_once": len(found.spared),
+        "hours_not_waited": math.fsum(waits) / 3600,
+        "median_hours": median(waits) / 3600 if waits else None,
         "outcomes": [
             {"outcome": outcome, "n": outcomes[outcome], "amount": _money(total, currency)}
             for (outcome, currency), total in sorted(minor.items())
         ],
-    }  # fmt: skip
+    }
 
 
 def _hits(then: Counter[str], now: Counter[str]) -> list[dict[str, Any]]:

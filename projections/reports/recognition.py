@@ -30,8 +30,9 @@ CAVEATS = (
 )
 
 
-async def recognition_report(read: Reader, document: Mapping[str, Any], at: int | None = None,
-                             scope: Scope = EVERYBODY) -> dict[str, Any]:  # fmt: skip
+async def recognition_report(
+    read: Reader, document: Mapping[str, Any], at: int | None = None, scope: Scope = EVERYBODY
+) -> dict[str, Any]:
     """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks. Of those in ``scope``."""
     answer = await read("people", lambda c: _read(c, at))
     thanks, courses, surveys, voices, people, moves = answer.result
@@ -57,13 +58,16 @@ async def recognition_report(read: Reader, document: Mapping[str, Any], at: int 
         "thanks": _thanks([one for one in thanks if one["receiver_id"]], people, kinds_on),
         "training": recognition.followed(
             [(one["employee_id"], one["course_id"], _moment(one["completed"])) for one in courses if one["completed"]],
-            acts, opens),
+            acts,
+            opens,
+        ),
         "careers": recognition.careers([(who, old, new, _moment(time)) for who, old, new, time in moves], acts),
         "voices": recognition.answers(_voice(one) for one in voices),
         "morale": recognition.morale(_survey(one) for one in surveys if one["team_id"]),
         "staying": recognition.staying(_employments(people), datetime.now(UTC).timestamp()),
-        "caveats": CAVEATS, "position": position,
-    }  # fmt: skip
+        "caveats": CAVEATS,
+        "position": position,
+    }
 
 
 def _read(connection: sa.Connection, at: int | None) -> tuple[Any, ...]:
@@ -98,8 +102,9 @@ def _opens(document: Mapping[str, Any]) -> dict[str, list[str]]:
     return {course: sorted(kinds) for course, kinds in found.items()}
 
 
-def _thanks(given: Sequence[Mapping[str, Any]], people: Mapping[str, Mapping[str, Any]],
-            kinds_on: Mapping[str, Sequence[str]]) -> dict[str, Any]:  # fmt: skip
+def _thanks(
+    given: Sequence[Mapping[str, Any]], people: Mapping[str, Mapping[str, Any]], kinds_on: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
     """How often, by whom, in which teams, for what; and what was done in the interactions that were praised."""
     teams = Counter(
         team for one in given for team in json.loads(people.get(one["receiver_id"], {}).get("team_ids") or "[]")
@@ -108,14 +113,15 @@ def _thanks(given: Sequence[Mapping[str, Any]], people: Mapping[str, Mapping[str
     reasons = Counter(one["reason"] for one in given)
     praised = Counter(kind for one in given for kind in kinds_on.get(one["interaction_id"] or "", ()))
     return {
-        "given": len(given), "people_thanked": len({one["receiver_id"] for one in given}),
+        "given": len(given),
+        "people_thanked": len({one["receiver_id"] for one in given}),
         "points": sum(one["points"] or 0 for one in given),
         "by_giver": dict(sorted(Counter(one["giver_kind"] or "not said" for one in given).items())),
         "by_team": {team: number for team, number in sorted(teams.items()) if sizes[team] >= recognition.FEW},
         "reasons": [{"reason": reason, "times": times} for reason, times in reasons.most_common(10)],
         "with_interaction": sum(one["interaction_id"] is not None for one in given),
         "actions_praised": dict(sorted(praised.items())),
-    }  # fmt: skip
+    }
 
 
 def _survey(row: Mapping[str, Any]) -> Survey:

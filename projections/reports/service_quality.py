@@ -57,11 +57,14 @@ async def quality_report(read: Reader, at: int | None = None, scope: Scope = EVE
     ]
     position = answer.progress.anchor.position if at is None else at
     return {
-        "overall": service_quality.line(some), **{f"by_{name}": lines for name, lines in groups.items()},
+        "overall": service_quality.line(some),
+        **{f"by_{name}": lines for name, lines in groups.items()},
         "evenness": [one for one in even if one is not None],
         "satisfaction": service_quality.satisfaction(answers, some.back.size),
-        "window_days": service_quality.REPEAT_DAYS, "caveats": CAVEATS, "position": position,
-    }  # fmt: skip
+        "window_days": service_quality.REPEAT_DAYS,
+        "caveats": CAVEATS,
+        "position": position,
+    }
 
 
 async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> dict[str, Any] | None:
@@ -76,14 +79,24 @@ async def interaction_story(read: Reader, interaction_id: str, at: int | None = 
         return None
     times = [parse_time(item["time"]) for item in found]
     steps = [
-        {"time": item["time"], "later_seconds": (now - before).total_seconds(), "who": item["who"],
-         "what": item["what"], "type": item["type"], "position": item["position"]}
+        {
+            "time": item["time"],
+            "later_seconds": (now - before).total_seconds(),
+            "who": item["who"],
+            "what": item["what"],
+            "type": item["type"],
+            "position": item["position"],
+        }
         for item, now, before in zip(found, times, [times[0], *times], strict=False)
-    ]  # fmt: skip
+    ]
     journey = (await read("journeys", lambda c: read_journey(c, interaction_id, at))).result
     position = answer.progress.anchor.position if at is None else at
-    return {"interaction_id": interaction_id, "steps": steps, "in_short": _in_short(journey, times, steps),
-            "position": position}  # fmt: skip
+    return {
+        "interaction_id": interaction_id,
+        "steps": steps,
+        "in_short": _in_short(journey, times, steps),
+        "position": position,
+    }
 
 
 def _in_short(journey: Mapping[str, Any] | None, times: list[datetime], steps: list[dict[str, Any]]) -> str:
@@ -120,9 +133,20 @@ def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Jour
     opened, resolved, acted = (_seconds(of[name]) for name in _TIMES)
     line, moved_up, transfers, came_back, repeated, reopened = (np.array(of[name], float) for name in _NUMBERS)
     return list(of["interaction_id"]), Journeys(
-        customer, channel, team, reason, opened, resolved, acted, line, moved_up == 1,
-        np.nan_to_num(transfers).astype(np.int64), came_back == 1, repeated, np.nan_to_num(reopened).astype(np.int64),
-    )  # fmt: skip
+        customer,
+        channel,
+        team,
+        reason,
+        opened,
+        resolved,
+        acted,
+        line,
+        moved_up == 1,
+        np.nan_to_num(transfers).astype(np.int64),
+        came_back == 1,
+        repeated,
+        np.nan_to_num(reopened).astype(np.int64),
+    )
 
 
 def _seconds(texts: Sequence[str | None]) -> Floats:

@@ -47,10 +47,24 @@ mentions = sa.Table(
 _MENTIONING = mentions.insert().prefix_with("OR IGNORE")
 
 _AGENTS = (
-    "agent_id", "employee_id", "to_agent_id", "from_agent_id", "giver_id", "receiver_id", "requested_by",
-    "decided_by", "answered_by", "granted_by", "published_by", "from_employee_id", "to_employee_id", "by",
-    "reversed_by", "on_behalf_of", "read_by",
-)  # fmt: skip
+    "agent_id",
+    "employee_id",
+    "to_agent_id",
+    "from_agent_id",
+    "giver_id",
+    "receiver_id",
+    "requested_by",
+    "decided_by",
+    "answered_by",
+    "granted_by",
+    "published_by",
+    "from_employee_id",
+    "to_employee_id",
+    "by",
+    "reversed_by",
+    "on_behalf_of",
+    "read_by",
+)
 _CUSTOMERS = ("customer_id", "referred_customer_id", "a", "b")
 
 
@@ -132,9 +146,14 @@ def _correction_text(correction: Correction) -> str:
     return f"position {correction.position} corrected: {now} ({correction.reason})"
 
 
-def read_trail(connection: sa.Connection, named: Sequence[tuple[str, str]] = (), after: int = 0,
-               limit: int | None = None, until: int | None = None,
-               happened: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+def read_trail(
+    connection: sa.Connection,
+    named: Sequence[tuple[str, str]] = (),
+    after: int = 0,
+    limit: int | None = None,
+    until: int | None = None,
+    happened: str | None = None,
+) -> list[dict[str, Any]]:
     """The trail in order of position, up to ``until``; only events that name all of ``named``, (kind, id) each.
 
     With ``happened`` only what had happened by that time.

@@ -77,9 +77,13 @@ class Authority:
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
-        decisions.EscalationRequested, decisions.EscalationStep, decisions.AuthorityFellShort, facts.EscalationReported,
-        facts.EscalationOutcomeReported, facts.FactCorrected,
-    )  # fmt: skip
+        decisions.EscalationRequested,
+        decisions.EscalationStep,
+        decisions.AuthorityFellShort,
+        facts.EscalationReported,
+        facts.EscalationOutcomeReported,
+        facts.FactCorrected,
+    )
 
     def __init__(self) -> None:
         self._asked, self._short, self._latest = Rows(asked), Rows(shortfalls), Rows(latest)
@@ -111,12 +115,19 @@ class Authority:
     def _ask(self, connection: sa.Connection, event: Event, body: Any, position: int) -> None:
         reported = isinstance(body, facts.EscalationReported)
         values = {
-            "position": event.position, "reported": reported, "requested": event.stored.time, "kind": body.kind,
-            "agent_id": body.requested_by if reported else body.agent_id, "reason": body.reason,
-            "basis": "goodwill" if reported else body.basis, "rejections": 0,
-            "role": None if reported else body.role, "team_id": None if reported else body.team_id,
-            "currency": body.amount.currency, "asked_minor": body.amount.minor,
-        }  # fmt: skip
+            "position": event.position,
+            "reported": reported,
+            "requested": event.stored.time,
+            "kind": body.kind,
+            "agent_id": body.requested_by if reported else body.agent_id,
+            "reason": body.reason,
+            "basis": "goodwill" if reported else body.basis,
+            "rejections": 0,
+            "role": None if reported else body.role,
+            "team_id": None if reported else body.team_id,
+            "currency": body.amount.currency,
+            "asked_minor": body.amount.minor,
+        }
         self._asked.put(connection, _asking(event, body), values, position)
         if not reported:
             matter = self._latest.get(connection, _matter(body))
@@ -126,8 +137,12 @@ class Authority:
     def _end(self, connection: sa.Connection, event: Event) -> None:
         body: Any = event.body
         outcome = type(body).__name__.removeprefix("Escalation").lower()
-        values = {"outcome": outcome, "decided_by": body.decided_by, "waited_seconds": body.waited_seconds,
-                  "approved_minor": body.amount.minor if outcome == "approved" else 0}  # fmt: skip
+        values = {
+            "outcome": outcome,
+            "decided_by": body.decided_by,
+            "waited_seconds": body.waited_seconds,
+            "approved_minor": body.amount.minor if outcome == "approved" else 0,
+        }
         self._asked.put(connection, _asking(event, body), values, event.position)
 
     def _hear(self, connection: sa.Connection, event: Event, body: facts.EscalationOutcomeReported) -> None:
@@ -136,20 +151,35 @@ class Authority:
         if row is None or row["asked_minor"] is None or row["outcome"] == "approved":
             return
         waited = (event.time - parse_time(row["requested"])).total_seconds()
-        values = {"outcome": body.verdict, "decided_by": body.decided_by, "waited_seconds": max(0.0, waited),
-                  "approved_minor": 0, "rejections": row["rejections"] + (body.verdict == "denied")}  # fmt: skip
+        values = {
+            "outcome": body.verdict,
+            "decided_by": body.decided_by,
+            "waited_seconds": max(0.0, waited),
+            "approved_minor": 0,
+            "rejections": row["rejections"] + (body.verdict == "denied"),
+        }
         if body.verdict == "approved":
-            values |= {"approved_minor": body.amount.minor if body.amount else row["asked_minor"],
-                       "rejections": row["rejections"]}  # fmt: skip
+            values |= {
+                "approved_minor": body.amount.minor if body.amount else row["asked_minor"],
+                "rejections": row["rejections"],
+            }
         self._asked.put(connection, row["asking"], values, event.position)
 
     def _fall_short(self, connection: sa.Connection, event: Event, body: decisions.AuthorityFellShort) -> None:
         name = f"{event.position}"
         values = {
-            "position": event.position, "time": event.stored.time, "agent_id": body.agent_id, "role": body.role,
-            "kind": body.kind, "basis": body.basis, "reason": body.reason, "currency": body.amount.currency,
-            "amount_minor": body.amount.minor, "outcome": body.outcome, "followed": False,
-        }  # fmt: skip
+            "position": event.position,
+            "time": event.stored.time,
+            "agent_id": body.agent_id,
+            "role": body.role,
+            "kind": body.kind,
+            "basis": body.basis,
+            "reason": body.reason,
+            "currency": body.amount.currency,
+            "amount_minor": body.amount.minor,
+            "outcome": body.outcome,
+            "followed": False,
+        }
         self._short.put(connection, name, values, event.position)
         self._latest.put(connection, _matter(body), {"shortfall": name}, event.position)
 
@@ -162,8 +192,13 @@ class Authority:
                 self._asked.put(connection, row["asking"], {"asked_minor": None}, event.position)
         if after is not None and isinstance(after.body, facts.EscalationReported):
             body = after.body
-            values = {"kind": body.kind, "agent_id": body.requested_by, "reason": body.reason,
-                      "currency": body.amount.currency, "asked_minor": body.amount.minor}  # fmt: skip
+            values = {
+                "kind": body.kind,
+                "agent_id": body.requested_by,
+                "reason": body.reason,
+                "currency": body.amount.currency,
+                "asked_minor": body.amount.minor,
+            }
             self._asked.put(connection, _asking(after, body), values, event.position)
         elif after is not None and isinstance(after.body, facts.EscalationOutcomeReported):
             row = self._asked.get(connection, _asking(after, after.body))

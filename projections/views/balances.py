@@ -67,11 +67,19 @@ _TYPES: Mapping[str, type[Any]] = {
     **{
         f"resolution.{name}.v1": _Change
         for name in (
-            "budget.granted", "budget.transferred", "budget.drawn", "budget.closed", "action.taken", "action.held",
-            "action.settled", "action.voided", "action.charged", "action.reversed",
+            "budget.granted",
+            "budget.transferred",
+            "budget.drawn",
+            "budget.closed",
+            "action.taken",
+            "action.held",
+            "action.settled",
+            "action.voided",
+            "action.charged",
+            "action.reversed",
         )
     },
-}  # fmt: skip
+}
 
 
 class Balances:
@@ -116,8 +124,9 @@ class Balances:
         if len(self._rows) + len(self._holds) > _CACHED_ROWS:
             self.forget()
 
-    def _apply(self, connection: sa.Connection, row: dict[str, Any], name: str, change: _Change,
-               holding: dict[str, int]) -> None:  # fmt: skip
+    def _apply(
+        self, connection: sa.Connection, row: dict[str, Any], name: str, change: _Change, holding: dict[str, int]
+    ) -> None:
         """One event's part: which column moves by how much."""
         minor = change.amount.minor if change.amount is not None and change.basis == "goodwill" else 0
         if name in ("action.settled", "action.voided") or (name == "action.taken" and change.escalation_id):
@@ -196,8 +205,9 @@ def _opened_row(opened: BudgetOpened, event: Event) -> dict[str, Any]:
     }
 
 
-def read_balances(connection: sa.Connection, holder: str | None = None, period: str | None = None,
-                  position: int | None = None) -> list[dict[str, Any]]:  # fmt: skip
+def read_balances(
+    connection: sa.Connection, holder: str | None = None, period: str | None = None, position: int | None = None
+) -> list[dict[str, Any]]:
     """Balances by holder, period and currency.
 
     With a ``position`` they are as they were behind the event there.
@@ -215,8 +225,9 @@ def _listing(given: frozenset[str]) -> Made:
     return Made.of(query.where(*where))
 
 
-def read_happened(connection: sa.Connection, until: str, holder: str | None = None,
-                  period: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+def read_happened(
+    connection: sa.Connection, until: str, holder: str | None = None, period: str | None = None
+) -> list[dict[str, Any]]:
     """Balances of what had happened by a moment, also what was told later; ``until`` is a time of the ledger."""
     sums: dict[_Key, dict[str, Any]] = {}
     before: dict[_Key, dict[str, Any]] = {}

@@ -112,8 +112,11 @@ past_of(households)
 
 _OF_ACTIONS = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "basis", "reason")
 _ON_INTERACTIONS = {
-    facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
-}  # fmt: skip
+    facts.InteractionOpened,
+    facts.InteractionTransferred,
+    facts.InteractionResolved,
+    facts.InteractionReopened,
+}
 
 
 class Casework:
@@ -124,10 +127,21 @@ class Casework:
     metadata = metadata
     prefixes = ("ledger.",)
     types = types_of(
-        decisions.ActionTaken, decisions.ActionHeld, decisions.Posting, decisions.EscalationRequested, decisions.EscalationStep,
-        facts.ActionReported, facts.RefundSettled, facts.CustomerLinked, facts.CustomerUnlinked, facts.FactCorrected,
-        facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
-    )  # fmt: skip
+        decisions.ActionTaken,
+        decisions.ActionHeld,
+        decisions.Posting,
+        decisions.EscalationRequested,
+        decisions.EscalationStep,
+        facts.ActionReported,
+        facts.RefundSettled,
+        facts.CustomerLinked,
+        facts.CustomerUnlinked,
+        facts.FactCorrected,
+        facts.InteractionOpened,
+        facts.InteractionTransferred,
+        facts.InteractionResolved,
+        facts.InteractionReopened,
+    )
 
     def __init__(self) -> None:
         self._interactions = Rows(interactions)
@@ -191,8 +205,12 @@ class Casework:
                 return
         self._interactions.put(connection, body.interaction_id, values, event.position, event.stored.time)
 
-    def _correct(self, connection: sa.Connection, event: Event,  # noqa: C901 - a case for each fact
-                 correction: Correction) -> None:  # fmt: skip
+    def _correct(
+        self,
+        connection: sa.Connection,
+        event: Event,  # noqa: C901 - a case for each fact
+        correction: Correction,
+    ) -> None:
         """Show what is known now; what was decided meanwhile stays decided."""
         told = correction.before or correction.after
         if told is None:
@@ -271,20 +289,34 @@ class Casework:
         if isinstance(body, decisions.EscalationRequested):
             names = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "reason", "action_id")
             values = {name: getattr(body, name) for name in names} | {
-                "position": event.position, "requested": event.stored.time, "status": "waiting",
-                "currency": body.amount.currency, "asked_minor": body.amount.minor, "asked_of": json.dumps(body.to),
+                "position": event.position,
+                "requested": event.stored.time,
+                "status": "waiting",
+                "currency": body.amount.currency,
+                "asked_minor": body.amount.minor,
+                "asked_of": json.dumps(body.to),
                 "due": body.due.isoformat(),
-            }  # fmt: skip
+            }
         elif isinstance(body, decisions.EscalationForwarded):
             values = {"asked_of": json.dumps(body.to), "due": body.due.isoformat()}
         else:
             status = type(body).__name__.removeprefix("Escalation").lower()
-            values = {"status": status, "decided_by": body.decided_by, "waited_seconds": body.waited_seconds,
-                      "amount_minor": body.amount.minor if status == "approved" else 0}  # fmt: skip
+            values = {
+                "status": status,
+                "decided_by": body.decided_by,
+                "waited_seconds": body.waited_seconds,
+                "amount_minor": body.amount.minor if status == "approved" else 0,
+            }
         self._escalations.put(connection, body.escalation_id, values, event.position, event.stored.time)
 
-    def _link(self, connection: sa.Connection, event: Event, body: facts.CustomerLinked | facts.CustomerUnlinked, *,
-              undo: bool = False) -> None:  # fmt: skip
+    def _link(
+        self,
+        connection: sa.Connection,
+        event: Event,
+        body: facts.CustomerLinked | facts.CustomerUnlinked,
+        *,
+        undo: bool = False,
+    ) -> None:
         for a, b in ((body.a, body.b), (body.b, body.a)):
             pair = f"{len(a)}:{a}:{b}:{body.relation}"
             linked = isinstance(body, facts.CustomerLinked) is not undo
@@ -316,8 +348,9 @@ def same_person(connection: sa.Connection, customer_id: str) -> list[str]:
     return sorted(found)
 
 
-def read_interactions(connection: sa.Connection, customers: Sequence[str] = (),
-                      interaction_id: str | None = None) -> list[dict[str, Any]]:  # fmt: skip
+def read_interactions(
+    connection: sa.Connection, customers: Sequence[str] = (), interaction_id: str | None = None
+) -> list[dict[str, Any]]:
     """Interactions of these customers, or one, the newest first."""
     query = sa.select(interactions).order_by(interactions.c.opened.desc(), interactions.c.interaction_id)
     if interaction_id is not None:
@@ -330,8 +363,14 @@ def read_interactions(connection: sa.Connection, customers: Sequence[str] = (),
     ]
 
 
-def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0, limit: int | None = None,
-                 source: sa.FromClause = actions, **equal: str | None) -> list[dict[str, Any]]:  # fmt: skip
+def read_actions(
+    connection: sa.Connection,
+    *where: sa.ColumnElement[bool],
+    after: int = 0,
+    limit: int | None = None,
+    source: sa.FromClause = actions,
+    **equal: str | None,
+) -> list[dict[str, Any]]:
     """Actions in the order in which they were recorded; ``source`` is `as_of(actions, position)` for another day."""
     rows = listed(connection, source, where, equal, after, limit)
     return [_with_money(row, ("amount", "reversed", "settled")) for row in rows]
@@ -340,8 +379,9 @@ def read_actions(connection: sa.Connection, *where: sa.ColumnElement[bool], afte
 def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
     """Of every action: position, time, kind, agent, team, interaction and its channel."""
     done = actions.c
-    query = sa.select(done.position, done.time, done.kind, done.agent_id, done.team_id, done.interaction_id,
-                      interactions.c.channel)  # fmt: skip
+    query = sa.select(
+        done.position, done.time, done.kind, done.agent_id, done.team_id, done.interaction_id, interactions.c.channel
+    )
     query = query.outerjoin(interactions, interactions.c.interaction_id == done.interaction_id)
     found = connection.execute(query.where(done.position.is_not(None)).order_by(done.position))
     return [dict(row) for row in found.mappings()]
@@ -376,9 +416,14 @@ MONEY_KINDS = ("refund", "credit", "fee_waiver")
 """Kinds whose money a payment system moves."""
 
 
-def read_escalations(connection: sa.Connection, *where: sa.ColumnElement[bool], after: int = 0,
-                     limit: int | None = None, source: sa.FromClause = escalations,
-                     **equal: str | None) -> list[dict[str, Any]]:  # fmt: skip
+def read_escalations(
+    connection: sa.Connection,
+    *where: sa.ColumnElement[bool],
+    after: int = 0,
+    limit: int | None = None,
+    source: sa.FromClause = escalations,
+    **equal: str | None,
+) -> list[dict[str, Any]]:
     """Escalations in the order in which they were filed; ``source`` is `as_of(escalations, position)`, say."""
     rows = listed(connection, source, where, equal, after, limit)
     shown = [_with_money(row, ("asked", "amount")) for row in rows]

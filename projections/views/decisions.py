@@ -31,14 +31,28 @@ depended = sa.Table(
     sa.Column("data", sa.LargeBinary, nullable=False),  # what is needed, as JSON; a decision's small
 )
 _PEOPLE = types_of(
-    facts.CustomerLinked, facts.CustomerUnlinked, facts.EmployeeJoined, facts.EmployeeChanged, facts.EmployeeLeft,
-    facts.RelationshipDeclared, facts.TrainingCompleted, facts.ActionReported,
-)  # fmt: skip
+    facts.CustomerLinked,
+    facts.CustomerUnlinked,
+    facts.EmployeeJoined,
+    facts.EmployeeChanged,
+    facts.EmployeeLeft,
+    facts.RelationshipDeclared,
+    facts.TrainingCompleted,
+    facts.ActionReported,
+)
 _BOOKS = types_of(
-    decisions.ActionTaken, decisions.ActionHeld, decisions.AuthorityFellShort, decisions.Posting, decisions.BudgetOpened,
-    decisions.BudgetClosed, decisions.BudgetDrawn, decisions.BudgetGranted, decisions.BudgetTransferred, decisions.EscalationStep,
+    decisions.ActionTaken,
+    decisions.ActionHeld,
+    decisions.AuthorityFellShort,
+    decisions.Posting,
+    decisions.BudgetOpened,
+    decisions.BudgetClosed,
+    decisions.BudgetDrawn,
+    decisions.BudgetGranted,
+    decisions.BudgetTransferred,
+    decisions.EscalationStep,
     decisions.EscalationRequested,
-)  # fmt: skip
+)
 DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
 """What decisions depend on, and they themselves."""
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -115,9 +129,7 @@ def read_depended(connection: sa.Connection) -> Iterator[list[Depended]]:
     decoders |= {_REPORTED: decoder_of(Reported).decode, _CORRECTED: partial(_corrected, decoders)}
     microseconds = timedelta.resolution
     while rows := cursor.fetchmany(_ROWS):
-        yield [
-            (position, _EPOCH + at * microseconds, decoders[name](data)) for position, name, at, data in rows
-        ]  # fmt: skip
+        yield [(position, _EPOCH + at * microseconds, decoders[name](data)) for position, name, at, data in rows]
 
 
 def _corrected(decoders: Mapping[str, Callable[[bytes], Any]], data: bytes) -> Corrected:

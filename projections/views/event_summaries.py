@@ -126,9 +126,10 @@ def _generic(body: msgspec.Struct) -> str:
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(body).__name__).strip()
     personal = personal_fields(type(body))
     told = [
-        f"{name} {value}" for name, value in plain(body).items()
+        f"{name} {value}"
+        for name, value in plain(body).items()
         if isinstance(value, (str, int, float)) and name not in personal
-    ]  # fmt: skip
+    ]
     return _join(words, ", ".join(told[:3]))
 
 

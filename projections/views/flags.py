@@ -61,10 +61,12 @@ class Flags:
     metadata = metadata
     prefixes = ("ledger.flag.",)
     types: Mapping[str, type[Any]] = {
-        "resolution.flag.raised.v1": FlagRaised, "resolution.flag.updated.v1": FlagUpdated,
-        "resolution.flag.unmasked.v1": FlagUnmasked, "resolution.flag.reviewed.v1": FlagReviewed,
+        "resolution.flag.raised.v1": FlagRaised,
+        "resolution.flag.updated.v1": FlagUpdated,
+        "resolution.flag.unmasked.v1": FlagUnmasked,
+        "resolution.flag.reviewed.v1": FlagReviewed,
         "resolution.flag.answered.v1": FlagAnswered,
-    }  # fmt: skip
+    }
 
     def __init__(self) -> None:
         self._rows = Rows(flags)
@@ -81,8 +83,12 @@ class Flags:
                 case FlagUnmasked():
                     values = {"unmasked_by": body.unmasked_by}
                 case FlagReviewed():
-                    values = {"status": body.verdict, "reviewed": time_text(event.recorded), "note": body.note,
-                              "reviewed_by": body.reviewed_by}  # fmt: skip
+                    values = {
+                        "status": body.verdict,
+                        "reviewed": time_text(event.recorded),
+                        "note": body.note,
+                        "reviewed_by": body.reviewed_by,
+                    }
                 case FlagAnswered():
                     values = {"answered_by": body.employee_id, "answer": body.text}
                 case _:
@@ -100,15 +106,28 @@ def _raised(event: Event, body: FlagRaised) -> dict[str, Any]:
     values: dict[str, Any] = {"explanation": body.explanation, "evidence": json.dumps(body.evidence)}
     if not isinstance(body, FlagUpdated):
         values |= {
-            "rule": body.rule, "rule_version": body.rule_version, "about": json.dumps(body.about),
-            "position": event.position, "raised": event.stored.time, "status": "open",
-        }  # fmt: skip
+            "rule": body.rule,
+            "rule_version": body.rule_version,
+            "about": json.dumps(body.about),
+            "position": event.position,
+            "raised": event.stored.time,
+            "status": "open",
+        }
     return values
 
 
-def read_flags(connection: sa.Connection, now: datetime, *, rule: str | None = None, about: str | None = None,
-               flag_id: str | None = None, status: str | None = None, position: int | None = None,
-               source: sa.FromClause = flags, everything: bool = False) -> list[dict[str, Any]]:  # fmt: skip
+def read_flags(
+    connection: sa.Connection,
+    now: datetime,
+    *,
+    rule: str | None = None,
+    about: str | None = None,
+    flag_id: str | None = None,
+    status: str | None = None,
+    position: int | None = None,
+    source: sa.FromClause = flags,
+    everything: bool = False,
+) -> list[dict[str, Any]]:
     """Flags in the order in which they were raised; with a ``position`` those that it proves."""
     query = sa.select(source).order_by(source.c.position)
     if rule is not None:

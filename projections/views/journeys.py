@@ -66,9 +66,16 @@ class Journeys:
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = types_of(
-        decisions.ActionTaken, decisions.ActionHeld, facts.ActionReported, facts.FeedbackReceived, facts.FactCorrected,
-        facts.InteractionOpened, facts.InteractionTransferred, facts.InteractionResolved, facts.InteractionReopened,
-    )  # fmt: skip
+        decisions.ActionTaken,
+        decisions.ActionHeld,
+        facts.ActionReported,
+        facts.FeedbackReceived,
+        facts.FactCorrected,
+        facts.InteractionOpened,
+        facts.InteractionTransferred,
+        facts.InteractionResolved,
+        facts.InteractionReopened,
+    )
 
     def __init__(self) -> None:
         self._journeys, self._feedback = Rows(journeys), Rows(feedback)
@@ -131,11 +138,22 @@ def _step(event: Event, row: dict[str, Any]) -> dict[str, Any] | None:
     match body:
         case facts.InteractionOpened():
             return {
-                "customer_id": body.customer_id, "channel": body.channel, "reason": body.reason, "opened": time,
-                "first_team": body.team_id, "team": body.team_id, "line": body.line, "highest_line": body.line,
-                "moved_up": False, "transfers": 0, "left_teams": "[]", "came_back": False, "repeated_stories": None,
-                "waited_seconds": 0.0, "reopened": 0,
-            }  # fmt: skip
+                "customer_id": body.customer_id,
+                "channel": body.channel,
+                "reason": body.reason,
+                "opened": time,
+                "first_team": body.team_id,
+                "team": body.team_id,
+                "line": body.line,
+                "highest_line": body.line,
+                "moved_up": False,
+                "transfers": 0,
+                "left_teams": "[]",
+                "came_back": False,
+                "repeated_stories": None,
+                "waited_seconds": 0.0,
+                "reopened": 0,
+            }
         case facts.InteractionTransferred():
             return _moved(body, row)
         case facts.InteractionResolved():
@@ -156,14 +174,18 @@ def _moved(body: facts.InteractionTransferred, row: dict[str, Any]) -> dict[str,
     if body.line is not None:
         known = row.get("line")
         values |= {
-            "line": body.line, "highest_line": max(body.line, row.get("highest_line") or 0),
+            "line": body.line,
+            "highest_line": max(body.line, row.get("highest_line") or 0),
             "moved_up": bool(row.get("moved_up")) or (known is not None and body.line > known),
-        }  # fmt: skip
+        }
     if body.to_team_id is not None and body.to_team_id != before:
         if before is not None and before not in left:
             left.append(before)
-        values |= {"team": body.to_team_id, "left_teams": json.dumps(left),
-                   "came_back": bool(row.get("came_back")) or body.to_team_id in left}  # fmt: skip
+        values |= {
+            "team": body.to_team_id,
+            "left_teams": json.dumps(left),
+            "came_back": bool(row.get("came_back")) or body.to_team_id in left,
+        }
     return values
 
 

@@ -176,16 +176,28 @@ def _request_rows(event: Event) -> list[dict[str, Any]]:
         return []
     if limit is None or body.customer_id is None or body.basis != "goodwill":
         return []
-    return [{
-        "position": event.position, "customer_id": body.customer_id, "kind": body.kind, "at": time_text(event.time),
-        "currency": limit.currency, "asked_minor": body.amount.minor, "limit_minor": limit.minor,
-        "at_once": isinstance(body, ActionTaken),
-    }]  # fmt: skip
+    return [
+        {
+            "position": event.position,
+            "customer_id": body.customer_id,
+            "kind": body.kind,
+            "at": time_text(event.time),
+            "currency": limit.currency,
+            "asked_minor": body.amount.minor,
+            "limit_minor": limit.minor,
+            "at_once": isinstance(body, ActionTaken),
+        }
+    ]
 
 
-def read_effects(connection: sa.Connection, limit: int | None = None, after: int = 0,
-                 position: int | None = None, until: str | None = None,
-                 people: Collection[str] | None = None) -> list[dict[str, Any]]:  # fmt: skip
+def read_effects(
+    connection: sa.Connection,
+    limit: int | None = None,
+    after: int = 0,
+    position: int | None = None,
+    until: str | None = None,
+    people: Collection[str] | None = None,
+) -> list[dict[str, Any]]:
     """For each action with a customer: its cost, and purchases before and after in complete windows.
 
     A window is complete where the log tells of all its days; what is not complete is null. Revenue is
@@ -209,8 +221,9 @@ def _happened(source: sa.FromClause, until: str | None) -> sa.FromClause:
     return sa.select(source).where(source.c.at <= until).subquery(source.description)
 
 
-def _effect(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], first: str,
-            last: str) -> dict[str, Any]:  # fmt: skip
+def _effect(
+    connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], first: str, last: str
+) -> dict[str, Any]:
     at = parse_time(action.at)
     windows: dict[str, Any] = {}
     for days in WINDOWS_DAYS:
@@ -235,7 +248,8 @@ def _effect(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[A
 def _purchases_between(source: sa.FromClause) -> sa.Select[Any]:
     return (
         sa.select(
-            source.c.returned, sa.func.count().label("n"),
+            source.c.returned,
+            sa.func.count().label("n"),
             sa.func.coalesce(sa.func.sum(source.c.total_minor), 0).label("minor"),
         )
         .where(
@@ -246,11 +260,12 @@ def _purchases_between(source: sa.FromClause) -> sa.Select[Any]:
             sa.not_(source.c.withdrawn),
         )
         .group_by(source.c.returned)
-    )  # fmt: skip
+    )
 
 
-def _bought(connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], start: str,
-            end: str) -> dict[str, Any]:  # fmt: skip
+def _bought(
+    connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], start: str, end: str
+) -> dict[str, Any]:
     parameters = {"customer": action.customer_id, "currency": action.currency, "start": start, "end": end}
     rows = {row.returned: row for row in connection.execute(reading, parameters)}
     sold, back = rows.get(False), rows.get(True)

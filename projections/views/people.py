@@ -96,10 +96,18 @@ class People:
     metadata = metadata
     prefixes = ("ledger.fact.",)
     types = types_of(
-        facts.EmployeeJoined, facts.EmployeeChanged, facts.EmployeeLeft, facts.RecognitionGiven,
-        facts.TrainingCompleted, facts.IdeaSubmitted, facts.ObstacleReported, facts.IdeaDecided,
-        facts.ObstacleAnswered, facts.MoraleSurveyed, facts.FactCorrected,
-    )  # fmt: skip
+        facts.EmployeeJoined,
+        facts.EmployeeChanged,
+        facts.EmployeeLeft,
+        facts.RecognitionGiven,
+        facts.TrainingCompleted,
+        facts.IdeaSubmitted,
+        facts.ObstacleReported,
+        facts.IdeaDecided,
+        facts.ObstacleAnswered,
+        facts.MoraleSurveyed,
+        facts.FactCorrected,
+    )
 
     def __init__(self) -> None:
         self._rows = {table: Rows(table) for table in (employees, thanks, courses, voices, morale)}

@@ -39,8 +39,23 @@ def the_whole_job(command: Command, policy_file: Path, *at_rest: str) -> None:
     assert published == {"read": 3, "recorded": 2, "duplicate": 1, "rejected": 0, "skipped": {}, "rejections": []}
     policy = document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
     assert (policy["outcome"], policy["policy_version"]) == ("done", 1)
-    asked = ("decide", "action", "--agent", "A-1", "--kind", "refund", "--amount", "5.00", "--reason", "late",
-             "--customer", "C-1", "--request-id", "r-1", "--json")  # fmt: skip
+    asked = (
+        "decide",
+        "action",
+        "--agent",
+        "A-1",
+        "--kind",
+        "refund",
+        "--amount",
+        "5.00",
+        "--reason",
+        "late",
+        "--customer",
+        "C-1",
+        "--request-id",
+        "r-1",
+        "--json",
+    )
     taken = document(command(*asked))
     assert taken["outcome"] == "taken"
     assert document(command(*asked)) == taken

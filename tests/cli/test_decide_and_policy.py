@@ -53,8 +53,23 @@ def test_everything_can_be_asked_from_the_command_line(command: Command, policy_
     assert (approved["status"], approved["amount"]) == ("approved", gbp("80.00"))
     closed = document(command(*one, "deny", "--decided-by", "M-1"), status=1)
     assert closed["error"]["code"] == "already_decided"
-    filed = document(command("decide", "escalation", "--operation", "request", "--agent", "A-1", "--kind", "refund",
-                             "--amount", "55.00", "--reason", "big", "--json"))  # fmt: skip
+    filed = document(
+        command(
+            "decide",
+            "escalation",
+            "--operation",
+            "request",
+            "--agent",
+            "A-1",
+            "--kind",
+            "refund",
+            "--amount",
+            "55.00",
+            "--reason",
+            "big",
+            "--json",
+        )
+    )
     assert filed["status"] == "requested"
     held = document(command(*act, "20.00", "--hold"))
     settle = ("decide", "hold", "--action", held["action_id"], "--operation", "settle", "--amount", "15.00")

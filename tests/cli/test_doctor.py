@@ -26,8 +26,16 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def feedback(identifier: str, customer: str, comment: str = "fine") -> dict[str, Any]:
-    return event(identifier, "feedback.received", customer_id=customer, instrument="csat", score=5, best=5, worst=1,
-                 comment=comment)  # fmt: skip
+    return event(
+        identifier,
+        "feedback.received",
+        customer_id=customer,
+        instrument="csat",
+        score=5,
+        best=5,
+        worst=1,
+        comment=comment,
+    )
 
 
 def finding(command: Command, name: str) -> dict[str, Any]:
@@ -77,8 +85,11 @@ async def test_lost_keys_come_back_from_a_backup_though_the_customer_came_back_f
     assert finding(command, "keys")["ok"]
     async with Session(settings) as session:
         keys = await Keys.open(session.client)
-        read = [json.loads(await keys.reveal(one.data))["data"]["comment"] for one in
-                [await session.log.at(n) for n in (1, 2, 3)] if one is not None]  # fmt: skip
+        read = [
+            json.loads(await keys.reveal(one.data))["data"]["comment"]
+            for one in [await session.log.at(n) for n in (1, 2, 3)]
+            if one is not None
+        ]
         assert read == ["fine", "fine", "again"]
         assert (await keys.ensure(["customer:C-0"]))["customer:C-0"].id == f"{token_of('customer:C-0')}.1"
     assert command("admin", "forget", "C-1", "--by", "DPO").returncode == 0
@@ -130,8 +141,15 @@ async def test_managers_in_a_ring_are_a_finding_and_stop_nothing(
         for number, name in enumerate(ring):
             above = ring[(number + 1) % len(ring)]
             role = {"A": "agent", "M": "manager", "X": "director"}[name[0]]
-            fact = event(f"ring-{name}", "employee.changed", time="2026-02-01T10:00:00Z", employee_id=name,
-                         role=role, team_ids=["phone"], manager_id=above)  # fmt: skip
+            fact = event(
+                f"ring-{name}",
+                "employee.changed",
+                time="2026-02-01T10:00:00Z",
+                employee_id=name,
+                role=role,
+                team_ids=["phone"],
+                manager_id=above,
+            )
             await upstream.record(fact)
         asked = await upstream.action(amount="49.00", escalate=True, customer_id="C-1", interaction_id="I-1")
         assert asked["outcome"] in ("taken", "escalate")

@@ -85,10 +85,16 @@ def test_a_fault_is_said_with_its_place_at_once(kind: str) -> None:
 def test_the_commands_say_it_in_one_line(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file.yaml").write_bytes(FAULTS[kind][0])
     (tmp_path / "file.csv").write_text("a\n1\n")
-    for words, status in ((("policy", "check", "file.yaml"), 1),
-                          (("import", "file.yaml", "file.csv", "--dry-run"), 2)):  # fmt: skip
-        done = subprocess.run([sys.executable, "-m", "app", *words], cwd=tmp_path, capture_output=True, timeout=60,
-                              env={"PYTHONPATH": str(ROOT), "COLUMNS": "200"}, text=True, check=False)  # fmt: skip
+    for words, status in ((("policy", "check", "file.yaml"), 1), (("import", "file.yaml", "file.csv", "--dry-run"), 2)):
+        done = subprocess.run(
+            [sys.executable, "-m", "app", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=60,
+            env={"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+            text=True,
+            check=False,
+        )
         assert done.returncode in {1, status}, done
         assert "Traceback" not in done.stdout + done.stderr
         assert "file.yaml" in done.stdout + done.stderr
@@ -124,16 +130,41 @@ def test_what_is_written_is_what_is_read() -> None:
     NO: z
     """
     assert read_document(text.encode()).document == {
-        "country": "NO", "answer": "yes", "off": "on", "1": "a", "2026-01-01": "2026-01-01T00:00:00Z", "till": "007",
-        "octal": "0o17", "hexadecimal": "0x1F", "minutes": "1:30", "price": "1_000", "plus": "+1", "dot": ".5",
-        "inf": ".inf", "nan": ".nan", "whole": 12, "share": 0.5, "small": 0.001, "truth": True, "nothing": None,
-        "blank": None, "tilde": None, "quoted": "12", "null": "x", "true": "y", "tagged": "5", "NO": "z",
-    }  # fmt: skip
+        "country": "NO",
+        "answer": "yes",
+        "off": "on",
+        "1": "a",
+        "2026-01-01": "2026-01-01T00:00:00Z",
+        "till": "007",
+        "octal": "0o17",
+        "hexadecimal": "0x1F",
+        "minutes": "1:30",
+        "price": "1_000",
+        "plus": "+1",
+        "dot": ".5",
+        "inf": ".inf",
+        "nan": ".nan",
+        "whole": 12,
+        "share": 0.5,
+        "small": 0.001,
+        "truth": True,
+        "nothing": None,
+        "blank": None,
+        "tilde": None,
+        "quoted": "12",
+        "null": "x",
+        "true": "y",
+        "tagged": "5",
+        "NO": "z",
+    }
     assert read_document(b"\xef\xbb\xbfa: 1").document == {"a": 1}
     assert read_document(b"").document is None
     assert read_document(b"a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}\nf: {b: 9, <<: [*x, {g: 3, b: 4}]}").document == {
-        "a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1, "e": 2}, "f": {"b": 9, "g": 3},
-    }  # fmt: skip
+        "a": {"b": 1},
+        "c": {"b": 1},
+        "d": {"b": 1, "e": 2},
+        "f": {"b": 9, "g": 3},
+    }
 
 
 json_values = st.recursive(
@@ -153,8 +184,9 @@ def test_json_is_read_as_json(document: Any) -> None:
     assert read_document(json.dumps(document, ensure_ascii=False).encode()).document == document
 
 
-@pytest.mark.parametrize("path", [*shipped_policies(), *sorted((ROOT / "config" / "mappings").glob("*.yaml"))],
-                         ids=lambda path: path.stem)  # fmt: skip
+@pytest.mark.parametrize(
+    "path", [*shipped_policies(), *sorted((ROOT / "config" / "mappings").glob("*.yaml"))], ids=lambda path: path.stem
+)
 def test_shipped_files_mean_what_pyyaml_reads(path: Path) -> None:
     class AsText(yaml.SafeLoader):
         yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
@@ -166,29 +198,68 @@ def test_shipped_files_mean_what_pyyaml_reads(path: Path) -> None:
 
 
 def mapping(**changes: Any) -> dict[str, Any]:
-    event = {"type": "purchase.completed", "id": "${no}", "time": "at",
-             "data": {"order_id": "${no}", "total": {"money": "total", "currency": "GBP"}}}  # fmt: skip
+    event = {
+        "type": "purchase.completed",
+        "id": "${no}",
+        "time": "at",
+        "data": {"order_id": "${no}", "total": {"money": "total", "currency": "GBP"}},
+    }
     return {"source": "till", "time_zone": "UTC", "events": [event | changes.pop("event", {})]} | changes
 
 
 WRONG_MAPPINGS: list[dict[str, Any]] = [
-    mapping(encoding=5), mapping(encoding="rot13"), mapping(encoding="base64"), mapping(encoding="no\x00pe"),
-    mapping(delimiter=";;"), mapping(delimiter=5), mapping(delimiter='"'), mapping(skip=5), mapping(skip=[5]), mapping(skip={"a": 1}),
-    mapping(only_with=[1]), mapping(only_with={"wen": {}}), mapping(sums=[1]), mapping(sums={"x": {}}), mapping(sums={"x": []}),
-    mapping(each=["row"]), mapping(group_by=5), mapping(time_zone=["UTC"]), mapping(time_zone="../etc"), mapping(events={"a": 1}),
-    mapping(event={"once": "no"}), mapping(event={"once": 1}), mapping(event={"when": {"first": "no"}}), mapping(event={"id": None}),
-    mapping(event={"id": 1.10}), mapping(event={"id": ["x"]}), mapping(event={"when": {"x": {"blank": "no"}}}),
-    mapping(event={"when": {"x": {"above": "NaN"}}}), mapping(event={"when": {"x": {"is": "Infinity"}}}), mapping(event={"when": {"x": None}}),
-    mapping(event={"when": {"x": [None]}}), mapping(event={"when": {"x": [[1]]}}), mapping(event={"when": {"previous": 5}}),
-    mapping(event={"when": {"x": {"matches": 5}}}), mapping(event={"when": {"x": {"matches": "("}}}),
-    mapping(event={"when": {"x": {"matches": "(?=a)b"}}}), mapping(event={"when": {"x": {"matches": r"(a)\1"}}}),
-    mapping(event={"when": {"x": {"matches": "a{1,100000}"}}}), mapping(event={"when": {"x": {"matches": "a" * 2_000}}}),
+    mapping(encoding=5),
+    mapping(encoding="rot13"),
+    mapping(encoding="base64"),
+    mapping(encoding="no\x00pe"),
+    mapping(delimiter=";;"),
+    mapping(delimiter=5),
+    mapping(delimiter='"'),
+    mapping(skip=5),
+    mapping(skip=[5]),
+    mapping(skip={"a": 1}),
+    mapping(only_with=[1]),
+    mapping(only_with={"wen": {}}),
+    mapping(sums=[1]),
+    mapping(sums={"x": {}}),
+    mapping(sums={"x": []}),
+    mapping(each=["row"]),
+    mapping(group_by=5),
+    mapping(time_zone=["UTC"]),
+    mapping(time_zone="../etc"),
+    mapping(events={"a": 1}),
+    mapping(event={"once": "no"}),
+    mapping(event={"once": 1}),
+    mapping(event={"when": {"first": "no"}}),
+    mapping(event={"id": None}),
+    mapping(event={"id": 1.10}),
+    mapping(event={"id": ["x"]}),
+    mapping(event={"when": {"x": {"blank": "no"}}}),
+    mapping(event={"when": {"x": {"above": "NaN"}}}),
+    mapping(event={"when": {"x": {"is": "Infinity"}}}),
+    mapping(event={"when": {"x": None}}),
+    mapping(event={"when": {"x": [None]}}),
+    mapping(event={"when": {"x": [[1]]}}),
+    mapping(event={"when": {"previous": 5}}),
+    mapping(event={"when": {"x": {"matches": 5}}}),
+    mapping(event={"when": {"x": {"matches": "("}}}),
+    mapping(event={"when": {"x": {"matches": "(?=a)b"}}}),
+    mapping(event={"when": {"x": {"matches": r"(a)\1"}}}),
+    mapping(event={"when": {"x": {"matches": "a{1,100000}"}}}),
+    mapping(event={"when": {"x": {"matches": "a" * 2_000}}}),
     mapping(event={"when": {"x": {"matches": "((a{1,100}){1,100}){1,100}"}}}),
-    mapping(event={"time": {"column": "at", "format": 5}}), mapping(event={"time": 5}), mapping(event={"time": None}),
-    mapping(event={"data": {"total": {"money": "total", "currency": ["GBP"]}}}), mapping(event={"data": {"total": {"money": "total"}}}),
-    mapping(event={"data": {"order_id": {"map": "x", "cases": [1]}}}), mapping(event={"data": {"order_id": {"extract": "x"}}}),
-    mapping(event={"type": ["x"]}), mapping(event={"data": 5}), mapping(source=5), mapping(source=""),
-]  # fmt: skip
+    mapping(event={"time": {"column": "at", "format": 5}}),
+    mapping(event={"time": 5}),
+    mapping(event={"time": None}),
+    mapping(event={"data": {"total": {"money": "total", "currency": ["GBP"]}}}),
+    mapping(event={"data": {"total": {"money": "total"}}}),
+    mapping(event={"data": {"order_id": {"map": "x", "cases": [1]}}}),
+    mapping(event={"data": {"order_id": {"extract": "x"}}}),
+    mapping(event={"type": ["x"]}),
+    mapping(event={"data": 5}),
+    mapping(source=5),
+    mapping(source=""),
+]
 
 
 @pytest.mark.parametrize(
@@ -202,14 +273,20 @@ def test_a_wrong_mapping_is_an_error_that_names_the_part(document: dict[str, Any
 
 def test_an_error_in_a_mapping_has_its_line(tmp_path: Path) -> None:
     file = tmp_path / "m.yaml"
-    file.write_text("source: till\ntime_zone: UTC\nevents:\n  - type: purchase.completed\n    id: '${no}'\n    time: at\n"
-                    "    when: {no: {matches: '(?<=a)b'}}\n    data: {}\n")  # fmt: skip
+    file.write_text(
+        "source: till\ntime_zone: UTC\nevents:\n  - type: purchase.completed\n    id: '${no}'\n    time: at\n"
+        "    when: {no: {matches: '(?<=a)b'}}\n    data: {}\n"
+    )
     with pytest.raises(MappingError, match=r"line 7, column 17: events\[0\]\.when\.no\.matches: is no regular"):
         load_mapping(str(file))
-    for wrong, says in (("    when: {}\n    ones: yes", r"line 9, column 5: events\[0\]\.ones: is not known here"),
-                        ("sorce: till", "line 9, column 1: sorce: is not known here")):  # fmt: skip
-        file.write_text("source: till\ntime_zone: UTC\nevents:\n  - type: purchase.completed\n    id: '${no}'\n    time: at\n"
-                        f"    data: {{}}\n{'' if wrong[0] == ' ' else chr(10)}{wrong}\n")  # fmt: skip
+    for wrong, says in (
+        ("    when: {}\n    ones: yes", r"line 9, column 5: events\[0\]\.ones: is not known here"),
+        ("sorce: till", "line 9, column 1: sorce: is not known here"),
+    ):
+        file.write_text(
+            "source: till\ntime_zone: UTC\nevents:\n  - type: purchase.completed\n    id: '${no}'\n    time: at\n"
+            f"    data: {{}}\n{'' if wrong[0] == ' ' else chr(10)}{wrong}\n"
+        )
         with pytest.raises(MappingError, match=says):
             load_mapping(str(file))
 
@@ -238,29 +315,69 @@ def test_patterns_take_little_time_to_make_however_many_and_large() -> None:
 
 
 def test_conditions_read_what_is_written() -> None:
-    for written, cell, matches in (("NO", "NO", True), ("yes", "yes", True), ("007", "007", True), ("7", "007", False),
-                                   ("1.10", "1.10", True), ("1.10", "1.1", True), ("true", "TRUE", True), ("true", "1", False),
-                                   ("[NO, 1.50]", "1.5", True), ("'1.50'", "1.5", False)):  # fmt: skip
+    for written, cell, matches in (
+        ("NO", "NO", True),
+        ("yes", "yes", True),
+        ("007", "007", True),
+        ("7", "007", False),
+        ("1.10", "1.10", True),
+        ("1.10", "1.1", True),
+        ("true", "TRUE", True),
+        ("true", "1", False),
+        ("[NO, 1.50]", "1.5", True),
+        ("'1.50'", "1.5", False),
+    ):
         document = read_document(f"x: {written}".encode()).document
         (emission,) = build_mapping(mapping(event={"when": document})).emissions
         assert emission.when(Place(Group(2, [{"x": cell}], {}), 0)) == matches, (written, cell)
 
 
 WRONG_POLICIES: dict[str, Any] = {
-    "currency": [["GBP"], {"a": 1}, 10**400, None, True], "time_zone": ["\x00", "x" * 10_000, ["UTC"], "Europe", "/etc/passwd", 5],
-    "effective_from": ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "10000-01-01T00:00:00Z", 5, [], "9" * 10_000],
-    "roles": [{"a": {"budget": "1" * 10_000, "limits": {}}}, {"a": {"budget": float("nan"), "limits": {}}}, {"\ud800": {}}, {"a": []}],
-    "privacy": [{"surprise": True}, {"pseudonyms": 1}, []], "default_role": [["agent"], {}], "guidelines": [[5], [[[[[[]]]]]], {}],
-    "sources": [{"crm": [["agent"]]}, {"crm": [{}]}, []], "costs": [{"agent_hour": 10**30}, {"agent_hour": "1e3"}],
-    "escalation": [{"payer": "team", "after_hours": 10**400}, {"payer": "team", "after_hours": float("inf")}, {"payer": ["team"]}],
+    "currency": [["GBP"], {"a": 1}, 10**400, None, True],
+    "time_zone": ["\x00", "x" * 10_000, ["UTC"], "Europe", "/etc/passwd", 5],
+    "effective_from": [
+        "9999-12-31T23:59:59-14:00",
+        "0001-01-01T00:00:00+14:00",
+        "10000-01-01T00:00:00Z",
+        5,
+        [],
+        "9" * 10_000,
+    ],
+    "roles": [
+        {"a": {"budget": "1" * 10_000, "limits": {}}},
+        {"a": {"budget": float("nan"), "limits": {}}},
+        {"\ud800": {}},
+        {"a": []},
+    ],
+    "privacy": [{"surprise": True}, {"pseudonyms": 1}, []],
+    "default_role": [["agent"], {}],
+    "guidelines": [[5], [[[[[[]]]]]], {}],
+    "sources": [{"crm": [["agent"]]}, {"crm": [{}]}, []],
+    "costs": [{"agent_hour": 10**30}, {"agent_hour": "1e3"}],
+    "escalation": [
+        {"payer": "team", "after_hours": 10**400},
+        {"payer": "team", "after_hours": float("inf")},
+        {"payer": ["team"]},
+    ],
     "teams": [{"t": {"limits": {"agent": {"refund": ["5"]}}}}, {"t": {"pool": {"amount": "5"}}}, {"t": 5}],
-    "trial": [{"limit": {"role": ["a"], "kind": ["refund"], "amount": "1"}, "share_of_teams": 0.5, "seed": 10**400, "until": "x"}],
-    "period": [["month"], {}], "mode": [["shadow"], 1],
-}  # fmt: skip
+    "trial": [
+        {
+            "limit": {"role": ["a"], "kind": ["refund"], "amount": "1"},
+            "share_of_teams": 0.5,
+            "seed": 10**400,
+            "until": "x",
+        }
+    ],
+    "period": [["month"], {}],
+    "mode": [["shadow"], 1],
+}
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, one) for name, some in WRONG_POLICIES.items() for one in some],
-                         ids=lambda one: ascii(one)[:40])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, one) for name, some in WRONG_POLICIES.items() for one in some],
+    ids=lambda one: ascii(one)[:40],
+)
 def test_a_wrong_policy_is_a_problem_also_as_json(name: str, value: Any) -> None:
     begun = time.process_time()
     with pytest.raises(PolicyError) as caught:
@@ -287,12 +404,14 @@ MANY: dict[str, str] = {
     "empty roles": "roles:\n" + "".join(f"  r{n}: {{}}\n" for n in range(9_000)),
     "guidelines without text": "guidelines: [" + "{a: 1}," * 9_000 + "]\n",
     "unknown kinds": "roles: {agent: {budget: 1, limits: {" + "".join(f"r{n}: 1," for n in range(9_000)) + "}}}\n",
-    "unknown roles in sources": "roles: {" + "".join(f"r{n}: {{}}," for n in range(5_000)) + "}\nsources:\n"
+    "unknown roles in sources": "roles: {"
+    + "".join(f"r{n}: {{}}," for n in range(5_000))
+    + "}\nsources:\n"
     + "".join(f"  s{n}: [y]\n" for n in range(5_000)),
     "limits above every budget": "roles:\n"
     + "".join(f'  r{n}: {{budget: "1", limits: {{refund: "{n + 2}"}}}}\n' for n in range(4_500)),
     "long names": "roles:\n  ? " + "r" * 200_000 + "\n  : {" + ",".join(f"k{n}: 1" for n in range(90)) + "}\n",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", MANY)
@@ -366,9 +485,20 @@ def test_no_document_is_more_than_wrong(kind: str) -> None:
 
 
 def test_strict_json() -> None:
-    for data, says in ((b'{"a": 1, "a": 2}', "a: stands twice"), (b"NaN", "NaN"), (b"[1e400]", "out of range"), (b"[" * 99_999, "deeper"),
-                       (b"[" * 70 + b"]" * 70, "deeper"), (b"1" * 5_000, "digits"), (rb'"\ud800"', "surrogate"), (rb'{"a": {"\ud800": 1}}', "a: the name"),
-                       (b"18446744073709551616", "out of range"), (b"\xff", "byte 1"), (b"", "not JSON"), (b"{'a': 1}", "line 1, column 2")):  # fmt: skip
+    for data, says in (
+        (b'{"a": 1, "a": 2}', "a: stands twice"),
+        (b"NaN", "NaN"),
+        (b"[1e400]", "out of range"),
+        (b"[" * 99_999, "deeper"),
+        (b"[" * 70 + b"]" * 70, "deeper"),
+        (b"1" * 5_000, "digits"),
+        (rb'"\ud800"', "surrogate"),
+        (rb'{"a": {"\ud800": 1}}', "a: the name"),
+        (b"18446744073709551616", "out of range"),
+        (b"\xff", "byte 1"),
+        (b"", "not JSON"),
+        (b"{'a': 1}", "line 1, column 2"),
+    ):
         with pytest.raises(DocumentError, match=says):
             read_json(data)
     assert read_json(rb'{"a": ["\ud83d\ude00", 1.5, null, 18446744073709551615]}') == {
@@ -378,8 +508,22 @@ def test_strict_json() -> None:
         check_document({1: "a"})
 
 
-@pytest.mark.parametrize("text", ["replicas = 1" + "0" * 5_000, "a = " + "[" * 50_000, "data_dir = '\x00'", "\ufeffdata_dir = 'x'", "data_dir", "a = 1\na = 2",
-                                  "replicas = nan", "replicas = [1]", "data_dir = {x = 1}", "replicas = 1e400", "data_dir = 1979-05-27"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "replicas = 1" + "0" * 5_000,
+        "a = " + "[" * 50_000,
+        "data_dir = '\x00'",
+        "\ufeffdata_dir = 'x'",
+        "data_dir",
+        "a = 1\na = 2",
+        "replicas = nan",
+        "replicas = [1]",
+        "data_dir = {x = 1}",
+        "replicas = 1e400",
+        "data_dir = 1979-05-27",
+    ],
+)
 def test_a_settings_file_with_odd_text_is_an_error(text: str, tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text(text)

@@ -27,8 +27,19 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data directory, and beside it good files of each kind."""
     folder = tmp_path_factory.mktemp("files")
     data = folder / "data"
-    facts = [event(f"e-{n}", "feedback.received", customer_id="C-1", instrument="csat", score=5, best=5, worst=1,
-                   comment="fine") for n in range(5)]  # fmt: skip
+    facts = [
+        event(
+            f"e-{n}",
+            "feedback.received",
+            customer_id="C-1",
+            instrument="csat",
+            score=5,
+            best=5,
+            worst=1,
+            comment="fine",
+        )
+        for n in range(5)
+    ]
     assert run(data, "publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
     (folder / "checkpoint").write_text(run(data, "audit", "checkpoint").stdout)
     (folder / "verifiers").write_text(run(data, "audit", "checkpoint", "--keys").stdout)
@@ -75,7 +86,9 @@ DAMAGES: dict[str, Damage] = {
     "list": lambda file, _: file.write_bytes(b"[1, 2]"),
     "deep": lambda file, _: file.write_bytes(b"[" * 200_000),
     "deep object": lambda file, _: file.write_bytes(b'{"a":' * 200_000),
-    "deep case": lambda file, _: file.write_bytes(b'<script type="application/json" id="case">' + b'{"a":' * 200_000 + b"</script>"),
+    "deep case": lambda file, _: file.write_bytes(
+        b'<script type="application/json" id="case">' + b'{"a":' * 200_000 + b"</script>"
+    ),
     "number": lambda file, _: file.write_bytes(b'{"k.1": ' + b"9" * 10_000 + b"}"),
     "wrong entry": lambda file, _: file.write_bytes(b'{"k.%s.1": {"owner": 1}}' % (b"0" * 32)),
     "wrong name": lambda file, _: file.write_bytes(b'{"a b.>\\r\\nPUB": null}'),
@@ -86,7 +99,7 @@ DAMAGES: dict[str, Damage] = {
     "loop": lambda file, _: file.symlink_to(file.name),
     "pipe": lambda file, _: os.mkfifo(file),
     "missing": lambda _file, _good: None,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

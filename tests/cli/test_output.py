@@ -41,7 +41,21 @@ def told(command: Command, tmp_path: Path) -> Command:
 
 
 def action(told: Command, *words: str) -> subprocess.CompletedProcess[str]:
-    return told("decide", "action", "--agent", "A-1", "--customer", "C-1", "--interaction", LONG, "--kind", "refund", "--reason", "late", *words)  # fmt: skip
+    return told(
+        "decide",
+        "action",
+        "--agent",
+        "A-1",
+        "--customer",
+        "C-1",
+        "--interaction",
+        LONG,
+        "--kind",
+        "refund",
+        "--reason",
+        "late",
+        *words,
+    )
 
 
 def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, str]]:
@@ -120,10 +134,23 @@ def test_lists_are_csv_on_request(told: Command, tmp_path: Path) -> None:
     (done,) = rows_of(told("report", "actions", "--csv"))
     assert (done["amount"], done["amount_currency"]) == ("5.00", "EUR")
     for words in (
-        ("report", "balances"), ("report", "actions"), ("report", "escalations"), ("report", "loyalty"), ("audit", "trail"), ("audit", "flags"), ("audit", "flags", "--rates"), ("audit", "balance", "agent:A-1", balance["period"]),
-        ("admin", "rejected", "list"), ("admin", "projections", "status"), ("admin", "tokens", "list"), ("admin", "inbox", "list"),
-        ("admin", "hold"), ("admin", "init"), ("admin", "doctor", "--at-rest"), ("policy", "diff", str(tmp_path / "policy.json")),
-    ):  # fmt: skip
+        ("report", "balances"),
+        ("report", "actions"),
+        ("report", "escalations"),
+        ("report", "loyalty"),
+        ("audit", "trail"),
+        ("audit", "flags"),
+        ("audit", "flags", "--rates"),
+        ("audit", "balance", "agent:A-1", balance["period"]),
+        ("admin", "rejected", "list"),
+        ("admin", "projections", "status"),
+        ("admin", "tokens", "list"),
+        ("admin", "inbox", "list"),
+        ("admin", "hold"),
+        ("admin", "init"),
+        ("admin", "doctor", "--at-rest"),
+        ("policy", "diff", str(tmp_path / "policy.json")),
+    ):
         text = told(*words, "--csv").stdout
         found = list(csv.DictReader(io.StringIO(text)))
         items = json.loads(told(*words, "--json").stdout)["items"]
@@ -135,13 +162,19 @@ def test_lists_are_csv_on_request(told: Command, tmp_path: Path) -> None:
     assert "exclude" in both.stderr
 
 
-@pytest.mark.parametrize(("item", "cells"), [
-    ({"m": gbp("-5.00")}, {"m": "-5.00", "m_currency": "GBP"}),
-    ({"m": None, "b": True, "c": 1.5}, {"m": "", "m_currency": "", "b": "true", "c": "1.5"}),
-    ({"a": ["x", "y"], "b": {"c": 1}}, {"a": '["x","y"]', "b": '{"c":1}'}),
-    ({"a": "@SUM(A1)", "b": "+441", "c": "-x", "d": "\tx"}, {"a": "'@SUM(A1)", "b": "+441", "c": "'-x", "d": "'\tx"}),
-    ({"a": 'with "quotes", commas\nand lines'}, {"a": 'with "quotes", commas\nand lines'}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("item", "cells"),
+    [
+        ({"m": gbp("-5.00")}, {"m": "-5.00", "m_currency": "GBP"}),
+        ({"m": None, "b": True, "c": 1.5}, {"m": "", "m_currency": "", "b": "true", "c": "1.5"}),
+        ({"a": ["x", "y"], "b": {"c": 1}}, {"a": '["x","y"]', "b": '{"c":1}'}),
+        (
+            {"a": "@SUM(A1)", "b": "+441", "c": "-x", "d": "\tx"},
+            {"a": "'@SUM(A1)", "b": "+441", "c": "'-x", "d": "'\tx"},
+        ),
+        ({"a": 'with "quotes", commas\nand lines'}, {"a": 'with "quotes", commas\nand lines'}),
+    ],
+)
 def test_cells(item: dict[str, Any], cells: dict[str, str]) -> None:
     assert list(csv.DictReader(io.StringIO(csv_text([item], "m$" if "m" in item else "a")))) == [cells]
 

@@ -78,8 +78,15 @@ def words_of(command: click.Command, file: str, folder: str) -> list[str]:
     return words
 
 
-WITHOUT_A_LEDGER = {("admin", "init"), ("policy", "check"), ("policy", "diff"), ("audit", "verify-proof"),
-                    ("admin", "tokens", "list"), ("admin", "tokens", "make"), ("admin", "tokens", "revoke")}  # fmt: skip
+WITHOUT_A_LEDGER = {
+    ("admin", "init"),
+    ("policy", "check"),
+    ("policy", "diff"),
+    ("audit", "verify-proof"),
+    ("admin", "tokens", "list"),
+    ("admin", "tokens", "make"),
+    ("admin", "tokens", "revoke"),
+}
 """Commands that need no server, or that create the streams."""
 WORDS: dict[tuple[str, ...], list[str]] = {
     ("admin", "rejected", "retry"): ["--all"],

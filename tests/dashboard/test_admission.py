@@ -30,8 +30,9 @@ async def login(door: Door, token: str, *headers: str, source: str = "") -> int:
     return (await door.send(head + body.encode(), source=source)).status
 
 
-async def asked(door: Door, target: str, *headers: str, token: str | None = "", source: str = "",
-                host: str = "localhost") -> Any:  # fmt: skip
+async def asked(
+    door: Door, target: str, *headers: str, token: str | None = "", source: str = "", host: str = "localhost"
+) -> Any:
     head = door.head(f"GET {target}", "Connection: close", *headers, token=token, host=host)
     return await door.send(head, source=source)
 
@@ -85,19 +86,48 @@ def test_what_is_counted_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch
 
 async def test_the_host_is_checked(session: Session) -> None:
     async with door_of(session, allowed_hosts=("ledger.example.com", "Ledger2.example")) as door:
-        for host in ("localhost", "LOCALHOST:8321", "127.0.0.1", f"127.0.0.1:{door.port}", "[::1]:8321", "127.0.0.3",
-                     "ledger.example.com", "ledger.example.com.:443", "LEDGER2.example"):  # fmt: skip
+        for host in (
+            "localhost",
+            "LOCALHOST:8321",
+            "127.0.0.1",
+            f"127.0.0.1:{door.port}",
+            "[::1]:8321",
+            "127.0.0.3",
+            "ledger.example.com",
+            "ledger.example.com.:443",
+            "LEDGER2.example",
+        ):
             assert (await asked(door, "/api/v1/me", host=host)).status == 200, host
-        for host in ("evil.example", "localhost.evil.example", "10.1.2.3", "127.0.0.1.evil.example", "0.0.0.0",
-                     "x.ledger.example.com", "[::2]", "2130706433", "0x7f000001"):  # fmt: skip
+        for host in (
+            "evil.example",
+            "localhost.evil.example",
+            "10.1.2.3",
+            "127.0.0.1.evil.example",
+            "0.0.0.0",
+            "x.ledger.example.com",
+            "[::2]",
+            "2130706433",
+            "0x7f000001",
+        ):
             for path in ("/api/v1/me", "/", "/metrics", "/api/v1/stream", "/openapi.json", "/nothing"):
                 answer = await asked(door, path, host=host)
                 assert answer.status == 421, (host, path)
             assert "--allowed-host" in answer.problem()["detail"]
             assert (await asked(door, "/healthz", host=host, token=None)).status == 200
             assert (await asked(door, "/readyz", host=host, token=None)).status == 200
-        for host in ("", "a b", "localhost:x", "localhost\r\nHost: localhost", "[::1", "\xff", "-", "user@localhost",
-                     "localhost/x", "a" * 30_000, "localhost, localhost"):  # fmt: skip
+        for host in (
+            "",
+            "a b",
+            "localhost:x",
+            "localhost\r\nHost: localhost",
+            "[::1",
+            "\xff",
+            "-",
+            "user@localhost",
+            "localhost/x",
+            "a" * 30_000,
+            "localhost, localhost",
+        ):
             answer = await asked(door, "/api/v1/me", host=host)
             assert answer.status in {400, 421}, host
         no_host = b"GET /api/v1/me HTTP/1.1\r\nConnection: close\r\n\r\n"
@@ -109,14 +139,53 @@ async def test_the_host_is_checked(session: Session) -> None:
 
 
 ODD_QUERIES = ("%", "%zz", "%ff", "%ed%a0%80", "%00", "a%00b", "%0d%0aX:%20y", "x" * 3_000, "%c0%af", "\x7f")
-ODD_NUMBERS = ("", "-1", "1.5", "1e3", "0x1", "NaN", "null", "true", "9" * 30, "9" * 5_000, "９", "9223372036854775808",
-               "-9223372036854775809", "+-1")  # fmt: skip
-ODD_MOMENTS = ("9" * 30, "9223372036854775808", "0000-01-01T00:00:00Z", "-0001-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "2026-13-01T00:00:00Z",
-               "9999-12-31T23:59:59.999999999-14:00", "0001-01-01T00:00:00+14:00", "2026-01-01", "2026-01-01T00:00:00",
-               "2026-01-01T00:00:60Z", "2026-01-01T25:00:00Z", "2026-01-01T00:00:00+99:99", "now", "-5", "1e30", "",
-               "5 ", "٣", "9" * 5_000)  # fmt: skip
-FINE_MOMENTS = ("0", "1", "9223372036854775807", "9999-12-31T23:59:59.999999Z", "0001-01-01T00:00:00Z",
-                "9999-12-31T23:59:59.999999%2B14:00", "2026-01-01T00:00:00%2B14:00")  # fmt: skip
+ODD_NUMBERS = (
+    "",
+    "-1",
+    "1.5",
+    "1e3",
+    "0x1",
+    "NaN",
+    "null",
+    "true",
+    "9" * 30,
+    "9" * 5_000,
+    "９",
+    "9223372036854775808",
+    "-9223372036854775809",
+    "+-1",
+)
+ODD_MOMENTS = (
+    "9" * 30,
+    "9223372036854775808",
+    "0000-01-01T00:00:00Z",
+    "-0001-01-01T00:00:00Z",
+    "10000-01-01T00:00:00Z",
+    "2026-13-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999999-14:00",
+    "0001-01-01T00:00:00+14:00",
+    "2026-01-01",
+    "2026-01-01T00:00:00",
+    "2026-01-01T00:00:60Z",
+    "2026-01-01T25:00:00Z",
+    "2026-01-01T00:00:00+99:99",
+    "now",
+    "-5",
+    "1e30",
+    "",
+    "5 ",
+    "٣",
+    "9" * 5_000,
+)
+FINE_MOMENTS = (
+    "0",
+    "1",
+    "9223372036854775807",
+    "9999-12-31T23:59:59.999999Z",
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:59.999999%2B14:00",
+    "2026-01-01T00:00:00%2B14:00",
+)
 
 
 async def test_odd_text_in_addresses_is_refused_by_name(session: Session) -> None:  # noqa: C901 - a table, walked
@@ -174,17 +243,49 @@ async def test_odd_text_in_addresses_is_refused_by_name(session: Session) -> Non
             for path in ("explain/", "case/", "proof/", "events/", "escalations/"):
                 answer = await asked(door, f"/api/v1/{path}{part}")
                 assert 400 <= answer.status < 500, (path, part, answer)
-        for header in ("Last-Event-ID: " + "9" * 9_000, "If-None-Match: \xff", f"Cookie: {COOKIE}=\xff; a; =;;", "Origin: \xff",
-                       "Range: bytes=9-1", "Accept-Encoding: \xff", "Content-Type: \xff"):  # fmt: skip
+        for header in (
+            "Last-Event-ID: " + "9" * 9_000,
+            "If-None-Match: \xff",
+            f"Cookie: {COOKIE}=\xff; a; =;;",
+            "Origin: \xff",
+            "Range: bytes=9-1",
+            "Accept-Encoding: \xff",
+            "Content-Type: \xff",
+        ):
             assert (await asked(door, "/api/v1/me", header)).status == 200, header
 
 
 ODD_BODIES = (
-    rb'{"kind": "\ud800"}', rb'{"\ud800": 1}', rb'{"reason": "\udfff\ud800"}', b'{"kind": NaN}', b'{"kind": Infinity}',
-    b'{"kind": "refund", "kind": "gift"}', b'{"a": ' * 10_000, b"[" * 60_000, b"{" * 60_000, b'{"kind": 1' + b"0" * 9_000 + b"}",
-    b'{"kind": 1e999}', b'{"kind": -1e999}', b"", b" ", b"\x00", b"\xff\xfe{\x00}\x00", b"\xef\xbb\xbf{}", b'"\xff"', b"null", b"[]", b"1", b'"x"', b"{",
-    b"{'kind': 1}", b'{"kind": "refund",}', b"{}{}", b'{"kind": "refund"} x', b"[" * 70 + b"]" * 70, b'{"kind": "\x00"}',
-)  # fmt: skip
+    rb'{"kind": "\ud800"}',
+    rb'{"\ud800": 1}',
+    rb'{"reason": "\udfff\ud800"}',
+    b'{"kind": NaN}',
+    b'{"kind": Infinity}',
+    b'{"kind": "refund", "kind": "gift"}',
+    b'{"a": ' * 10_000,
+    b"[" * 60_000,
+    b"{" * 60_000,
+    b'{"kind": 1' + b"0" * 9_000 + b"}",
+    b'{"kind": 1e999}',
+    b'{"kind": -1e999}',
+    b"",
+    b" ",
+    b"\x00",
+    b"\xff\xfe{\x00}\x00",
+    b"\xef\xbb\xbf{}",
+    b'"\xff"',
+    b"null",
+    b"[]",
+    b"1",
+    b'"x"',
+    b"{",
+    b"{'kind': 1}",
+    b'{"kind": "refund",}',
+    b"{}{}",
+    b'{"kind": "refund"} x',
+    b"[" * 70 + b"]" * 70,
+    b'{"kind": "\x00"}',
+)
 
 
 async def test_odd_bodies_are_refused(session: Session) -> None:
@@ -207,16 +308,20 @@ async def test_odd_bodies_are_refused(session: Session) -> None:
             "multipart/form-data",
         ):
             body = b"{}"
-            answer = await door.send(door.head("POST /api/v1/preview", f"Content-Type: {kind}", "Content-Length: 2",
-                                               "Connection: close") + body)  # fmt: skip
+            answer = await door.send(
+                door.head("POST /api/v1/preview", f"Content-Type: {kind}", "Content-Length: 2", "Connection: close")
+                + body
+            )
             assert answer.status in {400, 415, 422}, (kind, answer)
         async with httpx.AsyncClient(
             base_url=door.address, headers={"Authorization": f"Bearer {door.token}"}
         ) as client:
             money = {"amount": "5.00", "currency": "GBP", "curency": "GBP"}
-            for given, field, says in (({"kind": "refund", "agent": "A-1"}, "agent", "did you mean agent_id?"),
-                                      ({"kind": "refund", "amount": money}, "amount.curency", "did you mean currency?"),
-                                      ({"kind": "refund", "xyz": 1}, "xyz", "known are agent_id, amount,")):  # fmt: skip
+            for given, field, says in (
+                ({"kind": "refund", "agent": "A-1"}, "agent", "did you mean agent_id?"),
+                ({"kind": "refund", "amount": money}, "amount.curency", "did you mean currency?"),
+                ({"kind": "refund", "xyz": 1}, "xyz", "known are agent_id, amount,"),
+            ):
                 refused = (await client.post("/api/v1/preview", json=given)).json()
                 assert (refused["status"], refused.get("code"), refused.get("field")) == (
                     422,
@@ -234,8 +339,10 @@ async def test_who_is_known_no_more_listens_no_more(session: Session) -> None:
     """Revoked, expired, or of another role now; a browser that left: open streams end within a second or two."""
     async with door_of(session) as door:
         over = datetime.now(UTC) + timedelta(seconds=4)
-        tokens = {name: door.tokens.make(name, "auditor", None, over if name == "expires" else None)
-                  for name in ("revoked", "expires", "shrinks", "leaves", "stays")}  # fmt: skip
+        tokens = {
+            name: door.tokens.make(name, "auditor", None, over if name == "expires" else None)
+            for name in ("revoked", "expires", "shrinks", "leaves", "stays")
+        }
         cookies = {}
         async with httpx.AsyncClient(base_url=door.address) as browser:
             for name in ("leaves", "revoked"):
@@ -253,8 +360,10 @@ async def test_who_is_known_no_more_listens_no_more(session: Session) -> None:
             return time.monotonic()
 
         bears = {name: asyncio.create_task(listen(Authorization=f"Bearer {token}")) for name, token in tokens.items()}
-        bears |= {f"cookie of {name}": asyncio.create_task(listen(Cookie=f"{COOKIE}={cookie}"))
-                  for name, cookie in cookies.items()}  # fmt: skip
+        bears |= {
+            f"cookie of {name}": asyncio.create_task(listen(Cookie=f"{COOKIE}={cookie}"))
+            for name, cookie in cookies.items()
+        }
         await asyncio.sleep(0.5)
         assert not any(one.done() for one in bears.values())
         begun = time.monotonic()

@@ -170,8 +170,14 @@ async def test_without_the_token_nothing_and_errors_are_problem_details(session:
                     refused = await client.request(method, re.sub(r"{\w+}", "1", path), headers=headers, json=body)
                     assert refused.status_code == 401, path
                     assert refused.headers["WWW-Authenticate"] == "Bearer"
-        for path, status in (("events/999999", 404), ("events/x", 422), ("actions?limit=0", 422), ("none", 404),
-                             ("actions?as_of=yesterday", 422), ("actions?after=-1", 422)):  # fmt: skip
+        for path, status in (
+            ("events/999999", 404),
+            ("events/x", 422),
+            ("actions?limit=0", 422),
+            ("none", 404),
+            ("actions?as_of=yesterday", 422),
+            ("actions?after=-1", 422),
+        ):
             wrong = await client.get(f"/api/v1/{path}")
             assert (wrong.status_code, wrong.headers["Content-Type"]) == (status, "application/problem+json"), path
             assert wrong.json()["status"] == status
@@ -198,8 +204,10 @@ async def test_who_reads_about_somebody_is_recorded_where_policy_says_so(session
             assert (await client.get(f"/api/v1/{path}")).status_code == 200, path
         read = [read_event(one) for one in await session.log.read_subject("ledger.trail", end)]
         assert {(one.body.read_by, *one.body.about) for one in read} == {
-            ("connection.json", "agent:A-1"), ("connection.json", "customer:C"), ("connection.json", "action:act-1"),
-        }  # fmt: skip
+            ("connection.json", "agent:A-1"),
+            ("connection.json", "customer:C"),
+            ("connection.json", "action:act-1"),
+        }
 
 
 async def test_news_of_views_come_as_they_happen_and_again_to_who_was_away(session: Session) -> None:

@@ -31,10 +31,21 @@ OPEN = {
     "/api/v1/me",
 }
 ABOVE = {"/api/v1/loyalty", "/api/v1/gap", "/api/v1/quality", "/api/v1/recognition"}
-ALL = {"/api/v1/events/{position}", "/metrics", "/api/v1/sources", "/api/v1/arrivals?source=crm",
-       "/api/v1/rejections?source=crm", "/api/v1/case/{action_id}", "/api/v1/proof/{position}"}  # fmt: skip
-MAY = {"agent": OPEN, "manager": OPEN | ABOVE, "auditor": OPEN | ABOVE | ALL | {"/api/v1/trail"},
-       "operator": OPEN | ABOVE | ALL | {"/api/v1/trail"}}  # fmt: skip
+ALL = {
+    "/api/v1/events/{position}",
+    "/metrics",
+    "/api/v1/sources",
+    "/api/v1/arrivals?source=crm",
+    "/api/v1/rejections?source=crm",
+    "/api/v1/case/{action_id}",
+    "/api/v1/proof/{position}",
+}
+MAY = {
+    "agent": OPEN,
+    "manager": OPEN | ABOVE,
+    "auditor": OPEN | ABOVE | ALL | {"/api/v1/trail"},
+    "operator": OPEN | ABOVE | ALL | {"/api/v1/trail"},
+}
 MAY = {role: doors | {"/api/v1/explain/{action_id}"} for role, doors in MAY.items()}
 ACTING: dict[str, set[str]] = {
     "/api/v1/preview": {"agent", "manager", "operator"},

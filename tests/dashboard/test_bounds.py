@@ -181,8 +181,12 @@ async def test_a_body_is_asked_for_only_once_its_sender_may(session: Session) ->
     async with door_of(session) as door:
         agent = door.tokens.make("a", "agent", "A-1", None)
         expects = ("Content-Type: application/json", "Content-Length: 50", "Expect: 100-continue")
-        for token, path, status in ((None, "/api/v1/check", 401), ("wrong", "/api/v1/check", 401),
-                                    (agent, "/api/v1/policies", 403), (agent, "/api/v1/check?x=1", 422)):  # fmt: skip
+        for token, path, status in (
+            (None, "/api/v1/check", 401),
+            ("wrong", "/api/v1/check", 401),
+            (agent, "/api/v1/policies", 403),
+            (agent, "/api/v1/check?x=1", 422),
+        ):
             answer = await door.send(door.head(f"POST {path}", *expects, token=token), seconds=5)
             assert (answer.status, answer.closed) == (status, True), (path, answer)
             assert b"100 Continue" not in answer.text
@@ -243,8 +247,12 @@ async def test_slow_heads_bodies_and_readers_are_cut_off(session: Session, monke
 async def test_heads_are_bounded(session: Session) -> None:
     async with door_of(session) as door:
         many = tuple(f"X-{n}: 1" for n in range(120))
-        for data in (door.head("GET /healthz", *many), door.head("GET /healthz", "X: " + "x" * 400_000),
-                     b"GET /" + b"x" * 400_000, b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A" * 400_000):  # fmt: skip
+        for data in (
+            door.head("GET /healthz", *many),
+            door.head("GET /healthz", "X: " + "x" * 400_000),
+            b"GET /" + b"x" * 400_000,
+            b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A" * 400_000,
+        ):
             answer = await door.send(data, seconds=5)
             assert (answer.status, answer.closed) == (431, True), answer
             assert answer.problem()["status"] == 431
@@ -291,8 +299,14 @@ async def test_requests_that_end_in_two_places_are_refused(session: Session) -> 
             data = begin.replace(b"HTTP/1.1", version) + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
             answer = await door.send(data, seconds=5)
             assert (answer.status, answer.closed) == (400, True), (version, answer)
-        for data in (b"\xff\xfe\r\n\r\n", b"GET http://[::1 HTTP/1.1\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
-                     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc"):  # fmt: skip
+        for data in (
+            b"\xff\xfe\r\n\r\n",
+            b"GET http://[::1 HTTP/1.1\r\n\r\n",
+            b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        ):
             answer = await door.send(data, seconds=12)
             assert answer.closed, data
             assert answer.status in {0, 400}, (data, answer)
@@ -308,8 +322,13 @@ async def test_what_follows_an_upgrade_or_a_body_is_no_request_and_no_header(ses
         chunked = door.head("POST /api/v1/check", "Transfer-Encoding: chunked", token=None)
         trailers = f"2\r\n{{}}\r\n0\r\nAuthorization: Bearer {door.token}\r\n\r\n".encode()
         assert (await door.send(chunked + trailers, seconds=5)).status == 401
-        for target, status in (("http://localhost", 200), (door.address, 200), ("http://evil.example", 421),
-                               ("http://x@localhost", 400), ("http://evil.example?x=", 400)):  # fmt: skip
+        for target, status in (
+            ("http://localhost", 200),
+            (door.address, 200),
+            ("http://evil.example", 421),
+            ("http://x@localhost", 400),
+            ("http://evil.example?x=", 400),
+        ):
             answer = await door.send(door.head(f"GET {target}/api/v1/me"), until_closed=False)
             assert answer.status == status, (target, answer)
         other = await door.send(door.head("GET http://localhost/api/v1/me", host="evil.example"), until_closed=False)

@@ -32,8 +32,9 @@ async def test_agents_ask_for_themselves_managers_for_their_people(session: Sess
             status, answer = await posted(agent, "preview", kind="refund", amount=amount, agent_id="M-2")
             assert (status, answer["outcome"], answer["budget"]["holder"]) == (200, "taken", "agent:A-1")
             assert (await posted(agent, "preview", kind="refund"))[1]["available"] == {
-                "amount": "50.00", "currency": "GBP"
-            }  # fmt: skip
+                "amount": "50.00",
+                "currency": "GBP",
+            }
             assert (await posted(agent, "preview", kind="bribe"))[0] == 422
             assert (await posted(agent, "preview", kind="refund", bribe=1))[1]["field"] == "bribe"
         async with bearing(address, tokens["manager"]) as manager:
@@ -42,12 +43,14 @@ async def test_agents_ask_for_themselves_managers_for_their_people(session: Sess
         async with bearing(address, tokens["operator"]) as operator:
             status, answer = await posted(operator, "preview", kind="refund", amount=amount)
             assert (status, answer["detail"].partition(":")[0]) == (409, "agent_id")
-            status, answer = await posted(operator, "preview", kind="refund", amount={"amount": "5", "currency": "ZZZ"},
-                                          agent_id="A-1")  # fmt: skip
+            status, answer = await posted(
+                operator, "preview", kind="refund", amount={"amount": "5", "currency": "ZZZ"}, agent_id="A-1"
+            )
             assert (status, "currency" in answer["detail"]) == (422, True)
             for headers in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://elsewhere.example"}):
-                forged = await operator.post("/api/v1/preview", json={"kind": "refund", "agent_id": "A-1"},
-                                             headers=headers)  # fmt: skip
+                forged = await operator.post(
+                    "/api/v1/preview", json={"kind": "refund", "agent_id": "A-1"}, headers=headers
+                )
                 assert forged.status_code == 403
 
 
@@ -121,8 +124,11 @@ async def test_another_limit_is_tried_in_the_shadow_or_on_some_teams(session: Se
         async with bearing(address, tokens["operator"]) as operator:
             status, answer = await posted(operator, "policies", mode="trial", share_of_teams=0.5, **limit)
             assert (status, answer["policy_version"]) == (200, 3), answer
-            for wrong, means in (({"role": "king"}, 409), ({"amount": {"amount": "8", "currency": "EUR"}}, 409),
-                                 ({"amount": {"amount": "eight", "currency": "GBP"}}, 422)):  # fmt: skip
+            for wrong, means in (
+                ({"role": "king"}, 409),
+                ({"amount": {"amount": "8", "currency": "EUR"}}, 409),
+                ({"amount": {"amount": "eight", "currency": "GBP"}}, 422),
+            ):
                 assert (await posted(operator, "policies", mode="shadow", **(limit | wrong)))[0] == means
         published = [json.loads(one.data)["data"] for one in await session.log.read_subject("ledger.policy")]
         assert [one["published_by"] for one in published] == ["owner", "M-1", "operator"]

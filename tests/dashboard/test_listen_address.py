@@ -26,29 +26,46 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
         dt.datetime.now(dt.UTC),
     )
     made = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(1).not_valid_before(now).not_valid_after(now + dt.timedelta(days=1))
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
-    )  # fmt: skip
+    )
     files = tmp_path / "cert.pem", tmp_path / "key.pem"
     files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                           serialization.NoEncryption()))  # fmt: skip
+    files[1].write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
     return str(files[0]), str(files[1])
 
 
 def test_elsewhere_only_encrypted(certificate: tuple[str, str]) -> None:
-    for wrong, says in ((Where("0.0.0.0"), "behind-proxy"), (Where("::"), "behind-proxy"), (Where("host"), "IP"),
-                        (Where(certificate=certificate[0]), "both"),
-                        (Where(certificate=certificate[1], key=certificate[1]), "cannot be used")):  # fmt: skip
+    for wrong, says in (
+        (Where("0.0.0.0"), "behind-proxy"),
+        (Where("::"), "behind-proxy"),
+        (Where("host"), "IP"),
+        (Where(certificate=certificate[0]), "both"),
+        (Where(certificate=certificate[1], key=certificate[1]), "cannot be used"),
+    ):
         with pytest.raises(LedgerError, match=says):
             wrong.checked()
     for right in (Where(), Where("::1"), Where("0.0.0.0", behind_proxy=True), Where("0.0.0.0", None, *certificate)):
         assert right.checked() == right
     assert Where("0.0.0.0", None, *certificate).options(5) == [
-        "--descriptor", "5", "--host", "0.0.0.0", "--tls-cert", certificate[0], "--tls-key", certificate[1],
-    ]  # fmt: skip
+        "--descriptor",
+        "5",
+        "--host",
+        "0.0.0.0",
+        "--tls-cert",
+        certificate[0],
+        "--tls-key",
+        certificate[1],
+    ]
 
 
 async def test_tls(session: Session, certificate: tuple[str, str]) -> None:

@@ -35,11 +35,28 @@ async def test_schemathesis_finds_nothing(session: Session, monkeypatch: pytest.
                     await got(client, name)
                 complete((await client.get("/openapi.json")).json())
             child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "schemathesis.cli", "run", f"{dashboard.address}/openapi.json", "-H", bearer,
-                "--exclude-path", NOT_TRIED, "--max-examples", EXAMPLES, "--checks", "all", "--seed", "1",
-                "--suppress-health-check", "all", "--no-color",
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=session.data_dir,
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                "schemathesis.cli",
+                "run",
+                f"{dashboard.address}/openapi.json",
+                "-H",
+                bearer,
+                "--exclude-path",
+                NOT_TRIED,
+                "--max-examples",
+                EXAMPLES,
+                "--checks",
+                "all",
+                "--seed",
+                "1",
+                "--suppress-health-check",
+                "all",
+                "--no-color",
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                cwd=session.data_dir,
+            )
             said, _ = await asyncio.wait_for(child.communicate(), 240)
         assert child.returncode == 0, said.decode()[-6000:]
 

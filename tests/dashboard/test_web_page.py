@@ -22,8 +22,15 @@ from tests.dashboard.test_api import got
 from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e🛒 " + "x" * 10_000
 SECTIONS = ("monday", "budgets", "worth", "gap", "flags", "trail", "recognition", "health", "upstream")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
@@ -80,8 +87,11 @@ def column(rows: list[list[str]], at: int) -> list[str]:
 
 async def table(page: Page, caption: str) -> list[list[str]]:
     """The cells of a table, by its caption."""
-    rows: list[list[str]] = await page.locator("table", has=page.locator("caption", has_text=caption)).locator(
-        "tbody tr").evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")  # fmt: skip
+    rows: list[list[str]] = (
+        await page.locator("table", has=page.locator("caption", has_text=caption))
+        .locator("tbody tr")
+        .evaluate_all("rows => rows.map(row => [...row.cells].map(cell => cell.textContent))")
+    )
     return rows
 
 
@@ -246,9 +256,10 @@ async def test_by_keyboard_alone_and_for_screen_readers(session: Session) -> Non
                 await asyncio.sleep(0.05)
                 found: Any = await Axe().run(page)
                 serious = [
-                    (rule["id"], rule["nodes"][0]["html"][:200]) for rule in found.response["violations"]
+                    (rule["id"], rule["nodes"][0]["html"][:200])
+                    for rule in found.response["violations"]
                     if rule["impact"] in {"serious", "critical"}
-                ]  # fmt: skip
+                ]
                 assert serious == [], (section, scheme)
         await page.set_viewport_size({"width": 360, "height": 740})
         for section in SECTIONS:

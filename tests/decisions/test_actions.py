@@ -23,9 +23,13 @@ async def test_an_action_is_taken_recorded_and_answered(upstream: Upstream) -> N
     assert answer["reasons"] == []
     assert answer["policy_version"] == 1
     assert answer["budget"] == {
-        "holder": "agent:A-1", "period": month, "granted": gbp("200.00"), "spent": gbp("5.00"),
-        "reserved": gbp("0.00"), "remaining": gbp("195.00"),
-    }  # fmt: skip
+        "holder": "agent:A-1",
+        "period": month,
+        "granted": gbp("200.00"),
+        "spent": gbp("5.00"),
+        "reserved": gbp("0.00"),
+        "remaining": gbp("195.00"),
+    }
     stored = (await upstream.replay())[answer["position"] - 1]
     assert stored["type"] == "resolution.action.taken.v1"
     data = stored["data"]
@@ -40,8 +44,11 @@ async def test_beyond_authority_is_escalate_with_reasons_and_recorded(upstream: 
     assert answer["outcome"] == "escalate"
     (reason,) = answer["reasons"]
     assert (reason["rule"], reason["limit"], reason["used"], reason["asked"]) == (
-        "per_action", gbp("50.00"), gbp("0.00"), gbp("55.00"),
-    )  # fmt: skip
+        "per_action",
+        gbp("50.00"),
+        gbp("0.00"),
+        gbp("55.00"),
+    )
     stored = (await upstream.replay())[answer["position"] - 1]
     assert (stored["type"], stored["data"]["preview"]) == ("resolution.authority.fell_short.v1", False)
     assert (await upstream.action("r-2", kind="gift"))["outcome"] == "refused"
@@ -85,8 +92,15 @@ async def test_the_first_answer_is_given_after_a_restart_without_any_index(sessi
         await upstream.begin()
         answers = [await upstream.action(f"r-{n}", "12.00") for n in range(5)]
         escalated = await upstream.action("r-e", "60.00")
-        grant = await upstream.ask("budget", request_id="g", operation="grant", holder="agent:A-1",
-                                   amount=gbp("10.00"), granted_by="M-1", reason="busy")  # fmt: skip
+        grant = await upstream.ask(
+            "budget",
+            request_id="g",
+            operation="grant",
+            holder="agent:A-1",
+            amount=gbp("10.00"),
+            granted_by="M-1",
+            reason="busy",
+        )
     for keep in (True, False):
         if not keep:
             for path in (session.data_dir / "index").iterdir():
@@ -94,8 +108,15 @@ async def test_the_first_answer_is_given_after_a_restart_without_any_index(sessi
         async with upstream_of(session) as upstream:
             assert [await upstream.action(f"r-{n}", "12.00") for n in range(5)] == answers
             assert await upstream.action("r-e", "60.00") == escalated
-            assert grant == await upstream.ask("budget", request_id="g", operation="grant", holder="agent:A-1",
-                                               amount=gbp("10.00"), granted_by="M-1", reason="busy")  # fmt: skip
+            assert grant == await upstream.ask(
+                "budget",
+                request_id="g",
+                operation="grant",
+                holder="agent:A-1",
+                amount=gbp("10.00"),
+                granted_by="M-1",
+                reason="busy",
+            )
             assert (await upstream.action("r-e", "61.00"))["error"]["code"] == "request_id_reused"
 
 
@@ -227,9 +248,12 @@ async def test_a_grant_is_added_to_the_present_budget(upstream: Upstream) -> Non
     team = await upstream.ask("budget", request_id="g-2", amount=gbp("25.00"), **grant | {"holder": "team:t-1"})
     assert team["budget"]["remaining"] == gbp("25.00")
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"holder": "A-1"}, "holder"), ({"holder": "agent:ghost"}, "holder"), ({"amount": gbp("0")}, "amount.amount"),
-        ({"amount": {"amount": "5", "currency": "JPY"}}, "amount.currency"), ({"operation": "give"}, "operation"),
-    ]  # fmt: skip
+        ({"holder": "A-1"}, "holder"),
+        ({"holder": "agent:ghost"}, "holder"),
+        ({"amount": gbp("0")}, "amount.amount"),
+        ({"amount": {"amount": "5", "currency": "JPY"}}, "amount.currency"),
+        ({"operation": "give"}, "operation"),
+    ]
     for number, (changes, field) in enumerate(wrong):
         answer = await upstream.ask("budget", **{"request_id": f"x-{number}", "amount": gbp("1.00")} | grant | changes)
         assert (answer["outcome"], answer["error"]["field"]) == ("error", field)

@@ -34,8 +34,9 @@ async def test_a_customer_passed_on_does_not_explain_again(session: Session) -> 
         (interaction,) = found["interactions"]
         assert (interaction["status"], interaction["transfers"], interaction["stories_repeated"]) == ("open", 1, 1)
         assert [line["what"] for line in interaction["story"]][:2] == [
-            "interaction opened: phone: broken kettle", "transferred to A-2: told again",
-        ]  # fmt: skip
+            "interaction opened: phone: broken kettle",
+            "transferred to A-2: told again",
+        ]
         assert [(one["action_id"], one["state"]) for one in found["actions"]] == [(taken["action_id"], "taken")]
         promises = {one["what"]: one for one in found["promises"]}
         assert promises["not settled yet"]["amount"] == gbp("30.00")
@@ -43,8 +44,9 @@ async def test_a_customer_passed_on_does_not_explain_again(session: Session) -> 
         assert found["available"]["refund"] == gbp("50.00")  # C-2 has had 30.00 of 100.00 with the household
         assert "gift" not in found["available"]
         await upstream.record(event("s", "refund.settled", action_id=taken["action_id"], total=gbp("30.00")))
-        await upstream.ask("escalation", request_id="d", operation="deny", escalation_id=asked["escalation_id"],
-                           decided_by="M-1")  # fmt: skip
+        await upstream.ask(
+            "escalation", request_id="d", operation="deny", escalation_id=asked["escalation_id"], decided_by="M-1"
+        )
         after = await brief(upstream, interaction_id="I-1", agent_id="A-2")
         assert after["promises"] == []
         assert after["available"]["refund"] == gbp("30.00")  # 60.00 an interaction

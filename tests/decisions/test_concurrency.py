@@ -101,10 +101,16 @@ async def fight(upstream: Upstream, requests: list[dict[str, Any]], cluster: Clu
 
 def refunds(number: int, agents: list[str], amount: str, **more: Any) -> list[dict[str, Any]]:
     return [
-        {"request_id": f"f-{one}", "agent_id": agents[one % len(agents)], "kind": "refund", "amount": gbp(amount),
-         "reason": "late", **more}
+        {
+            "request_id": f"f-{one}",
+            "agent_id": agents[one % len(agents)],
+            "kind": "refund",
+            "amount": gbp(amount),
+            "reason": "late",
+            **more,
+        }
         for one in range(number)
-    ]  # fmt: skip
+    ]
 
 
 async def test_one_budget_one_pool_and_one_customer_are_not_overspent(
@@ -151,9 +157,10 @@ async def check(upstream: Upstream, requests: list[dict[str, Any]]) -> None:
 
     def given(**wanted: Any) -> float:
         return sum(
-            float(one["amount"]["amount"]) for one in taken
+            float(one["amount"]["amount"])
+            for one in taken
             if all(one.get(name) == value for name, value in wanted.items())
-        )  # fmt: skip
+        )
 
     assert given(agent_id="A-1") == 200.0  # exactly what there was
     drawn = [e["data"] for e in events if e["type"] == "resolution.budget.drawn.v1"]
@@ -235,10 +242,16 @@ async def test_when_a_decider_dies_another_takes_over(session: Session, tmp_path
                 "escalate": 27,
             }
             await deciders.one_more()
-            then = [("hold", {"action_id": answer["action_id"], "operation": "settle"}) for answer in answers
-                    if answer["outcome"] == "held"]  # fmt: skip
-            then += [("escalation", {"escalation_id": answer["escalation_id"], "operation": "approve", "decided_by": "M-1"})
-                     for answer in answers if answer["outcome"] == "escalate"]  # fmt: skip
+            then = [
+                ("hold", {"action_id": answer["action_id"], "operation": "settle"})
+                for answer in answers
+                if answer["outcome"] == "held"
+            ]
+            then += [
+                ("escalation", {"escalation_id": answer["escalation_id"], "operation": "approve", "decided_by": "M-1"})
+                for answer in answers
+                if answer["outcome"] == "escalate"
+            ]
             asked = [
                 insist(upstream, {"request_id": f"t-{number}", **body}, name)
                 for number, (name, body) in enumerate(then)

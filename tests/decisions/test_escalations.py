@@ -27,9 +27,14 @@ async def balance(upstream: Upstream, holder: str) -> dict[str, Any]:
         budget: dict[str, Any] = answer["budget"]
         return budget
     answer = await upstream.ask(
-        "budget", request_id=f"look-{datetime.now(UTC)}", operation="grant", holder=holder, amount=gbp("0.01"),
-        granted_by="owner", reason="look",
-    )  # fmt: skip
+        "budget",
+        request_id=f"look-{datetime.now(UTC)}",
+        operation="grant",
+        holder=holder,
+        amount=gbp("0.01"),
+        granted_by="owner",
+        reason="look",
+    )
     found: dict[str, Any] = answer["budget"]
     return found
 
@@ -95,12 +100,16 @@ async def test_duties_are_separate_and_attempts_are_recorded(upstream: Upstream)
     huge = await upstream.action("r-2", "501.00", agent_id="D-1", kind="refund", escalate=True)
     for number, (escalation, operation, by, rule) in enumerate(
         [
-            (own, "approve", "M-1", "own_request"), (own, "deny", "M-1", "own_request"),
-            (big, "approve", "D-1", "own_request"), (big, "approve", "A-1", "approves"), (big, "approve", "X-1", "left"),
-            (big, "approve", "M-2", "self_dealing"), (huge, "approve", "M-1", "approves"),
+            (own, "approve", "M-1", "own_request"),
+            (own, "deny", "M-1", "own_request"),
+            (big, "approve", "D-1", "own_request"),
+            (big, "approve", "A-1", "approves"),
+            (big, "approve", "X-1", "left"),
+            (big, "approve", "M-2", "self_dealing"),
+            (huge, "approve", "M-1", "approves"),
             (big, "withdraw", "M-1", "not_requester"),
         ]
-    ):  # fmt: skip
+    ):
         before = await upstream.session.log.last_position()
         answer = await decide(upstream, f"d-{number}", operation, escalation["escalation_id"], by)
         assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("refused", rule), (operation, by)
@@ -118,8 +127,14 @@ async def test_who_stands_in_for_somebody_has_their_authority_meanwhile(upstream
     refused = await decide(upstream, "d-1", "approve", asked["escalation_id"], "A-2")
     assert refused["outcome"] == "refused"
     now = datetime.now(UTC)
-    fact = event("del", "delegation.declared", from_employee_id="M-1", to_employee_id="A-2",
-                 from_time=(now - timedelta(hours=1)).isoformat(), until_time=(now + timedelta(hours=1)).isoformat())  # fmt: skip
+    fact = event(
+        "del",
+        "delegation.declared",
+        from_employee_id="M-1",
+        to_employee_id="A-2",
+        from_time=(now - timedelta(hours=1)).isoformat(),
+        until_time=(now + timedelta(hours=1)).isoformat(),
+    )
     await upstream.record(fact)
     await upstream.action(None, agent_id="nobody-here")
     answer = await decide(upstream, "d-2", "approve", asked["escalation_id"], "A-2")
@@ -175,8 +190,11 @@ async def test_an_escalation_outlives_the_period_it_was_asked_in(session: Sessio
         asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, time="2026-03-31T12:00:00Z", **BIG)
         answer = await decide(upstream, "d-1", "approve", asked["escalation_id"], "M-1", time="2026-04-01T12:00:00Z")
         assert answer["status"] == "approved"
-        events = {(e["data"]["holder"], e["data"]["period"]): e["data"] for e in await upstream.replay()
-                  if e["type"] == "resolution.budget.closed.v1"}  # fmt: skip
+        events = {
+            (e["data"]["holder"], e["data"]["period"]): e["data"]
+            for e in await upstream.replay()
+            if e["type"] == "resolution.budget.closed.v1"
+        }
         assert events["team:doorstep", "2026-03"]["reserved"] == gbp("90.00")
         taken = (await upstream.replay())[-1]["data"]
         assert (taken["holder"], taken["period"]) == ("team:doorstep", "2026-04")

@@ -130,8 +130,11 @@ async def test_closed_books_do_not_change_and_what_comes_late_posts_to_the_open_
         events = await upstream.replay()
         closed = next(e["data"] for e in events if e["type"] == "resolution.budget.closed.v1")
         assert (closed["spent"], closed["carried_over"], closed["lapsed"], closed["reserved"]) == (
-            gbp("50.00"), gbp("50.00"), gbp("70.00"), gbp("30.00"),
-        )  # fmt: skip
+            gbp("50.00"),
+            gbp("50.00"),
+            gbp("70.00"),
+            gbp("30.00"),
+        )
         assert events[-1]["data"]["relates_to"] == next(e["position"] for e in events if "action.taken" in e["type"])
 
 
@@ -153,8 +156,16 @@ async def test_a_reported_action_is_charged_once_even_beyond_the_budget(session:
         await staffed(upstream)
         now = (await upstream.action("r-0", "10.00"))["budget"]["period"]
         for number in range(5):
-            fact = event(f"off-{number}", "action.reported", agent_id="A-1", kind="refund", amount=gbp("50.00"),
-                         reason="no network", offline_reason="cellar", time=f"{now}-01T10:00:00Z")  # fmt: skip
+            fact = event(
+                f"off-{number}",
+                "action.reported",
+                agent_id="A-1",
+                kind="refund",
+                amount=gbp("50.00"),
+                reason="no network",
+                offline_reason="cellar",
+                time=f"{now}-01T10:00:00Z",
+            )
             fact["time"] = f"{now}-01T10:00:00Z"
             await upstream.record(fact)
         await upstream.record(
@@ -182,8 +193,15 @@ async def test_an_overdrawn_budget_is_closed_visibly_and_nobody_owes_it(session:
     async with upstream_of(session, history=True) as upstream:
         await staffed(upstream)
         await upstream.action("r-0", "10.00", time="2026-03-02T12:00:00Z")
-        fact = event("off", "action.reported", agent_id="A-1", kind="refund", amount=gbp("250.00"), reason="storm",
-                     time="2026-03-03T10:00:00Z")  # fmt: skip
+        fact = event(
+            "off",
+            "action.reported",
+            agent_id="A-1",
+            kind="refund",
+            amount=gbp("250.00"),
+            reason="storm",
+            time="2026-03-03T10:00:00Z",
+        )
         await upstream.record(fact)
         await asyncio.sleep(0.4)
         answer = await upstream.action("r-1", "10.00", time="2026-04-02T12:00:00Z")
@@ -215,8 +233,15 @@ async def test_actions_reported_of_past_months_are_charged_to_the_present_budget
     before = await look(upstream)
     await upstream.action("r-0", "5.00")
     for number, month in enumerate((2, 9, 4, 7, 1), 1):
-        fact = event(f"off-{number}", "action.reported", agent_id="A-1", kind="refund", amount=gbp("10.00"),
-                     reason="late", time=f"2026-{month:02}-10T10:00:00Z")  # fmt: skip
+        fact = event(
+            f"off-{number}",
+            "action.reported",
+            agent_id="A-1",
+            kind="refund",
+            amount=gbp("10.00"),
+            reason="late",
+            time=f"2026-{month:02}-10T10:00:00Z",
+        )
         await upstream.record(fact)
     for _ in range(100):
         after = await look(upstream)

@@ -208,8 +208,11 @@ async def test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody
     back = await decided_at(session, now, "r-3")  # the present period again: what was left of it, and what is held
     assert back["outcome"] == "taken"
     assert back["budget"] == first["budget"] | {
-        "spent": gbp("25.00"), "reserved": gbp("30.00"), "granted": gbp("230.00"), "remaining": gbp("175.00")
-    }  # fmt: skip
+        "spent": gbp("25.00"),
+        "reserved": gbp("30.00"),
+        "granted": gbp("230.00"),
+        "remaining": gbp("175.00"),
+    }
     assert (await decided_at(session, now, "r-2", amount=gbp("30.00"), hold=True))["action_id"] == held["action_id"]
     later = await decided_at(session, ahead, "r-4")  # its time has come
     assert later["outcome"] == "taken"

@@ -89,8 +89,12 @@ async def test_nobody_acts_for_their_household(upstream: Upstream) -> None:
 
 async def test_a_trial_raises_a_limit_in_the_teams_it_has_drawn(upstream: Upstream) -> None:
     until = (datetime.now(UTC) + timedelta(days=30)).isoformat()
-    trial = {"limit": {"role": "agent", "kind": "refund", "amount": "70.00"}, "share_of_teams": 0.5, "seed": 7,
-             "until": until}  # fmt: skip
+    trial = {
+        "limit": {"role": "agent", "kind": "refund", "amount": "70.00"},
+        "share_of_teams": 0.5,
+        "seed": 7,
+        "until": until,
+    }
     await staffed(upstream)
     policy = changed_role("agent", per_interaction="200.00") | {"trial": trial}
     answer = await upstream.ask("policy", request_id="p-2", policy=policy, published_by="owner")
@@ -119,8 +123,10 @@ async def test_a_shadow_decides_nothing_and_says_what_it_would_have(upstream: Up
         (one["policy_version"], one["outcome"], [reason["rule"] for reason in one.get("reasons", [])]) for one in seen
     ]
     assert said == [
-        (2, "taken", []), (2, "escalate", ["per_action", "budget"]), (2, "escalate", ["per_action", "budget"]),
-    ]  # fmt: skip
+        (2, "taken", []),
+        (2, "escalate", ["per_action", "budget"]),
+        (2, "escalate", ["per_action", "budget"]),
+    ]
     await upstream.ask("policy", request_id="p-3", policy=AUTHORITY, published_by="owner")
     await upstream.action("r-4", "1.00")
     assert "shadow" not in (await upstream.replay())[-1]["data"]
@@ -135,8 +141,10 @@ async def test_a_preview_that_falls_short_is_noted_once(upstream: Upstream) -> N
     await upstream.ask("preview", **(ask | {"kind": "credit"}))
     noted = [e["data"] for e in await upstream.replay() if e["type"] == "resolution.authority.fell_short.v1"]
     assert sorted((one["interaction_id"], one["kind"], one["preview"]) for one in noted) == [
-        ("I-1", "credit", True), ("I-1", "refund", True), ("I-2", "refund", True),
-    ]  # fmt: skip
+        ("I-1", "credit", True),
+        ("I-1", "refund", True),
+        ("I-2", "refund", True),
+    ]
 
 
 async def test_a_preview_says_exactly_what_a_decision_then_does(upstream: Upstream) -> None:
@@ -144,10 +152,15 @@ async def test_a_preview_says_exactly_what_a_decision_then_does(upstream: Upstre
     for number in range(60):
         agent = ("A-1", "D-1", "M-1")[number % 3]
         fields: dict[str, Any] = {
-            "agent_id": agent, "kind": ("refund", "keep_item", "gift", "credit")[number % 4], "reason": "late",
-            "amount": gbp(f"{number * 7 % 90}.00"), "customer_id": f"C-{number % 5}", "interaction_id": f"I-{number % 7}",
-            "escalate": number % 2 == 0, "hold": number % 5 == 0,
-        }  # fmt: skip
+            "agent_id": agent,
+            "kind": ("refund", "keep_item", "gift", "credit")[number % 4],
+            "reason": "late",
+            "amount": gbp(f"{number * 7 % 90}.00"),
+            "customer_id": f"C-{number % 5}",
+            "interaction_id": f"I-{number % 7}",
+            "escalate": number % 2 == 0,
+            "hold": number % 5 == 0,
+        }
         preview = await upstream.ask("preview", **fields)
         decision = await upstream.ask("action", request_id=f"r-{number}", **fields)
         assert (preview["outcome"], preview["reasons"]) == (decision["outcome"], decision["reasons"]), fields

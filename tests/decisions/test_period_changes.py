@@ -21,8 +21,16 @@ from projections.policy_history import published_policies
 from projections.reports.policy_simulation import Trying, try_policy
 from tests.support.ledgers import POLICY, cause, event, gbp, upstream_of
 
-ZONES = ("Pacific/Auckland", "Pacific/Pago_Pago", "Pacific/Kiritimati", "Asia/Kolkata", "Europe/London", "UTC",
-         "America/New_York", "America/Havana")  # fmt: skip
+ZONES = (
+    "Pacific/Auckland",
+    "Pacific/Pago_Pago",
+    "Pacific/Kiritimati",
+    "Asia/Kolkata",
+    "Europe/London",
+    "UTC",
+    "America/New_York",
+    "America/Havana",
+)
 GRANTS: dict[str, str] = {"day": "20.00", "week": "100.00", "month": "400.00", "quarter": "1200.00"}
 LONGEST: dict[str, int] = {"day": 1, "week": 7, "month": 31, "quarter": 92}
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,8 +70,9 @@ class Holder:
 
 changes = st.lists(
     st.builds(Change, st.integers(1, 24 * 40), st.sampled_from(ZONES), st.sampled_from(get_args(PeriodKind))),
-    min_size=1, max_size=6,
-)  # fmt: skip
+    min_size=1,
+    max_size=6,
+)
 
 
 @given(changes, st.lists(st.integers(0, 60 * 24 * 12), min_size=1, max_size=60))
@@ -99,13 +108,17 @@ def test_whatever_policies_say_one_budget_is_open_and_no_day_is_granted_twice(
 @pytest.mark.parametrize(
     ("before", "zone", "kind", "after"),
     [  # a period opened, and what comes when it has ended and another zone or length rules
-        ("2026-11-21", "Pacific/Pago_Pago", "day", "2026-11-22"), ("2026-11-10", "Pacific/Auckland", "month", "2026-11-11"),
-        ("2026-11-30", "Pacific/Auckland", "month", "2026-12"), ("2026-11", "Pacific/Auckland", "week", "2026-W49"),
-        ("2026-W48", "Pacific/Auckland", "month", "2026-W49"), ("2026-W49", "Pacific/Auckland", "month", "2026-12"),
-        ("2026-10", "Pacific/Auckland", "quarter", "2026-11"), ("2026-12", "Pacific/Auckland", "quarter", "2027-Q1"),
+        ("2026-11-21", "Pacific/Pago_Pago", "day", "2026-11-22"),
+        ("2026-11-10", "Pacific/Auckland", "month", "2026-11-11"),
+        ("2026-11-30", "Pacific/Auckland", "month", "2026-12"),
+        ("2026-11", "Pacific/Auckland", "week", "2026-W49"),
+        ("2026-W48", "Pacific/Auckland", "month", "2026-W49"),
+        ("2026-W49", "Pacific/Auckland", "month", "2026-12"),
+        ("2026-10", "Pacific/Auckland", "quarter", "2026-11"),
+        ("2026-12", "Pacific/Auckland", "quarter", "2027-Q1"),
         ("2026-Q4", "Pacific/Auckland", "day", "2027-01-01"),
     ],
-)  # fmt: skip
+)
 def test_what_follows_a_period_that_was_opened_in_auckland(
     before: str, zone: str, kind: PeriodKind, after: str
 ) -> None:
@@ -190,9 +203,12 @@ async def test_a_longer_period_waits_for_its_beginning_and_grants_no_day_twice(s
             for day in ("11-20", "11-21", "11-30", "12-01", "12-02")
         ]
         assert [(one["period"], one["granted"]["amount"]) for one in seen] == [
-            ("2026-11-20", "20.00"), ("2026-11-21", "20.00"), ("2026-11-30", "20.00"), ("2026-12", "400.00"),
+            ("2026-11-20", "20.00"),
+            ("2026-11-21", "20.00"),
+            ("2026-11-30", "20.00"),
             ("2026-12", "400.00"),
-        ]  # fmt: skip
+            ("2026-12", "400.00"),
+        ]
 
 
 async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session) -> None:

@@ -107,8 +107,11 @@ def test_a_version_that_never_ruled_raised_no_limit() -> None:
     def told(version: int, begins: str, limit: str) -> decisions.PolicyPublished:
         return published(version, begins, teams={"T": {"limits": {"agent": {"refund": limit}}}})
 
-    versions = [told(1, "2026-01-01T00:00:00Z", "20.00"), told(2, "2026-06-01T00:00:00Z", "90.00"),
-                told(3, "2026-02-01T00:00:00Z", "30.00")]  # fmt: skip
+    versions = [
+        told(1, "2026-01-01T00:00:00Z", "20.00"),
+        told(2, "2026-06-01T00:00:00Z", "90.00"),
+        told(3, "2026-02-01T00:00:00Z", "30.00"),
+    ]
     assert [(one.version, one.at) for one in raises(versions)] == [
         (3, int(datetime(2026, 2, 1, tzinfo=UTC).timestamp()))
     ]
@@ -116,8 +119,15 @@ def test_a_version_that_never_ruled_raised_no_limit() -> None:
 
 async def test_a_report_as_of_then_is_made_by_the_policy_of_then(upstream: Upstream) -> None:
     await staffed(upstream, AUTHORITY | {"costs": {"agent_hour": "24.00", "manager_hour": "45.00"}})
-    await upstream.ask("escalation", operation="request", request_id="e-1", agent_id="A-1", kind="refund",
-                       amount=gbp("70.00"), reason="late")  # fmt: skip
+    await upstream.ask(
+        "escalation",
+        operation="request",
+        request_id="e-1",
+        agent_id="A-1",
+        kind="refund",
+        amount=gbp("70.00"),
+        reason="late",
+    )
     then = await upstream.session.log.last_position()
     costs = {"agent_hour": "48.00", "manager_hour": "90.00"}
     await upstream.ask("policy", request_id="p-2", policy=AUTHORITY | {"costs": costs}, published_by="owner")

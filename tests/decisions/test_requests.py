@@ -26,13 +26,26 @@ OPERATIONS: dict[str, dict[str, Any]] = {
     "reversal": {"request_id": "r-1", "action_id": "act-1", "reversed_by": "M-1", "reason": "x", "recovered": True},
     "escalation": ACTION | {"operation": "request"},
     "escalation approve": {"request_id": "r-1", "operation": "approve", "escalation_id": "e", "decided_by": "M-1"},
-    "budget": {"request_id": "r-1", "operation": "grant", "holder": "agent:A-1", "amount": gbp("5.00"),
-               "granted_by": "M-1", "reason": "x"},
-    "budget transfer": {"request_id": "r-1", "operation": "transfer", "holder": "agent:A-1", "to_holder": "agent:A-2",
-                        "amount": gbp("5.00"), "granted_by": "M-1", "reason": "x"},
+    "budget": {
+        "request_id": "r-1",
+        "operation": "grant",
+        "holder": "agent:A-1",
+        "amount": gbp("5.00"),
+        "granted_by": "M-1",
+        "reason": "x",
+    },
+    "budget transfer": {
+        "request_id": "r-1",
+        "operation": "transfer",
+        "holder": "agent:A-1",
+        "to_holder": "agent:A-2",
+        "amount": gbp("5.00"),
+        "granted_by": "M-1",
+        "reason": "x",
+    },
     "policy": {"request_id": "r-1", "policy": AUTHORITY, "published_by": "owner"},
     "flag": {"request_id": "r-1", "flag_id": "f-1", "verdict": "coached", "reviewed_by": "M-1"},
-}  # fmt: skip
+}
 """A request of each kind, well written."""
 
 
@@ -76,8 +89,11 @@ async def test_every_operation_refuses_it_and_records_nothing(name: str, upstrea
     await staffed(upstream)
     operation, body = name.partition(" ")[0], OPERATIONS[name]
     before = await upstream.session.log.last_position()
-    wrong = [(body | {"hodl": True}, "hodl"), (body | {"note_hash": "00"}, "note_hash"),
-             (body | {"note": "x", "hodl": True}, "hodl")]  # fmt: skip
+    wrong = [
+        (body | {"hodl": True}, "hodl"),
+        (body | {"note_hash": "00"}, "note_hash"),
+        (body | {"note": "x", "hodl": True}, "hodl"),
+    ]
     if "amount" in body:
         wrong.append((body | {"amount": body["amount"] | {"curency": "GBP"}}, "amount.curency"))
     for request, field in wrong:
@@ -191,16 +207,26 @@ async def test_many_that_are_refused_hold_up_nobody_and_leave_the_id_to_the_righ
 
 async def test_ids_are_canonical_at_every_door(upstream: Upstream) -> None:
     await staffed(upstream)
-    for fields, field in (({"agent_id": "A-1\u200b"}, "agent_id"), ({"customer_id": "C-9 "}, "customer_id"),
-                          ({"request_id": "e\u0301"}, "request_id")):  # fmt: skip
+    for fields, field in (
+        ({"agent_id": "A-1\u200b"}, "agent_id"),
+        ({"customer_id": "C-9 "}, "customer_id"),
+        ({"request_id": "e\u0301"}, "request_id"),
+    ):
         error = (await upstream.ask("action", **ACTION | fields))["error"]
         assert (error["code"], error["field"]) == ("id_not_canonical", field)
-    for holder, code in (("agent:A-1\u00ad", "id_not_canonical"), ("agent: A-1", "id_not_canonical"),
-                         ("team:+447700900123", "invalid"), ("agent:", "invalid")):  # fmt: skip
+    for holder, code in (
+        ("agent:A-1\u00ad", "id_not_canonical"),
+        ("agent: A-1", "id_not_canonical"),
+        ("team:+447700900123", "invalid"),
+        ("agent:", "invalid"),
+    ):
         error = (await upstream.ask("budget", **OPERATIONS["budget"] | {"holder": holder}))["error"]
         assert (error["code"], error["field"]) == (code, "holder")
-    for identifier, data, field in (("f-1", {"interaction_id": "I-1", "customer_id": "C-9\ufe0f"}, "data.customer_id"),
-                                    ("f-2 ", {"interaction_id": "I-1"}, "id"), ("f-3", {"interaction_id": " "}, "data.interaction_id")):  # fmt: skip
+    for identifier, data, field in (
+        ("f-1", {"interaction_id": "I-1", "customer_id": "C-9\ufe0f"}, "data.customer_id"),
+        ("f-2 ", {"interaction_id": "I-1"}, "id"),
+        ("f-3", {"interaction_id": " "}, "data.interaction_id"),
+    ):
         await upstream.publish(event(identifier, "interaction.opened", **data))
         receipt = await upstream.receipt(identifier)
         code = "invalid" if data["interaction_id"] == " " else "id_not_canonical"
@@ -217,8 +243,12 @@ async def test_what_is_recorded_with_an_id_of_earlier_days_stays_and_can_be_corr
             monkeypatch.setattr("consumers.intake.validation._flaw", lambda _event, _fact: None)
             position = await upstream.record(old)
         assert await upstream.record(old) == position
-        right = {"source_of": "crm", "id_of": "ev-1 ", "reason": "typed wrong",
-                 "data": old["data"] | {"channel": "chat"}}  # fmt: skip
+        right = {
+            "source_of": "crm",
+            "id_of": "ev-1 ",
+            "reason": "typed wrong",
+            "data": old["data"] | {"channel": "chat"},
+        }
         await upstream.record(event("c-1", "fact.corrected", **right))
         other = right | {"data": old["data"] | {"customer_id": "C-9\u200b\u200b"}}
         await upstream.publish(event("c-2", "fact.corrected", **other))
@@ -229,10 +259,14 @@ async def test_what_is_recorded_with_an_id_of_earlier_days_stays_and_can_be_corr
 
 @pytest.mark.parametrize(
     ("path", "misspelt", "near"),
-    [(("currency",), "curency", "currency"), (("roles", "agent", "budget"), "budgt", "budget"),
-     (("roles", "agent", "per_customer", "hard_above"), "hard-above", "hard_above"),
-     (("escalation", "payer"), "payers", "payer"), (("teams", "doorstep", "pool"), "pol", "pool")],
-)  # fmt: skip
+    [
+        (("currency",), "curency", "currency"),
+        (("roles", "agent", "budget"), "budgt", "budget"),
+        (("roles", "agent", "per_customer", "hard_above"), "hard-above", "hard_above"),
+        (("escalation", "payer"), "payers", "payer"),
+        (("teams", "doorstep", "pool"), "pol", "pool"),
+    ],
+)
 async def test_a_misspelt_word_of_a_policy_is_told(
     path: tuple[str, ...], misspelt: str, near: str, upstream: Upstream
 ) -> None:

@@ -81,10 +81,27 @@ class Authority(RuleBasedStateMachine):
             self.actions.append(answer["action_id"])
         return answer
 
-    @rule(agent=people, kind=kinds, minor=amounts, customer=customers, interaction=interactions, hold=st.booleans(),
-          escalate=st.booleans(), basis=st.sampled_from(["goodwill", "goodwill", "correction"]))  # fmt: skip
-    def act(self, agent: str, kind: str, minor: int, customer: str | None, interaction: str | None, hold: bool,
-            escalate: bool, basis: str) -> None:  # fmt: skip
+    @rule(
+        agent=people,
+        kind=kinds,
+        minor=amounts,
+        customer=customers,
+        interaction=interactions,
+        hold=st.booleans(),
+        escalate=st.booleans(),
+        basis=st.sampled_from(["goodwill", "goodwill", "correction"]),
+    )
+    def act(
+        self,
+        agent: str,
+        kind: str,
+        minor: int,
+        customer: str | None,
+        interaction: str | None,
+        hold: bool,
+        escalate: bool,
+        basis: str,
+    ) -> None:
         named = (("customer_id", customer), ("interaction_id", interaction))
         fields: dict[str, Any] = {"agent_id": agent, "kind": kind, "amount": money(minor), "reason": "late"}
         fields |= {"hold": hold, "escalate": escalate, "basis": basis} | {name: value for name, value in named if value}
@@ -106,17 +123,31 @@ class Authority(RuleBasedStateMachine):
     @rule(agents=st.lists(people, min_size=2, max_size=12), minor=amounts)
     def act_at_once(self, agents: list[str], minor: int) -> None:
         async def work() -> None:
-            await asyncio.gather(*(
-                self.upstream.ask("action", request_id=f"r-{next(self.numbers)}", time=self.now.isoformat(), agent_id=agent,
-                                  kind="refund", amount=money(minor), reason="late", customer_id="C-3")
-                for agent in agents
-            ))  # fmt: skip
+            await asyncio.gather(
+                *(
+                    self.upstream.ask(
+                        "action",
+                        request_id=f"r-{next(self.numbers)}",
+                        time=self.now.isoformat(),
+                        agent_id=agent,
+                        kind="refund",
+                        amount=money(minor),
+                        reason="late",
+                        customer_id="C-3",
+                    )
+                    for agent in agents
+                )
+            )
 
         self.run(work())
 
     @precondition(lambda self: self.escalations)
-    @rule(number=st.integers(0, 99), operation=st.sampled_from(["approve", "deny", "withdraw", "forward"]), by=people,
-          less=st.booleans())  # fmt: skip
+    @rule(
+        number=st.integers(0, 99),
+        operation=st.sampled_from(["approve", "deny", "withdraw", "forward"]),
+        by=people,
+        less=st.booleans(),
+    )
     def decide(self, number: int, operation: str, by: str, less: bool) -> None:
         escalation_id = self.escalations[number % len(self.escalations)]
         extra = {"amount": money(1)} if less and operation == "approve" else {}
@@ -132,13 +163,26 @@ class Authority(RuleBasedStateMachine):
     @rule(number=st.integers(0, 99), recovered=st.booleans(), part=st.booleans())
     def undo(self, number: int, recovered: bool, part: bool) -> None:
         extra = {"amount": money(1)} if part else {}
-        self.ask("reversal", action_id=self.actions[number % len(self.actions)], reversed_by="M-1", reason="back",
-                 recovered=recovered, **extra)  # fmt: skip
+        self.ask(
+            "reversal",
+            action_id=self.actions[number % len(self.actions)],
+            reversed_by="M-1",
+            reason="back",
+            recovered=recovered,
+            **extra,
+        )
 
     @rule(giver=people, taker=people, minor=amounts)
     def transfer(self, giver: str, taker: str, minor: int) -> None:
-        self.ask("budget", operation="transfer", holder=f"agent:{giver}", to_holder=f"agent:{taker}", amount=money(minor),
-                 granted_by="M-1", reason="busy")  # fmt: skip
+        self.ask(
+            "budget",
+            operation="transfer",
+            holder=f"agent:{giver}",
+            to_holder=f"agent:{taker}",
+            amount=money(minor),
+            granted_by="M-1",
+            reason="busy",
+        )
 
     @rule(holder=st.sampled_from(["agent:A-1", "team:doorstep", "team:phone"]), minor=amounts)
     def grant(self, holder: str, minor: int) -> None:
@@ -148,8 +192,15 @@ class Authority(RuleBasedStateMachine):
     def report(self, agent: str, minor: int, currency: str, days: int) -> None:
         name = f"off-{next(self.numbers)}"
         when = (self.now - timedelta(days=days)).isoformat()
-        fact = event(name, "action.reported", time=when, agent_id=agent, kind="refund", reason="no network",
-                     amount=money(minor, currency))  # fmt: skip
+        fact = event(
+            name,
+            "action.reported",
+            time=when,
+            agent_id=agent,
+            kind="refund",
+            reason="no network",
+            amount=money(minor, currency),
+        )
         self.run(self.upstream.record(fact))
 
     @precondition(lambda self: self.actions)
@@ -212,10 +263,12 @@ class Authority(RuleBasedStateMachine):
             self.read = recorded.position
         seen = {
             (row["holder"], row["period"], row["granted"]["currency"]): (
-                minor_of(row["granted"]), minor_of(row["spent"]), minor_of(row["reserved"])
+                minor_of(row["granted"]),
+                minor_of(row["spent"]),
+                minor_of(row["reserved"]),
             )
             for row in live
-        }  # fmt: skip
+        }
         assert seen == self.kept.shown()
         await self._policy_in_force_gives_history()
 
@@ -234,7 +287,10 @@ class Authority(RuleBasedStateMachine):
 
 
 Authority.TestCase.settings = settings(
-    max_examples=EXAMPLES, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck),
+    max_examples=EXAMPLES,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
     print_blob=True,
-)  # fmt: skip
+)
 TestAuthority = Authority.TestCase

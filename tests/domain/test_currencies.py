@@ -144,12 +144,18 @@ def money(amount: str, currency: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("time", "currency", "says"),
-    [("2025-06-01T10:00:00Z", "BGN", None), ("2026-01-31T23:30:00-11:00", "BGN", None), ("2026-04-30T10:00:00Z", "BGN", None),
-     ("2026-05-03T10:00:00Z", "BGN", "BGN (Bulgarian Lev) was valid until 2026-01-31"),
-     ("1998-07-01T10:00:00Z", "EUR", "EUR (Euro) is valid from 1999 on"), ("1999-01-01T00:00:00+13:00", "EUR", None),
-     ("2020-01-01T00:00:00Z", "XAU", "must be an ISO 4217 code"), ("2020-01-01T00:00:00Z", "QQQ", "must be an ISO 4217 code"),
-     ("2001-12-01T00:00:00Z", "DEM", None)],
-)  # fmt: skip
+    [
+        ("2025-06-01T10:00:00Z", "BGN", None),
+        ("2026-01-31T23:30:00-11:00", "BGN", None),
+        ("2026-04-30T10:00:00Z", "BGN", None),
+        ("2026-05-03T10:00:00Z", "BGN", "BGN (Bulgarian Lev) was valid until 2026-01-31"),
+        ("1998-07-01T10:00:00Z", "EUR", "EUR (Euro) is valid from 1999 on"),
+        ("1999-01-01T00:00:00+13:00", "EUR", None),
+        ("2020-01-01T00:00:00Z", "XAU", "must be an ISO 4217 code"),
+        ("2020-01-01T00:00:00Z", "QQQ", "must be an ISO 4217 code"),
+        ("2001-12-01T00:00:00Z", "DEM", None),
+    ],
+)
 async def test_a_fact_is_taken_in_a_currency_of_its_time(
     upstream: Upstream, time: str, currency: str, says: str | None
 ) -> None:
@@ -166,8 +172,9 @@ async def test_a_fact_is_taken_in_a_currency_of_its_time(
 
 
 async def test_a_correction_is_of_the_time_of_its_fact(upstream: Upstream) -> None:
-    await upstream.record(event("p-1", "purchase.completed", time="2025-06-01T10:00:00Z", order_id="O-1",
-                                total=money("5.00", "BGN")))  # fmt: skip
+    await upstream.record(
+        event("p-1", "purchase.completed", time="2025-06-01T10:00:00Z", order_id="O-1", total=money("5.00", "BGN"))
+    )
     wrong: dict[str, Any] = {"source_of": "crm", "id_of": "p-1", "reason": "digits changed places"}
     for name, currency, status in (("c-1", "BGN", "recorded"), ("c-2", "ZWG", "recorded"), ("c-3", "HRK", "rejected")):
         right = {"order_id": "O-1", "total": money("7.00", currency)}
@@ -204,8 +211,9 @@ async def test_an_open_budget_is_used_to_its_end_and_no_new_one_opens(session: S
         held = await asks("action", "h-1", "2026-03", hold=True)
         assert [one["outcome"] for one in (taken, waiting, held)] == ["taken", "done", "held"]  # open until April
 
-        settled = await upstream.ask("hold", request_id="h-2", action_id=held["action_id"], operation="settle",
-                                     time="2026-03-20T12:00:00Z")  # fmt: skip
+        settled = await upstream.ask(
+            "hold", request_id="h-2", action_id=held["action_id"], operation="settle", time="2026-03-20T12:00:00Z"
+        )
         assert settled["outcome"] == "done"
         owed = await asks("action", "r-4", "2026-03", money("5.00", "HRK"), basis="correction")
         assert (owed["error"]["code"], owed["error"]["field"]) == ("invalid", "amount.currency")
@@ -217,15 +225,29 @@ async def test_an_open_budget_is_used_to_its_end_and_no_new_one_opens(session: S
             assert "publish another first" in refused["message"]
         grant = {"operation": "grant", "holder": "agent:A-1", "granted_by": "M-1", "amount": money("5.00", "BGN")}
         assert (await follows("budget", "g-1", "2026-04", reason="busy", **grant))["error"]["code"] == "invalid"
-        approved = await follows("escalation", "e-2", "2026-04", operation="approve", decided_by="M-1",
-                                 escalation_id=waiting["escalation_id"])  # fmt: skip
+        approved = await follows(
+            "escalation",
+            "e-2",
+            "2026-04",
+            operation="approve",
+            decided_by="M-1",
+            escalation_id=waiting["escalation_id"],
+        )
         assert (approved["outcome"], approved["status"]) == ("done", "approved")
-        undone = await follows("reversal", "v-1", "2026-04", action_id=taken["action_id"], reversed_by="M-1",
-                               reason="wrong", recovered=True)  # fmt: skip
+        undone = await follows(
+            "reversal",
+            "v-1",
+            "2026-04",
+            action_id=taken["action_id"],
+            reversed_by="M-1",
+            reason="wrong",
+            recovered=True,
+        )
         assert undone["outcome"] == "done"
         assert (await asks("action", "r-3", "2026-04"))["outcome"] == "error"  # what followed opened it, for itself
-        again = await follows("policy", "p-2", "2026-04", policy=levs | {"effective_from": "2026-04-01T00:00:00Z"},
-                              published_by="o")  # fmt: skip
+        again = await follows(
+            "policy", "p-2", "2026-04", policy=levs | {"effective_from": "2026-04-01T00:00:00Z"}, published_by="o"
+        )
         assert (again["error"]["code"], again["error"]["field"]) == ("invalid", "policy.currency")
 
 

@@ -44,10 +44,17 @@ def test_what_the_ledger_records_cannot_be_told_from_outside() -> None:
 
 
 PERSONAL = {
-    "FeedbackReceived.comment", "ObstacleReported.text", "ObstacleAnswered.text", "IdeaSubmitted.text",
-    "ActionReported.note", "Done.note", "AuthorityFellShort.note", "EscalationRequested.note",
-    "FlagReviewed.note", "FlagAnswered.text",
-}  # fmt: skip
+    "FeedbackReceived.comment",
+    "ObstacleReported.text",
+    "ObstacleAnswered.text",
+    "IdeaSubmitted.text",
+    "ActionReported.note",
+    "Done.note",
+    "AuthorityFellShort.note",
+    "EscalationRequested.note",
+    "FlagReviewed.note",
+    "FlagAnswered.text",
+}
 
 
 def test_personal_fields_are_marked() -> None:

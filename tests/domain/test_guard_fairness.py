@@ -43,9 +43,19 @@ def test_a_fair_spread_and_two_people_are_not() -> None:
 
 def test_shifts_and_tenure() -> None:
     assert [shift_of(hour) for hour in (5, 6, 13, 14, 21, 22)] == [
-        "night (22-6)", "early (6-14)", "early (6-14)", "late (14-22)", "late (14-22)", "night (22-6)"]  # fmt: skip
+        "night (22-6)",
+        "early (6-14)",
+        "early (6-14)",
+        "late (14-22)",
+        "late (14-22)",
+        "night (22-6)",
+    ]
     assert [tenure_of(days * 86_400) for days in (1, 100, 400, 2000)] == [
-        "under 3 months", "3 to 12 months", "1 to 3 years", "3 years or more"]  # fmt: skip
+        "under 3 months",
+        "3 to 12 months",
+        "1 to 3 years",
+        "3 years or more",
+    ]
     assert tenure_of(None) == "not known"
 
 
@@ -77,8 +87,17 @@ def test_the_command(command: Any) -> None:
         for n in range(4)
     ]
     facts += [
-        event(f"a-{n}", "action.reported", request_id=f"q-{n}", agent_id=f"A-{n % 4}", kind="refund", amount=gbp("4.00"),
-              reason="late", customer_id=f"C-{n}") for n in range(8)
-    ]  # fmt: skip
+        event(
+            f"a-{n}",
+            "action.reported",
+            request_id=f"q-{n}",
+            agent_id=f"A-{n % 4}",
+            kind="refund",
+            amount=gbp("4.00"),
+            reason="late",
+            customer_id=f"C-{n}",
+        )
+        for n in range(8)
+    ]
     assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
     assert json.loads(command("audit", "flags", "--rates", "--json").stdout)["items"] == []

@@ -55,8 +55,20 @@ def test_r1_a_flat_fee_that_everybody_refunds_is_no_pattern() -> None:
 
 def test_r2_split_after_the_answer_was_to_ask() -> None:
     story = Story()
-    story.tell(decisions.AuthorityFellShort(**CAUSE, agent_id="A-1", kind="refund", basis="goodwill", amount=Money(3500, "GBP"),
-                                          reason="late", outcome="escalate", reasons=(), preview=False, order_id="O-1"))  # fmt: skip
+    story.tell(
+        decisions.AuthorityFellShort(
+            **CAUSE,
+            agent_id="A-1",
+            kind="refund",
+            basis="goodwill",
+            amount=Money(3500, "GBP"),
+            reason="late",
+            outcome="escalate",
+            reasons=(),
+            preview=False,
+            order_id="O-1",
+        )
+    )
     story.gives("A-1", 18, order="O-1")
     assert story.rules() == []
     story.gives("A-1", 17, order="O-1")
@@ -116,8 +128,20 @@ def test_r4_for_oneself_ones_group_or_a_declared_relation() -> None:
     story.gives("A-2", 5, customer="C-husband", reported=True)
     assert story.rules() == ["R4", "R4"]
     reason = decisions.Reason(rule="self_dealing", message="no")
-    story.tell(decisions.AuthorityFellShort(**CAUSE, agent_id="A-1", kind="refund", basis="goodwill", amount=Money(100, "GBP"),
-                                          reason="x", outcome="refused", reasons=(reason,), preview=False, customer_id="A-1"))  # fmt: skip
+    story.tell(
+        decisions.AuthorityFellShort(
+            **CAUSE,
+            agent_id="A-1",
+            kind="refund",
+            basis="goodwill",
+            amount=Money(100, "GBP"),
+            reason="x",
+            outcome="refused",
+            reasons=(reason,),
+            preview=False,
+            customer_id="A-1",
+        )
+    )
     assert story.rules() == ["R4", "R4", "R4"]
 
 
@@ -127,11 +151,26 @@ def test_r4_for_oneself_ones_group_or_a_declared_relation() -> None:
 def decided(story: Story, asker: str, decider: str, number: int, *, yes: bool = True, matter: str = "") -> None:
     escalation = f"esc-{asker}-{decider}-{number}-{yes}-{matter}"
     common: dict[str, Any] = {"escalation_id": escalation, "agent_id": asker, "amount": Money(5000, "GBP")}
-    story.tell(decisions.EscalationRequested(
-        **CAUSE, **common, action_id="act-x", role="agent", kind="refund", basis="goodwill", reason="r", reasons=(),
-        payer="team", to=(decider,), due=datetime(2026, 2, 1, tzinfo=UTC), policy_version=1,
-        budget=f"agent:{asker}", period="2026-01", currency="GBP", interaction_id=matter or f"I-{escalation}",
-    ))  # fmt: skip
+    story.tell(
+        decisions.EscalationRequested(
+            **CAUSE,
+            **common,
+            action_id="act-x",
+            role="agent",
+            kind="refund",
+            basis="goodwill",
+            reason="r",
+            reasons=(),
+            payer="team",
+            to=(decider,),
+            due=datetime(2026, 2, 1, tzinfo=UTC),
+            policy_version=1,
+            budget=f"agent:{asker}",
+            period="2026-01",
+            currency="GBP",
+            interaction_id=matter or f"I-{escalation}",
+        )
+    )
     step = {
         **CAUSE,
         **common,
@@ -320,8 +359,15 @@ def test_r10_three_agents_on_one_matter_cover_for_each_other() -> None:
 
 
 def thanked(story: Story, giver: str, receiver: str, number: int) -> None:
-    story.tell(facts.RecognitionGiven(recognition_id=f"t-{giver}-{receiver}-{number}", giver_id=giver, receiver_id=receiver,
-                                      reason="thanks", points=10))  # fmt: skip
+    story.tell(
+        facts.RecognitionGiven(
+            recognition_id=f"t-{giver}-{receiver}-{number}",
+            giver_id=giver,
+            receiver_id=receiver,
+            reason="thanks",
+            points=10,
+        )
+    )
 
 
 def test_r11_a_ring_of_two() -> None:
@@ -365,8 +411,20 @@ def test_r13_a_copied_note() -> None:
 def test_r14_beyond_the_limit_and_after_no() -> None:
     story = Story()
     story.gives("A-1", 35, reported=True)
-    story.tell(decisions.AuthorityFellShort(**CAUSE, agent_id="A-1", kind="refund", basis="goodwill", amount=Money(1000, "GBP"),
-                                          reason="x", outcome="escalate", reasons=(), preview=False, interaction_id="I-9"))  # fmt: skip
+    story.tell(
+        decisions.AuthorityFellShort(
+            **CAUSE,
+            agent_id="A-1",
+            kind="refund",
+            basis="goodwill",
+            amount=Money(1000, "GBP"),
+            reason="x",
+            outcome="escalate",
+            reasons=(),
+            preview=False,
+            interaction_id="I-9",
+        )
+    )
     story.gives("A-1", 10, reported=True, interaction="I-9")
     story.gives("A-1", 10, reported=True, interaction="I-10")
     assert story.rules() == ["R14", "R14"]
@@ -376,8 +434,18 @@ def test_r15_taking_and_reversing_again_and_again() -> None:
     story = Story()
     for _ in range(3):
         action_id = story.gives("A-1", 10)
-        story.tell(decisions.ActionReversed(
-            **CAUSE, action_id=action_id, holder="agent:A-1", period="2026-01", amount=Money(1000, "GBP"), agent_id="A-1",
-            recovered=True, reversed_by="A-1", reason="x", relates_to=1,
-        ))  # fmt: skip
+        story.tell(
+            decisions.ActionReversed(
+                **CAUSE,
+                action_id=action_id,
+                holder="agent:A-1",
+                period="2026-01",
+                amount=Money(1000, "GBP"),
+                agent_id="A-1",
+                recovered=True,
+                reversed_by="A-1",
+                reason="x",
+                relates_to=1,
+            )
+        )
     assert story.rules() == ["R15"]

@@ -10,22 +10,47 @@ from domain.money import Money, MoneyError
 
 @pytest.mark.parametrize(
     ("amount", "currency", "minor"),
-    [("5.00", "GBP", 500), ("0", "GBP", 0), ("0.5", "GBP", 50), ("500", "JPY", 500), ("1.234", "KWD", 1234),
-     ("999999999999.99", "GBP", 99999999999999)],
-)  # fmt: skip
+    [
+        ("5.00", "GBP", 500),
+        ("0", "GBP", 0),
+        ("0.5", "GBP", 50),
+        ("500", "JPY", 500),
+        ("1.234", "KWD", 1234),
+        ("999999999999.99", "GBP", 99999999999999),
+    ],
+)
 def test_reads_amounts(amount: str, currency: str, minor: int) -> None:
     assert Money.parse(amount, currency).minor == minor
 
 
 @pytest.mark.parametrize(
     ("amount", "currency", "field"),
-    [("5.001", "GBP", "amount"), ("1.5", "JPY", "amount"), ("1.2345", "KWD", "amount"), ("-5.00", "GBP", "amount"),
-     ("+5", "GBP", "amount"), ("05.00", "GBP", "amount"), ("5.", "GBP", "amount"), (".5", "GBP", "amount"),
-     ("1e3", "GBP", "amount"), ("1,000.00", "GBP", "amount"), ("", "GBP", "amount"), (" 5", "GBP", "amount"),
-     ("5\n", "GBP", "amount"), ("٥", "GBP", "amount"), ("1" * 13, "GBP", "amount"), (5.0, "GBP", "amount"),
-     (5, "GBP", "amount"), (None, "GBP", "amount"), ("5.00", "gbp", "currency"), ("5.00", "XXY", "currency"),
-     ("5.00", "XAU", "currency"), ("5.00", None, "currency"), ("5.00", 826, "currency")],
-)  # fmt: skip
+    [
+        ("5.001", "GBP", "amount"),
+        ("1.5", "JPY", "amount"),
+        ("1.2345", "KWD", "amount"),
+        ("-5.00", "GBP", "amount"),
+        ("+5", "GBP", "amount"),
+        ("05.00", "GBP", "amount"),
+        ("5.", "GBP", "amount"),
+        (".5", "GBP", "amount"),
+        ("1e3", "GBP", "amount"),
+        ("1,000.00", "GBP", "amount"),
+        ("", "GBP", "amount"),
+        (" 5", "GBP", "amount"),
+        ("5\n", "GBP", "amount"),
+        ("٥", "GBP", "amount"),
+        ("1" * 13, "GBP", "amount"),
+        (5.0, "GBP", "amount"),
+        (5, "GBP", "amount"),
+        (None, "GBP", "amount"),
+        ("5.00", "gbp", "currency"),
+        ("5.00", "XXY", "currency"),
+        ("5.00", "XAU", "currency"),
+        ("5.00", None, "currency"),
+        ("5.00", 826, "currency"),
+    ],
+)
 def test_names_the_part_that_is_no_money(amount: object, currency: object, field: str) -> None:
     with pytest.raises(MoneyError) as caught:
         Money.parse(amount, currency)

@@ -15,11 +15,16 @@ LONDON = ZoneInfo("Europe/London")
 
 @pytest.mark.parametrize(
     ("moment", "kind", "name"),
-    [("2026-11-21T12:00:00Z", "day", "2026-11-21"), ("2026-11-21T12:00:00Z", "week", "2026-W47"),
-     ("2026-11-21T12:00:00Z", "month", "2026-11"), ("2026-11-21T12:00:00Z", "quarter", "2026-Q4"),
-     ("2026-06-30T23:30:00Z", "month", "2026-07"), ("2027-01-01T12:00:00Z", "week", "2026-W53"),
-     ("2028-02-29T12:00:00Z", "day", "2028-02-29")],
-)  # fmt: skip
+    [
+        ("2026-11-21T12:00:00Z", "day", "2026-11-21"),
+        ("2026-11-21T12:00:00Z", "week", "2026-W47"),
+        ("2026-11-21T12:00:00Z", "month", "2026-11"),
+        ("2026-11-21T12:00:00Z", "quarter", "2026-Q4"),
+        ("2026-06-30T23:30:00Z", "month", "2026-07"),
+        ("2027-01-01T12:00:00Z", "week", "2026-W53"),
+        ("2028-02-29T12:00:00Z", "day", "2028-02-29"),
+    ],
+)
 def test_names(moment: str, kind: PeriodKind, name: str) -> None:
     assert period_of(datetime.fromisoformat(moment), kind, LONDON) == name
 

@@ -29,17 +29,42 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("path", "value"),
-    [("currency", "POUND"), ("currency", ...), ("time_zone", "London"), ("time_zone", ...), ("period", "year"),
-     ("effective_from", "2026-01-01"), ("effective_from", "2026-01-01T00:00:00"), ("roles", []), ("mode", "maybe"),
-     ("default_role", "nobody"), ("roles.agent.budget", 200), ("roles.agent.budget", ...),
-     ("roles.agent.limits.refund", "-1"), ("roles.agent.limits.refund", "5.001"), ("roles.agent.limits.bribe", "5"),
-     ("roles.agent.surprise", "x"), ("roles.agent.requires.refund", "basics"),
-     ("roles.agent.per_customer", {"amount": "5", "days": 0}), ("teams", {"t": {"limits": {"ghost": {}}}}),
-     ("escalation", {"payer": "customer"}), ("costs", {"agent_hour": 24.0}), ("surprise", 1),
-     ("guidelines", [{"id": "x"}]), ("sources", {"crm": ["ghost"]}),
-     ("trial", {"limit": {"role": "agent", "kind": "refund", "amount": "7"}, "share_of_teams": 2, "seed": 1,
-                "until": "2026-03-01T00:00:00Z"})],
-)  # fmt: skip
+    [
+        ("currency", "POUND"),
+        ("currency", ...),
+        ("time_zone", "London"),
+        ("time_zone", ...),
+        ("period", "year"),
+        ("effective_from", "2026-01-01"),
+        ("effective_from", "2026-01-01T00:00:00"),
+        ("roles", []),
+        ("mode", "maybe"),
+        ("default_role", "nobody"),
+        ("roles.agent.budget", 200),
+        ("roles.agent.budget", ...),
+        ("roles.agent.limits.refund", "-1"),
+        ("roles.agent.limits.refund", "5.001"),
+        ("roles.agent.limits.bribe", "5"),
+        ("roles.agent.surprise", "x"),
+        ("roles.agent.requires.refund", "basics"),
+        ("roles.agent.per_customer", {"amount": "5", "days": 0}),
+        ("teams", {"t": {"limits": {"ghost": {}}}}),
+        ("escalation", {"payer": "customer"}),
+        ("costs", {"agent_hour": 24.0}),
+        ("surprise", 1),
+        ("guidelines", [{"id": "x"}]),
+        ("sources", {"crm": ["ghost"]}),
+        (
+            "trial",
+            {
+                "limit": {"role": "agent", "kind": "refund", "amount": "7"},
+                "share_of_teams": 2,
+                "seed": 1,
+                "until": "2026-03-01T00:00:00Z",
+            },
+        ),
+    ],
+)
 def test_a_problem_names_its_field(path: str, value: Any) -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(changed(path, value))

@@ -8,15 +8,19 @@ from domain.serialization import FieldError, check_ids, decode, encode
 
 @pytest.mark.parametrize(
     ("json", "field"),
-    [('{"total": {"amount": "5.00", "currency": "GBP"}}', "data.order_id"),
-     ('{"order_id": 1, "total": {"amount": "5.00", "currency": "GBP"}}', "data.order_id"),
-     ('{"order_id": "o", "total": {"amount": 5.0, "currency": "GBP"}}', "data.total.amount"),
-     ('{"order_id": "o", "total": {"amount": "-5.00", "currency": "GBP"}}', "data.total.amount"),
-     ('{"order_id": "o", "total": {"amount": "5.00", "currency": "XXX9"}}', "data.total.currency"),
-     ('{"order_id": "o", "total": 5}', "data.total"),
-     ('{"order_id": "o"}', "data.total"),
-     ("[]", "data"), ('"x"', "data"), ("null", "data")],
-)  # fmt: skip
+    [
+        ('{"total": {"amount": "5.00", "currency": "GBP"}}', "data.order_id"),
+        ('{"order_id": 1, "total": {"amount": "5.00", "currency": "GBP"}}', "data.order_id"),
+        ('{"order_id": "o", "total": {"amount": 5.0, "currency": "GBP"}}', "data.total.amount"),
+        ('{"order_id": "o", "total": {"amount": "-5.00", "currency": "GBP"}}', "data.total.amount"),
+        ('{"order_id": "o", "total": {"amount": "5.00", "currency": "XXX9"}}', "data.total.currency"),
+        ('{"order_id": "o", "total": 5}', "data.total"),
+        ('{"order_id": "o"}', "data.total"),
+        ("[]", "data"),
+        ('"x"', "data"),
+        ("null", "data"),
+    ],
+)
 def test_names_the_field(json: str, field: str) -> None:
     with pytest.raises(FieldError) as caught:
         decode(PurchaseCompleted, json)

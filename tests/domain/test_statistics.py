@@ -55,8 +55,9 @@ def test_large_counts_take_milliseconds() -> None:
     assert same(ours.binomial_tail(301_000, 1_000_000, 0.3), float(stats.binom.sf(300_999, 1_000_000, 0.3)), 1e-7)
     assert same(
         ours.fisher_greater((600, 99_400), (500, 99_500)),
-        float(stats.hypergeom.sf(599, 200_000, 1_100, 100_000)), 1e-7,
-    )  # fmt: skip
+        float(stats.hypergeom.sf(599, 200_000, 1_100, 100_000)),
+        1e-7,
+    )
     assert ours.poisson_tail(1_000_000, 1.0) == 0.0
     assert time.process_time() - began < 1
 

@@ -151,10 +151,16 @@ factory.close()
 
 def test_two_processes_race_and_each_version_is_won_once(es_env: dict[str, str], factories: Factories) -> None:
     racers = [
-        subprocess.Popen([sys.executable, "-c", RACER, name], cwd=ROOT, env=os.environ | es_env, text=True,
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, name],
+            cwd=ROOT,
+            env=os.environ | es_env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
         for name in "ab"
-    ]  # fmt: skip
+    ]
     for racer in racers:
         assert racer.stdout
         assert racer.stdout.readline() == "ready\n"

@@ -249,8 +249,14 @@ def test_a_uuid_and_its_text_are_one_sequence(factories: Factories) -> None:
 def test_settings_that_are_missing_or_wrong_are_named() -> None:
     with pytest.raises(OSError, match="NATS_URL"):
         JetStreamFactory({})
-    for wrong in ({"NATS_REPLICAS": "x"}, {"NATS_REPLICAS": "0"}, {"NATS_TIMEOUT": "-1"}, {"NATS_TIMEOUT": "nan"}, {"NATS_STREAM": "a.b"},
-                  {"NATS_SUBJECT_PREFIX": "a*"}):  # fmt: skip
+    for wrong in (
+        {"NATS_REPLICAS": "x"},
+        {"NATS_REPLICAS": "0"},
+        {"NATS_TIMEOUT": "-1"},
+        {"NATS_TIMEOUT": "nan"},
+        {"NATS_STREAM": "a.b"},
+        {"NATS_SUBJECT_PREFIX": "a*"},
+    ):
         with pytest.raises(OSError, match=next(iter(wrong))):
             JetStreamFactory({"NATS_URL": "nats://127.0.0.1:1"} | wrong)
 

@@ -14,11 +14,18 @@ BROKEN = {
     "batch not atomic": {"TestNonInterleaving", "TestNonInterleavingOfAProcess"},
     "order lost": {"TestApplicationRecorder", "TestApplicationRecorderTextIds", "TestApplicationRecorderOfAProcess"},
     "version off by one": {
-        "TestAggregateRecorder", "TestAggregateRecorderTextIds", "TestSnapshotRecorder", "TestTrackingRecorder",
-        "TestTrackingRecorderOfAProcess", "TestProcessRecorder", "TestExampleApplication", "TestEventCountersView",
-        "TestProjection", "TestEventSourcedProjection",
+        "TestAggregateRecorder",
+        "TestAggregateRecorderTextIds",
+        "TestSnapshotRecorder",
+        "TestTrackingRecorder",
+        "TestTrackingRecorderOfAProcess",
+        "TestProcessRecorder",
+        "TestExampleApplication",
+        "TestEventCountersView",
+        "TestProjection",
+        "TestEventSourcedProjection",
     },
-}  # fmt: skip
+}
 CONSTRUCT_ONLY = {"TestFactory", "TestTranscoder"}  # they store nothing
 
 
@@ -27,9 +34,13 @@ def run_suites(selected: set[str], broken: str) -> set[str]:
     suites = [f"tests/eventsourcing/test_library_suites.py::{name}" for name in sorted(selected)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-n0", "-p", "breaking", "-rfE", "--timeout", "30", *suites],
-        cwd=ROOT, env=os.environ | {"BREAK": broken, "PYTHONPATH": "tests"}, text=True, capture_output=True,
-        check=False, timeout=250,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"BREAK": broken, "PYTHONPATH": "tests"},
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=250,
+    )
     assert done.returncode in {0, 1}, done.stdout + done.stderr
     return set(re.findall(r"^(?:FAILED|ERROR) \S+?::(\w+)::", done.stdout, re.MULTILINE))
 

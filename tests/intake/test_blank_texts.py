@@ -14,11 +14,19 @@ async def test_a_blank_reason_of_a_request_is_refused(upstream: Upstream, reason
     answers = [
         await upstream.action("r-2", reason=reason),
         await upstream.action("r-3", reason=reason, note="why"),
-        await upstream.ask("reversal", request_id="v", action_id=taken["action_id"], reversed_by="M-1", reason=reason,
-                           recovered=True),
-        await upstream.ask("budget", request_id="g", operation="grant", holder="agent:A-1", amount=gbp("1.00"),
-                           granted_by="M-1", reason=reason),
-    ]  # fmt: skip
+        await upstream.ask(
+            "reversal", request_id="v", action_id=taken["action_id"], reversed_by="M-1", reason=reason, recovered=True
+        ),
+        await upstream.ask(
+            "budget",
+            request_id="g",
+            operation="grant",
+            holder="agent:A-1",
+            amount=gbp("1.00"),
+            granted_by="M-1",
+            reason=reason,
+        ),
+    ]
     for answer in answers:
         assert answer["outcome"] == "error", answer
         assert (answer["error"]["code"], answer["error"]["field"]) == ("invalid", "reason")

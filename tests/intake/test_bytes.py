@@ -19,9 +19,20 @@ from tests.support.ledgers import Upstream, event, gbp, upstream_of
 from tests.support.raw_nats import RawNats, published
 
 SUBJECT_TOKENS = [
-    b"\xff\xfe", b"\xc3\x28", b"\xed\xa0\x80", b"a\x00b", b"a\x0bb", b"a\x0cb", b"a\rb", b"\r", b"a\x1b[31mb",
-    "a\N{RIGHT-TO-LEFT OVERRIDE}b".encode(), b"\xe2\x80\xa8", b"\x7f", b"x" * 3500,
-]  # fmt: skip
+    b"\xff\xfe",
+    b"\xc3\x28",
+    b"\xed\xa0\x80",
+    b"a\x00b",
+    b"a\x0bb",
+    b"a\x0cb",
+    b"a\rb",
+    b"\r",
+    b"a\x1b[31mb",
+    "a\N{RIGHT-TO-LEFT OVERRIDE}b".encode(),
+    b"\xe2\x80\xa8",
+    b"\x7f",
+    b"x" * 3500,
+]
 HEADERS = {
     "inline status that is not ASCII": b"NATS/1.0 4 \xff\xff\r\n\r\n",
     "inline status of the server": b"NATS/1.0 404 No Messages\r\n\r\n",
@@ -137,9 +148,18 @@ async def test_every_request_gets_an_answer_whatever_its_bytes(session: Session,
 
 
 REPLIES = [
-    b"_R.\xff", b"\xff", b"resolution.inbox.crm", b"$JS.API.STREAM.PURGE.INBOX", b"ledger.fact.crm", b"alarm.seal",
-    b"_INBOX.*", b"_INBOX.>", b"_INBOX.a\rb", b"$JS.ACK.INBOX.intake.1.1.1.1.1", b"_INBOX.\xe2\x80\xae",
-]  # fmt: skip
+    b"_R.\xff",
+    b"\xff",
+    b"resolution.inbox.crm",
+    b"$JS.API.STREAM.PURGE.INBOX",
+    b"ledger.fact.crm",
+    b"alarm.seal",
+    b"_INBOX.*",
+    b"_INBOX.>",
+    b"_INBOX.a\rb",
+    b"$JS.ACK.INBOX.intake.1.1.1.1.1",
+    b"_INBOX.\xe2\x80\xae",
+]
 
 
 @pytest.mark.parametrize("account", ["upstream", "ledger"])

@@ -28,8 +28,13 @@ RECEIVED = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 TYPE = "resolution.purchase.completed.v1"
 DATA: dict[str, Any] = {"order_id": "O-1", "total": {"amount": "5.00", "currency": "GBP"}}
 EVENT: dict[str, Any] = {
-    "specversion": "1.0", "id": "ev-1", "source": "crm", "type": TYPE, "time": "2026-01-05T10:00:00Z", "data": DATA,
-}  # fmt: skip
+    "specversion": "1.0",
+    "id": "ev-1",
+    "source": "crm",
+    "type": TYPE,
+    "time": "2026-01-05T10:00:00Z",
+    "data": DATA,
+}
 ATTRIBUTES = {name: value for name, value in EVENT.items() if name != "data"}
 
 
@@ -59,10 +64,16 @@ BODY = json.dumps(DATA).encode()
 # ---------------------------------------------------------------------- the mode
 
 
-@pytest.mark.parametrize("content_type", [
-    "application/cloudevents+json", "application/cloudevents+json; charset=utf-8", "Application/CloudEvents+JSON",
-    'application/cloudevents+json ; charset="UTF-8"', "application/cloudevents",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/cloudevents+json",
+        "application/cloudevents+json; charset=utf-8",
+        "Application/CloudEvents+JSON",
+        'application/cloudevents+json ; charset="UTF-8"',
+        "application/cloudevents",
+    ],
+)
 @pytest.mark.parametrize("name", ["Content-Type", "content-type", "CONTENT-TYPE"])
 def test_a_structured_content_type_decides_whatever_other_headers_say(name: str, content_type: str) -> None:
     headers = ((name, content_type), ("ce-specversion", "1.0"), ("ce-id", "another"), ("ce-source", "another"))
@@ -84,11 +95,20 @@ def test_binary_mode_and_structured_mode_say_the_same() -> None:
     assert parse_event(BODY, binary(id="bestellung-%C3%BC1")).content == content_hash(structured(id="bestellung-ü1"))
 
 
-@pytest.mark.parametrize(("value", "decoded"), [
-    ("Euro%20%E2%82%AC%20%F0%9F%98%80", "Euro € 😀"), ("%e2%82%ac", "€"), ("%41%62c", "Abc"), ("a%2520b", "a%20b"),
-    ('"a \\"quoted\\" \\\\ text"', 'a "quoted" \\ text'), ('"a%20b"', "a b"), ('half "quoted"', 'half "quoted"'),
-    ("ü", "ü"), ("a+b", "a+b"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "decoded"),
+    [
+        ("Euro%20%E2%82%AC%20%F0%9F%98%80", "Euro € 😀"),
+        ("%e2%82%ac", "€"),
+        ("%41%62c", "Abc"),
+        ("a%2520b", "a%20b"),
+        ('"a \\"quoted\\" \\\\ text"', 'a "quoted" \\ text'),
+        ('"a%20b"', "a b"),
+        ('half "quoted"', 'half "quoted"'),
+        ("ü", "ü"),
+        ("a+b", "a+b"),
+    ],
+)
 def test_headers_are_unquoted_and_decoded_once(value: str, decoded: str) -> None:
     assert msgspec.json.decode(parse_event(BODY, binary(subject=value)).json)["subject"] == decoded
 
@@ -112,30 +132,37 @@ def test_raw_headers_are_read_byte_by_byte() -> None:
     assert headers_of(b"NATS/1.0 503\r\n\r\n") == ()
 
 
-@pytest.mark.parametrize(("data", "headers", "error"), [
-    (BODY, binary("text/plain"), ("not_json", "datacontenttype")),
-    (BODY, binary("application/xml; charset=utf-8"), ("not_json", "datacontenttype")),
-    (BODY, binary(None, datacontenttype="text/xml"), ("not_json", "datacontenttype")),
-    (BODY, binary("application/json", datacontenttype="text/xml"), ("invalid", "datacontenttype")),
-    (b"", binary(), ("missing", "data")),
-    (b"<a/>", binary(), ("not_json", "data")),
-    (b"{} {}", binary(), ("not_json", "data")),
-    (b'{"a": 1}, "source": "other", "x": {}', binary(), ("not_json", "data")),
-    (b'{"a": "\xff"}', binary(), ("not_json", "data")),
-    (BODY, binary(data="{}"), ("invalid", "data")),
-    (BODY, binary(recordedtime="2026-01-01T00:00:00Z"), ("reserved_attribute", "recordedtime")),
-    (BODY, binary(timeassumed="true"), ("reserved_attribute", "timeassumed")),
-    (BODY, (*binary(), ("ce-My_Ext", "x")), ("invalid", "my_ext")),
-    (BODY, (*binary(), ("ce-", "x")), ("invalid", "")),
-    (BODY, (("ce-id", "1"), ("ce-source", "crm"), ("ce-type", TYPE)), ("missing", "specversion")),
-    (structured(), (("content-type", "application/cloudevents+avro"),), ("invalid", "content-type")),
-    (structured(), (("content-type", "application/cloudevents-batch+protobuf"),), ("invalid", "content-type")),
-    (structured(), (("content-type", "application/cloudevents+json; charset=utf-16"),), ("invalid", "content-type")),
-    (structured(), (("content-type", "application/cloudevents-batch+json"),), ("invalid", "")),
-    (b"[" + structured() + b"]", (("content-type", "application/cloudevents+json"),), ("invalid", "")),
-    (BODY, binary("application/json; x=\udcff"), ("invalid", "content-type")),
-    (BODY, (*binary(), ("ce-\udcff", "x")), ("invalid", "?")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "headers", "error"),
+    [
+        (BODY, binary("text/plain"), ("not_json", "datacontenttype")),
+        (BODY, binary("application/xml; charset=utf-8"), ("not_json", "datacontenttype")),
+        (BODY, binary(None, datacontenttype="text/xml"), ("not_json", "datacontenttype")),
+        (BODY, binary("application/json", datacontenttype="text/xml"), ("invalid", "datacontenttype")),
+        (b"", binary(), ("missing", "data")),
+        (b"<a/>", binary(), ("not_json", "data")),
+        (b"{} {}", binary(), ("not_json", "data")),
+        (b'{"a": 1}, "source": "other", "x": {}', binary(), ("not_json", "data")),
+        (b'{"a": "\xff"}', binary(), ("not_json", "data")),
+        (BODY, binary(data="{}"), ("invalid", "data")),
+        (BODY, binary(recordedtime="2026-01-01T00:00:00Z"), ("reserved_attribute", "recordedtime")),
+        (BODY, binary(timeassumed="true"), ("reserved_attribute", "timeassumed")),
+        (BODY, (*binary(), ("ce-My_Ext", "x")), ("invalid", "my_ext")),
+        (BODY, (*binary(), ("ce-", "x")), ("invalid", "")),
+        (BODY, (("ce-id", "1"), ("ce-source", "crm"), ("ce-type", TYPE)), ("missing", "specversion")),
+        (structured(), (("content-type", "application/cloudevents+avro"),), ("invalid", "content-type")),
+        (structured(), (("content-type", "application/cloudevents-batch+protobuf"),), ("invalid", "content-type")),
+        (
+            structured(),
+            (("content-type", "application/cloudevents+json; charset=utf-16"),),
+            ("invalid", "content-type"),
+        ),
+        (structured(), (("content-type", "application/cloudevents-batch+json"),), ("invalid", "")),
+        (b"[" + structured() + b"]", (("content-type", "application/cloudevents+json"),), ("invalid", "")),
+        (BODY, binary("application/json; x=\udcff"), ("invalid", "content-type")),
+        (BODY, (*binary(), ("ce-\udcff", "x")), ("invalid", "?")),
+    ],
+)
 def test_what_no_mode_allows_is_refused_with_its_field(data: bytes, headers: Headers, error: tuple[str, str]) -> None:
     assert refused(data, headers) == error
 
@@ -159,20 +186,23 @@ def test_data_in_base64_is_the_same_event() -> None:
     assert parse_event(structured(data=..., data_base64=encoded)).content == content_hash(structured())
 
 
-@pytest.mark.parametrize(("changes", "error"), [
-    ({"data_base64": base64.b64encode(BODY).decode()}, ("invalid", "data_base64")),
-    ({"data": None, "data_base64": base64.b64encode(BODY).decode()}, ("invalid", "data_base64")),
-    ({"data": ..., "data_base64": "e30"}, ("invalid", "data_base64")),
-    ({"data": ..., "data_base64": "e 30="}, ("invalid", "data_base64")),
-    ({"data": ..., "data_base64": "ü30="}, ("invalid", "data_base64")),
-    ({"data": ..., "data_base64": 7}, ("invalid", "data_base64")),
-    ({"data": ..., "data_base64": ""}, ("invalid", "data_base64")),
-    ({"data": ..., "data_base64": base64.b64encode(b"<a/>").decode()}, ("not_json", "data_base64")),
-    ({"data": ..., "data_base64": base64.b64encode(b"\x00\xff").decode()}, ("not_json", "data_base64")),
-    ({"data": ..., "data_base64": "e30=", "datacontenttype": "text/xml"}, ("not_json", "datacontenttype")),
-    ({"data": ..., "data_base64": None}, ("missing", "data")),
-    ({"data": ...}, ("missing", "data")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"data_base64": base64.b64encode(BODY).decode()}, ("invalid", "data_base64")),
+        ({"data": None, "data_base64": base64.b64encode(BODY).decode()}, ("invalid", "data_base64")),
+        ({"data": ..., "data_base64": "e30"}, ("invalid", "data_base64")),
+        ({"data": ..., "data_base64": "e 30="}, ("invalid", "data_base64")),
+        ({"data": ..., "data_base64": "ü30="}, ("invalid", "data_base64")),
+        ({"data": ..., "data_base64": 7}, ("invalid", "data_base64")),
+        ({"data": ..., "data_base64": ""}, ("invalid", "data_base64")),
+        ({"data": ..., "data_base64": base64.b64encode(b"<a/>").decode()}, ("not_json", "data_base64")),
+        ({"data": ..., "data_base64": base64.b64encode(b"\x00\xff").decode()}, ("not_json", "data_base64")),
+        ({"data": ..., "data_base64": "e30=", "datacontenttype": "text/xml"}, ("not_json", "datacontenttype")),
+        ({"data": ..., "data_base64": None}, ("missing", "data")),
+        ({"data": ...}, ("missing", "data")),
+    ],
+)
 def test_data_stands_once_and_is_json(changes: dict[str, Any], error: tuple[str, str]) -> None:
     assert refused(structured(**changes)) == error
 
@@ -193,13 +223,34 @@ def test_values_of_the_type_system_are_kept(value: object) -> None:
     assert msgspec.json.decode(sent.json)["myext"] == value
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("myext", 2**31), ("myext", -(2**31) - 1), ("myext", 1.5), ("myext", {"a": 1}), ("myext", [1]), ("myext", "a\nb"),
-    ("myext", "\u0085"), ("myext", "\uffff"), ("myext", "\U0001fffe"), ("id", "a\ufdd0"), ("subject", ""), ("subject", 7),
-    ("dataschema", ""), ("datacontenttype", ""), ("datacontenttype", True),
-    ("sequence", ""), ("sequence", 1.0), ("sequence", 2**63), ("sequence", True), ("sequence", "a\nb"), ("sequence", [1]),
-    ("sequencetype", ""), ("sequencetype", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("myext", 2**31),
+        ("myext", -(2**31) - 1),
+        ("myext", 1.5),
+        ("myext", {"a": 1}),
+        ("myext", [1]),
+        ("myext", "a\nb"),
+        ("myext", "\u0085"),
+        ("myext", "\uffff"),
+        ("myext", "\U0001fffe"),
+        ("id", "a\ufdd0"),
+        ("subject", ""),
+        ("subject", 7),
+        ("dataschema", ""),
+        ("datacontenttype", ""),
+        ("datacontenttype", True),
+        ("sequence", ""),
+        ("sequence", 1.0),
+        ("sequence", 2**63),
+        ("sequence", True),
+        ("sequence", "a\nb"),
+        ("sequence", [1]),
+        ("sequencetype", ""),
+        ("sequencetype", 1),
+    ],
+)
 def test_a_value_outside_the_type_system_is_a_flaw_of_new_events(name: str, value: object) -> None:
     sent = parse_event(structured(**{name: value}))
     assert sent.flaw is not None
@@ -239,34 +290,64 @@ def test_a_time_that_is_not_there_is_when_the_inbox_took_the_event_and_outside_t
     assert not same_event(first.json, told.json)
 
 
-@pytest.mark.parametrize(("text", "moment"), [
-    ("2026-01-05T10:00:00Z", "2026-01-05T10:00:00"), ("2026-01-05t10:00:00z", "2026-01-05T10:00:00"),
-    ("2026-01-05T10:00:00+14:00", "2026-01-04T20:00:00"), ("2026-01-05T10:00:00-05:00", "2026-01-05T15:00:00"),
-    ("2026-01-05T10:00:00-00:00", "2026-01-05T10:00:00"), ("2026-01-05T10:00:00.123456789Z", "2026-01-05T10:00:00.123457"),
-    ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999"), ("2017-01-01T09:59:60.5+10:00", "2016-12-31T23:59:59.999999"),
-    ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00"), ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-01-05T10:00:00Z", "2026-01-05T10:00:00"),
+        ("2026-01-05t10:00:00z", "2026-01-05T10:00:00"),
+        ("2026-01-05T10:00:00+14:00", "2026-01-04T20:00:00"),
+        ("2026-01-05T10:00:00-05:00", "2026-01-05T15:00:00"),
+        ("2026-01-05T10:00:00-00:00", "2026-01-05T10:00:00"),
+        ("2026-01-05T10:00:00.123456789Z", "2026-01-05T10:00:00.123457"),
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59.999999"),
+        ("2017-01-01T09:59:60.5+10:00", "2016-12-31T23:59:59.999999"),
+        ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00"),
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59"),
+    ],
+)
 def test_times_of_rfc_3339(text: str, moment: str) -> None:
     assert parse_time(text) == datetime.fromisoformat(moment).replace(tzinfo=UTC)
     assert parse_event(structured(time=text)).time == parse_time(text)
 
 
-@pytest.mark.parametrize("text", [
-    "2026-01-05T10:00:00+24:00", "2026-01-05T10:00:00+10:60", "2026-01-05T10:00:00", "2026-01-05 10:00:00Z", "2026-01-05",
-    "2026-01-05T24:00:00Z", "2026-01-05T10:00:61Z", "2026-01-05T10:00:60Z", "2026-12-31T23:59:60+01:00",
-    "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:60Z",
-    "2026-02-30T10:00:00Z", "٢٠٢٦-01-05T10:00:00Z", "2026-01-05T10:00:00.Z", "", "1767607200", "2026-01-05T10:00:00Z\n",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-05T10:00:00+24:00",
+        "2026-01-05T10:00:00+10:60",
+        "2026-01-05T10:00:00",
+        "2026-01-05 10:00:00Z",
+        "2026-01-05",
+        "2026-01-05T24:00:00Z",
+        "2026-01-05T10:00:61Z",
+        "2026-01-05T10:00:60Z",
+        "2026-12-31T23:59:60+01:00",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "9999-12-31T23:59:60Z",
+        "2026-02-30T10:00:00Z",
+        "٢٠٢٦-01-05T10:00:00Z",
+        "2026-01-05T10:00:00.Z",
+        "",
+        "1767607200",
+        "2026-01-05T10:00:00Z\n",
+    ],
+)
 def test_other_times_are_refused(text: str) -> None:
     assert refused(structured(time=text)) == ("invalid", "time")
 
 
-@pytest.mark.parametrize(("one", "other", "same"), [
-    ("2026-01-05T10:00:00Z", "2026-01-05T10:00:00.000Z", True), ("2026-01-05T10:00:00Z", "2026-01-05t11:00:00+01:00", True),
-    ("2026-01-05T10:00:00.1Z", "2026-01-05T10:00:00.100000000Z", True),
-    ("2026-01-05T10:00:00.1234567Z", "2026-01-05T10:00:00.1234568Z", False),
-    ("2026-01-05T10:00:00Z", "2026-01-05T10:00:00+01:00", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2026-01-05T10:00:00Z", "2026-01-05T10:00:00.000Z", True),
+        ("2026-01-05T10:00:00Z", "2026-01-05t11:00:00+01:00", True),
+        ("2026-01-05T10:00:00.1Z", "2026-01-05T10:00:00.100000000Z", True),
+        ("2026-01-05T10:00:00.1234567Z", "2026-01-05T10:00:00.1234568Z", False),
+        ("2026-01-05T10:00:00Z", "2026-01-05T10:00:00+01:00", False),
+    ],
+)
 def test_times_are_compared_as_instants(one: str, other: str, *, same: bool) -> None:
     assert same_event(structured(time=one), structured(time=other)) is same
 
@@ -282,10 +363,17 @@ def test_a_batch_holds_events_byte_by_byte() -> None:
     assert len(events_of_batch(b"[" + b",".join([b"{}"] * 16) + b"]")) == 16
 
 
-@pytest.mark.parametrize(("data", "error"), [
-    (b"[" + b",".join([b"1"] * 1001) + b"]", ("too_large", "")), (b"[" + b",".join([b"{}"] * 17) + b"]", ("invalid", "")), (b"{}", ("invalid", "")), (b"[1", ("not_json", "")),
-    (b"[\xff]", ("not_json", "")), (b"", ("not_json", "")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"[" + b",".join([b"1"] * 1001) + b"]", ("too_large", "")),
+        (b"[" + b",".join([b"{}"] * 17) + b"]", ("invalid", "")),
+        (b"{}", ("invalid", "")),
+        (b"[1", ("not_json", "")),
+        (b"[\xff]", ("not_json", "")),
+        (b"", ("not_json", "")),
+    ],
+)
 def test_other_batches_are_refused(data: bytes, error: tuple[str, str]) -> None:
     assert refused(data, (("content-type", "application/cloudevents-batch+json"),)) == error
 
@@ -294,9 +382,21 @@ def test_other_batches_are_refused(data: bytes, error: tuple[str, str]) -> None:
 
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"]), min_size=1, max_size=30)
 names = st.from_regex(r"[a-z][a-z0-9]{0,19}", fullmatch=True).filter(
-    lambda name: name not in {*EVENT, "recordedtime", "position", "corrects", "timeassumed", "sequence", "subject",
-                              "datacontenttype", "dataschema"}
-)  # fmt: skip
+    lambda name: (
+        name
+        not in {
+            *EVENT,
+            "recordedtime",
+            "position",
+            "corrects",
+            "timeassumed",
+            "sequence",
+            "subject",
+            "datacontenttype",
+            "dataschema",
+        }
+    )
+)
 integers = st.integers(-(2**31), 2**31 - 1)
 times = st.datetimes(
     datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.sampled_from([UTC, timezone(timedelta(hours=14))])
@@ -306,10 +406,15 @@ json_values = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
 )
 datas = st.dictionaries(texts, json_values, max_size=4)
-optional = st.fixed_dictionaries({}, optional={
-    "subject": texts, "dataschema": st.just("https://example.com/schema"), "sequence": st.integers(0, 2**63 - 1).map(str),
-    "datacontenttype": st.sampled_from(["application/json", "application/vnd.acme+json"]),
-})  # fmt: skip
+optional = st.fixed_dictionaries(
+    {},
+    optional={
+        "subject": texts,
+        "dataschema": st.just("https://example.com/schema"),
+        "sequence": st.integers(0, 2**63 - 1).map(str),
+        "datacontenttype": st.sampled_from(["application/json", "application/vnd.acme+json"]),
+    },
+)
 
 
 @st.composite
@@ -326,8 +431,10 @@ def attributes(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> dict[str, Any
 
 def as_texts(found: dict[str, Any]) -> dict[str, str]:
     """Attributes in their canonical string encoding; times as instants."""
-    return {name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
-            for name, value in found.items()}  # fmt: skip
+    return {
+        name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
+        for name, value in found.items()
+    }
 
 
 def ours(data: bytes, headers: Headers) -> tuple[dict[str, str], Any, bytes]:
@@ -372,8 +479,10 @@ plain = st.text(
     attributes(plain | integers).map(lambda found: {n: v if n == "time" else str(v) for n, v in found.items()}), datas
 )
 def test_what_the_first_sdk_writes_is_read_as_it_reads_it(sent: dict[str, Any], data: dict[str, Any]) -> None:
-    sent = {name: value.isoformat() if isinstance(value, datetime) else re.sub(r'[^!-~]|[%"]', "x", value)
-            for name, value in sent.items()}  # it does not percent-encode  # fmt: skip
+    sent = {
+        name: value.isoformat() if isinstance(value, datetime) else re.sub(r'[^!-~]|[%"]', "x", value)
+        for name, value in sent.items()
+    }  # it does not percent-encode
     modes = [to_structured(FirstCloudEvent(sent, data)), to_binary(FirstCloudEvent(sent, data))]
     for headers, body in modes:
         read = from_http(headers, body)
@@ -418,14 +527,25 @@ def earlier(data: bytes) -> bytes | None:
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=8,
-)  # fmt: skip
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
 any_name = names | st.sampled_from(["subject", "sequence", "datacontenttype", "dataschema", "x" * 40, "traceparent"])
 
 
-@given(st.dictionaries(any_name, anything, max_size=5), anything, texts, st.sampled_from([
-    "2026-01-05T10:00:00Z", "2026-01-05t10:00:00.5z", "2026-01-05T10:00:00+14:00", "0001-01-01T00:00:00Z",
-]))  # fmt: skip
+@given(
+    st.dictionaries(any_name, anything, max_size=5),
+    anything,
+    texts,
+    st.sampled_from(
+        [
+            "2026-01-05T10:00:00Z",
+            "2026-01-05t10:00:00.5z",
+            "2026-01-05T10:00:00+14:00",
+            "0001-01-01T00:00:00Z",
+        ]
+    ),
+)
 def test_what_earlier_versions_took_is_read_with_the_same_hash(
     extras: dict[str, Any], data: Any, identifier: str, time: str
 ) -> None:

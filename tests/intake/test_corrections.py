@@ -39,8 +39,17 @@ async def test_a_purchase_counts_as_it_was_corrected_and_then_as_it_was_known(up
     session = upstream.session
     await upstream.record(purchase("early", "1.00", "2025-06-01T10:00:00Z"))
     await upstream.record(purchase("p-1", "20.00"))
-    reported = event("a-1", "action.reported", time="2026-01-10T10:00:00Z", request_id="q", agent_id="A-1", kind="refund",
-                     amount=gbp("2.00"), reason="late", customer_id="C-1")  # fmt: skip
+    reported = event(
+        "a-1",
+        "action.reported",
+        time="2026-01-10T10:00:00Z",
+        request_id="q",
+        agent_id="A-1",
+        kind="refund",
+        amount=gbp("2.00"),
+        reason="late",
+        customer_id="C-1",
+    )
     await upstream.record(reported)
     last = await upstream.record(purchase("late", "1.00", "2026-08-01T10:00:00Z"))
 

@@ -39,8 +39,12 @@ async def codes(session: Session) -> list[tuple[str, str]]:
     """Codes and fields of what was rejected, in order, once the inbox is empty."""
     if (await js_api(session.client, "STREAM.INFO.INBOX"))["state"]["last_seq"]:
         await drained(session)
-    return [(entry["code"], entry["field"]) for entry in
-            [json.loads(one.data) async for batch in session.rejected.subject_batches("rejected.>") for one in batch]]  # fmt: skip
+    return [
+        (entry["code"], entry["field"])
+        for entry in [
+            json.loads(one.data) async for batch in session.rejected.subject_batches("rejected.>") for one in batch
+        ]
+    ]
 
 
 async def test_one_event_in_all_modes_is_recorded_once(upstream: Upstream) -> None:
@@ -118,14 +122,23 @@ async def test_a_time_that_is_assumed_is_that_of_the_message_however_often_it_is
 
 
 async def test_an_attribute_that_nobody_knows_is_sealed_and_gone_with_its_person(session: Session) -> None:
-    fact = purchase(1, authid=E_MAIL, subject=E_MAIL, partitionkey=E_MAIL, count=7, sequence="41",
-                    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", dataschema="https://x/y")  # fmt: skip
+    fact = purchase(
+        1,
+        authid=E_MAIL,
+        subject=E_MAIL,
+        partitionkey=E_MAIL,
+        count=7,
+        sequence="41",
+        traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        dataschema="https://x/y",
+    )
     gone = purchase(2, time=..., authid=E_MAIL)
     null = event("c-1", "fact.corrected", source_of="crm", id_of="p-2", data=None, reason="never was") | {
         "authid": E_MAIL
     }
-    right = event("c-2", "fact.corrected", source_of="crm", id_of="p-1", reason="typed",
-                  data=fact["data"] | {"order_id": "O-2"}) | {"authid": E_MAIL}  # fmt: skip
+    right = event(
+        "c-2", "fact.corrected", source_of="crm", id_of="p-1", reason="typed", data=fact["data"] | {"order_id": "O-2"}
+    ) | {"authid": E_MAIL}
     async with upstream_of(session, "intake") as upstream:
         for one in (fact, gone, null, right):
             await upstream.record(one)
@@ -180,9 +193,15 @@ async def test_two_writings_of_one_event_may_come_together(session: Session, tmp
 def test_publish_reads_batches_and_every_way_to_write_an_event(command: Callable[..., Any], tmp_path: Path) -> None:
     body = base64.b64encode(json.dumps(purchase(1)["data"]).encode()).decode()
     lines = [
-        purchase(1), purchase(1, data=..., data_base64=body), [purchase(2), purchase(1, time="2026-01-05T11:00:00+01:00"), 7], [],
-        purchase(3, time=...), purchase(1, data={"order_id": "O-2", "total": gbp("5.00")}), purchase(4, myext=1.5), [[purchase(5)]],
-    ]  # fmt: skip
+        purchase(1),
+        purchase(1, data=..., data_base64=body),
+        [purchase(2), purchase(1, time="2026-01-05T11:00:00+01:00"), 7],
+        [],
+        purchase(3, time=...),
+        purchase(1, data={"order_id": "O-2", "total": gbp("5.00")}),
+        purchase(4, myext=1.5),
+        [[purchase(5)]],
+    ]
     path = tmp_path / "events.jsonl"
     path.write_text("\n\n".join(map(json.dumps, lines)))
     dry = json.loads(command("publish", str(path), "--dry-run", "--json").stdout)

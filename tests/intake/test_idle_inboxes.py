@@ -48,8 +48,9 @@ async def test_a_source_that_sends_gets_the_inbox_of_the_longest_idle_and_an_act
         await sends_until(upstream, "honest", "newcomer")
         assert (await js_api(session.client, "STREAM.INFO.INBOX_honest"))["created"] == created
         assert await own_inboxes(session) in (
-            ["INBOX_honest", "INBOX_idle-1", "INBOX_newcomer"], ["INBOX_honest", "INBOX_idle-2", "INBOX_newcomer"]
-        )  # fmt: skip
+            ["INBOX_honest", "INBOX_idle-1", "INBOX_newcomer"],
+            ["INBOX_honest", "INBOX_idle-2", "INBOX_newcomer"],
+        )
         for source in ("idle-1", "idle-2"):
             await upstream.record(purchase("awake", source))
         await sends_until(upstream, "honest", "idle-1")

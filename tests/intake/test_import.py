@@ -50,10 +50,13 @@ def made(tmp_path: Path, mapping: Any, text: str | bytes, name: str = "a.csv") -
 def test_rows_become_events_with_zones_and_rounding(tmp_path: Path) -> None:
     events, outcome = made(tmp_path, MAPPING, CSV)
     assert [(item["id"], item["time"], item["data"]) for item in events] == [
-        ("1", "2026-07-05T09:00:00.000000Z",
-         {"order_id": "1", "customer_id": "C-1", "total": {"amount": "5.00", "currency": "GBP"}}),
+        (
+            "1",
+            "2026-07-05T09:00:00.000000Z",
+            {"order_id": "1", "customer_id": "C-1", "total": {"amount": "5.00", "currency": "GBP"}},
+        ),
         ("2", "2026-01-05T10:00:00.000000Z", {"order_id": "2", "total": {"amount": "7.02", "currency": "GBP"}}),
-    ]  # fmt: skip
+    ]
     assert (outcome.read, dict(outcome.skipped)) == (3, {"no event": 1})
 
 
@@ -126,15 +129,29 @@ def test_no_mapping_at_all(tmp_path: Path) -> None:
 
 def test_cases_are_read_row_by_row_against_the_row_before(tmp_path: Path) -> None:
     mapping = {
-        "source": "cases", "group_by": "case", "order_by": "n", "each": "row",
+        "source": "cases",
+        "group_by": "case",
+        "order_by": "n",
+        "each": "row",
         "only_with": {"when": {"what": "open"}, "reason": "never opened"},
         "events": [
-            {"type": "interaction.opened", "when": {"what": "open"}, "once": True, "id": "${case}/${n}", "time": "at",
-             "data": {"interaction_id": "${case}"}},
-            {"type": "interaction.transferred", "when": {"changed": "who"}, "id": "${case}/${n}/t", "time": "at",
-             "data": {"interaction_id": "${case}", "to_agent_id": "${who}", "from_agent_id": {"previous": "who"}}},
+            {
+                "type": "interaction.opened",
+                "when": {"what": "open"},
+                "once": True,
+                "id": "${case}/${n}",
+                "time": "at",
+                "data": {"interaction_id": "${case}"},
+            },
+            {
+                "type": "interaction.transferred",
+                "when": {"changed": "who"},
+                "id": "${case}/${n}/t",
+                "time": "at",
+                "data": {"interaction_id": "${case}", "to_agent_id": "${who}", "from_agent_id": {"previous": "who"}},
+            },
         ],
-    }  # fmt: skip
+    }
     text = (
         "case,n,what,who,at\na,10,x,B,2026-01-02T00:00:00Z\na,9,open,A,2026-01-01T00:00:00Z\n"
         "a,11,open,B,2026-01-04T00:00:00Z\nb,1,x,A,2026-01-03T00:00:00Z\n"
@@ -173,8 +190,12 @@ def test_real_history_gives_the_known_answers_and_a_second_time_nothing(
             assert [str(part) for part in totals(events, "resolution.purchase.returned.v1")] == ["3836", "896812.49"]
         case "bpic2013_incidents":
             assert interactions(events) == {
-                "opened": 7554, "first_line_only": 60.18, "moved_up": 30.43, "came_back": 16.65, "reopened": 6.8,
-            }  # fmt: skip
+                "opened": 7554,
+                "first_line_only": 60.18,
+                "moved_up": 30.43,
+                "came_back": 16.65,
+                "reopened": 6.8,
+            }
         case _:
             assert escalations(events) == {"reported": 6688, "approved": 6238, "median_hours": 48.6}
             assert first["skipped"]["case never submitted"] == 72

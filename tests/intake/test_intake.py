@@ -57,7 +57,12 @@ BAD: list[tuple[str, bytes | dict[str, Any], str, str]] = [
     ("not UTF-8", json.dumps(purchase("bad")).encode().replace(b"O-bad", b"O-\xff"), "not_json", "data"),
     ("empty", b"", "not_json", ""),
     ("a lone surrogate", b'{"id": "\\ud800"}', "not_json", ""),
-    ("nested deeply", json.dumps(purchase("bad"))[:-1].encode() + b', "x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}", "", ""),
+    (
+        "nested deeply",
+        json.dumps(purchase("bad"))[:-1].encode() + b', "x": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+        "",
+        "",
+    ),
     ("no source", {k: v for k, v in purchase("bad").items() if k != "source"}, "missing", "source"),
     ("no data", {k: v for k, v in purchase("bad").items() if k != "data"}, "missing", "data"),
     ("other version", purchase("bad", specversion="0.3"), "invalid", "specversion"),
@@ -77,20 +82,42 @@ BAD: list[tuple[str, bytes | dict[str, Any], str, str]] = [
     ("year 0", purchase("bad", time="0000-01-01T00:00:00Z"), "invalid", "time"),
     ("far ahead", purchase("bad", time="2099-01-01T00:00:00Z"), "time_ahead", "time"),
     ("source disagrees", purchase("bad", source="erp"), "source_mismatch", "source"),
-    ("float money", event("p-bad", "purchase.completed", order_id="O", total={"amount": 5.0, "currency": "GBP"}),
-     "invalid", "data.total.amount"),
-    ("signed money", event("p-bad", "purchase.completed", order_id="O", total=gbp("-5.00")), "invalid", "data.total.amount"),
-    ("too many digits", event("p-bad", "purchase.completed", order_id="O", total=gbp("5.001")), "invalid", "data.total.amount"),
+    (
+        "float money",
+        event("p-bad", "purchase.completed", order_id="O", total={"amount": 5.0, "currency": "GBP"}),
+        "invalid",
+        "data.total.amount",
+    ),
+    (
+        "signed money",
+        event("p-bad", "purchase.completed", order_id="O", total=gbp("-5.00")),
+        "invalid",
+        "data.total.amount",
+    ),
+    (
+        "too many digits",
+        event("p-bad", "purchase.completed", order_id="O", total=gbp("5.001")),
+        "invalid",
+        "data.total.amount",
+    ),
     ("huge", event("p-bad", "purchase.completed", order_id="O", total=gbp("1" * 400)), "invalid", "data.total.amount"),
-    ("no such currency", event("p-bad", "purchase.completed", order_id="O", total={"amount": "5", "currency": "QQQ"}),
-     "invalid", "data.total.currency"),
+    (
+        "no such currency",
+        event("p-bad", "purchase.completed", order_id="O", total={"amount": "5", "currency": "QQQ"}),
+        "invalid",
+        "data.total.currency",
+    ),
     ("missing field", event("p-bad", "purchase.completed", total=gbp("5.00")), "invalid", "data.order_id"),
     ("wrong type", event("p-bad", "interaction.opened", interaction_id="I", line="first"), "invalid", "data.line"),
     ("line 10", event("p-bad", "interaction.opened", interaction_id="I", line=10), "invalid", "data.line"),
     ("data is a list", purchase("bad", data=[]), "invalid", "data"),
-    ("another's fact", event("p-bad", "fact.corrected", source_of="erp", id_of="x", data=None, reason="r"),
-     "not_your_fact", "data.source_of"),
-]  # fmt: skip
+    (
+        "another's fact",
+        event("p-bad", "fact.corrected", source_of="erp", id_of="x", data=None, reason="r"),
+        "not_your_fact",
+        "data.source_of",
+    ),
+]
 
 
 async def test_bad_input_is_rejected_with_its_field_and_stops_nothing(upstream: Upstream) -> None:

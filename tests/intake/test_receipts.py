@@ -65,8 +65,18 @@ async def settled(upstream: Upstream, token: str = "crm", **fields: Any) -> dict
 
 async def test_each_event_of_a_batch_has_its_own_outcome(upstream: Upstream) -> None:
     await upstream.record(purchase(1))
-    facts: list[Any] = [purchase(1), purchase(2), purchase(2), purchase(2, time="2026-01-06T10:00:00Z"), purchase(3, type="x"),
-             {"id": "p-4"}, purchase(5, source="erp"), b"7", purchase(6, data=...), purchase(7)]  # fmt: skip
+    facts: list[Any] = [
+        purchase(1),
+        purchase(2),
+        purchase(2),
+        purchase(2, time="2026-01-06T10:00:00Z"),
+        purchase(3, type="x"),
+        {"id": "p-4"},
+        purchase(5, source="erp"),
+        b"7",
+        purchase(6, data=...),
+        purchase(7),
+    ]
     facts = [{k: v for k, v in fact.items() if v is not ...} if isinstance(fact, dict) else fact for fact in facts]
     place = await send_batch(upstream, *facts)
     receipt = await settled(upstream, **place)
@@ -75,14 +85,28 @@ async def test_each_event_of_a_batch_has_its_own_outcome(upstream: Upstream) -> 
         (item.get("id"), item["status"], item.get("position") or item["error"]["code"]) for item in receipt["items"]
     ]
     assert found == [
-        ("p-1", "recorded", 1), ("p-2", "recorded", 2), ("p-2", "recorded", 2), ("p-2", "rejected", "id_reused"),
-        ("p-3", "rejected", "unknown_type"), ("p-4", "rejected", "missing"), ("p-5", "rejected", "source_mismatch"),
-        (None, "rejected", "invalid"), ("p-6", "rejected", "missing"), ("p-7", "recorded", 3),
-    ]  # fmt: skip
+        ("p-1", "recorded", 1),
+        ("p-2", "recorded", 2),
+        ("p-2", "recorded", 2),
+        ("p-2", "rejected", "id_reused"),
+        ("p-3", "rejected", "unknown_type"),
+        ("p-4", "rejected", "missing"),
+        ("p-5", "rejected", "source_mismatch"),
+        (None, "rejected", "invalid"),
+        ("p-6", "rejected", "missing"),
+        ("p-7", "recorded", 3),
+    ]
     by_id = await ask(upstream, ids=["p-1", "p-2", "p-3", "p-4", "p-5", "p-6", "p-7", "p-8"])
     assert [item["status"] for item in by_id["items"]] == [
-        "recorded", "recorded", "rejected", "rejected", "rejected", "rejected", "recorded", "unknown",
-    ]  # fmt: skip
+        "recorded",
+        "recorded",
+        "rejected",
+        "rejected",
+        "rejected",
+        "rejected",
+        "recorded",
+        "unknown",
+    ]
     keys = await Keys.open(upstream.session.client)
     entries = [
         json.loads(await keys.reveal(one.data)) for one in await upstream.session.rejected.read_subject("rejected.>")
@@ -104,10 +128,16 @@ async def test_an_empty_batch_is_recorded_with_no_events(upstream: Upstream) -> 
     assert await upstream.session.rejected.last_position() == 0
 
 
-@pytest.mark.parametrize(("data", "code"), [
-    (b"[" + b",".join([b"{}"] * 1001) + b"]", "too_large"), (b"[" + b",".join([b"{}"] * 17) + b"]", "invalid"),
-    (b"[{]", "not_json"), (b"{}", "invalid"), (b"[\xff]", "not_json"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"[" + b",".join([b"{}"] * 1001) + b"]", "too_large"),
+        (b"[" + b",".join([b"{}"] * 17) + b"]", "invalid"),
+        (b"[{]", "not_json"),
+        (b"{}", "invalid"),
+        (b"[\xff]", "not_json"),
+    ],
+)
 async def test_a_batch_that_is_none_is_rejected_as_a_whole(upstream: Upstream, data: bytes, code: str) -> None:
     place = await publish(upstream, data, **BATCH)
     receipt = await settled(upstream, **place)
@@ -159,16 +189,33 @@ async def test_a_source_hears_of_its_own_messages_alone(upstream: Upstream) -> N
     assert await ask(upstream, "erp", id="p-1") == {"id": "p-1", "status": "unknown"}
     assert await ask(upstream, id="") == {"id": "", "status": "unknown"}
     assert (await ask(upstream, "*", stream="INBOX", seq=2))["error"]["field"] == "source"
-    nowhere: list[dict[str, Any]] = [{"stream": "LEDGER", "seq": 1}, {"stream": "INBOX", "seq": 99}, {"stream": "no.such", "seq": 1},
-               {"stream": "INBOX", "seq": 0}, {"stream": "INBOX", "seq": 2**63}, {"stream": "*", "seq": 1}]  # fmt: skip
+    nowhere: list[dict[str, Any]] = [
+        {"stream": "LEDGER", "seq": 1},
+        {"stream": "INBOX", "seq": 99},
+        {"stream": "no.such", "seq": 1},
+        {"stream": "INBOX", "seq": 0},
+        {"stream": "INBOX", "seq": 2**63},
+        {"stream": "*", "seq": 1},
+    ]
     for place in nowhere:
         assert (await ask(upstream, **place)) == place | {"status": "unknown"}
 
 
-@pytest.mark.parametrize("fields", [
-    {}, {"ids": []}, {"stream": "INBOX"}, {"seq": 1}, {"id": "a", "stream": "INBOX", "seq": 1}, {"ids": ["a"] * 1001},
-    {"seq": "1", "stream": "INBOX"}, {"seq": 1.5, "stream": "INBOX"}, {"stream": 7, "seq": 1}, {"id": 7},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"ids": []},
+        {"stream": "INBOX"},
+        {"seq": 1},
+        {"id": "a", "stream": "INBOX", "seq": 1},
+        {"ids": ["a"] * 1001},
+        {"seq": "1", "stream": "INBOX"},
+        {"seq": 1.5, "stream": "INBOX"},
+        {"stream": 7, "seq": 1},
+        {"id": 7},
+    ],
+)
 async def test_a_request_for_nothing_is_an_error(upstream: Upstream, fields: dict[str, Any]) -> None:
     assert (await ask(upstream, **fields))["outcome"] == "error"
 
@@ -240,8 +287,10 @@ async def test_a_rejected_event_of_a_batch_is_retried_alone(
         await drained(session)
         assert [stored["id"] for stored in await upstream.replay()] == ["p-1", "s-1"]
         assert [item["status"] for item in (await ask(upstream, ids=["p-1", "s-1", "p-2"]))["items"]] == [
-            "recorded", "recorded", "rejected",
-        ]  # fmt: skip
+            "recorded",
+            "recorded",
+            "rejected",
+        ]
 
 
 async def test_a_retried_message_is_the_one_that_was_rejected(

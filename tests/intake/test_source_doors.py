@@ -74,12 +74,20 @@ async def test_every_door_refuses_a_token_that_no_source_has_by_the_same_error(e
                 await asked(raw, f"resolution.decide.{token}.action", **action, note="hello"),
                 await asked(raw, f"resolution.decide.{token}.preview", agent_id="A-1", kind="refund"),
                 await asked(raw, f"resolution.decide.{token}.hold", request_id="h", action_id="a", operation="void"),
-                await asked(raw, f"resolution.decide.{token}.budget", request_id="g", operation="grant",
-                            holder="agent:A-1", amount=gbp("1.00"), granted_by="M-1", reason="r"),
+                await asked(
+                    raw,
+                    f"resolution.decide.{token}.budget",
+                    request_id="g",
+                    operation="grant",
+                    holder="agent:A-1",
+                    amount=gbp("1.00"),
+                    granted_by="M-1",
+                    reason="r",
+                ),
                 await asked(raw, f"resolution.read.{token}.receipt", id="p-1"),
                 await asked(raw, f"resolution.read.{token}.brief", agent_id="A-1", customer_id="C-1"),
                 await asked(raw, f"resolution.read.{token}.check", **purchase(1)),
-            ]  # fmt: skip
+            ]
             assert [error.get("outcome") for error in errors] == ["error"] * len(errors), token
             assert {error["error"]["code"] for error in errors} == {code}, token
             assert len({error["error"]["message"] for error in errors}) == 1, token

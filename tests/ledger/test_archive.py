@@ -59,9 +59,9 @@ async def test_any_engine_that_reads_parquet_reads_the_archive(session: Session)
     await fill(session, 200, 300, day="2026-01-06")
     assert await archive_to_the_end(session, nothing) == 500
     folder = archive_of(session.data_dir).folder
-    assert query(folder, "select day::text, count(*), min(position), max(position) from {} group by day order by day") == [
-        ["2026-01-05", 300, 1, 300], ["2026-01-06", 200, 301, 500]
-    ]  # fmt: skip
+    assert query(
+        folder, "select day::text, count(*), min(position), max(position) from {} group by day order by day"
+    ) == [["2026-01-05", 300, 1, 300], ["2026-01-06", 200, 301, 500]]
     ((kept,),) = query(folder, "select decode(event) from {} where position = 7")
     assert kept.encode() == (await all_events(session))[6].data
 

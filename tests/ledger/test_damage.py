@@ -106,7 +106,9 @@ _without_index = removed(_INDEX)
 CASES = {
     # the store of the log
     "last event": Case(events_flipped(600), ("removed", 600, 600), _nothing, _gone(600)),
-    "last event, no index": Case(both(events_flipped(600), _without_index), ("cut", 600, 600), "ends before", _ends(599)),
+    "last event, no index": Case(
+        both(events_flipped(600), _without_index), ("cut", 600, 600), "ends before", _ends(599)
+    ),
     "last three": Case(events_flipped(598, 599, 600), ("removed", 598, 600), _nothing, "a sealed event is gone"),
     "last three, no index": Case(
         both(events_flipped(598, 599, 600), _without_index), ("cut", 598, 600), "ends before", _ends(597)
@@ -118,7 +120,9 @@ CASES = {
     ),
     "checksum of the last event": Case(shortened(_BLOCK, 1, 1), ("removed", 600, 600), _nothing, _gone(600)),
     "block cut within the last event": Case(shortened(_BLOCK, 5), ("removed", 600, 600), _nothing, _gone(600)),
-    "block cut, no index": Case(both(shortened(_BLOCK, 5), _without_index), ("cut", 600, 600), "ends before", _ends(599)),
+    "block cut, no index": Case(
+        both(shortened(_BLOCK, 5), _without_index), ("cut", 600, 600), "ends before", _ends(599)
+    ),
     "end of the block zeroed": Case(shortened(_BLOCK, 60, 60), ("removed", 600, 600), _nothing, _gone(600)),
     "block emptied": Case(shortened(_BLOCK, None), ("removed", 1, 600), _nothing, "a sealed event is gone"),
     "block missing": Case(removed(_BLOCK), ("removed", 1, 600), _nothing, "a sealed event is gone"),
@@ -135,27 +139,52 @@ CASES = {
     ),
     # the files of the seal
     "no verifiers": Case(
-        removed("seal/verifiers"), ("evidence damaged", 1, 600), "seal/verifiers is missing", "seal/verifiers is missing"
+        removed("seal/verifiers"),
+        ("evidence damaged", 1, 600),
+        "seal/verifiers is missing",
+        "seal/verifiers is missing",
     ),
     "verifiers emptied": Case(
-        shortened("seal/verifiers", None), ("evidence damaged", 1, 600), "from a backup", "seal/verifiers is missing or empty"
+        shortened("seal/verifiers", None),
+        ("evidence damaged", 1, 600),
+        "from a backup",
+        "seal/verifiers is missing or empty",
     ),
     "no verifiers, no key": Case(
-        removed("seal/verifiers", "seal/key"), ("evidence damaged", 1, 600), "seal/verifiers is missing", "seal/verifiers is missing"
+        removed("seal/verifiers", "seal/key"),
+        ("evidence damaged", 1, 600),
+        "seal/verifiers is missing",
+        "seal/verifiers is missing",
     ),
     "no key": Case(removed("seal/key"), ("evidence damaged", 1, 600), "seal/key is missing", "seal/key is missing"),
     "no checkpoint": Case(removed("seal/checkpoint"), ("evidence missing", 1, 600), "no checkpoint in", "is not at"),
     "no seal": Case(removed("seal"), ("evidence missing", 1, 600), "no checkpoint in", "is not at"),
-    "full bundle": Case(flipped("seal/tile/entries/000", "e-77"), ("tile edited", 1, 256), "tile/entries/000 was edited", "bundle tile/entries/000 was changed (position 77)"),
-    "last bundle": Case(
-        flipped("seal/tile/entries/002.p/88", "e-590"), ("tile edited", 513, 600), "tile/entries/002.p/88 was edited", "tile/entries/002.p/88 was changed (position 590)"
+    "full bundle": Case(
+        flipped("seal/tile/entries/000", "e-77"),
+        ("tile edited", 1, 256),
+        "tile/entries/000 was edited",
+        "bundle tile/entries/000 was changed (position 77)",
     ),
-    "full bundle missing": Case(removed("seal/tile/entries/001"), ("tile missing", 257, 512), "tile/entries/001", "tile/entries/001 is missing"),
+    "last bundle": Case(
+        flipped("seal/tile/entries/002.p/88", "e-590"),
+        ("tile edited", 513, 600),
+        "tile/entries/002.p/88 was edited",
+        "tile/entries/002.p/88 was changed (position 590)",
+    ),
+    "full bundle missing": Case(
+        removed("seal/tile/entries/001"), ("tile missing", 257, 512), "tile/entries/001", "tile/entries/001 is missing"
+    ),
     "full tile": Case(flipped("seal/tile/0/000"), ("tile edited", 1, 256), "tile/1/000", "tile/0/000"),
-    "full tile missing": Case(removed("seal/tile/0/001"), ("tile missing", 257, 512), "tile/0/001", "tile/0/001 is missing"),
-    "last tile": Case(flipped("seal/tile/0/002.p/88"), ("tile edited", 557, 557), "tile/0/002", "the tiles at the end are not those"),
-    "upper tile": Case(flipped("seal/tile/1/000.p/2"), ("tile edited", 257, 512), "tile/1/000", "the tiles at the end are not those"),
-}  # fmt: skip
+    "full tile missing": Case(
+        removed("seal/tile/0/001"), ("tile missing", 257, 512), "tile/0/001", "tile/0/001 is missing"
+    ),
+    "last tile": Case(
+        flipped("seal/tile/0/002.p/88"), ("tile edited", 557, 557), "tile/0/002", "the tiles at the end are not those"
+    ),
+    "upper tile": Case(
+        flipped("seal/tile/1/000.p/2"), ("tile edited", 257, 512), "tile/1/000", "the tiles at the end are not those"
+    ),
+}
 
 
 def stored(number: int) -> Draft:
@@ -224,10 +253,17 @@ def test_nothing_is_found_in_a_sound_ledger_nor_in_one_without_an_index(data_dir
 
 
 READERS = (
-    ("audit", "replay"), ("audit", "export", "/dev/null/x"), ("audit", "trail"), ("audit", "checkpoint"),
-    ("audit", "prove", "3"), ("audit", "flags", "--backtest", "R10"), ("admin", "projections", "rebuild"),
-    ("admin", "archive"), ("admin", "scrub"), ("report", "balances", "--as-of", "2100-01-01T00:00:00Z"),
-)  # fmt: skip
+    ("audit", "replay"),
+    ("audit", "export", "/dev/null/x"),
+    ("audit", "trail"),
+    ("audit", "checkpoint"),
+    ("audit", "prove", "3"),
+    ("audit", "flags", "--backtest", "R10"),
+    ("admin", "projections", "rebuild"),
+    ("admin", "archive"),
+    ("admin", "scrub"),
+    ("report", "balances", "--as-of", "2100-01-01T00:00:00Z"),
+)
 """Commands that read the log up to its end."""
 
 
@@ -306,8 +342,9 @@ def test_a_lost_event_that_was_not_sealed_yet_is_a_finding(data_dir: Path) -> No
     for returned, document in verified:
         assert returned == 1
         assert [(one["kind"], one["first"], one["last"]) for one in document["findings"]] == [
-            ("removed", 604, 604), ("removed", 609, 610)
-        ]  # fmt: skip
+            ("removed", 604, 604),
+            ("removed", 609, 610),
+        ]
         assert document["not_sealed"] == 10
     assert status == 1
     (says,) = [check["says"] for check in checks["items"] if check["check"] == "log"]

@@ -87,8 +87,14 @@ async def test_what_the_server_keeps_shows_an_edited_log_where_the_seal_is_gone(
 
 
 def test_the_command_says_what_is_missing_and_how_to_get_it(command: Any, tmp_path: Path) -> None:
-    fact = {"specversion": "1.0", "id": "e-1", "source": "crm", "type": "resolution.interaction.opened.v1",
-            "time": "2026-01-05T10:00:00Z", "data": {"interaction_id": "I-1"}}  # fmt: skip
+    fact = {
+        "specversion": "1.0",
+        "id": "e-1",
+        "source": "crm",
+        "type": "resolution.interaction.opened.v1",
+        "time": "2026-01-05T10:00:00Z",
+        "data": {"interaction_id": "I-1"},
+    }
     assert command("publish", "-", stdin=json.dumps(fact)).returncode == 0  # seals what it has recorded
     assert command("audit", "verify").returncode == 0
     shutil.rmtree(tmp_path / "data" / "seal")

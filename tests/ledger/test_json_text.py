@@ -53,9 +53,13 @@ def test_it_is_found_where_another_reader_finds_it(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "path"),
-    [('{"a":1,"a":2}', "a"), ('{"a":[{"b":1},{"b":1,"b":2}]}', "a.1.b"), ('{"a":{"b:c":1,"b\\u003ac":2}}', "a.b:c"),
-     ('{"a":' * 1500 + '{"x":1,"x":2}' + "}" * 1500, "")],
-)  # fmt: skip
+    [
+        ('{"a":1,"a":2}', "a"),
+        ('{"a":[{"b":1},{"b":1,"b":2}]}', "a.1.b"),
+        ('{"a":{"b:c":1,"b\\u003ac":2}}', "a.b:c"),
+        ('{"a":' * 1500 + '{"x":1,"x":2}' + "}" * 1500, ""),
+    ],
+)
 def test_its_path_is_told(text: str, path: str) -> None:
     assert repeated_key(text.encode(), parse(text.encode()).canonical) == path
 

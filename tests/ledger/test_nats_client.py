@@ -81,9 +81,13 @@ async def test_a_sink_and_a_subscription_see_the_same(session: Session) -> None:
 
 @pytest.mark.parametrize(
     ("headers", "status"),
-    [(b"NATS/1.0 404\r\n\r\n", b"404"), (b"NATS/1.0 100 Idle Heartbeat\r\nX: y\r\n\r\n", b"100"), (b"", b""),
-     (b"NATS/1.0\r\nStatus: 404\r\n\r\n", b"")],
-)  # fmt: skip
+    [
+        (b"NATS/1.0 404\r\n\r\n", b"404"),
+        (b"NATS/1.0 100 Idle Heartbeat\r\nX: y\r\n\r\n", b"100"),
+        (b"", b""),
+        (b"NATS/1.0\r\nStatus: 404\r\n\r\n", b""),
+    ],
+)
 def test_only_the_servers_own_status_counts(headers: bytes, status: bytes) -> None:
     assert status_of(headers) == status
 

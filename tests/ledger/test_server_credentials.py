@@ -164,8 +164,15 @@ async def test_a_context_of_the_nats_command_line(tmp_path: Path) -> None:
         (folder / "prod.json").write_text(json.dumps({"description": "x", "nsc": "", "color_scheme": ""} | found))
 
     with Server(tmp_path, config) as server:
-        found = {"url": server.url, "user": "u", "password": "s3cret", "ca": authority.certificate, "cert": cert,
-                 "key": own_key, "inbox_prefix": "_INBOX_ledger"}  # fmt: skip
+        found = {
+            "url": server.url,
+            "user": "u",
+            "password": "s3cret",
+            "ca": authority.certificate,
+            "cert": cert,
+            "key": own_key,
+            "inbox_prefix": "_INBOX_ledger",
+        }
         write(**found)
         await works(settings_for("", tmp_path, environment))
         write(**found | {"password": "old"})
@@ -221,8 +228,11 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path) -> None:
 
 def test_who_connects_comes_from_one_place(tmp_path: Path) -> None:
     """As an operator's command does it in an environment that names the ledger's own user."""
-    own = {"RESOLUTION_LEDGER_NATS_URL": "nats://h", "RESOLUTION_LEDGER_NATS_USER": "ledger",
-           "RESOLUTION_LEDGER_NATS_PASSWORD": "s3cret"}  # fmt: skip
+    own = {
+        "RESOLUTION_LEDGER_NATS_URL": "nats://h",
+        "RESOLUTION_LEDGER_NATS_USER": "ledger",
+        "RESOLUTION_LEDGER_NATS_PASSWORD": "s3cret",
+    }
     (tmp_path / "seed").write_bytes(key()[2])
     seed = str(tmp_path / "seed")
     cases: list[tuple[dict[str, Any], dict[str, str], tuple[Any, ...]]] = [

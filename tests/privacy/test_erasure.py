@@ -31,11 +31,29 @@ async def told(upstream: Upstream) -> None:
     await upstream.begin()
     await upstream.record(event("o-1", "interaction.opened", interaction_id="I-0", story=SECRET))
     await upstream.record(event("o-2", "interaction.opened", interaction_id="I-0", customer_id="C-9", channel="phone"))
-    await upstream.record(event("f-1", "feedback.received", customer_id="C-9", instrument="csat", score=1, best=5,
-                                worst=1, comment=SECRET, unknown={"said": [SECRET]}))  # fmt: skip
-    await upstream.record(event("c-1", "fact.corrected", source_of="crm", id_of="f-1", reason="typed wrongly",
-                                data={"customer_id": "C-9", "instrument": "csat", "score": 2, "best": 5, "worst": 1,
-                                      "comment": SECRET}))  # fmt: skip
+    await upstream.record(
+        event(
+            "f-1",
+            "feedback.received",
+            customer_id="C-9",
+            instrument="csat",
+            score=1,
+            best=5,
+            worst=1,
+            comment=SECRET,
+            unknown={"said": [SECRET]},
+        )
+    )
+    await upstream.record(
+        event(
+            "c-1",
+            "fact.corrected",
+            source_of="crm",
+            id_of="f-1",
+            reason="typed wrongly",
+            data={"customer_id": "C-9", "instrument": "csat", "score": 2, "best": 5, "worst": 1, "comment": SECRET},
+        )
+    )
     taken = await upstream.action("r-1", customer_id="C-9", note=SECRET)
     assert taken["outcome"] == "taken"
     escalated = await upstream.action("r-2", "499.00", customer_id="C-9", note=SECRET, escalate=True)
@@ -67,8 +85,15 @@ async def test_a_note_is_sealed_however_its_name_is_written(session: Session) ->
     """JSON may write any letter as an escape."""
     async with upstream_of(session) as upstream:
         await upstream.begin()
-        asked = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "reason": "late", "amount": gbp("5.00"),
-                 "customer_id": "C-9", "note": SECRET}  # fmt: skip
+        asked = {
+            "request_id": "r-1",
+            "agent_id": "A-1",
+            "kind": "refund",
+            "reason": "late",
+            "amount": gbp("5.00"),
+            "customer_id": "C-9",
+            "note": SECRET,
+        }
         more: dict[str, dict[str, str]] = {"action": {}, "escalation": {"operation": "request"}}
         for operation, own in more.items():
             body = json.dumps(asked | own | {"request_id": operation}).replace('"note"', r'"\u006eote"')
@@ -114,8 +139,18 @@ async def test_a_fact_sent_again_is_recognised_before_and_after(session: Session
         await forgotten(session)
         await upstream.publish(fact)
         assert (await upstream.receipt("f-1")) == {"id": "f-1", "status": "recorded", "position": first}
-        later = await upstream.record(event("f-2", "feedback.received", customer_id="C-9", instrument="csat", score=5, best=5,
-                                            worst=1, comment="back again"))  # fmt: skip
+        later = await upstream.record(
+            event(
+                "f-2",
+                "feedback.received",
+                customer_id="C-9",
+                instrument="csat",
+                score=5,
+                best=5,
+                worst=1,
+                comment="back again",
+            )
+        )
         assert (await upstream.replay())[later - 1]["data"]["comment"] == "back again"  # a new key, for what is new
         rejected = [one async for batch in session.rejected.subject_batches(">") for one in batch]
         assert rejected == []

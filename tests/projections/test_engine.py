@@ -30,8 +30,14 @@ async def lived(upstream: Upstream) -> None:
     """A bit of everything."""
     await upstream.begin()
     for number, day in enumerate(("2026-01-01", "2026-01-20", "2026-02-20", "2026-03-20")):
-        bought = event(f"b-{number}", "purchase.completed", time=f"{day}T12:00:00Z", order_id=f"O-{number}",
-                       customer_id="C-1", total=gbp(f"{number + 1}0.00"))  # fmt: skip
+        bought = event(
+            f"b-{number}",
+            "purchase.completed",
+            time=f"{day}T12:00:00Z",
+            order_id=f"O-{number}",
+            customer_id="C-1",
+            total=gbp(f"{number + 1}0.00"),
+        )
         await upstream.publish(bought)
     await upstream.publish(event("i-1", "interaction.opened", interaction_id="I-1", customer_id="C-1", agent_id="A-1"))
     await upstream.record(
@@ -39,8 +45,18 @@ async def lived(upstream: Upstream) -> None:
     )
     await upstream.action("r-1", "5.00", customer_id="C-1", interaction_id="I-1", time="2026-01-31T12:00:00Z")
     await upstream.action("r-2", "99.00", customer_id="C-1", interaction_id="I-1", time="2026-01-31T12:01:00Z")
-    await upstream.record(event("rep", "action.reported", time="2026-02-10T12:00:00Z", agent_id="A-1", kind="refund",
-                                amount=gbp("2.00"), reason="no signal", customer_id="C-1"))  # fmt: skip
+    await upstream.record(
+        event(
+            "rep",
+            "action.reported",
+            time="2026-02-10T12:00:00Z",
+            agent_id="A-1",
+            kind="refund",
+            amount=gbp("2.00"),
+            reason="no signal",
+            customer_id="C-1",
+        )
+    )
     await upstream.action("r-3", "7.00", time="2026-02-11T12:00:00Z")
     for _ in range(200):  # until the reported action is posted to its budget
         if any("action.charged" in stored["type"] for stored in await upstream.replay()):
@@ -87,8 +103,12 @@ async def test_loyalty_compares_complete_windows_only(told: Upstream) -> None:
     report = await loyalty_report(partial(read_view, told.session), ())
     (whole,) = report["currencies"]
     assert whole["summary"][0] == {
-        "days": 30, "n": 1, "mean_before": gbp("20.00"), "mean_after": gbp("30.00"), "mean_cost": gbp("5.00")
-    }  # fmt: skip
+        "days": 30,
+        "n": 1,
+        "mean_before": gbp("20.00"),
+        "mean_after": gbp("30.00"),
+        "mean_cost": gbp("5.00"),
+    }
 
 
 async def test_the_trail_finds_events_by_any_id(told: Upstream) -> None:

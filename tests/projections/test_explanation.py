@@ -38,9 +38,12 @@ async def approved(upstream: Upstream) -> str:
     assert asked["outcome"] == "escalate", asked
     requested = next(one for one in await upstream.replay() if one["type"] == "resolution.escalation.requested.v1")
     answer = await upstream.ask(
-        "escalation", request_id="e-1", operation="approve", escalation_id=asked["escalation_id"],
+        "escalation",
+        request_id="e-1",
+        operation="approve",
+        escalation_id=asked["escalation_id"],
         decided_by=requested["data"]["to"][0],
-    )  # fmt: skip
+    )
     assert answer["outcome"] == "done", answer
     action_id: str = requested["data"]["action_id"]
     return action_id
@@ -48,8 +51,15 @@ async def approved(upstream: Upstream) -> str:
 
 async def test_an_approved_action_tells_who_approved_and_how_long_it_took(upstream: Upstream) -> None:
     action_id = await approved(upstream)
-    await upstream.ask("reversal", request_id="v-1", action_id=action_id, reversed_by="M-1", reason="sent back",
-                       recovered=True, amount=gbp("10.00"))  # fmt: skip
+    await upstream.ask(
+        "reversal",
+        request_id="v-1",
+        action_id=action_id,
+        reversed_by="M-1",
+        reason="sent back",
+        recovered=True,
+        amount=gbp("10.00"),
+    )
     await upstream.record(event("s-1", "refund.settled", action_id=action_id, total=gbp("30.00")))
     found = await explained(upstream.session, action_id)
     assert len(found["escalation"]) >= 2
@@ -72,8 +82,16 @@ async def test_what_was_corrected_shows_what_was_known_then_and_now(upstream: Up
     opened = event("o-1", "interaction.opened", interaction_id="I-1", channel="phone")
     await upstream.record(opened)
     taken = await upstream.action("r-1", interaction_id="I-1")
-    await upstream.record(event("c-1", "fact.corrected", source_of="crm", id_of="o-1", reason="typed wrongly",
-                                data=opened["data"] | {"channel": "chat"}))  # fmt: skip
+    await upstream.record(
+        event(
+            "c-1",
+            "fact.corrected",
+            source_of="crm",
+            id_of="o-1",
+            reason="typed wrongly",
+            data=opened["data"] | {"channel": "chat"},
+        )
+    )
     (corrected,) = (await explained(upstream.session, taken["action_id"]))["corrected"]
     assert ("phone" in corrected["known_then"], "chat" in corrected["known_now"]) == (True, True)
 
@@ -94,7 +112,9 @@ async def test_a_case_file_is_harmless_whole_and_proves_each_event(upstream: Ups
         file = tmp_path / "p"
         file.write_text(text)
         done = await asyncio.to_thread(
-            subprocess.run, [sys.executable, str(ROOT / "tests" / "support" / "independent_verifier.py"), str(file), key], check=False
+            subprocess.run,
+            [sys.executable, str(ROOT / "tests" / "support" / "independent_verifier.py"), str(file), key],
+            check=False,
         )
         assert done.returncode == 0
 

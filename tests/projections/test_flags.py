@@ -24,8 +24,17 @@ from tests.support.ledgers import POLICY, ROOT, Up, Upstream, event, gbp, upstre
 async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
     """A customer who is given goodwill by one agent after the other."""
     for one in range(start, start + number):
-        fact = event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id=f"A-{one % 5}", kind="refund",
-                     amount=gbp("4.00"), reason=f"reason {one}", customer_id="C-claims", order_id=f"O-{one}")  # fmt: skip
+        fact = event(
+            f"a-{one}",
+            "action.reported",
+            request_id=f"q-{one}",
+            agent_id=f"A-{one % 5}",
+            kind="refund",
+            amount=gbp("4.00"),
+            reason=f"reason {one}",
+            customer_id="C-claims",
+            order_id=f"O-{one}",
+        )
         await upstream.record(fact)
     async with asyncio.timeout(20):  # the decider posts each to its budget
         while await charged(upstream.session) < start + number:  # noqa: ASYNC110 - nothing says so
@@ -138,8 +147,11 @@ async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Se
         before = await flags_of(session)
         await forget(session.log, session.rejected, await Keys.open(session.client), ["C-claims"], [], "M-1", "asked")
     log = [one async for batch in session.log.subject_batches(">") for one in batch]
-    live = {json.loads(one.data)["id"]: one.data.rpartition(b',"recordedtime"')[0] + b"}" for one in log
-            if one.subject.startswith("ledger.flag.")}  # fmt: skip
+    live = {
+        json.loads(one.data)["id"]: one.data.rpartition(b',"recordedtime"')[0] + b"}"
+        for one in log
+        if one.subject.startswith("ledger.flag.")
+    }
     guarding = Guarding()
     assert {flag_of(raised).data for raised in guarding.take(log)} == set(live.values())
     assert len(live) >= 2
@@ -153,9 +165,19 @@ async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Se
 
 def test_commands_flags_and_backtest(command: Any) -> None:
     facts = [
-        event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id=f"A-{one}", kind="refund", amount=gbp("4.00"),
-              reason=f"reason {one}", customer_id="C-claims", order_id=f"O-{one}") for one in range(4)
-    ]  # fmt: skip
+        event(
+            f"a-{one}",
+            "action.reported",
+            request_id=f"q-{one}",
+            agent_id=f"A-{one}",
+            kind="refund",
+            amount=gbp("4.00"),
+            reason=f"reason {one}",
+            customer_id="C-claims",
+            order_id=f"O-{one}",
+        )
+        for one in range(4)
+    ]
     assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
     document = json.loads(command("audit", "flags", "--backtest", "R10", "--set", "agents=5", "--json").stdout)
     assert (len(document["same"]), len(document["new"]), len(document["gone"])) == (0, 0, 1)
@@ -181,9 +203,18 @@ def test_flags_show_pseudonyms_until_somebody_begins_to_look(command: Any, up: U
     policy.write_text(json.dumps(POLICY | {"default_role": "agent", "privacy": {"pseudonyms": True}}))
     assert command("decide", "policy", str(policy), "--published-by", "owner").returncode == 0
     facts = [
-        event(f"a-{one}", "action.reported", request_id=f"q-{one}", agent_id="A-7", kind="refund", amount=gbp("4.00"),
-              reason="late", customer_id="A-7") for one in range(2)
-    ]  # fmt: skip
+        event(
+            f"a-{one}",
+            "action.reported",
+            request_id=f"q-{one}",
+            agent_id="A-7",
+            kind="refund",
+            amount=gbp("4.00"),
+            reason="late",
+            customer_id="A-7",
+        )
+        for one in range(2)
+    ]
     assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0
     for _ in range(40):
         said = command("audit", "flags", "--json")

@@ -14,9 +14,11 @@ from tests.support.ledgers import ROOT, Upstream
 def test_every_column_is_said_and_the_document_is_current() -> None:
     found = list(columns())
     assert {(one.view, one.table) for one in found} == {
-        (view, table.name) for view, make in MODELS.items() for table in make().metadata.sorted_tables
+        (view, table.name)
+        for view, make in MODELS.items()
+        for table in make().metadata.sorted_tables
         if not table.name.endswith("_past")
-    }  # fmt: skip
+    }
     assert all(one.meaning for one in found)
     assert (ROOT / "docs" / "sql.md").read_text() == schema_text(), "run `make docs`"
 

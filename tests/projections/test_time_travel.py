@@ -77,14 +77,23 @@ def _story(upstream: Upstream) -> list[Any]:
         lambda: upstream.record(opened),
         lambda: upstream.action("r-1", customer_id="C-1", interaction_id="I-1"),
         lambda: upstream.action("r-2", hold=True),
-        lambda: upstream.ask("budget", request_id="g-1", operation="grant", holder="agent:A-1", amount=gbp("10.00"),
-                             granted_by="M-1", reason="a storm"),
+        lambda: upstream.ask(
+            "budget",
+            request_id="g-1",
+            operation="grant",
+            holder="agent:A-1",
+            amount=gbp("10.00"),
+            granted_by="M-1",
+            reason="a storm",
+        ),
         lambda: upstream.record(reported),
         lambda: upstream.record(resolved),
-        lambda: upstream.ask("reversal", request_id="v-1", action_id="x", reversed_by="M-1", reason="r", recovered=True),
+        lambda: upstream.ask(
+            "reversal", request_id="v-1", action_id="x", reversed_by="M-1", reason="r", recovered=True
+        ),
         lambda: upstream.action("r-3"),
         purchase(2, "2026-01-02T10:00:00Z"),
-    ]  # fmt: skip
+    ]
 
 
 async def test_a_time_means_the_last_position_recorded_by_then(session: Session) -> None:
@@ -109,15 +118,30 @@ async def test_what_was_told_late_counts_when_it_happened(session: Session) -> N
         events = await upstream.replay()
         taken = next(one for one in events if one["type"] == "resolution.action.taken.v1")
         before = taken["time"]
-        fact = event("late", "action.reported", time=before, request_id="off", agent_id="A-1", kind="refund",
-                     amount=gbp("3.00"), reason="no network")  # fmt: skip
+        fact = event(
+            "late",
+            "action.reported",
+            time=before,
+            request_id="off",
+            agent_id="A-1",
+            kind="refund",
+            amount=gbp("3.00"),
+            reason="no network",
+        )
         await upstream.record(fact)
         for _ in range(200):
             now = (await read_view(session, "budget_balances", read_balances)).result
             if now[0]["spent"] == gbp("8.00"):
                 break
-        undone = await upstream.ask("reversal", request_id="v", action_id=taken["data"]["action_id"], reason="x",
-                                    reversed_by="A-1", amount=gbp("2.00"), recovered=True)  # fmt: skip
+        undone = await upstream.ask(
+            "reversal",
+            request_id="v",
+            action_id=taken["data"]["action_id"],
+            reason="x",
+            reversed_by="A-1",
+            amount=gbp("2.00"),
+            recovered=True,
+        )
         assert undone["outcome"] == "done"
     moment = parse_time(before)
     known_then = await position_of(session.log, taken["recordedtime"], await session.log.last_position())
@@ -131,7 +155,9 @@ async def test_what_was_told_late_counts_when_it_happened(session: Session) -> N
     assert making[1]["position"] == taken["position"]
     done = (await read_view(session, "casework", lambda c: read_actions_happened(c, _text(moment)))).result
     assert [(one["amount"], one["reversed"], one["position"] > known_then) for one in done] == [
-        (gbp("5.00"), gbp("0.00"), False), (gbp("3.00"), gbp("0.00"), True)]  # fmt: skip
+        (gbp("5.00"), gbp("0.00"), False),
+        (gbp("3.00"), gbp("0.00"), True),
+    ]
     later = (await read_view(session, "casework", lambda c: read_actions_happened(c, "9999"))).result
     assert [one["reversed"] for one in later] == [gbp("2.00"), gbp("0.00")]
     assert later == (await read_view(session, "casework", read_actions)).result
@@ -148,9 +174,19 @@ def _text(moment: datetime) -> str:
 
 def test_commands_answer_as_of(command: Any) -> None:
     lines = "\n".join(
-        json.dumps(event(f"e-{n}", "action.reported", request_id=f"q-{n}", agent_id="A-1", kind="refund",
-                         amount=gbp("1.00"), reason="late")) for n in range(5)
-    )  # fmt: skip
+        json.dumps(
+            event(
+                f"e-{n}",
+                "action.reported",
+                request_id=f"q-{n}",
+                agent_id="A-1",
+                kind="refund",
+                amount=gbp("1.00"),
+                reason="late",
+            )
+        )
+        for n in range(5)
+    )
     assert command("publish", "-", stdin=lines).returncode == 0
     for report in ("actions", "escalations", "balances", "loyalty"):
         late = command("report", report, "--as-of", "2026-11-22T00:00:00Z", "--happened", "--json")

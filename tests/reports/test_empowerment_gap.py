@@ -79,19 +79,32 @@ async def stories(upstream: Upstream) -> None:
     costs = {"agent_hour": "24.00", "manager_hour": "45.00", "customer_hour": "10.00"}
     await staffed(upstream, AUTHORITY | {"costs": costs})
     for number in range(3):
-        request = {"agent_id": "A-1", "kind": "refund", "amount": gbp("55.00"), "reason": "late",
-                   "interaction_id": f"I-{number}"}  # fmt: skip
+        request = {
+            "agent_id": "A-1",
+            "kind": "refund",
+            "amount": gbp("55.00"),
+            "reason": "late",
+            "interaction_id": f"I-{number}",
+        }
         fell = await upstream.ask("action", request_id=f"f-{number}", **request)
         assert fell["outcome"] == "escalate"
         if number < 2:
             filed = await upstream.ask("escalation", operation="request", request_id=f"q-{number}", **request)
             assert filed["outcome"] == "done", filed
-            await upstream.ask("escalation", operation="approve", request_id=f"d-{number}", decided_by="M-1",
-                               escalation_id=filed["escalation_id"])  # fmt: skip
+            await upstream.ask(
+                "escalation",
+                operation="approve",
+                request_id=f"d-{number}",
+                decided_by="M-1",
+                escalation_id=filed["escalation_id"],
+            )
     await upstream.record(event("r", "escalation.reported", escalation_id="E", amount=gbp("70.00"), kind="credit"))
     for verdict in ("denied", "approved", "denied"):
-        await upstream.record(event(f"o-{verdict}-{upstream._requests}", "escalation.outcome_reported",
-                                    escalation_id="E", verdict=verdict))  # fmt: skip
+        await upstream.record(
+            event(
+                f"o-{verdict}-{upstream._requests}", "escalation.outcome_reported", escalation_id="E", verdict=verdict
+            )
+        )
         upstream._requests += 1
     await upstream.record(event("w", "escalation.reported", escalation_id="W", amount=gbp("70.00"), kind="credit"))
     await upstream.record(event("ob", "obstacle.reported", obstacle_id="O", employee_id="A-1", text="no vouchers"))

@@ -48,8 +48,13 @@ def test_windows_are_what_counting_gives(told: Any, customer: int, at: int, star
 def test_intervals_hold_the_truth_and_lower_rungs_warn() -> None:
     """A few seeds of what `python -m benchmarks.coverage` prints over 200."""
     found = {(line["world"], line["rung"]): line for line in coverage(12, workers=1)}
-    for world, rung in (("at random", "2 matched"), ("trial", "4 trial"), ("staggered", "4 staggered"),
-                        ("step", "3 step"), ("at random", "3 difference in differences")):  # fmt: skip
+    for world, rung in (
+        ("at random", "2 matched"),
+        ("trial", "4 trial"),
+        ("staggered", "4 staggered"),
+        ("step", "3 step"),
+        ("at random", "3 difference in differences"),
+    ):
         assert found[world, rung]["held_interval"][1] >= 0.95, (world, rung)
     assert found["trial", "4 trial"]["says_something"] > 0.7
     assert found["trial, no effect", "4 trial"]["says_something"] < 0.3
@@ -72,8 +77,16 @@ def test_only_rung_four_is_called_an_effect_and_what_does_not_bear_says_why() ->
 
 
 def published(version: int, policy: dict[str, Any], trial_teams: tuple[str, ...] = ()) -> PolicyPublished:
-    return PolicyPublished(source="s", request_id=f"{version}", seen_position=0, policy=policy, version=version,
-                           published_by="owner", sha256="", trial_teams=trial_teams)  # fmt: skip
+    return PolicyPublished(
+        source="s",
+        request_id=f"{version}",
+        seen_position=0,
+        policy=policy,
+        version=version,
+        published_by="owner",
+        sha256="",
+        trial_teams=trial_teams,
+    )
 
 
 def test_trials_and_limits_raised_in_some_teams_first_are_read_from_the_policies() -> None:
@@ -83,8 +96,12 @@ def test_trials_and_limits_raised_in_some_teams_first_are_read_from_the_policies
     def teams(**limits: str) -> dict[str, Any]:
         return {name: {"limits": {"agent": {"refund": limit}}} for name, limit in limits.items()}
 
-    trial = {"limit": {"role": "agent", "kind": "refund", "amount": "80.00"}, "share_of_teams": 0.5, "seed": 7,
-             "until": "2026-03-01T00:00:00Z"}  # fmt: skip
+    trial = {
+        "limit": {"role": "agent", "kind": "refund", "amount": "80.00"},
+        "share_of_teams": 0.5,
+        "seed": 7,
+        "until": "2026-03-01T00:00:00Z",
+    }
     told = [
         published(1, policy(1, teams=teams(A="50.00"))),
         published(2, policy(5, teams=teams(A="50.00", B="70.00"))),
@@ -93,8 +110,9 @@ def test_trials_and_limits_raised_in_some_teams_first_are_read_from_the_policies
         published(5, policy(12, teams=teams(A="20.00", B="70.00"), mode="shadow")),
     ]
     assert [(one.version, one.kind, one.teams) for one in raises(told)] == [
-        (2, "refund", frozenset("B")), (3, "refund", frozenset("A"))
-    ]  # fmt: skip
+        (2, "refund", frozenset("B")),
+        (3, "refund", frozenset("A")),
+    ]
     (found,) = randomised(told)
     assert (found.version, found.teams) == (3, frozenset("A"))
     assert datetime.fromtimestamp(found.begins, UTC).day == 9
@@ -102,8 +120,17 @@ def test_trials_and_limits_raised_in_some_teams_first_are_read_from_the_policies
 
 async def test_the_report_has_each_rung_groups_and_sides(upstream: Upstream) -> None:
     await staffed(upstream)
-    await upstream.record(event("b-1", "purchase.completed", time="2026-01-01T00:00:00Z", order_id="o-1", customer_id="C-1",
-                                total=gbp("20.00"), margin=gbp("8.00")))  # fmt: skip
+    await upstream.record(
+        event(
+            "b-1",
+            "purchase.completed",
+            time="2026-01-01T00:00:00Z",
+            order_id="o-1",
+            customer_id="C-1",
+            total=gbp("20.00"),
+            margin=gbp("8.00"),
+        )
+    )
     assert (await upstream.action("r-1", "10.00", customer_id="C-1"))["outcome"] == "taken"
     await upstream.action("r-2", "70.00", customer_id="C-2")
     found = await loyalty_report(partial(read_view, upstream.session), await published_policies(upstream.session.log))
@@ -121,10 +148,28 @@ async def test_the_report_has_each_rung_groups_and_sides(upstream: Upstream) -> 
 async def test_of_very_many_customers_some_are_drawn(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     await staffed(upstream)
     for number in range(40):
-        await upstream.record(event(f"b-{number}", "purchase.completed", time="2026-01-01T00:00:00Z",
-                                    order_id=f"o-{number}", customer_id=f"C-{number}", total=gbp("20.00")))  # fmt: skip
-        await upstream.record(event(f"a-{number}", "action.reported", request_id=f"q-{number}", agent_id="A-1",
-                                    kind="refund", amount=gbp("1.00"), reason="late", customer_id=f"C-{number}"))  # fmt: skip
+        await upstream.record(
+            event(
+                f"b-{number}",
+                "purchase.completed",
+                time="2026-01-01T00:00:00Z",
+                order_id=f"o-{number}",
+                customer_id=f"C-{number}",
+                total=gbp("20.00"),
+            )
+        )
+        await upstream.record(
+            event(
+                f"a-{number}",
+                "action.reported",
+                request_id=f"q-{number}",
+                agent_id="A-1",
+                kind="refund",
+                amount=gbp("1.00"),
+                reason="late",
+                customer_id=f"C-{number}",
+            )
+        )
     read = partial(read_view, upstream.session)
     assert (await loyalty_report(read, ()))["drawn_customers"] is None
     monkeypatch.setattr("projections.reports.loyalty.HELPED_AT_MOST", 10)
@@ -143,12 +188,30 @@ async def test_whom_others_helped_is_no_control_of_those_who_are_shown(upstream:
     for number in range(60):
         who = f"C-{number}"
         for day in ("2025-01-01", "2025-09-01"):
-            await upstream.record(event(f"b-{day}-{number}", "purchase.completed", time=f"{day}T00:00:00Z",
-                                        order_id=f"o-{day}-{number}", customer_id=who, total=gbp("20.00")))  # fmt: skip
+            await upstream.record(
+                event(
+                    f"b-{day}-{number}",
+                    "purchase.completed",
+                    time=f"{day}T00:00:00Z",
+                    order_id=f"o-{day}-{number}",
+                    customer_id=who,
+                    total=gbp("20.00"),
+                )
+            )
         if number < 50:
-            await upstream.record(event(f"a-{number}", "action.reported", time="2025-02-01T00:00:00Z", customer_id=who,
-                                        request_id=f"q-{number}", agent_id=f"A-{1 + number % 2}", kind="refund",
-                                        amount=gbp("1.00"), reason="late"))  # fmt: skip
+            await upstream.record(
+                event(
+                    f"a-{number}",
+                    "action.reported",
+                    time="2025-02-01T00:00:00Z",
+                    customer_id=who,
+                    request_id=f"q-{number}",
+                    agent_id=f"A-{1 + number % 2}",
+                    kind="refund",
+                    amount=gbp("1.00"),
+                    reason="late",
+                )
+            )
     read = partial(read_view, upstream.session)
 
     async def of(people: frozenset[str] | None) -> tuple[int, bool, list[int]]:
@@ -156,8 +219,16 @@ async def test_whom_others_helped_is_no_control_of_those_who_are_shown(upstream:
         lines = one["ladder"][0]["coming_back"] if one["ladder"] else []
         return one["treated"], one["told_by_sales"], [line["n"] for line in lines if line["method"] == "matched"]
 
-    await upstream.record(event("back", "purchase.returned", time="2025-03-01T00:00:00Z", order_id="o-2025-01-01-59",
-                                customer_id="C-59", total=gbp("20.00")))  # fmt: skip
+    await upstream.record(
+        event(
+            "back",
+            "purchase.returned",
+            time="2025-03-01T00:00:00Z",
+            order_id="o-2025-01-01-59",
+            customer_id="C-59",
+            total=gbp("20.00"),
+        )
+    )
     assert await of(None) == (50, False, [10])  # ten whom nobody helped: ten pairs
     assert await of(frozenset({"A-1"})) == (25, False, [10])
     assert await of(frozenset()) == (0, False, [])

@@ -23,8 +23,9 @@ def changed(role: str = "agent", **changes: Any) -> dict[str, Any]:
     return AUTHORITY | {"roles": roles | {role: roles[role] | changes}}
 
 
-async def tried(upstream: Upstream, document: dict[str, Any] | None, *, flags: bool = False,
-                since: str | None = None) -> dict[str, Any]:  # fmt: skip
+async def tried(
+    upstream: Upstream, document: dict[str, Any] | None, *, flags: bool = False, since: str | None = None
+) -> dict[str, Any]:
     session = upstream.session
     policy = parse_policy(document) if document is not None else None
     begins = datetime.fromisoformat(since) if since else None
@@ -40,8 +41,11 @@ async def tried(upstream: Upstream, document: dict[str, Any] | None, *, flags: b
 
 
 def changes(found: dict[str, Any]) -> dict[tuple[str, str, str], int]:
-    return {(one["kind"], one["then"], one["would_be"]): one["n"] for one in found["changes"]
-            if one["then"] != one["would_be"]}  # fmt: skip
+    return {
+        (one["kind"], one["then"], one["would_be"]): one["n"]
+        for one in found["changes"]
+        if one["then"] != one["would_be"]
+    }
 
 
 async def test_a_higher_limit_spares_asking_and_says_what_it_would_have_let_pass(upstream: Upstream) -> None:
@@ -60,8 +64,10 @@ async def test_a_higher_limit_spares_asking_and_says_what_it_would_have_let_pass
     saved = found["escalations_saved"]
     assert (saved["given_at_once"], saved["n"]) == (3, 2)
     assert {one["outcome"]: (one["n"], one["amount"]) for one in saved["outcomes"]} == {
-        "approved": (1, gbp("70.00")), "denied": (1, gbp("75.00")), "not asked": (1, gbp("80.00")),
-    }  # fmt: skip
+        "approved": (1, gbp("70.00")),
+        "denied": (1, gbp("75.00")),
+        "not asked": (1, gbp("80.00")),
+    }
     assert saved["hours_not_waited"] > 0
     (period,) = found["spend"]
     assert (period["spent"], period["would_be_spent"]) == (gbp("120.00"), gbp("275.00"))
@@ -95,11 +101,10 @@ async def test_a_lower_limit_would_have_had_them_ask_and_leaves_the_budget_for_o
     found = await tried(upstream, changed(limits={"refund": "40.00"}))
     assert changes(found) == {("refund", "taken", "escalate"): 4, ("refund", "escalate", "taken"): 1}
     assert found["limits_hit"] == [
-        {"rule": "per_action", "then": 0, "would_be": 4}, {"rule": "budget", "then": 1, "would_be": 0}
-    ]  # fmt: skip
-    assert {one["why"] for one in found["items"]} == {
-        ("per_action",), ("budget",)
-    }  # fmt: skip
+        {"rule": "per_action", "then": 0, "would_be": 4},
+        {"rule": "budget", "then": 1, "would_be": 0},
+    ]
+    assert {one["why"] for one in found["items"]} == {("per_action",), ("budget",)}
 
 
 async def test_grants_holds_and_reversals_go_with_the_world_that_has_them(upstream: Upstream) -> None:
@@ -194,6 +199,10 @@ def test_the_command(command: Callable[..., Any], tmp_path: Path) -> None:
     assert changes(found) == {("refund", "taken", "escalate"): 1}
     text = printed("report", "what-if", str(policy), "--flags").stdout
     assert "1 would have been others" in " ".join(text.split())
-    for words, said in ((("x.yaml",), "no such file"), ((), "name a POLICY"), (("--shadow",), "mode: shadow"),
-                        (("in-force", "--since", "soon"), "--since")):  # fmt: skip
+    for words, said in (
+        (("x.yaml",), "no such file"),
+        ((), "name a POLICY"),
+        (("--shadow",), "mode: shadow"),
+        (("in-force", "--since", "soon"), "--since"),
+    ):
         assert said in printed("report", "what-if", *words, status=2).stderr

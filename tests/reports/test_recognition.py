@@ -65,8 +65,16 @@ async def test_careers_are_read_from_what_was_told(session: Session) -> None:
         await upstream.begin(POLICY)
         steps = (("joined", "agent", ["A"]), ("changed", "agent", ["B"]), ("changed", "senior", ["B"]))
         for number, (what, role, teams) in enumerate(steps):
-            await upstream.record(event(f"e-{number}", f"employee.{what}", time=f"2026-01-0{number + 1}T00:00:00Z",
-                                        employee_id="P", role=role, team_ids=teams))  # fmt: skip
+            await upstream.record(
+                event(
+                    f"e-{number}",
+                    f"employee.{what}",
+                    time=f"2026-01-0{number + 1}T00:00:00Z",
+                    employee_id="P",
+                    role=role,
+                    team_ids=teams,
+                )
+            )
     moves = (await read_view(session, "people", read_careers)).result
     assert moves == [("P", "agent", "senior", "2026-01-03T00:00:00Z")]
     assert (await read_view(session, "people", lambda c: read_careers(c, 3))).result == []
@@ -99,12 +107,34 @@ async def test_the_report(session: Session) -> None:
             )
         await upstream.record(event("o", "interaction.opened", interaction_id="I"))
         assert (await upstream.action("r", interaction_id="I"))["outcome"] == "taken"
-        await upstream.record(event("t", "recognition.given", recognition_id="R", giver_id="C", receiver_id="A-1", reason="kind",
-                                    points=5, interaction_id="I", giver_kind="customer"))  # fmt: skip
+        await upstream.record(
+            event(
+                "t",
+                "recognition.given",
+                recognition_id="R",
+                giver_id="C",
+                receiver_id="A-1",
+                reason="kind",
+                points=5,
+                interaction_id="I",
+                giver_kind="customer",
+            )
+        )
         await upstream.record(event("i", "idea.submitted", idea_id="I-1", employee_id="A-1", text="vouchers"))
         await upstream.record(event("d", "idea.decided", idea_id="I-1", decision="adopted", decided_by="M"))
-        await upstream.record(event("m", "morale.surveyed", team_id="T", period="2026-01", invited=6, respondents=6, score=4,
-                                    best=5, worst=1))  # fmt: skip
+        await upstream.record(
+            event(
+                "m",
+                "morale.surveyed",
+                team_id="T",
+                period="2026-01",
+                invited=6,
+                respondents=6,
+                score=4,
+                best=5,
+                worst=1,
+            )
+        )
     found = await recognition_report(partial(read_view, session), await policy_in_force(session.log))
     assert (found["thanks"]["given"], found["thanks"]["points"]) == (1, 5)
     assert found["thanks"]["by_team"] == {"T": 1}

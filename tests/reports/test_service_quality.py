@@ -24,21 +24,37 @@ BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
 
 def journeys(*some: dict[str, Any]) -> Journeys:
     usual: dict[str, Any] = {
-        "customer": 0, "channel": "phone", "team": "T", "reason": "late", "opened": 0.0, "resolved": 10.0,
-        "first_action": math.nan, "highest_line": 1.0, "moved_up": False, "transfers": 0, "came_back": False,
-        "repeated_stories": math.nan, "reopened": 0,
-    }  # fmt: skip
+        "customer": 0,
+        "channel": "phone",
+        "team": "T",
+        "reason": "late",
+        "opened": 0.0,
+        "resolved": 10.0,
+        "first_action": math.nan,
+        "highest_line": 1.0,
+        "moved_up": False,
+        "transfers": 0,
+        "came_back": False,
+        "repeated_stories": math.nan,
+        "reopened": 0,
+    }
     return Journeys(*(np.array([one.get(name, value) for one in some]) for name, value in usual.items()))
 
 
 def test_a_first_contact_is_known_when_its_window_is_over() -> None:
     found = service_quality.judged(
         journeys(
-            {}, {"opened": 3 * DAY, "resolved": 3 * DAY + 10}, {"customer": 1},
-            {"customer": 2, "opened": 20 * DAY, "resolved": 20 * DAY + 1}, {"customer": -1},
-            {"customer": 3, "resolved": math.nan}, {"customer": 4, "transfers": 1}, {"customer": 5, "reopened": 1},
-        ), 21 * DAY,
-    )  # fmt: skip
+            {},
+            {"opened": 3 * DAY, "resolved": 3 * DAY + 10},
+            {"customer": 1},
+            {"customer": 2, "opened": 20 * DAY, "resolved": 20 * DAY + 1},
+            {"customer": -1},
+            {"customer": 3, "resolved": math.nan},
+            {"customer": 4, "transfers": 1},
+            {"customer": 5, "reopened": 1},
+        ),
+        21 * DAY,
+    )
     nan = math.nan
     np.testing.assert_array_equal(found.first_contact, [0, 1, 1, nan, 1, nan, 0, 0])
     np.testing.assert_array_equal(found.back, [1, 0, 0, nan, nan, nan, 0, 0])
@@ -53,8 +69,13 @@ def test_nobody_gives_figures_of_nothing() -> None:
 
 def test_evenness_is_pearsons_test_over_groups_of_thirty() -> None:
     """Two groups, 20 of 40 and 30 of 40: chi-squared with Yates's correction 4.3200, p = 0.03767."""
-    some = journeys(*({"customer": -1, "channel": channel, "transfers": int(n >= good)}
-                      for channel, good in (("phone", 20), ("chat", 30)) for n in range(40)))  # fmt: skip
+    some = journeys(
+        *(
+            {"customer": -1, "channel": channel, "transfers": int(n >= good)}
+            for channel, good in (("phone", 20), ("chat", 30))
+            for n in range(40)
+        )
+    )
     parts = service_quality.groups(service_quality.judged(some, 1.0))["channel"]
     found = service_quality.evenness(parts, "channel", "first_contact")
     assert found is not None
@@ -75,18 +96,47 @@ async def way(upstream: Upstream) -> None:
     await upstream.record(event("o", "interaction.opened", **opened))
     for number, (team, line, again) in enumerate((("B", 2, True), ("A", 1, None), ("B", 2, False))):
         told: dict[str, Any] = {} if again is None else {"story_repeated": again}
-        await upstream.record(event(f"t-{number}", "interaction.transferred", interaction_id="I", to_team_id=team,
-                                    line=line, **told))  # fmt: skip
-    await upstream.record(event("a", "action.reported", request_id="q", agent_id="A-1", kind="refund", amount=gbp("4.00"),
-                                reason="late", interaction_id="I"))  # fmt: skip
+        await upstream.record(
+            event(f"t-{number}", "interaction.transferred", interaction_id="I", to_team_id=team, line=line, **told)
+        )
+    await upstream.record(
+        event(
+            "a",
+            "action.reported",
+            request_id="q",
+            agent_id="A-1",
+            kind="refund",
+            amount=gbp("4.00"),
+            reason="late",
+            interaction_id="I",
+        )
+    )
     await upstream.record(event("r", "interaction.resolved", interaction_id="I"))
     await upstream.record(event("n", "interaction.reopened", interaction_id="I"))
     await upstream.record(event("s", "interaction.resolved", interaction_id="I"))
     for name, score in (("f", 2), ("g", 5)):
-        await upstream.record(event(name, "feedback.received", customer_id="C", interaction_id="I", instrument="csat",
-                                    score=score, best=5, worst=1))  # fmt: skip
-    await upstream.record(event("c", "fact.corrected", source_of="crm", id_of="f", reason="typed wrongly",
-                                data={"customer_id": "C", "instrument": "csat", "score": 3, "best": 5, "worst": 1}))  # fmt: skip
+        await upstream.record(
+            event(
+                name,
+                "feedback.received",
+                customer_id="C",
+                interaction_id="I",
+                instrument="csat",
+                score=score,
+                best=5,
+                worst=1,
+            )
+        )
+    await upstream.record(
+        event(
+            "c",
+            "fact.corrected",
+            source_of="crm",
+            id_of="f",
+            reason="typed wrongly",
+            data={"customer_id": "C", "instrument": "csat", "score": 3, "best": 5, "worst": 1},
+        )
+    )
 
 
 async def test_the_way_of_an_interaction(session: Session) -> None:
@@ -137,8 +187,9 @@ async def test_one_interactions_way_is_a_story(session: Session) -> None:
     story = await interaction_story(read, "I-9")
     assert story is not None
     assert [(step["later_seconds"], step["what"]) for step in story["steps"]][:2] == [
-        (0, "interaction opened: phone: late"), (240, "transferred to A-2: told again")
-    ]  # fmt: skip
+        (0, "interaction opened: phone: late"),
+        (240, "transferred to A-2: told again"),
+    ]
     assert story["in_short"] == "3 steps in 0.5 h; passed on 1 times; told their story again 1 times; resolved."
     assert await interaction_story(read, "I-10") is None
 

@@ -55,8 +55,10 @@ def test_a_room_imports_only_what_it_may(path: Path) -> None:
 
 def test_modules_do_not_import_in_circles() -> None:
     names = {name_of(path): path for path in MODULES}
-    graph = {name: {used for used in imports(path, typing_only=False) if used in names and used != name}
-             for name, path in names.items()}  # fmt: skip
+    graph = {
+        name: {used for used in imports(path, typing_only=False) if used in names and used != name}
+        for name, path in names.items()
+    }
     while graph:
         leaves = {name for name, used in graph.items() if not used & graph.keys()}
         assert leaves, f"a cycle among {sorted(graph)}"

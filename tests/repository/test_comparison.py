@@ -25,9 +25,13 @@ def started(folder: Path, *words: str) -> subprocess.Popen[str]:
     """A comparison of this checkout with itself, as small as it can be; its ledgers are in a folder of the test's."""
     command = [sys.executable, "-m", "benchmarks.comparison", "--base", "present", "--scale", "0.01"]
     return subprocess.Popen(
-        [*command, "--into", str(folder / "kept"), *words], cwd=ROOT, env=os.environ | {"TMPDIR": str(folder)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [*command, "--into", str(folder / "kept"), *words],
+        cwd=ROOT,
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def left_over(folder: Path) -> list[str]:

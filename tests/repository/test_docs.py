@@ -64,12 +64,22 @@ def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
     document = asyncapi_document()
     addresses = {channel["address"] for channel in document["channels"].values()}
     assert addresses >= {
-        "resolution.inbox.*", "resolution.decide.*.action", "resolution.decide.*.preview", "resolution.decide.*.budget",
-        "resolution.decide.*.policy", "resolution.read.*.receipt", "resolution.views.budget_balances",
-        "resolution.views.loyalty_effects", "resolution.views.audit_trail", "resolution.read.*.brief",
-        "resolution.decide.*.hold", "resolution.decide.*.reversal", "resolution.decide.*.escalation",
-        "resolution.notify.escalation", "resolution.views.casework",
-    }  # fmt: skip
+        "resolution.inbox.*",
+        "resolution.decide.*.action",
+        "resolution.decide.*.preview",
+        "resolution.decide.*.budget",
+        "resolution.decide.*.policy",
+        "resolution.read.*.receipt",
+        "resolution.views.budget_balances",
+        "resolution.views.loyalty_effects",
+        "resolution.views.audit_trail",
+        "resolution.read.*.brief",
+        "resolution.decide.*.hold",
+        "resolution.decide.*.reversal",
+        "resolution.decide.*.escalation",
+        "resolution.notify.escalation",
+        "resolution.views.casework",
+    }
     assert document["channels"]["inbox"]["messages"].keys() == FACTS.keys()
     for reference in re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document)):
         place = document
@@ -109,9 +119,14 @@ def test_the_eventsourcing_pages_code_runs(tmp_path: Path) -> None:
     with Server(tmp_path, config.replace('"./nats-data"', f'"{tmp_path}/data"'), jetstream="") as server:
         settings = dict(re.findall(r"export (\w+)=(\S+)", exports)) | {"NATS_URL": server.url}
         done = subprocess.run(
-            [sys.executable, "-c", "\n".join(programs)], cwd=tmp_path, text=True, check=False, timeout=60,
-            env=clean_environment() | settings | {"PYTHONPATH": str(ROOT)}, capture_output=True,
-        )  # fmt: skip
+            [sys.executable, "-c", "\n".join(programs)],
+            cwd=tmp_path,
+            text=True,
+            check=False,
+            timeout=60,
+            env=clean_environment() | settings | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+        )
     assert done.stdout == "".join(printed), done.stderr
 
 

@@ -12,17 +12,34 @@ from pathlib import Path
 from typing import IO, Any
 
 _PRELOADED = [
-    "app.cli.main", "app.cli.commands.admin", "app.cli.commands.audit_trail", "app.cli.commands.decide", "app.cli.commands.audit_flags", "app.cli.commands.report_loyalty",
-    "app.cli.commands.publish", "app.cli.commands.report_views", "app.cli.commands.audit_verify", "app.cli.commands.run",
-    "app.cli.commands.admin_tokens", "app.cli.commands.report_what_if", "app.cli.commands.report_value", "app.runtime.session", "app.runtime.views", "consumers.guard.flag_writer",
-    "projections.reports.empowerment_gap", "projections.reports.service_quality", "projections.reports.recognition", "projections.reports.policy_simulation",
-]  # fmt: skip
+    "app.cli.main",
+    "app.cli.commands.admin",
+    "app.cli.commands.audit_trail",
+    "app.cli.commands.decide",
+    "app.cli.commands.audit_flags",
+    "app.cli.commands.report_loyalty",
+    "app.cli.commands.publish",
+    "app.cli.commands.report_views",
+    "app.cli.commands.audit_verify",
+    "app.cli.commands.run",
+    "app.cli.commands.admin_tokens",
+    "app.cli.commands.report_what_if",
+    "app.cli.commands.report_value",
+    "app.runtime.session",
+    "app.runtime.views",
+    "consumers.guard.flag_writer",
+    "projections.reports.empowerment_gap",
+    "projections.reports.service_quality",
+    "projections.reports.recognition",
+    "projections.reports.policy_simulation",
+]
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(_PRELOADED)
 
 
-def run(arguments: list[str], folder: Path, environment: dict[str, str], stdin: str | None,
-        timeout: float) -> subprocess.CompletedProcess[str]:  # fmt: skip
+def run(
+    arguments: list[str], folder: Path, environment: dict[str, str], stdin: str | None, timeout: float
+) -> subprocess.CompletedProcess[str]:
     """Run the command line with these arguments; its status and what it printed."""
     with (
         tempfile.TemporaryFile("w+") as given,

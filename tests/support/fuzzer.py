@@ -53,8 +53,11 @@ class Running:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "app", "up", "--port", "0", "--data-dir", str(data_dir)],
-                cwd=ROOT, env=clean_environment(), stdout=output, stderr=output,
-            )  # fmt: skip
+                cwd=ROOT,
+                env=clean_environment(),
+                stdout=output,
+                stderr=output,
+            )
 
     async def connection(self) -> dict[str, Any]:
         """The document of connection.json, as soon as it is there."""
@@ -139,8 +142,9 @@ class Fuzzer:
     async def _messages(self, raw: RawNats, inputs: dict[int, Input]) -> None:
         asked = {
             number: raw.ask(one.subject, one.body, one.headers)
-            for number, one in inputs.items() if one.door in ("inbox", "request")
-        }  # fmt: skip
+            for number, one in inputs.items()
+            if one.door in ("inbox", "request")
+        }
         if asked:
             ended: asyncio.Future[Any] = asyncio.ensure_future(raw.closed.wait())
             everything: asyncio.Future[Any] = asyncio.ensure_future(_all_answers(asked, inputs))
@@ -188,9 +192,7 @@ class Fuzzer:
             async with gate:
                 await (self._http(number, one.raw) if one.door == "http" else self._protocol(one.raw))
 
-        await asyncio.gather(
-            *(send(number, one) for number, one in inputs.items() if one.door in ("http", "protocol"))
-        )  # fmt: skip
+        await asyncio.gather(*(send(number, one) for number, one in inputs.items() if one.door in ("http", "protocol")))
 
     async def _protocol(self, data: bytes) -> None:
         self.counts["protocol"] += 1
@@ -315,9 +317,25 @@ async def _goes_on(fuzzer: Fuzzer) -> list[str]:
             return [f"a decision does not pass: {taken}"]
     report = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "app", "report", "balances", "--json", "--holder", f"agent:A-{tag}", "--data-dir", str(fuzzer.up.data_dir)],
-        cwd=ROOT, env=clean_environment(), capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "app",
+            "report",
+            "balances",
+            "--json",
+            "--holder",
+            f"agent:A-{tag}",
+            "--data-dir",
+            str(fuzzer.up.data_dir),
+        ],
+        cwd=ROOT,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     if report.returncode != 0 or '"1.00"' not in report.stdout:
         return [f"a report does not pass: {report.stdout[-500:]} {report.stderr[-500:]}"]
     return []

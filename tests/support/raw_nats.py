@@ -26,8 +26,15 @@ class RawNats:
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection(self._url.hostname, self._url.port, limit=2**22)
         await asyncio.wait_for(self._reader.readline(), 10)
-        hello = {"user": self._url.username, "pass": self._url.password, "headers": True, "no_responders": True,
-                 "verbose": False, "lang": "raw", "version": "1"}  # fmt: skip
+        hello = {
+            "user": self._url.username,
+            "pass": self._url.password,
+            "headers": True,
+            "no_responders": True,
+            "verbose": False,
+            "lang": "raw",
+            "version": "1",
+        }
         self.write(b"CONNECT " + json.dumps(hello).encode() + b"\r\nSUB " + self._inbox + b".* 1\r\n")
         self._task = asyncio.create_task(self._read())
         await self.flush()

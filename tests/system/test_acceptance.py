@@ -26,8 +26,17 @@ async def test_the_doorstep(upstream: Upstream) -> None:
     item = await upstream.action("r-2", "3.50", **(drop | {"kind": "keep_item"}))
     assert datetime.now(UTC) - asked < timedelta(seconds=2)
     assert (refund["outcome"], item["outcome"]) == ("taken", "taken")
-    tunnel = event("off-1", "action.reported", agent_id="D-1", kind="refund", amount=gbp("4.00"), reason="no network",
-                   customer_id="C-2", offline_reason="underground", time=datetime.now(UTC).isoformat())  # fmt: skip
+    tunnel = event(
+        "off-1",
+        "action.reported",
+        agent_id="D-1",
+        kind="refund",
+        amount=gbp("4.00"),
+        reason="no network",
+        customer_id="C-2",
+        offline_reason="underground",
+        time=datetime.now(UTC).isoformat(),
+    )
     tunnel["time"] = datetime.now(UTC).isoformat()
     await upstream.record(tunnel)
     for _ in range(100):

@@ -75,17 +75,23 @@ DENIED: list[tuple[str, Any]] = [
         (f"{prefix}.{call}", body)
         for prefix in ("JS.LEDGER.API", "$JS.API")
         for call, body in [
-            ("STREAM.UPDATE.LEDGER", {"name": "LEDGER", "max_msgs": 1}), ("STREAM.DELETE.LEDGER", {}),
-            ("STREAM.PURGE.LEDGER", {}), ("STREAM.MSG.DELETE.LEDGER", {"seq": 1}), ("STREAM.SNAPSHOT.LEDGER", {}),
-            ("STREAM.CREATE.EVIL", {"name": "EVIL", "subjects": ["evil"]}), ("STREAM.NAMES", {}),
-            ("STREAM.INFO.INBOX", {}), ("STREAM.INFO.KV_ledger-keys", {}),
-            ("DIRECT.GET.KV_ledger-keys", {"seq": 1}), ("DIRECT.GET.REJECTED", {"seq": 1}),
+            ("STREAM.UPDATE.LEDGER", {"name": "LEDGER", "max_msgs": 1}),
+            ("STREAM.DELETE.LEDGER", {}),
+            ("STREAM.PURGE.LEDGER", {}),
+            ("STREAM.MSG.DELETE.LEDGER", {"seq": 1}),
+            ("STREAM.SNAPSHOT.LEDGER", {}),
+            ("STREAM.CREATE.EVIL", {"name": "EVIL", "subjects": ["evil"]}),
+            ("STREAM.NAMES", {}),
+            ("STREAM.INFO.INBOX", {}),
+            ("STREAM.INFO.KV_ledger-keys", {}),
+            ("DIRECT.GET.KV_ledger-keys", {"seq": 1}),
+            ("DIRECT.GET.REJECTED", {"seq": 1}),
             ("CONSUMER.CREATE.LEDGER.auditor", {"stream_name": "LEDGER", "config": PUSHING, "action": "create"}),
             ("CONSUMER.DURABLE.CREATE.LEDGER.auditor", {"stream_name": "LEDGER", "config": PUSHING}),
             ("CONSUMER.DELETE.LEDGER.auditor", {}),
         ]
     ),
-]  # fmt: skip
+]
 
 
 async def states(session: Session) -> Any:

@@ -229,7 +229,7 @@ async def staged(session: Session, roles: tuple[str, ...]) -> AsyncIterator[Stag
         address, token = (dashboards[0].address, dashboards[0].token) if dashboards else ("http://127.0.0.1", "")
         async with httpx.AsyncClient(
             base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=10
-        ) as http:  # fmt: skip
+        ) as http:
             yield Stage(session, upstream, services, http)
         for service in services:
             assert not service.failed.done(), service.failed.exception()
@@ -316,66 +316,166 @@ BOUNDARIES = [
     B("events of a batch", "consumers.intake.recorder.events_in", TWO, fact, takes_in),
     B("a source that becomes known", "consumers.intake.inboxes.Inboxes.learn", TWO, fact, takes_in),
     B("acknowledgements", "consumers.intake.worker.IntakeWorker._acknowledge", TWO, fact, takes_in),
-    B("answers of the server, at the socket", "ledger.nats.request_reply.Replies.on_reply", TWO, Stage.personal, takes_in),
-    B("questions about a role", "ledger.store.role_status.StatusDoor._on_request", TWO,
-      lambda stage: stage.session.client.publish("resolution.roles.intake", b"", reply="_INBOX.x.y"), takes_in),
+    B(
+        "answers of the server, at the socket",
+        "ledger.nats.request_reply.Replies.on_reply",
+        TWO,
+        Stage.personal,
+        takes_in,
+    ),
+    B(
+        "questions about a role",
+        "ledger.store.role_status.StatusDoor._on_request",
+        TWO,
+        lambda stage: stage.session.client.publish("resolution.roles.intake", b"", reply="_INBOX.x.y"),
+        takes_in,
+    ),
     B("questions to the server", "ledger.store.streams._first_answer", TWO, nothing, takes_in, again=True),
     B("looking after inboxes", "consumers.intake.inboxes.Inboxes._restore", TWO, nothing, takes_in, again=True),
-    B("the end of day keys", "ledger.encryption.keyring.Keys.destroy", TWO, nothing, takes_in, again=True, at_start=True),
-    B("requests for a receipt", "consumers.intake.service.IntakeService.receipt", TWO, asks(f"{READ}.receipt", id="1"),
-      is_answered(f"{READ}.receipt", id="1")),
-    B("requests for a check", "consumers.intake.service.IntakeService.check", TWO, asks(f"{READ}.check"),
-      is_answered(f"{READ}.check")),
+    B(
+        "the end of day keys",
+        "ledger.encryption.keyring.Keys.destroy",
+        TWO,
+        nothing,
+        takes_in,
+        again=True,
+        at_start=True,
+    ),
+    B(
+        "requests for a receipt",
+        "consumers.intake.service.IntakeService.receipt",
+        TWO,
+        asks(f"{READ}.receipt", id="1"),
+        is_answered(f"{READ}.receipt", id="1"),
+    ),
+    B(
+        "requests for a check",
+        "consumers.intake.service.IntakeService.check",
+        TWO,
+        asks(f"{READ}.check"),
+        is_answered(f"{READ}.check"),
+    ),
     B("the alarm, asked for", "ledger.transparency.alarm.look", TWO, nothing, takes_in, again=True),
-    B("the embedded server, looked after", "ledger.nats.embedded_server.EmbeddedServer.revive", TWO, nothing, takes_in, again=True),
+    B(
+        "the embedded server, looked after",
+        "ledger.nats.embedded_server.EmbeddedServer.revive",
+        TWO,
+        nothing,
+        takes_in,
+        again=True,
+    ),
     # deciders: requests, others, keys, the log, timers
     B("requests, at the socket", "consumers.decisions.service.DecisionService._on_request", DECISIONS, action, decides),
     B("requests, taken apart", "consumers.decisions.service.DecisionService._take", DECISIONS, action, decides),
     B("requests that are read", "consumers.decisions.pipeline.read_request", DECISIONS, action, decides),
-    B("requests that the log keeps waiting", "consumers.decisions.pipeline.Decider._answer_stuck", DECISIONS, action, decides),
+    B(
+        "requests that the log keeps waiting",
+        "consumers.decisions.pipeline.Decider._answer_stuck",
+        DECISIONS,
+        action,
+        decides,
+    ),
     B("requests that are ruled on", "consumers.decisions.handlers.Dispatch.ruling", DECISIONS, action, decides),
     B("groups of requests", "consumers.decisions.pipeline.Decider._rule_group", DECISIONS, action, decides),
-    B("answers that are looked up", "consumers.decisions.pipeline.Decider._when_caught_up", DECISIONS,
-      asks("resolution.decide.crm.preview", **PREVIEW | {"agent_id": "unknown"}), decides),
+    B(
+        "answers that are looked up",
+        "consumers.decisions.pipeline.Decider._when_caught_up",
+        DECISIONS,
+        asks("resolution.decide.crm.preview", **PREVIEW | {"agent_id": "unknown"}),
+        decides,
+    ),
     B("decisions that are stored", "consumers.decisions.committer.Storing.begin", DECISIONS, action, decides),
     B("what became of a batch", "consumers.decisions.committer.Storing._took", DECISIONS, action, decides),
     B("answers that are sent", "consumers.decisions.service.DecisionService._reply", DECISIONS, action, decides),
-    B("requests by FastStream", "consumers.decisions.service.DecisionService.ask", DECISIONS,
-      asks("resolution.decide.crm.budget", **BUDGET), decides),
-    B("requests with a note", "consumers.decisions.service.seal_request", DECISIONS,
-      asks("resolution.decide.crm.action", request_id="n", note="a note", amount=gbp("1.00"), **PREVIEW), decides),
-    B("requests that another decider sent on", "consumers.decisions.service.DecisionService._on_forwarded", DECISIONS,
-      lambda stage: stage.session.client.publish(
-          f"resolution.deciders.{stage.services[2]._members.name}.crm.action", b"{}"), decides),
+    B(
+        "requests by FastStream",
+        "consumers.decisions.service.DecisionService.ask",
+        DECISIONS,
+        asks("resolution.decide.crm.budget", **BUDGET),
+        decides,
+    ),
+    B(
+        "requests with a note",
+        "consumers.decisions.service.seal_request",
+        DECISIONS,
+        asks("resolution.decide.crm.action", request_id="n", note="a note", amount=gbp("1.00"), **PREVIEW),
+        decides,
+    ),
+    B(
+        "requests that another decider sent on",
+        "consumers.decisions.service.DecisionService._on_forwarded",
+        DECISIONS,
+        lambda stage: stage.session.client.publish(
+            f"resolution.deciders.{stage.services[2]._members.name}.crm.action", b"{}"
+        ),
+        decides,
+    ),
     B("other deciders", "consumers.decisions.membership.Members._on_alive", DECISIONS, lives, decides),
     B("saying to be there", "consumers.decisions.membership.Members._say", DECISIONS, nothing, decides, again=True),
     B("keys that are destroyed", "ledger.encryption.keyring.Keys._changed", DECISIONS, forgets, decides),
     B("the log, as deciders learn it", "consumers.decisions.state.follower.Directory.learn", DECISIONS, fact, decides),
-    B("one event, as deciders learn it", "consumers.decisions.state.follower.Directory._learn_event", DECISIONS, joins, decides),
-    B("writing what was learned", "consumers.decisions.state.follower.Directory.write", DECISIONS, fact, decides, again=True),
+    B(
+        "one event, as deciders learn it",
+        "consumers.decisions.state.follower.Directory._learn_event",
+        DECISIONS,
+        joins,
+        decides,
+    ),
+    B(
+        "writing what was learned",
+        "consumers.decisions.state.follower.Directory.write",
+        DECISIONS,
+        fact,
+        decides,
+        again=True,
+    ),
     B("the clock", "consumers.decisions.timers.Clock._overdue", DECISIONS, nothing, decides, again=True),
     B("acknowledgements of the log", "ledger.store.log.Log._position_in", DECISIONS, action, decides),
     # readers of the log: views, guard, seal, archive
     B("the log, at the socket", "ledger.store.pull_consumer.Pull._take", VIEWS, fact, Stage.views_take_the_next),
     B("the log's end, for all views", "ledger.store.shared_tail.Tail._keep", VIEWS, fact, Stage.views_follow),
     B("a view's fold", "projections.engine.projector.Projector._commit", VIEWS, fact, Stage.all_views_but_one_follow),
-    B("a view's generation", "projections.engine.projector._follow_live", VIEWS, nothing, Stage.views_follow, at_start=True),
+    B(
+        "a view's generation",
+        "projections.engine.projector._follow_live",
+        VIEWS,
+        nothing,
+        Stage.views_follow,
+        at_start=True,
+    ),
     B("news that are published", "consumers.projections.service.encode", VIEWS, fact, Stage.views_follow),
-    B("requests for a brief", "consumers.queries.briefs.Briefs.answer", VIEWS, asks(f"{READ}.brief"),
-      is_answered(f"{READ}.brief")),
+    B(
+        "requests for a brief",
+        "consumers.queries.briefs.Briefs.answer",
+        VIEWS,
+        asks(f"{READ}.brief"),
+        is_answered(f"{READ}.brief"),
+    ),
     B("a rule of the guard", "domain.abuse.guard.Guard.take", "intake guard", fact, Stage.guards),
-    B("the log, as the guard takes it", "consumers.guard.flag_writer.Guarding.take", "intake guard", fact, Stage.guards),
+    B(
+        "the log, as the guard takes it",
+        "consumers.guard.flag_writer.Guarding.take",
+        "intake guard",
+        fact,
+        Stage.guards,
+    ),
     B("the log, as it is sealed", "ledger.transparency.sealer.Sealer.take", ALL, fact, Stage.seals),
     B("signing", "ledger.transparency.sealer.Sealer.sign", ALL, fact, Stage.seals, again=True),
     B("looking back", "consumers.seal.service.check_positions", ALL, fact, Stage.seals, again=True),
     B("the archive", "consumers.seal.archive_service.archive_log", ALL, fact, Stage.seals, again=True),
     # HTTP
-    B("bytes of an HTTP client", "dashboard.http.protocol.BoundedHttpProtocol.data_received", VIEWS, connects, Stage.serves),
+    B(
+        "bytes of an HTTP client",
+        "dashboard.http.protocol.BoundedHttpProtocol.data_received",
+        VIEWS,
+        connects,
+        Stage.serves,
+    ),
     B("a request by HTTP", "dashboard.view_reader.Views.read", VIEWS, reads, Stage.serves),
     B("a listener", "dashboard.view_updates.News.chunks", VIEWS, listens, Stage.tells),
     B("news that are heard", "dashboard.view_updates.News._hear", VIEWS, fact, Stage.tells),
     B("news that are told", "dashboard.view_updates.News._said", VIEWS, fact, Stage.tells),
-]  # fmt: skip
+]
 ELSEWHERE = {
     "bytes of the protocol, subjects, replies, headers": "test_bytes.py",
     "a read loop that ends": "test_bytes.py",
@@ -402,7 +502,11 @@ LOOKED_AT_BY = {
 async def test_an_error_of_ours_ends_nothing(
     session: Session, monkeypatch: pytest.MonkeyPatch, boundary: Boundary
 ) -> None:
-    for name in ("intake.inboxes._LOOK_SECONDS", "seal.service._LOOK_BACK_SECONDS", "seal.archive_service._EVERY_SECONDS"):
+    for name in (
+        "intake.inboxes._LOOK_SECONDS",
+        "seal.service._LOOK_BACK_SECONDS",
+        "seal.archive_service._EVERY_SECONDS",
+    ):
         monkeypatch.setattr(f"consumers.{name}", 0.2)
     once = Once(monkeypatch, boundary.target)
     once.armed = boundary.at_start

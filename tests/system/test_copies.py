@@ -78,10 +78,29 @@ def test_a_copy_of_a_running_ledger_is_refused_by_every_command(command: Command
         json.dumps(event("ev-1", "employee.joined", employee_id="A-7", role="agent", team_ids=["t-1"]))
     )
     for words in (
-        ("publish", str(copy / "fact.json")), ("up", "--port", "0"), ("run", "seal"), ("audit", "verify"), ("report", "balances"),
-        ("admin", "seal", "rotate"), ("admin", "archive"), ("demo", "--no-serve", "--days", "1"),
-        ("decide", "budget", "--operation", "grant", "--holder", "agent:A-7", "--amount", "5.00", "--granted-by", "M-1", "--reason", "x"),
-    ):  # fmt: skip
+        ("publish", str(copy / "fact.json")),
+        ("up", "--port", "0"),
+        ("run", "seal"),
+        ("audit", "verify"),
+        ("report", "balances"),
+        ("admin", "seal", "rotate"),
+        ("admin", "archive"),
+        ("demo", "--no-serve", "--days", "1"),
+        (
+            "decide",
+            "budget",
+            "--operation",
+            "grant",
+            "--holder",
+            "agent:A-7",
+            "--amount",
+            "5.00",
+            "--granted-by",
+            "M-1",
+            "--reason",
+            "x",
+        ),
+    ):
         done = command(*words, data_dir=copy)
         assert done.returncode == 1, (words, done)
         assert "serves" in done.stderr, (words, done.stderr)
@@ -261,8 +280,19 @@ class EarlierVersion:
             passwords = server.passwords
         folder = data_dir / "server"
         (port,) = free_ports(1)
-        command: list[str | Path] = [find_binary(None), "-c", folder / "nats-server.conf", "-a", "127.0.0.1", "-p", str(port), "-sd", data_dir,
-                   "-P", folder / "server.pid"]  # fmt: skip
+        command: list[str | Path] = [
+            find_binary(None),
+            "-c",
+            folder / "nats-server.conf",
+            "-a",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-sd",
+            data_dir,
+            "-P",
+            folder / "server.pid",
+        ]
         with (folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, start_new_session=True, env=server_environment(passwords)

@@ -67,8 +67,13 @@ class Load:
         client = await self._client()
         while not self.stopping:
             number = next(self._numbers)
-            request = {"request_id": f"r-{number}", "agent_id": f"A-{number % AGENTS}", "kind": "refund",
-                       "amount": gbp("1.00"), "reason": "late"}  # fmt: skip
+            request = {
+                "request_id": f"r-{number}",
+                "agent_id": f"A-{number % AGENTS}",
+                "kind": "refund",
+                "amount": gbp("1.00"),
+                "reason": "late",
+            }
             while not self.stopping:
                 reply = await self._request(client, "resolution.decide.crm.action", request)
                 if reply is not None and reply["outcome"] != "error":
@@ -101,9 +106,12 @@ class Load:
 def start(role: str, data_dir: Path) -> subprocess.Popen[bytes]:
     with (data_dir.parent / f"{role}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "app", "run", role, "--data-dir", str(data_dir)], cwd=ROOT, env=clean_environment(),
-            stdout=log, stderr=log,
-        )  # fmt: skip
+            [sys.executable, "-m", "app", "run", role, "--data-dir", str(data_dir)],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdout=log,
+            stderr=log,
+        )
 
 
 @pytest.mark.timeout(120 + 20 * ROUNDS)
@@ -173,8 +181,13 @@ async def check(load: Load, data_dir: Path) -> None:
             upstream = await session.upstream("again")
             for name in list(load.answers)[:: max(1, len(load.answers) // 50)]:  # the first answer, for ever
                 number = int(name[2:])
-                request = {"request_id": name, "agent_id": f"A-{number % AGENTS}", "kind": "refund",
-                           "amount": gbp("1.00"), "reason": "late"}  # fmt: skip
+                request = {
+                    "request_id": name,
+                    "agent_id": f"A-{number % AGENTS}",
+                    "kind": "refund",
+                    "amount": gbp("1.00"),
+                    "reason": "late",
+                }
                 reply = await upstream.request("resolution.decide.crm.action", json.dumps(request).encode(), timeout=10)
                 assert json.loads(reply.data) == load.answers[name]
         events = [json.loads(item.data) async for batch in session.log.subject_batches(">") for item in batch]

@@ -81,11 +81,15 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
     words[words.index("8222")] = str(free_port())
     command = [str(find_binary(None)), *words, "-a", "127.0.0.1", "-p", str(port)]
     processes = [subprocess.Popen(command, env=passwords, stderr=(tmp_path / "nats.log").open("w"))]
-    environment = clean_environment() | COMPOSE["x-role"]["environment"] | {
-        "RESOLUTION_LEDGER_DATA_DIR": str(tmp_path / "data"),
-        "RESOLUTION_LEDGER_NATS_URL": f"nats://127.0.0.1:{port}",
-        "RESOLUTION_LEDGER_NATS_PASSWORD": passwords["RESOLUTION_LEDGER_PASSWORD"],
-    }  # fmt: skip
+    environment = (
+        clean_environment()
+        | COMPOSE["x-role"]["environment"]
+        | {
+            "RESOLUTION_LEDGER_DATA_DIR": str(tmp_path / "data"),
+            "RESOLUTION_LEDGER_NATS_URL": f"nats://127.0.0.1:{port}",
+            "RESOLUTION_LEDGER_NATS_PASSWORD": passwords["RESOLUTION_LEDGER_PASSWORD"],
+        }
+    )
     for _ in range(100):
         done = run(environment, *COMPOSE["services"]["init"]["command"])
         if done.returncode == 0:
@@ -151,9 +155,15 @@ def reads(url: str) -> int:
 
 def run(environment: dict[str, str], *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "app", *words], cwd=ROOT, env=environment, input=stdin, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "app", *words],
+        cwd=ROOT,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 async def test_a_server_with_lazy_fsync_is_refused_unless_allowed(tmp_path: Path) -> None:
@@ -180,8 +190,10 @@ async def test_a_server_with_lazy_fsync_is_refused_unless_allowed(tmp_path: Path
         command, env=passwords | {"PATH": os.environ["PATH"]}, stderr=subprocess.DEVNULL
     )
     try:
-        environment = clean_environment() | {"RESOLUTION_LEDGER_NATS_URL": f"nats://ledger:pw@127.0.0.1:{port}",
-                                             "RESOLUTION_LEDGER_DATA_DIR": str(tmp_path / "data")}  # fmt: skip
+        environment = clean_environment() | {
+            "RESOLUTION_LEDGER_NATS_URL": f"nats://ledger:pw@127.0.0.1:{port}",
+            "RESOLUTION_LEDGER_DATA_DIR": str(tmp_path / "data"),
+        }
         created = await asyncio.to_thread(run, environment, "admin", "init", "--allow-lazy-fsync")
         assert created.returncode == 0, created.stderr
         refused = await asyncio.to_thread(run, environment, "report", "balances")

@@ -236,8 +236,17 @@ async def test_both_sources_of_one_old_subject_go_on(opened: Upstream) -> None:
     assert sorted(stored) == [("a.b", "ev-1"), ("a.b", "ev-new"), ("a_b", "ev-1"), ("a_b", "ev-new")]
 
 
-A_B = {"customer_id": "C-1", "interaction_id": "I-1", "channel": "phone", "reason": "late parcel", "agent_id": "A-1",
-       "team_id": "north", "line": 1, "order_id": "O-1", "severity": "high"}  # fmt: skip
+A_B = {
+    "customer_id": "C-1",
+    "interaction_id": "I-1",
+    "channel": "phone",
+    "reason": "late parcel",
+    "agent_id": "A-1",
+    "team_id": "north",
+    "line": 1,
+    "order_id": "O-1",
+    "severity": "high",
+}
 A__B = {"customer_id": "C-2", "interaction_id": "I-2", "channel": "e-mail"}
 
 
@@ -248,8 +257,16 @@ def minor(amount: dict[str, str]) -> int:
 async def test_budgets_holds_and_escalations_go_on(opened: Upstream, tmp_path: Path) -> None:
     balances = EXPECTED["readings"]["balances"]["items"]
     before = next(one for one in balances if (one["holder"], one["period"]) == ("agent:A-1", "2025-03"))
-    taken = await opened.ask("action", request_id="new-1", agent_id="A-1", kind="refund", reason="late", time=NOW,
-                             amount=money("1.00"), customer_id="C-40")  # fmt: skip
+    taken = await opened.ask(
+        "action",
+        request_id="new-1",
+        agent_id="A-1",
+        kind="refund",
+        reason="late",
+        time=NOW,
+        amount=money("1.00"),
+        customer_id="C-40",
+    )
     assert taken["outcome"] == "taken", taken
     assert minor(taken["budget"]["remaining"]) == minor(before["remaining"]) - 100
 
@@ -259,13 +276,30 @@ async def test_budgets_holds_and_escalations_go_on(opened: Upstream, tmp_path: P
     assert minor(settled["budget"]["reserved"]) == minor(before["reserved"]) - 1100
 
     waiting = EXPECTED["readings"]["waiting"]["items"][0]
-    approved = await opened.ask("escalation", request_id="new-3", operation="approve", decided_by="M-1", time=NOW,
-                                escalation_id=waiting["escalation_id"])  # fmt: skip
+    approved = await opened.ask(
+        "escalation",
+        request_id="new-3",
+        operation="approve",
+        decided_by="M-1",
+        time=NOW,
+        escalation_id=waiting["escalation_id"],
+    )
     assert (approved["outcome"], approved["status"], approved["amount"]) == ("done", "approved", money("88.00"))
 
     right = {"order_id": "O-3", "customer_id": "C-3", "total": money("46.00")}
-    await record(opened, event("fix-3", "fact.corrected", "a.b", NOW, source_of="a.b", id_of="ev-3", data=right,
-                               reason="digits changed places"))  # fmt: skip
+    await record(
+        opened,
+        event(
+            "fix-3",
+            "fact.corrected",
+            "a.b",
+            NOW,
+            source_of="a.b",
+            id_of="ev-3",
+            data=right,
+            reason="digits changed places",
+        ),
+    )
     run = runner(opened.session.data_dir)
     assert shown_balances(run) == await kept_balances(opened)
     assert verified(run, tmp_path)["last_position"] > EXPECTED["position"]
@@ -286,10 +320,12 @@ def shown_balances(run: Run) -> dict[Book, tuple[int, int, int]]:
     done = run("report", "balances", "--json")
     return {
         (one["holder"], one["period"], one["granted"]["currency"]): (
-            minor(one["granted"]), minor(one["spent"]), minor(one["reserved"]),
+            minor(one["granted"]),
+            minor(one["spent"]),
+            minor(one["reserved"]),
         )
         for one in json.loads(done.stdout)["items"]
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("lost", ["index", "views", "archive"])

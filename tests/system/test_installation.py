@@ -32,8 +32,9 @@ def test_the_image_holds_what_runs_and_no_development_tools() -> None:
     assert [line for line in stages[-1].splitlines() if line.startswith("COPY")] == ["COPY --from=build /venv /venv"]
     installed = [line for line in stages[-2].splitlines() if "/venv/bin/pip install" in line]
     assert [re.findall(r"--require-hashes -r (\S+)|--no-deps --no-index (\S+)", line) for line in installed] == [
-        [("requirements-image.txt", "")], [("", "/wheel/*.whl")]
-    ]  # fmt: skip
+        [("requirements-image.txt", "")],
+        [("", "/wheel/*.whl")],
+    ]
 
 
 def name_of(requirement: str) -> str:
@@ -58,8 +59,14 @@ try:
 except MissingExtraError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", text, *PACKAGES], cwd=ROOT, env=clean_environment(), check=True,
-                          capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", text, *PACKAGES],
+        cwd=ROOT,
+        env=clean_environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout == "Parquet files need the extra `archive`: pip install 'resolution-ledger[archive]'\n"
 
 

@@ -95,8 +95,15 @@ def test_the_readmes_blocks_run_in_order_in_an_empty_folder(environment: Path, t
     try:
         for language, block in blocks:
             words = ["bash", "-ec", block] if language == "sh" else ["python", "-c", block]
-            done = subprocess.run(words, cwd=tmp_path, env=clean_environment() | path, capture_output=True, text=True,
-                                  check=False, timeout=120)  # fmt: skip
+            done = subprocess.run(
+                words,
+                cwd=tmp_path,
+                env=clean_environment() | path,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=120,
+            )
             assert done.returncode == 0, (block, done.stdout, done.stderr)
             said.append(done.stdout)
     finally:

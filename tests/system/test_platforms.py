@@ -15,9 +15,22 @@ from tests.repository.test_architecture import MODULES, name_of
 from tests.support.ledgers import ROOT, Up, clean_environment, event
 
 UNIX_ONLY = {
-    "crypt", "fcntl", "grp", "nis", "ossaudiodev", "posix", "pty", "pwd", "readline", "resource", "spwd", "syslog",
-    "termios", "tty", "uvloop",
-}  # fmt: skip
+    "crypt",
+    "fcntl",
+    "grp",
+    "nis",
+    "ossaudiodev",
+    "posix",
+    "pty",
+    "pwd",
+    "readline",
+    "resource",
+    "spwd",
+    "syslog",
+    "termios",
+    "tty",
+    "uvloop",
+}
 PRETENCE = """
 import asyncio, os, shutil, signal, subprocess, sys, time
 # Libraries decide by system when they are loaded: these are what they are here.
@@ -100,9 +113,14 @@ def on_windows(code: str, folder: Path, url: str | None, *words: str) -> subproc
     """Run code of ours where what Windows lacks is missing."""
     environment = clean_environment() | {"USERNAME": "owner"} | ({"RESOLUTION_LEDGER_NATS_URL": url} if url else {})
     return subprocess.run(
-        [sys.executable, "-P", "-c", f"UNIX_ONLY = {UNIX_ONLY!r}\n{PRETENCE}\n{code}", *words], cwd=folder,
-        env=environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-P", "-c", f"UNIX_ONLY = {UNIX_ONLY!r}\n{PRETENCE}\n{code}", *words],
+        cwd=folder,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 COMMAND = "from resolution_ledger.__main__ import main\nmain()"

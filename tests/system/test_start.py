@@ -48,8 +48,14 @@ def initialised(folder: Path) -> OwnServer:
 def started(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """`resolution-ledger` as a user starts it, in a folder; what it says goes to `log` there."""
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([SCRIPT, *words], cwd=folder, env=clean_environment() | environment, text=True,
-                                   stdout=log, stderr=subprocess.STDOUT)  # fmt: skip
+        process = subprocess.Popen(
+            [SCRIPT, *words],
+            cwd=folder,
+            env=clean_environment() | environment,
+            text=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
     try:
         yield process
     finally:
@@ -118,8 +124,14 @@ def test_packages_with_our_names_on_the_users_path_are_not_ours(tmp_path: Path) 
     for name in sorted(PACKAGES - {"resolution_ledger"}):
         (tmp_path / f"{name}.py").write_text(TRAP)
     environment = {"TRAPPED": str(tmp_path / "trapped"), "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run([SCRIPT, "--version"], cwd=tmp_path, env=clean_environment() | environment, text=True,
-                          capture_output=True, check=False)  # fmt: skip
+    done = subprocess.run(
+        [SCRIPT, "--version"],
+        cwd=tmp_path,
+        env=clean_environment() | environment,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     with started(tmp_path, "up", "--port", "0", **environment) as process:
         document = until(lambda: announced(tmp_path / ".resolution-ledger"), process, tmp_path / "log")
@@ -173,8 +185,9 @@ def test_without_an_address_for_upstreams_the_announcement_has_that_of_the_setti
     own, data_dir = initialised(tmp_path), tmp_path / "data"
     url = own.settings().nats_url or ""
     try:
-        with started(tmp_path, "up", "--port", "0", RESOLUTION_LEDGER_NATS_URL=url,
-                     RESOLUTION_LEDGER_DATA_DIR=str(data_dir)) as process:  # fmt: skip
+        with started(
+            tmp_path, "up", "--port", "0", RESOLUTION_LEDGER_NATS_URL=url, RESOLUTION_LEDGER_DATA_DIR=str(data_dir)
+        ) as process:
             document = until(lambda: announced(data_dir), process, tmp_path / "log")
     finally:
         own.process.kill()
@@ -182,16 +195,23 @@ def test_without_an_address_for_upstreams_the_announcement_has_that_of_the_setti
     assert (document["nats_url"], document["nats_user"], document["nats_password"]) == (url, "ledger", "p-ledger")
 
 
-@pytest.mark.parametrize(("words", "left", "found"), [
-    (["up", "--nats-url", "nats://a:b@c", "--port", "1"], ["up", "--port", "1"], "nats://a:b@c"),
-    (["--nats-url=nats://a:b@c", "up"], ["up"], "nats://a:b@c"),
-    (["up", "--nats-url", "nats://c"], ["up", "--nats-url", "nats://c"], None),
-    (["--nats-url", "nats://a:b@c", "up", "--nats-url", "nats://d"], ["up"], "nats://a:b@c,nats://d"),
-    (["up", "--nats-url", "nats://c", "--nats-url=nats://d"], ["up", "--nats-url", "nats://c", "--nats-url=nats://d"], None),
-    (["--nats-url", "nats://a:b@c", "up", "--nats-url", "nats://d:e@f"], ["up"], "nats://a:b@c,nats://d:e@f"),
-    (["publish", "--", "--nats-url", "nats://a:b@c"], ["publish", "--", "--nats-url", "nats://a:b@c"], None),
-    (["up", "--nats-url"], ["up", "--nats-url"], None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("words", "left", "found"),
+    [
+        (["up", "--nats-url", "nats://a:b@c", "--port", "1"], ["up", "--port", "1"], "nats://a:b@c"),
+        (["--nats-url=nats://a:b@c", "up"], ["up"], "nats://a:b@c"),
+        (["up", "--nats-url", "nats://c"], ["up", "--nats-url", "nats://c"], None),
+        (["--nats-url", "nats://a:b@c", "up", "--nats-url", "nats://d"], ["up"], "nats://a:b@c,nats://d"),
+        (
+            ["up", "--nats-url", "nats://c", "--nats-url=nats://d"],
+            ["up", "--nats-url", "nats://c", "--nats-url=nats://d"],
+            None,
+        ),
+        (["--nats-url", "nats://a:b@c", "up", "--nats-url", "nats://d:e@f"], ["up"], "nats://a:b@c,nats://d:e@f"),
+        (["publish", "--", "--nats-url", "nats://a:b@c"], ["publish", "--", "--nats-url", "nats://a:b@c"], None),
+        (["up", "--nats-url"], ["up", "--nats-url"], None),
+    ],
+)
 def test_passwords_leave_the_command_line(words: list[str], left: list[str], found: str | None) -> None:
     expected = {} if found is None else {"RESOLUTION_LEDGER_NATS_URL": found}
     assert without_secrets(words) == (left, expected)
@@ -230,8 +250,14 @@ def test_an_address_that_cannot_be_read_is_refused_without_its_password(url: str
     with pytest.raises(SettingsError, match="nats_url") as refused:
         server_options(load_settings({"nats_url": url}, {}))
     assert not re.search("sec", str(refused.value))
-    done = subprocess.run([SCRIPT, "report", "balances", "--nats-url", url], env=clean_environment(), text=True,
-                          capture_output=True, check=False, cwd=ROOT)  # fmt: skip
+    done = subprocess.run(
+        [SCRIPT, "report", "balances", "--nats-url", url],
+        env=clean_environment(),
+        text=True,
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+    )
     assert done.returncode == 2
     assert "sec" not in done.stderr + done.stdout
     assert done.stderr.count("\n") == 1

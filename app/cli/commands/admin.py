@@ -92,8 +92,17 @@ async def list_rejected(settings: Settings, *, as_json: bool, as_csv: bool) -> N
         items = [{name: entry[name] for name in _SHOWN} for entry in await _entries(session)]
         position = await session.log.last_position()
     rows = [tuple(item.values()) for item in items]
-    print_list(items, "Rejected", _SHOWN, rows, numbers=(0,), fields=" ".join(_SHOWN),
-               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+    print_list(
+        items,
+        "Rejected",
+        _SHOWN,
+        rows,
+        numbers=(0,),
+        fields=" ".join(_SHOWN),
+        as_json=as_json,
+        as_csv=as_csv,
+        position=position,
+    )
 
 
 @click.argument("number", type=int)
@@ -157,8 +166,16 @@ async def status(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         (s["projection"], s["generation"], s["position"], s["lag_events"], _stopped_text(s["stopped"])) for s in states
     ]
     columns = ("projection", "generation", "position", "lag", "stopped")
-    print_list(states, f"The log ends at {position}", columns, rows, as_json=as_json, as_csv=as_csv,
-               fields="projection generation position lag_events recorded stopped", position=position)  # fmt: skip
+    print_list(
+        states,
+        f"The log ends at {position}",
+        columns,
+        rows,
+        as_json=as_json,
+        as_csv=as_csv,
+        fields="projection generation position lag_events recorded stopped",
+        position=position,
+    )
     if any(state["stopped"] for state in states):
         raise Finding("" if as_json else "a projection has stopped")
 
@@ -208,11 +225,24 @@ async def skip(settings: Settings, name: str, position: int, reason: str, by: st
 @click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Check this role alone; repeatable.")
 @click.option("--here", is_flag=True, help="With --role: a process on this host must have it, for health checks.")
 @click.option("--at-rest", is_flag=True, help="No role needs to run: check what is stored.")
-@click.option("--wait", "seconds", type=click.FloatRange(0, 600), metavar="SECONDS",
-              help="How long a role may take to answer. [default: 15, with --role 1]")  # fmt: skip
+@click.option(
+    "--wait",
+    "seconds",
+    type=click.FloatRange(0, 600),
+    metavar="SECONDS",
+    help="How long a role may take to answer. [default: 15, with --role 1]",
+)
 @command(admin, lists=True)
-async def doctor(settings: Settings, roles: tuple[str, ...], *, here: bool, at_rest: bool, seconds: float | None,
-                 as_json: bool, as_csv: bool) -> None:  # fmt: skip
+async def doctor(
+    settings: Settings,
+    roles: tuple[str, ...],
+    *,
+    here: bool,
+    at_rest: bool,
+    seconds: float | None,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     """Check everything: server, streams, roles, clocks, views, seal, archive, inboxes. Exit status 1 on a finding.
 
     Roles are asked by NATS, wherever they run. Nothing is created, changed or recorded.
@@ -235,8 +265,9 @@ async def doctor(settings: Settings, roles: tuple[str, ...], *, here: bool, at_r
         checks = [Check("data directory", str(error), ok=False)]
     items, well = [check._asdict() for check in checks], all(check.ok for check in checks)
     rows = [(check.check, "ok" if check.ok else "WRONG", check.says) for check in checks]
-    print_list(items, "Doctor", ("check", "", "says"), rows, fields="check says ok", as_json=as_json, as_csv=as_csv,
-               ok=well)  # fmt: skip
+    print_list(
+        items, "Doctor", ("check", "", "says"), rows, fields="check says ok", as_json=as_json, as_csv=as_csv, ok=well
+    )
     if not well:
         raise Finding
 

@@ -36,8 +36,17 @@ async def inbox_list(settings: Settings, limit: int, *, as_json: bool, as_csv: b
         position = await session.log.last_position()
     columns = ("stream", "sequence", "subject", "bytes", "received")
     rows = [tuple(item.values()) for item in items]
-    print_list(items, "Waiting", columns, rows, numbers=(1, 3), fields=" ".join(columns),
-               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+    print_list(
+        items,
+        "Waiting",
+        columns,
+        rows,
+        numbers=(1, 3),
+        fields=" ".join(columns),
+        as_json=as_json,
+        as_csv=as_csv,
+        position=position,
+    )
 
 
 @click.option("--reason", default="rejected by the operator", show_default=True, help="Why; kept with the message.")
@@ -51,8 +60,12 @@ async def inbox_reject(settings: Settings, stream: str, sequence: int, reason: s
     """
     async with Session(settings, reads_only=True) as session:
         if stream not in (names := await inbox_names(session)):
-            fail(f"{stream} is no inbox; the inboxes are {', '.join(names)}", code="unknown_stream", status=2,
-                 as_json=as_json)  # fmt: skip
+            fail(
+                f"{stream} is no inbox; the inboxes are {', '.join(names)}",
+                code="unknown_stream",
+                status=2,
+                as_json=as_json,
+            )
         operator = await session.connection("inbox", user="operator")
         try:
             removal = await reject_message(session, operator, stream, sequence, reason)

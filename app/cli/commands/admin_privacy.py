@@ -62,8 +62,9 @@ async def forget(settings: Settings, customer: str, requested_by: str, reason: s
 @click.option("--reason", default="", help="Why.")
 @click.argument("customer", required=False)
 @command(admin, lists=True)
-async def hold(settings: Settings, customer: str | None, reason: str, by: str, *, release: bool,
-               as_json: bool, as_csv: bool) -> None:  # fmt: skip
+async def hold(
+    settings: Settings, customer: str | None, reason: str, by: str, *, release: bool, as_json: bool, as_csv: bool
+) -> None:
     """Keep CUSTOMER from being forgotten (a legal hold); without CUSTOMER the holds that stand."""
     if customer and not release and not (reason and by):
         raise click.UsageError("say --reason and --by")

@@ -36,22 +36,27 @@ async def seal_status(settings: Settings, *, as_json: bool) -> None:
         folder, end = seal_folder(session.data_dir), await session.log.last_position()
         newest = folder.checkpoint()
         found: dict[str, Any] = {
-            "size": newest.size if newest else 0, "root": newest.root.hex() if newest else "", "position": end,
+            "size": newest.size if newest else 0,
+            "root": newest.root.hex() if newest else "",
+            "position": end,
             "verifier_keys": [verifier.text() for verifier in folder.verifiers()],
             "rotations": [note.size for note in folder.rotations()],
             "cosigned": [{"size": note.size, "signatures": len(note.lines)} for note in folder.cosigned()],
             "begun": [msgspec.to_builtins(one) for one in (await (await SealRecord.open(session.client)).read()).begun],
-        }  # fmt: skip
+        }
     if as_json:
         print_json(found)
         return
     rows = [
-        ("sealed", f"{found['size']:,} of {end:,} positions"), ("root", found["root"]),
+        ("sealed", f"{found['size']:,} of {end:,} positions"),
+        ("root", found["root"]),
         *(("verifier key", key) for key in found["verifier_keys"]),
-        *(("begun", f"{one['at']}, position {one['position']:,}: {one['reason'] or 'the first seal'}")
-          for one in found["begun"]),
+        *(
+            ("begun", f"{one['at']}, position {one['position']:,}: {one['reason'] or 'the first seal'}")
+            for one in found["begun"]
+        ),
         *(("cosigned", f"size {one['size']:,}, {one['signatures']} signatures") for one in found["cosigned"]),
-    ]  # fmt: skip
+    ]
     print_table("Seal", ("", ""), rows)
 
 
@@ -189,20 +194,37 @@ def _what_to_do(log: list[dict[str, Any]], archived: list[dict[str, Any]], archi
     if not log and not archived:
         return "The log, the archive and the seal agree: nothing to do."
     if not log:
-        return ("The log is what was sealed; the archive is not. Move the archive folder away and run "
-                "`resolution-ledger admin archive`: it is written anew.")  # fmt: skip
+        return (
+            "The log is what was sealed; the archive is not. Move the archive folder away and run "
+            "`resolution-ledger admin archive`: it is written anew."
+        )
     seal_alone = all(wrong["kind"] in SEAL_KINDS for wrong in log)
     if seal_alone:
-        return ("The seal's own files are damaged: put the `seal` folder back from its backup, and run "
-                "`resolution-ledger audit verify --checkpoint FILE` with a checkpoint kept elsewhere.")  # fmt: skip
+        return (
+            "The seal's own files are damaged: put the `seal` folder back from its backup, and run "
+            "`resolution-ledger audit verify --checkpoint FILE` with a checkpoint kept elsewhere."
+        )
     last = max(wrong["last"] for wrong in log)
     if archived or last > archive_position:
-        return ("The log is not what was sealed, and the archive does not have all of it. Stop `up`, keep both as "
-                "they are, and look for an older copy of the archive or of the server's folder.")  # fmt: skip
-    return ("The log is not what was sealed; the archive is. Stop `up`, keep this data directory as evidence, copy "
-            "its `seal` folder into a new one: `resolution-ledger admin restore ARCHIVE --data-dir NEW`.")  # fmt: skip
+        return (
+            "The log is not what was sealed, and the archive does not have all of it. Stop `up`, keep both as "
+            "they are, and look for an older copy of the archive or of the server's folder."
+        )
+    return (
+        "The log is not what was sealed; the archive is. Stop `up`, keep this data directory as evidence, copy "
+        "its `seal` folder into a new one: `resolution-ledger admin restore ARCHIVE --data-dir NEW`."
+    )
 
 
-SEAL_KINDS = ("tile edited", "tile missing", "checkpoint replaced", "checkpoint forged", "key replaced",
-              "evidence missing", "evidence damaged", "checkpoint missing", "checkpoint not trusted")  # fmt: skip
+SEAL_KINDS = (
+    "tile edited",
+    "tile missing",
+    "checkpoint replaced",
+    "checkpoint forged",
+    "key replaced",
+    "evidence missing",
+    "evidence damaged",
+    "checkpoint missing",
+    "checkpoint not trusted",
+)
 """Findings of a verification that blame the seal's files and not the log."""

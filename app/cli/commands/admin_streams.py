@@ -25,7 +25,15 @@ async def init(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         operator = await session.connection("init", user="operator")
         states = await raise_copies(operator, settings.replicas, session.created)
     items = [state._asdict() for state in states]
-    print_list(items, "Streams", ("stream", "copies", ""), [tuple(state) for state in states], numbers=(1,),
-               fields=" ".join(StreamState._fields), as_json=as_json, as_csv=as_csv)  # fmt: skip
+    print_list(
+        items,
+        "Streams",
+        ("stream", "copies", ""),
+        [tuple(state) for state in states],
+        numbers=(1,),
+        fields=" ".join(StreamState._fields),
+        as_json=as_json,
+        as_csv=as_csv,
+    )
     if not (as_json or as_csv) and any(state.done == "raised" for state in states):
         console.print("The servers make the new copies now; `admin doctor` says when all are complete.")

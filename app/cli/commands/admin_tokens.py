@@ -28,8 +28,9 @@ def tokens_group() -> None:
 @click.option("--role", type=click.Choice(ROLES), required=True, help="What its bearer sees.")
 @click.argument("name")
 @command(tokens_group)
-async def make(settings: Settings, name: str, role: Role, person: str | None, days: int | None, *,
-               as_json: bool) -> None:  # fmt: skip
+async def make(
+    settings: Settings, name: str, role: Role, person: str | None, days: int | None, *, as_json: bool
+) -> None:
     """Make a token under a NAME; it is shown now and never again."""
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     try:
@@ -51,8 +52,9 @@ async def list_tokens(settings: Settings, *, as_json: bool, as_csv: bool) -> Non
     ]
     rows = [tuple("" if value is None else str(value)[:19] for value in one.values()) for one in found]
     columns = ("name", "role", "person", "made", "expires")
-    print_list(found, "Tokens", columns, rows, fields="name role person_id made expires",
-               as_json=as_json, as_csv=as_csv)  # fmt: skip
+    print_list(
+        found, "Tokens", columns, rows, fields="name role person_id made expires", as_json=as_json, as_csv=as_csv
+    )
 
 
 @click.argument("name")

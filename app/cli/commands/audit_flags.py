@@ -53,9 +53,21 @@ _FLAG = (
 @click.option("--rates", is_flag=True, help="Whom the rules look at: rates by team, channel, shift and tenure.")
 @as_of_option
 @command(audit, lists=True)
-async def flags(settings: Settings, rule: str | None, about: str | None, status: str | None, backtest: str | None,
-                changes: tuple[str, ...], as_of: str | None, *, everything: bool, happened: bool,
-                rates: bool, as_json: bool, as_csv: bool) -> None:  # fmt: skip
+async def flags(
+    settings: Settings,
+    rule: str | None,
+    about: str | None,
+    status: str | None,
+    backtest: str | None,
+    changes: tuple[str, ...],
+    as_of: str | None,
+    *,
+    everything: bool,
+    happened: bool,
+    rates: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     """Suspected abuse, each with one sentence of explanation and the positions that prove it. A flag is no verdict."""
     if backtest is not None:
         if as_csv:
@@ -69,8 +81,11 @@ async def flags(settings: Settings, rule: str | None, about: str | None, status:
         at = await position_of(session.log, as_of, await session.log.last_position()) if as_of else None
         source = temporal_tables.as_of(flags_table, at)
         now = datetime.now(UTC)
-        answer = await read_view(session, "flags", lambda c: read_flags(
-            c, now, rule=rule, status=status, source=source, everything=everything))  # fmt: skip
+        answer = await read_view(
+            session,
+            "flags",
+            lambda c: read_flags(c, now, rule=rule, status=status, source=source, everything=everything),
+        )
         found = await without_names(session.log, await Keys.open(session.client), answer.result)
     found = [one for one in found if about is None or about in one["about"]]  # not before: asking would tell
     position = answer.progress.anchor.position if at is None else at
@@ -79,8 +94,16 @@ async def flags(settings: Settings, rule: str | None, about: str | None, status:
         for one in found
     ]
     columns = ("flag", "rule", "raised", "status", "about", "why")
-    print_list(found, f"Flags at position {position}", columns, rows, fields=_FLAG, as_json=as_json, as_csv=as_csv,
-               position=position)  # fmt: skip
+    print_list(
+        found,
+        f"Flags at position {position}",
+        columns,
+        rows,
+        fields=_FLAG,
+        as_json=as_json,
+        as_csv=as_csv,
+        position=position,
+    )
 
 
 def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
@@ -115,9 +138,11 @@ async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, h
                     for raised in side.take(batch):
                         if raised.finding.rule == rule:
                             flagged[raised.flag_id] = {
-                                "flag_id": raised.flag_id, "about": raised.finding.about,
-                                "explanation": raised.finding.explanation, "evidence": raised.finding.evidence,
-                            }  # fmt: skip
+                                "flag_id": raised.flag_id,
+                                "about": raised.finding.about,
+                                "explanation": raised.finding.explanation,
+                                "evidence": raised.finding.evidence,
+                            }
                 progressed(batch[-1].position, end)
         keys = await Keys.open(session.client)
         before, after = [
@@ -149,14 +174,31 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     acts = [_act(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
     found, position = all_rates(acts), work.progress.anchor.position
     rows = [
-        (rate.rule, rate.dimension, rate.group, f"{rate.proving} of {rate.actions}", f"{rate.rate:.2%}",
-         f"{rate.base_rate:.2%}", f"{rate.concerned} of {rate.people}", "FAR ABOVE" if rate.far_above else "")
+        (
+            rate.rule,
+            rate.dimension,
+            rate.group,
+            f"{rate.proving} of {rate.actions}",
+            f"{rate.rate:.2%}",
+            f"{rate.base_rate:.2%}",
+            f"{rate.concerned} of {rate.people}",
+            "FAR ABOVE" if rate.far_above else "",
+        )
         for rate in found
-    ]  # fmt: skip
+    ]
     columns = ("rule", "by", "group", "actions that prove a flag", "rate", "all others", "people", "")
     title = f"Whom the rules look at, at position {position}"
-    print_list([rate._asdict() for rate in found], title, columns, rows, numbers=(3, 4, 5, 6),
-               fields=" ".join(Rate._fields), as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+    print_list(
+        [rate._asdict() for rate in found],
+        title,
+        columns,
+        rows,
+        numbers=(3, 4, 5, 6),
+        fields=" ".join(Rate._fields),
+        as_json=as_json,
+        as_csv=as_csv,
+        position=position,
+    )
     if as_json or as_csv:
         return
     for rate in found:
@@ -172,7 +214,9 @@ def _act(row: dict[str, Any], rules: frozenset[str], people: dict[str, dict[str,
     joined = person.get("joined")
     team = row["team_id"] or next(iter(json.loads(person.get("team_ids") or "[]")), None)
     groups = {
-        "team": team or "", "channel": row["channel"] or "", "shift": shift_of(at.astimezone(zone).hour),
+        "team": team or "",
+        "channel": row["channel"] or "",
+        "shift": shift_of(at.astimezone(zone).hour),
         "tenure": tenure_of((at - parse_time(joined)).total_seconds() if joined else None),
-    }  # fmt: skip
+    }
     return Act(row["agent_id"], groups, rules)

@@ -51,8 +51,18 @@ def audit() -> None:
 @happened_option
 @by_option
 @command(audit, lists=True)
-async def trail(settings: Settings, limit: int | None, after: int, as_of: str | None, by: str | None, *,
-                happened: bool, as_json: bool, as_csv: bool, **named: str | None) -> None:  # fmt: skip
+async def trail(
+    settings: Settings,
+    limit: int | None,
+    after: int,
+    as_of: str | None,
+    by: str | None,
+    *,
+    happened: bool,
+    as_json: bool,
+    as_csv: bool,
+    **named: str | None,
+) -> None:
     """Events in order, with positions; those that name all the ids given."""
     wanted = [(kind, name) for kind, name in named.items() if name is not None]
     async with Session(settings, reads_only=True) as session:
@@ -71,8 +81,17 @@ async def trail(settings: Settings, limit: int | None, after: int, as_of: str | 
         (item["position"], item["time"][:19], item["who"], item["whom"], item["interaction_id"], item["what"])
         for item in items
     ]
-    print_list(items, f"Trail at position {position}", columns, rows, numbers=(0,), as_json=as_json, as_csv=as_csv,
-               fields=_LINE, position=position)  # fmt: skip
+    print_list(
+        items,
+        f"Trail at position {position}",
+        columns,
+        rows,
+        numbers=(0,),
+        as_json=as_json,
+        as_csv=as_csv,
+        fields=_LINE,
+        position=position,
+    )
 
 
 @by_option
@@ -170,8 +189,17 @@ async def balance(settings: Settings, holder: str, period: str, *, as_json: bool
     columns = ("position", "what", "granted", "spent", "reserved", "remaining")
     rows = [(one["position"], one["what"], *(money_text(one[name]) for name in columns[2:])) for one in items]
     title = f"What makes the balance of {holder} in {period}"
-    print_list(items, title, columns, rows, numbers=(0, 2, 3, 4, 5), as_json=as_json, as_csv=as_csv,
-               fields=_BALANCE, position=answer.progress.anchor.position)  # fmt: skip
+    print_list(
+        items,
+        title,
+        columns,
+        rows,
+        numbers=(0, 2, 3, 4, 5),
+        as_json=as_json,
+        as_csv=as_csv,
+        fields=_BALANCE,
+        position=answer.progress.anchor.position,
+    )
 
 
 @click.option("--from", "start", help="From this position, or from this recorded time on.")

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
 _CHECKPOINT_BYTES = _KEYS_BYTES = 1 << 20
 _PROOF_BYTES = 1 << 28
 key_option = click.option(
-    "--key", "keys", multiple=True, metavar="KEY",
+    "--key",
+    "keys",
+    multiple=True,
+    metavar="KEY",
     help="A verifier key you trust (name+id+key), or a file of them; again for more.",
-)  # fmt: skip
+)
 
 
 def verifiers_from(keys: tuple[str, ...]) -> list[Verifier]:
@@ -65,13 +68,20 @@ def _checkpoint(file: Path) -> Checkpoint:
         raise NoteError(message) from None
 
 
-@click.option("--checkpoint", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
-              help="A checkpoint you have kept; again for more.")  # fmt: skip
+@click.option(
+    "--checkpoint",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A checkpoint you have kept; again for more.",
+)
 @key_option
 @click.option("--resume", is_flag=True, help="Go on where an interrupted verification stopped.")
 @command(audit)
-async def verify(settings: Settings, files: tuple[Path, ...], keys: tuple[str, ...], *, resume: bool,
-                 as_json: bool) -> None:  # fmt: skip
+async def verify(
+    settings: Settings, files: tuple[Path, ...], keys: tuple[str, ...], *, resume: bool, as_json: bool
+) -> None:
     """Recompute the seal from the log, and say the first wrong position where history differs.
 
     Compared are the log, the tiles, our newest checkpoint, and checkpoints that you bring. What a checkpoint of
@@ -145,8 +155,11 @@ async def prove(settings: Settings, position: int, into: Path | None, *, as_json
         folder = seal_folder(session.data_dir)
         newest = folder.checkpoint()
     if newest is None or position > newest.size:
-        fail(f"position {position} is not sealed; the newest checkpoint covers {newest.size if newest else 0}",
-             code="not_sealed", as_json=as_json)  # fmt: skip
+        fail(
+            f"position {position} is not sealed; the newest checkpoint covers {newest.size if newest else 0}",
+            code="not_sealed",
+            as_json=as_json,
+        )
         return
     try:
         proof = prove_position(folder.tiles(newest.size), newest, position)
@@ -184,7 +197,7 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
         entries = [check_proof(read_proof(text), trusted) for text in texts]
         shown = [
             {"position": entry.position, "subject": entry.subject, "event": sealed_event(entry)} for entry in entries
-        ]  # fmt: skip
+        ]
     except (ValueError, OSError, RecursionError) as error:
         fail(f"{file}: {error}", code="proof", as_json=as_json)
         return
@@ -198,8 +211,12 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
             print_json(one["event"])
 
 
-@click.option("--add", type=click.Path(path_type=Path), metavar="FILE",
-              help="Keep the signatures that others have put below a checkpoint of ours.")  # fmt: skip
+@click.option(
+    "--add",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep the signatures that others have put below a checkpoint of ours.",
+)
 @click.option("--keys", "show_keys", is_flag=True, help="Show the verifier keys instead.")
 @command(audit)
 async def checkpoint(settings: Settings, add: Path | None, *, show_keys: bool, as_json: bool) -> None:
@@ -218,7 +235,14 @@ async def checkpoint(settings: Settings, add: Path | None, *, show_keys: bool, a
         return
     keys = [verifier.text() for verifier in trusted]
     if as_json:
-        print_json({"origin": note.origin, "size": note.size, "root": note.root.hex(), "checkpoint": note.note,
-                    "verifier_keys": keys})  # fmt: skip
+        print_json(
+            {
+                "origin": note.origin,
+                "size": note.size,
+                "root": note.root.hex(),
+                "checkpoint": note.note,
+                "verifier_keys": keys,
+            }
+        )
     else:
         click.echo("\n".join(keys) if show_keys else note.note, nl=show_keys)

@@ -232,8 +232,12 @@ def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
 
 
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--with", "other", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="Another file. [default: the policy in force]")  # fmt: skip
+@click.option(
+    "--with",
+    "other",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Another file. [default: the policy in force]",
+)
 @command(policy, lists=True)
 async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool, as_csv: bool) -> None:
     """Show the changes that FILE would make: field by field, against the policy in force or another file.
@@ -254,8 +258,16 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
     items = [{"field": field, "before": old, "after": new} for field, old, new in changes]
     refused: dict[str, Any] = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
     rows = [(field, _said(old), _said(new)) for field, old, new in changes]
-    print_list(items, f"{file} against {name}", ("field", "before", "after"), rows, fields="field before after",
-               as_json=as_json, as_csv=as_csv, **refused)  # fmt: skip
+    print_list(
+        items,
+        f"{file} against {name}",
+        ("field", "before", "after"),
+        rows,
+        fields="field before after",
+        as_json=as_json,
+        as_csv=as_csv,
+        **refused,
+    )
     if refusal:
         if not (as_json or as_csv):
             console.print(f"It would be refused: effective_from {refusal}", markup=False)

@@ -51,8 +51,9 @@ async def import_history(
     await _deliver(settings, events, outcome, dry=dry, as_json=as_json, counts=False)
 
 
-async def _deliver(settings: Settings, events: Iterable[Outgoing], outcome: Outcome, *, dry: bool, as_json: bool,
-                   counts: bool) -> None:  # fmt: skip
+async def _deliver(
+    settings: Settings, events: Iterable[Outgoing], outcome: Outcome, *, dry: bool, as_json: bool, counts: bool
+) -> None:
     total = len(events) if isinstance(events, list) else None
     if dry:
         dry_run(_counted(events, outcome) if counts else events, outcome)

@@ -30,8 +30,9 @@ _ROWS = 8
 @as_of_option
 @happened_option
 @command(report, lists=True)
-async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened: bool, as_json: bool,
-                  as_csv: bool) -> None:  # fmt: skip
+async def loyalty(
+    settings: Settings, as_of: str | None, limit: int, *, happened: bool, as_json: bool, as_csv: bool
+) -> None:
     """What actions were worth: before and after, matched, step at the limit, trials; each number with its rung."""
     from projections.reports.loyalty import loyalty_report
 
@@ -82,13 +83,19 @@ def _print(one: dict[str, Any], position: int) -> None:
         console.print(f"Rung {line['rung']}, {line['method']}: {'; '.join(line['caveats'])}.")
     console.print(f"Controls: {one['controls']}.")
     for name, lines in one["groups"].items():
-        rows = [(line[name], line["treated"], _value(line), _interval(line)) for line in lines[:_ROWS]
-                if line["value"] is not None]  # fmt: skip
+        rows = [
+            (line[name], line["treated"], _value(line), _interval(line))
+            for line in lines[:_ROWS]
+            if line["value"] is not None
+        ]
         if len(rows) > 1:
-            print_table(f"Matched (rung 2), by {name}", (name, "treated", "points more", "95 % interval"), rows,
-                        numbers=(1, 2))  # fmt: skip
-    rows = [(f"{line['days']} days", share_text(line), share_text(repeat))
-            for line, repeat in zip(one["return_rates"], one["repeat_claims"], strict=True)]  # fmt: skip
+            print_table(
+                f"Matched (rung 2), by {name}", (name, "treated", "points more", "95 % interval"), rows, numbers=(1, 2)
+            )
+    rows = [
+        (f"{line['days']} days", share_text(line), share_text(repeat))
+        for line, repeat in zip(one["return_rates"], one["repeat_claims"], strict=True)
+    ]
     print_table("Customers who were helped", ("within", "bought again", "were helped again"), rows)
     _print_sides(one)
 

@@ -89,11 +89,17 @@ async def gap(
 
 def _print_procedure(lines: list[dict[str, Any]]) -> None:
     rows = [
-        (one["kind"], one["n"], money_text(one["given"]), money_text(one["long_way_each"]), money_text(one["long_way"]),
-         one["cheaper_than_asking"])
+        (
+            one["kind"],
+            one["n"],
+            money_text(one["given"]),
+            money_text(one["long_way_each"]),
+            money_text(one["long_way"]),
+            one["cheaper_than_asking"],
+        )
         for one in lines
         if one["long_way"]
-    ]  # fmt: skip
+    ]
     if rows:
         columns = ("given at once", "times", "cost", "asking costs, each", "together", "cost less than asking")
         print_table("The cost of procedure: what the long way would have cost", columns, rows, numbers=(1, 2, 3, 4, 5))
@@ -103,10 +109,16 @@ def _print_groups(name: str, lines: list[dict[str, Any]], position: int) -> None
     if len(lines) < 2:  # noqa: PLR2004 - one group says what the whole says
         return
     rows = [
-        (line[name], line["asked"], share_text(line["approved_anyway"]), hours_text(line["waiting"]["median_hours"]),
-         hours_text(line["waiting"]["p90_hours"]), line["waiting"]["abandoned"])
+        (
+            line[name],
+            line["asked"],
+            share_text(line["approved_anyway"]),
+            hours_text(line["waiting"]["median_hours"]),
+            hours_text(line["waiting"]["p90_hours"]),
+            line["waiting"]["abandoned"],
+        )
         for line in lines[:12]
-    ]  # fmt: skip
+    ]
     columns = (name, "asked", "approved anyway", "waited, median", "90th percentile", "given up")
     print_table(f"By {name}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))
 
@@ -122,11 +134,17 @@ def _print_limit(one: dict[str, Any]) -> None:
         f"{money_text(one['cost_of_asking'])} (waiting of agent and approver); {one['why']}."
     )
     rows = [
-        (money_text(point["up_to"]), point["n"], f"{point['approved'] / point['n']:.1%}", f"{point['lower']:.1%}",
-         money_text(point["risk"]), "yes" if point["asking_costs_more"] else "")
+        (
+            money_text(point["up_to"]),
+            point["n"],
+            f"{point['approved'] / point['n']:.1%}",
+            f"{point['lower']:.1%}",
+            money_text(point["risk"]),
+            "yes" if point["asking_costs_more"] else "",
+        )
         for place, point in enumerate(one["curve"])
         if place % (len(one["curve"]) // _ROWS + 1) == 0 or point["up_to"] in (one["limit"], one["without_step"])
-    ]  # fmt: skip
+    ]
     columns = ("up to", "decided", "approved", "at least (95 %)", "(1 - a) x", "asking costs more")
     print_table("", columns, rows, numbers=(0, 1, 2, 3, 4))
     last = one["last_period"]
@@ -183,10 +201,22 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
         lines = found[f"by_{name}"]
         if len(lines) > 1:
             columns = (name, "interactions", "first contact", "transferred", "reopened", "to resolution, median")
-            print_table(f"By {name}", columns, [
-                (one[name], one["interactions"], share_text(one["first_contact"]), share_text(one["transferred"]),
-                 share_text(one["reopened"]), hours_text(one["hours_to_resolution"]["median"])) for one in lines[:12]
-            ], numbers=(1, 2, 3, 4, 5))  # fmt: skip
+            print_table(
+                f"By {name}",
+                columns,
+                [
+                    (
+                        one[name],
+                        one["interactions"],
+                        share_text(one["first_contact"]),
+                        share_text(one["transferred"]),
+                        share_text(one["reopened"]),
+                        hours_text(one["hours_to_resolution"]["median"]),
+                    )
+                    for one in lines[:12]
+                ],
+                numbers=(1, 2, 3, 4, 5),
+            )
     for one in found["evenness"]:
         low, high = one["lowest"], one["highest"]
         console.print(
@@ -216,11 +246,16 @@ _A_MINUTE = 60
 
 
 _QUALITY = {
-    "resolved": "resolved", "first_contact": "resolved on the first contact", "transferred": "transferred",
-    "came_back_to_a_team": "came back to a team they had left", "stories_repeated": "told their story again",
-    "first_line_only": "never left the first line", "moved_up": "moved up a line", "reopened": "reopened",
+    "resolved": "resolved",
+    "first_contact": "resolved on the first contact",
+    "transferred": "transferred",
+    "came_back_to_a_team": "came back to a team they had left",
+    "stories_repeated": "told their story again",
+    "first_line_only": "never left the first line",
+    "moved_up": "moved up a line",
+    "reopened": "reopened",
     "repeat_contact": "the customer was back soon",
-}  # fmt: skip
+}
 
 
 @as_of_option
@@ -243,22 +278,63 @@ async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -
     )
     tables: tuple[tuple[str, tuple[str, ...], list[tuple[object, ...]]], ...] = (
         ("Thanks by", ("giver", "times"), list(thanks["by_giver"].items())),
-        ("Training", ("course", "people", "opens", "used in 90 days before", "after"), [
-            (one["course"], one["people"], ", ".join(one["opens"]), one["used_before"], one["used_after"])
-            for one in found["training"]]),
-        ("Careers", ("from", "to", "people", "gave in 90 days before", "after"), [
-            (one["from"], one["to"], "fewer than 5" if one["suppressed"] else one["people"], one["used_before"],
-             one["used_after"]) for one in found["careers"]]),
-        ("Ideas and obstacles", ("", "said", "answered", "days to the answer, median", "fate"), [
-            (one["what"], one["said"], one["answered"], _number(one["median_days_to_answer"]),
-             ", ".join(f"{fate} {number}" for fate, number in one["fates"].items())) for one in found["voices"]]),
-        ("Morale", ("period", "team", "answered", "score, of best"), [
-            (one["period"], one["team"], "fewer than 5, or beside them" if one["suppressed"] else
-             f"{one['respondents']} of {one['invited']}", "" if one["suppressed"] else f"{one['score']:.0%}")
-            for one in found["morale"]]),
-        ("Who stays", ("role", "people", "left", "still here after"), [
-            (one["role"], one["n"] or "fewer than 5", one["left"], _curve(one["curve"])) for one in found["staying"]]),
-    )  # fmt: skip
+        (
+            "Training",
+            ("course", "people", "opens", "used in 90 days before", "after"),
+            [
+                (one["course"], one["people"], ", ".join(one["opens"]), one["used_before"], one["used_after"])
+                for one in found["training"]
+            ],
+        ),
+        (
+            "Careers",
+            ("from", "to", "people", "gave in 90 days before", "after"),
+            [
+                (
+                    one["from"],
+                    one["to"],
+                    "fewer than 5" if one["suppressed"] else one["people"],
+                    one["used_before"],
+                    one["used_after"],
+                )
+                for one in found["careers"]
+            ],
+        ),
+        (
+            "Ideas and obstacles",
+            ("", "said", "answered", "days to the answer, median", "fate"),
+            [
+                (
+                    one["what"],
+                    one["said"],
+                    one["answered"],
+                    _number(one["median_days_to_answer"]),
+                    ", ".join(f"{fate} {number}" for fate, number in one["fates"].items()),
+                )
+                for one in found["voices"]
+            ],
+        ),
+        (
+            "Morale",
+            ("period", "team", "answered", "score, of best"),
+            [
+                (
+                    one["period"],
+                    one["team"],
+                    "fewer than 5, or beside them"
+                    if one["suppressed"]
+                    else f"{one['respondents']} of {one['invited']}",
+                    "" if one["suppressed"] else f"{one['score']:.0%}",
+                )
+                for one in found["morale"]
+            ],
+        ),
+        (
+            "Who stays",
+            ("role", "people", "left", "still here after"),
+            [(one["role"], one["n"] or "fewer than 5", one["left"], _curve(one["curve"])) for one in found["staying"]],
+        ),
+    )
     for title, columns, rows in tables:
         if rows:
             print_table(title, columns, rows)

@@ -52,26 +52,49 @@ def report() -> None:
 @as_of_option
 @happened_option
 @command(report, lists=True)
-async def balances(settings: Settings, holder: str | None, period: str | None, as_of: str | None, *, happened: bool,
-                   as_json: bool, as_csv: bool) -> None:  # fmt: skip
+async def balances(
+    settings: Settings,
+    holder: str | None,
+    period: str | None,
+    as_of: str | None,
+    *,
+    happened: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     """Granted, spent, reserved and remaining, by holder and period."""
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
         answer = await read_view(
-            session, "budget_balances",
-            lambda c: read_happened(c, moment, holder, period) if happened
-            else read_balances(c, holder, period, position=at),
-        )  # fmt: skip
+            session,
+            "budget_balances",
+            lambda c: (
+                read_happened(c, moment, holder, period) if happened else read_balances(c, holder, period, position=at)
+            ),
+        )
     position = answer.progress.anchor.position if at is None else at
     columns = ("holder", "period", "granted", "spent", "reserved", "remaining", "")
     rows = [
-        (item["holder"], item["period"], *(money_text(item[name]) for name in columns[2:6]),
-         "closed" if item["closed"] else "")
+        (
+            item["holder"],
+            item["period"],
+            *(money_text(item[name]) for name in columns[2:6]),
+            "closed" if item["closed"] else "",
+        )
         for item in answer.result
-    ]  # fmt: skip
-    print_list(answer.result, f"Balances at position {position}", columns, rows, numbers=(2, 3, 4, 5), fields=_BALANCE,
-               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+    ]
+    print_list(
+        answer.result,
+        f"Balances at position {position}",
+        columns,
+        rows,
+        numbers=(2, 3, 4, 5),
+        fields=_BALANCE,
+        as_json=as_json,
+        as_csv=as_csv,
+        position=position,
+    )
 
 
 @click.option(
@@ -81,8 +104,16 @@ async def balances(settings: Settings, holder: str | None, period: str | None, a
 @as_of_option
 @happened_option
 @command(report, lists=True)
-async def actions(settings: Settings, days: int, as_of: str | None, *, only_unsettled: bool, happened: bool,
-                  as_json: bool, as_csv: bool) -> None:  # fmt: skip
+async def actions(
+    settings: Settings,
+    days: int,
+    as_of: str | None,
+    *,
+    only_unsettled: bool,
+    happened: bool,
+    as_json: bool,
+    as_csv: bool,
+) -> None:
     """What was done, as it stands: taken, held, settled, voided, charged, reversed; and what asking would have cost."""
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
     if happened and only_unsettled:
@@ -93,10 +124,14 @@ async def actions(settings: Settings, days: int, as_of: str | None, *, only_unse
         source = temporal_tables.as_of(casework.actions, at)
         where = (casework.unsettled(before, source),) if only_unsettled else ()
         answer = await read_view(
-            session, "casework",
-            lambda c: casework.read_actions_happened(c, moment) if happened
-            else casework.read_actions(c, *where, source=source),
-        )  # fmt: skip
+            session,
+            "casework",
+            lambda c: (
+                casework.read_actions_happened(c, moment)
+                if happened
+                else casework.read_actions(c, *where, source=source)
+            ),
+        )
         document = await policy_in_force(session.log, at)
     policy = read_policy(document) if document else None
     for item in answer.result:
@@ -106,20 +141,36 @@ async def actions(settings: Settings, days: int, as_of: str | None, *, only_unse
     position = answer.progress.anchor.position if at is None else at
     columns = ("action", "time", "state", "agent", "kind", "amount", "settled", "reversed", "long way")
     rows = [
-        (item["action_id"], item["time"][:16], item["state"], item["agent_id"], item["kind"],
-         *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed", "long_way")))
+        (
+            item["action_id"],
+            item["time"][:16],
+            item["state"],
+            item["agent_id"],
+            item["kind"],
+            *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed", "long_way")),
+        )
         for item in answer.result
-    ]  # fmt: skip
-    print_list(answer.result, f"Actions at position {position}", columns, rows, numbers=(5, 6, 7, 8), fields=_ACTION,
-               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+    ]
+    print_list(
+        answer.result,
+        f"Actions at position {position}",
+        columns,
+        rows,
+        numbers=(5, 6, 7, 8),
+        fields=_ACTION,
+        as_json=as_json,
+        as_csv=as_csv,
+        position=position,
+    )
 
 
 @click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")
 @as_of_option
 @happened_option
 @command(report, lists=True)
-async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, happened: bool,
-                      as_json: bool, as_csv: bool) -> None:  # fmt: skip
+async def escalations(
+    settings: Settings, as_of: str | None, *, waiting: bool, happened: bool, as_json: bool, as_csv: bool
+) -> None:
     """Who asked for what, of whom, how long it took and what came of it."""
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
@@ -127,20 +178,44 @@ async def escalations(settings: Settings, as_of: str | None, *, waiting: bool, h
         source = temporal_tables.as_of(casework.escalations, at)
         where = (source.c.status == "waiting",) if waiting else ()
         answer = await read_view(
-            session, "casework",
-            lambda c: [one for one in casework.read_escalations_happened(c, moment)
-                       if not waiting or one["status"] == "waiting"] if happened
-            else casework.read_escalations(c, *where, source=source),
-        )  # fmt: skip
+            session,
+            "casework",
+            lambda c: (
+                [
+                    one
+                    for one in casework.read_escalations_happened(c, moment)
+                    if not waiting or one["status"] == "waiting"
+                ]
+                if happened
+                else casework.read_escalations(c, *where, source=source)
+            ),
+        )
     position = answer.progress.anchor.position if at is None else at
     columns = ("escalation", "requested", "agent", "kind", "asked", "of", "status", "waited")
     rows = [
-        (item["escalation_id"], item["requested"][:16], item["agent_id"], item["kind"], money_text(item["asked"]),
-         ", ".join(item["asked_of"]), item["status"], _minutes(item["waited_seconds"]))
+        (
+            item["escalation_id"],
+            item["requested"][:16],
+            item["agent_id"],
+            item["kind"],
+            money_text(item["asked"]),
+            ", ".join(item["asked_of"]),
+            item["status"],
+            _minutes(item["waited_seconds"]),
+        )
         for item in answer.result
-    ]  # fmt: skip
-    print_list(answer.result, f"Escalations at position {position}", columns, rows, numbers=(4, 7), fields=_ESCALATION,
-               as_json=as_json, as_csv=as_csv, position=position)  # fmt: skip
+    ]
+    print_list(
+        answer.result,
+        f"Escalations at position {position}",
+        columns,
+        rows,
+        numbers=(4, 7),
+        fields=_ESCALATION,
+        as_json=as_json,
+        as_csv=as_csv,
+        position=position,
+    )
 
 
 def _minutes(seconds: float | None) -> str:

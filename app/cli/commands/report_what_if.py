@@ -35,8 +35,9 @@ _ROWS = 15
 @click.option("--since", help="Try it from this time on. [default: the first decision under the policy in force]")
 @click.argument("policy", required=False)
 @command(report)
-async def what_if(settings: Settings, policy: str | None, since: str | None, *, shadow: bool, flags: bool,
-                  as_json: bool) -> None:  # fmt: skip
+async def what_if(
+    settings: Settings, policy: str | None, since: str | None, *, shadow: bool, flags: bool, as_json: bool
+) -> None:
     """Judge history by another POLICY (a file, or in-force): what would have been decided otherwise.
 
     Reads the log, records nothing.
@@ -105,9 +106,15 @@ def _print(found: dict[str, Any], since: str | None) -> None:
     ]
     if rows:
         print_table("Decided otherwise", ("kind", "was", "would be", "times", "amount"), rows, numbers=(3, 4))
-    print_table("Goodwill by period", ("period", "spent", "would be spent"), [
-        (one["period"], money_text(one["spent"]), money_text(one["would_be_spent"])) for one in found["spend"][-_ROWS:]
-    ], numbers=(1, 2))  # fmt: skip
+    print_table(
+        "Goodwill by period",
+        ("period", "spent", "would be spent"),
+        [
+            (one["period"], money_text(one["spent"]), money_text(one["would_be_spent"]))
+            for one in found["spend"][-_ROWS:]
+        ],
+        numbers=(1, 2),
+    )
     saved = found["escalations_saved"]
     if saved["given_at_once"]:
         console.print(

@@ -64,8 +64,16 @@ def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | 
 
 
 def _where(found: dict[str, Any]) -> Where:
-    return Where(found["host"], found["port"], found["tls_cert"], found["tls_key"], found["behind_proxy"],
-                 found.get("descriptor"), found["allowed_hosts"], found["trusted_proxies"])  # fmt: skip
+    return Where(
+        found["host"],
+        found["port"],
+        found["tls_cert"],
+        found["tls_key"],
+        found["behind_proxy"],
+        found.get("descriptor"),
+        found["allowed_hosts"],
+        found["trusted_proxies"],
+    )
 
 
 @_where_options

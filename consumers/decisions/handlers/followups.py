@@ -144,8 +144,9 @@ class Followups:
         message = f"this escalation is {verdict or 'decided'} already; a new matter needs a new request"
         raise RequestError("already_decided", message, "escalation_id")
 
-    def _approver(self, operation: str, waiting: Open, person: Agent, amount: Money, rules: Rules, cause: Cause,
-                  now: datetime) -> tuple[Approver, tuple[Reason, ...]]:  # fmt: skip
+    def _approver(
+        self, operation: str, waiting: Open, person: Agent, amount: Money, rules: Rules, cause: Cause, now: datetime
+    ) -> tuple[Approver, tuple[Reason, ...]]:
         """Whose authority serves: the person's own, or that of somebody they stand in for."""
         asked_for = waiting.asked
         group: frozenset[str] = frozenset()
@@ -174,8 +175,9 @@ class Followups:
         return request.amount
 
     @staticmethod
-    def _payer(request: EscalationDecision, waiting: Open, approver: Approver, unit: Unit,
-               rules: Rules) -> Budget | None:  # fmt: skip
+    def _payer(
+        request: EscalationDecision, waiting: Open, approver: Approver, unit: Unit, rules: Rules
+    ) -> Budget | None:
         if request.operation != "approve":
             return None
         holder = waiting.asked.holder or f"agent:{approver.authority.agent_id}"
@@ -318,8 +320,16 @@ def _free(waiting: Open, unit: Unit, pool: Budget | None, reason: str, cause: Ca
         unit.write(pool, postings.voided(asked_for, hold.minor, reason, pool, cause, escalation_id=escalation_id))
 
 
-def _attempt(waiting: Open, request: EscalationDecision, person: Agent, amount: Money, reasons: tuple[Reason, ...],
-             rules: Rules, budget: Budget, cause: Cause) -> AuthorityFellShort:  # fmt: skip
+def _attempt(
+    waiting: Open,
+    request: EscalationDecision,
+    person: Agent,
+    amount: Money,
+    reasons: tuple[Reason, ...],
+    rules: Rules,
+    budget: Budget,
+    cause: Cause,
+) -> AuthorityFellShort:
     """The record of a decision that was not this person's to make."""
     asked_for = waiting.asked
     return AuthorityFellShort(

@@ -55,13 +55,16 @@ REQUESTS: dict[str, Any] = {
     "hold": HoldRequest,
     "reversal": ReversalRequest,
     "escalation": {
-        "request": EscalationAsk, "approve": EscalationDecision, "deny": EscalationDecision,
-        "withdraw": EscalationDecision, "forward": EscalationDecision,
+        "request": EscalationAsk,
+        "approve": EscalationDecision,
+        "deny": EscalationDecision,
+        "withdraw": EscalationDecision,
+        "forward": EscalationDecision,
     },
     "budget": {"grant": GrantRequest, "transfer": TransferRequest},
     "policy": PolicyRequest,
     "flag": FlagRequest,
-}  # fmt: skip
+}
 """Operation -> the class of its requests, or its classes by their field ``operation``."""
 
 
@@ -144,9 +147,15 @@ class Rulings:
         if request.interaction_id is not None and role is not None and role.per_interaction is not None:
             interaction = given.on_interaction(request.interaction_id)
         return Asking(
-            request=request, agent=agent, rules=rules, source=cause.source, now=unit.now, budget=budget, pool=pool,
+            request=request,
+            agent=agent,
+            rules=rules,
+            source=cause.source,
+            now=unit.now,
+            budget=budget,
+            pool=pool,
             seen=Seen(group=group, interaction=interaction, customer=customer),
-        )  # fmt: skip
+        )
 
     def action(self, request: ActionRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
         """Take it, hold it, file an escalation, or say why not."""
@@ -223,8 +232,7 @@ class Rulings:
 
     # ------------------------------------------------------------------ filing escalations
 
-    def filing(self, asking: Asking, verdict: Verdict,
-               unit: Unit) -> tuple[Verdict, tuple[str, ...], Budget | None]:  # fmt: skip
+    def filing(self, asking: Asking, verdict: Verdict, unit: Unit) -> tuple[Verdict, tuple[str, ...], Budget | None]:
         """Whom to ask and which pool would pay; a verdict that refuses where nobody could allow it."""
         request, agent, rules = asking.request, asking.agent, asking.rules
         assert request.amount is not None
@@ -252,8 +260,17 @@ class Rulings:
         to = escalations.whom_to_ask(agent, request.kind, amount, policy, agent_of, everybody)
         return verdict, to, pool
 
-    def file(self, asking: Asking, verdict: Verdict, cause: Cause, unit: Unit, to: tuple[str, ...],
-             pool: Budget | None, *, answers: bool) -> EscalationRequested:  # fmt: skip
+    def file(
+        self,
+        asking: Asking,
+        verdict: Verdict,
+        cause: Cause,
+        unit: Unit,
+        to: tuple[str, ...],
+        pool: Budget | None,
+        *,
+        answers: bool,
+    ) -> EscalationRequested:
         """Write the escalation, and what it reserves."""
         ids = escalation_id_of(cause.source, cause.request_id), action_id_of(cause.source, cause.request_id)
         record = escalations.requested(asking, verdict, cause, ids, to, pool, answers=answers)

@@ -338,11 +338,25 @@ class _Answer(msgspec.Struct):
 
 
 _LEARNT = (
-    PolicyPublished, ActionSettled, ActionVoided, ActionCharged, ActionReversed,
-    EscalationRequested, EscalationStep, ActionReported, RefundSettled, CustomerLinked, CustomerUnlinked,
-    EmployeeJoined, EmployeeChanged, EmployeeLeft, RelationshipDeclared, TrainingCompleted, DelegationDeclared,
+    PolicyPublished,
+    ActionSettled,
+    ActionVoided,
+    ActionCharged,
+    ActionReversed,
+    EscalationRequested,
+    EscalationStep,
+    ActionReported,
+    RefundSettled,
+    CustomerLinked,
+    CustomerUnlinked,
+    EmployeeJoined,
+    EmployeeChanged,
+    EmployeeLeft,
+    RelationshipDeclared,
+    TrainingCompleted,
+    DelegationDeclared,
     FactCorrected,
-)  # fmt: skip
+)
 _NAMED = ("authority.fell_short", "budget.granted", "budget.transferred")
 _BRIEF: dict[str, type[Any]] = dict.fromkeys(_NAMED, _Answer) | {"action.taken": Taken, "action.held": Held}
 _TYPES: dict[str, type[Any]] = {f"resolution.{name}.v1": cls for name, cls in _BRIEF.items()} | {

@@ -9,8 +9,9 @@ from domain.abuse.findings import Finding, Rule, money
 from domain.abuse.history import DAY, Deed, World
 from domain.statistics import binomial_tail
 
-RULE = Rule("R1", 1, "just under the limit",
-            {"days": 30, "actions": 10, "near": 5, "fraction": 0.9, "p": 0.001, "alike": 0.5})  # fmt: skip
+RULE = Rule(
+    "R1", 1, "just under the limit", {"days": 30, "actions": 10, "near": 5, "fraction": 0.9, "p": 0.001, "alike": 0.5}
+)
 
 
 def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
@@ -33,10 +34,11 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
                 continue
             mine, peers = Counter(deed.minor for deed in own), len(deeds) - len(own)
             counted = [
-                deed for deed in own
-                if peers == 0 or (amounts[deed.minor] - mine[deed.minor]) / peers
-                < parameters["alike"] * mine[deed.minor] / len(own)
-            ]  # fmt: skip
+                deed
+                for deed in own
+                if peers == 0
+                or (amounts[deed.minor] - mine[deed.minor]) / peers < parameters["alike"] * mine[deed.minor] / len(own)
+            ]
             near = [deed for deed in counted if _near(deed, parameters)]
             tests += 1
             if len(near) < parameters["near"]:

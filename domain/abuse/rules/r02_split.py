@@ -34,10 +34,15 @@ class Split:
             return
         since = seen.at - self._parameters["hours"] * 3600
         parts = [
-            one for one in world.by_agent[deed.agent]
-            if one.at > since and one.kind == deed.kind and one.order_or_interaction == matter and one.goodwill
-            and one.currency == deed.currency and one.minor <= (one.limit or 0)
-        ]  # fmt: skip
+            one
+            for one in world.by_agent[deed.agent]
+            if one.at > since
+            and one.kind == deed.kind
+            and one.order_or_interaction == matter
+            and one.goodwill
+            and one.currency == deed.currency
+            and one.minor <= (one.limit or 0)
+        ]
         total = sum(one.minor for one in parts)
         if len(parts) < 2 or total <= deed.limit:  # noqa: PLR2004 - one is no split
             return
@@ -52,9 +57,10 @@ class Split:
                 (f"agent:{deed.agent}",), f"asked {matter} {deed.kind}", text, [*positions, asked.position]
             )
         recent = {
-            where: found for where, found in self._splits[deed.agent].items()
+            where: found
+            for where, found in self._splits[deed.agent].items()
             if found[0] > seen.at - self._parameters["days"] * DAY
-        }  # fmt: skip
+        }
         self._splits[deed.agent] = recent
         if len(recent) >= self._parameters["times"]:
             days = self._parameters["days"]

@@ -65,9 +65,12 @@ class Collusion:
         if len(yes) < self._parameters["pair"]:
             return
         others = [
-            approved for who, decided in self._decided[decider].items() if who != asker
-            for at, approved, _ in decided if at > since
-        ]  # fmt: skip
+            approved
+            for who, decided in self._decided[decider].items()
+            if who != asker
+            for at, approved, _ in decided
+            if at > since
+        ]
         if not others:
             return
         p = fisher_greater((len(yes), len(mine) - len(yes)), (sum(others), len(others) - sum(others)))
@@ -78,8 +81,9 @@ class Collusion:
             )
             yield RULE.finding((f"agent:{decider}", f"agent:{asker}"), "partial", text, yes, p)
 
-    def _shopping(self, seen: Seen, request: decisions.EscalationRequested, decider: str, *,
-                  approved: bool) -> Iterator[Finding]:  # fmt: skip
+    def _shopping(
+        self, seen: Seen, request: decisions.EscalationRequested, decider: str, *, approved: bool
+    ) -> Iterator[Finding]:
         """Denied by one, then approved by another, for the same matter, several times."""
         matter = request.interaction_id or request.order_id or request.customer_id
         if matter is None:

@@ -44,8 +44,10 @@ class Estimate(NamedTuple):
 
     def wire(self) -> dict[str, Any]:
         """As reports show it."""
-        return self._asdict() | {"interval": list(self.interval) if self.interval else None,
-                                 "caveats": list(self.caveats)}  # fmt: skip
+        return self._asdict() | {
+            "interval": list(self.interval) if self.interval else None,
+            "caveats": list(self.caveats),
+        }
 
 
 def refused(rung: int, method: str, why: str, n: int = 0, controls: int = 0) -> Estimate:
@@ -106,8 +108,13 @@ class Pairs(NamedTuple):
 
 def some_pairs(pairs: Pairs, which: Ints | Flags) -> Pairs:
     """Some of the pairs."""
-    return Pairs(pairs.treated.some(which), pairs.control.some(which), pairs.place[which], pairs.unlike,
-                 (pairs.covariates[0][which], pairs.covariates[1][which]))  # fmt: skip
+    return Pairs(
+        pairs.treated.some(which),
+        pairs.control.some(which),
+        pairs.place[which],
+        pairs.unlike,
+        (pairs.covariates[0][which], pairs.covariates[1][which]),
+    )
 
 
 def matched(pairs: Pairs, treated_came: Floats, control_came: Floats, method: str = "matched") -> Estimate:
@@ -305,17 +312,25 @@ def staggered(team: Ints, at: Ints, came: Floats, raised: Sequence[Raised], days
     changed = np.concatenate(ours) if ours else np.empty(0)
     unchanged = np.concatenate(theirs) if theirs else np.empty(0)
     if changed.size < _FEWEST_TEAMS:
-        return refused(4, method, f"fewer than {_FEWEST_TEAMS} teams were raised beside others that were not",
-                       changed.size, unchanged.size)  # fmt: skip
+        return refused(
+            4,
+            method,
+            f"fewer than {_FEWEST_TEAMS} teams were raised beside others that were not",
+            changed.size,
+            unchanged.size,
+        )
     value = float(changed.mean())
     # Each raise has others of its own to compare with: their mean's error is shared by all teams of that raise.
-    shared = sum((mine.size / changed.size) ** 2 * some.var(ddof=1) / some.size
-                 for mine, some in zip(ours, theirs, strict=True))  # fmt: skip
+    shared = sum(
+        (mine.size / changed.size) ** 2 * some.var(ddof=1) / some.size for mine, some in zip(ours, theirs, strict=True)
+    )
     within = sum(((mine - mine.mean()) ** 2).sum() for mine in ours if mine.size > 1)
     freedom = sum(mine.size - 1 for mine in ours)
     spread = within / freedom if freedom > 0 else unchanged.var(ddof=1)
     error = float(np.sqrt(spread / changed.size + shared))
     reach = student_quantile(LEVEL, max(changed.size + unchanged.size - 2 * len(ours), 1)) * error
-    caveats = ("raised in some teams first; who came first was not drawn by lot unless a trial says so",
-               f"{len(ours)} raises, {changed.size} teams raised")  # fmt: skip
+    caveats = (
+        "raised in some teams first; who came first was not drawn by lot unless a trial says so",
+        f"{len(ours)} raises, {changed.size} teams raised",
+    )
     return Estimate(4, method, changed.size, unchanged.size, value, (value - reach, value + reach), caveats, "effect")

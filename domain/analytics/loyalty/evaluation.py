@@ -66,8 +66,16 @@ class Limited(NamedTuple):
 class Worth:
     """The figures of one currency."""
 
-    def __init__(self, buying: History, margins: History, deeds: Deeds, matters: Matters, limited: Limited,
-                 returned: Moments, customers: int) -> None:  # fmt: skip
+    def __init__(
+        self,
+        buying: History,
+        margins: History,
+        deeds: Deeds,
+        matters: Matters,
+        limited: Limited,
+        returned: Moments,
+        customers: int,
+    ) -> None:
         self.buying, self.margins, self.deeds, self.matters, self.limited = buying, margins, deeds, matters, limited
         self._returned = returned
         ones = np.ones(deeds.all.at.size, np.int64)
@@ -77,8 +85,9 @@ class Worth:
         self._known_from = buying.first_by_customer(customers)
         self.pairs, self._at_random, self._random_place, self.design = self._paired()
 
-    def figures(self, trials: Sequence[Trial], raises: Sequence[Raise],
-                money: Callable[[int], dict[str, str]]) -> dict[str, Any]:  # fmt: skip
+    def figures(
+        self, trials: Sequence[Trial], raises: Sequence[Raise], money: Callable[[int], dict[str, str]]
+    ) -> dict[str, Any]:
         """Everything, as reports show it; ``money`` makes an object of minor units."""
         return {
             "summary": [self.summary(days, money) for days in WINDOWS_DAYS],
@@ -121,16 +130,20 @@ class Worth:
 
     # ------------------------------------------------------------------ the ladder
 
-    def rungs(self, days: int, trials: Sequence[Trial], raises: Sequence[Raise],
-              money: Callable[[int], dict[str, str]]) -> dict[str, Any]:  # fmt: skip
+    def rungs(
+        self, days: int, trials: Sequence[Trial], raises: Sequence[Raise], money: Callable[[int], dict[str, str]]
+    ) -> dict[str, Any]:
         """All rungs over a window: spending in money, coming back in points."""
         buying, deeds = self.buying, self.deeds
         before = estimators.before_after(buying, deeds.of, days)
-        did = estimators.difference_in_differences(
-            buying, deeds.of.some(self._random_place), self._at_random, days
-        )  # fmt: skip
-        shares = [self.matched(days), self.matched(days, censored=True), *self._steps(days),
-                  *self._trials(days, trials), *self._staggered(days, raises)]  # fmt: skip
+        did = estimators.difference_in_differences(buying, deeds.of.some(self._random_place), self._at_random, days)
+        shares = [
+            self.matched(days),
+            self.matched(days, censored=True),
+            *self._steps(days),
+            *self._trials(days, trials),
+            *self._staggered(days, raises),
+        ]
         return {
             "days": days,
             "spending": [_in_money(one, money) for one in (before, did)],
@@ -203,8 +216,12 @@ class Worth:
             window = days * DAY
             raised = []
             for one in some:
-                near = {team for other in some if abs(other.at - one.at) < 2 * window or other.at < one.at
-                        for team in other.teams}  # fmt: skip
+                near = {
+                    team
+                    for other in some
+                    if abs(other.at - one.at) < 2 * window or other.at < one.at
+                    for team in other.teams
+                }
                 others = np.array([number[name] for name in names if name not in near], np.int64)
                 raised.append(Raised(one.at, np.array([number[team] for team in sorted(one.teams)], np.int64), others))
             team = np.array([number[name] for name in teams], np.int64)
@@ -245,8 +262,13 @@ class Worth:
                 found["day"] = day
             if day in WINDOWS_DAYS:
                 low, high = estimators.bootstrapped(gap)
-                found["curve"].append({"days": day, "margin": money(round(gap.mean())),
-                                       "interval": [money(round(low)), money(round(high))]})  # fmt: skip
+                found["curve"].append(
+                    {
+                        "days": day,
+                        "margin": money(round(gap.mean())),
+                        "interval": [money(round(low)), money(round(high))],
+                    }
+                )
         return found | {"why": estimators.NOT_AN_EFFECT if found["day"] else f"not within {days} days"}
 
     def _rate(self, history: History, days: int, after: int = -1) -> dict[str, Any]:
@@ -260,8 +282,7 @@ class Worth:
         kinds = np.array(self.deeds.labels["kind"])
         back = History(self._returned.customer, self._returned.at, np.ones(self._returned.at.size, np.int64))
         sent = (back.count(self.deeds.of, -30 * DAY, 30 * DAY) > 0) & (kinds != "keep_item")
-        return self._two({"kept": kinds == "keep_item", "returned": sent},
-                         "who may keep an item is not drawn by lot")  # fmt: skip
+        return self._two({"kept": kinds == "keep_item", "returned": sent}, "who may keep an item is not drawn by lot")
 
     def waiting(self) -> dict[str, Any]:
         """The same kind and amount given at once, and after somebody else had to be asked."""
@@ -271,9 +292,11 @@ class Worth:
         later = self.deeds.escalated
         common = np.intersect1d(alike[later], alike[~later])
         inside = np.isin(alike, common)
-        found = self._two({"at_once": inside & ~later, "after_waiting": inside & later},
-                          "compared within the same kind and amount band; who had to wait is not drawn by lot",
-                          alike)  # fmt: skip
+        found = self._two(
+            {"at_once": inside & ~later, "after_waiting": inside & later},
+            "compared within the same kind and amount band; who had to wait is not drawn by lot",
+            alike,
+        )
         return found | {"bands": [str(names[one]) for one in common]}
 
     def _two(self, sides: dict[str, Flags], caveat: str, within: Any = None) -> dict[str, Any]:
@@ -312,8 +335,10 @@ def _difference(counts: Sequence[Sequence[Floats]]) -> tuple[float, float, float
     weights = n * others / (n + others)
     weights = weights / weights.sum()
     rng = np.random.default_rng(estimators.SEED)
-    draws = [rng.binomial(all_.astype(np.int64), k / all_, (estimators.REPEATS, n.size)) / all_
-             for all_, k in ((n, came), (others, others_came))]  # fmt: skip
+    draws = [
+        rng.binomial(all_.astype(np.int64), k / all_, (estimators.REPEATS, n.size)) / all_
+        for all_, k in ((n, came), (others, others_came))
+    ]
     low, high = np.quantile((draws[0] - draws[1]) @ weights, (0.025, 0.975))
     return float((came / n - others_came / others) @ weights), float(low), float(high)
 

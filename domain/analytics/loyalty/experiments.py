@@ -51,9 +51,13 @@ def randomised(published: Sequence[PolicyPublished]) -> list[Trial]:
         begins = int(one.policy.effective_from.timestamp())
         before = found.get((trial.role, trial.kind, teams))
         found[trial.role, trial.kind, teams] = Trial(
-            before.version if before else one.version, trial.role, trial.kind, before.begins if before else begins,
-            int(trial.until.timestamp()), teams,
-        )  # fmt: skip
+            before.version if before else one.version,
+            trial.role,
+            trial.kind,
+            before.begins if before else begins,
+            int(trial.until.timestamp()),
+            teams,
+        )
     return list(found.values())
 
 

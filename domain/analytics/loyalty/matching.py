@@ -27,16 +27,22 @@ def covariates(history: History, of: Moments) -> Floats:
     """Orders and spend before (logarithms), recency and tenure (days, logarithms), date (days)."""
     orders, _ = history.before(of)
     spend = history.spent_before(of, _SPEND_DAYS)
-    columns = (np.log1p(orders), np.log1p(history.days_since_last(of)), np.log1p(np.maximum(spend, 0)),
-               np.log1p(history.days_since_first(of)), of.at / DAY)  # fmt: skip
+    columns = (
+        np.log1p(orders),
+        np.log1p(history.days_since_last(of)),
+        np.log1p(np.maximum(spend, 0)),
+        np.log1p(history.days_since_first(of)),
+        of.at / DAY,
+    )
     return np.column_stack(columns)
 
 
 class Untreated:
     """Moments of customers whom nobody had helped by then: their problems, or (with ``problems`` none) any moment."""
 
-    def __init__(self, history: History, treated_from: Ints, problems: Moments | None, stratum: Ints | None,
-                 known_from: Ints) -> None:  # fmt: skip
+    def __init__(
+        self, history: History, treated_from: Ints, problems: Moments | None, stratum: Ints | None, known_from: Ints
+    ) -> None:
         """``treated_from``: by customer, since when treated; ``known_from``: since when they are customers at all."""
         self._history = history
         self._known = covariates(history, problems) if problems is not None else None
@@ -52,8 +58,7 @@ class Untreated:
                     self._by_stratum[int(stratum[some[0]])] = some
         self._everybody = np.flatnonzero(known_from < NEVER)
 
-    def around(self, at: int, stratum: int, looked_at: int,
-               rng: np.random.Generator) -> tuple[Moments, Floats]:  # fmt: skip
+    def around(self, at: int, stratum: int, looked_at: int, rng: np.random.Generator) -> tuple[Moments, Floats]:
         """Candidates for somebody who was treated at a moment, and what was known of them."""
         if self._problems is None or self._known is None:
             drawn = self._everybody
