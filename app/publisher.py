@@ -80,7 +80,7 @@ class Publisher:
     @classmethod
     async def open(cls, session: Session, outcome: Outcome, progressed: Callable[[int], None]) -> Publisher:
         """A publisher that knows where the log ended before it began."""
-        door = await Log.door(await session.connection("publisher"), topology.IMPORT)
+        door = await Log.unstamped(await session.connection("publisher"), topology.IMPORT)
         publisher = cls(session, door, outcome, progressed)
         publisher._first_position = await session.log.last_position()
         publisher._first_rejected = await session.rejected.last_position()

@@ -41,7 +41,7 @@ WIDTH = 64
 async def appends(setting: Setting) -> list[Contest]:
     """All of them."""
     await make_stream(setting.session.client, "APPEND")
-    log = await Log.door(setting.session.client, "APPEND")
+    log = await Log.unstamped(setting.session.client, "APPEND")
     results = []
     with Recorders(setting.envs, "append") as recorders:
         number = setting.scaled(2_000)

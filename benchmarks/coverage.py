@@ -17,7 +17,7 @@ from scipy.stats import binomtest
 
 from benchmarks.worlds import RAISED_ON, TEAMS, Seen, day_at, world
 from domain.analytics.loyalty import estimators
-from domain.analytics.loyalty.estimators import Estimate, Raised
+from domain.analytics.loyalty.estimators import Estimate, LimitRaise
 from domain.analytics.loyalty.matching import Untreated, match
 from domain.analytics.loyalty.purchases import DAY, NEVER
 
@@ -65,7 +65,7 @@ def _rungs(name: str, seen: Seen) -> list[tuple[str, Estimate, float]]:
             day = (seen.problem.at[mine].min() - day_at(0)) / DAY if mine.any() else 1e9
             lot[team] = next((one for one in reversed(RAISED_ON) if one <= day), None)
         raised = [
-            Raised(
+            LimitRaise(
                 day_at(one),
                 np.array([team for team, on in lot.items() if on == one], np.int64),
                 np.array([team for team, on in lot.items() if on is None or on > one + WINDOW], np.int64),

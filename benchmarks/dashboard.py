@@ -23,7 +23,7 @@ from benchmarks.setting import role
 from benchmarks.worth import AGENTS, CUSTOMERS, fill
 from config import topology
 from config.settings import load_settings
-from dashboard.listen_address import Where, token_of
+from dashboard.listen_address import ListenAddress, token_of
 from projections.engine import storage
 from projections.registry import MODELS
 
@@ -50,7 +50,7 @@ async def dashboards(setting: Setting) -> list[Contest]:
     folder = setting.folder / "dashboard"
     async with Session(load_settings({"data_dir": str(folder)}, {})) as session, AsyncExitStack() as stack:
         await fill(session, setting.scaled(EVENTS))
-        where = Where(port=0)
+        where = ListenAddress(port=0)
         listening = where.bound()
         stack.callback(listening.close)
         cpu = {name: [await stack.enter_async_context(role(folder, name))] for name in ROLES}

@@ -47,7 +47,7 @@ RAW_ORDERED = f"{RAW}, ordered consumer"
 async def intake(setting: Setting) -> list[Contest]:
     """Facts from the inbox to the ledger, beside the least that any intake must do, without looking at an event."""
     session, number = setting.session, setting.scaled(50_000) // 1000 * 1000 or 1000
-    door = await Log.door(session.client, topology.IMPORT)
+    door = await Log.unstamped(session.client, topology.IMPORT)
     await make_stream(session.client, "INTAKE")
     numbers = iter(range(0, 10**9, 1000))
 

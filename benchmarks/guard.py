@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.misuse import INTENSITIES, PATTERNS, World
 from benchmarks.streams import StreamWorld, there
 from domain.abuse.guard import Guard
-from domain.abuse.history import DAY, Seen
+from domain.abuse.history import DAY, GuardEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ def size(customers: int, agents: int) -> dict[str, Any]:
         begun = time.perf_counter()
         for moment, body, action_id in told:
             position += 1
-            guard.take(Seen(position, moment, moment, body, action_id))
+            guard.take(GuardEvent(position, moment, moment, body, action_id))
         seconds += time.perf_counter() - begun
     return {
         "customers": customers,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from consumers.decisions.budget_repository import budget_of, stored_form, subject_of
 from domain.budgets.budget import Budget
-from domain.budgets.postings import Cause, opening
+from domain.budgets.postings import RequestContext, opening
 from domain.commands import ActionRequest
-from domain.decisions.authority import Agent, Asking, judge, taken
+from domain.decisions.authority import Agent, DecisionContext, judge, taken
 from domain.money import Money
 from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
@@ -64,7 +64,7 @@ def budget_drafts(agent_id: str, events: int, now: datetime) -> list[Draft]:
     """The opening of an agent's budget, and actions on it."""
     rules = Rules(1, parse_policy(POLICY))
     agent = Agent(agent_id=agent_id, role="agent")
-    cause = Cause(source="bench", request_id="b", request_sha256="00" * 16, seen_position=0)
+    cause = RequestContext(source="bench", request_id="b", request_sha256="00" * 16, seen_position=0)
     period = rules.policy.period_at(now)
     opened, _ = opening(rules, f"agent:{agent.agent_id}", period, None, cause, "agent", "GBP")
     budget = Budget.open(opened, now)
@@ -78,11 +78,11 @@ def budget_drafts(agent_id: str, events: int, now: datetime) -> list[Draft]:
         customer_id="C-budget",
         interaction_id="I-budget",
     )
-    asking = Asking(request=request, agent=agent, rules=rules, source="bench", now=now, budget=budget)
+    asking = DecisionContext(request=request, agent=agent, rules=rules, source="bench", now=now, budget=budget)
     verdict = judge(asking, request.amount)
     drafts = [Draft(subject, stored_form(opened, now), 0)]
     for number in range(1, events):
-        own = Cause(source="bench", request_id=f"b-{number}", request_sha256="00" * 16, seen_position=number)
+        own = RequestContext(source="bench", request_id=f"b-{number}", request_sha256="00" * 16, seen_position=number)
         record = taken(asking, 1, verdict, own, f"act-{number:032x}")
         drafts.append(Draft(subject, stored_form(record, now)))
     return drafts

@@ -27,7 +27,7 @@ async def limits(setting: Setting) -> list[Contest]:
     """Each alone; no rival."""
     client, number = setting.session.client, setting.scaled(2_000)
     await make_stream(client, "LIMITS")
-    log = await Log.door(client, "LIMITS")
+    log = await Log.unstamped(client, "LIMITS")
     await log.append([Draft("bench.LIMITS.x", STATE)] * 1000)
 
     async def echo(message: Msg) -> None:

@@ -66,7 +66,7 @@ async def fly(
         elif (another := next(following, None)) is not None:
             begin(another)
 
-    subscription = await client.pour(f"{inbox}.*", on_answer)
+    subscription = await client.subscribe_raw(f"{inbox}.*", on_answer)
     await client.flush()
     begun = time.perf_counter()
     for _, number in zip(range(width), following, strict=False):

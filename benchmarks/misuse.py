@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from benchmarks.ledgers import POLICY
-from domain.abuse.guard import Guard, Raised
-from domain.abuse.history import DAY, HOUR, Seen
+from domain.abuse.guard import FlagDraft, Guard
+from domain.abuse.history import DAY, HOUR, GuardEvent
 from domain.events import decisions, facts
 from domain.money import Money
 
@@ -205,13 +205,13 @@ class World:
             about = misuse(self, agent, at, lambda number: max(1, round(number * factor))) or f"agent:{agent}"
             self.injected.append(Injected(rule, about, BEGIN + at, intensity))
 
-    def run(self) -> tuple[list[Raised], int]:
+    def run(self) -> tuple[list[FlagDraft], int]:
         """What the guard says to all of it, and how many actions there were."""
-        guard, raised, actions = Guard(), list[Raised](), 0
+        guard, raised, actions = Guard(), list[FlagDraft](), 0
         self.events.sort(key=lambda event: event[0])
         for position, (at, body, action_id) in enumerate(self.events, 1):
             actions += isinstance(body, (decisions.ActionTaken, facts.ActionReported))
-            raised += guard.take(Seen(position, at, at, body, action_id))
+            raised += guard.take(GuardEvent(position, at, at, body, action_id))
         return raised, actions
 
 

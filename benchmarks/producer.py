@@ -17,7 +17,7 @@ NATS_URL = "BENCHMARK_NATS_URL"
 async def main(url: str, number: int) -> None:
     """Batches of 500."""
     client = await connect(url, "producer")
-    log = await Log.door(client, "LIVE")
+    log = await Log.unstamped(client, "LIVE")
     for _ in range(0, number, 500):
         await log.append([Draft("bench.LIVE.x", STATE)] * 500)
     await client.close()

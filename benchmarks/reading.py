@@ -28,7 +28,7 @@ from benchmarks.rivals import (
     stored_events,
 )
 from ledger.store.log import Draft, Log
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 
 if TYPE_CHECKING:
     from eventsourcing.persistence import ApplicationRecorder
@@ -116,7 +116,7 @@ async def replays(setting: Setting) -> list[Contest]:
     """Everything from the first event, as fast as it goes."""
     number = setting.scaled(50_000) // 1000 * 1000 or 1000
     await make_stream(setting.session.client, "REPLAY")
-    log = await Log.door(setting.session.client, "REPLAY")
+    log = await Log.unstamped(setting.session.client, "REPLAY")
     with Recorders(setting.envs, "replay") as recorders:
         for _ in range(0, number, 1000):
             await log.append([Draft("bench.REPLAY.x", STATE)] * 1000)
@@ -166,13 +166,13 @@ async def live(setting: Setting) -> list[Contest]:
     """Following while another process appends in batches of 500 as fast as it can: first to last event seen."""
     number = setting.scaled(40_000) // 500 * 500 or 500
     await make_stream(setting.session.client, "LIVE")
-    log = await Log.door(setting.session.client, "LIVE")
+    log = await Log.unstamped(setting.session.client, "LIVE")
     await log.append([Draft("bench.LIVE.x", STATE)])
 
     async def ours(_round: int) -> float:
         start = await log.last_position()
         client = await setting.session.connection("bench")
-        follower = Follower(client, log, "bench", Anchor(start))
+        follower = Follower(client, log, "bench", ReadCursor(start))
         producer = await _producer(setting, number)
         begun, first = 0.0, 0
         async for batch in follower.batches(until=start + number):

@@ -19,7 +19,7 @@ from eventsourcing.persistence import ApplicationRecorder, InfrastructureFactory
 
 from benchmarks.contest import ONLY_OURS
 from ledger.eventsourcing.recorders import JetStreamRecorder
-from ledger.eventsourcing.stream_cache import Memory
+from ledger.eventsourcing.stream_cache import StreamCache
 from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def stored_events(number: int) -> list[StoredEvent]:
 def forget(recorder: ApplicationRecorder) -> None:
     """What a recorder of ours remembers of what it read, as after a start."""
     if isinstance(recorder, JetStreamRecorder):
-        recorder._sequences._memory = Memory()  # noqa: SLF001 - a cold start without the start
+        recorder._sequences._memory = StreamCache()  # noqa: SLF001 - a cold start without the start
 
 
 # ---------------------------------------------------------------------- raw nats-py

@@ -17,9 +17,9 @@ from config import topology
 from config.settings import load_settings
 from consumers.decisions.budget_repository import stored_form, subject_of
 from domain.budgets.budget import Budget
-from domain.budgets.postings import Cause, opening, period_to_book
+from domain.budgets.postings import RequestContext, opening, period_to_book
 from domain.commands import ActionRequest, action_id_of
-from domain.decisions.authority import Agent, Asking, Gift, Seen, fell_short, judge, taken
+from domain.decisions.authority import Agent, DecisionContext, Gift, SoftState, fell_short, judge, taken
 from domain.events.decisions import PolicyPublished
 from domain.money import Money
 from domain.policy.history import PolicyHistory
@@ -31,7 +31,7 @@ from ledger.store.log import Draft
 from projections.policy_history import policy_in_force, published_policies
 from projections.reports.empowerment_gap import gap_report
 from projections.reports.loyalty import loyalty_report
-from projections.reports.policy_simulation import Trying, try_quickly
+from projections.reports.policy_simulation import PolicySimulation, try_quickly
 from projections.reports.recognition import recognition_report
 from projections.reports.service_quality import quality_report
 
@@ -101,7 +101,7 @@ def _timed(make: Callable[[], Awaitable[Any]]) -> Run:
 
 def _judged(session: Session, document: dict[str, Any], decisions: int) -> Run:
     async def run(_round: int) -> float:
-        trying = Trying(parse_policy(document), await published_policies(session.log), None, flags=False)
+        trying = PolicySimulation(parse_policy(document), await published_policies(session.log), None, flags=False)
         begun = time.perf_counter()
         found = await try_quickly(partial(read_view, session), trying, lambda _: None)
         took = time.perf_counter() - begun
@@ -142,7 +142,7 @@ class _Organisation:
 
     def lives(self) -> Iterator[Draft]:
         """Everything that is recorded."""
-        cause = Cause(source="bench", request_id="policy", request_sha256="00" * 32, seen_position=0)
+        cause = RequestContext(source="bench", request_id="policy", request_sha256="00" * 32, seen_position=0)
         record = PolicyPublished(policy=POLICY, version=1, published_by="owner", sha256="", **cause.answer())
         yield Draft(topology.POLICY_SUBJECT, stored_form(record, _BEGAN))
         for agent in self._agents:
@@ -193,7 +193,7 @@ class _Organisation:
 
     def _decides(self, at: int, moment: datetime, agent: Agent, customer: str) -> Iterator[Draft]:
         self.decisions += 1
-        cause = Cause(source="bench", request_id=f"q-{at}", request_sha256="00" * 32, seen_position=AGENTS + 1)
+        cause = RequestContext(source="bench", request_id=f"q-{at}", request_sha256="00" * 32, seen_position=AGENTS + 1)
         budget = self._budgets.get(agent.agent_id)
         period = period_to_book(self._rules, budget, PolicyHistory([self._rules]), moment)
         holder = f"agent:{agent.agent_id}"
@@ -214,14 +214,14 @@ class _Organisation:
             team_id=agent.team_ids[0],
         )
         gifts = self._given.setdefault(customer, [])
-        asking = Asking(
+        asking = DecisionContext(
             request=request,
             agent=agent,
             rules=self._rules,
             source="bench",
             now=moment,
             budget=budget,
-            seen=Seen(group=frozenset((customer,)), customer=gifts),
+            seen=SoftState(group=frozenset((customer,)), customer=gifts),
         )
         verdict = judge(asking, request.amount)
         record: Any

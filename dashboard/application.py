@@ -23,8 +23,8 @@ from dashboard.http.body_limits import BodyBounds
 from dashboard.http.host_check import HostCheck
 from dashboard.metrics import Metrics
 from dashboard.problem_details import ParameterError, add_problems
-from dashboard.report_cache import Reports
-from dashboard.routes.commands import Decider, add_acting
+from dashboard.report_cache import ReportCache
+from dashboard.routes.commands import CommandClient, add_acting
 from dashboard.routes.proofs import add_proving
 from dashboard.routes.sources import add_upstreams
 from dashboard.routes.web_page import add_page
@@ -48,14 +48,14 @@ from projections.views.loyalty import read_effects
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from dashboard.auth.authorization import Doors
-    from dashboard.auth.tokens import Viewer
-    from dashboard.context import House
-    from dashboard.view_reader import Views
-    from dashboard.view_updates import News
-    from ledger.encryption.keyring import Keys
+    from dashboard.auth.authorization import Authorizer
+    from dashboard.auth.tokens import Principal
+    from dashboard.context import ApiContext
+    from dashboard.view_reader import ViewReader
+    from dashboard.view_updates import ViewUpdates
+    from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
-    from projections.reading import Answer, Scope
+    from projections.reading import AccessScope, ReadResult
 
 _DIGITS = 19
 MOST, _FEW = 1000, 200
@@ -71,7 +71,7 @@ AsOf = Annotated[
 Same = Annotated[str | None, Header(alias="If-None-Match")]
 
 
-def make_api(house: House) -> FastAPI:
+def make_api(house: ApiContext) -> FastAPI:
     """The application."""
     views, log, keys, doors = house.views, house.log, house.keys, house.doors
     api = FastAPI(
@@ -93,7 +93,7 @@ def make_api(house: House) -> FastAPI:
     _health(api, views)
     _live(api, views, house.news, doors)
     add_proving(api, views, log, keys, doors, house.data_dir)
-    add_acting(api, views, log, doors, Decider(house.client, views))
+    add_acting(api, views, log, doors, CommandClient(house.client, views))
     add_upstreams(api, views, house.rejected, house.client, doors)
     add_problems(api)
     add_page(api, doors)
@@ -103,7 +103,7 @@ def make_api(house: House) -> FastAPI:
 class _Lists:
     """Answers with items, position and lag; unchanged ones as 304."""
 
-    def __init__(self, views: Views, log: Log) -> None:
+    def __init__(self, views: ViewReader, log: Log) -> None:
         self._views = views
         self.log = log
 
@@ -128,7 +128,7 @@ class _Lists:
         at: int | None = None,
         *,
         next_by: str | None = "position",
-        viewer: Viewer,
+        viewer: Principal,
         then: Callable[[Items], Awaitable[Items]] | None = None,
     ) -> Response:
         if same is not None:  # what has not changed is not read again
@@ -151,11 +151,11 @@ class _Lists:
         )
 
 
-def _tag(view: str, found: Answer, viewer: Viewer) -> str:
+def _tag(view: str, found: ReadResult, viewer: Principal) -> str:
     return f'"{view}-{found.progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
 
 
-def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
+def _lists(api: FastAPI, lists: _Lists, keys: Keyring, doors: Authorizer) -> None:
     known, log = Depends(doors.viewer), lists.log
 
     @api.get("/api/v1/balances", response_model=Page, summary="Budgets: granted, spent, reserved, remaining")
@@ -308,23 +308,23 @@ def _lists(api: FastAPI, lists: _Lists, keys: Keys, doors: Doors) -> None:
         )
 
 
-def _seen_by(source: Any, scope: Scope) -> list[Any]:
+def _seen_by(source: Any, scope: AccessScope) -> list[Any]:
     if scope.people is None:
         return []
     people = source.c.agent_id.in_(scope.people)
     return [people | source.c.team_id.in_(scope.teams) if scope.teams else people]
 
 
-def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
-    lists, reports = _Lists(views, log), Reports()
+def _documents(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer) -> None:
+    lists, reports = _Lists(views, log), ReportCache()
     known, not_agents = Depends(doors.viewer), [Depends(doors.allowed("manager", "auditor", "operator"))]
 
     async def given(
         name: str,
         view: str,
         at: int | None,
-        scope: Scope,
-        make: Callable[[int | None, Scope], Awaitable[dict[str, Any]]],
+        scope: AccessScope,
+        make: Callable[[int | None, AccessScope], Awaitable[dict[str, Any]]],
     ) -> dict[str, Any]:
         async def made() -> dict[str, Any]:
             document = await make(at, scope)
@@ -343,12 +343,12 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
         items = found.result
         return Json(ladder | {"items": items, "next": items[-1]["position"] if len(items) == limit else None})
 
-    async def loyalty_of(at: int | None, scope: Scope) -> dict[str, Any]:
+    async def loyalty_of(at: int | None, scope: AccessScope) -> dict[str, Any]:
         return await loyalty_report(views.read, await published_policies(log), at, scope=scope)
 
     @api.get("/api/v1/gap", response_model=Report, dependencies=not_agents, summary="The empowerment gap")
     async def gap(as_of: AsOf = None, viewer: Any = known) -> Response:
-        async def made(at: int | None, scope: Scope) -> dict[str, Any]:
+        async def made(at: int | None, scope: AccessScope) -> dict[str, Any]:
             return await gap_report(views.read, await policy_in_force(log, at), at=at, scope=scope)
 
         at, scope = await lists.at(as_of), await doors.scope(viewer)
@@ -367,14 +367,14 @@ def _documents(api: FastAPI, views: Views, log: Log, doors: Doors) -> None:
         summary="Thanks, training, ideas, morale, who stays",
     )
     async def recognition(as_of: AsOf = None, viewer: Any = known) -> Response:
-        async def made(at: int | None, scope: Scope) -> dict[str, Any]:
+        async def made(at: int | None, scope: AccessScope) -> dict[str, Any]:
             return await recognition_report(views.read, await policy_in_force(log, at), at, scope)
 
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         return Json(await given("recognition", "people", at, scope, made))
 
 
-def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors, gauges: Metrics) -> None:
+def _others(api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: Authorizer, gauges: Metrics) -> None:
     known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
 
     @api.get(
@@ -418,7 +418,7 @@ def _others(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors, gaug
         return Response(await gauges.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _health(api: FastAPI, views: Views) -> None:
+def _health(api: FastAPI, views: ViewReader) -> None:
     @api.get("/healthz", summary="Whether this process lives")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -432,7 +432,7 @@ def _health(api: FastAPI, views: Views) -> None:
         return {"status": "ok"}
 
 
-def _live(api: FastAPI, views: Views, news: News, doors: Doors) -> None:
+def _live(api: FastAPI, views: ViewReader, news: ViewUpdates, doors: Authorizer) -> None:
     known = Depends(doors.viewer)
 
     @api.get(

@@ -5,23 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from dashboard.auth.authorization import Doors
-from dashboard.view_reader import Views
-from dashboard.view_updates import News
-from ledger.encryption.keyring import Keys
+from dashboard.auth.authorization import Authorizer
+from dashboard.view_reader import ViewReader
+from dashboard.view_updates import ViewUpdates
+from ledger.encryption.keyring import Keyring
 from ledger.nats.client import LedgerClient
 from ledger.store.log import Log
 
 
-class House(NamedTuple):
+class ApiContext(NamedTuple):
     """``doors`` authenticates callers; ``rejected`` is the log of rejections; ``hosts`` are the server's names."""
 
-    views: Views
+    views: ViewReader
     log: Log
     rejected: Log
-    keys: Keys
-    news: News
-    doors: Doors
+    keys: Keyring
+    news: ViewUpdates
+    doors: Authorizer
     client: LedgerClient
     data_dir: Path
     hosts: frozenset[str]

@@ -24,7 +24,7 @@ _WAITING = 256
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?))\.?(?::[0-9]{1,5})?", re.ASCII)
 
 
-class Where(NamedTuple):
+class ListenAddress(NamedTuple):
     """Where the API listens: an address, a port (none: the usual one, or any), its certificate and key."""
 
     host: str = LOOPBACK
@@ -44,7 +44,7 @@ class Where(NamedTuple):
         """Whether browsers speak TLS, with us or with the proxy."""
         return self.certificate is not None or self.behind_proxy
 
-    def checked(self) -> Where:
+    def checked(self) -> ListenAddress:
         """The same, if it may be.
 
         Raises:

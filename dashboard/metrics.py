@@ -14,7 +14,7 @@ from ledger.store.role_status import heard_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dashboard.view_reader import Views
+    from dashboard.view_reader import ViewReader
     from ledger.nats.client import LedgerClient
     from ledger.store.role_status import Heard
 
@@ -26,7 +26,7 @@ _KNOWN_SECONDS = 2.0
 class Metrics:
     """Gauges, made anew for each scrape."""
 
-    def __init__(self, views: Views, client: LedgerClient) -> None:
+    def __init__(self, views: ViewReader, client: LedgerClient) -> None:
         self._views = views
         self._client = client
         self._heard: Mapping[str, Heard] = {}

@@ -20,7 +20,7 @@ class _Made(NamedTuple):
     until: float
 
 
-class Reports:
+class ReportCache:
     """Documents that take long. What is given again says by its position how old it is."""
 
     def __init__(self) -> None:

@@ -10,13 +10,13 @@ import uvicorn
 
 from config import topology
 from dashboard.application import make_api
-from dashboard.auth.authorization import Doors
-from dashboard.context import House
+from dashboard.auth.authorization import Authorizer
+from dashboard.context import ApiContext
 from dashboard.http.protocol import bounded_protocol
 from dashboard.listen_address import token_of
-from dashboard.view_reader import Views
-from dashboard.view_updates import News
-from ledger.encryption.keyring import Keys
+from dashboard.view_reader import ViewReader
+from dashboard.view_updates import ViewUpdates
+from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
 from ledger.nats.client import connect
 from ledger.store.log import Log
@@ -25,7 +25,7 @@ from ledger.store.role_status import RoleStatus
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dashboard.listen_address import Where
+    from dashboard.listen_address import ListenAddress
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
 
@@ -35,14 +35,14 @@ _GRACE_SECONDS = 2
 class DashboardService:
     """Start it, and wait for ``failed``. Listens on loopback, unless told otherwise."""
 
-    def __init__(self, server: NatsServer, stream: str, data_dir: Path, where: Where) -> None:
+    def __init__(self, server: NatsServer, stream: str, data_dir: Path, where: ListenAddress) -> None:
         self._nats = server
         self._stream = stream
         self._data_dir = data_dir
         self._where = where
         self._client: LedgerClient | None = None
-        self._views: Views | None = None
-        self._news: News | None = None
+        self._views: ViewReader | None = None
+        self._news: ViewUpdates | None = None
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -64,18 +64,18 @@ class DashboardService:
         listening = where.bound() if where.descriptor is None else socket.socket(fileno=where.descriptor)
         self._client = await connect(self._nats, "dashboard")
         log = await Log.open(self._client, self._stream)
-        keys, news = await Keys.open(self._client), News(self._client)
+        keys, news = await Keyring.open(self._client), ViewUpdates(self._client)
         await keys.watch()
         self._news = news
         await news.start()
-        self._views = Views(self._data_dir, log)
-        house = House(
+        self._views = ViewReader(self._data_dir, log)
+        house = ApiContext(
             views=self._views,
             log=log,
             rejected=await Log.open(self._client, topology.REJECTED),
             keys=keys,
             news=news,
-            doors=Doors(self._data_dir, self.token, self._views, encrypted=where.encrypted),
+            doors=Authorizer(self._data_dir, self.token, self._views, encrypted=where.encrypted),
             client=self._client,
             data_dir=self._data_dir,
             hosts=where.host_names(),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ledger.store.cloudevents import parse_time
 from projections.engine import storage
-from projections.reading import Answer
+from projections.reading import ReadResult
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class NotReadyError(Exception):
     """A view has not been built yet: its runner is not there, or has just begun."""
 
 
-class State(NamedTuple):
+class ViewState(NamedTuple):
     """How far a view is: its position, how old that is, whether it stopped."""
 
     view: str
@@ -66,7 +66,7 @@ class _Live:
         self.here.close()
         self.engine.dispose()
 
-    def read(self, query: Callable[[sa.Connection], Any]) -> Answer:
+    def read(self, query: Callable[[sa.Connection], Any]) -> ReadResult:
         """In whatever thread this is."""
         with self.engine.connect() as connection:
             return _read(connection, query)
@@ -84,13 +84,13 @@ def _lag(progress: Progress, end: int) -> float:
     return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
 
 
-def _read(connection: sa.Connection, query: Callable[[sa.Connection], Any]) -> Answer:
+def _read(connection: sa.Connection, query: Callable[[sa.Connection], Any]) -> ReadResult:
     with connection.begin():
         progress = storage.read_progress(connection)  # first: it fixes what this transaction sees
-        return Answer(query(connection), progress)
+        return ReadResult(query(connection), progress)
 
 
-class Views:
+class ViewReader:
     """Reads views; their engines stay open, one for each generation."""
 
     def __init__(self, data_dir: Path, log: Log) -> None:
@@ -102,7 +102,7 @@ class Views:
         self._asking: asyncio.Task[None] | None = None
         self._asked: deque[float] = deque(maxlen=_MANY)
         self._looking, self._looked = asyncio.Lock(), -1.0
-        self._states: list[State] = []
+        self._states: list[ViewState] = []
 
     def close(self) -> None:
         """Close the files."""
@@ -110,7 +110,7 @@ class Views:
             live.close()
         self._live.clear()
 
-    async def read(self, name: str, query: Callable[[sa.Connection], Any], *, short: bool = False) -> Answer:
+    async def read(self, name: str, query: Callable[[sa.Connection], Any], *, short: bool = False) -> ReadResult:
         """The query's answer; the view may be a moment behind the log.
 
         ``short`` says that it is expected to look at few rows, and that it may be asked twice.
@@ -200,7 +200,7 @@ class Views:
         """Seconds since what the view has read was recorded, where the log goes on behind it; else 0."""
         return _lag(progress, await self.end())
 
-    async def states(self) -> list[State]:
+    async def states(self) -> list[ViewState]:
         """How far each view is; looked at once for all who ask in the same moment."""
         now = time.monotonic()
         wanted = now - (_MOMENT_SECONDS if self._many(now) else 0)
@@ -212,14 +212,14 @@ class Views:
                     self._looked = at
         return self._states
 
-    async def _look(self) -> list[State]:
+    async def _look(self) -> list[ViewState]:
         found, end = [], await self.end()  # asked once: a busy server keeps whoever asks for each view
         for name in MODELS:
             try:
                 progress = (await self.read(name, lambda _connection: None, short=True)).progress
             except NotReadyError as error:
-                found.append(State(name, 0, 0.0, str(error)))
+                found.append(ViewState(name, 0, 0.0, str(error)))
                 continue
             stopped = f"position {progress.stopped.position}: {progress.stopped.reason}" if progress.stopped else None
-            found.append(State(name, progress.anchor.position, _lag(progress, end), stopped))
+            found.append(ViewState(name, progress.anchor.position, _lag(progress, end), stopped))
         return found

@@ -32,7 +32,7 @@ class _News(msgspec.Struct):
     position: int
 
 
-class News:
+class ViewUpdates:
     """Start it; every listener is told the same, and who is slow hears the newest of each view and no more."""
 
     def __init__(self, client: LedgerClient) -> None:
@@ -48,7 +48,7 @@ class News:
 
     async def start(self) -> None:
         """Hear of every view."""
-        await self._client.pour(f"{topology.VIEWS_SUBJECT}.*", self._hear)
+        await self._client.subscribe_raw(f"{topology.VIEWS_SUBJECT}.*", self._hear)
         self._telling = asyncio.create_task(self._tell())
 
     async def stop(self) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from eventsourcing.persistence import InfrastructureFactory
 from eventsourcing.utils import Environment, EnvType, resolve_topic, strtobool
 
-from ledger.eventsourcing.event_loop_thread import Bridge
+from ledger.eventsourcing.event_loop_thread import EventLoopThread
 from ledger.eventsourcing.recorders import (
     JetStreamAggregateRecorder,
     JetStreamApplicationRecorder,
@@ -83,7 +83,7 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
             if not _NAME.fullmatch(value):
                 raise OSError(f"{name} is {value!r}: letters, digits, -, _ and % only")
         self._create = bool(strtobool(self._setting("CREATE_TABLE") or "yes"))
-        self._bridge = Bridge(partial(_connect, self._server(), self._patience_seconds))
+        self._bridge = EventLoopThread(partial(_connect, self._server(), self._patience_seconds))
 
     def _setting(self, name: str) -> str:
         return (self.env.get(name) or "").strip()

@@ -20,7 +20,7 @@ from projections.policy_history import policy_in_force
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ledger.encryption.keyring import Keys
+    from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
 
 SUBJECT = "ledger.trail"
@@ -51,7 +51,7 @@ async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str
     await log.append([Draft(SUBJECT, encode_event(LEDGER_SOURCE, identifier, TYPE_OF[TrailRead], now, encode(record)))])
 
 
-async def without_names(log: Log, keys: Keys, flags: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+async def without_names(log: Log, keys: Keyring, flags: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Flags as they are to be shown: those that nobody looked at yet under pseudonyms, where policy wants that.
 
     A pseudonym, ``~`` and eight hex digits, is the same for one person in every flag.

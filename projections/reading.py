@@ -10,14 +10,14 @@ import sqlalchemy as sa
 from projections.engine.storage import Progress
 
 
-class Answer(NamedTuple):
+class ReadResult(NamedTuple):
     """What was read, and up to where the view had read the log."""
 
     result: Any
     progress: Progress
 
 
-class Scope(NamedTuple):
+class AccessScope(NamedTuple):
     """Whom somebody is shown: people and teams; ``people`` is none where it is everybody."""
 
     people: frozenset[str] | None
@@ -38,7 +38,7 @@ class Scope(NamedTuple):
         return self.people is None or name in (self.people if kind == "agent" else self.teams)
 
 
-EVERYBODY = Scope(None, frozenset())
+EVERYBODY = AccessScope(None, frozenset())
 
-type Reader = Callable[[str, Callable[[sa.Connection], Any]], Awaitable[Answer]]
+type Reader = Callable[[str, Callable[[sa.Connection], Any]], Awaitable[ReadResult]]
 """Reads a view by its name: gives the query a connection, within one transaction."""

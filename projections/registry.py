@@ -17,9 +17,9 @@ from projections.views.people import People
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from projections.engine.projection import Model
+    from projections.engine.projection import Projection
 
-MODELS: dict[str, Callable[[], Model]] = {
+MODELS: dict[str, Callable[[], Projection]] = {
     Authority.name: Authority,
     Balances.name: Balances,
     Casework.name: Casework,

@@ -68,7 +68,7 @@ GC_THRESHOLDS = (2_000, 100, 50)
 at once while it is young, a few at a time, so that nobody waits; what was left is looked at again only seldom."""
 
 
-class Finding(Exception):
+class CommandFinding(Exception):
     """The command did its work and found something wrong: exit status 1, after its output."""
 
 
@@ -169,7 +169,7 @@ def main(arguments: list[str] | None = None) -> None:
         # Help that is piped is not wrapped, so that `grep` finds an option with its default.
         width = None if sys.stdout.isatty() else _HELP_WIDTH
         cli.main(args=given, prog_name="resolution-ledger", standalone_mode=False, terminal_width=width)
-    except Finding as finding:
+    except CommandFinding as finding:
         if str(finding):
             click.echo(f"resolution-ledger: {without_passwords(str(finding))}", err=True)
         sys.exit(1)

@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.budgets.budget import Budget
-from domain.budgets.postings import Cause, opening
+from domain.budgets.postings import RequestContext, opening
 from domain.commands import ActionRequest, EscalationDecision
 from domain.decisions import authority, escalations
-from domain.decisions.authority import Agent, Asking, Gift, Seen
+from domain.decisions.authority import Agent, DecisionContext, Gift, SoftState
 from domain.decisions.escalations import Approver, Open
 from domain.events.decisions import EscalationRequested, Reason
 from domain.money import Money
@@ -45,7 +45,7 @@ POLICY: dict[str, Any] = {
 
 NOW = datetime(2026, 3, 10, 9, tzinfo=UTC)
 _RULES = Rules(1, parse_policy(POLICY))
-_CAUSE = Cause(source="crm", request_id="r", seen_position=0)
+_CAUSE = RequestContext(source="crm", request_id="r", seen_position=0)
 _AGENT = Agent(agent_id="A-7", role="agent", team_ids=("phone",))
 _DRIVER = Agent(agent_id="D-1", role="agent", team_ids=("doorstep",))
 _MANAGER = Agent(agent_id="M-1", role="manager")
@@ -74,14 +74,14 @@ def _ask(
     agent: Agent = _AGENT,
     *,
     spent_minor: int = 0,
-    seen: Seen = authority.NOTHING_SEEN,
+    seen: SoftState = authority.NOTHING_SEEN,
     pool: Budget | None = None,
     source: str = "crm",
     **fields: Any,
 ) -> tuple[str, tuple[Reason, ...]]:
     given: dict[str, Any] = {"kind": "refund", "reason": "late"} | fields
     request = ActionRequest(request_id="r", agent_id=agent.agent_id, amount=Money.parse(amount, "GBP"), **given)
-    asking = Asking(
+    asking = DecisionContext(
         request=request,
         agent=agent,
         rules=_RULES,
@@ -160,13 +160,13 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
         "per_interaction",
         "all goodwill on one interaction, by all agents",
         "A-8 gave 40.00 on it, A-7 asks 20.01",
-        lambda: _ask("20.01", interaction_id="I-1", seen=Seen(interaction=_gave(4000))),
+        lambda: _ask("20.01", interaction_id="I-1", seen=SoftState(interaction=_gave(4000))),
     ),
     (
         "per_customer",
         "all goodwill for the customer's group in the days before",
         "they had 90.00, A-7 asks 10.01",
-        lambda: _ask("10.01", customer_id="C-9", seen=Seen(group=frozenset({"C-9"}), customer=_gave(5000, 4000))),
+        lambda: _ask("10.01", customer_id="C-9", seen=SoftState(group=frozenset({"C-9"}), customer=_gave(5000, 4000))),
     ),
     (
         "budget",
@@ -203,7 +203,7 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
         "self_dealing",
         "nobody acts for themselves, their group or a declared relation",
         "A-7 gives to their household",
-        lambda: _ask("5.00", customer_id="C-9", seen=Seen(group=frozenset({"C-9", "A-7"}))),
+        lambda: _ask("5.00", customer_id="C-9", seen=SoftState(group=frozenset({"C-9", "A-7"}))),
     ),
     (
         "left",

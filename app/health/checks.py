@@ -17,10 +17,10 @@ from app.runtime.views import opened
 from config import topology
 from consumers.privacy.field_encryption import sealed_texts
 from domain.staff import manager_rings
-from ledger.encryption.keyring import Keys, key_ids
+from ledger.encryption.keyring import Keyring, key_ids
 from ledger.errors import LedgerError
 from ledger.store.cloudevents import parse_time, stored_decoder, time_text
-from ledger.store.event_id_index import NameIndex
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.position_lookup import position_of
 from ledger.store.server_time import AHEAD_SECONDS, span, utc_now
 from ledger.store.streams import js_api, server_trouble, stream_config, stream_names
@@ -101,11 +101,11 @@ async def _indexes(session: Session) -> AsyncIterator[Check]:
     for name in ("intake", "decisions"):
         path = session.data_dir / "index" / f"{name}.sqlite"
         if path.exists():
-            wrong = await _index_trouble(session, name, NameIndex(path))
+            wrong = await _index_trouble(session, name, EventIdIndex(path))
             yield Check(f"index {name}", wrong or "the log shows what it read", not wrong)
 
 
-async def _index_trouble(session: Session, name: str, index: NameIndex) -> str:
+async def _index_trouble(session: Session, name: str, index: EventIdIndex) -> str:
     try:
         for anchor in index.heads().values():
             await verify_anchor(session.log, anchor, name)
@@ -135,7 +135,7 @@ async def _keys(session: Session) -> AsyncIterator[Check]:
     events = await asyncio.gather(*map(session.log.at, positions))
     sealed = [text for one in events if one is not None for text in sealed_texts(one.data)]
     bucket = await stream_config(session.client, topology.KEYS)
-    keys = await Keys.open(session.client)
+    keys = await Keyring.open(session.client)
     lost = key_ids(sealed) if bucket is None else await keys.lost(sealed)
     if lost:
         text = (

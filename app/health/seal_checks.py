@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from app.runtime.session import Session
-    from ledger.transparency.seal_record import Kept
+    from ledger.transparency.seal_record import SealTrace
     from ledger.transparency.signed_notes import Checkpoint
 
 _NEWEST_EVENTS = 1000
@@ -48,7 +48,7 @@ async def seal(session: Session) -> AsyncIterator[Check]:
         yield Check("log", unreadable, ok=False)
 
 
-async def _seal(session: Session, kept: Kept, newest: Checkpoint | None, archived: int, end: int) -> str:
+async def _seal(session: Session, kept: SealTrace, newest: Checkpoint | None, archived: int, end: int) -> str:
     """Return how far the seal goes, and how much of it was looked at.
 
     Raises:

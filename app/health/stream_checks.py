@@ -171,7 +171,7 @@ async def _server_stores(session: Session) -> dict[str, tuple[int, int]]:
     """Return bytes used and allowed in the store of each server, where our account may ask them."""
     client, answers = session.client, list[bytes]()
     inbox = client.new_inbox()
-    door = await client.pour(inbox, lambda _subject, _reply, _headers, body: answers.append(body))
+    door = await client.subscribe_raw(inbox, lambda _subject, _reply, _headers, body: answers.append(body))
     try:
         client.send(frame(b"$SYS.REQ.SERVER.PING.VARZ", b"", inbox.encode()))
         await asyncio.sleep(_SERVERS_SECONDS)

@@ -29,7 +29,7 @@ class Group(NamedTuple):
     sums: Mapping[str, Decimal]
 
 
-class Place(NamedTuple):
+class RowContext(NamedTuple):
     """A row in its group: what conditions and values look at."""
 
     group: Group
@@ -46,17 +46,17 @@ class Place(NamedTuple):
         return self.group.rows[self.number - 1] if self.number else None
 
 
-Condition = Callable[[Place], bool]
+Condition = Callable[[RowContext], bool]
 Test = Callable[[Any], bool]
-Value = Callable[[Place], Any]
+Value = Callable[[RowContext], Any]
 
 
-def first(place: Place) -> bool:
+def first(place: RowContext) -> bool:
     """The row is its group's first."""
     return place.number == 0
 
 
-def not_first(place: Place) -> bool:
+def not_first(place: RowContext) -> bool:
     """The row is not its group's first."""
     return place.number > 0
 
@@ -79,7 +79,7 @@ def on_sum(name: str, test: Test) -> Condition:
 def on_previous(tests: Sequence[tuple[str, Test]]) -> Condition:
     """Tests of the row before; false for a first row."""
 
-    def check(place: Place) -> bool:
+    def check(place: RowContext) -> bool:
         row = place.previous
         return row is not None and all(test(row[column]) for column, test in tests)
 
@@ -89,7 +89,7 @@ def on_previous(tests: Sequence[tuple[str, Test]]) -> Condition:
 def changed(columns: Sequence[str]) -> Condition:
     """One of these columns differs from the row before; false for a first row."""
 
-    def check(place: Place) -> bool:
+    def check(place: RowContext) -> bool:
         row = place.previous
         return row is not None and any(row[column] != place.row[column] for column in columns)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.document_file import DocumentFileError, read_document_file
-from app.importing.expressions import Group, MappingError, Place, ValueProblem
+from app.importing.expressions import Group, MappingError, RowContext, ValueProblem
 from app.importing.mapping import ColumnMapping, build_mapping
 from app.publisher import Outcome, Outgoing
 from domain.serialization import encode
@@ -172,7 +172,7 @@ def _of_group(mapping: ColumnMapping, group: Group, outcome: Outcome) -> Iterato
     if any(total.is_nan() for total in group.sums.values()):
         outcome.rejected.append(_problem(group.line, "", ValueProblem("a factor of the sum is not a number", "sums")))
         return
-    places = [Place(group, number) for number in range(len(group.rows))]
+    places = [RowContext(group, number) for number in range(len(group.rows))]
     if mapping.only_with is not None and not any(mapping.only_with(place) for place in places):
         outcome.skipped[mapping.only_with_reason] += 1
         return
@@ -196,7 +196,7 @@ def _of_group(mapping: ColumnMapping, group: Group, outcome: Outcome) -> Iterato
             outcome.skipped["no event"] += 1
 
 
-def _event(mapping: ColumnMapping, emission: Emission, place: Place) -> tuple[datetime, Outgoing]:
+def _event(mapping: ColumnMapping, emission: Emission, place: RowContext) -> tuple[datetime, Outgoing]:
     identifier = str(emission.id(place))
     moment = emission.time(place)
     values: Mapping[str, Any] = {field: value(place) for field, value in emission.data.items()}

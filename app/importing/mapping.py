@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from app.importing.expressions import (
     Condition,
     MappingError,
-    Place,
     Row,
+    RowContext,
     Test,
     Value,
     ValueProblem,
@@ -200,7 +200,7 @@ class _Builder(FieldReader):
         in_text = [] if isinstance(given, dict) else _COLUMN.findall(str(given))
         named = next((given[key] for key in _VALUES if key in given), "id") if isinstance(given, dict) else "id"
 
-        def filled(place: Place) -> Any:
+        def filled(place: RowContext) -> Any:
             blank = [column for column in in_text if not place.row[column].strip()]
             found = None if blank else value(place)
             if found is None or not str(found).strip():
@@ -299,7 +299,7 @@ class _Builder(FieldReader):
         if template == "${" + columns[0] + "}":
             return lambda place: place.row[columns[0]].strip() or None
 
-        def fill(place: Place) -> str | None:
+        def fill(place: RowContext) -> str | None:
             if all(not place.row[column].strip() for column in columns):
                 return None
             return _COLUMN.sub(lambda found: place.row[found[1]].strip(), template)
@@ -315,7 +315,7 @@ class _Builder(FieldReader):
         if name not in self.sums:
             self.column(name)
 
-        def money(place: Place) -> dict[str, str] | None:
+        def money(place: RowContext) -> dict[str, str] | None:
             raw = place.group.sums[name] if name in self.sums else decimal_of(place.row[name], name)
             if raw is None:
                 return None
@@ -328,7 +328,7 @@ class _Builder(FieldReader):
     def _extract(column: str, pattern: Pattern, given: Mapping[str, Any]) -> Value:
         otherwise, whole = given.get("otherwise"), pattern.groups > 0
 
-        def extract(place: Place) -> Any:
+        def extract(place: RowContext) -> Any:
             found = pattern.search(place.row[column])
             if found is None:
                 return otherwise
@@ -337,14 +337,14 @@ class _Builder(FieldReader):
 
         return extract
 
-    def _time(self, given: Mapping[str, Any]) -> Callable[[Place], datetime]:
+    def _time(self, given: Mapping[str, Any]) -> Callable[[RowContext], datetime]:
         column, form = self.column(given.get("column")), given.get("format")
         if form is not None and not isinstance(form, str):
             message = f"format: must be a text such as '%d/%m/%Y %H:%M', not {shown(form)}"
             raise MappingError(message)
         zone = self.time_zone(given["zone"]) if "zone" in given else self.zone
 
-        def moment(place: Place) -> datetime:
+        def moment(place: RowContext) -> datetime:
             text = place.row[column].strip()
             try:
                 if form is None and zone is None:

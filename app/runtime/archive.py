@@ -14,14 +14,14 @@ from ledger.archive.event_archive import Archive
 from ledger.errors import LedgerError
 from ledger.store.batches import in_batches
 from ledger.store.log import Draft, Log
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.event_differences import Wrong
 from ledger.transparency.merkle import root_of
 from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.sealer import SealFolder, seal_folder
 from ledger.transparency.signed_notes import NoteError, Verifier, read_checkpoint
 from ledger.transparency.tiles import MissingTileError
-from ledger.transparency.verification import Edge
+from ledger.transparency.verification import CompactRange
 from projections.engine.storage import claim
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
         await session.connection("export"),
         session.log,
         "export",
-        Anchor(before.position if before else first - 1),
+        ReadCursor(before.position if before else first - 1),
         gaps=True,
     )
     written = 0
@@ -132,7 +132,7 @@ async def restore(
     if not checkpoint.signed_by(trusted or known):
         raise LedgerError("the archive's checkpoint is signed by no key that you trust")
     _check_root(archive, checkpoint.size, checkpoint.root)
-    door = await Log.door(session.client, topology.LEDGER)
+    door = await Log.unstamped(session.client, topology.LEDGER)
     expected = 1
     for batch in archive.batches(last=checkpoint.size):
         for some in in_batches(batch, lambda event: len(event.data)):
@@ -149,7 +149,7 @@ async def restore(
 
 
 def _check_root(archive: Archive, size: int, root: bytes) -> None:
-    edge = Edge()
+    edge = CompactRange()
     waiting: list[bytes] = []
     for batch in archive.batches(last=size):
         waiting += [leaf_of(event) for event in batch]

@@ -14,10 +14,10 @@ from consumers.intake.inbox_message import Message, claimed_ids
 from consumers.intake.validation import Rejection
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
 from consumers.runtime.source_tokens import read_token
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.errors import ConflictError, LedgerError, jetstream_error
 from ledger.nats.client import text_of
-from ledger.nats.request_reply import Replies
+from ledger.nats.request_reply import RequestReply
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.content_modes import claimed_id, headers_of
 from ledger.store.log import Draft
@@ -45,7 +45,7 @@ class NotWaitingError(LedgerError):
     """The message is not in that inbox, or the intake has dealt with it."""
 
 
-class Waiting(NamedTuple):
+class WaitingMessage(NamedTuple):
     """A message of an inbox that lies behind the last one up to which the intake has dealt with all."""
 
     message: Message
@@ -69,7 +69,7 @@ async def inbox_names(session: Session) -> list[str]:
     return topology.inboxes(await stream_names(session.client))
 
 
-async def waiting_messages(session: Session, at_most: int) -> AsyncIterator[Waiting]:
+async def waiting_messages(session: Session, at_most: int) -> AsyncIterator[WaitingMessage]:
     """Yield messages that the intake may not have dealt with, the oldest of each inbox first.
 
     The first of each inbox waits for certain; one behind it may have been dealt with already.
@@ -118,7 +118,7 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
     message = waiting.message._replace(subject=await _exact_subject(session.client, waiting.message))
     keep = not await _is_recorded(session, waiting)
     if keep:
-        keys = await Keys.open(session.client)
+        keys = await Keyring.open(session.client)
         owner = rejected_owner(datetime.now(UTC))
         key = (await keys.ensure([owner]))[owner]
         entry = rejected_entry(Rejection(OPERATOR_CODE, "", reason), message, key)
@@ -133,7 +133,7 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
     return Removal(keep, await _recorded(session, waiting))
 
 
-async def _is_recorded(session: Session, waiting: Waiting) -> bool:
+async def _is_recorded(session: Session, waiting: WaitingMessage) -> bool:
     """Return whether each event of a message is recorded."""
     ids = claimed_ids(waiting.message.data, waiting.message.headers)
     return bool(ids) and set(ids) <= (await _recorded(session, waiting)).keys()
@@ -150,7 +150,7 @@ async def _ack_floor(client: LedgerClient, stream: str) -> int:
     return int(info.get("ack_floor", {}).get("stream_seq", 0))
 
 
-async def _read(client: LedgerClient, stream: str, which: dict[str, Any]) -> Waiting | None:
+async def _read(client: LedgerClient, stream: str, which: dict[str, Any]) -> WaitingMessage | None:
     answer = await js_api(client, f"STREAM.MSG.GET.{stream}", which)
     if "error" in answer:
         if answer["error"].get("err_code") == _NO_MESSAGE:
@@ -166,7 +166,7 @@ async def _read(client: LedgerClient, stream: str, which: dict[str, Any]) -> Wai
         acknowledgement.encode(),
         raw_headers,
     )
-    return Waiting(message, found["time"])
+    return WaitingMessage(message, found["time"])
 
 
 def _nanoseconds(text: str) -> int:
@@ -182,7 +182,7 @@ async def _exact_subject(client: LedgerClient, message: Message) -> str:
     A direct get names the subject in a header, behind those of the sender.
     """
     stream, sequence, _ = message.place
-    replies = await Replies.open(client)
+    replies = await RequestReply.open(client)
     subject = f"$JS.API.DIRECT.GET.{stream}".encode()
     headers, _ = await replies.one(subject, json.dumps({"seq": sequence}).encode(), _ANSWER_SECONDS)
     names = [
@@ -191,7 +191,7 @@ async def _exact_subject(client: LedgerClient, message: Message) -> str:
     return text_of(names[-1]) if names else message.subject
 
 
-async def _recorded(session: Session, waiting: Waiting) -> dict[str, int]:
+async def _recorded(session: Session, waiting: WaitingMessage) -> dict[str, int]:
     """Return the positions of a message's events, by id, that the log has got since the inbox got the message.
 
     The log is asked, not the intake: there may be none, and its index may be behind.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from app.runtime.session import Session
     from config.settings import Settings
-    from dashboard.listen_address import Where
+    from dashboard.listen_address import ListenAddress
     from ledger.store.role_status import RoleStatus
 
 _log = logging.getLogger(__name__)
@@ -82,8 +82,8 @@ async def make(
     session: Session,
     role: str,
     *,
-    history: bool = False,  # noqa: PLR0911 - a case for each role
-    where: Where | None = None,
+    history: bool = False,
+    where: ListenAddress | None = None,
 ) -> RoleService:
     """The service of a role, not yet started. Each role loads only what it needs."""
     indexes = session.data_dir / "index"
@@ -123,10 +123,10 @@ async def make(
 
             return ArchiveService(session.server, session.log, session.data_dir)
         case "dashboard":
-            from dashboard.listen_address import Where
+            from dashboard.listen_address import ListenAddress
             from dashboard.service import DashboardService
 
-            return DashboardService(session.server, topology.LEDGER, session.data_dir, where or Where())
+            return DashboardService(session.server, topology.LEDGER, session.data_dir, where or ListenAddress())
     message = f"no role {role!r}"
     raise ValueError(message)
 
@@ -146,7 +146,7 @@ def sealing_roles() -> tuple[str, ...]:
 
 @asynccontextmanager
 async def running(
-    session: Session, roles: Sequence[str], *, history: bool = False, where: Where | None = None
+    session: Session, roles: Sequence[str], *, history: bool = False, where: ListenAddress | None = None
 ) -> AsyncIterator[list[Service]]:
     """These roles, running in this process for as long as the context lasts."""
     async with AsyncExitStack() as stack:

@@ -13,9 +13,9 @@ from consumers.seal.archive_service import archive_of
 from consumers.seal.service import LOCK, seal_log
 from ledger.errors import LedgerError, LostEventsError, UnavailableError
 from ledger.store.streams import js_api
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.event_differences import Wrong
-from ledger.transparency.seal_record import Kept, SealRecord
+from ledger.transparency.seal_record import SealRecord, SealTrace
 from ledger.transparency.sealer import SealError, check_positions, seal_folder
 from ledger.transparency.signed_notes import NoteError
 from ledger.transparency.tiles import MissingTileError
@@ -136,7 +136,7 @@ async def verification(
     ``damaged`` is what was found wrong with what was brought.
     """
     folder, state = seal_folder(session.data_dir), session.data_dir / VERIFY_STATE
-    kept = Kept()
+    kept = SealTrace()
     try:
         kept = await (await SealRecord.open(session.client)).read()
     except NoteError as error:
@@ -154,7 +154,7 @@ async def verification(
         if not await _still_so(session, folder, work):
             work = Verification(folder, brought, trusted, kept, archived)
     end = await session.log.last_position()  # read behind the checkpoint, which may move on meanwhile
-    follower = Follower(await session.connection("verify"), session.log, "verify", Anchor(work.position), gaps=True)
+    follower = Follower(await session.connection("verify"), session.log, "verify", ReadCursor(work.position), gaps=True)
     saved = resumed_from = work.position
     with suppress(LostEventsError):  # the stream ends early: what is missing is among the findings
         async for batch in follower.batches(until=end):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from config import topology
 from ledger.store.cloudevents import stored_decoder
-from ledger.store.event_id_index import NameIndex
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.streams import js_api, stream_behind, stream_names
 from ledger.store.subject_tokens import token_of_source
 
@@ -19,7 +19,7 @@ async def known_sources(session: Session) -> list[str]:
     """Return the sources with recorded events, as the intake's index has them, else the newest of each subject."""
     path = session.data_dir / "index" / "intake.sqlite"
     if path.exists():
-        index = NameIndex(path)
+        index = EventIdIndex(path)
         try:
             return index.sources(f"{topology.FACT_SUBJECT}.")
         finally:

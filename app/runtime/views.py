@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ledger.errors import UnavailableError
 from projections.engine import storage
 from projections.engine.projector import StoppedError, catch_up
-from projections.reading import Answer
+from projections.reading import ReadResult
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from app.runtime.session import Session
-    from projections.engine.projection import Model
+    from projections.engine.projection import Projection
 
 _PATIENCE_SECONDS = 60.0
 
@@ -55,7 +55,7 @@ async def up_to_date(session: Session, name: str) -> None:
     raise UnavailableError(message)
 
 
-async def read_view(session: Session, name: str, query: Callable[[sa.Connection], Any]) -> Answer:
+async def read_view(session: Session, name: str, query: Callable[[sa.Connection], Any]) -> ReadResult:
     """The answer of an up-to-date view, with its position, read in one transaction."""
     await up_to_date(session, name)
     model = MODELS[name]()
@@ -63,11 +63,11 @@ async def read_view(session: Session, name: str, query: Callable[[sa.Connection]
     generation = storage.live_generation(folder, model)
     assert generation is not None
     with opened(folder, model, generation) as connection:
-        return Answer(query(connection), storage.read_progress(connection))
+        return ReadResult(query(connection), storage.read_progress(connection))
 
 
 @contextmanager
-def opened(folder: Any, model: Model, generation: int) -> Iterator[sa.Connection]:
+def opened(folder: Any, model: Projection, generation: int) -> Iterator[sa.Connection]:
     """A connection to one generation of a view, in one transaction: what is read through it is of one moment."""
     engine = storage.open_generation(folder, model, generation)
     try:

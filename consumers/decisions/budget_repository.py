@@ -23,7 +23,7 @@ from projections.engine.events import read_event
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from domain.budgets.postings import Cause
+    from domain.budgets.postings import RequestContext
     from domain.events.decisions import Record
     from domain.policy.history import PolicyHistory
     from domain.policy.model import Rules
@@ -37,7 +37,7 @@ Key = tuple[str, str]
 no currency, and a request without policy no holder."""
 
 
-class MissingError(Exception):
+class BudgetNotLoadedError(Exception):
     """This book has to be read first."""
 
     def __init__(self, key: Key) -> None:
@@ -45,7 +45,7 @@ class MissingError(Exception):
         self.key = key
 
 
-class Book:
+class BudgetStream:
     """One holder's newest budget in a currency (or a guard, without any) and its subject's last sequence."""
 
     __slots__ = ("budget", "key", "last", "own", "subject", "unstored")
@@ -59,19 +59,19 @@ class Book:
         self.unstored = 0  # drafts that are not stored yet
 
 
-class Books:
+class BudgetRepository:
     """Loads and caches books; ``forget`` after a conflict or an unclear append."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self.begun_before: set[Key] = set()
         """Books whose next period another event has begun: to be looked at before it is opened."""
-        self._cache: OrderedDict[Key, Book] = OrderedDict()
+        self._cache: OrderedDict[Key, BudgetStream] = OrderedDict()
         self._reading = asyncio.Semaphore(_READ_TOGETHER)  # more would keep each other from coming in time
-        self.touched: list[Book] = []
+        self.touched: list[BudgetStream] = []
         """Those that the ruling under way has written to."""
 
-    def get(self, key: Key) -> Book:
+    def get(self, key: Key) -> BudgetStream:
         """A book that is in the cache.
 
         Raises:
@@ -80,7 +80,7 @@ class Books:
         """
         book = self._cache.get(key)
         if book is None:
-            raise MissingError(key)
+            raise BudgetNotLoadedError(key)
         return book
 
     async def load(self, key: Key) -> None:
@@ -92,26 +92,28 @@ class Books:
             if oldest is not None:
                 del self._cache[oldest]
 
-    def forget(self, book: Book) -> None:
+    def forget(self, book: BudgetStream) -> None:
         """Read this book again the next time."""
         if self._cache.get(book.key) is book:
             del self._cache[book.key]
 
-    async def _read(self, key: Key) -> Book:
+    async def _read(self, key: Key) -> BudgetStream:
         holder, currency = key
         if not currency:
             subject = guard_subject(holder)
             newest = await self._log.last(subject)
-            return Book(key, subject, None, newest.position if newest else 0)
+            return BudgetStream(key, subject, None, newest.position if newest else 0)
         if "." in currency:
             subject = subject_of(holder, *currency.split(".", 1))
             stored = await self._log.read_subject(subject)
-            return Book(key, subject, budget_of(stored) if stored else None, stored[-1].position if stored else 0)
+            return BudgetStream(
+                key, subject, budget_of(stored) if stored else None, stored[-1].position if stored else 0
+            )
         newest = await self._log.last(f"{topology.BUDGET_SUBJECT}.{token_of_id(holder)}.{currency}.*")
         if newest is None:
-            return Book(key, "", None, 0)
+            return BudgetStream(key, "", None, 0)
         stored = await self._log.read_subject(newest.subject)
-        return Book(key, newest.subject, budget_of(stored), stored[-1].position)
+        return BudgetStream(key, newest.subject, budget_of(stored), stored[-1].position)
 
 
 def budget_of(stored: list[Recorded]) -> Budget:
@@ -135,10 +137,10 @@ def guard_subject(customer: str) -> str:
     return f"{topology.CUSTOMER_SUBJECT}.{token_of_id(customer)}"
 
 
-class Entry(NamedTuple):
+class PendingDraft(NamedTuple):
     """A draft on a book; what it expects is known only when it is sent."""
 
-    book: Book
+    book: BudgetStream
     subject: str
     data: bytes
     begins: bool
@@ -149,15 +151,15 @@ class Entry(NamedTuple):
 class _Slot:
     __slots__ = ("book", "budget", "earlier", "pending", "subject")
 
-    def __init__(self, book: Book, budget: Budget, subject: str) -> None:
+    def __init__(self, book: BudgetStream, budget: Budget, subject: str) -> None:
         self.book = book
         self.budget = budget
         self.subject = subject
-        self.earlier: Book | None = None  # of the same period, closed before its end
+        self.earlier: BudgetStream | None = None  # of the same period, closed before its end
         self.pending: list[tuple[str, Record, bool]] = []
 
 
-class Unit:
+class UnitOfWork:
     """What one request does to the books: entries in order, one of them the answer.
 
     No book is touched before ``write``; so a preview is a unit that is thrown away, and whatever is
@@ -166,8 +168,8 @@ class Unit:
 
     def __init__(
         self,
-        books: Books,
-        cause: Cause,
+        books: BudgetRepository,
+        cause: RequestContext,
         now: datetime,
         role_of: Callable[[str, Rules], str | None],
         policies: PolicyHistory,
@@ -181,7 +183,7 @@ class Unit:
         self.books = books
         self.cause = cause
         self.now = now
-        self.entries: list[Entry] = []
+        self.entries: list[PendingDraft] = []
         self._role_of = role_of
         self._policies = policies
         self._history = history
@@ -207,7 +209,7 @@ class Unit:
         """Return whether writing to a budget that ``budget`` gave would open it."""
         return bool(self._slots[budget.holder, budget.currency].pending)
 
-    def book_of(self, budget: Budget) -> Book:
+    def book_of(self, budget: Budget) -> BudgetStream:
         """The book of a budget that ``budget`` gave."""
         return self._slots[budget.holder, budget.currency].book
 
@@ -267,7 +269,7 @@ class Unit:
         budget.record(record, self.now)
         self._enter(book, slot.subject, record)
 
-    def guard(self, book: Book, record: Record) -> None:
+    def guard(self, book: BudgetStream, record: Record) -> None:
         """Write to a guard: a book without a budget."""
         self._enter(book, book.subject, record, begins=not book.last and not book.unstored)
 
@@ -277,12 +279,12 @@ class Unit:
 
     def follow(self, subject: str, last: int, record: Any) -> None:
         """Write to a subject whose last event is at this position."""
-        self._enter(Book(("", ""), subject, None, last), subject, record, begins=not last)
+        self._enter(BudgetStream(("", ""), subject, None, last), subject, record, begins=not last)
 
-    def _enter(self, book: Book, subject: str, record: Any, *, begins: bool = False) -> None:
+    def _enter(self, book: BudgetStream, subject: str, record: Any, *, begins: bool = False) -> None:
         book.unstored += 1
         self.books.touched.append(book)
-        self.entries.append(Entry(book, subject, stored_form(record, self.now), begins, record))
+        self.entries.append(PendingDraft(book, subject, stored_form(record, self.now), begins, record))
 
 
 def stored_form(record: Any, now: datetime) -> bytes:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from domain.commands import PolicyRequest
 from domain.events.decisions import EscalationForwarded, EscalationRequested
 from ledger.errors import ConflictError, LedgerError, UnavailableError
-from ledger.store.event_id_index import Name
+from ledger.store.event_id_index import EventIdEntry
 from ledger.store.log import Draft
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumers.decisions.budget_repository import Books, Entry
-    from consumers.decisions.pending_request import Waiting
-    from consumers.decisions.state.follower import Directory
+    from consumers.decisions.budget_repository import BudgetRepository, PendingDraft
+    from consumers.decisions.pending_request import PendingRequest
+    from consumers.decisions.state.follower import DecisionState
     from ledger.store.log import Log
 
 _log = logging.getLogger(__name__)
@@ -26,17 +26,17 @@ _ATTEMPTS = 50
 AGAIN = "ask again with the same request_id"
 
 
-class Storing:
+class BatchCommitter:
     """Appends batches, remembers what they hold and answers. One batch is under way at a time."""
 
     def __init__(
         self,
         log: Log,
-        directory: Directory,
-        books: Books,
-        finish: Callable[[Waiting, dict[str, Any]], None],
-        give_up: Callable[[Sequence[Waiting], str, str], None],
-        ended: Callable[[list[Waiting] | None], None],
+        directory: DecisionState,
+        books: BudgetRepository,
+        finish: Callable[[PendingRequest, dict[str, Any]], None],
+        give_up: Callable[[Sequence[PendingRequest], str, str], None],
+        ended: Callable[[list[PendingRequest] | None], None],
     ) -> None:
         """``ended`` is told of each batch: nothing, or what of it has to be ruled on again (perhaps none)."""
         self._log = log
@@ -48,22 +48,22 @@ class Storing:
         self._slow: asyncio.Task[None] | None = None
         self.notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None
 
-    def begin(self, batch: list[Waiting]) -> None:
+    def begin(self, batch: list[PendingRequest]) -> None:
         """Store a batch: straight from socket to socket where all is well."""
         if any(isinstance(waiting.request, PolicyRequest) for waiting in batch):
             self._slow = asyncio.create_task(self._carefully(batch))
         else:
             self._log.post(_drafts(batch), partial(self._posted, batch))
 
-    def forget(self, waiting: Waiting) -> None:
+    def forget(self, waiting: PendingRequest) -> None:
         """Whatever a ruling changed here is read again."""
         for entry in entries_of(waiting):
             self._books.forget(entry.book)
         for row, _ in waiting.rows:
-            self._directory.given.withdraw(row)
+            self._directory.given.discard_pending(row)
         waiting.rows = []
 
-    def once_more(self, bad: list[Waiting]) -> list[Waiting]:
+    def once_more(self, bad: list[PendingRequest]) -> list[PendingRequest]:
         """Those of them that may be ruled on again; who has been at it for too long is told so."""
         for waiting in bad:
             waiting.attempts += 1
@@ -76,7 +76,7 @@ class Storing:
         self._give_up(tired, "busy", f"too many write to this budget at once; {AGAIN}")
         return [waiting for waiting in bad if not waiting.answered]
 
-    def _posted(self, batch: list[Waiting], result: int | LedgerError) -> None:
+    def _posted(self, batch: list[PendingRequest], result: int | LedgerError) -> None:
         if isinstance(result, int):
             try:
                 self._took(batch, result)
@@ -87,8 +87,8 @@ class Storing:
         else:
             self._slow = asyncio.create_task(self._carefully(batch))
 
-    async def _carefully(self, batch: list[Waiting]) -> None:
-        again: list[Waiting] | None = None
+    async def _carefully(self, batch: list[PendingRequest]) -> None:
+        again: list[PendingRequest] | None = None
         try:
             again = await self._append_or_part(batch)
         except LedgerError as error:
@@ -100,7 +100,7 @@ class Storing:
             again = self._stop(batch, "internal", f"an error of ours, see the log; {AGAIN}")
         self._ended(again)
 
-    async def _append_or_part(self, batch: list[Waiting]) -> list[Waiting] | None:
+    async def _append_or_part(self, batch: list[PendingRequest]) -> list[PendingRequest] | None:
         try:
             await self._append(batch)
         except ConflictError:
@@ -113,23 +113,23 @@ class Storing:
             return self.once_more(bad)
         return None
 
-    def _stop(self, batch: list[Waiting], code: str, message: str) -> list[Waiting]:
+    def _stop(self, batch: list[PendingRequest], code: str, message: str) -> list[PendingRequest]:
         for waiting in batch:
             self.forget(waiting)
         self._give_up(batch, code, message)
         return []
 
-    async def _apart(self, batch: list[Waiting]) -> tuple[list[Waiting], list[Waiting]]:
+    async def _apart(self, batch: list[PendingRequest]) -> tuple[list[PendingRequest], list[PendingRequest]]:
         """Those whose books nobody else wrote to, and the others: with all that was ruled on top of them."""
         books = list({id(entry.book): entry.book for waiting in batch for entry in entries_of(waiting)}.values())
-        newest = await asyncio.gather(*(self._log.surely(book.subject) for book in books))
+        newest = await asyncio.gather(*(self._log.read_from_leader(book.subject) for book in books))
         moved = {
             id(book) for book, last in zip(books, newest, strict=True) if (last.position if last else 0) > book.last
         }
         if not moved:
             return [], batch
-        good: list[Waiting] = []
-        bad: list[Waiting] = []
+        good: list[PendingRequest] = []
+        bad: list[PendingRequest] = []
         for waiting in batch:
             touched = {id(entry.book) for entry in entries_of(waiting)}
             if touched.isdisjoint(moved):
@@ -139,23 +139,23 @@ class Storing:
                 moved |= touched
         return good, bad
 
-    async def _append(self, batch: list[Waiting]) -> None:
+    async def _append(self, batch: list[PendingRequest]) -> None:
         position = await self._log.append(_drafts(batch))
         if any(isinstance(waiting.request, PolicyRequest) for waiting in batch):
             # In force for the very next request.
             await self._directory.reach(position + sum(len(entries_of(waiting)) for waiting in batch) - 1)
         self._took(batch, position)
 
-    def _took(self, batch: list[Waiting], position: int) -> None:
+    def _took(self, batch: list[PendingRequest], position: int) -> None:
         """Take note of where a stored batch stands, and answer."""
-        names: list[Name] = []
+        names: list[EventIdEntry] = []
         for waiting in batch:
             position = self._recorded(waiting, position, names)
         self._directory.remember(names)
         for waiting in batch:
             self._finish(waiting, waiting.ruling.answer)
 
-    def _recorded(self, waiting: Waiting, first: int, names: list[Name]) -> int:
+    def _recorded(self, waiting: PendingRequest, first: int, names: list[EventIdEntry]) -> int:
         """Take note of one request's entries; the position after them."""
         answering, position = waiting.ruling.answering, first
         for entry in entries_of(waiting):
@@ -164,23 +164,23 @@ class Storing:
             book.unstored -= 1
             if record is answering:
                 waiting.ruling.answer["position"] = position
-                names.append(Name(waiting.key, position, bytes.fromhex(waiting.cause.request_sha256 or "")))
+                names.append(EventIdEntry(waiting.key, position, bytes.fromhex(waiting.cause.request_sha256 or "")))
             if isinstance(record, (EscalationRequested, EscalationForwarded)):
                 self.notify(record)
             position += 1
         for row, number in waiting.rows:
-            self._directory.wrote(row, first + number)
+            self._directory.confirm(row, first + number)
         waiting.rows = []
         return position
 
 
-def entries_of(waiting: Waiting) -> Sequence[Entry]:
+def entries_of(waiting: PendingRequest) -> Sequence[PendingDraft]:
     """What a request's ruling writes."""
     unit = waiting.ruling.unit
     return unit.entries if unit is not None else ()
 
 
-def _drafts(batch: list[Waiting]) -> list[Draft]:
+def _drafts(batch: list[PendingRequest]) -> list[Draft]:
     """In a batch only the first draft of a subject may carry an expectation."""
     drafts: list[Draft] = []
     begun: set[str] = set()

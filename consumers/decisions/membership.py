@@ -47,7 +47,7 @@ INTAKES = Pace(say=0.2, gone=1.0, answer=0.2)
 """Standbys wait for it to fail; a new one that is too quick takes over from a live one, which costs time alone."""
 
 
-class Members:
+class Membership:
     """The processes of one role on one ledger, as this one sees them."""
 
     def __init__(
@@ -88,7 +88,7 @@ class Members:
 
     async def start(self) -> None:
         """Say that this one is there, and listen who else is."""
-        self._door = await self._client.pour(self._alive, self._on_alive)
+        self._door = await self._client.subscribe_raw(self._alive, self._on_alive)
         await self._client.flush()
         self._say()
         self._task = asyncio.create_task(self._keep_saying())

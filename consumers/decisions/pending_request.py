@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from consumers.decisions.handlers.requests import REQUESTS, Ruling
+from consumers.decisions.handlers.requests import REQUESTS, CommandResult
 from consumers.runtime.request_form import read_form
 from consumers.runtime.source_tokens import read_token, refuse_foreign, request_refusal
-from domain.budgets.postings import Cause
+from domain.budgets.postings import RequestContext
 from domain.commands import Preview, RequestError, action_id_of
 from domain.serialization import encode
 from ledger.store.subject_tokens import fact_token
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
-class Waiting:
+class PendingRequest:
     """A request that waits for its answer."""
 
     __slots__ = (
@@ -31,7 +31,7 @@ class Waiting:
         "attempts",
         "body",
         "cause",
-        "fresh",
+        "duplicates",
         "key",
         "now",
         "old_key",
@@ -42,11 +42,11 @@ class Waiting:
         "ruling",
         "sealed",
         "source",
+        "state_is_current",
         "token",
-        "twins",
     )
 
-    cause: Cause
+    cause: RequestContext
     now: datetime
 
     def __init__(
@@ -67,16 +67,16 @@ class Waiting:
         self.sealed = sealed
         self.refusal = refusal  # the answer, unless the request was answered before
         self.answered = False
-        self.ruling = Ruling(None, {})
+        self.ruling = CommandResult(None, {})
         self._answer = answer
         self.answer_to = answer_to  # the subject that the answer goes to, where another may send it
-        self.fresh = False  # whether the directory was brought up to date for this request
+        self.state_is_current = False  # whether the directory was brought up to date for this request
         self.request: Any = None
         self.key = b""
         self.old_key = b""  # what an earlier version named it by, where that differs
         self.attempts = 0
         self.rows: list[tuple[Any, int]] = []  # what it gives, each with the number of its entry
-        self.twins: list[Waiting] = []  # the same request again, while this one was being decided
+        self.duplicates: list[PendingRequest] = []  # the same request again, while this one was being decided
 
     def finish(self, answer: dict[str, Any]) -> None:
         """Give the answer, once."""
@@ -106,7 +106,7 @@ def holder_in(body: bytes) -> str | None:
         return None
 
 
-def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history: bool) -> None:
+def read_request(waiting: PendingRequest, now: datetime, seen_position: int, *, history: bool) -> None:
     """Understand a request.
 
     Earlier versions took sources that are refused now; a request of theirs still gets its first answer.
@@ -139,7 +139,7 @@ def read_request(waiting: Waiting, now: datetime, seen_position: int, *, history
             waiting.old_key = bytes.fromhex(action_id_of(old_source, request_id)[4:])
     elif waiting.refusal is not None:  # a preview has no first answer
         raise waiting.refusal
-    waiting.cause = Cause(
+    waiting.cause = RequestContext(
         source=waiting.source,
         request_id=request_id,
         request_sha256=None if preview else sha256,

@@ -14,11 +14,11 @@ from collections import deque
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from consumers.decisions.budget_repository import Book, Books, Key, MissingError
-from consumers.decisions.committer import AGAIN, Storing, entries_of
-from consumers.decisions.handlers import Dispatch
-from consumers.decisions.handlers.requests import LaterError, Ruling, StaleError, rows_of
-from consumers.decisions.pending_request import Waiting, read_request
+from consumers.decisions.budget_repository import BudgetNotLoadedError, BudgetRepository, BudgetStream, Key
+from consumers.decisions.committer import AGAIN, BatchCommitter, entries_of
+from consumers.decisions.handlers import CommandHandlers
+from consumers.decisions.handlers.requests import CommandResult, NeedsCatchUpError, NeedsIdlePipelineError, rows_of
+from consumers.decisions.pending_request import PendingRequest, read_request
 from consumers.decisions.responses import first_answer
 from domain.commands import Preview, RequestError
 from ledger.errors import LedgerError, UnavailableError
@@ -30,11 +30,11 @@ from ledger.store.subject_tokens import token_of_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from consumers.decisions.handlers.followups import Overdue, Posting
-    from consumers.decisions.state.follower import Directory
-    from domain.budgets.postings import Cause
+    from consumers.decisions.handlers.followups import PostingCommand, TimerCommand
+    from consumers.decisions.state.follower import DecisionState
+    from domain.budgets.postings import RequestContext
     from domain.events.decisions import EscalationForwarded, EscalationRequested
-    from ledger.store.event_id_index import Name
+    from ledger.store.event_id_index import EventIdEntry
     from ledger.store.log import Log
 
 _log = logging.getLogger(__name__)
@@ -46,44 +46,44 @@ _STUCK_SECONDS, _LOOK_SECONDS = 1.2, 0.2
 """After so long without the log's answer requests are told to ask again; the contract gives them two seconds."""
 
 
-class Decider:
+class DecisionPipeline:
     """``run`` is its one task; ``submit`` is its door."""
 
     def __init__(
         self,
         log: Log,
-        directory: Directory,
+        directory: DecisionState,
         *,
         history: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._log = log
         self._directory = directory
-        self._books = Books(log)
-        self._dispatch = Dispatch(log, directory, self._books, history=history)
+        self._books = BudgetRepository(log)
+        self._dispatch = CommandHandlers(log, directory, self._books, history=history)
         self._history = history
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)
         self._read_at: datetime | None = None
-        self._queue: list[Waiting] = []
-        self._ready: list[Waiting] = []  # ruled on, and not being stored yet
-        self._careful: list[Waiting] = []  # to be ruled on while nothing is being stored
-        self._deciding: dict[bytes, Waiting] = {}
+        self._queue: list[PendingRequest] = []
+        self._ready: list[PendingRequest] = []  # ruled on, and not being stored yet
+        self._careful: list[PendingRequest] = []  # to be ruled on while nothing is being stored
+        self._deciding: dict[bytes, PendingRequest] = {}
         self._wake = asyncio.Event()
         self._under_way = False  # whether a batch is being stored
-        self._asked: deque[tuple[float, Waiting]] = deque()
+        self._asked: deque[tuple[float, PendingRequest]] = deque()
         self._look: asyncio.TimerHandle | None = None
         self._ruling_since = self._storing_since = math.inf
-        self._storing = Storing(log, directory, self._books, self._finish, self._give_up, self._on_ended)
+        self._storing = BatchCommitter(log, directory, self._books, self._finish, self._give_up, self._on_ended)
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.pulse = Pulse("decisions", lambda: bool(self._queue or self._ready or self._careful or self._under_way))
-        self.elsewhere: Callable[[Waiting, str | None], bool] | None = None
+        self.elsewhere: Callable[[PendingRequest, str | None], bool] | None = None
         """Sends a request on where another decider has its holder; nothing, while there is no other."""
         self.old_names_until = 0
         """The last position at which requests were named by their source's old token, which others may share."""
         self.answered: Callable[[], None] = lambda: None
         """Called when the answers of a batch have been given."""
-        self.before: Callable[[datetime], Sequence[Waiting]] = lambda _now: ()
+        self.before: Callable[[datetime], Sequence[PendingRequest]] = lambda _now: ()
         """What the clock asks for up to a moment; in history mode it comes before the requests of that moment."""
 
     @property
@@ -109,7 +109,7 @@ class Decider:
         sent it on. A request with a ``refusal`` gets its first answer, and without one the refusal. ``sealed`` is as
         in ``read_form``.
         """
-        waiting = Waiting(token, operation, body, answer, answer_to, sealed=sealed, refusal=refusal)
+        waiting = PendingRequest(token, operation, body, answer, answer_to, sealed=sealed, refusal=refusal)
         try:
             read_request(waiting, self._moment(), self._directory.position, history=self._history)
         except RequestError as error:
@@ -134,14 +134,18 @@ class Decider:
         self._storing.notify = notify
 
     def submit_own(
-        self, request: Overdue | Posting, cause: Cause, now: datetime, done: Callable[[bytes], None]
+        self,
+        request: TimerCommand | PostingCommand,
+        cause: RequestContext,
+        now: datetime,
+        done: Callable[[bytes], None],
     ) -> None:
         """What nobody asked for: the clock, or a fact. ``done`` is called at the end, whatever it is."""
-        waiting = Waiting(token_of_source(cause.source), "", b"", done)
-        waiting.request, waiting.cause, waiting.now, waiting.fresh = request, cause, now, True
+        waiting = PendingRequest(token_of_source(cause.source), "", b"", done)
+        waiting.request, waiting.cause, waiting.now, waiting.state_is_current = request, cause, now, True
         self._enqueue(waiting)
 
-    def _note(self, waiting: Waiting) -> None:
+    def _note(self, waiting: PendingRequest) -> None:
         """Keep an eye on a request until it is answered."""
         self._asked.append((time.monotonic(), waiting))
         if self._look is None and not self._history:
@@ -191,7 +195,7 @@ class Decider:
                 self._storing.forget(waiting)
             self._give_up(ready, "internal", f"an error of ours, see the log; {AGAIN}")
 
-    def _on_ended(self, again: list[Waiting] | None) -> None:
+    def _on_ended(self, again: list[PendingRequest] | None) -> None:
         """A batch is done with; what conflicted, and what was ruled on top of it, is ruled on again."""
         self.answered()
         self._under_way, self._storing_since = False, math.inf
@@ -204,14 +208,14 @@ class Decider:
         self._queue = [*again, *self._ready, *self._queue]
         self._ready = []
 
-    def _one_batch(self) -> list[Waiting]:
+    def _one_batch(self) -> list[PendingRequest]:
         """As many of those that are ready as one batch takes.
 
         Only the first draft of a subject carries an expectation; so a batch ends where a book was read anew,
         and its own expectation has to be heard.
         """
         entries = size = 0
-        books: dict[str, Book] = {}
+        books: dict[str, BudgetStream] = {}
         for number, waiting in enumerate(self._ready):
             mine = entries_of(waiting)
             entries += len(mine)
@@ -223,17 +227,17 @@ class Decider:
         batch, self._ready = self._ready, []
         return batch
 
-    def _enqueue(self, waiting: Waiting) -> None:
+    def _enqueue(self, waiting: PendingRequest) -> None:
         self._queue.append(waiting)
         self._wake.set()
 
-    def _aside(self, waiting: Waiting, work: Coroutine[Any, Any, None]) -> None:
+    def _aside(self, waiting: PendingRequest, work: Coroutine[Any, Any, None]) -> None:
         """Do what a request waits for, beside the others; where that fails, the request gets an answer all the same."""
         task = asyncio.create_task(self._answered_at_least(waiting, work))
         self._side_tasks.add(task)
         task.add_done_callback(self._side_tasks.discard)
 
-    async def _answered_at_least(self, waiting: Waiting, work: Coroutine[Any, Any, None]) -> None:
+    async def _answered_at_least(self, waiting: PendingRequest, work: Coroutine[Any, Any, None]) -> None:
         try:
             async with asyncio.timeout(None if self._history else _STUCK_SECONDS):
                 await work
@@ -245,15 +249,15 @@ class Decider:
             report("a request failed", error, error)
             self._give_up([waiting], "internal", f"an error of ours, see the log; {AGAIN}")
 
-    def _finish(self, waiting: Waiting, answer: dict[str, Any]) -> None:
+    def _finish(self, waiting: PendingRequest, answer: dict[str, Any]) -> None:
         if self._deciding.get(waiting.key) is waiting:
             del self._deciding[waiting.key]
         waiting.finish(answer)
-        for twin in waiting.twins:
+        for twin in waiting.duplicates:
             self._enqueue(twin)
-        waiting.twins = []
+        waiting.duplicates = []
 
-    def _give_up(self, group: Sequence[Waiting], code: str, message: str) -> None:
+    def _give_up(self, group: Sequence[PendingRequest], code: str, message: str) -> None:
         for waiting in group:
             self._finish(waiting, RequestError(code, message).wire())
 
@@ -269,7 +273,7 @@ class Decider:
 
     # ------------------------------------------------------------------ ruling
 
-    async def _rule_carefully(self, careful: list[Waiting]) -> None:
+    async def _rule_carefully(self, careful: list[PendingRequest]) -> None:
         """Rule while nothing is being stored, with all read that anybody has written."""
         self._ruling_since = time.monotonic()
         try:
@@ -284,7 +288,7 @@ class Decider:
             self._careful = self._storing.once_more(self._careful)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _rule_group(self, group: list[Waiting]) -> None:
+    async def _rule_group(self, group: list[PendingRequest]) -> None:
         self._ruling_since = time.monotonic()
         try:
             todo = self._new_ones(group)
@@ -303,14 +307,14 @@ class Decider:
         finally:
             self._ruling_since = math.inf
 
-    def _give_up_unruled(self, group: list[Waiting], code: str, message: str) -> None:
+    def _give_up_unruled(self, group: list[PendingRequest], code: str, message: str) -> None:
         ruled = set(map(id, self._ready))
         self._give_up([waiting for waiting in group if id(waiting) not in ruled], code, message)
 
-    def _new_ones(self, group: list[Waiting]) -> list[Waiting]:
+    def _new_ones(self, group: list[PendingRequest]) -> list[PendingRequest]:
         """Requests not answered before; one that was gets its first answer again."""
         found = self._directory.find([waiting.key for waiting in group if waiting.key])
-        new: list[Waiting] = []
+        new: list[PendingRequest] = []
         for waiting in group:
             if waiting.answered:  # told to ask again; the same request may be waiting for it to end
                 self._finish(waiting, {})
@@ -318,14 +322,14 @@ class Decider:
             if name := found.get(waiting.key) or self._answered_before(waiting):
                 self._aside(waiting, self._answer_again(waiting, name))
             elif waiting.key and (twin := self._deciding.get(waiting.key, waiting)) is not waiting:
-                twin.twins.append(waiting)  # the same is being decided: look again after that
+                twin.duplicates.append(waiting)  # the same is being decided: look again after that
             else:
                 if waiting.key:
                     self._deciding[waiting.key] = waiting
                 new.append(waiting)
         return new
 
-    def _answered_before(self, waiting: Waiting) -> Name | None:
+    def _answered_before(self, waiting: PendingRequest) -> EventIdEntry | None:
         """The answer that an earlier version gave to this very request, in the name of its source's old token."""
         if not waiting.old_key:
             return None
@@ -334,7 +338,7 @@ class Decider:
             return None
         return name if name.content.hex() == waiting.cause.request_sha256 else None
 
-    def _preload(self, todo: list[Waiting]) -> None:
+    def _preload(self, todo: list[PendingRequest]) -> None:
         asked = [waiting.request for waiting in todo if isinstance(waiting.request, Preview)]
         rules = self._directory.policies.in_force(todo[0].now) if asked else None
         if rules is None:
@@ -347,28 +351,28 @@ class Decider:
             {request.interaction_id for request in asked if request.interaction_id} if interactions else (),
         )
 
-    async def _answer_again(self, waiting: Waiting, name: Name) -> None:
+    async def _answer_again(self, waiting: PendingRequest, name: EventIdEntry) -> None:
         if name.content.hex() != waiting.cause.request_sha256:
             message = "this request_id was used with another body; give a new request a new request_id"
             self._finish(waiting, RequestError("request_id_reused", message, "request_id").wire())
             return
         self._finish(waiting, await first_answer(self._log, name.position))
 
-    async def _rule(self, waiting: Waiting, missing: set[Key]) -> bool:
+    async def _rule(self, waiting: PendingRequest, missing: set[Key]) -> bool:
         """Rule on one request; false where a book has to be read first."""
         self._books.touched.clear()
         try:
             ruling = self._dispatch.ruling(waiting)
-            if not isinstance(ruling, Ruling):
+            if not isinstance(ruling, CommandResult):
                 ruling = await ruling
-        except MissingError as error:
+        except BudgetNotLoadedError as error:
             missing.add(error.key)
             self._undo()
             return False
-        except StaleError:
+        except NeedsCatchUpError:
             self._deciding.pop(waiting.key, None)
             self._aside(waiting, self._when_caught_up(waiting))
-        except LaterError:
+        except NeedsIdlePipelineError:
             self._deciding.pop(waiting.key, None)
             self._careful.append(waiting)
         except RequestError as error:
@@ -389,22 +393,22 @@ class Decider:
         for book in self._books.touched:
             self._books.forget(book)
 
-    def _ruled(self, waiting: Waiting, ruling: Ruling) -> None:
+    def _ruled(self, waiting: PendingRequest, ruling: CommandResult) -> None:
         waiting.ruling = ruling
         if ruling.unit is None or not ruling.unit.entries:
             self._finish(waiting, ruling.answer)
             return
         waiting.rows = rows_of(ruling.unit)
         for row, _ in waiting.rows:
-            self._directory.given.promise(row)
+            self._directory.given.add_pending(row)
         self._ready.append(waiting)
 
-    async def _when_caught_up(self, waiting: Waiting) -> None:
+    async def _when_caught_up(self, waiting: PendingRequest) -> None:
         await self._directory.reach(await self._log.last_position())
-        waiting.fresh = True
+        waiting.state_is_current = True
         self._enqueue(waiting)
 
-    async def _after_the_clock(self, waiting: Waiting) -> None:
+    async def _after_the_clock(self, waiting: PendingRequest) -> None:
         """In history mode: what the clock would have done in the meantime comes first."""
         await self._directory.reach(await self._log.last_position())
         for earlier in self.before(waiting.now):

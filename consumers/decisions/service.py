@@ -17,22 +17,22 @@ import nats.errors
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.decisions.membership import Members
+from consumers.decisions.membership import Membership
 from consumers.decisions.pending_request import holder_in
-from consumers.decisions.pipeline import Decider
-from consumers.decisions.state.follower import Directory
-from consumers.decisions.timers import Clock
+from consumers.decisions.pipeline import DecisionPipeline
+from consumers.decisions.state.follower import DecisionState
+from consumers.decisions.timers import Timers
 from consumers.privacy.field_encryption import may_have_note, seal_request
 from consumers.runtime.background_service import fails_with, keep_going
 from consumers.runtime.broker import answered, error_answer, make_broker
 from consumers.runtime.request_form import lost_by_sealing
 from consumers.runtime.source_tokens import refuse_foreign
 from domain.serialization import encode, plain
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.nats.client import frame, is_answerable, text_of
 from ledger.nats.incidents import report
 from ledger.nats.request_reply import header_of
-from ledger.store.event_id_index import NameIndex
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.role_status import Pulse, Reading, RoleStatus
 from ledger.store.streams import stream_config
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from faststream.nats import NatsBroker
     from nats.aio.subscription import Subscription
 
-    from consumers.decisions.pending_request import Waiting
+    from consumers.decisions.pending_request import PendingRequest
     from domain.events.decisions import EscalationForwarded, EscalationRequested
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
@@ -70,7 +70,7 @@ WORDS = {
 class DecisionService:
     """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
 
-    _keys: Keys
+    _keys: Keyring
 
     def __init__(
         self,
@@ -87,13 +87,13 @@ class DecisionService:
         self._log = log
         self._history = history
         self._read = Pulse("the log")
-        self.directory = Directory(NameIndex.alone(indexes, "decisions"))
-        self.decider = Decider(log, self.directory, history=history)
+        self.directory = DecisionState(EventIdIndex.alone(indexes, "decisions"))
+        self.decider = DecisionPipeline(log, self.directory, history=history)
         self.decider.on_escalation(self._notify)
         self.decider.answered = self._send_all
-        self._members = Members(client, self._note_others)
+        self._members = Membership(client, self._note_others)
         owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
-        self._clock = Clock(self.decider, self.directory, log, owns, history=history)
+        self._clock = Timers(self.decider, self.directory, log, owns, history=history)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._outgoing: list[bytes] = []
@@ -104,7 +104,7 @@ class DecisionService:
 
     async def start(self) -> None:
         """Read the log to its end, then begin to decide."""
-        self._keys = await Keys.open(self._client)
+        self._keys = await Keyring.open(self._client)
         await self._keys.watch()
         await self.directory.follow(self._reader, self._log, until=await self._log.last_position())
         inbox = await stream_config(self._client, topology.INBOX) or {}
@@ -118,11 +118,11 @@ class DecisionService:
         for task in self._tasks:
             task.add_done_callback(fails_with(self.failed, "decider"))
         from_others = f"{topology.DECIDERS_SUBJECT}.{self._members.name}.*.*"
-        self._doors.append(await self._client.pour(from_others, self._on_forwarded))
+        self._doors.append(await self._client.subscribe_raw(from_others, self._on_forwarded))
         await self._members.start()
         for operation in HOT:
             subject = f"{topology.DECIDE_SUBJECT}.*.{operation}"
-            self._doors.append(await self._client.pour(subject, self._on_request, _QUEUE))
+            self._doors.append(await self._client.subscribe_raw(subject, self._on_request, _QUEUE))
         await self.broker.start()
         await self._client.flush()
 
@@ -219,7 +219,7 @@ class DecisionService:
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
-    def _elsewhere(self, waiting: Waiting, holder: str | None) -> bool:
+    def _elsewhere(self, waiting: PendingRequest, holder: str | None) -> bool:
         """Send a request on to the decider that has its holder, which answers in our place."""
         owner = self._members.owner_of(holder)
         if owner is None:
@@ -237,7 +237,7 @@ class DecisionService:
         headers = _ANSWER_TO + b": " + answer_to + b"\r\n"
         self._send(frame(_door_of(owner, source, operation).encode(), body, headers=headers))
 
-    async def _ask_elsewhere(self, owner: str, waiting: Waiting) -> None:
+    async def _ask_elsewhere(self, owner: str, waiting: PendingRequest) -> None:
         """The other's answer; where none comes, our own: asked twice, a request has one answer."""
         subject = _door_of(owner, waiting.token, waiting.operation)
         try:

@@ -10,9 +10,9 @@ import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from consumers.decisions.handlers.followups import Overdue, Posting
-from consumers.decisions.pending_request import Waiting
-from domain.budgets.postings import Cause
+from consumers.decisions.handlers.followups import PostingCommand, TimerCommand
+from consumers.decisions.pending_request import PendingRequest
+from domain.budgets.postings import RequestContext
 from domain.events.decisions import LEDGER_SOURCE
 from ledger.errors import ClockError, LedgerError
 from ledger.nats.incidents import report
@@ -22,8 +22,8 @@ from projections.engine.events import read_event
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from consumers.decisions.pipeline import Decider
-    from consumers.decisions.state.follower import Directory
+    from consumers.decisions.pipeline import DecisionPipeline
+    from consumers.decisions.state.follower import DecisionState
     from ledger.store.log import Log
 
 _log = logging.getLogger(__name__)
@@ -32,11 +32,17 @@ _WRONG_CLOCK_SECONDS = 1.0
 _POSTED_TOGETHER = 256
 
 
-class Clock:
+class Timers:
     """``run`` is its one task."""
 
     def __init__(
-        self, decider: Decider, directory: Directory, log: Log, owns: Callable[[str], bool], *, history: bool = False
+        self,
+        decider: DecisionPipeline,
+        directory: DecisionState,
+        log: Log,
+        owns: Callable[[str], bool],
+        *,
+        history: bool = False,
     ) -> None:
         self._decider = decider
         self._directory = directory
@@ -68,25 +74,25 @@ class Clock:
                 report("the clock could not look at what is due", error, error)
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def before(self, now: datetime) -> Iterator[Waiting]:
+    def before(self, now: datetime) -> Iterator[PendingRequest]:
         """What is due up to a moment, in order, ready to be decided."""
         for what in sorted(self._overdue(now), key=lambda what: what.due):
-            waiting = Waiting(LEDGER_SOURCE, "", b"", self._done(what))
-            waiting.request, waiting.fresh = what, True
+            waiting = PendingRequest(LEDGER_SOURCE, "", b"", self._done(what))
+            waiting.request, waiting.state_is_current = what, True
             waiting.now = datetime.fromtimestamp(what.due, UTC)
             waiting.cause = self._cause(LEDGER_SOURCE, f"{what.escalation_id or what.action_id}@{what.due:.0f}")
             self._under_way.add(what)
             yield waiting
 
-    def _overdue(self, now: datetime) -> Iterator[Overdue]:
+    def _overdue(self, now: datetime) -> Iterator[TimerCommand]:
         moment = now.timestamp()
         for waiting in self._directory.matters.due_by(moment):
             holder = f"agent:{waiting.asked.agent_id}"
-            what = Overdue(holder, escalation_id=waiting.asked.escalation_id, due=waiting.due.timestamp())
+            what = TimerCommand(holder, escalation_id=waiting.asked.escalation_id, due=waiting.due.timestamp())
             if what not in self._under_way and self._owns(holder):
                 yield what
         for row in self._directory.given.held_until(moment):
-            what = Overdue(row.holder, action_id=row.action_id, due=row.expires_at or 0)
+            what = TimerCommand(row.holder, action_id=row.action_id, due=row.expires_at or 0)
             if what not in self._under_way and self._owns(row.holder):
                 yield what
 
@@ -103,13 +109,18 @@ class Clock:
             try:
                 event = read_event(recorded)
                 moment = event.time if self._history else min(event.time, self._decider.now)
-                posting = Posting(due, event.body)
+                posting = PostingCommand(due, event.body)
                 self._submit(posting, due.position, moment, event.stored.id, event.stored.source)
             except Exception as error:  # noqa: BLE001 - one fact that cannot be posted holds up no others
                 report("a fact could not be posted to its budget", due.position, error)
 
     def _submit(
-        self, request: Overdue | Posting, name: object, now: datetime, request_id: str, source: str = LEDGER_SOURCE
+        self,
+        request: TimerCommand | PostingCommand,
+        name: object,
+        now: datetime,
+        request_id: str,
+        source: str = LEDGER_SOURCE,
     ) -> None:
         self._under_way.add(name)
         self._decider.submit_own(request, self._cause(source, request_id), now, self._done(name))
@@ -117,5 +128,5 @@ class Clock:
     def _done(self, name: object) -> Callable[[bytes], None]:
         return lambda _answer: self._under_way.discard(name)
 
-    def _cause(self, source: str, request_id: str) -> Cause:
-        return Cause(source=source, request_id=request_id, seen_position=self._directory.position)
+    def _cause(self, source: str, request_id: str) -> RequestContext:
+        return RequestContext(source=source, request_id=request_id, seen_position=self._directory.position)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import topology
-from domain.abuse.guard import Guard, Raised
-from domain.abuse.history import Seen
+from domain.abuse.guard import FlagDraft, Guard
+from domain.abuse.history import GuardEvent
 from domain.commands import action_id_of
 from domain.events import decisions, facts
 from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
@@ -55,7 +55,7 @@ _WANTED = (
 _TYPES: dict[str, type[Any]] = {name: cls for name, cls in TYPES.items() if issubclass(cls, _WANTED)}
 
 
-class Flag(NamedTuple):
+class FlagRecord(NamedTuple):
     """A flag as it is to be recorded: its subject, its number, the event without its recorded time."""
 
     flag_id: str
@@ -64,7 +64,7 @@ class Flag(NamedTuple):
     data: bytes
 
 
-class Guarding:
+class FlagWriter:
     """Takes the log in order and says what is to be recorded. The same log gives the same bytes."""
 
     def __init__(self, parameters: Mapping[str, Mapping[str, Any]] | None = None, *, happened: bool = False) -> None:
@@ -73,9 +73,9 @@ class Guarding:
         self._happened = happened
         self.position = 0
 
-    def take(self, batch: Sequence[Recorded]) -> list[Raised]:
+    def take(self, batch: Sequence[Recorded]) -> list[FlagDraft]:
         """What the guard raises over these events."""
-        raised: list[Raised] = []
+        raised: list[FlagDraft] = []
         for recorded in batch:
             self.position = recorded.position
             if any(kind in recorded.data for kind in _UNSEEN):
@@ -86,7 +86,7 @@ class Guarding:
                 report("the guard cannot judge an event", recorded.position, error)
         return raised
 
-    def _raised_by(self, recorded: Recorded) -> list[Raised]:
+    def _raised_by(self, recorded: Recorded) -> list[FlagDraft]:
         event = _seen(recorded)
         if event is None:
             return []
@@ -95,7 +95,7 @@ class Guarding:
             self.guard.reviewed(body.flag_id, recorded.position)
             return []
         action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
-        return self.guard.take(Seen(recorded.position, at, at if self._happened else told, body, action_id))
+        return self.guard.take(GuardEvent(recorded.position, at, at if self._happened else told, body, action_id))
 
 
 _UNSEEN = (b'"type":"resolution.gap.v1"', b'"type":"resolution.flag.raised.v1"', b'"type":"resolution.flag.updated.v1"')
@@ -109,7 +109,7 @@ def _seen(recorded: Recorded) -> tuple[Any, Any, float, float] | None:
     return event.body, event.stored, event.time.timestamp(), event.recorded.timestamp()
 
 
-def flag_of(raised: Raised) -> Flag:
+def flag_of(raised: FlagDraft) -> FlagRecord:
     """The event of a flag: its name, its time and what it says follow from the log alone."""
     finding, moment = raised.finding, datetime.fromtimestamp(raised.recorded, UTC)
     common: dict[str, Any] = {
@@ -126,10 +126,10 @@ def flag_of(raised: Raised) -> Flag:
     record = FlagRaised(**common) if raised.number == 1 else FlagUpdated(**common, number=raised.number)
     name = TYPE_OF[type(record)]
     data = encode_event(LEDGER_SOURCE, f"{raised.flag_id}.{raised.number}", name, moment, encode(record))
-    return Flag(raised.flag_id, raised.number, f"{topology.FLAG_SUBJECT}.{token_of_id(raised.flag_id)}", data)
+    return FlagRecord(raised.flag_id, raised.number, f"{topology.FLAG_SUBJECT}.{token_of_id(raised.flag_id)}", data)
 
 
-async def record_flag(log: Log, raised: Raised) -> bool:
+async def record_flag(log: Log, raised: FlagDraft) -> bool:
     """Record a flag, unless it is there already; whether it was new.
 
     Raises:

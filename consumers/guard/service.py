@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from consumers.guard.flag_writer import Guarding, record_flag
+from consumers.guard.flag_writer import FlagWriter, record_flag
 from consumers.runtime.background_service import fails_with, keep_going
 from ledger.errors import UnavailableError
 from ledger.nats.client import connect
@@ -59,7 +59,7 @@ class GuardService:
 
     async def _run(self) -> None:
         assert self._reader is not None
-        self._guarding = Guarding(happened=self._history)  # what it raises is the same whenever it begins anew
+        self._guarding = FlagWriter(happened=self._history)  # what it raises is the same whenever it begins anew
         async for batch in Follower(self._reader, self._log, "guard").batches():
             for at in range(0, len(batch), _AT_ONCE):
                 for raised in self._guarding.take(batch[at : at + _AT_ONCE]):

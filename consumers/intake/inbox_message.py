@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from consumers.intake.places import Batch, Place
+from consumers.intake.places import BatchPlace, EventPlace
 from ledger.errors import EventError
 from ledger.nats.client import text_of
 from ledger.store.content_modes import Headers, Mode, claimed_id, events_of_batch, headers_of, mode_of, received_again
@@ -13,7 +13,7 @@ from ledger.store.pull_consumer import place_of, sequence_of
 from ledger.store.subject_tokens import NO_SOURCE, is_source_token
 
 if TYPE_CHECKING:
-    from ledger.store.pull_consumer import Pulled
+    from ledger.store.pull_consumer import PulledMessage
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,9 +39,9 @@ class Message(NamedTuple):
         return received_again(self.headers, stamp) if self.headers else stamp
 
     @property
-    def place(self) -> Place:
+    def place(self) -> EventPlace:
         """Its stream and its sequence there: the same when it is handed out again."""
-        return Place(*place_of(self.reply), self.part)
+        return EventPlace(*place_of(self.reply), self.part)
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class Message(NamedTuple):
         return self.token if is_source_token(self.token) else NO_SOURCE
 
 
-def message_of(pulled: Pulled) -> Message:
+def message_of(pulled: PulledMessage) -> Message:
     """Return a message as it was pulled."""
     headers = headers_of(pulled.headers) if pulled.headers else ()
     return Message(text_of(pulled.subject), pulled.data, headers, pulled.reply, pulled.headers)
@@ -75,7 +75,7 @@ def batch_in(data: bytes, headers: Headers) -> list[bytes] | None:
         return None
 
 
-def events_in(message: Message) -> tuple[list[Message], Batch | None]:
+def events_in(message: Message) -> tuple[list[Message], BatchPlace | None]:
     """Return the events of a message, each as a message, and the size of the batch if it is one.
 
     A message that is no batch, or not one that can be read, counts as an event.
@@ -86,7 +86,7 @@ def events_in(message: Message) -> tuple[list[Message], Batch | None]:
     events = [
         message._replace(data=event, headers=(), raw_headers=b"", part=number) for number, event in enumerate(batch, 1)
     ]
-    return events, Batch(message.sender, len(batch))
+    return events, BatchPlace(message.sender, len(batch))
 
 
 def claimed_ids(data: bytes, headers: Headers) -> list[str]:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
     from ledger.nats.inbox_routes import SourceRoutes
     from ledger.store.fan_in import FanIn
-    from ledger.store.pull_consumer import Pulled
+    from ledger.store.pull_consumer import PulledMessage
 
 _log = logging.getLogger(__name__)
 _LOOK_SECONDS = 5.0
@@ -81,7 +81,7 @@ class Inboxes:
         self._own: dict[str, str] = {}  # the streams of known sources, by token
         self._wanted: dict[str, float] = {}  # tokens of known sources without a stream, and when to try again
         self._settled: set[tuple[str, str]] = set()  # streams and tokens whose order is clear
-        self._held: dict[str, list[Pulled]] = {}
+        self._held: dict[str, list[PulledMessage]] = {}
         self._fences: dict[tuple[str, str], list[_Fence]] = {}
         self._moved: dict[str, tuple[int, float]] = {}  # how far a stream is taken, and when it last moved
         self._taken: dict[str, _Taken] = {}
@@ -292,12 +292,12 @@ class Inboxes:
         """Messages wait for others that came before them."""
         return bool(self._held)
 
-    async def admit(self, batch: Mapping[str, list[Pulled]]) -> list[Pulled]:
+    async def admit(self, batch: Mapping[str, list[PulledMessage]]) -> list[PulledMessage]:
         """Return what may be taken in now, of what came from each stream; the rest is returned by a later call.
 
         Messages of a source may lie in two streams, the older ones in the shared inbox: those come first.
         """
-        now: list[Pulled] = []
+        now: list[PulledMessage] = []
         if shared := batch.get(topology.INBOX):
             self._note_shared(shared)
         for name, messages in batch.items():
@@ -314,17 +314,17 @@ class Inboxes:
             self._wake.set()
         return now
 
-    def _note_shared(self, messages: Sequence[Pulled]) -> None:
+    def _note_shared(self, messages: Sequence[PulledMessage]) -> None:
         """Note which sources that want a stream of their own still send."""
         moment = time.monotonic()
         for _, token in map(partial(_key_of, topology.INBOX), messages):
             if token in self._wanted:
                 self._shared[token] = self._shared.get(token, (0, 0.0))[0] + 1, moment
 
-    def _is_clear(self, name: str, messages: Sequence[Pulled]) -> bool:
+    def _is_clear(self, name: str, messages: Sequence[PulledMessage]) -> bool:
         return all(key in self._settled for key in {_key_of(name, pulled) for pulled in messages})
 
-    async def _release(self, name: str) -> list[Pulled]:
+    async def _release(self, name: str) -> list[PulledMessage]:
         waiting = self._held.pop(name)
         for number, pulled in enumerate(waiting):
             key = _key_of(name, pulled)
@@ -407,6 +407,6 @@ async def _ack_floor(client: LedgerClient, name: str) -> int:
     return int(info.get("ack_floor", {}).get("stream_seq", 0))
 
 
-def _key_of(name: str, pulled: Pulled) -> tuple[str, str]:
+def _key_of(name: str, pulled: PulledMessage) -> tuple[str, str]:
     """A stream, and the token of the source whose message came from it."""
     return name, pulled.subject.rpartition(b".")[2].decode(errors="replace")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from consumers.intake.inbox_message import Message
-    from consumers.intake.places import Place
+    from consumers.intake.places import EventPlace
     from consumers.intake.recorder import Intake
 
 _log = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ class IntakeLanes:
         intake: Intake,
         done: Callable[[Sequence[Message]], None],
         lost: Callable[[LedgerError], None],
-        gone: Callable[[Iterable[Place]], Awaitable[set[Place]]],
+        gone: Callable[[Iterable[EventPlace]], Awaitable[set[EventPlace]]],
     ) -> None:
         self._intake = intake
         self._done = done
         self._lost = lost
         self._gone = gone
-        self._lanes: dict[str, dict[Place, Message]] = {}
+        self._lanes: dict[str, dict[EventPlace, Message]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, messages: Sequence[Message]) -> None:
@@ -79,7 +79,7 @@ class IntakeLanes:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, name: str) -> dict[Place, Message]:
+    def _begin(self, name: str) -> dict[EventPlace, Message]:
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = {}
@@ -88,7 +88,7 @@ class IntakeLanes:
             task.add_done_callback(self._tasks.discard)
         return lane
 
-    async def _run(self, name: str, lane: dict[Place, Message]) -> None:
+    async def _run(self, name: str, lane: dict[EventPlace, Message]) -> None:
         pause, singly = _PAUSE_SECONDS, False
         while lane:
             try:
@@ -110,7 +110,7 @@ class IntakeLanes:
                 pause, singly = _PAUSE_SECONDS, False
         del self._lanes[name]
 
-    async def _leave_out(self, name: str, lane: dict[Place, Message]) -> None:
+    async def _leave_out(self, name: str, lane: dict[EventPlace, Message]) -> None:
         """Forget messages that an operator has taken out of their inbox: one of them may be what all wait for."""
         try:
             gone = await self._gone(list(lane))
@@ -121,12 +121,12 @@ class IntakeLanes:
             _log.warning("%d messages of %a were taken out of their inbox", len(gone), name)
             self._done([lane.pop(place) for place in gone])
 
-    async def _take_together(self, lane: dict[Place, Message]) -> None:
+    async def _take_together(self, lane: dict[EventPlace, Message]) -> None:
         places = list(lane)[:_BATCH]
         await self._intake.take([lane[place] for place in places])
         self._done([lane.pop(place) for place in places])
 
-    async def _take_singly(self, lane: dict[Place, Message]) -> None:
+    async def _take_singly(self, lane: dict[EventPlace, Message]) -> None:
         """Take one message after the other; set aside one that meets a fault of ours and cannot even be rejected.
 
         It stays in its inbox, where `admin inbox list` shows it; the server hands it out again when it is not

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ledger.nats.client import LedgerClient
-    from ledger.store.event_id_index import Change, NameIndex
+    from ledger.store.event_id_index import Change, EventIdIndex
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS places (stream TEXT NOT NULL, seq INTEGER NOT NULL, part INTEGER NOT NULL, key BLOB NOT NULL,
@@ -27,7 +27,7 @@ _KEPT = 100_000
 _TRIM_ROWS = 10_000
 
 
-class Place(NamedTuple):
+class EventPlace(NamedTuple):
     """The place of an event: the inbox's stream, the message's sequence, its number in a batch (from 1; alone: 0)."""
 
     stream: str
@@ -35,21 +35,21 @@ class Place(NamedTuple):
     part: int = 0
 
 
-class Batch(NamedTuple):
+class BatchPlace(NamedTuple):
     """A message that held a batch: its source's token, and how many events there were."""
 
     token: str
     events: int
 
 
-async def places_gone(client: LedgerClient, places: Iterable[Place]) -> set[Place]:
+async def places_gone(client: LedgerClient, places: Iterable[EventPlace]) -> set[EventPlace]:
     """Return those places whose messages are not in their inboxes any more.
 
     Raises:
         UnavailableError: the server does not answer.
 
     """
-    wanted, gone = set(places), set[Place]()
+    wanted, gone = set(places), set[EventPlace]()
     for stream in {place.stream for place in wanted}:
         state = (await js_api(client, f"STREAM.INFO.{stream}", {"deleted_details": True})).get("state")
         if state is not None:  # else there is no such stream: it is made again
@@ -61,16 +61,16 @@ async def places_gone(client: LedgerClient, places: Iterable[Place]) -> set[Plac
     return gone
 
 
-class Places:
+class EventPlaces:
     """The places that the intake has noted."""
 
-    def __init__(self, index: NameIndex) -> None:
+    def __init__(self, index: EventIdIndex) -> None:
         self._index = index
         self._noted = 0
         self._last: dict[str, int] = {}
         index.table(_SCHEMA)
 
-    def note(self, events: Iterable[tuple[Place, bytes]]) -> None:
+    def note(self, events: Iterable[tuple[EventPlace, bytes]]) -> None:
         """Keep the names' keys of events that are recorded.
 
         Raises:
@@ -94,7 +94,7 @@ class Places:
             ]
         self._index.commit([], {}, also=changes)
 
-    def note_batches(self, batches: Iterable[tuple[Place, Batch]]) -> None:
+    def note_batches(self, batches: Iterable[tuple[EventPlace, BatchPlace]]) -> None:
         """Keep the sizes of batches; raises like ``note``."""
         rows = [(place.stream, place.sequence, *batch) for place, batch in batches]
         if rows:
@@ -109,7 +109,7 @@ class Places:
         (row,) = self._index.rows("SELECT coalesce(max(seq), 0) FROM places WHERE stream = ?", (stream,))
         return int(row[0])
 
-    def batch_of(self, stream: str, sequence: int) -> Batch | None:
+    def batch_of(self, stream: str, sequence: int) -> BatchPlace | None:
         """Return the batch that a message held."""
         query = "SELECT token, events FROM batches WHERE stream = ? AND seq = ?"
-        return next((Batch(*row) for row in self._index.rows(query, (stream, sequence))), None)
+        return next((BatchPlace(*row) for row in self._index.rows(query, (stream, sequence))), None)

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from consumers.intake.recorder import Intake
-    from ledger.encryption.keyring import Keys
+    from ledger.encryption.keyring import Keyring
     from ledger.nats.client import LedgerClient
-    from ledger.store.event_id_index import NameIndex
+    from ledger.store.event_id_index import EventIdIndex
     from ledger.store.log import Log
 
 _IDS_AT_MOST = 1000
@@ -99,7 +99,7 @@ class Receipts:
     """Answers requests for receipts."""
 
     def __init__(
-        self, client: LedgerClient, log: Log, rejected: Log, index: NameIndex, keys: Keys, intake: Intake
+        self, client: LedgerClient, log: Log, rejected: Log, index: EventIdIndex, keys: Keyring, intake: Intake
     ) -> None:
         self._client = client
         self._log = log
@@ -184,7 +184,9 @@ class Receipts:
         subjects = [f"{topology.REJECTED_SUBJECT}.{token}.{id_token(identifier)}.>" for token in asker.tokens]
         rejections = [one for subject in subjects if (one := await self._rejected.last(subject)) is not None]
         if not rejections and not may_wait:  # a replica may be behind what another intake stored
-            rejections = [one for subject in subjects if (one := await self._rejected.surely(subject)) is not None]
+            rejections = [
+                one for subject in subjects if (one := await self._rejected.read_from_leader(subject)) is not None
+            ]
         if rejections:
             return _rejected(max(rejections).data)
         return {"status": "pending" if may_wait else "unknown"}
@@ -279,7 +281,9 @@ class Receipts:
         for token in asker.tokens:
             subject = f"{topology.REJECTED_SUBJECT}.{token}.*.{stream}.{sequence}.>"
             entries = await self._rejected.read_subject(subject)
-            if not entries and (last := await self._rejected.surely(subject)) is not None:  # a replica was behind
+            if (
+                not entries and (last := await self._rejected.read_from_leader(subject)) is not None
+            ):  # a replica was behind
                 entries = await self._rejected.read_subject(subject) or [last]
             for one in entries:
                 part = one.subject.split(".")[_PART:]

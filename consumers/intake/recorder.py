@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from config import topology
 from consumers.intake.inbox_message import events_in
-from consumers.intake.places import Places
+from consumers.intake.places import EventPlaces
 from consumers.intake.validation import Accepted, Rejection, accept, check_correction, mismatch
 from consumers.privacy.field_encryption import seal_correction, seal_facts, sealed_texts
 from consumers.rejections import rejected_entry, rejected_owner, rejected_subject
@@ -19,18 +19,18 @@ from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeE
 from ledger.store.batches import in_batches
 from ledger.store.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
 from ledger.store.content_modes import claimed_id
-from ledger.store.event_id_index import Name, NameIndex
+from ledger.store.event_id_index import EventIdEntry, EventIdIndex
 from ledger.store.log import Draft, Log, Recorded, digest_of
 from ledger.store.subject_tokens import fact_token, is_source_token
-from ledger.store.subscription import Anchor, verify_anchor
+from ledger.store.subscription import ReadCursor, verify_anchor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from consumers.intake.inbox_message import Message
-    from consumers.intake.places import Batch, Place
+    from consumers.intake.places import BatchPlace, EventPlace
     from domain.events.facts import FactCorrected
-    from ledger.encryption.keyring import Key, Keys
+    from ledger.encryption.keyring import Key, Keyring
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 1000
@@ -45,8 +45,8 @@ class Intake:
         self,
         log: Log,
         rejected: Log,
-        index: NameIndex,
-        keys: Keys,
+        index: EventIdIndex,
+        keys: Keyring,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._log = log
@@ -54,7 +54,7 @@ class Intake:
         self._index = index
         self._keys = keys
         self._clock = clock
-        self.places = Places(index)
+        self.places = EventPlaces(index)
         self._current: set[str] = set()
         self.known = set(index.sources(f"{topology.FACT_SUBJECT}."))
         """Sources with at least one event recorded."""
@@ -73,7 +73,7 @@ class Intake:
         """
         await self._log.check_clock()  # what is accepted is accepted by the time of day
         events: list[Message] = []
-        batches: list[tuple[Place, Batch]] = []
+        batches: list[tuple[EventPlace, BatchPlace]] = []
         for message in messages:
             found, batch = events_in(message)
             events += found
@@ -160,7 +160,7 @@ class Intake:
             if fact.flaw is not None:
                 refused.append((fact.flaw, message))
                 continue
-            known[fact.key], met[fact.key] = Name(fact.key, 0, fact.content), fact
+            known[fact.key], met[fact.key] = EventIdEntry(fact.key, 0, fact.content), fact
             if fact.corrects is None:
                 fresh.append(fact)
                 continue
@@ -179,7 +179,7 @@ class Intake:
         facts = await seal_facts(self._keys, [fact for fact, _ in accepted])
         return [(fact, message) for fact, (_, message) in zip(facts, accepted, strict=True)]
 
-    async def _same(self, fact: Accepted, name: Name, met: Mapping[bytes, Accepted]) -> bool:
+    async def _same(self, fact: Accepted, name: EventIdEntry, met: Mapping[bytes, Accepted]) -> bool:
         """Return whether an event whose hash differs from that of its name is the same event, as far as can be known.
 
         It may be written in another mode, or have been recorded before attributes were sealed. ``met`` has what came
@@ -226,8 +226,10 @@ class Intake:
             drafts.append(Draft(subject, fact.json, expect))
         first = await self._log.append(drafts)
         last_of = {draft.subject: number for number, draft in enumerate(drafts)}
-        heads = {subject: Anchor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()}
-        names = [Name(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
+        heads = {
+            subject: ReadCursor(first + number, digest_of(drafts[number].data)) for subject, number in last_of.items()
+        }
+        names = [EventIdEntry(fact.key, first + number, fact.content) for number, fact in enumerate(facts)]
         self._index.commit(names, heads, {(fact.token, fact.source) for fact in facts if fact.source not in self.known})
         self._know({fact.source for fact in facts})
 
@@ -240,7 +242,7 @@ class Intake:
 
         """
         await verify_anchor(self._log, self._index.head(subject), "intake")
-        last = await self._log.surely(subject)
+        last = await self._log.read_from_leader(subject)
         end = last.position if last is not None else 0
         for pause in _REPLICA_BEHIND_SECONDS:
             if end <= self._index.head(subject).position:
@@ -303,13 +305,15 @@ def _examined(message: Message, now: datetime) -> Accepted | Rejection:
     return accept(message.data, now, message.headers, message.token, message.received)
 
 
-def _entries(subject: str, batch: Sequence[Recorded]) -> tuple[list[Name], dict[str, Anchor], set[tuple[str, str]]]:
+def _entries(
+    subject: str, batch: Sequence[Recorded]
+) -> tuple[list[EventIdEntry], dict[str, ReadCursor], set[tuple[str, str]]]:
     token = subject.rpartition(".")[2]
-    names: list[Name] = []
+    names: list[EventIdEntry] = []
     sources: set[tuple[str, str]] = set()
     for recorded in batch:
         stored = stored_decoder.decode(recorded.data)
-        names.append(Name(name_key(stored.source, stored.id), recorded.position, content_hash(recorded.data)))
+        names.append(EventIdEntry(name_key(stored.source, stored.id), recorded.position, content_hash(recorded.data)))
         sources.add((token, stored.source))
     last = batch[-1]
-    return names, {subject: Anchor(last.position, digest_of(last.data))}, sources
+    return names, {subject: ReadCursor(last.position, digest_of(last.data))}, sources

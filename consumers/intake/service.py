@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
 from config import topology
-from consumers.decisions.membership import INTAKES, Members
+from consumers.decisions.membership import INTAKES, Membership
 from consumers.intake.inbox_message import Message, events_in
 from consumers.intake.receipts import Receipts
 from consumers.intake.recorder import Intake
@@ -22,9 +22,9 @@ from consumers.rejections import rejected_owner
 from consumers.runtime.background_service import fails_with, keep_going
 from consumers.runtime.broker import answered, make_broker
 from domain.serialization import encode
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
-from ledger.store.event_id_index import NameIndex
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.role_status import Pulse, RoleStatus
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class IntakeService:
     """
 
     _intake: Intake
-    _keys: Keys
+    _keys: Keyring
     _receipts: Receipts
 
     def __init__(
@@ -70,19 +70,19 @@ class IntakeService:
         self._log = log
         self._rejected = rejected
         self._inboxes = InboxSettings(routes, replicas, creates)
-        self._index = NameIndex(index_path)
+        self._index = EventIdIndex(index_path)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self._pulse = Pulse("inboxes")
         self._changed = asyncio.Event()
-        self._members = Members(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
+        self._members = Membership(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
         self._worker: IntakeWorker | None = None
         self.broker = make_broker(server, "intake")
         declare_intake(self.broker, self)
 
     async def start(self) -> None:
         """Begin to take in, unless another does, and to answer."""
-        self._keys = await Keys.open(self._client)
+        self._keys = await Keyring.open(self._client)
         await self._keys.watch()
         await forget_again(self._keys, self._log)
         self._intake = Intake(self._log, self._rejected, self._index, self._keys)

@@ -24,7 +24,7 @@ from ledger.store.streams import js_api
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ledger.encryption.keyring import Keys
+    from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
 
 SUBJECT = "ledger.forgotten"
@@ -46,18 +46,18 @@ class Forgotten(NamedTuple):
     backups_until: str
 
 
-async def hold(keys: Keys, customer_id: str, reason: str, by: str) -> None:
+async def hold(keys: Keyring, customer_id: str, reason: str, by: str) -> None:
     """Keep a person from being forgotten: a court or a claim needs what is known."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     await keys.note(f"hold.{token_of(customer_id)}", {"customer_id": customer_id, "reason": reason, "by": by, "at": at})
 
 
-async def release(keys: Keys, customer_id: str) -> None:
+async def release(keys: Keyring, customer_id: str) -> None:
     """Take a hold back."""
     await keys.note(f"hold.{token_of(customer_id)}", None)
 
 
-async def holds(keys: Keys) -> list[dict[str, str]]:
+async def holds(keys: Keyring) -> list[dict[str, str]]:
     """The holds that stand."""
     return list((await keys.notes("hold.*")).values())
 
@@ -65,7 +65,7 @@ async def holds(keys: Keys) -> list[dict[str, str]]:
 async def forget(
     log: Log,
     rejected: Log,
-    keys: Keys,
+    keys: Keyring,
     customers: Sequence[str],
     interactions: Sequence[str],
     requested_by: str,
@@ -117,7 +117,7 @@ async def forget(
     return Forgotten(list(customers), first + len(records) - 1, destroyed, gone, await _backups_until(keys))
 
 
-async def forget_again(keys: Keys, log: Log) -> int:
+async def forget_again(keys: Keyring, log: Log) -> int:
     """Destroy keys that came back with a backup although their person was forgotten after they were made.
 
     The earlier of both times rules: behind a stretch that a clock ahead recorded, the recorded time lies in the future,
@@ -133,7 +133,7 @@ async def forget_again(keys: Keys, log: Log) -> int:
     return count
 
 
-async def _delete_rejected(rejected: Log, keys: Keys, customers: Sequence[str]) -> int:
+async def _delete_rejected(rejected: Log, keys: Keyring, customers: Sequence[str]) -> int:
     """Delete rejected events that name one of these customers: their bodies, or headers, hold what was said."""
     count = 0
     async for batch in rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
@@ -155,6 +155,6 @@ def _stands_in(name: str, text: str) -> bool:
     return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
 
 
-async def _backups_until(keys: Keys) -> str:
+async def _backups_until(keys: Keyring) -> str:
     """When the last backup of keys dies; empty where none is known."""
     return max((one["kept_until"] for one in (await keys.notes("backup.*")).values()), default="")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from consumers.intake.validation import Accepted
-    from ledger.encryption.keyring import Key, Keys
+    from ledger.encryption.keyring import Key, Keyring
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
@@ -54,7 +54,7 @@ def owner_of(fields: Mapping[str, Any], source: str) -> str:
     return f"source:{source}"
 
 
-async def seal_facts(keys: Keys, facts: Sequence[Accepted]) -> list[Accepted]:
+async def seal_facts(keys: Keyring, facts: Sequence[Accepted]) -> list[Accepted]:
     """The same facts, what is personal in them sealed, each with the hash of the form that is stored."""
     events = [_fields.decode(fact.json) if fact.personal else None for fact in facts]
     data = [_fields.decode(event["data"]) if event is not None else {} for event in events]
@@ -98,7 +98,7 @@ def sealed_fields(
     }
 
 
-async def seal_correction(keys: Keys, fact: Accepted, original: bytes) -> Accepted:
+async def seal_correction(keys: Keyring, fact: Accepted, original: bytes) -> Accepted:
     """A correction with the personal fields of its right data sealed, as those of the fact that it corrects.
 
     ``original`` is that fact, as stored. Attributes are sealed with the same key; where there is no right data, with
@@ -150,7 +150,7 @@ def may_have_note(body: bytes) -> bool:
     return _NOTE in body or _ESCAPED in body
 
 
-async def seal_request(keys: Keys, token: str, body: bytes) -> bytes:
+async def seal_request(keys: Keyring, token: str, body: bytes) -> bytes:
     """Return a request with its note, or its text, sealed; as it came where it has none, or is no request."""
     source = read_token(token).source
     try:

@@ -22,7 +22,7 @@ from domain.serialization import encode
 from ledger.nats.client import connect
 from ledger.store.cloudevents import time_text
 from ledger.store.role_status import Pulse, Reading, RoleStatus
-from ledger.store.shared_tail import Tail
+from ledger.store.shared_tail import SharedTail
 from projections.engine.projector import run_for_ever
 from projections.engine.storage import claim, live_generation, progress_of, views_folder
 from projections.registry import MODELS
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
     from ledger.store.log import Log
-    from projections.engine.projection import Model
+    from projections.engine.projection import Projection
     from projections.engine.storage import Progress
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class ProjectionService:
         """Begin to follow."""
         self._folder.mkdir(parents=True, exist_ok=True)
         await self.broker.start()
-        tail = Tail(await self._connected("projections"), self._log, "projections")
+        tail = SharedTail(await self._connected("projections"), self._log, "projections")
         self._begin(tail.run())
         for name, make in MODELS.items():
             run = partial(self._run, make(), await self._connected(f"projection {name}"), tail)
@@ -105,7 +105,7 @@ class ProjectionService:
             await client.close()
         await self.broker.stop()
 
-    async def _run(self, model: Model, client: LedgerClient, tail: Tail) -> None:
+    async def _run(self, model: Projection, client: LedgerClient, tail: SharedTail) -> None:
         pulse = self._pulses[model.name]
 
         async def committed(progress: Progress) -> None:

@@ -42,7 +42,7 @@ class AlarmWatch:
 
     async def _watch(self) -> None:
         rung = asyncio.Event()
-        bell = await self._client.pour(alarm.SUBJECT, lambda *_: rung.set())
+        bell = await self._client.subscribe_raw(alarm.SUBJECT, lambda *_: rung.set())
         try:
             while not self.failed.done():
                 with suppress(UnavailableError):

@@ -12,7 +12,7 @@ from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.client import connect
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.role_status import Pulse, Reading, RoleStatus
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.sealer import seal_folder
 from ledger.transparency.signed_notes import NoteError
 from ledger.transparency.tiles import MissingTileError
@@ -57,7 +57,7 @@ async def archive_log(
         return begun
     tiles = seal.tiles(newest.size)
     verifiers = (seal.folder / "verifiers").read_text(encoding="utf-8")
-    follower = Follower(client, log, "archive", Anchor(begun), gaps=True)
+    follower = Follower(client, log, "archive", ReadCursor(begun), gaps=True)
     waiting: list[Recorded] = []
     recorded = await _recorded_at(log, begun)
     position = begun

@@ -15,7 +15,7 @@ from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.client import connect
 from ledger.nats.incidents import report
 from ledger.store.role_status import Pulse, Reading, RoleStatus
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency import alarm
 from ledger.transparency.seal_record import SealRecord, open_seal
 from ledger.transparency.sealer import Sealer, SealError, SealFolder, check_positions, seal_folder
@@ -58,7 +58,7 @@ async def seal_log(
     record = await SealRecord.open(log.client)
     sealer = Sealer(folder, await open_seal(record, folder, log, archived=_archived(folder)))
     await sealer.check(log)
-    follower = Follower(client, log, "seal", Anchor(sealer.size), gaps=True)
+    follower = Follower(client, log, "seal", ReadCursor(sealer.size), gaps=True)
     signing = asyncio.create_task(_keep_signing(sealer, record, pulse)) if until is None else None
     try:
         async for batch in follower.batches(until=until):

@@ -17,9 +17,9 @@ from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from dashboard.auth.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter
-from dashboard.auth.tokens import Tokens, Viewer, digest_of
+from dashboard.auth.tokens import Principal, Tokens, digest_of
 from projections.access import record_reading
-from projections.reading import EVERYBODY, Scope
+from projections.reading import EVERYBODY, AccessScope
 from projections.views.people import read_people
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dashboard.auth.tokens import Role
-    from dashboard.view_reader import Views
+    from dashboard.view_reader import ViewReader
     from ledger.store.log import Log
 
 COOKIE = "resolution-ledger"
@@ -42,7 +42,7 @@ _STREAMS, _STREAMS_OF_ONE = 1_500, 600
 """Event streams that are open at once: of all tokens, and of one."""
 
 
-async def note_reading(log: Log, viewer: Viewer, about: Sequence[str], up_to: int) -> None:
+async def note_reading(log: Log, viewer: Principal, about: Sequence[str], up_to: int) -> None:
     """Record that somebody reads about these, where the policy in force wants it.
 
     Raises:
@@ -83,21 +83,21 @@ class Gate:
         """Do nothing: the route asked :meth:`admit` before."""
 
 
-class Known(Gate):
+class Authenticated(Gate):
     """The caller bears a valid token, or a session of one."""
 
     rank = 0
 
-    def __init__(self, doors: Doors) -> None:
+    def __init__(self, doors: Authorizer) -> None:
         self._doors = doors
 
     async def admit(self, request: Request) -> None:
         """Authenticate the caller; 401 for an unknown one."""
         request.state.credential, request.state.viewer = self._doors.authenticate(request)
 
-    async def viewer(self, request: Request, _shown: _Shown) -> Viewer:
+    async def viewer(self, request: Request, _shown: _Shown) -> Principal:
         """Return the caller (a dependency of endpoints)."""
-        found: Viewer = request.state.viewer
+        found: Principal = request.state.viewer
         return found
 
 
@@ -113,12 +113,12 @@ class SameOrigin(Gate):
             raise HTTPException(403, "not at the wish of another site")
 
 
-class Allowed(Gate):
+class HasRole(Gate):
     """The caller has one of some roles; else 403."""
 
     rank = 2
 
-    def __init__(self, roles: Sequence[Role], known: Known) -> None:
+    def __init__(self, roles: Sequence[Role], known: Authenticated) -> None:
         self._roles, self.needs = roles, (known,)
 
     async def passed(self, _shown: _Shown) -> None:  # type: ignore[override] # FastAPI documents it
@@ -130,12 +130,12 @@ class Allowed(Gate):
             raise HTTPException(403, f"not for the role {request.state.viewer.role}")
 
 
-class Paced(Gate):
+class RateLimited(Gate):
     """One token acts so often, and no more: 429."""
 
     rank = 3
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Authenticated) -> None:
         self.needs = (known,)
         self._left: dict[str, tuple[float, float]] = {}
 
@@ -149,10 +149,10 @@ class Paced(Gate):
         self._left[name] = left - 1, now
 
 
-class Doors:
+class Authorizer:
     """Tells who calls. Sessions of browsers are this process's own, and end with it."""
 
-    def __init__(self, data_dir: Path, own_token: str, views: Views, *, encrypted: bool = False) -> None:
+    def __init__(self, data_dir: Path, own_token: str, views: ViewReader, *, encrypted: bool = False) -> None:
         self.encrypted = encrypted
         self._own = digest_of(own_token)
         self._tokens = Tokens(data_dir)
@@ -160,16 +160,16 @@ class Doors:
         self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
         self._failures = FailureLimiter()
         self._streams: Counter[str] = Counter()
-        self._known = Known(self)
+        self._known = Authenticated(self)
         self.viewer = self._known.viewer
         """A dependency of endpoints: the caller."""
-        self.from_here, self.paced = SameOrigin().passed, Paced(self._known).passed
+        self.require_same_origin, self.limit_rate = SameOrigin().passed, RateLimited(self._known).passed
 
     def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
         """Return a dependency of endpoints that are for some roles alone."""
-        return Allowed(roles, self._known).passed
+        return HasRole(roles, self._known).passed
 
-    def bearer_of(self, credential: Credential) -> Viewer | None:
+    def bearer_of(self, credential: Credential) -> Principal | None:
         """Return the bearer of a credential as things are now; none where it is not valid (any more).
 
         Unknown, revoked and expired tokens take the same way: one digest, one comparison, one look-up.
@@ -178,13 +178,13 @@ class Doors:
         found = self._tokens.viewer_of(credential.token)
         if credential.session is not None and not self._is_open(credential):
             return None
-        return Viewer("connection.json", "operator") if own else found
+        return Principal("connection.json", "operator") if own else found
 
     def _is_open(self, credential: Credential) -> bool:
         token, until = self._sessions.get(credential.session or "", ("", 0.0))
         return token == credential.token and until > time.monotonic()
 
-    def authenticate(self, request: Request) -> tuple[Credential, Viewer]:
+    def authenticate(self, request: Request) -> tuple[Credential, Principal]:
         """Return what a request showed and whose it is.
 
         Raises:
@@ -202,7 +202,7 @@ class Doors:
         detail = "give a bearer token: that of connection.json, or one of `resolution-ledger admin tokens make`"
         raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
 
-    def _of_session(self, request: Request) -> tuple[Credential, Viewer] | None:
+    def _of_session(self, request: Request) -> tuple[Credential, Principal] | None:
         session = digest_of(request.cookies.get(COOKIE, ""))
         credential = Credential(self._sessions.get(session, ("", 0.0))[0], session)
         viewer = self.bearer_of(credential)
@@ -239,7 +239,7 @@ class Doors:
         self._sessions[digest_of(name)] = credential.token, now + SESSION_SECONDS
         return name
 
-    def knows(self, request: Request) -> bool:
+    def is_session_valid(self, request: Request) -> bool:
         """Say whether a browser's cookie is valid."""
         return self._of_session(request) is not None
 
@@ -247,7 +247,7 @@ class Doors:
         """End a browser's session."""
         self._sessions.pop(digest_of(session or ""), None)
 
-    def count_stream(self, viewer: Viewer) -> Callable[[], None]:
+    def count_stream(self, viewer: Principal) -> Callable[[], None]:
         """Count an event stream that opens; return what counts its end.
 
         Raises:
@@ -267,12 +267,12 @@ class Doors:
 
         return release
 
-    async def scope(self, viewer: Viewer) -> Scope:
+    async def scope(self, viewer: Principal) -> AccessScope:
         """Whom this viewer sees: agents themselves, managers everybody below them and the teams they work in."""
         if viewer.sees_everybody:
             return EVERYBODY
         if viewer.role == "agent" or viewer.person_id is None:
-            return Scope(frozenset((viewer.person_id or "",)), frozenset())
+            return AccessScope(frozenset((viewer.person_id or "",)), frozenset())
         people = (await self._views.read("people", read_people)).result
         below, todo = {viewer.person_id}, [viewer.person_id]
         while todo:
@@ -281,7 +281,7 @@ class Doors:
             below |= new
             todo += new
         teams = {team for name in below if name in people for team in json.loads(people[name]["team_ids"] or "[]")}
-        return Scope(frozenset(below), frozenset(teams))
+        return AccessScope(frozenset(below), frozenset(teams))
 
     async def of_team(self, team: str | None) -> frozenset[str] | None:
         """The holders of a team's budgets: its pool, and its agents'; none where no team is named."""

@@ -23,7 +23,7 @@ ROLES: tuple[Role, ...] = ("agent", "manager", "auditor", "operator")
 """Agents see themselves, managers their people and teams, auditors everything, operators everything."""
 
 
-class Viewer(NamedTuple):
+class Principal(NamedTuple):
     """Somebody who looks: their role, and who they are where the role has a person."""
 
     name: str
@@ -116,11 +116,11 @@ class Tokens:
             raise TokenError(f"there is no token named {name}")
         self._write(left)
 
-    def viewer(self, text: str) -> Viewer | None:
+    def viewer(self, text: str) -> Principal | None:
         """Return the bearer of a token; none where it is unknown or its time is over."""
         return self.viewer_of(digest_of(text))
 
-    def viewer_of(self, digest: str) -> Viewer | None:
+    def viewer_of(self, digest: str) -> Principal | None:
         """Return the bearer of the token of this SHA-256; none where it is unknown, revoked or its time is over.
 
         Only digests are compared, which a caller cannot choose: how long that takes tells nothing about a token.
@@ -128,7 +128,7 @@ class Tokens:
         found, now = self._by_digest().get(digest), datetime.now(UTC)
         if found is None or (found.expires is not None and now >= found.expires):
             return None
-        return Viewer(found.name, found.role, found.person_id)
+        return Principal(found.name, found.role, found.person_id)
 
     def _write(self, tokens: list[Token]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -24,9 +24,9 @@ from projections.views.flags import flags, read_flags
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from dashboard.auth.authorization import Doors
-    from dashboard.auth.tokens import Viewer
-    from dashboard.view_reader import Views
+    from dashboard.auth.authorization import Authorizer
+    from dashboard.auth.tokens import Principal
+    from dashboard.view_reader import ViewReader
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
 
@@ -107,10 +107,10 @@ class Try(_Asked):
     request_id: Id | None = None
 
 
-class Decider:
+class CommandClient:
     """Asks for decisions."""
 
-    def __init__(self, client: LedgerClient, views: Views) -> None:
+    def __init__(self, client: LedgerClient, views: ViewReader) -> None:
         self._client, self._views = client, views
 
     async def ask(self, operation: str, request: dict[str, Any]) -> Response:
@@ -134,10 +134,10 @@ class Decider:
         return Json(answer)
 
 
-def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Decider) -> None:
+def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, decider: CommandClient) -> None:
     """What may be done from here; every door refuses requests of other sites."""
     known = Depends(doors.viewer)
-    here = [Depends(doors.from_here), Depends(doors.paced)]
+    here = [Depends(doors.require_same_origin), Depends(doors.limit_rate)]
 
     @api.post(
         "/api/v1/preview",
@@ -207,7 +207,7 @@ def add_acting(api: FastAPI, views: Views, log: Log, doors: Doors, decider: Deci
         return await decider.ask("policy", request)
 
 
-def _name(viewer: Viewer) -> str:
+def _name(viewer: Principal) -> str:
     return viewer.person_id or viewer.name
 
 

@@ -28,15 +28,17 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
-    from dashboard.auth.authorization import Doors
-    from dashboard.view_reader import Views
-    from ledger.encryption.keyring import Keys
+    from dashboard.auth.authorization import Authorizer
+    from dashboard.view_reader import ViewReader
+    from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
 
 ActionId = Annotated[str, Path(max_length=128)]
 
 
-def add_proving(api: FastAPI, views: Views, log: Log, keys: Keys, doors: Doors, data_dir: pathlib.Path) -> None:
+def add_proving(
+    api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: Authorizer, data_dir: pathlib.Path
+) -> None:
     """The auditor's doors; an explanation is for everybody who sees the agent, too."""
     known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
 

@@ -22,11 +22,11 @@ from projections.views.audit_trail import Trail, trail
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from dashboard.auth.authorization import Doors
-    from dashboard.view_reader import Views
+    from dashboard.auth.authorization import Authorizer
+    from dashboard.view_reader import ViewReader
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
-    from projections.reading import Answer
+    from projections.reading import ReadResult
 
 _LOOKED_AT = 5000
 """Rejections looked through, the newest."""
@@ -72,11 +72,11 @@ class _Rejected(msgspec.Struct):
     recordedtime: str = ""
 
 
-def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClient, doors: Doors) -> None:
+def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: LedgerClient, doors: Authorizer) -> None:
     """What engineers of other systems need to see."""
     everybody = Depends(doors.allowed("auditor", "operator"))
 
-    async def page(items: list[dict[str, Any]], found: Answer) -> Response:
+    async def page(items: list[dict[str, Any]], found: ReadResult) -> Response:
         position, lag = found.progress.anchor.position, await views.lag(found.progress)
         return Json({"items": items, "position": position, "lag_seconds": lag})
 
@@ -134,7 +134,7 @@ def add_upstreams(api: FastAPI, views: Views, rejected: Log, client: LedgerClien
         "/api/v1/check",
         response_model=Said,
         summary="Would the intake take this event? Nothing is recorded",
-        dependencies=[Depends(doors.viewer), Depends(doors.from_here), Depends(doors.paced)],
+        dependencies=[Depends(doors.viewer), Depends(doors.require_same_origin), Depends(doors.limit_rate)],
     )
     async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
         answer = await _check(client, event)

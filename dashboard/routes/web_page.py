@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from dashboard.auth.authorization import Doors
+    from dashboard.auth.authorization import Authorizer
 
 _FOLDER = Path(__file__).parents[1] / "web"
 _TYPES = {
@@ -57,7 +57,7 @@ class _Headers:
         await self._app(scope, receive, sent)
 
 
-def add_page(api: FastAPI, doors: Doors) -> None:
+def add_page(api: FastAPI, doors: Authorizer) -> None:
     """Serve the page beside the API."""
     api.add_middleware(_Headers)
 
@@ -74,7 +74,7 @@ def add_page(api: FastAPI, doors: Doors) -> None:
     @api.post(
         "/api/v1/session",
         status_code=204,
-        dependencies=[Depends(doors.from_here)],
+        dependencies=[Depends(doors.require_same_origin)],
         summary="A browser shows a token, and is known by a cookie",
     )
     async def begin(request: Request, shown: Login) -> Response:
@@ -92,7 +92,7 @@ def add_page(api: FastAPI, doors: Doors) -> None:
 
     @api.get("/api/v1/session", summary="Whether this browser is known")
     async def known(request: Request) -> dict[str, bool]:
-        return {"known": doors.knows(request)}
+        return {"known": doors.is_session_valid(request)}
 
     @api.delete("/api/v1/session", status_code=204, summary="The browser is known no more")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:

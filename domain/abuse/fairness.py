@@ -23,7 +23,7 @@ _TENURES = ((90, "under 3 months"), (365, "3 to 12 months"), (3 * 365, "1 to 3 y
 _UNKNOWN = "not known"
 
 
-class Act(NamedTuple):
+class ReviewedAction(NamedTuple):
     """An action: who did it, in which group of each dimension, and by which rules it proves a flag."""
 
     agent: str
@@ -49,7 +49,7 @@ class Rate(NamedTuple):
     far_above: bool
 
 
-def rates(acts: Iterable[Act]) -> list[Rate]:
+def rates(acts: Iterable[ReviewedAction]) -> list[Rate]:
     """For each rule that raised a flag, every group that has actions.
 
     Far above its share is a group whose rate is at least twice everybody else's, with three people concerned or
@@ -62,7 +62,7 @@ def rates(acts: Iterable[Act]) -> list[Rate]:
         proving = sum(rule in act.rules for act in done)
         everybody = {act.agent for act in done}
         for dimension in DIMENSIONS:
-            by_group = defaultdict[str, list[Act]](list)
+            by_group = defaultdict[str, list[ReviewedAction]](list)
             for act in done:
                 by_group[act.groups.get(dimension) or _UNKNOWN].append(act)
             for group, some in sorted(by_group.items()):

@@ -10,7 +10,7 @@ from domain.money import Money
 
 
 @dataclass(frozen=True)
-class Finding:
+class RuleFinding:
     """``about`` is who is concerned (`agent:<id>`, `customer:<id>`); ``key`` tells it from others of its rule."""
 
     rule: str
@@ -43,9 +43,9 @@ class Rule:
 
     def finding(
         self, about: tuple[str, ...], key: str, explanation: str, evidence: Any, p: float | None = None
-    ) -> Finding:
+    ) -> RuleFinding:
         """A finding of this rule."""
-        return Finding(self.id, self.version, about, key, explanation, tuple(sorted(set(evidence))), p)
+        return RuleFinding(self.id, self.version, about, key, explanation, tuple(sorted(set(evidence))), p)
 
 
 def money(minor: int, currency: str) -> str:
@@ -53,7 +53,7 @@ def money(minor: int, currency: str) -> str:
     return f"{Money(minor, currency).text} {currency}"
 
 
-def benjamini_hochberg(findings: list[Finding], tests: int, q: float) -> list[Finding]:
+def benjamini_hochberg(findings: list[RuleFinding], tests: int, q: float) -> list[RuleFinding]:
     """Those that stand when ``tests`` were made at once (Benjamini and Hochberg 1995): of them a share q is false.
 
     The largest k is sought for which the k-th smallest p is at most k q / tests; the k smallest stand.

@@ -10,8 +10,8 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domain.abuse.findings import Finding, Rule, benjamini_hochberg
-from domain.abuse.history import DAY, HOUR, REMEMBERED_SECONDS, Deed, Seen, World
+from domain.abuse.findings import Rule, RuleFinding, benjamini_hochberg
+from domain.abuse.history import DAY, HOUR, REMEMBERED_SECONDS, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.rules import (
     r01_just_under_limit,
     r02_split,
@@ -65,12 +65,12 @@ LATE_SECONDS = 15 * 60.0
 _GROWS_BY = 1.5
 
 
-class Raised(NamedTuple):
+class FlagDraft(NamedTuple):
     """What the guard says: a flag (number 1), or more evidence for it (2 and on), shown at ``position``."""
 
     flag_id: str
     number: int
-    finding: Finding
+    finding: RuleFinding
     position: int
     recorded: float
 
@@ -95,18 +95,18 @@ class Guard:
 
         """
         self._parameters = parameters_of(parameters or {})
-        self.world = World()
+        self.world = GuardHistory()
         self._counting = [make(self._parameters[name]) for name, (_, make) in COUNTING.items()]
         self._absence = [make(self._parameters[name]) for name, (_, make) in ABSENCE.items()]
-        self._waiting: deque[tuple[float, Deed]] = deque()
+        self._waiting: deque[tuple[float, ObservedAction]] = deque()
         self._cases: dict[tuple[str, ...], _Case] = {}
         self._of_flag: dict[str, _Case] = {}
         self._next_run: float | None = None
         self._anything_new = False
 
-    def take(self, seen: Seen) -> list[Raised]:
+    def take(self, seen: GuardEvent) -> list[FlagDraft]:
         """The flags that this event raises, or shows to be due."""
-        raised: list[Raised] = []
+        raised: list[FlagDraft] = []
         for finding in self._findings(seen):
             raised += self._told(finding, seen)
         return raised
@@ -117,7 +117,7 @@ class Guard:
         if case is not None:
             case.reviewed = position
 
-    def _findings(self, seen: Seen) -> Iterator[Finding]:
+    def _findings(self, seen: GuardEvent) -> Iterator[RuleFinding]:
         yield from self._on_the_hour(seen)
         while self._waiting and self._waiting[0][0] + LATE_SECONDS <= seen.recorded:
             _, waited = self._waiting.popleft()
@@ -132,7 +132,7 @@ class Guard:
             self._anything_new = True
             self._waiting.append((seen.recorded, deed))
 
-    def _on_the_hour(self, seen: Seen) -> Iterator[Finding]:
+    def _on_the_hour(self, seen: GuardEvent) -> Iterator[RuleFinding]:
         """Statistical rules, for each day that has ended; a day without deeds changes nothing."""
         if self._next_run is None:
             self._next_run = _next_hour(seen.recorded)
@@ -145,9 +145,9 @@ class Guard:
             else:
                 self._next_run = _next_hour(seen.recorded)
 
-    def _run(self, end: float) -> list[Finding]:
-        family: list[Finding] = []
-        apart: list[Finding] = []
+    def _run(self, end: float) -> list[RuleFinding]:
+        family: list[RuleFinding] = []
+        apart: list[RuleFinding] = []
         tests = 0
         for name, (_, over) in STATISTICAL.items():
             found, made = over(self.world, end, self._parameters[name])
@@ -157,7 +157,7 @@ class Guard:
         standing = benjamini_hochberg(family, tests, Q) + apart
         return sorted(standing, key=lambda finding: finding.case)
 
-    def _told(self, finding: Finding, seen: Seen) -> list[Raised]:
+    def _told(self, finding: RuleFinding, seen: GuardEvent) -> list[FlagDraft]:
         """A flag is raised once; more evidence by half is told; after a review only what is new counts."""
         case = self._cases.get(finding.case)
         if case is not None and case.reviewed:
@@ -168,13 +168,13 @@ class Guard:
         if case is None or case.evidence.isdisjoint(finding.evidence):
             case = _Case(finding.flag_id(), 1, set(finding.evidence), len(finding.evidence))
             self._cases[finding.case] = self._of_flag[case.flag_id] = case
-            return [Raised(case.flag_id, 1, finding, seen.position, seen.recorded)]
+            return [FlagDraft(case.flag_id, 1, finding, seen.position, seen.recorded)]
         case.evidence |= set(finding.evidence)
         if len(case.evidence) < _GROWS_BY * case.told:
             return []
         case.number, case.told = case.number + 1, len(case.evidence)
         grown = replace(finding, evidence=tuple(sorted(case.evidence)))
-        return [Raised(case.flag_id, case.number, grown, seen.position, seen.recorded)]
+        return [FlagDraft(case.flag_id, case.number, grown, seen.position, seen.recorded)]
 
 
 def _next_hour(moment: float) -> float:

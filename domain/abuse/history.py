@@ -16,7 +16,7 @@ HOUR = 3_600.0
 REMEMBERED_SECONDS = 90 * DAY
 
 
-class Seen(NamedTuple):
+class GuardEvent(NamedTuple):
     """An event as the guard sees it: where, when it happened and was recorded (seconds of the epoch), what it says."""
 
     position: int
@@ -26,7 +26,7 @@ class Seen(NamedTuple):
     action_id: str = ""
 
 
-class Deed:
+class ObservedAction:
     """Something done for a customer, with the limit in force then (none: not known, or unlimited)."""
 
     __slots__ = (
@@ -51,7 +51,7 @@ class Deed:
         "team",
     )
 
-    def __init__(self, seen: Seen, world: World) -> None:
+    def __init__(self, seen: GuardEvent, world: GuardHistory) -> None:
         body = seen.body
         self.position, self.at, self.action_id = seen.position, seen.at, seen.action_id or body.action_id
         self.agent: str = body.agent_id
@@ -97,14 +97,14 @@ class _Matter:
         self.agents: tuple[str, ...] = ()
 
 
-class World:
+class GuardHistory:
     """The history that rules look at; nothing in it is older than what the longest window needs."""
 
     def __init__(self) -> None:
-        self.by_agent: dict[str, deque[Deed]] = defaultdict(deque)
-        self.by_group: dict[str, list[Deed]] = {}
-        self.by_action: dict[str, Deed] = {}
-        self.deeds: deque[Deed] = deque()
+        self.by_agent: dict[str, deque[ObservedAction]] = defaultdict(deque)
+        self.by_group: dict[str, list[ObservedAction]] = {}
+        self.by_action: dict[str, ObservedAction] = {}
+        self.deeds: deque[ObservedAction] = deque()
         self.contacts: dict[str, deque[float]] = defaultdict(deque)
         self.group_contacts: dict[str, list[Contact]] = {}
         self._contacts: deque[Contact] = deque()
@@ -152,7 +152,7 @@ class World:
 
     # ------------------------------------------------------------------ learning
 
-    def learn(self, seen: Seen) -> Deed | None:  # noqa: C901 - a case for each kind of event
+    def learn(self, seen: GuardEvent) -> ObservedAction | None:  # noqa: C901 - a case for each kind of event
         """Take an event in; the deed, where it is one."""
         body = seen.body
         match body:
@@ -183,8 +183,8 @@ class World:
                 pass
         return None
 
-    def _deed(self, seen: Seen) -> Deed:
-        deed = Deed(seen, self)
+    def _deed(self, seen: GuardEvent) -> ObservedAction:
+        deed = ObservedAction(seen, self)
         self.deeds.append(deed)
         self.by_agent[deed.agent].append(deed)
         self.by_action[deed.action_id] = deed
@@ -255,7 +255,7 @@ class World:
         matter = self._matters.get(interaction or "")
         return matter.begun if matter is not None else None
 
-    def deeds_of(self, agent: str, start: float, end: float) -> list[Deed]:
+    def deeds_of(self, agent: str, start: float, end: float) -> list[ObservedAction]:
         """The agent's goodwill in [start, end), oldest first."""
         return [deed for deed in self.by_agent.get(agent, ()) if start <= deed.at < end and deed.goodwill]
 

@@ -25,7 +25,7 @@ MINUTES_AT_MOST = 60.0
 """Nobody sits idle while a request waits for days: so much of its waiting is counted as work, for each of the two."""
 
 
-class Asked(NamedTuple):
+class AuthorityRequest(NamedTuple):
     """One request for authority. Amounts in minor units; ``waited`` in seconds; ``outcome`` none while it waits."""
 
     position: int
@@ -80,7 +80,7 @@ def share(hits: int, of: int) -> dict[str, Any]:
     return {"k": hits, "n": of, "share": hits / of, "interval": list(wilson_interval(hits, of))}
 
 
-def waiting(asked: Sequence[Asked]) -> dict[str, Any]:
+def waiting(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
     """Hours waited: median and 90th percentile of what was decided, the sum, and how many were given up."""
     waits = [one.waited / 3600 for one in asked if one.waited is not None and one.decided]
     yes = [one.waited / 3600 for one in asked if one.waited is not None and one.outcome == "approved"]
@@ -96,7 +96,7 @@ def waiting(asked: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-def line(asked: Sequence[Asked]) -> dict[str, Any]:
+def line(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
     """What there is to say of some requests: approved anyway, of those decided and of all that were made; waiting."""
     anyway = sum(one.anyway for one in asked)
     return {
@@ -107,7 +107,7 @@ def line(asked: Sequence[Asked]) -> dict[str, Any]:
     }
 
 
-_GROUPS: dict[str, Callable[[Asked], str]] = {
+_GROUPS: dict[str, Callable[[AuthorityRequest], str]] = {
     "kind": lambda one: one.kind,
     "band": lambda one: f"{one.band} {one.currency}",
     "role": lambda one: one.role,
@@ -116,11 +116,11 @@ _GROUPS: dict[str, Callable[[Asked], str]] = {
 }
 
 
-def groups(asked: Sequence[Asked]) -> dict[str, list[dict[str, Any]]]:
+def groups(asked: Sequence[AuthorityRequest]) -> dict[str, list[dict[str, Any]]]:
     """The same by kind, amount band, role, team and reason, the most asked first."""
     found = {}
     for name, of in _GROUPS.items():
-        some = defaultdict[str, list[Asked]](list)
+        some = defaultdict[str, list[AuthorityRequest]](list)
         for one in asked:
             some[of(one)].append(one)
         ordered = sorted(some.items(), key=lambda item: (-len(item[1]), item[0]))
@@ -138,13 +138,13 @@ def cost_of_asking(waited: float, costs: Costs) -> float | None:
     return minutes / 60 * (costs.agent_hour + costs.manager_hour)
 
 
-def curve(asked: Iterable[Asked]) -> list[dict[str, Any]]:
+def curve(asked: Iterable[AuthorityRequest]) -> list[dict[str, Any]]:
     """The probability of approval by amount: bands of thirty or more, never rising (isotonic), with its lower bound.
 
     The lower 95 % bound is Wilson's, of the bands that isotonic regression puts together.
     """
     ordered = sorted((one for one in asked if one.decided), key=lambda one: one.minor)
-    bands: list[list[Asked]] = []
+    bands: list[list[AuthorityRequest]] = []
     for one in ordered:
         if bands and (len(bands[-1]) < max(A_BAND, len(ordered) // 50) or bands[-1][-1].minor == one.minor):
             bands[-1].append(one)
@@ -174,7 +174,7 @@ def curve(asked: Iterable[Asked]) -> list[dict[str, Any]]:
     return found
 
 
-def recommended(asked: Sequence[Asked], costs: Costs, today: int | None) -> dict[str, Any]:
+def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | None) -> dict[str, Any]:
     """The largest amount observed at which asking costs more than (1 - a(x)) x; at most twice today's limit at a step.
 
     a(x) is the lower bound of the probability of approval (see `curve`). ``asked`` are of one kind and currency.
@@ -218,7 +218,7 @@ def recommended(asked: Sequence[Asked], costs: Costs, today: int | None) -> dict
     }
 
 
-def rubber_stamps(asked: Sequence[Asked]) -> list[dict[str, Any]]:
+def rubber_stamps(asked: Sequence[AuthorityRequest]) -> list[dict[str, Any]]:
     """Kinds and roles decided in under 30 s, twenty times or more: a limit too low, not a sin."""
     some = defaultdict[tuple[str, str], list[float]](list)
     for one in asked:
@@ -231,9 +231,9 @@ def rubber_stamps(asked: Sequence[Asked]) -> list[dict[str, Any]]:
     ]
 
 
-def cannot_do(asked: Sequence[Asked], silent: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
+def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
     """What the front line cannot do, in plain words, what happens most first. ``silent`` by kind and reason."""
-    some = defaultdict[tuple[str, str], list[Asked]](list)
+    some = defaultdict[tuple[str, str], list[AuthorityRequest]](list)
     for one in asked:
         some[one.kind, one.reason].append(one)
     found = []

@@ -31,7 +31,7 @@ FEW = 30
 NOT_SAID = "not said"
 
 
-class Journeys(NamedTuple):
+class InteractionColumns(NamedTuple):
     """Interactions, a column each; times in seconds of the epoch, nan where it has not happened; numbers nan, too.
 
     Customers are whole numbers from 0, -1 where nobody is named.
@@ -51,12 +51,12 @@ class Journeys(NamedTuple):
     repeated_stories: Floats
     reopened: Ints
 
-    def some(self, which: Flags | Ints) -> Journeys:
+    def some(self, which: Flags | Ints) -> InteractionColumns:
         """Some of them."""
-        return Journeys._make(column[which] for column in self)
+        return InteractionColumns._make(column[which] for column in self)
 
 
-class Answer(NamedTuple):
+class FeedbackScore(NamedTuple):
     """What a customer said, between 0 (worst) and 1 (best)."""
 
     instrument: str
@@ -68,7 +68,7 @@ class Answer(NamedTuple):
 class Judged(NamedTuple):
     """Interactions, and whether their customers came back soon: 1 or 0, nan where that is not known yet, or never."""
 
-    journeys: Journeys
+    journeys: InteractionColumns
     back: Floats
 
     @property
@@ -85,7 +85,7 @@ class Judged(NamedTuple):
         return Judged(self.journeys.some(which), self.back[which])
 
 
-def judged(journeys: Journeys, now: float) -> Judged:
+def judged(journeys: InteractionColumns, now: float) -> Judged:
     """Each interaction with whether its customer opened another within seven days of its being resolved.
 
     Where it was resolved less than seven days ago that is not known yet; without a customer nobody can know.
@@ -173,7 +173,7 @@ def evenness(parts: Sequence[dict[str, Any]], by: str, what: str) -> dict[str, A
     }
 
 
-def satisfaction(answers: Sequence[Answer], interactions: int) -> list[dict[str, Any]]:
+def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[dict[str, Any]]:
     """By instrument: mean between 0 and 1 with its 95 % interval (Student's t), n, and how many answered."""
     by = defaultdict[str, list[float]](list)
     for one in answers:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from domain.policy.model import Policy, Rules
 
 
-class Matter(Protocol):
+class ActionLike(Protocol):
     """What bookings need to know of an action."""
 
     @property
@@ -60,7 +60,7 @@ class Matter(Protocol):
         """As in the action."""
 
 
-class Cause(msgspec.Struct, frozen=True, kw_only=True):
+class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     """The request behind a decision: who asked, under which id, with which body."""
 
     source: str
@@ -112,7 +112,7 @@ def opening(
     holder: str,
     period: str,
     before: Budget | None,
-    cause: Cause,
+    cause: RequestContext,
     role_name: str | None,
     currency: str,
     *,
@@ -168,7 +168,7 @@ def opening(
     return opened, closing
 
 
-def granted(request: GrantRequest, budget: Budget, cause: Cause) -> BudgetGranted:
+def granted(request: GrantRequest, budget: Budget, cause: RequestContext) -> BudgetGranted:
     """The record of a grant.
 
     Raises:
@@ -187,7 +187,7 @@ def granted(request: GrantRequest, budget: Budget, cause: Cause) -> BudgetGrante
 
 
 def transferred(
-    request: TransferRequest, giver: Budget, taker: Budget, cause: Cause
+    request: TransferRequest, giver: Budget, taker: Budget, cause: RequestContext
 ) -> tuple[BudgetTransferred, BudgetTransferred]:
     """The entries of a transfer in both books; the first is the answer.
 
@@ -219,7 +219,9 @@ def transferred(
     return out, into
 
 
-def drawn(pool: Budget, budget: Budget, amount: Money, action_id: str, cause: Cause) -> tuple[BudgetDrawn, BudgetDrawn]:
+def drawn(
+    pool: Budget, budget: Budget, amount: Money, action_id: str, cause: RequestContext
+) -> tuple[BudgetDrawn, BudgetDrawn]:
     """The entries of a draw on a pool: in the pool's book, and in the agent's."""
     sides: tuple[tuple[Budget, Budget, Literal["out", "in"]], ...] = ((pool, budget, "out"), (budget, pool, "in"))
     out, into = (
@@ -237,7 +239,9 @@ def drawn(pool: Budget, budget: Budget, amount: Money, action_id: str, cause: Ca
     return out, into
 
 
-def settled(held: Matter, open_minor: int, request: HoldRequest, budget: Budget, cause: Cause) -> ActionSettled:
+def settled(
+    held: ActionLike, open_minor: int, request: HoldRequest, budget: Budget, cause: RequestContext
+) -> ActionSettled:
     """The record of held money that went.
 
     Raises:
@@ -253,7 +257,7 @@ def settled(held: Matter, open_minor: int, request: HoldRequest, budget: Budget,
 
 
 def settled_by_fact(
-    held: Matter, open_minor: int, total: Money, position: int, budget: Budget, cause: Cause
+    held: ActionLike, open_minor: int, total: Money, position: int, budget: Budget, cause: RequestContext
 ) -> ActionSettled:
     """The same where a fact says that the money went: it did, even where it is more than was held."""
     return ActionSettled(
@@ -262,11 +266,11 @@ def settled_by_fact(
 
 
 def voided(
-    held: Matter,
+    held: ActionLike,
     open_minor: int,
     reason: str,
     budget: Budget,
-    cause: Cause,
+    cause: RequestContext,
     *,
     escalation_id: str | None = None,
     answers: bool = False,
@@ -280,7 +284,9 @@ def voided(
     )
 
 
-def charged(fact: ActionReported, action_id: str, position: int, budget: Budget, cause: Cause) -> ActionCharged:
+def charged(
+    fact: ActionReported, action_id: str, position: int, budget: Budget, cause: RequestContext
+) -> ActionCharged:
     """The record that posts a reported action to its budget, even beyond it."""
     over = fact.amount.minor - max(0, budget.remaining_minor)
     return ActionCharged(
@@ -298,7 +304,14 @@ def charged(fact: ActionReported, action_id: str, position: int, budget: Budget,
 
 
 def reversed_by(
-    request: ReversalRequest, action: Matter, left: Money, position: int, budget: Budget, cause: Cause, *, late: bool
+    request: ReversalRequest,
+    action: ActionLike,
+    left: Money,
+    position: int,
+    budget: Budget,
+    cause: RequestContext,
+    *,
+    late: bool,
 ) -> ActionReversed:
     """The record that undoes an action, or what ``amount`` says of what is ``left`` of it.
 
@@ -331,7 +344,7 @@ def reversed_by(
     )
 
 
-def _posted(held: Matter, amount: Money, budget: Budget) -> dict[str, Any]:
+def _posted(held: ActionLike, amount: Money, budget: Budget) -> dict[str, Any]:
     return {
         "action_id": held.action_id,
         "holder": budget.holder,

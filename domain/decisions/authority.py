@@ -24,7 +24,7 @@ from domain.money import Money
 from domain.policy.model import Rules
 
 if TYPE_CHECKING:
-    from domain.budgets.postings import Cause
+    from domain.budgets.postings import RequestContext
     from domain.commands import ActionRequest
     from domain.policy.model import PerCustomer, Policy, Role
 
@@ -61,7 +61,7 @@ class Gift(msgspec.Struct, array_like=True, gc=False):
     currency: str
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class SoftState(msgspec.Struct, frozen=True, kw_only=True):
     """What was read beside the budget, some milliseconds old: soft, and recorded as it was seen."""
 
     group: frozenset[str] = frozenset()
@@ -71,10 +71,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What the group was given."""
 
 
-NOTHING_SEEN = Seen()
+NOTHING_SEEN = SoftState()
 
 
-class Met(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class LimitUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A limit that an action meets, in minor units: its name, what it allows (none: anything), what was used before."""
 
     name: str
@@ -87,7 +87,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
     outcome: Literal["taken", "escalate", "refused"]
     reasons: tuple[Reason, ...] = ()
-    met: Sequence[Met] = ()
+    met: Sequence[LimitUsage] = ()
     """Limits of what may be taken, in ``currency``; the budget's is the last."""
     currency: str = ""
     training: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return tuple([_limit(met, self.currency) for met in self.met])
 
 
-class Asking(msgspec.Struct, frozen=True, kw_only=True):
+class DecisionContext(msgspec.Struct, frozen=True, kw_only=True):
     """A request with all that is known about it."""
 
     request: Preview
@@ -113,10 +113,10 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     budget: Budget
     pool: Budget | None = None
     """The pool of the team, where it has one."""
-    seen: Seen = NOTHING_SEEN
+    seen: SoftState = NOTHING_SEEN
 
 
-def judge(asking: Asking, amount: Money) -> Verdict:
+def judge(asking: DecisionContext, amount: Money) -> Verdict:
     """What the policy says of this amount.
 
     Raises:
@@ -124,7 +124,9 @@ def judge(asking: Asking, amount: Money) -> Verdict:
 
     """
     request, agent, policy = asking.request, asking.agent, asking.rules.policy
-    refusal = unfit(request.customer_id, agent, asking.seen.group) or unheard(agent, policy, asking.source)
+    refusal = person_refusal(request.customer_id, agent, asking.seen.group) or source_refusal(
+        agent, policy, asking.source
+    )
     if refusal is not None:
         return Verdict(outcome="refused", reasons=(refusal,))
     if request.basis != "goodwill":
@@ -165,7 +167,7 @@ def judge(asking: Asking, amount: Money) -> Verdict:
     )
 
 
-def available(asking: Asking) -> tuple[Money, Verdict]:
+def available(asking: DecisionContext) -> tuple[Money, Verdict]:
     """The most this agent could give now without asking, and what the rules say of nothing at all."""
     policy = asking.rules.policy
     verdict = judge(asking, policy.zero())
@@ -177,7 +179,7 @@ def available(asking: Asking) -> tuple[Money, Verdict]:
     return Money(max(0, min(rooms, default=0)), policy.currency), verdict
 
 
-def shadowed(asking: Asking, amount: Money, shadow: Rules | None) -> Shadow | None:
+def shadowed(asking: DecisionContext, amount: Money, shadow: Rules | None) -> Shadow | None:
     """What a policy in shadow mode would have said, with the grant of its own."""
     if shadow is None:
         return None
@@ -198,14 +200,24 @@ def shadowed(asking: Asking, amount: Money, shadow: Rules | None) -> Shadow | No
 
 
 def taken(
-    asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str, shadow: Shadow | None = None
+    asking: DecisionContext,
+    version: int,
+    verdict: Verdict,
+    cause: RequestContext,
+    action_id: str,
+    shadow: Shadow | None = None,
 ) -> ActionTaken:
     """The record of an action within authority."""
     return ActionTaken(authority="own", **_done(asking, version, verdict, cause, action_id, shadow))
 
 
 def held(
-    asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str, shadow: Shadow | None = None
+    asking: DecisionContext,
+    version: int,
+    verdict: Verdict,
+    cause: RequestContext,
+    action_id: str,
+    shadow: Shadow | None = None,
 ) -> ActionHeld:
     """The record of money reserved for an action within authority."""
     expires_at = asking.now + timedelta(days=HOLD_DAYS)
@@ -216,9 +228,9 @@ def fell_short(
     request: Preview,
     amount: Money,
     verdict: Verdict,
-    cause: Cause,
+    cause: RequestContext,
     *,
-    asking: Asking | None = None,
+    asking: DecisionContext | None = None,
     shadow: Shadow | None = None,
     escalation_id: str | None = None,
     preview: bool = False,
@@ -239,7 +251,9 @@ def fell_short(
     )
 
 
-def guarding(verdict: Verdict, customer: str, amount: Money, cause: Cause, action_id: str) -> CustomerCharged | None:
+def guarding(
+    verdict: Verdict, customer: str, amount: Money, cause: RequestContext, action_id: str
+) -> CustomerCharged | None:
     """The entry in the customer's own guard, where the customer is near the cap."""
     if verdict.guarded is None:
         return None
@@ -286,7 +300,7 @@ def asked(request: Preview, amount: Money) -> dict[str, Any]:
     }
 
 
-def unfit(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reason | None:
+def person_refusal(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reason | None:
     """Why this person may not act for this customer, whatever the amount."""
     if agent.left:
         return Reason(rule="left", message=f"{agent.agent_id} has left the company")
@@ -297,7 +311,7 @@ def unfit(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reaso
     return None
 
 
-def unheard(agent: Agent, policy: Policy, source: str) -> Reason | None:
+def source_refusal(agent: Agent, policy: Policy, source: str) -> Reason | None:
     """Why this source may not speak for this person."""
     if policy.sources is None or agent.role in policy.sources.get(source, ()):
         return None
@@ -305,7 +319,12 @@ def unheard(agent: Agent, policy: Policy, source: str) -> Reason | None:
 
 
 def _done(
-    asking: Asking, version: int, verdict: Verdict, cause: Cause, action_id: str, shadow: Shadow | None
+    asking: DecisionContext,
+    version: int,
+    verdict: Verdict,
+    cause: RequestContext,
+    action_id: str,
+    shadow: Shadow | None,
 ) -> dict[str, Any]:
     request: ActionRequest = asking.request  # type: ignore[assignment]
     return {
@@ -344,37 +363,37 @@ def _beyond_role(kind: str, role: str, policy: Policy, amount: Money) -> Verdict
     return Verdict(outcome="refused", reasons=(Reason(rule="kind", message=message, asked=amount),))
 
 
-def _met(asking: Asking, role: Role, per_action: Money | None) -> list[Met]:
+def _met(asking: DecisionContext, role: Role, per_action: Money | None) -> list[LimitUsage]:
     """Each limit this action meets; the budget's is the last."""
     budget, seen = asking.budget, asking.seen
-    found = [Met("per_action", None if per_action is None else per_action.minor, 0)]
+    found = [LimitUsage("per_action", None if per_action is None else per_action.minor, 0)]
     interaction_id = asking.request.interaction_id
     if role.per_interaction is not None and interaction_id is not None:
         used = budget.by_interaction.get(interaction_id, 0)
         if seen.interaction:
             used = _on_interaction(asking, used)
-        found.append(Met("per_interaction", role.per_interaction.minor, used))
+        found.append(LimitUsage("per_interaction", role.per_interaction.minor, used))
     if role.per_customer is not None and asking.request.customer_id is not None:
         used = _for_customer(asking, role.per_customer) if seen.customer else 0
-        found.append(Met("per_customer", role.per_customer.amount.minor, used))
-    found.append(Met("budget", budget.granted_minor, budget.spent_minor + budget.reserved_minor))
+        found.append(LimitUsage("per_customer", role.per_customer.amount.minor, used))
+    found.append(LimitUsage("budget", budget.granted_minor, budget.spent_minor + budget.reserved_minor))
     return found
 
 
 _money = lru_cache(maxsize=4096)(Money)  # limits are the policy's, and mostly nothing was used yet
 
 
-def _limit(met: Met, currency: str) -> Limit:
+def _limit(met: LimitUsage, currency: str) -> Limit:
     limit = None if met.limit is None else _money(met.limit, currency)
     return Limit(name=met.name, limit=limit, used=_money(met.used, currency))
 
 
-def _too_much(met: Met, amount: Money, currency: str) -> Reason:
+def _too_much(met: LimitUsage, amount: Money, currency: str) -> Reason:
     limit = _limit(met, currency)
     return Reason(rule=met.name, message=_TEXTS[met.name], limit=limit.limit, used=limit.used, asked=amount)
 
 
-def _on_interaction(asking: Asking, own: int) -> int:
+def _on_interaction(asking: DecisionContext, own: int) -> int:
     """This agent's total is exact, from the budget; what others gave is as it was seen."""
     own_seen = others = 0
     for gift in asking.seen.interaction:
@@ -387,19 +406,19 @@ def _on_interaction(asking: Asking, own: int) -> int:
     return max(own, own_seen) + others
 
 
-def _for_customer(asking: Asking, cap: PerCustomer) -> int:
+def _for_customer(asking: DecisionContext, cap: PerCustomer) -> int:
     since, currency = asking.now.timestamp() - cap.days * 86_400, asking.budget.currency
     return sum([gift.minor for gift in asking.seen.customer if gift.at > since and gift.currency == currency])
 
 
-def _guarded(cap: PerCustomer, found: Sequence[Met], minor: int) -> int | None:
+def _guarded(cap: PerCustomer, found: Sequence[LimitUsage], minor: int) -> int | None:
     if cap.hard_above is None:
         return None
     used = next((met.used for met in found if met.name == "per_customer"), None)
     return cap.days if used is not None and used + minor > cap.hard_above.minor else None
 
 
-def _from_pool(asking: Asking, amount: Money) -> tuple[Money | None, Reason | None]:
+def _from_pool(asking: DecisionContext, amount: Money) -> tuple[Money | None, Reason | None]:
     """What to draw where the budget does not reach; or why the pool does not reach either."""
     pool, lacking = asking.pool, amount.minor - asking.budget.remaining_minor
     if pool is None or lacking <= 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from domain.decisions.authority import Agent, Asking, Verdict, asked, unfit, unheard
+from domain.decisions.authority import Agent, DecisionContext, Verdict, asked, person_refusal, source_refusal
 from domain.events.decisions import (
     ActionHeld,
     ActionTaken,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from domain.budgets.budget import Budget
-    from domain.budgets.postings import Cause
+    from domain.budgets.postings import RequestContext
     from domain.commands import ActionRequest, EscalationDecision
     from domain.money import Money
     from domain.policy.model import Limits, Policy, Rules
@@ -101,9 +101,9 @@ _ASKED_AT_MOST = 20
 
 
 def requested(
-    asking: Asking,
+    asking: DecisionContext,
     verdict: Verdict,
-    cause: Cause,
+    cause: RequestContext,
     ids: tuple[str, str],
     to: tuple[str, ...],
     pool: Budget | None,
@@ -131,7 +131,9 @@ def requested(
     )
 
 
-def reserved(asking: Asking, escalation: EscalationRequested, pool: Budget, cause: Cause) -> ActionHeld:
+def reserved(
+    asking: DecisionContext, escalation: EscalationRequested, pool: Budget, cause: RequestContext
+) -> ActionHeld:
     """The reservation of an escalation in the team's pool, until it is decided."""
     request: ActionRequest = asking.request  # type: ignore[assignment]
     used = pool.money(pool.spent_minor + pool.reserved_minor)
@@ -161,9 +163,9 @@ def refusals(  # noqa: PLR0911 - one for each rule
     if asked_for.agent_id in (person.agent_id, approver.authority.agent_id):
         return (Reason(rule="own_request", message="nobody decides their own request"),)
     for one in (approver.authority, person):
-        if refusal := unfit(asked_for.customer_id, one, group):
+        if refusal := person_refusal(asked_for.customer_id, one, group):
             return (refusal,)
-    if refusal := unheard(person, policy, source):
+    if refusal := source_refusal(person, policy, source):
         return (refusal,)
     role = approver.authority.role
     limits: Limits = policy.roles[role].approves if role in policy.roles else {}
@@ -198,7 +200,7 @@ def approved(
     budget: Budget,
     payer: Budget,
     now: datetime,
-    cause: Cause,
+    cause: RequestContext,
 ) -> tuple[EscalationApproved, ActionTaken]:
     """Yes: the decision, and the action it allows."""
     asked_for = waiting.asked
@@ -233,7 +235,7 @@ def approved(
 
 
 def denied(
-    waiting: Open, request: EscalationDecision, approver: Approver, budget: Budget, now: datetime, cause: Cause
+    waiting: Open, request: EscalationDecision, approver: Approver, budget: Budget, now: datetime, cause: RequestContext
 ) -> EscalationDenied | EscalationWithdrawn:
     """No, or never mind."""
     cls = EscalationWithdrawn if request.operation == "withdraw" else EscalationDenied
@@ -247,7 +249,7 @@ def forwarded(
     budget: Budget,
     now: datetime,
     rules: Rules,
-    cause: Cause,
+    cause: RequestContext,
     *,
     request: EscalationDecision | None = None,
     approver: Approver | None = None,
@@ -261,7 +263,7 @@ def forwarded(
     )
 
 
-def expired(waiting: Open, budget: Budget, now: datetime, cause: Cause) -> EscalationExpired:
+def expired(waiting: Open, budget: Budget, now: datetime, cause: RequestContext) -> EscalationExpired:
     """Nobody answered, and there is nobody above."""
     reason = "nobody answered in time, and there is nobody above"
     return EscalationExpired(**_step(waiting, budget, waiting.asked.amount, now, None, None, reason), **cause.fields())

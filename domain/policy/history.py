@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from domain.policy.model import Policy
 
 
-class Reign(NamedTuple):
+class PolicyTerm(NamedTuple):
     """The versions that count from ``begins`` (seconds since 1970) on; none where there is none."""
 
     begins: float
@@ -88,16 +88,16 @@ class PolicyHistory:
             "decided: name that time or a later one"
         )
 
-    def reigns(self) -> list[Reign]:
+    def reigns(self) -> list[PolicyTerm]:
         """Return the changes of the policy in force, in the order of time."""
         return self._reigns[1:]
 
-    def _at(self, seconds: float) -> Reign:
+    def _at(self, seconds: float) -> PolicyTerm:
         return self._reigns[bisect_right(self._begins, seconds) - 1]
 
     def _arrange(self) -> None:
         """Fold the versions, in the order in which they begin."""
-        found = [Reign(float("-inf"), None, None)]
+        found = [PolicyTerm(float("-inf"), None, None)]
         for rules in sorted(self._versions.values(), key=lambda one: (_begins(one), one.version)):
             _, enforced, shadow = found[-1]
             newest = max((one.version for one in (enforced, shadow) if one is not None), default=0)
@@ -110,7 +110,7 @@ class PolicyHistory:
                 shadow = rules
             if found[-1].begins == _begins(rules):
                 found.pop()
-            found.append(Reign(_begins(rules), enforced, shadow))
+            found.append(PolicyTerm(_begins(rules), enforced, shadow))
         self._reigns = found
         self._begins = [reign.begins for reign in found]
 

@@ -7,7 +7,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from domain.money import Money
-from domain.policy.parsing import Problem
+from domain.policy.parsing import PolicyProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,26 +20,28 @@ ASKING_APPROVER_MINUTES = 8
 """What asking takes, where no history says it: the agent waits and explains, the approver reads and decides."""
 
 
-def contradictions(policy: Policy) -> list[Problem]:
+def contradictions(policy: Policy) -> list[PolicyProblem]:
     """What contradicts itself, or costs more than it saves; each with its path and what to do."""
-    found: list[Problem] = []
+    found: list[PolicyProblem] = []
     chains, pool = _chains(policy), _largest_pool(policy)
     for name, role in policy.roles.items():
         found += _of_role(policy, name, role, chains, role.budget.minor + pool)
     for team_id, team in policy.teams.items():
         path: Path = ("teams", team_id)
         if team.draw_at_most is not None and team.pool is None:
-            found.append(Problem((*path, "draw_at_most"), "there is no pool to draw on; give the team a pool"))
+            found.append(PolicyProblem((*path, "draw_at_most"), "there is no pool to draw on; give the team a pool"))
         if team.draw_at_most is not None and team.pool is not None and team.draw_at_most.minor > team.pool.minor:
-            found.append(Problem((*path, "draw_at_most"), f"is more than the whole pool, {team.pool.text}"))
+            found.append(PolicyProblem((*path, "draw_at_most"), f"is more than the whole pool, {team.pool.text}"))
         for role_name, limits in team.limits.items():
             found += _cost_of_asking(policy, limits, (*path, "limits", role_name))
     if policy.escalation.payer == "team" and not any(team.pool for team in policy.teams.values()):
-        found.append(Problem(("escalation", "payer"), "no team has a pool, so the approver's budget pays"))
+        found.append(PolicyProblem(("escalation", "payer"), "no team has a pool, so the approver's budget pays"))
     if policy.trial is not None:
         now = policy.roles[policy.trial.role].limits.get(policy.trial.kind, policy.zero())
         if now is None or now == policy.trial.amount:
-            found.append(Problem(("trial", "limit", "amount"), "tries what the role has already; name another amount"))
+            found.append(
+                PolicyProblem(("trial", "limit", "amount"), "tries what the role has already; name another amount")
+            )
     return found
 
 
@@ -66,14 +68,14 @@ def _largest_pool(policy: Policy) -> int:
     return max((pool.minor for pool in pools if pool is not None), default=0)
 
 
-def _of_role(policy: Policy, name: str, role: Role, chains: dict[str, _Chain], reach: int) -> Iterator[Problem]:
+def _of_role(policy: Policy, name: str, role: Role, chains: dict[str, _Chain], reach: int) -> Iterator[PolicyProblem]:
     path: Path = ("roles", name)
     for kind, limit in role.limits.items():
         at = (*path, "limits", kind)
         if limit is None:
             continue
         if limit.minor > reach:
-            yield Problem(
+            yield PolicyProblem(
                 at, f"{limit.text} can never be given: the budget is {role.budget.text}; raise one, lower one"
             )
         for rule, amount in (
@@ -81,17 +83,21 @@ def _of_role(policy: Policy, name: str, role: Role, chains: dict[str, _Chain], r
             ("per_customer", role.per_customer.amount if role.per_customer else None),
         ):
             if amount is not None and limit.minor > amount.minor:
-                yield Problem(at, f"{limit.text} can never be given: {rule} is {amount.text}; raise one, lower one")
+                yield PolicyProblem(
+                    at, f"{limit.text} can never be given: {rule} is {amount.text}; raise one, lower one"
+                )
         if not _is_approved(chains[kind], role, kind, limit):
             message = f"nobody could approve a {kind} above {limit.text}; give another role `approves` for it"
-            yield Problem(at, message)
+            yield PolicyProblem(at, message)
     yield from _cost_of_asking(policy, role.limits, (*path, "limits"))
     hard = role.per_customer.hard_above if role.per_customer else None
     if role.per_customer and hard is not None and hard.minor > role.per_customer.amount.minor:
-        yield Problem((*path, "per_customer", "hard_above"), f"is above the amount, {role.per_customer.amount.text}")
+        yield PolicyProblem(
+            (*path, "per_customer", "hard_above"), f"is above the amount, {role.per_customer.amount.text}"
+        )
     for kind in role.requires:
         if kind not in role.limits:
-            yield Problem((*path, "requires", kind), f"this role gives no {kind}, so the training opens nothing")
+            yield PolicyProblem((*path, "requires", kind), f"this role gives no {kind}, so the training opens nothing")
 
 
 def _is_approved(chain: _Chain, role: Role, kind: str, limit: Money) -> bool:
@@ -101,13 +107,13 @@ def _is_approved(chain: _Chain, role: Role, kind: str, limit: Money) -> bool:
     return chain.given <= limit.minor and (chain.roles > 1 or kind in role.approves)
 
 
-def _cost_of_asking(policy: Policy, limits: Limits, path: Path) -> Iterator[Problem]:
+def _cost_of_asking(policy: Policy, limits: Limits, path: Path) -> Iterator[PolicyProblem]:
     cost = cost_of_asking(policy)
     if cost is None:
         return
     for kind, limit in limits.items():
         if limit is not None and limit.minor < cost.minor:
-            yield Problem(
+            yield PolicyProblem(
                 (*path, kind), f"{kind} {limit.text}: asking costs {cost.text}; a limit below that saves nothing"
             )
 

@@ -61,7 +61,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime
 
 
-class Escalating(msgspec.Struct, frozen=True, kw_only=True):
+class EscalationRules(msgspec.Struct, frozen=True, kw_only=True):
     """Who pays for what is approved, and what becomes of an escalation nobody answers."""
 
     payer: Literal["team", "approver"] = "approver"
@@ -90,7 +90,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     roles: dict[str, Role]
     teams: dict[str, Team]
     trial: Trial | None
-    escalation: Escalating
+    escalation: EscalationRules
     sources: dict[str, tuple[str, ...]] | None
     costs: dict[str, Money]
     privacy: Privacy

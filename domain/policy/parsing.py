@@ -14,7 +14,7 @@ from domain.currencies import is_code, is_known
 from domain.money import Money, MoneyError, shown
 from domain.periods import PeriodKind
 from domain.policy.document import DocumentError, check_document
-from domain.policy.model import KINDS, Escalating, Limits, PerCustomer, Policy, Privacy, Role, Team, Trial
+from domain.policy.model import KINDS, EscalationRules, Limits, PerCustomer, Policy, Privacy, Role, Team, Trial
 from domain.suggestions import nearest
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Path = tuple[str | int, ...]
 
 
-class Problem(msgspec.Struct, frozen=True):
+class PolicyProblem(msgspec.Struct, frozen=True):
     """One thing wrong: where in the document, and what to do about it."""
 
     path: Path
@@ -39,7 +39,7 @@ class Problem(msgspec.Struct, frozen=True):
 class PolicyError(ValueError):
     """A document that is no policy; ``problems`` lists everything wrong with it."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[PolicyProblem]) -> None:
         super().__init__("; ".join(f"{p.field or 'policy'}: {p.message}" for p in problems))
         self.problems = problems
 
@@ -58,10 +58,10 @@ def _policy(document: object, *, stored: bool) -> Policy:
     try:
         check_document(document)
     except DocumentError as error:
-        raise PolicyError([Problem(error.path, error.message)]) from None
+        raise PolicyError([PolicyProblem(error.path, error.message)]) from None
     reader, is_currency = _Reader(), is_code if stored else is_known
     if not isinstance(document, dict):
-        raise PolicyError([Problem((), "a policy is a mapping that begins with `currency:`")])
+        raise PolicyError([PolicyProblem((), "a policy is a mapping that begins with `currency:`")])
     reader.known(document, (), required=_REQUIRED, optional=_OPTIONAL)
     currency = document.get("currency")
     if not isinstance(currency, str) or not is_currency(currency):
@@ -124,11 +124,11 @@ class _Reader:
     """Collects problems instead of stopping at the first; each method reads one kind of value."""
 
     def __init__(self) -> None:
-        self._found: dict[Path, Problem] = {}
+        self._found: dict[Path, PolicyProblem] = {}
         self.currency = ""
 
     @property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[PolicyProblem]:
         return list(self._found.values())
 
     def add(self, path: Path, message: str, code: str = "invalid") -> None:
@@ -138,7 +138,7 @@ class _Reader:
             PolicyError: there are so many that more of them help nobody.
 
         """
-        self._found.setdefault(path, Problem(path, message, code))
+        self._found.setdefault(path, PolicyProblem(path, message, code))
         if len(self._found) == _MOST_PROBLEMS:
             raise PolicyError(self.problems)
 
@@ -298,15 +298,15 @@ class _Reader:
         self.known(costs, ("costs",), (), _COSTS)
         return {str(name): self.money(amount, ("costs", str(name))) for name, amount in costs.items()}
 
-    def escalation(self, value: object) -> Escalating:
+    def escalation(self, value: object) -> EscalationRules:
         if value is None:
-            return Escalating()
+            return EscalationRules()
         path: Path = ("escalation",)
         given = self.mapping(value, path)
         self.known(given, path, ("payer",), ("after_hours", "then"))
         hours = given.get("after_hours", 48)
         self.number(hours, (*path, "after_hours"), lambda n: 0 < n <= _MOST_HOURS, "hours above 0")
-        return Escalating(
+        return EscalationRules(
             payer=cast("Any", self.one_of(given.get("payer"), ("team", "approver"), (*path, "payer"))),
             after=timedelta(hours=hours if _is_number(hours) and 0 < hours <= _MOST_HOURS else 48),
             then=cast("Any", self.one_of(given.get("then", "next_level"), ("next_level", "expire"), (*path, "then"))),

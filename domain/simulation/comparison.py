@@ -18,7 +18,7 @@ type Decision = decisions.ActionTaken | decisions.ActionHeld | decisions.Authori
 DECISIONS = (decisions.ActionTaken, decisions.ActionHeld, decisions.AuthorityFellShort)
 
 
-class Decided(msgspec.Struct, array_like=True, gc=False):
+class DecisionSummary(msgspec.Struct, array_like=True, gc=False):
     """What judging again needs of a decision; amounts in minor units."""
 
     outcome: str
@@ -55,7 +55,7 @@ class Decided(msgspec.Struct, array_like=True, gc=False):
         return self.outcome in {"taken", "held"}
 
 
-def decided(record: Decision) -> Decided:
+def decided(record: Decision) -> DecisionSummary:
     """The small form of a decision's record."""
     if isinstance(record, decisions.AuthorityFellShort):
         met = {one.rule: one.used for one in record.reasons}
@@ -68,7 +68,7 @@ def decided(record: Decision) -> Decided:
         if isinstance(record, decisions.ActionTaken):
             outcome, approved = "taken", record.authority != "own"
     interaction, customer = met.get("per_interaction"), met.get("per_customer")
-    return Decided(
+    return DecisionSummary(
         outcome,
         record.agent_id,
         record.kind,
@@ -114,7 +114,7 @@ class Difference(NamedTuple):
     escalation_id: str | None
 
 
-class Tally:
+class OutcomeComparison:
     """Decisions as they were and as another policy would have them, counted."""
 
     def __init__(self) -> None:
@@ -133,7 +133,9 @@ class Tally:
         self.waited: dict[str, tuple[str, float]] = {}
         """What they came to in history, and after how many seconds."""
 
-    def tell(self, position: int, at: datetime, one: Decided, now: str, reasons: Sequence[decisions.Reason]) -> None:
+    def tell(
+        self, position: int, at: datetime, one: DecisionSummary, now: str, reasons: Sequence[decisions.Reason]
+    ) -> None:
         """A decision, done or fallen short, and what it would have been."""
         then = "taken" if one.done else one.outcome
         before = one.rules

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from domain.budgets.budget import Budget
-from domain.budgets.postings import Cause, grant_of, opening, period_to_book
+from domain.budgets.postings import RequestContext, grant_of, opening, period_to_book
 from domain.decisions.authority import Gift
 from domain.events import facts
 from domain.periods import Calendar, kind_of, zone_of
@@ -24,43 +24,43 @@ if TYPE_CHECKING:
 
     from domain.events.decisions import BudgetOpened, PolicyPublished
     from domain.policy.model import Rules
-    from domain.simulation.comparison import Decided
+    from domain.simulation.comparison import DecisionSummary
 
 type Key = tuple[str, str]
 """Whose budget: (holder, currency)."""
-_CAUSE = Cause(source="", request_id="", seen_position=0)
+_CAUSE = RequestContext(source="", request_id="", seen_position=0)
 
 
-class Given(Gift):
+class GoodwillTotals(Gift):
     """Given in history, in the other world, or in both."""
 
     did: bool
     would: bool
 
 
-class Act(msgspec.Struct, gc=False):
+class SimulatedAction(msgspec.Struct, gc=False):
     """An action in history, in the other world, or both: whose budget it was given out of, and what it counts for."""
 
     key: Key
     would: bool
-    gifts: list[Given]
+    gifts: list[GoodwillTotals]
 
 
-class OtherWorld:
+class CounterfactualState:
     """What decisions depend on. What comes from facts is known from the position at which a decider had read it."""
 
     def __init__(self, rules: Rules, published: Sequence[PolicyPublished] = ()) -> None:
         self.rules = rules
         self._then = PolicyHistory.of(published)
-        self.parted = False
+        self.diverged = False
         self.staff = Staff()
-        self.to_customers: dict[str, list[Given]] = {}
-        self.on_interactions: dict[str, list[Given]] = {}
+        self.to_customers: dict[str, list[GoodwillTotals]] = {}
+        self.on_interactions: dict[str, list[GoodwillTotals]] = {}
         self.apart: set[str] = set()
         """Customers who were given something in one world alone."""
         self.spent: dict[Key, list[int]] = {}
         """Goodwill by (period, currency) since the worlds parted, minor units: in history, and here."""
-        self.acts: dict[str, Act] = {}
+        self.acts: dict[str, SimulatedAction] = {}
         self.budgets: dict[Key, Budget] = {}
         self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._later: deque[tuple[int, Callable[[], object]]] = deque()
@@ -128,10 +128,10 @@ class OtherWorld:
             record.customer_id,
             record.interaction_id,
         )
-        gift = Given(record.agent_id, seconds, minor, amount[1], did, would)
+        gift = GoodwillTotals(record.agent_id, seconds, minor, amount[1], did, would)
         act = self.acts.get(action_id)
         if act is None:
-            self.acts[action_id] = Act(key, would, [gift])
+            self.acts[action_id] = SimulatedAction(key, would, [gift])
         else:
             act.gifts.append(gift)
         if customer is not None:
@@ -141,7 +141,7 @@ class OtherWorld:
         if interaction is not None:
             _put(self.on_interactions, interaction, gift)
 
-    def to_group(self, one: Decided, group: frozenset[str], days: int) -> Sequence[Gift]:
+    def to_group(self, one: DecisionSummary, group: frozenset[str], days: int) -> Sequence[Gift]:
         """What a group was given here in so many ``days``, and what the decider saw beside the log's order."""
         rules = self._then.get(one.policy_version or 0)
         role = rules.policy.roles.get(one.role or "") if rules is not None else None
@@ -156,7 +156,7 @@ class OtherWorld:
         since = seconds - then.days * 86_400
         return _as_seen(here, used, [gift for gift in given if gift.did and gift.at > since], one, seconds)
 
-    def on_interaction(self, one: Decided) -> Sequence[Gift]:
+    def on_interaction(self, one: DecisionSummary) -> Sequence[Gift]:
         """The same for an interaction."""
         given, used = self.on_interactions.get(one.interaction_id or "", ()), one.on_interaction
         if not given and not used:
@@ -166,7 +166,7 @@ class OtherWorld:
 
     def count(self, currency: str, basis: str, minor: int, *, did: bool, would: bool) -> None:
         """Goodwill that was spent since the worlds parted."""
-        if not self.parted or basis != "goodwill":
+        if not self.diverged or basis != "goodwill":
             return
         spent = self.spent.get((self.period, currency))
         if spent is None:
@@ -188,7 +188,7 @@ class OtherWorld:
 
         An open period of another length is used to its end as it is.
         """
-        self.parted = True
+        self.diverged = True
         for key, budget in self.budgets.items():
             then = self._then.get(budget.policy_version)
             if then is not None and kind_of(budget.period) == self.rules.policy.period:
@@ -205,7 +205,7 @@ class OtherWorld:
         """The budget of this moment; opened by this world's rules, once the worlds have parted."""
         key = (holder, currency)
         before = self.budgets.get(key)
-        if before is not None and (before.period == self.period or not self.parted):
+        if before is not None and (before.period == self.period or not self.diverged):
             return before
         try:
             period = period_to_book(self.rules, before, self._then, at)
@@ -226,7 +226,7 @@ class OtherWorld:
                 budget.count(record.interaction_id, minor)
 
 
-def _put(given: dict[str, list[Given]], name: str, gift: Given) -> None:
+def _put(given: dict[str, list[GoodwillTotals]], name: str, gift: GoodwillTotals) -> None:
     before = given.get(name)
     if before is None:
         given[name] = [gift]
@@ -234,7 +234,9 @@ def _put(given: dict[str, list[Given]], name: str, gift: Given) -> None:
         before.append(gift)
 
 
-def _as_seen(here: list[Given], used: int, did: list[Given], one: Decided, seconds: float) -> Sequence[Gift]:
+def _as_seen(
+    here: list[GoodwillTotals], used: int, did: list[GoodwillTotals], one: DecisionSummary, seconds: float
+) -> Sequence[Gift]:
     """With what the decider had not read yet, or had read from another process: as the event says."""
     off = used - sum([gift.minor for gift in did if gift.currency == one.currency])
     return [*here, Gift("", seconds, off, one.currency)] if off else here

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from domain.commands import RequestError, action_id_of
 from domain.decisions import authority, escalations
-from domain.decisions.authority import Asking, Gift, Seen, Verdict
+from domain.decisions.authority import DecisionContext, Gift, SoftState, Verdict
 from domain.events import decisions, facts
 from domain.money import Money
 from domain.policy.model import Rules, drawn_teams
-from domain.simulation.comparison import DECISIONS, Decided, Tally, decided
-from domain.simulation.counterfactual import OtherWorld
+from domain.simulation.comparison import DECISIONS, DecisionSummary, OutcomeComparison, decided
+from domain.simulation.counterfactual import CounterfactualState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ _FILED = frozenset(("approves", "payer"))
 """Rules that speak only where an escalation was to be filed."""
 
 
-class WhatIf:
+class PolicyReplay:
     """Takes the log in order. Before ``begins`` says yes to a decision and its time, both worlds are one.
 
     ``published`` are all policies there were; one of them may be the policy that is tried.
@@ -40,9 +40,11 @@ class WhatIf:
         same = next((one for one in reversed(published) if one.policy == policy.document), None)
         version = same.version if same is not None else 1 + max((one.version for one in published), default=0)
         self._draws = same is None and policy.trial is not None
-        self.world = OtherWorld(Rules(version, policy, same.trial_teams if same is not None else ()), published)
+        self.world = CounterfactualState(
+            Rules(version, policy, same.trial_teams if same is not None else ()), published
+        )
         self.parted_at: int | None = None
-        self.tally = Tally()
+        self.tally = OutcomeComparison()
         self.unknown = 0
         """Decisions about people that nobody had announced: they cannot be judged."""
         self._requested: set[str] = set()
@@ -93,7 +95,7 @@ class WhatIf:
 
     # ------------------------------------------------------------------ decisions
 
-    def decide(self, position: int, at: datetime, one: Decided) -> Any:
+    def decide(self, position: int, at: datetime, one: DecisionSummary) -> Any:
         """The same where it is as it was, none where it is not there; else the budget and the verdict."""
         self.world.now(at)
         done = one.done
@@ -106,7 +108,7 @@ class WhatIf:
             return one  # nobody decided: they asked, or somebody was not allowed to approve what another had asked for
         return self._judged(position, at, one, done=done)
 
-    def _approved(self, at: datetime, one: Decided) -> Decided | None:
+    def _approved(self, at: datetime, one: DecisionSummary) -> DecisionSummary | None:
         """What somebody else approved."""
         known = self.world.acts.get(one.action_id)
         instead = known is not None and known.would  # it was given on the spot already
@@ -122,7 +124,7 @@ class WhatIf:
         self.world.spend(budget, one, one.minor)
         return one
 
-    def _reserved(self, at: datetime, one: Decided) -> Decided | None:
+    def _reserved(self, at: datetime, one: DecisionSummary) -> DecisionSummary | None:
         """Money that waits for an answer."""
         if one.escalation_id in self.tally.saved:
             return None
@@ -130,16 +132,16 @@ class WhatIf:
         self.world.budget(one.holder, one.currency, at).hold(one.action_id, minor, one.interaction_id)
         return one
 
-    def _judged(self, position: int, at: datetime, one: Decided, *, done: bool) -> Any:
+    def _judged(self, position: int, at: datetime, one: DecisionSummary, *, done: bool) -> Any:
         world = self.world
         world.know(one.seen_position)
-        if not world.parted and self._begins(one, at):
+        if not world.diverged and self._begins(one, at):
             self.parted_at = position
             world.part()
             if self._draws and (policy := world.rules.policy).trial is not None:
                 teams = {*policy.teams, *world.staff.teams()}
                 world.rules.trial_teams = frozenset(drawn_teams(policy.trial, teams))
-        if not world.parted:
+        if not world.diverged:
             if done:
                 self._apply(one, world.budget(one.holder, one.currency, at), done=True, would=True)
             return one
@@ -160,7 +162,7 @@ class WhatIf:
             self._apply(one, budget, done=done, would=would)
         return one if done == would else (budget, verdict)
 
-    def _apply(self, one: Decided, budget: Budget, *, done: bool, would: bool) -> None:
+    def _apply(self, one: DecisionSummary, budget: Budget, *, done: bool, would: bool) -> None:
         """Let it happen in each world where it is given."""
         world, minor = self.world, one.minor
         action_id = one.action_id if done else action_id_of(one.source, one.request_id)
@@ -206,7 +208,7 @@ class WhatIf:
             **common,
         )
 
-    def _judge(self, asking: Asking, one: Decided, amount: Money) -> Verdict:
+    def _judge(self, asking: DecisionContext, one: DecisionSummary, amount: Money) -> Verdict:
         policy = asking.rules.policy
         try:
             verdict = authority.judge(asking, amount)
@@ -228,7 +230,7 @@ class WhatIf:
                 return Verdict(outcome="refused", reasons=(*verdict.reasons, short))
         return verdict
 
-    def _asking(self, one: Decided, at: datetime, agent: authority.Agent, budget: Budget) -> Asking:
+    def _asking(self, one: DecisionSummary, at: datetime, agent: authority.Agent, budget: Budget) -> DecisionContext:
         world, policy = self.world, self.world.rules.policy
         pool = None
         if one.basis == "goodwill" and one.minor > budget.remaining_minor:
@@ -245,7 +247,7 @@ class WhatIf:
         if one.interaction_id is not None and role is not None and role.per_interaction is not None:
             interaction = world.on_interaction(one)
         request: Any = one  # it has what judging looks at
-        return Asking(
+        return DecisionContext(
             request=request,
             agent=agent,
             rules=world.rules,
@@ -253,7 +255,7 @@ class WhatIf:
             now=at,
             budget=budget,
             pool=pool,
-            seen=Seen(group=group, interaction=interaction, customer=customer),
+            seen=SoftState(group=group, interaction=interaction, customer=customer),
         )
 
     # ------------------------------------------------------------------ what became of it, and the books
@@ -306,14 +308,14 @@ class WhatIf:
         return None if self.tally.ended(record) else record
 
     def _opened(self, _: int, at: datetime, record: decisions.BudgetOpened) -> Any:
-        if not self.world.parted:
+        if not self.world.diverged:
             self.world.opened(record, at)
         return record
 
     def _own_books(self, _: int, at: datetime, record: Any) -> Any:
         """Each world closes its books, and draws on pools, itself."""
         currency = record.spent.currency if isinstance(record, decisions.BudgetClosed) else record.amount.currency
-        if not self.world.parted:
+        if not self.world.diverged:
             self.world.budget(record.holder, currency, at).record(record, at)
         return record
 
@@ -326,9 +328,9 @@ class ShadowRecord:
     """What a policy in the shadow of the one in force would have said, as each decision recorded it."""
 
     def __init__(self, policy: Policy, version: int) -> None:
-        self.tally = Tally()
-        self.world = OtherWorld(Rules(version, policy))
-        self.world.parted = True
+        self.tally = OutcomeComparison()
+        self.world = CounterfactualState(Rules(version, policy))
+        self.world.diverged = True
         self.parted_at: int | None = None
         self.unknown = 0
 

@@ -45,7 +45,7 @@ _CACHED = 100_000
 _TRIES = 5
 
 
-class Entry(msgspec.Struct, omit_defaults=True):
+class KeyEntry(msgspec.Struct, omit_defaults=True):
     """What is kept of one key: whose it is, and the key itself (base64) until it was destroyed."""
 
     owner: str
@@ -98,8 +98,8 @@ def token_of(owner: str) -> str:
     return hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
 
 
-def _entry(owner: str, secret: bytes) -> Entry:
-    return Entry(owner, time_text(datetime.now(UTC)), base64.b64encode(secret).decode())
+def _entry(owner: str, secret: bytes) -> KeyEntry:
+    return KeyEntry(owner, time_text(datetime.now(UTC)), base64.b64encode(secret).decode())
 
 
 def key_ids(sealed: Iterable[bytes]) -> set[str]:
@@ -125,13 +125,13 @@ def backup_entries(data: bytes) -> dict[str, Any]:
                 message = f"{name[:80]!r} is no name of an entry"
                 raise ValueError(message)
             if name.startswith("k."):
-                base64.b64decode(msgspec.convert(value, Entry).key, validate=True)
+                base64.b64decode(msgspec.convert(value, KeyEntry).key, validate=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error
     return entries
 
 
-def _fits(key_id: str, field: re.Match[bytes], entry: Entry) -> bool:
+def _fits(key_id: str, field: re.Match[bytes], entry: KeyEntry) -> bool:
     """Return whether a field can be opened, or its key was destroyed."""
     try:
         return not entry.key or bool(Key(key_id, base64.b64decode(entry.key)).open(field[1], field[3]))
@@ -139,7 +139,7 @@ def _fits(key_id: str, field: re.Match[bytes], entry: Entry) -> bool:
         return False
 
 
-class Keys:
+class Keyring:
     """The keys there are. ``watch`` hears when somebody destroys one; without it, nothing is remembered for long."""
 
     def __init__(self, door: Log) -> None:
@@ -149,9 +149,9 @@ class Keys:
         self._first = 0
 
     @classmethod
-    async def open(cls, client: LedgerClient) -> Keys:
+    async def open(cls, client: LedgerClient) -> Keyring:
         """The keys of the ledger that this connection is for."""
-        return cls(await Log.door(client, STREAM))
+        return cls(await Log.unstamped(client, STREAM))
 
     async def watch(self) -> None:
         """Forget what is remembered of a key as soon as it is destroyed anywhere."""
@@ -160,7 +160,7 @@ class Keys:
             if b'"destroyed"' in body:  # one that is made changes nothing for anybody
                 self._changed(subject.decode())
 
-        await self._door.client.pour(f"{PREFIX}.k.*.*", heard)
+        await self._door.client.subscribe_raw(f"{PREFIX}.k.*.*", heard)
 
     def _changed(self, subject: str) -> None:
         _, _, _, token, generation = subject.split(".")
@@ -181,7 +181,7 @@ class Keys:
         first = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{token_of(owner)}.{number}") for owner in missing))
         new = [owner for owner, stored in zip(missing, first, strict=True) if stored is None]
         for owner, stored in zip(missing, first, strict=True):
-            entry = msgspec.json.decode(stored.data, type=Entry) if stored is not None else None
+            entry = msgspec.json.decode(stored.data, type=KeyEntry) if stored is not None else None
             if entry is not None and entry.key:  # a second one is made only when the first is destroyed
                 self._current[owner] = Key(f"{token_of(owner)}.{number}", base64.b64decode(entry.key))
         if number == 1:  # else a backup may have brought back an earlier key
@@ -244,11 +244,11 @@ class Keys:
         message = f"no key could be made for {owner.partition(':')[0]}: others keep making one; try again"
         raise LedgerError(message)
 
-    async def _generations(self, token: str) -> dict[int, tuple[int, Entry]]:
+    async def _generations(self, token: str) -> dict[int, tuple[int, KeyEntry]]:
         """Generation -> position in the bucket, and what is kept."""
         found = await self._door.read_subject(f"{PREFIX}.k.{token}.*")
         return {
-            int(one.subject.rpartition(".")[2]): (one.position, msgspec.json.decode(one.data, type=Entry))
+            int(one.subject.rpartition(".")[2]): (one.position, msgspec.json.decode(one.data, type=KeyEntry))
             for one in found
         }
 
@@ -256,7 +256,7 @@ class Keys:
         """The key of this id; none where it was destroyed, or never was here."""
         if key_id not in self._by_id:
             found = await self._door.last(f"{PREFIX}.k.{key_id}")
-            entry = msgspec.json.decode(found.data, type=Entry) if found is not None else None
+            entry = msgspec.json.decode(found.data, type=KeyEntry) if found is not None else None
             known = entry is not None and entry.key
             self._by_id[key_id] = Key(key_id, base64.b64decode(entry.key)) if entry is not None and known else None
             if len(self._by_id) > _CACHED:
@@ -281,7 +281,7 @@ class Keys:
         """Return whether the key of one of these fields was destroyed; a lost key was not."""
         ids = {match[2].decode() for one in sealed if (match := SEALED.fullmatch(one))}
         found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
-        return any(one is not None and not msgspec.json.decode(one.data, type=Entry).key for one in found)
+        return any(one is not None and not msgspec.json.decode(one.data, type=KeyEntry).key for one in found)
 
     async def lost(self, sealed: Iterable[bytes]) -> set[str]:
         """Return the ids of keys that sealed these fields and are gone: no trace is left, or a key that does not fit.
@@ -293,7 +293,7 @@ class Keys:
         return {
             key_id
             for (key_id, match), one in zip(fields.items(), found, strict=True)
-            if one is None or not _fits(key_id, match, msgspec.json.decode(one.data, type=Entry))
+            if one is None or not _fits(key_id, match, msgspec.json.decode(one.data, type=KeyEntry))
         }
 
     async def destroy(self, owner: str, made_before: str = "") -> int:
@@ -304,7 +304,7 @@ class Keys:
                 continue
             # The server writes over what it deletes; the tombstone says that there was one.
             await self._delete(position)
-            grave = Entry(entry.owner, entry.made, destroyed=time_text(datetime.now(UTC)))
+            grave = KeyEntry(entry.owner, entry.made, destroyed=time_text(datetime.now(UTC)))
             await self._door.append([Draft(f"{PREFIX}.k.{token}.{generation}", msgspec.json.encode(grave))])
             self._changed(f"{PREFIX}.k.{token}.{generation}")
             count += 1

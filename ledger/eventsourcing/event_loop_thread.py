@@ -24,7 +24,7 @@ _CLOSE_SECONDS = 5
 _FINISH_SECONDS = 2  # what was asked before a close may still be answered
 
 
-class Bridge:
+class EventLoopThread:
     """Runs coroutines on a connection, from any thread; connects when first used.
 
     Calls wait for each other only at the server. Errors of the log come out as the library's.

@@ -19,14 +19,14 @@ from eventsourcing.persistence import (
 )
 
 from ledger.eventsourcing.message_codec import to_notification
-from ledger.eventsourcing.versioned_streams import Entry, Sequences
-from ledger.store.subscription import Anchor, Follower
+from ledger.eventsourcing.versioned_streams import VersionedEvent, VersionedStreams
+from ledger.store.subscription import Follower, ReadCursor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
     from uuid import UUID
 
-    from ledger.eventsourcing.event_loop_thread import Bridge
+    from ledger.eventsourcing.event_loop_thread import EventLoopThread
     from ledger.store.log import Log, Recorded
 
 _EVENT, _TRACKING = "event", "tracking"
@@ -35,16 +35,18 @@ _EVENT, _TRACKING = "event", "tracking"
 class JetStreamRecorder(Recorder):
     """Sequences on one stream, for callers in any thread. The stream is made sure of when first constructed."""
 
-    def __init__(self, bridge: Bridge, config: dict[str, Any], patience_seconds: float, *, create: bool = True) -> None:
+    def __init__(
+        self, bridge: EventLoopThread, config: dict[str, Any], patience_seconds: float, *, create: bool = True
+    ) -> None:
         self._bridge = bridge
-        opening = partial(Sequences.open, config=config, patience_seconds=patience_seconds, create=create)
+        opening = partial(VersionedStreams.open, config=config, patience_seconds=patience_seconds, create=create)
         self._sequences = bridge.run(opening)
 
-    def _entries(self, stored_events: Sequence[StoredEvent]) -> list[Entry]:
+    def _entries(self, stored_events: Sequence[StoredEvent]) -> list[VersionedEvent]:
         subject = self._sequences.subject
-        return [Entry(subject(_EVENT, event.originator_id), event) for event in stored_events]
+        return [VersionedEvent(subject(_EVENT, event.originator_id), event) for event in stored_events]
 
-    def _insert_entries(self, entries: list[Entry]) -> int:
+    def _insert_entries(self, entries: list[VersionedEvent]) -> int:
         return self._bridge.run(lambda _: self._sequences.insert(entries))
 
 
@@ -145,11 +147,11 @@ class JetStreamTrackingRecorder(JetStreamRecorder, TrackingRecorder):
         """
         self._insert_entries([self._tracking_entry(tracking, state)])
 
-    def _tracking_entry(self, tracking: Tracking, state: bytes = b"") -> Entry:
+    def _tracking_entry(self, tracking: Tracking, state: bytes = b"") -> VersionedEvent:
         """Tracking is a sequence whose versions are positions."""
         name = tracking.application_name
         event = StoredEvent(name, tracking.notification_id, _TRACKING, state)
-        return Entry(self._sequences.subject(_TRACKING, name), event, ascending=True)
+        return VersionedEvent(self._sequences.subject(_TRACKING, name), event, ascending=True)
 
     def max_tracking_id(self, application_name: str) -> int | None:
         """The highest position recorded for an application, None where there is none."""
@@ -214,7 +216,7 @@ class JetStreamSubscription(Subscription[JetStreamApplicationRecorder]):
 class _Reading:
     """A subscription's way to the loop of the bridge, where the reading is done."""
 
-    def __init__(self, bridge: Bridge, log: Log, pattern: str, after: int) -> None:
+    def __init__(self, bridge: EventLoopThread, log: Log, pattern: str, after: int) -> None:
         self._bridge = bridge
         self._log = log
         self._root = pattern.removesuffix("*")
@@ -265,5 +267,5 @@ class _Reading:
 
     async def _follow(self) -> AsyncGenerator[list[Recorded]]:
         async with self._bridge.connection() as client:
-            async for batch in Follower(client, self._log, "subscription", Anchor(self._after)).batches():
+            async for batch in Follower(client, self._log, "subscription", ReadCursor(self._after)).batches():
                 yield batch

@@ -15,43 +15,43 @@ _BYTES_AN_EVENT = 400
 """What Python needs for a stored event besides its state, about."""
 
 
-class Tail(NamedTuple):
+class StreamTail(NamedTuple):
     """The end of a sequence: its highest version, and the position of its newest message (0: none)."""
 
     version: int = -1
     position: int = 0
 
 
-class Seen(NamedTuple):
+class CachedEvents(NamedTuple):
     """All events of a sequence up to a position, by version."""
 
     position: int
     events: list[StoredEvent]
 
 
-NOTHING = Seen(0, [])
+NOTHING = CachedEvents(0, [])
 
 
-class Memory:
+class StreamCache:
     """Tails of sequences, and sequences as far as they fit; those used least recently go first."""
 
     def __init__(self) -> None:
-        self._tails: dict[str, Tail] = {}
-        self._seen: dict[str, Seen] = {}
+        self._tails: dict[str, StreamTail] = {}
+        self._seen: dict[str, CachedEvents] = {}
         self._bytes = 0
 
-    def tail(self, subject: str) -> Tail | None:
+    def tail(self, subject: str) -> StreamTail | None:
         """The end of a sequence when it was last seen or written."""
         return self._tails.get(subject)
 
-    def note_tail(self, subject: str, tail: Tail) -> None:
+    def note_tail(self, subject: str, tail: StreamTail) -> None:
         """A sequence ends here, or behind it."""
         known = self._tails.pop(subject, tail)
         self._tails[subject] = max(known, tail, key=_position)
         if len(self._tails) > _TAILS:
             del self._tails[next(iter(self._tails))]
 
-    def seen(self, subject: str) -> Seen:
+    def seen(self, subject: str) -> CachedEvents:
         """What was read of a sequence; its list is not to be changed."""
         found = self._seen.pop(subject, None)
         if found is None:
@@ -59,7 +59,7 @@ class Memory:
         self._seen[subject] = found  # used last now
         return found
 
-    def note_seen(self, subject: str, seen: Seen) -> None:
+    def note_seen(self, subject: str, seen: CachedEvents) -> None:
         """This was read of a sequence, from its beginning."""
         if seen.position < self.seen(subject).position:
             return  # another call has read more meanwhile
@@ -69,9 +69,9 @@ class Memory:
             self._bytes -= _size(self._seen.pop(next(iter(self._seen))))
 
 
-def _position(tail: Tail) -> int:
+def _position(tail: StreamTail) -> int:
     return tail.position
 
 
-def _size(seen: Seen) -> int:
+def _size(seen: CachedEvents) -> int:
     return sum(len(event.state) + _BYTES_AN_EVENT for event in seen.events)

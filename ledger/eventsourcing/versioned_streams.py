@@ -16,7 +16,7 @@ from eventsourcing.persistence import DataError, IntegrityError, NotSupportedErr
 
 from ledger.errors import ConflictError, UnavailableError
 from ledger.eventsourcing.message_codec import is_out_of_order, to_message, to_notification, to_stored, token_of
-from ledger.eventsourcing.stream_cache import Memory, Seen, Tail
+from ledger.eventsourcing.stream_cache import CachedEvents, StreamCache, StreamTail
 from ledger.nats.client import PENDING_BYTES
 from ledger.store.batches import MAX_BATCH
 from ledger.store.log import Draft, Log
@@ -35,7 +35,7 @@ _TRIES = 20
 _MAX_BATCH_BYTES = PENDING_BYTES // 2
 
 
-class Entry(NamedTuple):
+class VersionedEvent(NamedTuple):
     """A stored event and the subject of its sequence, whose versions may have to ascend."""
 
     subject: str
@@ -43,7 +43,7 @@ class Entry(NamedTuple):
     ascending: bool = False
 
 
-class Sequences:
+class VersionedStreams:
     """The sequences on one stream, as one connection sees them. For one event loop."""
 
     def __init__(self, log: Log, root: str, patience_seconds: float) -> None:
@@ -51,12 +51,12 @@ class Sequences:
         self._log = log
         self._root = root
         self._patience_seconds = patience_seconds
-        self._memory = Memory()
+        self._memory = StreamCache()
 
     @classmethod
     async def open(
         cls, client: LedgerClient, config: dict[str, object], patience_seconds: float, *, create: bool
-    ) -> Sequences:
+    ) -> VersionedStreams:
         """The sequences on a stream of this configuration (``stream_of``).
 
         Raises:
@@ -64,7 +64,7 @@ class Sequences:
             UnavailableError: no answer, or the server cannot create it.
 
         """
-        log = await Log.door(client, str(config["name"]))
+        log = await Log.unstamped(client, str(config["name"]))
         sequences = cls(log, str(config["subjects"][0]).removesuffix(".>"), patience_seconds)  # type: ignore[index]
         if create:
             await sequences._patiently(lambda: ensure_stream(client, config))
@@ -85,7 +85,7 @@ class Sequences:
 
     # ------------------------------------------------------------------ writing
 
-    async def insert(self, entries: Sequence[Entry]) -> int:
+    async def insert(self, entries: Sequence[VersionedEvent]) -> int:
         """Store these in order, all or none; the position of the first.
 
         Raises:
@@ -109,15 +109,17 @@ class Sequences:
                 tails = dict.fromkeys(tails)
                 continue
             for subject, (version, number) in after.items():
-                self._memory.note_tail(subject, Tail(version, position + number))
+                self._memory.note_tail(subject, StreamTail(version, position + number))
             return position
         raise OperationalError("written too often meanwhile by others; try again")
 
-    def _guess(self, subject: str, version: int) -> Tail | None:
+    def _guess(self, subject: str, version: int) -> StreamTail | None:
         """The tail as far as known; a sequence that begins now is taken to be new."""
-        return self._memory.tail(subject) or (Tail() if version in {0, 1} else None)
+        return self._memory.tail(subject) or (StreamTail() if version in {0, 1} else None)
 
-    async def _settle(self, tails: dict[str, Tail | None], entries: Sequence[Entry]) -> dict[str, Tail]:
+    async def _settle(
+        self, tails: dict[str, StreamTail | None], entries: Sequence[VersionedEvent]
+    ) -> dict[str, StreamTail]:
         """Ask for the tails that are not known, and make sure that all versions are free."""
         unknown = [subject for subject, tail in tails.items() if tail is None]
         for start in range(0, len(unknown), 100):
@@ -129,7 +131,7 @@ class Sequences:
                 settled[subject] = await self._with_gaps(subject, settled[subject].position, entries)
         return settled
 
-    async def _with_gaps(self, subject: str, until: int, entries: Sequence[Entry]) -> Tail:
+    async def _with_gaps(self, subject: str, until: int, entries: Sequence[VersionedEvent]) -> StreamTail:
         """The tail of a sequence whose highest version is not below ours, which may fill gaps."""
         recorded = await self._read(subject, 0, until)
         taken = {to_stored(one).originator_version for one in recorded}
@@ -140,9 +142,11 @@ class Sequences:
                     f"version {event.originator_version} of {event.originator_id} is recorded already"
                     + (f", or one above it: {max(taken)}" if entry.ascending else "")
                 )
-        return Tail(max(taken, default=-1), recorded[-1].position if recorded else 0)
+        return StreamTail(max(taken, default=-1), recorded[-1].position if recorded else 0)
 
-    def _drafts(self, entries: Sequence[Entry], tails: dict[str, Tail]) -> tuple[list[Draft], dict[str, Tail]]:
+    def _drafts(
+        self, entries: Sequence[VersionedEvent], tails: dict[str, StreamTail]
+    ) -> tuple[list[Draft], dict[str, StreamTail]]:
         """What to append, and the tails behind it, with numbers in this batch for positions."""
         token, source = secrets.token_hex(8), self._log.stream
         drafts: list[Draft] = []
@@ -159,7 +163,7 @@ class Sequences:
             size += len(data)
         if size > _MAX_BATCH_BYTES:
             raise DataError(f"{size:,} bytes are too many at once (most: {_MAX_BATCH_BYTES:,}); save in parts")
-        return drafts, {subject: Tail(highest[subject], number) for subject, number in last.items()}
+        return drafts, {subject: StreamTail(highest[subject], number) for subject, number in last.items()}
 
     # ------------------------------------------------------------------ reading
 
@@ -173,7 +177,7 @@ class Sequences:
         limit: int | None = None,
     ) -> list[StoredEvent]:
         """One sequence by version: above ``gt``, up to ``lte``, at most ``limit``."""
-        seen, tail = self._memory.seen(subject), self._memory.tail(subject) or Tail()
+        seen, tail = self._memory.seen(subject), self._memory.tail(subject) or StreamTail()
         if desc and limit == 1 and not seen.events and (newest := await self._newest(subject, gt, lte)) is not None:
             return newest
         only_behind_tail = gt is not None and gt >= tail.version and seen.position < tail.position
@@ -186,14 +190,14 @@ class Sequences:
             events = sorted(seen.events + events, key=_version) if events else seen.events
             versions = [event.originator_version for event in events[-1:]]
         if recorded:
-            self._memory.note_tail(subject, Tail(max(versions), recorded[-1].position))
+            self._memory.note_tail(subject, StreamTail(max(versions), recorded[-1].position))
             if not only_behind_tail:
-                self._memory.note_seen(subject, Seen(recorded[-1].position, events))
+                self._memory.note_seen(subject, CachedEvents(recorded[-1].position, events))
         return _part(events, gt, lte, desc=desc)[:limit]
 
     async def _newest(self, subject: str, gt: int | None, lte: int | None) -> list[StoredEvent] | None:
         """The event of the highest version, where the newest message tells it."""
-        last = await self._patiently(lambda: self._log.surely(subject))
+        last = await self._patiently(lambda: self._log.read_from_leader(subject))
         if last is None:
             return []
         event = to_stored(last)
@@ -201,15 +205,15 @@ class Sequences:
             return None
         return [event] if gt is None or event.originator_version > gt else []
 
-    async def tail(self, subject: str) -> Tail:
+    async def tail(self, subject: str) -> StreamTail:
         """The end of a sequence, as the stream's leader has it."""
-        last = await self._patiently(lambda: self._log.surely(subject))
+        last = await self._patiently(lambda: self._log.read_from_leader(subject))
         if last is None:
-            return Tail()
+            return StreamTail()
         if is_out_of_order(last):
             recorded = await self._read(subject, 0, last.position)
-            return Tail(max(to_stored(one).originator_version for one in recorded), recorded[-1].position)
-        return Tail(to_stored(last).originator_version, last.position)
+            return StreamTail(max(to_stored(one).originator_version for one in recorded), recorded[-1].position)
+        return StreamTail(to_stored(last).originator_version, last.position)
 
     async def _read(self, subject: str, after: int, until: int) -> list[Recorded]:
         """A sequence's messages behind a position, at least to one that is known to be there."""
@@ -248,7 +252,7 @@ class Sequences:
 
     async def newest_position(self, kind: str) -> int | None:
         """The position of the newest message of a kind, if there is one."""
-        last = await self._patiently(lambda: self._log.surely(self.all_of(kind)))
+        last = await self._patiently(lambda: self._log.read_from_leader(self.all_of(kind)))
         return last.position if last else None
 
     async def _patiently[T](self, read: Callable[[], Awaitable[T]]) -> T:
@@ -283,19 +287,19 @@ def _part(events: list[StoredEvent], gt: int | None, lte: int | None, *, desc: b
     return events[::-1] if desc else events
 
 
-def _firsts(entries: Sequence[Entry]) -> dict[str, int]:
+def _firsts(entries: Sequence[VersionedEvent]) -> dict[str, int]:
     """The version with which each sequence's part begins."""
     return {subject: event.originator_version for subject, event, _ in reversed(entries)}
 
 
-def _lowest(entries: Sequence[Entry]) -> dict[str, int]:
+def _lowest(entries: Sequence[VersionedEvent]) -> dict[str, int]:
     lowest: dict[str, int] = {}
     for subject, event, _ in entries:
         lowest[subject] = min(event.originator_version, lowest.get(subject, event.originator_version))
     return lowest
 
 
-def _refuse_twins(entries: Sequence[Entry]) -> None:
+def _refuse_twins(entries: Sequence[VersionedEvent]) -> None:
     if len({(subject, event.originator_version) for subject, event, _ in entries}) < len(entries):
         raise IntegrityError("the same version of the same originator stands twice in one insert")
 

@@ -178,7 +178,7 @@ class LedgerClient(Client):
                 await asyncio.sleep(pause)
         return await super().request(*arguments, **options)
 
-    async def pour(self, subject: str, sink: Sink, queue: str = "") -> Subscription:
+    async def subscribe_raw(self, subject: str, sink: Sink, queue: str = "") -> Subscription:
         """Subscribe; every message goes to the sink. End it with ``stop_pouring``."""
 
         async def never(_message: object) -> None:
@@ -189,7 +189,7 @@ class LedgerClient(Client):
         return subscription
 
     async def stop_pouring(self, subscription: Subscription) -> None:
-        """End a subscription made by ``pour``."""
+        """End a subscription made by ``subscribe_raw``."""
         try:
             await subscription.unsubscribe()
             if self.is_reconnecting:  # nats-py says nothing then, yet what began it may wait to be sent

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _AGAIN_SECONDS = 0.5
 
 
-class Replies:
+class RequestReply:
     """The inbox of one user of a connection."""
 
     def __init__(self, client: LedgerClient) -> None:
@@ -30,10 +30,10 @@ class Replies:
         self._tokens = 0
 
     @classmethod
-    async def open(cls, client: LedgerClient) -> Replies:
+    async def open(cls, client: LedgerClient) -> RequestReply:
         """Begin to listen; it ends with the connection."""
         replies = cls(client)
-        await client.pour(replies._inbox.decode() + "*", replies.on_reply)
+        await client.subscribe_raw(replies._inbox.decode() + "*", replies.on_reply)
         return replies
 
     def address(self, take: Take) -> bytes:

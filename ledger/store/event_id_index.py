@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ledger.errors import UnavailableError
 from ledger.files import lock
-from ledger.store.subscription import Anchor
+from ledger.store.subscription import ReadCursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ Change = tuple[str, "Sequence[Sequence[Any]]"]
 """A statement, which ends with its ``VALUES`` where it has some, and its rows of values."""
 
 
-class Name(NamedTuple):
+class EventIdEntry(NamedTuple):
     """One entry: the key of a name, the position of its event and the hash of its content."""
 
     key: bytes
@@ -46,7 +46,7 @@ class Name(NamedTuple):
 _by_key = itemgetter(0)
 
 
-class NameIndex:
+class EventIdIndex:
     """Entries and heads (up to where each subject is complete), committed together."""
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +63,7 @@ class NameIndex:
         self._lock: IO[str] | None = None
 
     @classmethod
-    def alone(cls, folder: Path, name: str) -> NameIndex:
+    def alone(cls, folder: Path, name: str) -> EventIdIndex:
         """An index that no other process writes: the first file of ``name``, ``name-2``, ... that nobody holds."""
         folder.mkdir(parents=True, exist_ok=True)
         for number in count(1):
@@ -86,29 +86,29 @@ class NameIndex:
         with closing(self._db.execute(query, values)) as found:
             return found.fetchall()
 
-    def find(self, keys: Sequence[bytes]) -> dict[bytes, Name]:
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, EventIdEntry]:
         """The entries of these keys, where there are any."""
         if len(keys) == 1:  # one that waits alone is not kept by what many need
             row = self._db.execute(_FIND_ONE, keys).fetchone()
-            return {} if row is None else {row[0]: Name(*row)}
-        found: dict[bytes, Name] = {}
+            return {} if row is None else {row[0]: EventIdEntry(*row)}
+        found: dict[bytes, EventIdEntry] = {}
         for start in range(0, len(keys), _KEYS_A_QUERY):
             part = keys[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(part))
             query = f"SELECT key, position, content FROM names WHERE key IN ({marks})"  # noqa: S608 - only marks
             with closing(self._db.execute(query, part)) as rows:
-                found.update((row[0], Name(*row)) for row in rows)
+                found.update((row[0], EventIdEntry(*row)) for row in rows)
         return found
 
-    def head(self, subject: str) -> Anchor:
+    def head(self, subject: str) -> ReadCursor:
         """Up to where the index is complete for a subject."""
         row = self._db.execute("SELECT position, digest FROM heads WHERE subject = ?", (subject,)).fetchone()
-        return Anchor(*row) if row else Anchor()
+        return ReadCursor(*row) if row else ReadCursor()
 
-    def heads(self) -> dict[str, Anchor]:
+    def heads(self) -> dict[str, ReadCursor]:
         """Up to where the index is complete, by subject."""
         rows = self._db.execute("SELECT subject, position, digest FROM heads").fetchall()
-        return {subject: Anchor(position, digest) for subject, position, digest in rows}
+        return {subject: ReadCursor(position, digest) for subject, position, digest in rows}
 
     def sources_of(self, token: str) -> list[str]:
         """The sources that were seen with this subject token."""
@@ -129,8 +129,8 @@ class NameIndex:
 
     def commit(
         self,
-        names: Iterable[Name],
-        heads: dict[str, Anchor],
+        names: Iterable[EventIdEntry],
+        heads: dict[str, ReadCursor],
         sources: Iterable[tuple[str, str]] = (),
         notes: Iterable[tuple[str, int, bytes]] = (),
         also: Iterable[Change] = (),
@@ -151,8 +151,8 @@ class NameIndex:
 
     def _write(
         self,
-        names: Iterable[Name],
-        heads: dict[str, Anchor],
+        names: Iterable[EventIdEntry],
+        heads: dict[str, ReadCursor],
         sources: Iterable[tuple[str, str]],
         notes: Iterable[tuple[str, int, bytes]],
         also: Iterable[Change],

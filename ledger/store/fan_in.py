@@ -14,7 +14,7 @@ import nats.errors
 
 from ledger.nats.client import frame, status_of
 from ledger.nats.request_reply import header_of
-from ledger.store.pull_consumer import Pulled, as_pulled, sequence_of, stream_of
+from ledger.store.pull_consumer import PulledMessage, as_pulled, sequence_of, stream_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +65,7 @@ class _Stream:
         self.delivered = delivered  # the consumer's number of the last message that came, without a gap
         self.position = 0  # the last message's place in the stream
         self.lost = False
-        self.buffer: deque[Pulled] = deque()
+        self.buffer: deque[PulledMessage] = deque()
         self.size = _FEWEST  # of the next request: it grows while the stream is busy
         self.failing_since = 0.0
         self.request = 0  # the number of the one that counts: the server tells late of some that it has fulfilled
@@ -98,7 +98,7 @@ class FanIn:
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._subscription = await self._client.pour(f"{self._inbox}.*.*", self._take)
+        self._subscription = await self._client.subscribe_raw(f"{self._inbox}.*.*", self._take)
 
     async def stop(self) -> None:
         """End listening; messages that were not acknowledged are the next reader's (``ledger/store/handover.py``)."""
@@ -153,7 +153,7 @@ class FanIn:
         self._streams[name].held = held
         self._wake.set()
 
-    async def next(self, at_most: int, idle_seconds: float = _IDLE_SECONDS) -> dict[str, list[Pulled]]:
+    async def next(self, at_most: int, idle_seconds: float = _IDLE_SECONDS) -> dict[str, list[PulledMessage]]:
         """Wait for messages and return some of each stream that has any; none where nothing comes in time."""
         self._ask()
         if not self._ready() and not await self._woken(idle_seconds):
@@ -171,10 +171,10 @@ class FanIn:
     def _waiting(self) -> int:
         return sum(len(stream.buffer) for stream in self._streams.values() if not stream.held)
 
-    def _share(self, at_most: int) -> dict[str, list[Pulled]]:
+    def _share(self, at_most: int) -> dict[str, list[PulledMessage]]:
         """Take from the streams by turns; a stream with few messages gives all of them."""
         ready = self._ready()
-        batch: dict[str, list[Pulled]] = {stream.name: [] for stream in ready}
+        batch: dict[str, list[PulledMessage]] = {stream.name: [] for stream in ready}
         self._turn += 1
         start = self._turn % len(ready) if ready else 0
         ready = ready[start:] + ready[:start]

@@ -25,7 +25,7 @@ from ledger.errors import (
     status_error,
 )
 from ledger.nats.client import frame, status_of
-from ledger.nats.request_reply import Replies, header_of, settle
+from ledger.nats.request_reply import RequestReply, header_of, settle
 from ledger.store.batches import MAX_BATCH
 from ledger.store.cloudevents import parse_time, time_text
 from ledger.store.server_time import ServerTime, utc_now
@@ -91,9 +91,9 @@ class Log:
     """
 
     def __init__(
-        self, replies: Replies, stream: str, clock: Callable[[], datetime] = utc_now, *, stamped: bool = True
+        self, replies: RequestReply, stream: str, clock: Callable[[], datetime] = utc_now, *, stamped: bool = True
     ) -> None:
-        """Use ``open`` (our stream) or ``door`` (a stream whose events we leave as they are)."""
+        """Use ``open`` (our stream) or ``unstamped`` (a stream whose events we leave as they are)."""
         self._stamped = stamped
         self.client = replies.client
         self.stream = stream
@@ -106,16 +106,16 @@ class Log:
     @classmethod
     async def open(cls, client: LedgerClient, stream: str, clock: Callable[[], datetime] = utc_now) -> Log:
         """The log of an existing stream; learns the last recorded time."""
-        log = cls(await Replies.open(client), stream, clock)
+        log = cls(await RequestReply.open(client), stream, clock)
         await log.server_time.measure()
         if last := await log.last(">"):
-            log.saw(last.data)
+            log.observe_recorded_time(last.data)
         return log
 
     @classmethod
-    async def door(cls, client: LedgerClient, stream: str) -> Log:
+    async def unstamped(cls, client: LedgerClient, stream: str) -> Log:
         """A stream whose events go as they are, without a recorded time: an inbox, somebody else's."""
-        return cls(await Replies.open(client), stream, stamped=False)
+        return cls(await RequestReply.open(client), stream, stamped=False)
 
     # ------------------------------------------------------------------ writing
 
@@ -243,7 +243,7 @@ class Log:
         self._last_stamp = max(now, self._last_stamp)
         return _STAMP + time_text(self._last_stamp).encode() + b'"}'
 
-    def saw(self, data: bytes) -> None:
+    def observe_recorded_time(self, data: bytes) -> None:
         """Take note of an event's recorded time, so that none stamped here is earlier."""
         try:
             seen = parse_time(msgspec.json.decode(data, type=_RecordedTime).recordedtime)
@@ -268,7 +268,7 @@ class Log:
         first = drafts[0]
         if first.expect is None:
             return None
-        found = await self.surely(first.subject, first.expect)
+        found = await self.read_from_leader(first.subject, first.expect)
         if found is None or not _is_stored(first, found):
             return None
         position, stored = found.position, [found]
@@ -354,7 +354,7 @@ class Log:
             if len(came) == before:
                 raise TimeoutError
 
-    async def surely(self, subject: str, after: int | None = None) -> Recorded | None:
+    async def read_from_leader(self, subject: str, after: int | None = None) -> Recorded | None:
         """The newest event of a subject, or the first one behind a position, as the stream's leader has it.
 
         Slower than the other readings, and never behind what was acknowledged.

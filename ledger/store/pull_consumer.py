@@ -24,7 +24,7 @@ _GATHER_SECONDS, _GATHERED_SECONDS = 0.05, 0.1
 """How long a pull waits for one more message of those that are said to come, and for all of them."""
 
 
-class Pulled(NamedTuple):
+class PulledMessage(NamedTuple):
     """A message as it came: its subject, where to acknowledge it, its raw headers, its bytes."""
 
     subject: bytes
@@ -33,12 +33,12 @@ class Pulled(NamedTuple):
     data: bytes
 
 
-def as_pulled(subject: bytes, reply: bytes, headers: bytes, data: bytes) -> Pulled:
+def as_pulled(subject: bytes, reply: bytes, headers: bytes, data: bytes) -> PulledMessage:
     """A message as it came."""
-    return Pulled(subject, reply, headers, data)
+    return PulledMessage(subject, reply, headers, data)
 
 
-class Pull[T]:
+class PullConsumer[T]:
     """Keeps one request at the consumer and hands out what came, each message in the ``shape`` wanted.
 
     ``next`` raises ``UnavailableError`` when the consumer is gone or its heartbeats stay away; then make
@@ -66,7 +66,7 @@ class Pull[T]:
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._subscription = await self._client.pour(self._client.new_inbox(), self._take)
+        self._subscription = await self._client.subscribe_raw(self._client.new_inbox(), self._take)
 
     async def next(self, at_most: int) -> list[T]:
         """What has come, at least one message; waits for it. Empty now and then while nothing comes.

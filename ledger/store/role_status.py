@@ -147,7 +147,7 @@ class StatusDoor:
 
     async def start(self) -> None:
         """Begin to answer that the role is starting."""
-        self._door = await self._client.pour(self._subject, self._on_request)
+        self._door = await self._client.subscribe_raw(self._subject, self._on_request)
         await self._client.flush()
 
     def open(self, role: Role) -> None:
@@ -213,7 +213,7 @@ async def _ask_once(client: LedgerClient, subject: str, seconds: float) -> Heard
         first.set()
 
     inbox, asked = client.new_inbox(), datetime.now(UTC)
-    door = await client.pour(inbox, take)
+    door = await client.subscribe_raw(inbox, take)
     try:
         client.send(frame(subject.encode(), b"", inbox.encode()))
         await asyncio.wait_for(first.wait(), seconds)

@@ -33,7 +33,7 @@ def _steady() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-class Offset(NamedTuple):
+class ClockOffset(NamedTuple):
     """Seconds that the host's clock is ahead of the server's: at least, and at most."""
 
     at_least: float
@@ -62,7 +62,7 @@ class ServerTime:
         self._measuring: asyncio.Task[None] | None = None
         self._refusing = False
 
-    async def measure(self) -> Offset | None:
+    async def measure(self) -> ClockOffset | None:
         """Ask the server for its time; None where it does not say.
 
         Raises:
@@ -81,7 +81,7 @@ class ServerTime:
         self._leapt = known is not None and server - (known + steady - self._steady_at) > _LEAP_SECONDS
         if not self._leapt:
             self._server_at, self._steady_at = server, steady
-        return Offset(host - server, later - server)
+        return ClockOffset(host - server, later - server)
 
     def ahead_seconds(self, now: datetime) -> float:
         """Return the seconds that a moment of the host's clock is ahead of the server's; negative: behind."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
 from ledger.store.log import digest_of
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ _KEPT_EVENTS, _KEPT_BYTES = 20_000, 16 * 2**20
 _PAUSE_SECONDS = 0.3
 
 
-class Tail:
+class SharedTail:
     """Keeps the newest events. Run it; whoever has read up to about where it begins goes on with what it keeps.
 
     Nine followers of one log would have the server send, and this process take apart, each event nine times.
@@ -63,7 +63,7 @@ class Tail:
 
     async def _follow(self, end: int) -> None:
         last = self._events[-1] if self._events else None
-        anchor = Anchor(last.position, digest_of(last.data)) if last is not None else Anchor(end)
+        anchor = ReadCursor(last.position, digest_of(last.data)) if last is not None else ReadCursor(end)
         async for batch in Follower(self._client, self._log, self._name, anchor).batches():
             self._keep(batch)
             self._stir()

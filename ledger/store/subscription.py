@@ -13,7 +13,7 @@ import nats.errors
 
 from ledger.errors import LostEventsError, UnavailableError
 from ledger.store.log import Log, Recorded, digest_of
-from ledger.store.pull_consumer import Pull, sequence_of
+from ledger.store.pull_consumer import PullConsumer, sequence_of
 from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
@@ -32,18 +32,18 @@ _PULL_EVENTS = 4000
 _BATCH_EVENTS = 4000
 
 
-class Anchor(NamedTuple):
+class ReadCursor(NamedTuple):
     """The last event a reader took: its position (0: none) and the hash of its data (empty: not known)."""
 
     position: int = 0
     digest: str = ""
 
 
-START = Anchor()
+START = ReadCursor()
 """Nothing read yet."""
 
 
-async def verify_anchor(log: Log, anchor: Anchor, reader: str) -> None:
+async def verify_anchor(log: Log, anchor: ReadCursor, reader: str) -> None:
     """Check that the log still shows what a reader took last.
 
     Raises:
@@ -68,14 +68,14 @@ class Follower:
     """
 
     def __init__(
-        self, client: LedgerClient, log: Log, name: str, anchor: Anchor = START, *, gaps: bool = False
+        self, client: LedgerClient, log: Log, name: str, anchor: ReadCursor = START, *, gaps: bool = False
     ) -> None:
         self._gaps = gaps
         self._client = client
         self._log = log
         self._name = name
         self.anchor = anchor
-        self._pull: Pull[Recorded] | None = None
+        self._pull: PullConsumer[Recorded] | None = None
         self._consumer = ""
         self._delivered = 0
         self._missed = False
@@ -127,7 +127,7 @@ class Follower:
             raise UnavailableError(message)
         self._check_gaps(batch)
         if batch:
-            self.anchor = Anchor(batch[-1].position, digest_of(batch[-1].data))
+            self.anchor = ReadCursor(batch[-1].position, digest_of(batch[-1].data))
         return batch
 
     async def _next_at_leader(self) -> list[Recorded]:
@@ -137,12 +137,12 @@ class Follower:
             LostEventsError: the leader has no readable message behind the last one.
 
         """
-        found = await self._log.surely(">", self.anchor.position)
+        found = await self._log.read_from_leader(">", self.anchor.position)
         if found is None:
             raise LostEventsError("an event is missing", self.anchor.position + 1)
         await self._end()  # the next consumer begins behind it
         self._check_gaps([found])
-        self.anchor = Anchor(found.position, digest_of(found.data))
+        self.anchor = ReadCursor(found.position, digest_of(found.data))
         return [found]
 
     def _recorded(self, subject: bytes, reply: bytes, _headers: bytes, data: bytes) -> Recorded:
@@ -162,7 +162,7 @@ class Follower:
                 raise LostEventsError("an event is missing", expected)
             expected += 1
 
-    async def _begin(self) -> Pull[Recorded]:
+    async def _begin(self) -> PullConsumer[Recorded]:
         self._consumer = f"{self._name}-{secrets.token_hex(4)}"
         config: dict[str, object] = {
             "name": self._consumer,
@@ -180,7 +180,7 @@ class Follower:
             raise UnavailableError(message)
         self._delivered = 0
         self._missed = False
-        pull = Pull(self._client, self._log.stream, self._consumer, _PULL_EVENTS, self._recorded)
+        pull = PullConsumer(self._client, self._log.stream, self._consumer, _PULL_EVENTS, self._recorded)
         await pull.start()
         return pull
 

@@ -7,7 +7,7 @@ import binascii
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.transparency.merkle import ProofError, check_inclusion, inclusion_proof, leaf_hash
-from ledger.transparency.sealer import Entry, read_entry
+from ledger.transparency.sealer import SealEntry, read_entry
 from ledger.transparency.signed_notes import Checkpoint, NoteError, read_checkpoint
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def read_proof(text: str) -> Proof:
         raise error if isinstance(error, ProofError) else ProofError(f"no proof: {error}") from error
 
 
-def verify_proof(proof: Proof, verifiers: Sequence[Verifier]) -> Entry:
+def verify_proof(proof: Proof, verifiers: Sequence[Verifier]) -> SealEntry:
     """The event that the proof proves; nothing is needed but the verifiers' keys.
 
     Raises:

@@ -27,7 +27,7 @@ _CHECKPOINT = "seal.checkpoint"
 _KEEP_SECONDS = 60.0
 
 
-class Begun(msgspec.Struct, frozen=True):
+class SealBegin(msgspec.Struct, frozen=True):
     """That a seal was begun: when, with which verifier key, at which end of the log, and why a second one was."""
 
     at: str
@@ -36,10 +36,10 @@ class Begun(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class Kept(NamedTuple):
+class SealTrace(NamedTuple):
     """The server's record: seals that were begun, the oldest first, and a checkpoint of the newest one."""
 
-    begun: tuple[Begun, ...] = ()
+    begun: tuple[SealBegin, ...] = ()
     checkpoint: Checkpoint | None = None
     damage: str = ""
     """What the server has lost of this record; the role that seals writes it again."""
@@ -62,9 +62,9 @@ class SealRecord:
     @classmethod
     async def open(cls, client: LedgerClient) -> SealRecord:
         """The trace that this connection's ledger has."""
-        return cls(await Log.door(client, STREAM))
+        return cls(await Log.unstamped(client, STREAM))
 
-    async def read(self) -> Kept:
+    async def read(self) -> SealTrace:
         """Read what is kept.
 
         Raises:
@@ -75,7 +75,7 @@ class SealRecord:
         try:
             end = await self._door.last_position()
             stored = await self._door.read_subject(f"{_BEGUN}.*")
-            begun = tuple(msgspec.json.decode(one.data, type=Begun) for one in stored)
+            begun = tuple(msgspec.json.decode(one.data, type=SealBegin) for one in stored)
             for one in begun:
                 Verifier.read(one.verifier)
             last = await self._door.last(_CHECKPOINT)
@@ -91,12 +91,12 @@ class SealRecord:
             f"the stream {STREAM} has lost messages of the server's record of the seal: find out what damaged the "
             "server's folder. `up` or `run seal` writes the record again"
         )
-        return Kept(begun, note, damage if lost else "")
+        return SealTrace(begun, note, damage if lost else "")
 
     async def begin(self, verifier: Verifier, position: int, reason: str | None = None) -> None:
         """Keep that a seal was begun; the checkpoint of the one before it counts no more."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        begun = Begun(now, verifier.text(), position, reason)
+        begun = SealBegin(now, verifier.text(), position, reason)
         drafts = [Draft(f"{_BEGUN}.{verifier.key_id.hex()}", msgspec.json.encode(begun)), Draft(_CHECKPOINT, b"")]
         await self._door.append(drafts if reason is not None else drafts[:1])
 

@@ -44,7 +44,7 @@ BRING_BACK = (
 )
 
 
-class Entry(NamedTuple):
+class SealEntry(NamedTuple):
     """A leaf read back: an event, or the place of one that was lost before it could be sealed (no subject)."""
 
     position: int
@@ -73,7 +73,7 @@ def gap_entry(position: int) -> bytes:
     return b"\x00" + position.to_bytes(8)
 
 
-def read_entry(entry: bytes) -> Entry:
+def read_entry(entry: bytes) -> SealEntry:
     """What a leaf says.
 
     Raises:
@@ -84,9 +84,9 @@ def read_entry(entry: bytes) -> Entry:
         raise ValueError("no entry of this ledger")
     position = int.from_bytes(entry[1:9])
     if entry[0] == _GAP:
-        return Entry(position, "", b"")
+        return SealEntry(position, "", b"")
     end = _HEAD_BYTES + int.from_bytes(entry[9:_HEAD_BYTES])
-    return Entry(position, entry[_HEAD_BYTES:end].decode(), entry[end:])
+    return SealEntry(position, entry[_HEAD_BYTES:end].decode(), entry[end:])
 
 
 class SealFolder:

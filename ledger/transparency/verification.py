@@ -12,7 +12,7 @@ from ledger.errors import LedgerError
 from ledger.files import read_bounded, write_whole
 from ledger.transparency.event_differences import Differs, Wrong, content_of, describe
 from ledger.transparency.merkle import HASH_BYTES, ProofError, check_consistency, consistency_proof, leaf_hash, root_of
-from ledger.transparency.seal_record import Kept
+from ledger.transparency.seal_record import SealTrace
 from ledger.transparency.sealer import entry_of, gap_entry
 from ledger.transparency.signed_notes import Checkpoint, Verifier, open_note, sign_note
 from ledger.transparency.tiles import WIDTH, MissingTileError, tile_path
@@ -31,7 +31,7 @@ _STATE = "resolution-ledger verification state v1"
 _STATE_BYTES = 64 * 1024 * 1024
 
 
-class Edge:
+class CompactRange:
     """The right edge of a growing tree: the roots of its complete subtrees, the largest first."""
 
     def __init__(self, size: int = 0, hashes: Sequence[bytes] = ()) -> None:
@@ -82,7 +82,7 @@ class Verification:
         folder: SealFolder,
         brought: Sequence[Checkpoint],
         trusted: Sequence[Verifier],
-        kept: Kept | None = None,
+        kept: SealTrace | None = None,
         archived: Checkpoint | None = None,
     ) -> None:
         """``brought`` are checkpoints that an auditor has kept, ``trusted`` the keys that he trusts.
@@ -93,7 +93,7 @@ class Verification:
         self._folder = folder
         self._unreadable: list[str] = []
         self._verifiers = self._read(folder.verifiers, list[Verifier]())
-        self._kept = kept or Kept()
+        self._kept = kept or SealTrace()
         if self._kept.damage:
             self._unreadable.append(self._kept.damage)
         believed = list(trusted) or self._verifiers[:1] or self._kept.verifiers[-1:]
@@ -115,7 +115,7 @@ class Verification:
         known = [one for one in (*self._brought, *also) if one.signed_by(self.trusts)]
         self.size = self._ours.size if self._ours else max((one.size for one in known), default=0)
         self._tiles = folder.tiles(self.size)
-        self._edge = Edge()
+        self._edge = CompactRange()
         self._open: list[bytes] = []
         self._sizes = sorted({one.size for one in (*self._brought, *also, *([self._ours] if self._ours else []))})
         self._roots: dict[int, bytes] = {0: root_of([])}
@@ -160,7 +160,10 @@ class Verification:
         try:
             head, _, text = open_note(read_bounded(path, _STATE_BYTES).decode(), self.trusts).partition("\n")
             state = json.loads(text)
-            size, edge = int(state["size"]), Edge(int(state["size"]), [bytes.fromhex(one) for one in state["edge"]])
+            size, edge = (
+                int(state["size"]),
+                CompactRange(int(state["size"]), [bytes.fromhex(one) for one in state["edge"]]),
+            )
             if head != _STATE or state["log"] != log_id or not 0 < size <= self.size or size % WIDTH:
                 return
             if edge.root() != self._tiles.root_at(size):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from projections.engine.events import Event
 
 
-class Model(Protocol):
+class Projection(Protocol):
     """One read model. The engine gives it every event it asks for, once, in order."""
 
     @property

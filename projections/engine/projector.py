@@ -19,7 +19,7 @@ from domain.serialization import encode
 from ledger.errors import UnavailableError
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.log import digest_of
-from ledger.store.subscription import Anchor, Follower, verify_anchor
+from ledger.store.subscription import Follower, ReadCursor, verify_anchor
 from ledger.transparency.sealer import GAP_SUBJECT
 from projections.engine import storage
 from projections.engine.corrections import correction_of, corrections, originals_of, read_known
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log, Recorded
-    from ledger.store.shared_tail import Tail
-    from projections.engine.projection import Model
+    from ledger.store.shared_tail import SharedTail
+    from projections.engine.projection import Projection
 
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 2.0
@@ -70,7 +70,7 @@ class StoppedError(Exception):
 class Projector:
     """Keeps one generation of one model up to date."""
 
-    def __init__(self, model: Model, engine: sa.Engine) -> None:
+    def __init__(self, model: Projection, engine: sa.Engine) -> None:
         self.model = model
         self._engine = engine
         self._skipped: frozenset[int] = frozenset()
@@ -85,7 +85,7 @@ class Projector:
         log: Log,
         *,
         until: int | None = None,
-        tail: Tail | None = None,
+        tail: SharedTail | None = None,
         committed: Callable[[Progress], Awaitable[None]] | None = None,
     ) -> None:
         """Fold the log from where the view stands, for ever or up to a position; its end from a ``tail``, if given.
@@ -108,7 +108,7 @@ class Projector:
                 await asyncio.sleep(begun + _TOGETHER_SECONDS - time.monotonic())
 
     async def _batches(
-        self, client: LedgerClient, log: Log, until: int | None, tail: Tail | None
+        self, client: LedgerClient, log: Log, until: int | None, tail: SharedTail | None
     ) -> AsyncIterator[list[Recorded]]:
         while True:
             begins = until if tail is None else await tail.begins()
@@ -153,7 +153,9 @@ class Projector:
 
     def _commit(self, batch: Sequence[Recorded], events: Sequence[Event], originals: Mapping[int, Recorded]) -> None:
         last = batch[-1]
-        progress = Progress(Anchor(last.position, digest_of(last.data)), stored_decoder.decode(last.data).recordedtime)
+        progress = Progress(
+            ReadCursor(last.position, digest_of(last.data)), stored_decoder.decode(last.data).recordedtime
+        )
         with self._engine.begin() as connection:
             for event in events if originals else ():
                 self._note_correction(connection, event, originals)
@@ -194,7 +196,7 @@ async def skipped_positions(log: Log, name: str) -> frozenset[int]:
 
 
 async def rebuild(
-    model: Model,
+    model: Projection,
     folder: Path,
     client: LedgerClient,
     log: Log,
@@ -208,7 +210,7 @@ async def rebuild(
     return projector.progress
 
 
-async def catch_up(model: Model, folder: Path, client: LedgerClient, log: Log) -> Progress:
+async def catch_up(model: Projection, folder: Path, client: LedgerClient, log: Log) -> Progress:
     """Bring the live generation to the end of the log, making one if there is none."""
     generation = storage.live_or_first(folder, model)
     if generation is None:
@@ -219,11 +221,11 @@ async def catch_up(model: Model, folder: Path, client: LedgerClient, log: Log) -
 
 
 async def run_for_ever(
-    model: Model,
+    model: Projection,
     folder: Path,
     client: LedgerClient,
     log: Log,
-    tail: Tail,
+    tail: SharedTail,
     committed: Callable[[Progress], Awaitable[None]] | None = None,
 ) -> None:
     """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped.
@@ -249,11 +251,11 @@ async def run_for_ever(
 
 
 async def _follow_live(
-    model: Model,
+    model: Projection,
     folder: Path,
     client: LedgerClient,
     log: Log,
-    tail: Tail,
+    tail: SharedTail,
     committed: Callable[[Progress], Awaitable[None]] | None,
 ) -> None:
     """Follow with the live generation until another one is live."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _CACHED_ROWS = 100_000
 
 
-class Rows:
+class RowCache:
     """The rows of one table by their key, a single column."""
 
     def __init__(self, table: sa.Table) -> None:
@@ -90,7 +90,7 @@ def dict_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str
     return _by_column(connection.execute(query).cursor)
 
 
-class Made(NamedTuple):
+class PreparedQuery(NamedTuple):
     """A query as text for the driver, with the values that are always the same.
 
     For what is asked hundreds of times a second: making a query costs more than it does. Cache it for each shape in
@@ -101,7 +101,7 @@ class Made(NamedTuple):
     values: Mapping[str, Any]
 
     @classmethod
-    def of(cls, query: sa.Select[Any]) -> Made:
+    def of(cls, query: sa.Select[Any]) -> PreparedQuery:
         """The query, made."""
         compiled = query.compile(dialect=NAMED)
         return cls(str(compiled), compiled.params)
@@ -134,10 +134,10 @@ def at_most(limit: int | None) -> int:
 
 
 @cache
-def _listing(table: sa.Table, names: tuple[str, ...]) -> Made:
+def _listing(table: sa.Table, names: tuple[str, ...]) -> PreparedQuery:
     query = sa.select(table).where(table.c.position > sa.bindparam("after"))
     query = query.where(*(table.c[name] == sa.bindparam(name) for name in names))
-    return Made.of(query.order_by(table.c.position).limit(sa.bindparam("limit")))
+    return PreparedQuery.of(query.order_by(table.c.position).limit(sa.bindparam("limit")))
 
 
 def _by_column(cursor: Any) -> list[dict[str, Any]]:

@@ -16,14 +16,14 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 
 from ledger.files import lock
-from ledger.store.subscription import Anchor
+from ledger.store.subscription import ReadCursor
 from projections.engine.corrections import corrections_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from projections.engine.projection import Model
+    from projections.engine.projection import Projection
 
 progress_metadata = sa.MetaData()
 progress_table = sa.Table(
@@ -67,7 +67,7 @@ class Stop(NamedTuple):
 class Progress(NamedTuple):
     """Up to where a view has read, the recorded time of that event, and where it stopped if it did."""
 
-    anchor: Anchor
+    anchor: ReadCursor
     recorded: str = ""
     stopped: Stop | None = None
 
@@ -85,7 +85,7 @@ def claim(folder: Path, name: str) -> Iterator[bool]:
         yield lock(file)
 
 
-def live_generation(folder: Path, model: Model) -> int | None:
+def live_generation(folder: Path, model: Projection) -> int | None:
     """The generation that serves, none where there is none of this version of the model."""
     try:
         pointer = json.loads((folder / f"{model.name}.json").read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def live_generation(folder: Path, model: Model) -> int | None:
     return int(pointer["generation"]) if pointer.get("version") == model.version else None
 
 
-def live_or_first(folder: Path, model: Model) -> int | None:
+def live_or_first(folder: Path, model: Projection) -> int | None:
     """The live generation; the first one, if no generation of any version serves; else none."""
     live = live_generation(folder, model)
     if live is None and not (folder / f"{model.name}.json").exists():
@@ -104,7 +104,7 @@ def live_or_first(folder: Path, model: Model) -> int | None:
     return live
 
 
-def progress_of(folder: Path, model: Model) -> Progress | None:
+def progress_of(folder: Path, model: Projection) -> Progress | None:
     """Return how far the live generation is, as it stands in its file; None where none serves."""
     generation = live_generation(folder, model)
     path = folder / f"{model.name}.g{generation}.sqlite"
@@ -114,10 +114,10 @@ def progress_of(folder: Path, model: Model) -> Progress | None:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             return _progress_in(connection.execute(_READ_PROGRESS).fetchone())
     except sqlite3.OperationalError:  # its tables are not made yet
-        return Progress(Anchor())
+        return Progress(ReadCursor())
 
 
-def switch_to(folder: Path, model: Model, generation: int) -> None:
+def switch_to(folder: Path, model: Projection, generation: int) -> None:
     """Let this generation serve from now on, and drop the others."""
     pointer = folder / f"{model.name}.json"
     temporary = folder / f".{model.name}.{os.getpid()}.json"
@@ -134,13 +134,13 @@ def switch_to(folder: Path, model: Model, generation: int) -> None:
                 path.unlink(missing_ok=True)
 
 
-def next_generation(folder: Path, model: Model) -> int:
+def next_generation(folder: Path, model: Projection) -> int:
     """A number no file of this model has."""
     taken = [int(path.name.split(".")[1][1:]) for path in folder.glob(f"{model.name}.g*.sqlite")]
     return max(taken, default=0) + 1
 
 
-def open_generation(folder: Path, model: Model, generation: int) -> sa.Engine:
+def open_generation(folder: Path, model: Projection, generation: int) -> sa.Engine:
     """The database of one generation, its tables made if they are missing."""
     folder.mkdir(parents=True, exist_ok=True)
     engine = _engine(f"{folder / f'{model.name}.g{generation}.sqlite'}")
@@ -177,9 +177,9 @@ def read_progress(connection: sa.Connection) -> Progress:
 
 def _progress_in(row: Any) -> Progress:
     if row is None:
-        return Progress(Anchor())
+        return Progress(ReadCursor())
     position, digest, recorded, *stop = row
-    return Progress(Anchor(position, digest), recorded, Stop(*stop) if stop[0] is not None else None)
+    return Progress(ReadCursor(position, digest), recorded, Stop(*stop) if stop[0] is not None else None)
 
 
 def write_progress(connection: sa.Connection, progress: Progress) -> None:

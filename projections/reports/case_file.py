@@ -16,7 +16,7 @@ from projections.reports.explanation_text import story_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ledger.transparency.sealer import Entry
+    from ledger.transparency.sealer import SealEntry
 
 _BEGIN, _END = '<script type="application/json" id="case">', "</script>"
 _STYLE = """
@@ -34,7 +34,7 @@ class _Proofs(msgspec.Struct):
     proofs: list[str]
 
 
-def sealed_event(entry: Entry) -> dict[str, Any] | None:
+def sealed_event(entry: SealEntry) -> dict[str, Any] | None:
     """The event of a leaf as `audit replay` shows it, where there was one."""
     return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from domain.analytics import empowerment_gap
-from domain.analytics.empowerment_gap import Asked, Costs
+from domain.analytics.empowerment_gap import AuthorityRequest, Costs
 from domain.analytics.procedure_cost import procedure
 from domain.currencies import digits_of
 from domain.money import Money, MoneyError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from domain.policy.model import Policy
-    from projections.reading import Reader, Scope
+    from projections.reading import AccessScope, Reader
 
 NOT_SAID = "not said"
 CAVEATS = (
@@ -40,7 +40,7 @@ async def gap_report(
     document: Mapping[str, Any],
     hours: Mapping[str, str | None] | None = None,
     at: int | None = None,
-    scope: Scope = EVERYBODY,
+    scope: AccessScope = EVERYBODY,
 ) -> dict[str, Any]:
     """The empowerment gap, goodwill only; money as objects, shares with Wilson's interval.
 
@@ -81,7 +81,7 @@ async def gap_report(
     }
 
 
-def _given_at_once(connection: sa.Connection, position: int | None, scope: Scope) -> list[tuple[str, str, int]]:
+def _given_at_once(connection: sa.Connection, position: int | None, scope: AccessScope) -> list[tuple[str, str, int]]:
     """Goodwill that agents gave by their own authority: kind, currency, minor units."""
     done = as_of(actions, position)
     own = (done.c.basis == "goodwill", done.c.escalation_id.is_(None), done.c.state.in_(("taken", "settled")))
@@ -93,11 +93,11 @@ def _given_at_once(connection: sa.Connection, position: int | None, scope: Scope
     ]
 
 
-def _asked(row: Mapping[str, Any]) -> Asked:
+def _asked(row: Mapping[str, Any]) -> AuthorityRequest:
     currency, outcome = row["currency"], row["outcome"]
     if outcome in ("withdrawn", "expired") and row["rejections"]:
         outcome = "denied"  # somebody had said no before it was given up
-    return Asked(
+    return AuthorityRequest(
         row["position"],
         row["kind"] or NOT_SAID,
         row["reason"] or NOT_SAID,
@@ -128,9 +128,11 @@ def _costs(policy: Policy | None, currency: str, hours: Mapping[str, str | None]
     return Costs(**found)
 
 
-def _limits(asked: Sequence[Asked], policy: Policy | None, hours: Mapping[str, str | None]) -> list[dict[str, Any]]:
+def _limits(
+    asked: Sequence[AuthorityRequest], policy: Policy | None, hours: Mapping[str, str | None]
+) -> list[dict[str, Any]]:
     """A recommendation for each role, kind and currency that was asked for."""
-    some = defaultdict[tuple[str, str, str], list[Asked]](list)
+    some = defaultdict[tuple[str, str, str], list[AuthorityRequest]](list)
     for one in asked:
         some[one.role, one.kind, one.currency].append(one)
     found = []
@@ -166,7 +168,7 @@ def _limits(asked: Sequence[Asked], policy: Policy | None, hours: Mapping[str, s
     return found
 
 
-def _customers(asked: Sequence[Asked], policy: Policy | None) -> dict[str, Any]:
+def _customers(asked: Sequence[AuthorityRequest], policy: Policy | None) -> dict[str, Any]:
     """The customers' own time, apart: all of it, at what an hour of theirs is said to be worth."""
     hours = sum(one.waited or 0.0 for one in asked if one.decided) / 3600
     hour = policy.costs.get("customer_hour") if policy is not None else None

@@ -11,7 +11,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from domain.analytics.empowerment_gap import band_of
-from domain.analytics.loyalty.evaluation import MAIN_DAYS, Deeds, Limited, Matters, Worth
+from domain.analytics.loyalty.evaluation import MAIN_DAYS, ActionSample, CustomerValue, Limited, ProblemSample
 from domain.analytics.loyalty.experiments import raises, randomised
 from domain.analytics.loyalty.purchases import History, Moments, first_of_each
 from domain.currencies import digits_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from domain.analytics.loyalty.purchases import Ints
     from domain.events.decisions import PolicyPublished
-    from projections.reading import Reader, Scope
+    from projections.reading import AccessScope, Reader
 
 NOBODY = "no action with a customer is recorded"
 NOT_SAID = "not said"
@@ -36,7 +36,7 @@ _ASKED_AT_ONCE = 10_000
 """Names in one question to a view: SQLite takes 32,766."""
 
 
-class World:
+class LoyaltyArrays:
     """What the views tell in one currency, in arrays: customers by number, times in seconds."""
 
     def __init__(self, currency: str) -> None:
@@ -72,7 +72,7 @@ async def loyalty_report(
     published: Sequence[PolicyPublished],
     at: int | None = None,
     until: str | None = None,
-    scope: Scope = EVERYBODY,
+    scope: AccessScope = EVERYBODY,
 ) -> dict[str, Any]:
     """What it was worth, rung by rung; money as objects, shares from 0 to 1, each with its interval.
 
@@ -112,7 +112,7 @@ class _Known(NamedTuple):
     last: str | None
 
 
-def _selling(connection: sa.Connection, at: int | None, until: str | None, scope: Scope) -> tuple[Any, ...]:
+def _selling(connection: sa.Connection, at: int | None, until: str | None, scope: AccessScope) -> tuple[Any, ...]:
     """What there is in each currency; the customers drawn, if not all; their purchases, actions and requests."""
     bought, done, asked = as_of(loyalty.purchases, at), as_of(loyalty.actions, at), loyalty.requests
     ends = () if at is None else (asked.c.position <= at,)
@@ -239,10 +239,10 @@ def _of_currency(
     where: dict[str, Any],
     problems: list[Any],
     published: Sequence[PolicyPublished],
-    scope: Scope,
+    scope: AccessScope,
 ) -> dict[str, Any]:
     currency = known.currency
-    world = World(currency)
+    world = LoyaltyArrays(currency)
     sold = [row for row in bought if not row[5]]
     buying = world.history(sold, 3)
     if known.first is not None and known.last is not None:
@@ -262,7 +262,7 @@ def _of_currency(
         return found | {"ladder": [], "why": NOBODY if deeds.of.at.size == 0 else "no purchase is recorded"}
     margins = world.history([row for row in sold if row[4] is not None], 4)
     margins.first, margins.last = buying.first, buying.last
-    matters = Matters(
+    matters = ProblemSample(
         Moments(world.numbers([row[0] for row in problems]), _seconds([row[1] for row in problems])),
         world.strata([(row[3], row[2]) for row in problems]),
         [row[4] or "" for row in problems],
@@ -274,11 +274,11 @@ def _of_currency(
     )
     back = [row for row in bought if row[5]]
     returned = Moments(world.numbers([row[0] for row in back]), _seconds([row[1] for row in back]))
-    worth = Worth(buying, margins, deeds, matters, limited, returned, len(world.customers))
+    worth = CustomerValue(buying, margins, deeds, matters, limited, returned, len(world.customers))
     return found | worth.figures(randomised(published), raises(published), lambda minor: Money(minor, currency).wire())
 
 
-def _deeds(world: World, done: list[Any], where: dict[str, Any], scope: Scope) -> Deeds:
+def _deeds(world: LoyaltyArrays, done: list[Any], where: dict[str, Any], scope: AccessScope) -> ActionSample:
     """Each customer's first action, where it is shown; and the moments of all, since who was helped is no control."""
     of = Moments(world.numbers([row[1] for row in done]), _seconds([row[2] for row in done]))
     unknown = (None, None, None, None, None)
@@ -292,7 +292,7 @@ def _deeds(world: World, done: list[Any], where: dict[str, Any], scope: Scope) -
         "channel": [at[0] or NOT_SAID for _, at in known],
         "team": [at[2] or NOT_SAID for _, at in known],
     }
-    return Deeds(
+    return ActionSample(
         of.some(first),
         of,
         np.array([row[4] for row, _ in known], np.int64),

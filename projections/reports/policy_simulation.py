@@ -9,14 +9,14 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from domain.abuse.guard import Guard
-from domain.abuse.history import Seen
+from domain.abuse.history import GuardEvent
 from domain.commands import action_id_of
 from domain.events import facts
 from domain.events.flags import FlagReviewed
 from domain.money import Money
 from domain.policy.parsing import read_policy
-from domain.simulation.comparison import Decided
-from domain.simulation.replay import ShadowRecord, WhatIf
+from domain.simulation.comparison import DecisionSummary
+from domain.simulation.replay import PolicyReplay, ShadowRecord
 from projections.engine.corrections import correction_of, originals_of
 from projections.engine.events import TYPES, UnknownEventError, read_event, type_in
 from projections.policy_history import in_force_now
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from domain.events import decisions
     from domain.policy.model import Policy
-    from domain.simulation.comparison import Difference, Tally
+    from domain.simulation.comparison import Difference, OutcomeComparison
     from ledger.store.log import Log, Recorded
     from projections.engine.events import Event
     from projections.reading import Reader
@@ -43,7 +43,7 @@ CAVEATS = (
 )
 
 
-class Trying:
+class PolicySimulation:
     """Takes batches of the log; ``document`` says what it found."""
 
     def __init__(
@@ -70,9 +70,9 @@ class Trying:
                 return at >= since
             return record.policy_version is None or record.policy_version >= version
 
-        self.what_if: WhatIf | ShadowRecord
+        self.what_if: PolicyReplay | ShadowRecord
         if policy is not None:
-            self.what_if = WhatIf(policy, published, begins)
+            self.what_if = PolicyReplay(policy, published, begins)
         else:
             shadow = next((one for one in reversed(published) if one.policy.get("mode") == "shadow"), None)
             if shadow is None:
@@ -98,9 +98,9 @@ class Trying:
     def take_again(self, some: Sequence[Depended]) -> None:
         """The same from the view `decisions`, faster: without flags, and not what a shadow policy recorded."""
         what_if = self.what_if
-        assert isinstance(what_if, WhatIf)
+        assert isinstance(what_if, PolicyReplay)
         for position, at, body in some:
-            if type(body) is Decided:
+            if type(body) is DecisionSummary:
                 what_if.decide(position, at, body)
             elif type(body) is Corrected:
                 what_if.correct(position, body.before, body.after)
@@ -126,7 +126,7 @@ class Trying:
             if isinstance(seen, FlagReviewed):
                 guard.reviewed(seen.flag_id, event.position)
             elif seen is not None:
-                for one in guard.take(Seen(event.position, at, told, seen, action_id)):
+                for one in guard.take(GuardEvent(event.position, at, told, seen, action_id)):
                     raised[one.flag_id] = one.finding
 
     def document(self) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class Trying:
 
 
 async def try_policy(
-    log: Log, batches: AsyncIterable[list[Recorded]], trying: Trying, progressed: Callable[[int], None]
+    log: Log, batches: AsyncIterable[list[Recorded]], trying: PolicySimulation, progressed: Callable[[int], None]
 ) -> dict[str, Any]:
     """Read the log once, and say what would have been otherwise."""
     position = 0
@@ -179,7 +179,7 @@ async def try_policy(
     return trying.document() | {"position": position}
 
 
-async def try_quickly(read: Reader, trying: Trying, progressed: Callable[[int], None]) -> dict[str, Any]:
+async def try_quickly(read: Reader, trying: PolicySimulation, progressed: Callable[[int], None]) -> dict[str, Any]:
     """The same from the view `decisions`, which keeps only what judging needs."""
 
     def judge(connection: sa.Connection) -> None:
@@ -199,7 +199,7 @@ def _money(minor: int, currency: str) -> dict[str, str]:
     return Money(minor, currency).wire()
 
 
-def _changes(found: Tally) -> list[dict[str, Any]]:
+def _changes(found: OutcomeComparison) -> list[dict[str, Any]]:
     return [
         {"kind": kind, "then": then, "would_be": now, "n": number, "amount": _money(minor, currency)}
         for (kind, currency, then, now), (number, minor) in sorted(
@@ -208,7 +208,7 @@ def _changes(found: Tally) -> list[dict[str, Any]]:
     ]
 
 
-def _saved(found: Tally) -> dict[str, Any]:
+def _saved(found: OutcomeComparison) -> dict[str, Any]:
     """What became, in history, of those that would have been given on the spot."""
     outcomes: Counter[str] = Counter()
     minor: Counter[tuple[str, str]] = Counter()

@@ -22,7 +22,7 @@ from projections.views.people import read_careers, read_people, read_table, read
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from projections.reading import Reader, Scope
+    from projections.reading import AccessScope, Reader
 
 CAVEATS = (
     "what followed a course, and who stays, may have other causes: nobody is trained or promoted by lot",
@@ -31,7 +31,7 @@ CAVEATS = (
 
 
 async def recognition_report(
-    read: Reader, document: Mapping[str, Any], at: int | None = None, scope: Scope = EVERYBODY
+    read: Reader, document: Mapping[str, Any], at: int | None = None, scope: AccessScope = EVERYBODY
 ) -> dict[str, Any]:
     """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks. Of those in ``scope``."""
     answer = await read("people", lambda c: _read(c, at))

@@ -9,7 +9,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from domain.analytics import service_quality
-from domain.analytics.service_quality import NOT_SAID, Answer, Journeys
+from domain.analytics.service_quality import NOT_SAID, FeedbackScore, InteractionColumns
 from ledger.store.cloudevents import parse_time
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from domain.analytics.service_quality import Floats
-    from projections.reading import Reader, Scope
+    from projections.reading import AccessScope, Reader
 
 CAVEATS = (
     f"first contact: resolved without a transfer, not reopened, not back within {service_quality.REPEAT_DAYS} days",
@@ -31,7 +31,7 @@ CAVEATS = (
 )
 
 
-async def quality_report(read: Reader, at: int | None = None, scope: Scope = EVERYBODY) -> dict[str, Any]:
+async def quality_report(read: Reader, at: int | None = None, scope: AccessScope = EVERYBODY) -> dict[str, Any]:
     """Service quality; shares with Wilson's interval, hours as median and 90th percentile.
 
     As it was behind position ``at``; with a ``scope`` of interactions that began in one of its teams.
@@ -119,7 +119,7 @@ _TIMES = ("opened", "resolved", "first_action")
 _NUMBERS = ("highest_line", "moved_up", "transfers", "came_back", "repeated_stories", "reopened")
 
 
-def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Journeys]:
+def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], InteractionColumns]:
     """Interactions by id, and what is known of them: plain tuples, a hundred thousand in less than a second."""
     source = as_of(table, at)
     names = ("interaction_id", "customer_id", *_TEXTS, *_TIMES, *_NUMBERS)
@@ -132,7 +132,7 @@ def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Jour
     channel, team, reason = (np.array([one or NOT_SAID for one in of[name]], object) for name in _TEXTS)
     opened, resolved, acted = (_seconds(of[name]) for name in _TIMES)
     line, moved_up, transfers, came_back, repeated, reopened = (np.array(of[name], float) for name in _NUMBERS)
-    return list(of["interaction_id"]), Journeys(
+    return list(of["interaction_id"]), InteractionColumns(
         customer,
         channel,
         team,
@@ -155,7 +155,7 @@ def _seconds(texts: Sequence[str | None]) -> Floats:
     return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)
 
 
-def _answer(row: Mapping[str, Any], channel: str, team: str) -> Answer:
+def _answer(row: Mapping[str, Any], channel: str, team: str) -> FeedbackScore:
     span = row["best"] - row["worst"]
     score = (row["score"] - row["worst"]) / span if span else 0.0
-    return Answer(row["instrument"], score, channel, team)
+    return FeedbackScore(row["instrument"], score, channel, team)

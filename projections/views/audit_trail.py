@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from domain.commands import action_id_of
 from domain.events.facts import ActionReported, FactCorrected, RecognitionGiven
 from projections.engine.events import TYPES
-from projections.engine.row_cache import Made, at_most
+from projections.engine.row_cache import PreparedQuery, at_most
 from projections.engine.storage import upsert, write
 from projections.views.event_summaries import describe
 
@@ -69,7 +69,7 @@ _CUSTOMERS = ("customer_id", "referred_customer_id", "a", "b")
 
 
 class Trail:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "audit_trail"
     version = 3
@@ -170,7 +170,7 @@ def read_trail(
 
 
 @cache
-def _lines(kinds: tuple[str, ...], bounded: bool, timed: bool) -> Made:
+def _lines(kinds: tuple[str, ...], bounded: bool, timed: bool) -> PreparedQuery:
     query = sa.select(trail).where(trail.c.position > sa.bindparam("after"))
     if bounded:
         query = query.where(trail.c.position <= sa.bindparam("until"))
@@ -179,4 +179,4 @@ def _lines(kinds: tuple[str, ...], bounded: bool, timed: bool) -> Made:
     for number, kind in enumerate(kinds):
         about = (mentions.c.kind == kind, mentions.c.id == sa.bindparam(f"name_{number}"))
         query = query.where(trail.c.position.in_(sa.select(mentions.c.position).where(*about)))
-    return Made.of(query.order_by(trail.c.position).limit(sa.bindparam("limit")))
+    return PreparedQuery.of(query.order_by(trail.c.position).limit(sa.bindparam("limit")))

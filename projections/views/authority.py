@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from domain.events import decisions, facts
 from ledger.store.cloudevents import parse_time
 from projections.engine.events import types_of
-from projections.engine.row_cache import Rows
+from projections.engine.row_cache import RowCache
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ past_of(latest)
 
 
 class Authority:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
     version = 2
@@ -86,7 +86,7 @@ class Authority:
     )
 
     def __init__(self) -> None:
-        self._asked, self._short, self._latest = Rows(asked), Rows(shortfalls), Rows(latest)
+        self._asked, self._short, self._latest = RowCache(asked), RowCache(shortfalls), RowCache(latest)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Bring each row to where it stands now."""

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from domain.events.decisions import BudgetOpened
 from domain.money import Money, wire_of
 from ledger.store.cloudevents import time_text
-from projections.engine.row_cache import Made
+from projections.engine.row_cache import PreparedQuery
 from projections.engine.storage import upsert
 from projections.engine.temporal_tables import SINCE, Replaced, as_of, past_of, versions
 
@@ -83,7 +83,7 @@ _TYPES: Mapping[str, type[Any]] = {
 
 
 class Balances:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "budget_balances"
     version = 3
@@ -218,11 +218,11 @@ def read_balances(
 
 
 @cache
-def _listing(given: frozenset[str]) -> Made:
+def _listing(given: frozenset[str]) -> PreparedQuery:
     source = as_of(balances, sa.bindparam("position") if "position" in given else None)
     query = sa.select(source).order_by(source.c.holder, source.c.period, source.c.currency)
     where = [source.c[name] == sa.bindparam(name) for name in ("holder", "period") if name in given]
-    return Made.of(query.where(*where))
+    return PreparedQuery.of(query.where(*where))
 
 
 def read_happened(

@@ -15,7 +15,7 @@ from domain.events import decisions, facts
 from domain.money import wire_of
 from projections.engine.corrections import interaction_values
 from projections.engine.events import types_of
-from projections.engine.row_cache import Rows, listed
+from projections.engine.row_cache import RowCache, listed
 from projections.engine.temporal_tables import happened, past_of
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ _ON_INTERACTIONS = {
 
 
 class Casework:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
     version = 5
@@ -144,10 +144,10 @@ class Casework:
     )
 
     def __init__(self) -> None:
-        self._interactions = Rows(interactions)
-        self._actions = Rows(actions)
-        self._escalations = Rows(escalations)
-        self._households = Rows(households)
+        self._interactions = RowCache(interactions)
+        self._actions = RowCache(actions)
+        self._escalations = RowCache(escalations)
+        self._households = RowCache(households)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Bring each row to where it stands now."""
@@ -178,7 +178,7 @@ class Casework:
             rows.forget()
 
     @property
-    def _tables(self) -> tuple[Rows, ...]:
+    def _tables(self) -> tuple[RowCache, ...]:
         return self._interactions, self._actions, self._escalations, self._households
 
     def _handle(self, connection: sa.Connection, event: Event, body: Any) -> None:
@@ -208,7 +208,7 @@ class Casework:
     def _correct(
         self,
         connection: sa.Connection,
-        event: Event,  # noqa: C901 - a case for each fact
+        event: Event,
         correction: Correction,
     ) -> None:
         """Show what is known now; what was decided meanwhile stays decided."""

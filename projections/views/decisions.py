@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from domain.commands import action_id_of
 from domain.events import decisions, facts
 from domain.serialization import decoder_of, encode
-from domain.simulation.comparison import DECISIONS, Decided, decided
+from domain.simulation.comparison import DECISIONS, DecisionSummary, decided
 from projections.engine.events import types_of
 from projections.engine.storage import upsert
 
@@ -60,7 +60,7 @@ _ROWS = 4000
 _CORRECTED, _REPORTED = "corrected", "reported"
 
 type Depended = tuple[int, datetime, Any]
-"""One event: its position, when it happened, and its body, `Decided`, `Corrected` or `Reported`."""
+"""One event: its position, when it happened, and its body, `DecisionSummary`, `Corrected` or `Reported`."""
 
 
 class Reported(msgspec.Struct):
@@ -84,7 +84,7 @@ class _Correction(msgspec.Struct):
 
 
 class Decisions:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "decisions"
     version = 2
@@ -124,7 +124,8 @@ def read_depended(connection: sa.Connection) -> Iterator[list[Depended]]:
     columns = (depended.c.position, depended.c.type, depended.c.at, depended.c.data)
     cursor = connection.execute(sa.select(*columns).order_by(depended.c.position)).cursor
     decoders: dict[str, Callable[[bytes], Any]] = {
-        name: decoder_of(Decided if issubclass(cls, DECISIONS) else cls).decode for name, cls in DEPENDED.items()
+        name: decoder_of(DecisionSummary if issubclass(cls, DECISIONS) else cls).decode
+        for name, cls in DEPENDED.items()
     }
     decoders |= {_REPORTED: decoder_of(Reported).decode, _CORRECTED: partial(_corrected, decoders)}
     microseconds = timedelta.resolution

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from ledger.store.cloudevents import time_text
-from projections.engine.row_cache import Rows
+from projections.engine.row_cache import RowCache
 from projections.engine.storage import write
 from projections.engine.temporal_tables import past_of
 
@@ -54,7 +54,7 @@ DISMISSED_DAYS = 365
 
 
 class Flags:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "flags"
     version = 2
@@ -69,7 +69,7 @@ class Flags:
     }
 
     def __init__(self) -> None:
-        self._rows = Rows(flags)
+        self._rows = RowCache(flags)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Bring each flag to where it stands now."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from domain.events import decisions, facts
 from projections.engine.events import types_of
-from projections.engine.row_cache import Rows
+from projections.engine.row_cache import RowCache
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ past_of(feedback)
 
 
 class Journeys:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
     version = 2
@@ -78,7 +78,7 @@ class Journeys:
     )
 
     def __init__(self) -> None:
-        self._journeys, self._feedback = Rows(journeys), Rows(feedback)
+        self._journeys, self._feedback = RowCache(journeys), RowCache(feedback)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Bring each row to where it stands now."""

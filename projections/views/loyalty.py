@@ -77,7 +77,7 @@ _TICK = timedelta(microseconds=1)
 
 
 class Loyalty:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "loyalty_effects"
     version = 3

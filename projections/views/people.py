@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from domain.events import facts
 from projections.engine.events import types_of
-from projections.engine.row_cache import Rows
+from projections.engine.row_cache import RowCache
 from projections.engine.temporal_tables import as_of, past_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ past_of(morale)
 
 
 class People:
-    """The model (see ``projections.engine.projection.Model``)."""
+    """The model (see ``projections.engine.projection.Projection``)."""
 
     name = "people"
     version = 3
@@ -110,7 +110,7 @@ class People:
     )
 
     def __init__(self) -> None:
-        self._rows = {table: Rows(table) for table in (employees, thanks, courses, voices, morale)}
+        self._rows = {table: RowCache(table) for table in (employees, thanks, courses, voices, morale)}
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Bring each row to where it stands now."""

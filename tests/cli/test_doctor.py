@@ -18,7 +18,7 @@ from config import topology
 from config.settings import load_settings
 from consumers.privacy.field_encryption import sealed_texts
 from domain.staff import manager_rings
-from ledger.encryption.keyring import Keys, token_of
+from ledger.encryption.keyring import Keyring, token_of
 from ledger.store.streams import js_api
 from tests.support.ledgers import AUTHORITY, event, staffed, upstream_of
 
@@ -84,7 +84,7 @@ async def test_lost_keys_come_back_from_a_backup_though_the_customer_came_back_f
     assert command("admin", "keys", "restore", str(tmp_path / "backup")).returncode == 0
     assert finding(command, "keys")["ok"]
     async with Session(settings) as session:
-        keys = await Keys.open(session.client)
+        keys = await Keyring.open(session.client)
         read = [
             json.loads(await keys.reveal(one.data))["data"]["comment"]
             for one in [await session.log.at(n) for n in (1, 2, 3)]
@@ -94,7 +94,7 @@ async def test_lost_keys_come_back_from_a_backup_though_the_customer_came_back_f
         assert (await keys.ensure(["customer:C-0"]))["customer:C-0"].id == f"{token_of('customer:C-0')}.1"
     assert command("admin", "forget", "C-1", "--by", "DPO").returncode == 0
     async with Session(settings) as session:
-        keys, event = await Keys.open(session.client), await session.log.at(1)
+        keys, event = await Keyring.open(session.client), await session.log.at(1)
         assert event is not None
         assert b"fine" not in await keys.reveal(event.data)
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.document_file import MOST_LEVELS, DocumentFileError, read_document
-from app.importing.expressions import Group, MappingError, Place
+from app.importing.expressions import Group, MappingError, RowContext
 from app.importing.importer import load_mapping
 from app.importing.mapping import build_mapping
 from app.policy_file import check_policy_file, shipped_policies
@@ -298,7 +298,7 @@ def test_no_pattern_backtracks(pattern: str) -> None:
     )
     (emission,) = build_mapping(document).emissions
     row = {"x": "a" * 30_000 + "!", "no": "1", "at": "2026-01-01", "total": "1"}
-    place = Place(Group(2, [row], {}), 0)
+    place = RowContext(Group(2, [row], {}), 0)
     begun = time.process_time()
     emission.when(place)
     emission.data["order_id"](place)
@@ -329,7 +329,7 @@ def test_conditions_read_what_is_written() -> None:
     ):
         document = read_document(f"x: {written}".encode()).document
         (emission,) = build_mapping(mapping(event={"when": document})).emissions
-        assert emission.when(Place(Group(2, [{"x": cell}], {}), 0)) == matches, (written, cell)
+        assert emission.when(RowContext(Group(2, [{"x": cell}], {}), 0)) == matches, (written, cell)
 
 
 WRONG_POLICIES: dict[str, Any] = {

@@ -18,7 +18,7 @@ from dashboard.auth import rate_limit
 from dashboard.auth.authorization import COOKIE
 from dashboard.auth.rate_limit import FailureLimiter, network_of
 from dashboard.auth.tokens import Tokens, digest_of
-from dashboard.listen_address import Where, host_of
+from dashboard.listen_address import ListenAddress, host_of
 from ledger.errors import LedgerError
 from tests.dashboard.test_bounds import Door, door_of
 
@@ -70,7 +70,7 @@ async def test_a_trusted_proxy_names_the_client(session: Session) -> None:
         for odd in ("\x01", "x" * 9_000, "[", "unknown", "1.2.3.4.5", ",,,", "10.0.0.1:99999999999999"):
             assert await login(door, "guess", f"X-Forwarded-For: {odd}", **proxied) in {400, 401, 429}, odd
     with pytest.raises(LedgerError, match="trusted-proxy"):
-        Where(trusted_proxies=("proxy.example",)).checked()
+        ListenAddress(trusted_proxies=("proxy.example",)).checked()
 
 
 def test_what_is_counted_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ async def test_the_host_is_checked(session: Session) -> None:
     assert (host_of(b"A.b:80"), host_of(b"[::1]:80"), host_of(b"a:80:80"), host_of(b"")) == ("a.b", "::1", None, None)
     for wrong in ("http://x", "x:80", "x/", "", "*", "ü.example"):
         with pytest.raises(LedgerError, match="allowed-host"):
-            Where(allowed_hosts=(wrong,)).checked()
+            ListenAddress(allowed_hosts=(wrong,)).checked()
 
 
 ODD_QUERIES = ("%", "%zz", "%ff", "%ed%a0%80", "%00", "a%00b", "%0d%0aX:%20y", "x" * 3_000, "%c0%af", "\x7f")
@@ -438,7 +438,7 @@ def test_every_token_that_is_not_valid_takes_the_same_way(tmp_path: Path, monkey
 
 
 def test_options_reach_the_process_that_serves() -> None:
-    where = Where(allowed_hosts=("a.example", "b.example"), trusted_proxies=("10.0.0.0/8",)).checked()
+    where = ListenAddress(allowed_hosts=("a.example", "b.example"), trusted_proxies=("10.0.0.0/8",)).checked()
     words = where.options(3)
     pairs = list(pairwise(words))
     assert {("--allowed-host", "a.example"), ("--allowed-host", "b.example"), ("--trusted-proxy", "10.0.0.0/8")} <= {

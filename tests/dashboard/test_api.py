@@ -20,9 +20,9 @@ import sqlalchemy as sa
 from app.runtime.roles import running
 from app.runtime.session import Session
 from app.runtime.views import up_to_date
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
-from dashboard.view_reader import Views
+from dashboard.view_reader import ViewReader
 from ledger.errors import LedgerError
 from projections.engine.events import read_event
 from projections.engine.storage import read_progress, views_folder
@@ -41,7 +41,7 @@ async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncC
         await upstream.begin(POLICY | {"default_role": "agent"})
         for number in range(3):
             assert (await upstream.action(f"r-{number}", reason=f"late {number}"))["outcome"] == "taken"
-        async with running(session, ["projections", "dashboard"], where=Where(port=0)) as services:
+        async with running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             headers = {"Authorization": f"Bearer {dashboard.token}"}
             async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
@@ -50,7 +50,7 @@ async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncC
 
 async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: Session) -> None:
     """What was known a moment ago is said; who has not asked for longer waits."""
-    views = Views(session.data_dir, session.log)
+    views = ViewReader(session.data_dir, session.log)
     pid = int((session.data_dir / "server" / "server.pid").read_text())
     known = await views.end()
     await asyncio.sleep(0.03)  # not so long that it is old
@@ -69,7 +69,7 @@ async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: S
 
 async def test_where_many_read_none_of_them_waits(session: Session) -> None:
     """They share what is known; one who reads alone would be given the server's word, or wait for it."""
-    views = Views(session.data_dir, session.log)
+    views = ViewReader(session.data_dir, session.log)
     pid = int((session.data_dir / "server" / "server.pid").read_text())
     known = [await views.end() for _ in range(100)][-1]
     os.kill(pid, signal.SIGSTOP)
@@ -129,7 +129,7 @@ async def test_pages_filters_as_of_and_what_has_not_changed(session: Session) ->
 async def test_what_a_short_read_gives_up_is_read_in_a_thread_and_an_answer_is_of_one_moment(session: Session) -> None:
     counting = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000) SELECT max(x) FROM n"
     async with served(session):
-        views = Views(session.data_dir, session.log)
+        views = ViewReader(session.data_dir, session.log)
         threads: list[int] = []
 
         def long(connection: sa.Connection) -> Any:
@@ -154,7 +154,7 @@ async def test_what_a_short_read_gives_up_is_read_in_a_thread_and_an_answer_is_o
 
 
 def test_small_answers_leave_at_once() -> None:
-    with Where(port=0).bound() as listening:
+    with ListenAddress(port=0).bound() as listening:
         assert listening.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY on what such a socket accepts
 
 
@@ -261,5 +261,5 @@ def test_up_says_where_it_is_and_a_port_that_is_taken_is_refused(up: Up, command
     assert answer is not None
     assert answer.status_code == 200
     assert get(f"{where['http_url']}/api/v1/balances").json()["items"] == []
-    with Where(port=0).bound() as taken, pytest.raises(LedgerError, match="is taken"):
-        Where(port=taken.getsockname()[1]).bound()
+    with ListenAddress(port=0).bound() as taken, pytest.raises(LedgerError, match="is taken"):
+        ListenAddress(port=taken.getsockname()[1]).bound()

@@ -15,7 +15,7 @@ from app.runtime.roles import running
 from app.runtime.session import Session
 from dashboard.auth.authorization import COOKIE
 from dashboard.auth.tokens import ROLES, TokenError, Tokens
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from domain.commands import action_id_of
 from tests.dashboard.test_api import got
@@ -64,7 +64,7 @@ async def served(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
         for agent in ("A-1", "A-2", "D-1", "M-2"):
             assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
             assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
-        async with running(session, ["projections", "seal", "dashboard"], where=Where(port=0)) as services:
+        async with running(session, ["projections", "seal", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             tokens = Tokens(session.data_dir)
             yield dashboard.address, {role: tokens.make(role, role, PERSON.get(role), None) for role in ROLES}

@@ -20,7 +20,7 @@ import pytest
 from app.runtime.roles import running
 from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from tests.support.ledgers import AUTHORITY, staffed, upstream_of
 
@@ -89,7 +89,7 @@ async def door_of(session: Session, **where: Any) -> AsyncIterator[Door]:
     async with upstream_of(session) as upstream:
         await staffed(upstream, AUTHORITY)
         where = {"port": 0} | where
-        async with running(session, ["projections", "dashboard"], where=Where(**where)) as services:
+        async with running(session, ["projections", "dashboard"], where=ListenAddress(**where)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             door = Door(dashboard, session.data_dir)
             async with httpx.AsyncClient(base_url=door.address, timeout=20) as client:

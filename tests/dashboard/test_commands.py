@@ -10,7 +10,7 @@ import pytest
 from app.runtime.roles import running
 from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from domain.commands import action_id_of, escalation_id_of
 from ledger.transparency.proofs import read_proof, verify_proof
@@ -182,7 +182,7 @@ async def test_flags_go_without_names_until_somebody_looks(session: Session) -> 
         await staffed(upstream, AUTHORITY | {"privacy": {"pseudonyms": True}})
         refused = await upstream.action("mine", "20.00", agent_id="A-2", customer_id="A-2")
         assert refused["reasons"][0]["rule"] == "self_dealing"
-        async with running(session, ["projections", "guard", "dashboard"], where=Where(port=0)) as services:
+        async with running(session, ["projections", "guard", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             tokens = Tokens(session.data_dir)
             async with bearing(dashboard.address, tokens.make("boss", "manager", "M-1", None)) as manager:

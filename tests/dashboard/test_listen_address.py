@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.runtime.roles import running
 from app.runtime.session import Session
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from ledger.errors import LedgerError
 
@@ -46,17 +46,22 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
 
 def test_elsewhere_only_encrypted(certificate: tuple[str, str]) -> None:
     for wrong, says in (
-        (Where("0.0.0.0"), "behind-proxy"),
-        (Where("::"), "behind-proxy"),
-        (Where("host"), "IP"),
-        (Where(certificate=certificate[0]), "both"),
-        (Where(certificate=certificate[1], key=certificate[1]), "cannot be used"),
+        (ListenAddress("0.0.0.0"), "behind-proxy"),
+        (ListenAddress("::"), "behind-proxy"),
+        (ListenAddress("host"), "IP"),
+        (ListenAddress(certificate=certificate[0]), "both"),
+        (ListenAddress(certificate=certificate[1], key=certificate[1]), "cannot be used"),
     ):
         with pytest.raises(LedgerError, match=says):
             wrong.checked()
-    for right in (Where(), Where("::1"), Where("0.0.0.0", behind_proxy=True), Where("0.0.0.0", None, *certificate)):
+    for right in (
+        ListenAddress(),
+        ListenAddress("::1"),
+        ListenAddress("0.0.0.0", behind_proxy=True),
+        ListenAddress("0.0.0.0", None, *certificate),
+    ):
         assert right.checked() == right
-    assert Where("0.0.0.0", None, *certificate).options(5) == [
+    assert ListenAddress("0.0.0.0", None, *certificate).options(5) == [
         "--descriptor",
         "5",
         "--host",
@@ -69,7 +74,7 @@ def test_elsewhere_only_encrypted(certificate: tuple[str, str]) -> None:
 
 
 async def test_tls(session: Session, certificate: tuple[str, str]) -> None:
-    where = Where("127.0.0.1", 0, *certificate)
+    where = ListenAddress("127.0.0.1", 0, *certificate)
     async with running(session, ["projections", "dashboard"], where=where) as services:
         (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
         address = dashboard.address.replace("127.0.0.1", "localhost")

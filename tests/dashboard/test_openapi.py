@@ -10,7 +10,7 @@ import pytest
 
 from app.runtime.roles import running
 from app.runtime.session import Session
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from tests.dashboard.test_api import got
 from tests.support.ledgers import AUTHORITY, staffed, upstream_of
@@ -26,7 +26,7 @@ async def test_schemathesis_finds_nothing(session: Session, monkeypatch: pytest.
         await staffed(upstream, AUTHORITY)
         for number in range(3):
             await upstream.action(f"r-{number}", "10.00", agent_id="A-1", customer_id="C-1")
-        async with running(session, ["projections", "seal", "dashboard"], where=Where(port=0)) as services:
+        async with running(session, ["projections", "seal", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             bearer = f"Authorization: Bearer {dashboard.token}"
             async with httpx.AsyncClient(base_url=dashboard.address, timeout=20) as client:

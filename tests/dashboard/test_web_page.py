@@ -16,7 +16,7 @@ from playwright.async_api import Page, Route, async_playwright, expect
 from app.runtime.roles import running
 from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from tests.dashboard.test_api import got
 from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
@@ -62,7 +62,7 @@ async def opened(session: Session, locale: str = "en-GB") -> AsyncIterator[Opene
         await upstream.record(event("i", "interaction.opened", interaction_id="I-1", customer_id="C-1", reason=HOSTILE))
         await upstream.record(event("b", "purchase.completed", order_id="o", customer_id="C-1", total=gbp("9.00")))
         async with (
-            running(session, ["projections", "dashboard"], where=Where(port=0)) as services,
+            running(session, ["projections", "dashboard"], where=ListenAddress(port=0)) as services,
             async_playwright() as player,
         ):
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]

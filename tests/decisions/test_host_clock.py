@@ -10,11 +10,11 @@ import pytest
 from app.health.checks import checks_of
 from app.runtime.session import Session
 from app.runtime.views import opened
-from consumers.decisions.pipeline import Decider
-from consumers.decisions.state.follower import Directory
+from consumers.decisions.pipeline import DecisionPipeline
+from consumers.decisions.state.follower import DecisionState
 from ledger.errors import ClockError, UnavailableError
 from ledger.nats.client import LedgerClient
-from ledger.store.event_id_index import NameIndex
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
 from ledger.store.server_time import ServerTime, span
 from projections.engine.projector import rebuild
@@ -174,10 +174,10 @@ async def decided_at(session: Session, moment: datetime, request_id: str, **fiel
     """The answer of a decider whose clock shows this moment."""
     client = await session.connection("past")
     log = await unchecked_log(client, moment)
-    index = NameIndex(session.data_dir / "index" / f"{request_id}.sqlite")
-    directory, reader = Directory(index), await session.connection("directory")
+    index = EventIdIndex(session.data_dir / "index" / f"{request_id}.sqlite")
+    directory, reader = DecisionState(index), await session.connection("directory")
     await directory.follow(reader, log, until=await log.last_position())
-    decider = Decider(log, directory, clock=lambda: moment)
+    decider = DecisionPipeline(log, directory, clock=lambda: moment)
     following, running = asyncio.create_task(directory.follow(reader, log)), asyncio.create_task(decider.run())
     answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     body = {

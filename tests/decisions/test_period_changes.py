@@ -18,7 +18,7 @@ from domain.policy.model import Rules
 from domain.policy.parsing import PolicyError, parse_policy, read_policy
 from ledger.store.subscription import Follower
 from projections.policy_history import published_policies
-from projections.reports.policy_simulation import Trying, try_policy
+from projections.reports.policy_simulation import PolicySimulation, try_policy
 from tests.support.ledgers import POLICY, cause, event, gbp, upstream_of
 
 ZONES = (
@@ -233,7 +233,7 @@ async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session
         assert {one["outcome"] for one in outcomes} == {"taken", "escalate"}
         assert len({one["budget"]["period"] for one in outcomes}) > 10
         published = await published_policies(session.log)
-        trying = Trying(parse_policy(published[-1].policy), published, None, flags=False)
+        trying = PolicySimulation(parse_policy(published[-1].policy), published, None, flags=False)
         batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(
             until=await session.log.last_position()
         )

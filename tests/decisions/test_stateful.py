@@ -26,7 +26,7 @@ from projections.engine import storage
 from projections.engine.events import read_event
 from projections.engine.projector import rebuild
 from projections.policy_history import published_policies
-from projections.reports.policy_simulation import Trying, try_policy, try_quickly
+from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
 from projections.views.balances import Balances, read_balances
 from tests.support.independent_books import Kept, minor_of, money
 from tests.support.ledgers import AUTHORITY, STAFF, Upstream, event, staffed, upstream_of
@@ -276,10 +276,10 @@ class Authority(RuleBasedStateMachine):
         """Judged anew by the rules that ruled, in a world with budgets of its own, nothing is otherwise."""
         session = self.session
         published = await published_policies(session.log)
-        trying = Trying(parse_policy(published[-1].policy), published, None, flags=False)
+        trying = PolicySimulation(parse_policy(published[-1].policy), published, None, flags=False)
         batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(until=self.read)
         found = await try_policy(session.log, batches, trying, lambda _: None)
-        again = Trying(parse_policy(published[-1].policy), published, None, flags=False)
+        again = PolicySimulation(parse_policy(published[-1].policy), published, None, flags=False)
         assert await try_quickly(partial(read_view, session), again, lambda _: None) == found
         assert found["items"] == []
         for period in found["spend"]:

@@ -8,12 +8,12 @@ import pytest
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
-from domain.abuse.fairness import Act, rates, shift_of, tenure_of
+from domain.abuse.fairness import ReviewedAction, rates, shift_of, tenure_of
 from projections.views.people import read_people, thanks
 from tests.support.ledgers import event, gbp, upstream_of
 
 
-def acts(night: int, day: int) -> list[Act]:
+def acts(night: int, day: int) -> list[ReviewedAction]:
     """Twenty people of the night and eighty of the day, ten actions each; so many of them are flagged by R6."""
     found = []
     for number in range(100):
@@ -21,7 +21,7 @@ def acts(night: int, day: int) -> list[Act]:
         flagged = number < night or 20 <= number < 20 + day
         for turn in range(10):
             rules = frozenset({"R6"}) if flagged and turn < 3 else frozenset[str]()
-            found.append(Act(f"A-{number}", {"shift": shift, "team": f"T-{number % 4}"}, rules))
+            found.append(ReviewedAction(f"A-{number}", {"shift": shift, "team": f"T-{number % 4}"}, rules))
     return found
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from domain.abuse.findings import Finding, benjamini_hochberg
+from domain.abuse.findings import RuleFinding, benjamini_hochberg
 from domain.abuse.guard import Guard, parameters_of
 from tests.support.guard_story import Story
 
@@ -58,5 +58,5 @@ def test_benjamini_and_hochbergs_own_example() -> None:
         0.7590,
         1.0,
     ]
-    findings = [Finding("R1", 1, (f"agent:{place}",), "", "", (1,), p) for place, p in enumerate(values)]
+    findings = [RuleFinding("R1", 1, (f"agent:{place}",), "", "", (1,), p) for place, p in enumerate(values)]
     assert len(benjamini_hochberg(findings, len(values), 0.05)) == 4

@@ -19,7 +19,7 @@ from eventsourcing.persistence import (
 )
 
 from ledger.eventsourcing.recorders import JetStreamApplicationRecorder
-from ledger.nats.request_reply import Replies
+from ledger.nats.request_reply import RequestReply
 from ledger.persistence import JetStreamFactory
 from ledger.store.streams import js_api
 from tests.support.ledgers import ROOT
@@ -31,15 +31,15 @@ Factories = Callable[[], JetStreamFactory]
 
 def test_an_acknowledgement_that_was_lost_is_no_conflict(factories: Factories, monkeypatch: pytest.MonkeyPatch) -> None:
     a = uuid4()
-    original, lost = Replies.on_reply, list[bytes]()
+    original, lost = RequestReply.on_reply, list[bytes]()
 
-    def lossy(self: Replies, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+    def lossy(self: RequestReply, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if b'"seq"' in data and len(lost) < 2:
             lost.append(data)
         else:
             original(self, subject, reply, headers, data)
 
-    monkeypatch.setattr(Replies, "on_reply", lossy)
+    monkeypatch.setattr(RequestReply, "on_reply", lossy)
     monkeypatch.setattr("ledger.store.log._ACK_SECONDS", 0.3)
     recorder = recorder_of(factories())
     assert recorder.insert_events([event(a, 1), event(a, 2)]) == [1, 2]

@@ -33,9 +33,20 @@ def run_suites(selected: set[str], broken: str) -> set[str]:
     """The classes that failed."""
     suites = [f"tests/eventsourcing/test_library_suites.py::{name}" for name in sorted(selected)]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n0", "-p", "breaking", "-rfE", "--timeout", "30", *suites],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-n0",
+            "-p",
+            "tests.support.broken_recorders",
+            "-rfE",
+            "--timeout",
+            "30",
+            *suites,
+        ],
         cwd=ROOT,
-        env=os.environ | {"BREAK": broken, "PYTHONPATH": "tests"},
+        env=os.environ | {"BREAK": broken, "PYTHONPATH": str(ROOT)},
         text=True,
         capture_output=True,
         check=False,

@@ -14,7 +14,7 @@ import pytest
 from app.runtime.session import Session
 from config import topology
 from consumers.rejections import RejectedEntry
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from tests.support.ledgers import Upstream, event, gbp, upstream_of
 from tests.support.raw_nats import RawNats, published
 
@@ -62,7 +62,7 @@ def fact(name: str) -> dict[str, Any]:
 
 async def rejected_of(session: Session) -> list[RejectedEntry]:
     """Every rejected message, opened."""
-    keys = await Keys.open(session.client)
+    keys = await Keyring.open(session.client)
     found: list[RejectedEntry] = []
     async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:

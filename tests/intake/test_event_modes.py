@@ -14,9 +14,9 @@ from app.runtime.session import Session
 from consumers.intake.inbox_message import Message
 from consumers.intake.recorder import Intake
 from consumers.privacy.erasure import forget
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.store.cloudevents import parse_time
-from ledger.store.event_id_index import NameIndex
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
 from tests.support.ledgers import Upstream, drained, event, gbp, upstream_of
@@ -106,7 +106,7 @@ def message(fact: dict[str, Any], sequence: int) -> Message:
 
 async def intake_of(session: Session, path: Path) -> Intake:
     """An intake with an index of its own."""
-    return Intake(session.log, session.rejected, NameIndex(path), await Keys.open(session.client))
+    return Intake(session.log, session.rejected, EventIdIndex(path), await Keyring.open(session.client))
 
 
 async def test_a_time_that_is_assumed_is_that_of_the_message_however_often_it_is_handed_out(
@@ -149,7 +149,9 @@ async def test_an_attribute_that_nobody_knows_is_sealed_and_gone_with_its_person
         assert E_MAIL.encode() not in raw
         for clear in (b'"sequence":"41"', b'"traceparent":"00-0af7651916', b'"dataschema":"https://x/y"'):
             assert clear in raw.replace(b": ", b":")
-        await forget(session.log, session.rejected, await Keys.open(session.client), ["C-9"], [], "M-1", "asked for it")
+        await forget(
+            session.log, session.rejected, await Keyring.open(session.client), ["C-9"], [], "M-1", "asked for it"
+        )
         assert E_MAIL not in json.dumps(await upstream.replay())
         for again in (fact, gone, null, right):
             await upstream.publish(again)

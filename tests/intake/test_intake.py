@@ -10,7 +10,7 @@ import pytest
 
 from app.runtime.session import Session
 from config import topology
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from tests.support.ledgers import Upstream, drained, event, gbp, in_inboxes, upstream_of
 
 
@@ -127,7 +127,7 @@ async def test_bad_input_is_rejected_with_its_field_and_stops_nothing(upstream: 
         await upstream.publish(purchase(number))
     await upstream.record(purchase("last"))
     assert [stored["id"] for stored in await upstream.replay()] == [f"p-{n}" for n in range(len(BAD))] + ["p-last"]
-    keys = await Keys.open(upstream.session.client)
+    keys = await Keyring.open(upstream.session.client)
     stored = await upstream.session.rejected.read_subject("rejected.>")
     entries = [json.loads(await keys.reveal(entry.data)) for entry in stored]
     assert sorted(base64.b64decode(entry["data"]) for entry in entries) == sorted(sent)

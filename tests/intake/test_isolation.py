@@ -13,9 +13,9 @@ import pytest
 from app.runtime.session import Session
 from consumers.intake.inbox_message import Message
 from consumers.intake.recorder import Intake
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.errors import ConflictError, LedgerError, RefusedError, TooLargeError, UnavailableError, jetstream_error
-from ledger.store.event_id_index import NameIndex
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
 from tests.support.ledgers import Upstream, event, gbp, upstream_of
@@ -256,8 +256,8 @@ async def test_a_source_whose_history_is_damaged_fails_the_intake_after_the_othe
 
 
 async def test_take_singly_is_what_take_is_for_messages_that_are_all_right(session: Session, tmp_path: Path) -> None:
-    keys = await Keys.open(session.client)
-    intake = Intake(session.log, session.rejected, NameIndex(tmp_path / "names.sqlite"), keys)
+    keys = await Keyring.open(session.client)
+    intake = Intake(session.log, session.rejected, EventIdIndex(tmp_path / "names.sqlite"), keys)
     messages = [
         Message(
             "resolution.inbox.crm",

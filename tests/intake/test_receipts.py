@@ -18,10 +18,10 @@ from app.runtime.session import Session
 from consumers.intake.inbox_message import Message
 from consumers.intake.recorder import Intake
 from domain.events.facts import FACTS
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.errors import UnavailableError
 from ledger.store.cloudevents import parse_time
-from ledger.store.event_id_index import NameIndex
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.subject_tokens import token_of_source
 from tests.support.ledgers import Upstream, drained, event, gbp, upstream_of
 
@@ -107,7 +107,7 @@ async def test_each_event_of_a_batch_has_its_own_outcome(upstream: Upstream) -> 
         "recorded",
         "unknown",
     ]
-    keys = await Keys.open(upstream.session.client)
+    keys = await Keyring.open(upstream.session.client)
     entries = [
         json.loads(await keys.reveal(one.data)) for one in await upstream.session.rejected.read_subject("rejected.>")
     ]
@@ -342,7 +342,7 @@ async def test_a_batch_that_is_handed_out_again_has_the_same_outcome(
 ) -> None:
     """The intake fails at a step, before or after it was made, and takes the message again."""
     intake = Intake(
-        session.log, session.rejected, NameIndex(tmp_path / "names.sqlite"), await Keys.open(session.client)
+        session.log, session.rejected, EventIdIndex(tmp_path / "names.sqlite"), await Keyring.open(session.client)
     )
     facts = [purchase(1), purchase(2, type="x"), purchase(1), purchase(1, time="2026-01-06T10:00:00Z"), purchase(3)]
     reply = b"$JS.ACK.INBOX.intake.1.7.7.1772359200000000000.0"

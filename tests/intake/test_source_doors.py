@@ -96,7 +96,7 @@ async def test_every_door_refuses_a_token_that_no_source_has_by_the_same_error(e
 
 
 async def test_the_inbox_says_the_same_of_a_token_as_a_request_hears(everything: Upstream) -> None:
-    from ledger.encryption.keyring import Keys
+    from ledger.encryption.keyring import Keyring
 
     session = everything.session
     async with RawNats(session.url) as raw:
@@ -107,7 +107,7 @@ async def test_the_inbox_says_the_same_of_a_token_as_a_request_hears(everything:
                 source = "crm"
             await raw.answer(f"resolution.inbox.{token}".encode(), json.dumps(purchase(number, source)).encode())
     await everything.record(purchase("after"))
-    keys = await Keys.open(session.client)
+    keys = await Keyring.open(session.client)
     found: dict[str, tuple[str, str]] = {}
     for _ in range(400):
         for one in await session.rejected.read_subject("rejected.>"):
@@ -189,9 +189,9 @@ def test_the_command_line_refuses_it_too(source: str, code: str, tmp_path: Any) 
 
 async def test_the_page_refuses_it_too(session: Session) -> None:
     from app.runtime.roles import running
-    from dashboard.listen_address import Where
+    from dashboard.listen_address import ListenAddress
 
-    async with running(session, ["intake", "projections", "dashboard"], where=Where(port=0)) as services:
+    async with running(session, ["intake", "projections", "dashboard"], where=ListenAddress(port=0)) as services:
         dashboard: Any = services[-1]
         url, token = dashboard.address, dashboard.token
         async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}) as client:

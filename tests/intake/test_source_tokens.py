@@ -14,8 +14,8 @@ from consumers.intake.inbox_message import Message
 from consumers.intake.lanes import IntakeLanes
 from consumers.intake.places import places_gone
 from consumers.intake.recorder import Intake
-from ledger.encryption.keyring import Keys
-from ledger.store.event_id_index import NameIndex
+from ledger.encryption.keyring import Keyring
+from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
 from tests.support.ledgers import POLICY, Upstream, event, gbp, upstream_of
 
@@ -125,7 +125,7 @@ async def test_two_intakes_on_an_old_and_a_new_subject_never_both_record_one_id(
     async def intake(name: str, token: str) -> None:
         client = await session.connection(name)
         log, rejected = await Log.open(client, topology.LEDGER), await Log.open(client, topology.REJECTED)
-        one = Intake(log, rejected, NameIndex(tmp_path / f"{name}.sqlite"), await Keys.open(client))
+        one = Intake(log, rejected, EventIdIndex(tmp_path / f"{name}.sqlite"), await Keyring.open(client))
 
         def count(taken: Any) -> None:
             done[name] += len(taken)

@@ -36,7 +36,7 @@ def stored(number: int, day: str = "2026-01-05") -> bytes:
 
 
 async def fill(session: Session, number: int, start: int = 0, day: str = "2026-01-05") -> None:
-    door = await type(session.log).door(session.client, session.log.stream)
+    door = await type(session.log).unstamped(session.client, session.log.stream)
     for at in range(start, start + number, 500):
         many = range(at, min(at + 500, start + number))
         await door.append([Draft("ledger.fact.crm", stored(n, day)) for n in many])

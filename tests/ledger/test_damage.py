@@ -21,7 +21,7 @@ from consumers.seal.archive_service import archive_log, archive_of
 from ledger.errors import LostEventsError
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.sealer import seal_folder
 from ledger.transparency.verification import Verification
 from tests.ledger.test_seal import settings_of
@@ -384,7 +384,7 @@ async def test_a_log_and_a_seal_put_back_together_are_shorter_than_the_archive(d
 
 
 async def test_a_reader_with_an_end_ends_though_nothing_comes(session: Session) -> None:
-    async def read(until: int, anchor: Anchor, *, gaps: bool) -> list[int]:
+    async def read(until: int, anchor: ReadCursor, *, gaps: bool) -> list[int]:
         follower = Follower(await session.connection("reader"), session.log, "reader", anchor, gaps=gaps)
         return [event.position async for batch in follower.batches(until=until) for event in batch]
 
@@ -392,9 +392,9 @@ async def test_a_reader_with_an_end_ends_though_nothing_comes(session: Session) 
     begun = time.monotonic()
     for gaps in (False, True):
         with pytest.raises(LostEventsError, match="an event is missing at position 11") as caught:
-            await read(12, Anchor(8), gaps=gaps)
+            await read(12, ReadCursor(8), gaps=gaps)
         assert caught.value.position == 11
-    assert await read(10, Anchor(8), gaps=False) == [9, 10]
+    assert await read(10, ReadCursor(8), gaps=False) == [9, 10]
     assert time.monotonic() - begun < 30
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from app.runtime.roles import running
 from app.runtime.session import Session
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from ledger.nats.client import PING_SECONDS, PINGS_UNANSWERED, LedgerClient
 from tests.support.ledgers import Upstream, event, gbp
@@ -52,7 +52,7 @@ async def test_roles_whose_connections_all_read_no_more_serve_again(
 ) -> None:
     for module in ("consumers.runtime.broker", "ledger.nats.client"):
         monkeypatch.setattr(f"{module}.PING_SECONDS", 0.3)
-    async with running(session, ROLES, where=Where(port=0)) as services:
+    async with running(session, ROLES, where=ListenAddress(port=0)) as services:
         ours = [*clients, session.client]
         upstream = Upstream(session, await session.upstream("test"))
         upstream.patience = 5
@@ -96,7 +96,7 @@ async def _again(ask: Callable[[], object]) -> None:
 
 
 async def test_every_connection_of_every_role_is_pinged_often(session: Session, clients: list[LedgerClient]) -> None:
-    async with running(session, ROLES, where=Where(port=0)):
+    async with running(session, ROLES, where=ListenAddress(port=0)):
         assert clients
         for client in [*clients, session.client]:
             assert client.options["ping_interval"] == PING_SECONDS <= 5

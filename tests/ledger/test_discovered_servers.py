@@ -12,7 +12,7 @@ import pytest
 from app.runtime.roles import ROLES, running
 from app.runtime.session import Session
 from config.settings import load_settings
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient
 from tests.support.ledgers import Upstream, event, gbp
@@ -52,7 +52,7 @@ async def test_every_role_goes_on_through_servers_that_it_was_not_told(
         clients.append(client)
 
     monkeypatch.setattr(LedgerClient, "__init__", note)
-    async with running(session, ROLES, where=Where(port=0)) as services:
+    async with running(session, ROLES, where=ListenAddress(port=0)) as services:
         upstream = Upstream(session, await session.upstream("test"))
         await insist(upstream.begin)
         assert len(clients) > len(ROLES)

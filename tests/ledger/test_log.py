@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from app.runtime.session import Session
 from config import topology
 from ledger.errors import ConflictError, DriftError, LazyFsyncError, LostEventsError, TooLargeError, UnavailableError
-from ledger.nats.request_reply import Replies
+from ledger.nats.request_reply import RequestReply
 from ledger.store.cloudevents import parse_time
 from ledger.store.log import Draft, Log, digest_of
-from ledger.store.shared_tail import Tail
+from ledger.store.shared_tail import SharedTail
 from ledger.store.streams import ensure_stream, js_api, verify_server
 from ledger.store.subject_tokens import fact_token, id_of_token, source_of_token, token_of_id, token_of_source
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 
 
 def draft(subject: str, number: int = 0, expect: int | None = None) -> Draft:
@@ -67,16 +67,16 @@ async def test_of_many_writers_with_one_expectation_one_wins(session: Session) -
 async def test_an_acknowledgement_that_is_lost_is_found_by_reading_back(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Replies.on_reply
+    original = RequestReply.on_reply
     lost: list[bytes] = []
 
-    def lossy(self: Replies, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+    def lossy(self: RequestReply, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if b'"seq"' in data and not lost:
             lost.append(data)
         else:
             original(self, subject, reply, headers, data)
 
-    monkeypatch.setattr(Replies, "on_reply", lossy)
+    monkeypatch.setattr(RequestReply, "on_reply", lossy)
     monkeypatch.setattr("ledger.store.log._ACK_SECONDS", 0.5)
     log = await Log.open(session.client, "LEDGER")
     assert await log.append([draft("ledger.x", 1, 0), draft("ledger.x", 2)]) == 1
@@ -126,7 +126,7 @@ async def test_many_follow_one_tail_from_where_it_begins_for_as_long_as_they_kee
 ) -> None:
     monkeypatch.setattr(f"ledger.store.shared_tail.{bound[0]}", bound[1])
     await session.log.append([draft("ledger.x", n) for n in range(30)])
-    tail = Tail(await session.connection("t"), session.log, "test")
+    tail = SharedTail(await session.connection("t"), session.log, "test")
     running = asyncio.create_task(tail.run())
     assert await tail.begins() == 30
     assert [batch async for batch in tail.batches(29)] == []  # it never had that one
@@ -162,8 +162,8 @@ async def test_a_reader_stops_where_the_log_is_not_what_it_was(session: Session)
     await session.log.append([draft("ledger.x", n) for n in range(3)])
     last = await session.log.at(3)
     assert last
-    right = Anchor(3, digest_of(last.data))
-    for wrong in (Anchor(3, "0" * 64), Anchor(9, right.digest)):
+    right = ReadCursor(3, digest_of(last.data))
+    for wrong in (ReadCursor(3, "0" * 64), ReadCursor(9, right.digest)):
         with pytest.raises(LostEventsError) as caught:
             async for _ in Follower(session.client, session.log, "test", wrong).batches(until=3):
                 pass

@@ -63,7 +63,7 @@ async def test_a_sink_and_a_subscription_see_the_same(session: Session) -> None:
         poured.append((subject.decode(), reply.decode(), payload))
 
     await client.subscribe("news.*", cb=hear)
-    subscription = await client.pour("news.*", sink)
+    subscription = await client.subscribe_raw("news.*", sink)
     await client.flush()
     for number in range(300):
         client.send(frame(b"news.%d" % number, b"x" * number, b"back", b"A: b\r\n" if number % 2 else b""))

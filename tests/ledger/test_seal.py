@@ -66,7 +66,7 @@ async def rewrite(session: Session, change: Callable[[list[Recorded]], None], *,
     await js_api(operator, f"STREAM.DELETE.{topology.LEDGER}")
     wanted = next(one for one in topology.streams() if one["name"] == topology.LEDGER)
     await js_api(operator, f"STREAM.CREATE.{topology.LEDGER}", wanted | {"deny_delete": False, "deny_purge": False})
-    door = await Log.door(operator, topology.LEDGER)
+    door = await Log.unstamped(operator, topology.LEDGER)
     for at in range(0, len(events), 500):
         await door.append([Draft(one.subject, one.data) for one in events[at : at + 500]])
     for position in without:

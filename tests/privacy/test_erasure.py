@@ -12,7 +12,7 @@ from app.runtime.seal import seal_to_the_end, verification
 from app.runtime.session import Session
 from consumers.privacy.erasure import HeldError, forget, forget_again, hold, release
 from consumers.seal.archive_service import archive_of
-from ledger.encryption.keyring import STREAM, Key, Keys
+from ledger.encryption.keyring import STREAM, Key, Keyring
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
 from ledger.transparency.sealer import seal_folder
@@ -63,7 +63,7 @@ async def told(upstream: Upstream) -> None:
 
 
 async def forgotten(session: Session, *customers: str) -> Any:
-    keys = await Keys.open(session.client)
+    keys = await Keyring.open(session.client)
     return await forget(session.log, session.rejected, keys, customers or ["C-9"], ["I-0"], "M-1", "asked for it")
 
 
@@ -179,7 +179,7 @@ async def test_a_request_with_a_note_has_one_answer(session: Session) -> None:
 
 
 async def test_a_legal_hold_stands_in_the_way(session: Session) -> None:
-    keys = await Keys.open(session.client)
+    keys = await Keyring.open(session.client)
     await hold(keys, "C-9", "a claim", "counsel")
     with pytest.raises(HeldError, match="a claim"):
         await forgotten(session, "C-9")
@@ -189,7 +189,7 @@ async def test_a_legal_hold_stands_in_the_way(session: Session) -> None:
 
 
 async def test_keys_put_back_from_a_backup_are_destroyed_again(session: Session) -> None:
-    keys = await Keys.open(session.client)
+    keys = await Keyring.open(session.client)
     for owner in ("customer:C-9", "interaction:I-0", "customer:C-1"):
         await keys.ensure([owner])
     kept = await keys.everything()
@@ -197,8 +197,8 @@ async def test_keys_put_back_from_a_backup_are_destroyed_again(session: Session)
     assert await keys.put_back(kept) == 0  # tombstones stand
     await js_api(session.client, f"STREAM.PURGE.{STREAM}")  # the bucket is lost, and comes back
     assert await keys.put_back(kept) == 3
-    assert await forget_again(await Keys.open(session.client), session.log) == 2
-    fresh = await Keys.open(session.client)
+    assert await forget_again(await Keyring.open(session.client), session.log) == 2
+    fresh = await Keyring.open(session.client)
     left = [name for name, one in (await fresh.everything()).items() if one.get("key")]
     assert len(left) == 1
 
@@ -207,11 +207,11 @@ async def test_keys_made_since_stay_though_a_clock_ahead_had_recorded_before(ses
     wrong = await unchecked_log(session.client, datetime.now(UTC) + timedelta(days=40))
     await wrong.append([Draft("ledger.fact.crm", b'{"source":"crm","id":"x","type":"x","time":"x","data":{}}')])
     log = await Log.open(session.client, "LEDGER")  # its recorded times never decrease
-    keys = await Keys.open(session.client)
+    keys = await Keyring.open(session.client)
     await keys.ensure(["customer:C-9"])
     await forget(log, session.rejected, keys, ["C-9"], [], "DPO", None)
     await keys.ensure(["customer:C-9"])  # the customer comes back
-    assert await forget_again(await Keys.open(session.client), log) == 0
+    assert await forget_again(await Keyring.open(session.client), log) == 0
 
 
 def test_a_sealed_text_is_the_same_for_the_same_event_alone() -> None:
@@ -248,5 +248,5 @@ def test_commands_forget_hold_and_keys(command: Any, tmp_path: Path) -> None:
 
 async def test_first_keys_of_a_sound_ledger_have_the_number_1(session: Session) -> None:
     await session.log.append([Draft("ledger.fact.crm", b'{"source":"crm","id":"x","type":"x","time":"x","data":{}}')])
-    made = await (await Keys.open(session.client)).ensure(["customer:C-1", "customer:C-2"])
+    made = await (await Keyring.open(session.client)).ensure(["customer:C-1", "customer:C-2"])
     assert {key.id.rpartition(".")[2] for key in made.values()} == {"1"}

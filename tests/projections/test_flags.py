@@ -11,11 +11,11 @@ import pytest
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
-from consumers.guard.flag_writer import Guarding, flag_of
+from consumers.guard.flag_writer import FlagWriter, flag_of
 from consumers.guard.service import GuardService
 from consumers.privacy.erasure import forget
 from domain.abuse.guard import RULES
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.store.log import Recorded
 from projections.views.flags import read_flags
 from tests.support.ledgers import POLICY, ROOT, Up, Upstream, event, gbp, upstream_of
@@ -126,7 +126,7 @@ async def test_flags_are_the_same_bytes_however_the_guard_is_fed(session: Sessio
     live = [one.data.rpartition(b',"recordedtime"')[0] + b"}" for one in log if one.subject.startswith("ledger.flag.")]
 
     def again(size: int) -> list[bytes]:
-        guarding = Guarding()
+        guarding = FlagWriter()
         batches: list[list[Recorded]] = [log[at : at + size] for at in range(0, len(log), size)]
         return [flag_of(raised).data for batch in batches for raised in guarding.take(batch)]
 
@@ -145,14 +145,16 @@ async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Se
             assert given["outcome"] in {"taken", "escalate"}
         await guarded(session)
         before = await flags_of(session)
-        await forget(session.log, session.rejected, await Keys.open(session.client), ["C-claims"], [], "M-1", "asked")
+        await forget(
+            session.log, session.rejected, await Keyring.open(session.client), ["C-claims"], [], "M-1", "asked"
+        )
     log = [one async for batch in session.log.subject_batches(">") for one in batch]
     live = {
         json.loads(one.data)["id"]: one.data.rpartition(b',"recordedtime"')[0] + b"}"
         for one in log
         if one.subject.startswith("ledger.flag.")
     }
-    guarding = Guarding()
+    guarding = FlagWriter()
     assert {flag_of(raised).data for raised in guarding.take(log)} == set(live.values())
     assert len(live) >= 2
     assert any(b"customer.forgotten" in one.data for one in log)

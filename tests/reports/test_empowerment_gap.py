@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics import empowerment_gap
-from domain.analytics.empowerment_gap import Asked, Costs
+from domain.analytics.empowerment_gap import AuthorityRequest, Costs
 from domain.analytics.procedure_cost import long_way, procedure
 from domain.policy.parsing import parse_policy
 from projections.policy_history import policy_in_force
@@ -24,9 +24,11 @@ BPI = ROOT.parent / "shared" / "data" / "bpic2020_request_for_payment.csv.gz"
 HOURS = Costs(agent_hour=2400, manager_hour=4500)
 
 
-def asked(minor: int, *, yes: bool, waited: float = 600.0, month: str = "2026-01") -> Asked:
+def asked(minor: int, *, yes: bool, waited: float = 600.0, month: str = "2026-01") -> AuthorityRequest:
     outcome = "approved" if yes else "denied"
-    return Asked(1, "refund", "late", "agent", "T", "GBP", minor, 2, outcome, minor if yes else 0, waited, "M", month)
+    return AuthorityRequest(
+        1, "refund", "late", "agent", "T", "GBP", minor, 2, outcome, minor if yes else 0, waited, "M", month
+    )
 
 
 def test_a_share_has_wilsons_interval() -> None:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from app.runtime.views import read_view
 from benchmarks.coverage import coverage
 from domain.analytics.loyalty import estimators
-from domain.analytics.loyalty.estimators import Raised
+from domain.analytics.loyalty.estimators import LimitRaise
 from domain.analytics.loyalty.experiments import raises, randomised
 from domain.analytics.loyalty.purchases import DAY, History, Moments, first_of_each
 from domain.events.decisions import PolicyPublished
 from projections.policy_history import published_policies
-from projections.reading import Scope
+from projections.reading import AccessScope
 from projections.reports.loyalty import loyalty_report
 from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed
 
@@ -71,7 +71,7 @@ def test_only_rung_four_is_called_an_effect_and_what_does_not_bear_says_why() ->
     came = np.random.default_rng(1).random(400)
     found = estimators.trial(team, came, np.arange(8) < 4)
     assert (found.rung, found.called) == (4, "effect")
-    late = Raised(1000, np.array([0]), np.array([1, 2, 3]))
+    late = LimitRaise(1000, np.array([0]), np.array([1, 2, 3]))
     assert estimators.staggered(team, np.full(400, 1000), came, [late], 90).value is None
     assert "fewer than" in estimators.discontinuity(np.array([0.9, 1.1]), np.array([1.0, 0.0])).caveats[0]
 
@@ -215,7 +215,7 @@ async def test_whom_others_helped_is_no_control_of_those_who_are_shown(upstream:
     read = partial(read_view, upstream.session)
 
     async def of(people: frozenset[str] | None) -> tuple[int, bool, list[int]]:
-        (one,) = (await loyalty_report(read, (), scope=Scope(people, frozenset())))["currencies"]
+        (one,) = (await loyalty_report(read, (), scope=AccessScope(people, frozenset())))["currencies"]
         lines = one["ladder"][0]["coming_back"] if one["ladder"] else []
         return one["treated"], one["told_by_sales"], [line["n"] for line in lines if line["method"] == "matched"]
 

@@ -14,7 +14,7 @@ from app.runtime.views import read_view
 from domain.policy.parsing import parse_policy
 from ledger.store.subscription import Follower
 from projections.policy_history import published_policies
-from projections.reports.policy_simulation import Trying, try_policy, try_quickly
+from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
 from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed
 
 
@@ -29,12 +29,12 @@ async def tried(
     session = upstream.session
     policy = parse_policy(document) if document is not None else None
     begins = datetime.fromisoformat(since) if since else None
-    trying = Trying(policy, await published_policies(session.log), begins, flags=flags)
+    trying = PolicySimulation(policy, await published_policies(session.log), begins, flags=flags)
     end = await session.log.last_position()
     batches = Follower(await session.connection("what-if"), session.log, "what-if").batches(until=end)
     found = await try_policy(session.log, batches, trying, lambda _: None)
     if policy is not None and not flags:
-        again = Trying(policy, await published_policies(session.log), begins, flags=False)
+        again = PolicySimulation(policy, await published_policies(session.log), begins, flags=False)
         assert await try_quickly(partial(read_view, session), again, lambda _: None) == found
     assert await session.log.last_position() == end
     return found

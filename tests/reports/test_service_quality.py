@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics import service_quality
-from domain.analytics.service_quality import DAY, Answer, Journeys
+from domain.analytics.service_quality import DAY, FeedbackScore, InteractionColumns
 from ledger.store.cloudevents import parse_time
-from projections.reading import Scope
+from projections.reading import AccessScope
 from projections.reports.service_quality import interaction_story, quality_report
 from projections.views.journeys import journeys as journeys_table
 from tests.support.ledgers import ROOT, Upstream, event, gbp, upstream_of
@@ -22,7 +22,7 @@ from tests.support.ledgers import ROOT, Upstream, event, gbp, upstream_of
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
 
 
-def journeys(*some: dict[str, Any]) -> Journeys:
+def journeys(*some: dict[str, Any]) -> InteractionColumns:
     usual: dict[str, Any] = {
         "customer": 0,
         "channel": "phone",
@@ -38,7 +38,7 @@ def journeys(*some: dict[str, Any]) -> Journeys:
         "repeated_stories": math.nan,
         "reopened": 0,
     }
-    return Journeys(*(np.array([one.get(name, value) for one in some]) for name, value in usual.items()))
+    return InteractionColumns(*(np.array([one.get(name, value) for one in some]) for name, value in usual.items()))
 
 
 def test_a_first_contact_is_known_when_its_window_is_over() -> None:
@@ -85,7 +85,7 @@ def test_evenness_is_pearsons_test_over_groups_of_thirty() -> None:
 
 
 def test_satisfaction_by_instrument() -> None:
-    found = service_quality.satisfaction([Answer("csat", score, "phone", "T") for score in (0.5, 0.75, 1.0)], 30)
+    found = service_quality.satisfaction([FeedbackScore("csat", score, "phone", "T") for score in (0.5, 0.75, 1.0)], 30)
     assert (found[0]["n"], found[0]["mean"], found[0]["response"]["share"]) == (3, 0.75, 0.1)
     assert found[0]["interval"] == pytest.approx([0.75 - 4.302653 * 0.25 / 3**0.5, 0.75 + 4.302653 * 0.25 / 3**0.5])
 
@@ -168,7 +168,7 @@ async def test_who_came_back_to_another_team_came_back(session: Session) -> None
             await upstream.record(event(f"o-{name}", "interaction.opened", time=f"{day}T10:00:00Z", **told))
             done = {"interaction_id": name, "customer_id": "C"}
             await upstream.record(event(f"r-{name}", "interaction.resolved", time=f"{day}T11:00:00Z", **done))
-    found = await quality_report(partial(read_view, session), scope=Scope(frozenset(), frozenset("A")))
+    found = await quality_report(partial(read_view, session), scope=AccessScope(frozenset(), frozenset("A")))
     first = found["overall"]["first_contact"]
     assert (found["overall"]["interactions"], first["k"], first["n"]) == (1, 0, 1)
 

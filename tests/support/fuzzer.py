@@ -28,7 +28,7 @@ import msgspec
 
 from consumers.rejections import RejectedEntry
 from consumers.seal.archive_service import archive_of
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.nats.client import LedgerClient, connect
 from ledger.store.log import Log
 from ledger.store.subject_tokens import is_source_token
@@ -390,7 +390,7 @@ async def _receipts(client: LedgerClient, fuzzer: Fuzzer, places: list[tuple[str
 
 
 async def _rejections(client: LedgerClient) -> list[RejectedEntry]:
-    log, keys = await Log.open(client, "REJECTED"), await Keys.open(client)
+    log, keys = await Log.open(client, "REJECTED"), await Keyring.open(client)
     found: list[RejectedEntry] = []
     async for batch in log.subject_batches("rejected.>"):
         found += [msgspec.json.decode(await keys.reveal(one.data), type=RejectedEntry) for one in batch]

@@ -4,8 +4,8 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
-from domain.abuse.guard import Guard, Raised
-from domain.abuse.history import HOUR, Seen
+from domain.abuse.guard import FlagDraft, Guard
+from domain.abuse.history import HOUR, GuardEvent
 from domain.events import decisions, facts
 from domain.money import Money
 
@@ -28,8 +28,8 @@ class Story:
 
     def __init__(self, guard: Guard | None = None, seed: int = 7) -> None:
         self.guard = guard or Guard()
-        self.raised: list[Raised] = []
-        self.seen: list[Seen] = []
+        self.raised: list[FlagDraft] = []
+        self.seen: list[GuardEvent] = []
         self.random = random.Random(seed)
         self.hour = 0.0
         self.tell(decisions.PolicyPublished(**_CAUSE, policy=POLICY, version=1, published_by="owner", sha256="0"))
@@ -38,7 +38,7 @@ class Story:
         """An event; the hours only go on. Its position."""
         self.hour = max(self.hour, self.hour if hour is None else hour)
         moment = BEGIN + (self.hour if hour is None else hour) * HOUR
-        seen = Seen(len(self.seen) + 1, moment, BEGIN + self.hour * HOUR, body, action_id)
+        seen = GuardEvent(len(self.seen) + 1, moment, BEGIN + self.hour * HOUR, body, action_id)
         self.seen.append(seen)
         self.raised += self.guard.take(seen)
         return seen.position

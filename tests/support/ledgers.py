@@ -17,12 +17,12 @@ from app.runtime.roles import running
 from app.runtime.session import Session
 from config import topology
 from domain.budgets.budget import Budget
-from domain.budgets.postings import Cause, opening
+from domain.budgets.postings import RequestContext, opening
 from domain.commands import Preview
-from domain.decisions.authority import Agent, Asking
+from domain.decisions.authority import Agent, DecisionContext
 from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.store.streams import js_api, stream_names
 from ledger.store.subject_tokens import token_of_source
 
@@ -132,7 +132,7 @@ class Upstream:
 
     async def replay(self) -> list[dict[str, Any]]:
         """Every event in the log, with its position; what is personal opened."""
-        keys = await Keys.open(self.session.client)
+        keys = await Keyring.open(self.session.client)
         found: list[dict[str, Any]] = []
         for position in range(1, await self.session.log.last_position() + 1):
             recorded = await self.session.log.at(position)
@@ -207,9 +207,9 @@ AGENT = Agent(agent_id="A-1", role="agent")
 NOW = datetime(2026, 1, 10, tzinfo=UTC)
 
 
-def cause(number: int) -> Cause:
+def cause(number: int) -> RequestContext:
     """A request of the CRM."""
-    return Cause(source="crm", request_id=f"r-{number}", request_sha256="00" * 16, seen_position=0)
+    return RequestContext(source="crm", request_id=f"r-{number}", request_sha256="00" * 16, seen_position=0)
 
 
 def opened(before: Budget | None = None, period: str = "2026-01") -> Budget:
@@ -218,10 +218,10 @@ def opened(before: Budget | None = None, period: str = "2026-01") -> Budget:
     return Budget.open(record, NOW)
 
 
-def asking_of(request: Preview, agent: Agent = AGENT, rules: Rules = RULES, **known: Any) -> Asking:
+def asking_of(request: Preview, agent: Agent = AGENT, rules: Rules = RULES, **known: Any) -> DecisionContext:
     """A request of the CRM with what is known about it: a fresh budget and nothing else, unless named."""
     given: dict[str, Any] = {"source": "crm", "now": NOW, "budget": known.pop("budget", None) or opened()}
-    return Asking(request=request, agent=agent, rules=rules, **(given | known))
+    return DecisionContext(request=request, agent=agent, rules=rules, **(given | known))
 
 
 AUTHORITY: dict[str, Any] = {

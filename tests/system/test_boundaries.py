@@ -21,9 +21,9 @@ import pytest
 
 from app.runtime.roles import running
 from app.runtime.session import Session
-from dashboard.listen_address import Where
+from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.transparency.sealer import seal_folder
 from tests.support.ledgers import ROOT, Upstream, event, gbp
 
@@ -220,7 +220,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 @asynccontextmanager
 async def staged(session: Session, roles: tuple[str, ...]) -> AsyncIterator[Stage]:
     """These roles running, a policy and an agent."""
-    async with running(session, roles, where=Where(port=0)) as services:
+    async with running(session, roles, where=ListenAddress(port=0)) as services:
         upstream = Upstream(session, await session.upstream("test"))
         upstream.patience = 10
         if "decisions" in roles:
@@ -265,7 +265,7 @@ async def nothing(_stage: Stage) -> None:
 
 async def forgets(stage: Stage) -> None:
     """A customer's key is destroyed by another process."""
-    keys = await Keys.open(stage.session.client)
+    keys = await Keyring.open(stage.session.client)
     await keys.ensure(["customer:C-1"])
     await keys.destroy("customer:C-1")
 
@@ -318,7 +318,7 @@ BOUNDARIES = [
     B("acknowledgements", "consumers.intake.worker.IntakeWorker._acknowledge", TWO, fact, takes_in),
     B(
         "answers of the server, at the socket",
-        "ledger.nats.request_reply.Replies.on_reply",
+        "ledger.nats.request_reply.RequestReply.on_reply",
         TWO,
         Stage.personal,
         takes_in,
@@ -334,7 +334,7 @@ BOUNDARIES = [
     B("looking after inboxes", "consumers.intake.inboxes.Inboxes._restore", TWO, nothing, takes_in, again=True),
     B(
         "the end of day keys",
-        "ledger.encryption.keyring.Keys.destroy",
+        "ledger.encryption.keyring.Keyring.destroy",
         TWO,
         nothing,
         takes_in,
@@ -370,22 +370,22 @@ BOUNDARIES = [
     B("requests that are read", "consumers.decisions.pipeline.read_request", DECISIONS, action, decides),
     B(
         "requests that the log keeps waiting",
-        "consumers.decisions.pipeline.Decider._answer_stuck",
+        "consumers.decisions.pipeline.DecisionPipeline._answer_stuck",
         DECISIONS,
         action,
         decides,
     ),
-    B("requests that are ruled on", "consumers.decisions.handlers.Dispatch.ruling", DECISIONS, action, decides),
-    B("groups of requests", "consumers.decisions.pipeline.Decider._rule_group", DECISIONS, action, decides),
+    B("requests that are ruled on", "consumers.decisions.handlers.CommandHandlers.ruling", DECISIONS, action, decides),
+    B("groups of requests", "consumers.decisions.pipeline.DecisionPipeline._rule_group", DECISIONS, action, decides),
     B(
         "answers that are looked up",
-        "consumers.decisions.pipeline.Decider._when_caught_up",
+        "consumers.decisions.pipeline.DecisionPipeline._when_caught_up",
         DECISIONS,
         asks("resolution.decide.crm.preview", **PREVIEW | {"agent_id": "unknown"}),
         decides,
     ),
-    B("decisions that are stored", "consumers.decisions.committer.Storing.begin", DECISIONS, action, decides),
-    B("what became of a batch", "consumers.decisions.committer.Storing._took", DECISIONS, action, decides),
+    B("decisions that are stored", "consumers.decisions.committer.BatchCommitter.begin", DECISIONS, action, decides),
+    B("what became of a batch", "consumers.decisions.committer.BatchCommitter._took", DECISIONS, action, decides),
     B("answers that are sent", "consumers.decisions.service.DecisionService._reply", DECISIONS, action, decides),
     B(
         "requests by FastStream",
@@ -410,30 +410,42 @@ BOUNDARIES = [
         ),
         decides,
     ),
-    B("other deciders", "consumers.decisions.membership.Members._on_alive", DECISIONS, lives, decides),
-    B("saying to be there", "consumers.decisions.membership.Members._say", DECISIONS, nothing, decides, again=True),
-    B("keys that are destroyed", "ledger.encryption.keyring.Keys._changed", DECISIONS, forgets, decides),
-    B("the log, as deciders learn it", "consumers.decisions.state.follower.Directory.learn", DECISIONS, fact, decides),
+    B("other deciders", "consumers.decisions.membership.Membership._on_alive", DECISIONS, lives, decides),
+    B("saying to be there", "consumers.decisions.membership.Membership._say", DECISIONS, nothing, decides, again=True),
+    B("keys that are destroyed", "ledger.encryption.keyring.Keyring._changed", DECISIONS, forgets, decides),
+    B(
+        "the log, as deciders learn it",
+        "consumers.decisions.state.follower.DecisionState.learn",
+        DECISIONS,
+        fact,
+        decides,
+    ),
     B(
         "one event, as deciders learn it",
-        "consumers.decisions.state.follower.Directory._learn_event",
+        "consumers.decisions.state.follower.DecisionState._learn_event",
         DECISIONS,
         joins,
         decides,
     ),
     B(
         "writing what was learned",
-        "consumers.decisions.state.follower.Directory.write",
+        "consumers.decisions.state.follower.DecisionState.write",
         DECISIONS,
         fact,
         decides,
         again=True,
     ),
-    B("the clock", "consumers.decisions.timers.Clock._overdue", DECISIONS, nothing, decides, again=True),
+    B("the clock", "consumers.decisions.timers.Timers._overdue", DECISIONS, nothing, decides, again=True),
     B("acknowledgements of the log", "ledger.store.log.Log._position_in", DECISIONS, action, decides),
     # readers of the log: views, guard, seal, archive
-    B("the log, at the socket", "ledger.store.pull_consumer.Pull._take", VIEWS, fact, Stage.views_take_the_next),
-    B("the log's end, for all views", "ledger.store.shared_tail.Tail._keep", VIEWS, fact, Stage.views_follow),
+    B(
+        "the log, at the socket",
+        "ledger.store.pull_consumer.PullConsumer._take",
+        VIEWS,
+        fact,
+        Stage.views_take_the_next,
+    ),
+    B("the log's end, for all views", "ledger.store.shared_tail.SharedTail._keep", VIEWS, fact, Stage.views_follow),
     B("a view's fold", "projections.engine.projector.Projector._commit", VIEWS, fact, Stage.all_views_but_one_follow),
     B(
         "a view's generation",
@@ -454,7 +466,7 @@ BOUNDARIES = [
     B("a rule of the guard", "domain.abuse.guard.Guard.take", "intake guard", fact, Stage.guards),
     B(
         "the log, as the guard takes it",
-        "consumers.guard.flag_writer.Guarding.take",
+        "consumers.guard.flag_writer.FlagWriter.take",
         "intake guard",
         fact,
         Stage.guards,
@@ -471,10 +483,10 @@ BOUNDARIES = [
         connects,
         Stage.serves,
     ),
-    B("a request by HTTP", "dashboard.view_reader.Views.read", VIEWS, reads, Stage.serves),
-    B("a listener", "dashboard.view_updates.News.chunks", VIEWS, listens, Stage.tells),
-    B("news that are heard", "dashboard.view_updates.News._hear", VIEWS, fact, Stage.tells),
-    B("news that are told", "dashboard.view_updates.News._said", VIEWS, fact, Stage.tells),
+    B("a request by HTTP", "dashboard.view_reader.ViewReader.read", VIEWS, reads, Stage.serves),
+    B("a listener", "dashboard.view_updates.ViewUpdates.chunks", VIEWS, listens, Stage.tells),
+    B("news that are heard", "dashboard.view_updates.ViewUpdates._hear", VIEWS, fact, Stage.tells),
+    B("news that are told", "dashboard.view_updates.ViewUpdates._said", VIEWS, fact, Stage.tells),
 ]
 ELSEWHERE = {
     "bytes of the protocol, subjects, replies, headers": "test_bytes.py",
@@ -524,7 +536,7 @@ def test_the_table_names_tests_that_are_there() -> None:
     assert len({one.target for one in BOUNDARIES}) == len(BOUNDARIES)
 
 
-ENTRANCES = ("pour", "create_task", "subscriber", "call_later")
+ENTRANCES = ("subscribe_raw", "create_task", "subscriber", "call_later")
 """Calls by which something is read from a socket, or goes on by itself."""
 
 

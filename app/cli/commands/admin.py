@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from app.cli.main import Finding, cli, command
+from app.cli.main import CommandFinding, cli, command
 from app.output import console, fail, print_json, print_list, print_table
 from app.runtime.projection_states import projection_states
 from app.runtime.roles import ROLES
@@ -21,7 +21,7 @@ from consumers.rejections import RejectedEntry
 from domain.events.administration import ProjectionSkipped
 from domain.events.decisions import TYPE_OF
 from domain.serialization import encode
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.errors import OtherDirectoryError
 from ledger.store.cloudevents import encode_event
 from ledger.store.content_modes import RECEIVED
@@ -59,7 +59,7 @@ def _shown(text: str) -> str:
 
 async def _entries(session: Session) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
-    keys = await Keys.open(session.client)
+    keys = await Keyring.open(session.client)
     async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
             entry = msgspec.json.decode(await keys.reveal(recorded.data), type=RejectedEntry)
@@ -145,7 +145,7 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
         raise click.UsageError(message)
     async with Session(settings, reads_only=True) as session:
         chosen = [entry for entry in await _entries(session) if everything or entry["number"] in numbers]
-        door = await Log.door(session.client, topology.INBOX)
+        door = await Log.unstamped(session.client, topology.INBOX)
         for entry in chosen:
             await door.append([_draft(entry["raw"])])
             body = {"seq": entry["number"], "no_erase": True}
@@ -177,7 +177,7 @@ async def status(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         position=position,
     )
     if any(state["stopped"] for state in states):
-        raise Finding("" if as_json else "a projection has stopped")
+        raise CommandFinding("" if as_json else "a projection has stopped")
 
 
 def _stopped_text(stop: dict[str, Any] | None) -> str:
@@ -269,7 +269,7 @@ async def doctor(
         items, "Doctor", ("check", "", "says"), rows, fields="check says ok", as_json=as_json, as_csv=as_csv, ok=well
     )
     if not well:
-        raise Finding
+        raise CommandFinding
 
 
 @click.option("--json", "as_json", is_flag=True, hidden=True)

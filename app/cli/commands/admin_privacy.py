@@ -16,7 +16,7 @@ from app.output import console, fail, print_json, print_list
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from consumers.privacy import erasure
-from ledger.encryption.keyring import Keys, backup_entries
+from ledger.encryption.keyring import Keyring, backup_entries
 from ledger.files import read_bounded, write_private
 from projections.views import casework
 
@@ -36,7 +36,7 @@ async def forget(settings: Settings, customer: str, requested_by: str, reason: s
     Linked customers who are the same person are forgotten with it. What happened stays, and every proof still holds.
     """
     async with Session(settings, reads_only=True) as session:
-        keys = await Keys.open(session.client)
+        keys = await Keyring.open(session.client)
         person = (await read_view(session, "casework", lambda c: casework.same_person(c, customer))).result
         of_person = casework.interactions.c.customer_id.in_(person)
         query = sa.select(casework.interactions.c.interaction_id).where(of_person)
@@ -69,7 +69,7 @@ async def hold(
     if customer and not release and not (reason and by):
         raise click.UsageError("say --reason and --by")
     async with Session(settings, reads_only=True) as session:
-        keys = await Keys.open(session.client)
+        keys = await Keyring.open(session.client)
         if customer and release:
             await erasure.release(keys, customer)
         elif customer:
@@ -91,7 +91,7 @@ def keys_group() -> None:
 async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: bool) -> None:
     """Write all keys to FILE (mode 0600); delete it by the day it says: until then what is forgotten can come back."""
     async with Session(settings, reads_only=True) as session:
-        keys = await Keys.open(session.client)
+        keys = await Keyring.open(session.client)
         now = datetime.now(UTC)
         until = (now + timedelta(days=keep_days)).date().isoformat()
         await keys.note(f"backup.{int(now.timestamp())}", {"file": str(file), "kept_until": until})
@@ -113,7 +113,7 @@ async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
         message = f"{file} is no backup of keys: {error}"
         raise click.UsageError(message) from None
     async with Session(settings, reads_only=True) as session:
-        keys = await Keys.open(session.client)
+        keys = await Keyring.open(session.client)
         restored = await keys.put_back(entries)
         again = await erasure.forget_again(keys, session.log)
     if as_json:

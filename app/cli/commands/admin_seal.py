@@ -10,7 +10,7 @@ import msgspec
 
 from app.cli.commands.admin import admin
 from app.cli.commands.audit_verify import key_option, verifiers_from
-from app.cli.main import Finding, command
+from app.cli.main import CommandFinding, command
 from app.output import console, fail, print_json, print_table, showing_progress
 from app.runtime.seal import begin_anew as begin_seal_anew
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
@@ -118,7 +118,7 @@ async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
         if clear:
             console.print("Taken back.")
     if found is not None and not clear:
-        raise Finding
+        raise CommandFinding
 
 
 @command(admin)
@@ -182,7 +182,7 @@ async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> 
             print_table("What is wrong", ("where", "from", "to", "kind", ""), rows, numbers=(1, 2))
         console.print(to_do, markup=False)
     if log or archived:
-        raise Finding
+        raise CommandFinding
 
 
 def _where(wrong: dict[str, Any]) -> tuple[Any, ...]:

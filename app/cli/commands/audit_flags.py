@@ -14,10 +14,10 @@ from app.cli.main import command
 from app.output import console, print_json, print_list, print_table, showing_progress
 from app.runtime.session import Session
 from app.runtime.views import read_view
-from domain.abuse.fairness import Act, Rate, shift_of, tenure_of
+from domain.abuse.fairness import Rate, ReviewedAction, shift_of, tenure_of
 from domain.abuse.fairness import rates as all_rates
 from domain.periods import zone_of
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.store.cloudevents import parse_time
 from projections.access import without_names
 from projections.engine import temporal_tables
@@ -86,7 +86,7 @@ async def flags(
             "flags",
             lambda c: read_flags(c, now, rule=rule, status=status, source=source, everything=everything),
         )
-        found = await without_names(session.log, await Keys.open(session.client), answer.result)
+        found = await without_names(session.log, await Keyring.open(session.client), answer.result)
     found = [one for one in found if about is None or about in one["about"]]  # not before: asking would tell
     position = answer.progress.anchor.position if at is None else at
     rows = [
@@ -121,11 +121,11 @@ def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
 
 
 async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, happened: bool, as_json: bool) -> None:
-    from consumers.guard.flag_writer import Guarding
+    from consumers.guard.flag_writer import FlagWriter
     from ledger.store.subscription import Follower
 
     try:
-        sides = Guarding(happened=happened), Guarding({rule: changed}, happened=happened)
+        sides = FlagWriter(happened=happened), FlagWriter({rule: changed}, happened=happened)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     found: tuple[dict[str, dict[str, Any]], ...] = ({}, {})
@@ -144,7 +144,7 @@ async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, h
                                 "evidence": raised.finding.evidence,
                             }
                 progressed(batch[-1].position, end)
-        keys = await Keys.open(session.client)
+        keys = await Keyring.open(session.client)
         before, after = [
             {one["flag_id"]: one for one in await without_names(session.log, keys, list(some.values()))}
             for some in found
@@ -209,7 +209,9 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
             )
 
 
-def _act(row: dict[str, Any], rules: frozenset[str], people: dict[str, dict[str, Any]], zone: ZoneInfo) -> Act:
+def _act(
+    row: dict[str, Any], rules: frozenset[str], people: dict[str, dict[str, Any]], zone: ZoneInfo
+) -> ReviewedAction:
     person, at = people.get(row["agent_id"], {}), parse_time(row["time"])
     joined = person.get("joined")
     team = row["team_id"] or next(iter(json.loads(person.get("team_ids") or "[]")), None)
@@ -219,4 +221,4 @@ def _act(row: dict[str, Any], rules: frozenset[str], people: dict[str, dict[str,
         "shift": shift_of(at.astimezone(zone).hour),
         "tenure": tenure_of((at - parse_time(joined)).total_seconds() if joined else None),
     }
-    return Act(row["agent_id"], groups, rules)
+    return ReviewedAction(row["agent_id"], groups, rules)

@@ -18,9 +18,9 @@ from app.runtime.session import Session
 from app.runtime.views import opened, read_view, up_to_date
 from domain.money import money_text
 from domain.serialization import encode
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from ledger.store.log import digest_of as digest
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 from projections.engine import storage
 from projections.reports.explanation import explain as explain_action
 from projections.reports.explanation_text import story_of
@@ -111,7 +111,7 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
             await note_reading(session.log, [f"action:{action}"], position, by)
             at, now = found["position"], datetime.now(UTC)
             raised = (await read_view(session, "flags", lambda c: read_flags(c, now, position=at))).result
-        revealed = await (await Keys.open(session.client)).reveal(shown)
+        revealed = await (await Keyring.open(session.client)).reveal(shown)
     if found is None:
         fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
         return
@@ -220,9 +220,9 @@ async def replay(settings: Settings, start: str | None, end: str | None, *, as_s
             return
         reader = await session.connection("replay")
         before = await session.log.at(first - 1) if first > 1 else None
-        anchor = Anchor(first - 1, digest(before.data)) if before else Anchor()
+        anchor = ReadCursor(first - 1, digest(before.data)) if before else ReadCursor()
         follower = Follower(reader, session.log, "replay", anchor)
-        write, keys = sys.stdout.buffer.write, await Keys.open(session.client)
+        write, keys = sys.stdout.buffer.write, await Keyring.open(session.client)
         async for batch in follower.batches(until=until):
             for recorded in batch:
                 data = recorded.data if as_stored else await keys.reveal(recorded.data)

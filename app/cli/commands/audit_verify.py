@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.commands.audit_trail import audit
-from app.cli.main import Finding, command
+from app.cli.main import CommandFinding, command
 from app.output import console, fail, print_json, print_table, showing_progress
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
 from app.runtime.session import Session
@@ -105,7 +105,7 @@ async def verify(
         _tell(result)
     if result["findings"]:
         first = result["findings"][0]
-        raise Finding("" if as_json else f"history is not what was sealed: {first['kind']}, {first['text']}")
+        raise CommandFinding("" if as_json else f"history is not what was sealed: {first['kind']}, {first['text']}")
 
 
 def _tell(result: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import nats.errors
 
-from app.cli.main import Finding, cli, command
+from app.cli.main import CommandFinding, cli, command
 from app.output import console, fail, print_json, print_list, print_table
 from app.policy_file import check_policy_file, shipped_policies
 from app.runtime.roles import served
@@ -201,7 +201,7 @@ def check(file: Path, *, as_json: bool) -> None:
         place = f"{file}:{finding.line}:{finding.column}"
         console.print(f"{place}: {word}: {field}{finding.message}", markup=False, soft_wrap=True)
     if checked.policy is None:
-        raise Finding
+        raise CommandFinding
     if not as_json:
         roles = ", ".join(checked.policy.roles)
         console.print(f"{file} is a policy in {checked.policy.currency} by {checked.policy.period} for {roles}")
@@ -271,7 +271,7 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
     if refusal:
         if not (as_json or as_csv):
             console.print(f"It would be refused: effective_from {refusal}", markup=False)
-        raise Finding(f"it would be refused: effective_from {refusal}" if as_csv else "")
+        raise CommandFinding(f"it would be refused: effective_from {refusal}" if as_csv else "")
 
 
 def _said(value: Any) -> str:
@@ -323,7 +323,7 @@ async def _ask(settings: Settings, operation: str, source: str, fields: dict[str
     else:
         _show(answer)
     if answer["outcome"] == "error":
-        raise Finding
+        raise CommandFinding
 
 
 _SHOWN = ("action_id", "escalation_id", "status", "position", "policy_version", "expires_at", "due", "paid_by")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from app.cli.main import Finding, cli, command
+from app.cli.main import CommandFinding, cli, command
 from app.importing.expressions import MappingError
 from app.importing.importer import ImportFileError, load_mapping, made_events
 from app.output import print_json, print_table, progress_console
@@ -93,7 +93,7 @@ def _report(outcome: Outcome, *, dry: bool, as_json: bool) -> None:
             ]
             print_table("Rejected", columns, told, numbers=(0,))
     if outcome.rejected:
-        raise Finding("" if as_json else f"{len(outcome.rejected)} events were rejected")
+        raise CommandFinding("" if as_json else f"{len(outcome.rejected)} events were rejected")
 
 
 @contextmanager

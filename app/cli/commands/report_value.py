@@ -16,7 +16,7 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.money import money_text
 from domain.serialization import encode
-from ledger.encryption.keyring import Keys
+from ledger.encryption.keyring import Keyring
 from projections.policy_history import policy_in_force
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ async def gap(
             found = await gap_report(partial(read_view, session), policy, hours, at)
         except ValueError as error:
             raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
-        found = json.loads(await (await Keys.open(session.client)).reveal(encode(found)))
+        found = json.loads(await (await Keyring.open(session.client)).reveal(encode(found)))
     if as_json:
         print_json(found)
         return

@@ -43,7 +43,7 @@ async def what_if(
     Reads the log, records nothing.
     """
     from ledger.store.subscription import Follower
-    from projections.reports.policy_simulation import Trying, try_policy, try_quickly
+    from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
 
     if shadow == (policy is not None):
         raise click.UsageError("name a POLICY (a file, or in-force), or use --shadow")
@@ -51,7 +51,7 @@ async def what_if(
     async with Session(settings, reads_only=True) as session:
         tried = None if policy is None else _read(policy, await policy_in_force(session.log))
         try:
-            trying = Trying(tried, await published_policies(session.log), begins, flags=flags)
+            trying = PolicySimulation(tried, await published_policies(session.log), begins, flags=flags)
         except LookupError:
             raise click.UsageError("--shadow: no policy was published with `mode: shadow`") from None
         end = await session.log.last_position()

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.main import Finding, cli, command
+from app.cli.main import CommandFinding, cli, command
 from app.output import console, print_json
 from app.runtime.announcement import FILE, announce, withdraw
 from app.runtime.roles import ROLES, keep_running, only_one, running, sealing_roles, until_stopped
 from app.runtime.session import Session
-from dashboard.listen_address import LOOPBACK, Where, token_of
+from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | 
     return uvloop.new_event_loop
 
 
-def _where(found: dict[str, Any]) -> Where:
-    return Where(
+def _where(found: dict[str, Any]) -> ListenAddress:
+    return ListenAddress(
         found["host"],
         found["port"],
         found["tls_cert"],
@@ -84,7 +84,7 @@ async def up(settings: Settings, *, history: bool, **found: Any) -> None:
     await _up(settings, _where(found).checked(), history=history)
 
 
-async def _up(settings: Settings, where: Where, *, history: bool = False) -> None:
+async def _up(settings: Settings, where: ListenAddress, *, history: bool = False) -> None:
     async with only_one(settings.folder), Session(settings) as session:
         listening = where.bound()  # held here, so that nobody takes it while its process starts again
         # Views fold, the seal signs and people read in processes of their own, so that no decision waits for them.
@@ -145,14 +145,14 @@ async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_j
     try:
         summary = await run_demo(settings, seed=seed, days=days, quiet=as_json)
     except LedgerError as error:
-        raise Finding(str(error)) from error
+        raise CommandFinding(str(error)) from error
     if as_json:
         print_json(summary)
     if no_serve or settings.nats_url is not None:  # on a server of yours, run what you want beside it
         return
     told = asyncio.create_task(_tell_where(settings, quiet=as_json))
     try:
-        await _up(settings, Where())
+        await _up(settings, ListenAddress())
     finally:
         told.cancel()
 

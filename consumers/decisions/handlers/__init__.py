@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from config import topology
-from consumers.decisions.handlers.followups import Followups, Overdue, Posting
-from consumers.decisions.handlers.requests import Ruling, Rulings, StaleError
+from consumers.decisions.handlers.followups import FollowupHandlers, PostingCommand, TimerCommand
+from consumers.decisions.handlers.requests import CommandResult, NeedsCatchUpError, RequestHandlers
 from domain.commands import (
     ActionRequest,
     EscalationAsk,
@@ -22,32 +22,32 @@ from domain.commands import (
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from consumers.decisions.budget_repository import Books
-    from consumers.decisions.pending_request import Waiting
-    from consumers.decisions.state.follower import Directory
+    from consumers.decisions.budget_repository import BudgetRepository
+    from consumers.decisions.pending_request import PendingRequest
+    from consumers.decisions.state.follower import DecisionState
     from ledger.store.log import Log
 
 
-class Dispatch:
+class CommandHandlers:
     """All rulings behind one door."""
 
-    def __init__(self, log: Log, directory: Directory, books: Books, *, history: bool) -> None:
+    def __init__(self, log: Log, directory: DecisionState, books: BudgetRepository, *, history: bool) -> None:
         self._directory = directory
-        self._rulings = Rulings(log, directory, books, history=history)
-        self._followups = Followups(self._rulings)
+        self._rulings = RequestHandlers(log, directory, books, history=history)
+        self._followups = FollowupHandlers(self._rulings)
 
-    def ruling(self, waiting: Waiting) -> Ruling | Coroutine[Any, Any, Ruling]:
+    def ruling(self, waiting: PendingRequest) -> CommandResult | Coroutine[Any, Any, CommandResult]:
         """Return the ruling on a request; raises all that rulings raise."""
         if waiting.refusal is None:
             return self._ruling(waiting)
-        if not waiting.fresh:  # the first answer may stand in what was not read yet
-            raise StaleError
+        if not waiting.state_is_current:  # the first answer may stand in what was not read yet
+            raise NeedsCatchUpError
         raise waiting.refusal
 
     def _ruling(  # noqa: C901, PLR0911 - a case for each class of request
-        self, waiting: Waiting
-    ) -> Ruling | Coroutine[Any, Any, Ruling]:
-        cause, now, fresh = waiting.cause, waiting.now, waiting.fresh
+        self, waiting: PendingRequest
+    ) -> CommandResult | Coroutine[Any, Any, CommandResult]:
+        cause, now, fresh = waiting.cause, waiting.now, waiting.state_is_current
         match waiting.request:
             case EscalationAsk() as request:
                 return self._followups.ask(request, cause, now, fresh=fresh)
@@ -65,11 +65,11 @@ class Dispatch:
                 return self._rulings.grant(request, cause, now, fresh=fresh)
             case TransferRequest() as request:
                 return self._rulings.transfer(request, cause, now, fresh=fresh)
-            case Overdue() as request if request.escalation_id is not None:
+            case TimerCommand() as request if request.escalation_id is not None:
                 return self._followups.escalation_overdue(request, cause, now)
-            case Overdue() as request:
+            case TimerCommand() as request:
                 return self._followups.hold_overdue(request, cause, now)
-            case Posting() as request:
+            case PostingCommand() as request:
                 return self._followups.post(request, cause, now)
             case FlagRequest() as request:
                 return self._rulings.flag(request, cause, now)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from consumers.decisions.handlers.requests import LaterError, Ruling, Rulings, StaleError
+from consumers.decisions.handlers.requests import (
+    CommandResult,
+    NeedsCatchUpError,
+    NeedsIdlePipelineError,
+    RequestHandlers,
+)
 from consumers.decisions.responses import answer_of
-from consumers.decisions.state.pending import Due
+from consumers.decisions.state.pending import DuePosting
 from domain.budgets import postings
 from domain.commands import EscalationAsk, EscalationDecision, HoldRequest, RequestError, ReversalRequest
 from domain.decisions import authority, escalations
@@ -16,16 +21,16 @@ from domain.events.decisions import AuthorityFellShort, Reason
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from consumers.decisions.budget_repository import Unit
-    from consumers.decisions.state.actions import Row
+    from consumers.decisions.budget_repository import UnitOfWork
+    from consumers.decisions.state.actions import ActionRow
     from domain.budgets.budget import Budget
-    from domain.budgets.postings import Cause
+    from domain.budgets.postings import RequestContext
     from domain.decisions.authority import Agent
     from domain.money import Money
     from domain.policy.model import Policy, Rules
 
 
-class Overdue(NamedTuple):
+class TimerCommand(NamedTuple):
     """What only the clock asks for: an escalation nobody answered, or a hold nobody settled."""
 
     holder: str
@@ -34,24 +39,24 @@ class Overdue(NamedTuple):
     due: float = 0
 
 
-class Posting(NamedTuple):
+class PostingCommand(NamedTuple):
     """What only a fact asks for: its money, posted."""
 
-    due: Due
+    due: DuePosting
     fact: Any
     """``ActionReported`` or ``RefundSettled``."""
 
 
-class Followups:
-    """Rules on what follows upon an action; knows what ``Rulings`` knows."""
+class FollowupHandlers:
+    """Rules on what follows upon an action; knows what ``RequestHandlers`` knows."""
 
-    def __init__(self, rulings: Rulings) -> None:
+    def __init__(self, rulings: RequestHandlers) -> None:
         self._rulings = rulings
         self._directory = rulings.directory
 
     # ------------------------------------------------------------------ escalations
 
-    def ask(self, request: EscalationAsk, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+    def ask(self, request: EscalationAsk, cause: RequestContext, now: datetime, *, fresh: bool) -> CommandResult:
         """File an escalation."""
         rules = self._rules(now, fresh=fresh)
         agent = self._rulings.agent(request.agent_id, rules, "agent_id", fresh=fresh)
@@ -62,13 +67,15 @@ class Followups:
             filed, to, pool = self._rulings.filing(asking, verdict, unit)
             if filed.outcome != "refused":
                 record = self._rulings.file(asking, verdict, cause, unit, to, pool, answers=True)
-                return Ruling(unit, answer_of(record, None), record)
+                return CommandResult(unit, answer_of(record, None), record)
             verdict = filed
         short = authority.fell_short(request, request.amount, verdict, cause, asking=asking)
         unit.write(asking.budget, short)
-        return Ruling(unit, answer_of(short, asking.budget), short)
+        return CommandResult(unit, answer_of(short, asking.budget), short)
 
-    def decide(self, request: EscalationDecision, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+    def decide(
+        self, request: EscalationDecision, cause: RequestContext, now: datetime, *, fresh: bool
+    ) -> CommandResult:
         """Approve, deny, withdraw or forward."""
         rules = self._rules(now, fresh=fresh)
         unit = self._rulings.unit(cause, now)
@@ -83,24 +90,24 @@ class Followups:
         if reasons:
             refused = _attempt(waiting, request, person, amount, reasons, rules, budget, cause)
             unit.write(budget, refused)
-            return Ruling(unit, answer_of(refused, budget), refused)
+            return CommandResult(unit, answer_of(refused, budget), refused)
         if payer is not None:
             step, action = escalations.approved(waiting, request, approver, rules, amount, budget, payer, now, cause)
             unit.write(budget, step)
             unit.write(payer, action)
-            return Ruling(unit, answer_of(step, None), step)
+            return CommandResult(unit, answer_of(step, None), step)
         if request.operation == "forward":
             to = self._forward_to(request, waiting, rules, fresh=fresh)
             sent = escalations.forwarded(waiting, to, budget, now, rules, cause, request=request, approver=approver)
             unit.write(budget, sent)
-            return Ruling(unit, answer_of(sent, None), sent)
+            return CommandResult(unit, answer_of(sent, None), sent)
         pool = self._reserving(waiting, unit, rules)
         no = escalations.denied(waiting, request, approver, budget, now, cause)
         unit.write(budget, no)
         _free(waiting, unit, pool, request.operation, cause)
-        return Ruling(unit, answer_of(no, None), no)
+        return CommandResult(unit, answer_of(no, None), no)
 
-    def escalation_overdue(self, what: Overdue, cause: Cause, now: datetime) -> Ruling:
+    def escalation_overdue(self, what: TimerCommand, cause: RequestContext, now: datetime) -> CommandResult:
         """Nobody answered in time: a level up, or the end."""
         rules = self._rules(now, fresh=True)
         unit = self._rulings.unit(cause, now)
@@ -122,21 +129,21 @@ class Followups:
             pool = self._reserving(waiting, unit, rules)
             unit.write(budget, escalations.expired(waiting, budget, now, cause))
             _free(waiting, unit, pool, "expired", cause)
-        return Ruling(unit, {})
+        return CommandResult(unit, {})
 
     def _next_level(self, waiting: Open, policy: Policy) -> tuple[str, ...]:
         return escalations.next_level(
             waiting, policy, lambda name: self._directory.staff.agent(name, policy.default_role)
         )
 
-    def _waiting(self, escalation_id: str, unit: Unit, rules: Rules, *, fresh: bool) -> tuple[Open, Budget]:
+    def _waiting(self, escalation_id: str, unit: UnitOfWork, rules: Rules, *, fresh: bool) -> tuple[Open, Budget]:
         waiting = self._directory.matters.open.get(escalation_id)
         if waiting is not None:
             budget = unit.budget(f"agent:{waiting.asked.agent_id}", rules, waiting.asked.currency)
             if escalation_id in budget.escalations:
                 return waiting, budget
         if not fresh:
-            raise StaleError
+            raise NeedsCatchUpError
         verdict = self._directory.matters.verdict_on(escalation_id)
         if verdict is None and waiting is None:
             message = f"there is no escalation {escalation_id!r}; see resolution.notify.escalation"
@@ -145,7 +152,14 @@ class Followups:
         raise RequestError("already_decided", message, "escalation_id")
 
     def _approver(
-        self, operation: str, waiting: Open, person: Agent, amount: Money, rules: Rules, cause: Cause, now: datetime
+        self,
+        operation: str,
+        waiting: Open,
+        person: Agent,
+        amount: Money,
+        rules: Rules,
+        cause: RequestContext,
+        now: datetime,
     ) -> tuple[Approver, tuple[Reason, ...]]:
         """Whose authority serves: the person's own, or that of somebody they stand in for."""
         asked_for = waiting.asked
@@ -176,7 +190,7 @@ class Followups:
 
     @staticmethod
     def _payer(
-        request: EscalationDecision, waiting: Open, approver: Approver, unit: Unit, rules: Rules
+        request: EscalationDecision, waiting: Open, approver: Approver, unit: UnitOfWork, rules: Rules
     ) -> Budget | None:
         if request.operation != "approve":
             return None
@@ -195,7 +209,7 @@ class Followups:
             raise RequestError("invalid", "forward it to somebody who works here and did not ask for it", "to")
         return (person.agent_id,)
 
-    def _reserving(self, waiting: Open, unit: Unit, rules: Rules) -> Budget | None:
+    def _reserving(self, waiting: Open, unit: UnitOfWork, rules: Rules) -> Budget | None:
         """The pool in which an escalation's amount is reserved."""
         asked_for = waiting.asked
         if asked_for.holder is None:
@@ -204,7 +218,7 @@ class Followups:
 
     # ------------------------------------------------------------------ holds and reversals
 
-    def hold(self, request: HoldRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+    def hold(self, request: HoldRequest, cause: RequestContext, now: datetime, *, fresh: bool) -> CommandResult:
         """Settle or void what is held."""
         rules = self._rules(now, fresh=fresh)
         row = self._row(request.action_id, fresh=fresh)
@@ -213,7 +227,7 @@ class Followups:
         held = budget.holds.get(request.action_id)
         if held is None:
             if not fresh and row.state == "held":
-                raise StaleError
+                raise NeedsCatchUpError
             message = f"nothing is held for this action: it is {row.state if row.state != 'held' else 'over'}"
             raise RequestError("not_held", message, "action_id")
         if request.operation == "settle":
@@ -221,9 +235,9 @@ class Followups:
         else:
             record = postings.voided(row, held.minor, request.reason or "voided", budget, cause, answers=True)
         unit.write(budget, record)
-        return Ruling(unit, answer_of(record, budget), record)
+        return CommandResult(unit, answer_of(record, budget), record)
 
-    def hold_overdue(self, what: Overdue, cause: Cause, now: datetime) -> Ruling:
+    def hold_overdue(self, what: TimerCommand, cause: RequestContext, now: datetime) -> CommandResult:
         """A hold that nobody settled is free again."""
         rules = self._rules(now, fresh=True)
         row = self._directory.given.action(what.action_id or "")
@@ -235,15 +249,15 @@ class Followups:
         if hold is None:
             return NOTHING
         unit.write(budget, postings.voided(row, hold.minor, "expired", budget, cause))
-        return Ruling(unit, {})
+        return CommandResult(unit, {})
 
-    def reversal(self, request: ReversalRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+    def reversal(self, request: ReversalRequest, cause: RequestContext, now: datetime, *, fresh: bool) -> CommandResult:
         """Undo an action, or a part of it."""
         rules = self._rules(now, fresh=fresh)
         row = self._row(request.action_id, fresh=fresh)
         if row.state == "reported" and row.goodwill:
             raise (
-                LaterError
+                NeedsIdlePipelineError
                 if not fresh
                 else RequestError(
                     "not_posted", "this reported action is not posted to its budget yet; ask again", "action_id"
@@ -259,11 +273,11 @@ class Followups:
         late = budget.period != row.period
         record = postings.reversed_by(request, row, row.left, row.position, budget, cause, late=late)
         unit.write(budget, record)
-        return Ruling(unit, answer_of(record, budget), record)
+        return CommandResult(unit, answer_of(record, budget), record)
 
     # ------------------------------------------------------------------ facts
 
-    def post(self, posting: Posting, cause: Cause, now: datetime) -> Ruling:
+    def post(self, posting: PostingCommand, cause: RequestContext, now: datetime) -> CommandResult:
         """Post a fact's money to its budget, once."""
         due, fact = posting.due, posting.fact
         if due.position not in self._directory.matters.dues:
@@ -278,12 +292,12 @@ class Followups:
             return NOTHING
         if due.what == "charge":
             unit.write(budget, postings.charged(fact, due.action_id, due.position, budget, cause))
-            return Ruling(unit, {})
+            return CommandResult(unit, {})
         hold = budget.holds.get(due.action_id)
         if hold is None or row is None or fact.total.currency != row.currency:
             return NOTHING
         unit.write(budget, postings.settled_by_fact(row, hold.minor, fact.total, due.position, budget, cause))
-        return Ruling(unit, {})
+        return CommandResult(unit, {})
 
     # ------------------------------------------------------------------ what they share
 
@@ -293,25 +307,25 @@ class Followups:
             raise RequestError("no_policy", "no policy is in force, so nothing can be decided; publish one")
         return rules
 
-    def _row(self, action_id: str, *, fresh: bool) -> Row:
+    def _row(self, action_id: str, *, fresh: bool) -> ActionRow:
         row = self._directory.given.action(action_id)
         if row is None:
             if not fresh:
-                raise StaleError
+                raise NeedsCatchUpError
             raise RequestError("unknown_action", f"there is no action {action_id!r}", "action_id")
         return row
 
-    def _caught_up(self, unit: Unit, budget: Budget) -> None:
+    def _caught_up(self, unit: UnitOfWork, budget: Budget) -> None:
         """What was read has to reach as far as the book: then it says all that was done on it."""
         book = unit.book_of(budget)
         if book.unstored or book.last > self._directory.position:
-            raise LaterError
+            raise NeedsIdlePipelineError
 
 
-NOTHING = Ruling(None, {})
+NOTHING = CommandResult(None, {})
 
 
-def _free(waiting: Open, unit: Unit, pool: Budget | None, reason: str, cause: Cause) -> None:
+def _free(waiting: Open, unit: UnitOfWork, pool: Budget | None, reason: str, cause: RequestContext) -> None:
     """Free what an escalation that came to nothing had reserved."""
     asked_for = waiting.asked
     hold = pool.holds.get(asked_for.action_id) if pool is not None else None
@@ -328,7 +342,7 @@ def _attempt(
     reasons: tuple[Reason, ...],
     rules: Rules,
     budget: Budget,
-    cause: Cause,
+    cause: RequestContext,
 ) -> AuthorityFellShort:
     """The record of a decision that was not this person's to make."""
     asked_for = waiting.asked

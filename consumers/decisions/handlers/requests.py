@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import topology
-from consumers.decisions.budget_repository import Books, Unit
+from consumers.decisions.budget_repository import BudgetRepository, UnitOfWork
 from consumers.decisions.responses import answer_of, preview_answer
 from consumers.decisions.state.actions import row_of
 from domain.budgets import postings
@@ -27,7 +27,7 @@ from domain.commands import (
 )
 from domain.currencies import currency_fault
 from domain.decisions import authority, escalations
-from domain.decisions.authority import Asking, Seen
+from domain.decisions.authority import DecisionContext, SoftState
 from domain.events.decisions import ActionHeld, ActionTaken, PolicyPublished, Reason
 from domain.events.flags import FlagAnswered, FlagReviewed, FlagUnmasked
 from domain.policy.model import drawn_teams
@@ -39,10 +39,10 @@ from ledger.store.subject_tokens import token_of_id
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from consumers.decisions.state.actions import Row
-    from consumers.decisions.state.follower import Directory
+    from consumers.decisions.state.actions import ActionRow
+    from consumers.decisions.state.follower import DecisionState
     from domain.budgets.budget import Budget
-    from domain.budgets.postings import Cause
+    from domain.budgets.postings import RequestContext
     from domain.decisions.authority import Agent, Verdict
     from domain.events.decisions import EscalationRequested
     from domain.money import Money
@@ -68,29 +68,29 @@ REQUESTS: dict[str, Any] = {
 """Operation -> the class of its requests, or its classes by their field ``operation``."""
 
 
-class StaleError(Exception):
+class NeedsCatchUpError(Exception):
     """What this request needs to know may be on its way: read up to the end of the log, ask again."""
 
 
-class LaterError(Exception):
+class NeedsIdlePipelineError(Exception):
     """What this request builds on is being stored just now: rule on it after that."""
 
 
-class Ruling(NamedTuple):
+class CommandResult(NamedTuple):
     """What came of a request: what to write (nothing: nothing is recorded) and its answer.
 
     Where something is recorded, the position of ``answering`` is added to the answer.
     """
 
-    unit: Unit | None
+    unit: UnitOfWork | None
     answer: dict[str, Any]
     answering: Any = None
 
 
-class Rulings:
-    """Rules on requests one at a time. ``fresh`` says that the directory has read up to the end."""
+class RequestHandlers:
+    """Rules on requests one at a time. ``state_is_current`` says that the directory has read up to the end."""
 
-    def __init__(self, log: Log, directory: Directory, books: Books, *, history: bool) -> None:
+    def __init__(self, log: Log, directory: DecisionState, books: BudgetRepository, *, history: bool) -> None:
         self.log = log
         self.directory = directory
         self.books = books
@@ -100,7 +100,7 @@ class Rulings:
         """The policy in force."""
         rules = self.directory.policies.in_force(now)
         if rules is None and not fresh:
-            raise StaleError
+            raise NeedsCatchUpError
         return rules
 
     def agent(self, agent_id: str, rules: Rules, field: str, *, fresh: bool) -> Agent:
@@ -109,16 +109,16 @@ class Rulings:
         if agent is not None:
             return agent
         if not fresh:
-            raise StaleError
+            raise NeedsCatchUpError
         message = (
             f"nobody has announced {agent_id!r}: publish resolution.employee.joined.v1 first, "
             "or give the policy a default_role"
         )
         raise RequestError("unknown_agent", message, field)
 
-    def unit(self, cause: Cause, now: datetime) -> Unit:
+    def unit(self, cause: RequestContext, now: datetime) -> UnitOfWork:
         """A unit that knows the roles by which budgets are opened."""
-        return Unit(self.books, cause, now, self._role_of, self.directory.policies, history=self._history)
+        return UnitOfWork(self.books, cause, now, self._role_of, self.directory.policies, history=self._history)
 
     def _role_of(self, holder: str, rules: Rules) -> str | None:
         kind, _, name = holder.partition(":")
@@ -127,7 +127,9 @@ class Rulings:
 
     # ------------------------------------------------------------------ actions
 
-    def asking(self, request: Preview, unit: Unit, agent: Agent, rules: Rules, cause: Cause) -> Asking:
+    def asking(
+        self, request: Preview, unit: UnitOfWork, agent: Agent, rules: Rules, cause: RequestContext
+    ) -> DecisionContext:
         """The request with all that is known about it."""
         budget = unit.budget(f"agent:{agent.agent_id}", rules)
         pool = None
@@ -146,7 +148,7 @@ class Rulings:
                 customer = given.to_group(group)
         if request.interaction_id is not None and role is not None and role.per_interaction is not None:
             interaction = given.on_interaction(request.interaction_id)
-        return Asking(
+        return DecisionContext(
             request=request,
             agent=agent,
             rules=rules,
@@ -154,10 +156,10 @@ class Rulings:
             now=unit.now,
             budget=budget,
             pool=pool,
-            seen=Seen(group=group, interaction=interaction, customer=customer),
+            seen=SoftState(group=group, interaction=interaction, customer=customer),
         )
 
-    def action(self, request: ActionRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+    def action(self, request: ActionRequest, cause: RequestContext, now: datetime, *, fresh: bool) -> CommandResult:
         """Take it, hold it, file an escalation, or say why not."""
         rules = self.rules_at(now, fresh=fresh)
         unit = self.unit(cause, now)
@@ -166,7 +168,7 @@ class Rulings:
             # One subject a request: the second of two answers written at once conflicts.
             token = hashlib.sha256(f"{cause.source} {cause.request_id}".encode()).hexdigest()[:32]
             unit.alone(f"{topology.REFUSED_SUBJECT}.{token}", record)
-            return Ruling(unit, answer_of(record, None), record)
+            return CommandResult(unit, answer_of(record, None), record)
         agent = self.agent(request.agent_id, rules, "agent_id", fresh=fresh)
         asking = self.asking(request, unit, agent, rules, cause)
         verdict = authority.judge(asking, request.amount)
@@ -185,9 +187,11 @@ class Rulings:
         unit.write(asking.budget, record)
         if escalation_id is not None:
             self.file(asking, verdict, cause, unit, to, pool, answers=False)
-        return Ruling(unit, answer_of(record, asking.budget), record)
+        return CommandResult(unit, answer_of(record, asking.budget), record)
 
-    def _take(self, asking: Asking, verdict: Verdict, cause: Cause, unit: Unit, shadow: Any) -> Ruling:
+    def _take(
+        self, asking: DecisionContext, verdict: Verdict, cause: RequestContext, unit: UnitOfWork, shadow: Any
+    ) -> CommandResult:
         request: ActionRequest = asking.request  # type: ignore[assignment]
         action_id = cause.action_id
         amount, guard, entry = request.amount, None, None
@@ -195,7 +199,7 @@ class Rulings:
             customer = min(asking.seen.group)
             guard = self.books.get((f"customer:{customer}", ""))
             if not guard.own and guard.last > self.directory.position:
-                raise StaleError  # somebody gave to this customer: know how much, before giving more
+                raise NeedsCatchUpError  # somebody gave to this customer: know how much, before giving more
             entry = authority.guarding(verdict, customer, amount, cause, action_id)
         if verdict.draw is not None and asking.pool is not None:
             out, into = postings.drawn(asking.pool, asking.budget, verdict.draw, action_id, cause)
@@ -206,33 +210,37 @@ class Rulings:
         unit.write(asking.budget, record)
         if guard is not None and entry is not None:
             unit.guard(guard, entry)
-        return Ruling(unit, answer_of(record, asking.budget), record)
+        return CommandResult(unit, answer_of(record, asking.budget), record)
 
-    def preview(self, request: Preview, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+    def preview(self, request: Preview, cause: RequestContext, now: datetime, *, fresh: bool) -> CommandResult:
         """The same, nothing taken; what falls short is noted once an agent, interaction and kind."""
         rules = self.rules_at(now, fresh=fresh)
         if rules is None:
-            return Ruling(None, preview_answer(authority.NO_POLICY, None, None))
+            return CommandResult(None, preview_answer(authority.NO_POLICY, None, None))
         unit = self.unit(cause, now)
         agent = self.agent(request.agent_id, rules, "agent_id", fresh=fresh)
         asking = self.asking(request, unit, agent, rules, cause)
         if request.amount is None:
             given, verdict = authority.available(asking)
-            return Ruling(None, preview_answer(verdict, rules.version, asking.budget) | {"available": given.wire()})
+            return CommandResult(
+                None, preview_answer(verdict, rules.version, asking.budget) | {"available": given.wire()}
+            )
         verdict = authority.judge(asking, request.amount)
         if verdict.outcome == "escalate" and request.escalate:
             verdict, _, _ = self.filing(asking, verdict, unit)
         answer = preview_answer(verdict, rules.version, asking.budget, hold=request.hold)
         noted = (request.interaction_id, request.kind) in asking.budget.noted_previews
         if verdict.outcome == "taken" or request.interaction_id is None or noted:
-            return Ruling(None, answer)
+            return CommandResult(None, answer)
         record = authority.fell_short(request, request.amount, verdict, cause, asking=asking, preview=True)
         unit.write(asking.budget, record)
-        return Ruling(unit, answer)
+        return CommandResult(unit, answer)
 
     # ------------------------------------------------------------------ filing escalations
 
-    def filing(self, asking: Asking, verdict: Verdict, unit: Unit) -> tuple[Verdict, tuple[str, ...], Budget | None]:
+    def filing(
+        self, asking: DecisionContext, verdict: Verdict, unit: UnitOfWork
+    ) -> tuple[Verdict, tuple[str, ...], Budget | None]:
         """Whom to ask and which pool would pay; a verdict that refuses where nobody could allow it."""
         request, agent, rules = asking.request, asking.agent, asking.rules
         assert request.amount is not None
@@ -262,10 +270,10 @@ class Rulings:
 
     def file(
         self,
-        asking: Asking,
+        asking: DecisionContext,
         verdict: Verdict,
-        cause: Cause,
-        unit: Unit,
+        cause: RequestContext,
+        unit: UnitOfWork,
         to: tuple[str, ...],
         pool: Budget | None,
         *,
@@ -281,7 +289,7 @@ class Rulings:
 
     # ------------------------------------------------------------------ budgets and policies
 
-    def grant(self, request: GrantRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+    def grant(self, request: GrantRequest, cause: RequestContext, now: datetime, *, fresh: bool) -> CommandResult:
         """More for a holder."""
         rules = self._rules_for_budgets(now, fresh=fresh)
         self._check_holder(request.holder, "holder", rules, fresh=fresh)
@@ -290,9 +298,9 @@ class Rulings:
         _check_currencies(unit, budget, request.amount)
         record = postings.granted(request, budget, cause)
         unit.write(budget, record)
-        return Ruling(unit, answer_of(record, budget), record)
+        return CommandResult(unit, answer_of(record, budget), record)
 
-    def transfer(self, request: TransferRequest, cause: Cause, now: datetime, *, fresh: bool) -> Ruling:
+    def transfer(self, request: TransferRequest, cause: RequestContext, now: datetime, *, fresh: bool) -> CommandResult:
         """From one holder to another."""
         rules = self._rules_for_budgets(now, fresh=fresh)
         self._check_holder(request.holder, "holder", rules, fresh=fresh)
@@ -303,7 +311,7 @@ class Rulings:
         out, into = postings.transferred(request, giver, taker, cause)
         unit.write(giver, out)
         unit.write(taker, into)
-        return Ruling(unit, answer_of(out, giver), out)
+        return CommandResult(unit, answer_of(out, giver), out)
 
     def _rules_for_budgets(self, now: datetime, *, fresh: bool) -> Rules:
         rules = self.rules_at(now, fresh=fresh)
@@ -318,7 +326,7 @@ class Rulings:
         if kind == "agent":
             self.agent(name, rules, field, fresh=fresh)
 
-    async def flag(self, request: FlagRequest, cause: Cause, now: datetime) -> Ruling:
+    async def flag(self, request: FlagRequest, cause: RequestContext, now: datetime) -> CommandResult:
         """Say what a human has to say of a flag."""
         record = _flag_record(request, cause)
         subject = f"{topology.FLAG_SUBJECT}.{token_of_id(request.flag_id)}"
@@ -327,9 +335,9 @@ class Rulings:
             raise RequestError("unknown_flag", f"no flag {request.flag_id} was raised", "flag_id")
         unit = self.unit(cause, now)
         unit.follow(subject, newest.position, record)
-        return Ruling(unit, answer_of(record, None), record)
+        return CommandResult(unit, answer_of(record, None), record)
 
-    async def policy(self, request: PolicyRequest, cause: Cause, now: datetime) -> Ruling:
+    async def policy(self, request: PolicyRequest, cause: RequestContext, now: datetime) -> CommandResult:
         """Publish a policy, if it is one."""
         try:
             policy = parse_policy(request.policy)
@@ -338,7 +346,7 @@ class Rulings:
             raise RequestError(problem.code, problem.message, f"policy.{problem.field}".rstrip(".")) from None
         newest = await self.log.last(topology.POLICY_SUBJECT)
         if newest is not None and self.directory.position < newest.position:
-            raise StaleError
+            raise NeedsCatchUpError
         if fault := currency_fault(policy.currency, max(now, policy.effective_from)):
             raise RequestError("invalid", fault, "policy.currency")
         if refusal := self.directory.policies.refusal_of(policy, now):
@@ -354,10 +362,10 @@ class Rulings:
         )
         unit = self.unit(cause, now)
         unit.follow(topology.POLICY_SUBJECT, newest.position if newest else 0, record)
-        return Ruling(unit, answer_of(record, None), record)
+        return CommandResult(unit, answer_of(record, None), record)
 
 
-def _check_currencies(unit: Unit, budget: Budget, amount: Money | None) -> None:
+def _check_currencies(unit: UnitOfWork, budget: Budget, amount: Money | None) -> None:
     """Refuse what would go out of a budget, or be given, in a currency that is not valid now.
 
     A budget that was opened while its currency was valid is used to its end.
@@ -372,7 +380,7 @@ def _check_currencies(unit: Unit, budget: Budget, amount: Money | None) -> None:
             raise RequestError("invalid", fault, "amount.currency")
 
 
-def _flag_record(request: FlagRequest, cause: Cause) -> FlagReviewed | FlagAnswered | FlagUnmasked:
+def _flag_record(request: FlagRequest, cause: RequestContext) -> FlagReviewed | FlagAnswered | FlagUnmasked:
     common = {"flag_id": request.flag_id, **cause.answer()}
     if request.unmasked_by is not None and request.verdict is None and request.text is None:
         return FlagUnmasked(unmasked_by=request.unmasked_by, **common)
@@ -386,9 +394,9 @@ def _flag_record(request: FlagRequest, cause: Cause) -> FlagReviewed | FlagAnswe
     )
 
 
-def rows_of(unit: Unit) -> list[tuple[Row, int]]:
+def rows_of(unit: UnitOfWork) -> list[tuple[ActionRow, int]]:
     """What was given in a unit, each with its entry's number; positions come with storing."""
-    found: list[tuple[Row, int]] = []
+    found: list[tuple[ActionRow, int]] = []
     for number, entry in enumerate(unit.entries):
         if isinstance(entry.record, (ActionTaken, ActionHeld)):
             row = row_of(entry.record, unit.now, 0, entry.subject)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from domain.events.facts import ActionReported
-    from ledger.store.event_id_index import Change, NameIndex
+    from ledger.store.event_id_index import Change, EventIdIndex
 
 State = Literal["taken", "held", "settled", "voided", "reported", "charged"]
 _SCHEMA = """
@@ -39,7 +39,7 @@ _KEYS_A_QUERY = 500
 _ROWS_AT_ONCE = 500
 
 
-class Row(Gift, array_like=True):
+class ActionRow(Gift, array_like=True):
     """An action. ``minor`` is what it counts for: nothing where it is no goodwill or was undone."""
 
     position: int
@@ -75,7 +75,7 @@ class Row(Gift, array_like=True):
         return Money(self.done_minor - self.reversed_minor, self.currency)
 
 
-class Taken(msgspec.Struct):
+class TakenFields(msgspec.Struct):
     """What is read of an `action.taken`: no more than its row needs, and its name."""
 
     action_id: str
@@ -91,27 +91,27 @@ class Taken(msgspec.Struct):
     interaction_id: str | None = None
 
 
-class Held(Taken):
+class HeldFields(TakenFields):
     """The same of an `action.held`."""
 
     expires_at: datetime | None = None
     escalation_id: str | None = None
 
 
-class Given:
+class ActionIndex:
     """Totals by customer and interaction, and each action by its id."""
 
-    def __init__(self, index: NameIndex) -> None:
+    def __init__(self, index: EventIdIndex) -> None:
         index.table(_SCHEMA)
         self._index = index
-        self._customers: OrderedDict[str, list[Row]] = OrderedDict()
-        self._interactions: OrderedDict[str, list[Row]] = OrderedDict()
-        self._own: dict[int, Row] = {}  # stored, and not read back yet
-        self._changed: dict[int, Row] = {}  # read, and not written yet
+        self._customers: OrderedDict[str, list[ActionRow]] = OrderedDict()
+        self._interactions: OrderedDict[str, list[ActionRow]] = OrderedDict()
+        self._own: dict[int, ActionRow] = {}  # stored, and not read back yet
+        self._changed: dict[int, ActionRow] = {}  # read, and not written yet
         self._values: dict[int, Sequence[Any]] = {}  # what to write of them
-        self._writing: dict[int, Row] = {}
-        self._by_action: dict[str, Row] = {}  # of both
-        self._unwritten: dict[tuple[str, str], dict[int, Row]] = {}  # of all three, by column and name
+        self._writing: dict[int, ActionRow] = {}
+        self._by_action: dict[str, ActionRow] = {}  # of both
+        self._unwritten: dict[tuple[str, str], dict[int, ActionRow]] = {}  # of all three, by column and name
         self._links: dict[tuple[str, str, str], bool] = {}
         self._links_writing: dict[tuple[str, str, str], bool] = {}
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
@@ -156,7 +156,7 @@ class Given:
             self._groups.update(dict.fromkeys(group, group))
         return group
 
-    def action(self, action_id: str) -> Row | None:
+    def action(self, action_id: str) -> ActionRow | None:
         """An action by its id, as far as it was read back from the log."""
         if found := self._by_action.get(action_id):
             return found
@@ -173,7 +173,7 @@ class Given:
                     return row
         return None
 
-    def held_until(self, moment: float) -> list[Row]:
+    def held_until(self, moment: float) -> list[ActionRow]:
         """Holds that have expired by then."""
         query = "SELECT row FROM given WHERE expires <= ? ORDER BY expires LIMIT 1000"
         rows = {row.position: row for row in map(_decode, (value for (value,) in self._index.rows(query, (moment,))))}
@@ -183,26 +183,26 @@ class Given:
 
     # ------------------------------------------------------------------ learning
 
-    def promise(self, row: Row) -> None:
+    def add_pending(self, row: ActionRow) -> None:
         """This decider is about to store an action: it counts for the very next request."""
         self._promised += 1
         row.position = -self._promised
         self._note(row)
         self._count(row)
 
-    def withdraw(self, row: Row) -> None:
+    def discard_pending(self, row: ActionRow) -> None:
         """It was not stored, or was read back in the meantime."""
         self._unnote(row)
         for cache, name in ((self._customers, row.customer_id), (self._interactions, row.interaction_id)):
             if name is not None and name in cache:
                 cache[name] = [other for other in cache[name] if other is not row]
 
-    def wrote(self, row: Row, position: int) -> None:
+    def confirm(self, row: ActionRow, position: int) -> None:
         """What was promised is stored."""
         row.position = position
         self._own[position] = row
 
-    def read_back(self, position: int) -> bool:
+    def reconcile(self, position: int) -> bool:
         """An event at this position was read: whether it was the decider's own, known already."""
         row = self._own.pop(position, None)
         if row is None:
@@ -210,13 +210,13 @@ class Given:
         self._keep(row)
         return True
 
-    def add(self, row: Row) -> None:
+    def add(self, row: ActionRow) -> None:
         """An action was read from the log."""
         self._keep(row)
         self._note(row)
         self._count(row)
 
-    def change(self, action_id: str, change: Callable[[Row], None]) -> None:
+    def change(self, action_id: str, change: Callable[[ActionRow], None]) -> None:
         """Something became of an action."""
         row = self.action(action_id)
         if row is None:
@@ -269,7 +269,7 @@ class Given:
 
     # ------------------------------------------------------------------ inside
 
-    def _keep(self, row: Row) -> None:
+    def _keep(self, row: ActionRow) -> None:
         """To be written; put into its form now, so that writing thousands keeps nobody waiting."""
         self._changed[row.position] = self._by_action[row.action_id] = row
         self._values[row.position] = (row.position, row.customer_id, row.interaction_id, row.expires_at, _encode(row))
@@ -280,25 +280,25 @@ class Given:
             known.update({(b, relation): linked for (a, b, relation), linked in changes.items() if a == one})
         return {b for (b, _), linked in known.items() if linked}
 
-    def _count(self, row: Row) -> None:
+    def _count(self, row: ActionRow) -> None:
         if row.customer_id is not None and row.customer_id in self._customers:
             self._customers[row.customer_id].append(row)
         if row.interaction_id is not None and row.interaction_id in self._interactions:
             self._interactions[row.interaction_id].append(row)
 
-    def _load(self, column: str, cache: OrderedDict[str, list[Row]], names: Iterable[str]) -> None:
+    def _load(self, column: str, cache: OrderedDict[str, list[ActionRow]], names: Iterable[str]) -> None:
         missing = list({name for name in names if name not in cache})
         if missing and not self._watched[column]:
             self._watched[column] = True
             for row in (*self._own.values(), *self._writing.values(), *self._changed.values()):
                 self._note(row)
-        stored: dict[int, Row] = {}
+        stored: dict[int, ActionRow] = {}
         for start in range(0, len(missing), _KEYS_A_QUERY):
             keys = missing[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(keys))
             query = f"SELECT position, row FROM given WHERE {column} IN ({marks})"  # noqa: S608 - only marks
             stored.update((position, _decode(value)) for position, value in self._index.rows(query, keys))
-        by_name: dict[str | None, dict[int, Row]] = {}
+        by_name: dict[str | None, dict[int, ActionRow]] = {}
         for position, row in stored.items():
             by_name.setdefault(getattr(row, f"{column}_id"), {})[position] = row
         for name in missing:
@@ -306,18 +306,18 @@ class Given:
             found.update((row.position, row) for row in self._unwritten.get((column, name), {}).values())
             cache[name] = list(found.values())
 
-    def _names_of(self, row: Row) -> Iterator[tuple[str, str]]:
+    def _names_of(self, row: ActionRow) -> Iterator[tuple[str, str]]:
         if row.customer_id is not None and self._watched["customer"]:
             yield "customer", row.customer_id
         if row.interaction_id is not None and self._watched["interaction"]:
             yield "interaction", row.interaction_id
 
-    def _note(self, row: Row) -> None:
+    def _note(self, row: ActionRow) -> None:
         """Remember a row until it is written."""
         for name in self._names_of(row):
             self._unwritten.setdefault(name, {})[id(row)] = row
 
-    def _unnote(self, row: Row) -> None:
+    def _unnote(self, row: ActionRow) -> None:
         for name in self._names_of(row):
             noted = self._unwritten.get(name, {})
             noted.pop(id(row), None)
@@ -325,15 +325,17 @@ class Given:
                 self._unwritten.pop(name, None)
 
 
-def row_of(record: ActionTaken | ActionHeld | Taken, at: datetime, position: int, subject: str) -> Row | None:
+def row_of(
+    record: ActionTaken | ActionHeld | TakenFields, at: datetime, position: int, subject: str
+) -> ActionRow | None:
     """What to know of an action; nothing of an escalation's reservation, which gives nothing yet."""
     expires_at = None
-    if held := isinstance(record, (ActionHeld, Held)):
+    if held := isinstance(record, (ActionHeld, HeldFields)):
         if record.escalation_id is not None:
             return None
         expires_at = record.expires_at
     amount = record.amount
-    return Row(
+    return ActionRow(
         agent_id=record.agent_id,
         at=at.timestamp(),
         minor=amount.minor if record.basis == "goodwill" else 0,
@@ -353,9 +355,9 @@ def row_of(record: ActionTaken | ActionHeld | Taken, at: datetime, position: int
     )
 
 
-def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: int) -> Row:
+def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: int) -> ActionRow:
     """What to know of an action that was reported, before it is posted to a budget."""
-    return Row(
+    return ActionRow(
         agent_id=fact.agent_id,
         at=at.timestamp(),
         minor=fact.amount.minor if fact.basis == "goodwill" else 0,
@@ -375,5 +377,5 @@ def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: in
 
 
 _LINKS_OF = "SELECT b, relation FROM links WHERE a = ?"
-_decode = msgspec.json.Decoder(Row).decode
+_decode = msgspec.json.Decoder(ActionRow).decode
 _encode = msgspec.json.Encoder().encode

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from config import topology
-from consumers.decisions.state.actions import Given, Held, Row, Taken, row_of, row_of_fact
-from consumers.decisions.state.pending import Due, Matters
+from consumers.decisions.state.actions import ActionIndex, ActionRow, HeldFields, TakenFields, row_of, row_of_fact
+from consumers.decisions.state.pending import DuePosting, PendingWork
 from domain.commands import action_id_of
 from domain.events.decisions import (
     RECORDS,
@@ -51,9 +51,9 @@ from domain.policy.parsing import read_policy
 from domain.staff import Staff
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
-from ledger.store.event_id_index import Change, Name, NameIndex
+from ledger.store.event_id_index import Change, EventIdEntry, EventIdIndex
 from ledger.store.log import digest_of
-from ledger.store.subscription import Anchor, Follower
+from ledger.store.subscription import Follower, ReadCursor
 from projections.engine.corrections import correction_of, originals_of
 from projections.engine.events import TYPES, Event, UnknownEventError, read_event
 
@@ -75,19 +75,19 @@ _NAMES_AT_ONCE = 500
 class _Writing(NamedTuple):
     """What is on its way into the index."""
 
-    names: list[Name]
-    anchor: Anchor
+    names: list[EventIdEntry]
+    anchor: ReadCursor
     notes: list[tuple[str, int, bytes]]
     also: list[Change]
 
 
-class Directory:
+class DecisionState:
     """Answers from memory; ``follow`` keeps it up to date."""
 
-    def __init__(self, index: NameIndex) -> None:
+    def __init__(self, index: EventIdIndex) -> None:
         self.index = index
-        self.given = Given(index)
-        self.matters = Matters(index)
+        self.given = ActionIndex(index)
+        self.matters = PendingWork(index)
         self.staff = Staff()
         self.policies = PolicyHistory()
         anchor = index.head(_WHOLE_LOG)
@@ -96,11 +96,11 @@ class Directory:
         self._last: Recorded | None = None
         self._writing: _Writing | None = None
         self._thread = ThreadPoolExecutor(1, "directory")  # one: what was cancelled goes on, and comes first
-        self._names: list[Name] = []
+        self._names: list[EventIdEntry] = []
         self._notes: dict[str, tuple[int, bytes]] = {}
         self._moved = asyncio.Condition()
-        self._recent: dict[bytes, Name] = {}
-        self._own: dict[int, Name] = {}
+        self._recent: dict[bytes, EventIdEntry] = {}
+        self._own: dict[int, EventIdEntry] = {}
         for key, value in index.notes().items():
             kind, _, name = key.partition(" ")
             if kind == "employee":
@@ -115,31 +115,31 @@ class Directory:
         """Up to where this directory has read the log."""
         return self.read_to
 
-    def find(self, keys: Sequence[bytes]) -> dict[bytes, Name]:
+    def find(self, keys: Sequence[bytes]) -> dict[bytes, EventIdEntry]:
         """Requests that were answered, by key, as far as this directory knows."""
         found = self.index.find(keys)
         found.update((key, self._recent[key]) for key in keys if key in self._recent)
         return found
 
-    def remember(self, names: Sequence[Name]) -> None:
+    def remember(self, names: Sequence[EventIdEntry]) -> None:
         """Know of answers that were just recorded, before they are read back from the log."""
         for name in names:
             if name.key and name.position > self.read_to:  # else it has been read back already
                 self._recent[name.key] = self._own[name.position] = name
 
-    def wrote(self, row: Row, position: int) -> None:
+    def confirm(self, row: ActionRow, position: int) -> None:
         """Know of an action that was just recorded, before it is read back."""
         if position > self.read_to:
-            self.given.wrote(row, position)
+            self.given.confirm(row, position)
         else:
-            self.given.withdraw(row)
+            self.given.discard_pending(row)
 
     async def follow(self, client: LedgerClient, log: Log, *, until: int | None = None) -> None:
         """Read on from where the index ends; for ever, or up to a position."""
         follower = Follower(client, log, "directory", self._begin)
         async for batch in follower.batches(until=until):
             await self._learn_all(batch, log)
-            log.saw(batch[-1].data)
+            log.observe_recorded_time(batch[-1].data)
             async with self._moved:
                 self._moved.notify_all()
         if until is not None:
@@ -189,7 +189,7 @@ class Directory:
             return
         if self._writing is None:
             assert self._last is not None
-            anchor = Anchor(self._last.position, digest_of(self._last.data))
+            anchor = ReadCursor(self._last.position, digest_of(self._last.data))
             also = [*self.given.changes(), *self.matters.changes()]
             notes = [(key, *note) for key, note in self._notes.items()]
             self._writing = _Writing(self._names, anchor, notes, also)
@@ -204,7 +204,7 @@ class Directory:
         self.matters.written()
         self._writing, self._begin = None, writing.anchor
 
-    def _written(self, names: list[Name]) -> Iterator[None]:
+    def _written(self, names: list[EventIdEntry]) -> Iterator[None]:
         """Names that the index has now; a part at a time."""
         while names:
             for name in names[-_NAMES_AT_ONCE:]:
@@ -231,7 +231,7 @@ class Directory:
     def learn(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
         """Learn from events, in order; ``originals`` are the facts that are corrected among them, by position."""
         for recorded in batch:
-            if not self.given.read_back(recorded.position):
+            if not self.given.reconcile(recorded.position):
                 self._learn_one(recorded, originals)
             if (own := self._own.pop(recorded.position, None)) is not None:
                 self._names.append(own)
@@ -247,7 +247,7 @@ class Directory:
                 raise  # our own record: no decision is safe without it
             report("a fact that decisions do not know of, since it could not be read", recorded.position, error)
 
-    def _read(self, recorded: Recorded, originals: Mapping[int, Recorded], own: Name | None) -> None:
+    def _read(self, recorded: Recorded, originals: Mapping[int, Recorded], own: EventIdEntry | None) -> None:
         event = read_event(recorded, _TYPES)
         if getattr(event.body, "request_sha256", None) is not None and own is None:
             name = _answered(event.body, recorded.position)
@@ -265,7 +265,7 @@ class Directory:
                 self.policies.add(rules_of(body))
                 note = msgspec.json.encode((position, body.policy, body.trial_teams))
                 self._notes[f"policy {body.version}"] = position, note
-            case Taken():
+            case TakenFields():
                 if row := row_of(body, event.time, position, subject):
                     self.given.add(row)
             case ActionSettled() | ActionVoided() | ActionCharged() | ActionReversed():
@@ -279,7 +279,7 @@ class Directory:
             case RefundSettled():
                 row = self.given.action(body.action_id)
                 if row is not None and row.state == "held":
-                    self.matters.owe(Due(position, "settle", body.action_id, row.holder))
+                    self.matters.owe(DuePosting(position, "settle", body.action_id, row.holder))
             case CustomerLinked() | CustomerUnlinked():
                 self.given.link(body.a, body.b, body.relation, linked=isinstance(body, CustomerLinked))
             case Fact() if employee_id := self.staff.learn(body):
@@ -303,10 +303,10 @@ class Directory:
         action_id = action_id_of(event.stored.source, event.stored.id)
         self.given.add(row_of_fact(fact, action_id, event.time, event.position))
         if fact.basis == "goodwill":
-            self.matters.owe(Due(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
+            self.matters.owe(DuePosting(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
 
     def _became(self, body: ActionSettled | ActionVoided | ActionCharged | ActionReversed) -> None:
-        def change(row: Row) -> None:
+        def change(row: ActionRow) -> None:
             match body:
                 case ActionSettled():
                     row.state, row.expires_at, row.done_minor = "settled", None, body.amount.minor
@@ -358,7 +358,7 @@ _LEARNT = (
     FactCorrected,
 )
 _NAMED = ("authority.fell_short", "budget.granted", "budget.transferred")
-_BRIEF: dict[str, type[Any]] = dict.fromkeys(_NAMED, _Answer) | {"action.taken": Taken, "action.held": Held}
+_BRIEF: dict[str, type[Any]] = dict.fromkeys(_NAMED, _Answer) | {"action.taken": TakenFields, "action.held": HeldFields}
 _TYPES: dict[str, type[Any]] = {f"resolution.{name}.v1": cls for name, cls in _BRIEF.items()} | {
     name: cls for name, cls in {**TYPES, **RECORDS}.items() if issubclass(cls, _LEARNT)
 }
@@ -369,5 +369,5 @@ def request_key(source: str, request_id: str) -> bytes:
     return bytes.fromhex(action_id_of(source, request_id)[4:])
 
 
-def _answered(record: Any, position: int) -> Name:
-    return Name(request_key(record.source, record.request_id), position, bytes.fromhex(record.request_sha256))
+def _answered(record: Any, position: int) -> EventIdEntry:
+    return EventIdEntry(request_key(record.source, record.request_id), position, bytes.fromhex(record.request_sha256))

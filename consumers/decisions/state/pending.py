@@ -17,7 +17,7 @@ from domain.events.decisions import (
 from domain.serialization import decode, encode
 
 if TYPE_CHECKING:
-    from ledger.store.event_id_index import Change, NameIndex
+    from ledger.store.event_id_index import Change, EventIdIndex
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS escalations (id TEXT PRIMARY KEY, open INTEGER NOT NULL, value BLOB NOT NULL);
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS dues (position INTEGER PRIMARY KEY, what TEXT NOT NUL
 """
 
 
-class Due(NamedTuple):
+class DuePosting(NamedTuple):
     """A fact whose money has to be posted: where it stands, and whose budget it concerns."""
 
     position: int
@@ -42,14 +42,14 @@ class _Kept(msgspec.Struct):
     due: datetime
 
 
-class Matters:
+class PendingWork:
     """Answers from memory; only what is open is there."""
 
-    def __init__(self, index: NameIndex) -> None:
+    def __init__(self, index: EventIdIndex) -> None:
         index.table(_SCHEMA)
         self._index = index
         self.open: dict[str, Open] = {}
-        self.dues: dict[int, Due] = {}
+        self.dues: dict[int, DuePosting] = {}
         self._changes: list[Change] = []
         self._writing: list[Change] = []
         self._closed: dict[str, str] = {}  # not written yet
@@ -58,7 +58,7 @@ class Matters:
             kept = decode(_Kept, value)
             self.open[kept.asked.escalation_id] = Open(kept.asked, kept.at, kept.to, kept.due)
         for row in index.rows("SELECT position, what, action, holder FROM dues ORDER BY position"):
-            self.dues[row[0]] = Due(*row)
+            self.dues[row[0]] = DuePosting(*row)
 
     def verdict_on(self, escalation_id: str) -> str | None:
         """What became of an escalation that is not open any more; nothing where it is not known."""
@@ -92,7 +92,7 @@ class Matters:
         self._closed[record.escalation_id] = verdict
         self._changes.append((_PUT, [(record.escalation_id, 0, verdict.encode())]))
 
-    def owe(self, due: Due) -> None:
+    def owe(self, due: DuePosting) -> None:
         """A fact has to be posted."""
         self.dues[due.position] = due
         self._changes.append(("INSERT OR REPLACE INTO dues VALUES (?, ?, ?, ?)", [tuple(due)]))

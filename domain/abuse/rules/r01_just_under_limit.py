@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from domain.abuse.findings import Finding, Rule, money
-from domain.abuse.history import DAY, Deed, World
+from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.history import DAY, GuardHistory, ObservedAction
 from domain.statistics import binomial_tail
 
 RULE = Rule(
@@ -14,17 +14,17 @@ RULE = Rule(
 )
 
 
-def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
+def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
     """Findings over the window that ends here, and how many tests were made.
 
     Binomial tail: the chance of so many of the agent's actions in [fraction L, L], if each fell there as often as
     peers' do (add-one smoothed). An exact amount that peers use half as often or more (a fee) does not count.
     """
     start = end - parameters["days"] * DAY
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     tests = 0
     for (_, kind, currency), deeds in _alike(world, start, end).items():
-        agents = defaultdict[str, list[Deed]](list)
+        agents = defaultdict[str, list[ObservedAction]](list)
         for deed in deeds:
             agents[deed.agent].append(deed)
         amounts = Counter(deed.minor for deed in deeds)
@@ -58,15 +58,15 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
     return found, tests
 
 
-def _alike(world: World, start: float, end: float) -> dict[tuple[str, str, str], list[Deed]]:
+def _alike(world: GuardHistory, start: float, end: float) -> dict[tuple[str, str, str], list[ObservedAction]]:
     """Goodwill below a limit, by role, kind and currency."""
-    groups = defaultdict[tuple[str, str, str], list[Deed]](list)
+    groups = defaultdict[tuple[str, str, str], list[ObservedAction]](list)
     for deed in world.deeds:
         if start <= deed.at < end and deed.goodwill and deed.limit and deed.minor <= deed.limit:
             groups[deed.role, deed.kind, deed.currency].append(deed)
     return groups
 
 
-def _near(deed: Deed, parameters: dict[str, Any]) -> bool:
+def _near(deed: ObservedAction, parameters: dict[str, Any]) -> bool:
     assert deed.limit is not None
     return bool(parameters["fraction"] * deed.limit <= deed.minor <= deed.limit)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule, money
-from domain.abuse.history import DAY, Deed, Seen, World
+from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ class Split:
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
-        self._asked: dict[tuple[str, str, str], Seen] = {}
+        self._asked: dict[tuple[str, str, str], GuardEvent] = {}
         self._splits: dict[str, dict[str, tuple[float, list[int]]]] = defaultdict(dict)
 
-    def on(self, world: World, seen: Seen, deed: Deed | None) -> Iterator[Finding]:
+    def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """After an answer to ask, or the third time in thirty days."""
         body = seen.body
         if isinstance(body, decisions.AuthorityFellShort) and body.outcome == "escalate":

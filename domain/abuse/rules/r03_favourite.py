@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from domain.abuse.findings import Finding, Rule
-from domain.abuse.history import DAY, Deed, World
+from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.history import DAY, GuardHistory, ObservedAction
 from domain.statistics import poisson_tail
 
 RULE = Rule("R3", 1, "favourite", {"days": 90, "actions": 3, "p": 0.001})
 
 
-def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
+def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
     """Poisson tail: the chance of so many actions for the pair, at everybody's rate of actions a contact."""
     start = end - parameters["days"] * DAY
-    pairs = defaultdict[tuple[str, str], list[Deed]](list)
+    pairs = defaultdict[tuple[str, str], list[ObservedAction]](list)
     total = 0
     for deed in world.deeds:
         if start <= deed.at < end and deed.goodwill:
@@ -23,7 +23,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
             if deed.group is not None:
                 pairs[deed.agent, deed.group].append(deed)
     contacts = sum(len(times) for times in world.contacts.values())
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     for (agent, group), deeds in pairs.items():
         if deeds[0].customer in world.related.get(agent, {}):
             continue  # declared; dealing with them is another rule's

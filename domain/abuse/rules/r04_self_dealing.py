@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule, money
+from domain.abuse.findings import Rule, RuleFinding, money
 from domain.events import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from domain.abuse.history import Deed, Seen, World
+    from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
 
 RULE = Rule("R4", 1, "self-dealing", {})
 
@@ -21,7 +21,7 @@ class SelfDealing:
     def __init__(self, parameters: dict[str, Any]) -> None:
         del parameters
 
-    def on(self, world: World, seen: Seen, deed: Deed | None) -> Iterator[Finding]:
+    def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """Decisions refuse it; so what is left is what was reported, and what was tried."""
         body = seen.body
         if deed is not None and deed.customer is not None:
@@ -41,7 +41,7 @@ def _refused(body: decisions.AuthorityFellShort) -> bool:
     return not body.preview and any(reason.rule == "self_dealing" for reason in body.reasons)
 
 
-def _relation(world: World, agent: str, customer: str) -> str:
+def _relation(world: GuardHistory, agent: str, customer: str) -> str:
     group = world.group(customer)
     if agent in {customer, group} or world.group(agent) == group:
         return "the agent's own group"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule
-from domain.abuse.history import DAY, Deed, Seen, World
+from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
 from domain.statistics import fisher_greater
 
@@ -26,7 +26,7 @@ class Collusion:
         self._denied: dict[tuple[str, str, str], tuple[float, str, int]] = {}
         self._shopped: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
 
-    def on(self, _world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+    def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """By requests, approvals and denials."""
         body = seen.body
         if isinstance(body, decisions.EscalationRequested):
@@ -46,7 +46,7 @@ class Collusion:
     def _of_pair(self, asker: str, decider: str, since: float) -> list[tuple[float, bool, int]]:
         return [one for one in self._decided[decider][asker] if one[0] > since]
 
-    def _mutual(self, seen: Seen, asker: str, decider: str) -> Iterator[Finding]:
+    def _mutual(self, seen: GuardEvent, asker: str, decider: str) -> Iterator[RuleFinding]:
         since, least = seen.at - self._parameters["days"] * DAY, self._parameters["each_way"]
         ways = [
             [position for _, yes, position in self._of_pair(*pair, since) if yes]
@@ -57,7 +57,7 @@ class Collusion:
             about = tuple(f"agent:{name}" for name in sorted((asker, decider)))
             yield RULE.finding(about, "mutual", f"{text}, in {self._parameters['days']} days", ways[0] + ways[1])
 
-    def _partial(self, seen: Seen, asker: str, decider: str) -> Iterator[Finding]:
+    def _partial(self, seen: GuardEvent, asker: str, decider: str) -> Iterator[RuleFinding]:
         """Fisher's exact test, one-sided: this pair's approvals and denials against the approver's others."""
         since = seen.at - self._parameters["days"] * DAY
         mine = self._of_pair(asker, decider, since)
@@ -82,8 +82,8 @@ class Collusion:
             yield RULE.finding((f"agent:{decider}", f"agent:{asker}"), "partial", text, yes, p)
 
     def _shopping(
-        self, seen: Seen, request: decisions.EscalationRequested, decider: str, *, approved: bool
-    ) -> Iterator[Finding]:
+        self, seen: GuardEvent, request: decisions.EscalationRequested, decider: str, *, approved: bool
+    ) -> Iterator[RuleFinding]:
         """Denied by one, then approved by another, for the same matter, several times."""
         matter = request.interaction_id or request.order_id or request.customer_id
         if matter is None:

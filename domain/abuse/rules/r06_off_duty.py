@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule, money
+from domain.abuse.findings import Rule, RuleFinding, money
 from domain.events import facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from domain.abuse.history import Deed, Seen, World
+    from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
 
 RULE = Rule("R6", 1, "off duty", {"minutes": 15})
 _HALF_A_DAY = 16 * 3600.0
@@ -24,7 +24,7 @@ class OffDuty:
         self._slack: float = parameters["minutes"] * 60.0
         self._shifts: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
 
-    def on(self, _world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+    def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """Learn shifts; nothing is found yet."""
         body = seen.body
         if isinstance(body, facts.ShiftStarted):
@@ -35,7 +35,7 @@ class OffDuty:
                 shifts[-1] = (shifts[-1][0], seen.at)
         yield from ()
 
-    def due(self, world: World, deed: Deed) -> Iterator[Finding]:
+    def due(self, world: GuardHistory, deed: ObservedAction) -> Iterator[RuleFinding]:
         """What was reported is exempt: when it was begun is not known. A call that ends after the shift began in it."""
         if deed.reported:
             return

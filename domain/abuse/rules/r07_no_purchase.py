@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule, money
+from domain.abuse.findings import Rule, RuleFinding, money
 from domain.events import facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from domain.abuse.history import Deed, Seen, World
+    from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
 
 RULE = Rule("R7", 1, "refund without purchase", {"minutes": 15, "kinds": ("refund", "credit")})
 
@@ -25,7 +25,7 @@ class NoPurchase:
         self._first: float | None = None
         self._refunds: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
 
-    def on(self, _world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+    def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """Learn what was paid; nothing is found yet."""
         body = seen.body
         if isinstance(body, facts.PurchaseCompleted):
@@ -34,7 +34,7 @@ class NoPurchase:
             self._first = seen.at if self._first is None else min(self._first, seen.at)
         yield from ()
 
-    def due(self, _world: World, deed: Deed) -> Iterator[Finding]:
+    def due(self, _world: GuardHistory, deed: ObservedAction) -> Iterator[RuleFinding]:
         """Only where history covers the order: purchases were recorded before it."""
         if deed.order is None or deed.kind not in self._kinds or self._first is None or deed.at < self._first:
             return

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from domain.abuse.findings import Finding, Rule
-from domain.abuse.history import DAY, HOUR, World
+from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.history import DAY, HOUR, GuardHistory
 from domain.statistics import negative_binomial_tail
 
 RULE = Rule("R8", 2, "burst", {"days": 28, "actions": 5, "p": 1e-4})
 
 
-def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
+def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
     """Poisson tail against the 28 days before, scaled by contacts: a storm brings more contacts, and is no burst.
 
     The agent's rate is known from as many contacts as there were: so the tail is that of the Poisson with a gamma
     rate, the negative binomial (Gelman et al., Bayesian Data Analysis, 2.6), which is wider for who began lately.
     """
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     tests = 0
     for agent in list(world.by_agent):
         last_day = world.deeds_of(agent, end - DAY, end)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule, money
-from domain.abuse.history import DAY, World
+from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.history import DAY, GuardHistory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,7 +51,7 @@ def _median_without(ordered: list[float], value: float) -> float:
     return (ordered[low + (low >= at)] + ordered[high + (high >= at)]) / 2
 
 
-def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
+def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
     """Agents of one role and currency; of one team, where the team alone has enough: a generous team is no outlier."""
     start = end - parameters["days"] * DAY
     spent = defaultdict[tuple[str, str], dict[str, int]](lambda: defaultdict(int))
@@ -62,7 +62,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
             spent[deed.role, deed.currency][deed.agent] += deed.minor
             squares[deed.agent, deed.currency] += deed.minor**2
             evidence[deed.agent].append(deed.position)
-    found: list[Finding] = []
+    found: list[RuleFinding] = []
     for (role, currency), by_agent in spent.items():
         each = {
             agent: (by_agent.get(agent, 0) / contacts, contacts)
@@ -90,7 +90,7 @@ def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Fin
     return found, 0
 
 
-def _teams(world: World, each: dict[str, tuple[float, int]], enough: int) -> dict[tuple[str, ...], Others]:
+def _teams(world: GuardHistory, each: dict[str, tuple[float, int]], enough: int) -> dict[tuple[str, ...], Others]:
     """For those who are in teams: everybody with whom they share one, where these alone are enough."""
     by_team = defaultdict[str, set[str]](set)
     for agent in each:

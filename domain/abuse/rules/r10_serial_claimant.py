@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule, money
-from domain.abuse.history import DAY, Deed, Seen, World
+from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ class SerialClaimant:
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
 
-    def on(self, world: World, seen: Seen, deed: Deed | None) -> Iterator[Finding]:
+    def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """As many agents, as many different orders or reasons, and on most of the contacts."""
         if deed is None or deed.group is None or not deed.goodwill:
             return

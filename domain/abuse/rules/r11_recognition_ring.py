@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule
-from domain.abuse.history import DAY, Deed, Seen, World
+from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import facts
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class RecognitionRing:
         self._parameters = parameters
         self._given: dict[str, deque[tuple[float, str, int, int]]] = defaultdict(deque)
 
-    def on(self, _world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+    def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """Half or more of what each gives goes to the other, several times each way."""
         body = seen.body
         if not isinstance(body, facts.RecognitionGiven) or body.giver_kind == "customer":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule, money
+from domain.abuse.findings import Rule, RuleFinding, money
 from domain.events import decisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from domain.abuse.history import Deed, Seen, World
+    from domain.abuse.history import GuardEvent, GuardHistory, ObservedAction
     from domain.money import Money
 
 RULE = Rule("R12", 1, "self-raise", {})
@@ -22,7 +22,7 @@ class SelfRaise:
     def __init__(self, parameters: dict[str, Any]) -> None:
         del parameters
 
-    def on(self, world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+    def on(self, world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """Whose giver is its beneficiary."""
         body = seen.body
         match body:
@@ -38,7 +38,7 @@ class SelfRaise:
         text = f"{body.granted_by} {word} {money(body.amount.minor, body.amount.currency)} to themselves: {body.reason}"
         yield RULE.finding((f"agent:{body.granted_by}",), body.request_id, text, [seen.position])
 
-    def _policy(self, world: World, seen: Seen) -> Iterator[Finding]:
+    def _policy(self, world: GuardHistory, seen: GuardEvent) -> Iterator[RuleFinding]:
         """The limits of the giver's role, beside those of the policy that this one replaces."""
         giver, new = seen.body.published_by, world.policies[seen.body.version]
         role, old = world.roles.get(giver), world.policies.replaced_by(new)

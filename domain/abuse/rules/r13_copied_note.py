@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import Any
 
-from domain.abuse.findings import Finding, Rule
-from domain.abuse.history import DAY, Deed, World
+from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.history import DAY, GuardHistory, ObservedAction
 from domain.statistics import binomial_tail
 
 RULE = Rule("R13", 1, "copied note", {"days": 30, "actions": 8, "p": 0.001})
 
 
-def over(world: World, end: float, parameters: dict[str, Any]) -> tuple[list[Finding], int]:
+def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
     """Binomial tail: so many of the agent's noted actions with one note, at the rate of peers'.
 
     A note is known by a keyed hash of its normal form alone, so that this survives forgetting.
     """
     start = end - parameters["days"] * DAY
-    noted = defaultdict[str, list[Deed]](list)
+    noted = defaultdict[str, list[ObservedAction]](list)
     everywhere = Counter[str]()
     for deed in world.deeds:
         if start <= deed.at < end and deed.note:
             noted[deed.agent].append(deed)
             everywhere[deed.note] += 1
-    total, found, tests = sum(everywhere.values()), list[Finding](), 0
+    total, found, tests = sum(everywhere.values()), list[RuleFinding](), 0
     for agent, deeds in noted.items():
         for note, count in Counter(deed.note or "" for deed in deeds).items():
             if count < parameters["actions"]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule, money
-from domain.abuse.history import DAY, Deed, Seen, World
+from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ class Overdrawn:
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
-        self._refused: dict[tuple[str, str, str], Seen] = {}
+        self._refused: dict[tuple[str, str, str], GuardEvent] = {}
 
-    def on(self, _world: World, seen: Seen, deed: Deed | None) -> Iterator[Finding]:
+    def on(self, _world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """Beyond the budget, beyond the limit, or after the answer was no; and totals that a race let through."""
         body = seen.body
         match body:
@@ -49,7 +49,7 @@ class Overdrawn:
         if deed is not None and deed.reported and deed.goodwill:
             yield from self._reported(seen, deed)
 
-    def _reported(self, seen: Seen, deed: Deed) -> Iterator[Finding]:
+    def _reported(self, seen: GuardEvent, deed: ObservedAction) -> Iterator[RuleFinding]:
         what = f"{deed.agent} reported a {deed.kind} of {money(deed.minor, deed.currency)}"
         if deed.limit is not None and deed.minor > deed.limit:
             text = f"{what}, beyond the limit of {money(deed.limit, deed.currency)}"
@@ -62,5 +62,5 @@ class Overdrawn:
                 return
 
     @staticmethod
-    def _found(agent: str, key: str, text: str, evidence: list[int]) -> Finding:
+    def _found(agent: str, key: str, text: str, evidence: list[int]) -> RuleFinding:
         return RULE.finding((f"agent:{agent}",), key, text, evidence)

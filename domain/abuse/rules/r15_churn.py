@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any
 
-from domain.abuse.findings import Finding, Rule
-from domain.abuse.history import DAY, Deed, Seen, World
+from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Churn:
         self._parameters = parameters
         self._reversed: dict[str, deque[tuple[float, list[int]]]] = defaultdict(deque)
 
-    def on(self, world: World, seen: Seen, _deed: Deed | None) -> Iterator[Finding]:
+    def on(self, world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
         """Reversed by whoever took it."""
         body = seen.body
         if not isinstance(body, decisions.ActionReversed) or body.reversed_by != body.agent_id:

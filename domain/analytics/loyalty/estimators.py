@@ -284,7 +284,7 @@ def _welch(ours: Floats, theirs: Floats) -> tuple[float, tuple[float, float]]:
     return value, welch_interval(drawn, others, LEVEL)
 
 
-class Raised(NamedTuple):
+class LimitRaise(NamedTuple):
     """A limit that was raised for some teams, at a time; ``others`` had theirs unchanged around it."""
 
     at: int
@@ -292,7 +292,7 @@ class Raised(NamedTuple):
     others: Ints
 
 
-def staggered(team: Ints, at: Ints, came: Floats, raised: Sequence[Raised], days: int) -> Estimate:
+def staggered(team: Ints, at: Ints, came: Floats, raised: Sequence[LimitRaise], days: int) -> Estimate:
     """Rung 4: the change in the teams whose limit was raised, less that of teams not raised yet, at the same time.
 
     Each raise is compared by itself (Callaway and Sant'Anna 2021: never with teams raised before), then averaged by the

@@ -9,14 +9,14 @@ import numpy as np
 
 from domain.analytics.empowerment_gap import share
 from domain.analytics.loyalty import estimators
-from domain.analytics.loyalty.estimators import FEWEST, Estimate, Pairs, Raised
+from domain.analytics.loyalty.estimators import FEWEST, Estimate, LimitRaise, Pairs
 from domain.analytics.loyalty.matching import Untreated, match
 from domain.analytics.loyalty.purchases import DAY, Flags, Floats, History, Ints, Moments, first_of_each
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from domain.analytics.loyalty.experiments import Raise, Trial
+    from domain.analytics.loyalty.experiments import Raise, RandomisedTrial
 
 WINDOWS_DAYS = (30, 90, 180)
 MAIN_DAYS = 90
@@ -33,7 +33,7 @@ BY_DAY = (
 )
 
 
-class Deeds(NamedTuple):
+class ActionSample(NamedTuple):
     """Customers' first actions (all but ``all`` of one length), and the moments of all actions.
 
     ``stratum``: the number of the reason and channel of its interaction, -1 without one.
@@ -47,7 +47,7 @@ class Deeds(NamedTuple):
     escalated: Flags
 
 
-class Matters(NamedTuple):
+class ProblemSample(NamedTuple):
     """Customers' problems: each with its stratum, as above, and its team (empty where nobody says)."""
 
     of: Moments
@@ -63,15 +63,15 @@ class Limited(NamedTuple):
     ratio: Floats
 
 
-class Worth:
+class CustomerValue:
     """The figures of one currency."""
 
     def __init__(
         self,
         buying: History,
         margins: History,
-        deeds: Deeds,
-        matters: Matters,
+        deeds: ActionSample,
+        matters: ProblemSample,
         limited: Limited,
         returned: Moments,
         customers: int,
@@ -86,7 +86,7 @@ class Worth:
         self.pairs, self._at_random, self._random_place, self.design = self._paired()
 
     def figures(
-        self, trials: Sequence[Trial], raises: Sequence[Raise], money: Callable[[int], dict[str, str]]
+        self, trials: Sequence[RandomisedTrial], raises: Sequence[Raise], money: Callable[[int], dict[str, str]]
     ) -> dict[str, Any]:
         """Everything, as reports show it; ``money`` makes an object of minor units."""
         return {
@@ -131,7 +131,11 @@ class Worth:
     # ------------------------------------------------------------------ the ladder
 
     def rungs(
-        self, days: int, trials: Sequence[Trial], raises: Sequence[Raise], money: Callable[[int], dict[str, str]]
+        self,
+        days: int,
+        trials: Sequence[RandomisedTrial],
+        raises: Sequence[Raise],
+        money: Callable[[int], dict[str, str]],
     ) -> dict[str, Any]:
         """All rungs over a window: spending in money, coming back in points."""
         buying, deeds = self.buying, self.deeds
@@ -192,7 +196,7 @@ class Worth:
         some = some[first_of_each(of.some(some))] if some.size else some
         return of.some(some), [self.matters.team[place] for place in some.tolist()]
 
-    def _trials(self, days: int, trials: Sequence[Trial]) -> list[Estimate]:
+    def _trials(self, days: int, trials: Sequence[RandomisedTrial]) -> list[Estimate]:
         found = []
         for one in trials:
             of, teams = self._first_problems(one.begins, one.ends, days)
@@ -223,7 +227,9 @@ class Worth:
                     for team in other.teams
                 }
                 others = np.array([number[name] for name in names if name not in near], np.int64)
-                raised.append(Raised(one.at, np.array([number[team] for team in sorted(one.teams)], np.int64), others))
+                raised.append(
+                    LimitRaise(one.at, np.array([number[team] for team in sorted(one.teams)], np.int64), others)
+                )
             team = np.array([number[name] for name in teams], np.int64)
             estimate = estimators.staggered(team, of.at, self.buying.came(of, days), raised, days)
             found.append(estimate._replace(method=f"{estimate.method}, {kind} for {role}"))

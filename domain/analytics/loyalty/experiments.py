@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from domain.policy.model import Policy, Rules
 
 
-class Trial(NamedTuple):
+class RandomisedTrial(NamedTuple):
     """Teams that were drawn by lot, from when until when; seconds since 1970."""
 
     version: int
@@ -41,16 +41,16 @@ def _in_force(published: Sequence[PolicyPublished]) -> list[Rules]:
     return [rules for rules, _ in groupby(found)]
 
 
-def randomised(published: Sequence[PolicyPublished]) -> list[Trial]:
+def randomised(published: Sequence[PolicyPublished]) -> list[RandomisedTrial]:
     """The trials there were; the same trial in a later version goes on, and is one."""
-    found: dict[tuple[str, str, frozenset[str]], Trial] = {}
+    found: dict[tuple[str, str, frozenset[str]], RandomisedTrial] = {}
     for one in _in_force(published):
         if one.policy.trial is None or not one.trial_teams:
             continue
         trial, teams = one.policy.trial, one.trial_teams
         begins = int(one.policy.effective_from.timestamp())
         before = found.get((trial.role, trial.kind, teams))
-        found[trial.role, trial.kind, teams] = Trial(
+        found[trial.role, trial.kind, teams] = RandomisedTrial(
             before.version if before else one.version,
             trial.role,
             trial.kind,
