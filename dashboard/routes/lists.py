@@ -1,0 +1,295 @@
+"""Routes of lists: items of a view, with the view's position and lag."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Response
+from pydantic import WithJsonSchema
+
+from dashboard.auth.authorization import note_reading
+from dashboard.problem_details import ParameterError
+from dashboard.schemas import Json, Page
+from ledger.store.position_lookup import position_of
+from projections.access import without_names
+from projections.engine import temporal_tables
+from projections.views import casework
+from projections.views.audit_trail import Trail, read_trail
+from projections.views.balances import read_balances
+from projections.views.flags import flags as flags_table
+from projections.views.flags import read_flags
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dashboard.auth.authorization import Authorizer
+    from dashboard.auth.tokens import Principal
+    from dashboard.view_reader import ViewReader
+    from ledger.encryption.keyring import Keyring
+    from ledger.store.log import Log
+    from projections.reading import AccessScope, ReadResult
+
+MOST, _FEW = 1000, 200
+"""Items of a page; so many are read without a thread."""
+type Items = list[dict[str, Any]]
+Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
+After = Annotated[int, Query(ge=0, le=2**53, description="Only items behind this position: `next` of the page before.")]
+AsOf = Annotated[
+    str | None,
+    Query(alias="as_of", description="As it was behind this position, or at this time."),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}),
+]
+Same = Annotated[str | None, Header(alias="If-None-Match")]
+
+
+def add_lists(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer) -> None:
+    """Add the routes of lists."""
+    _add_balances(api, lists, doors)
+    _add_actions(api, lists, doors)
+    _add_escalations(api, lists, doors)
+    _add_flags(api, lists, keys, doors)
+    _add_trail(api, lists, doors)
+
+
+class ListReader:
+    """Reads pages of views; a page that the client has already is answered with 304."""
+
+    def __init__(self, views: ViewReader, log: Log) -> None:
+        self._views = views
+        self.log = log
+
+    async def end(self) -> int:
+        """Return the last position of the log."""
+        return await self._views.end()
+
+    async def at(self, as_of: str | None) -> int | None:
+        """Return the position that ``as_of`` names: a position, or the last one at a time.
+
+        Raises:
+            ParameterError: it is neither.
+
+        """
+        if as_of is None:
+            return None
+        try:
+            end = await self.end()
+            return min(end, await position_of(self.log, as_of, end))
+        except (OverflowError, ValueError) as error:
+            raise ParameterError("as_of", str(error)) from None
+
+    async def answer(
+        self,
+        view: str,
+        query: Callable[[Any], list[dict[str, Any]]],
+        same: str | None,
+        limit: int,
+        at: int | None = None,
+        *,
+        next_by: str | None = "position",
+        viewer: Principal,
+        then: Callable[[Items], Awaitable[Items]] | None = None,
+    ) -> Response:
+        """Return a page of a view as JSON with an ETag.
+
+        ``query`` reads up to ``limit`` items, as of position ``at``; ``next_by`` names the field that the next page
+        continues from; ``then`` changes the items before they are shown.
+        """
+        if same is not None:  # what has not changed is not read again
+            unchanged = await self._views.read(view, lambda _connection: None, short=True)
+            if same == _tag(view, unchanged, viewer):
+                return Response(status_code=304, headers={"ETag": same})
+        found = await self._views.read(view, query, short=limit <= _FEW)
+        position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
+        last = found.result[-1][next_by] if next_by is not None and len(found.result) == limit else None
+        items = found.result if then is None else await then(found.result)
+        document = {
+            "items": items,
+            "position": position,
+            "lag_seconds": await self._views.lag(found.progress),
+            "next": last,
+        }
+        return Json(
+            document,
+            headers={"ETag": _tag(view, found, viewer), "Cache-Control": "no-cache", "Vary": "Authorization, Cookie"},
+        )
+
+
+def _tag(view: str, found: ReadResult, viewer: Principal) -> str:
+    return f'"{view}-{found.progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
+
+
+def _add_balances(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
+    known = Depends(doors.viewer)
+
+    @api.get("/api/v1/balances", response_model=Page, summary="Budgets: granted, spent, reserved, remaining")
+    async def balances(
+        holder: str | None = None,
+        period: str | None = None,
+        as_of: AsOf = None,
+        limit: Limit = 100,
+        team: str | None = None,
+        offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        holders = await doors.of_team(team)
+        return await lists.answer(
+            "budget_balances",
+            lambda c: [
+                one
+                for one in read_balances(c, holder, period, position=at)
+                if scope.sees_holder(one["holder"]) and (holders is None or one["holder"] in holders)
+            ][offset : offset + limit],
+            same,
+            limit,
+            at,
+            next_by=None,
+            viewer=viewer,
+        )
+
+
+def _add_actions(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
+    known = Depends(doors.viewer)
+
+    @api.get("/api/v1/actions", response_model=Page, summary="What was done, as it stands")
+    async def actions(
+        agent: str | None = None,
+        team: str | None = None,
+        kind: str | None = None,
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: Limit = 100,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
+        at = await lists.at(as_of)
+        source = temporal_tables.as_of(casework.actions, at)
+        where = _seen_by(source, await doors.scope(viewer))
+        return await lists.answer(
+            "casework",
+            lambda c: casework.read_actions(
+                c,
+                *where,
+                after=after,
+                limit=limit,
+                source=source,
+                agent_id=agent,
+                team_id=team,
+                kind=kind,
+            ),
+            same,
+            limit,
+            at,
+            viewer=viewer,
+        )
+
+
+def _add_escalations(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
+    known = Depends(doors.viewer)
+
+    @api.get("/api/v1/escalations", response_model=Page, summary="Who asked for what, and what came of it")
+    async def escalations(
+        agent: str | None = None,
+        team: str | None = None,
+        kind: str | None = None,
+        status: str | None = None,
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: Limit = 100,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
+        at = await lists.at(as_of)
+        source = temporal_tables.as_of(casework.escalations, at)
+        where = _seen_by(source, await doors.scope(viewer))
+        return await lists.answer(
+            "casework",
+            lambda c: casework.read_escalations(
+                c,
+                *where,
+                after=after,
+                limit=limit,
+                source=source,
+                agent_id=agent,
+                team_id=team,
+                kind=kind,
+                status=status,
+            ),
+            same,
+            limit,
+            at,
+            viewer=viewer,
+        )
+
+
+def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer) -> None:
+    known = Depends(doors.viewer)
+
+    @api.get("/api/v1/flags", response_model=Page, summary="What the guard asks humans to look at")
+    async def flags(
+        rule: str | None = None,
+        about: str | None = None,
+        status: str | None = None,
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: Limit = 100,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
+        at, now, scope = await lists.at(as_of), datetime.now(UTC), await doors.scope(viewer)
+        source = temporal_tables.as_of(flags_table, at)
+
+        async def masked(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            shown = await without_names(lists.log, keys, found)  # names are asked for after that: asking would tell
+            return [one for one in shown if about is None or about in one["about"]]
+
+        return await lists.answer(
+            "flags",
+            lambda c: [
+                one
+                for one in read_flags(c, now, rule=rule, status=status, source=source)
+                if one["position"] > after and scope.sees_all(one["about"])
+            ][:limit],
+            same,
+            limit,
+            at,
+            viewer=viewer,
+            then=masked,
+        )
+
+
+def _add_trail(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
+    known = Depends(doors.viewer)
+
+    @api.get("/api/v1/trail", response_model=Page, summary="Events in order, with positions")
+    async def trail(
+        interaction: str | None = None,
+        action: str | None = None,
+        agent: str | None = None,
+        customer: str | None = None,
+        as_of: AsOf = None,
+        after: After = 0,
+        limit: Limit = 100,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
+        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        if scope.people is not None and agent not in scope.people:
+            raise HTTPException(403, f"the role {viewer.role} reads the trail of somebody it sees: name an `agent`")
+        named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
+        wanted = [(kind, name) for kind, name in named.items() if name is not None]
+        read_about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
+        if read_about:
+            await note_reading(lists.log, viewer, read_about, at or await lists.end())
+        return await lists.answer(
+            Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at, viewer=viewer
+        )
+
+
+def _seen_by(source: Any, scope: AccessScope) -> list[Any]:
+    if scope.people is None:
+        return []
+    people = source.c.agent_id.in_(scope.people)
+    return [people | source.c.team_id.in_(scope.teams) if scope.teams else people]

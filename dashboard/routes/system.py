@@ -1,0 +1,80 @@
+"""Routes of the system itself: events, states of views, the caller, metrics and health."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Path, Response
+from fastapi.responses import PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from dashboard.auth.admission import publish_bounds
+from dashboard.schemas import Json, Me, Page, Report
+
+if TYPE_CHECKING:
+    from dashboard.auth.authorization import Authorizer
+    from dashboard.metrics import Metrics
+    from dashboard.view_reader import ViewReader
+    from ledger.encryption.keyring import Keyring
+    from ledger.store.log import Log
+
+
+def add_system(api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: Authorizer, gauges: Metrics) -> None:
+    """Add the routes of the system itself."""
+    _add_health(api, views)
+    known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
+
+    @api.get(
+        "/api/v1/events/{position}",
+        response_model=Report,
+        dependencies=[everybody],
+        summary="An event as it was recorded",
+    )
+    async def event(position: Annotated[int, Path(ge=0, le=2**53)]) -> Response:
+        found = await log.at(position) if position > 0 else None
+        if found is None:
+            raise HTTPException(404, f"there is no event at position {position}")
+        shown = json.loads(await keys.reveal(found.data)) | {"position": position}
+        return Json({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
+
+    @api.get("/api/v1/projections", response_model=Page, dependencies=[known], summary="How far each view is")
+    async def projections() -> Response:
+        items = [state._asdict() for state in await views.states()]
+        return Json({"items": items, "position": await views.end(), "lag_seconds": 0.0})
+
+    @api.get("/openapi.json", dependencies=[known], include_in_schema=False)
+    async def openapi() -> Response:
+        return Json(publish_bounds(api.openapi()))
+
+    @api.get("/api/v1/me", response_model=Me, summary="Who asks, and what they are shown")
+    async def me(viewer: Any = known) -> Response:
+        scope = await doors.scope(viewer)
+        people = None if scope.people is None else sorted(scope.people)
+        return Json(
+            {
+                "name": viewer.name,
+                "role": viewer.role,
+                "person_id": viewer.person_id,
+                "people": people,
+                "teams": sorted(scope.teams),
+            }
+        )
+
+    @api.get("/metrics", dependencies=[everybody], summary="For Prometheus", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        return Response(await gauges.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_health(api: FastAPI, views: ViewReader) -> None:
+    @api.get("/healthz", summary="Whether this process lives")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/readyz", summary="Whether the log and every view answer")
+    async def readyz() -> dict[str, str]:
+        await views.end()
+        waiting = [state.view for state in await views.states() if state.stopped is not None]
+        if waiting:
+            raise HTTPException(503, f"these views do not answer yet: {', '.join(waiting)}")
+        return {"status": "ok"}
