@@ -123,7 +123,14 @@ _COMMANDS = {
     "import": ("publish",),
     "decide": ("decide",),
     "policy": ("decide",),
-    "report": ("report_views", "report_loyalty", "report_value", "report_what_if"),
+    "report": (
+        "report_views",
+        "report_loyalty",
+        "report_gap",
+        "report_quality",
+        "report_recognition",
+        "report_what_if",
+    ),
     "audit": ("audit_trail", "audit_verify", "audit_flags"),
     "admin": ("admin", "admin_seal", "admin_privacy", "admin_tokens", "admin_inbox", "admin_streams"),
 }

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.as_of import as_of_option, happened_option, moment_of
-from app.cli.commands.report_value import share_text
 from app.cli.commands.report_views import at_of, report
+from app.cli.figures import share_text
 from app.cli.main import command
 from app.output import console, print_list, print_table
 from app.runtime.session import Session

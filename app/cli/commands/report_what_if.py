@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from app.cli.commands.report_value import hours_text
 from app.cli.commands.report_views import report
+from app.cli.figures import hours_text
 from app.cli.main import command
 from app.output import console, print_json, print_table, showing_progress
 from app.policy_file import check_policy_file

@@ -1,0 +1,154 @@
+"""`report gap`: remedies that staff had to ask for."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.as_of import as_of_option
+from app.cli.commands.report_views import at_of, report
+from app.cli.figures import hours_text, share_text
+from app.cli.main import command
+from app.output import console, print_json, print_table
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from domain.money import money_text
+from domain.serialization import encode
+from ledger.encryption.keyring import Keyring
+from projections.policy_history import policy_in_force
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+_ROWS = 15
+
+
+@click.option("--agent-hour", help="What an hour of an agent costs, where the policy in force does not say: 24.00.")
+@click.option("--manager-hour", help="The same of who approves: 45.00.")
+@as_of_option
+@command(report)
+async def gap(
+    settings: Settings, as_of: str | None, agent_hour: str | None, manager_hour: str | None, *, as_json: bool
+) -> None:
+    """What the front line may not do and is approved anyway, what asking costs, which limits would be worth more."""
+    from projections.reports.empowerment_gap import gap_report
+
+    async with Session(settings, reads_only=True) as session:
+        hours = {"agent_hour": agent_hour, "manager_hour": manager_hour}
+        at = await at_of(session, as_of)
+        policy = await policy_in_force(session.log, at)
+        try:
+            found = await gap_report(partial(read_view, session), policy, hours, at)
+        except ValueError as error:
+            raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
+        found = json.loads(await (await Keyring.open(session.client)).reveal(encode(found)))
+    if as_json:
+        print_json(found)
+        return
+    position, overall = found["position"], found["overall"]
+    if not overall["asked"] and not found["silent_gap"]["fell_short"]:
+        console.print(f"Nobody has asked for authority yet (position {position}).")
+        return
+    wait = overall["waiting"]
+    console.print(
+        f"Asked {overall['asked']:,} times; approved as asked {share_text(overall['approved_anyway'])} of those "
+        f"decided, {share_text(overall['of_all_asked'])} of all. To approval: median "
+        f"{hours_text(wait['median_hours_to_approval'])}, 90th percentile "
+        f"{hours_text(wait['p90_hours_to_approval'])}; given up {wait['abandoned']:,}, still waiting "
+        f"{wait['undecided']:,}."
+    )
+    print_table(
+        "What the front line cannot do",
+        ("", ""),
+        [(n, one["text"]) for n, one in enumerate(found["cannot_do"][:10], 1)],
+    )
+    for name in ("kind", "band", "role", "team", "reason"):
+        _print_groups(name, found[f"by_{name}"], position)
+    for one in found["recommended_limits"]:
+        _print_limit(one)
+    short = found["silent_gap"]
+    console.print(f"Silent gap: {share_text(short['never_asked'])} of what fell short was never asked for.")
+    for one in found["rubber_stamps"]:
+        console.print(
+            f"{one['kind']} for {one['role']} is decided in {one['median_seconds']:.0f} s (median of {one['n']}): a "
+            "limit too low, not a sin."
+        )
+    unused = found["unused"]
+    if unused["budgets"]:
+        console.print(
+            f"Unused authority: {share_text(unused['hardly_touched'])} of agents' closed budgets were hardly touched; "
+            "it may be fear or training that lacks."
+        )
+    _print_procedure(found["procedure"])
+    console.print(f"{len(found['obstacles'])} obstacles in staff's own words (--json shows them).")
+    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+
+
+def _print_procedure(lines: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            one["kind"],
+            one["n"],
+            money_text(one["given"]),
+            money_text(one["long_way_each"]),
+            money_text(one["long_way"]),
+            one["cheaper_than_asking"],
+        )
+        for one in lines
+        if one["long_way"]
+    ]
+    if rows:
+        columns = ("given at once", "times", "cost", "asking costs, each", "together", "cost less than asking")
+        print_table("The cost of procedure: what the long way would have cost", columns, rows, numbers=(1, 2, 3, 4, 5))
+
+
+def _print_groups(name: str, lines: list[dict[str, Any]], position: int) -> None:
+    if len(lines) < 2:  # noqa: PLR2004 - one group says what the whole says
+        return
+    rows = [
+        (
+            line[name],
+            line["asked"],
+            share_text(line["approved_anyway"]),
+            hours_text(line["waiting"]["median_hours"]),
+            hours_text(line["waiting"]["p90_hours"]),
+            line["waiting"]["abandoned"],
+        )
+        for line in lines[:12]
+    ]
+    columns = (name, "asked", "approved anyway", "waited, median", "90th percentile", "given up")
+    print_table(f"By {name}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))
+
+
+def _print_limit(one: dict[str, Any]) -> None:
+    what = f"{one['kind']} for {one['role']}"
+    if one["limit"] is None:
+        console.print(f"Recommended limit, {what}: none; {one['why']}.")
+        return
+    today = f", today {money_text(one['today'])}" if one["today"] else ""
+    console.print(
+        f"Recommended limit, {what}: {money_text(one['limit'])}{today}. Asking costs "
+        f"{money_text(one['cost_of_asking'])} (waiting of agent and approver); {one['why']}."
+    )
+    rows = [
+        (
+            money_text(point["up_to"]),
+            point["n"],
+            f"{point['approved'] / point['n']:.1%}",
+            f"{point['lower']:.1%}",
+            money_text(point["risk"]),
+            "yes" if point["asking_costs_more"] else "",
+        )
+        for place, point in enumerate(one["curve"])
+        if place % (len(one["curve"]) // _ROWS + 1) == 0 or point["up_to"] in (one["limit"], one["without_step"])
+    ]
+    columns = ("up to", "decided", "approved", "at least (95 %)", "(1 - a) x", "asking costs more")
+    print_table("", columns, rows, numbers=(0, 1, 2, 3, 4))
+    last = one["last_period"]
+    console.print(
+        f"In {last['period']} it would have saved {last['requests']} requests, {money_text(last['saved'])} and "
+        f"{last['hours_not_waited']:,.1f} h of waiting, and risked {money_text(last['risked'])} that were not approved."
+    )

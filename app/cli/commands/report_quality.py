@@ -1,0 +1,110 @@
+"""`report quality`: service quality, and the story of one interaction."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from app.cli.as_of import as_of_option
+from app.cli.commands.report_views import at_of, report
+from app.cli.figures import hours_text, share_text
+from app.cli.main import command
+from app.output import console, fail, print_json, print_table
+from app.runtime.session import Session
+from app.runtime.views import read_view
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+@click.option("--interaction", help="Instead: the way of one interaction, as a story.")
+@as_of_option
+@command(report)
+async def quality(settings: Settings, as_of: str | None, interaction: str | None, *, as_json: bool) -> None:
+    """How well it goes: solved on the first contact, transfers, repeated stories, waiting, satisfaction, how evenly."""
+    from projections.reports.service_quality import interaction_story, quality_report
+
+    async with Session(settings, reads_only=True) as session:
+        if interaction is not None:
+            read = partial(read_view, session)
+            story = await interaction_story(read, interaction, await at_of(session, as_of))
+            _print_story(story, as_json=as_json)
+            return
+        found = await quality_report(partial(read_view, session), await at_of(session, as_of))
+    if as_json:
+        print_json(found)
+        return
+    whole = found["overall"]
+    if not whole["interactions"]:
+        console.print(f"No interaction is recorded yet (position {found['position']}).")
+        return
+    rows = [(words, share_text(whole[name])) for name, words in _QUALITY.items() if whole[name]["n"]]
+    for name, words in (("hours_to_first_action", "to the first action"), ("hours_to_resolution", "to resolution")):
+        hours = whole[name]
+        if hours["n"]:
+            rows.append((words, f"median {hours_text(hours['median'])}, 90th percentile {hours_text(hours['p90'])}"))
+    for one in found["satisfaction"]:
+        answered = f"n = {one['n']}, {one['response']['share']:.1%} answered"
+        rows.append((f"satisfaction, {one['instrument']}", f"{one['mean']:.0%} of best ({answered})"))
+    print_table(f"Quality of {whole['interactions']:,} interactions, at position {found['position']}", ("", ""), rows)
+    for name in ("channel", "team", "line", "reason"):
+        lines = found[f"by_{name}"]
+        if len(lines) > 1:
+            columns = (name, "interactions", "first contact", "transferred", "reopened", "to resolution, median")
+            print_table(
+                f"By {name}",
+                columns,
+                [
+                    (
+                        one[name],
+                        one["interactions"],
+                        share_text(one["first_contact"]),
+                        share_text(one["transferred"]),
+                        share_text(one["reopened"]),
+                        hours_text(one["hours_to_resolution"]["median"]),
+                    )
+                    for one in lines[:12]
+                ],
+                numbers=(1, 2, 3, 4, 5),
+            )
+    for one in found["evenness"]:
+        low, high = one["lowest"], one["highest"]
+        console.print(
+            f"{_QUALITY[one['what']]} by {one['by']}: from {low[1]['share']:.1%} ({low[0]}) to {high[1]['share']:.1%} "
+            f"({high[0]}); as much by luck: p = {one['p']:.2g}."
+        )
+    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+
+
+def _print_story(story: dict[str, Any] | None, *, as_json: bool) -> None:
+    if story is None:
+        fail("no such interaction is recorded", code="unknown_interaction", as_json=as_json)
+        return
+    if as_json:
+        print_json(story)
+        return
+    rows = [(step["time"][:19], _later(step["later_seconds"]), step["who"], step["what"]) for step in story["steps"]]
+    print_table(f"{story['interaction_id']}, at position {story['position']}", ("when", "", "who", "what"), rows)
+    console.print(story["in_short"])
+
+
+def _later(seconds: float) -> str:
+    return f"{hours_text(seconds / 3600)} later" if seconds >= _A_MINUTE else ""
+
+
+_A_MINUTE = 60
+
+
+_QUALITY = {
+    "resolved": "resolved",
+    "first_contact": "resolved on the first contact",
+    "transferred": "transferred",
+    "came_back_to_a_team": "came back to a team they had left",
+    "stories_repeated": "told their story again",
+    "first_line_only": "never left the first line",
+    "moved_up": "moved up a line",
+    "reopened": "reopened",
+    "repeat_contact": "the customer was back soon",
+}

@@ -1,0 +1,116 @@
+"""`report recognition`: thanks, training, ideas, morale and turnover."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from app.cli.as_of import as_of_option
+from app.cli.commands.report_views import at_of, report
+from app.cli.main import command
+from app.output import console, print_json, print_table
+from app.runtime.session import Session
+from app.runtime.views import read_view
+from projections.policy_history import policy_in_force
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+
+
+@as_of_option
+@command(report)
+async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -> None:
+    """Thanks, what followed training, ideas and obstacles, morale by team, who stays. Nobody is ranked."""
+    from projections.reports.recognition import recognition_report
+
+    async with Session(settings, reads_only=True) as session:
+        at = await at_of(session, as_of)
+        found = await recognition_report(partial(read_view, session), await policy_in_force(session.log, at), at)
+    if as_json:
+        print_json(found)
+        return
+    thanks = found["thanks"]
+    praised = ", ".join(f"{number} {kind}" for kind, number in thanks["actions_praised"].items())
+    console.print(
+        f"Thanks given {thanks['given']:,} times to {thanks['people_thanked']:,} people (position {found['position']})"
+        + (f"; what they had done: {praised}." if praised else ".")
+    )
+    for title, columns, rows in _tables(found):
+        if rows:
+            print_table(title, columns, rows)
+    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+
+
+type Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
+
+
+def _tables(found: dict[str, Any]) -> tuple[Table, ...]:
+    """Return title, columns and rows of each table."""
+    thanks = found["thanks"]
+    return (
+        ("Thanks by", ("giver", "times"), list(thanks["by_giver"].items())),
+        (
+            "Training",
+            ("course", "people", "opens", "used in 90 days before", "after"),
+            [
+                (one["course"], one["people"], ", ".join(one["opens"]), one["used_before"], one["used_after"])
+                for one in found["training"]
+            ],
+        ),
+        (
+            "Careers",
+            ("from", "to", "people", "gave in 90 days before", "after"),
+            [
+                (
+                    one["from"],
+                    one["to"],
+                    "fewer than 5" if one["suppressed"] else one["people"],
+                    one["used_before"],
+                    one["used_after"],
+                )
+                for one in found["careers"]
+            ],
+        ),
+        (
+            "Ideas and obstacles",
+            ("", "said", "answered", "days to the answer, median", "fate"),
+            [
+                (
+                    one["what"],
+                    one["said"],
+                    one["answered"],
+                    _number(one["median_days_to_answer"]),
+                    ", ".join(f"{fate} {number}" for fate, number in one["fates"].items()),
+                )
+                for one in found["voices"]
+            ],
+        ),
+        (
+            "Morale",
+            ("period", "team", "answered", "score, of best"),
+            [
+                (
+                    one["period"],
+                    one["team"],
+                    "fewer than 5, or beside them"
+                    if one["suppressed"]
+                    else f"{one['respondents']} of {one['invited']}",
+                    "" if one["suppressed"] else f"{one['score']:.0%}",
+                )
+                for one in found["morale"]
+            ],
+        ),
+        (
+            "Who stays",
+            ("role", "people", "left", "still here after"),
+            [(one["role"], one["n"] or "fewer than 5", one["left"], _curve(one["curve"])) for one in found["staying"]],
+        ),
+    )
+
+
+def _curve(points: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{at['months']} months {at['staying']:.0%}" for at in points)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"

@@ -1,0 +1,18 @@
+"""Figures of reports as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def share_text(share: dict[str, Any] | None) -> str:
+    """``93.3 % (92.6-93.8)``."""
+    if share is None or share["share"] is None:
+        return "none"
+    low, high = share["interval"]
+    return f"{share['share']:.1%} ({low:.1%} to {high:.1%}, n = {share['n']:,})"
+
+
+def hours_text(hours: float | None) -> str:
+    """``48.6 h``, ``12 min``."""
+    return "" if hours is None else f"{hours:,.1f} h" if hours >= 2 else f"{hours * 60:.0f} min"  # noqa: PLR2004
