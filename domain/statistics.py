@@ -1,8 +1,8 @@
 """Tests and intervals that the rules and the reports use: tails, Student's t, chi-squared, Wilson, Kaplan and Meier.
 
 The tails of counts are sums of positive terms, so they lose no digits where they are small. Student's t and the
-chi-squared distribution come from mpmath. `tests/domain/test_statistics.py` holds every function against scipy, which is ten
-times as large as all the rest and is therefore no dependency.
+chi-squared distribution come from mpmath. `tests/domain/test_statistics.py` holds every function against scipy, which
+is ten times as large as all the rest and is therefore no dependency.
 """
 
 from __future__ import annotations

@@ -124,9 +124,9 @@ def _decide(
     )
     request = EscalationDecision(
         request_id="d",
-        operation=operation,
+        operation=operation,  # type: ignore[arg-type]
         escalation_id="esc-1",
-        decided_by=person.agent_id,  # type: ignore[arg-type]
+        decided_by=person.agent_id,
     )
     approver = Approver(person, stands_in_for or person)
     waiting = Open(asked, NOW - timedelta(minutes=9), ("M-1",), NOW)

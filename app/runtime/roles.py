@@ -78,7 +78,7 @@ async def only_one(data_dir: Path) -> AsyncIterator[None]:
         yield
 
 
-async def make(
+async def make(  # noqa: PLR0911 - one return a role
     session: Session,
     role: str,
     *,

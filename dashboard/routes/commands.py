@@ -193,6 +193,13 @@ def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, dec
         body = asked.model_dump(exclude_none=True) | {"flag_id": flag_id, who: _name(viewer)}
         return await decider.ask("flag", body)
 
+    _add_policy(api, log, doors, decider)
+
+
+def _add_policy(api: FastAPI, log: Log, doors: Authorizer, decider: CommandClient) -> None:
+    known = Depends(doors.viewer)
+    here = [Depends(doors.require_same_origin), Depends(doors.limit_rate)]
+
     @api.post(
         "/api/v1/policies",
         response_model=Said,

@@ -118,15 +118,7 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
             async for batch in rejected.subject_batches(subject, max(0, last - _LOOKED_AT)):
                 for one in batch:
                     entry = msgspec.json.decode(one.data, type=_Rejected)
-                    items.append(
-                        {
-                            "entry": one.position,
-                            "code": entry.code,
-                            "field": entry.field,
-                            "message": entry.message,
-                            "recorded": entry.recordedtime,
-                        }
-                    )
+                    items.append(_rejection(one.position, entry))
         items.sort(key=itemgetter("entry"), reverse=True)
         return Json({"items": items[:limit], "position": last, "lag_seconds": 0.0})
 
@@ -141,3 +133,13 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
         if "accepted" not in answer:
             raise HTTPException(503, str(answer.get("message", "the intake gives no answer")))
         return Json(answer)
+
+
+def _rejection(position: int, entry: _Rejected) -> dict[str, Any]:
+    return {
+        "entry": position,
+        "code": entry.code,
+        "field": entry.field,
+        "message": entry.message,
+        "recorded": entry.recordedtime,
+    }

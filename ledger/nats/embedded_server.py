@@ -4,8 +4,8 @@ Every user holds a shared lock on ``server/users.lock``. A user that finds no se
 exclusive lock on ``server/start.lock``; a user that leaves last stops it. A user killed by SIGKILL loses its lock and
 leaves a server running, which the next user finds.
 
-The server holds a lock on its store itself (``ledger/nats/server_lock.py``): a server at the recorded port that does not
-hold this directory's lock belongs to another directory, of which this one is a copy. No signal is sent to it.
+The server holds a lock on its store itself (``ledger/nats/server_lock.py``): a server at the recorded port that does
+not hold this directory's lock belongs to another directory, of which this one is a copy. No signal is sent to it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 REQUIRED = ("specversion", "id", "source", "type", "data")
 CLEAR = frozenset({"sequence", "sequencetype", "datacontenttype", "dataschema", "traceparent", "tracestate"})
-"""Attributes that are stored as they came; all others that a sender adds count as personal (consumers.privacy.field_encryption)."""
+"""Attributes that are stored as they came; all others that a sender adds count as personal."""
 
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+", re.ASCII)
 _RFC3339 = re.compile(

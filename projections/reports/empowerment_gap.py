@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 NOT_SAID = "not said"
 CAVEATS = (
     "approval is no proof of being right",
-    f"of its waiting at most {empowerment_gap.MINUTES_AT_MOST:.0f} minutes a request count as work, for agent and approver each",
+    (
+        f"of its waiting at most {empowerment_gap.MINUTES_AT_MOST:.0f} minutes a request count as work, "
+        "for agent and approver each"
+    ),
     "the probability of approval is read from what was asked: with another limit people may ask for other things",
 )
 

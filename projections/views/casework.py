@@ -205,7 +205,7 @@ class Casework:
                 return
         self._interactions.put(connection, body.interaction_id, values, event.position, event.stored.time)
 
-    def _correct(
+    def _correct(  # noqa: C901 - one case for each type of fact
         self,
         connection: sa.Connection,
         event: Event,
