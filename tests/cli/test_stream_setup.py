@@ -160,13 +160,13 @@ async def copies(client: LedgerClient) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for name in await stream_names(client):
         info = await js_api(client, f"STREAM.INFO.{name}")
-        found[name] = info["config"]["num_replicas"], 1 + len(info["cluster"].get("replicas") or ())
+        found[name] = info["config"]["num_replicas"], 1 + len(info.get("cluster", {}).get("replicas") or ())
         for consumer in (await js_api(client, f"CONSUMER.NAMES.{name}")).get("consumers") or ():
             told = await js_api(client, f"CONSUMER.INFO.{name}.{consumer}")
             if "durable_name" in told["config"]:
                 found[f"{name}/{consumer}"] = (
                     told["config"].get("num_replicas") or info["config"]["num_replicas"],
-                    1 + len(told["cluster"].get("replicas") or ()),
+                    1 + len(told.get("cluster", {}).get("replicas") or ()),
                 )
     return found
 
