@@ -1,1 +1,1 @@
-"""What happened and what is allowed: pure rules, no I/O, no clock, no ids made here."""
+"""The rules of the product: pure functions without I/O, clock or generated ids."""

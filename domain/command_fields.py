@@ -1,4 +1,4 @@
-"""The fields of requests: which are known, and which known one a misspelt one is nearest to."""
+"""Check the fields of requests, and name the nearest known field for a misspelt one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _money_fields(cls: type[msgspec.Struct]) -> tuple[str, ...]:
 
 
 def check_fields(value: Mapping[str, Any], cls: type[msgspec.Struct], own: frozenset[str] = frozenset()) -> None:
-    """Reject a request with a field that its class does not know, at any level; ``own`` are the ledger's.
+    """Reject a request with an unknown field at any level; ``own`` are fields that the ledger adds.
 
     Raises:
         RequestError: `unknown_field`, with its path and the nearest known field.
@@ -48,7 +48,7 @@ def check_fields(value: Mapping[str, Any], cls: type[msgspec.Struct], own: froze
 
 
 def check_names(value: Mapping[str, Any], known: frozenset[str], at: str = "") -> None:
-    """Reject a mapping with another key than these; ``at`` is its path, with a point behind it.
+    """Reject a mapping with an unknown key; ``at`` is the path before it, ending in a point.
 
     Raises:
         RequestError: `unknown_field`.
@@ -62,7 +62,7 @@ def check_names(value: Mapping[str, Any], known: frozenset[str], at: str = "") -
 
 
 def unknown_message(name: str, known: Collection[str]) -> str:
-    """Return what to tell a sender of a field that is not known."""
+    """Return the error message for an unknown field."""
     near = nearest(name, known)
     hint = f"did you mean `{near}`?" if near else f"known are {', '.join(sorted(known))}"
     return f"there is no field {shown(name)} here; {hint}"

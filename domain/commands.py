@@ -1,4 +1,4 @@
-"""Requests that ask for a decision, and errors they may meet before one is made."""
+"""Requests for decisions, and the errors that they may meet before a decision is made."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from domain.serialization import Holder, Id, Instant, Personal
 
 
 class RequestError(Exception):
-    """Nothing was recorded; the request may be sent again, corrected or later.
+    """An error that recorded nothing; the request may be sent again, corrected or later.
 
     Attributes:
-        code: stable word for machines, e.g. `unknown_agent`.
-        message: what is wrong and what to do.
-        field: the field of the request that is meant, where one is.
+        code: a stable word for programs, e.g. `unknown_agent`.
+        message: the fault and its remedy.
+        field: the field of the request at fault, if any.
 
     """
 
@@ -31,7 +31,7 @@ class RequestError(Exception):
         self.field = field
 
     def wire(self) -> dict[str, Any]:
-        """The answer that says so."""
+        """Return the answer that reports this error."""
         error = {"code": self.code, "message": self.message}
         if self.field:
             error["field"] = self.field
@@ -39,7 +39,7 @@ class RequestError(Exception):
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What could be done: an action request; without ``amount``, how much this agent could give."""
+    """A preview of an action request; without ``amount`` it asks for the most that this agent could give."""
 
     agent_id: Id
     kind: Kind
@@ -51,7 +51,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     order_id: Id | None = None
     note: Personal | None = None
     note_hash: str | None = None
-    """Of the note's normal form, with the ledger's own key; set by the ledger."""
+    """A keyed hash of the note's normal form; the ledger sets it."""
     guideline: Id | None = None
     team_id: Id | None = None
     basis: Basis = "goodwill"
@@ -61,7 +61,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ActionRequest(Preview, frozen=True, kw_only=True):
-    """Take an action for a customer, if I may (contract: Decision request and answer)."""
+    """A request to take an action for a customer within the agent's authority."""
 
     request_id: Id
     amount: Money
@@ -69,7 +69,7 @@ class ActionRequest(Preview, frozen=True, kw_only=True):
 
 
 class GrantRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Give a holder more for the present period."""
+    """A request to grant a holder more in the current period."""
 
     request_id: Id
     operation: Literal["grant"]
@@ -81,7 +81,7 @@ class GrantRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class TransferRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Give one holder what another has left."""
+    """A request to transfer money that one holder has left to another."""
 
     request_id: Id
     operation: Literal["transfer"]
@@ -94,7 +94,7 @@ class TransferRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of money that was held: it went (all, or ``amount`` of it), or it will not."""
+    """A request to settle held money (all, or ``amount`` of it), or to void the hold."""
 
     request_id: Id
     action_id: Id
@@ -105,7 +105,7 @@ class HoldRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ReversalRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Undo an action, all or ``amount`` of it; ``recovered`` where the money came back."""
+    """A request to reverse an action, all or ``amount`` of it; ``recovered`` says whether the money came back."""
 
     request_id: Id
     action_id: Id
@@ -117,13 +117,13 @@ class ReversalRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class EscalationAsk(ActionRequest, frozen=True, kw_only=True):
-    """Ask for what needs somebody else's authority."""
+    """A request for an action that needs an approver's authority."""
 
     operation: Literal["request"]
 
 
 class EscalationDecision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Decide what somebody asked for; ``to`` is whom to forward it to (absent: a level up)."""
+    """A decision on an escalation; ``to`` is the person to forward it to (absent: one level up)."""
 
     request_id: Id
     operation: Literal["approve", "deny", "withdraw", "forward"]
@@ -136,7 +136,7 @@ class EscalationDecision(msgspec.Struct, frozen=True, kw_only=True, omit_default
 
 
 class BriefRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What whoever takes over needs to know; a customer or an interaction is named."""
+    """A request for the case file of a customer or an interaction, to take it over."""
 
     agent_id: Id
     customer_id: Id | None = None
@@ -145,9 +145,10 @@ class BriefRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class FlagRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Review a flag (``verdict``, ``reviewed_by``), or answer it, if one is concerned (``employee_id``, ``text``).
+    """A review of a flag, or the answer of the employee concerned.
 
-    With ``unmasked_by`` alone: begin to look at it, so that it shows names.
+    A review has ``verdict`` and ``reviewed_by``, an answer has ``employee_id`` and ``text``. With ``unmasked_by`` alone
+    it starts the review, so that the flag shows names.
     """
 
     request_id: Id
@@ -162,7 +163,7 @@ class FlagRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Publish these rules."""
+    """A request to publish a policy."""
 
     request_id: Id
     policy: dict[str, Any]
@@ -170,16 +171,16 @@ class PolicyRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     time: Instant | None = None
 
 
-@lru_cache(maxsize=1024)  # asked several times while a request is decided
+@lru_cache(maxsize=1024)  # called several times for each request
 def action_id_of(source: str, identifier: str) -> str:
-    """The id of an action: ``act-`` and 32 hex digits that its sender can compute too.
+    """Return the id of an action: ``act-`` and 32 hexadecimal digits, which its sender can compute too.
 
-    They are the first of SHA-256 over the source, a line feed and the id of the request, or of the
-    fact that reported the action, in UTF-8.
+    The digits are the first of SHA-256 over the source, a line feed and the id, in UTF-8. The id is that of the
+    request, or of the fact that reported the action.
     """
     return "act-" + hashlib.sha256(f"{source}\n{identifier}".encode()).hexdigest()[:32]
 
 
 def escalation_id_of(source: str, request_id: str) -> str:
-    """The id of an escalation: ``esc-`` and the hash that the action would have."""
+    """Return the id of an escalation: ``esc-`` and the digits of its action's id."""
     return "esc-" + action_id_of(source, request_id).removeprefix("act-")

@@ -1,4 +1,4 @@
-"""Currencies: every one that ISO 4217 has listed (``domain.currency_table``), with its digits and when it was valid."""
+"""Currencies: all that ISO 4217 ever listed (``domain.currency_table``), with their digits and their validity."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 from domain.currency_table import TABLE
 
 GRACE = timedelta(days=90)
-"""Facts may be dated so long after a currency's end, since accounts are settled for a while."""
+"""Facts may be dated this long after a currency's end, because accounts are settled for a while."""
 UNLISTED_DIGITS = 4
-"""Digits by which amounts in a code are read that this table does not have: as many as ISO 4217 gives any."""
+"""Digits after the point of amounts in a code that the table lacks: the most that ISO 4217 gives any currency."""
 _CODE = re.compile(r"[A-Z]{3}", re.ASCII)
 _EARLIEST, _LATEST = timedelta(hours=14), timedelta(hours=12)
-"""A day begins so long before UTC's, and ends so long behind it, somewhere on earth."""
+"""The offsets of the world's first and last time zone: a day begins 14 hours before UTC's and ends 12 hours after."""
 
 
 class Currency(NamedTuple):
@@ -24,14 +24,14 @@ class Currency(NamedTuple):
     digits: int
     """Digits after the point."""
     since: int | None
-    """The first year; none where it is not known, or does not matter: before 1970."""
+    """The first year; ``None`` where it is unknown or before 1970, when it does not matter."""
     until: date | None
-    """The last day; none while it is valid."""
+    """The last day; ``None`` while the currency is valid."""
     name: str
 
 
 def is_code(value: object) -> bool:
-    """Return whether a value has the form of a code, listed or not."""
+    """Return whether a value has the form of a currency code, listed or not."""
     return isinstance(value, str) and _CODE.fullmatch(value) is not None
 
 
@@ -46,10 +46,10 @@ def digits_of(code: str) -> int:
 
 
 def currency_fault(code: str, moment: datetime | None = None, grace: timedelta = timedelta(0)) -> str | None:
-    """Return why a currency is not valid at a moment and what to do, or none where it is valid.
+    """Return the reason why a currency is not valid at a moment, with a remedy; ``None`` where it is valid.
 
-    Without a moment every currency that was ever valid is. ``grace`` prolongs its end. A day counts as long as it is
-    that day anywhere.
+    Without a moment, every currency that was ever valid passes. ``grace`` prolongs the currency's end. A day counts as
+    long as it is that day anywhere on earth.
     """
     currency = CURRENCIES.get(code)
     if currency is None:
@@ -67,7 +67,7 @@ def currency_fault(code: str, moment: datetime | None = None, grace: timedelta =
 
 
 def _bounds(currency: Currency) -> tuple[float, float]:
-    """Return from when and until when a currency is valid, in seconds since 1970."""
+    """Return the first moment and the end of a currency's validity, in seconds since 1970."""
     begins, ends = float("-inf"), float("inf")
     if currency.since is not None:
         begins = (datetime(currency.since, 1, 1, tzinfo=UTC) - _EARLIEST).timestamp()
@@ -88,7 +88,7 @@ def _read(table: str) -> dict[str, Currency]:
 
 
 CURRENCIES = _read(TABLE)
-"""Every currency that ever was valid, by its code."""
+"""Every currency that was ever valid, by its code."""
 EXPONENTS: dict[str, int] = {code: currency.digits for code, currency in CURRENCIES.items()}
 """Digits after the point, by code."""
 _BOUNDS = {

@@ -1,13 +1,13 @@
-"""The rows of ``domain.currencies``: code, digits, first year (from 1970 on), last day, name.
+"""The table of ``domain.currencies``: code, digits, first year (from 1970 on), last day, name.
 
-Sources: ISO 4217 list one as published on 2026-01-01 and list three (withdrawn codes) as of 2026-02, which give codes,
-names, digits of what is listed, and the months of withdrawal; CLDR 49 gives the first year, and days on which legal
-tender ended: of the two ends the later counts. Digits of withdrawn codes are those of the newest edition that listed
-them (2014 to 2026), before that those of ISO 4217 amendment 140 (2008), else CLDR's. Codes that have no minor units
-(XAU, XXX, XFO, ...) are no money and are not here.
+Codes, names, digits of listed currencies and months of withdrawal come from ISO 4217: list one as published on
+2026-01-01, and list three (withdrawn codes) as of 2026-02. CLDR 49 gives the first year and the day on which legal
+tender ended. Where both sources give an end, the later one counts. Digits of a withdrawn code are those of the newest
+edition that listed it (2014 to 2026), else those of ISO 4217 amendment 140 (2008), else CLDR's. Codes without minor
+units (XAU, XXX, XFO, ...) are not money and are left out.
 
-Add a row for a new currency, and the last day of one that ends. A row is never taken out and its digits never change,
-since amounts that were stored are read by them; tests compare the table with the package ``iso4217`` and with CLDR.
+Add a row for a new currency, and the last day of a currency that ends. Never remove a row or change its digits: stored
+amounts are read by them. Tests compare the table with the package ``iso4217`` and with CLDR.
 """
 
 TABLE = """

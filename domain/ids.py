@@ -1,4 +1,4 @@
-"""Ids: opaque, in one canonical form, checked where they come in; what is stored is never checked again."""
+"""Ids: opaque, in one canonical form; checked where they come in, and never again in stored events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_CHARACTERS = 128
 _CONTROL = r"\u0000-\u001f\u007f-\u009f\u2028\u2029"
 _SURROGATES = r"\ud800-\udfff"
 _WHITE_SPACE = r"\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-"""White space (Unicode 17.0, PropList.txt) besides U+0020 and what `_CONTROL` has."""
+"""White space (Unicode 17.0, PropList.txt) besides U+0020 and the characters of `_CONTROL`."""
 _IGNORABLE = (
     "00AD 034F 061C 115F-1160 17B4-17B5 180B-180F 200B-200F 202A-202E 2060-206F 3164 FE00-FE0F FEFF FFA0 FFF0-FFF8 "
     "1BCA0-1BCA3 1D173-1D17A E0000-E0FFF"
@@ -36,7 +36,7 @@ _PICTOGRAPHIC = (
 
 
 def _class_of(ranges: str) -> str:
-    """The inside of a regular expression's character class."""
+    """Return the inside of a regular expression's character class for these ranges of code points."""
     bounds = (text.split("-") for text in ranges.split())
     return "".join("-".join(f"\\U{int(bound, 16):08x}" for bound in pair) for pair in bounds)
 
@@ -47,7 +47,7 @@ _EMOJI = (
     rf"|{_ELEMENT}(?:\u200d{_ELEMENT})*"
     r"|[0-9#*]\ufe0f?\u20e3"  # a keycap
 )
-"""Emoji as far as they hold such characters (Unicode Technical Standard 51, ED-17)."""
+"""Emoji that hold ignorable characters (Unicode Technical Standard 51, ED-17)."""
 _SEEN = re.compile(rf"({_EMOJI})|[{_class_of(_IGNORABLE)}]")
 _OTHER_SPACE = re.compile(f"[{_WHITE_SPACE}]")
 _FORBIDDEN = re.compile(f"[{_CONTROL}{_SURROGATES}]")
@@ -59,12 +59,12 @@ _UNSEEN = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f"
     r"\u3164\ufe00-\ufe0e\ufeff\uffa0\ufff0-\ufff8"
 )
-"""`_IGNORABLE` without what emoji hold and what lies beyond U+FFFF."""
+"""`_IGNORABLE` without the characters in emoji and those beyond U+FFFF."""
 NOT_PATTERNS = (f"[{_CONTROL}{_WHITE_SPACE}{_UNSEEN}]", "^ | $", f"^{_E_MAIL}$", f"^{_TELEPHONE}$")
-"""No id matches one of these: as much of the rule as regular expressions of every language can say.
+"""Patterns that no id matches: the part of the rule that regular expressions of every language can state.
 
-They compile in ECMA 262 with and without its flag `u`, without which an emoji is two units. Python's end of a text
-and look-around stay out. Normal forms and the inside of emoji are more than they can say.
+They compile in ECMA 262 with and without its flag `u`, without which an emoji is two units. They avoid Python's end of
+a text and look-around. They cannot state normal forms and the inside of emoji.
 """
 ID_SCHEMA: dict[str, Any] = {
     "minLength": 1,
@@ -84,14 +84,14 @@ _CONTACT = re.compile(rf"{_E_MAIL}|{_TELEPHONE}").fullmatch
 
 
 class IdFault(NamedTuple):
-    """The reason for which a text is no id: a stable code, and what to do."""
+    """The reason why a text is not a valid id: a stable code, and a message with a remedy."""
 
     code: str
     message: str
 
 
 def canonical_form(text: str) -> str:
-    """Return a text in NFC, without invisible characters, with U+0020 as its only white space and none at its ends."""
+    """Return a text in NFC, without invisible characters; U+0020 is its only white space, and never at its ends."""
     while True:
         seen = _SEEN.sub(lambda match: match[1] or "", text)
         form = unicodedata.normalize("NFC", _OTHER_SPACE.sub(" ", seen).strip(" "))
@@ -101,7 +101,7 @@ def canonical_form(text: str) -> str:
 
 
 def fault_of(text: str) -> IdFault | None:
-    """Return why a text is no id, None where it is one (authority.md: ids are canonical)."""
+    """Return the reason why a text is not a valid id, or ``None``."""
     if is_plain(text):
         return None
     if not 0 < len(text) <= MOST_CHARACTERS or _FORBIDDEN.search(text):

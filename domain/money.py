@@ -11,11 +11,11 @@ from domain.currencies import EXPONENTS, digits_of, is_code
 AMOUNT_PATTERN = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]+)?", re.ASCII)
 _SHOWN = 60
 _DIGITS_SHOWN = 2
-"""Of an amount in a currency that is not known, at least."""
+"""The fewest digits after the point that are shown of an amount in an unknown currency."""
 
 
 class MoneyError(ValueError):
-    """An amount or currency that cannot be money. ``field`` is `amount`, `currency` or empty."""
+    """An error about an amount or currency that cannot be money; ``field`` is `amount`, `currency` or empty."""
 
     def __init__(self, message: str, field: str = "") -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class MoneyError(ValueError):
 
 
 class Money:
-    """An amount of one currency: ``minor`` whole minor units (pence, yen), may be negative."""
+    """An amount in one currency, as whole minor units (pence, yen); it may be negative."""
 
     __slots__ = ("currency", "minor")
 
@@ -40,11 +40,11 @@ class Money:
 
     @classmethod
     def parse(cls, amount: object, currency: object) -> Self:
-        """Money from its texts, e.g. ``("5.00", "GBP")``.
+        """Return money from its texts, e.g. ``("5.00", "GBP")``.
 
         Raises:
-            MoneyError: not a text, signed, in exponent form, too large, with more digits than
-                the currency has, or in a currency that ISO 4217 never listed.
+            MoneyError: the amount is not a text, signed, in exponent form, too large or with more digits than the
+                currency has, or ISO 4217 never listed the currency.
 
         """
         if not isinstance(currency, str) or currency not in EXPONENTS:
@@ -53,10 +53,10 @@ class Money:
 
     @classmethod
     def read(cls, amount: object, currency: object) -> Self:
-        """Return money as it was stored: also in a code that this version does not know, by ``UNLISTED_DIGITS``.
+        """Return money as it was stored; a code that this version does not know is read by ``UNLISTED_DIGITS``.
 
         Raises:
-            MoneyError: as ``parse``, but for unknown codes of three letters.
+            MoneyError: as for ``parse``, but an unknown code of three letters is accepted.
 
         """
         if not isinstance(currency, str) or not is_code(currency):
@@ -83,7 +83,7 @@ class Money:
         return _text(self.minor, self.currency)
 
     def wire(self) -> dict[str, str]:
-        """The JSON form, ``{"amount": "5.00", "currency": "GBP"}``."""
+        """Return the JSON form, ``{"amount": "5.00", "currency": "GBP"}``."""
         return wire_of(self.minor, self.currency)
 
     def __eq__(self, other: object) -> bool:
@@ -101,7 +101,7 @@ _set_currency = Money.__dict__["currency"].__set__
 
 
 def wire_of(minor: int, currency: str) -> dict[str, str]:
-    """The JSON form of so many minor units, without making money of them first."""
+    """Return the JSON form of an amount in minor units, without creating a `Money` first."""
     return {"amount": _text(minor, currency), "currency": currency}
 
 
@@ -126,9 +126,13 @@ _read = lru_cache(maxsize=65_536)(Money.read)  # amounts repeat: prices, limits,
 
 
 def money_from_wire(value: Any) -> Money:
-    """Money from its JSON object, as ``Money.read``; a ``MoneyError`` says what is wrong with which part.
+    """Return money from its JSON object, as ``Money.read`` does.
 
-    Stored events are read by it: whether a currency is valid is asked where facts and requests come in.
+    Stored events are read by this function. The validity of a currency is checked where facts and requests come in.
+
+    Raises:
+        MoneyError: the value is not such an object; ``field`` names the wrong part.
+
     """
     try:
         amount, currency = value["amount"], value["currency"]
@@ -142,11 +146,11 @@ def money_from_wire(value: Any) -> Money:
 
 
 def money_text(money: dict[str, str]) -> str:
-    """Of its JSON form: ``5.00 GBP``."""
+    """Return the text of money in its JSON form, e.g. ``5.00 GBP``."""
     return f"{money['amount']} {money['currency']}"
 
 
 def shown(value: object) -> str:
-    """A hostile value, cut short for an error message."""
+    """Return the ``repr`` of an untrusted value, cut short for an error message."""
     text = repr(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -18,7 +18,7 @@ _MONTHS_A_YEAR = 12
 
 
 def period_of(moment: datetime, kind: PeriodKind, zone: ZoneInfo) -> str:
-    """The name of the period that holds this moment (weeks as in ISO 8601)."""
+    """Return the name of the period that contains this moment (weeks as in ISO 8601)."""
     day = moment.astimezone(zone).date()
     match kind:
         case "day":
@@ -34,7 +34,7 @@ def period_of(moment: datetime, kind: PeriodKind, zone: ZoneInfo) -> str:
 
 @lru_cache(maxsize=1000)
 def zone_of(name: str) -> ZoneInfo:
-    """Return the time zone of a stored policy; UTC where the IANA database at hand does not have it (any more)."""
+    """Return the time zone of a stored policy, or UTC where the IANA database at hand lacks it (any more)."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -42,24 +42,24 @@ def zone_of(name: str) -> ZoneInfo:
 
 
 class OpenedPeriod(NamedTuple):
-    """A period that a budget was opened for."""
+    """A period for which a budget was opened."""
 
     name: str
     time_zone: str
-    """Of the policy that opened it."""
+    """The time zone of the policy that opened it."""
     granted: bool
-    """Its opening granted an amount above zero."""
+    """True if its opening granted an amount above zero."""
 
 
 class Calendar:
-    """The periods of one kind in a zone; remembers the last one, since moments come in order."""
+    """The periods of one kind in a zone. It caches the last one, because moments come in order."""
 
     def __init__(self, kind: PeriodKind, zone: ZoneInfo) -> None:
         self._kind, self._zone = kind, zone
         self._period, self._first, self._after = "", 0.0, 0.0
 
     def at(self, seconds: float) -> str:
-        """As `period_of`, of a moment in seconds since 1970."""
+        """Return ``period_of`` for a moment in seconds since 1970."""
         if not self._first <= seconds < self._after:
             self._period = period_of(datetime.fromtimestamp(seconds, UTC), self._kind, self._zone)
             first, after = bounds_of(self._period, self._zone)
@@ -69,10 +69,10 @@ class Calendar:
 
 @lru_cache(maxsize=1000)
 def days_of(period: str) -> tuple[date, date]:
-    """First day of the period, and the first day after it.
+    """Return the first day of the period, and the first day after it.
 
     Raises:
-        ValueError: not the name of a period.
+        ValueError: the text is not the name of a period.
 
     """
     if found := _DAY.fullmatch(period):
@@ -90,7 +90,7 @@ def days_of(period: str) -> tuple[date, date]:
 
 
 def bounds_of(period: str, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """First moment of the period, and the first moment after it, in the zone."""
+    """Return the first moment of the period, and the first moment after it, in the zone."""
     first, after = days_of(period)
     return datetime.combine(first, time(), zone), datetime.combine(after, time(), zone)
 
@@ -102,7 +102,7 @@ def _months(year: int, month: int, count: int) -> tuple[date, date]:
 
 
 def kind_of(period: str) -> PeriodKind:
-    """What kind of period this name is of."""
+    """Return the kind of period that has this name, e.g. ``week`` for ``2026-W47``."""
     if _DAY.fullmatch(period):
         return "day"
     if _WEEK.fullmatch(period):

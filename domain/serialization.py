@@ -1,4 +1,4 @@
-"""From JSON to typed immutable records and back, with errors that name the field."""
+"""Convert JSON to typed immutable records and back, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from domain.ids import ID_SCHEMA, MOST_CHARACTERS, canonical_form, fault_of, is_
 from domain.money import Money, MoneyError, money_from_wire, wire_of
 
 Id = Annotated[str, msgspec.Meta(extra={"id": True}, extra_json_schema=ID_SCHEMA)]
-"""An opaque identifier (domain.ids); checked by ``check_ids`` where it comes in, never when stored events are read."""
+"""An opaque identifier (domain.ids). ``check_ids`` checks it in new data, never in stored events."""
 RecordedId = Annotated[str, msgspec.Meta(min_length=1, max_length=MOST_CHARACTERS)]
-"""The id of what was recorded before: also one that would not be taken today."""
+"""The id of an earlier event or request, which may not be valid by today's rules."""
 Holder = Annotated[
     str,
     msgspec.Meta(
@@ -26,21 +26,21 @@ Holder = Annotated[
 ]
 """The holder of a budget."""
 Personal = Annotated[str, msgspec.Meta(extra={"personal": True})]
-"""Text that may say something about a person: encrypted before it is recorded (ledger.encryption.keyring)."""
+"""Text that may say something about a person; it is encrypted before it is recorded (ledger.encryption)."""
 
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
-"""A moment, RFC 3339 with its zone."""
+"""A moment: RFC 3339 with its zone, e.g. ``2026-11-21T09:30:00Z``."""
 
 
 @lru_cache(maxsize=256)
 def personal_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
-    """The fields of a class that are marked as personal."""
+    """Return the fields of a class that are marked as personal."""
     return _marked(cls, Personal)
 
 
 @lru_cache(maxsize=256)
 def _fields_with_ids(cls: type[msgspec.Struct]) -> tuple[tuple[str, bool], ...]:
-    """The fields of a class that hold ids; whether each is a holder, ``agent:<id>``."""
+    """Return the fields of a class that hold ids, each with whether it is a holder (``agent:<id>``)."""
     holders = _marked(cls, Holder)
     return tuple((name, name in holders) for name in cls.__struct_fields__ if name in _marked(cls, Id) | holders)
 
@@ -53,7 +53,7 @@ def _fields_with_money(cls: type[msgspec.Struct]) -> tuple[str, ...]:
 
 
 def _marked(cls: type[msgspec.Struct], mark: Any) -> frozenset[str]:
-    """The fields of a class whose type is ``mark``, optional or not, one or several."""
+    """Return the fields of a class that have the type ``mark``, also if optional or a tuple."""
     hints = get_type_hints(cls, include_extras=True)
     return frozenset(name for name, hint in hints.items() if mark in (hint, *get_args(hint)))
 
@@ -63,12 +63,12 @@ _MISSING = re.compile(r"Object missing required field `([^`]+)`")
 
 
 class FieldError(ValueError):
-    """Data that does not fit its type.
+    """An error about data that does not fit its type.
 
     Attributes:
-        message: what is wrong and what to do.
+        message: the fault and its remedy.
         field: the path, e.g. ``data.total.amount``.
-        code: a stable word for machines, e.g. ``id_not_canonical``.
+        code: a stable word for programs, e.g. ``id_not_canonical``.
 
     """
 
@@ -83,12 +83,12 @@ def _from_wire(wanted: type, value: Any) -> Any:
     if wanted is Money:
         try:
             return money_from_wire(value)
-        except MoneyError as error:  # the field rides along: msgspec keeps only the text
+        except MoneyError as error:  # the field goes into the text, because msgspec keeps nothing else of the error
             suffix = f"|{error.field}" if error.field else ""
             message = f"{error}{suffix}"
             raise ValueError(message) from None
     message = f"no wire form for {wanted}"
-    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
+    raise NotImplementedError(message)  # msgspec requires this error for an unsupported type
 
 
 _raw_money: dict[tuple[int, str], msgspec.Raw] = {}
@@ -96,7 +96,7 @@ _REMEMBERED = 65_536
 
 
 def raw_of(minor: int, currency: str) -> msgspec.Raw:
-    """Money in its JSON form, as text; what was asked for lately is remembered."""
+    """Return money in its JSON form as text, cached, because amounts repeat."""
     raw = _raw_money.get((minor, currency))
     if raw is None:
         if len(_raw_money) > _REMEMBERED:
@@ -109,7 +109,7 @@ def _to_wire(value: Any) -> Any:
     if isinstance(value, Money):
         return raw_of(value.minor, value.currency)
     message = f"no wire form for {type(value)}"
-    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
+    raise NotImplementedError(message)  # msgspec requires this error for an unsupported type
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_to_wire)
@@ -119,7 +119,7 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
 def decoder_of(wanted: Any) -> msgspec.json.Decoder[Any]:
-    """The decoder of a type, for readers in a hurry: it raises msgspec's own errors."""
+    """Return the decoder of a type, for hot paths; it raises msgspec's own errors."""
     decoder = _decoders.get(wanted)
     if decoder is None:
         decoder = _decoders[wanted] = msgspec.json.Decoder(wanted, dec_hook=_from_wire)
@@ -127,7 +127,7 @@ def decoder_of(wanted: Any) -> msgspec.json.Decoder[Any]:
 
 
 def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data") -> T:
-    """A typed record from JSON text.
+    """Return a typed record from JSON text.
 
     Raises:
         FieldError: with the path of the first field that does not fit, below ``at``.
@@ -153,12 +153,12 @@ def _is_blank(text: str) -> bool:
 
 
 def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct | None = None) -> None:
-    """Reject a record with a text for an id that is none, or a blank text where one is required.
+    """Reject a record with an invalid id, or with a blank text in a required field.
 
-    What ``recorded`` has in the same field may stay.
+    A value that ``recorded`` has in the same field is accepted, because stored data is not checked again.
 
     Raises:
-        FieldError: with the code and the path of the first one.
+        FieldError: with the code and the path of the first such field.
 
     """
     for name, is_holder in _fields_with_ids(type(record)):
@@ -181,10 +181,10 @@ def check_ids(record: msgspec.Struct, at: str = "data", recorded: msgspec.Struct
 def check_currencies(
     record: msgspec.Struct, moment: datetime | None = None, at: str = "data", grace: timedelta = timedelta(0)
 ) -> None:
-    """Reject a record with an amount in a currency that is not valid at a moment; see ``currency_fault``.
+    """Reject a record with an amount in a currency that is not valid at a moment (see ``currency_fault``).
 
     Raises:
-        FieldError: with the path of the first one.
+        FieldError: with the path of the first such field.
 
     """
     for name in _fields_with_money(type(record)):
@@ -194,7 +194,12 @@ def check_currencies(
 
 
 def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:
-    """A typed record from plain Python values; raises ``FieldError`` like ``decode``."""
+    """Return a typed record from plain Python values.
+
+    Raises:
+        FieldError: as ``decode`` does.
+
+    """
     try:
         return msgspec.convert(value, wanted, dec_hook=_from_wire)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -202,12 +207,12 @@ def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:
 
 
 def encode(value: Any) -> bytes:
-    """JSON text of a record, list or mapping; absent optional fields are left out of records."""
+    """Return the JSON text of a record, list or mapping; absent optional fields of records are left out."""
     return _encoder.encode(value)
 
 
 def plain(value: Any) -> Any:
-    """A record as plain JSON-ready Python values."""
+    """Return a record as plain Python values that fit into JSON."""
     return msgspec.to_builtins(value, enc_hook=_to_builtins)
 
 

@@ -1,4 +1,4 @@
-"""Who works here: roles, teams, managers, training, relations, and who stands in for whom."""
+"""The staff: roles, teams, managers, training, declared relations and delegations."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class _Employee(msgspec.Struct):
     related: tuple[str, ...] = ()
     manager_id: str | None = None
     delegations: tuple[tuple[str, datetime, datetime], ...] = ()
-    """Whom this one stands in for: (who is away, from, until)."""
+    """The delegations to this employee: (absent employee, from, until)."""
 
 
 class Staff:
-    """Answers from memory; the directory keeps its notes."""
+    """All employees in memory; the decision state stores and restores the notes of each."""
 
     def __init__(self) -> None:
         self._employees: dict[str, _Employee] = {}
         self._agents: dict[tuple[str, str | None], Agent] = {}
 
     def agent(self, agent_id: str, default_role: str | None) -> Agent | None:
-        """What is known of an agent; nobody, where neither a fact nor the policy gives a role."""
+        """Return an agent, or ``None`` where neither a fact nor the policy gives a role."""
         if agent := self._agents.get((agent_id, default_role)):
             return agent
         known = self._employees.get(agent_id) or _Employee()
@@ -65,21 +65,21 @@ class Staff:
         return agent
 
     def everybody(self, default_role: str | None) -> list[Agent]:
-        """All who were announced, in the order of their ids."""
+        """Return all known employees, in the order of their ids."""
         found = (self.agent(agent_id, default_role) for agent_id in sorted(self._employees))
         return [agent for agent in found if agent is not None]
 
     def teams(self) -> set[str]:
-        """The teams that somebody works in."""
+        """Return the teams that have an employee."""
         return {team for known in self._employees.values() for team in known.team_ids}
 
     def stood_in_for(self, agent_id: str, now: datetime) -> list[str]:
-        """Those who are away and have this one decide for them."""
+        """Return the absent employees that this one decides for at the moment."""
         known = self._employees.get(agent_id)
         return [away for away, start, end in known.delegations if start <= now < end] if known else []
 
     def learn(self, fact: Fact) -> str | None:
-        """Learn from a fact; whose note it changes, where it is about somebody."""
+        """Apply a fact; return the id of the employee with a changed note, or ``None``."""
         self._agents.clear()
         match fact:
             case EmployeeJoined() | EmployeeChanged():
@@ -103,7 +103,7 @@ class Staff:
         return fact.employee_id
 
     def unlearn(self, fact: Fact) -> str | None:
-        """Forget a fact that never happened; whose note it changes. What came after it stays."""
+        """Undo a fact that never happened; return the id of the employee with a changed note. Later facts stay."""
         self._agents.clear()
         match fact:
             case EmployeeJoined():
@@ -129,18 +129,18 @@ class Staff:
         return self._employees.setdefault(employee_id, _Employee())
 
     def note(self, employee_id: str) -> bytes:
-        """What is known of somebody, to be restored."""
+        """Return an employee's state as bytes, for ``restore``."""
         return msgspec.json.encode(self._employees[employee_id])
 
     def restore(self, employee_id: str, note: bytes) -> None:
-        """Know again what a note says."""
+        """Restore an employee's state from a note."""
         self._employees[employee_id] = msgspec.json.decode(note, type=_Employee)
 
 
 def manager_rings(manager_of: Mapping[str, str | None]) -> list[tuple[str, ...]]:
-    """Return the rings in which people are each other's managers, e.g. ``("A", "B")`` where A and B manage each other.
+    """Return the rings of people that are each other's managers, e.g. ``("A", "B")`` if A and B manage each other.
 
-    Each ring stands once, from its least name on; a person who is their own manager is a ring of one.
+    Each ring occurs once and starts with its least name. A person who is their own manager is a ring of one.
     """
     rings: set[tuple[str, ...]] = set()
     seen: set[str] = set()

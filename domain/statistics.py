@@ -1,8 +1,8 @@
-"""Tests and intervals that the rules and the reports use: tails, Student's t, chi-squared, Wilson, Kaplan and Meier.
+"""Tests and intervals for rules and reports: tails, Student's t, chi-squared, Wilson, Kaplan and Meier.
 
-The tails of counts are sums of positive terms, so they lose no digits where they are small. Student's t and the
-chi-squared distribution come from mpmath. `tests/domain/test_statistics.py` holds every function against scipy, which
-is ten times as large as all the rest and is therefore no dependency.
+The tails of counts are sums of positive terms, so small tails lose no digits. Student's t and the chi-squared
+distribution come from mpmath. Tests compare every function with scipy, which is ten times as large as all other
+dependencies and therefore none.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NEGLIGIBLE = 1e-17
 _DIGITS = 30
 _Z = 1.959963984540054
-"""How many standard deviations a 95 % interval reaches to."""
+"""The number of standard deviations that a 95 % interval reaches to."""
 
 
 def poisson_tail(count: int, mean: float) -> float:
@@ -34,15 +34,15 @@ def binomial_tail(count: int, trials: int, chance: float) -> float:
 
 
 def negative_binomial_tail(count: int, successes: int, chance: float) -> float:
-    """Return P(X >= count) for the failures X before so many successes, one or more, each of this chance."""
+    """Return P(X >= count), where X is the number of failures before ``successes`` successes of this ``chance``."""
     mode = int((successes - 1) * (1 - chance) / chance)
     return _tail(count, 0, mode, lambda x: (x + successes) / (x + 1) * (1 - chance))
 
 
 def fisher_greater(ours: tuple[int, int], others: tuple[int, int]) -> float:
-    """Return Fisher's exact test, one-sided: the chance of as many hits or more of ours, given all four sums.
+    """Return the one-sided p-value of Fisher's exact test: as many hits or more of ours, given all four sums.
 
-    Both are (hits, misses).
+    Both arguments are (hits, misses).
     """
     mine, hits, total = sum(ours), ours[0] + others[0], sum(ours) + sum(others)
     rest = total - mine - hits
@@ -53,8 +53,8 @@ def fisher_greater(ours: tuple[int, int], others: tuple[int, int]) -> float:
 def _tail(count: int, lowest: int, mode: int, ratio: Callable[[int], float]) -> float:
     """Return P(X >= count) of a log-concave distribution on the integers from ``lowest``.
 
-    ``ratio(x)`` is P(x + 1) / P(x). Terms are summed relative to that of the mode, whose own is 1, until a geometric
-    series bounds all that follow as negligible.
+    ``ratio(x)`` is P(x + 1) / P(x). Terms are summed relative to the term of ``mode``, which is 1. The sum stops once a
+    geometric series bounds the remaining terms as negligible.
     """
     if count <= lowest:
         return 1.0
@@ -98,7 +98,7 @@ def student_p(score: float, freedom: float) -> float:
 
 @lru_cache(4096)
 def student_quantile(level: float, freedom: float) -> float:
-    """Return the t that a two-sided interval of this level reaches to: 1.96 of 0.95 at infinite freedom."""
+    """Return the t that a two-sided interval of this level reaches to, e.g. 1.96 for 0.95 at infinite freedom."""
     low, high = 0.0, 2.0
     while student_p(high, freedom) > 1 - level:
         low, high = high, 2 * high
@@ -111,7 +111,7 @@ def student_quantile(level: float, freedom: float) -> float:
 
 
 class Sample(NamedTuple):
-    """A sample's size, mean and variance (of n - 1)."""
+    """A sample's size, mean and variance (with n - 1)."""
 
     size: int
     mean: float
@@ -119,7 +119,7 @@ class Sample(NamedTuple):
 
 
 def welch_interval(ours: Sample, theirs: Sample, level: float) -> tuple[float, float]:
-    """Return the interval of the difference between two means, variances unequal (Welch 1947)."""
+    """Return the interval of the difference between two means with unequal variances (Welch 1947)."""
     parts = [(one.variance / one.size, one.size - 1) for one in (ours, theirs)]
     squared = sum(part for part, _ in parts)
     freedom = squared**2 / sum(part**2 / less for part, less in parts)
@@ -136,9 +136,9 @@ def wilson_interval(hits: int, of: int) -> tuple[float, float]:
 
 
 def one_rate_p(groups: Sequence[tuple[int, int]]) -> float:
-    """Return the p-value of one rate for all groups of (hits, misses): Pearson's chi-squared test.
+    """Return the p-value of equal rates in all groups of (hits, misses): Pearson's chi-squared test.
 
-    Two groups get Yates's correction. There are hits and misses, and no group is empty.
+    Two groups get Yates's correction. The groups must hold both hits and misses, and none may be empty.
     """
     import mpmath
 
@@ -156,7 +156,7 @@ def one_rate_p(groups: Sequence[tuple[int, int]]) -> float:
 
 
 def never_rising(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """Return the least-squares fit that never rises (isotonic regression, by pooling adjacent violators)."""
+    """Return the least-squares fit that never rises (isotonic regression by pooling adjacent violators)."""
     blocks: list[tuple[float, float, int]] = []  # value, weight, how many
     for value, weight in zip(values, weights, strict=True):
         block = value, weight, 1
@@ -168,16 +168,16 @@ def never_rising(values: Sequence[float], weights: Sequence[float]) -> list[floa
 
 
 class Survival(NamedTuple):
-    """The share that is still there at a time, with its interval where the formula gives one."""
+    """The share that remains at a time, with its interval where the formula gives one."""
 
     share: float
     interval: tuple[float, float] | None
 
 
 def survival(left: Iterable[float], here: Iterable[float], at: Sequence[float]) -> list[Survival]:
-    """Return who is still there at each time (Kaplan and Meier 1958, 95 % log-log interval by Greenwood's variance).
+    """Return the share that remains at each time (Kaplan and Meier 1958; 95 % log-log interval, Greenwood's variance).
 
-    ``left`` are the times after which one left, ``here`` those of the others so far (censored).
+    ``left`` are the times after which a subject left. ``here`` are the times of the others so far (censored).
     """
     ends = sorted([(time, 1) for time in left] + [(time, 0) for time in here])
     steps = [(-inf, Survival(1.0, (1.0, 1.0)))]

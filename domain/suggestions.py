@@ -1,4 +1,4 @@
-"""Names that a misspelt one may mean."""
+"""Find the known name that a misspelt one may mean."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _COMPARED = 64
-"""Longer names are not compared: it takes the square of their length in time."""
+"""Longer names are not compared, because the comparison takes quadratic time in their length."""
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """Return the known name most like this one, None where none is alike."""
+    """Return the known name that is most similar to this one, or ``None`` if there is none."""
     if len(name) > _COMPARED:
         return None
     plain = name.lower().replace("-", "_")

@@ -1,4 +1,4 @@
-"""The rules as a table, each with an example that the domain itself decides (docs/policy.md)."""
+"""The decision rules as a table, each with an example that the domain itself decides (docs/policy.md)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _MANAGER = Agent(agent_id="M-1", role="manager")
 
 
 class Line(NamedTuple):
-    """A line of the table: rule, code, and an example with what the domain answers."""
+    """A row of the table: the rule, its code, and an example with the domain's answer."""
 
     code: str
     rule: str
@@ -165,7 +165,7 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
     (
         "per_customer",
         "all goodwill for the customer's group in the days before",
-        "they had 90.00, A-7 asks 10.01",
+        "the group was given 90.00, A-7 asks 10.01",
         lambda: _ask("10.01", customer_id="C-9", seen=SoftState(group=frozenset({"C-9"}), customer=_gave(5000, 4000))),
     ),
     (
@@ -189,43 +189,43 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
     (
         "training",
         "a kind may need a course, which may expire",
-        "A-7 lets somebody keep an item of 5.00",
+        "A-7 lets a customer keep an item of 5.00",
         lambda: _ask("5.00", kind="keep_item"),
     ),
     (
         "kind",
-        "a kind the role lacks goes up where some role has it",
+        "a kind that the role lacks is escalated if another role has it",
         "A-7 gives a credit of 5.00",
         lambda: _ask("5.00", kind="credit"),
     ),
     ("kind", "a kind that no role has is refused", "A-7 gives a gift of 5.00", lambda: _ask("5.00", kind="gift")),
     (
         "self_dealing",
-        "nobody acts for themselves, their group or a declared relation",
+        "agents may not act for themselves, their household or a declared relation",
         "A-7 gives to their household",
         lambda: _ask("5.00", customer_id="C-9", seen=SoftState(group=frozenset({"C-9", "A-7"}))),
     ),
     (
         "left",
-        "nobody who has left acts",
+        "employees who have left may not act",
         "A-7 has left",
         lambda: _ask("5.00", Agent(agent_id="A-7", role="agent", left=True)),
     ),
     (
         "source",
-        "a source speaks only for its roles",
+        "a source acts only for its roles",
         "the source `desk` asks for A-7",
         lambda: _ask("5.00", source="desk"),
     ),
     (
         "no_policy",
-        "without a policy in force nobody gives anything",
+        "without a policy in force no action is allowed",
         "before the first policy is published",
         lambda: (authority.NO_POLICY.outcome, authority.NO_POLICY.reasons),
     ),
     (
         "own_request",
-        "nobody decides their own request",
+        "requesters may not decide their own request",
         "M-1 approves what M-1 asked",
         lambda: _decide("approve", _MANAGER, "90.00", agent_id="M-1"),
     ),
@@ -237,19 +237,19 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
     ),
     (
         "",
-        "somebody may stand in for an approver who is away",
+        "a delegate may decide for an absent approver",
         "A-8 approves 90.00 for M-1",
         lambda: _decide("approve", Agent(agent_id="A-8", role="agent"), "90.00", stands_in_for=_MANAGER),
     ),
     (
         "not_requester",
-        "only whoever asked withdraws",
+        "only the requester may withdraw",
         "M-1 withdraws what A-7 asked",
         lambda: _decide("withdraw", _MANAGER, "90.00"),
     ),
     (
         "payer",
-        "whoever pays must have it: the team's pool, else the approver",
+        "the payer's budget must reach: the team's pool, else the approver's",
         "the pool has 40.00, 40.01 is asked",
         lambda: _payer("40.01"),
     ),
@@ -257,7 +257,7 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
 
 
 def rule_lines() -> list[Line]:
-    """Every rule with its example, decided just now."""
+    """Return every rule with its example, decided by the domain."""
     found: list[Line] = []
     for code, rule, example, decide in _EXAMPLES:
         outcome, reasons = decide()
@@ -268,7 +268,7 @@ def rule_lines() -> list[Line]:
 
 
 def rule_table() -> str:
-    """The rules as a Markdown table."""
+    """Return the rules as a Markdown table."""
     lines = ["| rule | example | outcome | reason | in words |", "|---|---|---|---|---|"]
     for line in rule_lines():
         code = f"`{line.code}`" if line.code else ""

@@ -1,1 +1,1 @@
-"""The guard against abuse, pure: what it has seen, its rules, and what they find."""
+"""The guard against misuse, pure: the history that it has seen, its rules, and their findings."""

@@ -1,6 +1,7 @@
-"""Whom the rules look at: the share of each group's actions that prove a flag, beside everybody else's.
+"""Fairness of the rules: each group's share of actions that prove a flag, compared with all others' share.
 
-A rule that flags a group far above its share may see a custom, a rota or a prejudice instead of misuse: it is named.
+A rule that flags a group far above its share may see a custom, a rota or a prejudice instead of misuse. Such groups are
+named.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _UNKNOWN = "not known"
 
 
 class ReviewedAction(NamedTuple):
-    """An action: who did it, in which group of each dimension, and by which rules it proves a flag."""
+    """An action: its agent, its group in each dimension, and the rules for which it proves a flag."""
 
     agent: str
     groups: Mapping[str, str]
@@ -32,7 +33,7 @@ class ReviewedAction(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """One rule and one group: of ``actions`` so many prove a flag, of ``people`` so many are concerned."""
+    """The counts of one rule and one group: ``proving`` of ``actions``, and ``concerned`` of ``people``."""
 
     rule: str
     dimension: str
@@ -43,17 +44,18 @@ class Rate(NamedTuple):
     concerned: int
     rate: float
     base_rate: float
-    """The share among everybody else's actions."""
+    """The share among all others' actions."""
     p: float
-    """Fisher's exact test over people: as many or more concerned in this group."""
+    """Fisher's exact test over people: the chance of at least as many concerned in this group."""
     far_above: bool
 
 
 def rates(acts: Iterable[ReviewedAction]) -> list[Rate]:
-    """For each rule that raised a flag, every group that has actions.
+    """Return the rates of each rule that raised a flag, for every group with actions.
 
-    Far above its share is a group whose rate is at least twice everybody else's, with three people concerned or
-    more, and a chance below 0.01 by Fisher's exact test over people (actions of one person are not independent).
+    ``far_above`` marks a group with at least three people concerned, a rate of at least twice that of all others, and a
+    p-value below 0.01 by Fisher's exact test. The test counts people, because actions of one person are not
+    independent.
     """
     done = list(acts)
     found: list[Rate] = []
@@ -88,12 +90,12 @@ def rates(acts: Iterable[ReviewedAction]) -> list[Rate]:
 
 
 def shift_of(hour: int) -> str:
-    """The part of the day, by local hour."""
+    """Return the part of the day for a local hour, e.g. ``early (6-14)``."""
     return "night (22-6)" if hour >= 22 or hour < 6 else "early (6-14)" if hour < 14 else "late (14-22)"  # noqa: PLR2004
 
 
 def tenure_of(seconds: float | None) -> str:
-    """How long somebody has worked here."""
+    """Return the band of an employee's tenure, e.g. ``3 to 12 months``."""
     if seconds is None:
         return _UNKNOWN
     return next((name for days, name in _TENURES if seconds < days * DAY), "3 years or more")

@@ -1,4 +1,4 @@
-"""What a rule finds: one sentence with numbers, the positions that prove it, and a name by which it is raised once."""
+"""Findings of rules: a sentence with numbers, the positions that prove it, and a name by which it is raised once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from domain.money import Money
 
 @dataclass(frozen=True)
 class RuleFinding:
-    """``about`` is who is concerned (`agent:<id>`, `customer:<id>`); ``key`` tells it from others of its rule."""
+    """A finding of one rule; ``about`` are the people concerned, ``key`` separates it from others of the rule."""
 
     rule: str
     version: int
@@ -23,18 +23,18 @@ class RuleFinding:
 
     @property
     def case(self) -> tuple[str, ...]:
-        """What keeps this finding apart from others of its rule; the same case again is more evidence."""
+        """The identity of this finding; another finding of the same case is more evidence for it."""
         return (self.rule, *self.about, self.key)
 
     def flag_id(self) -> str:
-        """The flag's name where this finding raises it: two guards give it the same."""
+        """Return the id of the flag that this finding raises; every guard computes the same one."""
         name = "\x00".join((*self.case, str(self.evidence[0])))
         return "flag-" + hashlib.blake2b(name.encode(), digest_size=12).hexdigest()
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule's id, version, pattern in words, and its parameters with their defaults."""
+    """A rule's id, version, pattern in words, and parameters with their defaults."""
 
     id: str
     version: int
@@ -44,19 +44,20 @@ class Rule:
     def finding(
         self, about: tuple[str, ...], key: str, explanation: str, evidence: Any, p: float | None = None
     ) -> RuleFinding:
-        """A finding of this rule."""
+        """Return a finding of this rule."""
         return RuleFinding(self.id, self.version, about, key, explanation, tuple(sorted(set(evidence))), p)
 
 
 def money(minor: int, currency: str) -> str:
-    """``5.00 GBP``."""
+    """Return an amount as text, e.g. ``5.00 GBP``."""
     return f"{Money(minor, currency).text} {currency}"
 
 
 def benjamini_hochberg(findings: list[RuleFinding], tests: int, q: float) -> list[RuleFinding]:
-    """Those that stand when ``tests`` were made at once (Benjamini and Hochberg 1995): of them a share q is false.
+    """Return the findings that stand after ``tests`` tests at a false discovery rate of q.
 
-    The largest k is sought for which the k-th smallest p is at most k q / tests; the k smallest stand.
+    The k findings with the smallest p stand, where k is the largest number with p_k <= k q / tests. Source: Benjamini
+    and Hochberg 1995.
     """
     ordered = sorted(findings, key=lambda finding: (finding.p or 0.0, finding.case))
     standing = 0

@@ -1,4 +1,4 @@
-"""The guard: takes history event by event and says which flags it raises, whenever it runs and however it is fed.
+"""The guard: takes history event by event and returns the flags to raise, the same ones however it is fed.
 
 Counting rules look at each event. Statistical rules run at a fixed hour of recorded time, over the window that ends
 there, as one family of tests. Absence rules wait fifteen minutes of recorded time for late facts.
@@ -59,14 +59,14 @@ RULES: dict[str, Rule] = {
     for name, (rule, _) in sorted((COUNTING | STATISTICAL | ABSENCE).items(), key=lambda one: int(one[0][1:]))
 }
 Q = 0.05
-"""The share of false alarms among what one run of the statistical rules finds (Benjamini-Hochberg)."""
+"""The share of false alarms among the findings of one run of the statistical rules (Benjamini-Hochberg)."""
 RUN_AT_HOUR = 3
 LATE_SECONDS = 15 * 60.0
 _GROWS_BY = 1.5
 
 
 class FlagDraft(NamedTuple):
-    """What the guard says: a flag (number 1), or more evidence for it (2 and on), shown at ``position``."""
+    """A flag to raise (number 1), or more evidence for it (2 and on), found at ``position``."""
 
     flag_id: str
     number: int
@@ -85,13 +85,13 @@ class _Case:
 
 
 class Guard:
-    """Pure state; `take` it every event of the log once, in order."""
+    """The guard's state; it takes every event of the log once, in order."""
 
     def __init__(self, parameters: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        """``parameters`` by rule replace defaults.
+        """Create a guard; ``parameters`` by rule replace defaults.
 
         Raises:
-            ValueError: a rule or a parameter is not known.
+            ValueError: a rule or a parameter is unknown.
 
         """
         self._parameters = parameters_of(parameters or {})
@@ -105,14 +105,14 @@ class Guard:
         self._anything_new = False
 
     def take(self, seen: GuardEvent) -> list[FlagDraft]:
-        """The flags that this event raises, or shows to be due."""
+        """Return the flags that this event raises, or that its recorded time makes due."""
         raised: list[FlagDraft] = []
         for finding in self._findings(seen):
             raised += self._told(finding, seen)
         return raised
 
     def reviewed(self, flag_id: str, position: int) -> None:
-        """Somebody has looked: from here on only new evidence raises a flag again."""
+        """Note a review: after it, only newer evidence raises the flag again."""
         case = self._of_flag.get(flag_id)
         if case is not None:
             case.reviewed = position
@@ -133,7 +133,7 @@ class Guard:
             self._waiting.append((seen.recorded, deed))
 
     def _on_the_hour(self, seen: GuardEvent) -> Iterator[RuleFinding]:
-        """Statistical rules, for each day that has ended; a day without deeds changes nothing."""
+        """Yield findings of statistical rules for each day that has ended; a day without actions needs no run."""
         if self._next_run is None:
             self._next_run = _next_hour(seen.recorded)
         while seen.recorded >= self._next_run:
@@ -158,7 +158,11 @@ class Guard:
         return sorted(standing, key=lambda finding: finding.case)
 
     def _told(self, finding: RuleFinding, seen: GuardEvent) -> list[FlagDraft]:
-        """A flag is raised once; more evidence by half is told; after a review only what is new counts."""
+        """Return the flag to raise for a finding, or none.
+
+        A flag is raised once, and updated when its evidence has grown by half. After a review only newer evidence
+        counts.
+        """
         case = self._cases.get(finding.case)
         if case is not None and case.reviewed:
             fresh = tuple(position for position in finding.evidence if position > case.reviewed)
@@ -178,16 +182,16 @@ class Guard:
 
 
 def _next_hour(moment: float) -> float:
-    """The first time of day at which statistical rules run, behind a moment."""
+    """Return the next moment after this one at which statistical rules run."""
     today = moment // DAY * DAY + RUN_AT_HOUR * HOUR
     return today if moment < today else today + DAY
 
 
 def parameters_of(changed: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """All parameters, with some of them replaced.
+    """Return the parameters of all rules, with some of them replaced.
 
     Raises:
-        ValueError: a rule or a parameter is not known; says which there are.
+        ValueError: a rule or a parameter is unknown; the message lists the known ones.
 
     """
     merged = {name: dict(rule.parameters) for name, rule in RULES.items()}

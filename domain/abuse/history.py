@@ -1,4 +1,4 @@
-"""What the guard remembers of history: deeds, contacts, who is who, limits then. Pure; folded in the log's order."""
+"""The guard's memory: actions, contacts, customers' groups, and policies. Pure; folded in the log's order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REMEMBERED_SECONDS = 90 * DAY
 
 
 class GuardEvent(NamedTuple):
-    """An event as the guard sees it: where, when it happened and was recorded (seconds of the epoch), what it says."""
+    """An event for the guard: its position, its event time and recorded time (seconds since 1970), and its body."""
 
     position: int
     at: float
@@ -27,7 +27,7 @@ class GuardEvent(NamedTuple):
 
 
 class ObservedAction:
-    """Something done for a customer, with the limit in force then (none: not known, or unlimited)."""
+    """An action for a customer, with the limit in force at its time (``None``: unknown or unlimited)."""
 
     __slots__ = (
         "action_id",
@@ -73,12 +73,12 @@ class ObservedAction:
 
     @property
     def order_or_interaction(self) -> str | None:
-        """What it was for."""
+        """The order that the action was for, else the interaction."""
         return f"order {self.order}" if self.order else f"interaction {self.interaction}" if self.interaction else None
 
 
 class Contact(NamedTuple):
-    """An agent had to do with a matter of a customer's group."""
+    """An agent's contact with a customer's group in an interaction."""
 
     at: float
     agent: str
@@ -87,7 +87,7 @@ class Contact(NamedTuple):
 
 
 class _Matter:
-    """An interaction: when it began, whose it is, who had to do with it."""
+    """An interaction: its start, its customer and its agents."""
 
     __slots__ = ("agents", "begun", "customer")
 
@@ -98,7 +98,7 @@ class _Matter:
 
 
 class GuardHistory:
-    """The history that rules look at; nothing in it is older than what the longest window needs."""
+    """The history that rules look at; it keeps no longer than the longest window needs."""
 
     def __init__(self) -> None:
         self.by_agent: dict[str, deque[ObservedAction]] = defaultdict(deque)
@@ -118,10 +118,10 @@ class GuardHistory:
         self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
         self._groups: dict[str, str] = {}
 
-    # ------------------------------------------------------------------ who is who
+    # ------------------------------------------------------------------ customers, agents and limits
 
     def group(self, customer: str) -> str:
-        """The name of the customer's group: its first member, or the customer alone."""
+        """Return the name of the customer's group: its first member, or the customer alone."""
         if customer not in self._links:
             return customer
         if customer not in self._groups:
@@ -134,12 +134,12 @@ class GuardHistory:
         return self._groups[customer]
 
     def role(self, agent: str, at: float) -> str:
-        """The agent's role as it is known; else what the policy in force at a moment gives to all."""
+        """Return the agent's known role, else the default role of the policy in force at a moment."""
         known, rules = self.roles.get(agent), self.policies.in_force_at(at)
         return known or (rules is not None and rules.policy.default_role) or ""
 
     def limit_of(self, body: Any, role: str, currency: str, at: float) -> int | None:
-        """The limit of one action in minor units: the one that was met, else that of the policy in force then."""
+        """Return the limit of one action in minor units: the recorded one, else that of the policy then in force."""
         for limit in getattr(body, "limits", ()):
             if limit.name == "per_action":
                 return limit.limit.minor if limit.limit is not None and limit.limit.currency == currency else None
@@ -153,7 +153,7 @@ class GuardHistory:
     # ------------------------------------------------------------------ learning
 
     def learn(self, seen: GuardEvent) -> ObservedAction | None:  # noqa: C901 - a case for each kind of event
-        """Take an event in; the deed, where it is one."""
+        """Apply an event; return the action, if the event is one."""
         body = seen.body
         match body:
             case decisions.ActionTaken() | facts.ActionReported():
@@ -224,7 +224,7 @@ class GuardHistory:
         self._groups.clear()
 
     def forget_before(self, moment: float) -> None:
-        """Drop what no window reaches any more."""
+        """Drop history that no window reaches any more."""
         while self.deeds and self.deeds[0].at < moment:
             deed = self.deeds.popleft()
             self.by_action.pop(deed.action_id, None)
@@ -239,24 +239,24 @@ class GuardHistory:
         while self._opened and self._opened[0][0] < moment:
             self._matters.pop(self._opened.popleft()[1], None)
 
-    # ------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------ queries
 
     def contacts_between(self, agent: str, start: float, end: float) -> int:
-        """How many contacts began in [start, end)."""
+        """Return how many contacts of an agent began in [start, end)."""
         times = self.contacts.get(agent, deque())
         return bisect_left(times, end) - bisect_left(times, start)
 
     def between(self, agent: str, group: str) -> int:
-        """How many contacts the agent had with the customer's group."""
+        """Return how many contacts the agent had with the customer's group."""
         return sum(contact.agent == agent for contact in self.group_contacts.get(group, ()))
 
     def begun(self, interaction: str | None) -> float | None:
-        """When an interaction was opened, where that is known."""
+        """Return when an interaction was opened, or ``None`` where that is unknown."""
         matter = self._matters.get(interaction or "")
         return matter.begun if matter is not None else None
 
     def deeds_of(self, agent: str, start: float, end: float) -> list[ObservedAction]:
-        """The agent's goodwill in [start, end), oldest first."""
+        """Return the agent's goodwill actions in [start, end), oldest first."""
         return [deed for deed in self.by_agent.get(agent, ()) if start <= deed.at < end and deed.goodwill]
 
 

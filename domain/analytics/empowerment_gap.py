@@ -1,6 +1,7 @@
-"""The empowerment gap: what goes up to be approved anyway, what asking costs, which limit would be worth more.
+"""The empowerment gap: requests that are approved anyway, the cost of asking, and limits worth raising.
 
-Pure: takes what was asked, gives the figures of `report gap`. Approval is no proof of being right.
+Pure: takes requests for authority, and returns the figures of `report gap`. Approval does not prove that a request was
+right.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 BANDS = (0, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 """Lower edges of amount bands, in whole units of the currency."""
 A_BAND = 30
-"""The fewest decided requests from which a probability of approval is read."""
+"""The fewest decided requests for which a probability of approval is estimated."""
 STAMP_SECONDS, STAMP_TIMES = 30.0, 20
 MINUTES_AT_MOST = 60.0
-"""Nobody sits idle while a request waits for days: so much of its waiting is counted as work, for each of the two."""
+"""The most waiting minutes that count as work, for agent and approver each, because both do other work meanwhile."""
 
 
 class AuthorityRequest(NamedTuple):
-    """One request for authority. Amounts in minor units; ``waited`` in seconds; ``outcome`` none while it waits."""
+    """One request for authority: minor units, ``waited`` in seconds, ``outcome`` ``None`` while it is open."""
 
     position: int
     kind: str
@@ -44,29 +45,29 @@ class AuthorityRequest(NamedTuple):
 
     @property
     def anyway(self) -> bool:
-        """Approved for the full amount asked."""
+        """True if the request was approved for the full amount."""
         return self.outcome == "approved" and self.approved >= self.minor
 
     @property
     def decided(self) -> bool:
-        """Whether somebody said yes or no: an outcome that came, and not by giving up."""
+        """True if an approver said yes or no; withdrawn and expired requests are not decided."""
         return self.outcome in ("approved", "denied")
 
     @property
     def band(self) -> str:
-        """The band of its amount, such as ``20-50``."""
+        """The band of the amount, such as ``20-50``."""
         return band_of(self.minor, self.digits)
 
 
 def band_of(minor: int, digits: int) -> str:
-    """The band of an amount with so many digits behind the point."""
+    """Return the band of an amount in a currency with so many ``digits`` after the point, e.g. ``20-50``."""
     units = minor / 10**digits
     place = max(at for at, edge in enumerate(BANDS) if units >= edge)
     return f"{BANDS[place]}-{BANDS[place + 1]}" if place + 1 < len(BANDS) else f"{BANDS[-1]}+"
 
 
 class Costs(NamedTuple):
-    """What an hour costs, in minor units of one currency; ``none`` where the policy does not say."""
+    """The cost of an hour in minor units of one currency; ``None`` where the policy names none."""
 
     agent_hour: int | None = None
     manager_hour: int | None = None
@@ -74,14 +75,14 @@ class Costs(NamedTuple):
 
 
 def share(hits: int, of: int) -> dict[str, Any]:
-    """A share with its 95 % interval (Wilson 1927); none of it where nothing was counted."""
+    """Return a share with its 95 % interval (Wilson 1927); both are ``None`` where nothing was counted."""
     if of == 0:
         return {"k": 0, "n": 0, "share": None, "interval": None}
     return {"k": hits, "n": of, "share": hits / of, "interval": list(wilson_interval(hits, of))}
 
 
 def waiting(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
-    """Hours waited: median and 90th percentile of what was decided, the sum, and how many were given up."""
+    """Return the hours waited: median and 90th percentile of decided requests, their sum, and the number given up."""
     waits = [one.waited / 3600 for one in asked if one.waited is not None and one.decided]
     yes = [one.waited / 3600 for one in asked if one.waited is not None and one.outcome == "approved"]
     return {
@@ -97,7 +98,7 @@ def waiting(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
 
 
 def line(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
-    """What there is to say of some requests: approved anyway, of those decided and of all that were made; waiting."""
+    """Return the figures of a group of requests: the share approved anyway, of decided and of all, and the waiting."""
     anyway = sum(one.anyway for one in asked)
     return {
         "asked": len(asked),
@@ -117,7 +118,7 @@ _GROUPS: dict[str, Callable[[AuthorityRequest], str]] = {
 
 
 def groups(asked: Sequence[AuthorityRequest]) -> dict[str, list[dict[str, Any]]]:
-    """The same by kind, amount band, role, team and reason, the most asked first."""
+    """Return the figures by kind, amount band, role, team and reason; the group with the most requests comes first."""
     found = {}
     for name, of in _GROUPS.items():
         some = defaultdict[str, list[AuthorityRequest]](list)
@@ -131,7 +132,7 @@ def groups(asked: Sequence[AuthorityRequest]) -> dict[str, list[dict[str, Any]]]
 
 
 def cost_of_asking(waited: float, costs: Costs) -> float | None:
-    """Minor units: waiting minutes of agent and approver at their rates, at most an hour of each."""
+    """Return the cost of a request in minor units: the waiting time of agent and approver, at most an hour each."""
     if costs.agent_hour is None or costs.manager_hour is None:
         return None
     minutes = min(waited / 60, MINUTES_AT_MOST)
@@ -139,9 +140,10 @@ def cost_of_asking(waited: float, costs: Costs) -> float | None:
 
 
 def curve(asked: Iterable[AuthorityRequest]) -> list[dict[str, Any]]:
-    """The probability of approval by amount: bands of thirty or more, never rising (isotonic), with its lower bound.
+    """Return the probability of approval by amount, in bands of at least ``A_BAND`` requests.
 
-    The lower 95 % bound is Wilson's, of the bands that isotonic regression puts together.
+    Isotonic regression makes the probability never rise with the amount. ``lower`` is Wilson's lower 95 % bound of the
+    bands that the regression pools.
     """
     ordered = sorted((one for one in asked if one.decided), key=lambda one: one.minor)
     bands: list[list[AuthorityRequest]] = []
@@ -175,9 +177,10 @@ def curve(asked: Iterable[AuthorityRequest]) -> list[dict[str, Any]]:
 
 
 def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | None) -> dict[str, Any]:
-    """The largest amount observed at which asking costs more than (1 - a(x)) x; at most twice today's limit at a step.
+    """Return the recommended limit: the largest observed amount x at which asking costs more than (1 - a(x)) x.
 
-    a(x) is the lower bound of the probability of approval (see `curve`). ``asked`` are of one kind and currency.
+    a(x) is the lower bound of the probability of approval (see `curve`). A step is at most twice today's limit.
+    ``asked`` are requests of one kind and currency.
     """
     points, waits = curve(asked), [one.waited for one in asked if one.waited is not None and one.decided]
     cost = cost_of_asking(median(waits), costs) if waits else None
@@ -212,14 +215,14 @@ def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | No
             "hours_not_waited": sum((one.waited or 0.0) for one in within) / 3600,
             "risked": sum(one.minor for one in within if not one.anyway),
         },
-        "why": "the largest amount observed at which asking costs more than what it might prevent"
+        "why": "the largest amount observed at which asking costs more than the loss it may prevent"
         if reached
-        else "at no amount observed does asking cost more than what it might prevent",
+        else "at no amount observed does asking cost more than the loss it may prevent",
     }
 
 
 def rubber_stamps(asked: Sequence[AuthorityRequest]) -> list[dict[str, Any]]:
-    """Kinds and roles decided in under 30 s, twenty times or more: a limit too low, not a sin."""
+    """Return kinds and roles decided in under 30 s, at least twenty times: a sign that the limit is too low."""
     some = defaultdict[tuple[str, str], list[float]](list)
     for one in asked:
         if one.decided and one.waited is not None:
@@ -232,7 +235,11 @@ def rubber_stamps(asked: Sequence[AuthorityRequest]) -> list[dict[str, Any]]:
 
 
 def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
-    """What the front line cannot do, in plain words, what happens most first. ``silent`` by kind and reason."""
+    """Return the actions that the front line cannot do itself, the most frequent first.
+
+    ``silent`` counts, by kind and reason, attempts that were blocked and not escalated. Each item's ``text`` reads e.g.
+    ``Keep item, broken: 91 blocked, 4 escalated; 3 approved in full, 12.5 hours waited``.
+    """
     some = defaultdict[tuple[str, str], list[AuthorityRequest]](list)
     for one in asked:
         some[one.kind, one.reason].append(one)
@@ -241,9 +248,8 @@ def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str]
         decided, given_up = [one for one in mine if one.decided], silent.get((kind, reason), 0)
         yes = sum(one.anyway for one in decided)
         hours = sum(one.waited or 0.0 for one in decided) / 3600
-        text = f"{kind} for {reason}: asked {len(mine)} times, approved as asked {yes}, customers waited {hours:,.1f} h"
-        if given_up:
-            text += f"; {given_up} times more they gave up without asking"
+        text = f"{_times(kind, reason, given_up, len(mine))}; {yes} approved in full, {hours:,.1f} hours waited"
+
         found.append(
             {
                 "kind": kind,
@@ -257,7 +263,7 @@ def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str]
         )
     for (kind, reason), given_up in silent.items():
         if (kind, reason) not in some:
-            text = f"{kind} for {reason}: {given_up} times they could not and did not ask"
+            text = _times(kind, reason, given_up, 0)
             found.append(
                 {
                     "kind": kind,
@@ -270,3 +276,7 @@ def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str]
                 }
             )
     return sorted(found, key=lambda one: (-(one["asked"] + one["silent"]), one["kind"], one["reason"]))
+
+
+def _times(kind: str, reason: str, blocked: int, escalated: int) -> str:
+    return f"{kind.replace('_', ' ').capitalize()}, {reason}: {blocked} blocked, {escalated} escalated"

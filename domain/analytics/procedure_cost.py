@@ -1,6 +1,6 @@
-"""The cost of procedure: what the long way would have cost for what was put right at once.
+"""The cost of procedure: the cost that approval would have added to actions that agents took on their own authority.
 
-The long way: somebody asks, somebody else decides, and goods come back that the customer might have kept.
+Procedure means that an agent asks, an approver decides, and goods are sent back that the customer might have kept.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from domain.policy.model import Policy
 
 GOODS_COME_BACK = frozenset(("keep_item",))
-"""Kinds whose long way has the goods sent back and looked at: ``costs.return_processing``."""
+"""Kinds for which the procedure includes the return of goods and their inspection (``costs.return_processing``)."""
 
 
 def long_way(kind: str, policy: Policy) -> Money | None:
-    """What asking once costs by the policy's hourly rates, with the way back of goods; none where it says neither."""
+    """Return the cost of procedure for one action, or ``None`` where the policy names no costs."""
     asking = cost_of_asking(policy)
     back = policy.costs.get("return_processing") if kind in GOODS_COME_BACK else None
     if asking is None and back is None:
@@ -30,9 +30,10 @@ def long_way(kind: str, policy: Policy) -> Money | None:
 
 
 def procedure(done: Iterable[tuple[str, str, int]], policy: Policy | None) -> list[dict[str, Any]]:
-    """By kind and currency, the most first, of what was given by agents' own authority: (kind, currency, minor units).
+    """Return the figures of actions on agents' own authority by kind and currency, the most frequent first.
 
-    ``long_way``: what the procedure would have cost for all of them; none where the policy names no costs.
+    ``done`` are (kind, currency, minor units). ``long_way`` is the cost of procedure for all of them, ``None`` where
+    the policy names no costs.
     """
     some: dict[tuple[str, str], list[int]] = defaultdict(list)
     for kind, currency, minor in done:

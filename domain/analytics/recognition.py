@@ -1,6 +1,6 @@
-"""Recognition, training, ideas, morale, and who stays. No league tables: nobody is ranked.
+"""Recognition, training, ideas, morale and retention, without any ranking of people.
 
-Nothing is shown of fewer than five people, nor what would give them away by subtraction.
+Figures of fewer than five people are suppressed, and so are figures that would reveal them by subtraction.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FOLLOWED_DAYS = 90
 
 
 class Survey(NamedTuple):
-    """A team's answers in a period, counted; ``score`` between 0 (worst) and 1 (best)."""
+    """A team's answers in a period, counted; ``score`` is between 0 (worst) and 1 (best)."""
 
     team: str
     period: str
@@ -32,7 +32,7 @@ class Survey(NamedTuple):
 
 
 class Employment(NamedTuple):
-    """Somebody who works here, or did: when they joined, when they left (none: still here); seconds."""
+    """An employee's role, and when they joined and left (``None``: still employed), in seconds."""
 
     role: str
     joined: float
@@ -40,7 +40,7 @@ class Employment(NamedTuple):
 
 
 class Voice(NamedTuple):
-    """An idea or an obstacle: when it was said, when answered (none: not yet), and what came of it."""
+    """An idea or obstacle: when it was submitted, when answered (``None``: not yet), and the answer."""
 
     what: str
     said: float
@@ -49,9 +49,10 @@ class Voice(NamedTuple):
 
 
 def morale(surveys: Iterable[Survey]) -> list[dict[str, Any]]:
-    """By period and team; suppressed where fewer than five answered, and where that is one team, the next smallest too.
+    """Return morale by period and team, suppressed where fewer than five answered.
 
-    Otherwise whoever knows the whole could subtract.
+    Where only one team of a period is suppressed, the next smallest is, too. Otherwise a reader could subtract the
+    others from the whole.
     """
     periods = defaultdict[str, list[Survey]](list)
     for one in surveys:
@@ -79,7 +80,7 @@ def morale(surveys: Iterable[Survey]) -> list[dict[str, Any]]:
 
 
 def answers(voices: Iterable[Voice]) -> list[dict[str, Any]]:
-    """Ideas and obstacles: how many, how many were answered, after how many days, and what became of ideas."""
+    """Return figures of ideas and obstacles: their number, the number answered, the days it took, and ideas' fates."""
     by = defaultdict[str, list[Voice]](list)
     for one in voices:
         by[one.what].append(one)
@@ -103,9 +104,9 @@ def answers(voices: Iterable[Voice]) -> list[dict[str, Any]]:
 
 
 def staying(people: Sequence[Employment], now: float) -> list[dict[str, Any]]:
-    """By role: who is still here after so many months (Kaplan and Meier 1958, 95 % log-log interval), up to 36.
+    """Return by role the share still employed after 3 to 36 months (Kaplan and Meier 1958, 95 % log-log interval).
 
-    Months that nobody has been here for are left out; so are roles of fewer than five.
+    Months that no employee has reached yet are left out. Roles of fewer than five are suppressed.
     """
     roles = defaultdict[str, list[Employment]](list)
     for one in people:
@@ -137,9 +138,10 @@ def _curve(times: list[float], censored: list[bool]) -> list[dict[str, Any]]:
 def careers(
     moves: Iterable[tuple[str, str, str, float]], acts: Mapping[str, Sequence[tuple[float, str]]]
 ) -> list[dict[str, Any]]:
-    """By step from one role to another: how many took it, and what they gave in the 90 days before and after.
+    """Return, by step from one role to another, its people and their actions 90 days before and after.
 
-    ``moves`` are (employee, from, to, when). Fewer than five are not shown. A description, nothing more.
+    ``moves`` are (employee, from, to, when). Fewer than five people are suppressed. The figures describe; they prove no
+    effect.
     """
     by = defaultdict[tuple[str, str], list[tuple[str, float]]](list)
     for employee, before, after, at in moves:
@@ -170,9 +172,10 @@ def followed(
     acts: Mapping[str, Sequence[tuple[float, str]]],
     opens: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
-    """By course: who completed it, the kinds of authority it opens, and their use 90 days before and after.
+    """Return, by course, its participants, the kinds that it opens, and the use of these 90 days before and after.
 
-    ``courses`` are (employee, course, completed); ``acts`` by employee (time, kind). A description, nothing more.
+    ``courses`` are (employee, course, completed); ``acts`` maps an employee to (time, kind). The figures describe; they
+    prove no effect.
     """
     by = defaultdict[str, list[tuple[str, float]]](list)
     for employee, course, completed in courses:

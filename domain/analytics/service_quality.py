@@ -1,6 +1,6 @@
-"""Service quality: solved on the first contact, transfers, repeated stories, waiting, satisfaction, and how even it is.
+"""Service quality: first-contact resolution, transfers, repeated stories, waiting, satisfaction and their evenness.
 
-Long is not bad by itself, and satisfaction is never read as loyalty.
+A long interaction is not bad by itself, and satisfaction is never read as loyalty.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 DAY = 86_400.0
 REPEAT_DAYS = 7
-"""A customer who is back within so many days was not helped on the first contact."""
+"""If a customer returns within this many days, the first contact did not resolve the problem."""
 FEW = 30
 NOT_SAID = "not said"
 
 
 class InteractionColumns(NamedTuple):
-    """Interactions, a column each; times in seconds of the epoch, nan where it has not happened; numbers nan, too.
+    """Interactions as columns; times are in seconds since 1970, and unknown times and numbers are nan.
 
-    Customers are whole numbers from 0, -1 where nobody is named.
+    Customers are whole numbers from 0, and -1 where the interaction names none.
     """
 
     customer: Ints
@@ -52,12 +52,12 @@ class InteractionColumns(NamedTuple):
     reopened: Ints
 
     def some(self, which: Flags | Ints) -> InteractionColumns:
-        """Some of them."""
+        """Return the interactions of a mask or of indices."""
         return InteractionColumns._make(column[which] for column in self)
 
 
 class FeedbackScore(NamedTuple):
-    """What a customer said, between 0 (worst) and 1 (best)."""
+    """A customer's score in a survey or review, between 0 (worst) and 1 (best)."""
 
     instrument: str
     score: float
@@ -66,14 +66,18 @@ class FeedbackScore(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Interactions, and whether their customers came back soon: 1 or 0, nan where that is not known yet, or never."""
+    """Interactions, and whether their customers returned soon: 1 or 0, nan where that is not known."""
 
     journeys: InteractionColumns
     back: Floats
 
     @property
     def first_contact(self) -> Floats:
-        """1: resolved by who was first, not reopened, and the customer did not come back; nan where not known yet."""
+        """First-contact resolution: 1, 0, or nan where unknown.
+
+        It is 1 for an interaction that was resolved without transfer or reopening, and after which the customer did not
+        return.
+        """
         one = self.journeys
         handled = (one.transfers > 0) | (one.reopened > 0)
         is_open, unknown = np.isnan(one.resolved), (one.customer >= 0) & np.isnan(self.back)
@@ -81,14 +85,14 @@ class Judged(NamedTuple):
         return np.where(is_open & ~handled, np.nan, known)
 
     def some(self, which: Flags | Ints) -> Judged:
-        """Some of them."""
+        """Return the interactions of a mask or of indices."""
         return Judged(self.journeys.some(which), self.back[which])
 
 
 def judged(journeys: InteractionColumns, now: float) -> Judged:
-    """Each interaction with whether its customer opened another within seven days of its being resolved.
+    """Return each interaction with whether its customer opened another within seven days of the resolution.
 
-    Where it was resolved less than seven days ago that is not known yet; without a customer nobody can know.
+    The result is unknown (nan) for a resolution less than seven days ago, and for an interaction without a customer.
     """
     times, when = np.unique(journeys.opened, return_inverse=True)
     keys = journeys.customer * (times.size + 1) + when
@@ -103,7 +107,7 @@ def judged(journeys: InteractionColumns, now: float) -> Judged:
 
 
 def line(some: Judged) -> dict[str, Any]:
-    """What there is to say of some interactions."""
+    """Return the figures of a group of interactions."""
     of, n = some.journeys, some.back.size
     lined = ~np.isnan(of.highest_line)
     return {
@@ -124,7 +128,7 @@ def line(some: Judged) -> dict[str, Any]:
 
 
 def _share(told: Floats) -> dict[str, Any]:
-    """Of 1 among 1 and 0; nan does not count."""
+    """Return the share of 1 among 1 and 0; nan does not count."""
     return share(int((told == 1).sum()), int((~np.isnan(told)).sum()))
 
 
@@ -139,7 +143,7 @@ def _hours(seconds: Floats) -> dict[str, Any]:
 
 
 def groups(some: Judged) -> dict[str, list[dict[str, Any]]]:
-    """The same by channel, first team, highest line and reason, the largest first."""
+    """Return the figures by channel, first team, highest line and reason, the largest group first."""
     of = some.journeys
     lines = [NOT_SAID if level != level else f"{level:.0f}" for level in of.highest_line.tolist()]  # noqa: PLR0124 - nan
     found = {}
@@ -154,9 +158,9 @@ def groups(some: Judged) -> dict[str, list[dict[str, Any]]]:
 
 
 def evenness(parts: Sequence[dict[str, Any]], by: str, what: str) -> dict[str, Any] | None:
-    """How a share differs across groups of thirty or more: lowest, highest, and the chance of as much by luck.
+    """Return how a share differs across groups of at least ``FEW``: lowest, highest, and the p-value of no difference.
 
-    Pearson's chi-squared test of one rate for all; none where fewer than two groups are large enough.
+    The test is Pearson's chi-squared. The result is ``None`` where fewer than two groups are large enough.
     """
     told = [(part[by], part[what]) for part in parts if part[what]["n"] >= FEW and part[by] != NOT_SAID]
     table = [(one["k"], one["n"] - one["k"]) for _, one in told]
@@ -174,7 +178,7 @@ def evenness(parts: Sequence[dict[str, Any]], by: str, what: str) -> dict[str, A
 
 
 def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[dict[str, Any]]:
-    """By instrument: mean between 0 and 1 with its 95 % interval (Student's t), n, and how many answered."""
+    """Return by instrument the mean score with its 95 % interval (Student's t), the count and the response rate."""
     by = defaultdict[str, list[float]](list)
     for one in answers:
         by[one.instrument].append(one.score)

@@ -1,7 +1,8 @@
-"""A budget: one holder's money in one period and currency, the consistency boundary of a decision.
+"""A budget: the money of one holder in one period and currency, and the consistency boundary of a decision.
 
-An `eventsourcing` aggregate with explicit event classes. Each wraps the record that is stored; its
-id is ``<holder>/<period>``, its version the number of events on the budget's subject.
+`Budget` is an `eventsourcing` aggregate with explicit event classes. Each event wraps the stored record. The
+aggregate's id is ``<holder>/<period>``, e.g. ``agent:A-1/2026-11``. Its version is the number of events on the budget's
+subject.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Hold(NamedTuple):
-    """What is reserved for one action."""
+    """The amount that is reserved for one action."""
 
     minor: int
     interaction_id: str | None
@@ -31,7 +32,7 @@ class Hold(NamedTuple):
 
 @dataclass(frozen=True)
 class BudgetEvent(CanMutateAggregate[str]):
-    """Something that happened to a budget; the base moves no money."""
+    """An event of a budget; the base class moves no money."""
 
     originator_id: str
     originator_version: int
@@ -39,49 +40,49 @@ class BudgetEvent(CanMutateAggregate[str]):
     record: Any
 
     def apply(self, aggregate: Any) -> None:
-        """Fold the record; remember the answers given from this budget."""
+        """Fold the record, and index the requests that this budget answered."""
         if self.record.request_sha256 is not None:
             aggregate.answered[self.record.source, self.record.request_id] = self.originator_version
         self.fold(aggregate, self.record)
 
     def fold(self, budget: Budget, record: Any) -> None:
-        """Let it happen."""
+        """Apply the record to the budget."""
 
 
 class Budget(BaseAggregate[str]):
-    """What one holder may still spend in one period.
+    """The amount that one holder may spend in one period.
 
-    granted = spent + reserved + remaining, at every version; ``granted`` is net of carry-over, transfers
-    and draws, and after closing of what lapsed or went on.
+    At every version, granted = spent + reserved + remaining. ``granted_minor`` includes carry-over, transfers and
+    draws. Closing takes off the amounts that lapsed or moved to the next period.
     """
 
     Event = BudgetEvent
 
     @dataclass(frozen=True)
     class Opened(CanInitAggregate[str], BudgetEvent):
-        """The period's first use."""
+        """The first event of a period."""
 
         originator_topic: str
 
     @dataclass(frozen=True)
     class Noted(BudgetEvent):
-        """Nothing moved; an escalation may have been forwarded."""
+        """An event without an effect on the budget, such as a forwarded escalation."""
 
     @dataclass(frozen=True)
     class FellShort(BudgetEvent):
-        """Authority did not reach; a preview that said so says it once."""
+        """A request beyond the agent's authority, or a preview of one; a preview is recorded once."""
 
         def fold(self, budget: Budget, record: Any) -> None:
-            """Remember which previews were noted."""
+            """Remember previews, so that each is recorded once."""
             if record.preview:
                 budget.noted_previews.add((record.interaction_id, record.kind))
 
     @dataclass(frozen=True)
     class Taken(BudgetEvent):
-        """An action was taken; goodwill draws on the budget, and on what was reserved for it."""
+        """An action was taken; goodwill is spent from the budget and from its own reservation."""
 
         def fold(self, budget: Budget, record: decisions.ActionTaken) -> None:
-            """Spend, and remember what this interaction cost."""
+            """Release the reservation, then add goodwill to the budget's and the interaction's total."""
             budget.free(record.action_id)
             if record.basis == "goodwill":
                 budget.spent_minor += record.amount.minor
@@ -89,19 +90,19 @@ class Budget(BaseAggregate[str]):
 
     @dataclass(frozen=True)
     class Held(BudgetEvent):
-        """Money is reserved."""
+        """Money was reserved for an action."""
 
         def fold(self, budget: Budget, record: decisions.ActionHeld) -> None:
-            """Reserve."""
+            """Reserve the amount; entitlements and corrections reserve nothing."""
             minor = record.amount.minor if record.basis == "goodwill" else 0
             budget.hold(record.action_id, minor, record.interaction_id)
 
     @dataclass(frozen=True)
     class Settled(BudgetEvent):
-        """What was held is spent, all or a part."""
+        """A hold was paid, wholly or in part."""
 
         def fold(self, budget: Budget, record: decisions.ActionSettled) -> None:
-            """Free all, spend what went."""
+            """Release the whole hold and spend the amount that was paid."""
             budget.free(record.action_id)
             if record.basis == "goodwill":
                 budget.spent_minor += record.amount.minor
@@ -109,27 +110,27 @@ class Budget(BaseAggregate[str]):
 
     @dataclass(frozen=True)
     class Voided(BudgetEvent):
-        """What was held is free."""
+        """A hold ended without a payment."""
 
         def fold(self, budget: Budget, record: decisions.ActionVoided) -> None:
-            """Free it."""
+            """Release the hold."""
             budget.free(record.action_id)
 
     @dataclass(frozen=True)
     class Charged(BudgetEvent):
-        """A reported action is spent, whether or not there was enough."""
+        """A reported action was spent, even where the budget did not reach."""
 
         def fold(self, budget: Budget, record: decisions.ActionCharged) -> None:
-            """Spend."""
+            """Spend the amount."""
             budget.spent_minor += record.amount.minor
             budget.count(record.interaction_id, record.amount.minor)
 
     @dataclass(frozen=True)
     class Reversed(BudgetEvent):
-        """An action was undone; what was recovered may be spent again."""
+        """An action was reversed; a recovered amount may be spent again."""
 
         def fold(self, budget: Budget, record: decisions.ActionReversed) -> None:
-            """Restore, to the grant where the action's own period is closed."""
+            """Restore recovered goodwill: to the grant if the action's own period is closed, otherwise as not spent."""
             if not record.recovered or record.basis != "goodwill":
                 return
             if record.late:
@@ -140,42 +141,42 @@ class Budget(BaseAggregate[str]):
 
     @dataclass(frozen=True)
     class Granted(BudgetEvent):
-        """More was granted."""
+        """The budget was granted more."""
 
         def fold(self, budget: Budget, record: decisions.BudgetGranted) -> None:
-            """Grant."""
+            """Add the amount to the grant."""
             budget.granted_minor += record.amount.minor
 
     @dataclass(frozen=True)
     class Moved(BudgetEvent):
-        """Money came from another budget, or went there: a transfer, or a draw on a pool."""
+        """Money moved from or to another budget: a transfer, or a draw on a pool."""
 
         def fold(self, budget: Budget, record: decisions.BudgetTransferred | decisions.BudgetDrawn) -> None:
-            """Move it."""
+            """Add the amount to the grant, or take it off."""
             budget.granted_minor += record.amount.minor if record.direction == "in" else -record.amount.minor
 
     @dataclass(frozen=True)
     class Asked(BudgetEvent):
-        """An escalation was filed."""
+        """An escalation was requested."""
 
         def fold(self, budget: Budget, record: decisions.EscalationRequested) -> None:
-            """It is open."""
+            """Add the escalation to the open ones."""
             budget.escalations.add(record.escalation_id)
 
     @dataclass(frozen=True)
     class Decided(BudgetEvent):
-        """An escalation came to its end."""
+        """An escalation ended."""
 
         def fold(self, budget: Budget, record: decisions.EscalationStep) -> None:
-            """It is open no more."""
+            """Remove the escalation from the open ones."""
             budget.escalations.discard(record.escalation_id)
 
     @dataclass(frozen=True)
     class Closed(BudgetEvent):
-        """The books are closed."""
+        """The budget's period was closed."""
 
         def fold(self, budget: Budget, record: decisions.BudgetClosed) -> None:
-            """What remained, and what was reserved, left the budget."""
+            """Take off the remaining and reserved amounts; the next period takes over holds and escalations."""
             budget.lapsed_minor = record.lapsed.minor
             budget.granted_minor -= record.lapsed.minor + record.carried_over.minor + budget.reserved_minor
             for held in budget.holds.values():
@@ -187,10 +188,10 @@ class Budget(BaseAggregate[str]):
 
     @dataclass(frozen=True)
     class Reopened(BudgetEvent):
-        """The books had been closed before their time, by a clock that ran ahead."""
+        """A period that a fast clock had closed too early was opened again."""
 
         def fold(self, budget: Budget, record: decisions.BudgetOpened) -> None:
-            """Grant again the amount that had lapsed; holds and escalations go on here."""
+            """Grant the lapsed amount again, and take over holds and escalations."""
             budget.granted_minor += record.granted.minor + record.carried_over.minor
             budget.lapsed_minor = 0
             budget.escalations |= set(record.escalations)
@@ -198,7 +199,7 @@ class Budget(BaseAggregate[str]):
             budget.take_over(record.holds)
 
     def __init__(self, record: decisions.BudgetOpened) -> None:
-        """Begin from the opening."""
+        """Start from the opening record."""
         self.holder = record.holder
         self.period = record.period
         self.currency = record.currency
@@ -220,14 +221,14 @@ class Budget(BaseAggregate[str]):
 
     @classmethod
     def open(cls, record: decisions.BudgetOpened, now: datetime) -> Budget:
-        """A new budget."""
+        """Return a new budget."""
         budget = cls._create(cls.Opened, id=f"{record.holder}/{record.period}", timestamp=now, record=record)
         budget.collect_events()
         return budget
 
     @classmethod
     def from_records(cls, stored: list[tuple[Any, datetime]]) -> Budget:
-        """The budget that these records (oldest first, with their times) left behind."""
+        """Return the budget after these records, oldest first, each with its time."""
         (first, at), *rest = stored
         budget = cls.open(first, at)
         for record, moment in rest:
@@ -235,36 +236,36 @@ class Budget(BaseAggregate[str]):
         return budget
 
     def record(self, record: msgspec.Struct, now: datetime) -> None:
-        """Let what was decided happen to this budget; storing it is the caller's."""
+        """Apply a decided record to this budget; the caller stores it."""
         event = _EVENT_OF[type(record)](self.id, self.version + 1, now, record)
         event.mutate(self)
 
     def hold(self, action_id: str, minor: int, interaction_id: str | None) -> None:
-        """Reserve for an action."""
+        """Reserve an amount for an action."""
         self.holds[action_id] = Hold(minor, interaction_id)
         self.reserved_minor += minor
         self.count(interaction_id, minor)
 
     def take_over(self, holds: Sequence[decisions.OpenHold]) -> None:
-        """Reserve what was reserved in the books before."""
+        """Reserve the amounts that were reserved in the period before."""
         for hold in holds:
             self.granted_minor += hold.amount.minor
             self.hold(hold.action_id, hold.amount.minor, hold.interaction_id)
 
     def free(self, action_id: str) -> Hold:
-        """Reserve nothing for this action any more; what was."""
+        """Release the reservation of an action and return it; an empty one if there was none."""
         held = self.holds.pop(action_id, None) or Hold(0, None)
         self.reserved_minor -= held.minor
         self.count(held.interaction_id, -held.minor)
         return held
 
     def count(self, interaction_id: str | None, minor: int) -> None:
-        """Add to what this holder gave on one interaction."""
+        """Add to the total that this holder gave on one interaction."""
         if interaction_id is not None and minor:
             self.by_interaction[interaction_id] = self.by_interaction.get(interaction_id, 0) + minor
 
     def balance(self) -> dict[str, Any]:
-        """The balance as answers show it, each amount as its JSON text: most answers have one."""
+        """Return the balance as answers show it; amounts are JSON text already, because most answers carry one."""
         currency = self.currency
         return {
             "holder": self.holder,
@@ -277,11 +278,11 @@ class Budget(BaseAggregate[str]):
 
     @property
     def remaining_minor(self) -> int:
-        """What may still be spent; negative only where reported actions overdrew."""
+        """The amount that may still be spent, in minor units; negative only if reported actions overdrew the budget."""
         return self.granted_minor - self.spent_minor - self.reserved_minor
 
     def money(self, minor: int) -> Money:
-        """An amount in the budget's currency."""
+        """Return an amount in the budget's currency."""
         return Money(minor, self.currency)
 
 

@@ -1,4 +1,4 @@
-"""What is written into the books: openings and closings, grants and transfers, what becomes of actions later."""
+"""Records of budgets: openings, closings, grants, transfers, and postings of actions after they were taken."""
 
 from __future__ import annotations
 
@@ -33,55 +33,55 @@ if TYPE_CHECKING:
 
 
 class ActionLike(Protocol):
-    """What bookings need to know of an action."""
+    """The fields of an action that postings copy."""
 
     @property
     def action_id(self) -> str:
-        """As in the action."""
+        """The id of the action."""
 
     @property
     def agent_id(self) -> str:
-        """As in the action."""
+        """The id of the agent that the action is charged to."""
 
     @property
     def amount(self) -> Money:
-        """As in the action."""
+        """The amount of the action."""
 
     @property
     def basis(self) -> Basis:
-        """As in the action."""
+        """Goodwill, entitlement or correction."""
 
     @property
     def customer_id(self) -> str | None:
-        """As in the action."""
+        """The id of the customer, or ``None``."""
 
     @property
     def interaction_id(self) -> str | None:
-        """As in the action."""
+        """The id of the interaction, or ``None``."""
 
 
 class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
-    """The request behind a decision: who asked, under which id, with which body."""
+    """The request behind a decision: its source, its id and the hash of its body."""
 
     source: str
     request_id: str
     seen_position: int
     request_sha256: str | None = None
-    """None where no request was made: the clock or a fact is the cause."""
+    """``None`` where a timer or a fact caused the decision, not a request."""
     action_id: str = ""
-    """What an action that this request takes is called."""
+    """The id of the action that this request takes."""
 
     def fields(self) -> dict[str, Any]:
-        """For a record that goes with the answer."""
+        """Return the fields of a record that accompanies the answer."""
         return {"source": self.source, "request_id": self.request_id, "seen_position": self.seen_position}
 
     def answer(self) -> dict[str, Any]:
-        """For the one record that is the answer."""
+        """Return the fields of the one record that is the answer; its hash of the body makes it so."""
         return self.fields() | {"request_sha256": self.request_sha256}
 
 
 def grant_of(policy: Policy, holder: str, role_name: str | None, currency: str) -> tuple[Money, int]:
-    """What a policy grants a holder for a period, and how much may be carried over into it (minor units)."""
+    """Return the grant of a holder for a period, and the most that may be carried over into it (minor units)."""
     granted, carry_limit = Money(0, currency), 0
     if currency == policy.currency:
         if role_name is not None and role_name in policy.roles:
@@ -102,7 +102,7 @@ def period_to_book(rules: Rules, before: Budget | None, policies: PolicyHistory,
     """
     if before is None:
         return rules.period_at(now, None)
-    opened_by = policies.get(before.policy_version) or rules  # none where it was published elsewhere a moment ago
+    opened_by = policies.get(before.policy_version) or rules  # another process may have published it a moment ago
     zone, granted = opened_by.policy.time_zone, before.opening_grant_minor > 0
     return rules.period_at(now, OpenedPeriod(before.period, zone, granted))
 
@@ -119,15 +119,15 @@ def opening(
     back: bool = False,
     again: Budget | None = None,
 ) -> tuple[BudgetOpened, BudgetClosed | None]:
-    """The records that open a holder's period and close the one before it.
+    """Return the records that open a holder's period and close the period before it.
 
-    Carry-over comes only from the period directly before. What is reserved, and who waits for an answer,
-    goes on. A budget in another currency than the policy's is granted nothing; one for a shorter period than the
-    policy's (``Policy.next_period``) at most what the one before was.
+    Carry-over comes only from the period directly before. Reservations and open escalations move to the new period. A
+    budget in another currency than the policy's is granted nothing. A budget for a shorter period than the policy's
+    (``Policy.next_period``) is granted at most as much as the budget before it.
 
-    After a clock has run ahead: ``back`` says that the period lies before the one that is open, from which nothing is
-    carried over; ``again`` is the budget of the period where it was closed before its end. It is granted what lapsed
-    then, so that no grant is made twice.
+    Two arguments undo the effects of a clock that ran ahead. ``back`` says that the new period lies before the open
+    one, so nothing is carried over. ``again`` is the budget of the same period, closed before its end. The amount that
+    lapsed at its closing is granted again, so that no grant is made twice.
     """
     granted, carry_limit = grant_of(rules.policy, holder, role_name, currency)
     if before is not None and kind_of(period) != rules.policy.period:
@@ -169,13 +169,13 @@ def opening(
 
 
 def granted(request: GrantRequest, budget: Budget, cause: RequestContext) -> BudgetGranted:
-    """The record of a grant.
+    """Return the record of a grant.
 
     Raises:
-        RequestError: the amount is in another currency than the budget, or zero.
+        RequestError: the amount is zero, or not in the budget's currency.
 
     """
-    _check_amount(request.amount, budget, "a grant of nothing grants nothing; name an amount above zero")
+    _check_amount(request.amount, budget, "a grant must be above zero")
     return BudgetGranted(
         holder=budget.holder,
         period=budget.period,
@@ -189,15 +189,16 @@ def granted(request: GrantRequest, budget: Budget, cause: RequestContext) -> Bud
 def transferred(
     request: TransferRequest, giver: Budget, taker: Budget, cause: RequestContext
 ) -> tuple[BudgetTransferred, BudgetTransferred]:
-    """The entries of a transfer in both books; the first is the answer.
+    """Return the records of a transfer for the giver's and the taker's budget; the first one is the answer.
 
     Raises:
-        RequestError: another currency, nothing, to itself, or more than the giver has left.
+        RequestError: the amount is zero, in another currency or more than the giver has left, or both holders are the
+            same.
 
     """
-    _check_amount(request.amount, giver, "a transfer of nothing moves nothing; name an amount above zero")
+    _check_amount(request.amount, giver, "a transfer must be above zero")
     if giver.holder == taker.holder:
-        raise RequestError("invalid", "a transfer goes to another holder", "to_holder")
+        raise RequestError("invalid", "a transfer must go to another holder", "to_holder")
     if request.amount.minor > giver.remaining_minor:
         left = giver.money(giver.remaining_minor).text
         message = f"{giver.holder} has {left} left; transfer no more than that, or grant instead"
@@ -222,7 +223,7 @@ def transferred(
 def drawn(
     pool: Budget, budget: Budget, amount: Money, action_id: str, cause: RequestContext
 ) -> tuple[BudgetDrawn, BudgetDrawn]:
-    """The entries of a draw on a pool: in the pool's book, and in the agent's."""
+    """Return the records of a draw on a team's pool: one for the pool's budget, one for the agent's."""
     sides: tuple[tuple[Budget, Budget, Literal["out", "in"]], ...] = ((pool, budget, "out"), (budget, pool, "in"))
     out, into = (
         BudgetDrawn(
@@ -242,10 +243,10 @@ def drawn(
 def settled(
     held: ActionLike, open_minor: int, request: HoldRequest, budget: Budget, cause: RequestContext
 ) -> ActionSettled:
-    """The record of held money that went.
+    """Return the record that settles a hold: the money was paid.
 
     Raises:
-        RequestError: more than was held, or another currency.
+        RequestError: the amount is more than was held, or in another currency.
 
     """
     amount = request.amount if request.amount is not None else held.amount
@@ -259,7 +260,7 @@ def settled(
 def settled_by_fact(
     held: ActionLike, open_minor: int, total: Money, position: int, budget: Budget, cause: RequestContext
 ) -> ActionSettled:
-    """The same where a fact says that the money went: it did, even where it is more than was held."""
+    """Return the record that settles a hold because a fact reports the payment, even above the amount held."""
     return ActionSettled(
         held=Money(open_minor, total.currency), relates_to=position, **_posted(held, total, budget), **cause.fields()
     )
@@ -275,7 +276,7 @@ def voided(
     escalation_id: str | None = None,
     answers: bool = False,
 ) -> ActionVoided:
-    """The record of a hold that is over without money moving."""
+    """Return the record that releases a hold without a payment."""
     return ActionVoided(
         reason=reason,
         escalation_id=escalation_id,
@@ -287,7 +288,7 @@ def voided(
 def charged(
     fact: ActionReported, action_id: str, position: int, budget: Budget, cause: RequestContext
 ) -> ActionCharged:
-    """The record that posts a reported action to its budget, even beyond it."""
+    """Return the record that posts a reported action to its budget, even where that overdraws it."""
     over = fact.amount.minor - max(0, budget.remaining_minor)
     return ActionCharged(
         action_id=action_id,
@@ -313,18 +314,18 @@ def reversed_by(
     *,
     late: bool,
 ) -> ActionReversed:
-    """The record that undoes an action, or what ``amount`` says of what is ``left`` of it.
+    """Return the record that reverses an action, wholly or by ``request.amount``; ``left`` is not yet reversed.
 
     Raises:
-        RequestError: another currency, nothing, or more than is left.
+        RequestError: the amount is zero, in another currency, or more than is left of the action.
 
     """
     amount = request.amount if request.amount is not None else left
     _check_currency(amount, left)
     if not left.minor:
-        raise RequestError("nothing_left", "nothing is left of this action to reverse", "action_id")
+        raise RequestError("nothing_left", "nothing of this action is left to reverse", "action_id")
     if not 0 < amount.minor <= left.minor:
-        message = f"reverse more than nothing and at most what is left of the action, {left.text}"
+        message = f"reverse an amount above zero and at most {left.text}, which is left of the action"
         raise RequestError("invalid", message, "amount.amount")
     return ActionReversed(
         action_id=request.action_id,

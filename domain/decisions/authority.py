@@ -1,4 +1,4 @@
-"""Deciding: may this agent do this, now? Pure: time, ids and what was read come in as arguments."""
+"""Decide whether an agent may take an action now. Pure: time, ids and the state that was read are arguments."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ if TYPE_CHECKING:
     from domain.policy.model import PerCustomer, Policy, Role
 
 HOLD_DAYS = 7
-"""How long money stays held that nobody settles."""
+"""Days after which a hold that was not settled expires."""
 
 
 class Agent(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the one who asks."""
+    """The agent of a request: role, teams, training and declared relations."""
 
     agent_id: str
     role: str
     team_ids: tuple[str, ...] = ()
     left: bool = False
     training: dict[str, datetime | None] = {}
-    """Courses completed, with the moment their validity ends (none: for ever)."""
+    """Completed courses, with the end of their validity; ``None`` means that they do not expire."""
     related: frozenset[str] = frozenset()
-    """Customers the agent has declared a relation to."""
+    """Customers that the agent has declared a relation to."""
     manager_id: str | None = None
 
     def teams_for(self, team_id: str | None) -> tuple[str, ...]:
-        """The agent's teams, the one a request names first; a team that is not the agent's counts for nothing."""
+        """Return the agent's teams, with the request's team first; ignore a team that is not the agent's."""
         if team_id is None or team_id not in self.team_ids or self.team_ids[0] == team_id:
             return self.team_ids
         return (team_id, *(team for team in self.team_ids if team != team_id))
 
 
 class Gift(msgspec.Struct, array_like=True, gc=False):
-    """Goodwill somebody gave: by whom, when (seconds since 1970), how much."""
+    """One goodwill action: its agent, its time (seconds since 1970) and its amount."""
 
     agent_id: str
     at: float
@@ -62,20 +62,20 @@ class Gift(msgspec.Struct, array_like=True, gc=False):
 
 
 class SoftState(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read beside the budget, some milliseconds old: soft, and recorded as it was seen."""
+    """The state that was read beside the budget. It may be some milliseconds old, and is recorded as it was read."""
 
     group: frozenset[str] = frozenset()
-    """The customer and everybody linked with them as one person or household."""
+    """The customer, and all customers linked as the same person or household."""
     interaction: Sequence[Gift] = ()
     customer: Sequence[Gift] = ()
-    """What the group was given."""
+    """Goodwill given to the group."""
 
 
 NOTHING_SEEN = SoftState()
 
 
 class LimitUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A limit that an action meets, in minor units: its name, what it allows (none: anything), what was used before."""
+    """A limit that applies to an action, in minor units: name, limit (``None``: unlimited), amount used before."""
 
     name: str
     limit: int | None
@@ -83,27 +83,27 @@ class LimitUsage(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rules say, before anything is recorded."""
+    """The policy's result for a request, before anything is recorded."""
 
     outcome: Literal["taken", "escalate", "refused"]
     reasons: tuple[Reason, ...] = ()
     met: Sequence[LimitUsage] = ()
-    """Limits of what may be taken, in ``currency``; the budget's is the last."""
+    """The limits that apply to an allowed action, in ``currency``; the budget's is the last."""
     currency: str = ""
     training: tuple[str, ...] = ()
     draw: Money | None = None
-    """What has to come out of the team's pool first."""
+    """The amount to draw from the team's pool first."""
     guarded: int | None = None
-    """Days of the customer's cap, where the customer's own guard has to be written."""
+    """The days of the customer's cap, where a record on the customer's own stream has to enforce it."""
 
     @property
     def limits(self) -> tuple[Limit, ...]:
-        """What was met, as records carry it."""
+        """The limits that apply, as records carry them."""
         return tuple([_limit(met, self.currency) for met in self.met])
 
 
 class DecisionContext(msgspec.Struct, frozen=True, kw_only=True):
-    """A request with all that is known about it."""
+    """A request with all state that its decision needs."""
 
     request: Preview
     agent: Agent
@@ -112,15 +112,15 @@ class DecisionContext(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     budget: Budget
     pool: Budget | None = None
-    """The pool of the team, where it has one."""
+    """The pool of the agent's team, where it has one."""
     seen: SoftState = NOTHING_SEEN
 
 
 def judge(asking: DecisionContext, amount: Money) -> Verdict:
-    """What the policy says of this amount.
+    """Return the policy's verdict on this amount.
 
     Raises:
-        RequestError: goodwill in another currency than the policy's.
+        RequestError: the request is for goodwill in another currency than the policy's.
 
     """
     request, agent, policy = asking.request, asking.agent, asking.rules.policy
@@ -168,19 +168,19 @@ def judge(asking: DecisionContext, amount: Money) -> Verdict:
 
 
 def available(asking: DecisionContext) -> tuple[Money, Verdict]:
-    """The most this agent could give now without asking, and what the rules say of nothing at all."""
+    """Return the most that this agent could give now without approval, and the verdict on an amount of zero."""
     policy = asking.rules.policy
     verdict = judge(asking, policy.zero())
     if verdict.outcome != "taken":
         return policy.zero(), verdict
     rooms = [met.limit - met.used for met in verdict.met if met.limit is not None]
     if asking.pool is not None and rooms:
-        rooms[-1] += _step(asking.pool, asking.rules.policy)  # the budget's is the last
+        rooms[-1] += _step(asking.pool, asking.rules.policy)  # the budget's limit is the last
     return Money(max(0, min(rooms, default=0)), policy.currency), verdict
 
 
 def shadowed(asking: DecisionContext, amount: Money, shadow: Rules | None) -> Shadow | None:
-    """What a policy in shadow mode would have said, with the grant of its own."""
+    """Return the verdict of a policy in shadow mode, computed with that policy's own grant."""
     if shadow is None:
         return None
     role = shadow.policy.roles.get(asking.agent.role)
@@ -207,7 +207,7 @@ def taken(
     action_id: str,
     shadow: Shadow | None = None,
 ) -> ActionTaken:
-    """The record of an action within authority."""
+    """Return the record of an action within the agent's authority."""
     return ActionTaken(authority="own", **_done(asking, version, verdict, cause, action_id, shadow))
 
 
@@ -219,7 +219,7 @@ def held(
     action_id: str,
     shadow: Shadow | None = None,
 ) -> ActionHeld:
-    """The record of money reserved for an action within authority."""
+    """Return the record of money reserved for an action within the agent's authority."""
     expires_at = asking.now + timedelta(days=HOLD_DAYS)
     return ActionHeld(expires_at=expires_at, **_done(asking, version, verdict, cause, action_id, shadow))
 
@@ -235,7 +235,7 @@ def fell_short(
     escalation_id: str | None = None,
     preview: bool = False,
 ) -> AuthorityFellShort:
-    """The record of what could not be given."""
+    """Return the record of a request beyond the agent's authority."""
     return AuthorityFellShort(
         outcome="escalate" if verdict.outcome == "escalate" else "refused",
         reasons=verdict.reasons,
@@ -254,7 +254,7 @@ def fell_short(
 def guarding(
     verdict: Verdict, customer: str, amount: Money, cause: RequestContext, action_id: str
 ) -> CustomerCharged | None:
-    """The entry in the customer's own guard, where the customer is near the cap."""
+    """Return the record on the customer's own stream; ``None`` unless the customer is near the cap."""
     if verdict.guarded is None:
         return None
     met = next(limit for limit in verdict.limits if limit.name == "per_customer")
@@ -272,19 +272,19 @@ def guarding(
 
 NO_POLICY = Verdict(
     outcome="refused",
-    reasons=(Reason(rule="no_policy", message="no policy is in force, so nobody may give anything"),),
+    reasons=(Reason(rule="no_policy", message="no policy is in force, so no action is allowed; publish a policy"),),
 )
 
 _TEXTS = {
     "per_action": "more than this role may give in one action of this kind",
     "per_interaction": "more than may be given on one interaction without asking",
     "per_customer": "more than may be given to one customer and household in these days without asking",
-    "budget": "more than what is left of this agent's budget",
+    "budget": "more than is left of this agent's budget",
 }
 
 
 def asked(request: Preview, amount: Money) -> dict[str, Any]:
-    """What a request asked for, as records carry it."""
+    """Return the fields of a request that its records copy."""
     return {
         "agent_id": request.agent_id,
         "kind": request.kind,
@@ -301,21 +301,23 @@ def asked(request: Preview, amount: Money) -> dict[str, Any]:
 
 
 def person_refusal(customer_id: str | None, agent: Agent, group: frozenset[str]) -> Reason | None:
-    """Why this person may not act for this customer, whatever the amount."""
+    """Return the reason why this person may not act for this customer at any amount, or ``None``."""
     if agent.left:
         return Reason(rule="left", message=f"{agent.agent_id} has left the company")
     if customer_id is None:
         return None
     if agent.agent_id == customer_id or agent.agent_id in group or not agent.related.isdisjoint((customer_id, *group)):
-        return Reason(rule="self_dealing", message="nobody acts for themselves, their group or a declared relation")
+        return Reason(
+            rule="self_dealing", message="agents may not act for themselves, their household or a declared relation"
+        )
     return None
 
 
 def source_refusal(agent: Agent, policy: Policy, source: str) -> Reason | None:
-    """Why this source may not speak for this person."""
+    """Return the reason why this source may not act for this person, or ``None``."""
     if policy.sources is None or agent.role in policy.sources.get(source, ()):
         return None
-    return Reason(rule="source", message=f"the source {source} does not speak for the role {agent.role}")
+    return Reason(rule="source", message=f"the source {source} may not act for the role {agent.role}")
 
 
 def _done(
@@ -364,7 +366,7 @@ def _beyond_role(kind: str, role: str, policy: Policy, amount: Money) -> Verdict
 
 
 def _met(asking: DecisionContext, role: Role, per_action: Money | None) -> list[LimitUsage]:
-    """Each limit this action meets; the budget's is the last."""
+    """Return each limit that applies to this action; the budget's is the last."""
     budget, seen = asking.budget, asking.seen
     found = [LimitUsage("per_action", None if per_action is None else per_action.minor, 0)]
     interaction_id = asking.request.interaction_id
@@ -380,7 +382,7 @@ def _met(asking: DecisionContext, role: Role, per_action: Money | None) -> list[
     return found
 
 
-_money = lru_cache(maxsize=4096)(Money)  # limits are the policy's, and mostly nothing was used yet
+_money = lru_cache(maxsize=4096)(Money)  # the values repeat: limits come from the policy, and usage is mostly zero
 
 
 def _limit(met: LimitUsage, currency: str) -> Limit:
@@ -394,7 +396,10 @@ def _too_much(met: LimitUsage, amount: Money, currency: str) -> Reason:
 
 
 def _on_interaction(asking: DecisionContext, own: int) -> int:
-    """This agent's total is exact, from the budget; what others gave is as it was seen."""
+    """Return the total given on the interaction.
+
+    This agent's part is exact, because it comes from the budget. The part of other agents is as it was read.
+    """
     own_seen = others = 0
     for gift in asking.seen.interaction:
         if gift.currency != asking.budget.currency:
@@ -419,13 +424,13 @@ def _guarded(cap: PerCustomer, found: Sequence[LimitUsage], minor: int) -> int |
 
 
 def _from_pool(asking: DecisionContext, amount: Money) -> tuple[Money | None, Reason | None]:
-    """What to draw where the budget does not reach; or why the pool does not reach either."""
+    """Return the amount to draw where the budget does not reach, or the reason why the pool does not reach either."""
     pool, lacking = asking.pool, amount.minor - asking.budget.remaining_minor
     if pool is None or lacking <= 0:
         return None, None
     step = _step(pool, asking.rules.policy)
     if lacking > step:
-        message = "more than the team's pool adds at a time"
+        message = "more than one draw on the team's pool adds"
         used = pool.money(pool.spent_minor + pool.reserved_minor)
         return None, Reason(rule="pool", message=message, limit=pool.money(pool.granted_minor), used=used, asked=amount)
     steps = asking.rules.policy.teams[_team_of(pool)].draw_at_most
@@ -433,7 +438,7 @@ def _from_pool(asking: DecisionContext, amount: Money) -> tuple[Money | None, Re
 
 
 def _step(pool: Budget, policy: Policy) -> int:
-    """The most that one draw takes."""
+    """Return the most that one draw takes, in minor units."""
     at_most = policy.teams[_team_of(pool)].draw_at_most
     left = max(0, pool.remaining_minor)
     return left if at_most is None else min(left, at_most.minor)

@@ -1,4 +1,4 @@
-"""Escalations: who may decide for whom, who pays, what a decision records."""
+"""Escalations: approvers, payers, and the records of each step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _LEVELS_AT_MOST = 20
 
 
 class Open(NamedTuple):
-    """An escalation that waits: as it was filed, when, who is asked now, and until when."""
+    """An open escalation: its request, its time, the people asked now and their deadline."""
 
     asked: EscalationRequested
     at: datetime
@@ -41,19 +41,19 @@ class Open(NamedTuple):
 
 
 class Approver(NamedTuple):
-    """Somebody who decides, and whose authority it is: their own, or that of whom they stand in for."""
+    """A person with the power to decide, and the agent whose authority is used: the same person, or an absent one."""
 
     person: Agent
     authority: Agent
 
     @property
     def on_behalf_of(self) -> str | None:
-        """Whose authority it is, where it is not their own."""
+        """The id of the absent agent that lends the authority; ``None`` where the person's own is used."""
         return None if self.person is self.authority else self.authority.agent_id
 
 
 def approves(role: str, kind: str, amount: Money, policy: Policy) -> bool:
-    """Whether a role may approve this kind and amount for others."""
+    """Return whether a role may approve this kind and amount for others."""
     limits: Limits = policy.roles[role].approves if role in policy.roles else {}
     if kind not in limits:
         return False
@@ -62,7 +62,7 @@ def approves(role: str, kind: str, amount: Money, policy: Policy) -> bool:
 
 
 def levels(agent: Agent, agent_of: Callable[[str], Agent | None]) -> list[Agent]:
-    """Whoever is above, the nearest first; a circle ends where it began."""
+    """Return the managers above an agent, the nearest first. A ring of managers ends where it began."""
     found: list[Agent] = []
     seen = {agent.agent_id}
     while agent.manager_id is not None and agent.manager_id not in seen and len(found) < _LEVELS_AT_MOST:
@@ -83,7 +83,7 @@ def whom_to_ask(
     agent_of: Callable[[str], Agent | None],
     everybody: Callable[[], Sequence[Agent]],
 ) -> tuple[str, ...]:
-    """The nearest manager who may approve; where no manager is known, everybody who may."""
+    """Return the nearest manager with the right to approve; without a known manager, all such agents (20 at most)."""
     above = levels(agent, agent_of)
     for manager in above:
         if not manager.left and approves(manager.role, kind, amount, policy):
@@ -110,7 +110,7 @@ def requested(
     *,
     answers: bool,
 ) -> EscalationRequested:
-    """The record of an escalation; ``ids`` are its own and that of the action it asks for."""
+    """Return the record of an escalation; ``ids`` are the escalation's own and that of the action it asks for."""
     request: ActionRequest = asking.request  # type: ignore[assignment]
     escalating = asking.rules.policy.escalation
     return EscalationRequested(
@@ -134,7 +134,7 @@ def requested(
 def reserved(
     asking: DecisionContext, escalation: EscalationRequested, pool: Budget, cause: RequestContext
 ) -> ActionHeld:
-    """The reservation of an escalation in the team's pool, until it is decided."""
+    """Return the record that reserves an escalation's amount in the team's pool until the decision."""
     request: ActionRequest = asking.request  # type: ignore[assignment]
     used = pool.money(pool.spent_minor + pool.reserved_minor)
     return ActionHeld(
@@ -154,14 +154,14 @@ def reserved(
 def refusals(  # noqa: PLR0911 - one for each rule
     operation: str, waiting: Open, approver: Approver, amount: Money, policy: Policy, source: str, group: frozenset[str]
 ) -> tuple[Reason, ...]:
-    """Why this person may not decide this; empty where they may."""
+    """Return the reasons why this person may not make this decision; empty if they may."""
     asked_for, person = waiting.asked, approver.person
     if operation == "withdraw":
         if person.agent_id == asked_for.agent_id:
             return ()
-        return (Reason(rule="not_requester", message="only whoever asked withdraws; others deny"),)
+        return (Reason(rule="not_requester", message="only the requester may withdraw; others may deny"),)
     if asked_for.agent_id in (person.agent_id, approver.authority.agent_id):
-        return (Reason(rule="own_request", message="nobody decides their own request"),)
+        return (Reason(rule="own_request", message="requesters may not decide their own request"),)
     for one in (approver.authority, person):
         if refusal := person_refusal(asked_for.customer_id, one, group):
             return (refusal,)
@@ -181,13 +181,16 @@ def refusals(  # noqa: PLR0911 - one for each rule
 
 
 def payer_short(payer: Budget, amount: Money, action_id: str) -> Reason | None:
-    """Why the budget that would pay does not reach; what is reserved for this action counts as left."""
+    """Return the reason why the payer's budget does not reach, or ``None``.
+
+    The amount that is reserved for this action counts as left.
+    """
     held = payer.holds.get(action_id)
     left = payer.remaining_minor + (held.minor if held else 0)
     if amount.currency == payer.currency and amount.minor <= left:
         return None
     used = payer.money(payer.spent_minor + payer.reserved_minor - (held.minor if held else 0))
-    message = f"more than {payer.holder}, who would pay, has left"
+    message = f"more than the payer {payer.holder} has left"
     return Reason(rule="payer", message=message, limit=payer.money(payer.granted_minor), used=used, asked=amount)
 
 
@@ -202,7 +205,7 @@ def approved(
     now: datetime,
     cause: RequestContext,
 ) -> tuple[EscalationApproved, ActionTaken]:
-    """Yes: the decision, and the action it allows."""
+    """Return the records of an approval: the decision, and the action that it allows."""
     asked_for = waiting.asked
     limit = rules.policy.roles[approver.authority.role].approves[asked_for.kind]
     used = payer.money(payer.spent_minor + payer.reserved_minor)
@@ -229,7 +232,7 @@ def approved(
         decided_by=request.decided_by,
         on_behalf_of=approver.on_behalf_of,
         **cause.fields(),
-        **(asked(asked_for, amount)),  # type: ignore[arg-type]  # it has the same fields
+        **(asked(asked_for, amount)),  # type: ignore[arg-type]  # both requests have these fields
     )
     return step, action
 
@@ -237,7 +240,7 @@ def approved(
 def denied(
     waiting: Open, request: EscalationDecision, approver: Approver, budget: Budget, now: datetime, cause: RequestContext
 ) -> EscalationDenied | EscalationWithdrawn:
-    """No, or never mind."""
+    """Return the record of a denial, or of a withdrawal."""
     cls = EscalationWithdrawn if request.operation == "withdraw" else EscalationDenied
     step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by, approver.on_behalf_of, request.reason)
     return cls(**step, **cause.answer())
@@ -254,9 +257,9 @@ def forwarded(
     request: EscalationDecision | None = None,
     approver: Approver | None = None,
 ) -> EscalationForwarded:
-    """Somebody else is asked, who has as long as the first; without a request, by the clock."""
+    """Return the record that passes an escalation on, with a new full deadline; without ``request`` a timer did it."""
     behalf = approver.on_behalf_of if approver else None
-    reason = request.reason if request else "nobody answered in time"
+    reason = request.reason if request else "no answer in time"
     step = _step(waiting, budget, waiting.asked.amount, now, request.decided_by if request else None, behalf, reason)
     return EscalationForwarded(
         to=to, due=now + rules.policy.escalation.after, **step, **(cause.answer() if request else cause.fields())
@@ -264,13 +267,13 @@ def forwarded(
 
 
 def expired(waiting: Open, budget: Budget, now: datetime, cause: RequestContext) -> EscalationExpired:
-    """Nobody answered, and there is nobody above."""
-    reason = "nobody answered in time, and there is nobody above"
+    """Return the record of an escalation that got no answer in time and has no higher level to ask."""
+    reason = "no answer in time, and no higher level to ask"
     return EscalationExpired(**_step(waiting, budget, waiting.asked.amount, now, None, None, reason), **cause.fields())
 
 
 def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | None]) -> tuple[str, ...]:
-    """Whoever is above those who were asked and may approve; nobody, where the chain ends."""
+    """Return the next manager above the people asked with the right to approve; empty where the chain ends."""
     asked_for = waiting.asked
     for agent_id in waiting.to:
         agent = agent_of(agent_id)
@@ -290,7 +293,7 @@ def _step(
     on_behalf_of: str | None,
     reason: str | None,
 ) -> dict[str, Any]:
-    """The fields of ``EscalationStep``."""
+    """Return the fields of ``EscalationStep``."""
     return {
         "escalation_id": waiting.asked.escalation_id,
         "agent_id": waiting.asked.agent_id,

@@ -1,4 +1,4 @@
-"""What the ledger records of being looked after: what a view passed over, who was forgotten, who read about whom."""
+"""Administrative events: skipped events of a view, forgotten customers, and reads of named people's audit trails."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from domain.serialization import Id
 
 
 class ProjectionSkipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Somebody told a projection to pass over an event it could not digest."""
+    """An operator told a projection to skip an event that it could not process."""
 
     projection: str
     position: int
@@ -17,20 +17,20 @@ class ProjectionSkipped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class CustomerForgotten(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A person's keys were destroyed, and what was personal with them; after a restore it is done again."""
+    """A customer's keys were destroyed, and their personal data with them; this is repeated after a restore."""
 
     customer_id: Id
     requested_by: Id
     reason: str | None = None
     interactions: tuple[Id, ...] = ()
-    """Whose keys went too: what was said in them before the customer was known."""
+    """Interactions with destroyed keys of their own: their texts predate the link to the customer."""
 
 
 class TrailRead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Somebody read the trail of somebody named, where policy wants that known (`privacy.record_reads`)."""
+    """A named person's audit trail was read, recorded where the policy asks for it (`privacy.record_reads`)."""
 
     read_by: Id
     about: tuple[str, ...]
-    """Who was named: `agent:<id>`, `customer:<id>`, `action:<id>`."""
+    """The subjects that were named: `agent:<id>`, `customer:<id>`, `action:<id>`."""
     up_to: int
-    """The position up to which it was shown."""
+    """The position up to which the trail was shown."""

@@ -1,7 +1,7 @@
-"""Events the ledger records itself: decisions, budgets, policies. Storage formats, like facts.
+"""Events that the ledger records itself: decisions, budgets, policies. These classes are storage formats, as facts are.
 
-Each carries the request that caused it (``source``, ``request_id``, ``request_sha256``) and
-``seen_position``: how far the decider had read the log.
+Each event carries the request that caused it (``source``, ``request_id``, ``request_sha256``) and ``seen_position``,
+the position up to which the decider had read the log.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from domain.money import Money
 from domain.serialization import Id, Instant, Personal
 
 LEDGER_SOURCE = "resolution-ledger"
-"""The CloudEvents ``source`` of everything recorded here."""
+"""The CloudEvents ``source`` of all events that the ledger records itself."""
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A limit that was met: its name, its amount (none: unlimited) and what was used before."""
+    """A limit that applied to an action: its name, its amount (absent: unlimited) and the amount used before."""
 
     name: str
     limit: Money | None = None
@@ -29,7 +29,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Why authority fell short: the rule, in words, and its numbers where it has some."""
+    """A reason why authority fell short: the rule, a message, and amounts where the rule has some."""
 
     rule: str
     message: str
@@ -39,7 +39,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a policy in the shadow of the one in force would have said."""
+    """The verdict of a policy in shadow mode on the same request."""
 
     policy_version: int
     outcome: Literal["taken", "escalate", "refused"]
@@ -47,10 +47,10 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of what the ledger records: the request behind it, or the fact told to us.
+    """The base of the ledger's own events: the request that caused the event, or the fact.
 
-    The one event of a request that is its answer also carries the hash of its body. What the clock or a
-    fact caused has that fact's (or the first request's) source and id.
+    The one event that is a request's answer also carries the hash of the request's body. An event that a fact or a
+    timer caused has the source and id of that fact, or of the first request.
     """
 
     source: str
@@ -60,18 +60,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class PolicyPublished(Record, frozen=True, kw_only=True):
-    """The rules, from ``effective_from`` of the document on."""
+    """A policy was published, in force from the document's ``effective_from`` on."""
 
     policy: dict[str, Any]
     version: int
     published_by: Id
     sha256: str
     trial_teams: tuple[str, ...] = ()
-    """The teams that a trial in it has drawn."""
+    """The teams that the policy's trial has drawn."""
 
 
 class OpenHold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is reserved for one action."""
+    """The amount that is reserved for one action."""
 
     action_id: str
     amount: Money
@@ -79,7 +79,7 @@ class OpenHold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class BudgetOpened(Record, frozen=True, kw_only=True):
-    """A holder's money for one period."""
+    """A holder's budget was opened for one period."""
 
     holder: str
     period: str
@@ -88,15 +88,15 @@ class BudgetOpened(Record, frozen=True, kw_only=True):
     carried_over: Money
     policy_version: int
     holds: tuple[OpenHold, ...] = ()
-    """Reservations that were open when the period before was closed, and go on here."""
+    """Reservations that were open when the period before was closed, and go on in this one."""
     escalations: tuple[str, ...] = ()
-    """Escalations of this agent that nobody had decided by then."""
+    """Escalations of this agent that were open by then."""
     reopened: bool = False
-    """A clock that ran ahead had closed this period before its end: the amount that lapsed is granted again."""
+    """A clock that ran ahead had closed this period before its end. The amount that lapsed is granted again."""
 
 
 class BudgetGranted(Record, frozen=True, kw_only=True):
-    """More money, by somebody, for a reason."""
+    """A holder was granted more money, with a reason."""
 
     holder: str
     period: str
@@ -106,7 +106,7 @@ class BudgetGranted(Record, frozen=True, kw_only=True):
 
 
 class BudgetTransferred(Record, frozen=True, kw_only=True):
-    """Money went from one budget to another: one entry in the books of each, for the same transfer."""
+    """Money was transferred between two budgets; each budget records its side."""
 
     holder: str
     period: str
@@ -118,7 +118,7 @@ class BudgetTransferred(Record, frozen=True, kw_only=True):
 
 
 class BudgetDrawn(Record, frozen=True, kw_only=True):
-    """An agent's budget drew on the team's pool: one entry in the books of each."""
+    """An agent's budget drew on the team's pool; each budget records its side."""
 
     holder: str
     period: str
@@ -129,10 +129,10 @@ class BudgetDrawn(Record, frozen=True, kw_only=True):
 
 
 class BudgetClosed(Record, frozen=True, kw_only=True):
-    """The books of a period, closed for ever: what remained lapsed or was carried over.
+    """A period's budget was closed for ever; the remaining amount lapsed or was carried over.
 
-    What was reserved goes on, reserved, in the next period. ``overdrawn`` is what reported actions had
-    taken beyond the budget; nobody owes it in the next period.
+    Reservations go on in the next period. ``overdrawn`` is the amount by which reported actions exceeded the budget.
+    The next period does not repay it.
     """
 
     holder: str
@@ -143,11 +143,11 @@ class BudgetClosed(Record, frozen=True, kw_only=True):
     reserved: Money | None = None
     overdrawn: Money | None = None
     reopened: bool = False
-    """The books had been closed before, by a clock that ran ahead, and opened again."""
+    """The budget had been closed before, by a clock that ran ahead, and opened again."""
 
 
 class Done(Record, frozen=True, kw_only=True):
-    """Base of what was done for a customer: what was asked, by whom, on which budget."""
+    """The base of actions for a customer: the request, the agent, the budget and the limits that applied."""
 
     action_id: str
     agent_id: Id
@@ -167,29 +167,29 @@ class Done(Record, frozen=True, kw_only=True):
     order_id: Id | None = None
     note: Personal | None = None
     note_hash: str | None = None
-    """By which the guard knows copies of a note, also when nobody can read it any more."""
+    """A keyed hash of the note. The guard recognises copies by it, even after the note can no longer be read."""
     guideline: Id | None = None
     escalation_id: Id | None = None
     shadow: Shadow | None = None
 
 
 class ActionTaken(Done, frozen=True, kw_only=True):
-    """Something was done for a customer, within somebody's authority."""
+    """An action was taken for a customer, within the agent's or an approver's authority."""
 
     authority: Literal["own", "approved"]
     decided_by: Id | None = None
     on_behalf_of: Id | None = None
-    """Whose authority it was, where ``decided_by`` was their delegate."""
+    """The absent person that lends the authority, where ``decided_by`` was their delegate."""
 
 
 class ActionHeld(Done, frozen=True, kw_only=True):
-    """Money is reserved: until it is settled, or while an escalation waits (then with its id)."""
+    """Money was reserved until it is settled, or while an escalation is open (then with its id)."""
 
     expires_at: Instant | None = None
 
 
 class Posting(Record, frozen=True, kw_only=True):
-    """Base of what becomes of an action later, posted to the budget that is open by then."""
+    """The base of later changes of an action, posted to the budget that is open by then."""
 
     action_id: str
     holder: str
@@ -202,22 +202,22 @@ class Posting(Record, frozen=True, kw_only=True):
 
 
 class ActionSettled(Posting, frozen=True, kw_only=True):
-    """The held money went, all or a part; the rest is free again."""
+    """Held money was paid, wholly or in part; the rest was released."""
 
     held: Money
     relates_to: int | None = None
-    """The position of the ``refund.settled`` that said so, where a fact did."""
+    """The position of the ``refund.settled`` that reported the payment, where a fact did."""
 
 
 class ActionVoided(Posting, frozen=True, kw_only=True):
-    """The held money is free again: somebody voided it, or it expired."""
+    """Held money was released: the hold was voided, or it expired."""
 
     reason: str
     escalation_id: Id | None = None
 
 
 class ActionCharged(Posting, frozen=True, kw_only=True):
-    """A reported action, posted to its agent's budget, even beyond it."""
+    """A reported action was posted to its agent's budget, even beyond it."""
 
     overdrawn: Money
     relates_to: int
@@ -225,7 +225,7 @@ class ActionCharged(Posting, frozen=True, kw_only=True):
 
 
 class ActionReversed(Posting, frozen=True, kw_only=True):
-    """An action was undone, all or a part; where the money came back, authority does too."""
+    """An action was reversed, wholly or in part; a recovered amount restores authority."""
 
     recovered: bool
     reversed_by: Id
@@ -233,11 +233,11 @@ class ActionReversed(Posting, frozen=True, kw_only=True):
     relates_to: int
     """The position of the action."""
     late: bool = False
-    """The books of the action's period are closed: what was recovered is added to this one's grant."""
+    """The action's own period is closed, so the recovered amount is added to the open period's grant."""
 
 
 class CustomerCharged(Record, frozen=True, kw_only=True):
-    """Goodwill for a customer near the cap: written to the customer's own guard, in the action's batch."""
+    """Goodwill was given to a customer near the cap; recorded on the customer's own stream, in the action's batch."""
 
     customer_id: Id
     action_id: str
@@ -248,7 +248,7 @@ class CustomerCharged(Record, frozen=True, kw_only=True):
 
 
 class AuthorityFellShort(Record, frozen=True, kw_only=True):
-    """What was asked and could not be given by this agent (`escalate`) or by anybody (`refused`)."""
+    """A request exceeded the agent's authority (`escalate`) or everyone's (`refused`)."""
 
     agent_id: Id
     kind: Kind
@@ -273,7 +273,7 @@ class AuthorityFellShort(Record, frozen=True, kw_only=True):
 
 
 class EscalationRequested(Record, frozen=True, kw_only=True):
-    """Somebody asked for what needs another's authority. ``holder`` is where it is reserved, if anywhere."""
+    """An escalation was requested; ``holder`` is the budget that reserves its amount, if any."""
 
     escalation_id: str
     action_id: str
@@ -286,11 +286,11 @@ class EscalationRequested(Record, frozen=True, kw_only=True):
     reasons: tuple[Reason, ...]
     payer: Literal["team", "approver"]
     to: tuple[str, ...]
-    """Who is asked to decide: the manager who may, or everybody who may where no manager is known."""
+    """The people asked to decide: the manager with the right to approve, or without a known manager all such people."""
     due: Instant
     policy_version: int
     budget: str
-    """The budget on whose subject this escalation lives: its agent's."""
+    """The agent's budget; the escalation is recorded on its subject."""
     period: str
     currency: str
     holder: str | None = None
@@ -303,7 +303,7 @@ class EscalationRequested(Record, frozen=True, kw_only=True):
 
 
 class EscalationStep(Record, frozen=True, kw_only=True):
-    """Base of what happens to an escalation. ``decided_by`` is absent where the clock did it."""
+    """The base of later events of an escalation; ``decided_by`` is absent where a timer caused it."""
 
     escalation_id: str
     agent_id: Id
@@ -319,14 +319,14 @@ class EscalationStep(Record, frozen=True, kw_only=True):
 
 
 class EscalationForwarded(EscalationStep, frozen=True, kw_only=True):
-    """Somebody else is asked: sent on, or gone up a level because nobody answered in time."""
+    """An escalation was passed on: by a person, or up one level because no answer came in time."""
 
     to: tuple[str, ...]
     due: Instant
 
 
 class EscalationApproved(EscalationStep, frozen=True, kw_only=True):
-    """Yes, in full or less; the action is taken in the same batch."""
+    """An escalation was approved, in full or for less; the action is taken in the same batch."""
 
     asked: Money
     action_id: str
@@ -334,15 +334,15 @@ class EscalationApproved(EscalationStep, frozen=True, kw_only=True):
 
 
 class EscalationDenied(EscalationStep, frozen=True, kw_only=True):
-    """No."""
+    """An escalation was denied."""
 
 
 class EscalationWithdrawn(EscalationStep, frozen=True, kw_only=True):
-    """Whoever asked does not ask any more."""
+    """An escalation was withdrawn by its requester."""
 
 
 class EscalationExpired(EscalationStep, frozen=True, kw_only=True):
-    """Nobody answered, and there is nobody above."""
+    """An escalation expired without an answer, with no higher level to ask."""
 
 
 _NAMES: dict[str, type[msgspec.Struct]] = {
@@ -376,9 +376,9 @@ _NAMES: dict[str, type[msgspec.Struct]] = {
     "flag.answered": FlagAnswered,
 }
 RECORDS: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for name, cls in _NAMES.items()}
-"""Stored type name -> class, for what the ledger records today."""
+"""Class by stored type name, for the events that the ledger records today."""
 
 TYPE_OF: dict[type[msgspec.Struct], str] = {cls: name for name, cls in RECORDS.items()}
 
 RESERVED: frozenset[str] = frozenset(RECORDS)
-"""Types that only the ledger records: from outside they are rejected."""
+"""Types that only the ledger may record; facts from outside with such a type are rejected."""

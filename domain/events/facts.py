@@ -1,8 +1,7 @@
-"""Facts told to us by upstream systems: one immutable class for each type.
+"""Facts: events that upstream systems report, one immutable class for each type.
 
-These are storage formats. A class here never changes its meaning: a new version gets a new type
-name and an upcast. Fields the classes do not know are kept in the stored event all the same, and
-count as personal.
+These classes are storage formats. A class never changes its meaning: a new version gets a new type name and an upcast.
+Fields that a class does not know are kept in the stored event, and count as personal.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Base of all facts; holds nothing."""
+    """The base class of all facts, without fields."""
 
 
 class InteractionOpened(Fact, frozen=True, kw_only=True):
-    """A customer's matter begins."""
+    """A customer contacted the company about a matter."""
 
     interaction_id: Id
     customer_id: Id | None = None
@@ -42,7 +41,7 @@ class InteractionOpened(Fact, frozen=True, kw_only=True):
 
 
 class InteractionTransferred(Fact, frozen=True, kw_only=True):
-    """Somebody else takes the matter over."""
+    """Another agent or team took over the interaction."""
 
     interaction_id: Id
     to_agent_id: Id | None = None
@@ -55,7 +54,7 @@ class InteractionTransferred(Fact, frozen=True, kw_only=True):
 
 
 class InteractionResolved(Fact, frozen=True, kw_only=True):
-    """The matter is settled, as far as the company knows."""
+    """The interaction was settled, as far as the company knows."""
 
     interaction_id: Id
     agent_id: Id | None = None
@@ -63,7 +62,7 @@ class InteractionResolved(Fact, frozen=True, kw_only=True):
 
 
 class InteractionReopened(Fact, frozen=True, kw_only=True):
-    """It was not settled after all."""
+    """A resolved interaction was opened again."""
 
     interaction_id: Id
     reason: str | None = None
@@ -79,7 +78,7 @@ class PurchaseCompleted(Fact, frozen=True, kw_only=True):
 
 
 class PurchaseReturned(Fact, frozen=True, kw_only=True):
-    """Goods came back, or their price was given back."""
+    """A customer returned goods, or got their price back."""
 
     total: Money
     customer_id: Id | None = None
@@ -88,7 +87,7 @@ class PurchaseReturned(Fact, frozen=True, kw_only=True):
 
 
 class FeedbackReceived(Fact, frozen=True, kw_only=True):
-    """A customer's answer to a survey, or a review."""
+    """A customer answered a survey or wrote a review."""
 
     customer_id: Id
     instrument: Literal["csat", "nps", "ces", "review"]
@@ -100,7 +99,7 @@ class FeedbackReceived(Fact, frozen=True, kw_only=True):
 
 
 class RecognitionGiven(Fact, frozen=True, kw_only=True):
-    """Thanks, recorded."""
+    """An employee was thanked by a customer, a peer or a manager."""
 
     recognition_id: Id
     giver_id: Id
@@ -112,14 +111,14 @@ class RecognitionGiven(Fact, frozen=True, kw_only=True):
 
 
 class CustomerReferred(Fact, frozen=True, kw_only=True):
-    """One customer brought another."""
+    """A customer brought a new customer."""
 
     customer_id: Id
     referred_customer_id: Id
 
 
 class CustomerLinked(Fact, frozen=True, kw_only=True):
-    """Two customer ids are one person or one household."""
+    """Two customer ids were found to be one person or one household."""
 
     a: Id
     b: Id
@@ -127,7 +126,7 @@ class CustomerLinked(Fact, frozen=True, kw_only=True):
 
 
 class CustomerUnlinked(Fact, frozen=True, kw_only=True):
-    """They are not."""
+    """Two linked customer ids were found to be separate."""
 
     a: Id
     b: Id
@@ -135,7 +134,7 @@ class CustomerUnlinked(Fact, frozen=True, kw_only=True):
 
 
 class EmployeeJoined(Fact, frozen=True, kw_only=True):
-    """Somebody begins to work here in a role."""
+    """An employee started in a role."""
 
     employee_id: Id
     role: Id
@@ -144,7 +143,7 @@ class EmployeeJoined(Fact, frozen=True, kw_only=True):
 
 
 class EmployeeChanged(Fact, frozen=True, kw_only=True):
-    """Another role, other teams or another manager, whole."""
+    """An employee's role, teams or manager changed; the event holds all three."""
 
     employee_id: Id
     role: Id
@@ -153,14 +152,14 @@ class EmployeeChanged(Fact, frozen=True, kw_only=True):
 
 
 class EmployeeLeft(Fact, frozen=True, kw_only=True):
-    """Somebody works here no more."""
+    """An employee left the company."""
 
     employee_id: Id
     reason: str | None = None
 
 
 class TrainingCompleted(Fact, frozen=True, kw_only=True):
-    """A course that may open authority, until it expires."""
+    """An employee completed a course, which may extend authority until it expires."""
 
     employee_id: Id
     course_id: Id
@@ -168,19 +167,19 @@ class TrainingCompleted(Fact, frozen=True, kw_only=True):
 
 
 class ShiftStarted(Fact, frozen=True, kw_only=True):
-    """Somebody is on duty."""
+    """An employee went on duty."""
 
     employee_id: Id
 
 
 class ShiftEnded(Fact, frozen=True, kw_only=True):
-    """Somebody is off duty."""
+    """An employee went off duty."""
 
     employee_id: Id
 
 
 class RelationshipDeclared(Fact, frozen=True, kw_only=True):
-    """An employee knows a customer and says so."""
+    """An employee declared a relationship with a customer."""
 
     employee_id: Id
     customer_id: Id
@@ -188,7 +187,7 @@ class RelationshipDeclared(Fact, frozen=True, kw_only=True):
 
 
 class DelegationDeclared(Fact, frozen=True, kw_only=True):
-    """One employee decides for another for a while."""
+    """An employee delegated decisions to another for a time."""
 
     from_employee_id: Id
     to_employee_id: Id
@@ -197,7 +196,7 @@ class DelegationDeclared(Fact, frozen=True, kw_only=True):
 
 
 class ObstacleReported(Fact, frozen=True, kw_only=True):
-    """What staff could not do, in their own words."""
+    """An employee reported an obstacle: a thing that could not be done for a customer."""
 
     obstacle_id: Id
     employee_id: Id
@@ -207,7 +206,7 @@ class ObstacleReported(Fact, frozen=True, kw_only=True):
 
 
 class ObstacleAnswered(Fact, frozen=True, kw_only=True):
-    """What was said to that."""
+    """A reported obstacle was answered."""
 
     obstacle_id: Id
     answered_by: Id
@@ -215,7 +214,7 @@ class ObstacleAnswered(Fact, frozen=True, kw_only=True):
 
 
 class IdeaSubmitted(Fact, frozen=True, kw_only=True):
-    """How it could be better."""
+    """An employee submitted an idea for improvement."""
 
     idea_id: Id
     employee_id: Id
@@ -223,7 +222,7 @@ class IdeaSubmitted(Fact, frozen=True, kw_only=True):
 
 
 class IdeaDecided(Fact, frozen=True, kw_only=True):
-    """What became of it."""
+    """A submitted idea was decided."""
 
     idea_id: Id
     decision: str
@@ -231,7 +230,7 @@ class IdeaDecided(Fact, frozen=True, kw_only=True):
 
 
 class MoraleSurveyed(Fact, frozen=True, kw_only=True):
-    """A team's answers, counted."""
+    """A team answered a morale survey; the event holds counts and the score."""
 
     team_id: Id
     period: str
@@ -243,7 +242,7 @@ class MoraleSurveyed(Fact, frozen=True, kw_only=True):
 
 
 class ActionReported(Fact, frozen=True, kw_only=True):
-    """An action taken already, offline; always recorded."""
+    """An action was taken offline before it was reported; it is always recorded."""
 
     agent_id: Id
     kind: Kind
@@ -260,7 +259,7 @@ class ActionReported(Fact, frozen=True, kw_only=True):
 
 
 class RefundSettled(Fact, frozen=True, kw_only=True):
-    """The payment processor says that the money went."""
+    """The payment processor paid a refund."""
 
     action_id: Id
     total: Money
@@ -268,7 +267,7 @@ class RefundSettled(Fact, frozen=True, kw_only=True):
 
 
 class EscalationReported(Fact, frozen=True, kw_only=True):
-    """An escalation that another system handles."""
+    """An escalation was requested in another system."""
 
     escalation_id: Id
     kind: str | None = None
@@ -280,7 +279,7 @@ class EscalationReported(Fact, frozen=True, kw_only=True):
 
 
 class EscalationOutcomeReported(Fact, frozen=True, kw_only=True):
-    """What became of it there."""
+    """An escalation ended in the other system."""
 
     escalation_id: Id
     verdict: Literal["approved", "denied", "withdrawn", "expired"]
@@ -290,7 +289,7 @@ class EscalationOutcomeReported(Fact, frozen=True, kw_only=True):
 
 
 class FactCorrected(Fact, frozen=True, kw_only=True):
-    """An earlier fact of the same source was wrong: the right data, or null where it never happened."""
+    """A source corrected its earlier fact: with the right data, or null if the fact never happened."""
 
     source_of: RecordedId
     id_of: RecordedId
@@ -330,4 +329,4 @@ _NAMES: dict[str, type[Fact]] = {
     "fact.corrected": FactCorrected,
 }
 FACTS: dict[str, type[Fact]] = {f"resolution.{name}.v1": cls for name, cls in _NAMES.items()}
-"""Stored type name -> class. Names are data: a class may move, its name stays."""
+"""Class by stored type name, e.g. ``resolution.purchase.completed.v1``. A class may move, its stored name stays."""

@@ -1,4 +1,4 @@
-"""Flags: suspected abuse, with evidence; what a human said of it. Storage formats, like records."""
+"""Flags: suspected misuse with its evidence, and its review. These classes are storage formats, as records are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Verdict = Literal["confirmed", "coached", "dismissed"]
 
 
 class _Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The request behind it, or the guard; as in every record (domain.events.decisions.Record)."""
+    """The fields of the request behind a flag's record, or of the guard (see ``domain.records.Record``)."""
 
     flag_id: str
     source: str
@@ -22,32 +22,32 @@ class _Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FlagRaised(_Flag, frozen=True, kw_only=True):
-    """The guard asks a human to look: never a verdict."""
+    """The guard asked for a human review; a flag is never a verdict."""
 
     rule: str
     rule_version: int
     about: tuple[str, ...]
-    """Who is concerned: `agent:<id>`, `customer:<id>`."""
+    """The people concerned: `agent:<id>`, `customer:<id>`."""
     explanation: str
     evidence: tuple[int, ...]
-    """The positions that prove it."""
+    """The positions of the events that prove it."""
 
 
 class FlagUpdated(FlagRaised, frozen=True, kw_only=True):
-    """More evidence for a flag; all of it is named."""
+    """More evidence was found for a flag; the event names all of it."""
 
     number: int
-    """The raising is 1; this is 2 and on."""
+    """2 and on; the event that raised the flag counts as 1."""
 
 
 class FlagUnmasked(_Flag, frozen=True, kw_only=True):
-    """Somebody wanted to know whom a flag names, where policy shows pseudonyms until then (`privacy.pseudonyms`)."""
+    """A reviewer looked up the names behind a flag's pseudonyms (`privacy.pseudonyms`)."""
 
     unmasked_by: Id
 
 
 class FlagReviewed(_Flag, frozen=True, kw_only=True):
-    """A human has looked."""
+    """A human reviewed the flag."""
 
     verdict: Verdict
     reviewed_by: Id
@@ -55,7 +55,7 @@ class FlagReviewed(_Flag, frozen=True, kw_only=True):
 
 
 class FlagAnswered(_Flag, frozen=True, kw_only=True):
-    """The person concerned says something to it."""
+    """The employee concerned answered the flag."""
 
     employee_id: Id
     text: Personal

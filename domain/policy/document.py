@@ -1,7 +1,7 @@
-"""Documents from outside, as JSON or already parsed: bounds that hold before anything looks at their meaning.
+"""Check documents from outside, as JSON text or parsed: bounds that hold before anything reads their meaning.
 
-A document that is read strictly means the same to every reader: no name stands twice, no number is out of range,
-no text is half a character.
+A strictly read document means the same to every reader: no name occurs twice in an object, no number is out of range,
+and all text is valid Unicode.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEPTH, VALUES = 64, 100_000
-"""The most levels and values of a document."""
+"""The most levels and the most values of a document."""
 SMALLEST, LARGEST = -(2**63), 2**64 - 1
-"""Whole numbers between these are exact for every reader here."""
+"""Whole numbers within these bounds are exact in every format that the ledger writes."""
 _DIGITS = 40
 _SHOWN = 40
 
@@ -25,7 +25,7 @@ type Path = tuple[str | int, ...]
 
 
 class DocumentError(ValueError):
-    """A document out of bounds; ``path`` leads to the first such value, ``code`` is stable."""
+    """An error about a document out of bounds; ``path`` leads to the first such value, ``code`` is stable."""
 
     def __init__(self, path: Path, message: str, code: str = "json") -> None:
         super().__init__(f"{'.'.join(map(str, path))}: {message}" if path else message)
@@ -41,7 +41,7 @@ def read_json(data: bytes) -> Any:
     """Return the document of a JSON text (RFC 8259), read strictly.
 
     Raises:
-        DocumentError: it is no JSON, ambiguous, or out of bounds.
+        DocumentError: the text is not JSON, ambiguous, or out of bounds.
 
     """
     try:
@@ -60,10 +60,10 @@ def read_json(data: bytes) -> Any:
 
 
 def check_document(document: object) -> None:
-    """Check the bounds of a parsed document without recursion.
+    """Reject a parsed document that is out of bounds; works without recursion.
 
     Raises:
-        DocumentError: it has too many levels or values, a number that is out of range, or text that is not Unicode.
+        DocumentError: too many levels or values, a number out of range, or text that is not valid Unicode.
 
     """
     waiting: list[tuple[Path, object]] = [((), document)]
@@ -112,12 +112,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         counts = Counter(name for name, _ in pairs)
         twice = next(name for name, number in counts.items() if number > 1)
-        raise DocumentError((ascii(twice)[1:-1][:_SHOWN],), "stands twice in one object", "duplicate_field")
+        raise DocumentError((ascii(twice)[1:-1][:_SHOWN],), "occurs twice in one object", "duplicate_field")
     return found
 
 
 def _constant(name: str) -> NoReturn:
-    raise DocumentError((), f"is not JSON: {name} is no number")
+    raise DocumentError((), f"is not JSON: {name} is not a number")
 
 
 def _whole(text: str) -> int:

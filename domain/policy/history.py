@@ -1,8 +1,8 @@
 """The policy in force at a moment: one rule for the decider, the guard, the reports and the page.
 
-A version begins at its ``effective_from`` and replaces every older version from then on, also one that has not
-begun yet. So at a moment the newest version rules that has begun and is enforced: of two with one
-``effective_from`` the one published later, and of two that were published out of order, too.
+A version begins at its ``effective_from``. From then on it replaces every older version, even one that has not begun
+yet. So the policy in force is the newest enforced version that has begun. That also holds for two versions with one
+``effective_from``, and for versions published out of order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PolicyTerm(NamedTuple):
-    """The versions that count from ``begins`` (seconds since 1970) on; none where there is none."""
+    """The policies in force and in shadow mode from ``begins`` (seconds since 1970) on; ``None`` if there is none."""
 
     begins: float
     enforced: Rules | None
@@ -32,7 +32,7 @@ class PolicyTerm(NamedTuple):
 
 
 class PolicyHistory:
-    """All versions that were published, arranged by the moments from which each is in force."""
+    """All published versions, arranged by the moments from which each is in force."""
 
     def __init__(self, versions: Iterable[Rules] = ()) -> None:
         self._versions = {rules.version: rules for rules in versions}
@@ -40,11 +40,11 @@ class PolicyHistory:
 
     @classmethod
     def of(cls, published: Iterable[PolicyPublished]) -> PolicyHistory:
-        """Return the history that these events tell."""
+        """Return the history of these published policies."""
         return cls(rules_of(one) for one in published)
 
     def add(self, rules: Rules) -> None:
-        """Add a version that was published."""
+        """Add a published version."""
         self._versions[rules.version] = rules
         self._arrange()
 
@@ -52,16 +52,16 @@ class PolicyHistory:
         return self._versions[version]
 
     def get(self, version: int) -> Rules | None:
-        """Return the version of this number; none where it was not published."""
+        """Return the version with this number, or ``None`` if it was not published."""
         return self._versions.get(version)
 
     @property
     def newest_version(self) -> int:
-        """The highest version published, 0 without any."""
+        """The highest published version, or 0."""
         return max(self._versions, default=0)
 
     def in_force(self, moment: datetime) -> Rules | None:
-        """Return the policy in force: the newest enforced version whose ``effective_from`` is not after this moment."""
+        """Return the policy in force: the newest enforced version that has begun by this moment."""
         return self._at(moment.timestamp()).enforced
 
     def in_force_at(self, seconds: float) -> Rules | None:
@@ -69,34 +69,34 @@ class PolicyHistory:
         return self._at(seconds).enforced
 
     def in_shadow(self, moment: datetime) -> Rules | None:
-        """Return the newest version that has begun, if that is in shadow mode."""
+        """Return the newest version that has begun if it is in shadow mode, otherwise ``None``."""
         return self._at(moment.timestamp()).shadow
 
     def replaced_by(self, rules: Rules) -> Rules | None:
-        """Return the policy in force, among older versions, at the moment from which these rules are."""
+        """Return the older version that is in force when these rules begin, or ``None``."""
         older = PolicyHistory(one for one in self._versions.values() if one.version < rules.version)
         return older.in_force(rules.policy.effective_from)
 
     def refusal_of(self, policy: Policy, now: datetime) -> str | None:
-        """Return why a policy may not be published now, or none: it would begin before the one in force."""
+        """Return the reason why a policy may not be published now, or ``None``: it begins before the one in force."""
         ruling = self.in_force(now)
         if ruling is None or policy.effective_from >= ruling.policy.effective_from:
             return None
         begins = ruling.policy.effective_from.isoformat().replace("+00:00", "Z")
         return (
-            f"is before that of version {ruling.version}, which is in force since {begins}; what was decided stays "
-            "decided: name that time or a later one"
+            f"is before that of version {ruling.version}, in force since {begins}; decisions already made "
+            "stand, so name that time or a later one"
         )
 
     def reigns(self) -> list[PolicyTerm]:
-        """Return the changes of the policy in force, in the order of time."""
+        """Return the changes of the policy in force, in order of time."""
         return self._reigns[1:]
 
     def _at(self, seconds: float) -> PolicyTerm:
         return self._reigns[bisect_right(self._begins, seconds) - 1]
 
     def _arrange(self) -> None:
-        """Fold the versions, in the order in which they begin."""
+        """Fold the versions in the order in which they begin."""
         found = [PolicyTerm(float("-inf"), None, None)]
         for rules in sorted(self._versions.values(), key=lambda one: (_begins(one), one.version)):
             _, enforced, shadow = found[-1]
@@ -116,7 +116,7 @@ class PolicyHistory:
 
 
 def rules_of(published: PolicyPublished) -> Rules:
-    """Return the rules of a version, as they were published."""
+    """Return the rules of a published version."""
     return Rules(published.version, read_policy(published.policy), published.trial_teams)
 
 

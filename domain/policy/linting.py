@@ -1,4 +1,4 @@
-"""What is odd about a valid policy, and how two policies differ."""
+"""Warnings about a valid policy, and the difference between two policies."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 ASKING_AGENT_MINUTES = 14
 ASKING_APPROVER_MINUTES = 8
-"""What asking takes, where no history says it: the agent waits and explains, the approver reads and decides."""
+"""Minutes that a request takes where no history tells: the agent explains and waits, the approver reads and decides."""
 
 
 def contradictions(policy: Policy) -> list[PolicyProblem]:
-    """What contradicts itself, or costs more than it saves; each with its path and what to do."""
+    """Return the parts of a policy that contradict each other or cost more than they save.
+
+    Each problem names its path and a remedy.
+    """
     found: list[PolicyProblem] = []
     chains, pool = _chains(policy), _largest_pool(policy)
     for name, role in policy.roles.items():
@@ -40,13 +43,15 @@ def contradictions(policy: Policy) -> list[PolicyProblem]:
         now = policy.roles[policy.trial.role].limits.get(policy.trial.kind, policy.zero())
         if now is None or now == policy.trial.amount:
             found.append(
-                PolicyProblem(("trial", "limit", "amount"), "tries what the role has already; name another amount")
+                PolicyProblem(
+                    ("trial", "limit", "amount"), "is the limit that the role has already; name another amount"
+                )
             )
     return found
 
 
 class _Chain(NamedTuple):
-    """Of a kind of action: the most that a role approves, the most that a role gives, and how many roles give it."""
+    """The highest approval limit and own limit for a kind over all roles, and the number of roles that give it."""
 
     approved: float
     given: float
@@ -87,7 +92,7 @@ def _of_role(policy: Policy, name: str, role: Role, chains: dict[str, _Chain], r
                     at, f"{limit.text} can never be given: {rule} is {amount.text}; raise one, lower one"
                 )
         if not _is_approved(chains[kind], role, kind, limit):
-            message = f"nobody could approve a {kind} above {limit.text}; give another role `approves` for it"
+            message = f"no role could approve a {kind} above {limit.text}; give another role `approves` for it"
             yield PolicyProblem(at, message)
     yield from _cost_of_asking(policy, role.limits, (*path, "limits"))
     hard = role.per_customer.hard_above if role.per_customer else None
@@ -101,7 +106,10 @@ def _of_role(policy: Policy, name: str, role: Role, chains: dict[str, _Chain], r
 
 
 def _is_approved(chain: _Chain, role: Role, kind: str, limit: Money) -> bool:
-    """Say whether a role approves more, or this one is the highest of several: that needs none above it."""
+    """Return whether a limit needs no further approver.
+
+    Either a role approves more, or this limit is the highest of several roles.
+    """
     if chain.approved > limit.minor:
         return True
     return chain.given <= limit.minor and (chain.roles > 1 or kind in role.approves)
@@ -119,7 +127,7 @@ def _cost_of_asking(policy: Policy, limits: Limits, path: Path) -> Iterator[Poli
 
 
 def cost_of_asking(policy: Policy) -> Money | None:
-    """What asking once costs the company, by the policy's hourly rates; nothing where it names none."""
+    """Return the cost of one request by the policy's hourly rates, or ``None`` where it names none."""
     agent, manager = policy.costs.get("agent_hour"), policy.costs.get("manager_hour")
     if agent is None or manager is None:
         return None
@@ -128,7 +136,10 @@ def cost_of_asking(policy: Policy) -> Money | None:
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Where two documents differ: (field, before, after), ``None`` where one lacks the field."""
+    """Return the fields in which two documents differ, as (field, before, after); ``None`` for a missing field.
+
+    Example: ``[("roles.agent.limits.refund", "50.00", "80.00")]``.
+    """
     old, new = dict(_leaves(before, "")), dict(_leaves(after, ""))
     fields = list(dict.fromkeys((*old, *new)))
     return [(field, old.get(field), new.get(field)) for field in fields if old.get(field) != new.get(field)]

@@ -1,4 +1,4 @@
-"""The policy: the rules of who may give what, typed (domain language: Policy)."""
+"""The typed rules of a policy: the limits, budgets and approvals of each role and team."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 KINDS: tuple[str, ...] = get_args(Kind)
 Limits = dict[str, Money | None]
-"""By kind; ``None`` is unlimited, a kind that is not there is not this role's."""
+"""Limit by kind. ``None`` is unlimited; a missing kind is outside the role's authority."""
 
 
 class PerCustomer(msgspec.Struct, frozen=True):
-    """Goodwill for one customer's group by all agents together, in the days before."""
+    """The cap on goodwill to one customer's group by all agents together, over the last ``days``."""
 
     amount: Money
     days: int
@@ -31,7 +31,7 @@ class PerCustomer(msgspec.Struct, frozen=True):
 
 
 class Role(msgspec.Struct, frozen=True, kw_only=True):
-    """What one role may do, and whose requests it may approve."""
+    """The limits of one role, and the requests that it may approve."""
 
     budget: Money
     carry_over: Money
@@ -43,7 +43,7 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Team(msgspec.Struct, frozen=True, kw_only=True):
-    """How a team differs: a pool its agents draw on, limits of its own by role."""
+    """A team's differences: a pool that its agents draw on, and its own limits by role."""
 
     pool: Money | None
     draw_at_most: Money | None
@@ -51,7 +51,7 @@ class Team(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """Another limit for some teams, drawn from a seed, until a moment."""
+    """A randomised trial: another limit for some teams, drawn from a seed, until a moment."""
 
     role: str
     kind: str
@@ -62,7 +62,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EscalationRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Who pays for what is approved, and what becomes of an escalation nobody answers."""
+    """The payer of approved actions, and the fate of an escalation without an answer."""
 
     payer: Literal["team", "approver"] = "approver"
     after: timedelta = timedelta(hours=48)
@@ -70,16 +70,16 @@ class EscalationRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Privacy(msgspec.Struct, frozen=True):
-    """How those are protected who do the work."""
+    """The protection of employees."""
 
     record_reads: bool = False
-    """Who reads the trail of a named person is recorded."""
+    """Each read of a named person's audit trail is recorded."""
     pseudonyms: bool = False
-    """Flags show pseudonyms until somebody begins to look at them, which is recorded."""
+    """Flags show pseudonyms until a reviewer unmasks them, which is recorded."""
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """A document, validated; amounts in its ``currency``."""
+    """A validated policy document; amounts are in its ``currency``."""
 
     currency: str
     time_zone: str
@@ -97,20 +97,22 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     document: dict[str, Any]
 
     def zero(self) -> Money:
-        """Nothing, in the policy's currency."""
+        """Return zero in the policy's currency."""
         return Money(0, self.currency)
 
     def period_at(self, moment: datetime) -> str:
-        """The name of the budget period at this moment."""
+        """Return the name of the budget period at this moment."""
         return period_of(moment, self.period, zone_of(self.time_zone))
 
     def next_period(self, moment: datetime, before: OpenedPeriod | None) -> str:
         """Return the period to book on at this moment, where ``before`` is the newest one opened.
 
-        It is used until it has ended both in the time zone it was opened in and in the policy's: so no two are open
-        at one time, and each ends on a later day than the one before, by which no name comes twice. The period that
-        follows is the policy's; but one that covers the period before would grant its days twice: until that kind
-        of period begins anew, the kind of the period before goes on (``opening`` grants no more than it did).
+        A period is used until it has ended in two time zones: that of the policy that opened it, and this policy's. So
+        no two periods are open at one time, each ends on a later day than the one before, and no name occurs twice.
+
+        The next period has this policy's length, with one exception. A period that covers the period before would grant
+        the same days twice. Then periods of the old length go on until one of the new length begins (``opening`` grants
+        them no more than before).
 
         Raises:
             ValueError: the moment lies before the newest period.
@@ -131,14 +133,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         return period_of(moment, kind_of(before.name), zone) if covers and before.granted else asked
 
     def anybody_gives(self, kind: str) -> bool:
-        """Whether some role, or some team's role, gives this kind at all."""
+        """Return whether any role, in any team, may give this kind."""
         return any(kind in role.limits for role in self.roles.values()) or any(
             kind in limits for team in self.teams.values() for limits in team.limits.values()
         )
 
 
 class Rules:
-    """A policy as it was published: with its version, and the teams its trial has drawn."""
+    """A published policy: its version, and the teams that its trial has drawn."""
 
     def __init__(self, version: int, policy: Policy, trial_teams: Iterable[str] = ()) -> None:
         self.version = version
@@ -149,7 +151,10 @@ class Rules:
         self._periods: dict[OpenedPeriod | None, str] = {}
 
     def limits_for(self, role: str, team_ids: tuple[str, ...], now: datetime) -> Limits:
-        """Limits by kind for a role; where teams differ, the first that does rules, and a trial before it."""
+        """Return the limits of a role by kind.
+
+        A trial's limit comes first, then that of the first team with limits of its own, then the role's.
+        """
         trial = self.policy.trial
         trying = (
             trial is not None
@@ -171,7 +176,7 @@ class Rules:
         return found
 
     def period_at(self, moment: datetime, before: OpenedPeriod | None) -> str:
-        """``Policy.next_period``, remembered for the minute: all zones' days begin with a minute."""
+        """Return ``Policy.next_period``, cached for a minute: in every time zone, days begin at a full minute."""
         minute = moment.timestamp() // 60
         if self._minute != minute:
             self._minute, self._periods = minute, {}
@@ -181,7 +186,7 @@ class Rules:
         return period
 
     def pool_team(self, team_ids: tuple[str, ...]) -> str | None:
-        """The first of these teams that has a pool."""
+        """Return the first of these teams that has a pool, or ``None``."""
         teams = self.policy.teams
         return next((team for team in team_ids if team in teams and teams[team].pool is not None), None)
 
@@ -190,7 +195,11 @@ _REMEMBERED = 10_000
 
 
 def drawn_teams(trial: Trial, teams: Iterable[str]) -> tuple[str, ...]:
-    """The teams that take part in a trial: the share of them whose hash with the seed is smallest."""
+    """Return the teams that take part in a trial, sorted.
+
+    The draw takes the share of teams with the smallest SHA-256 of seed, line feed and team id, so that it can be
+    repeated.
+    """
 
     def lot(team_id: str) -> bytes:
         return hashlib.sha256(f"{trial.seed}\n{team_id}".encode()).digest()

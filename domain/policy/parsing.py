@@ -1,4 +1,4 @@
-"""The policy's document: read into typed rules, with every problem and where it stands."""
+"""Read a policy document into typed rules, and report every problem with its path."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Path = tuple[str | int, ...]
 
 
 class PolicyProblem(msgspec.Struct, frozen=True):
-    """One thing wrong: where in the document, and what to do about it."""
+    """A problem of a document: its path, a message with a remedy, and a stable code."""
 
     path: Path
     message: str
@@ -37,7 +37,7 @@ class PolicyProblem(msgspec.Struct, frozen=True):
 
 
 class PolicyError(ValueError):
-    """A document that is no policy; ``problems`` lists everything wrong with it."""
+    """An error about an invalid policy document; ``problems`` lists all that was found."""
 
     def __init__(self, problems: list[PolicyProblem]) -> None:
         super().__init__("; ".join(f"{p.field or 'policy'}: {p.message}" for p in problems))
@@ -45,7 +45,7 @@ class PolicyError(ValueError):
 
 
 def parse_policy(document: object) -> Policy:
-    """Return the rules in a document that is to be published (domain language: Policy).
+    """Return the rules in a document that is to be published.
 
     Raises:
         PolicyError: with the problems found, each with its path.
@@ -96,10 +96,10 @@ def _policy(document: object, *, stored: bool) -> Policy:
 
 
 def read_policy(document: object) -> Policy:
-    """Return the rules in a document that was published: also in a currency or time zone that is not known any more.
+    """Return the rules in a published document, even if its currency or time zone is not known any more.
 
     Raises:
-        PolicyError: it is none, which no publication lets through.
+        PolicyError: the document is invalid, which publication prevents.
 
     """
     return _policy(document, stored=True)
@@ -111,17 +111,17 @@ _COSTS = ("agent_hour", "manager_hour", "return_processing", "customer_hour")
 
 
 _MOST_PROBLEMS, _MOST_NAMES, _SHOWN = 100, 20, 80
-"""Bounds of what is said about a document: problems, names in one message, characters of a name."""
+"""Bounds of a report: its problems, the names in one message, the characters of a name."""
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Return names for a message, the first ones of many."""
+    """Return names for a message, cut to the first ones."""
     first = [name[:_SHOWN] for name in islice(names, _MOST_NAMES + 1)]
     return ", ".join([*first[:_MOST_NAMES], "..."] if len(first) > _MOST_NAMES else first)
 
 
 class _Reader:
-    """Collects problems instead of stopping at the first; each method reads one kind of value."""
+    """A reader that collects problems instead of stopping at the first; each method reads one kind of value."""
 
     def __init__(self) -> None:
         self._found: dict[Path, PolicyProblem] = {}
@@ -132,10 +132,10 @@ class _Reader:
         return list(self._found.values())
 
     def add(self, path: Path, message: str, code: str = "invalid") -> None:
-        """Note one problem of a path: what follows from it is noise.
+        """Add the first problem of a path; further ones at the same path are consequences of it.
 
         Raises:
-            PolicyError: there are so many that more of them help nobody.
+            PolicyError: the number of problems has reached ``_MOST_PROBLEMS``.
 
         """
         self._found.setdefault(path, PolicyProblem(path, message, code))
@@ -190,7 +190,7 @@ class _Reader:
 
     def zone(self, value: object, *, stored: bool) -> str:
         if stored and isinstance(value, str):
-            return value  # `zone_of` knows what to do where it is gone
+            return value  # `zone_of` falls back to UTC for a zone that is gone
         try:
             ZoneInfo(cast("str", value))
         except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
@@ -336,7 +336,7 @@ class _Reader:
 
 _MOST_HOURS = 24 * 366
 _MOST_DAYS = 700_000
-"""More lead before the first day of the calendar."""
+"""A longer window would begin before the first day of the calendar (0001-01-01)."""
 
 
 def _is_number(value: object) -> bool:

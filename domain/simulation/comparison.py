@@ -1,4 +1,4 @@
-"""Decisions as they were and as another policy would have them: what is read of them, and the count."""
+"""Decisions as they were made and as another policy would make them: a summary of each, and the comparison."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DECISIONS = (decisions.ActionTaken, decisions.ActionHeld, decisions.AuthorityFel
 
 
 class DecisionSummary(msgspec.Struct, array_like=True, gc=False):
-    """What judging again needs of a decision; amounts in minor units."""
+    """The fields of a decision that a replay needs; amounts in minor units."""
 
     outcome: str
-    """taken, held, escalate, refused."""
+    """One of taken, held, escalate, refused."""
     agent_id: str
     kind: str
     basis: str
@@ -38,25 +38,25 @@ class DecisionSummary(msgspec.Struct, array_like=True, gc=False):
     interaction_id: str | None
     escalation_id: str | None
     on_interaction: int | None
-    """What had been given on the interaction, where that limit was met."""
+    """The amount given on the interaction before, where that limit applied."""
     to_customer: int | None
-    """The same of the customer."""
+    """The amount given to the customer before, where that limit applied."""
     rules: tuple[str, ...]
-    """What stood in the way."""
+    """The rules that stood in the way."""
     action_id: str
     holder: str
     approved: bool
-    """By somebody else."""
+    """True if another person approved the action."""
     preview: bool
 
     @property
     def done(self) -> bool:
-        """Whether it was given, or money held for it."""
+        """True if the action was taken, or money held for it."""
         return self.outcome in {"taken", "held"}
 
 
 def decided(record: Decision) -> DecisionSummary:
-    """The small form of a decision's record."""
+    """Return the summary of a decision's record."""
     if isinstance(record, decisions.AuthorityFellShort):
         met = {one.rule: one.used for one in record.reasons}
         outcome, rules, action_id = str(record.outcome), tuple([one.rule for one in record.reasons]), ""
@@ -95,11 +95,11 @@ def decided(record: Decision) -> DecisionSummary:
 
 
 SHOWN = 1000
-"""Differences that are kept to be shown; all are counted."""
+"""The most differences that are kept in full; all are counted."""
 
 
 class Difference(NamedTuple):
-    """A decision that would have been another; ``why`` are the rules in its way, in one world or the other."""
+    """A decision with another outcome under the other policy; ``why`` are the rules in its way under either policy."""
 
     position: int
     time: str
@@ -115,28 +115,28 @@ class Difference(NamedTuple):
 
 
 class OutcomeComparison:
-    """Decisions as they were and as another policy would have them, counted."""
+    """A comparison of decisions as they were made and as another policy would make them."""
 
     def __init__(self) -> None:
         self.decisions = 0
         self.changes: dict[tuple[str, str, str, str], list[int]] = {}
-        """Decisions, and their minor units, by kind, currency, outcome then and outcome under the other policy."""
+        """Count and minor units of decisions, by kind, currency, outcome in history and under the other policy."""
         self.hit: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
-        """Rules that stood in the way, in history and under the other policy."""
+        """How often each rule stood in the way, in history and under the other policy."""
         self.differences = 0
         self.shown: list[Difference] = []
-        """The first `SHOWN` of them."""
+        """The first `SHOWN` differences."""
         self.spared: list[tuple[str | None, int, str]] = []
-        """What would have been given on the spot: escalation, if one was filed, minor units, currency."""
+        """Actions that would have been taken at once: escalation id (if one was requested), minor units, currency."""
         self.saved: set[str] = set()
-        """Escalations that would not have been needed."""
+        """Ids of escalations that would not have been needed."""
         self.waited: dict[str, tuple[str, float]] = {}
-        """What they came to in history, and after how many seconds."""
+        """Outcome in history and seconds waited, of escalations that would not have been needed."""
 
     def tell(
         self, position: int, at: datetime, one: DecisionSummary, now: str, reasons: Sequence[decisions.Reason]
     ) -> None:
-        """A decision, done or fallen short, and what it would have been."""
+        """Count a decision with its outcome in history and its outcome ``now``, under the other policy."""
         then = "taken" if one.done else one.outcome
         before = one.rules
         why = tuple([reason.rule for reason in reasons])
@@ -176,7 +176,7 @@ class OutcomeComparison:
             )
 
     def ended(self, record: decisions.EscalationStep) -> bool:
-        """An escalation came to its end in history; whether it would not have been needed."""
+        """Note the end of an escalation in history; return whether it would not have been needed."""
         if record.escalation_id not in self.saved:
             return False
         outcome = type(record).__name__.removeprefix("Escalation").lower()

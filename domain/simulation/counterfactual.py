@@ -1,6 +1,6 @@
-"""A world in which another policy ruled: who works there, what was given to whom, and its budgets.
+"""A counterfactual state: staff, goodwill and budgets as they would be under another policy.
 
-Beside it what was given in history; so that only the difference between the two counts.
+It also keeps the goodwill given in history, so that only the difference between both counts.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from domain.simulation.comparison import DecisionSummary
 
 type Key = tuple[str, str]
-"""Whose budget: (holder, currency)."""
+"""The key of a budget: (holder, currency)."""
 _CAUSE = RequestContext(source="", request_id="", seen_position=0)
 
 
 class GoodwillTotals(Gift):
-    """Given in history, in the other world, or in both."""
+    """Goodwill that was given in history (``did``), under the other policy (``would``), or both."""
 
     did: bool
     would: bool
 
 
 class SimulatedAction(msgspec.Struct, gc=False):
-    """An action in history, in the other world, or both: whose budget it was given out of, and what it counts for."""
+    """An action in history, under the other policy, or both: the budget that paid it, and its goodwill."""
 
     key: Key
     would: bool
@@ -47,7 +47,10 @@ class SimulatedAction(msgspec.Struct, gc=False):
 
 
 class CounterfactualState:
-    """What decisions depend on. What comes from facts is known from the position at which a decider had read it."""
+    """The state that decisions under another policy depend on.
+
+    Facts enter it at the position at which the original decider had read them.
+    """
 
     def __init__(self, rules: Rules, published: Sequence[PolicyPublished] = ()) -> None:
         self.rules = rules
@@ -57,7 +60,7 @@ class CounterfactualState:
         self.to_customers: dict[str, list[GoodwillTotals]] = {}
         self.on_interactions: dict[str, list[GoodwillTotals]] = {}
         self.apart: set[str] = set()
-        """Customers who were given something in one world alone."""
+        """Customers with goodwill in history only, or under the other policy only."""
         self.spent: dict[Key, list[int]] = {}
         """Goodwill by (period, currency) since the worlds parted, minor units: in history, and here."""
         self.acts: dict[str, SimulatedAction] = {}
@@ -68,26 +71,26 @@ class CounterfactualState:
         """The moment, since 1970, and its period."""
         self._calendar = Calendar(rules.policy.period, zone_of(rules.policy.time_zone))
 
-    # ------------------------------------------------------------------ what is known, and when
+    # ------------------------------------------------------------------ facts, from the position where they were read
 
     def later(self, position: int, learn: Callable[[], object]) -> None:
-        """Learn this once a decider has read up to ``position``."""
+        """Apply ``learn`` once a decision has seen ``position``."""
         self._later.append((position, learn))
 
     def know(self, seen_position: int) -> None:
-        """Learn what a decider had read by then."""
+        """Apply the facts that a decider with this ``seen_position`` had read."""
         while self._later and self._later[0][0] <= seen_position:
             self._later.popleft()[1]()
 
     def learn(self, body: Any) -> None:
-        """A fact about people."""
+        """Apply a fact about employees or customers."""
         if isinstance(body, (facts.CustomerLinked, facts.CustomerUnlinked)):
             self._link(body, linked=isinstance(body, facts.CustomerLinked))
         else:
             self.staff.learn(body)
 
     def correct(self, before: Any, after: Any) -> None:
-        """A fact was wrong; ``after`` is what is right, none where it never happened."""
+        """Replace a wrong fact by ``after``, which is ``None`` where the fact never happened."""
         for body, undo in ((before, True), (after, False)):
             match body:
                 case facts.CustomerLinked() | facts.CustomerUnlinked():
@@ -102,7 +105,7 @@ class CounterfactualState:
             (self._links[one].add if linked else self._links[one].discard)((other, body.relation))
 
     def group_of(self, customer_id: str) -> frozenset[str]:
-        """The customer and everybody linked with them, at any remove."""
+        """Return the customer and all customers linked with them, directly or over others."""
         if customer_id not in self._links:
             return frozenset((customer_id,))
         found, todo = {customer_id}, [customer_id]
@@ -113,16 +116,16 @@ class CounterfactualState:
         return frozenset(found)
 
     def now(self, at: datetime) -> None:
-        """Go on to this moment."""
+        """Advance the clock of this state."""
         self.seconds = at.timestamp()
         self.period = self._calendar.at(self.seconds)
 
-    # ------------------------------------------------------------------ what was given
+    # ------------------------------------------------------------------ goodwill
 
     def act(
         self, action_id: str, key: Key, record: Any, amount: tuple[int, str], *, did: bool, would: bool, seconds: float
     ) -> None:
-        """An action was given in one world or both, at ``seconds`` since 1970."""
+        """Record an action given in history, under the other policy or both, at ``seconds`` since 1970."""
         minor, customer, interaction = (
             amount[0] if record.basis == "goodwill" else 0,
             record.customer_id,
@@ -142,13 +145,18 @@ class CounterfactualState:
             _put(self.on_interactions, interaction, gift)
 
     def to_group(self, one: DecisionSummary, group: frozenset[str], days: int) -> Sequence[Gift]:
-        """What a group was given here in so many ``days``, and what the decider saw beside the log's order."""
+        """Return the goodwill given to a group in so many ``days`` under the other policy.
+
+        It is adjusted by the amounts that the original decider had not read yet or had read from another process.
+        """
         rules = self._then.get(one.policy_version or 0)
         role = rules.policy.roles.get(one.role or "") if rules is not None else None
         then = role.per_customer if role is not None and one.to_customer is not None else None
         used, seconds = one.to_customer or 0, self.seconds
         if then is not None and then.days == days and self.apart.isdisjoint(group):
-            return (Gift("", seconds, used, one.currency),) if used else ()  # both worlds gave what the decider saw
+            return (
+                (Gift("", seconds, used, one.currency),) if used else ()
+            )  # history and counterfactual agree with the amount that the decider saw
         given = [gift for each in group for gift in self.to_customers.get(each, ())]
         here = [gift for gift in given if gift.would]
         if then is None:
@@ -157,7 +165,7 @@ class CounterfactualState:
         return _as_seen(here, used, [gift for gift in given if gift.did and gift.at > since], one, seconds)
 
     def on_interaction(self, one: DecisionSummary) -> Sequence[Gift]:
-        """The same for an interaction."""
+        """Return the goodwill given on an interaction under the other policy, adjusted as in ``to_group``."""
         given, used = self.on_interactions.get(one.interaction_id or "", ()), one.on_interaction
         if not given and not used:
             return ()
@@ -165,7 +173,7 @@ class CounterfactualState:
         return here if used is None else _as_seen(here, used, [gift for gift in given if gift.did], one, self.seconds)
 
     def count(self, currency: str, basis: str, minor: int, *, did: bool, would: bool) -> None:
-        """Goodwill that was spent since the worlds parted."""
+        """Count goodwill that was spent after history and the counterfactual diverged."""
         if not self.diverged or basis != "goodwill":
             return
         spent = self.spent.get((self.period, currency))
@@ -179,14 +187,14 @@ class CounterfactualState:
     # ------------------------------------------------------------------ budgets
 
     def opened(self, record: BudgetOpened, at: datetime) -> None:
-        """A period began, before the worlds parted."""
+        """Open a budget as in history, before the divergence."""
         key = record.holder, record.currency
         self.budgets[key] = Budget.open(record, at)
 
     def part(self) -> None:
-        """From now on this world has rules of its own; what it grants differs in the open periods already.
+        """Diverge: from now on the other policy rules, and open periods are granted the difference.
 
-        An open period of another length is used to its end as it is.
+        An open period of another length is used to its end unchanged.
         """
         self.diverged = True
         for key, budget in self.budgets.items():
@@ -202,7 +210,7 @@ class CounterfactualState:
         return agent.role if agent else None
 
     def budget(self, holder: str, currency: str, at: datetime) -> Budget:
-        """The budget of this moment; opened by this world's rules, once the worlds have parted."""
+        """Return the budget of this moment; after the divergence, the other policy opens it."""
         key = (holder, currency)
         before = self.budgets.get(key)
         if before is not None and (before.period == self.period or not self.diverged):
@@ -219,7 +227,7 @@ class CounterfactualState:
         return budget
 
     def spend(self, budget: Budget, record: Any, minor: int) -> None:
-        """Goodwill draws on the budget; what was reserved for the action is free."""
+        """Spend goodwill from the budget and count it on the interaction."""
         if record.basis == "goodwill":
             budget.spent_minor += minor
             if record.interaction_id is not None:
@@ -237,6 +245,6 @@ def _put(given: dict[str, list[GoodwillTotals]], name: str, gift: GoodwillTotals
 def _as_seen(
     here: list[GoodwillTotals], used: int, did: list[GoodwillTotals], one: DecisionSummary, seconds: float
 ) -> Sequence[Gift]:
-    """With what the decider had not read yet, or had read from another process: as the event says."""
+    """Return the goodwill with a correction for amounts that the decider had seen differently from the log's order."""
     off = used - sum([gift.minor for gift in did if gift.currency == one.currency])
     return [*here, Gift("", seconds, off, one.currency)] if off else here

@@ -1,7 +1,7 @@
-"""Another policy on the history there is: each decision judged again, in a world where that policy's budgets ran.
+"""Replay history under another policy: each decision is judged again, with that policy's own budgets.
 
-Pure: takes the log's events in order. What was seen then is in the event (`seen_position`, a limit's `used`), so
-the policy in force gives back exactly what it gave.
+Pure: takes the log's events in order. Events hold the state that a decider had read (`seen_position`, a limit's
+`used`), so a replay of the policy in force reproduces its decisions exactly.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from domain.policy.model import Policy
 
 _FILED = frozenset(("approves", "payer"))
-"""Rules that speak only where an escalation was to be filed."""
+"""Rules that apply only where an escalation was to be requested."""
 
 
 class PolicyReplay:
-    """Takes the log in order. Before ``begins`` says yes to a decision and its time, both worlds are one.
+    """A replay that takes the log in order. History and counterfactual agree until ``begins`` accepts a decision.
 
-    ``published`` are all policies there were; one of them may be the policy that is tried.
+    ``begins`` gets a decision and its time. ``published`` are all policies ever published; the policy that is replayed
+    may be one of them.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class PolicyReplay:
         self.parted_at: int | None = None
         self.tally = OutcomeComparison()
         self.unknown = 0
-        """Decisions about people that nobody had announced: they cannot be judged."""
+        """Decisions about people without a known role, which cannot be judged."""
         self._requested: set[str] = set()
         self._begins = begins
         self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
@@ -67,7 +68,7 @@ class PolicyReplay:
         }
 
     def take(self, position: int, at: datetime, body: Any, action_id: str = "") -> Any:
-        """Let an event happen in both worlds; what it is in the other one, none where it does not happen there.
+        """Apply an event; return the event under the other policy, or ``None`` where it does not happen there.
 
         ``action_id`` is that of an action that a fact reported.
         """
@@ -90,13 +91,13 @@ class PolicyReplay:
         return body
 
     def correct(self, position: int, before: Any, after: Any) -> None:
-        """A fact was wrong; ``after`` is what is right, none where it never happened."""
+        """Replace a wrong fact by ``after``, which is ``None`` where the fact never happened."""
         self.world.later(position, lambda: self.world.correct(before, after))
 
     # ------------------------------------------------------------------ decisions
 
     def decide(self, position: int, at: datetime, one: DecisionSummary) -> Any:
-        """The same where it is as it was, none where it is not there; else the budget and the verdict."""
+        """Apply a decision; return it if unchanged, ``None`` if it does not occur, else the budget and the verdict."""
         self.world.now(at)
         done = one.done
         if done:
@@ -105,13 +106,13 @@ class PolicyReplay:
             if one.escalation_id is not None and one.outcome == "held":
                 return self._reserved(at, one)
         elif one.preview or one.escalation_id in self._requested:
-            return one  # nobody decided: they asked, or somebody was not allowed to approve what another had asked for
+            return one  # no decision by policy: an escalation was asked for, or its approver had no right to approve
         return self._judged(position, at, one, done=done)
 
     def _approved(self, at: datetime, one: DecisionSummary) -> DecisionSummary | None:
-        """What somebody else approved."""
+        """Apply an action that an approver allowed."""
         known = self.world.acts.get(one.action_id)
-        instead = known is not None and known.would  # it was given on the spot already
+        instead = known is not None and known.would  # the agent has already taken it on their own authority
         self.world.count(one.currency, one.basis, one.minor, did=True, would=not instead)
         key = (one.holder, one.currency)
         self.world.act(
@@ -125,7 +126,7 @@ class PolicyReplay:
         return one
 
     def _reserved(self, at: datetime, one: DecisionSummary) -> DecisionSummary | None:
-        """Money that waits for an answer."""
+        """Apply a reservation for an open escalation."""
         if one.escalation_id in self.tally.saved:
             return None
         minor = one.minor if one.basis == "goodwill" else 0
@@ -163,7 +164,7 @@ class PolicyReplay:
         return one if done == would else (budget, verdict)
 
     def _apply(self, one: DecisionSummary, budget: Budget, *, done: bool, would: bool) -> None:
-        """Let it happen in each world where it is given."""
+        """Apply the action in history, under the other policy, or both."""
         world, minor = self.world, one.minor
         action_id = one.action_id if done else action_id_of(one.source, one.request_id)
         world.act(
@@ -246,7 +247,7 @@ class PolicyReplay:
                 customer = world.to_group(one, group, role.per_customer.days)
         if one.interaction_id is not None and role is not None and role.per_interaction is not None:
             interaction = world.on_interaction(one)
-        request: Any = one  # it has what judging looks at
+        request: Any = one  # the summary has all fields that the verdict reads
         return DecisionContext(
             request=request,
             agent=agent,
@@ -258,7 +259,7 @@ class PolicyReplay:
             seen=SoftState(group=group, interaction=interaction, customer=customer),
         )
 
-    # ------------------------------------------------------------------ what became of it, and the books
+    # ------------------------------------------------------------------ postings and budgets
 
     def _settled(self, position: int, at: datetime, record: decisions.ActionSettled) -> Any:
         return self._became(position, at, record, record.amount.minor)
@@ -313,7 +314,7 @@ class PolicyReplay:
         return record
 
     def _own_books(self, _: int, at: datetime, record: Any) -> Any:
-        """Each world closes its books, and draws on pools, itself."""
+        """Apply closings and draws until the divergence; after it the counterfactual makes its own."""
         currency = record.spent.currency if isinstance(record, decisions.BudgetClosed) else record.amount.currency
         if not self.world.diverged:
             self.world.budget(record.holder, currency, at).record(record, at)
@@ -325,7 +326,7 @@ class PolicyReplay:
 
 
 class ShadowRecord:
-    """What a policy in the shadow of the one in force would have said, as each decision recorded it."""
+    """The verdicts of a policy in shadow mode, as each decision recorded them."""
 
     def __init__(self, policy: Policy, version: int) -> None:
         self.tally = OutcomeComparison()
@@ -335,7 +336,7 @@ class ShadowRecord:
         self.unknown = 0
 
     def take(self, position: int, at: datetime, body: Any, _action_id: str = "") -> Any:
-        """Count a decision that the shadow looked at."""
+        """Count a decision that carries a shadow verdict."""
         if isinstance(body, decisions.EscalationStep) and not isinstance(body, decisions.EscalationForwarded):
             self.tally.ended(body)
         shadow = getattr(body, "shadow", None)
@@ -349,7 +350,7 @@ class ShadowRecord:
         return body
 
     def correct(self, position: int, before: Any, after: Any) -> None:
-        """Nothing: what was recorded was recorded."""
+        """Do nothing, because recorded verdicts do not change."""
 
 
 _COMMON = (

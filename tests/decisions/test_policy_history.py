@@ -148,6 +148,6 @@ async def test_a_policy_that_would_begin_before_the_one_in_force_is_refused(upst
         refused = await publish(number, "2023-12-31T23:59:59Z", mode=mode)
         error = refused["error"]
         assert (refused["outcome"], error["code"], error["field"]) == ("error", "invalid", "policy.effective_from")
-        assert "version 3, which is in force since 2024-01-01T00:00:00Z" in error["message"]
+        assert "version 3, in force since 2024-01-01T00:00:00Z" in error["message"]
     assert (await publish(6, "2024-01-01T01:00:00+01:00"))["policy_version"] == 4  # the same moment: it replaces it
     assert (await upstream.action("r-1", agent_id="A-1"))["error"]["code"] == "unknown_agent"

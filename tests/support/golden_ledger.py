@@ -194,8 +194,12 @@ def recorded(ledger: Ledger) -> dict[str, Any]:
 
 
 def lasting(name: str, reading: dict[str, Any]) -> dict[str, Any]:
-    """Return a reading without the fields that depend on the day."""
-    return {field: value for field, value in reading.items() if field not in CHANGING.get(name, ())}
+    """Return a reading without the fields that depend on the day, and without sentences for display."""
+    kept = {field: value for field, value in reading.items() if field not in CHANGING.get(name, ())}
+
+    if name == "gap":
+        kept["cannot_do"] = [one | {"text": ""} for one in reading["cannot_do"]]  # later versions may reword it
+    return kept
 
 
 def pack(data_dir: Path, archive: Path) -> None:

@@ -1,4 +1,4 @@
-"""R1, just under the limit: amounts that crowd below what may be given without asking, as peers' do not."""
+"""R1, just under the limit: an agent's amounts crowd just below the limit for one action, as peers' amounts do not."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ RULE = Rule(
 
 
 def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
-    """Findings over the window that ends here, and how many tests were made.
+    """Return findings over the window that ends at ``end``, and the number of tests made.
 
-    Binomial tail: the chance of so many of the agent's actions in [fraction L, L], if each fell there as often as
-    peers' do (add-one smoothed). An exact amount that peers use half as often or more (a fee) does not count.
+    Binomial tail: the chance of so many of the agent's actions in [fraction L, L], where L is the limit, if each fell
+    there as often as peers' do (add-one smoothing). An exact amount that peers use at least half as often, such as a
+    fee, does not count.
     """
     start = end - parameters["days"] * DAY
     found: list[RuleFinding] = []
@@ -59,7 +60,7 @@ def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[l
 
 
 def _alike(world: GuardHistory, start: float, end: float) -> dict[tuple[str, str, str], list[ObservedAction]]:
-    """Goodwill below a limit, by role, kind and currency."""
+    """Return goodwill within a limit, by role, kind and currency."""
     groups = defaultdict[tuple[str, str, str], list[ObservedAction]](list)
     for deed in world.deeds:
         if start <= deed.at < end and deed.goodwill and deed.limit and deed.minor <= deed.limit:

@@ -1,4 +1,4 @@
-"""R2, split: what was too large for one action is given in several."""
+"""R2, split: an amount beyond the limit for one action is given in several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RULE = Rule("R2", 1, "split", {"hours": 24, "times": 3, "days": 30})
 
 
 class Split:
-    """Counts as events come: by one agent, for one order or interaction, of one kind, in a day, beyond the limit."""
+    """A counter of an agent's actions for one order or interaction in a day that together exceed the limit."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
@@ -24,7 +24,7 @@ class Split:
         self._splits: dict[str, dict[str, tuple[float, list[int]]]] = defaultdict(dict)
 
     def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """After an answer to ask, or the third time in thirty days."""
+        """Yield a finding after the answer `escalate`, or at the third split in thirty days."""
         body = seen.body
         if isinstance(body, decisions.AuthorityFellShort) and body.outcome == "escalate":
             for asked_for in _matters(body.order_id, body.interaction_id):

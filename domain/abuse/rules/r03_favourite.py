@@ -1,4 +1,4 @@
-"""R3, favourite: one agent is generous to one customer's group far more often than their contacts explain."""
+"""R3, favourite: one agent gives to one customer's group far more often than their contacts explain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RULE = Rule("R3", 1, "favourite", {"days": 90, "actions": 3, "p": 0.001})
 
 
 def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
-    """Poisson tail: the chance of so many actions for the pair, at everybody's rate of actions a contact."""
+    """Return findings by a Poisson tail: the chance of so many actions for the pair at the rate of all others."""
     start = end - parameters["days"] * DAY
     pairs = defaultdict[tuple[str, str], list[ObservedAction]](list)
     total = 0
@@ -26,11 +26,11 @@ def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[l
     found: list[RuleFinding] = []
     for (agent, group), deeds in pairs.items():
         if deeds[0].customer in world.related.get(agent, {}):
-            continue  # declared; dealing with them is another rule's
+            continue  # declared relations are left to R4
         between = max(world.between(agent, group), 1)
         if len(deeds) < parameters["actions"]:
             continue
-        # At the rate of everybody else: without this pair, or the pair would explain itself.
+        # The rate leaves this pair out, because otherwise the pair would explain itself.
         rate = (total - len(deeds) + 1) / max(contacts - between + 1, 1)
         p = poisson_tail(len(deeds), rate * between)
         if p < parameters["p"]:

@@ -1,4 +1,4 @@
-"""R4, self-dealing: the customer is the employee, their group, or somebody they declared. Attempts count."""
+"""R4, self-dealing: the customer is the employee, their group or a declared relation. Attempts count."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ RULE = Rule("R4", 1, "self-dealing", {})
 
 
 class SelfDealing:
-    """Counts as events come."""
+    """A counter of actions and attempts; it keeps no state."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         del parameters
 
     def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Decisions refuse it; so what is left is what was reported, and what was tried."""
+        """Yield findings for reported actions and refused attempts, because decisions refuse self-dealing."""
         body = seen.body
         if deed is not None and deed.customer is not None:
             nature = _relation(world, deed.agent, deed.customer)

@@ -1,4 +1,4 @@
-"""R5, collusion: two people approve for each other, or one approves for one person as for nobody else."""
+"""R5, collusion: two people approve for each other, or an approver favours one requester."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RULE = Rule("R5", 1, "collusion", {"each_way": 5, "pair": 10, "p": 0.001, "denie
 
 
 class Collusion:
-    """Counts as events come."""
+    """A counter of requests, approvals and denials by pair."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
@@ -27,7 +27,7 @@ class Collusion:
         self._shopped: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
 
     def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """By requests, approvals and denials."""
+        """Yield findings for an approval or a denial."""
         body = seen.body
         if isinstance(body, decisions.EscalationRequested):
             self._asked[body.escalation_id] = body
@@ -53,12 +53,15 @@ class Collusion:
             for pair in ((asker, decider), (decider, asker))
         ]
         if min(map(len, ways)) >= least:
-            text = f"{decider} approved {len(ways[0])} requests of {asker}, who approved {len(ways[1])} of {decider}'s"
+            text = f"{decider} approved {len(ways[0])} requests of {asker}, and {asker} {len(ways[1])} of {decider}'s"
             about = tuple(f"agent:{name}" for name in sorted((asker, decider)))
             yield RULE.finding(about, "mutual", f"{text}, in {self._parameters['days']} days", ways[0] + ways[1])
 
     def _partial(self, seen: GuardEvent, asker: str, decider: str) -> Iterator[RuleFinding]:
-        """Fisher's exact test, one-sided: this pair's approvals and denials against the approver's others."""
+        """Yield a finding where the approver approves this pair's requests more often than all others'.
+
+        The test is Fisher's, exact and one-sided, over approvals and denials.
+        """
         since = seen.at - self._parameters["days"] * DAY
         mine = self._of_pair(asker, decider, since)
         yes = [position for _, approved, position in mine if approved]
@@ -77,14 +80,14 @@ class Collusion:
         if p < self._parameters["p"]:
             text = (
                 f"{decider} approved {len(yes)} of {len(mine)} requests of {asker}, and {sum(others)} of "
-                f"{len(others)} of everybody else's, in {self._parameters['days']} days (chance {p:.1g})"
+                f"{len(others)} of all others, in {self._parameters['days']} days (chance {p:.1g})"
             )
             yield RULE.finding((f"agent:{decider}", f"agent:{asker}"), "partial", text, yes, p)
 
     def _shopping(
         self, seen: GuardEvent, request: decisions.EscalationRequested, decider: str, *, approved: bool
     ) -> Iterator[RuleFinding]:
-        """Denied by one, then approved by another, for the same matter, several times."""
+        """Yield a finding where requests are denied by one approver and then approved by another, several times."""
         matter = request.interaction_id or request.order_id or request.customer_id
         if matter is None:
             return

@@ -1,4 +1,4 @@
-"""R6, off duty: an action begun outside a shift, where shifts are known, or by somebody who had left."""
+"""R6, off duty: an action outside a shift, where shifts are known, or after its agent had left."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _HALF_A_DAY = 16 * 3600.0
 
 
 class OffDuty:
-    """Waits for late facts, then looks."""
+    """Shifts, and actions that wait for late facts before they are judged."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._slack: float = parameters["minutes"] * 60.0
         self._shifts: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
 
     def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Learn shifts; nothing is found yet."""
+        """Learn shifts; findings come later, from ``due``."""
         body = seen.body
         if isinstance(body, facts.ShiftStarted):
             self._shifts[body.employee_id].append((seen.at, None))
@@ -36,7 +36,11 @@ class OffDuty:
         yield from ()
 
     def due(self, world: GuardHistory, deed: ObservedAction) -> Iterator[RuleFinding]:
-        """What was reported is exempt: when it was begun is not known. A call that ends after the shift began in it."""
+        """Yield a finding for an action outside any shift.
+
+        The interaction's start counts, so a call that ends after the shift is in order. Reported actions are exempt,
+        because their start is unknown.
+        """
         if deed.reported:
             return
         opened = world.begun(deed.interaction)

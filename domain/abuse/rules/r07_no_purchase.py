@@ -1,4 +1,4 @@
-"""R7, refund without purchase: more refunded on an order than was paid for it, or on an order nobody recorded."""
+"""R7, refund without purchase: more refunded on an order than was paid, or on an order that is not recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RULE = Rule("R7", 1, "refund without purchase", {"minutes": 15, "kinds": ("refun
 
 
 class NoPurchase:
-    """Waits for late facts, then looks."""
+    """Payments by order, and refunds that wait for late facts before they are judged."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._kinds = set(parameters["kinds"])
@@ -26,7 +26,7 @@ class NoPurchase:
         self._refunds: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
 
     def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Learn what was paid; nothing is found yet."""
+        """Learn payments; findings come later, from ``due``."""
         body = seen.body
         if isinstance(body, facts.PurchaseCompleted):
             paid = self._paid[body.total.currency]
@@ -35,7 +35,7 @@ class NoPurchase:
         yield from ()
 
     def due(self, _world: GuardHistory, deed: ObservedAction) -> Iterator[RuleFinding]:
-        """Only where history covers the order: purchases were recorded before it."""
+        """Yield a finding only for an order that history covers, i.e. after the first recorded purchase."""
         if deed.order is None or deed.kind not in self._kinds or self._first is None or deed.at < self._first:
             return
         refunds = self._refunds[deed.order, deed.currency]
@@ -44,7 +44,7 @@ class NoPurchase:
         about = (f"agent:{deed.agent}",)
         if not any(deed.order in paid for paid in self._paid.values()):
             given = money(deed.minor, deed.currency)
-            text = f"{deed.agent} gave {given} back for order {deed.order}, which nobody recorded"
+            text = f"{deed.agent} gave {given} back for order {deed.order}, which is not recorded"
             yield RULE.finding(about, f"unknown {deed.order}", text, [deed.position])
         elif total > (paid := self._paid[deed.currency].get(deed.order, 0)):
             given, was = money(total, deed.currency), money(paid, deed.currency)

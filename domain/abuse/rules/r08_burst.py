@@ -12,10 +12,11 @@ RULE = Rule("R8", 2, "burst", {"days": 28, "actions": 5, "p": 1e-4})
 
 
 def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
-    """Poisson tail against the 28 days before, scaled by contacts: a storm brings more contacts, and is no burst.
+    """Return findings by a Poisson tail against the 28 days before, scaled by contacts.
 
-    The agent's rate is known from as many contacts as there were: so the tail is that of the Poisson with a gamma
-    rate, the negative binomial (Gelman et al., Bayesian Data Analysis, 2.6), which is wider for who began lately.
+    Scaling keeps a busy day from counting as a burst. The agent's rate is estimated from as many contacts as there
+    were. So the tail is that of a Poisson with a gamma rate, the negative binomial (Gelman et al., Bayesian Data
+    Analysis, 2.6). It is wider for an agent with a short history.
     """
     found: list[RuleFinding] = []
     tests = 0
@@ -47,5 +48,5 @@ def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[l
                 )
                 key = f"{word} {int(begin)}"
                 found.append(RULE.finding((f"agent:{agent}",), key, text, [deed.position for deed in deeds], p))
-                break  # the day says it, or the first hour that does
+                break  # one finding a day is enough: the day's, or that of the first hour
     return found, tests

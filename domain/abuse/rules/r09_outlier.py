@@ -1,4 +1,4 @@
-"""R9, outlier among peers: goodwill a contact far from what peers give. Shown beside outcomes: it may be right."""
+"""R9, outlier among peers: goodwill a contact far above peers'. It is shown beside outcomes, since it may be right."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ RULE = Rule(
 
 
 class Others:
-    """Everybody's values, and how far one lies from all others: each question costs two look-ups."""
+    """The values of a group of agents, and each value's distance from all others, at two look-ups a query."""
 
     def __init__(self, values: Iterable[float]) -> None:
         self._values = sorted(values)
         self._deviations: dict[float, list[float]] = {}
 
     def without(self, value: float) -> tuple[float, float]:
-        """The median of the others, and the modified z-score of this value among them.
+        """Return the median of the others, and the modified z-score of this value among them.
 
-        0.6745 (x - median) / MAD (Iglewicz and Hoaglin 1993); by the mean deviation where MAD is 0.
+        z = 0.6745 (x - median) / MAD (Iglewicz and Hoaglin 1993); the mean deviation is used where MAD is 0.
         """
         middle = _median_without(self._values, value)
         deviations = self._deviations.get(middle)
-        if deviations is None:  # without one value there are at most three medians
+        if deviations is None:  # leaving one value out gives at most three different medians
             deviations = self._deviations[middle] = sorted(abs(other - middle) for other in self._values)
         spread = _median_without(deviations, abs(value - middle))
         if spread:
@@ -45,14 +45,17 @@ class Others:
 
 
 def _median_without(ordered: list[float], value: float) -> float:
-    """The median of a sorted list without one of its values."""
+    """Return the median of a sorted list without one of its values."""
     at, number = bisect_left(ordered, value), len(ordered) - 1
     low, high = ((number - 1) // 2, number // 2)
     return (ordered[low + (low >= at)] + ordered[high + (high >= at)]) / 2
 
 
 def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
-    """Agents of one role and currency; of one team, where the team alone has enough: a generous team is no outlier."""
+    """Return outliers among the agents of one role and currency, or of one team where it alone has enough.
+
+    A comparison within the team keeps a generous team's members from being outliers.
+    """
     start = end - parameters["days"] * DAY
     spent = defaultdict[tuple[str, str], dict[str, int]](lambda: defaultdict(int))
     squares = defaultdict[tuple[str, str], int](int)
@@ -78,7 +81,7 @@ def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[l
             if peers < parameters["peers"]:
                 continue
             usual, z = others.without(value)
-            # Its own chance, too: few contacts with a few large gifts make a large mean.
+            # The agent's own error counts, too, because a few large gifts in few contacts make a large mean.
             error = (max(squares[agent, currency] / contacts - value**2, 0.0) / contacts) ** 0.5
             far = value >= parameters["times"] * usual and value - parameters["sigma"] * error > usual
             if z > parameters["z"] and far:
@@ -91,7 +94,7 @@ def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[l
 
 
 def _teams(world: GuardHistory, each: dict[str, tuple[float, int]], enough: int) -> dict[tuple[str, ...], Others]:
-    """For those who are in teams: everybody with whom they share one, where these alone are enough."""
+    """Return, by teams, the values of all agents in one of them, where they are enough."""
     by_team = defaultdict[str, set[str]](set)
     for agent in each:
         for team in world.teams.get(agent, ()):

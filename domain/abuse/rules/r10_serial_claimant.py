@@ -1,4 +1,4 @@
-"""R10, serial claimant: one customer's group gets goodwill from many agents, each time for another order or reason."""
+"""R10, serial claimant: a customer's group gets goodwill from many agents, each for another order or reason."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ RULE = Rule("R10", 1, "serial claimant", {"agents": 3, "claims": 4, "days": 30, 
 
 
 class SerialClaimant:
-    """Counts as events come."""
+    """A counter of goodwill by customer group."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
 
     def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """As many agents, as many different orders or reasons, and on most of the contacts."""
+        """Yield a finding for many agents and as many orders or reasons, on most of the contacts."""
         if deed is None or deed.group is None or not deed.goodwill:
             return
         since = seen.at - self._parameters["days"] * DAY
@@ -31,10 +31,10 @@ class SerialClaimant:
         if len(agents) < self._parameters["agents"] or max(len(orders), len(reasons)) < self._parameters["agents"]:
             return
         if len(deeds) < self._parameters["claims"]:
-            return  # three are what an honest regular may come to
+            return  # an honest regular customer may reach three
         contacts = sum(contact.at > since for contact in world.group_contacts.get(deed.group, ()))
         if len(deeds) < self._parameters["share"] * contacts:
-            return  # a regular, who often comes for nothing of the kind
+            return  # a regular customer: most contacts brought no goodwill
         total = sum(one.minor for one in deeds if one.currency == deed.currency)
         text = (
             f"{deed.group} was given goodwill {len(deeds)} times by {len(agents)} agents in {self._parameters['days']} "

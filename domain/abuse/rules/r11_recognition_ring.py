@@ -16,14 +16,14 @@ RULE = Rule("R11", 1, "recognition ring", {"share": 0.5, "times": 4, "days": 90}
 
 
 class RecognitionRing:
-    """Counts as events come."""
+    """A counter of points by giver and receiver."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
         self._given: dict[str, deque[tuple[float, str, int, int]]] = defaultdict(deque)
 
     def on(self, _world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Half or more of what each gives goes to the other, several times each way."""
+        """Yield a finding where each gives at least half of their points to the other, several times."""
         body = seen.body
         if not isinstance(body, facts.RecognitionGiven) or body.giver_kind == "customer":
             return
@@ -38,7 +38,7 @@ class RecognitionRing:
         if one != other and enough:
             pair = sorted((one, other))
             text = (
-                f"{one} gave {ways[0][0]:.0%} of all points to {other} ({len(ways[0][1])} times), who gave back "
+                f"{one} gave {ways[0][0]:.0%} of all points to {other} ({len(ways[0][1])} times) and got back "
                 f"{ways[1][0]:.0%} ({len(ways[1][1])} times) in {self._parameters['days']} days"
             )
             about = tuple(f"agent:{name}" for name in pair)

@@ -1,4 +1,4 @@
-"""R12, self-raise: somebody gives authority to themselves: a grant, a transfer, a policy."""
+"""R12, self-raise: a person raises their own authority by a grant, a transfer or a policy."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ RULE = Rule("R12", 1, "self-raise", {})
 
 
 class SelfRaise:
-    """Counts as events come."""
+    """A check of grants, transfers and policies; it keeps no state."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         del parameters
 
     def on(self, world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Whose giver is its beneficiary."""
+        """Yield a finding where giver and beneficiary are the same person."""
         body = seen.body
         match body:
             case decisions.BudgetGranted() if body.holder == f"agent:{body.granted_by}":
@@ -39,7 +39,7 @@ class SelfRaise:
         yield RULE.finding((f"agent:{body.granted_by}",), body.request_id, text, [seen.position])
 
     def _policy(self, world: GuardHistory, seen: GuardEvent) -> Iterator[RuleFinding]:
-        """The limits of the giver's role, beside those of the policy that this one replaces."""
+        """Yield a finding where a policy raises the limits of its publisher's role above those of the policy before."""
         giver, new = seen.body.published_by, world.policies[seen.body.version]
         role, old = world.roles.get(giver), world.policies.replaced_by(new)
         if role is None or old is None or new.policy.mode != "enforced":

@@ -13,9 +13,9 @@ RULE = Rule("R13", 1, "copied note", {"days": 30, "actions": 8, "p": 0.001})
 
 
 def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
-    """Binomial tail: so many of the agent's noted actions with one note, at the rate of peers'.
+    """Return findings by a binomial tail: so many of the agent's noted actions with one note, at peers' rate.
 
-    A note is known by a keyed hash of its normal form alone, so that this survives forgetting.
+    Notes are compared only by a keyed hash of their normal form, so the rule still works after a customer is forgotten.
     """
     start = end - parameters["days"] * DAY
     noted = defaultdict[str, list[ObservedAction]](list)

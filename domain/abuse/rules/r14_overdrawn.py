@@ -1,4 +1,4 @@
-"""R14, overdrawn: what was reported goes beyond authority, was refused before, or slipped past a soft limit."""
+"""R14, overdrawn: a reported action exceeds authority or was refused before, or an action slipped past a soft limit."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ RULE = Rule("R14", 1, "overdrawn", {"days": 7})
 
 
 class Overdrawn:
-    """Counts as events come."""
+    """A check of reported actions, with a memory of refusals."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
         self._refused: dict[tuple[str, str, str], GuardEvent] = {}
 
     def on(self, _world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Beyond the budget, beyond the limit, or after the answer was no; and totals that a race let through."""
+        """Yield findings for actions beyond budget or limit or after a refusal, and totals let through by a race."""
         body = seen.body
         match body:
             case decisions.AuthorityFellShort() if not body.preview:

@@ -1,4 +1,4 @@
-"""R15, churn: one agent takes, settles and reverses, again and again."""
+"""R15, churn: one agent takes, settles and reverses actions again and again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RULE = Rule("R15", 1, "churn", {"times": 3, "days": 30})
 
 
 class Churn:
-    """Counts as events come."""
+    """A counter of actions that their own agent reversed."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
         self._parameters = parameters
         self._reversed: dict[str, deque[tuple[float, list[int]]]] = defaultdict(deque)
 
     def on(self, world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
-        """Reversed by whoever took it."""
+        """Yield a finding where one agent took and reversed several actions."""
         body = seen.body
         if not isinstance(body, decisions.ActionReversed) or body.reversed_by != body.agent_id:
             return

@@ -1,1 +1,1 @@
-"""What may be claimed of an action's worth: the ladder from a description to an effect (domain language: Loyalty)."""
+"""The effect of actions on customers' loyalty: evidence levels from a description to an experiment."""

@@ -1,7 +1,7 @@
-"""The rungs: before and after, matched, difference in differences, discontinuity, trials and staggered limits.
+"""Estimators of loyalty by evidence level, from a comparison before and after to a randomised trial.
 
-Each gives an `Estimate`: a number with its rung, how many it rests on, a 95 % interval and what to know. Where a rung
-does not bear, it says why. Seeded: the same history gives the same numbers.
+Each returns an `Estimate`: a number with its evidence level, sample sizes, a 95 % interval and caveats. Where the data
+does not support the method, the estimate says why. Random draws are seeded, so the same history gives the same numbers.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 SEED = 20_251_117
 REPEATS = 1000
-"""Of the bootstrap."""
+"""Draws of the bootstrap."""
 LEVEL = 0.95
 FEWEST = 20
-"""Fewer on a side are no estimate."""
-DESCRIPTION = "a description: people are helped when something went wrong, and that alone changes what they do next"
-UNUSUAL = "what they bought had already moved, and goes back by itself (regression to the mean)"
-NOT_AN_EFFECT = "not an effect: who was helped may differ in what nobody recorded"
+"""The fewest on each side of an estimate."""
+DESCRIPTION = "a description: customers are helped after a problem, and the problem alone changes their behaviour"
+UNUSUAL = "purchases had changed before, and return to normal without help (regression to the mean)"
+NOT_AN_EFFECT = "not an effect: customers who were helped may differ in ways that are not recorded"
 
 
 class Estimate(NamedTuple):
-    """``value`` is none where the rung does not bear; ``caveats`` say why, or what to know."""
+    """A number with its evidence; ``value`` is ``None`` where the data does not support it, and ``caveats`` say why."""
 
     rung: int
     method: str
@@ -43,7 +43,7 @@ class Estimate(NamedTuple):
     called: str = "not an effect"
 
     def wire(self) -> dict[str, Any]:
-        """As reports show it."""
+        """Return the estimate as reports show it."""
         return self._asdict() | {
             "interval": list(self.interval) if self.interval else None,
             "caveats": list(self.caveats),
@@ -51,14 +51,15 @@ class Estimate(NamedTuple):
 
 
 def refused(rung: int, method: str, why: str, n: int = 0, controls: int = 0) -> Estimate:
-    """A rung that does not bear."""
+    """Return an estimate without a value, with the reason."""
     return Estimate(rung, method, n, controls, None, None, (why,))
 
 
 def bootstrapped(values: Floats, seed: int = SEED) -> tuple[float, float]:
-    """The 95 % interval of a mean, by the bootstrap (Efron 1979; percentiles), of units that are independent.
+    """Return the 95 % interval of a mean of independent units, by the percentile bootstrap (Efron 1979).
 
-    Of many, the means of groups put together at random are drawn: their mean varies as much, and it takes no longer.
+    Above ``2 * _GROUPED`` values it draws from means of random groups. Their mean varies equally, and the time is
+    bounded.
     """
     rng = np.random.default_rng(seed)
     if values.size > 2 * _GROUPED:
@@ -75,9 +76,10 @@ _GROUPED = 2000
 
 
 def before_after(history: History, treated: Moments, days: int) -> Estimate:
-    """Rung 1: what was spent in the days after, less in the days before; complete windows only. Minor units.
+    """Return the change in spending from the days before to the days after, in minor units (evidence level 1).
 
-    Of customers who had bought before: whose history begins with a problem has no before.
+    It counts customers with complete windows and an earlier purchase. A customer without one has no period to compare
+    with.
     """
     window = days * DAY
     some = treated.some(history.covers(treated, -window, window) & (history.before(treated)[0] > 0))
@@ -95,19 +97,19 @@ def before_after(history: History, treated: Moments, days: int) -> Estimate:
 
 
 class Pairs(NamedTuple):
-    """Treated and their controls, place by place; what is left of the difference between them, by covariate."""
+    """Treated customers with their controls at the same places, and the differences that remain by covariate."""
 
     treated: Moments
     control: Moments
     place: Ints
-    """Which of the treated they were."""
+    """The index of each pair's treated customer."""
     unlike: dict[str, float]
     """Standardised mean differences after matching."""
     covariates: tuple[Floats, Floats]
 
 
 def some_pairs(pairs: Pairs, which: Ints | Flags) -> Pairs:
-    """Some of the pairs."""
+    """Return the pairs of a mask or of indices."""
     return Pairs(
         pairs.treated.some(which),
         pairs.control.some(which),
@@ -118,9 +120,9 @@ def some_pairs(pairs: Pairs, which: Ints | Flags) -> Pairs:
 
 
 def matched(pairs: Pairs, treated_came: Floats, control_came: Floats, method: str = "matched") -> Estimate:
-    """Rung 2: how much more often (or by how much more) the treated did something than their like.
+    """Return by how much the treated exceed their matched controls (evidence level 2).
 
-    What matching left of the difference is taken out by regression on the controls (Abadie and Imbens 2011).
+    Differences that matching left are removed by regression on the controls (Abadie and Imbens 2011).
     """
     n = treated_came.size
     if n < FEWEST:
@@ -140,9 +142,9 @@ _UNLIKE = 0.1
 
 
 def placebo(history: History, pairs: Pairs, days: int) -> tuple[float, str | None]:
-    """Whether the two differed already when nothing had happened: the p-value, and a warning where they did.
+    """Return the p-value of a difference before any treatment, and a warning where there was one.
 
-    Looks at the window before the one before t0, in which nobody had been treated.
+    The test uses the window before the last one before t0.
     """
     window = days * DAY
     inside = history.covers(pairs.treated, -2 * window, 0) & history.covers(pairs.control, -2 * window, 0)
@@ -164,9 +166,9 @@ def _p_of(values: Floats) -> float:
 
 
 def difference_in_differences(history: History, treated: Moments, control: Moments, days: int) -> Estimate:
-    """Rung 3: the change in what the treated spent, less the change of untreated customers at the same time.
+    """Return the change in spending of the treated, less that of untreated customers at the same time (level 3).
 
-    Refused where the two did not run in parallel before (a t-test over the two windows before t0).
+    The estimate is refused where both were not parallel before (a t-test over the two windows before t0).
     """
     method, window = "difference in differences", days * DAY
     inside = history.covers(treated, -2 * window, window) & history.covers(control, -2 * window, window)
@@ -188,10 +190,11 @@ def difference_in_differences(history: History, treated: Moments, control: Momen
 
 
 def discontinuity(ratio: Floats, came: Floats, *, repeats: int = REPEATS) -> Estimate:
-    """Rung 3: the step in what customers did at the limit: just below decided on the spot, just above not.
+    """Return the step in customers' returns at the limit, between requests just below it and just above (level 3).
 
-    ``ratio`` is amount over limit. Local lines on both sides, triangular weights, within half the limit (Hahn, Todd and
-    van der Klaauw 2001). Refused where amounts bunch at the limit: who chooses the amount chooses the side.
+    ``ratio`` is amount over limit. The estimate uses local lines on both sides with triangular weights, within half the
+    limit (Hahn, Todd and van der Klaauw 2001). It is refused where amounts bunch at the limit, because agents then
+    choose the side.
     """
     method = "discontinuity at the limit"
     near = np.abs(ratio - 1) <= _BANDWIDTH
@@ -202,10 +205,10 @@ def discontinuity(ratio: Floats, came: Floats, *, repeats: int = REPEATS) -> Est
         return refused(3, method, f"fewer than {2 * FEWEST} requests on a side of the limit", n, above)
     p = _bunched(ratio)
     if p < _SIGNIFICANT:
-        return refused(3, method, f"amounts bunch at the limit (p = {p:.2g}): who asks chooses the side", n, above)
+        return refused(3, method, f"amounts bunch at the limit (p = {p:.2g}): agents choose the side", n, above)
     steps = _steps(ratio, came, repeats)
     low, high = np.nanquantile(steps[1:], ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
-    caveats = ("holds at the limit only, for what lies near it", NOT_AN_EFFECT, f"no bunching seen (p = {p:.2g})")
+    caveats = ("holds only for amounts near the limit", NOT_AN_EFFECT, f"no bunching seen (p = {p:.2g})")
     return Estimate(3, method, n, above, float(steps[0]), (float(low), float(high)), caveats)
 
 
@@ -213,12 +216,12 @@ _BANDWIDTH, _AT_THE_LIMIT = 0.5, 0.1
 
 
 def _bunched(ratio: Floats) -> float:
-    """How likely so uneven a number of amounts is in a narrow band on both sides (after McCrary 2008).
+    """Return the p-value of the counts of amounts in a narrow band on each side of the limit (after McCrary 2008).
 
-    Expected is what the wider bands on each side lead to, carried on by a line; its error counts as well.
+    The expected count extrapolates the wider bands of each side by a line; its error is included.
     """
     logs, variance = 0.0, 0.0
-    for side, sign in ((-ratio, 1), (ratio, -1)):  # what is below the limit, the limit itself included; above it
+    for side, sign in ((-ratio, 1), (ratio, -1)):  # below the limit, including the limit itself, then above it
         edges = (0.0, _AT_THE_LIMIT, 2 * _AT_THE_LIMIT, 3 * _AT_THE_LIMIT)
         inside = side >= 0 if sign == 1 else side > 0
         near, next_, far = (int((inside & (side >= low) & (side < high)).sum()) for low, high in pairwise(edges))
@@ -229,9 +232,9 @@ def _bunched(ratio: Floats) -> float:
 
 
 def _steps(ratio: Floats, came: Floats, repeats: int) -> Floats:
-    """The step between the two lines at the limit: of the requests, then of as many drawn anew each time.
+    """Return the step between the two lines at the limit: of the requests, then of each bootstrap draw.
 
-    Requests are counted in narrow cells of ratio and outcome, so that a million take no longer than a thousand.
+    Requests are counted in narrow cells of ratio and outcome, so a million take no longer than a thousand.
     """
     cell = np.floor((ratio + _BANDWIDTH) / (2 * _BANDWIDTH) * _CELLS).astype(np.int64)
     cell = cell * 4 + 2 * (ratio > 0) + (came > 0)
@@ -253,9 +256,10 @@ _CELLS = 200
 
 
 def trial(team: Ints, came: Floats, drawn: Flags) -> Estimate:
-    """Rung 4: customers of the teams that were drawn, against those of the others: by team, as the lot fell by team.
+    """Return the difference between customers of drawn teams and of the others in a trial (evidence level 4).
 
-    ``drawn`` by team. Welch's interval over the teams' means.
+    ``drawn`` is a mask by team. The unit is the team, because teams were drawn; the interval is Welch's over the teams'
+    means.
     """
     method = "trial"
     means = _means(team, came, drawn.size)
@@ -264,7 +268,7 @@ def trial(team: Ints, came: Floats, drawn: Flags) -> Estimate:
     if min(ours.size, theirs.size) < _FEWEST_TEAMS:
         return refused(4, method, f"fewer than {_FEWEST_TEAMS} teams on a side", ours.size, theirs.size)
     value, interval = _welch(ours, theirs)
-    caveats = ("the teams were drawn by lot", f"by team: {ours.size} drawn, {theirs.size} others")
+    caveats = ("the teams were drawn at random", f"by team: {ours.size} drawn, {theirs.size} others")
     return Estimate(4, method, ours.size, theirs.size, value, interval, caveats, "effect")
 
 
@@ -285,7 +289,7 @@ def _welch(ours: Floats, theirs: Floats) -> tuple[float, tuple[float, float]]:
 
 
 class LimitRaise(NamedTuple):
-    """A limit that was raised for some teams, at a time; ``others`` had theirs unchanged around it."""
+    """A limit that was raised for some teams at a time; ``others`` kept theirs around it."""
 
     at: int
     teams: Ints
@@ -293,10 +297,10 @@ class LimitRaise(NamedTuple):
 
 
 def staggered(team: Ints, at: Ints, came: Floats, raised: Sequence[LimitRaise], days: int) -> Estimate:
-    """Rung 4: the change in the teams whose limit was raised, less that of teams not raised yet, at the same time.
+    """Return the change in teams with a raised limit, less that of the other teams (evidence level 4).
 
-    Each raise is compared by itself (Callaway and Sant'Anna 2021: never with teams raised before), then averaged by the
-    number of teams; the interval is Welch's over the teams' changes.
+    Each raise is compared only with teams that were not raised yet (Callaway and Sant'Anna 2021). Then raises are
+    averaged by their number of teams. The interval is Welch's over the teams' changes.
     """
     method, window, teams = "staggered limits", days * DAY, int(team.max()) + 1 if team.size else 0
     ours: list[Floats] = []
@@ -320,7 +324,7 @@ def staggered(team: Ints, at: Ints, came: Floats, raised: Sequence[LimitRaise], 
             unchanged.size,
         )
     value = float(changed.mean())
-    # Each raise has others of its own to compare with: their mean's error is shared by all teams of that raise.
+    # Each raise has its own comparison teams, so all its teams share the error of their mean.
     shared = sum(
         (mine.size / changed.size) ** 2 * some.var(ddof=1) / some.size for mine, some in zip(ours, theirs, strict=True)
     )
@@ -330,7 +334,7 @@ def staggered(team: Ints, at: Ints, came: Floats, raised: Sequence[LimitRaise], 
     error = float(np.sqrt(spread / changed.size + shared))
     reach = student_quantile(LEVEL, max(changed.size + unchanged.size - 2 * len(ours), 1)) * error
     caveats = (
-        "raised in some teams first; who came first was not drawn by lot unless a trial says so",
+        "raised in some teams first; the order was not random unless a trial says so",
         f"{len(ours)} raises, {changed.size} teams raised",
     )
     return Estimate(4, method, changed.size, unchanged.size, value, (value - reach, value + reach), caveats, "effect")

@@ -1,4 +1,4 @@
-"""What was done for customers, and all that is said of its worth: rungs, groups, payback, rates. Pure, over arrays."""
+"""The figures of customer value: estimates by evidence level, groups, payback and rates. Pure, over arrays."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 WINDOWS_DAYS = (30, 90, 180)
 MAIN_DAYS = 90
 MATCHED_AT_MOST = 2500
-"""Of more treated customers so many are drawn to be matched: more would narrow intervals that are narrow already."""
+"""The most treated customers that are matched, drawn at random; more would barely narrow the intervals."""
 _HALF = 0.5
 BY_PROBLEM = (
-    "customers with the same reason and channel within thirty days, not helped then nor within a day, nearest in "
-    "orders, recency, spend, tenure and date; nobody twice"
+    "customers with the same reason and channel within thirty days, not helped until a day later, most similar in "
+    "orders, recency, spend, tenure and date; each used once"
 )
 BY_DAY = (
-    "any customer who had bought before and whom nobody had helped by then, on the same day, nearest in orders, "
-    "recency, spend and tenure; nobody twice (no problems of customers who were not helped are recorded)"
+    "any customer who had bought before and had not been helped by then, on the same day, most similar in orders, "
+    "recency, spend and tenure; each used once (no problems of customers who were not helped are recorded)"
 )
 
 
 class ActionSample(NamedTuple):
-    """Customers' first actions (all but ``all`` of one length), and the moments of all actions.
+    """Customers' first actions (all fields but ``all`` have their length), and the moments of all actions.
 
-    ``stratum``: the number of the reason and channel of its interaction, -1 without one.
+    ``stratum`` is the number of the reason and channel of an action's interaction, -1 without one.
     """
 
     of: Moments
@@ -48,7 +48,7 @@ class ActionSample(NamedTuple):
 
 
 class ProblemSample(NamedTuple):
-    """Customers' problems: each with its stratum, as above, and its team (empty where nobody says)."""
+    """Customers' problems, each with its stratum (as in the sample of actions) and its team (empty: unknown)."""
 
     of: Moments
     stratum: Ints
@@ -56,7 +56,7 @@ class ProblemSample(NamedTuple):
 
 
 class Limited(NamedTuple):
-    """Requests that met a limit for one action: when, of which kind, and the amount over the limit."""
+    """Requests to which a limit for one action applied: moment, kind, and amount over limit."""
 
     of: Moments
     kind: list[str]
@@ -88,7 +88,7 @@ class CustomerValue:
     def figures(
         self, trials: Sequence[RandomisedTrial], raises: Sequence[Raise], money: Callable[[int], dict[str, str]]
     ) -> dict[str, Any]:
-        """Everything, as reports show it; ``money`` makes an object of minor units."""
+        """Return all figures as reports show them; ``money`` makes the JSON form of minor units."""
         return {
             "summary": [self.summary(days, money) for days in WINDOWS_DAYS],
             "ladder": [self.rungs(days, trials, raises, money) for days in WINDOWS_DAYS],
@@ -102,7 +102,7 @@ class CustomerValue:
         }
 
     def summary(self, days: int, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:
-        """Rung 1 in means: what customers of complete windows cost, and what they bought before and after."""
+        """Return mean cost, and mean purchases before and after, of customers with complete windows (level 1)."""
         window, deeds = days * DAY, self.deeds
         some = self.buying.covers(deeds.of, -window, window) & (self.buying.before(deeds.of)[0] > 0)
         kept = deeds.of.some(some)
@@ -128,7 +128,7 @@ class CustomerValue:
         found = pairs._replace(place=place[pairs.place])
         return found, at_random, place[other], BY_PROBLEM if by_problem else BY_DAY
 
-    # ------------------------------------------------------------------ the ladder
+    # ------------------------------------------------------------------ estimates by evidence level
 
     def rungs(
         self,
@@ -137,7 +137,7 @@ class CustomerValue:
         raises: Sequence[Raise],
         money: Callable[[int], dict[str, str]],
     ) -> dict[str, Any]:
-        """All rungs over a window: spending in money, coming back in points."""
+        """Return all estimates over a window: spending in money, return rates as shares."""
         buying, deeds = self.buying, self.deeds
         before = estimators.before_after(buying, deeds.of, days)
         did = estimators.difference_in_differences(buying, deeds.of.some(self._random_place), self._at_random, days)
@@ -155,7 +155,10 @@ class CustomerValue:
         }
 
     def matched(self, days: int, *, censored: bool = False, some: Flags | None = None) -> Estimate:
-        """Rung 2, of pairs with complete windows; ``censored``: without controls who were helped within them."""
+        """Return the matched estimate over pairs with complete windows (evidence level 2).
+
+        ``censored`` leaves out controls that were helped within the window.
+        """
         pairs, window = self.pairs, days * DAY
         inside = self.buying.covers(pairs.treated, 0, window) & self.buying.covers(pairs.control, 0, window)
         if some is not None:
@@ -172,11 +175,11 @@ class CustomerValue:
         _, warning = estimators.placebo(self.buying, kept, days)
         caveats = [*found.caveats, *([warning] if warning else [])]
         if censored:
-            caveats.append("to leave them out looks into the future, which invents some points of its own")
+            caveats.append("leaving them out uses knowledge of the future, which adds a bias of its own")
         return found._replace(caveats=tuple(caveats))
 
     def _steps(self, days: int) -> list[Estimate]:
-        """Rung 3 for each kind that met its limit often enough; one refusal where none did."""
+        """Return the discontinuity estimate of each kind with enough requests near its limit, or one refusal."""
         inside = self.buying.covers(self.limited.of, 0, days * DAY)
         kinds = np.array(self.limited.kind)
         found = []
@@ -189,7 +192,7 @@ class CustomerValue:
         return found or [estimators.refused(3, "discontinuity at the limit", "no request met a limit for one action")]
 
     def _first_problems(self, begins: int, ends: int, days: int) -> tuple[Moments, list[str]]:
-        """Customers' first problems within a time, their windows complete, and their teams."""
+        """Return customers' first problems within a time with complete windows, and their teams."""
         of = self.matters.of
         some = np.flatnonzero((of.at >= begins) & (of.at < ends) & self.buying.covers(of, 0, days * DAY))
         some = some[[bool(self.matters.team[place]) for place in some.tolist()]] if some.size else some
@@ -235,10 +238,10 @@ class CustomerValue:
             found.append(estimate._replace(method=f"{estimate.method}, {kind} for {role}"))
         return found or [estimators.refused(4, "staggered limits", "no policy raised a limit in some teams first")]
 
-    # ------------------------------------------------------------------ beside the ladder
+    # ------------------------------------------------------------------ groups, payback and rates
 
     def group(self, name: str) -> list[dict[str, Any]]:
-        """Rung 2 by a label of the treated, the most first; where too few could be matched it says so."""
+        """Return the matched estimate for each value of a label, the most frequent first."""
         labels = np.array(self.deeds.labels[name])
         of_pairs = labels[self.pairs.place]
         found = []
@@ -248,11 +251,15 @@ class CustomerValue:
         return found
 
     def payback(self, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:
-        """The first day on which the margin that the treated bring beyond their like has reached what it cost."""
+        """Return the first day on which the treated customers' extra margin reaches the cost of their actions."""
         days = max(WINDOWS_DAYS)
         known = len(self.margins) / max(len(self.buying), 1)
         if known < _HALF:
-            return {"rung": 2, "day": None, "why": f"of {known:.0%} of the purchases a margin is known; half is needed"}
+            return {
+                "rung": 2,
+                "day": None,
+                "why": f"a margin is known for {known:.0%} of the purchases; half is needed",
+            }
         inside = self.buying.covers(self.pairs.treated, 0, days * DAY) & self.buying.covers(
             self.pairs.control, 0, days * DAY
         )
@@ -278,20 +285,20 @@ class CustomerValue:
         return found | {"why": estimators.NOT_AN_EFFECT if found["day"] else f"not within {days} days"}
 
     def _rate(self, history: History, days: int, after: int = -1) -> dict[str, Any]:
-        """How many of the treated were there again, of those whose window is complete."""
+        """Return the share of treated customers with complete windows that came back."""
         inside = self.buying.covers(self.deeds.of, 0, days * DAY)
         came = history.count(self.deeds.of.some(inside), after, days * DAY) > 0
         return {"days": days, **share(int(came.sum()), int(came.size))}
 
     def kept(self) -> dict[str, Any]:
-        """Who could keep the item, and who sent it back: how many of each came back to buy."""
+        """Return how many customers came back to buy, after keeping the item and after returning it."""
         kinds = np.array(self.deeds.labels["kind"])
         back = History(self._returned.customer, self._returned.at, np.ones(self._returned.at.size, np.int64))
         sent = (back.count(self.deeds.of, -30 * DAY, 30 * DAY) > 0) & (kinds != "keep_item")
-        return self._two({"kept": kinds == "keep_item", "returned": sent}, "who may keep an item is not drawn by lot")
+        return self._two({"kept": kinds == "keep_item", "returned": sent}, "keeping an item is not assigned at random")
 
     def waiting(self) -> dict[str, Any]:
-        """The same kind and amount given at once, and after somebody else had to be asked."""
+        """Return how many came back after an action at once and after an escalation, for the same kind and amount."""
         labels = self.deeds.labels
         both = [f"{kind}, {band}" for kind, band in zip(labels["kind"], labels["band"], strict=True)]
         names, alike = np.unique(np.array(both), return_inverse=True)
@@ -300,7 +307,7 @@ class CustomerValue:
         inside = np.isin(alike, common)
         found = self._two(
             {"at_once": inside & ~later, "after_waiting": inside & later},
-            "compared within the same kind and amount band; who had to wait is not drawn by lot",
+            "compared within the same kind and amount band; waiting is not assigned at random",
             alike,
         )
         return found | {"bands": [str(names[one]) for one in common]}
@@ -331,9 +338,10 @@ _FAR = 34
 
 
 def _difference(counts: Sequence[Sequence[Floats]]) -> tuple[float, float, float]:
-    """Difference of shares within strata, weighted as Mantel and Haenszel do, and its 95 % interval (bootstrap).
+    """Return the difference of shares within strata, and its 95 % bootstrap interval.
 
-    ``counts``: for each side, how many by stratum, and how many of them came.
+    Strata have Mantel and Haenszel's weights. ``counts`` hold, for each side, the number of customers by stratum, and
+    how many of them came back.
     """
     (n, came), (others, others_came) = counts
     both = (n > 0) & (others > 0)

@@ -1,4 +1,4 @@
-"""Trials, and limits raised in some teams first, as the policies that were published tell of them."""
+"""Trials, and limits that were raised in some teams first, read from the published policies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RandomisedTrial(NamedTuple):
-    """Teams that were drawn by lot, from when until when; seconds since 1970."""
+    """A trial: the teams that were drawn, its start and its end in seconds since 1970."""
 
     version: int
     role: str
@@ -26,7 +26,7 @@ class RandomisedTrial(NamedTuple):
 
 
 class Raise(NamedTuple):
-    """Teams whose limit for a role and kind was raised by one version of the policy."""
+    """A version of the policy that raised the limit of a role and kind for some teams."""
 
     version: int
     role: str
@@ -36,13 +36,13 @@ class Raise(NamedTuple):
 
 
 def _in_force(published: Sequence[PolicyPublished]) -> list[Rules]:
-    """The policies that were in force, one after another."""
+    """Return the policies that were in force, one after another."""
     found = [reign.enforced for reign in PolicyHistory.of(published).reigns() if reign.enforced is not None]
     return [rules for rules, _ in groupby(found)]
 
 
 def randomised(published: Sequence[PolicyPublished]) -> list[RandomisedTrial]:
-    """The trials there were; the same trial in a later version goes on, and is one."""
+    """Return all trials; a trial that a later version continues is one trial."""
     found: dict[tuple[str, str, frozenset[str]], RandomisedTrial] = {}
     for one in _in_force(published):
         if one.policy.trial is None or not one.trial_teams:
@@ -62,7 +62,7 @@ def randomised(published: Sequence[PolicyPublished]) -> list[RandomisedTrial]:
 
 
 def raises(published: Sequence[PolicyPublished]) -> list[Raise]:
-    """Where one version gave some teams, not all, more than the version before."""
+    """Return the versions that gave some teams, but not all, a higher limit than the version before."""
     found: list[Raise] = []
     for old, new in pairwise(_in_force(published)):
         before, after = old.policy, new.policy

@@ -1,4 +1,4 @@
-"""Who is alike: for each who was treated, somebody who was not, as alike as can be in what was known before."""
+"""Matching: for each treated customer, the most similar untreated one, by history before the treatment."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from domain.analytics.loyalty.purchases import Floats, History, Ints
 
 COVARIATES = ("orders", "recency", "spend", "tenure", "date")
-"""What is known before t0; beside them the same reason and channel, where anybody says."""
+"""Covariates known before t0. Reason and channel must be equal, where they are recorded."""
 WITHIN_DAYS = 30
-"""How far apart in time two may be."""
+"""The most days between the problems of a pair."""
 _CALIPER = 1.0
-"""How unlike two may be, in standard deviations over all covariates together."""
+"""The largest distance of a pair, in standard deviations over all covariates together."""
 _LOOKED_AT, _LOOKED_AT_IN_ALL = 300, 1_000_000
-"""Candidates for each at least, and for all together at most; drawn at random where there are more."""
+"""The fewest candidates for each treated customer, and the most for all; drawn at random where there are more."""
 _SPEND_DAYS = 180
 
 
 def covariates(history: History, of: Moments) -> Floats:
-    """Orders and spend before (logarithms), recency and tenure (days, logarithms), date (days)."""
+    """Return a row for each moment: log orders, log recency (days), log spend, log tenure (days), date (days)."""
     orders, _ = history.before(of)
     spend = history.spent_before(of, _SPEND_DAYS)
     columns = (
@@ -38,12 +38,15 @@ def covariates(history: History, of: Moments) -> Floats:
 
 
 class Untreated:
-    """Moments of customers whom nobody had helped by then: their problems, or (with ``problems`` none) any moment."""
+    """Moments of customers not helped by then: their problems, or any moment if ``problems`` is ``None``."""
 
     def __init__(
         self, history: History, treated_from: Ints, problems: Moments | None, stratum: Ints | None, known_from: Ints
     ) -> None:
-        """``treated_from``: by customer, since when treated; ``known_from``: since when they are customers at all."""
+        """Index the candidates.
+
+        ``treated_from`` is, by customer, the time of the first treatment; ``known_from`` that of the first purchase.
+        """
         self._history = history
         self._known = covariates(history, problems) if problems is not None else None
         self._treated_from = treated_from
@@ -59,7 +62,7 @@ class Untreated:
         self._everybody = np.flatnonzero(known_from < NEVER)
 
     def around(self, at: int, stratum: int, looked_at: int, rng: np.random.Generator) -> tuple[Moments, Floats]:
-        """Candidates for somebody who was treated at a moment, and what was known of them."""
+        """Return candidates for a customer treated at a moment, and their covariates."""
         if self._problems is None or self._known is None:
             drawn = self._everybody
             if drawn.size > looked_at:
@@ -79,10 +82,10 @@ class Untreated:
 
 
 def match(history: History, treated: Moments, stratum: Ints, untreated: Untreated) -> tuple[Pairs, Moments, Ints]:
-    """The nearest untreated for each treated (Euclid over standardised covariates), nobody twice.
+    """Return pairs of treated and untreated customers, nearest in standardised covariates; each control is used once.
 
-    Beside the pairs: for each treated of a second array of places, somebody untreated at the same time who was not
-    chosen for being alike.
+    Two arrays follow: a random untreated customer at the same time for each treated one, not chosen for similarity, and
+    the index of that treated customer.
     """
     rng = np.random.default_rng(SEED)
     ours = covariates(history, treated)

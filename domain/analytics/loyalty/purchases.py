@@ -1,6 +1,6 @@
-"""Purchases of many customers, to be asked for windows of time: arrays, so that a million answer in seconds.
+"""Purchases of many customers as arrays, so that a window of time is answered for a million in seconds.
 
-Customers are whole numbers from 0; times whole seconds since 1970; amounts minor units of one currency.
+Customers are whole numbers from 0, times whole seconds since 1970, amounts minor units of one currency.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ DAY = 86_400
 _SHIFT = 34  # seconds since 1970 stay below 2^34 until the year 2514
 NEVER = int(np.iinfo(np.int64).max)
 NEVER_DAYS = 3650.0
-"""The recency of whoever has not bought yet."""
+"""The recency of a customer without a purchase."""
 
 
 class Moments(NamedTuple):
-    """A customer each, at a moment each: an action's, a problem's."""
+    """Customers, each at a moment: that of an action or a problem."""
 
     customer: Ints
     at: Ints
 
     def some(self, which: Ints | Flags) -> Moments:
-        """Some of them."""
+        """Return the moments of a mask or of indices."""
         return Moments(self.customer[which], self.at[which])
 
 
 class History:
-    """Events of customers in the order of time, with an amount each: purchases, or anything that is counted."""
+    """Customers' events in order of time, each with an amount: purchases, or other things that are counted."""
 
     def __init__(self, customer: Ints, at: Ints, minor: Ints) -> None:
         order = np.lexsort((at, customer))
@@ -44,7 +44,7 @@ class History:
         self.first, self.last = (int(at.min()), int(at.max())) if at.size else (0, 0)
 
     def first_by_customer(self, customers: int) -> Ints:
-        """The first event of each customer; who has none, at the end of time."""
+        """Return the time of each customer's first event, or ``NEVER``."""
         found = np.full(customers, NEVER, np.int64)
         np.minimum.at(found, self._customers, self._times)
         return found
@@ -53,57 +53,57 @@ class History:
         return self._keys.size
 
     def _place(self, customer: Ints, at: Ints) -> Ints:
-        """How many events lie before, or at, these moments."""
+        """Return the index behind the events before or at these moments."""
         return np.searchsorted(self._keys, (customer << _SHIFT) + at, side="right")
 
     def count(self, of: Moments, start: int, end: int) -> Ints:
-        """Events in (moment + start, moment + end], in seconds."""
+        """Return the number of events in (moment + start, moment + end], in seconds."""
         return self._place(of.customer, of.at + end) - self._place(of.customer, of.at + start)
 
     def total(self, of: Moments, start: int, end: int) -> Ints:
-        """Their amounts together."""
+        """Return the sum of amounts of the same events."""
         until, since = self._place(of.customer, of.at + end), self._place(of.customer, of.at + start)
         return self._sums[until] - self._sums[since]
 
     def came(self, of: Moments, days: int) -> Floats:
-        """1 for each who was there again from the moment on and within so many days, else 0."""
+        """Return 1 for each customer with an event from the moment on and within so many days, else 0."""
         return (self.count(of, -1, days * DAY) > 0).astype(np.float64)
 
     def spent_after(self, of: Moments, days: int) -> Floats:
-        """What was spent from the moment on, within so many days."""
+        """Return the amount spent from the moment on, within so many days."""
         return self.total(of, -1, days * DAY).astype(np.float64)
 
     def spent_before(self, of: Moments, days: int, until: int = 0) -> Floats:
-        """What was spent in so many days before the moment, or before ``until`` days before it."""
+        """Return the amount spent in so many days before the moment, or before ``until`` days before it."""
         return self.total(of, -(days + until) * DAY, -until * DAY - 1).astype(np.float64)
 
     def before(self, of: Moments) -> tuple[Ints, Ints]:
-        """How many events lie before the moments, and their amounts."""
+        """Return the number of events before the moments, and their amounts."""
         none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
         return until - none, self._sums[until] - self._sums[none]
 
     def days_since_last(self, of: Moments) -> Floats:
-        """Days since the last event before each moment."""
+        """Return the days since the last event before each moment, or ``NEVER_DAYS``."""
         none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
         there = until > none
         last = self._at[np.maximum(until - 1, 0)] if self._at.size else np.zeros_like(of.at)
         return np.where(there, (of.at - last) / DAY, NEVER_DAYS)
 
     def days_since_first(self, of: Moments) -> Floats:
-        """Days since the first event, before each moment; none before: 0."""
+        """Return the days from the first event to each moment, 0 without an event before it."""
         none, until = self._place(of.customer, np.zeros_like(of.at)), self._place(of.customer, of.at - 1)
         there = until > none
         first = self._at[np.minimum(none, max(self._at.size - 1, 0))] if self._at.size else np.zeros_like(of.at)
         return np.where(there, (of.at - first) / DAY, 0.0)
 
     def covers(self, of: Moments, start: int, end: int) -> Flags:
-        """Whether all days of a window lie within what is told at all."""
+        """Return whether all days of a window lie within the recorded time."""
         inside: Flags = (of.at + start >= self.first) & (of.at + end <= self.last)
         return inside
 
 
 def first_of_each(of: Moments) -> Ints:
-    """The places of every customer's first moment, in the order of time."""
+    """Return the index of every customer's first moment, in order of time."""
     order = np.lexsort((of.at, of.customer))
     first = order[np.concatenate(([True], np.diff(of.customer[order]) != 0))] if order.size else order
     return first[np.argsort(of.at[first], kind="stable")]
