@@ -1,1 +1,1 @@
-"""Read models: for each a fold, its tables and its queries; the engine that runs them."""
+"""Read models: each has a fold, tables and queries; the engine runs them."""

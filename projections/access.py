@@ -1,6 +1,6 @@
-"""How those are protected who do the work: who reads about them is recorded, flags go without names at first.
+"""Protection of employees: reads about a named person are recorded, and new flags show pseudonyms.
 
-Both as the policy in force says (`privacy.record_reads`, `privacy.pseudonyms`).
+The policy in force switches both on (`privacy.record_reads`, `privacy.pseudonyms`).
 """
 
 from __future__ import annotations
@@ -28,22 +28,24 @@ _OWNER = "pseudonyms"
 
 
 async def privacy_in_force(log: Log) -> dict[str, bool]:
-    """What the policy in force says of privacy."""
+    """Return the privacy settings of the policy in force."""
     said: dict[str, bool] = (await policy_in_force(log)).get("privacy", {})
     return said
 
 
 async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str) -> None:
-    """Record that somebody read about these, each ``kind:id``, if the policy in force wants it; before it is shown.
+    """Record a read about named subjects before it is shown, if the policy in force asks for it.
+
+    ``about`` are subjects such as ``agent:A-7``.
 
     Raises:
-        ValueError: the reader is no id.
+        ValueError: the reader is not a valid id.
 
     """
     if not about or not (await privacy_in_force(log)).get("record_reads"):
         return
     if fault_of(reader) is not None:
-        message = f"who reads must be an id, not {reader!r}"
+        message = f"the reader must be an id, not {reader!r}"
         raise ValueError(message)
     now = datetime.now(UTC)
     record = TrailRead(read_by=reader, about=tuple(about), up_to=up_to)
@@ -52,9 +54,9 @@ async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str
 
 
 async def without_names(log: Log, keys: Keyring, flags: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Flags as they are to be shown: those that nobody looked at yet under pseudonyms, where policy wants that.
+    """Return flags as they may be shown: under pseudonyms until their review, where the policy asks for it.
 
-    A pseudonym, ``~`` and eight hex digits, is the same for one person in every flag.
+    A pseudonym is ``~`` and eight hexadecimal digits. It is the same for one person in every flag.
     """
     if not (await privacy_in_force(log)).get("pseudonyms"):
         return [dict(flag) for flag in flags]

@@ -1,4 +1,4 @@
-"""Published policies, read from the log: there are few of them."""
+"""Published policies, read from the log. They are few, so no view is needed."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ POLICY_SUBJECT = "ledger.policy"
 
 
 async def published_policies(log: Log, position: int | None = None) -> list[PolicyPublished]:
-    """Return all policies, as they were published, the oldest first; with a ``position`` those up to there."""
+    """Return all published policies, the oldest first; with a ``position``, those up to it."""
     stored = await log.read_subject(POLICY_SUBJECT)
     return [read_event(one).body for one in stored if position is None or one.position <= position]
 
 
 def in_force_now(published: Sequence[PolicyPublished]) -> Rules | None:
-    """Return the policy in force at this moment; none where there is none."""
+    """Return the policy in force at this moment, or ``None``."""
     return PolicyHistory.of(published).in_force(datetime.now(UTC))
 
 
 async def policy_in_force(log: Log, position: int | None = None) -> dict[str, Any]:
-    """Return the document of the policy in force; empty where there is none.
+    """Return the document of the policy in force, or an empty one.
 
-    With a ``position``: of the policy that was in force when the event there was recorded, among those published by
-    then.
+    With a ``position``, it is the policy that was in force when that event was recorded.
     """
     published, moment = await published_policies(log, position), datetime.now(UTC)
     if position and (recorded := await log.at(position)) is not None:

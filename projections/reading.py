@@ -1,4 +1,4 @@
-"""What reading a view gives, and how a report is handed the means to read."""
+"""The result of reading a view, and the access scope of a reader."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from projections.engine.storage import Progress
 
 
 class ReadResult(NamedTuple):
-    """What was read, and up to where the view had read the log."""
+    """The result of a query, and the progress of the view that answered it."""
 
     result: Any
     progress: Progress
 
 
 class AccessScope(NamedTuple):
-    """Whom somebody is shown: people and teams; ``people`` is none where it is everybody."""
+    """The people and teams that a reader may see; ``people`` is ``None`` for a reader without restriction."""
 
     people: frozenset[str] | None
     teams: frozenset[str]
 
     def shows(self, agent_id: str | None, team_id: str | None = None) -> bool:
-        """Whether what an agent, or a team, did is shown."""
+        """Return whether an action of this agent or team may be shown."""
         return self.people is None or agent_id in self.people or team_id in self.teams
 
     def sees_all(self, about: list[str]) -> bool:
-        """Whether everybody a flag is about may be seen; customers count for nothing."""
+        """Return whether all employees that a flag concerns may be shown; customers do not count."""
         agents = [name.partition(":")[2] for name in about if name.startswith("agent:")]
         return self.people is None or (bool(agents) and self.people.issuperset(agents))
 
     def sees_holder(self, holder: str) -> bool:
-        """Whether a budget may be shown."""
+        """Return whether a holder's budget may be shown."""
         kind, _, name = holder.partition(":")
         return self.people is None or name in (self.people if kind == "agent" else self.teams)
 
@@ -41,4 +41,4 @@ class AccessScope(NamedTuple):
 EVERYBODY = AccessScope(None, frozenset())
 
 type Reader = Callable[[str, Callable[[sa.Connection], Any]], Awaitable[ReadResult]]
-"""Reads a view by its name: gives the query a connection, within one transaction."""
+"""Reads a view by name: runs the query on a connection, within one transaction."""

@@ -1,4 +1,4 @@
-"""The projections there are."""
+"""The registry of projections."""
 
 from __future__ import annotations
 
@@ -30,4 +30,4 @@ MODELS: dict[str, Callable[[], Projection]] = {
     People.name: People,
     Trail.name: Trail,
 }
-"""Name -> how to make one; each runner makes its own."""
+"""Factory by name; each runner creates its own projection."""

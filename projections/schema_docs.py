@@ -1,6 +1,6 @@
-"""The views' tables for SQL dashboards: a stable schema, versioned with each view. Names, types, units, meaning.
+"""The schema of the views' tables for SQL tools: names, types, units and meanings, versioned with each view.
 
-Held against the tables themselves by tests/projections/test_schema.py, and printed as docs/sql.md.
+tests/projections/test_schema.py compares it with the tables. docs/sql.md prints it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _EVERYWHERE = {
-    "position": "position in the log of the event that made the row",
-    "since": "position of the event that made the row what it is; what it was before stands in `<table>_past`",
-    "happened": "when what the last event tells of was done",
+    "position": "position in the log of the event that created the row",
+    "since": "position of the event that last changed the row; earlier versions of it are in `<table>_past`",
+    "happened": "event time of the last event",
     "agent_id": "the agent",
     "customer_id": "the customer",
     "team_id": "the team",
@@ -26,248 +26,251 @@ _EVERYWHERE = {
     "escalation_id": "the escalation",
     "order_id": "the order",
     "employee_id": "the employee",
-    "role": "the agent's role then",
+    "role": "the agent's role at that time",
     "kind": "refund, credit, discount, replacement, keep_item, fee_waiver, upgrade, gift, fix, other",
     "basis": "goodwill, entitlement, correction",
-    "reason": "why, in the words of whoever asked",
-    "currency": "ISO 4217",
-    "time": "when it happened",
-    "at": "when it happened",
-    "line": "support line, 1 is the first",
-    "channel": "phone, chat, and the like",
+    "reason": "the reason, in the requester's words",
+    "currency": "ISO 4217 code",
+    "time": "event time",
+    "at": "event time",
+    "line": "support line; 1 is the first",
+    "channel": "e.g. phone, chat",
     "holder": "`agent:<id>` or `team:<id>`",
     "period": "2026-11-21, 2026-W47, 2026-11 or 2026-Q4",
-    "decided_by": "who decided it",
-    "waited_seconds": "from asking to the answer, seconds",
-    "transfers": "times it was passed on",
-    "asked_minor": "what was asked for",
-    "amount_minor": "its cost to the company",
+    "decided_by": "the person that decided",
+    "waited_seconds": "seconds from the request to the answer",
+    "transfers": "number of transfers",
+    "asked_minor": "amount requested",
+    "amount_minor": "cost to the company",
     "withdrawn": "corrected: it never happened",
-    "score": "what was answered, between `worst` and `best`",
-    "best": "the best there is",
-    "worst": "the worst there is",
-    "opened": "when it was opened",
-    "status": "where it stands",
+    "score": "the score, between `worst` and `best`",
+    "best": "best possible score",
+    "worst": "worst possible score",
+    "opened": "time of opening",
+    "status": "current status",
 }
 _TABLES: dict[str, tuple[str, dict[str, str]]] = {
     "authority.asked": (
-        "Each request for more authority, here or in another system.",
+        "Requests for more authority, here or in another system.",
         {
-            "asking": "source (of another system's) and id",
-            "reported": "another system told of it",
-            "requested": "when it was asked",
-            "outcome": "approved, denied, withdrawn, expired; null while it waits",
-            "approved_minor": "what was approved, at most what was asked",
-            "rejections": "times somebody said no before",
+            "asking": "id, after the source of another system's request",
+            "reported": "another system reported it",
+            "requested": "time of the request",
+            "outcome": "approved, denied, withdrawn, expired; null while it is open",
+            "approved_minor": "amount approved, at most the amount requested",
+            "rejections": "number of earlier rejections",
         },
     ),
     "authority.shortfalls": (
-        "Each time somebody could not give what they wanted to.",
+        "Requests beyond the agent's authority.",
         {
             "shortfall": "its position, as text",
             "outcome": "escalate or refused",
-            "followed": "they asked for it then; else it is silent",
+            "followed": "an escalation followed; otherwise it belongs to the silent gap",
         },
     ),
     "authority.latest": (
-        "The last shortfall of each matter; the projection's own.",
+        "The last shortfall of each matter; internal to the projection.",
         {
-            "matter": "agent, kind and what it is about",
+            "matter": "agent, kind and subject",
             "shortfall": "as in `shortfalls`",
         },
     ),
     "budget_balances.balances": (
-        "What each holder was granted, spent, has reserved and has left, by period.",
+        "Each holder's budget by period: granted, spent, reserved and remaining.",
         {
-            "granted_minor": "granted, carried over, drawn and moved in, less what was moved out",
+            "granted_minor": "granted, carried over, drawn and transferred in, less the amounts transferred out",
             "spent_minor": "spent",
-            "reserved_minor": "reserved: held, or waiting for an answer",
-            "opened": "when the period was opened",
-            "closed": "its books are closed",
+            "reserved_minor": "reserved: held, or for an open escalation",
+            "opened": "time of the period's opening",
+            "closed": "the period is closed",
         },
     ),
-    "budget_balances.holds": ("What is reserved for an action; the projection's own.", {"minor": "so much"}),
+    "budget_balances.holds": (
+        "Reservations by action; internal to the projection.",
+        {"minor": "amount reserved"},
+    ),
     "casework.interactions": (
-        "Interactions as they stand.",
+        "Current state of interactions.",
         {
             "status": "open or resolved",
-            "stories_repeated": "times the customer had to tell it again",
-            "resolution": "how it ended",
-            "agent_id": "who handles it",
-            "team_id": "whose it is",
+            "stories_repeated": "times that the customer had to repeat the story",
+            "resolution": "the resolution",
+            "agent_id": "the agent in charge",
+            "team_id": "the team in charge",
         },
     ),
     "casework.actions": (
-        "Actions as they stand.",
+        "Current state of actions.",
         {
             "state": "taken, held, settled, voided, charged, reversed, reported",
-            "reversed_minor": "taken back",
-            "settled_minor": "moved by the payment system",
-            "escalation_id": "where somebody else allowed it",
-            "time": "when it was done",
+            "reversed_minor": "amount reversed",
+            "settled_minor": "amount paid by the payment system",
+            "escalation_id": "the escalation that approved it, if any",
+            "time": "time of the action",
         },
     ),
     "casework.escalations": (
-        "Escalations as they stand.",
+        "Current state of escalations.",
         {
-            "requested": "when it was asked",
+            "requested": "time of the request",
             "status": "waiting, approved, denied, withdrawn, expired",
-            "amount_minor": "what was approved",
-            "asked_of": "who may decide, a JSON list",
-            "due": "when it goes on by itself",
-            "action_id": "what it would be, or became",
+            "amount_minor": "amount approved",
+            "asked_of": "people asked to decide, a JSON list",
+            "due": "deadline, after which it is passed on or expires",
+            "action_id": "the action requested",
         },
     ),
     "casework.households": (
-        "Customers who are one person or household, in both directions.",
+        "Links between customers (same person or household), in both directions.",
         {
-            "pair": "both, and how",
+            "pair": "both customers and the relation",
             "a": "a customer",
-            "b": "another",
-            "linked": "false: told to be wrong",
+            "b": "the linked customer",
+            "linked": "false: the link was withdrawn",
         },
     ),
     "decisions.depended": (
-        "What judging decisions again needs (`report what-if`); the projection's own.",
+        "Input of policy simulations (`report what-if`); internal to the projection.",
         {
-            "type": "of the event; or `corrected`, `reported`",
-            "at": "when it happened, microseconds since 1970",
-            "data": "what is needed of it, JSON",
+            "type": "type of the event, or `corrected`, `reported`",
+            "at": "event time, microseconds since 1970",
+            "data": "the fields needed, JSON",
         },
     ),
     "flags.flags": (
-        "Suspected abuse, for a human to look at; no verdict.",
+        "Suspected misuse for human review; a flag is not a verdict.",
         {
-            "flag_id": "its id",
+            "flag_id": "id of the flag",
             "rule": "R1 to R15",
-            "rule_version": "of the rule",
-            "about": "agents and customers, a JSON list",
+            "rule_version": "version of the rule",
+            "about": "agents and customers concerned, a JSON list",
             "explanation": "one sentence",
-            "evidence": "positions that prove it, a JSON list",
-            "raised": "when it was raised",
+            "evidence": "positions of the events that prove it, a JSON list",
+            "raised": "time when it was raised",
             "status": "open, confirmed, coached, dismissed",
-            "unmasked_by": "who began to look at it",
-            "reviewed": "when it was reviewed",
-            "reviewed_by": "by whom",
-            "answered_by": "the person concerned who answered",
-            "answer": "what they said, sealed",
-            "note": "of the review, sealed",
+            "unmasked_by": "the person that unmasked it for review",
+            "reviewed": "time of the review",
+            "reviewed_by": "the reviewer",
+            "answered_by": "the employee concerned that answered",
+            "answer": "the answer, encrypted",
+            "note": "note of the review, encrypted",
         },
     ),
     "flags.evidence": (
-        "Which positions prove which flag.",
-        {"flag_id": "the flag", "position": "an event that proves it"},
+        "Evidence of each flag, by position.",
+        {"flag_id": "the flag", "position": "position of an event that proves it"},
     ),
     "journeys.journeys": (
-        "The way of each interaction.",
+        "The path of each interaction through teams and lines.",
         {
-            "first_team": "the team it began in",
-            "team": "the team it is in",
-            "highest_line": "the highest line it saw",
-            "moved_up": "it went to a higher line",
-            "left_teams": "teams it left, a JSON list",
-            "came_back": "it came back to one",
-            "repeated_stories": "times the story was told again; null where nobody says",
-            "waited_seconds": "between teams",
-            "first_action": "when something was done for the customer",
-            "resolved": "when it was resolved",
-            "reopened": "times it was opened again",
+            "first_team": "the first team",
+            "team": "the current team",
+            "highest_line": "the highest line reached",
+            "moved_up": "it moved to a higher line",
+            "left_teams": "earlier teams, a JSON list",
+            "came_back": "it returned to an earlier team",
+            "repeated_stories": "times that the customer repeated the story; null if not reported",
+            "waited_seconds": "seconds waited between teams",
+            "first_action": "time of the first action for the customer",
+            "resolved": "time of the resolution",
+            "reopened": "number of reopenings",
         },
     ),
     "journeys.feedback": (
-        "What customers answered.",
+        "Customer feedback.",
         {
-            "told": "source and id of the answer",
-            "instrument": "csat, nps, ces and the like",
+            "told": "source and id of the feedback",
+            "instrument": "csat, nps, ces, review",
         },
     ),
     "loyalty_effects.purchases": (
-        "Purchases, and what came back.",
+        "Purchases and returns.",
         {
-            "total_minor": "what was paid, or given back",
-            "margin_minor": "of it, margin; null where nobody says",
-            "returned": "it came back",
+            "total_minor": "amount paid, or refunded for a return",
+            "margin_minor": "margin; null if not reported",
+            "returned": "it is a return",
         },
     ),
-    "loyalty_effects.actions": ("What was done for customers.", {"cost_minor": "its cost to the company"}),
+    "loyalty_effects.actions": ("Actions for customers.", {"cost_minor": "cost to the company"}),
     "loyalty_effects.requests": (
-        "Goodwill that met a limit for one action.",
+        "Goodwill requests to which a limit for one action applied.",
         {
             "limit_minor": "the limit",
-            "at_once": "within the limit, and given",
+            "at_once": "within the limit, and taken",
         },
     ),
     "people.employees": (
-        "Who works here.",
+        "Employees.",
         {
-            "role": "the role now",
-            "team_ids": "a JSON list",
-            "manager_id": "whose people they are",
-            "joined": "when",
-            "left": "when; null: still here",
-            "role_since": "when they got the role",
+            "role": "current role",
+            "team_ids": "teams, a JSON list",
+            "manager_id": "the manager",
+            "joined": "time of joining",
+            "left": "time of leaving; null: still employed",
+            "role_since": "start of the current role",
         },
     ),
     "people.thanks": (
-        "Thanks that were given.",
+        "Recognition given.",
         {
-            "recognition_id": "its id",
-            "giver_id": "by whom",
-            "giver_kind": "colleague, customer, manager",
-            "receiver_id": "to whom",
-            "points": "points with it",
+            "recognition_id": "id of the recognition",
+            "giver_id": "the giver",
+            "giver_kind": "customer, peer, manager",
+            "receiver_id": "the receiver",
+            "points": "points given",
         },
     ),
     "people.courses": (
-        "Courses that were completed.",
+        "Completed courses.",
         {
             "completion": "employee, course and time",
             "course_id": "the course",
-            "completed": "when",
-            "valid_until": "until when it opens authority; null: for ever",
+            "completed": "time of completion",
+            "valid_until": "end of validity; null: unlimited",
         },
     ),
     "people.voices": (
         "Ideas and obstacles.",
         {
-            "voice_id": "its id",
+            "voice_id": "id of the idea or obstacle",
             "what": "idea or obstacle",
-            "said": "when it was said",
-            "text": "in their words, sealed",
-            "kind": "what it is about",
-            "answered": "when",
-            "answered_by": "by whom",
-            "answer": "what came of it",
+            "said": "time of submission",
+            "text": "the employee's words, encrypted",
+            "kind": "subject",
+            "answered": "time of the answer",
+            "answered_by": "the person that answered",
+            "answer": "the answer or decision",
         },
     ),
     "people.morale": (
-        "How teams feel; never of fewer than five people, please.",
+        "Morale of teams; do not show figures of fewer than five people.",
         {
             "survey": "team and period",
-            "invited": "people asked",
-            "respondents": "people who answered",
-            "period": "of the survey",
+            "invited": "people invited",
+            "respondents": "people that answered",
+            "period": "period of the survey",
         },
     ),
     "audit_trail.trail": (
-        "Every event, in a person's words.",
+        "One line for each event.",
         {
             "type": "stored type",
-            "source": "who told it",
-            "event_id": "its id there",
-            "recorded": "when the ledger recorded it",
-            "who": "who did it",
-            "whom": "for whom",
-            "what": "what, in words",
+            "source": "source of the event",
+            "event_id": "id that the source gave it",
+            "recorded": "recorded time",
+            "who": "the agent or employee",
+            "whom": "the customer",
+            "what": "the event in one sentence",
             "corrected_by": "position of its correction",
         },
     ),
     "audit_trail.mentions": (
-        "Which event names whom.",
+        "Ids that each event names.",
         {
             "kind": "agent, customer, interaction, action, escalation",
             "id": "the id",
-            "position": "the event",
+            "position": "position of the event",
         },
     ),
 }
@@ -303,7 +306,7 @@ _TIMES = frozenset(
 
 
 class Column(NamedTuple):
-    """One column: what it is called, holds, is measured in, and means."""
+    """A column: its view, table, name, type, unit and meaning."""
 
     view: str
     table: str
@@ -315,10 +318,10 @@ class Column(NamedTuple):
 
 
 def columns() -> Iterator[Column]:
-    """Every column of every view's tables.
+    """Yield every column of every view's tables.
 
     Raises:
-        KeyError: somebody added a column and did not say what it means.
+        KeyError: a column has no meaning in this module; add one.
 
     """
     for view, make in MODELS.items():
@@ -338,7 +341,7 @@ def _is_time(column: sa.Column[Any], kind: str) -> bool:
 
 
 def schema_text() -> str:
-    """docs/sql.md."""
+    """Return the text of docs/sql.md."""
     lines = [_HEAD]
     seen = ""
     for one in columns():
@@ -368,12 +371,12 @@ Each view is a SQLite database that any SQL tool reads while it is being written
 sqlite3 -readonly .resolution-ledger/views/budget_balances.sqlite 'SELECT holder, period, spent_minor FROM balances'
 ```
 
-`<data-dir>/views/<view>.sqlite` leads to the generation that serves; after `admin projections rebuild` it leads to
-the new one, so open it again now and then. Read, never write: a view is made of the log alone, and is dropped when
-it is rebuilt.
+`<data-dir>/views/<view>.sqlite` links to the live generation. After `admin projections rebuild` it links to the new
+one, so reopen it from time to time. Read it, never write to it: a view is derived from the log, and a rebuild replaces
+it.
 
-The schema below is stable. Names, types and meanings of a view stay as long as its version does; columns may be
-added. `progress` in each file says up to which position the log was read. `<table>_past` keeps what rows were
-before, with the same columns; a row was in force from its `since` up to the next one's. Amounts are whole minor
-units (pence, yen) of the row's `currency`; times are RFC 3339 in UTC, so that they sort as text. Text that says
-something about a person is sealed (`sealed:...`), and readable through the commands and the HTTP API alone."""
+The schema below is stable. Names, types and meanings of a view stay the same within a version; columns may be added.
+`progress` in each file holds the position up to which the log was read. `<table>_past` keeps earlier versions of rows,
+with the same columns. A version was valid from its `since` to that of the next one. Amounts are whole minor units
+(pence, yen) of the row's `currency`. Times are RFC 3339 in UTC, so they sort as text. Personal text is encrypted
+(`sealed:...`); only the commands and the HTTP API can read it."""

@@ -1,4 +1,8 @@
-"""Warnings about a valid policy, and the difference between two policies."""
+"""Warnings about a valid policy, and the difference between two policies.
+
+A repeated request to publish computes its warnings again, and its answer has to equal the first one. So the texts of
+warnings do not change.
+"""
 
 from __future__ import annotations
 
@@ -43,9 +47,7 @@ def contradictions(policy: Policy) -> list[PolicyProblem]:
         now = policy.roles[policy.trial.role].limits.get(policy.trial.kind, policy.zero())
         if now is None or now == policy.trial.amount:
             found.append(
-                PolicyProblem(
-                    ("trial", "limit", "amount"), "is the limit that the role has already; name another amount"
-                )
+                PolicyProblem(("trial", "limit", "amount"), "tries what the role has already; name another amount")
             )
     return found
 
@@ -92,7 +94,7 @@ def _of_role(policy: Policy, name: str, role: Role, chains: dict[str, _Chain], r
                     at, f"{limit.text} can never be given: {rule} is {amount.text}; raise one, lower one"
                 )
         if not _is_approved(chains[kind], role, kind, limit):
-            message = f"no role could approve a {kind} above {limit.text}; give another role `approves` for it"
+            message = f"nobody could approve a {kind} above {limit.text}; give another role `approves` for it"
             yield PolicyProblem(at, message)
     yield from _cost_of_asking(policy, role.limits, (*path, "limits"))
     hard = role.per_customer.hard_above if role.per_customer else None

@@ -1,4 +1,4 @@
-"""Corrections: a fact as it was known, and as it is known now; how rows go from one to the other."""
+"""Corrections of facts, and their effect on rows of views."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ corrections_metadata = sa.MetaData()
 corrections = sa.Table(
     "corrections",
     corrections_metadata,
-    sa.Column("position", sa.BigInteger, primary_key=True),  # of the fact that was wrong
+    sa.Column("position", sa.BigInteger, primary_key=True),  # of the corrected fact
     sa.Column("corrected_by", sa.BigInteger, nullable=False),
-    sa.Column("data", sa.Text),  # the right one as JSON; null where it never happened
+    sa.Column("data", sa.Text),  # the right data as JSON; null if the fact never happened
 )
 
 
 class Correction(NamedTuple):
-    """One correction: the fact as it was known before, and as it is known now (none: it never happened)."""
+    """A correction of a fact: as it was known before, and as it is known now (``None``: it never happened)."""
 
     position: int
     before: Event | None
@@ -39,10 +39,10 @@ class Correction(NamedTuple):
 
 
 async def originals_of(log: Log, batch: Sequence[Recorded]) -> dict[int, Recorded]:
-    """The facts that are corrected in a batch, by their positions.
+    """Return the original facts that a batch corrects, by position.
 
     Raises:
-        LostEventsError: one is gone.
+        LostEventsError: an original is missing from the log.
 
     """
     found: dict[int, Recorded] = {}
@@ -58,7 +58,10 @@ async def originals_of(log: Log, batch: Sequence[Recorded]) -> dict[int, Recorde
 
 
 def correction_of(event: Event, original: Recorded, known: Any = ...) -> Correction:
-    """What a `fact.corrected` changes; ``known`` is the data that an earlier correction gave (... where none did)."""
+    """Return the change that a `fact.corrected` makes.
+
+    ``known`` is the data of an earlier correction of the same fact, ``...`` where there was none.
+    """
     first = read_event(original)
     before = first if known is ... else _with_data(first, known)
     return Correction(original.position, before, _with_data(first, event.body.data), event.body.reason)
@@ -71,13 +74,13 @@ def _with_data(event: Event, data: dict[str, Any] | None) -> Event | None:
 
 
 def read_known(connection: sa.Connection, position: int) -> Any:
-    """The data that a fact was corrected to before; ... where it was not."""
+    """Return the data of the last correction of a fact, or ``...`` if it was not corrected."""
     row = connection.execute(sa.select(corrections.c.data).where(corrections.c.position == position)).one_or_none()
     return ... if row is None else (None if row.data is None else msgspec.json.decode(row.data))
 
 
 def interaction_values(correction: Correction, row: dict[str, Any]) -> dict[str, Any]:
-    """What changes in an interaction's row: each field that still shows what was wrong, and what is counted."""
+    """Return the changes to an interaction's row: fields that still show the wrong data, and counts."""
     before = correction.before.body if correction.before else None
     after = correction.after.body if correction.after else None
     values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Stored bytes to typed events: the one codec, which knows facts and records alike."""
+"""Decode stored bytes into typed events: one codec for facts and the ledger's own events."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ TYPES: dict[str, type[Any]] = {**FACTS, **RECORDS}
 
 
 def types_of(*classes: type[Any]) -> dict[str, type[Any]]:
-    """The types whose events are of these classes, or of classes below them."""
+    """Return the stored types of these classes and their subclasses."""
     return {name: cls for name, cls in TYPES.items() if issubclass(cls, classes)}
 
 
 class Event:
-    """An event of the log, decoded: ``body`` is of one of the classes asked for."""
+    """A decoded event of the log; ``body`` is an instance of one of the requested classes."""
 
     __slots__ = ("body", "correction", "position", "stored", "subject")
 
@@ -35,9 +35,7 @@ class Event:
         self.subject = subject
         self.stored = stored
         self.body = body
-        self.correction: Any = (
-            None  # of a `fact.corrected`: what it changes (projections.engine.corrections.Correction)
-        )
+        self.correction: Any = None  # set for a `fact.corrected` (projections.engine.corrections.Correction)
 
     @property
     def type(self) -> str:
@@ -46,17 +44,17 @@ class Event:
 
     @property
     def time(self) -> datetime:
-        """When it happened."""
+        """The event time."""
         return parse_time(self.stored.time)
 
     @property
     def recorded(self) -> datetime:
-        """When the ledger recorded it."""
+        """The recorded time."""
         return parse_time(self.stored.recordedtime)
 
 
 class UnknownEventError(Exception):
-    """An event that this version cannot read: its position, its type, and why."""
+    """An event that this version cannot read: its position, its type and the reason."""
 
     def __init__(self, position: int, type_name: str, reason: str) -> None:
         super().__init__(f"position {position}, {type_name or 'no type'}: {reason}")
@@ -66,8 +64,10 @@ class UnknownEventError(Exception):
 
 
 def type_in(data: bytes) -> bytes:
-    """The type of a stored event, without decoding it; empty where it is not written as we write it."""
-    start = data.find(_TYPE)  # what else says so lies in a text, its quotes escaped, or behind it, in the data
+    """Return the type of a stored event without decoding it; empty if it is not found in the ledger's own form."""
+    start = data.find(
+        _TYPE
+    )  # other matches cannot come first: within a text quotes are escaped, and the data follows the type
     return data[start + len(_TYPE) : data.find(b'"', start + len(_TYPE))] if start >= 0 else b""
 
 
@@ -75,12 +75,12 @@ _TYPE = b'"type":"'
 
 
 def read_event(recorded: Recorded, types: Mapping[str, type[Any]] = TYPES) -> Event:
-    """The typed event in what the log holds.
+    """Return the typed event of a stored message.
 
-    A reader in a hurry passes ``types`` with smaller classes of the fields it needs.
+    A reader on a hot path passes ``types`` with smaller classes that hold only the fields it needs.
 
     Raises:
-        UnknownEventError: its type, or its form, is not known to this version.
+        UnknownEventError: this version does not know the event's type or form.
 
     """
     name = ""
@@ -90,7 +90,7 @@ def read_event(recorded: Recorded, types: Mapping[str, type[Any]] = TYPES) -> Ev
         cls = types.get(name)
         if cls is None:
             raise UnknownEventError(recorded.position, name, "a type this version does not know")
-        stored.time = utc_text(stored.time)  # views keep and compare texts: one instant has one zone
+        stored.time = utc_text(stored.time)  # views store and compare times as texts, so they must all be in UTC
         return Event(recorded.position, stored, decode(cls, stored.data), recorded.subject)
     except (msgspec.MsgspecError, FieldError, ValueError) as error:
         raise UnknownEventError(recorded.position, name, str(error)) from error

@@ -1,4 +1,4 @@
-"""What a projection is: a name, tables, and a fold of events into them."""
+"""The interface of a projection: a name, tables, and a fold of events into them."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ if TYPE_CHECKING:
 
 
 class Projection(Protocol):
-    """One read model. The engine gives it every event it asks for, once, in order."""
+    """A read model. The engine gives it each event of its types once, in order."""
 
     @property
     def name(self) -> str:
-        """Its name, also of its files and of `resolution.views.<name>`."""
+        """The name, also used for its files and for `resolution.views.<name>`."""
 
     @property
     def version(self) -> int:
-        """Raised when tables or fold change: a new generation is then built."""
+        """The version; it is raised when tables or fold change, so that a new generation is built."""
 
     @property
     def metadata(self) -> sa.MetaData:
-        """Its tables."""
+        """The tables."""
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """Subjects below which it wants events."""
+        """The subject prefixes of the events that it needs."""
 
     @property
     def types(self) -> Mapping[str, type[Any]]:
-        """Classes to decode events into. Types that are missing here are passed over; what nobody knows stops it."""
+        """The classes to decode events into, by stored type.
+
+        Other known types are skipped. A type that this version does not know stops the view.
+        """
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Take these events into the tables, in the transaction of ``connection``."""
+        """Fold events into the tables, within the transaction of ``connection``."""
 
     def forget(self) -> None:
-        """Drop what is cached: the transaction of the last fold was rolled back."""
+        """Drop caches, because the transaction of the last fold was rolled back."""

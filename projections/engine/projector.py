@@ -1,4 +1,4 @@
-"""The engine: reads the log in order and commits each view with its position in one transaction."""
+"""The engine: reads the log in order, and commits each view together with its position in one transaction."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _LOOK_AGAIN_SECONDS = 2.0
 _TOGETHER_SECONDS = 0.1
-"""What comes within so many seconds of a commit is committed together: on a busy log each commit costs as much."""
+"""Events within this time after a commit are committed together, because each commit has a fixed cost."""
 _MANY = 1000
 _NICE = 5
 
 
 def _step_back() -> None:
-    """Where processors are few, whoever waits for an answer goes first; a thread has a priority of its own on Linux."""
+    """Lower the priority of this thread, so that answers go first on a machine with few processors (Linux only)."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 _ONE_THREAD = ThreadPoolExecutor(1, "views", _step_back)
-"""Views that are up to date take turns: threads that want the interpreter wait for each other at every row."""
+"""Views that are up to date share one thread, because several threads would wait for the interpreter's lock."""
 SKIPS_SUBJECT = "ledger.projection"
 
 
 class StoppedError(Exception):
-    """The projection cannot go on: it says at which position and why."""
+    """An error that stops a projection, with the position and the reason."""
 
     def __init__(self, name: str, stop: Stop) -> None:
         super().__init__(
-            f"{name} stopped at position {stop.position} ({stop.type}): {stop.reason}; run a version that "
-            f"knows it, or pass over it with `resolution-ledger admin projections skip {name} {stop.position}`"
+            f"{name} stopped at position {stop.position} ({stop.type}): {stop.reason}; run a newer version that "
+            f"knows it, or skip it with `resolution-ledger admin projections skip {name} {stop.position}`"
         )
         self.stop = stop
 
 
 class Projector:
-    """Keeps one generation of one model up to date."""
+    """A runner that keeps one generation of one projection up to date."""
 
     def __init__(self, model: Projection, engine: sa.Engine) -> None:
         self.model = model
@@ -88,11 +88,11 @@ class Projector:
         tail: SharedTail | None = None,
         committed: Callable[[Progress], Awaitable[None]] | None = None,
     ) -> None:
-        """Fold the log from where the view stands, for ever or up to a position; its end from a ``tail``, if given.
+        """Fold the log from the view's position on, for ever or up to ``until``; a ``tail`` supplies the newest events.
 
         Raises:
-            StoppedError: an event cannot be digested; the view stays as it is before it.
-            LostEventsError: the log does not show what the view has read.
+            StoppedError: an event cannot be processed; the view stays as it was before that event.
+            LostEventsError: the log lacks events that the view has read.
 
         """
         self._skipped = await skipped_positions(log, self.model.name)
@@ -123,16 +123,16 @@ class Projector:
                 return
 
     def take(self, batch: Sequence[Recorded], originals: Mapping[int, Recorded] = MappingProxyType({})) -> None:
-        """Fold a batch and commit it with its position; on a failure, up to the event that fails.
+        """Fold a batch and commit it with its position; if it fails, commit up to the failing event.
 
-        ``originals`` are the facts that are corrected in it, by position.
+        ``originals`` are the facts that the batch corrects, by position.
         """
         try:
             self._commit(batch, self._decoded(batch), originals)
-        except FAILURES:  # the disk is full, say: a failure of ours, not of an event
+        except FAILURES:  # a failure of the database, such as a full disk, not of an event
             self.model.forget()
             raise
-        except Exception as error:  # noqa: BLE001 - whatever an event does to a fold, it stops only this view
+        except Exception as error:  # noqa: BLE001 - an event that breaks a fold must stop only this view
             self.model.forget()
             if len(batch) == 1:
                 self._stop(batch[0], error)
@@ -166,7 +166,7 @@ class Projector:
 
     @staticmethod
     def _note_correction(connection: sa.Connection, event: Event, originals: Mapping[int, Recorded]) -> None:
-        """Say in the event what it corrects, and keep what is known from now on."""
+        """Set the event's correction, and store the data that is known from now on."""
         position = event.stored.corrects
         if not isinstance(event.body, FactCorrected) or position is None:
             return
@@ -186,7 +186,7 @@ class Projector:
 
 
 async def skipped_positions(log: Log, name: str) -> frozenset[int]:
-    """Positions that somebody told this projection to pass over."""
+    """Return the positions that an operator told this projection to skip."""
     found: set[int] = set()
     for recorded in await log.read_subject(SKIPS_SUBJECT):
         record = read_event(recorded).body
@@ -202,7 +202,7 @@ async def rebuild(
     log: Log,
     progressed: Callable[[Progress], Awaitable[None]] | None = None,
 ) -> Progress:
-    """Fill a new generation from the beginning up to the end of the log, then let it serve."""
+    """Fill a new generation from the beginning to the end of the log, then make it live."""
     generation = storage.next_generation(folder, model)
     projector = Projector(model, storage.open_generation(folder, model, generation))
     await projector.follow(client, log, until=await log.last_position(), committed=progressed)
@@ -211,7 +211,7 @@ async def rebuild(
 
 
 async def catch_up(model: Projection, folder: Path, client: LedgerClient, log: Log) -> Progress:
-    """Bring the live generation to the end of the log, making one if there is none."""
+    """Bring the live generation to the end of the log; create one if there is none."""
     generation = storage.live_or_first(folder, model)
     if generation is None:
         return await rebuild(model, folder, client, log)
@@ -228,10 +228,10 @@ async def run_for_ever(
     tail: SharedTail,
     committed: Callable[[Progress], Awaitable[None]] | None = None,
 ) -> None:
-    """Follow the log with the live generation; go over to a rebuilt one; wait visibly when stopped.
+    """Follow the log with the live generation; switch to a rebuilt one, and wait visibly when stopped.
 
     Raises:
-        LostEventsError: the log does not show what the view has read.
+        LostEventsError: the log lacks events that the view has read.
 
     """
     stopped: Stop | None = None
@@ -243,10 +243,10 @@ async def run_for_ever(
         except StoppedError as error:
             _log.error("%s", error)
             stopped = error.stop
-        except (UnavailableError, *FAILURES) as error:  # the server is away, the disk is full
+        except (UnavailableError, *FAILURES) as error:  # e.g. no server, or a full disk
             _log.warning("%s waits: %s", model.name, error)
         if stopped is not None and storage.live_generation(folder, model) is None:
-            stopped = None  # its views were dropped: begin anew
+            stopped = None  # the view's files were dropped, so start again
         await asyncio.sleep(_LOOK_AGAIN_SECONDS)
 
 
@@ -258,7 +258,7 @@ async def _follow_live(
     tail: SharedTail,
     committed: Callable[[Progress], Awaitable[None]] | None,
 ) -> None:
-    """Follow with the live generation until another one is live."""
+    """Follow the log with the live generation until another one is live."""
     generation = storage.live_or_first(folder, model)
     if generation is None:
         await rebuild(model, folder, client, log, committed)

@@ -1,4 +1,4 @@
-"""Rows that events change one after the other: read once, kept for the batch, written together."""
+"""A cache of rows that events change: each row is read once, kept for the batch and written once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CACHED_ROWS = 100_000
 
 
 class RowCache:
-    """The rows of one table by their key, a single column."""
+    """The rows of one table by key, a single column."""
 
     def __init__(self, table: sa.Table) -> None:
         self._table = table
@@ -32,13 +32,13 @@ class RowCache:
         self._replaced = Replaced(table)
 
     def get(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
-        """The row of this key, where there is one."""
+        """Return the row of this key, or ``None``."""
         if key not in self._cached:
             self._cached[key] = self._look(connection, key)
         return self._cached[key]
 
     def _look(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
-        """Most events ask for a row or two, and nothing a view does is asked more often."""
+        """Read a row by the driver's own statement, because this is a view's most frequent query."""
         found = driver(connection).execute(self._read, (key,)).fetchone()
         if found is None:
             return None
@@ -50,9 +50,9 @@ class RowCache:
     def put(
         self, connection: sa.Connection, key: str, values: Mapping[str, Any], position: int, happened: str | None = None
     ) -> dict[str, Any]:
-        """Set some columns of a row by the event at a position; what it had stays, a new row is empty elsewhere.
+        """Set some columns of a row at an event's position; other columns keep their value, or are empty in a new row.
 
-        ``happened`` is when what the event tells of was done, for a table that keeps that.
+        ``happened`` is the event time, for a table with that column.
         """
         row = self.get(connection, key)
         if row is None:
@@ -66,7 +66,7 @@ class RowCache:
         return row
 
     def write(self, connection: sa.Connection) -> None:
-        """Write what was changed, and what it was before."""
+        """Write the changed rows, and their versions before the change."""
         self._replaced.write(connection)
         upsert(connection, self._table, [row for key in self._changed if (row := self._cached[key]) is not None])
         self._changed.clear()
@@ -74,27 +74,27 @@ class RowCache:
             self.forget()
 
     def forget(self) -> None:
-        """Read everything again."""
+        """Drop the cache."""
         self._cached.clear()
         self._changed.clear()
         self._replaced.forget()
 
 
 def plain_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
-    """Plain tuples, as the driver gives them: a hundred thousand in a quarter of a second."""
+    """Return rows as the driver's tuples: 100,000 in a quarter of a second."""
     return list(connection.execute(query).cursor.fetchall())
 
 
 def dict_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
-    """By column, without a mapping for each row. A truth value is 0 or 1, as the driver gives it."""
+    """Return rows as dictionaries by column. A truth value is 0 or 1, as the driver returns it."""
     return _by_column(connection.execute(query).cursor)
 
 
 class PreparedQuery(NamedTuple):
-    """A query as text for the driver, with the values that are always the same.
+    """A query compiled to the driver's text, with its constant values.
 
-    For what is asked hundreds of times a second: making a query costs more than it does. Cache it for each shape in
-    which it is asked, with a `bindparam` for each value that differs.
+    Compiling a query costs more than running it. So a frequent query is compiled once for each of its shapes and
+    cached, with a `bindparam` for each value that varies.
     """
 
     text: str
@@ -102,12 +102,12 @@ class PreparedQuery(NamedTuple):
 
     @classmethod
     def of(cls, query: sa.Select[Any]) -> PreparedQuery:
-        """The query, made."""
+        """Return the compiled query."""
         compiled = query.compile(dialect=NAMED)
         return cls(str(compiled), compiled.params)
 
     def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """By column, as `dict_rows`."""
+        """Return the rows as ``dict_rows`` does."""
         return _by_column(driver(connection).execute(self.text, {**self.values, **values}))
 
 
@@ -119,7 +119,7 @@ def listed(
     after: int,
     limit: int | None,
 ) -> list[dict[str, Any]]:
-    """Rows that have positions, in their order, behind ``after``; where ``equal`` names no value, any will do."""
+    """Return rows by position, from behind ``after``; a ``None`` in ``equal`` matches any value."""
     values = {name: value for name, value in equal.items() if value is not None}
     if isinstance(source, sa.Table) and not where:
         return _listing(source, tuple(values)).rows(connection, values | {"after": after, "limit": at_most(limit)})
@@ -129,7 +129,7 @@ def listed(
 
 
 def at_most(limit: int | None) -> int:
-    """A limit as the driver is given it."""
+    """Return a limit in the driver's form: -1 for no limit."""
     return -1 if limit is None else limit
 
 

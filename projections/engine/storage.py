@@ -1,4 +1,4 @@
-"""Where a view is stored: one SQLite file a generation, and a pointer to the live one."""
+"""The storage of views: one SQLite file for each generation, and a pointer to the live one."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ _WRITE_PROGRESS = (
     "INSERT OR REPLACE INTO progress (id, position, digest, recorded, stopped_position, stopped_type, stopped_reason) "
     "VALUES (1, ?, ?, ?, ?, ?, ?)"
 )
-"""As texts: every read of a view begins with the one, every commit ends with the other."""
+"""Kept as texts, because each read of a view starts with the first and each commit ends with the second."""
 _MAPPED_BYTES = 1 << 30
 NAMED = sqlite.dialect(paramstyle="named")
-"""For statements that are given to the driver as texts."""
+"""The dialect for statements that are given to the driver as texts."""
 
 FAILURES = (OperationalError, sqlite3.OperationalError)
-"""What a database cannot do just now, as the library says it and as the driver does: a full disk, a read given up."""
+"""Temporary failures of the database, as the library and the driver raise them: a full disk, an interrupted read."""
 
 
 _allowed_to_fail_on_windows = suppress(OSError) if sys.platform == "win32" else nullcontext()
 
 
 class Stop(NamedTuple):
-    """Where a projection stopped, at which type of event, and why."""
+    """The position and type of the event that stopped a projection, and the reason."""
 
     position: int
     type: str
@@ -65,7 +65,7 @@ class Stop(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Up to where a view has read, the recorded time of that event, and where it stopped if it did."""
+    """The position up to which a view has read, that event's recorded time, and its stop, if it is stopped."""
 
     anchor: ReadCursor
     recorded: str = ""
@@ -73,20 +73,20 @@ class Progress(NamedTuple):
 
 
 def views_folder(data_dir: Path) -> Path:
-    """The folder of all views of a data directory."""
+    """Return the folder of all views of a data directory."""
     return data_dir / "views"
 
 
 @contextmanager
 def claim(folder: Path, name: str) -> Iterator[bool]:
-    """Claim the running of a view; false where another process runs it."""
+    """Yield whether this process may run a view; false where another process runs it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.lock").open("a") as file:
         yield lock(file)
 
 
 def live_generation(folder: Path, model: Projection) -> int | None:
-    """The generation that serves, none where there is none of this version of the model."""
+    """Return the live generation of this version of the projection, or ``None``."""
     try:
         pointer = json.loads((folder / f"{model.name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -95,7 +95,7 @@ def live_generation(folder: Path, model: Projection) -> int | None:
 
 
 def live_or_first(folder: Path, model: Projection) -> int | None:
-    """The live generation; the first one, if no generation of any version serves; else none."""
+    """Return the live generation, or a new first one if no version has any; otherwise ``None``."""
     live = live_generation(folder, model)
     if live is None and not (folder / f"{model.name}.json").exists():
         live = next_generation(folder, model)
@@ -105,7 +105,7 @@ def live_or_first(folder: Path, model: Projection) -> int | None:
 
 
 def progress_of(folder: Path, model: Projection) -> Progress | None:
-    """Return how far the live generation is, as it stands in its file; None where none serves."""
+    """Return the progress of the live generation as its file holds it, or ``None`` if none is live."""
     generation = live_generation(folder, model)
     path = folder / f"{model.name}.g{generation}.sqlite"
     if generation is None or not path.exists():
@@ -113,35 +113,35 @@ def progress_of(folder: Path, model: Projection) -> Progress | None:
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
             return _progress_in(connection.execute(_READ_PROGRESS).fetchone())
-    except sqlite3.OperationalError:  # its tables are not made yet
+    except sqlite3.OperationalError:  # its tables do not exist yet
         return Progress(ReadCursor())
 
 
 def switch_to(folder: Path, model: Projection, generation: int) -> None:
-    """Let this generation serve from now on, and drop the others."""
+    """Make this generation live, and delete the others."""
     pointer = folder / f"{model.name}.json"
     temporary = folder / f".{model.name}.{os.getpid()}.json"
     temporary.write_text(json.dumps({"generation": generation, "version": model.version}), encoding="utf-8")
     temporary.replace(pointer)
     link = folder / f".{model.name}.{os.getpid()}.link"
     link.unlink(missing_ok=True)
-    with _allowed_to_fail_on_windows:  # links take a privilege there
+    with _allowed_to_fail_on_windows:  # links need a privilege on Windows
         link.symlink_to(f"{model.name}.g{generation}.sqlite")
         link.replace(folder / f"{model.name}.sqlite")  # for SQL tools; see docs/sql.md
     for path in folder.glob(f"{model.name}.g*.sqlite*"):
         if not path.name.startswith(f"{model.name}.g{generation}."):
-            with _allowed_to_fail_on_windows:  # as long as it is open somewhere
+            with _allowed_to_fail_on_windows:  # Windows keeps a file that is open
                 path.unlink(missing_ok=True)
 
 
 def next_generation(folder: Path, model: Projection) -> int:
-    """A number no file of this model has."""
+    """Return a generation number that no file of this projection has."""
     taken = [int(path.name.split(".")[1][1:]) for path in folder.glob(f"{model.name}.g*.sqlite")]
     return max(taken, default=0) + 1
 
 
 def open_generation(folder: Path, model: Projection, generation: int) -> sa.Engine:
-    """The database of one generation, its tables made if they are missing."""
+    """Return the database of one generation; create missing tables."""
     folder.mkdir(parents=True, exist_ok=True)
     engine = _engine(f"{folder / f'{model.name}.g{generation}.sqlite'}")
     with engine.begin() as connection:
@@ -156,11 +156,11 @@ def _engine(path: str) -> sa.Engine:
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # we say when a transaction begins: the driver would not for what only reads
+        connection.isolation_level = None  # transactions begin explicitly, because the driver starts none for reads
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")  # derived: a lost tail is read again
+        connection.execute("PRAGMA synchronous=NORMAL")  # safe, because a lost tail is read from the log again
         connection.execute("PRAGMA cache_size=-65536")
-        # What another process wrote empties SQLite's own cache, ten times a second: pages are best read where they are.
+        # Writes by another process empty SQLite's own cache, ten times a second, so pages are read from mapped memory.
         connection.execute(f"PRAGMA mmap_size={_MAPPED_BYTES}")
 
     @sa.event.listens_for(engine, "begin")
@@ -171,7 +171,7 @@ def _engine(path: str) -> sa.Engine:
 
 
 def read_progress(connection: sa.Connection) -> Progress:
-    """Up to where the view in this database has read."""
+    """Return the progress of the view in this database."""
     return _progress_in(driver(connection).execute(_READ_PROGRESS).fetchone())
 
 
@@ -183,27 +183,27 @@ def _progress_in(row: Any) -> Progress:
 
 
 def write_progress(connection: sa.Connection, progress: Progress) -> None:
-    """Move the view's position, in the transaction that changes the view."""
+    """Store the view's position within the transaction that changes the view."""
     stop = progress.stopped or (None, None, None)
     driver(connection).execute(_WRITE_PROGRESS, (*progress.anchor, progress.recorded, *stop))
 
 
 def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows, or replace those whose primary key is there."""
+    """Insert rows, or replace rows with the same primary key."""
     write(connection, _upserting(table), rows)
 
 
 def write(connection: sa.Connection, statement: sa.Insert, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows, which all have the same columns, as the driver takes them.
+    """Insert rows that all have the same columns, by the driver itself.
 
-    On a busy log a view writes all the time, and making each row's parameters anew costs more than writing them.
+    A busy view writes constantly, and SQLAlchemy's parameters would cost more than the write.
     """
     if rows:
         driver(connection).executemany(_text(statement, tuple(rows[0])), rows)
 
 
 def driver(connection: sa.Connection) -> sqlite3.Connection:
-    """The driver's own connection, in the same transaction: for what is done thousands of times a second."""
+    """Return the driver's own connection in the same transaction, for hot paths."""
     found = connection.connection.driver_connection
     assert isinstance(found, sqlite3.Connection)
     return found

@@ -1,8 +1,8 @@
-"""Every row as it was at any position: what a change replaces is kept beside the table, with when it came.
+"""Temporal tables: rows as they were at any position.
 
-A table gets a column ``since`` (the position of the event that made the row what it is) and a sister ``<name>_past``
-with the rows that were replaced. Reading as of a position takes a row where ``since`` is not behind it, else the last
-one before it. It costs a row a change, and nothing where rows never change.
+A table has a column ``since`` (the position of the event that last changed the row) and a table ``<name>_past`` with
+the replaced versions. A read as of a position takes the row if its ``since`` is not behind that position, else the last
+version before. A change costs one row, and a table without changes costs nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HAPPENED = "happened"
 
 
 def past_of(table: sa.Table) -> sa.Table:
-    """The sister table that keeps what was replaced; its key is the table's and ``since``."""
+    """Return the table of replaced versions; its key is the table's key and ``since``."""
     columns = [sa.Column(column.name, column.type, primary_key=column.primary_key) for column in table.columns]
     for column in columns:
         if column.name == SINCE:
@@ -30,7 +30,7 @@ def past_of(table: sa.Table) -> sa.Table:
 
 
 def as_of(table: sa.Table, position: int | sa.BindParameter[int] | None) -> sa.FromClause:
-    """The table as it was behind the event at a position; as it is, where there is none."""
+    """Return the table as it was after the event at a position, or as it is now."""
     if position is None:
         return table
     past = table.metadata.tables[f"{table.name}_past"]
@@ -42,7 +42,7 @@ def as_of(table: sa.Table, position: int | sa.BindParameter[int] | None) -> sa.F
         .scalar_subquery()
     )
     unchanged = sa.select(table).where(table.c[SINCE] <= position)
-    # An outer join, so that each row is looked up once in the past, and never the other way round.
+    # An outer join makes SQLite look up each row once in the past table, not the other way round.
     on = sa.and_(*(past.c[key] == table.c[key] for key in keys), past.c[SINCE] == latest)
     replaced = (
         sa.select(past)
@@ -53,7 +53,7 @@ def as_of(table: sa.Table, position: int | sa.BindParameter[int] | None) -> sa.F
 
 
 def versions(connection: sa.Connection, table: sa.Table, key: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row as it was behind each event that changed it, oldest first."""
+    """Return all versions of a row, the oldest first."""
     found: list[dict[str, Any]] = []
     for one in (table.metadata.tables[f"{table.name}_past"], table):
         query = sa.select(one).where(*(one.c[name] == value for name, value in key.items())).order_by(one.c[SINCE])
@@ -64,10 +64,10 @@ def versions(connection: sa.Connection, table: sa.Table, key: Mapping[str, Any])
 def happened(
     connection: sa.Connection, table: sa.Table, moment: str, counted: Sequence[str] = ()
 ) -> list[dict[str, Any]]:
-    """Rows when only what had happened by a moment is counted, also what was told later.
+    """Return rows that count only changes with an event time up to a moment, even those reported later.
 
-    The table has a column ``happened`` as well. Of each change what it set is taken where it had happened by then;
-    of the columns in ``counted`` what it added.
+    The table needs a column ``happened``. Of each counted change, values that it set are taken; for the columns in
+    ``counted``, the amount that it added.
     """
     keys = [column.name for column in table.primary_key]
     both = sa.union_all(sa.select(table), sa.select(table.metadata.tables[f"{table.name}_past"])).subquery()
@@ -88,23 +88,23 @@ def happened(
 
 
 class Replaced:
-    """Rows that events of this batch have replaced, to be written with them."""
+    """Versions of rows that this batch has replaced, to be written with the batch."""
 
     def __init__(self, table: sa.Table) -> None:
         self._insert = table.metadata.tables[f"{table.name}_past"].insert().prefix_with("OR REPLACE")
         self._rows: list[dict[str, Any]] = []
 
     def keep(self, row: dict[str, Any], position: int) -> None:
-        """The row as it is before the event at a position changes it; twice for one event is once."""
+        """Keep the row as it is before the event at a position changes it, once for each event."""
         if row[SINCE] != position:
             self._rows.append(dict(row))
             row[SINCE] = position
 
     def write(self, connection: sa.Connection) -> None:
-        """Write what was replaced."""
+        """Write the replaced versions."""
         rows, self._rows = self._rows, []
         storage.write(connection, self._insert, rows)
 
     def forget(self) -> None:
-        """The batch was rolled back."""
+        """Drop the replaced versions, because the batch was rolled back."""
         self._rows.clear()

@@ -1,1 +1,1 @@
-"""Reports that are computed when they are asked for."""
+"""Reports, computed on request."""

@@ -1,4 +1,4 @@
-"""The case file: one HTML page about an action that needs nothing else, and that proves what it says."""
+"""The case file: a self-contained HTML page about an action, with proofs of its events."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 12px; }
 
 
 class _Proofs(msgspec.Struct):
-    """The content of a case file that is read back."""
+    """The part of a case file that is read back."""
 
     proofs: list[str]
 
 
 def sealed_event(entry: SealEntry) -> dict[str, Any] | None:
-    """The event of a leaf as `audit replay` shows it, where there was one."""
+    """Return the event of a leaf as `audit replay` shows it, or ``None`` for a gap."""
     return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}
 
 
 def case_document(found: dict[str, Any], data_dir: Path) -> dict[str, Any]:
-    """What the file holds: the explained action, its events, a proof of each, the checkpoint and the keys."""
+    """Return the content of a case file: the explained action, its events with proofs, checkpoint and keys."""
     folder = seal_folder(data_dir)
     newest = folder.checkpoint()
     if newest is None:
@@ -59,7 +59,7 @@ def case_document(found: dict[str, Any], data_dir: Path) -> dict[str, Any]:
 
 
 def case_page(document: dict[str, Any]) -> str:
-    """The page."""
+    """Return the HTML page of a case file."""
     found = document["explained"]
     title = f"Case file: action {found['action_id']}"
     events = [
@@ -79,14 +79,14 @@ def case_page(document: dict[str, Any]) -> str:
 <h1>{html.escape(title)}</h1>
 {_table((), story_of(found))}
 <h2>Events</h2>
-{_table(("position", "time", "type", "what it says"), events)}
+{_table(("position", "time", "type", "data"), events)}
 <h2>How to check this</h2>
-<p>Each event is a leaf of the ledger's Merkle log (RFC 6962), and each proof below leads from it to a root that the
-ledger has signed (Ed25519, C2SP tlog-checkpoint). Compare the verifier key with the one you were given by another way;
-then any program that reads C2SP tlog-proof files can check a proof, or this, which checks all of them offline:</p>
+<p>Each event is a leaf of the ledger's Merkle log (RFC 6962). Each proof below leads from a leaf to a root that the
+ledger has signed (Ed25519, C2SP tlog-checkpoint). First compare the verifier key with a copy that you received in
+another way. Then check a proof with any program that reads C2SP tlog-proof files, or all of them offline with:</p>
 <pre>resolution-ledger audit verify-proof THIS-FILE --key KEY</pre>
 <p>A leaf is a byte 1, the position (64 bits), the length of the subject (16 bits), the subject, and the event's bytes;
-numbers are big-endian. It stands in the proof as <code>extra</code>, in base64.</p>
+numbers are big-endian. The proof holds it as <code>extra</code>, in base64.</p>
 <h3>Verifier keys</h3>{keys}
 <h3>Checkpoint</h3><pre>{html.escape(document["checkpoint"])}</pre>
 <h3>Proofs</h3>{proofs}
@@ -96,10 +96,10 @@ numbers are big-endian. It stands in the proof as <code>extra</code>, in base64.
 
 
 def proofs_in(text: str) -> list[str]:
-    """The proofs of a case file; what is no case file is one proof itself.
+    """Return the proofs of a case file; any other text is taken as one proof.
 
     Raises:
-        ValueError: the file was damaged.
+        ValueError: the case file is damaged.
 
     """
     begin = text.find(_BEGIN)

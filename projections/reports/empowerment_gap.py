@@ -1,4 +1,4 @@
-"""`report gap`: its document, from views."""
+"""The document of `report gap`, computed from views."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 NOT_SAID = "not said"
 CAVEATS = (
-    "approval is no proof of being right",
+    "approval does not prove that a request was right",
     (
-        f"of its waiting at most {empowerment_gap.MINUTES_AT_MOST:.0f} minutes a request count as work, "
+        f"at most {empowerment_gap.MINUTES_AT_MOST:.0f} waiting minutes of a request count as work, "
         "for agent and approver each"
     ),
-    "the probability of approval is read from what was asked: with another limit people may ask for other things",
+    "the probability of approval comes from past requests: with another limit, people may ask for other amounts",
 )
 
 
@@ -45,14 +45,14 @@ async def gap_report(
     at: int | None = None,
     scope: AccessScope = EVERYBODY,
 ) -> dict[str, Any]:
-    """The empowerment gap, goodwill only; money as objects, shares with Wilson's interval.
+    """Return the empowerment gap of goodwill; money as objects, shares with Wilson's interval.
 
-    ``document`` is the policy in force, empty where there is none. ``hours``: what an hour costs (``agent_hour``,
-    ``manager_hour``), where the policy does not say. What is personal stays sealed. As it was
-    behind position ``at``, where one is given; of those in ``scope``.
+    ``document`` is the policy in force, empty where there is none. ``hours`` gives the cost of an hour (``agent_hour``,
+    ``manager_hour``) where the policy names none. Personal text stays encrypted. The report is as of position ``at``,
+    for the people in ``scope``.
 
     Raises:
-        ValueError: an hour's cost is no amount.
+        ValueError: an hour's cost is not an amount.
 
     """
     answer = await read("authority", lambda c: (read_asked(c, at), read_shortfalls(c, at)))
@@ -85,7 +85,7 @@ async def gap_report(
 
 
 def _given_at_once(connection: sa.Connection, position: int | None, scope: AccessScope) -> list[tuple[str, str, int]]:
-    """Goodwill that agents gave by their own authority: kind, currency, minor units."""
+    """Return goodwill on agents' own authority: kind, currency, minor units."""
     done = as_of(actions, position)
     own = (done.c.basis == "goodwill", done.c.escalation_id.is_(None), done.c.state.in_(("taken", "settled")))
     query = sa.select(done.c.kind, done.c.currency, done.c.amount_minor, done.c.agent_id, done.c.team_id).where(*own)
@@ -99,7 +99,7 @@ def _given_at_once(connection: sa.Connection, position: int | None, scope: Acces
 def _asked(row: Mapping[str, Any]) -> AuthorityRequest:
     currency, outcome = row["currency"], row["outcome"]
     if outcome in ("withdrawn", "expired") and row["rejections"]:
-        outcome = "denied"  # somebody had said no before it was given up
+        outcome = "denied"  # a rejection came before it was given up
     return AuthorityRequest(
         row["position"],
         row["kind"] or NOT_SAID,
@@ -134,7 +134,7 @@ def _costs(policy: Policy | None, currency: str, hours: Mapping[str, str | None]
 def _limits(
     asked: Sequence[AuthorityRequest], policy: Policy | None, hours: Mapping[str, str | None]
 ) -> list[dict[str, Any]]:
-    """A recommendation for each role, kind and currency that was asked for."""
+    """Return a recommendation for each role, kind and currency that was requested."""
     some = defaultdict[tuple[str, str, str], list[AuthorityRequest]](list)
     for one in asked:
         some[one.role, one.kind, one.currency].append(one)
@@ -172,7 +172,7 @@ def _limits(
 
 
 def _customers(asked: Sequence[AuthorityRequest], policy: Policy | None) -> dict[str, Any]:
-    """The customers' own time, apart: all of it, at what an hour of theirs is said to be worth."""
+    """Return the hours that customers waited, and their worth at the policy's rate."""
     hours = sum(one.waited or 0.0 for one in asked if one.decided) / 3600
     hour = policy.costs.get("customer_hour") if policy is not None else None
     return {"hours": hours, "worth": _money(hours * hour.minor, hour.currency) if hour is not None else None}
@@ -193,7 +193,7 @@ def _silent(short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _unused(balances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Agents' budgets of closed periods: how many were hardly touched. It may be fear, or training that lacks."""
+    """Return how many agents' budgets of closed periods were hardly used, a sign of fear or missing training."""
     closed = [one for one in balances if one["closed"] and one["holder"].startswith("agent:")]
     used = [
         (float(one["spent"]["amount"]) / granted, one["holder"])

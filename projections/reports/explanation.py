@@ -1,4 +1,4 @@
-"""Why an action was allowed: what was asked, the rules and the budget then, what came after."""
+"""The explanation of an action: its request, the rules and the budget at that time, and later events."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[str, Any] | None:
-    """Everything the ledger knows of one action; nothing where there is no such action.
+    """Return all that the ledger knows of one action, or ``None`` if there is no such action.
 
     Keys: ``action`` (the record), ``position``, ``time``, ``recorded``, ``trail`` (every event that names the action),
-    ``escalation`` (its events), ``after`` (what came of the action), ``interaction`` (the trail of its interaction),
-    ``corrected`` (what was known then and is known now). Of what was decided: ``source``, ``request_id``,
-    ``seen_position`` (how far the decider had read), ``policy`` (version and the role's rules then),
+    ``escalation`` (its events), ``after`` (later events of the action), ``interaction`` (the trail of its interaction),
+    ``corrected`` (facts as known then and as known now). A decided action also has ``source``, ``request_id``,
+    ``seen_position`` (the position up to which the decider had read), ``policy`` (version and the role's rules then),
     ``budget_before``, ``budget_after``.
     """
     lines = read_trail(connection, [("action", action_id)])
@@ -50,7 +50,7 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[s
             "after": [one for one in lines if one["position"] > event.position],
         }
         if isinstance(body, ActionReported):
-            found["reported"] = "taken already when it was told: no limit was asked before it"
+            found["reported"] = "reported after it was taken, so no limit was checked before"
         else:
             found |= await _authority(log, body, recorded.subject, event.position)
             if body.escalation_id is not None:
@@ -64,7 +64,7 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[s
 
 
 def _only_reserves(body: Any) -> bool:
-    """Whether this holds money for an escalation that waits: not yet an action."""
+    """Return whether this record reserves money for an open escalation, so it is not an action yet."""
     return isinstance(body, ActionHeld) and body.escalation_id is not None
 
 
@@ -80,7 +80,7 @@ def _corrected(connection: sa.Connection, line: dict[str, Any]) -> dict[str, Any
 
 
 async def _escalation(log: Log, connection: sa.Connection, escalation_id: str) -> list[dict[str, Any]]:
-    """What happened to an escalation: each step with who decided and how long it had waited."""
+    """Return the steps of an escalation, each with its decider and the time waited."""
     steps: list[dict[str, Any]] = []
     for line in read_trail(connection, [("escalation", escalation_id)]):
         recorded = await log.at(line["position"])

@@ -1,4 +1,4 @@
-"""An explained action in a person's words: what, why, who, within which limits, out of which budget."""
+"""An explained action in words: amount, reason, agent, limits and budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from domain.money import money_text
 
 
 def story_of(found: dict[str, Any]) -> list[tuple[str, object]]:
-    """Lines of (what it is, what there is to say), from what `projections.reports.explanation.explain` found."""
+    """Return lines of (label, text) for the result of `projections.reports.explanation.explain`."""
     done = found["action"]
     rows: list[tuple[str, object]] = [
         ("what", f"{done['kind']} of {money_text(done['amount'])} ({done.get('basis', 'goodwill')})"),

@@ -1,4 +1,4 @@
-"""`report loyalty`: the ladder, from views."""
+"""The document of `report loyalty`, computed from views."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 NOBODY = "no action with a customer is recorded"
 NOT_SAID = "not said"
 HELPED_AT_MOST = 4000
-"""Of more customers who were helped so many are drawn, and as large a share of the others: a report in seconds."""
+"""The most helped customers that are evaluated; more are sampled, with an equal share of others, to bound the time."""
 _ASKED_AT_ONCE = 10_000
-"""Names in one question to a view: SQLite takes 32,766."""
+"""Names in one query of a view; SQLite's limit is 32,766."""
 
 
 class LoyaltyArrays:
-    """What the views tell in one currency, in arrays: customers by number, times in seconds."""
+    """The data of the views in one currency as arrays: customers as numbers, times in seconds."""
 
     def __init__(self, currency: str) -> None:
         self.currency = currency
@@ -45,17 +45,17 @@ class LoyaltyArrays:
         self._strata: dict[Any, int] = {}
 
     def numbers(self, names: Sequence[str]) -> Ints:
-        """Customers by number."""
+        """Return customers as numbers."""
         known = self.customers
         return np.array([known.setdefault(name, len(known)) for name in names], np.int64)
 
     def strata(self, of: Sequence[Any]) -> Ints:
-        """The same reason and channel by the same number; where there is none, -1."""
+        """Return strata as numbers, equal for the same reason and channel; -1 for ``None``."""
         known = self._strata
         return np.array([-1 if one is None else known.setdefault(one, len(known)) for one in of], np.int64)
 
     def history(self, rows: Sequence[Any], amount: int) -> History:
-        """Rows of purchases, with one of their columns."""
+        """Return rows of purchases as a history, with one of their columns as the amount."""
         return History(
             self.numbers([row[0] for row in rows]),
             _seconds([row[1] for row in rows]),
@@ -74,10 +74,10 @@ async def loyalty_report(
     until: str | None = None,
     scope: AccessScope = EVERYBODY,
 ) -> dict[str, Any]:
-    """What it was worth, rung by rung; money as objects, shares from 0 to 1, each with its interval.
+    """Return the effect of actions by evidence level; money as objects, shares from 0 to 1, each with its interval.
 
-    ``published`` are all policies, for the trials and the raised limits among them. As it was behind position ``at``;
-    or with only what had happened by the time ``until``. With a ``scope`` of what its people did.
+    ``published`` are all policies; trials and raised limits are read from them. The report is as of position ``at``, or
+    counts only events up to the event time ``until``. A ``scope`` limits it to actions of its people.
     """
     answer = await read("loyalty_effects", lambda c: _selling(c, at, until, scope))
     known, drawn, (bought, done, asked) = answer.result
@@ -103,7 +103,7 @@ async def loyalty_report(
 
 
 class _Known(NamedTuple):
-    """Of all customers in a currency: purchases, who was helped, and the first and last time anything was told."""
+    """Totals over all customers of a currency: purchases, customers helped, and the first and last recorded time."""
 
     currency: str
     purchases: int
@@ -113,7 +113,7 @@ class _Known(NamedTuple):
 
 
 def _selling(connection: sa.Connection, at: int | None, until: str | None, scope: AccessScope) -> tuple[Any, ...]:
-    """What there is in each currency; the customers drawn, if not all; their purchases, actions and requests."""
+    """Return totals by currency, the sampled customers (``None``: all), and their purchases, actions and requests."""
     bought, done, asked = as_of(loyalty.purchases, at), as_of(loyalty.actions, at), loyalty.requests
     ends = () if at is None else (asked.c.position <= at,)
     told = [
@@ -177,9 +177,9 @@ def _known(connection: sa.Connection, bought: sa.Subquery, done: sa.Subquery) ->
 
 
 def _draw(connection: sa.Connection) -> list[str] | None:
-    """Customers by lot, so many that of those who were helped about `HELPED_AT_MOST` are among them; none: all.
+    """Return a random sample of customers with about `HELPED_AT_MOST` helped ones, or ``None`` for all.
 
-    The lot is a hash of the name: whoever was drawn is drawn again as long as the share stays.
+    A hash of the name decides, so a customer stays in the sample as long as the share does.
     """
     bought, helped = (
         {row[0] for row in plain_rows(connection, sa.select(one.c.customer_id).distinct())} - {None}
@@ -198,7 +198,7 @@ def _lot(name: str) -> int:
 def _rows_of(
     connection: sa.Connection, query: sa.Select[Any], customer: sa.ColumnElement[Any], drawn: Sequence[str] | None
 ) -> list[Any]:
-    """Rows of the customers that were drawn."""
+    """Return the rows of the sampled customers."""
     if drawn is None:
         return plain_rows(connection, query)
     return [
@@ -209,7 +209,7 @@ def _rows_of(
 
 
 def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
-    """By action: its interaction's channel and reason, team, whether somebody else had to approve."""
+    """Return, by action, channel and reason of its interaction, its team, and its escalation if it had one."""
     done, matters = as_of(casework.actions, at), as_of(casework.interactions, at)
     query = sa.select(
         done.c.action_id,
@@ -224,7 +224,7 @@ def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | Non
 
 
 def _problems(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
-    """Interactions of customers: customer, when, channel, reason, team."""
+    """Return customers' interactions: customer, time, channel, reason, team."""
     source = as_of(journeys.journeys, at)
     query = sa.select(source.c.customer_id, source.c.opened, source.c.channel, source.c.reason, source.c.first_team)
     query = query.where(source.c.opened.is_not(None), source.c.customer_id.is_not(None))
@@ -248,7 +248,7 @@ def _of_currency(
     if known.first is not None and known.last is not None:
         buying.first, buying.last = _seconds([known.first, known.last]).tolist()
     told_by_sales = not done
-    if told_by_sales:  # money that was given back stands for what was done
+    if told_by_sales:  # without actions, refunds stand for them
         done = [(None, row[0], row[1], row[2], row[3], "refund", None) for row in bought if row[5]]
     deeds = _deeds(world, done, where, scope)
     treated = int(deeds.of.at.size) if told_by_sales else known.treated
@@ -279,7 +279,10 @@ def _of_currency(
 
 
 def _deeds(world: LoyaltyArrays, done: list[Any], where: dict[str, Any], scope: AccessScope) -> ActionSample:
-    """Each customer's first action, where it is shown; and the moments of all, since who was helped is no control."""
+    """Return each customer's first action that may be shown, and the moments of all actions.
+
+    All moments are needed, because a helped customer cannot be a control.
+    """
     of = Moments(world.numbers([row[1] for row in done]), _seconds([row[2] for row in done]))
     unknown = (None, None, None, None, None)
     first = first_of_each(of)

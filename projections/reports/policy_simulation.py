@@ -1,4 +1,4 @@
-"""`report what-if`: its document, from the log read once; a shadow policy's record is read the same way."""
+"""The document of `report what-if`, from one pass over the log; also for a policy in shadow mode."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 CAVEATS = (
     "people would have behaved differently: with more authority they ask for other amounts, with less they give up",
-    "who would have had to ask is not taken to have been allowed: that money is in neither spending nor saving",
-    "what an action did to the customer is the same in both; see `report loyalty`",
+    "a request that would have been escalated is not assumed to be approved: it counts neither as spent nor as saved",
+    "effects on customers are not simulated; see `report loyalty`",
 )
 
 
 class PolicySimulation:
-    """Takes batches of the log; ``document`` says what it found."""
+    """A simulation that takes batches of the log; ``document`` returns its result."""
 
     def __init__(
         self,
@@ -54,9 +54,10 @@ class PolicySimulation:
         *,
         flags: bool,
     ) -> None:
-        """Without ``policy``: the newest in shadow mode, as recorded.
+        """Create a simulation.
 
-        Without ``since``: from the first decision under the policy that is in force now.
+        Without ``policy`` it reports the newest policy in shadow mode, as recorded. Without ``since`` it starts with
+        the first decision under the policy that is now in force.
 
         Raises:
             LookupError: no policy was published in shadow mode.
@@ -85,18 +86,18 @@ class PolicySimulation:
         self._names = frozenset(name.encode() for name in self._types)
 
     def take(self, batch: Sequence[Recorded], originals: dict[int, Recorded]) -> None:
-        """Judge anew what is decided in a batch of the log; ``originals`` as from `originals_of`."""
+        """Judge the decisions of a batch of the log again; ``originals`` come from `originals_of`."""
         for recorded in batch:
             if type_in(recorded.data) not in self._names:
-                continue  # no decision depends on it
+                continue  # decisions do not depend on this type
             try:
                 event = read_event(recorded, self._types)
             except UnknownEventError:
-                continue  # a form that a later version writes
+                continue  # written by a later version
             self._take(event, originals)
 
     def take_again(self, some: Sequence[Depended]) -> None:
-        """The same from the view `decisions`, faster: without flags, and not what a shadow policy recorded."""
+        """Judge decisions from the view `decisions`, which is faster; without flags and without shadow verdicts."""
         what_if = self.what_if
         assert isinstance(what_if, PolicyReplay)
         for position, at, body in some:
@@ -130,7 +131,7 @@ class PolicySimulation:
                     raised[one.flag_id] = one.finding
 
     def document(self) -> dict[str, Any]:
-        """Everything found, money as objects."""
+        """Return the result, with money as objects."""
         found, tally = self.what_if, self.what_if.tally
         periods = [
             {"period": period, "spent": _money(then, currency), "would_be_spent": _money(now, currency)}
@@ -170,7 +171,7 @@ class PolicySimulation:
 async def try_policy(
     log: Log, batches: AsyncIterable[list[Recorded]], trying: PolicySimulation, progressed: Callable[[int], None]
 ) -> dict[str, Any]:
-    """Read the log once, and say what would have been otherwise."""
+    """Read the log once, and return the simulation's document."""
     position = 0
     async for batch in batches:
         trying.take(batch, await originals_of(log, batch))
@@ -180,10 +181,10 @@ async def try_policy(
 
 
 async def try_quickly(read: Reader, trying: PolicySimulation, progressed: Callable[[int], None]) -> dict[str, Any]:
-    """The same from the view `decisions`, which keeps only what judging needs."""
+    """Return the same document from the view `decisions`, which holds only the fields needed."""
 
     def judge(connection: sa.Connection) -> None:
-        gc.disable()  # a million objects, none of them garbage
+        gc.disable()  # a million live objects would only slow the collector down
         try:
             for some in read_depended(connection):
                 trying.take_again(some)
@@ -209,7 +210,7 @@ def _changes(found: OutcomeComparison) -> list[dict[str, Any]]:
 
 
 def _saved(found: OutcomeComparison) -> dict[str, Any]:
-    """What became, in history, of those that would have been given on the spot."""
+    """Return the outcomes in history of actions that would have been taken at once."""
     outcomes: Counter[str] = Counter()
     minor: Counter[tuple[str, str]] = Counter()
     waits: list[float] = []

@@ -1,4 +1,4 @@
-"""`report recognition`: its document, from views."""
+"""The document of `report recognition`, computed from views."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ if TYPE_CHECKING:
     from projections.reading import AccessScope, Reader
 
 CAVEATS = (
-    "what followed a course, and who stays, may have other causes: nobody is trained or promoted by lot",
-    f"nothing is shown of fewer than {recognition.FEW} people",
+    "results after a course, and retention, may have other causes: training and promotion are not random",
+    f"figures of fewer than {recognition.FEW} people are not shown",
 )
 
 
 async def recognition_report(
     read: Reader, document: Mapping[str, Any], at: int | None = None, scope: AccessScope = EVERYBODY
 ) -> dict[str, Any]:
-    """Thanks, courses, ideas and obstacles, morale, who stays; no names, no ranks. Of those in ``scope``."""
+    """Return recognition, courses, ideas and obstacles, morale and retention, without names or ranks.
+
+    It covers the people in ``scope``, as of position ``at``.
+    """
     answer = await read("people", lambda c: _read(c, at))
     thanks, courses, surveys, voices, people, moves = answer.result
     thanks = [one for one in thanks if scope.shows(one["receiver_id"])]
@@ -76,7 +79,7 @@ def _read(connection: sa.Connection, at: int | None) -> tuple[Any, ...]:
 
 
 def _done(connection: sa.Connection, at: int | None) -> list[Any]:
-    """Of every action: agent, time, kind, interaction."""
+    """Return agent, time, kind and interaction of every action."""
     source = as_of(actions, at)
     query = sa.select(source.c.agent_id, source.c.time, source.c.kind, source.c.interaction_id)
     return plain_rows(connection, query.where(source.c.position.is_not(None)))
@@ -92,7 +95,7 @@ def _moment(text: str) -> float:
 
 
 def _opens(document: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The kinds of authority that a course opens, by the policy in force."""
+    """Return, by course, the kinds that it opens under the policy in force."""
     found = defaultdict[str, set[str]](set)
     if document:
         for role in read_policy(document).roles.values():
@@ -105,7 +108,7 @@ def _opens(document: Mapping[str, Any]) -> dict[str, list[str]]:
 def _thanks(
     given: Sequence[Mapping[str, Any]], people: Mapping[str, Mapping[str, Any]], kinds_on: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-    """How often, by whom, in which teams, for what; and what was done in the interactions that were praised."""
+    """Return counts of recognition by giver, team and reason, and the actions in interactions that were praised."""
     teams = Counter(
         team for one in given for team in json.loads(people.get(one["receiver_id"], {}).get("team_ids") or "[]")
     )

@@ -1,4 +1,4 @@
-"""`report quality`: its document, from views."""
+"""The document of `report quality`, computed from views."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 CAVEATS = (
     f"first contact: resolved without a transfer, not reopened, not back within {service_quality.REPEAT_DAYS} days",
-    "long is not bad by itself: see what came of it",
-    "satisfaction is of those who answered, and says nothing of loyalty",
+    "a long interaction is not bad by itself: look at its outcome",
+    "satisfaction covers only customers that answered, and does not measure loyalty",
 )
 
 
 async def quality_report(read: Reader, at: int | None = None, scope: AccessScope = EVERYBODY) -> dict[str, Any]:
-    """Service quality; shares with Wilson's interval, hours as median and 90th percentile.
+    """Return service quality; shares with Wilson's interval, hours as median and 90th percentile.
 
-    As it was behind position ``at``; with a ``scope`` of interactions that began in one of its teams.
+    It is as of position ``at``; a ``scope`` limits it to interactions that began in one of its teams.
     """
     answer = await read("journeys", lambda c: (_columns(c, at), read_feedback(c, at)))
     (ids, journeys), said = answer.result
     where = dict(zip(ids, zip(journeys.channel, journeys.team, strict=True), strict=True)) if said else {}
     ends = np.concatenate((journeys.opened, journeys.resolved[~np.isnan(journeys.resolved)]))
     some = service_quality.judged(journeys, float(ends.max()) if ends.size else datetime.now(UTC).timestamp())
-    if scope.people is not None:  # only now: whoever came back to another team came back
+    if scope.people is not None:  # filtered after judging, because a return to another team counts, too
         some = some.some(np.array([team in scope.teams for team in journeys.team], bool))
     groups = service_quality.groups(some)
     nowhere = (NOT_SAID, NOT_SAID)
@@ -68,9 +68,9 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
 
 
 async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> dict[str, Any] | None:
-    """One interaction's way, step by step in the order in which it happened, and in short; none where there is none.
+    """Return one interaction's steps in order of event time with a summary, or ``None`` if it is unknown.
 
-    A step's ``later_seconds`` are those since the step before it.
+    ``later_seconds`` of a step are the seconds since the step before it.
     """
     named = [("interaction", interaction_id)]
     answer = await read("audit_trail", lambda c: read_trail(c, named, until=at))
@@ -102,7 +102,7 @@ async def interaction_story(read: Reader, interaction_id: str, at: int | None = 
 def _in_short(journey: Mapping[str, Any] | None, times: list[datetime], steps: list[dict[str, Any]]) -> str:
     hours = (times[-1] - times[0]).total_seconds() / 3600
     if journey is None:
-        return f"{len(steps)} steps in {hours:,.1f} h; nobody told how it began."
+        return f"{len(steps)} steps in {hours:,.1f} h; its opening was not reported."
     parts = [f"{len(steps)} steps in {hours:,.1f} h", f"passed on {journey['transfers'] or 0} times"]
     if journey["repeated_stories"]:
         parts.append(f"told their story again {journey['repeated_stories']} times")
@@ -120,7 +120,7 @@ _NUMBERS = ("highest_line", "moved_up", "transfers", "came_back", "repeated_stor
 
 
 def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], InteractionColumns]:
-    """Interactions by id, and what is known of them: plain tuples, a hundred thousand in less than a second."""
+    """Return interactions by id and as columns; the driver's tuples make it fast (100,000 in less than a second)."""
     source = as_of(table, at)
     names = ("interaction_id", "customer_id", *_TEXTS, *_TIMES, *_NUMBERS)
     query = sa.select(*(source.c[name] for name in names)).where(source.c.opened.is_not(None))
@@ -150,7 +150,7 @@ def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Inte
 
 
 def _seconds(texts: Sequence[str | None]) -> Floats:
-    """Seconds of the epoch, to the microsecond; nan where there is none."""
+    """Return seconds since 1970, to the microsecond; nan for ``None``."""
     times = np.array([one[:-1] if one else "NaT" for one in texts], "datetime64[us]")
     return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)
 

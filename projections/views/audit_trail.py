@@ -1,4 +1,4 @@
-"""audit_trail: every event with who, what, whom, when and position; found by any id it names."""
+"""View audit_trail: one line for each event, found by any id that the event names."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _CUSTOMERS = ("customer_id", "referred_customer_id", "a", "b")
 
 
 class Trail:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "audit_trail"
     version = 3
@@ -78,7 +78,7 @@ class Trail:
     types = TYPES
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """One line for each event, and one mention for each id it names."""
+        """Write one line for each event, and one mention for each id that it names."""
         rows: list[dict[str, Any]] = []
         named: list[dict[str, Any]] = []
         for event in events:
@@ -95,11 +95,11 @@ class Trail:
         write(connection, _MENTIONING, named)
 
     def forget(self) -> None:
-        """Nothing is cached."""
+        """Do nothing, because nothing is cached."""
 
 
 def _mentioned(event: Event) -> Iterator[tuple[str, str]]:
-    """The ids an event names: ("agent" | "customer" | "interaction" | "action", id), first the doer's."""
+    """Yield the ids that an event names, as (kind, id), e.g. ("agent", "A-7"); the actor's comes first."""
     body = event.body
     thanked_by_customer = isinstance(body, RecognitionGiven) and body.giver_kind == "customer"
     for field in _AGENTS:
@@ -154,9 +154,9 @@ def read_trail(
     until: int | None = None,
     happened: str | None = None,
 ) -> list[dict[str, Any]]:
-    """The trail in order of position, up to ``until``; only events that name all of ``named``, (kind, id) each.
+    """Return the trail by position up to ``until``, of events that name all of ``named``, (kind, id) each.
 
-    With ``happened`` only what had happened by that time.
+    With ``happened``, only events with an event time up to it are returned.
     """
     kinds = tuple(kind for kind, _ in named)
     values = {f"name_{number}": name for number, (_, name) in enumerate(named)}

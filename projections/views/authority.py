@@ -1,4 +1,4 @@
-"""authority: what was asked of somebody else and what came of it, here or in other systems; what fell short."""
+"""View authority: requests for authority and their outcomes, here or in other systems, and shortfalls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ metadata = sa.MetaData()
 asked = sa.Table(
     "asked",
     metadata,
-    sa.Column("asking", sa.Text, primary_key=True),  # where it is handled, and its id there
+    sa.Column("asking", sa.Text, primary_key=True),  # the system that handles it, and the id there
     sa.Column("position", sa.BigInteger, index=True),
     sa.Column("reported", sa.Boolean),
     sa.Column("requested", sa.Text),
@@ -33,10 +33,10 @@ asked = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("currency", sa.Text),
     sa.Column("asked_minor", sa.BigInteger),
-    sa.Column("outcome", sa.Text),  # approved, denied, withdrawn, expired; null while it waits
+    sa.Column("outcome", sa.Text),  # approved, denied, withdrawn, expired; null while it is open
     sa.Column("approved_minor", sa.BigInteger),
     sa.Column("decided_by", sa.Text),
-    sa.Column("waited_seconds", sa.Float),  # to the first approval, else to what came of it last
+    sa.Column("waited_seconds", sa.Float),  # until the first approval, else until the last outcome
     sa.Column("rejections", sa.Integer),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
@@ -62,7 +62,7 @@ past_of(shortfalls)
 latest = sa.Table(
     "latest",
     metadata,
-    sa.Column("matter", sa.Text, primary_key=True),  # an agent's, of one kind: what fell short in it last
+    sa.Column("matter", sa.Text, primary_key=True),  # agent, kind and subject; refers to the last shortfall
     sa.Column("shortfall", sa.Text),
     sa.Column("since", sa.BigInteger, nullable=False),
 )
@@ -70,7 +70,7 @@ past_of(latest)
 
 
 class Authority:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "authority"
     version = 2
@@ -89,7 +89,7 @@ class Authority:
         self._asked, self._short, self._latest = RowCache(asked), RowCache(shortfalls), RowCache(latest)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Bring each row to where it stands now."""
+        """Update the rows that these events concern."""
         for event in events:
             match event.body:
                 case decisions.EscalationRequested() | facts.EscalationReported() as body:
@@ -146,7 +146,7 @@ class Authority:
         self._asked.put(connection, _asking(event, body), values, event.position)
 
     def _hear(self, connection: sa.Connection, event: Event, body: facts.EscalationOutcomeReported) -> None:
-        """What another system says: an approval stands, whatever came before it."""
+        """Apply an outcome from another system; an approval is final."""
         row = self._asked.get(connection, _asking(event, body))
         if row is None or row["asked_minor"] is None or row["outcome"] == "approved":
             return
@@ -184,7 +184,7 @@ class Authority:
         self._latest.put(connection, _matter(body), {"shortfall": name}, event.position)
 
     def _correct(self, connection: sa.Connection, event: Event) -> None:
-        """What other systems told: as it is known now."""
+        """Apply a correction of a fact from another system."""
         before, after = event.correction.before, event.correction.after
         if before is not None and isinstance(before.body, facts.EscalationReported):
             row = self._asked.get(connection, _asking(before, before.body))
@@ -212,20 +212,23 @@ def _asking(event: Event, body: Any) -> str:
 
 
 def _matter(body: Any) -> str:
-    """What an escalation is about: an agent's interaction, else order, else customer, of one kind."""
+    """Return the key of a matter: agent, kind, and the interaction, else the order, else the customer."""
     what = body.interaction_id or body.order_id or body.customer_id or f"{body.amount.minor} {body.amount.currency}"
     return f"{body.agent_id} {body.kind} {what}"
 
 
 def read_asked(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
-    """Everything that was asked, in the order of the log; as it was behind a position."""
+    """Return all requests for authority, in the order of the log, as of a position."""
     source = as_of(asked, position)
     query = sa.select(source).where(source.c.asked_minor.is_not(None)).order_by(source.c.position)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
 def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
-    """What fell short and was then given up: the silent gap. And what was asked for, marked `followed`."""
+    """Return all shortfalls as of a position.
+
+    Shortfalls with ``followed`` were escalated. The others are the silent gap.
+    """
     source = as_of(shortfalls, position)
     query = sa.select(source).order_by(source.c.position)
     return [dict(row) for row in connection.execute(query).mappings()]

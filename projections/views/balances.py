@@ -1,4 +1,4 @@
-"""budget_balances: granted, spent, reserved and remaining of every holder in every period."""
+"""View budget_balances: granted, spent, reserved and remaining of every holder in every period."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ balances = sa.Table(
     sa.Column("reserved_minor", sa.BigInteger, nullable=False),
     sa.Column("opened", sa.Text, nullable=False),
     sa.Column("closed", sa.Boolean, nullable=False),
-    sa.Column("happened", sa.Text, nullable=False),  # when what the last event tells of was done
+    sa.Column("happened", sa.Text, nullable=False),  # event time of the last event
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 balances_past = past_of(balances)
@@ -46,7 +46,7 @@ _CACHED_ROWS = 200_000
 
 
 class _Change(msgspec.Struct):
-    """What an event on a budget's subject means to its balance; most have some of these."""
+    """The fields of an event on a budget's subject that change its balance; most events have only some of them."""
 
     holder: str
     period: str
@@ -83,7 +83,7 @@ _TYPES: Mapping[str, type[Any]] = {
 
 
 class Balances:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "budget_balances"
     version = 3
@@ -97,7 +97,7 @@ class Balances:
         self._replaced = Replaced(balances)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Add up."""
+        """Add the events' amounts to the balances."""
         changed: dict[_Key, dict[str, Any]] = {}
         holding: dict[str, int] = {}
         for event in events:
@@ -127,7 +127,7 @@ class Balances:
     def _apply(
         self, connection: sa.Connection, row: dict[str, Any], name: str, change: _Change, holding: dict[str, int]
     ) -> None:
-        """One event's part: which column moves by how much."""
+        """Apply one event to the balance's columns."""
         minor = change.amount.minor if change.amount is not None and change.basis == "goodwill" else 0
         if name in ("action.settled", "action.voided") or (name == "action.taken" and change.escalation_id):
             held = holding.get(change.action_id)
@@ -153,7 +153,7 @@ class Balances:
                 row["closed"] = True
 
     def _held(self, connection: sa.Connection, action_id: str) -> int:
-        """What is reserved for an action."""
+        """Return the amount that is reserved for an action, in minor units."""
         if action_id not in self._holds:
             found = connection.execute(sa.select(holds.c.minor).where(holds.c.action_id == action_id)).scalar()
             self._holds[action_id] = found or 0
@@ -182,7 +182,7 @@ def _key(row: Mapping[str, Any]) -> _Key:
 
 
 def _reopen(row: dict[str, Any], opened: BudgetOpened, event: Event) -> None:
-    """Let a period go on that a clock ahead had closed."""
+    """Reopen a period that a fast clock had closed."""
     reserved_minor = sum(hold.amount.minor for hold in opened.holds)
     row["granted_minor"] += opened.granted.minor + opened.carried_over.minor + reserved_minor
     row["reserved_minor"] += reserved_minor
@@ -208,10 +208,7 @@ def _opened_row(opened: BudgetOpened, event: Event) -> dict[str, Any]:
 def read_balances(
     connection: sa.Connection, holder: str | None = None, period: str | None = None, position: int | None = None
 ) -> list[dict[str, Any]]:
-    """Balances by holder, period and currency.
-
-    With a ``position`` they are as they were behind the event there.
-    """
+    """Return balances by holder, period and currency, as of a position."""
     values = {"holder": holder, "period": period, "position": position}
     made = _listing(frozenset(name for name, value in values.items() if value is not None))
     return [_shown(row) for row in made.rows(connection, values)]
@@ -228,7 +225,7 @@ def _listing(given: frozenset[str]) -> PreparedQuery:
 def read_happened(
     connection: sa.Connection, until: str, holder: str | None = None, period: str | None = None
 ) -> list[dict[str, Any]]:
-    """Balances of what had happened by a moment, also what was told later; ``until`` is a time of the ledger."""
+    """Return balances that count only changes up to the event time ``until``, even those reported later."""
     sums: dict[_Key, dict[str, Any]] = {}
     before: dict[_Key, dict[str, Any]] = {}
     both = sa.union_all(sa.select(balances), sa.select(balances_past)).subquery()
@@ -250,13 +247,13 @@ _AMOUNTS = ("granted_minor", "spent_minor", "reserved_minor")
 
 
 def read_making(connection: sa.Connection, holder: str, period: str) -> list[dict[str, Any]]:
-    """The events that made a holder's balances in a period: each balance behind each of them, with its position."""
+    """Return a holder's balance after each event of a period, with the event's position."""
     found = versions(connection, balances, {"holder": holder, "period": period})
     return [_shown(row) | {"position": row[SINCE], "happened": row["happened"]} for row in found]
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A balance as answers show it."""
+    """Return a balance as answers show it."""
     granted, spent, reserved, currency = (row[name] for name in (*_AMOUNTS, "currency"))
     return {
         "holder": row["holder"],

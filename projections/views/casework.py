@@ -1,6 +1,6 @@
-"""casework: interactions, actions and escalations as they stand, and who is one household.
+"""View casework: the current state of interactions, actions and escalations, and links between customers.
 
-What whoever takes over needs to know, and what was promised and never came.
+It serves an agent's takeover of a case, and shows promised payments that never came.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ interactions = sa.Table(
     sa.Column("transfers", sa.Integer),
     sa.Column("stories_repeated", sa.Integer),
     sa.Column("resolution", sa.Text),
-    sa.Column("happened", sa.Text),  # when what the last event tells of was done
+    sa.Column("happened", sa.Text),  # event time of the last event
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 past_of(interactions)
@@ -67,7 +67,7 @@ actions = sa.Table(
     sa.Column("period", sa.Text),
     sa.Column("escalation_id", sa.Text),
     sa.Column("decided_by", sa.Text),
-    sa.Column("happened", sa.Text),  # when what the last event tells of was done
+    sa.Column("happened", sa.Text),  # event time of the last event
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("actions_by_agent", "agent_id", "position"),
 )
@@ -93,7 +93,7 @@ escalations = sa.Table(
     sa.Column("decided_by", sa.Text),
     sa.Column("waited_seconds", sa.Float),
     sa.Column("action_id", sa.Text),
-    sa.Column("happened", sa.Text),  # when what the last event tells of was done
+    sa.Column("happened", sa.Text),  # event time of the last event
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("escalations_by_agent", "agent_id", "position"),
 )
@@ -120,7 +120,7 @@ _ON_INTERACTIONS = {
 
 
 class Casework:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "casework"
     version = 5
@@ -150,7 +150,7 @@ class Casework:
         self._households = RowCache(households)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Bring each row to where it stands now."""
+        """Update the rows that these events concern."""
         for event in events:
             body = event.body
             match body:
@@ -182,7 +182,7 @@ class Casework:
         return self._interactions, self._actions, self._escalations, self._households
 
     def _handle(self, connection: sa.Connection, event: Event, body: Any) -> None:
-        """What happens to an interaction."""
+        """Apply an event of an interaction."""
         match body:
             case facts.InteractionOpened():
                 names = ("customer_id", "channel", "reason", "agent_id", "team_id", "line", "order_id")
@@ -211,7 +211,7 @@ class Casework:
         event: Event,
         correction: Correction,
     ) -> None:
-        """Show what is known now; what was decided meanwhile stays decided."""
+        """Apply a correction to the rows; decisions made in the meantime stand."""
         told = correction.before or correction.after
         if told is None:
             return
@@ -255,7 +255,7 @@ class Casework:
             self._post(connection, event, body)
             return
         if isinstance(body, decisions.ActionHeld) and body.escalation_id is not None:
-            return  # an escalation's reservation is no action yet
+            return  # a reservation for an escalation is not an action yet
         reported = isinstance(body, facts.ActionReported)
         action_id = action_id_of(event.stored.source, event.stored.id) if reported else body.action_id
         state = "reported" if reported else "held" if isinstance(body, decisions.ActionHeld) else "taken"
@@ -273,7 +273,7 @@ class Casework:
         match body:
             case decisions.ActionSettled():
                 values = {"state": "settled", "amount_minor": body.amount.minor}
-                if body.relates_to is None:  # a request says so; a fact is counted as itself
+                if body.relates_to is None:  # a fact's amount is counted from the fact itself
                     values["settled_minor"] = body.amount.minor
             case decisions.ActionVoided():
                 values = {"state": "voided", "amount_minor": 0}
@@ -326,7 +326,7 @@ class Casework:
 
 
 def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
-    """The customer and everybody linked with them, at any remove."""
+    """Return the customer and all customers linked with them, directly or over others."""
     found, todo = {customer_id}, [customer_id]
     while todo:
         query = sa.select(households.c.b).where(households.c.a == todo.pop(), households.c.linked)
@@ -337,7 +337,7 @@ def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
 
 
 def same_person(connection: sa.Connection, customer_id: str) -> list[str]:
-    """The customer, and everybody who is the same person, at any remove."""
+    """Return the customer and all ids of the same person, directly or over others."""
     found, todo = {customer_id}, [customer_id]
     while todo:
         same = households.c.pair.endswith(":same_person", autoescape=True)
@@ -351,7 +351,7 @@ def same_person(connection: sa.Connection, customer_id: str) -> list[str]:
 def read_interactions(
     connection: sa.Connection, customers: Sequence[str] = (), interaction_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """Interactions of these customers, or one, the newest first."""
+    """Return the interactions of these customers, or one interaction, the newest first."""
     query = sa.select(interactions).order_by(interactions.c.opened.desc(), interactions.c.interaction_id)
     if interaction_id is not None:
         query = query.where(interactions.c.interaction_id == interaction_id)
@@ -371,13 +371,13 @@ def read_actions(
     source: sa.FromClause = actions,
     **equal: str | None,
 ) -> list[dict[str, Any]]:
-    """Actions in the order in which they were recorded; ``source`` is `as_of(actions, position)` for another day."""
+    """Return actions in the order of the log; ``source`` may be `as_of(actions, position)`."""
     rows = listed(connection, source, where, equal, after, limit)
     return [_with_money(row, ("amount", "reversed", "settled")) for row in rows]
 
 
 def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
-    """Of every action: position, time, kind, agent, team, interaction and its channel."""
+    """Return position, time, kind, agent, team, interaction and channel of every action."""
     done = actions.c
     query = sa.select(
         done.position, done.time, done.kind, done.agent_id, done.team_id, done.interaction_id, interactions.c.channel
@@ -388,21 +388,21 @@ def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
 
 
 def read_actions_happened(connection: sa.Connection, moment: str) -> list[dict[str, Any]]:
-    """Actions as they stood when only what had happened by a moment is counted, also what was told later."""
+    """Return actions that count only changes up to an event time, even those reported later."""
     rows = happened(connection, actions, moment, counted=("reversed_minor", "settled_minor"))
     found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
     return [_with_money(row, ("amount", "reversed", "settled")) for row in found]
 
 
 def read_escalations_happened(connection: sa.Connection, moment: str) -> list[dict[str, Any]]:
-    """Escalations as they stood when only what had happened by a moment is counted, also what was told later."""
+    """Return escalations that count only changes up to an event time, even those reported later."""
     rows = happened(connection, escalations, moment)
     found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
     return [{**_with_money(row, ("asked", "amount")), "asked_of": json.loads(row["asked_of"])} for row in found]
 
 
 def unsettled(before: str, source: sa.FromClause = actions) -> sa.ColumnElement[bool]:
-    """Money that was to go to a customer before this time, and of which no settlement tells, or another amount."""
+    """Return a condition for money promised before this time without a settlement, or with another amount."""
     return sa.and_(
         source.c.kind.in_(MONEY_KINDS),
         source.c.state.in_(("taken", "charged", "held", "settled")),
@@ -413,7 +413,7 @@ def unsettled(before: str, source: sa.FromClause = actions) -> sa.ColumnElement[
 
 
 MONEY_KINDS = ("refund", "credit", "fee_waiver")
-"""Kinds whose money a payment system moves."""
+"""Kinds of actions that a payment system pays."""
 
 
 def read_escalations(
@@ -424,7 +424,7 @@ def read_escalations(
     source: sa.FromClause = escalations,
     **equal: str | None,
 ) -> list[dict[str, Any]]:
-    """Escalations in the order in which they were filed; ``source`` is `as_of(escalations, position)`, say."""
+    """Return escalations in the order of the log; ``source`` may be `as_of(escalations, position)`."""
     rows = listed(connection, source, where, equal, after, limit)
     shown = [_with_money(row, ("asked", "amount")) for row in rows]
     return [{**row, "asked_of": json.loads(row["asked_of"])} for row in shown]
@@ -434,7 +434,7 @@ HIDDEN = ("currency", "since", "happened")
 
 
 def _with_money(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """A row as answers show it: money as objects."""
+    """Return a row as answers show it, with money as objects."""
     shown = {name: value for name, value in row.items() if name not in HIDDEN and not name.endswith("_minor")}
     for name in names:
         minor = row[f"{name}_minor"]

@@ -1,4 +1,4 @@
-"""decisions: what judging them again needs of each, and of what they depended on; see `report what-if`."""
+"""View decisions: the input of policy simulations (`report what-if`), with the facts that decisions depend on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ depended = sa.Table(
     sa.Column("position", sa.BigInteger, primary_key=True),
     sa.Column("type", sa.Text, nullable=False),  # of a correction: `corrected`
     sa.Column("at", sa.BigInteger, nullable=False),  # microseconds since 1970
-    sa.Column("data", sa.LargeBinary, nullable=False),  # what is needed, as JSON; a decision's small
+    sa.Column("data", sa.LargeBinary, nullable=False),  # the fields needed, as JSON; a summary for decisions
 )
 _PEOPLE = types_of(
     facts.CustomerLinked,
@@ -54,13 +54,13 @@ _BOOKS = types_of(
     decisions.EscalationRequested,
 )
 DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
-"""What decisions depend on, and they themselves."""
+"""Types of decisions, and of the events that they depend on."""
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _ROWS = 4000
 _CORRECTED, _REPORTED = "corrected", "reported"
 
 type Depended = tuple[int, datetime, Any]
-"""One event: its position, when it happened, and its body, `DecisionSummary`, `Corrected` or `Reported`."""
+"""An event: its position, its event time and its body, a `DecisionSummary`, `Corrected` or `Reported`."""
 
 
 class Reported(msgspec.Struct):
@@ -71,7 +71,7 @@ class Reported(msgspec.Struct):
 
 
 class Corrected(NamedTuple):
-    """A fact that was wrong: what was known before, and what is right; none where it never happened."""
+    """A corrected fact: as it was known before, and as it is right (``None``: it never happened)."""
 
     before: Any
     after: Any
@@ -84,7 +84,7 @@ class _Correction(msgspec.Struct):
 
 
 class Decisions:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "decisions"
     version = 2
@@ -93,11 +93,11 @@ class Decisions:
     types = DEPENDED
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Keep what judging needs."""
+        """Store the fields that a simulation needs."""
         upsert(connection, depended, [row for event in events if (row := _row(event)) is not None])
 
     def forget(self) -> None:
-        """Nothing is cached."""
+        """Do nothing, because nothing is cached."""
 
 
 def _row(event: Event) -> dict[str, Any] | None:
@@ -120,7 +120,7 @@ def _row(event: Event) -> dict[str, Any] | None:
 
 
 def read_depended(connection: sa.Connection) -> Iterator[list[Depended]]:
-    """What decisions depended on, and they themselves, in the order of the log."""
+    """Yield decisions and the events they depend on in batches, in the order of the log."""
     columns = (depended.c.position, depended.c.type, depended.c.at, depended.c.data)
     cursor = connection.execute(sa.select(*columns).order_by(depended.c.position)).cursor
     decoders: dict[str, Callable[[bytes], Any]] = {

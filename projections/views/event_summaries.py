@@ -1,4 +1,4 @@
-"""What an event says, in one line that a person reads."""
+"""Summaries of events: one line for people."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def amount_text(amount: Money) -> str:
-    """An amount with its currency, e.g. ``5.00 GBP``."""
+    """Return an amount with its currency, e.g. ``5.00 GBP``."""
     return f"{amount.text} {amount.currency}"
 
 
 def reasons_text(reasons: Sequence[decisions.Reason]) -> str:
-    """Why authority fell short, in words with numbers."""
+    """Return the reasons why authority fell short, in words with numbers."""
     texts: list[str] = []
     for reason in reasons:
         text = reason.message
@@ -32,7 +32,7 @@ def reasons_text(reasons: Sequence[decisions.Reason]) -> str:
 
 
 def describe(body: Any) -> str:  # noqa: C901, PLR0911 - one sentence for each kind of event
-    """One line about any event's body."""
+    """Return one line about an event's body."""
     match body:
         case facts.InteractionOpened():
             return _join("interaction opened", body.channel, body.reason)
@@ -122,7 +122,7 @@ def _describe_authority(body: Any) -> str | None:  # noqa: C901, PLR0911 - one s
 
 
 def _generic(body: msgspec.Struct) -> str:
-    """The class's name in words, and its first fields."""
+    """Return the class's name in words, with its first fields."""
     words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(body).__name__).strip()
     personal = personal_fields(type(body))
     told = [

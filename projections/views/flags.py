@@ -1,4 +1,4 @@
-"""flags: what the guard asks humans to look at, what they said, and the events that prove it."""
+"""View flags: suspected misuse for human review, the reviews and answers, and the evidence."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ evidence = sa.Table(
 )
 _PROVING = evidence.insert().prefix_with("OR IGNORE")
 DISMISSED_DAYS = 365
-"""Dismissed flags leave the lists after so many days; they stay in the log."""
+"""Days after which lists leave out dismissed flags; they stay in the log."""
 
 
 class Flags:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "flags"
     version = 2
@@ -72,7 +72,7 @@ class Flags:
         self._rows = RowCache(flags)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Bring each flag to where it stands now."""
+        """Update the flags that these events concern."""
         proofs: list[dict[str, Any]] = []
         for event in events:
             body = event.body
@@ -128,7 +128,7 @@ def read_flags(
     source: sa.FromClause = flags,
     everything: bool = False,
 ) -> list[dict[str, Any]]:
-    """Flags in the order in which they were raised; with a ``position`` those that it proves."""
+    """Return flags in the order in which they were raised; with a ``position``, those that it proves."""
     query = sa.select(source).order_by(source.c.position)
     if rule is not None:
         query = query.where(source.c.rule == rule)
@@ -152,7 +152,7 @@ def _shown(row: sa.RowMapping) -> dict[str, Any]:
 
 
 def read_proofs(connection: sa.Connection) -> dict[int, frozenset[str]]:
-    """The rules for whose flags each position is evidence; flags that were dismissed do not count."""
+    """Return, by position, the rules of flags that it is evidence for, without dismissed flags."""
     query = sa.select(evidence.c.position, flags.c.rule).join(flags, flags.c.flag_id == evidence.c.flag_id)
     found: dict[int, set[str]] = {}
     for position, rule in connection.execute(query.where(flags.c.status != "dismissed")):

@@ -1,4 +1,4 @@
-"""journeys: how each interaction went from hand to hand and line to line, and what customers said of it."""
+"""View journeys: the path of each interaction through teams and lines, and customers' feedback."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ past_of(feedback)
 
 
 class Journeys:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
     version = 2
@@ -81,7 +81,7 @@ class Journeys:
         self._journeys, self._feedback = RowCache(journeys), RowCache(feedback)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Bring each row to where it stands now."""
+        """Update the rows that these events concern."""
         for event in events:
             match event.body:
                 case facts.FactCorrected():
@@ -109,7 +109,10 @@ class Journeys:
             self._journeys.put(connection, row["interaction_id"], {"first_action": event.stored.time}, event.position)
 
     def _correct(self, connection: sa.Connection, event: Event) -> None:
-        """What is known now of what customers said, and of whose and where an interaction was; ways stay as told."""
+        """Apply a correction to feedback, or to an interaction's customer, channel and reason.
+
+        The path of the interaction stays as it was reported.
+        """
         before, after = event.correction.before, event.correction.after
         match (after or before).body if (after or before) is not None else None:
             case facts.FeedbackReceived():
@@ -133,7 +136,7 @@ def _feedback(event: Event, body: Any) -> dict[str, Any]:
 
 
 def _step(event: Event, row: dict[str, Any]) -> dict[str, Any] | None:
-    """What a step of an interaction changes in its row; none where it is no step."""
+    """Return the changes to an interaction's row, or ``None`` for an event that changes nothing."""
     body, time = event.body, event.stored.time
     match body:
         case facts.InteractionOpened():
@@ -169,7 +172,7 @@ def _moved(body: facts.InteractionTransferred, row: dict[str, Any]) -> dict[str,
         "transfers": (row.get("transfers") or 0) + 1,
         "waited_seconds": (row.get("waited_seconds") or 0.0) + (body.waited_seconds or 0.0),
     }
-    if body.story_repeated is not None:  # else nobody says, and nobody knows
+    if body.story_repeated is not None:  # null means not reported
         values["repeated_stories"] = (row.get("repeated_stories") or 0) + body.story_repeated
     if body.line is not None:
         known = row.get("line")
@@ -190,7 +193,7 @@ def _moved(body: facts.InteractionTransferred, row: dict[str, Any]) -> dict[str,
 
 
 def read_journey(connection: sa.Connection, interaction_id: str, position: int | None = None) -> dict[str, Any] | None:
-    """An interaction that was opened, as it was behind a position; none where there is none."""
+    """Return an opened interaction as of a position, or ``None``."""
     source = as_of(journeys, position)
     query = sa.select(source).where(source.c.opened.is_not(None), source.c.interaction_id == interaction_id)
     row = connection.execute(query).mappings().one_or_none()
@@ -198,7 +201,7 @@ def read_journey(connection: sa.Connection, interaction_id: str, position: int |
 
 
 def read_feedback(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
-    """What customers answered, each once; as it was behind a position."""
+    """Return customers' feedback as of a position, without withdrawn ones."""
     source = as_of(feedback, position)
     query = sa.select(source).where(source.c.score.is_not(None)).order_by(source.c.time, source.c.told)
     return [dict(row) for row in connection.execute(query).mappings()]

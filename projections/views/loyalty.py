@@ -1,7 +1,7 @@
-"""loyalty_effects: what each action's customer bought before and after it.
+"""View loyalty_effects: the purchases of each action's customer before and after it.
 
-Rung 1 of the ladder (before and after): a description, nothing more. It says how purchases differ, not
-why; people are helped when something went wrong, and that alone changes what they buy.
+This is evidence level 1 (before/after), a description only. It shows how purchases differ, and not why. Customers are
+helped after a problem, and the problem alone changes their purchases.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ purchases = sa.Table(
     sa.Column("at", sa.Text, nullable=False, index=True),
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("total_minor", sa.BigInteger, nullable=False),
-    sa.Column("margin_minor", sa.BigInteger),  # null where nobody says
+    sa.Column("margin_minor", sa.BigInteger),  # null if not reported
     sa.Column("returned", sa.Boolean, nullable=False),
     sa.Column("withdrawn", sa.Boolean, nullable=False),  # corrected: it never happened
     sa.Column("since", sa.BigInteger, nullable=False),
@@ -57,7 +57,7 @@ actions = sa.Table(
     sa.Column("since", sa.BigInteger, nullable=False),
     sa.Index("actions_by_customer", "customer_id", "at"),
 )
-requests = sa.Table(  # for goodwill that met a limit for one action
+requests = sa.Table(  # goodwill requests to which a limit for one action applied
     "requests",
     metadata,
     sa.Column("position", sa.BigInteger, primary_key=True),
@@ -67,17 +67,17 @@ requests = sa.Table(  # for goodwill that met a limit for one action
     sa.Column("currency", sa.Text, nullable=False),
     sa.Column("asked_minor", sa.BigInteger, nullable=False),
     sa.Column("limit_minor", sa.BigInteger, nullable=False),
-    sa.Column("at_once", sa.Boolean, nullable=False),  # within the limit, and given
+    sa.Column("at_once", sa.Boolean, nullable=False),  # within the limit, and taken
 )
 purchases_past = past_of(purchases)
 actions_past = past_of(actions)
 WINDOWS_DAYS = (30, 90, 180)
 _TICK = timedelta(microseconds=1)
-"""What is bought at the moment of an action is bought after it."""
+"""Shifts the bounds of windows, so that a purchase at the moment of an action counts as after it."""
 
 
 class Loyalty:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "loyalty_effects"
     version = 3
@@ -88,7 +88,7 @@ class Loyalty:
     )
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Keep purchases and actions, with their customers."""
+        """Store purchases and actions with their customers."""
         bought: list[dict[str, Any]] = []
         done: list[dict[str, Any]] = []
         corrected: list[Event] = []
@@ -111,11 +111,11 @@ class Loyalty:
             _correct(connection, event, event.correction)
 
     def forget(self) -> None:
-        """Nothing is cached."""
+        """Do nothing, because nothing is cached."""
 
 
 def _correct(connection: sa.Connection, event: Event, correction: Correction) -> None:
-    """Put what is known now in the place of the fact that was wrong."""
+    """Replace the row of a corrected fact."""
     fact = correction.after or correction.before
     if fact is None:
         return
@@ -166,7 +166,7 @@ def _action_row(event: Event, body: ActionTaken | ActionReported) -> dict[str, A
 
 
 def _request_rows(event: Event) -> list[dict[str, Any]]:
-    """Where the limit for one action decided whether somebody might give at once, or had to ask."""
+    """Return a row for a request that the limit for one action allowed or sent to an approver."""
     body = event.body
     if isinstance(body, ActionTaken) and body.authority == "own":
         limit = next((met.limit for met in body.limits if met.name == "per_action"), None)
@@ -198,11 +198,11 @@ def read_effects(
     until: str | None = None,
     people: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """For each action with a customer: its cost, and purchases before and after in complete windows.
+    """Return each action for a customer: its cost, and purchases before and after in complete windows.
 
-    A window is complete where the log tells of all its days; what is not complete is null. Revenue is
-    what was paid for purchases in the action's currency, ``returned`` what came back of it. With ``until`` only what
-    had happened by that time, also what was told later; with ``people`` only what they did.
+    A window is complete if all its days lie within the recorded time; otherwise it is null. Revenue is the amount paid
+    for purchases in the action's currency, ``returned`` the amount of returns. ``until`` limits the event time, and
+    counts facts reported later. ``people`` limits the result to these agents' actions.
     """
     bought, done = (_happened(as_of(table, position), until) for table in (purchases, actions))
     times = sa.union_all(*(sa.select(one.c.at).where(sa.not_(one.c.withdrawn)) for one in (bought, done))).subquery()

@@ -1,4 +1,4 @@
-"""people: who works here, since when and where; thanks, courses, ideas, obstacles, and how teams feel."""
+"""View people: employees with their teams and roles, recognition, courses, ideas, obstacles and morale."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ employees = sa.Table(
     sa.Column("manager_id", sa.Text),
     sa.Column("joined", sa.Text),
     sa.Column("left", sa.Text),
-    sa.Column("role_since", sa.Text),  # when what made the role was done
+    sa.Column("role_since", sa.Text),  # event time of the fact that gave the role
     sa.Column("since", sa.BigInteger, nullable=False),
 )
 employees_past = past_of(employees)
@@ -89,7 +89,7 @@ past_of(morale)
 
 
 class People:
-    """The model (see ``projections.engine.projection.Projection``)."""
+    """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "people"
     version = 3
@@ -113,7 +113,7 @@ class People:
         self._rows = {table: RowCache(table) for table in (employees, thanks, courses, voices, morale)}
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
-        """Bring each row to where it stands now."""
+        """Update the rows that these events concern."""
         for event in events:
             if isinstance(event.body, facts.FactCorrected):
                 correction = event.correction
@@ -131,12 +131,12 @@ class People:
         if placed is None:
             return
         table, key, values = placed
-        if withdrawn:  # it never happened: what it said is not known
+        if withdrawn:  # the fact never happened, so its values are unknown
             values = dict.fromkeys(values)
         elif table is employees and "role" in values:
             known = self._rows[employees].get(connection, key)
             if known is None and isinstance(fact.body, facts.EmployeeChanged):
-                values["joined"] = fact.stored.time  # not later than this
+                values["joined"] = fact.stored.time  # the latest possible time
             if known is None or known["role"] != values["role"]:
                 values["role_since"] = fact.stored.time
         self._rows[table].put(connection, key, values, position)
@@ -185,14 +185,14 @@ def _said(what: str, body: Any, time: str) -> dict[str, Any]:
 
 
 def read_people(connection: sa.Connection, position: int | None = None) -> dict[str, dict[str, Any]]:
-    """Everybody who was announced, by id, as they are known, or were behind a position."""
+    """Return all known employees by id, as of a position."""
     return {
         row["employee_id"]: dict(row) for row in connection.execute(sa.select(as_of(employees, position))).mappings()
     }
 
 
 def read_careers(connection: sa.Connection, position: int | None = None) -> list[tuple[str, str, str, str]]:
-    """Who went from one role to another, and when: (employee, from, to, time); as known behind a position."""
+    """Return changes of role as (employee, from, to, time), as of a position."""
     rows: set[tuple[str, str, str]] = set()
     for table in (employees, employees_past):
         known = table.c.role.is_not(None), table.c.role_since.is_not(None)
@@ -205,7 +205,7 @@ def read_careers(connection: sa.Connection, position: int | None = None) -> list
 
 
 def read_voices(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
-    """Ideas and obstacles in the order in which they were said, with what was said to them; texts as stored."""
+    """Return ideas and obstacles with their answers, in order of submission; texts as stored."""
     source = as_of(voices, position)
     query = sa.select(source).where(source.c.employee_id.is_not(None)).order_by(source.c.said, source.c.voice_id)
     return [
@@ -214,6 +214,6 @@ def read_voices(connection: sa.Connection, position: int | None = None) -> list[
 
 
 def read_table(connection: sa.Connection, name: str, position: int | None = None) -> list[dict[str, Any]]:
-    """All rows of a table, in the order of the log; a fact that was withdrawn leaves a row without its values."""
+    """Return all rows of a table in the order of the log; a withdrawn fact leaves a row without values."""
     table = as_of(metadata.tables[name], position)
     return [dict(row) for row in connection.execute(sa.select(table).order_by(table.c.since)).mappings()]

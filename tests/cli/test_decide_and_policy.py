@@ -124,7 +124,7 @@ def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
         "roles.agent.limits.refund: 300.00 can never be given: per_interaction is 60.00",
         "asking costs 11.60",
         "roles.agent.requires.fix: this role gives no fix",
-        "no role could approve a gift",
+        "nobody could approve a gift",
         "escalation.payer: no team has a pool, so the approver's budget pays",
     ):
         assert words in said

@@ -49,6 +49,9 @@ READINGS = {
 """The readings that are recorded, each by a command with ``--json``."""
 CHANGING = {"recognition": ("staying",)}
 """Fields of a reading that depend on the day on which it is read."""
+REPORTS = {"gap", "loyalty", "quality", "recognition"}
+SENTENCES = {"caveats", "controls", "text", "why"}
+"""Fields of reports that hold sentences for people."""
 LEFT_BEHIND = (
     fact("a.b", "late-1", "interaction.opened", "2025-03-10T11:30:00Z", interaction_id="I-L1", customer_id="C-1"),
     fact("a_b", "late-1", "interaction.opened", "2025-03-10T11:31:00Z", interaction_id="I-L2", customer_id="C-2"),
@@ -194,12 +197,16 @@ def recorded(ledger: Ledger) -> dict[str, Any]:
 
 
 def lasting(name: str, reading: dict[str, Any]) -> dict[str, Any]:
-    """Return a reading without the fields that depend on the day, and without sentences for display."""
+    """Return a reading without the fields that depend on the day, and a report also without its sentences."""
     kept = {field: value for field, value in reading.items() if field not in CHANGING.get(name, ())}
+    return unworded(kept) if name in REPORTS else kept
 
-    if name == "gap":
-        kept["cannot_do"] = [one | {"text": ""} for one in reading["cannot_do"]]  # later versions may reword it
-    return kept
+
+def unworded(value: Any) -> Any:
+    """Return a report's document without its sentences, which later versions may reword."""
+    if isinstance(value, dict):
+        return {name: unworded(one) for name, one in value.items() if name not in SENTENCES}
+    return [unworded(one) for one in value] if isinstance(value, list) else value
 
 
 def pack(data_dir: Path, archive: Path) -> None:
