@@ -12,7 +12,7 @@ Verdict = Literal["confirmed", "coached", "dismissed"]
 
 
 class _Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The fields of the request behind a flag's record, or of the guard (see ``domain.records.Record``)."""
+    """The fields of the request behind a flag's record, or of the guard (see ``domain.events.decisions.Record``)."""
 
     flag_id: str
     source: str
