@@ -66,7 +66,7 @@ bench-guard: setup  ## how well the guard detects, by rule, on seeds nothing was
 bench-failover: setup  ## three servers, SIGKILL of the leader 20 times under load: seconds without answers; minutes
 	@$(BIN)/python -m benchmarks.failover
 
-bench-reference: setup  ## make the last whole run beside rivals the one that docs/performance.md shows
+bench-reference: setup  ## make the last whole run beside rivals the one that docs/understand/performance.md shows
 	@$(BIN)/python -m benchmarks.reference
 
 wheels: setup  ## whether every dependency has wheels for every supported system; some minutes
@@ -75,11 +75,11 @@ wheels: setup  ## whether every dependency has wheels for every supported system
 size: setup  ## how large an installation without extras is, by package (EXTRA=archive: with one)
 	@$(BIN)/python -m benchmarks.size $(if $(EXTRA),--extra $(EXTRA))
 
-docs: setup  ## write docs/commands.md, docs/asyncapi.json, docs/sql.md and the rules in docs/policy.md anew
-	@$(BIN)/resolution-ledger admin reference > docs/commands.md
-	@$(BIN)/resolution-ledger admin asyncapi > docs/asyncapi.json
-	@$(BIN)/resolution-ledger admin schema > docs/sql.md
-	@$(BIN)/resolution-ledger admin rules --into docs/policy.md
+docs: setup  ## write docs/reference/commands.md, docs/reference/asyncapi.json, docs/reference/sql.md and the rules in docs/understand/policy.md anew
+	@$(BIN)/resolution-ledger admin reference > docs/reference/commands.md
+	@$(BIN)/resolution-ledger admin asyncapi > docs/reference/asyncapi.json
+	@$(BIN)/resolution-ledger admin schema > docs/reference/sql.md
+	@$(BIN)/resolution-ledger admin rules --into docs/understand/policy.md
 
 picture: setup  ## take docs/page.png anew, from the demo's data, with a Chromium
 	@$(BIN)/python -m tests.support.screenshot

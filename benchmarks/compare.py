@@ -2,7 +2,7 @@
 
 Without files: everything in `.benchmarks/`, and `benchmarks/reference.json` before it. Absolute figures say as much of
 the machine as of the program; the ratios to rivals of the same run are what lasts. ``--markdown`` prints the last
-file as `docs/performance.md` shows it.
+file as `docs/understand/performance.md` shows it.
 """
 
 from __future__ import annotations

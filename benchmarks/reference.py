@@ -1,4 +1,4 @@
-"""Make the last whole run the reference, and put its table into `docs/performance.md`."""
+"""Make the last whole run the reference, and put its table into `docs/understand/performance.md`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from benchmarks.compare import KEPT, REFERENCE, markdown
 
-PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[1] / "docs" / "understand" / "performance.md"
 BEGIN, END = "<!-- table: benchmarks/reference.json -->\n", "<!-- end of table -->\n"
 
 

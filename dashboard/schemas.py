@@ -1,4 +1,4 @@
-"""What the API answers, for its OpenAPI document; items are as docs/http.md and docs/sql.md say."""
+"""What the API answers, for its OpenAPI document; items are as docs/integrate/http.md and docs/reference/sql.md say."""
 
 from __future__ import annotations
 

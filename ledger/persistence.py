@@ -1,7 +1,7 @@
 """Persistence module of the `eventsourcing` library on JetStream: ``PERSISTENCE_MODULE=ledger.persistence``.
 
 Settings, from the application's environment, each also with the application's name before it, as in that library
-(``BANKACCOUNTS_NATS_STREAM``); `docs/eventsourcing.md` explains them:
+(``BANKACCOUNTS_NATS_STREAM``); `docs/integrate/eventsourcing.md` explains them:
 
 NATS_URL             one or more servers, with a comma between: nats:// or tls://; required
 NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDENTIALS (a .creds file), NATS_NKEY (a file with a user's seed)

@@ -1,6 +1,6 @@
 """The schema of the views' tables for SQL tools: names, types, units and meanings, versioned with each view.
 
-tests/projections/test_schema.py compares it with the tables. docs/sql.md prints it.
+tests/projections/test_schema.py compares it with the tables. docs/reference/sql.md prints it.
 """
 
 from __future__ import annotations
@@ -341,7 +341,7 @@ def _is_time(column: sa.Column[Any], kind: str) -> bool:
 
 
 def schema_text() -> str:
-    """Return the text of docs/sql.md."""
+    """Return the text of docs/reference/sql.md."""
     lines = [_HEAD]
     seen = ""
     for one in columns():

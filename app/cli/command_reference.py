@@ -1,4 +1,4 @@
-"""The reference of all commands, written from the commands themselves (docs/commands.md)."""
+"""The reference of all commands, written from the commands themselves (docs/reference/commands.md)."""
 
 from __future__ import annotations
 

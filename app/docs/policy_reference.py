@@ -1,4 +1,4 @@
-"""The decision rules as a table, each with an example that the domain itself decides (docs/policy.md)."""
+"""The decision rules as a table, each with an example that the domain itself decides (docs/understand/policy.md)."""
 
 from __future__ import annotations
 

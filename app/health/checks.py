@@ -141,7 +141,7 @@ async def _keys(session: Session) -> AsyncIterator[Check]:
         text = (
             f"{len(lost)} keys of the {len(events)} events looked at are neither there nor destroyed, or do not "
             "fit: what they sealed cannot be read. Bring them back with `admin keys restore` from a backup "
-            "(docs/auditing.md)"
+            "(docs/understand/auditing.md)"
         )
         yield Check("keys", text, ok=False)
     else:
@@ -201,7 +201,7 @@ async def _sources(session: Session) -> AsyncIterator[Check]:
     else:
         text = (
             f"{names} share one inbox and its window for message ids: put what `resolution-ledger admin inbox routes` "
-            "prints into the server's configuration (docs/operating.md)"
+            "prints into the server's configuration (docs/operate/operating.md)"
         )
     yield Check("sources", text, ok=not full)
 

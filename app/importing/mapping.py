@@ -1,4 +1,4 @@
-"""Column mappings: which rows of a CSV make which events, from which columns (docs/importing.md)."""
+"""Column mappings: which rows of a CSV make which events, from which columns (docs/integrate/importing.md)."""
 
 from __future__ import annotations
 

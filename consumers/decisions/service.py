@@ -1,8 +1,8 @@
 """Decisions as a service: requests come in by request-reply, each gets an answer.
 
 `action` and `preview` are what people wait for: they are read straight from the connection, without the
-steps that FastStream takes for each message (docs/architecture.md). The others are FastStream's. Where several
-deciders run, a request goes on to the one that has its holder.
+steps that FastStream takes for each message (docs/understand/architecture.md). The others are FastStream's.
+Where several deciders run, a request goes on to the one that has its holder.
 """
 
 from __future__ import annotations

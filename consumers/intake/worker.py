@@ -1,7 +1,7 @@
 """The work of the one intake that takes in: it pulls from all inboxes, and acknowledges what is recorded or rejected.
 
 Inboxes are pulled by hand: FastStream's batches go through a queue entry and a coroutine for each message,
-which the intake has no time for (docs/architecture.md).
+which the intake has no time for (docs/understand/architecture.md).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The seal: a Merkle log over the stream in its order, tiles and signed checkpoints in a folder (docs/auditing.md)."""
+"""The seal: a Merkle log over the stream in its order, tiles and signed checkpoints in a folder.
+
+See docs/understand/auditing.md.
+"""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def switch_to(folder: Path, model: Projection, generation: int) -> None:
     link.unlink(missing_ok=True)
     with _allowed_to_fail_on_windows:  # links need a privilege on Windows
         link.symlink_to(f"{model.name}.g{generation}.sqlite")
-        link.replace(folder / f"{model.name}.sqlite")  # for SQL tools; see docs/sql.md
+        link.replace(folder / f"{model.name}.sqlite")  # for SQL tools; see docs/reference/sql.md
     for path in folder.glob(f"{model.name}.g*.sqlite*"):
         if not path.name.startswith(f"{model.name}.g{generation}."):
             with _allowed_to_fail_on_windows:  # Windows keeps a file that is open

@@ -186,7 +186,7 @@ def test_help_names_every_role_and_is_not_wrapped(command: Command) -> None:
 
 
 def test_completion_and_version_work_as_documented() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
     assert "resolution-ledger --version" in page
     environment = clean_environment()
     for shell in ("bash", "zsh", "fish"):

@@ -38,7 +38,7 @@ def history(*months: tuple[int, str]) -> PolicyHistory:
 
 
 def ruling(months: list[tuple[int, str]], moment: int) -> tuple[int | None, int | None]:
-    """The same from the sentences in docs/policy.md: (version in force, version in the shadow)."""
+    """The same from the sentences in docs/understand/policy.md: (version in force, version in the shadow)."""
     begun = [(number, mode) for number, (month, mode) in enumerate(months, 1) if month <= moment]
     enforced = [number for number, mode in begun if mode == "enforced"]
     shadow = begun[-1][0] if begun and begun[-1][1] == "shadow" else None

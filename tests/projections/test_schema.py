@@ -20,7 +20,7 @@ def test_every_column_is_said_and_the_document_is_current() -> None:
         if not table.name.endswith("_past")
     }
     assert all(one.meaning for one in found)
-    assert (ROOT / "docs" / "sql.md").read_text() == schema_text(), "run `make docs`"
+    assert (ROOT / "docs" / "reference" / "sql.md").read_text() == schema_text(), "run `make docs`"
 
 
 async def test_a_plain_tool_reads_what_serves(upstream: Upstream) -> None:

@@ -25,12 +25,12 @@ def run(*words: str) -> str:
 
 
 def test_generated_documents_are_current() -> None:
-    assert (ROOT / "docs" / "commands.md").read_text() == run("admin", "reference"), "run `make docs`"
-    assert (ROOT / "docs" / "asyncapi.json").read_text() == run("admin", "asyncapi"), "run `make docs`"
+    assert (ROOT / "docs" / "reference" / "commands.md").read_text() == run("admin", "reference"), "run `make docs`"
+    assert (ROOT / "docs" / "reference" / "asyncapi.json").read_text() == run("admin", "asyncapi"), "run `make docs`"
 
 
 def test_the_table_of_rules_is_current_and_whole() -> None:
-    text = (ROOT / "docs" / "policy.md").read_text()
+    text = (ROOT / "docs" / "understand" / "policy.md").read_text()
     assert run("admin", "rules") in text, "run `make docs`"
     codes = {code for path in (ROOT / "domain").rglob("*.py") for code in re.findall(r'rule="(\w+)"', path.read_text())}
     assert {line.code for line in rule_lines()} >= codes - {"currency"}  # a shadow's own
@@ -38,7 +38,7 @@ def test_the_table_of_rules_is_current_and_whole() -> None:
 
 
 def test_every_type_and_field_is_documented() -> None:
-    text = (ROOT / "docs" / "events.md").read_text()
+    text = (ROOT / "docs" / "integrate" / "events.md").read_text()
     for name, cls in {**FACTS, **RECORDS}.items():
         (line,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` ")]
         for field in cls.__struct_fields__:
@@ -46,7 +46,7 @@ def test_every_type_and_field_is_documented() -> None:
 
 
 def test_every_code_is_documented() -> None:
-    text = (ROOT / "docs" / "events.md").read_text() + (ROOT / "docs" / "operating.md").read_text()
+    text = (ROOT / "docs" / "integrate" / "events.md").read_text() + (ROOT / "docs" / "operate" / "operating.md").read_text()
     for path in [
         *(ROOT / "consumers").rglob("*.py"),
         *(ROOT / "domain").rglob("*.py"),
@@ -88,13 +88,13 @@ def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
 
 
 def test_links_in_documents_lead_somewhere() -> None:
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
             assert (path.parent / target).exists(), (path.name, target)
 
 
 def test_the_table_of_figures_is_the_reference_run() -> None:
-    page = (ROOT / "docs" / "performance.md").read_text()
+    page = (ROOT / "docs" / "understand" / "performance.md").read_text()
     reference = json.loads((ROOT / "benchmarks" / "reference.json").read_text())
     assert with_table(page, markdown(reference)) == page, "run `make bench-reference`"
     unmet = [result["name"] for result in reference["results"] if not result["met"]]
@@ -111,7 +111,7 @@ def test_nothing_names_a_registrys_host() -> None:
 
 def test_the_eventsourcing_pages_code_runs(tmp_path: Path) -> None:
     """Its server's configuration, its settings and its programs; what it says that they print."""
-    page = (ROOT / "docs" / "eventsourcing.md").read_text()
+    page = (ROOT / "docs" / "integrate" / "eventsourcing.md").read_text()
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     config, *printed = [text for language, text in blocks if not language]
     (exports,) = [text for language, text in blocks if language == "sh"]
@@ -132,7 +132,7 @@ def test_the_eventsourcing_pages_code_runs(tmp_path: Path) -> None:
 
 def test_every_setting_of_the_persistence_module_is_documented() -> None:
     source = (ROOT / "ledger" / "persistence.py").read_text()
-    page = (ROOT / "docs" / "eventsourcing.md").read_text()
+    page = (ROOT / "docs" / "integrate" / "eventsourcing.md").read_text()
     for name in set(re.findall(r'"(NATS_[A-Z_]+|CREATE_TABLE)"', source)):
         assert f"`{name}`" in page, name
         assert re.search(rf"\b{name}\b", source.split('"""')[1]), name

@@ -28,7 +28,7 @@ async def filled(session: Session) -> Client:
 
 
 async def replayed(client: Client, start: int = 1) -> list[tuple[int, bytes]]:
-    """What docs/auditing.md tells an auditor to do."""
+    """What docs/understand/auditing.md tells an auditor to do."""
     found: list[tuple[int, bytes]] = []
     inbox = client.new_inbox()
     answers = await client.subscribe(inbox)

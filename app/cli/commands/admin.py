@@ -299,7 +299,7 @@ def rules(into: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
 @admin.command()
 def schema(*, as_json: bool) -> None:
-    """Print the views' tables for SQL dashboards: names, types, units, meaning (docs/sql.md)."""
+    """Print the views' tables for SQL dashboards: names, types, units, meaning (docs/reference/sql.md)."""
     from projections.schema_docs import columns, schema_text
 
     if as_json:
