@@ -191,7 +191,9 @@ def test_commands_flags_and_backtest(command: Any) -> None:
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.id)
 def test_every_rule_and_parameter_is_documented(rule: Any) -> None:
     (line,) = [
-        line for line in (ROOT / "docs" / "understand" / "guard.md").read_text().splitlines() if line.startswith(f"| {rule.id} |")
+        line
+        for line in (ROOT / "docs" / "understand" / "guard.md").read_text().splitlines()
+        if line.startswith(f"| {rule.id} |")
     ]
     assert rule.pattern in line
     for name, value in rule.parameters.items():

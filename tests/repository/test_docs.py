@@ -46,7 +46,9 @@ def test_every_type_and_field_is_documented() -> None:
 
 
 def test_every_code_is_documented() -> None:
-    text = (ROOT / "docs" / "integrate" / "events.md").read_text() + (ROOT / "docs" / "operate" / "operating.md").read_text()
+    text = (ROOT / "docs" / "integrate" / "events.md").read_text() + (
+        ROOT / "docs" / "operate" / "operating.md"
+    ).read_text()
     for path in [
         *(ROOT / "consumers").rglob("*.py"),
         *(ROOT / "domain").rglob("*.py"),

@@ -71,7 +71,12 @@ except MissingExtraError as error:
 
 
 def test_every_extra_is_documented() -> None:
-    table = (ROOT / "docs" / "operate" / "operating.md").read_text().partition("| extra | brings | for |\n")[2].partition("\n\n")[0]
+    table = (
+        (ROOT / "docs" / "operate" / "operating.md")
+        .read_text()
+        .partition("| extra | brings | for |\n")[2]
+        .partition("\n\n")[0]
+    )
     documented = dict(re.findall(r"^\| `(\w+)` \| ([\w ]+)", table, re.MULTILINE))
     assert documented.keys() == PROJECT["project"]["optional-dependencies"].keys()
     for extra, requirements in PROJECT["project"]["optional-dependencies"].items():
