@@ -138,3 +138,14 @@ def test_every_setting_of_the_persistence_module_is_documented() -> None:
     for name in set(re.findall(r'"(NATS_[A-Z_]+|CREATE_TABLE)"', source)):
         assert f"`{name}`" in page, name
         assert re.search(rf"\b{name}\b", source.split('"""')[1]), name
+
+
+def test_every_decision_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text()
+    for path in sorted((ROOT / "docs" / "decisions").glob("*.md")):
+        if path.name != "README.md":
+            for heading in re.findall(r"^## (.+)$", path.read_text(), re.MULTILINE):
+                assert f"- {heading}\n" in index.partition(f"({path.name})")[2].partition("\n## ")[0] + "\n", (
+                    path.name,
+                    heading,
+                )

@@ -1,0 +1,121 @@
+"""The English of docstrings and documents: named subjects, imperative first lines, one term for one thing.
+
+A message names file, line and word. The bars are rates per 1,000 words, so that a rare exception is no failure.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.ledgers import ROOT
+
+ROOMS = ("domain", "ledger", "projections", "consumers", "dashboard", "app", "config", "resolution_ledger")
+PRONOUNS = {
+    *("what", "who", "whom", "whose", "whoever", "whatever"),
+    *("somebody", "nobody", "anybody", "everybody", "someone", "anyone", "everyone"),
+}
+DOCSTRING_BAR = 2.0  # pronouns per 1,000 words of docstrings
+PAGE_BAR = 3.0  # pronouns per 1,000 words of a page
+QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where|Why|How)\b")
+# Rooms and pages whose English is being rewritten: their present figures, as ceilings.
+ROOM_CEILINGS = {"ledger": 15, "consumers": 28, "dashboard": 27, "app": 24, "config": 8}
+FIRST_LINE_CEILINGS = {"ledger": 36, "consumers": 52, "dashboard": 21, "app": 18}
+PAGE_CEILINGS = {
+    "SECURITY.md": 12,
+    "README.md": 26,
+    "CONTRIBUTING.md": 10,
+    "docs/integrate/events.md": 8,
+    "docs/integrate/eventsourcing.md": 19,
+    "docs/integrate/http.md": 28,
+    "docs/integrate/importing.md": 8,
+    "docs/operate/operating.md": 14,
+    "docs/reference/commands.md": 30,
+    "docs/understand/architecture.md": 20,
+    "docs/understand/auditing.md": 19,
+    "docs/understand/guard.md": 13,
+    "docs/understand/performance.md": 17,
+    "docs/understand/policy.md": 27,
+    "docs/understand/worth.md": 37,
+}
+
+
+class Word(NamedTuple):
+    """A word of prose and its place."""
+
+    path: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        """Return `file:line: word`."""
+        return f"{self.path.relative_to(ROOT)}:{self.line}: {self.text}"
+
+
+class Docstring(NamedTuple):
+    """A docstring and the line on which it begins."""
+
+    path: Path
+    line: int
+    text: str
+
+    def words(self) -> Iterator[Word]:
+        """Yield the words with their lines."""
+        for offset, line in enumerate(self.text.splitlines()):
+            for word in re.findall(r"[A-Za-z'-]+", line):
+                yield Word(self.path, self.line + offset, word.lower())
+
+
+def docstrings(room: str) -> Iterator[Docstring]:
+    for path in sorted((ROOT / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
+                text := ast.get_docstring(node, clean=False)
+            ):
+                yield Docstring(path, node.body[0].lineno, text)
+
+
+def page_words(path: Path) -> Iterator[Word]:
+    """Yield the words of a page outside of its code."""
+    fenced = False
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif not fenced:
+            for word in re.findall(r"[A-Za-z'-]+", re.sub(r"`[^`]*`", "", line)):
+                yield Word(path, number, word.lower())
+
+
+def pages() -> list[Path]:
+    return [p for p in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if p.name != "CHANGELOG.md"]
+
+
+def check_rate(words: list[Word], bar: float, name: str) -> None:
+    found = [word for word in words if word.text in PRONOUNS]
+    rate = 1000 * len(found) / max(1, len(words))
+    listed = "\n".join(str(word) for word in found[:60])
+    assert rate < bar, f"{name}: {rate:.1f} per 1,000 words, allowed is below {bar}; name the subject:\n{listed}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_docstrings_name_their_subjects(room: str) -> None:
+    words = [word for docstring in docstrings(room) for word in docstring.words()]
+    check_rate(words, ROOM_CEILINGS.get(room, DOCSTRING_BAR), room)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_docstring_begins_with_no_question(room: str) -> None:
+    """An imperative verb for a function, a noun for a class or a module."""
+    found = [
+        f"{d.path.relative_to(ROOT)}:{d.line}: {d.text.split()[0]}" for d in docstrings(room) if QUESTION.match(d.text)
+    ]
+    assert len(found) <= FIRST_LINE_CEILINGS.get(room, 0), "\n".join(found)
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_name_their_subjects(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    check_rate(list(page_words(path)), PAGE_CEILINGS.get(name, PAGE_BAR), name)
