@@ -31,6 +31,14 @@ Personal = Annotated[str, msgspec.Meta(extra={"personal": True})]
 Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 """A moment: RFC 3339 with its zone, e.g. ``2026-11-21T09:30:00Z``."""
 
+Json = object
+"""A JSON value of open shape: text, number, bool, ``None``, list or object. Readers narrow or ``convert`` it."""
+JsonObject = dict[str, Json]
+"""A JSON object of open shape. Code that only reads one takes a ``Mapping[str, Json]``, which every TypedDict is.
+
+A field of a ``msgspec.Struct`` needs ``dict[str, Any]`` instead: msgspec takes ``object`` for a class of its own.
+"""
+
 
 @lru_cache(maxsize=256)
 def personal_fields(cls: type[msgspec.Struct]) -> frozenset[str]:

@@ -8,6 +8,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+Json = object
+"""A JSON value of open shape: text, number, bool, ``None``, list or object. Readers narrow it."""
+JsonObject = dict[str, Json]
+"""A JSON object of open shape. Code that only reads one takes a ``Mapping[str, Json]``, which every TypedDict is."""
+
 _decoder = msgspec.json.Decoder()
 _sorted = msgspec.json.Encoder(order="sorted")
 _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?", re.ASCII)

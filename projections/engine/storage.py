@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     from projections.engine.projection import Projection
 
+Row = dict[str, Any]
+"""A row of a view by column. Its table declares the types: text, integer, float, truth value or bytes, or NULL."""
+
 progress_metadata = sa.MetaData()
 progress_table = sa.Table(
     "progress",
