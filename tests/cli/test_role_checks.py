@@ -36,8 +36,12 @@ from ledger.store.subscription import Follower
 from ledger.transparency import alarm
 from projections.engine.projector import Projector
 from projections.registry import MODELS
-from tests.support.ledgers import POLICY, ROOT, Up, Upstream, clean_environment, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import Server
+from tests.support.organisations import BASIC_POLICY
+from tests.support.up_process import UpProcess
+from tests.support.upstreams import Upstream
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Found = dict[str, str]
@@ -156,7 +160,7 @@ async def ledger(folder: Path, *, history: bool = False) -> AsyncIterator[tuple[
         running(session, ALL, history=history),
     ):
         upstream = Upstream(session, await session.upstream("test"))
-        await upstream.begin()
+        await upstream.set_up_basics()
         assert await wrong(session) == {}
         yield session, upstream
 
@@ -344,7 +348,7 @@ async def test_staff_without_a_policy_is_named(tmp_path: Path) -> None:
         assert await wrong(session) == {}  # facts alone need no policy
         await upstream.record(event("join-a", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
         assert "no policy is in force" in (await until(session, "role decisions"))["role decisions"]
-        await upstream.begin()
+        await upstream.set_up_basics()
         await until(session)
 
 
@@ -390,12 +394,14 @@ async def test_little_room_on_the_disk_is_named(tmp_path: Path, monkeypatch: pyt
 # ---------------------------------------------------------------------- no false finding
 
 
-async def test_under_load_during_a_rebuild_and_right_after_a_restart_nothing_is_named(up: Up, command: Command) -> None:
+async def test_under_load_during_a_rebuild_and_right_after_a_restart_nothing_is_named(
+    up: UpProcess, command: Command
+) -> None:
     def doctor() -> dict[str, Any]:
         document: dict[str, Any] = json.loads(command("admin", "doctor", "--json").stdout)
         return {one["check"]: one["says"] for one in document["items"] if not one["ok"]}
 
-    where = up.ready()
+    where = up.wait_until_up()
     assert await asyncio.to_thread(doctor) == {}  # a fresh one
     client = await connect(where["nats_url"], "load")
     stop = asyncio.Event()
@@ -435,5 +441,5 @@ def test_a_ledger_at_rest_is_said_to_be_so(command: Command, policy_of_tests: Pa
 @pytest.fixture
 def policy_of_tests(tmp_path: Path) -> Path:
     path = tmp_path / "policy.json"
-    path.write_text(json.dumps(POLICY))
+    path.write_text(json.dumps(BASIC_POLICY))
     return path

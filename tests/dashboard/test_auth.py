@@ -19,7 +19,8 @@ from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from domain.commands import action_id_of
 from tests.dashboard.test_api import got
-from tests.support.ledgers import AUTHORITY, staffed, upstream_of
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
 
 PERSON = {"agent": "A-1", "manager": "M-1"}
 OPEN = {
@@ -60,7 +61,7 @@ ACTING: dict[str, set[str]] = {
 async def served(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
     """Actions of three people, and a token for each role."""
     async with upstream_of(session) as upstream:
-        await staffed(upstream, AUTHORITY)
+        await set_up_organisation(upstream, FULL_POLICY)
         for agent in ("A-1", "A-2", "D-1", "M-2"):
             assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
             assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"

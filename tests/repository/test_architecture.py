@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ledgers import ROOT
+from tests.support.environment import ROOT
 
 ROOMS = {
     "domain": set(),

@@ -15,7 +15,7 @@ from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document
 from domain.events.decisions import RECORDS
 from domain.events.facts import FACTS
-from tests.support.ledgers import ROOT, clean_environment
+from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import Server
 
 

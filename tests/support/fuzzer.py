@@ -32,8 +32,10 @@ from ledger.encryption.keyring import Keyring
 from ledger.nats.client import LedgerClient, connect
 from ledger.store.log import Log
 from ledger.store.subject_tokens import is_source_token
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT, clean_environment
 from tests.support.fuzz_inputs import Input, make_input
-from tests.support.ledgers import POLICY, ROOT, clean_environment, event, gbp
+from tests.support.organisations import BASIC_POLICY
 from tests.support.raw_nats import RawNats
 
 GROWTH_KIB = 50 * 1024
@@ -124,7 +126,7 @@ class Fuzzer:
         self.url, self.http_token = found["nats_url"], found["http_token"]
         self.http_host = urlsplit(found["http_url"]).netloc
         async with RawNats(self.url) as raw:
-            policy = {"request_id": "policy-1", "policy": POLICY, "published_by": "owner"}
+            policy = {"request_id": "policy-1", "policy": BASIC_POLICY, "published_by": "owner"}
             assert b'"done"' in await raw.answer(b"resolution.decide.owner.policy", json.dumps(policy).encode())
 
     async def send(self, first: int, number: int) -> None:
@@ -292,7 +294,11 @@ async def _goes_on(fuzzer: Fuzzer) -> list[str]:
             return answer
 
         now = datetime.now(UTC).isoformat(timespec="seconds")  # an input may have published a policy
-        policy = {"request_id": f"policy-{tag}", "policy": POLICY | {"effective_from": now}, "published_by": "owner"}
+        policy = {
+            "request_id": f"policy-{tag}",
+            "policy": BASIC_POLICY | {"effective_from": now},
+            "published_by": "owner",
+        }
         said = await ask("resolution.decide.owner.policy", policy)
         if said.get("outcome") != "done":
             return [f"no policy can be published: {said}"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ledgers import ROOT, clean_environment
+from tests.support.environment import ROOT, clean_environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]

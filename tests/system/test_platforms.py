@@ -12,7 +12,9 @@ import pytest
 
 from app.cli import read_audit
 from tests.repository.test_architecture import MODULES, name_of
-from tests.support.ledgers import ROOT, Up, clean_environment, event
+from tests.support.builders import event
+from tests.support.environment import ROOT, clean_environment
+from tests.support.up_process import UpProcess
 
 UNIX_ONLY = {
     "crypt",
@@ -101,8 +103,8 @@ def test_text_files_name_their_encoding(path: Path) -> None:
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a ledger that runs on another machine."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    up = Up(folder)
-    up.ready()
+    up = UpProcess(folder)
+    up.wait_until_up()
     password = json.loads((folder / "server" / "passwords.json").read_text())["ledger"]
     port = json.loads((folder / "server" / "address.json").read_text())["port"]
     yield f"nats://ledger:{password}@127.0.0.1:{port}"
