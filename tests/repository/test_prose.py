@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.ledgers import ROOT
+from tests.support.environment import ROOT
 
 ROOMS = ("domain", "ledger", "projections", "consumers", "dashboard", "app", "config", "resolution_ledger")
 PRONOUNS = {
