@@ -11,6 +11,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from config import topology
+from ledger.background_service import BackgroundService
 from ledger.nats.incidents import report
 
 if TYPE_CHECKING:
@@ -32,10 +33,11 @@ class _News(msgspec.Struct):
     position: int
 
 
-class ViewUpdates:
+class ViewUpdates(BackgroundService):
     """Start it; every listener is told the same, and who is slow hears the newest of each view and no more."""
 
     def __init__(self, client: LedgerClient) -> None:
+        super().__init__("news of views")
         self._client = client
         self._positions: dict[str, int] = {}
         self._changed: set[str] = set()
@@ -44,18 +46,11 @@ class ViewUpdates:
         self._groups = cycle(range(_GROUPS))
         self._turn, self._chunk = 0, b""
         self._quiet = 0
-        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Hear of every view."""
         await self._client.subscribe_raw(f"{topology.VIEWS_SUBJECT}.*", self._hear)
-        self._telling = asyncio.create_task(self._tell())
-
-    async def stop(self) -> None:
-        """Say nothing more."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
+        self.spawn(self._tell())
 
     def _hear(self, subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
         try:

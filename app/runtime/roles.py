@@ -11,7 +11,7 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from app.runtime.session import Session
     from config.settings import Settings
     from dashboard.listen_address import ListenAddress
-    from ledger.store.role_status import RoleStatus
+    from ledger.background_service import BackgroundService, RoleService
 
 _log = logging.getLogger(__name__)
 _ENTRY = str(Path(__file__).resolve().parents[2] / "resolution_ledger" / "__main__.py")
@@ -38,29 +38,6 @@ _RESTART_SECONDS_AT_MOST = 15.0
 ROLES = topology.ROLES
 WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
-
-
-class Failing(Protocol):
-    """Anything that may fail for good."""
-
-    failed: asyncio.Future[None]
-
-
-class Service(Failing, Protocol):
-    """What a role is: it starts, stops, and may fail for good."""
-
-    async def start(self) -> None:
-        """Begin."""
-
-    async def stop(self) -> None:
-        """Leave in good order."""
-
-
-class RoleService(Service, Protocol):
-    """A service that is a role, and says how it is."""
-
-    def status(self) -> RoleStatus:
-        """Return what is known of it now."""
 
 
 @asynccontextmanager
@@ -147,10 +124,10 @@ def sealing_roles() -> tuple[str, ...]:
 @asynccontextmanager
 async def running(
     session: Session, roles: Sequence[str], *, history: bool = False, where: ListenAddress | None = None
-) -> AsyncIterator[list[Service]]:
+) -> AsyncIterator[list[BackgroundService]]:
     """These roles, running in this process for as long as the context lasts."""
     async with AsyncExitStack() as stack:
-        services: list[Service] = []
+        services: list[BackgroundService] = []
         if WRITERS.intersection(roles):
             watch = AlarmWatch(session.client)
             stack.push_async_callback(watch.stop)
@@ -170,11 +147,13 @@ async def running(
         yield services
 
 
-async def until_stopped(services: Sequence[Failing], ready: Callable[[], None], *, watch_stdin: bool = False) -> None:
+async def until_stopped(
+    failures: Sequence[asyncio.Future[None]], ready: Callable[[], None], *, watch_stdin: bool = False
+) -> None:
     """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input; ``ready`` is called once they are heeded.
 
     Raises:
-        LedgerError: a service failed for good.
+        LedgerError: one of these futures failed.
 
     """
     stop = asyncio.Event()
@@ -189,7 +168,6 @@ async def until_stopped(services: Sequence[Failing], ready: Callable[[], None], 
     waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
     if watch_stdin:
         waits.append(asyncio.ensure_future(_end_of_stdin()))
-    failures = [service.failed for service in services]
     try:
         await asyncio.wait([*waits, *failures], return_when=asyncio.FIRST_COMPLETED)
         for failure in failures:

@@ -102,7 +102,9 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
                 announce(session.data_dir, session.upstream_server, where.url(listening), token_of(session.data_dir))
                 says = f"resolution-ledger is up: {session.data_dir}/connection.json says where"
                 try:
-                    await until_stopped([session, *services], lambda: console.print(says))
+                    await until_stopped(
+                        [session.failed, *(one.failed for one in services)], lambda: console.print(says)
+                    )
                 finally:
                     withdraw(session.data_dir)
         finally:
@@ -131,7 +133,11 @@ async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with
         running(session, roles, history=history, where=_where(found)) as services,
     ):
         says = "" if with_parent else f"{', '.join(roles)} runs\n"
-        await until_stopped([session, *services], lambda: console.print(says, end=""), watch_stdin=with_parent)
+        await until_stopped(
+            [session.failed, *(one.failed for one in services)],
+            lambda: console.print(says, end=""),
+            watch_stdin=with_parent,
+        )
 
 
 @click.option("--no-serve", is_flag=True, help="End after the summary; else the page is served until Ctrl-C.")
