@@ -179,6 +179,33 @@ async def test_a_readable_event_has_a_receipt_by_its_place_too(
     assert (await settled(upstream, **reused))["error"]["code"] == "id_reused"
 
 
+@pytest.mark.parametrize(("token", "code"), [("a%2eb", "id_not_canonical"), ("$JS", "id_not_canonical")])
+async def test_a_message_under_a_wrongly_written_token_has_a_receipt_by_its_place(
+    upstream: Upstream, token: str, code: str
+) -> None:
+    place = await publish(upstream, json.dumps(purchase(1)).encode(), token)
+    answer = await settled(upstream, token, **place)
+    assert (answer["status"], answer["error"]["code"]) == ("rejected", code)
+    assert (await ask(upstream, token, id="p-1"))["error"]["code"] == code  # by id a source asks under its own token
+    assert (await ask(upstream, "crm", **place))["status"] == "unknown"
+
+
+async def test_messages_without_a_source_have_no_receipt(upstream: Upstream, session: Session) -> None:
+    place = await publish(upstream, json.dumps(purchase(1)).encode(), "%")
+    await drained(session)
+    assert (await ask(upstream, "%", **place))["outcome"] == "error"  # several senders share this token
+
+
+async def test_a_rejected_event_is_found_without_the_index_too(upstream: Upstream, session: Session) -> None:
+    place = await send_batch(upstream, purchase(1), purchase(2, type="x"), purchase(3, type="y"))
+    before = await settled(upstream, **place)
+    assert [item["status"] for item in before["items"]] == ["recorded", "rejected", "rejected"]
+    index = EventIdIndex(session.data_dir / "index" / "intake.sqlite")
+    index.commit([], {}, also=[("DELETE FROM rejections WHERE seq = ?", [(place["seq"],)])])
+    index.close()
+    assert await ask(upstream, **place) == before
+
+
 async def test_a_source_hears_of_its_own_messages_alone(upstream: Upstream) -> None:
     for data in (
         json.dumps(purchase(1)).encode(),

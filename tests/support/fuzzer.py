@@ -31,7 +31,7 @@ from consumers.seal.archive_service import archive_of
 from ledger.encryption.keyring import Keyring
 from ledger.nats.client import LedgerClient, connect
 from ledger.store.log import Log
-from ledger.store.subject_tokens import is_source_token
+from ledger.store.subject_tokens import NO_SOURCE, is_source_token
 from tests.support.builders import event, gbp
 from tests.support.environment import ROOT, clean_environment
 from tests.support.fuzz_inputs import Input, make_input
@@ -44,6 +44,8 @@ _CONNECTIONS = 16
 _ANSWER_SECONDS = 15.0
 _HTTP_SECONDS = 5.0
 _DRAIN_SECONDS = 120.0
+_NEVER_SERVED = {b"", b"*", b">", b"dashboard", b"ledger"}
+"""Tokens of a subject under which the server refuses an upstream's message, or no service listens."""
 
 
 class Running:
@@ -232,10 +234,9 @@ async def _all_answers(asked: dict[int, asyncio.Future[bytes]], inputs: dict[int
 
 
 def _must_be_answered(one: Input) -> bool:
-    """Whether a request reaches a service: its subject has no wildcard, no empty token, and no lost CR."""
-    return (
-        not any(token in (b"", b"*", b">") or b"\r" in token for token in one.subject.split(b".")) and not one.headers
-    )
+    """Return whether a message reaches a service: its subject has no wildcard, empty token, lost CR or reserved source."""
+    tokens = one.subject.split(b".")
+    return not one.headers and not any(token in _NEVER_SERVED or b"\r" in token for token in tokens)
 
 
 @asynccontextmanager
@@ -381,8 +382,8 @@ async def _is_accounted_for(fuzzer: Fuzzer, client: LedgerClient) -> list[str]:
 
 
 def _may_ask(token: bytes) -> bool:
-    """Whether a source can have this token: then its receipts can be asked for."""
-    return token.isascii() and is_source_token(token.decode()) and token not in (b"*", b">")
+    """Return whether receipts by place are answered under this token."""
+    return token.isascii() and is_source_token(token.decode()) and token != NO_SOURCE.encode()
 
 
 async def _receipts(client: LedgerClient, fuzzer: Fuzzer, places: list[tuple[str, int]]) -> list[str]:
