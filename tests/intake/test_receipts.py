@@ -192,7 +192,7 @@ async def test_a_message_under_a_wrongly_written_token_has_a_receipt_by_its_plac
 
 async def test_messages_without_a_source_have_no_receipt(upstream: Upstream, session: Session) -> None:
     place = await publish(upstream, json.dumps(purchase(1)).encode(), "%")
-    await drained(session)
+    await wait_for_intake(session)
     assert (await ask(upstream, "%", **place))["outcome"] == "error"  # several senders share this token
 
 
