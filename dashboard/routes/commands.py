@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
     from dashboard.view_reader import ViewReader
+    from domain.policy.model import Policy
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
 
@@ -218,13 +219,13 @@ def _name(viewer: Principal) -> str:
     return viewer.person_id or viewer.name
 
 
-def _tried(in_force: dict[str, Any], asked: Try, now: datetime) -> dict[str, Any]:
+def _tried(in_force: Policy | None, asked: Try, now: datetime) -> dict[str, Any]:
     """The policy in force with another limit."""
-    if asked.role not in in_force.get("roles", {}):
+    if in_force is None or asked.role not in in_force.roles:
         raise HTTPException(409, f"role: the policy in force has no role {asked.role}")
-    if asked.amount.currency != in_force["currency"]:
-        raise HTTPException(409, f"amount.currency: the policy gives in {in_force['currency']}")
-    document = copy.deepcopy(in_force)
+    if asked.amount.currency != in_force.currency:
+        raise HTTPException(409, f"amount.currency: the policy gives in {in_force.currency}")
+    document: dict[str, Any] = copy.deepcopy(in_force.document)
     document["effective_from"] = now.isoformat()
     if asked.mode == "shadow":
         document["mode"] = "shadow"

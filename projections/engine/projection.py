@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import msgspec
     import sqlalchemy as sa
 
     from projections.engine.events import Event
@@ -32,7 +33,7 @@ class Projection(Protocol):
         """The subject prefixes of the events that it needs."""
 
     @property
-    def types(self) -> Mapping[str, type[Any]]:
+    def types(self) -> Mapping[str, type[msgspec.Struct]]:
         """The classes to decode events into, by stored type.
 
         Other known types are skipped. A type that this version does not know stops the view.

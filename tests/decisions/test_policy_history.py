@@ -134,9 +134,12 @@ async def test_a_report_as_of_then_is_made_by_the_policy_of_then(upstream: Upstr
     then = await upstream.session.log.last_position()
     costs = {"agent_hour": "48.00", "manager_hour": "90.00"}
     await upstream.ask("policy", request_id="p-2", policy=FULL_POLICY | {"costs": costs}, published_by="owner")
-    assert (await policy_in_force(upstream.session.log))["costs"] == costs
-    assert (await policy_in_force(upstream.session.log, then))["costs"]["agent_hour"] == "24.00"
-    assert await policy_in_force(upstream.session.log, 0) == {}
+    now, before = await policy_in_force(upstream.session.log), await policy_in_force(upstream.session.log, then)
+    assert now is not None
+    assert now.costs["agent_hour"].text == "48.00"
+    assert before is not None
+    assert before.costs["agent_hour"].text == "24.00"
+    assert await policy_in_force(upstream.session.log, 0) is None
 
 
 async def test_a_policy_that_would_begin_before_the_one_in_force_is_refused(upstream: Upstream) -> None:

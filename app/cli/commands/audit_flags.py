@@ -170,7 +170,8 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         proofs = await read_view(session, "flags", read_proofs)
         work = await read_view(session, "casework", read_where_done)
         people = (await read_view(session, "people", read_people)).result
-        zone = zone_of((await policy_in_force(session.log)).get("time_zone", "UTC"))
+        policy = await policy_in_force(session.log)
+    zone = zone_of("UTC" if policy is None else policy.time_zone)
     acts = [_act(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
     found, position = all_rates(acts), work.progress.anchor.position
     rows = [

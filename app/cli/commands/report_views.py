@@ -14,7 +14,6 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics.procedure_cost import long_way
 from domain.money import money_text
-from domain.policy.parsing import read_policy
 from projections.engine import temporal_tables
 from projections.policy_history import policy_in_force
 from projections.views import casework
@@ -132,8 +131,7 @@ async def actions(
                 else casework.read_actions(c, *where, source=source)
             ),
         )
-        document = await policy_in_force(session.log, at)
-    policy = read_policy(document) if document else None
+        policy = await policy_in_force(session.log, at)
     for item in answer.result:
         own = policy is not None and item["escalation_id"] is None and item["amount"]["currency"] == policy.currency
         saved = long_way(item["kind"], policy) if policy is not None and own else None

@@ -16,7 +16,6 @@ from app.policy_file import check_policy_file
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.money import money_text
-from domain.policy.parsing import read_policy
 from ledger.store.cloudevents import parse_time
 from projections.policy_history import policy_in_force, published_policies
 
@@ -75,11 +74,11 @@ def _time(since: str | None) -> datetime | None:
         raise click.UsageError(f"--since {since!r}: a time such as 2026-11-21T10:00:00Z") from None
 
 
-def _read(name: str, in_force: dict[str, Any]) -> Policy:
+def _read(name: str, in_force: Policy | None) -> Policy:
     if name == _IN_FORCE:
-        if not in_force:
+        if in_force is None:
             raise click.UsageError("no policy is in force: name a file")
-        return read_policy(in_force)
+        return in_force
     path = Path(name)
     if not path.is_file():
         raise click.UsageError(f"POLICY {name!r}: there is no such file")
