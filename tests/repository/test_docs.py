@@ -141,11 +141,18 @@ def test_every_setting_of_the_persistence_module_is_documented() -> None:
 
 
 def test_every_decision_is_in_the_index() -> None:
-    index = (ROOT / "docs" / "decisions" / "README.md").read_text()
+    lines = (ROOT / "docs" / "decisions" / "README.md").read_text().splitlines()
     for path in sorted((ROOT / "docs" / "decisions").glob("*.md")):
         if path.name != "README.md":
             for heading in re.findall(r"^## (.+)$", path.read_text(), re.MULTILINE):
-                assert f"- {heading}\n" in index.partition(f"({path.name})")[2].partition("\n## ")[0] + "\n", (
-                    path.name,
-                    heading,
-                )
+                anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+                assert f"- [{heading}]({path.name}#{anchor})" in lines, path.name
+
+
+def test_paths_of_code_in_documents_exist() -> None:
+    rooms = "app|benchmarks|config|consumers|dashboard|domain|ledger|projections|resolution_ledger|tests"
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        if path.name != "CHANGELOG.md":
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                for target in re.findall(rf"`((?:{rooms})/[\w./-]+)`", line):
+                    assert (ROOT / target).exists(), f"{path.relative_to(ROOT)}:{number}: {target}"
