@@ -1,4 +1,4 @@
-"""The dashboard as a service: the HTTP API, with a token of its own."""
+"""The dashboard as a service: an HTTP server, and the operator's token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _GRACE_SECONDS = 2
 
 
 class DashboardService(RoleService):
-    """The dashboard as a service; it listens on loopback by default."""
+    """The role that serves the HTTP API, by default on loopback; it fails if the server ends."""
 
     def __init__(self, server: NatsServer, stream: str, data_dir: Path, where: ListenAddress) -> None:
         super().__init__("dashboard")
@@ -48,14 +48,17 @@ class DashboardService(RoleService):
         self.address = ""
 
     def status(self) -> RoleStatus:
-        """Return that the dashboard lives: the loop that answers this serves HTTP, too."""
+        """Return the status of this role.
+
+        The event loop that answers this serves HTTP, too, so an answer shows that it runs.
+        """
         return RoleStatus(role="dashboard")
 
     async def start(self) -> None:
-        """Begin to listen.
+        """Start to listen.
 
         Raises:
-            LedgerError: it may not listen there, or the port that was asked for is taken.
+            LedgerError: the address is not allowed, or the requested port is taken.
 
         """
         where = self._where.checked()
@@ -100,13 +103,13 @@ class DashboardService(RoleService):
             await asyncio.sleep(0.01)
 
     def _note_server_end(self, serving: asyncio.Task[None]) -> None:
-        """Fail where the HTTP server ends by itself: a role that serves nothing is to be started again."""
+        """Fail if the HTTP server ends by itself, so that this role is restarted."""
         stopping = self._server is None or self._server.should_exit
         if not serving.cancelled() and (serving.exception() or not stopping):
             self.fail(LedgerError(f"the HTTP server ended: {serving.exception() or 'unexpectedly'}"))
 
     async def stop(self) -> None:
-        """Leave; who is connected is cut off after a moment."""
+        """Stop the server; open connections are closed after a short time."""
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await asyncio.gather(self._serving, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Positions of views, and the event at which one has stopped."""
+"""Positions of views, and the event at which a view has stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 async def projection_states(session: Session) -> list[dict[str, Any]]:
-    """Return for each view its name, generation, position, lag in events, last recorded time and stop."""
+    """Return name, generation, position, lag in events, last recorded time and stop of each view."""
     folder = storage.views_folder(session.data_dir)
     end = await session.log.last_position()
     states: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The roles that make a ledger work, started together in one process or one by one."""
+"""The roles of a ledger, started together in one process or one by one."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ PROBE_SOURCE = "resolution-ledger-probe"
 
 @asynccontextmanager
 async def only_one(data_dir: Path) -> AsyncIterator[None]:
-    """Refuse a second `up` of one data directory: the first that stops would take its announcement away.
+    """Refuse a second `up` for one data directory, whose end would remove the first one's announcement.
 
-    An announcement that an `up` left behind is removed before anything starts, so that no client reads a dead address.
+    An announcement from an interrupted `up` is removed first, so that no client reads a stale address.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "up.lock").open("a") as file:
@@ -62,7 +62,7 @@ async def make(  # noqa: PLR0911 - one return a role
     history: bool = False,
     where: ListenAddress | None = None,
 ) -> RoleService:
-    """The service of a role, not yet started. Each role loads only what it needs."""
+    """Return the service of a role, not yet started; only the role's own modules are imported."""
     indexes = session.data_dir / "index"
     match role:
         case "intake":
@@ -114,7 +114,7 @@ def archives() -> bool:
 
 
 def sealing_roles() -> tuple[str, ...]:
-    """Return the roles that seal and archive, without the archive where its extra is not installed."""
+    """Return the roles that seal and archive; without the extra for Parquet, only the first."""
     if not archives():
         _log.warning("no archive is kept: %s", MissingExtraError("Parquet files", "archive"))
         return ("seal",)
@@ -125,7 +125,7 @@ def sealing_roles() -> tuple[str, ...]:
 async def running(
     session: Session, roles: Sequence[str], *, history: bool = False, where: ListenAddress | None = None
 ) -> AsyncIterator[list[BackgroundService]]:
-    """These roles, running in this process for as long as the context lasts."""
+    """Run these roles in this process as long as the context lasts; yield their services."""
     async with AsyncExitStack() as stack:
         services: list[BackgroundService] = []
         if WRITERS.intersection(roles):
@@ -143,14 +143,16 @@ async def running(
             await service.start()
             services.append(service)
             door.open(service)
-        gc.freeze()  # what is there by now stays: there is no garbage in it to look for
+        gc.freeze()  # objects from the start live on: the collector need not scan them
         yield services
 
 
 async def until_stopped(
     failures: Sequence[asyncio.Future[None]], ready: Callable[[], None], *, watch_stdin: bool = False
 ) -> None:
-    """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input; ``ready`` is called once they are heeded.
+    """Wait for Ctrl-C, SIGTERM or, with ``watch_stdin``, the end of standard input.
+
+    ``ready`` is called after the signal handlers are set.
 
     Raises:
         LedgerError: one of these futures failed.
@@ -159,11 +161,11 @@ async def until_stopped(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        if sys.platform == "win32":  # whose loop takes no handlers
+        if sys.platform == "win32":  # its event loop has no signal handlers
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
         else:
             loop.add_signal_handler(number, stop.set)
-    gc.freeze()  # what is there by now stays: nobody has to look through it for garbage again
+    gc.freeze()  # objects from the start live on: the collector need not scan them
     ready()
     waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
     if watch_stdin:
@@ -179,10 +181,10 @@ async def until_stopped(
 
 
 async def keep_running(words: Sequence[str], settings: Settings, descriptors: Sequence[int] = ()) -> None:
-    """Run a command of ours with these settings as a child, again whenever it ends; end it when cancelled.
+    """Run one of our commands as a child process, and restart it whenever it ends, until cancelled.
 
-    The child ends by itself when its standard input does, so it never outlives this process. It inherits these
-    ``descriptors``. Nothing of the current folder is imported (``-P``, and our own finder behind it).
+    The child ends when its standard input does, so it never outlives this process. It inherits ``descriptors``. Nothing
+    is imported from the current folder (``-P``, and our own finder after it).
     """
     pause = _RESTART_SECONDS
     while True:
@@ -194,7 +196,7 @@ async def keep_running(words: Sequence[str], settings: Settings, descriptors: Se
             *settings_as_options(settings),
             "--with-parent",
             stdin=asyncio.subprocess.PIPE,
-            process_group=0,  # not a session of its own: the system would share processors by session then
+            process_group=0,  # no session of its own: the scheduler would divide processors by session
             pass_fds=descriptors,
             env=os.environ | settings_as_environment(settings),
         )
@@ -221,7 +223,7 @@ async def _ended(child: asyncio.subprocess.Process) -> None:
 
 
 async def _end_of_stdin() -> None:
-    """Return when standard input is closed: the parent has ended, however it did."""
+    """Return when standard input is closed, which shows that the parent process has ended."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -230,20 +232,19 @@ async def _end_of_stdin() -> None:
 
 @asynccontextmanager
 async def served(session: Session, *roles: str, history: bool = False) -> AsyncIterator[None]:
-    """Make sure that these roles answer: beside a running `up` use its, alone run them here.
+    """Make sure that these roles answer: use those of a running `up`, else run them here.
 
-    What is recorded alone is sealed at the end, as `up` does it all the time. Nothing is recorded alone behind a log
-    that has lost its end.
+    Events that were recorded here are sealed at the end. Nothing is recorded after a log that has lost its end.
 
     Raises:
-        SealError: the newest event that was sealed is gone, or has changed.
-        UnavailableError: a role is missing, and the server is not ours to run roles beside.
+        SealError: the newest sealed event is missing or has changed.
+        UnavailableError: a role is missing, and the server is not embedded.
 
     """
     missing = [role for role in roles if not await _answers(session, role)]
     if missing and not session.embedded:
         names = ", ".join(missing)
-        message = f"nobody serves {names} on this NATS server: start `resolution-ledger run ROLE` for each"
+        message = f"no process serves {names} on this NATS server: start `resolution-ledger run ROLE` for each"
         raise UnavailableError(message)
     if missing:
         from app.runtime.seal import check_sealed_end, seal_to_the_end
@@ -255,7 +256,7 @@ async def served(session: Session, *roles: str, history: bool = False) -> AsyncI
         try:
             await seal_to_the_end(session)
         except LedgerError as error:
-            _log.warning("what was recorded is not sealed: %s", error)
+            _log.warning("recorded events are not sealed: %s", error)
 
 
 _PROBES = {
@@ -270,5 +271,5 @@ async def _answers(session: Session, role: str) -> bool:
     except nats.errors.NoRespondersError:
         return False
     except (nats.errors.Error, TimeoutError):
-        return True  # somebody is there, and slow
+        return True  # a slow process subscribes
     return True

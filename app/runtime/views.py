@@ -1,4 +1,4 @@
-"""Reading views from a command: up to date, beside a running `up` or alone."""
+"""Up-to-date views for a command, beside a running `up` or without one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _PATIENCE_SECONDS = 60.0
 
 
 async def up_to_date(session: Session, name: str) -> None:
-    """Bring a view to the present end of the log, or wait until whoever runs it has.
+    """Bring a view to the present end of the log, or wait until its runner has.
 
     Raises:
-        UnavailableError: it does not get there in time.
-        StoppedError: it stopped at an event that it cannot digest.
+        UnavailableError: the view does not get there in time.
+        StoppedError: the view stopped at an event that it cannot process.
 
     """
     model = MODELS[name]()
@@ -56,7 +56,7 @@ async def up_to_date(session: Session, name: str) -> None:
 
 
 async def read_view(session: Session, name: str, query: Callable[[sa.Connection], Any]) -> ReadResult:
-    """The answer of an up-to-date view, with its position, read in one transaction."""
+    """Return the result of a query on an up-to-date view, with its position, from one transaction."""
     await up_to_date(session, name)
     model = MODELS[name]()
     folder = storage.views_folder(session.data_dir)
@@ -68,7 +68,7 @@ async def read_view(session: Session, name: str, query: Callable[[sa.Connection]
 
 @contextmanager
 def opened(folder: Any, model: Projection, generation: int) -> Iterator[sa.Connection]:
-    """A connection to one generation of a view, in one transaction: what is read through it is of one moment."""
+    """Yield a connection to one generation of a view, in one transaction."""
     engine = storage.open_generation(folder, model, generation)
     try:
         with engine.connect() as connection, connection.begin():

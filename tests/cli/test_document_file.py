@@ -280,8 +280,8 @@ def test_an_error_in_a_mapping_has_its_line(tmp_path: Path) -> None:
     with pytest.raises(MappingError, match=r"line 7, column 17: events\[0\]\.when\.no\.matches: is no regular"):
         load_mapping(str(file))
     for wrong, says in (
-        ("    when: {}\n    ones: yes", r"line 9, column 5: events\[0\]\.ones: is not known here"),
-        ("sorce: till", "line 9, column 1: sorce: is not known here"),
+        ("    when: {}\n    ones: yes", r"line 9, column 5: events\[0\]\.ones: unknown name"),
+        ("sorce: till", "line 9, column 1: sorce: unknown name"),
     ):
         file.write_text(
             "source: till\ntime_zone: UTC\nevents:\n  - type: purchase.completed\n    id: '${no}'\n    time: at\n"

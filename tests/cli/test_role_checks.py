@@ -214,7 +214,7 @@ async def test_a_reader_that_stands_still_is_named_though_its_process_answers(
             await upstream.record(purchase(number))
             await asyncio.sleep(0.3)
         found = await until(session, check)
-        assert "stands still at position" in found[check]
+        assert "has stopped moving at position" in found[check]
 
 
 @pytest.mark.usefixtures("impatient")
@@ -231,7 +231,7 @@ async def test_a_view_that_hangs_is_named_alone(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(Projector, "_commit", hangs)
         await upstream.record(purchase(1))
         found = await until(session, "view people")
-        assert "stands still at position" in found["view people"]
+        assert "has stopped moving at position" in found["view people"]
         held.set()
         await until(session)
 
@@ -253,7 +253,7 @@ async def test_an_intake_that_hangs_is_named_and_so_is_a_message_it_cannot_take(
         found = await until_some(session)
         assert [name.partition("_")[0] for name in found] == ["inbox INBOX"], found
         monkeypatch.setattr(IntakeLanes, "take", hangs)
-        assert "hangs since" in (await until(session, "role intake"))["role intake"]
+        assert "has hung for" in (await until(session, "role intake"))["role intake"]
 
 
 async def until_some(session: Session) -> Found:
@@ -288,9 +288,9 @@ def gone(data_dir: Path, pattern: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "check", "text"),
     [
-        ("index/intake.sqlite*", "role intake", "index/intake.sqlite is not in"),
-        ("index/decisions.sqlite*", "role decisions", "index/decisions.sqlite is not in"),
-        ("views/people.g*", "role projections", "views/people.g1.sqlite is not in"),
+        ("index/intake.sqlite*", "role intake", "index/intake.sqlite is missing in"),
+        ("index/decisions.sqlite*", "role decisions", "index/decisions.sqlite is missing in"),
+        ("views/people.g*", "role projections", "views/people.g1.sqlite is missing in"),
         ("archive/day=*/*.parquet", "role archive", "admin archive"),
         ("seal", "seal", "bring the folder `seal` back"),
     ],

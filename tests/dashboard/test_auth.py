@@ -159,7 +159,7 @@ def test_tokens_are_hashed_named_once_and_end(tmp_path: Path) -> None:
     for role, person in (("agent", None), ("auditor", "A-1")):
         with pytest.raises(TokenError, match="person"):
             tokens.make("y", role, person, None)  # type: ignore[arg-type]
-    with pytest.raises(TokenError, match="there is a token"):
+    with pytest.raises(TokenError, match="a token named x exists"):
         tokens.make("x", "auditor", None, None)
     over = tokens.make("over", "auditor", None, datetime.now(UTC) - timedelta(seconds=1))
     assert tokens.viewer(over) is None

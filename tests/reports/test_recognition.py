@@ -156,4 +156,4 @@ def test_the_command_says_what_there_is(command: Any) -> None:
     assert "Thanks given 1 times to 1 people" in command("report", "recognition").stdout
     assert json.loads(command("report", "recognition", "--json").stdout)["thanks"]["given"] == 1
     assert "No interaction is recorded yet" in command("report", "quality").stdout
-    assert "Nobody has asked for authority yet" in command("report", "gap").stdout
+    assert "No escalation is recorded yet" in command("report", "gap").stdout

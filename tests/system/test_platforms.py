@@ -177,7 +177,7 @@ def test_commands_work_against_a_ledger_elsewhere(elsewhere: str, tmp_path: Path
 def test_without_a_server_elsewhere_a_command_says_what_to_do(words: tuple[str, ...], tmp_path: Path) -> None:
     done = on_windows(COMMAND, tmp_path, None, *words)
     assert done.returncode == 1
-    assert "name that of a ledger elsewhere with --nats-url" in done.stderr
+    assert "name one elsewhere with --nats-url" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

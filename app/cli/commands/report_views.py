@@ -1,4 +1,4 @@
-"""`report`: what the views say."""
+"""`report`: balances, actions and escalations from the views."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _ESCALATION = (
 
 
 async def at_of(session: Session, as_of: str | None) -> int | None:
-    """The position that ``--as-of`` means; none where it was not given."""
+    """Return the position of ``--as-of``; none without the option."""
     if as_of is None:
         return None
     return await position_of(session.log, as_of, await session.log.last_position())
@@ -43,7 +43,7 @@ async def at_of(session: Session, as_of: str | None) -> int | None:
 
 @cli.group()
 def report() -> None:
-    """Budgets, and what it was worth."""
+    """Reports on budgets, actions, customer value and the authority gap."""
 
 
 @click.option("--holder", help="agent:<id> or team:<id>")
@@ -61,7 +61,7 @@ async def balances(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Granted, spent, reserved and remaining, by holder and period."""
+    """Granted, spent, reserved and remaining amounts by holder and period."""
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
@@ -97,9 +97,9 @@ async def balances(
 
 
 @click.option(
-    "--unsettled", "only_unsettled", is_flag=True, help="Only money of which no settlement tells, or another amount."
+    "--unsettled", "only_unsettled", is_flag=True, help="Only actions without a settlement of the same amount."
 )
-@click.option("--older-than", "days", type=int, default=0, show_default=True, help="Days, with --unsettled.")
+@click.option("--older-than", "days", type=int, default=0, show_default=True, help="Age in days, with --unsettled.")
 @as_of_option
 @happened_option
 @command(report, lists=True)
@@ -113,7 +113,7 @@ async def actions(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """What was done, as it stands: taken, held, settled, voided, charged, reversed; and what asking would have cost."""
+    """Actions with their state (taken, held, settled, voided, charged, reversed) and the cost of asking."""
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
     if happened and only_unsettled:
         raise click.UsageError("--happened goes without --unsettled")
@@ -162,14 +162,14 @@ async def actions(
     )
 
 
-@click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")
+@click.option("--waiting", is_flag=True, help="Only undecided escalations.")
 @as_of_option
 @happened_option
 @command(report, lists=True)
 async def escalations(
     settings: Settings, as_of: str | None, *, waiting: bool, happened: bool, as_json: bool, as_csv: bool
 ) -> None:
-    """Who asked for what, of whom, how long it took and what came of it."""
+    """Escalations with requester, approvers, waiting time and outcome."""
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
