@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.store.cloudevents import parse_time
 from projections.engine import storage
@@ -66,7 +66,7 @@ class _Live:
         self.here.close()
         self.engine.dispose()
 
-    def read(self, query: Callable[[sa.Connection], Any]) -> ReadResult:
+    def read[T](self, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
         """Run a query on a connection of its own, in any thread."""
         with self.engine.connect() as connection:
             return _read(connection, query)
@@ -84,7 +84,7 @@ def _lag(progress: Progress, end: int) -> float:
     return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
 
 
-def _read(connection: sa.Connection, query: Callable[[sa.Connection], Any]) -> ReadResult:
+def _read[T](connection: sa.Connection, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
     with connection.begin():
         progress = storage.read_progress(connection)  # first: the transaction's snapshot begins here
         return ReadResult(query(connection), progress)
@@ -110,7 +110,7 @@ class ViewReader:
             live.close()
         self._live.clear()
 
-    async def read(self, name: str, query: Callable[[sa.Connection], Any], *, short: bool = False) -> ReadResult:
+    async def read[T](self, name: str, query: Callable[[sa.Connection], T], *, short: bool = False) -> ReadResult[T]:
         """Return the result of a query; the view may be slightly behind the log.
 
         ``short`` marks a query that reads few rows and may run twice.

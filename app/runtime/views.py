@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ledger.errors import UnavailableError
 from projections.engine import storage
@@ -15,6 +15,7 @@ from projections.registry import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import sqlalchemy as sa
 
@@ -55,7 +56,7 @@ async def up_to_date(session: Session, name: str) -> None:
     raise UnavailableError(message)
 
 
-async def read_view(session: Session, name: str, query: Callable[[sa.Connection], Any]) -> ReadResult:
+async def read_view[T](session: Session, name: str, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
     """Return the result of a query on an up-to-date view, with its position, from one transaction."""
     await up_to_date(session, name)
     model = MODELS[name]()
@@ -67,7 +68,7 @@ async def read_view(session: Session, name: str, query: Callable[[sa.Connection]
 
 
 @contextmanager
-def opened(folder: Any, model: Projection, generation: int) -> Iterator[sa.Connection]:
+def opened(folder: Path, model: Projection, generation: int) -> Iterator[sa.Connection]:
     """Yield a connection to one generation of a view, in one transaction."""
     engine = storage.open_generation(folder, model, generation)
     try:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from dashboard.view_reader import ViewReader
     from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
-    from projections.reading import AccessScope, ReadResult
+    from projections.engine.storage import Progress
+    from projections.reading import AccessScope
 
 MOST, _FEW = 1000, 200
 """The most items of a page, and the most that are read without a thread."""
@@ -97,7 +98,7 @@ class ListReader:
         """
         if same is not None:  # an unchanged view is not read again
             unchanged = await self._views.read(view, lambda _connection: None, short=True)
-            if same == _tag(view, unchanged, viewer):
+            if same == _tag(view, unchanged.progress, viewer):
                 return Response(status_code=304, headers={"ETag": same})
         found = await self._views.read(view, query, short=limit <= _FEW)
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
@@ -111,12 +112,16 @@ class ListReader:
         }
         return Json(
             document,
-            headers={"ETag": _tag(view, found, viewer), "Cache-Control": "no-cache", "Vary": "Authorization, Cookie"},
+            headers={
+                "ETag": _tag(view, found.progress, viewer),
+                "Cache-Control": "no-cache",
+                "Vary": "Authorization, Cookie",
+            },
         )
 
 
-def _tag(view: str, found: ReadResult, viewer: Principal) -> str:
-    return f'"{view}-{found.progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
+def _tag(view: str, progress: Progress, viewer: Principal) -> str:
+    return f'"{view}-{progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
 
 
 def _add_balances(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:

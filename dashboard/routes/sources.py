@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dashboard.view_reader import ViewReader
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
-    from projections.reading import ReadResult
+    from projections.engine.storage import Progress
 
 _LOOKED_AT = 5000
 """The newest rejections that are searched."""
@@ -79,8 +79,8 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
     """Add the routes of sources."""
     everybody = Depends(doors.allowed("auditor", "operator"))
 
-    async def page(items: list[dict[str, Any]], found: ReadResult) -> Response:
-        position, lag = found.progress.anchor.position, await views.lag(found.progress)
+    async def page(items: list[dict[str, Any]], progress: Progress) -> Response:
+        position, lag = progress.anchor.position, await views.lag(progress)
         return Json({"items": items, "position": position, "lag_seconds": lag})
 
     @api.get(
@@ -93,7 +93,7 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
         query = sa.select(trail.c.source, sa.func.count(), sa.func.max(trail.c.recorded)).group_by(trail.c.source)
         found = await views.read(Trail.name, lambda c: c.execute(query.order_by(trail.c.source)).all())
         items = [{"source": name, "events": number, "last_recorded": last} for name, number, last in found.result]
-        return await page(items, found)
+        return await page(items, found.progress)
 
     @api.get(
         "/api/v1/arrivals",
@@ -105,7 +105,7 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
         names = (trail.c.event_id, trail.c.type, trail.c.time, trail.c.recorded, trail.c.position)
         query = sa.select(*names).where(trail.c.source == source).order_by(trail.c.position.desc()).limit(limit)
         found = await views.read(Trail.name, lambda c: [dict(row) for row in c.execute(query).mappings()])
-        return await page(found.result, found)
+        return await page(found.result, found.progress)
 
     @api.get(
         "/api/v1/rejections",
