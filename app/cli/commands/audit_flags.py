@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from config.settings import Settings
+    from domain.abuse.findings import Parameters
 
 
 _FLAG = (
@@ -102,8 +103,8 @@ async def flags(
     )
 
 
-def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _parameters(changes: tuple[str, ...]) -> Any:
+    found = {}
     for change in changes:
         name, sign, value = change.partition("=")
         try:
@@ -116,7 +117,7 @@ def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, happened: bool, as_json: bool) -> None:
+async def _backtest(settings: Settings, rule: str, changed: Parameters, *, happened: bool, as_json: bool) -> None:
     from consumers.guard.flag_writer import FlagWriter
     from ledger.store.subscription import Follower
 
