@@ -103,7 +103,7 @@ class Receipt(msgspec.Struct):
 
 
 class Checked(msgspec.Struct):
-    """The result of a check: would the intake record this event?"""
+    """The result of a check of an event, without recording it."""
 
     accepted: bool
     type: str | None = None
@@ -133,7 +133,7 @@ def asyncapi_document() -> dict[str, Any]:
             broker,
             title="Resolution Ledger",
             version="1",
-            description="An event-sourced ledger of remedies that staff give customers.",
+            description="An event-sourced ledger of remedies for customers.",
         )
         .to_specification()
         .to_jsonable()
