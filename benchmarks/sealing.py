@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.contest import Run
     from benchmarks.setting import Setting
 
-NEEDED = "target"
+NEEDED = "what is needed"
 EVENTS = 1_000_000
 PROOFS = 2_000
 

@@ -1,7 +1,7 @@
-"""The AsyncAPI document: FastStream's description of the operations, with the schemas of their messages.
+"""The AsyncAPI document: FastStream's description of our operations, with the schemas of what they carry.
 
-FastStream sees bytes, because each message is decoded by hand so that a bad one gets a precise answer. The schemas
-come from the classes that decode.
+FastStream sees bytes, since each message is decoded by hand so that a bad one gets a good answer. The
+schemas come from the same classes that decode.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REF = "#/components/schemas/{name}"
 
 
 class Balance(msgspec.Struct):
-    """A budget in an answer."""
+    """A budget, as answers show it."""
 
     holder: str
     period: str
@@ -43,7 +43,7 @@ class Balance(msgspec.Struct):
 
 
 class ErrorDetail(msgspec.Struct):
-    """The error of a request that recorded nothing."""
+    """What was wrong; nothing was recorded."""
 
     code: str
     message: str
@@ -65,7 +65,7 @@ class Answer(msgspec.Struct):
 
 
 class EscalationNotice(msgspec.Struct):
-    """An escalation that waits for a decision."""
+    """An escalation waits for somebody."""
 
     escalation_id: str
     team_id: str | None
@@ -76,7 +76,7 @@ class EscalationNotice(msgspec.Struct):
 
 
 class Brief(msgspec.Struct):
-    """The brief for a person that takes over a customer."""
+    """What whoever takes over needs to know."""
 
     outcome: Literal["done", "error"]
     position: int | None = None
@@ -103,7 +103,7 @@ class Receipt(msgspec.Struct):
 
 
 class Checked(msgspec.Struct):
-    """The result of a check of an event, without recording it."""
+    """Whether the intake would take an event."""
 
     accepted: bool
     type: str | None = None
@@ -112,28 +112,25 @@ class Checked(msgspec.Struct):
 
 
 class ViewMoved(msgspec.Struct):
-    """An update: the position up to which a view has read the log."""
+    """A view has read the log up to this position."""
 
     position: int
     at: str
 
 
 def asyncapi_document() -> dict[str, Any]:
-    """Return the AsyncAPI 3.0 document of all messages that sources may publish, request and subscribe to."""
+    """AsyncAPI 3.0 of everything that upstream systems may publish, ask and listen to."""
     broker = NatsBroker(logger=None)
     declare_intake(broker, None)
     declare_decisions(broker, None, hot=True)
     declare_views(broker)
     declare_briefs(broker, None)
     broker.publisher(
-        topology.ESCALATION_SUBJECT, title="escalation_notice", description="An escalation that waits for a decision."
+        topology.ESCALATION_SUBJECT, title="escalation_notice", description="An escalation waits for somebody."
     )
     document: dict[str, Any] = (
         AsyncAPI(
-            broker,
-            title="Resolution Ledger",
-            version="1",
-            description="An event-sourced ledger of remedies for customers.",
+            broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
         )
         .to_specification()
         .to_jsonable()
@@ -206,7 +203,7 @@ _REQUEST_MONEY = _MONEY | {"additionalProperties": False}
 
 
 def _closed(schema: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """Return a request's schema without unknown fields, also in its amounts of money."""
+    """A request's schema: other fields than the known ones are refused, in its money as well."""
     properties = {name: _in_requests(one) for name, one in schema["properties"].items() if name in known}
     return schema | {"properties": properties, "additionalProperties": False}
 
@@ -220,7 +217,7 @@ def _in_requests(schema: Any) -> Any:
 
 
 def _shared(schema: Any, named: Mapping[str, Any]) -> Any:
-    """Return a schema with references in place of the named schemas."""
+    """A schema with references in place of those that have a name."""
     for name, one in named.items():
         if schema == one:
             return _ref(name)
@@ -230,7 +227,7 @@ def _shared(schema: Any, named: Mapping[str, Any]) -> Any:
 
 
 def _facts() -> dict[str, Any]:
-    """Return the schema of a CloudEvent for each type of fact."""
+    """A CloudEvent for each type of fact."""
     return {
         f"event.{name}": {
             "type": "object",
@@ -240,15 +237,8 @@ def _facts() -> dict[str, Any]:
                 "id": _ref("Id"),
                 "source": _ref("Id"),
                 "type": {"const": name},
-                "time": {
-                    "type": "string",
-                    "format": "date-time",
-                    "description": "Event time. Without it: the time at which the inbox stored the event.",
-                },
-                "sequence": {
-                    "type": ["string", "integer"],
-                    "description": "The order of events of one source with the same time.",
-                },
+                "time": {"type": "string", "format": "date-time", "description": "Absent: when the inbox took it."},
+                "sequence": {"type": ["string", "integer"], "description": "Orders events of one source and time."},
             },
             "oneOf": [
                 {"required": ["data"], "properties": {"data": _ref(cls.__name__)}},
@@ -267,4 +257,4 @@ def _schema_of(wanted: type) -> dict[str, Any]:
     if wanted is Money:
         return _MONEY
     message = f"no schema for {wanted}"
-    raise NotImplementedError(message)  # msgspec expects this from its hooks for unknown types
+    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know

@@ -1,4 +1,4 @@
-"""The objects that the routes of the HTTP API share."""
+"""What the HTTP API is made of."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ from ledger.store.log import Log
 
 
 class ApiContext(NamedTuple):
-    """The dependencies of the routes.
-
-    ``doors`` authenticates and authorizes callers. ``rejected`` is the log of rejected messages. ``hosts`` are the
-    server's own names.
-    """
+    """``doors`` authenticates callers; ``rejected`` is the log of rejections; ``hosts`` are the server's names."""
 
     views: ViewReader
     log: Log

@@ -1,8 +1,4 @@
-"""Server-sent events about changed views.
-
-Events are broadcast at most five times a second, to listeners in groups. The event loop yields between groups, so
-hundreds of listeners do not delay reads.
-"""
+"""News of views, from NATS to whoever listens; said to all at once, some times a second, however busy the log is."""
 
 from __future__ import annotations
 
@@ -15,7 +11,6 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from config import topology
-from ledger.background_service import BackgroundService
 from ledger.nats.incidents import report
 
 if TYPE_CHECKING:
@@ -27,9 +22,9 @@ if TYPE_CHECKING:
 
 _TOGETHER_SECONDS = 0.2
 _QUIET_SECONDS, _QUIET_TURNS = 1.0, 15
-"""Without changes, listeners are woken every second to check their credential; each 15th time they get a comment."""
+"""Without news, listeners have a turn every second, to see whether they may still listen; they hear every 15th."""
 _GROUPS = 20
-"""Listeners are woken group by group."""
+"""Listeners are told group by group."""
 _STILL_HERE = b": still here\n\n"
 
 
@@ -37,14 +32,10 @@ class _News(msgspec.Struct):
     position: int
 
 
-class ViewUpdates(BackgroundService):
-    """The positions of all views, broadcast to listeners.
-
-    A slow subscriber misses events and then gets the newest position of each view. It never slows down others.
-    """
+class ViewUpdates:
+    """Start it; every listener is told the same, and who is slow hears the newest of each view and no more."""
 
     def __init__(self, client: LedgerClient) -> None:
-        super().__init__("view updates")
         self._client = client
         self._positions: dict[str, int] = {}
         self._changed: set[str] = set()
@@ -53,11 +44,18 @@ class ViewUpdates(BackgroundService):
         self._groups = cycle(range(_GROUPS))
         self._turn, self._chunk = 0, b""
         self._quiet = 0
+        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Subscribe to the changes of every view, and start to broadcast."""
+        """Hear of every view."""
         await self._client.subscribe_raw(f"{topology.VIEWS_SUBJECT}.*", self._hear)
-        self.spawn(self._tell())
+        self._telling = asyncio.create_task(self._tell())
+
+    async def stop(self) -> None:
+        """Say nothing more."""
+        if self._telling is not None:
+            self._telling.cancel()
+            await asyncio.gather(self._telling, return_exceptions=True)
 
     def _hear(self, subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
         try:
@@ -72,12 +70,12 @@ class ViewUpdates(BackgroundService):
         while True:
             try:
                 await self._tell_all()
-            except Exception as error:  # noqa: BLE001 - an internal error delays events, and does not end them
-                report("changed views could not be broadcast", error, error)
-            await asyncio.sleep(_TOGETHER_SECONDS)  # changes in between are sent together
+            except Exception as error:  # noqa: BLE001 - an error of ours delays news, and does not end them
+                report("news of views could not be told", error, error)
+            await asyncio.sleep(_TOGETHER_SECONDS)  # what comes meanwhile is said together
 
     async def _tell_all(self) -> None:
-        """Wait for changes, then wake all listeners; without changes, wake them after a second."""
+        """Wait for news, and tell all listeners; without news for a while, give them a turn."""
         try:
             await asyncio.wait_for(self._stirred.wait(), _QUIET_SECONDS)
         except TimeoutError:
@@ -92,15 +90,15 @@ class ViewUpdates(BackgroundService):
         for group, told in enumerate(self._told):
             self._told[group] = asyncio.Event()
             told.set()
-            await asyncio.sleep(0)  # other requests run between two groups
+            await asyncio.sleep(0)  # hundreds listen: whoever asks something else has a turn between them
 
     def _said(self, views: set[str]) -> bytes:
         return b"".join(said(view, self._positions[view]) for view in sorted(views))
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield server-sent events without end, at least one chunk a second; a chunk may be empty.
+        """Yield server-sent events, for ever, at least one a second; empty ones only give a turn.
 
-        A listener that missed a broadcast gets the position of every view.
+        A listener that missed a turn is told where every view is.
         """
         turn, group = self._turn, next(self._groups)
         while True:
@@ -112,7 +110,7 @@ class ViewUpdates(BackgroundService):
 
 
 class EventStream(StreamingResponse):
-    """A response of server-sent events to one listener; ``release`` is called at its end."""
+    """Server-sent events to one listener; ``release`` is called when they end, however they do."""
 
     media_type = "text/event-stream"
 
@@ -121,7 +119,7 @@ class EventStream(StreamingResponse):
         self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events."""
+        """Send them."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -129,5 +127,5 @@ class EventStream(StreamingResponse):
 
 
 def said(view: str, position: int) -> bytes:
-    """Return the server-sent event that a view is at a position."""
+    """One event: a view is at a position."""
     return f"id: {position}\nevent: view\ndata: {json.dumps({'view': view, 'position': position})}\n\n".encode()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
 
 from projections.engine.storage import Progress
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
-    import sqlalchemy as sa
-
-
-class ReadResult[T](NamedTuple):
+class ReadResult(NamedTuple):
     """The result of a query, and the progress of the view that answered it."""
 
-    result: T
+    result: Any
     progress: Progress
 
 
@@ -42,9 +40,5 @@ class AccessScope(NamedTuple):
 
 EVERYBODY = AccessScope(None, frozenset())
 
-
-class Reader(Protocol):
-    """A function that reads a view by name: it runs the query on a connection, within one transaction."""
-
-    def __call__[T](self, name: str, query: Callable[[sa.Connection], T], /) -> Awaitable[ReadResult[T]]:
-        """Return the query's result, and the progress of the view."""
+type Reader = Callable[[str, Callable[[sa.Connection], Any]], Awaitable[ReadResult]]
+"""Reads a view by name: runs the query on a connection, within one transaction."""

@@ -1,1 +1,1 @@
-"""Import of CSV files by a column mapping."""
+"""Import of CSV and JSON Lines files by a mapping."""

@@ -1,4 +1,4 @@
-"""The known sources, and the inbox of each."""
+"""Known sources, and whether each has an inbox of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def known_sources(session: Session) -> list[str]:
-    """Return the sources with recorded events, from the intake's index, else from the log's subjects."""
+    """Return the sources with recorded events, as the intake's index has them, else the newest of each subject."""
     path = session.data_dir / "index" / "intake.sqlite"
     if path.exists():
         index = EventIdIndex(path)
@@ -45,7 +45,7 @@ async def without_own_inbox(session: Session) -> list[str]:
 
 
 async def waiting_in_inboxes(session: Session) -> dict[str, int]:
-    """Return the number of pending messages of each inbox."""
+    """Return how many messages of each inbox are not taken in yet."""
     found: dict[str, int] = {}
     for name in topology.inboxes(await stream_names(session.client)):
         info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")

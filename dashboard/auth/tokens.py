@@ -1,4 +1,7 @@
-"""Tokens with roles, kept as hashes in a file of the data directory that only its owner can read."""
+"""Who may see what: tokens with roles, and what each role is shown.
+
+Tokens are kept as hashes, in a file of the data directory that only its owner reads; they are shown once.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,11 @@ if TYPE_CHECKING:
 
 type Role = Literal["agent", "manager", "auditor", "operator"]
 ROLES: tuple[Role, ...] = ("agent", "manager", "auditor", "operator")
-"""Agents see their own data, managers that of their people and teams, auditors and operators all data."""
+"""Agents see themselves, managers their people and teams, auditors everything, operators everything."""
 
 
 class Principal(NamedTuple):
-    """The bearer of a token: its name, its role and, for agents and managers, the employee."""
+    """Somebody who looks: their role, and who they are where the role has a person."""
 
     name: str
     role: Role
@@ -29,12 +32,12 @@ class Principal(NamedTuple):
 
     @property
     def sees_everybody(self) -> bool:
-        """Whether this principal sees all data."""
+        """Whether nothing is left out."""
         return self.role in ("auditor", "operator")
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A token in the file."""
+    """A token as it is kept."""
 
     name: str
     role: Role
@@ -45,11 +48,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TokenError(LedgerError):
-    """A token that cannot be made or revoked; the message says why."""
+    """A token cannot be made or revoked; the text says why."""
 
 
 class Tokens:
-    """The tokens of a data directory; the file is read again after another process has changed it."""
+    """The tokens of a data directory; read again when another process changed them."""
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "server" / "tokens.json"
@@ -83,17 +86,17 @@ class Tokens:
         return self._kept
 
     def make(self, name: str, role: Role, person_id: str | None, expires: datetime | None) -> str:
-        """Return the text of a new token; the text is not stored.
+        """A new token; its text is known only here.
 
         Raises:
-            TokenError: the name is taken, or the person does not fit the role.
+            TokenError: the name is taken, or a role that is a person's names none.
 
         """
         if any(one.name == name for one in self.all()):
-            raise TokenError(f"a token named {name} exists: revoke it first, or choose another name")
+            raise TokenError(f"there is a token named {name}: revoke it first, or take another name")
         if (role in ("agent", "manager")) != (person_id is not None):
-            said = "takes no person" if person_id else "needs an employee's id"
-            raise TokenError(f"person: the role {role} {said}")
+            said = "names no person" if person_id else "is a person's: say whose"
+            raise TokenError(f"person: a token for the role {role} {said}")
         text = f"rl-{role}-{secrets.token_urlsafe(32)}"
         token = Token(
             name=name, role=role, sha256=digest_of(text), made=datetime.now(UTC), person_id=person_id, expires=expires
@@ -102,10 +105,10 @@ class Tokens:
         return text
 
     def revoke(self, name: str) -> None:
-        """Remove a token, so that its bearer is no longer authenticated.
+        """Whoever bears it is known no more.
 
         Raises:
-            TokenError: no token has this name.
+            TokenError: there is none of this name.
 
         """
         left = [one for one in self.all() if one.name != name]
@@ -114,14 +117,13 @@ class Tokens:
         self._write(left)
 
     def viewer(self, text: str) -> Principal | None:
-        """Return the bearer of a token's text; none if it is unknown or has expired."""
+        """Return the bearer of a token; none where it is unknown or its time is over."""
         return self.viewer_of(digest_of(text))
 
     def viewer_of(self, digest: str) -> Principal | None:
-        """Return the bearer of the token with a SHA-256; none if it is unknown, revoked or expired.
+        """Return the bearer of the token of this SHA-256; none where it is unknown, revoked or its time is over.
 
-        Only digests are compared. A caller cannot choose them, so the time that this takes reveals nothing about a
-        token.
+        Only digests are compared, which a caller cannot choose: how long that takes tells nothing about a token.
         """
         found, now = self._by_digest().get(digest), datetime.now(UTC)
         if found is None or (found.expires is not None and now >= found.expires):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from projections.engine.events import Event
-    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 depended = sa.Table(
@@ -54,13 +53,13 @@ _BOOKS = types_of(
     decisions.EscalationStep,
     decisions.EscalationRequested,
 )
-DEPENDED = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
+DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
 """Types of decisions, and of the events that they depend on."""
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _ROWS = 4000
 _CORRECTED, _REPORTED = "corrected", "reported"
 
-type Depended = tuple[int, datetime, msgspec.Struct | Corrected]
+type Depended = tuple[int, datetime, Any]
 """An event: its position, its event time and its body, a `DecisionSummary`, `Corrected` or `Reported`."""
 
 
@@ -74,8 +73,8 @@ class Reported(msgspec.Struct):
 class Corrected(NamedTuple):
     """A corrected fact: as it was known before, and as it is right (``None``: it never happened)."""
 
-    before: msgspec.Struct | None
-    after: msgspec.Struct | None
+    before: Any
+    after: Any
 
 
 class _Correction(msgspec.Struct):
@@ -101,45 +100,40 @@ class Decisions:
         """Do nothing, because nothing is cached."""
 
 
-def _row(event: Event) -> Row | None:
+def _row(event: Event) -> dict[str, Any] | None:
     name, body = event.type, event.body
-    data: object = body
-    if event.correction:
+    if isinstance(body, facts.FactCorrected):
         before, after = event.correction.before, event.correction.after
         fact = before or after
         if fact is None or fact.type not in _PEOPLE:
             return None
         known = {"before": before.body if before else None, "after": after.body if after else None}
-        name, data = _CORRECTED, {"type": fact.type, **known}
+        name, body = _CORRECTED, {"type": fact.type, **known}
     elif name not in DEPENDED:
         return None
     elif isinstance(body, DECISIONS):
-        data = decided(body)
+        body = decided(body)
     elif isinstance(body, facts.ActionReported):
-        name, data = _REPORTED, Reported(action_id_of(event.stored.source, event.stored.id), body)
+        name, body = _REPORTED, Reported(action_id_of(event.stored.source, event.stored.id), body)
     at = (event.time - _EPOCH) // _TICK
-    return {"position": event.position, "type": name, "at": at, "data": encode(data)}
+    return {"position": event.position, "type": name, "at": at, "data": encode(body)}
 
 
 def read_depended(connection: sa.Connection) -> Iterator[list[Depended]]:
     """Yield decisions and the events they depend on in batches, in the order of the log."""
     columns = (depended.c.position, depended.c.type, depended.c.at, depended.c.data)
     cursor = connection.execute(sa.select(*columns).order_by(depended.c.position)).cursor
-    plain: dict[str, Callable[[bytes], msgspec.Struct]] = {
+    decoders: dict[str, Callable[[bytes], Any]] = {
         name: decoder_of(DecisionSummary if issubclass(cls, DECISIONS) else cls).decode
         for name, cls in DEPENDED.items()
     }
-    decoders: dict[str, Callable[[bytes], msgspec.Struct | Corrected]] = {
-        **plain,
-        _REPORTED: decoder_of(Reported).decode,
-        _CORRECTED: partial(_corrected, plain),
-    }
+    decoders |= {_REPORTED: decoder_of(Reported).decode, _CORRECTED: partial(_corrected, decoders)}
     microseconds = timedelta.resolution
     while rows := cursor.fetchmany(_ROWS):
         yield [(position, _EPOCH + at * microseconds, decoders[name](data)) for position, name, at, data in rows]
 
 
-def _corrected(decoders: Mapping[str, Callable[[bytes], msgspec.Struct]], data: bytes) -> Corrected:
+def _corrected(decoders: Mapping[str, Callable[[bytes], Any]], data: bytes) -> Corrected:
     found = decoder_of(_Correction).decode(data)
     known = (None if bytes(one) == b"null" else decoders[found.type](bytes(one)) for one in (found.before, found.after))
     return Corrected(*known)

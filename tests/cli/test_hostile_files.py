@@ -12,8 +12,7 @@ import pytest
 
 from ledger.transparency.signed_notes import Signer, make_checkpoint
 from tests.support import forked_cli
-from tests.support.builders import event
-from tests.support.environment import ROOT, clean_environment
+from tests.support.ledgers import ROOT, clean_environment, event
 
 Damage = Callable[[Path, bytes], object]
 

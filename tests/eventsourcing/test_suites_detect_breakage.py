@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.environment import ROOT
+from tests.support.ledgers import ROOT
 
 BROKEN = {
     "expectation dropped": {"TestApplication"},

@@ -2,15 +2,14 @@
 
 import pytest
 
-from tests.support.builders import event, gbp
-from tests.support.upstreams import Upstream
+from tests.support.ledgers import Upstream, event, gbp
 
 BLANK = ("", " ", "\n\t", "\u00a0", "\u200b", "\u202e \ufeff")
 
 
 @pytest.mark.parametrize("reason", BLANK)
 async def test_a_blank_reason_of_a_request_is_refused(upstream: Upstream, reason: str) -> None:
-    await upstream.set_up_basics()
+    await upstream.begin()
     taken = await upstream.action("r-1")
     answers = [
         await upstream.action("r-2", reason=reason),

@@ -19,9 +19,7 @@ from ledger.store.cloudevents import parse_time
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
-from tests.support.builders import event, gbp
-from tests.support.upstreams import Upstream, upstream_of
-from tests.support.waiting import wait_for_intake
+from tests.support.ledgers import Upstream, drained, event, gbp, upstream_of
 
 E_MAIL = "xanthippe@example.org"
 
@@ -40,7 +38,7 @@ def in_headers(fact: dict[str, Any]) -> dict[str, str]:
 async def codes(session: Session) -> list[tuple[str, str]]:
     """Codes and fields of what was rejected, in order, once the inbox is empty."""
     if (await js_api(session.client, "STREAM.INFO.INBOX"))["state"]["last_seq"]:
-        await wait_for_intake(session)
+        await drained(session)
     return [
         (entry["code"], entry["field"])
         for entry in [

@@ -12,8 +12,7 @@ from app.runtime.session import Session
 from ledger.errors import EventError
 from ledger.store.cloudevents import parse_event
 from ledger.store.json_text import parse, repeated_key
-from tests.support.builders import event
-from tests.support.upstreams import Upstream
+from tests.support.ledgers import Upstream, event
 
 KEYS = st.sampled_from(["a", "b", ":", "a:b", 'q"', "\\", "é", "u003a", "\n", ""])
 
