@@ -1,8 +1,8 @@
-"""Files that people write in YAML or JSON: policies and column mappings. Each fault has its line and column.
+"""Policies and column mappings in YAML or JSON files; each fault has its line and column.
 
-YAML is read by the JSON schema of YAML 1.2, with keys that are always text: `NO`, `yes`, `on`, `007` and `2026-01-01`
-are text, `1.50` is a number, and `true`, `false` and `null` are what they are in JSON. Anchors, aliases and merge keys
-(`<<`) are read; what they stand for is counted each time.
+YAML follows the JSON schema of YAML 1.2. Keys are always text, and so are `NO`, `yes`, `on`, `007` and `2026-01-01`.
+`1.50` is a number. `true`, `false` and `null` are as in JSON. Anchors, aliases and merge keys (`<<`) are resolved; a
+value counts again at each alias.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 type FieldPath = tuple[str | int, ...]
 
 MOST_BYTES, MOST_VALUES, MOST_LEVELS = 262_144, 20_000, 50
-"""Bounds of a file: its bytes, its values with aliases counted each time, its levels."""
+"""Limits of a file: bytes, values (again at each alias), and levels."""
 _DIGITS = 18
 _SHOWN = 40
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -46,7 +46,7 @@ _MERGE = "<<"
 
 
 class DocumentFileError(ValueError):
-    """A file that is not read; the text says what to do, ``line`` and ``column`` (from 1) where."""
+    """A file that cannot be read; the message says what to do, ``line`` and ``column`` (from 1) where."""
 
     def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
         super().__init__(f"line {line}, column {column}: {message}")
@@ -54,13 +54,13 @@ class DocumentFileError(ValueError):
 
 
 class DocumentFile(NamedTuple):
-    """A document, and where each of its values begins: (line, column) by path."""
+    """A document, and the (line, column) of each of its values by path."""
 
     document: Any
     places: dict[FieldPath, tuple[int, int]]
 
     def place(self, path: FieldPath) -> tuple[int, int]:
-        """Return (line, column) of the deepest part of a path that is there."""
+        """Return the (line, column) of the deepest existing part of a path."""
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, (1, 1))
@@ -70,8 +70,8 @@ def read_document_file(path: Path) -> DocumentFile:
     """Return the document in a file.
 
     Raises:
-        DocumentFileError: it is no YAML, or out of bounds.
-        OSError: it cannot be read.
+        DocumentFileError: the file is not YAML, or exceeds a limit.
+        OSError: the file cannot be read.
 
     """
     with path.open("rb") as file:
@@ -82,7 +82,7 @@ def read_document(data: bytes) -> DocumentFile:
     """Return the document in a YAML or JSON text.
 
     Raises:
-        DocumentFileError: it is no YAML, or out of bounds.
+        DocumentFileError: the text is not YAML, or exceeds a limit.
 
     """
     text = _text(data)
@@ -107,7 +107,7 @@ def _text(data: bytes) -> str:
         raise DocumentFileError(f"not UTF-8 text: byte {data[error.start]:#04x}", line, column) from None
     if (odd := Reader.NON_PRINTABLE.search(text)) is not None:
         line, column = _place_in(text[: odd.start()])
-        raise DocumentFileError(f"the character U+{ord(odd[0]):04X} cannot stand in YAML: remove it", line, column)
+        raise DocumentFileError(f"the character U+{ord(odd[0]):04X} is not allowed in YAML: remove it", line, column)
     return text
 
 
@@ -116,14 +116,14 @@ def _place_in(before: str) -> tuple[int, int]:
 
 
 class _Built(NamedTuple):
-    """A value, and of how many values it is made."""
+    """A value, and the number of values in it."""
 
     value: Any
     size: int
 
 
 class _Composer:
-    """Makes a document of the parser's events, which come one by one: a fault ends it before the rest is read."""
+    """Builds a document from the parser's events one by one, so that a fault ends the reading early."""
 
     def __init__(self, text: str) -> None:
         self._events: Iterator[events.Event] = yaml.parse(text, Loader=_LOADER)
@@ -133,12 +133,12 @@ class _Composer:
 
     def file(self) -> DocumentFile:
         """Return the one document."""
-        next(self._events)  # the stream begins
+        next(self._events)  # start of the stream
         first = next(self._events)
         if isinstance(first, events.StreamEndEvent):
             return DocumentFile(None, {})
         document = self._value(next(self._events), ()).value
-        next(self._events)  # the document ends
+        next(self._events)  # end of the document
         if not isinstance(after := next(self._events), events.StreamEndEvent):
             raise _fault(after, "a second document begins here: give one document to a file")
         return DocumentFile(document, self._places)
@@ -173,7 +173,7 @@ class _Composer:
         if built is _ABSENT:
             raise _fault(event, f"there is no anchor &{event.anchor} before this alias")
         if built is None:
-            raise _fault(event, f"the alias *{event.anchor} stands inside its own anchor")
+            raise _fault(event, f"the alias *{event.anchor} is inside its own anchor")
         self._values += built.size
         return self._counted(event, built)
 
@@ -199,7 +199,7 @@ class _Composer:
             key = _key(event)
             is_merge = key == _MERGE and isinstance(event, events.ScalarEvent) and event.implicit[0]
             if key in found or (is_merge and merged):
-                raise _fault(event, f"the key {key[:_SHOWN]!r} stands twice in one mapping")
+                raise _fault(event, f"the key {key[:_SHOWN]!r} occurs twice in one mapping")
             self._places[*path, key] = _place(event)
             built = self._value(next(self._events), (*path, key))
             size += built.size
@@ -214,7 +214,7 @@ _ABSENT = _Built(None, -1)
 
 
 def _merged(event: events.Event, value: Any) -> dict[str, Any]:
-    """Return what a merge key adds; of several mappings, the first wins."""
+    """Return the values that a merge key adds; of several mappings, the first wins."""
     merged: dict[str, Any] = {}
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, dict):
@@ -224,7 +224,7 @@ def _merged(event: events.Event, value: Any) -> dict[str, Any]:
 
 
 def _key(event: events.Event) -> str:
-    """Return a key as it is written: keys are text."""
+    """Return a key as text."""
     if not isinstance(event, events.ScalarEvent):
         raise _fault(event, "a key is text: write it in quotes")
     _check_tag(event)
@@ -234,7 +234,7 @@ def _key(event: events.Event) -> str:
 def _check_tag(event: events.NodeEvent) -> None:
     tag = getattr(event, "tag", None)
     if tag not in _TEXT_TAGS:
-        raise _fault(event, f"the tag {tag[:_SHOWN]} is not read here: remove it")
+        raise _fault(event, f"the tag {tag[:_SHOWN]} is not supported: remove it")
 
 
 def _scalar(event: events.ScalarEvent) -> Any:

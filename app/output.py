@@ -1,4 +1,4 @@
-"""What commands print: tables for people, one JSON document for machines, one line for an error."""
+"""Output of commands: tables for people, one JSON document for programs, one line for an error."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 _WIDE = 1_000_000
-"""Columns of output that no person looks at: nothing is wrapped or cut, so that `grep` finds it."""
+"""Columns of output that does not go to a terminal: no line is wrapped, so that `grep` finds it."""
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 class _OutputConsole(Console):
-    """A console that wraps lines at a terminal's width, and none that goes to a file or to another program."""
+    """A console that wraps lines only at a terminal."""
 
     @property
     def size(self) -> ConsoleDimensions:
@@ -43,14 +43,14 @@ progress_console = Console(stderr=True)
 
 
 def print_json(document: Any) -> None:
-    """One document on standard output."""
+    """Print one JSON document on standard output."""
     click.echo(encode(document).decode())
 
 
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], numbers: Sequence[int] = ()
 ) -> None:
-    """A table; columns whose places are in ``numbers`` stand to the right."""
+    """Print a table; the columns with the indexes ``numbers`` are right-aligned."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", show_header=any(columns))
@@ -86,10 +86,10 @@ def print_list(
 
 
 def csv_text(items: Sequence[Mapping[str, Any]], fields: str) -> str:
-    """Return items as CSV, the same header whatever they hold.
+    """Return items as CSV; the header does not depend on their content.
 
     Money takes two columns, ``spent`` and ``spent_currency``; other lists and objects are JSON. A text that a
-    spreadsheet would take for a formula has an apostrophe before it.
+    spreadsheet would take for a formula starts with an apostrophe.
     """
     lines = [dict(_cells(item)) for item in items]
     money = re.compile(r"(\w+)\$")
@@ -116,7 +116,7 @@ def _cells(item: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
 
 
 def _escape(value: object) -> str:
-    """Text from outside, harmless to a terminal and to the table's markup."""
+    """Return a text without control characters and without the table's markup."""
     text = "".join(c if c.isprintable() else " " for c in str(value))
     return text.replace("[", "\\[")
 
@@ -124,7 +124,7 @@ def _escape(value: object) -> str:
 def fail(
     message: str, *, code: str = "error", status: int = 1, as_json: bool = False, field: str | None = None
 ) -> None:
-    """Say what is wrong in one line and end."""
+    """Print an error in one line and exit."""
     message = without_passwords(message)
     if as_json:
         error = {"code": code, "message": message} | ({"field": field} if field else {})
@@ -136,7 +136,7 @@ def fail(
 
 @contextmanager
 def showing_progress(title: str, unit: str, *, quiet: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while somebody looks; call what it gives with (done, of)."""
+    """Show a bar on standard error at a terminal; yield the function to call with (done, total)."""
     if quiet or not progress_console.is_terminal:
         yield lambda _done, _of: None
         return

@@ -1,4 +1,4 @@
-"""Policies in files: YAML or JSON, with the line of every problem."""
+"""Policy files in YAML or JSON, with the line of every problem."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PolicyFileFinding(NamedTuple):
 
 
 class PolicyFileCheck(NamedTuple):
-    """A file's document, its policy where it is one, and what was found."""
+    """A file's document, its policy if it is valid, and the findings."""
 
     document: Any
     policy: Policy | None
@@ -35,7 +35,7 @@ class PolicyFileCheck(NamedTuple):
 
 
 def check_policy_file(path: Path) -> PolicyFileCheck:
-    """Read and check a policy file; all that is wrong in it is returned as findings."""
+    """Return the result of checking a policy file; all its problems are findings."""
     try:
         file = read_document_file(path)
     except DocumentFileError as error:
@@ -53,7 +53,7 @@ def check_policy_file(path: Path) -> PolicyFileCheck:
 
 
 def _withdrawn(policy: Policy) -> list[PolicyProblem]:
-    """Note a currency that is not valid when the policy begins, or today: only history mode takes that."""
+    """Return a note if the policy's currency is not valid at its start or today, except in history mode."""
     fault = currency_fault(policy.currency, max(datetime.now(UTC), policy.effective_from))
     return [PolicyProblem(("currency",), f"{fault}, unless this is for `up --history`")] if fault else []
 
@@ -64,5 +64,5 @@ def _finding(file: DocumentFile, problem: PolicyProblem, *, serious: bool) -> Po
 
 
 def shipped_policies() -> list[Path]:
-    """The example policies that are shipped."""
+    """Return the paths of the shipped example policies."""
     return sorted((Path(__file__).resolve().parent.parent / "config" / "policies").glob("*.yaml"))

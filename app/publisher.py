@@ -1,4 +1,4 @@
-"""Publishing like an upstream: into inboxes in batches, and what became of each event."""
+"""Publishing events into inboxes in batches, and the outcome of each event."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STALLED_SECONDS = 60.0
 
 
 class Outgoing(NamedTuple):
-    """An event about to be published: where it came from (a line), its source, its id, its bytes."""
+    """An event to publish: its line in the input, its source, its id and its bytes."""
 
     line: int
     source: str
@@ -42,7 +42,7 @@ class Outgoing(NamedTuple):
 
 
 class Outcome:
-    """What became of what was read. ``wire`` gives the names that the contract uses."""
+    """Counts of the events of one run, and the rejections among them."""
 
     def __init__(self) -> None:
         self.read = 0
@@ -52,7 +52,7 @@ class Outcome:
         self.skipped: Counter[str] = Counter()
 
     def wire(self) -> dict[str, Any]:
-        """{read, recorded, duplicate, rejected, skipped: {reason: n}, rejections: [...]}."""
+        """Return ``{read, recorded, duplicate, rejected, skipped: {reason: n}, rejections: [...]}``."""
         return {
             "read": self.read,
             "recorded": self.recorded,
@@ -64,7 +64,7 @@ class Outcome:
 
 
 class Publisher:
-    """Publishes events and waits until the intake has dealt with each of them."""
+    """Publishes events, and waits until the intake has handled each of them."""
 
     def __init__(self, session: Session, door: Log, outcome: Outcome, progressed: Callable[[int], None]) -> None:
         self._session = session
@@ -79,7 +79,7 @@ class Publisher:
 
     @classmethod
     async def open(cls, session: Session, outcome: Outcome, progressed: Callable[[int], None]) -> Publisher:
-        """A publisher that knows where the log ended before it began."""
+        """Return a publisher; it knows the log's end at its start, to tell new events from duplicates."""
         door = await Log.unstamped(await session.connection("publisher"), topology.IMPORT)
         publisher = cls(session, door, outcome, progressed)
         publisher._first_position = await session.log.last_position()
@@ -87,7 +87,7 @@ class Publisher:
         return publisher
 
     async def add(self, event: Outgoing) -> None:
-        """Publish an event, together with those that follow."""
+        """Publish an event in a batch with the next ones."""
         if len(event.data) > topology.MAX_EVENT_BYTES:
             message = f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(event.data)}"
             self.refused(event.line, event.id, Rejection("too_large", "", message))
@@ -97,11 +97,11 @@ class Publisher:
             await self.flush()
 
     def refused(self, line: int, identifier: str, rejection: Rejection) -> None:
-        """Count an event that cannot be published, or will not be recorded."""
+        """Count an event that cannot be published or recorded."""
         self.outcome.rejected.append(_shown(line, identifier, rejection))
 
     async def flush(self) -> None:
-        """Publish what is waiting; durable in the inbox when it returns."""
+        """Publish the current batch; it is durable in the inbox afterwards."""
         batch, self._waiting = self._waiting, []
         if not batch:
             return
@@ -114,7 +114,7 @@ class Publisher:
         self._progressed(len(batch))
 
     async def settle(self) -> None:
-        """Wait for the intake, and count what was recorded, duplicate and rejected."""
+        """Wait for the intake; count recorded, duplicate and rejected events."""
         await self.flush()
         await self._until_taken()
         rejected = await self._new_rejections()
@@ -132,12 +132,12 @@ class Publisher:
             stalled = 0.0 if floor != floor_before else stalled + _POLL_SECONDS
             floor_before = floor
             if stalled > _STALLED_SECONDS:
-                message = "the intake does not move: is it running? What was published is safe in the inbox"
+                message = "the intake makes no progress: is it running? Published events are safe in the inbox"
                 raise UnavailableError(message)
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _new_rejections(self) -> dict[tuple[str, str], list[Rejection]]:
-        """Rejections since the start, by (subject token, token of the id)."""
+        """Return the rejections since the start, by (subject token, token of the id)."""
         found: dict[tuple[str, str], list[Rejection]] = defaultdict(list)
         subject = f"{topology.REJECTED_SUBJECT}.>"
         async for batch in self._session.rejected.subject_batches(subject, self._first_rejected):
@@ -153,13 +153,13 @@ class Publisher:
         token = token_of_source(source)
         positions = await self._positions(token, source, [event.id for event in events])
         counted: set[str] = set()
-        for event in reversed(events):  # of two with one id the later is the one that was rejected
+        for event in reversed(events):  # of two events with one id, the later one is rejected
             reasons = rejected.get((token, id_token(event.id)))
             position = positions.get(event.id)
             if reasons:
                 self.refused(event.line, event.id, reasons.pop())
             elif position is None:
-                message = f"{source} {event.id} was taken in, but is neither recorded nor rejected"
+                message = f"{source} {event.id} was acknowledged, but is neither recorded nor rejected"
                 raise LedgerError(message)
             elif position > self._first_position and event.id not in counted:
                 counted.add(event.id)
@@ -175,7 +175,7 @@ class Publisher:
             try:
                 reply = await self._session.client.request(subject, json.dumps(request).encode(), timeout=30)
             except (nats.errors.Error, TimeoutError) as error:
-                message = f"the intake gives no receipts: {error or 'time-out'}"
+                message = f"no receipts from the intake: {error or 'time-out'}"
                 raise UnavailableError(message) from error
             items = json.loads(reply.data).get("items", ())
             found.update((item["id"], item["position"]) for item in items if item["status"] == "recorded")
@@ -183,7 +183,7 @@ class Publisher:
 
 
 def dry_run(events: Iterable[Outgoing], outcome: Outcome) -> None:
-    """Say of each event what the intake would say, as far as it can be known without the log."""
+    """Validate events as the intake would, as far as that is possible without the log."""
     seen: dict[tuple[str, str], bytes] = {}
     now = datetime.now(UTC)
     for event in events:
@@ -213,7 +213,7 @@ class _Named(msgspec.Struct):
 
 
 def read_lines(lines: Iterable[bytes]) -> Iterator[Outgoing]:
-    """Yield CloudEvents in structured mode, one JSON a line, or a JSON batch a line; blank lines are passed over."""
+    """Yield CloudEvents in structured mode from lines of JSON, one event or a batch each; skip blank lines."""
     for number, line in enumerate(lines, 1):
         data = line.strip()
         batch = batch_in(data, ()) if data else []
@@ -227,7 +227,7 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[Outgoing]:
 
 
 async def publish_all(publisher: Publisher, events: Iterable[Outgoing]) -> None:
-    """Publish events that name their source; what does not is rejected here, since it has no inbox."""
+    """Publish events that name their source; reject the others here, since they have no inbox."""
     now = datetime.now(UTC)
     for event in events:
         publisher.outcome.read += 1

@@ -43,7 +43,7 @@ def changes(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def markdown(document: dict[str, Any]) -> str:
     """A table of one run."""
-    lines = ["| | | median | ours is | needed | CPU, of one core |", "|---|---|---|---|---|---|"]
+    lines = ["| | | median | ours is | target | CPU, of one core |", "|---|---|---|---|---|---|"]
     for result in document["results"]:
         for number, (name, median) in enumerate(result["medians"].items()):
             ratio = result["ratios"].get(name)

@@ -85,15 +85,17 @@ async def _measured(load: _Load, cpu: dict[str, list[int]], events: int) -> list
         await contest(
             f"reads over HTTP; {title}",
             "1/s",
-            {"it": reads, NEEDED: needed(READS_A_SECOND)},
+            {"ledger": reads, NEEDED: needed(READS_A_SECOND)},
             needs={NEEDED: 0.97},
             cpu_of=cpu,
         ),
-        await contest("the slowest of a hundred reads", "ms", {"it": of("p99"), NEEDED: needed(50)}, needs={NEEDED: 1}),
+        await contest(
+            "the slowest of a hundred reads", "ms", {"ledger": of("p99"), NEEDED: needed(50)}, needs={NEEDED: 1}
+        ),
         await contest(
             "a decision to a browser, the slowest of a hundred",
             "ms",
-            {"it": of("seen"), NEEDED: needed(500)},
+            {"ledger": of("seen"), NEEDED: needed(500)},
             needs={NEEDED: 1},
         ),
     ]

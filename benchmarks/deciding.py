@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LEDGER = "ledger, request and reply"
 TWO = "ledger, two processes"
 PUBLISH = "a raw durable publish, the same load"
-NEEDED = "what is needed"
+NEEDED = "target"
 AGENTS = 100
 DRIVERS = 64
 WIDTHS = {1: 1_000, 16: 4_000, 64: 10_000, 256: 20_000}

@@ -49,6 +49,8 @@ POLICY = {
 }
 _ASKERS, _PUBLISHERS = 4, 2
 _PATIENCE_SECONDS = 5.0
+_ROUTE_SECONDS = 1.0
+"""So long after a kill the other servers may still send messages to the dead one."""
 _PAUSE_SECONDS = 0.02
 _SETTLE_SECONDS = 1.0
 _DRAIN_SECONDS, _ASKED_AGAIN = 60.0, 500
@@ -64,8 +66,11 @@ class Load:
         self.facts: list[str] = []
         self.at: dict[str, list[float]] = {"decisions": [], "facts": []}
         self.refused_after: list[float] = []
-        """Seconds after which a request was told to ask again, or heard nothing."""
-        self.silent = 0
+        """Seconds after which a request was told to ask again."""
+        self.silent: list[float] = []
+        """When requests were sent that heard nothing."""
+        self.killed: list[float] = []
+        """When a server was killed."""
         self.recorded: list[float] = []
         """Recorded times of facts, seconds since 1970, read from the log at the end."""
         self.stopping = False
@@ -98,7 +103,8 @@ class Load:
                 f"{topology.DECIDE_SUBJECT}.{SOURCE}.action", json.dumps(body).encode(), timeout=_PATIENCE_SECONDS
             )
         except (nats.errors.Error, TimeoutError) as error:
-            self.silent += isinstance(error, TimeoutError)
+            if isinstance(error, TimeoutError):
+                self.silent.append(begun)
             return None
         answer: dict[str, Any] = json.loads(reply.data)
         if answer["outcome"] == "error" and answer["error"]["code"] in _PASSING:
@@ -135,6 +141,12 @@ class Load:
         except (nats.errors.Error, TimeoutError):
             return False
         return "seq" in json.loads(reply.data)
+
+    def lost_in_flight(self) -> int:
+        """Return how many requests heard nothing since they, or their answers, were inside the server that died."""
+        return sum(
+            any(-_PATIENCE_SECONDS < sent - killed < _ROUTE_SECONDS for killed in self.killed) for sent in self.silent
+        )
 
     def gap(self, what: str, since: float) -> float:
         """Return the longest time without an answer since a moment."""
@@ -219,7 +231,8 @@ async def measure(kills: int, steps: int, folder: Path) -> dict[str, Any]:
             load.stopping = True
             await asyncio.gather(*tasks)
             result["unavailable_after_at_most"] = max(load.refused_after, default=0.0)
-            result["told_to_ask_again"], result["no_answer"] = len(load.refused_after), load.silent
+            result["told_to_ask_again"], result["lost_in_flight"] = len(load.refused_after), load.lost_in_flight()
+            result["no_answer"] = len(load.silent) - result["lost_in_flight"]
             result["decisions"], result["facts"] = len(load.answers), len(load.facts)
             result["faults"] = await _faults(session, load)
             for one in (*result["steps"], *result["kills"]):
@@ -236,6 +249,7 @@ async def _one(kind: str, session: Session, cluster: Cluster, load: Load) -> dic
     if kind == "steps":
         await js_api(session.client, f"STREAM.LEADER.STEPDOWN.{topology.LEDGER}")
     else:
+        load.killed.append(since)
         await asyncio.to_thread(cluster.servers[number].stop, signal.SIGKILL)
     await _until_answered(load, time.monotonic())
     if kind == "kills":
@@ -345,7 +359,8 @@ def _show(result: dict[str, Any]) -> None:
     console.print(
         f"{result['decisions']:,} decisions and {result['facts']:,} facts; {result['told_to_ask_again']} requests "
         f"were told to ask again, after {result['unavailable_after_at_most']:.2f} s at most; "
-        f"{result['no_answer']} heard nothing within {_PATIENCE_SECONDS:.0f} s."
+        f"{result['lost_in_flight']} were lost with the server that died, {result['no_answer']} others heard nothing "
+        f"within {_PATIENCE_SECONDS:.0f} s."
     )
     console.print("\n".join(result["faults"]) or "Nothing is lost, nothing is there twice, first answers are kept.")
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.contest import Run
     from benchmarks.setting import Setting
 
-NEEDED = "what is needed"
+NEEDED = "target"
 EVENTS = 1_000_000
 PROOFS = 2_000
 

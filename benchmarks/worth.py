@@ -81,11 +81,11 @@ async def reports(setting: Setting) -> list[Contest]:
             await make()  # the views come to the end of the log
             title = f"report {name} at {number:,} events"
             found.append(
-                await contest(title, "s", {"it": _timed(make), NEEDED: needed(5)}, needs={NEEDED: 1}, rounds=3)
+                await contest(title, "s", {"ledger": _timed(make), NEEDED: needed(5)}, needs={NEEDED: 1}, rounds=3)
             )
         stricter = dict(POLICY, roles={"agent": POLICY["roles"]["agent"] | {"per_interaction": "24.00"}})
         for title, document in (("the policy in force", POLICY), ("another policy", stricter)):
-            runs: dict[str, Run] = {"it": _judged(session, document, decisions), NEEDED: needed(20_000)}
+            runs: dict[str, Run] = {"ledger": _judged(session, document, decisions), NEEDED: needed(20_000)}
             found.append(await contest(f"what-if, {title}", "decisions/s", runs, needs={NEEDED: 1}, rounds=3))
     return found
 

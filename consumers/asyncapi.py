@@ -1,7 +1,7 @@
-"""The AsyncAPI document: FastStream's description of our operations, with the schemas of what they carry.
+"""The AsyncAPI document: FastStream's description of the operations, with the schemas of their messages.
 
-FastStream sees bytes, since each message is decoded by hand so that a bad one gets a good answer. The
-schemas come from the same classes that decode.
+FastStream sees bytes, because each message is decoded by hand so that a bad one gets a precise answer. The schemas
+come from the classes that decode.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REF = "#/components/schemas/{name}"
 
 
 class Balance(msgspec.Struct):
-    """A budget, as answers show it."""
+    """A budget in an answer."""
 
     holder: str
     period: str
@@ -43,7 +43,7 @@ class Balance(msgspec.Struct):
 
 
 class ErrorDetail(msgspec.Struct):
-    """What was wrong; nothing was recorded."""
+    """The error of a request that recorded nothing."""
 
     code: str
     message: str
@@ -65,7 +65,7 @@ class Answer(msgspec.Struct):
 
 
 class EscalationNotice(msgspec.Struct):
-    """An escalation waits for somebody."""
+    """An escalation that waits for a decision."""
 
     escalation_id: str
     team_id: str | None
@@ -76,7 +76,7 @@ class EscalationNotice(msgspec.Struct):
 
 
 class Brief(msgspec.Struct):
-    """What whoever takes over needs to know."""
+    """The brief for a person that takes over a customer."""
 
     outcome: Literal["done", "error"]
     position: int | None = None
@@ -103,7 +103,7 @@ class Receipt(msgspec.Struct):
 
 
 class Checked(msgspec.Struct):
-    """Whether the intake would take an event."""
+    """The result of a check of an event, without recording it."""
 
     accepted: bool
     type: str | None = None
@@ -112,25 +112,28 @@ class Checked(msgspec.Struct):
 
 
 class ViewMoved(msgspec.Struct):
-    """A view has read the log up to this position."""
+    """An update: the position up to which a view has read the log."""
 
     position: int
     at: str
 
 
 def asyncapi_document() -> dict[str, Any]:
-    """AsyncAPI 3.0 of everything that upstream systems may publish, ask and listen to."""
+    """Return the AsyncAPI 3.0 document of all messages that sources may publish, request and subscribe to."""
     broker = NatsBroker(logger=None)
     declare_intake(broker, None)
     declare_decisions(broker, None, hot=True)
     declare_views(broker)
     declare_briefs(broker, None)
     broker.publisher(
-        topology.ESCALATION_SUBJECT, title="escalation_notice", description="An escalation waits for somebody."
+        topology.ESCALATION_SUBJECT, title="escalation_notice", description="An escalation that waits for a decision."
     )
     document: dict[str, Any] = (
         AsyncAPI(
-            broker, title="Resolution Ledger", version="1", description="An event-sourced ledger of empowered service."
+            broker,
+            title="Resolution Ledger",
+            version="1",
+            description="An event-sourced ledger of remedies for customers.",
         )
         .to_specification()
         .to_jsonable()
@@ -203,7 +206,7 @@ _REQUEST_MONEY = _MONEY | {"additionalProperties": False}
 
 
 def _closed(schema: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    """A request's schema: other fields than the known ones are refused, in its money as well."""
+    """Return a request's schema without unknown fields, also in its amounts of money."""
     properties = {name: _in_requests(one) for name, one in schema["properties"].items() if name in known}
     return schema | {"properties": properties, "additionalProperties": False}
 
@@ -217,7 +220,7 @@ def _in_requests(schema: Any) -> Any:
 
 
 def _shared(schema: Any, named: Mapping[str, Any]) -> Any:
-    """A schema with references in place of those that have a name."""
+    """Return a schema with references in place of the named schemas."""
     for name, one in named.items():
         if schema == one:
             return _ref(name)
@@ -227,7 +230,7 @@ def _shared(schema: Any, named: Mapping[str, Any]) -> Any:
 
 
 def _facts() -> dict[str, Any]:
-    """A CloudEvent for each type of fact."""
+    """Return the schema of a CloudEvent for each type of fact."""
     return {
         f"event.{name}": {
             "type": "object",
@@ -237,8 +240,15 @@ def _facts() -> dict[str, Any]:
                 "id": _ref("Id"),
                 "source": _ref("Id"),
                 "type": {"const": name},
-                "time": {"type": "string", "format": "date-time", "description": "Absent: when the inbox took it."},
-                "sequence": {"type": ["string", "integer"], "description": "Orders events of one source and time."},
+                "time": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "Event time. Without it: the time at which the inbox stored the event.",
+                },
+                "sequence": {
+                    "type": ["string", "integer"],
+                    "description": "The order of events of one source with the same time.",
+                },
             },
             "oneOf": [
                 {"required": ["data"], "properties": {"data": _ref(cls.__name__)}},
@@ -257,4 +267,4 @@ def _schema_of(wanted: type) -> dict[str, Any]:
     if wanted is Money:
         return _MONEY
     message = f"no schema for {wanted}"
-    raise NotImplementedError(message)  # what msgspec asks of its hooks for a type they do not know
+    raise NotImplementedError(message)  # msgspec expects this from its hooks for unknown types

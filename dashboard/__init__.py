@@ -1,1 +1,1 @@
-"""The HTTP read API over the views."""
+"""The HTTP API over the views, live updates, and the web page."""

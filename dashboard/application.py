@@ -1,6 +1,6 @@
-"""The HTTP API: lists, documents, events and news of views, each with the position behind it; and acting.
+"""The HTTP API: lists, reports, events, proofs and commands, each answer with the log position behind it.
 
-What acts is asked over NATS, like any upstream's, as whoever the token is. Errors are problem details (RFC 9457).
+A command is forwarded as a NATS request in the name of the token's bearer. Errors are problem details (RFC 9457).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def make_api(context: ApiContext) -> FastAPI:
-    """The application."""
+    """Return the FastAPI application of a context."""
     views, log, keys, doors = context.views, context.log, context.keys, context.doors
     api = FastAPI(
         title="Resolution Ledger",

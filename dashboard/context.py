@@ -1,4 +1,4 @@
-"""What the HTTP API is made of."""
+"""The objects that the routes of the HTTP API share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from ledger.store.log import Log
 
 
 class ApiContext(NamedTuple):
-    """``doors`` authenticates callers; ``rejected`` is the log of rejections; ``hosts`` are the server's names."""
+    """The dependencies of the routes.
+
+    ``doors`` authenticates and authorizes callers. ``rejected`` is the log of rejected messages. ``hosts`` are the
+    server's own names.
+    """
 
     views: ViewReader
     log: Log

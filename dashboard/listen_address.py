@@ -1,4 +1,4 @@
-"""Where the API listens, and the token that it wants."""
+"""The address on which the API listens, and the operator's bearer token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?))
 
 
 class ListenAddress(NamedTuple):
-    """Where the API listens: an address, a port (none: the usual one, or any), its certificate and key."""
+    """An IP address and a port, with the certificate and the proxies in front of it.
+
+    Without a port, the default port is tried first, then any free one.
+    """
 
     host: str = LOOPBACK
     port: int | None = None
@@ -33,22 +36,22 @@ class ListenAddress(NamedTuple):
     key: str | None = None
     behind_proxy: bool = False
     descriptor: int | None = None
-    """Of a socket that listens already."""
+    """The file descriptor of a socket that already listens."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names under which this server is asked, beside localhost, its addresses and those in its certificate."""
+    """Host names of this server, in addition to localhost, its addresses and the names in its certificate."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses and networks whose ``X-Forwarded-For`` is believed."""
+    """Addresses and networks of proxies whose ``X-Forwarded-For`` header is trusted."""
 
     @property
     def encrypted(self) -> bool:
-        """Whether browsers speak TLS, with us or with the proxy."""
+        """Whether browsers use TLS, with this server or with a proxy in front of it."""
         return self.certificate is not None or self.behind_proxy
 
     def checked(self) -> ListenAddress:
-        """The same, if it may be.
+        """Return the same address after validation.
 
         Raises:
-            LedgerError: elsewhere than on loopback without TLS, or files that cannot be used; says what to do.
+            LedgerError: it is not loopback and has no TLS, or a file cannot be used. The message says what to do.
 
         """
         try:
@@ -71,8 +74,8 @@ class ListenAddress(NamedTuple):
                 raise LedgerError(message) from None
         if not here and not self.encrypted:
             message = (
-                f"--host {self.host} is not loopback, and tokens would go there unencrypted: give --tls-cert and "
-                "--tls-key, or say --behind-proxy where a proxy in front speaks TLS"
+                f"--host {self.host} is not loopback, and tokens would be sent unencrypted: give --tls-cert and "
+                "--tls-key, or --behind-proxy where a proxy in front terminates TLS"
             )
             raise LedgerError(message)
         return self
@@ -91,42 +94,42 @@ class ListenAddress(NamedTuple):
             raise LedgerError(message) from None
 
     def host_names(self) -> frozenset[str]:
-        """Return the names under which this server may be asked, beside loopback and its connections' addresses."""
+        """Return the host names of this server, without loopback and the addresses of its connections."""
         names = {"localhost", self.host, *self.allowed_hosts}
         if self.certificate is not None:
             names |= _names_in(self.certificate)
         return frozenset(name.lower() for name in names)
 
     def url(self, listening: socket.socket) -> str:
-        """Where to ask."""
+        """Return the URL of the API on a listening socket."""
         scheme = "https" if self.certificate is not None else "http"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{listening.getsockname()[1]}"
 
     def bound(self) -> socket.socket:
-        """A socket that listens: at this port, or at the usual one, or at any.
+        """Return a listening socket on this port, else on the default port, else on any free port.
 
         Raises:
-            LedgerError: the port that was asked for is taken, or nobody is at home at the address.
+            LedgerError: the requested port is taken, or the address is not one of this machine.
 
         """
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         for wanted in (self.port,) if self.port is not None else (PORT, 0):
-            # The protocol is named: asyncio lets small answers leave at once (TCP_NODELAY) only where it is.
+            # The protocol is named, because asyncio sets TCP_NODELAY only on sockets with a known protocol.
             listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listening.bind((self.host, wanted))
-                listening.listen(_WAITING)  # only then nobody else can have it
+                listening.listen(_WAITING)  # binding alone does not reserve the port
             except OSError:
                 listening.close()
                 continue
             return listening
-        message = f"{self.host} port {self.port or PORT} is taken, or not an address of this machine: name others"
+        message = f"{self.host} port {self.port or PORT} is taken or not an address of this machine: choose others"
         raise LedgerError(message)
 
     def options(self, descriptor: int) -> list[str]:
-        """The same for a child process that is handed the socket."""
+        """Return command-line options that give a child process the same address and the listening socket."""
         files = [] if self.certificate is None else ["--tls-cert", self.certificate, "--tls-key", self.key or ""]
         proxy = ["--behind-proxy"] if self.behind_proxy else []
         names = [word for name in self.allowed_hosts for word in ("--allowed-host", name)]
@@ -135,7 +138,7 @@ class ListenAddress(NamedTuple):
 
 
 def _names_in(certificate: str) -> set[str]:
-    """Return the host names that a certificate (PEM) is for, wildcards left out."""
+    """Return the host names in a certificate (PEM), without wildcards."""
     found = x509.load_pem_x509_certificates(Path(certificate).read_bytes())[0]
     try:
         names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -151,7 +154,7 @@ def host_of(value: bytes) -> str | None:
 
 
 def token_of(data_dir: Path) -> str:
-    """The bearer token of a data directory, made at first use; for its owner alone."""
+    """Return the operator's bearer token of a data directory; create it on first use."""
     path = data_dir / "server" / "http_token"
     try:
         return path.read_text(encoding="utf-8").strip()

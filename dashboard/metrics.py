@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: how far the log and each view are, and how each role is, wherever it runs."""
+"""Metrics for Prometheus: positions of the log and of each view, and the state of each role."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 _PATIENCE_SECONDS = 1.0
 _KNOWN_SECONDS = 2.0
-"""How long what roles said is good: scrapes that come at once ask them once."""
+"""Answers of roles are cached this long, so that simultaneous scrapes ask only once."""
 
 
 class Metrics:
-    """Gauges, made anew for each scrape."""
+    """Gauges that are computed for each scrape."""
 
     def __init__(self, views: ViewReader, client: LedgerClient) -> None:
         self._views = views
@@ -34,7 +34,7 @@ class Metrics:
         self._asking = asyncio.Lock()
 
     async def text(self) -> bytes:
-        """Return all of them in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         registry = CollectorRegistry()
         await self._add_views(registry)
         self._add_roles(registry, await self._roles())
@@ -42,9 +42,9 @@ class Metrics:
 
     async def _add_views(self, registry: CollectorRegistry) -> None:
         end = Gauge("resolution_ledger_last_position", "The log's last position", registry=registry)
-        at = Gauge("resolution_ledger_view_position", "How far a view is", ["view"], registry=registry)
-        lag = Gauge("resolution_ledger_view_lag_seconds", "How old what a view shows is", ["view"], registry=registry)
-        stopped = Gauge("resolution_ledger_view_stopped", "1 where a view stopped", ["view"], registry=registry)
+        at = Gauge("resolution_ledger_view_position", "A view's position", ["view"], registry=registry)
+        lag = Gauge("resolution_ledger_view_lag_seconds", "Age of what a view shows", ["view"], registry=registry)
+        stopped = Gauge("resolution_ledger_view_stopped", "1 if a view has stopped", ["view"], registry=registry)
         end.set(await self._views.end())
         for state in await self._views.states():
             at.labels(state.view).set(state.position)
@@ -64,15 +64,15 @@ class Metrics:
         def gauge(name: str, words: str) -> Gauge:
             return Gauge(f"resolution_ledger_role_{name}", words, ["role"], registry=registry)
 
-        alive = gauge("processes", "Processes with a role that answer")
-        silent = gauge("silent_seconds", "Seconds since a role's slowest loop went round")
-        waits = gauge("waits_seconds", "Seconds for which a role has waited")
-        at = gauge("position", "How far a role has read the log")
+        alive = gauge("processes", "Processes of a role that answer")
+        silent = gauge("silent_seconds", "Seconds since the slowest loop of a role finished a round")
+        waits = gauge("waits_seconds", "Seconds that a role has waited")
+        at = gauge("position", "A role's position in the log")
         for role, one in heard.items():
             loops = [loop for status in one.statuses for loop in status.loops]
             alive.labels(role).set(len(one.statuses))
             silent.labels(role).set(max((loop.silent_seconds for loop in loops), default=0.0))
             waits.labels(role).set(max((loop.waits_seconds for loop in loops), default=0.0))
             readings = [reading.position or 0 for status in one.statuses for reading in status.readings]
-            if readings and role != "projections":  # each view has a gauge of its own
+            if readings and role != "projections":  # each view has its own gauge
                 at.labels(role).set(max(readings))

@@ -1,4 +1,4 @@
-"""Asking over NATS, like any upstream."""
+"""NATS requests of the HTTP API, sent as any source sends them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
 
 SOURCE = "dashboard"
-"""The source of what is asked from here."""
+"""The source of the dashboard's own requests."""
 _PATIENCE_SECONDS = 5.0
 
 
 async def ask(client: LedgerClient, subject: str, body: dict[str, Any], role: str) -> dict[str, Any]:
-    """The answer.
+    """Return the answer to a NATS request.
 
     Raises:
-        UnavailableError: nobody answers; ``role`` is who should.
+        UnavailableError: the role that answers such requests gives no answer.
 
     """
     try:
         reply = await client.request(subject, msgspec.json.encode(body), timeout=_PATIENCE_SECONDS)
     except (nats.errors.Error, TimeoutError) as error:
-        message = f"nobody answers: is `resolution-ledger run {role}` running?"
+        message = f"no answer: is `resolution-ledger run {role}` running?"
         raise UnavailableError(message) from error
     answer: dict[str, Any] = msgspec.json.decode(reply.data)
     return answer

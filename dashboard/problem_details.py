@@ -1,4 +1,4 @@
-"""Errors of the HTTP API: problem details (RFC 9457)."""
+"""Errors of the HTTP API as problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_CANONICAL = "id_not_canonical"
 
 
 class ParameterError(HTTPException):
-    """A parameter, header or field that cannot be used; ``code`` is stable, ``field`` names it."""
+    """A parameter, header or field that cannot be used; ``code`` is stable, ``field`` is its name."""
 
     def __init__(self, field: str, message: str, *, code: str = "invalid", status: int = 422) -> None:
         super().__init__(status, f"{field}: {message}" if field else message)
@@ -32,13 +32,13 @@ class ParameterError(HTTPException):
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """Return problem details as a response."""
+    """Return a response with problem details."""
     document = {"type": "about:blank", "title": TITLES.get(status, "error"), "status": status, "detail": detail}
     return Json(document | more, status, dict(headers or {}), media_type=PROBLEM)
 
 
 def hint_of(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known one, else all of them."""
+    """Return the end of a message about an unknown name: the nearest known name, else all known names."""
     names = sorted(known)
     if near := nearest(name, names):
         return f"; did you mean {near}?"
@@ -46,7 +46,7 @@ def hint_of(name: str, known: Iterable[str]) -> str:
 
 
 def _fields_at(request: Request, place: Sequence[str | int]) -> Iterable[str]:
-    """Return the fields that the body of this request's route has at a place, e.g. ``("body", "amount")``."""
+    """Return the fields that the request's body model has at a place, e.g. ``("body", "amount")``."""
     body_field = getattr(request.scope.get("route"), "body_field", None)
     model: Any = body_field.field_info.annotation if body_field is not None else None
     for part in (None, *place[1:]):
@@ -71,23 +71,23 @@ def _allowed_methods(api: FastAPI, request: Request) -> set[str]:
 
 
 def add_problems(api: FastAPI) -> None:
-    """Answer errors by problem details."""
+    """Answer errors with problem details."""
 
     @api.exception_handler(HTTPException)
     async def known(request: Request, error: HTTPException) -> Response:
         headers = error.headers
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # a route knows only its own method
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # a route has only its own method
             headers = {"Allow": ", ".join(sorted(_allowed_methods(api, request)))}
         more = {"field": error.field, "code": error.code} if isinstance(error, ParameterError) else {}
         return problem(error.status_code, str(error.detail), headers, **more)
 
     @api.exception_handler(RequestValidationError)
     async def wrong(request: Request, error: RequestValidationError) -> Response:
-        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # it explains what is missing
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")  # it explains a missing field
         field = ".".join(str(part) for part in first["loc"][1:])
         if first["type"] == "extra_forbidden":
             hint = hint_of(str(first["loc"][-1]), _fields_at(request, first["loc"][:-1]))
-            message = f"{field}: is not known here{hint}"
+            message = f"{field}: unknown field{hint}"
             return problem(422, message, field=field, code="unknown_field")
         code = first["type"] if first["type"] == NOT_CANONICAL else "invalid"
         return problem(422, f"{field}: {first['msg']}", field=field, code=code)

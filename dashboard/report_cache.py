@@ -1,4 +1,4 @@
-"""Reports over HTTP: made once for all who ask at about the same time, for a moment longer than they take."""
+"""A cache of reports: computed once for simultaneous requests, and kept for a short time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _KEPT = 64
 _AT_LEAST_SECONDS, _TIMES_AS_LONG = 0.3, 4.0
-"""A report is given again for so long after it was made, or for so many times as long as making it took."""
+"""A report is kept for at least this many seconds, or for this multiple of its computing time, if longer."""
 
 
 class _Made(NamedTuple):
@@ -21,14 +21,14 @@ class _Made(NamedTuple):
 
 
 class ReportCache:
-    """Documents that take long. What is given again says by its position how old it is."""
+    """Reports by key; each shows its age by its position."""
 
     def __init__(self) -> None:
         self._made: OrderedDict[Hashable, _Made] = OrderedDict()
         self._making: dict[Hashable, asyncio.Lock] = {}
 
     async def give(self, key: Hashable, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """The document; made now, where there is none that is young enough."""
+        """Return the cached report, or compute it if there is none or it has expired."""
         lock = self._making.setdefault(key, asyncio.Lock())
         async with lock:
             kept = self._made.get(key)

@@ -1,4 +1,4 @@
-"""What the API answers, for its OpenAPI document; items are as docs/integrate/http.md and docs/reference/sql.md say."""
+"""Response models of the API for its OpenAPI document (items: docs/integrate/http.md, docs/reference/sql.md)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ PROBLEM = "application/problem+json"
 
 
 class Json(Response):
-    """A document."""
+    """A JSON response, encoded by msgspec."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """As JSON."""
+        """Return the content as JSON."""
         return msgspec.json.encode(content)
 
 
 class Page(BaseModel):
-    """Items, up to where the view behind them had read the log, and how old that is."""
+    """A page of items, with the view's position and its age."""
 
     items: list[dict[str, Any]]
-    position: int = Field(ge=0, description="Up to here the log had been read.")
-    lag_seconds: float = Field(ge=0, description="Age of what is shown, where the log goes on behind it; else 0.")
-    next: int | None = Field(None, description="`after` of the next page; none: this was the last.")
+    position: int = Field(ge=0, description="Position up to which the view has read the log.")
+    lag_seconds: float = Field(ge=0, description="Age of the newest event of a view that is behind, else 0.")
+    next: int | None = Field(None, description="`after` of the next page; null on the last page.")
 
 
 class Report(BaseModel):
-    """A document of its own, with position and age."""
+    """A report, with its position and age."""
 
     model_config = ConfigDict(extra="allow")
     position: int = Field(ge=0)
@@ -39,13 +39,13 @@ class Report(BaseModel):
 
 
 class Said(BaseModel):
-    """What was answered to whoever asked for something to be done."""
+    """The answer to a command or a check."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class Me(BaseModel):
-    """Who asks, and whom they are shown; without ``people``: everybody."""
+    """The caller, and the people whose data they may see; without ``people``, all."""
 
     name: str
     role: str
@@ -67,21 +67,21 @@ class Problem(BaseModel):
 
 TITLES = {
     400: "bad request",
-    401: "who are you?",
-    403: "not here",
+    401: "unauthorized",
+    403: "forbidden",
     404: "not found",
-    405: "not this way",
+    405: "method not allowed",
     408: "request timeout",
-    409: "not as things are",
+    409: "conflict",
     413: "content too large",
     421: "misdirected request",
-    422: "cannot be used",
-    429: "too often",
+    422: "unprocessable content",
+    429: "too many requests",
     431: "request header fields too large",
-    503: "not ready",
+    503: "service unavailable",
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": title, "content": {PROBLEM: {"schema": Problem.model_json_schema()}}}
     for status, title in TITLES.items()
 }
-"""What may be wrong with any request."""
+"""The errors that any request may get, for the OpenAPI document."""

@@ -1,4 +1,4 @@
-"""The dashboard as a service: the HTTP API, with a token of its own."""
+"""The dashboard as a service: an HTTP server, and the operator's token."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from dashboard.http.protocol import bounded_protocol
 from dashboard.listen_address import token_of
 from dashboard.view_reader import ViewReader
 from dashboard.view_updates import ViewUpdates
+from ledger.background_service import RoleService
 from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
-from ledger.nats.client import connect
 from ledger.store.log import Log
 from ledger.store.role_status import RoleStatus
 
@@ -26,45 +26,46 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dashboard.listen_address import ListenAddress
-    from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
 
 _GRACE_SECONDS = 2
 
 
-class DashboardService:
-    """Start it, and wait for ``failed``. Listens on loopback, unless told otherwise."""
+class DashboardService(RoleService):
+    """The role that serves the HTTP API, by default on loopback; it fails if the server ends."""
 
     def __init__(self, server: NatsServer, stream: str, data_dir: Path, where: ListenAddress) -> None:
+        super().__init__("dashboard")
         self._nats = server
         self._stream = stream
         self._data_dir = data_dir
         self._where = where
-        self._client: LedgerClient | None = None
         self._views: ViewReader | None = None
         self._news: ViewUpdates | None = None
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.token = token_of(data_dir)
         self.address = ""
 
     def status(self) -> RoleStatus:
-        """Return that the dashboard lives: the loop that answers this serves HTTP, too."""
+        """Return the status of this role.
+
+        The event loop that answers this serves HTTP, too, so an answer shows that it runs.
+        """
         return RoleStatus(role="dashboard")
 
     async def start(self) -> None:
-        """Begin to listen.
+        """Start to listen.
 
         Raises:
-            LedgerError: it may not listen there, or the port that was asked for is taken.
+            LedgerError: the address is not allowed, or the requested port is taken.
 
         """
         where = self._where.checked()
         listening = where.bound() if where.descriptor is None else socket.socket(fileno=where.descriptor)
-        self._client = await connect(self._nats, "dashboard")
-        log = await Log.open(self._client, self._stream)
-        keys, news = await Keyring.open(self._client), ViewUpdates(self._client)
+        client = await self.connection(self._nats, "dashboard")
+        log = await Log.open(client, self._stream)
+        keys, news = await Keyring.open(client), ViewUpdates(client)
         await keys.watch()
         self._news = news
         await news.start()
@@ -72,11 +73,11 @@ class DashboardService:
         house = ApiContext(
             views=self._views,
             log=log,
-            rejected=await Log.open(self._client, topology.REJECTED),
+            rejected=await Log.open(client, topology.REJECTED),
             keys=keys,
             news=news,
             doors=Authorizer(self._data_dir, self.token, self._views, encrypted=where.encrypted),
-            client=self._client,
+            client=client,
             data_dir=self._data_dir,
             hosts=where.host_names(),
         )
@@ -97,18 +98,18 @@ class DashboardService:
         self._server = uvicorn.Server(config)
         self.address = where.url(listening)
         self._serving = asyncio.create_task(self._server._serve(sockets=[listening]))  # noqa: SLF001 - signals are ours
-        self._serving.add_done_callback(self._note_end)
+        self._serving.add_done_callback(self._note_server_end)
         while not self._server.started and not self._serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.01)
 
-    def _note_end(self, serving: asyncio.Task[None]) -> None:
-        """Fail where the HTTP server ends by itself: a role that serves nothing is to be started again."""
+    def _note_server_end(self, serving: asyncio.Task[None]) -> None:
+        """Fail if the HTTP server ends by itself, so that this role is restarted."""
         stopping = self._server is None or self._server.should_exit
-        if not serving.cancelled() and (serving.exception() or not stopping) and not self.failed.done():
-            self.failed.set_exception(LedgerError(f"the HTTP server ended: {serving.exception() or 'unexpectedly'}"))
+        if not serving.cancelled() and (serving.exception() or not stopping):
+            self.fail(LedgerError(f"the HTTP server ended: {serving.exception() or 'unexpectedly'}"))
 
     async def stop(self) -> None:
-        """Leave; who is connected is cut off after a moment."""
+        """Stop the server; open connections are closed after a short time."""
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await asyncio.gather(self._serving, return_exceptions=True)
@@ -116,5 +117,4 @@ class DashboardService:
             await self._news.stop()
         if self._views is not None:
             self._views.close()
-        if self._client is not None:
-            await self._client.close()
+        await super().stop()

@@ -1,7 +1,7 @@
-"""Views as the API reads them: whatever generation is live, in one transaction, with position and lag.
+"""Reads views for the API: the live generation, in one transaction, with position and lag.
 
-A short read is done where it is asked for: handing it to a thread and back takes longer than most reads do. What
-turns out not to be short is given up, and done again in a thread.
+A short read runs in the event loop, because a thread costs more than most reads. A read that takes too long is
+cancelled, and repeated in a thread.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections import deque
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.store.cloudevents import parse_time
 from projections.engine import storage
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 
 _LOOK_SECONDS = 0.25
-"""So long it is remembered which generation serves: the one before may be read a little longer."""
+"""The live generation is looked up again after this time; until then the previous one may still be read."""
 _MANY, _MOMENT_SECONDS = 32, 0.1
-"""Where so many ask within a moment, what was so in it is said at once; nobody else is told what was so before."""
+"""From this many requests within a moment on, the log's end is answered from a cache of that age."""
 _PATIENCE_SECONDS, _MANY_PATIENCE_SECONDS, _KNOWN_SECONDS = 0.1, 0.004, 0.5
 _SHORT_SECONDS = 0.005
 _STEPS = 2000
-"""So many steps of SQLite between two looks at the clock."""
+"""SQLite checks the clock after this many steps of its virtual machine."""
 
 
 class NotReadyError(Exception):
-    """A view has not been built yet: its runner is not there, or has just begun."""
+    """A view has no generation yet: its runner is not running, or has just started."""
 
 
 class ViewState(NamedTuple):
-    """How far a view is: its position, how old that is, whether it stopped."""
+    """A view's position, its age in seconds, and the reason if it has stopped."""
 
     view: str
     position: int
@@ -52,7 +52,7 @@ class ViewState(NamedTuple):
 
 
 class _Live:
-    """The generation that serves: threads take connections of its engine; one is kept for short reads."""
+    """The live generation of a view: an engine for threads, and one connection for short reads."""
 
     def __init__(self, generation: int, engine: sa.Engine, given_up: Callable[[], bool]) -> None:
         self.generation, self.engine, self.looked = generation, engine, 0.0
@@ -66,14 +66,14 @@ class _Live:
         self.here.close()
         self.engine.dispose()
 
-    def read(self, query: Callable[[sa.Connection], Any]) -> ReadResult:
-        """In whatever thread this is."""
+    def read[T](self, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
+        """Run a query on a connection of its own, in any thread."""
         with self.engine.connect() as connection:
             return _read(connection, query)
 
 
 def _heard(asked: asyncio.Task[None]) -> None:
-    """Who asked may not have waited for what went wrong."""
+    """Retrieve the exception of a finished task, because its caller may not have waited for it."""
     if not asked.cancelled():
         asked.exception()
 
@@ -84,14 +84,14 @@ def _lag(progress: Progress, end: int) -> float:
     return max(0.0, (datetime.now(UTC) - parse_time(progress.recorded)).total_seconds())
 
 
-def _read(connection: sa.Connection, query: Callable[[sa.Connection], Any]) -> ReadResult:
+def _read[T](connection: sa.Connection, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
     with connection.begin():
-        progress = storage.read_progress(connection)  # first: it fixes what this transaction sees
+        progress = storage.read_progress(connection)  # first: the transaction's snapshot begins here
         return ReadResult(query(connection), progress)
 
 
 class ViewReader:
-    """Reads views; their engines stay open, one for each generation."""
+    """Reads views through one open engine for each live generation."""
 
     def __init__(self, data_dir: Path, log: Log) -> None:
         self._folder = storage.views_folder(data_dir)
@@ -110,13 +110,13 @@ class ViewReader:
             live.close()
         self._live.clear()
 
-    async def read(self, name: str, query: Callable[[sa.Connection], Any], *, short: bool = False) -> ReadResult:
-        """The query's answer; the view may be a moment behind the log.
+    async def read[T](self, name: str, query: Callable[[sa.Connection], T], *, short: bool = False) -> ReadResult[T]:
+        """Return the result of a query; the view may be slightly behind the log.
 
-        ``short`` says that it is expected to look at few rows, and that it may be asked twice.
+        ``short`` marks a query that reads few rows and may run twice.
 
         Raises:
-            NotReadyError: there is no such view yet.
+            NotReadyError: the view has no generation yet.
 
         """
         live = self._of(name)
@@ -124,15 +124,15 @@ class ViewReader:
             self._until = time.perf_counter() + _SHORT_SECONDS
             try:
                 return _read(live.here, query)
-            except storage.FAILURES:  # given up
+            except storage.FAILURES:  # cancelled: repeat it in a thread
                 pass
         return await asyncio.to_thread(live.read, query)
 
     async def read_with[T](self, name: str, query: Callable[[sa.Connection], Awaitable[T]]) -> T:
-        """The same for a query that asks the log as well.
+        """Return the result of an asynchronous query, which may read the log as well.
 
         Raises:
-            NotReadyError: there is no such view yet.
+            NotReadyError: the view has no generation yet.
 
         """
         with self._of(name).engine.connect() as connection, connection.begin():
@@ -159,10 +159,9 @@ class ViewReader:
         return time.perf_counter() > self._until
 
     async def end(self) -> int:
-        """The log's last position.
+        """Return the log's last position.
 
-        Where many ask, it is asked for ahead, and nobody waits. A server that is busy storing keeps whoever asks:
-        what was so some moments ago is then said.
+        With many requests it is requested ahead and answered from the cache, since a busy server answers late.
 
         Raises:
             UnavailableError: the server does not answer.
@@ -184,7 +183,7 @@ class ViewReader:
         return self._end[0]
 
     def _many(self, now: float) -> bool:
-        """Whether many have asked within a moment."""
+        """Return whether many requests came within a moment."""
         return len(self._asked) == _MANY and now - self._asked[0] < _MOMENT_SECONDS
 
     async def _ask(self, now: float) -> None:
@@ -192,16 +191,16 @@ class ViewReader:
         self._end = max(self._end[0], position), now
 
     def heard_of(self, position: int) -> None:
-        """The log goes at least this far: somebody was just told so from here, and may look at once."""
+        """Raise the known end of the log to a position that a client was just told."""
         end, at = self._end
         self._end = max(end, position), at
 
     async def lag(self, progress: Progress) -> float:
-        """Seconds since what the view has read was recorded, where the log goes on behind it; else 0."""
+        """Return the age of the view's newest event in seconds if the view is behind the log, else 0."""
         return _lag(progress, await self.end())
 
     async def states(self) -> list[ViewState]:
-        """How far each view is; looked at once for all who ask in the same moment."""
+        """Return the state of each view; simultaneous requests share one look."""
         now = time.monotonic()
         wanted = now - (_MOMENT_SECONDS if self._many(now) else 0)
         if self._looked < wanted:
@@ -213,7 +212,7 @@ class ViewReader:
         return self._states
 
     async def _look(self) -> list[ViewState]:
-        found, end = [], await self.end()  # asked once: a busy server keeps whoever asks for each view
+        found, end = [], await self.end()  # once for all views: a busy server answers late
         for name in MODELS:
             try:
                 progress = (await self.read(name, lambda _connection: None, short=True)).progress

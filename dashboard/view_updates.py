@@ -1,4 +1,8 @@
-"""News of views, from NATS to whoever listens; said to all at once, some times a second, however busy the log is."""
+"""Server-sent events about changed views.
+
+Events are broadcast at most five times a second, to listeners in groups. The event loop yields between groups, so
+hundreds of listeners do not delay reads.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import msgspec
 from starlette.responses import StreamingResponse
 
 from config import topology
+from ledger.background_service import BackgroundService
 from ledger.nats.incidents import report
 
 if TYPE_CHECKING:
@@ -22,9 +27,9 @@ if TYPE_CHECKING:
 
 _TOGETHER_SECONDS = 0.2
 _QUIET_SECONDS, _QUIET_TURNS = 1.0, 15
-"""Without news, listeners have a turn every second, to see whether they may still listen; they hear every 15th."""
+"""Without changes, listeners are woken every second to check their credential; each 15th time they get a comment."""
 _GROUPS = 20
-"""Listeners are told group by group."""
+"""Listeners are woken group by group."""
 _STILL_HERE = b": still here\n\n"
 
 
@@ -32,10 +37,14 @@ class _News(msgspec.Struct):
     position: int
 
 
-class ViewUpdates:
-    """Start it; every listener is told the same, and who is slow hears the newest of each view and no more."""
+class ViewUpdates(BackgroundService):
+    """The positions of all views, broadcast to listeners.
+
+    A slow subscriber misses events and then gets the newest position of each view. It never slows down others.
+    """
 
     def __init__(self, client: LedgerClient) -> None:
+        super().__init__("view updates")
         self._client = client
         self._positions: dict[str, int] = {}
         self._changed: set[str] = set()
@@ -44,18 +53,11 @@ class ViewUpdates:
         self._groups = cycle(range(_GROUPS))
         self._turn, self._chunk = 0, b""
         self._quiet = 0
-        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Hear of every view."""
+        """Subscribe to the changes of every view, and start to broadcast."""
         await self._client.subscribe_raw(f"{topology.VIEWS_SUBJECT}.*", self._hear)
-        self._telling = asyncio.create_task(self._tell())
-
-    async def stop(self) -> None:
-        """Say nothing more."""
-        if self._telling is not None:
-            self._telling.cancel()
-            await asyncio.gather(self._telling, return_exceptions=True)
+        self.spawn(self._tell())
 
     def _hear(self, subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
         try:
@@ -70,12 +72,12 @@ class ViewUpdates:
         while True:
             try:
                 await self._tell_all()
-            except Exception as error:  # noqa: BLE001 - an error of ours delays news, and does not end them
-                report("news of views could not be told", error, error)
-            await asyncio.sleep(_TOGETHER_SECONDS)  # what comes meanwhile is said together
+            except Exception as error:  # noqa: BLE001 - an internal error delays events, and does not end them
+                report("changed views could not be broadcast", error, error)
+            await asyncio.sleep(_TOGETHER_SECONDS)  # changes in between are sent together
 
     async def _tell_all(self) -> None:
-        """Wait for news, and tell all listeners; without news for a while, give them a turn."""
+        """Wait for changes, then wake all listeners; without changes, wake them after a second."""
         try:
             await asyncio.wait_for(self._stirred.wait(), _QUIET_SECONDS)
         except TimeoutError:
@@ -90,15 +92,15 @@ class ViewUpdates:
         for group, told in enumerate(self._told):
             self._told[group] = asyncio.Event()
             told.set()
-            await asyncio.sleep(0)  # hundreds listen: whoever asks something else has a turn between them
+            await asyncio.sleep(0)  # other requests run between two groups
 
     def _said(self, views: set[str]) -> bytes:
         return b"".join(said(view, self._positions[view]) for view in sorted(views))
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield server-sent events, for ever, at least one a second; empty ones only give a turn.
+        """Yield server-sent events without end, at least one chunk a second; a chunk may be empty.
 
-        A listener that missed a turn is told where every view is.
+        A listener that missed a broadcast gets the position of every view.
         """
         turn, group = self._turn, next(self._groups)
         while True:
@@ -110,7 +112,7 @@ class ViewUpdates:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events to one listener; ``release`` is called when they end, however they do."""
+    """A response of server-sent events to one listener; ``release`` is called at its end."""
 
     media_type = "text/event-stream"
 
@@ -119,7 +121,7 @@ class EventStream(StreamingResponse):
         self._release = release
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send them."""
+        """Send the events."""
         try:
             await super().__call__(scope, receive, send)
         finally:
@@ -127,5 +129,5 @@ class EventStream(StreamingResponse):
 
 
 def said(view: str, position: int) -> bytes:
-    """One event: a view is at a position."""
+    """Return the server-sent event that a view is at a position."""
     return f"id: {position}\nevent: view\ndata: {json.dumps({'view': view, 'position': position})}\n\n".encode()

@@ -27,12 +27,6 @@ SUBJECT = "ledger.trail"
 _OWNER = "pseudonyms"
 
 
-async def privacy_in_force(log: Log) -> dict[str, bool]:
-    """Return the privacy settings of the policy in force."""
-    said: dict[str, bool] = (await policy_in_force(log)).get("privacy", {})
-    return said
-
-
 async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str) -> None:
     """Record a read about named subjects before it is shown, if the policy in force asks for it.
 
@@ -42,7 +36,8 @@ async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str
         ValueError: the reader is not a valid id.
 
     """
-    if not about or not (await privacy_in_force(log)).get("record_reads"):
+    policy = await policy_in_force(log) if about else None
+    if policy is None or not policy.privacy.record_reads:
         return
     if fault_of(reader) is not None:
         message = f"the reader must be an id, not {reader!r}"
@@ -58,7 +53,8 @@ async def without_names(log: Log, keys: Keyring, flags: Sequence[Mapping[str, An
 
     A pseudonym is ``~`` and eight hexadecimal digits. It is the same for one person in every flag.
     """
-    if not (await privacy_in_force(log)).get("pseudonyms"):
+    policy = await policy_in_force(log)
+    if policy is None or not policy.privacy.pseudonyms:
         return [dict(flag) for flag in flags]
     key = (await keys.ensure([_OWNER]))[_OWNER]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from domain.events.decisions import PolicyPublished
 from domain.policy.history import PolicyHistory
 from ledger.store.cloudevents import parse_time, stored_decoder
 from projections.engine.events import read_event
@@ -12,8 +13,7 @@ from projections.engine.events import read_event
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from domain.events.decisions import PolicyPublished
-    from domain.policy.model import Rules
+    from domain.policy.model import Policy, Rules
     from ledger.store.log import Log
 
 POLICY_SUBJECT = "ledger.policy"
@@ -22,7 +22,8 @@ POLICY_SUBJECT = "ledger.policy"
 async def published_policies(log: Log, position: int | None = None) -> list[PolicyPublished]:
     """Return all published policies, the oldest first; with a ``position``, those up to it."""
     stored = await log.read_subject(POLICY_SUBJECT)
-    return [read_event(one).body for one in stored if position is None or one.position <= position]
+    records = (read_event(one).body for one in stored if position is None or one.position <= position)
+    return [record for record in records if isinstance(record, PolicyPublished)]
 
 
 def in_force_now(published: Sequence[PolicyPublished]) -> Rules | None:
@@ -30,8 +31,8 @@ def in_force_now(published: Sequence[PolicyPublished]) -> Rules | None:
     return PolicyHistory.of(published).in_force(datetime.now(UTC))
 
 
-async def policy_in_force(log: Log, position: int | None = None) -> dict[str, Any]:
-    """Return the document of the policy in force, or an empty one.
+async def policy_in_force(log: Log, position: int | None = None) -> Policy | None:
+    """Return the policy in force, or ``None``.
 
     With a ``position``, it is the policy that was in force when that event was recorded.
     """
@@ -39,4 +40,4 @@ async def policy_in_force(log: Log, position: int | None = None) -> dict[str, An
     if position and (recorded := await log.at(position)) is not None:
         moment = parse_time(stored_decoder.decode(recorded.data).recordedtime)
     rules = PolicyHistory.of(published).in_force(moment)
-    return rules.policy.document if rules is not None else {}
+    return None if rules is None else rules.policy

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
-
-import sqlalchemy as sa
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from projections.engine.storage import Progress
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
-class ReadResult(NamedTuple):
+    import sqlalchemy as sa
+
+
+class ReadResult[T](NamedTuple):
     """The result of a query, and the progress of the view that answered it."""
 
-    result: Any
+    result: T
     progress: Progress
 
 
@@ -40,5 +42,9 @@ class AccessScope(NamedTuple):
 
 EVERYBODY = AccessScope(None, frozenset())
 
-type Reader = Callable[[str, Callable[[sa.Connection], Any]], Awaitable[ReadResult]]
-"""Reads a view by name: runs the query on a connection, within one transaction."""
+
+class Reader(Protocol):
+    """A function that reads a view by name: it runs the query on a connection, within one transaction."""
+
+    def __call__[T](self, name: str, query: Callable[[sa.Connection], T], /) -> Awaitable[ReadResult[T]]:
+        """Return the query's result, and the progress of the view."""

@@ -14,8 +14,10 @@ from app.runtime.session import Session
 from config.settings import load_settings
 from ledger.persistence import JetStreamFactory
 from tests.support import forked_cli
-from tests.support.ledgers import ROOT, Up, Upstream, clean_environment, upstream_of
+from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import Server
+from tests.support.up_process import UpProcess
+from tests.support.upstreams import Upstream, upstream_of
 
 if TYPE_CHECKING:
     import subprocess
@@ -51,9 +53,9 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
+def up(tmp_path: Path) -> Iterator[UpProcess]:
     """`up`, stopped when the test ends."""
-    started = Up(tmp_path / "data")
+    started = UpProcess(tmp_path / "data")
     yield started
     if started.process.poll() is None:
         started.stop()

@@ -1,4 +1,4 @@
-"""From what a person types, a position or a time, to a position of the log."""
+"""Options for a past state: a position of the log, or a time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ledger.store.cloudevents import parse_time, time_text
 if TYPE_CHECKING:
     from ledger.store.log import Log
 
-AS_OF_HELP = "As it was behind this position, or at this recorded time."
+AS_OF_HELP = "The state at this position, or at this recorded time."
 happened_option = click.option(
-    "--happened", is_flag=True, help="With a time: what had happened by then, also what was told later."
+    "--happened", is_flag=True, help="With a time: the events that had happened by then, also if recorded later."
 )
 as_of_option = click.option("--as-of", "as_of", metavar="X", help=AS_OF_HELP)
 
 
 async def position_of(log: Log, text: str, last: int, *, first: bool = False) -> int:
-    """See `ledger.store.position_lookup.position_of`; what is neither position nor time is wrong use."""
+    """Return a position as `ledger.store.position_lookup.position_of` does; wrong text is a usage error."""
     try:
         return await position_lookup.position_of(log, text, last, first=first)
     except ValueError as error:
@@ -28,7 +28,7 @@ async def position_of(log: Log, text: str, last: int, *, first: bool = False) ->
 
 
 def moment_of(as_of: str | None) -> str:
-    """The time that ``--as-of`` means, with ``--happened``."""
+    """Return the time of ``--as-of`` for ``--happened``."""
     try:
         return time_text(parse_time(as_of or ""))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The reference of all commands, written from the commands themselves (docs/reference/commands.md)."""
+"""The reference of all commands (docs/reference/commands.md), generated from the commands themselves."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ _COMMON = {*HELP, "config", "as_json", "help"}
 
 
 def reference() -> str:
-    """Markdown: every command with its arguments and options, every setting."""
+    """Return Markdown: every command with its arguments and options, and every setting."""
     lines = [
         "# Commands and settings",
         "",
-        "Written by `make docs` from the commands themselves. Exit status: 0 success, 1 a finding or a failure,",
-        "2 wrong use. Errors are one line on standard error. `--json` prints one document for machines.",
+        "`make docs` generates this page from the commands.",
         "",
-        "`--csv`, where a list is printed, prints it with a header: money takes two columns (`spent`,",
-        "`spent_currency`), lists and objects are JSON, and a text that a spreadsheet would take for a formula has an",
-        "apostrophe before it. Output to a file or another",
-        "program is neither wrapped nor cut. `resolution-ledger --version` prints the version.",
+        "- Exit status: 0 for success, 1 for a finding or a failure, 2 for wrong usage.",
+        "- An error is one line on standard error.",
+        "- `--json` prints one JSON document.",
+        "- `--csv` prints a list with a header. Money takes two columns (`spent`, `spent_currency`). Lists and objects",
+        "  are JSON. A text that a spreadsheet would read as a formula begins with an apostrophe.",
+        "- Output to a file or another program is neither wrapped nor shortened.",
+        "- `resolution-ledger --version` prints the version.",
         "",
-        "Shell completion: put one of these into the shell's start-up file.",
+        "For shell completion, put one of these lines into the shell's start-up file:",
         "",
         "```sh",
         'eval "$(_RESOLUTION_LEDGER_COMPLETE=bash_source resolution-ledger)"    # ~/.bashrc',
@@ -38,8 +40,9 @@ def reference() -> str:
         "",
         "## Settings",
         "",
-        "Each is an option of every command, an environment variable and a key of a TOML file (`--config`,",
-        f"`{PREFIX}CONFIG`, else `resolution-ledger.toml` in the current folder); the first that has one wins.",
+        "Each setting is an option of every command, an environment variable and a key of a TOML file. The option",
+        f"comes first, then the variable, then the file. The file is named by `--config` or `{PREFIX}CONFIG`, and is",
+        "`resolution-ledger.toml` in the current folder otherwise.",
         "",
         "| option | environment | TOML | default | |",
         "|---|---|---|---|---|",

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def share_text(share: dict[str, Any] | None) -> str:
-    """``93.3 % (92.6-93.8)``."""
+    """Return a share with its interval, e.g. ``93.3% (92.6% to 93.8%, n = 1,204)``; ``none`` if it is unknown."""
     if share is None or share["share"] is None:
         return "none"
     low, high = share["interval"]
@@ -14,5 +14,5 @@ def share_text(share: dict[str, Any] | None) -> str:
 
 
 def hours_text(hours: float | None) -> str:
-    """``48.6 h``, ``12 min``."""
+    """Return a duration, e.g. ``48.6 h`` or ``12 min``."""
     return "" if hours is None else f"{hours:,.1f} h" if hours >= 2 else f"{hours * 60:.0f} min"  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""The command line: `resolution-ledger`, its settings, and how its errors look."""
+"""The command line `resolution-ledger`: its settings, and its error messages."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ _OPTIONS = {
 _config_option = click.option(
     "--config", type=click.Path(path_type=Path), help="A TOML file of settings. [default: resolution-ledger.toml]"
 )
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for programs.")
 _csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print the list as CSV, with a header.")
 
 
 _HELP_WIDTH = 1_000
 GC_THRESHOLDS = (2_000, 100, 50)
-"""Events by the thousand make garbage without cycles, and hundreds in flight are no garbage yet. Each object is looked
-at once while it is young, a few at a time, so that nobody waits; what was left is looked at again only seldom."""
+"""Thresholds of Python's garbage collector. Thousands of events make garbage without cycles, so that full collections
+would cost time for nothing: young objects are scanned in small steps, old ones rarely."""
 
 
 class CommandFinding(Exception):
-    """The command did its work and found something wrong: exit status 1, after its output."""
+    """The command did its work and found a problem: exit status 1, after its output."""
 
 
 def _all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -86,10 +86,10 @@ def command(
     lists: bool = False,
     loop: Callable[[dict[str, Any]], Callable[[], asyncio.AbstractEventLoop] | None] = lambda _options: None,
 ) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
-    """Make an async function a command of a group: ``settings`` is its first argument.
+    """Make an async function a command of a group; its first argument is ``settings``.
 
-    A command that ``lists`` is told ``as_csv``, too.
-    ``loop`` says from the options which event loop runs it, where it is not asyncio's own.
+    A command that ``lists`` also gets ``as_csv``. ``loop`` returns the event loop for the given options, if not
+    asyncio's.
     """
 
     def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
@@ -134,7 +134,7 @@ _COMMANDS = {
     "audit": ("audit_trail", "audit_verify", "audit_flags"),
     "admin": ("admin", "admin_seal", "admin_privacy", "admin_tokens", "admin_inbox", "admin_streams"),
 }
-"""Command -> modules of ``app.cli.commands``; a command loads only its own, which keeps it quick."""
+"""Command -> modules of ``app.cli.commands``; a command imports only its own, to start quickly."""
 
 
 class _LazyGroup(click.Group):
@@ -150,10 +150,10 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @_all_settings
-@click.option("-v", "--verbose", is_flag=True, help="Log more.")
+@click.option("-v", "--verbose", is_flag=True, help="Log at level INFO.")
 @click.version_option(package_name="resolution-ledger")
 def cli(verbose: bool, **_settings: Any) -> None:
-    """An event-sourced ledger for companies that let their staff put things right on the spot."""
+    """An event-sourced ledger for companies whose staff may resolve complaints on the spot."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
@@ -163,17 +163,17 @@ def cli(verbose: bool, **_settings: Any) -> None:
 
 
 def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print a traceback without the passwords of URLs in it."""
+    """Print a traceback without passwords in URLs."""
     sys.stderr.write(without_passwords("".join(traceback.format_exception(kind, error, trace))))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; every error is one line that says what to do."""
+    """Run the command line; print every error in one line that says what to do."""
     gc.set_threshold(*GC_THRESHOLDS)
     given = sys.argv[1:] if arguments is None else arguments
     as_json = "--json" in given
     try:
-        # Help that is piped is not wrapped, so that `grep` finds an option with its default.
+        # Help is not wrapped outside a terminal, so that `grep` finds an option with its default.
         width = None if sys.stdout.isatty() else _HELP_WIDTH
         cli.main(args=given, prog_name="resolution-ledger", standalone_mode=False, terminal_width=width)
     except CommandFinding as finding:

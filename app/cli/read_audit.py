@@ -1,4 +1,4 @@
-"""Who reads, for commands that show what is about somebody."""
+"""The audit record of reading, for commands that show data about a person."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     from ledger.store.log import Log
 
-by_option = click.option("--by", help="Who reads; recorded where the policy says so. [default: the system's user name]")
+by_option = click.option("--by", help="The reader; recorded if the policy requires it. [default: the user's name]")
 
 
 async def note_reading(log: Log, about: Sequence[str], up_to: int, by: str | None) -> None:
-    """Record that this user, or ``by``, read about these, where the policy in force wants it."""
+    """Record that this user, or ``by``, reads data about these subjects, if the policy requires it."""
     try:
         await record_reading(log, about, up_to, by or _user())
     except ValueError as error:
@@ -28,7 +28,7 @@ async def note_reading(log: Log, about: Sequence[str], up_to: int, by: str | Non
 
 
 def _user() -> str:
-    """Return the system's name of this user; its number where a container knows no name for it."""
+    """Return the user's name in the system, or the user's number if there is no name, as in a container."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # by version of Python

@@ -1,1 +1,1 @@
-"""The demo: an organisation that lives ninety days, published and decided like any upstream's."""
+"""The demo: a simulated organisation whose events are published and decided as those of any source."""

@@ -1,4 +1,4 @@
-"""A simulated organisation: who works there, who buys, what goes wrong. All from one seed."""
+"""A simulated organisation: employees, customers, purchases and complaints, all from one seed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPEN_HOUR, _OPEN_HOURS = 8, 12
 
 
 class Employee(NamedTuple):
-    """Somebody who works here; a generous one gives more often, and more."""
+    """An employee; a generous one gives more often, and more."""
 
     employee_id: str
     role: str
@@ -28,7 +28,7 @@ class Employee(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """Something that happens: a fact to publish, or (``kind`` = "ask") an action to ask for."""
+    """A simulated moment: a fact to publish, or (``kind`` = "ask") an action to request."""
 
     at: datetime
     kind: str
@@ -60,7 +60,7 @@ class Organisation:
         ]
 
     def joining(self) -> list[Moment]:
-        """Everybody joins before the first day."""
+        """Return the moments in which all employees join, before the first day."""
         at = START - timedelta(days=1)
         return [
             Moment(
@@ -77,7 +77,7 @@ class Organisation:
         ]
 
     def day(self, number: int) -> list[Moment]:
-        """All that happens on one day."""
+        """Return all moments of one day, in order of time."""
         date = START + timedelta(days=number)
         moments = [self._purchase(self._time(date)) for _ in range(self._around(PURCHASES_A_DAY))]
         for _ in range(self._around(INTERACTIONS_A_DAY)):
@@ -233,5 +233,5 @@ class Organisation:
 
 
 def gbp(amount: float) -> dict[str, str]:
-    """Pounds, as the contract writes them."""
+    """Return an amount in pounds in its JSON form."""
     return {"amount": f"{amount:.2f}", "currency": "GBP"}

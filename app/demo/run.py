@@ -1,4 +1,4 @@
-"""Running the demo: facts through an inbox, actions through decisions, then a manager's summary."""
+"""The run of the demo: facts through an inbox, actions through decisions, then a summary."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _POLICY = Path(__file__).resolve().parents[2] / "config" / "policies" / "contact
 
 
 async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> dict[str, Any]:
-    """Let the organisation live; the same seed again records nothing new. Returns the summary."""
+    """Simulate the organisation and return a summary; the same seed again records nothing new."""
     begun = time.monotonic()
     async with Session(settings) as session, running(session, ("intake", "decisions"), history=True):
         upstream = await session.upstream("demo")
@@ -101,10 +101,10 @@ async def _publish(publisher: Publisher, moments: list[Moment], seed: int) -> No
 
 
 async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> tuple[Counter[str], list[Moment]]:
-    """Ask for a day's actions, many at once; those of one agent, and for one customer, in the order of time.
+    """Request a day's actions concurrently; requests of one agent or one customer keep their order.
 
-    So the answers do not depend on which of two requests is quicker: they share no other limit. Returned beside them:
-    what was beyond the agents.
+    The answers do not depend on the speed of requests, since agents share no other limit. Returns the number of answers
+    by outcome, and the moments beyond the agents' authority.
     """
     answers: Counter[str] = Counter()
     beyond: list[Moment] = []
@@ -133,9 +133,9 @@ async def _ask_all(upstream: LedgerClient, moments: list[Moment], seed: int) -> 
 
 
 async def _escalate(upstream: LedgerClient, beyond: list[Moment], above: dict[str, str], seed: int) -> None:
-    """At the end of the day most ask their managers for what was beyond them, and get a yes or a no, one by one.
+    """Escalate most of the moments beyond authority at the end of the day, and decide them one by one.
 
-    What each does hangs on the interaction's name alone, so that the same seed tells the same story.
+    Each choice is derived from the interaction's id, so that the same seed gives the same events.
     """
 
     async def file(number: int, moment: Moment) -> tuple[datetime, str, str] | None:
@@ -164,13 +164,13 @@ async def _escalate(upstream: LedgerClient, beyond: list[Moment], above: dict[st
             "decided_by": manager,
         }
         answer = await _request(upstream, "escalation", decision)
-        if answer["outcome"] == "refused":  # the manager's own budget does not reach
+        if answer["outcome"] == "refused":  # the manager's own budget is too small
             no = decision | {"operation": "deny", "request_id": f"{decision['request_id']}-no"}
             await _request(upstream, "escalation", no)
 
 
 def _lot(name: str, what: str) -> float:
-    """Between 0 and 1, the same for the same name."""
+    """Return a number between 0 and 1 that is derived from a name and a purpose."""
     return int.from_bytes(hashlib.sha256(f"{what} {name}".encode()).digest()[:6]) / 2**48
 
 
@@ -207,8 +207,8 @@ def _show(summary: dict[str, Any], settings: Settings) -> None:
     rows: list[tuple[str, object]] = [
         ("events in the ledger", summary["events"]),
         ("asked for", summary["asked"]),
-        ("put right on the spot", f"{answers.get('taken', 0)} ({100 * (summary['decided_on_the_spot'] or 0):.1f} %)"),
-        ("had to ask somebody else", answers.get("escalate", 0)),
+        ("decided on the spot", f"{answers.get('taken', 0)} ({100 * (summary['decided_on_the_spot'] or 0):.1f} %)"),
+        ("escalated", answers.get("escalate", 0)),
         ("refused", answers.get("refused", 0)),
     ]
     print_table(f"{summary['days']} days of an organisation, in {summary['seconds']} s", ("", ""), rows, numbers=(1,))
@@ -228,5 +228,5 @@ def _show(summary: dict[str, Any], settings: Settings) -> None:
         ],
         numbers=(1, 2, 3),
     )
-    console.print(f"Rung 1, before and after: {DESCRIPTION}.")
-    console.print(f"Look further: resolution-ledger audit trail --agent E-042 --data-dir {settings.data_dir}")
+    console.print(f"Level 1, before and after: {DESCRIPTION}.")
+    console.print(f"Continue with: resolution-ledger audit trail --agent E-042 --data-dir {settings.data_dir}")

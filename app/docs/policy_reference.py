@@ -1,4 +1,4 @@
-"""The decision rules as a table, each with an example that the domain itself decides (docs/understand/policy.md)."""
+"""The table of decision rules in docs/understand/policy.md, with examples that the domain decides."""
 
 from __future__ import annotations
 
@@ -146,49 +146,49 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
     ("", "`unlimited` is a limit; the budget still holds", "a fix of 200.00", lambda: _ask("200.00", kind="fix")),
     (
         "",
-        "entitlement and correction meet no limit",
+        "limits do not apply to entitlement and correction",
         "a correction of 900.00",
         lambda: _ask("900.00", basis="correction"),
     ),
     (
         "per_action",
-        "at most the role's, the team's or the trial's limit for the kind",
+        "one action is at most the limit of the role, the team or the trial",
         "a refund of 50.01",
         lambda: _ask("50.01"),
     ),
     (
         "per_interaction",
-        "all goodwill on one interaction, by all agents",
-        "A-8 gave 40.00 on it, A-7 asks 20.01",
+        "goodwill of all agents on one interaction has a cap",
+        "A-8 gave 40.00 on it, A-7 requests 20.01",
         lambda: _ask("20.01", interaction_id="I-1", seen=SoftState(interaction=_gave(4000))),
     ),
     (
         "per_customer",
-        "all goodwill for the customer's group in the days before",
-        "the group was given 90.00, A-7 asks 10.01",
+        "goodwill for one customer group in some days has a cap",
+        "the group got 90.00, A-7 requests 10.01",
         lambda: _ask("10.01", customer_id="C-9", seen=SoftState(group=frozenset({"C-9"}), customer=_gave(5000, 4000))),
     ),
     (
         "budget",
-        "at most what is left of the agent's budget",
-        "150.01 of 200.00 is spent, A-7 asks 50.00",
+        "one action is at most the remaining budget of the agent",
+        "150.01 of 200.00 is spent, A-7 requests 50.00",
         lambda: _ask("50.00", spent_minor=15_001),
     ),
     (
         "",
-        "a short budget draws on the team's pool, a step at a time",
-        "all is spent, D-1 asks 30.00",
+        "an empty budget draws on the team's pool, a step at a time",
+        "the budget is spent, D-1 requests 30.00",
         lambda: _ask("30.00", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep")),
     ),
     (
         "pool",
-        "a draw is at most `draw_at_most`, and what the pool has left",
-        "all is spent, D-1 asks 30.01",
+        "a draw is at most `draw_at_most` and the rest of the pool",
+        "the budget is spent, D-1 requests 30.01",
         lambda: _ask("30.01", _DRIVER, spent_minor=20_000, pool=_budget("team:doorstep")),
     ),
     (
         "training",
-        "a kind may need a course, which may expire",
+        "a kind may require a course, which may expire",
         "A-7 lets a customer keep an item of 5.00",
         lambda: _ask("5.00", kind="keep_item"),
     ),
@@ -202,7 +202,7 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
     (
         "self_dealing",
         "agents may not act for themselves, their household or a declared relation",
-        "A-7 gives to their household",
+        "A-7 gives a refund to A-7's household",
         lambda: _ask("5.00", customer_id="C-9", seen=SoftState(group=frozenset({"C-9", "A-7"}))),
     ),
     (
@@ -226,7 +226,7 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
     (
         "own_request",
         "requesters may not decide their own request",
-        "M-1 approves what M-1 asked",
+        "M-1 approves M-1's own request",
         lambda: _decide("approve", _MANAGER, "90.00", agent_id="M-1"),
     ),
     (
@@ -244,13 +244,13 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
     (
         "not_requester",
         "only the requester may withdraw",
-        "M-1 withdraws what A-7 asked",
+        "M-1 withdraws A-7's request",
         lambda: _decide("withdraw", _MANAGER, "90.00"),
     ),
     (
         "payer",
-        "the payer's budget must reach: the team's pool, else the approver's",
-        "the pool has 40.00, 40.01 is asked",
+        "the payer's budget covers the amount: the team's pool, else the approver's",
+        "the pool has 40.00, the request is for 40.01",
         lambda: _payer("40.01"),
     ),
 )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Check(NamedTuple):
-    """A check's result: the part, a sentence about it, and whether it is well."""
+    """The result of a check: the part of the ledger, a sentence about it, and whether it is in order."""
 
     check: str
     says: str
@@ -19,11 +19,11 @@ class Check(NamedTuple):
 
 
 async def collected(name: str, checks: AsyncIterator[Check]) -> list[Check]:
-    """Return the results of one check; where it cannot be made, that is a finding."""
+    """Return the results of one check; if it cannot be made, the error is a finding."""
     found: list[Check] = []
     try:
         async for check in checks:
-            found.append(check)  # noqa: PERF401 - what was found before an error counts
+            found.append(check)  # noqa: PERF401 - results before an error count
     except (LedgerError, OSError, ValueError) as error:
         found.append(Check(name, str(error), ok=False))
     return found

@@ -1,4 +1,4 @@
-"""The checks of `admin doctor`: each looks at one part of a ledger and says whether it is well."""
+"""The checks of `admin doctor` on stored data, one for each part of a ledger."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from app.health.check import Check, collected
 from app.health.role_checks import is_kept_here
 from app.health.seal_checks import seal
 from app.health.stream_checks import durability, store, streams
-from app.runtime.plugins import installed_plugins, load_rules, load_views
 from app.runtime.projection_states import projection_states
 from app.runtime.sources import waiting_in_inboxes, without_own_inbox
 from app.runtime.views import opened
@@ -51,7 +50,7 @@ async def _server(session: Session) -> AsyncIterator[Check]:
 async def _clock(session: Session) -> AsyncIterator[Check]:
     offset = await session.log.server_time.measure()
     if offset is None:
-        yield Check("clock", "the NATS server does not say what time it is")
+        yield Check("clock", "the NATS server does not report its time")
     elif offset.at_least > AHEAD_SECONDS:
         text = f"the host's clock is {span(offset.at_least)} ahead of the NATS server's: nothing is recorded; set it"
         yield Check("clock", text, ok=False)
@@ -64,18 +63,18 @@ async def _clock(session: Session) -> AsyncIterator[Check]:
 
 
 async def _recorded_times(session: Session) -> AsyncIterator[Check]:
-    """A stretch that was recorded by a clock that ran ahead is one finding, until its time has come."""
+    """Check for a stretch of events that a fast clock recorded in the future."""
     last, now = await session.log.last(">"), utc_now()
     recorded = parse_time(stored_decoder.decode(last.data).recordedtime) if last is not None else now
     if last is None or (recorded - now).total_seconds() <= AHEAD_SECONDS:
-        yield Check("recorded times", "none lies in the future")
+        yield Check("recorded times", "none is in the future")
         return
     first = await position_of(session.log, time_text(now), last.position) + 1
     through = await position_of(session.log, time_text(recorded), last.position, first=True)
     text = (
-        f"positions {first} to {through} were recorded by a clock that ran ahead, to {time_text(recorded)}; what came "
-        "behind them carries that time until it has come, since recorded times never decrease. Decisions go by the "
-        "clock; as of a moment in between, name a position"
+        f"positions {first} to {through} were recorded by a clock that ran ahead, to {time_text(recorded)}; later "
+        "events carry that time until then, since recorded times never decrease. Decisions use the "
+        "clock; for a state in between, name a position"
     )
     yield Check("recorded times", text, ok=False)
 
@@ -86,8 +85,8 @@ async def _directory(session: Session) -> AsyncIterator[Check]:
         yield Check("data directory", str(session.data_dir))
         return
     text = (
-        f"{session.data_dir} was copied from {twin}, which is still there: both record under one name and seal with "
-        "one key. Keep the one that is right, compare them with `audit verify --checkpoint`, and delete the other"
+        f"{session.data_dir} was copied from {twin}, which still exists: both record under one name and seal with "
+        "one key. Keep the right one, compare them with `audit verify --checkpoint`, and delete the other"
     )
     yield Check("data directory", text, ok=False)
 
@@ -103,7 +102,7 @@ async def _indexes(session: Session) -> AsyncIterator[Check]:
         path = session.data_dir / "index" / f"{name}.sqlite"
         if path.exists():
             wrong = await _index_trouble(session, name, EventIdIndex(path))
-            yield Check(f"index {name}", wrong or "the log shows what it read", not wrong)
+            yield Check(f"index {name}", wrong or "consistent with the log", not wrong)
 
 
 async def _index_trouble(session: Session, name: str, index: EventIdIndex) -> str:
@@ -124,20 +123,13 @@ async def _views(session: Session) -> AsyncIterator[Check]:
         yield Check(f"view {state['projection']}", says, not stopped)
 
 
-async def _plugins(_session: Session) -> AsyncIterator[Check]:
-    load_rules()
-    load_views()
-    for package, names in installed_plugins().items():
-        yield Check(f"package {package}", f"adds {', '.join(names)}")
-
-
 async def _alarm(session: Session) -> AsyncIterator[Check]:
     found = await alarm.look(session.client)
     yield Check("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)
 
 
 async def _keys(session: Session) -> AsyncIterator[Check]:
-    """Look for the keys of sealed fields among the oldest and the newest events."""
+    """Check for the keys of encrypted fields in the oldest and the newest events."""
     end = await session.log.last_position()
     positions = sorted({*range(1, min(end, _KEYS_OF_EVENTS) + 1), *range(max(1, end - _KEYS_OF_EVENTS), end + 1)})
     events = await asyncio.gather(*map(session.log.at, positions))
@@ -147,13 +139,13 @@ async def _keys(session: Session) -> AsyncIterator[Check]:
     lost = key_ids(sealed) if bucket is None else await keys.lost(sealed)
     if lost:
         text = (
-            f"{len(lost)} keys of the {len(events)} events looked at are neither there nor destroyed, or do not "
-            "fit: what they sealed cannot be read. Bring them back with `admin keys restore` from a backup "
+            f"{len(lost)} keys of {len(events)} checked events are missing without having been destroyed, or do not "
+            "fit: these fields cannot be read. Restore them with `admin keys restore` from a backup "
             "(docs/understand/auditing.md)"
         )
         yield Check("keys", text, ok=False)
     else:
-        yield Check("keys", f"those of {len(events)} events are there, or were destroyed")
+        yield Check("keys", f"those of {len(events)} events exist, or were destroyed")
 
 
 async def _managers(session: Session) -> AsyncIterator[Check]:
@@ -167,7 +159,7 @@ async def _managers(session: Session) -> AsyncIterator[Check]:
     rings = manager_rings({name: one["manager_id"] for name, one in people.items()})
     shown = "; ".join(" -> ".join((*ring, ring[0])) for ring in rings[:_RINGS_SHOWN])
     text = (
-        f"{len(rings)} rings of people who manage each other: {shown}. Escalations of theirs find no approver above; "
+        f"{len(rings)} rings of people who manage each other: {shown}. Their escalations find no approver; "
         "correct `manager_id` by an employee.changed"
     )
     yield Check("managers", text if rings else "none report in a ring", not rings)
@@ -181,8 +173,8 @@ async def _inbox(session: Session) -> AsyncIterator[Check]:
     window = int(config.get("duplicate_window", 0))
     if window > topology.SHORTEST_WINDOW_NS:
         text = (
-            f"stream {topology.INBOX} drops a second message with one Nats-Msg-Id for {window / 1e9:g} s, whoever "
-            f"sends it: as the operator set duplicate_window to {topology.SHORTEST_WINDOW_NS // 1_000_000}ms"
+            f"stream {topology.INBOX} drops a second message with the same Nats-Msg-Id for {window / 1e9:g} s, from "
+            f"any sender: as the operator, set duplicate_window to {topology.SHORTEST_WINDOW_NS // 1_000_000}ms"
         )
         yield Check("message ids", text, ok=False)
 
@@ -197,19 +189,21 @@ async def _sources(session: Session) -> AsyncIterator[Check]:
     full = taken >= topology.SOURCES_AT_MOST
     if full:
         gets = (
-            "one that sends gets the inbox of one that was silent for 10 minutes" if session.embedded else "it stays so"
+            "an active source gets the inbox of one that was silent for 10 minutes"
+            if session.embedded
+            else "this does not change"
         )
         text = (
-            f"{names} share one inbox and its window for message ids, since all {taken} inboxes of sources are taken: "
-            f"{gets}. If these are not all systems of yours, find out who invents sources, and give each system a user "
+            f"{names} share one inbox and its window for message ids, since all {taken} inboxes are used: "
+            f"{gets}. If some are not your systems, find the sender that invents sources, and give each system a user "
             "that may name its own source alone (SECURITY.md)"
         )
     elif session.embedded:
-        text = f"{names} share one inbox and its window for message ids: `run intake` or `up` gives them their own"
+        text = f"{names} share one inbox and its window for message ids: `run intake` or `up` gives each its own"
     else:
         text = (
-            f"{names} share one inbox and its window for message ids: put what `resolution-ledger admin inbox routes` "
-            "prints into the server's configuration (docs/operate/operating.md)"
+            f"{names} share one inbox and its window for message ids: put the output of `admin inbox routes` "
+            "into the server's configuration (docs/operate/operating.md)"
         )
     yield Check("sources", text, ok=not full)
 
@@ -230,7 +224,6 @@ CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     _disk,
     _indexes,
     _views,
-    _plugins,
     _alarm,
     seal,
     _keys,
@@ -239,15 +232,15 @@ CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     _sources,
     _rejected,
 )
-"""In the order in which they are shown."""
+"""All checks on stored data, in the order of the output."""
 
 
 async def checks_of(session: Session, heard: Mapping[str, Heard] = _NOTHING) -> list[Check]:
-    """Run the checks on what is stored; ``heard`` is what roles say of themselves, which need not run here."""
+    """Run the checks on stored data; ``heard`` has the statuses of roles, which may run elsewhere."""
     found: list[Check] = []
     for check in CHECKS:
         if check is _views and _says(heard, "projections"):
-            continue  # the role has said how far they are
+            continue  # the role's status has their positions
         if check is seal and not is_kept_here(session, heard, "seal", "seal"):
             found += _sealed_elsewhere(heard)
         else:
@@ -260,7 +253,7 @@ def _says(heard: Mapping[str, Heard], role: str) -> bool:
 
 
 def _sealed_elsewhere(heard: Mapping[str, Heard]) -> list[Check]:
-    """Return how far seal and archive are on other machines."""
+    """Return the positions of seal and archive on other machines."""
     return [
         Check(role, f"position {reading.position} on {status.host}")
         for role in ("seal", "archive")

@@ -1,4 +1,4 @@
-"""Copies of streams in a cluster: which servers lack them, or do not catch up with their leaders."""
+"""Copies of streams in a cluster: servers whose copies are missing or do not catch up with their leaders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SECOND_NS = 1_000_000_000
 _SILENT_SECONDS = 3.0
-"""Servers of a cluster hear from each other every second; `current` and `offline` follow only after ten."""
+"""Servers of a cluster exchange messages every second; `current` and `offline` change only after ten."""
 _LOOKED_AGAIN_SECONDS = 1.2
 _LOOKED_AGAIN_TIMES = 3
 _SHOWN = 5
@@ -24,12 +24,15 @@ type Info = dict[str, Any]
 
 
 def replicas_of(info: Info) -> dict[str, dict[str, Any]]:
-    """Return what the leader says of the other copies, by server."""
+    """Return the leader's information on the other copies, by server."""
     return {one["name"]: one for one in (info.get("cluster") or {}).get("replicas") or ()}
 
 
 async def incomplete_copies(client: LedgerClient, infos: Mapping[str, Info]) -> dict[str, str]:
-    """Return a sentence for each server with copies that are missing or do not catch up; doubts are looked at again."""
+    """Return a sentence for each server with copies that are missing or do not catch up.
+
+    A suspect is looked at several times before it counts.
+    """
     suspects = {name: info for name, info in infos.items() if any(map(_is_suspicious, replicas_of(info).values()))}
     for _ in range(_LOOKED_AGAIN_TIMES):
         if not suspects:
@@ -62,7 +65,7 @@ def _is_away(replica: dict[str, Any]) -> bool:
 
 
 def _behind(before: Info, now: Info) -> dict[str, dict[str, Any]]:
-    """Return the copies that were not heard of between two looks, or are no nearer to their leader, by server."""
+    """Return by server the copies that were silent, or did not come nearer to their leader, between two looks."""
     earlier = replicas_of(before)
     found: dict[str, dict[str, Any]] = {}
     for server, replica in replicas_of(now).items():
@@ -74,14 +77,14 @@ def _behind(before: Info, now: Info) -> dict[str, dict[str, Any]]:
 
 
 def _text(copies: Mapping[str, dict[str, Any]]) -> str:
-    """Return what is wrong with one server's copies, by stream."""
+    """Return a sentence about one server's copies, by stream."""
     names = sorted(copies)
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     if any(map(_is_away, copies.values())):
         silent = max(replica.get("active", 0) for replica in copies.values()) / _SECOND_NS
         return (
             f"its copies of {shown} are missing: their leaders have not heard of it for {silent:.0f} s. Start that "
-            "server again; until then one more failure can stop the ledger"
+            "server again; until then another failure can stop the ledger"
         )
     lag = max(replica.get("lag", 0) for replica in copies.values())
-    return f"its copies of {shown} are {lag} behind and come no nearer: look at that server's disk and log"
+    return f"its copies of {shown} are {lag} messages behind and do not catch up: check that server's disk and log"

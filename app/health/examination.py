@@ -1,4 +1,4 @@
-"""The examination of a ledger by `admin doctor`: its roles, wherever they run, and what is stored."""
+"""The examination of a ledger by `admin doctor`: its roles, wherever they run, and its stored data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _NO_UP_SECONDS = 1.0
-"""How long roles are waited for where no `up` has announced itself, which would start them."""
+"""Time limit for roles if no `up` has announced itself."""
 _OPTIONAL_SECONDS = 0.5
 
 
@@ -42,12 +42,12 @@ async def examine(session: Session, *, patience: float, at_rest: bool) -> list[C
 
 
 def _keeps_archive(session: Session) -> bool:
-    """Return whether an archive is kept: by `up` on this machine, or because one is here."""
+    """Return whether an archive is kept: by `up` on this machine, or because one exists here."""
     return (session.embedded and archives()) or (session.data_dir / "archive" / "manifest.jsonl").exists()
 
 
 def _causes_alone(checks: list[Check]) -> list[Check]:
-    """Leave out what another finding causes.
+    """Return the checks without findings that another finding causes.
 
     The alarm ends roles that write, a lost seal keeps its role waiting, and an intake that hangs leaves messages.
     """
@@ -63,7 +63,7 @@ def _causes_alone(checks: list[Check]) -> list[Check]:
 
 
 async def examine_roles(session: Session, roles: Sequence[str], *, patience: float, here: bool) -> list[Check]:
-    """Check these roles alone; with ``here`` only the processes on this host count."""
+    """Check only these roles; with ``here``, only their processes on this host."""
     heard = await heard_of(session.client, topology.ROLES_SUBJECT, dict.fromkeys(roles, patience))
     if here:
         heard = {

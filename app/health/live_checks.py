@@ -1,4 +1,4 @@
-"""Checks of `admin doctor` on what comes in: messages that wait for long, and history mode beside live sources."""
+"""Checks of `admin doctor` on incoming events: messages that wait too long, and history mode with live sources."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from ledger.store.role_status import Heard
 
 _STUCK_SECONDS = 60.0
-"""What a killed intake had fetched is handed out again after 30 seconds."""
+"""Messages that a killed intake had fetched are redelivered after 30 seconds."""
 _LIVE_WITHIN = timedelta(minutes=10)
 _LIVE_SINCE = timedelta(days=1)
 _SHOWN = 5
 
 
 async def waiting_messages(session: Session) -> AsyncIterator[Check]:
-    """Check that the intake goes on in each inbox; to be asked while one is alive."""
+    """Check that the intake makes progress in each inbox, while one answers."""
     for name in topology.inboxes(await stream_names(session.client)):
         info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
         waiting = int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
@@ -41,19 +41,19 @@ async def waiting_messages(session: Session) -> AsyncIterator[Check]:
         moved = max(_moment(first["message"]["time"]), _moment(info["ack_floor"].get("last_active")))
         if (seconds := (now - moved).total_seconds()) > _STUCK_SECONDS:
             says = (
-                f"the first of {waiting} messages waits since {span(seconds)}, and those behind it: see the intake's "
+                f"the first of {waiting} messages has waited for {span(seconds)}: see the intake's "
                 "log and `admin inbox list`"
             )
             yield Check(f"inbox {name}", says, ok=False)
 
 
 def _moment(text: Any) -> datetime:
-    """Return a time stamp of the server; where it has none, one of long ago."""
+    """Return a time stamp of the server; without one, the year 1970."""
     return datetime.fromisoformat(text) if text else datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
 async def history_mode(session: Session, heard: Mapping[str, Heard]) -> AsyncIterator[Check]:
-    """Check that no role is in history mode while sources send what happens now."""
+    """Check that no role is in history mode while sources send present events."""
     roles = sorted({one.role for each in heard.values() for one in each.statuses if one.history})
     if not roles:
         yield Check("history mode", "off")
@@ -61,16 +61,19 @@ async def history_mode(session: Session, heard: Mapping[str, Heard]) -> AsyncIte
     if live := await _live(session):
         names = ", ".join(live[:_SHOWN]) + (f" and {len(live) - _SHOWN} more" if len(live) > _SHOWN else "")
         says = (
-            f"{' and '.join(roles)} run with --history, while {names} send what happens now: times in requests rule, "
-            "so that a sender chooses the period it spends from. Start them without --history"
+            f"{' and '.join(roles)} run with --history, while {names} send present events: requests choose their time, "
+            "and so the period that they spend from. Start them without --history"
         )
         yield Check("history mode", says, ok=False)
     else:
-        yield Check("history mode", f"on in {' and '.join(roles)}, and no source sends what happens now")
+        yield Check("history mode", f"on in {' and '.join(roles)}, and no source sends present events")
 
 
 async def _live(session: Session) -> list[str]:
-    """Return the sources whose newest event was recorded today, as it happened; and whether requests are like that."""
+    """Return the sources whose newest event was recorded within the last day and shortly after it happened.
+
+    ``requests`` stands for all requests of decisions.
+    """
     found: set[str] = set()
     filters = {"subjects_filter": f"{topology.FACT_SUBJECT}.>"}
     info = await js_api(session.client, f"STREAM.INFO.{topology.LEDGER}", filters)

@@ -1,7 +1,7 @@
-"""Checks of `admin doctor` on roles: whether each lives, works, reads on, and has what it works with.
+"""Checks of `admin doctor` on roles: whether each answers, works, makes progress, and has its files.
 
-A role is asked by NATS, so it may run on any machine. What is true of a role is said once: where no process with a
-role answers, what follows from that (a view that falls behind, say) is no finding of its own.
+Roles are asked over NATS, so they may run on any machine. A fault of a role is reported once: if no process answers,
+its consequences (such as a view that falls behind) are no findings of their own.
 """
 
 from __future__ import annotations
@@ -25,43 +25,43 @@ if TYPE_CHECKING:
     from app.runtime.session import Session
 
 PATIENCE_SECONDS = 15.0
-"""How long a role that does not answer is asked again: it may be starting."""
+"""A role that does not answer is asked again for this time, since it may be starting."""
 _WAITS_SECONDS = 10.0
 _STARTS_SECONDS = 120.0
-"""A decider reads the log to its end before it answers."""
+"""Time limit for a start: a decider reads the log to its end before it answers."""
 _STILL_SECONDS = {"archive": 90.0}
 _STILL_SECONDS_ELSE = 30.0
 _PROBE_SECONDS = 5.0
 _SHOWN = 5
 REQUIRED = ("intake", "decisions", "projections", "guard", "seal")
-"""Roles that every ledger needs; an archive and HTTP are for those who want them."""
+"""Roles that every ledger needs; the archive and the dashboard are optional."""
 _EFFECTS = {
     "intake": "nothing that upstreams publish is recorded",
     "decisions": "requests get no answer",
-    "projections": "views stand still",
-    "guard": "nothing looks for misuse",
-    "seal": "what is recorded is not sealed",
-    "archive": "what is sealed is not copied to the archive",
+    "projections": "views are not updated",
+    "guard": "misuse is not detected",
+    "seal": "recorded events are not sealed",
+    "archive": "sealed events are not copied to the archive",
     "dashboard": "the HTTP API does not answer",
 }
 _MADE_AGAIN = {
-    "archive": "move the archive folder away and run `resolution-ledger admin archive`, which writes it anew",
+    "archive": "move the archive folder away and run `resolution-ledger admin archive`, which writes it again",
     "seal": BRING_BACK,
 }
-_MADE_AGAIN_ELSE = "start that process anew; it is made again from the log"
+_MADE_AGAIN_ELSE = "restart that process; it is rebuilt from the log"
 _PROBES = {
     "intake": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.receipt",
     "decisions": f"{topology.DECIDE_SUBJECT}.{PROBE_SOURCE}.preview",
     "projections": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.brief",
 }
-"""Requests that are invalid, and answered so: by the subscriptions that upstreams use."""
+"""Invalid requests on the subjects that sources use; each gets an error as its answer."""
 
 
 async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str, Heard]) -> AsyncIterator[Check]:
-    """Check each of these roles by what was heard of it."""
+    """Check each of these roles by the statuses of its processes."""
     if not any(heard[role].statuses for role in roles) and len(roles) > 1:
         start = "start `resolution-ledger up`" if session.embedded else "start `resolution-ledger run ROLE` for each"
-        yield Check("roles", f"no role of this ledger is alive ({', '.join(roles)}): {start}", ok=False)
+        yield Check("roles", f"no role of this ledger answers ({', '.join(roles)}): {start}", ok=False)
         return
     end = await session.log.last_position()
     for role in roles:
@@ -77,7 +77,7 @@ async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str
         if not own and all(one.ok for one in readings):
             yield Check(f"role {role}", _alive_text(statuses))
         for one in readings:
-            if one.ok or not own or one.check != f"role {role}":  # else the trouble is why it stands still
+            if one.ok or not own or one.check != f"role {role}":  # else the process's own fault explains the halt
                 yield one
 
 
@@ -97,18 +97,18 @@ def _where(status: RoleStatus) -> str:
 
 
 def _troubles(session: Session, status: RoleStatus, heard: Heard) -> Iterator[str]:
-    """Yield what is wrong with one process, as it says itself."""
+    """Yield the faults that one process reports of itself."""
     where = _where(status)
     for loop in status.loops:
         if loop.silent_seconds > HANGS_SECONDS:
-            yield f"{loop.name} {where} hangs since {span(loop.silent_seconds)}: start that process anew"
+            yield f"{loop.name} {where} has hung for {span(loop.silent_seconds)}: restart that process"
         elif loop.waits_seconds > _WAITS_SECONDS:
-            yield f"{loop.name} {where} waits since {span(loop.waits_seconds)}: {loop.waits}"
+            yield f"{loop.name} {where} has waited for {span(loop.waits_seconds)}: {loop.waits}"
     running = (parse_time(status.now) - parse_time(status.since)).total_seconds()
     if status.starting and running > _STARTS_SECONDS:
-        yield f"the process {where} is starting since {span(running)}: see its log"
+        yield f"the process {where} has been starting for {span(running)}: see its log"
     for file in status.absent:
-        yield f"{file} is not in {status.folder} {where}: {_MADE_AGAIN.get(status.role, _MADE_AGAIN_ELSE)}"
+        yield f"{file} is missing in {status.folder} {where}: {_MADE_AGAIN.get(status.role, _MADE_AGAIN_ELSE)}"
     yield from status.lacks
     now, ours = parse_time(status.now), session.log.server_time.ahead_seconds(heard.asked)
     behind = (heard.asked - now).total_seconds() - ours
@@ -119,20 +119,20 @@ def _troubles(session: Session, status: RoleStatus, heard: Heard) -> Iterator[st
 
 
 async def _probe_trouble(session: Session, role: str) -> list[str]:
-    """Ask as an upstream does; the request is invalid, and nothing is recorded."""
+    """Return the fault that an invalid request shows, which is sent as a source sends it; nothing is recorded."""
     if role not in _PROBES:
         return []
     try:
         await session.client.request(_PROBES[role], b"{}", timeout=_PROBE_SECONDS)
     except nats.errors.NoRespondersError:
-        return ["it is alive, and no process takes its requests: start it anew"]
+        return ["it runs, but no process accepts its requests: restart it"]
     except (nats.errors.Error, TimeoutError):
         return [f"a request had no answer in {_PROBE_SECONDS:g} s: a process with this role hangs; end it"]
     return []
 
 
 async def _reading_checks(session: Session, status: RoleStatus, end: int, heard: Mapping[str, Heard]) -> list[Check]:
-    """Return how far readers are: one that is empty, has stopped, or is behind and does not move, is a finding."""
+    """Return the state of each reader; an empty, stopped or stalled one is a finding."""
     found: list[Check] = []
     views = status.role == "projections"
     until = _sealed(heard) if status.role == "archive" else end
@@ -141,14 +141,14 @@ async def _reading_checks(session: Session, status: RoleStatus, end: int, heard:
         behind = max(0, until - (reading.position or 0))
         if reading.stopped:
             says = (
-                f"it has stopped at {reading.stopped}. Run a version that knows the event, or pass over it with "
+                f"it has stopped at {reading.stopped}. Run a version that knows the event, or skip it with "
                 f"`resolution-ledger admin projections skip {reading.name} POSITION`"
             )
             found.append(Check(check, says, ok=False))
         elif behind and await _stands_still(session, status.role, reading):
-            state = "is empty" if not reading.position else f"stands still at position {reading.position}"
+            state = "is empty" if not reading.position else f"has stopped moving at position {reading.position}"
             why = "".join(f", and waits: {loop.waits}" for loop in status.loops if loop.waits)
-            says = f"it {state} {_where(status)}, {behind} behind{why}: see that process's log, and start it anew"
+            says = f"it {state} {_where(status)}, {behind} behind{why}: see that process's log, and restart it"
             found.append(Check(check, says, ok=False))
         elif views:
             found.append(Check(check, f"position {reading.position or 0}, {behind} behind"))
@@ -156,13 +156,13 @@ async def _reading_checks(session: Session, status: RoleStatus, end: int, heard:
 
 
 async def _stands_still(session: Session, role: str, reading: Reading) -> bool:
-    """Return whether a reader that is behind has not moved for long, nor read what was recorded long ago."""
+    """Return whether a reader has been behind without progress beyond its time limit."""
     limit = _STILL_SECONDS.get(role, _STILL_SECONDS_ELSE)
     return reading.still_seconds > limit and await _waited(session, reading) > limit
 
 
 async def _waited(session: Session, reading: Reading) -> float:
-    """Return for how many seconds the first event that a reader has not read is recorded."""
+    """Return the seconds since the first event that a reader has not read was recorded."""
     event = await session.log.at((reading.position or 0) + 1)
     if event is None:
         return float("inf")
@@ -176,7 +176,7 @@ def _sealed(heard: Mapping[str, Heard]) -> int:
 
 
 def is_kept_here(session: Session, heard: Mapping[str, Heard], role: str, folder: str) -> bool:
-    """Return whether what a role derives lies in this session's data directory, and not on another machine."""
+    """Return whether a role keeps its files in this session's data directory, not on another machine."""
     if session.embedded:
         return True
     there = (session.data_dir / folder).exists()

@@ -1,4 +1,4 @@
-"""Checks of `admin doctor`: the seal, the end of the log behind it, and the archive."""
+"""Checks of `admin doctor`: the seal, the archive, and the unsealed end of the log."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ _NEWEST_EVENTS = 1000
 
 
 async def seal(session: Session) -> AsyncIterator[Check]:
-    """Check the seal's files and a sample of the tiles against the log, and the newest events behind the seal."""
+    """Check the seal's files, a sample of its tiles against the log, and the newest unsealed events."""
     archived, newest, end = 0, None, 0
     archive, damaged = archive_of(session.data_dir), ""
-    try:  # in this order: the archive follows the seal, and the seal the log, also while this looks
+    try:  # in this order: while this runs, the archive follows the seal, and the seal follows the log
         archived = archive.last_position
         archive.checkpoint()
     except (LedgerError, OSError, ValueError) as error:
         damaged = (
             f"{archive.folder} is damaged ({error}): move it away and run `resolution-ledger admin archive`, which "
-            "writes it anew"
+            "writes it again"
         )
     try:
-        kept = await (await SealRecord.open(session.client)).read()  # before the folder: a live seal writes there first
+        kept = await (
+            await SealRecord.open(session.client)
+        ).read()  # before the folder, which a running seal writes first
         newest = seal_folder(session.data_dir).checkpoint()
         end = await session.log.last_position()
         says = await _seal(session, kept, newest, archived, end)
@@ -49,21 +51,21 @@ async def seal(session: Session) -> AsyncIterator[Check]:
 
 
 async def _seal(session: Session, kept: SealTrace, newest: Checkpoint | None, archived: int, end: int) -> str:
-    """Return how far the seal goes, and how much of it was looked at.
+    """Return the size of the seal and of the checked sample.
 
     Raises:
-        LedgerError: a part of the seal is missing, or does not fit the others.
+        LedgerError: a part of the seal is missing or does not fit the others.
 
     """
     folder = seal_folder(session.data_dir)
     if newest is None and (kept.checkpoint or archived or (kept.begun and not folder.is_begun)):
         raise SealError(f"the seal of this ledger is not at {folder.folder}", archived, BRING_BACK)
-    folder.trusted()  # reads the verifier keys and those who handed over
+    folder.trusted()  # reads the verifier keys and the handovers
     if kept.damage:
         raise SealError(kept.damage, 0, "`resolution-ledger audit verify` compares the seal with the log")
     if newest is None:
         return f"0 of {end} positions"
-    Sealer(folder, kept.checkpoint)  # whether key, checkpoints and the last tiles fit each other
+    Sealer(folder, kept.checkpoint)  # verifies that key, checkpoints and the last tiles fit
     if end < newest.size:
         raise SealError(f"the log ends at position {end}, and {newest.size} positions were sealed", end + 1)
     if archived > newest.size:
@@ -74,13 +76,13 @@ async def _seal(session: Session, kept: SealTrace, newest: Checkpoint | None, ar
 
 def _looked_at(sample: Sample) -> str:
     return (
-        f"looked at {sample.tiles} of {sample.of_tiles} tiles and {sample.events} events of the log; `audit verify` "
-        "looks at all of them"
+        f"checked {sample.tiles} of {sample.of_tiles} tiles and {sample.events} events of the log; `audit verify` "
+        "checks all"
     )
 
 
 async def _unreadable(session: Session, sealed: int) -> str:
-    """Return which of the newest events are not sealed yet and cannot be read; nothing where all can."""
+    """Return a sentence about unsealed events that cannot be read; empty if all can be read."""
     end = await session.log.last_position()
     positions = range(max(sealed, end - _NEWEST_EVENTS) + 1, end + 1)
     events = await asyncio.gather(*map(session.log.at, positions))
@@ -89,5 +91,5 @@ async def _unreadable(session: Session, sealed: int) -> str:
         return ""
     return (
         f"{len(lost)} events from position {lost[0]} on are not sealed yet and cannot be read: the server's folder is "
-        "damaged. Stop everything that writes, and see what `resolution-ledger audit verify` says"
+        "damaged. Stop all writers, and run `resolution-ledger audit verify`"
     )

@@ -1,4 +1,4 @@
-"""Checks of `admin doctor`: streams as declared, their copies, the intake's consumers, and the room in the store."""
+"""Checks of `admin doctor`: streams as declared, their copies, the intake's consumers, and the store's free space."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NEARLY_FULL = 0.9
 _SERVERS_SECONDS = 0.3
-"""How long servers are waited for: how many there are is not known."""
+"""Time to wait for answers of servers, whose number is unknown."""
 _NO_STREAM = 10059
 _HARMLESS = frozenset(
     ("metadata", "description", "placement", "compression", "consumer_limits", "mirror_direct", "first_seq")
@@ -38,18 +38,18 @@ _HOLDS = {
 
 
 async def durability(session: Session) -> AsyncIterator[Check]:
-    """Check that the server writes to disk before it acknowledges."""
+    """Check that the server syncs to disk before it acknowledges."""
     synced = await syncs_always(session.client)
     if synced or (synced is None and session.settings.allow_lazy_fsync):
-        says = "the server writes before it acknowledges" if synced else "not said by the server; accepted by a setting"
+        says = "the server syncs before it acknowledges" if synced else "unknown; accepted by a setting"
         yield Check("durability", says)
         return
-    does = "does not say whether it writes events to disk before it acknowledges them"
+    does = "does not report whether it syncs events to disk before it acknowledges them"
     if synced is False:
-        does = "acknowledges events before they are on disk, so that they are lost with the power"
+        does = "acknowledges events before they are on disk, so that a power failure loses them"
     advice = "set `jetstream { sync_interval: always }` and our accounts (config/nats/nats-server.conf)"
     accepted = session.settings.allow_lazy_fsync
-    says = f"the NATS server {does}: {advice}" + ("" if accepted else ", or accept that with --allow-lazy-fsync")
+    says = f"the NATS server {does}: {advice}" + ("" if accepted else ", or accept this with --allow-lazy-fsync")
     yield Check("durability", says, ok=accepted)
 
 
@@ -80,7 +80,7 @@ async def streams(session: Session) -> AsyncIterator[Check]:
 
 
 async def _info(session: Session, name: str) -> dict[str, Any] | None:
-    """Return what the server says of a stream, or why it says nothing; None where there is none."""
+    """Return the server's information on a stream, or the error why it has none; None if the stream does not exist."""
     try:
         info = await js_api(session.client, f"STREAM.INFO.{name}")
     except UnavailableError as error:
@@ -91,11 +91,11 @@ async def _info(session: Session, name: str) -> dict[str, Any] | None:
 def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] | None, copies: int) -> Iterator[str]:
     if info is None:
         held = _HOLDS.get(name)
-        yield f"it is not there, and held {held}" if held else "it is not there: run `resolution-ledger admin init`"
+        yield f"it is missing, and held {held}" if held else "it is missing: run `resolution-ledger admin init`"
         return
     if "error" in info:
         yield (
-            f"the server does not say how it is ({info['error'].get('description')}): more than half of the servers "
+            f"the server does not report its state ({info['error'].get('description')}): more than half of the servers "
             "with a copy have to run; see their logs"
         )
         return
@@ -124,7 +124,7 @@ def _copies(number: int) -> str:
 
 
 def _changed(config: dict[str, Any], declared: dict[str, Any]) -> list[str]:
-    """Return what a stream's configuration has otherwise than declared, and what it has beside that."""
+    """Return the differences between a stream's configuration and its declaration, as sentences."""
     passed_over = PASSED_OVER.get(declared["name"], ())
     changed = [
         f"{field} is {json.dumps(found)}, declared {json.dumps(value)}"
@@ -138,7 +138,7 @@ def _changed(config: dict[str, Any], declared: dict[str, Any]) -> list[str]:
 
 
 async def _consumer_trouble(session: Session, stream: str) -> str:
-    """Return what is wrong with the intake's consumer on an inbox; nothing where none was made yet."""
+    """Return the fault of the intake's consumer on an inbox; empty if there is none, or no consumer yet."""
     wanted = topology.intake_consumer()
     info = await js_api(session.client, f"CONSUMER.INFO.{stream}.{wanted['durable_name']}")
     if "config" not in info:
@@ -152,14 +152,14 @@ async def _consumer_trouble(session: Session, stream: str) -> str:
 
 
 async def store(session: Session) -> AsyncIterator[Check]:
-    """Check how full the store of the account and of each server is, as far as they say."""
+    """Check the free space in the store of the account and of each server, as far as they report it."""
     account = await js_api(session.client, "INFO")
     limits = account.get("limits") or {}
     stores = {"the account's store": (int(account.get("storage", 0)), int(limits.get("max_storage", -1)))}
     stores |= await _server_stores(session)
     full = {name: used / most for name, (used, most) in stores.items() if most > 0 and used >= _NEARLY_FULL * most}
     for name, share in full.items():
-        says = f"{name} is {share:.0%} full: nothing is recorded once it is full. Give it more room (max_file_store)"
+        says = f"{name} is {share:.0%} full: nothing is recorded once it is full. Raise max_file_store"
         yield Check("store", says, ok=False)
     if not full:
         used, most = stores["the account's store"]
@@ -168,7 +168,7 @@ async def store(session: Session) -> AsyncIterator[Check]:
 
 
 async def _server_stores(session: Session) -> dict[str, tuple[int, int]]:
-    """Return bytes used and allowed in the store of each server, where our account may ask them."""
+    """Return used and allowed bytes in the store of each server, if our account may ask for them."""
     client, answers = session.client, list[bytes]()
     inbox = client.new_inbox()
     door = await client.subscribe_raw(inbox, lambda _subject, _reply, _headers, body: answers.append(body))
@@ -179,7 +179,7 @@ async def _server_stores(session: Session) -> dict[str, tuple[int, int]]:
         await client.stop_pouring(door)
     stores: dict[str, tuple[int, int]] = {}
     for answer in answers:
-        with suppress(KeyError, TypeError, ValueError):  # no server's answer, or JetStream is off there
+        with suppress(KeyError, TypeError, ValueError):  # not a server's answer, or no JetStream
             data = json.loads(answer)["data"]
             jetstream = data["jetstream"]
             used, most = int(jetstream["stats"]["storage"]), int(jetstream["config"]["max_storage"])

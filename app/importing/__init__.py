@@ -1,1 +1,1 @@
-"""Import of CSV and JSON Lines files by a mapping."""
+"""Import of CSV files by a column mapping."""

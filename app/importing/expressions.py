@@ -1,4 +1,4 @@
-"""What a column mapping is made of: rows in their groups, conditions on them, values from them."""
+"""The parts of a column mapping: rows in groups, conditions on them, and values from them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Row = Mapping[str, str]
 
 
 class MappingError(ValueError):
-    """A mapping that cannot be used; the message names the part."""
+    """An invalid mapping; the message names the part."""
 
 
 class ValueProblem(ValueError):
-    """A row's value that cannot be read; it becomes a rejection of that row's event."""
+    """A row's value that cannot be read; the row's event is rejected."""
 
     def __init__(self, message: str, field: str) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class Group(NamedTuple):
 
 
 class RowContext(NamedTuple):
-    """A row in its group: what conditions and values look at."""
+    """A row in its group, the argument of conditions and values."""
 
     group: Group
     number: int
@@ -42,7 +42,7 @@ class RowContext(NamedTuple):
 
     @property
     def previous(self) -> Row | None:
-        """The row before it in its group."""
+        """The previous row of the group."""
         return self.group.rows[self.number - 1] if self.number else None
 
 
@@ -52,32 +52,32 @@ Value = Callable[[RowContext], Any]
 
 
 def first(place: RowContext) -> bool:
-    """The row is its group's first."""
+    """Return whether the row is the first of its group."""
     return place.number == 0
 
 
 def not_first(place: RowContext) -> bool:
-    """The row is not its group's first."""
+    """Return whether the row is not the first of its group."""
     return place.number > 0
 
 
 def constant(value: Any) -> Value:
-    """Always this value."""
+    """Return a value that is the same for every row."""
     return lambda _place: value
 
 
 def on_column(column: str, test: Test) -> Condition:
-    """A test of the row's column."""
+    """Return a condition on a column of the row."""
     return lambda place: test(place.row[column])
 
 
 def on_sum(name: str, test: Test) -> Condition:
-    """A test of the group's sum."""
+    """Return a condition on a sum of the group."""
     return lambda place: test(place.group.sums[name])
 
 
 def on_previous(tests: Sequence[tuple[str, Test]]) -> Condition:
-    """Tests of the row before; false for a first row."""
+    """Return a condition on the previous row; false for the first row."""
 
     def check(place: RowContext) -> bool:
         row = place.previous
@@ -87,7 +87,7 @@ def on_previous(tests: Sequence[tuple[str, Test]]) -> Condition:
 
 
 def changed(columns: Sequence[str]) -> Condition:
-    """One of these columns differs from the row before; false for a first row."""
+    """Return the condition that a column differs from the previous row; false for the first row."""
 
     def check(place: RowContext) -> bool:
         row = place.previous
@@ -97,7 +97,7 @@ def changed(columns: Sequence[str]) -> Condition:
 
 
 def decimal_of(text: str, column: str) -> Decimal | None:
-    """The number in a text; nothing where it is blank."""
+    """Return the number in a text; None if the text is blank."""
     if not text.strip():
         return None
     try:
@@ -111,7 +111,7 @@ def decimal_of(text: str, column: str) -> Decimal | None:
 
 
 def number(text: str, kind: type[Any], column: str) -> Any:
-    """The float or integer in a text; nothing where it is blank."""
+    """Return the float or integer in a text; None if the text is blank."""
     if not text.strip():
         return None
     try:

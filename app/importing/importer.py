@@ -1,4 +1,4 @@
-"""Importing history: CSV files, through a column mapping, into events."""
+"""Import of history: CSV files become events by a column mapping."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 class ImportFileError(ValueError):
-    """A file that cannot be read as the mapping says; the message names file, line and what to do."""
+    """A file that does not fit the mapping; the message names file, line and remedy."""
 
 
 def load_mapping(name: str) -> ColumnMapping:
-    """A mapping from a YAML file, or one that is shipped, by its name.
+    """Return a mapping from a YAML file, or a shipped mapping by its name.
 
     Raises:
         MappingError: no such file, not YAML, or not a mapping.
@@ -44,7 +44,7 @@ def load_mapping(name: str) -> ColumnMapping:
         path = shipped / f"{Path(name).stem}.yaml"
         if not path.exists():
             names = ", ".join(sorted(found.stem for found in shipped.glob("*.yaml")))
-            message = f"there is no mapping {name}: name a YAML file, or one that is shipped ({names})"
+            message = f"no mapping {name}: give a YAML file, or the name of a shipped mapping ({names})"
             raise MappingError(message)
     try:
         file = read_document_file(path)
@@ -60,7 +60,7 @@ def load_mapping(name: str) -> ColumnMapping:
 
 
 def _place_of(file: DocumentFile, message: str) -> tuple[int, int]:
-    """Return the place of the part that a message begins with, e.g. ``events[0].data.total: ...``."""
+    """Return the place of the part at the start of a message, e.g. ``events[0].data.total: ...``."""
     found: tuple[int, int, int] = (0, 1, 1)
     for path, place in file.places.items():
         part = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in path).removeprefix(".")
@@ -72,10 +72,9 @@ def _place_of(file: DocumentFile, message: str) -> tuple[int, int]:
 def made_events(
     mapping: ColumnMapping, paths: Sequence[Path], outcome: Outcome, progressed: Callable[[int], None]
 ) -> Iterator[Outgoing]:
-    """The events that these files make, in the order of their time where rows are grouped.
+    """Yield the events of these files; grouped rows are sorted by event time.
 
-    Counts what was read and what makes no event, with its reason; a value that cannot be read
-    is a rejection.
+    Rows that are read or make no event are counted with their reasons. A value that cannot be read is a rejection.
     """
     for path in paths:
         rows = _rows(mapping, path, outcome, progressed)
@@ -98,7 +97,7 @@ def _unsorted(made: Any) -> Iterator[Outgoing]:
 def _rows(
     mapping: ColumnMapping, path: Path, outcome: Outcome, progressed: Callable[[int], None]
 ) -> Iterator[tuple[int, Row]]:
-    """(line, row) of a CSV file, the columns that the mapping uses; progress is told in bytes read."""
+    """Yield (line, row) of a CSV file with the columns that the mapping uses; report progress in bytes."""
     line = 0
     try:
         with path.open("rb") as raw:
@@ -140,7 +139,7 @@ def _places(mapping: ColumnMapping, header: Sequence[str], path: Path) -> list[t
 
 
 def _grouped(mapping: ColumnMapping, rows: Iterator[tuple[int, Row]]) -> Iterator[Group]:
-    """Groups in the order of their first rows; where only the group counts, its first row is kept."""
+    """Yield groups in the order of their first rows; a mapping of groups keeps only the first row of each."""
     assert mapping.group_by is not None
     kept: dict[str, tuple[int, list[Row], dict[str, Decimal]]] = {}
     whole = mapping.each == "row"

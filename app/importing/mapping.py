@@ -1,4 +1,4 @@
-"""Column mappings: which rows of a CSV make which events, from which columns (docs/integrate/importing.md)."""
+"""Column mappings: rules that turn the rows of a CSV file into events (docs/integrate/importing.md)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COLUMN = re.compile(r"\$\{([^}]+)\}")
 
 
 class Emission(NamedTuple):
-    """One kind of event that a row (or a group, by its first row) may make."""
+    """A kind of event that a row, or the first row of a group, may make."""
 
     type: str
     when: Condition
@@ -47,14 +47,14 @@ class Emission(NamedTuple):
 
 
 class Skip(NamedTuple):
-    """Groups that make no event, and why."""
+    """A condition of rows that make no event, and the reason."""
 
     when: Condition
     reason: str
 
 
 class ColumnMapping(NamedTuple):
-    """A mapping, ready to use."""
+    """A parsed mapping."""
 
     source: str
     encoding: str
@@ -71,10 +71,10 @@ class ColumnMapping(NamedTuple):
 
 
 def build_mapping(document: Any) -> ColumnMapping:
-    """A mapping from its YAML document.
+    """Return a mapping from its YAML document.
 
     Raises:
-        MappingError: with the part that is wrong and what would be right.
+        MappingError: with the invalid part and its remedy.
 
     """
     return _Builder(document).build()
@@ -195,7 +195,7 @@ class _Builder(FieldReader):
         )
 
     def _id(self, given: Any, at: str) -> Value:
-        """A value that is never blank; in a text with ${columns} none of them is."""
+        """Return a value that is never blank, including each ${column} of a text."""
         value = self._value(given, at)
         in_text = [] if isinstance(given, dict) else _COLUMN.findall(str(given))
         named = next((given[key] for key in _VALUES if key in given), "id") if isinstance(given, dict) else "id"
@@ -292,7 +292,7 @@ class _Builder(FieldReader):
         raise MappingError(message)
 
     def _text(self, template: str) -> Value:
-        """A text with ${columns}; nothing where every column in it is blank."""
+        """Return a text with ${columns} filled in; None if all of them are blank."""
         columns = [self.column(name) for name in _COLUMN.findall(template)]
         if not columns:
             return constant(template)

@@ -1,4 +1,4 @@
-"""Reads the parts of a column mapping's document; an error names the part that is wrong."""
+"""Readers for the parts of a column mapping's document; errors name the invalid part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PATTERNS_AT_MOST, _PATTERN_CHARACTERS, _NAME_CHARACTERS = 100, 1_000, 40
 _PATTERNS = re2.Options()
 _PATTERNS.log_errors, _PATTERNS.max_mem = False, 1 << 20
-"""A pattern of the largest size takes some milliseconds to compile."""
+"""A pattern of this size takes some milliseconds to compile."""
 
 
 class Pattern(Protocol):
@@ -38,9 +38,9 @@ class Pattern(Protocol):
 
 
 class FieldReader:
-    """Reads values of a document; ``used`` names the columns that were asked for, in their order.
+    """Reads values of a document; ``used`` has the requested columns in order.
 
-    Each method raises ``MappingError`` for another kind of value; ``at`` is the part's path, e.g. ``events[0].id``.
+    Each method raises ``MappingError`` for another kind of value. ``at`` is the part's path, e.g. ``events[0].id``.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class FieldReader:
         self._patterns = 0
 
     def column(self, name: Any) -> str:
-        """Return a column's name, which is used from now on."""
+        """Return a column's name and mark it as used."""
         if not isinstance(name, str):
             message = f"a column's name is needed, not {shown(name)}"
             raise MappingError(message)
@@ -56,7 +56,7 @@ class FieldReader:
         return name
 
     def optional_column(self, name: Any) -> str | None:
-        """Return a column's name, none where none is given."""
+        """Return a column's name; None if there is none."""
         return None if name is None else self.column(name)
 
     @staticmethod
@@ -77,11 +77,11 @@ class FieldReader:
 
     @staticmethod
     def check_names(given: Mapping[str, Any], names: Sequence[str], at: str) -> None:
-        """Refuse names that are not known here; ``at`` is empty for the document itself."""
+        """Reject unknown names; ``at`` is empty for the document itself."""
         for name in given:
             if name not in names:
                 part = name if name.isprintable() and len(name) <= _NAME_CHARACTERS else shown(name)
-                message = f"{f'{at}.' if at else ''}{part}: is not known here; known are {', '.join(names)}"
+                message = f"{f'{at}.' if at else ''}{part}: unknown name; known are {', '.join(names)}"
                 raise MappingError(message)
 
     @staticmethod
@@ -93,7 +93,7 @@ class FieldReader:
         return str(given)
 
     def pattern(self, text: Any, at: str) -> Pattern:
-        """Return a pattern of RE2's, which takes time in proportion to the text, however it is written."""
+        """Return an RE2 pattern, whose matching time is proportional to the text."""
         self._patterns += 1
         if self._patterns > _PATTERNS_AT_MOST:
             message = f"{at}: a mapping has at most {_PATTERNS_AT_MOST} regular expressions"
@@ -133,7 +133,7 @@ class FieldReader:
     def encoding(name: Any) -> str:
         """Return the name of a text encoding."""
         try:
-            "a".encode(name)  # not all that codecs know is text
+            "a".encode(name)  # some codecs are no text encodings
             return codecs.lookup(name).name
         except (LookupError, TypeError, ValueError):
             message = f"encoding: must be a text encoding such as utf-8 or cp1252, not {shown(name)}"
@@ -149,7 +149,7 @@ class FieldReader:
 
     @staticmethod
     def time_zone(name: Any) -> ZoneInfo | None:
-        """Return an IANA zone, none where none is given."""
+        """Return an IANA zone; None if there is none."""
         if name is None:
             return None
         try:
@@ -160,7 +160,7 @@ class FieldReader:
 
     @staticmethod
     def equality(given: Any, at: str) -> Test:
-        """Return a test of equality: as text, but a fraction as a number, and true and false in any case."""
+        """Return a test of equality: fractions as numbers, booleans in any case, other values as text."""
         match given:
             case bool():
                 truth = str(given).lower()

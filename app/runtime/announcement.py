@@ -1,4 +1,4 @@
-"""``connection.json``: where clients find a running ledger."""
+"""``connection.json``, which tells clients the addresses of a running ledger."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FILE = "connection.json"
 
 
 def announce(data_dir: Path, server: ConnectionOptions, http_url: str, http_token: str) -> None:
-    """Tell clients where the NATS server and the HTTP API are, in a file for its owner alone.
+    """Write the addresses of the NATS server and the HTTP API into a file that only its owner can read.
 
-    User and password stand beside the URL once more, since some clients take none from a URL.
+    User and password are also fields of their own, since some clients do not take them from a URL.
     """
     document = {
         "nats_url": server.url(),
@@ -31,5 +31,5 @@ def announce(data_dir: Path, server: ConnectionOptions, http_url: str, http_toke
 
 
 def withdraw(data_dir: Path) -> None:
-    """Take the announcement away."""
+    """Remove the file."""
     (data_dir / FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Renewing, verifying, exporting and restoring the archive from a command."""
+"""Commands' work on the archive: extend, verify, export and restore."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ type Progressed = Callable[[int, int], None]
 
 
 async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
-    """Seal and archive what is in the log now; up to where the archive goes then."""
+    """Seal and archive the log up to its present end; return the archive's last position."""
     await seal_to_the_end(session)
     archive, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
     while True:
@@ -49,13 +49,13 @@ async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
 def verify_archive(
     folder: Path, seal: SealFolder, trusted: Sequence[Verifier], progressed: Progressed, threads: int | None = None
 ) -> list[Wrong]:
-    """Hold the archive against the seal, on as many threads as there are cores; what is wrong, by position."""
+    """Compare the archive with the seal, in as many threads as there are cores; return differences by position."""
     archive, newest = Archive(folder), seal.checkpoint()
     found = [Wrong("archive damaged", error.position, error.position, str(error)) for error in archive.check_files()]
     if newest is None or found:
         return found
     if not newest.signed_by(seal.trusted(trusted)):
-        found.append(Wrong("checkpoint forged", 1, newest.size, "the newest checkpoint is signed by nobody trusted"))
+        found.append(Wrong("checkpoint forged", 1, newest.size, "the newest checkpoint has no trusted signature"))
     size = min(newest.size, archive.last_position)
     chunks = [(first, min(first + CHUNK - 1, size)) for first in range(1, size + 1, CHUNK)]
     files = [(folder / part.file, part.first, part.last) for part in archive.parts()]
@@ -65,7 +65,7 @@ def verify_archive(
         position = error.position if isinstance(error, DamagedFileError) else 1
         return [*found, Wrong("archive damaged", position, position, str(error))]
     for result in results:
-        found += [Wrong("archive edited", one, one, "the archive has not what was sealed") for one in result.wrong]
+        found += [Wrong("archive edited", one, one, "the archive differs from the seal") for one in result.wrong]
     root = root_of([result.root for result in results])
     if not found and root != (seal.tiles(newest.size).range_hash(0, size) if size else root_of([])):
         found.append(Wrong("archive edited", 1, size, "the archive's root is not the seal's"))
@@ -73,7 +73,7 @@ def verify_archive(
 
 
 async def export(session: Session, file: Path, first: int, last: int, progressed: Progressed) -> int:
-    """Write these positions into one Parquet file; how many events it has."""
+    """Write positions ``first`` to ``last`` into one Parquet file; return the number of events."""
     from ledger.archive.parquet import Writer
 
     before = await session.log.at(first - 1) if first > 1 else None
@@ -107,12 +107,12 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
 async def restore(
     session: Session, folder: Path, trusted: Sequence[Verifier], progressed: Progressed
 ) -> dict[str, Any]:
-    """Fill an empty log from an archive, and prove that it is what was sealed.
+    """Fill an empty log from an archive, and prove that its content is what was sealed.
 
-    Every position keeps its meaning: for an event that was lost before it was sealed there is a marker.
+    Every event keeps its position. An event that was lost before it was sealed is a marker.
 
     Raises:
-        LedgerError: the log is not empty, the archive is damaged, or what it holds is not what was sealed.
+        LedgerError: the log is not empty, the archive is damaged, or its content is not what was sealed.
 
     """
     archive = Archive(folder)
@@ -138,11 +138,11 @@ async def restore(
         for some in in_batches(batch, lambda event: len(event.data)):
             first = await door.append([Draft(event.subject, event.data) for event in some])
             if first != some[0].position or some[0].position != expected:
-                raise LedgerError(f"position {some[0].position} became {first}: somebody else writes to this log")
+                raise LedgerError(f"position {some[0].position} became {first}: another process writes to this log")
             expected = some[-1].position + 1
         progressed(expected - 1, checkpoint.size)
     record = await SealRecord.open(session.client)
-    if not (await record.read()).begun:  # so that the seal, too, has to be brought back
+    if not (await record.read()).begun:  # a record of the seal, so that a missing seal folder is noticed
         await record.begin(known[0], 0)
         await record.keep(checkpoint)
     return {"restored": expected - 1, "root": checkpoint.root.hex(), "size": checkpoint.size}
@@ -158,4 +158,4 @@ def _check_root(archive: Archive, size: int, root: bytes) -> None:
             waiting = waiting[256:]
     edge.add_tile(waiting)
     if edge.size != size or edge.root() != root:
-        raise LedgerError("what the archive holds is not what was sealed: `resolution-ledger admin scrub` says where")
+        raise LedgerError("the archive is not what was sealed: `resolution-ledger admin scrub` shows the difference")

@@ -1,4 +1,4 @@
-"""Messages that wait in the inboxes: listed for an operator, and taken out by one."""
+"""Messages that wait in the inboxes: an operator lists them and can remove one."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
 
 OPERATOR_CODE = "operator"
-"""The code of a rejection that an operator made."""
+"""The code of a rejection by an operator."""
 _NO_MESSAGE = 10037
 _ANSWER_SECONDS = 5
 _IN_FLIGHT_SECONDS = 0.5
-"""For so long an intake that holds a message in flight may take to record it."""
+"""An intake may need this long to record a message in flight."""
 _REPLACED = "\N{REPLACEMENT CHARACTER}"
-"""Stands in the server's JSON for bytes that are not UTF-8."""
+"""The server's JSON has this character for bytes that are not UTF-8."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class NotWaitingError(LedgerError):
-    """The message is not in that inbox, or the intake has dealt with it."""
+    """The message is not in that inbox, or the intake has handled it."""
 
 
 class WaitingMessage(NamedTuple):
-    """A message of an inbox that lies behind the last one up to which the intake has dealt with all."""
+    """A message of an inbox behind the intake's acknowledgement floor."""
 
     message: Message
     received: str
-    """RFC 3339, by the server's clock."""
+    """RFC 3339 time of the server's clock."""
 
     def document(self) -> dict[str, Any]:
-        """Return the message for a list: no part of its content, since it may be personal."""
+        """Return the message for a list, without its content, which may be personal."""
         stream, sequence, _ = self.message.place
         return {
             "stream": stream,
@@ -70,9 +70,9 @@ async def inbox_names(session: Session) -> list[str]:
 
 
 async def waiting_messages(session: Session, at_most: int) -> AsyncIterator[WaitingMessage]:
-    """Yield messages that the intake may not have dealt with, the oldest of each inbox first.
+    """Yield messages that the intake may not have handled, the oldest of each inbox first.
 
-    The first of each inbox waits for certain; one behind it may have been dealt with already.
+    The first of each inbox is certainly pending; a later one may have been handled.
     """
     found = 0
     for stream in await inbox_names(session):
@@ -90,22 +90,22 @@ async def waiting_messages(session: Session, at_most: int) -> AsyncIterator[Wait
 
 
 class Removal(NamedTuple):
-    """The end of a message that was taken out of its inbox."""
+    """The result of removing a message from its inbox."""
 
     kept: bool
-    """Whether it is in REJECTED: all of it, unless each of its events is recorded."""
+    """Whether the message was copied to REJECTED, which happens unless all its events are recorded."""
     recorded: dict[str, int]
-    """The positions of those of its events that the intake has recorded since it came, by id."""
+    """Positions by id of its events that were recorded since the message arrived."""
 
 
 async def reject_message(session: Session, operator: LedgerClient, stream: str, sequence: int, reason: str) -> Removal:
-    """Keep a message in REJECTED with its original bytes, then take it out of its inbox.
+    """Copy a message to REJECTED with its original bytes, then remove it from its inbox.
 
-    A message whose events are all recorded and which is not acknowledged yet is only taken out. An intake that holds
-    the message at this moment may still record it before it sees that it is gone: the positions returned say so.
+    A message without acknowledgement whose events are all recorded is only removed. An intake that holds the message at
+    this moment may still record it; the returned positions show that.
 
     Raises:
-        NotWaitingError: it is not there, or the intake has dealt with it.
+        NotWaitingError: the message does not exist, or the intake has handled it.
 
     """
     waiting = await _read(session.client, stream, {"seq": sequence})
@@ -113,7 +113,7 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
         text = f"{stream} has no message {sequence}; see `admin inbox list` and `admin rejected list`"
         raise NotWaitingError(text)
     if sequence <= await _ack_floor(session.client, stream):
-        text = f"the intake has dealt with message {sequence} of {stream}; its receipt has the outcome"
+        text = f"the intake has handled message {sequence} of {stream}; its receipt has the outcome"
         raise NotWaitingError(text)
     message = waiting.message._replace(subject=await _exact_subject(session.client, waiting.message))
     keep = not await _is_recorded(session, waiting)
@@ -123,7 +123,7 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
         key = (await keys.ensure([owner]))[owner]
         entry = rejected_entry(Rejection(OPERATOR_CODE, "", reason), message, key)
         subject = rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name)
-        with suppress(ConflictError):  # rejected before: by the intake, or by a command that ended before its next step
+        with suppress(ConflictError):  # rejected before, by the intake or by an interrupted command
             await session.rejected.append([Draft(subject, entry, 0)])
     answer = await js_api(operator, f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
     if "error" in answer and answer["error"].get("err_code") != _NO_MESSAGE:
@@ -134,13 +134,13 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
 
 
 async def _is_recorded(session: Session, waiting: WaitingMessage) -> bool:
-    """Return whether each event of a message is recorded."""
+    """Return whether every event of a message is recorded."""
     ids = claimed_ids(waiting.message.data, waiting.message.headers)
     return bool(ids) and set(ids) <= (await _recorded(session, waiting)).keys()
 
 
 async def _is_delivered(client: LedgerClient, stream: str, sequence: int) -> bool:
-    """Return whether an intake was given a message, and so may hold it."""
+    """Return whether a message was delivered to an intake, which may hold it."""
     info = await js_api(client, f"CONSUMER.INFO.{stream}.{topology.INTAKE_CONSUMER}")
     return int(info.get("delivered", {}).get("stream_seq", 0)) >= sequence
 
@@ -170,16 +170,16 @@ async def _read(client: LedgerClient, stream: str, which: dict[str, Any]) -> Wai
 
 
 def _nanoseconds(text: str) -> int:
-    """Return the nanoseconds since 1970 of the server's time stamp, which names the message in its acknowledgement."""
+    """Return a time stamp of the server as nanoseconds since 1970, as in the name of an acknowledgement."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     seconds = (parse_time(f"{whole}Z") - _EPOCH).total_seconds()
     return int(seconds) * 1_000_000_000 + int(fraction.ljust(9, "0")[:9] or 0)
 
 
 async def _exact_subject(client: LedgerClient, message: Message) -> str:
-    """Return the subject with bytes that are not UTF-8 as surrogates; the server's JSON has lost them.
+    """Return the subject with bytes that are not UTF-8 as surrogates, which the server's JSON loses.
 
-    A direct get names the subject in a header, behind those of the sender.
+    A direct get has the subject in a header, after the headers of the sender.
     """
     stream, sequence, _ = message.place
     replies = await RequestReply.open(client)
@@ -192,9 +192,9 @@ async def _exact_subject(client: LedgerClient, message: Message) -> str:
 
 
 async def _recorded(session: Session, waiting: WaitingMessage) -> dict[str, int]:
-    """Return the positions of a message's events, by id, that the log has got since the inbox got the message.
+    """Return the positions of a message's events by id, if recorded after the inbox received the message.
 
-    The log is asked, not the intake: there may be none, and its index may be behind.
+    The log is read instead of the intake's index, which may be missing or behind.
     """
     message, found = waiting.message, dict[str, int]()
     ids = {identifier for identifier in claimed_ids(message.data, message.headers) if identifier}

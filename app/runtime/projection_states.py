@@ -1,10 +1,9 @@
-"""Positions of views, and the event at which one has stopped."""
+"""Positions of views, and the event at which a view has stopped."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.runtime.plugins import load_views
 from app.runtime.views import opened
 from projections.engine import storage
 from projections.registry import MODELS
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
 
 
 async def projection_states(session: Session) -> list[dict[str, Any]]:
-    """Return for each view its name, generation, position, lag in events, last recorded time and stop."""
-    load_views()
+    """Return name, generation, position, lag in events, last recorded time and stop of each view."""
     folder = storage.views_folder(session.data_dir)
     end = await session.log.last_position()
     states: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The roles that make a ledger work, started together in one process or one by one."""
+"""The roles of a ledger, started together in one process or one by one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
 from app.runtime.announcement import withdraw
-from app.runtime.plugins import load_rules, load_views
 from config import topology
 from config.settings import settings_as_environment, settings_as_options
 from consumers.runtime.alarm_watch import AlarmWatch
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from app.runtime.session import Session
     from config.settings import Settings
     from dashboard.listen_address import ListenAddress
-    from ledger.store.role_status import RoleStatus
+    from ledger.background_service import BackgroundService, RoleService
 
 _log = logging.getLogger(__name__)
 _ENTRY = str(Path(__file__).resolve().parents[2] / "resolution_ledger" / "__main__.py")
@@ -41,34 +40,11 @@ WRITERS = {"intake", "decisions"}
 PROBE_SOURCE = "resolution-ledger-probe"
 
 
-class Failing(Protocol):
-    """Anything that may fail for good."""
-
-    failed: asyncio.Future[None]
-
-
-class Service(Failing, Protocol):
-    """What a role is: it starts, stops, and may fail for good."""
-
-    async def start(self) -> None:
-        """Begin."""
-
-    async def stop(self) -> None:
-        """Leave in good order."""
-
-
-class RoleService(Service, Protocol):
-    """A service that is a role, and says how it is."""
-
-    def status(self) -> RoleStatus:
-        """Return what is known of it now."""
-
-
 @asynccontextmanager
 async def only_one(data_dir: Path) -> AsyncIterator[None]:
-    """Refuse a second `up` of one data directory: the first that stops would take its announcement away.
+    """Refuse a second `up` for one data directory, whose end would remove the first one's announcement.
 
-    An announcement that an `up` left behind is removed before anything starts, so that no client reads a dead address.
+    An announcement from an interrupted `up` is removed first, so that no client reads a stale address.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "up.lock").open("a") as file:
@@ -86,7 +62,7 @@ async def make(  # noqa: PLR0911 - one return a role
     history: bool = False,
     where: ListenAddress | None = None,
 ) -> RoleService:
-    """The service of a role, not yet started. Each role loads only what it needs."""
+    """Return the service of a role, not yet started; only the role's own modules are imported."""
     indexes = session.data_dir / "index"
     match role:
         case "intake":
@@ -110,12 +86,11 @@ async def make(  # noqa: PLR0911 - one return a role
         case "projections":
             from consumers.projections.service import ProjectionService
 
-            load_views()
             return ProjectionService(session.server, session.log, session.data_dir)
         case "guard":
             from consumers.guard.service import GuardService
 
-            return GuardService(session.server, session.log, history=history, plugins=load_rules())
+            return GuardService(session.server, session.log, history=history)
         case "seal":
             from consumers.seal.service import SealService
 
@@ -128,7 +103,6 @@ async def make(  # noqa: PLR0911 - one return a role
             from dashboard.listen_address import ListenAddress
             from dashboard.service import DashboardService
 
-            load_views()
             return DashboardService(session.server, topology.LEDGER, session.data_dir, where or ListenAddress())
     message = f"no role {role!r}"
     raise ValueError(message)
@@ -140,7 +114,7 @@ def archives() -> bool:
 
 
 def sealing_roles() -> tuple[str, ...]:
-    """Return the roles that seal and archive, without the archive where its extra is not installed."""
+    """Return the roles that seal and archive; without the extra for Parquet, only the first."""
     if not archives():
         _log.warning("no archive is kept: %s", MissingExtraError("Parquet files", "archive"))
         return ("seal",)
@@ -150,10 +124,10 @@ def sealing_roles() -> tuple[str, ...]:
 @asynccontextmanager
 async def running(
     session: Session, roles: Sequence[str], *, history: bool = False, where: ListenAddress | None = None
-) -> AsyncIterator[list[Service]]:
-    """These roles, running in this process for as long as the context lasts."""
+) -> AsyncIterator[list[BackgroundService]]:
+    """Run these roles in this process as long as the context lasts; yield their services."""
     async with AsyncExitStack() as stack:
-        services: list[Service] = []
+        services: list[BackgroundService] = []
         if WRITERS.intersection(roles):
             watch = AlarmWatch(session.client)
             stack.push_async_callback(watch.stop)
@@ -169,30 +143,33 @@ async def running(
             await service.start()
             services.append(service)
             door.open(service)
-        gc.freeze()  # what is there by now stays: there is no garbage in it to look for
+        gc.freeze()  # objects from the start live on: the collector need not scan them
         yield services
 
 
-async def until_stopped(services: Sequence[Failing], ready: Callable[[], None], *, watch_stdin: bool = False) -> None:
-    """Wait for Ctrl-C, SIGTERM or, on request, the end of standard input; ``ready`` is called once they are heeded.
+async def until_stopped(
+    failures: Sequence[asyncio.Future[None]], ready: Callable[[], None], *, watch_stdin: bool = False
+) -> None:
+    """Wait for Ctrl-C, SIGTERM or, with ``watch_stdin``, the end of standard input.
+
+    ``ready`` is called after the signal handlers are set.
 
     Raises:
-        LedgerError: a service failed for good.
+        LedgerError: one of these futures failed.
 
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        if sys.platform == "win32":  # whose loop takes no handlers
+        if sys.platform == "win32":  # its event loop has no signal handlers
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
         else:
             loop.add_signal_handler(number, stop.set)
-    gc.freeze()  # what is there by now stays: nobody has to look through it for garbage again
+    gc.freeze()  # objects from the start live on: the collector need not scan them
     ready()
     waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
     if watch_stdin:
         waits.append(asyncio.ensure_future(_end_of_stdin()))
-    failures = [service.failed for service in services]
     try:
         await asyncio.wait([*waits, *failures], return_when=asyncio.FIRST_COMPLETED)
         for failure in failures:
@@ -204,10 +181,10 @@ async def until_stopped(services: Sequence[Failing], ready: Callable[[], None], 
 
 
 async def keep_running(words: Sequence[str], settings: Settings, descriptors: Sequence[int] = ()) -> None:
-    """Run a command of ours with these settings as a child, again whenever it ends; end it when cancelled.
+    """Run one of our commands as a child process, and restart it whenever it ends, until cancelled.
 
-    The child ends by itself when its standard input does, so it never outlives this process. It inherits these
-    ``descriptors``. Nothing of the current folder is imported (``-P``, and our own finder behind it).
+    The child ends when its standard input does, so it never outlives this process. It inherits ``descriptors``. Nothing
+    is imported from the current folder (``-P``, and our own finder after it).
     """
     pause = _RESTART_SECONDS
     while True:
@@ -219,7 +196,7 @@ async def keep_running(words: Sequence[str], settings: Settings, descriptors: Se
             *settings_as_options(settings),
             "--with-parent",
             stdin=asyncio.subprocess.PIPE,
-            process_group=0,  # not a session of its own: the system would share processors by session then
+            process_group=0,  # no session of its own: the scheduler would divide processors by session
             pass_fds=descriptors,
             env=os.environ | settings_as_environment(settings),
         )
@@ -246,7 +223,7 @@ async def _ended(child: asyncio.subprocess.Process) -> None:
 
 
 async def _end_of_stdin() -> None:
-    """Return when standard input is closed: the parent has ended, however it did."""
+    """Return when standard input is closed, which shows that the parent process has ended."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -255,20 +232,19 @@ async def _end_of_stdin() -> None:
 
 @asynccontextmanager
 async def served(session: Session, *roles: str, history: bool = False) -> AsyncIterator[None]:
-    """Make sure that these roles answer: beside a running `up` use its, alone run them here.
+    """Make sure that these roles answer: use those of a running `up`, else run them here.
 
-    What is recorded alone is sealed at the end, as `up` does it all the time. Nothing is recorded alone behind a log
-    that has lost its end.
+    Events that were recorded here are sealed at the end. Nothing is recorded after a log that has lost its end.
 
     Raises:
-        SealError: the newest event that was sealed is gone, or has changed.
-        UnavailableError: a role is missing, and the server is not ours to run roles beside.
+        SealError: the newest sealed event is missing or has changed.
+        UnavailableError: a role is missing, and the server is not embedded.
 
     """
     missing = [role for role in roles if not await _answers(session, role)]
     if missing and not session.embedded:
         names = ", ".join(missing)
-        message = f"nobody serves {names} on this NATS server: start `resolution-ledger run ROLE` for each"
+        message = f"no process serves {names} on this NATS server: start `resolution-ledger run ROLE` for each"
         raise UnavailableError(message)
     if missing:
         from app.runtime.seal import check_sealed_end, seal_to_the_end
@@ -280,7 +256,7 @@ async def served(session: Session, *roles: str, history: bool = False) -> AsyncI
         try:
             await seal_to_the_end(session)
         except LedgerError as error:
-            _log.warning("what was recorded is not sealed: %s", error)
+            _log.warning("recorded events are not sealed: %s", error)
 
 
 _PROBES = {
@@ -295,5 +271,5 @@ async def _answers(session: Session, role: str) -> bool:
     except nats.errors.NoRespondersError:
         return False
     except (nats.errors.Error, TimeoutError):
-        return True  # somebody is there, and slow
+        return True  # a slow process subscribes
     return True

@@ -1,4 +1,4 @@
-"""Reading and renewing the seal from a command, beside a running `up` or alone."""
+"""Commands' work on the seal, beside a running `up` or without one."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ _LOOKED_AT_AGAIN = 200
 
 
 async def seal_to_the_end(session: Session) -> None:
-    """Seal what is in the log now, or wait until whoever runs the seal has.
+    """Seal the log up to its present end, or wait until the role that seals has.
 
     Raises:
-        SealError: the log is not what was sealed, or the seal that was begun is not here.
+        SealError: the log is not what was sealed, or a seal that was begun is missing.
         NoteError: the key or a checkpoint cannot be read.
-        UnavailableError: whoever runs the seal does not get there in time.
+        UnavailableError: the role that seals does not get there in time.
 
     """
     folder, end = seal_folder(session.data_dir), await session.log.last_position()
@@ -57,31 +57,31 @@ async def seal_to_the_end(session: Session) -> None:
         if newest is not None and newest.size >= end:
             return
         if time.monotonic() > deadline:
-            message = f"the seal does not reach position {end}: see what `resolution-ledger run seal` says"
+            message = f"the seal does not reach position {end}: see the output of `resolution-ledger run seal`"
             raise UnavailableError(message)
         await asyncio.sleep(0.05)
 
 
 async def check_sealed_end(session: Session) -> None:
-    """Check that the log still shows the newest event that was sealed, where its tile can be read.
+    """Check that the log still has the newest sealed event, if its tile can be read.
 
     Raises:
-        SealError: it does not.
+        SealError: the event is missing or has changed.
 
     """
     folder = seal_folder(session.data_dir)
-    with suppress(NoteError, MissingTileError, OSError):  # the role that seals names what is wrong with the seal
+    with suppress(NoteError, MissingTileError, OSError):  # the role that seals reports damage of the seal
         if (newest := folder.checkpoint()) is not None:
             await check_positions(session.log, folder.tiles(newest.size), [newest.size])
 
 
 async def begin_anew(session: Session, reason: str) -> tuple[Verifier, Path | None]:
-    """Begin another seal, with another key, in the place of one that is lost or damaged for good.
+    """Begin a new seal with a new key, in place of one that is lost or damaged for good.
 
-    What is left of the old one is moved beside it. Returns the new verifier key and where the old folder is.
+    The rest of the old seal is moved beside it. Returns the new verifier key and the old folder's new path.
 
     Raises:
-        UnavailableError: whoever runs the seal does not leave it for a moment.
+        UnavailableError: the role that seals keeps the seal locked.
 
     """
     folder, record = seal_folder(session.data_dir), await SealRecord.open(session.client)
@@ -103,9 +103,9 @@ async def begin_anew(session: Session, reason: str) -> tuple[Verifier, Path | No
 
 
 async def wait_for_the_seal(session: Session) -> None:
-    """Wait until the role that seals has sealed what is in the log now. Where no role does, nothing is waited for.
+    """Wait until the role that seals has reached the present end; return at once if no role seals.
 
-    For commands that check the evidence, and must not make any.
+    For commands that verify the evidence and must not create any.
     """
     folder, end = seal_folder(session.data_dir), await session.log.last_position()
     deadline = time.monotonic() + _SEALED_SOON_SECONDS
@@ -131,9 +131,9 @@ async def verification(
     resume: bool = False,
     progressed: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Hold the whole log against its seal; the document that `audit verify --json` prints. Only reads the evidence.
+    """Compare the whole log with its seal; return the document of `audit verify --json`.
 
-    ``damaged`` is what was found wrong with what was brought.
+    The evidence is only read. ``damaged`` lists faults of the checkpoints that the user brought.
     """
     folder, state = seal_folder(session.data_dir), session.data_dir / VERIFY_STATE
     kept = SealTrace()
@@ -153,10 +153,10 @@ async def verification(
         work.load(state, log_id)
         if not await _still_so(session, folder, work):
             work = Verification(folder, brought, trusted, kept, archived)
-    end = await session.log.last_position()  # read behind the checkpoint, which may move on meanwhile
+    end = await session.log.last_position()  # read after the checkpoint, which may grow meanwhile
     follower = Follower(await session.connection("verify"), session.log, "verify", ReadCursor(work.position), gaps=True)
     saved = resumed_from = work.position
-    with suppress(LostEventsError):  # the stream ends early: what is missing is among the findings
+    with suppress(LostEventsError):  # the stream ends early: missing events are findings
         async for batch in follower.batches(until=end):
             work.take(batch)
             if work.position - saved >= _SAVE_EVERY:
@@ -182,7 +182,7 @@ async def verification(
 
 
 async def _still_so(session: Session, folder: SealFolder, work: Verification) -> bool:
-    """Check again, by lot, a few of the positions that an earlier run has checked."""
+    """Check a few random positions again that an earlier run has checked; return whether they still hold."""
     count = min(_LOOKED_AT_AGAIN, work.position)
     positions = sorted(random.sample(range(1, work.position + 1), count))
     try:

@@ -1,4 +1,4 @@
-"""The settings of a NATS server of the user's own, as connection options."""
+"""Connection options for a NATS server that the user operates, from the settings."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ _OPTIONS = re.compile(r"\b(tls_(?:ca|cert|key|first)|user|password)\b(?= beside 
 
 
 def server_options(settings: Settings) -> ConnectionOptions | None:
-    """Return how to reach the server of the user's own; None where the server is ours to run.
+    """Return the options of the user's own server; None with the embedded server.
 
     Raises:
-        SettingsError: a setting cannot be used, or not beside another one.
+        SettingsError: a setting is invalid, alone or in combination.
 
     """
     given = {name: value for name in CONNECTION if (value := getattr(settings, f"nats_{name}"))}
     if settings.nats_url is None:
         if given:
             first = f"nats_{min(given)}"
-            message = f"{first}: it is for a NATS server of your own; name that in nats_url, or leave {first} out"
+            message = f"{first}: needs a NATS server of your own: name it in nats_url, or leave {first} out"
             raise SettingsError(message)
         return None
     return _options("nats", settings.nats_url, given)
 
 
 def upstream_options(settings: Settings) -> ConnectionOptions | None:
-    """Return how an upstream reaches that server: with the credentials in its address, or with ours.
+    """Return the options with which a source reaches that server.
+
+    Its URL may have credentials; otherwise they are those of the ledger.
 
     Raises:
-        SettingsError: the address cannot be used.
+        SettingsError: the URL is invalid.
 
     """
     own = server_options(settings)

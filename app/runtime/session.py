@@ -1,4 +1,4 @@
-"""One use of a ledger: the server (embedded or given), connections, verified streams."""
+"""An open ledger: its server (embedded or given), connections and verified streams."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ from ledger.nats.client import LedgerClient
 
 _log = logging.getLogger(__name__)
 UPSTREAM = "upstream"
-"""The server's user for all upstreams."""
+"""The server's user for all sources."""
 _WATCH_SECONDS = 0.5
 _ROOM_BYTES = 32 * 1024 * 1024
 
 
 class NoLedgerError(Exception):
-    """A command that only reads was given a data directory that holds no ledger."""
+    """A command that only reads was given a data directory without a ledger."""
 
 
 class Session:
-    """An open ledger. ``client`` is ours; ``upstream_url`` is what an upstream would use."""
+    """An open ledger. ``client`` is the ledger's own connection; ``upstream_url`` is for sources."""
 
     client: LedgerClient
     log: Log
     rejected: Log
     failed: asyncio.Future[None]
-    """Fails where the data directory is not at its place any more; nothing can go on then."""
+    """Fails if the data directory is moved away; the process cannot continue then."""
 
     def __init__(
         self,
@@ -67,11 +67,11 @@ class Session:
         creates: bool | None = None,
         examines: bool = False,
     ) -> None:
-        """Use as a context.
+        """Create a session, to be used as a context.
 
         With ``upgrades`` the user of ``nats_url`` is the operator, and streams of an earlier version are changed.
-        Streams that are missing are created only with ``creates``; without saying so, on the embedded server, by a
-        session that does not only read. With ``examines`` nothing is verified or changed: that is for `admin doctor`.
+        Missing streams are created only with ``creates``. Its default is true on the embedded server, unless the
+        session ``reads_only``. With ``examines`` nothing is verified or changed, for `admin doctor`.
         """
         self.settings = settings
         self._upgrades = upgrades
@@ -83,45 +83,45 @@ class Session:
         self._watching: asyncio.Task[None] | None = None
         self._clients: list[LedgerClient] = []
         self.created: list[str] = []
-        """Streams that this session created."""
+        """Names of the streams that this session created."""
         self._options = server_options(settings)
         self._upstream_options = upstream_options(settings)
 
     @property
     def embedded(self) -> bool:
-        """Whether the server is ours to run."""
+        """Whether this session runs the server."""
         return self.settings.nats_url is None
 
     @property
     def server(self) -> ConnectionOptions:
-        """How our processes reach the server. The embedded one is known once the session has begun."""
+        """The options with which the ledger's processes reach the server; known after the session has begun."""
         assert self._options is not None
         return self._options
 
     @property
     def upstream_server(self) -> ConnectionOptions:
-        """How an upstream reaches it."""
+        """The options with which a source reaches the server."""
         assert self._upstream_options is not None
         return self._upstream_options
 
     @property
     def url(self) -> str:
-        """The server's URL, with user and password where it has them."""
+        """The server's URL, with user and password if it has them."""
         return self.server.url()
 
     @property
     def upstream_url(self) -> str:
-        """The server's URL for an upstream, with user and password where it has them."""
+        """The server's URL for a source, with user and password if it has them."""
         return self.upstream_server.url()
 
     async def __aenter__(self) -> Self:
         self.failed = asyncio.get_running_loop().create_future()
         if self.embedded:
             if sys.platform == "win32":
-                raise LedgerError("no server is embedded on Windows: name that of a ledger elsewhere with --nats-url")
+                raise LedgerError("Windows has no embedded server: name one elsewhere with --nats-url")
             if self._reads_only and not (self.data_dir / "server" / "passwords.json").exists():
                 message = (
-                    f"{self.data_dir} holds no ledger: name the right one with --data-dir, or begin one with "
+                    f"{self.data_dir} holds no ledger: name the right one with --data-dir, or create one with "
                     "`resolution-ledger up` or `resolution-ledger demo`"
                 )
                 raise NoLedgerError(message)
@@ -147,7 +147,7 @@ class Session:
         await self.close()
 
     async def _open_streams(self) -> None:
-        """Check the server and the ledger's streams; create those that are missing where this session does that."""
+        """Check the server and the ledger's streams; create missing ones if this session does that."""
         if self._examines:
             verify_version(self.client)
             try:
@@ -169,7 +169,7 @@ class Session:
                 raise self._without_log(error) from error
 
     def _without_log(self, error: MissingStreamsError) -> LedgerError:
-        """Return what to say where streams are missing: a log that was sealed here is lost, not still to be created."""
+        """Return the error about missing streams; if a seal exists here, the log was lost."""
         if topology.LEDGER not in error.streams or not seal_folder(self.data_dir).is_begun:
             return error
         return LedgerError(
@@ -180,12 +180,12 @@ class Session:
         )
 
     async def _upgrade(self) -> None:
-        """Bound an inbox of an earlier version, which any sender could fill or keep busy with open batches.
+        """Bound an inbox of an earlier version, whose senders could fill it or keep open batches in it.
 
         On the embedded server, streams that the earlier version did not have are created, too.
 
         Raises:
-            UpgradeNeededError: the server is not ours to run.
+            UpgradeNeededError: the server is not embedded.
 
         """
         replicas = self.settings.replicas
@@ -205,16 +205,16 @@ class Session:
 
     @property
     def routes(self) -> SourceRoutes | None:
-        """The routes of known sources to inbox streams of their own; None with a server of the user's own."""
+        """The routes of known sources to their own inbox streams; None with a server of the user's own."""
         return self._server.routes if self._server else None
 
     @property
     def twin(self) -> Path | None:
-        """The directory that this data directory was copied from, while it is there and holds the same ledger."""
+        """The directory that this data directory was copied from, if it still exists and holds the same ledger."""
         return self._server.twin() if self._server else None
 
     async def connection(self, name: str, *, user: str = "ledger") -> LedgerClient:
-        """A connection of its own, closed with the session."""
+        """Open another connection, which the session closes at its end."""
         if user == UPSTREAM:
             server = self.upstream_server
         else:
@@ -224,11 +224,11 @@ class Session:
         return client
 
     async def upstream(self, name: str) -> LedgerClient:
-        """A connection as an upstream has it: it may publish to inboxes and ask, nothing else."""
+        """Open a connection with a source's permissions: publish to inboxes and send requests."""
         return await self.connection(name, user=UPSTREAM)
 
     async def close(self) -> None:
-        """Close connections; leave the embedded server, which stops when nobody uses it."""
+        """Close the connections; release the embedded server, which stops without users."""
         if self._watching:
             self._watching.cancel()
             self._watching = None
@@ -241,36 +241,36 @@ class Session:
             await asyncio.to_thread(server.stop)
 
     async def _watch_server(self) -> None:
-        """Start the embedded server again whenever it dies; connections find it at the same address.
+        """Restart the embedded server whenever it ends; connections find it at the same address.
 
-        A full disk leaves its streams refusing to write even when there is room again, until it is
-        started anew: that is done too.
+        After a full disk its streams refuse writes even when there is space again, until it is restarted. That happens
+        here, too.
         """
         while self._server is not None:
             await asyncio.sleep(_WATCH_SECONDS)
             try:
                 if self._server is not None and await asyncio.to_thread(self._server.revive):
-                    _log.warning("the embedded server had died and was started again")
+                    _log.warning("the embedded server had ended and was restarted")
                 elif self._server is not None and await self._start_anew():
-                    _log.warning("there is room on the disk again: the embedded server was started anew")
+                    _log.warning("the disk has space again: the embedded server was restarted")
             except DirectoryMovedError as error:
                 self._fail(error)
                 return
             except (LedgerError, OSError) as error:
                 _log.warning("the embedded server cannot be started: %s", error)
-            except Exception as error:  # noqa: BLE001 - looked at again in a moment
-                report("the embedded server could not be looked after", error, error)
+            except Exception as error:  # noqa: BLE001 - the next round tries again
+                report("the embedded server could not be watched", error, error)
 
     def _fail(self, error: LedgerError) -> None:
         if not self.failed.done():
             self.failed.set_exception(error)
-            self.failed.exception()  # looked at by roles alone; a short command ends before it matters
+            self.failed.exception()  # only roles await it; a short command ends before
 
     async def _start_anew(self) -> bool:
-        """Start the server anew where it has met a full disk and there is room now; whether this was done."""
+        """Restart the server if it met a full disk and there is space now; return whether it was restarted."""
         if self._server is None or not self._clients:
             return False
-        pid = self._server.pid()  # of the server that is asked: another process may be quicker than we
+        pid = self._server.pid()  # before the check, since another process may restart the server meanwhile
         if "write error" not in await server_trouble(self._clients[0]):
             return False
         if shutil.disk_usage(self.data_dir).free <= _ROOM_BYTES:

@@ -1,4 +1,4 @@
-"""Known sources, and whether each has an inbox of its own."""
+"""The known sources, and the inbox of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def known_sources(session: Session) -> list[str]:
-    """Return the sources with recorded events, as the intake's index has them, else the newest of each subject."""
+    """Return the sources with recorded events, from the intake's index, else from the log's subjects."""
     path = session.data_dir / "index" / "intake.sqlite"
     if path.exists():
         index = EventIdIndex(path)
@@ -45,7 +45,7 @@ async def without_own_inbox(session: Session) -> list[str]:
 
 
 async def waiting_in_inboxes(session: Session) -> dict[str, int]:
-    """Return how many messages of each inbox are not taken in yet."""
+    """Return the number of pending messages of each inbox."""
     found: dict[str, int] = {}
     for name in topology.inboxes(await stream_names(session.client)):
         info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")

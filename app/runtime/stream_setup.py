@@ -1,4 +1,4 @@
-"""The streams of a ledger: created where they are missing, and given more copies where they have fewer."""
+"""The streams of a ledger: missing ones are created, and copies are added where there are too few."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
 
 PASSED_OVER = {topology.INBOX: ("duplicate_window",)}
-"""Declared fields that may differ: `admin doctor` looks at them."""
+"""Declared fields that may differ; `admin doctor` checks them."""
 
 
 class StreamState(NamedTuple):
-    """A stream after `admin init`: its name, its copies, and what was done: created, raised or nothing (empty)."""
+    """A stream after `admin init`: its name, its copies, and ``created``, ``raised`` or empty if unchanged."""
 
     stream: str
     copies: int
@@ -28,13 +28,13 @@ class StreamState(NamedTuple):
 
 
 async def create_streams(client: LedgerClient, copies: int) -> list[str]:
-    """Create the streams of a ledger that are missing, with as many copies as its log has or more; verify the others.
+    """Create the missing streams of a ledger with at least as many copies as its log has; verify the others.
 
-    Returns the names of those that were created.
+    Returns the names of the created streams.
 
     Raises:
-        DriftError: a stream is there with another configuration.
-        LedgerError: the server cannot create one.
+        DriftError: a stream exists with another configuration.
+        LedgerError: the server cannot create a stream.
 
     """
     before = set(await stream_names(client))
@@ -52,17 +52,17 @@ async def create_streams(client: LedgerClient, copies: int) -> list[str]:
 
 
 async def copies_of(client: LedgerClient, stream: str) -> int:
-    """Return how many copies a stream has; 0 where it is not there."""
+    """Return the number of copies of a stream; 0 if it does not exist."""
     return int((await stream_config(client, stream) or {}).get(COPIES, 0))
 
 
 async def raise_copies(operator: LedgerClient, copies: int, created: Collection[str]) -> list[StreamState]:
-    """Give every stream and consumer of the ledger at least so many copies; those of sources, too.
+    """Give every stream and consumer of the ledger and of its sources at least this many copies.
 
-    Copies are never taken away. ``created`` names the streams that were made just now.
+    Copies are never removed. ``created`` names the streams that were created just now.
 
     Raises:
-        LedgerError: the server cannot place so many copies, or the operator's connection may not change streams.
+        LedgerError: the server cannot place so many copies, or the connection's user may not change streams.
 
     """
     names = [stream["name"] for stream in topology.streams()]
@@ -93,7 +93,7 @@ async def _raise_stream(operator: LedgerClient, name: str, copies: int) -> None:
 
 
 async def _raise_consumers(operator: LedgerClient, stream: str, copies: int) -> None:
-    """Give durable consumers that were made with fewer copies as many as their stream; others follow their stream."""
+    """Give durable consumers as many copies as their stream; other consumers follow their stream."""
     answer = await js_api(operator, f"CONSUMER.NAMES.{stream}")
     infos = await asyncio.gather(
         *(js_api(operator, f"CONSUMER.INFO.{stream}.{name}") for name in answer.get("consumers") or ())
@@ -109,7 +109,7 @@ async def _raise_consumers(operator: LedgerClient, stream: str, copies: int) -> 
             ) == _MORE_THAN_STREAM:
                 if time.monotonic() > until:
                     break
-                await asyncio.sleep(_AGAIN_SECONDS)  # the stream's own copies are under way
+                await asyncio.sleep(_AGAIN_SECONDS)  # the stream's own copies are not complete yet
             if "error" in answer:
                 raise _placement_error(answer["error"], f"consumer {stream}/{name}", copies)
 
@@ -131,4 +131,4 @@ def _room_advice(copies: int) -> str:
 _MORE_THAN_STREAM = 10126
 _SETTLES_SECONDS, _AGAIN_SECONDS = 20.0, 0.2
 _NO_PLACE = frozenset((10005, 10074))
-"""No suitable peers for placement; more than one copy on a server that is in no cluster."""
+"""Error codes: no suitable peers for placement; several copies on a server outside a cluster."""

@@ -1,11 +1,11 @@
-"""Reading views from a command: up to date, beside a running `up` or alone."""
+"""Up-to-date views for a command, beside a running `up` or without one."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ledger.errors import UnavailableError
 from projections.engine import storage
@@ -15,6 +15,7 @@ from projections.registry import MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import sqlalchemy as sa
 
@@ -25,11 +26,11 @@ _PATIENCE_SECONDS = 60.0
 
 
 async def up_to_date(session: Session, name: str) -> None:
-    """Bring a view to the present end of the log, or wait until whoever runs it has.
+    """Bring a view to the present end of the log, or wait until its runner has.
 
     Raises:
-        UnavailableError: it does not get there in time.
-        StoppedError: it stopped at an event that it cannot digest.
+        UnavailableError: the view does not get there in time.
+        StoppedError: the view stopped at an event that it cannot process.
 
     """
     model = MODELS[name]()
@@ -55,8 +56,8 @@ async def up_to_date(session: Session, name: str) -> None:
     raise UnavailableError(message)
 
 
-async def read_view(session: Session, name: str, query: Callable[[sa.Connection], Any]) -> ReadResult:
-    """The answer of an up-to-date view, with its position, read in one transaction."""
+async def read_view[T](session: Session, name: str, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
+    """Return the result of a query on an up-to-date view, with its position, from one transaction."""
     await up_to_date(session, name)
     model = MODELS[name]()
     folder = storage.views_folder(session.data_dir)
@@ -67,8 +68,8 @@ async def read_view(session: Session, name: str, query: Callable[[sa.Connection]
 
 
 @contextmanager
-def opened(folder: Any, model: Projection, generation: int) -> Iterator[sa.Connection]:
-    """A connection to one generation of a view, in one transaction: what is read through it is of one moment."""
+def opened(folder: Path, model: Projection, generation: int) -> Iterator[sa.Connection]:
+    """Yield a connection to one generation of a view, in one transaction."""
     engine = storage.open_generation(folder, model, generation)
     try:
         with engine.connect() as connection, connection.begin():

@@ -20,6 +20,7 @@ from zlib import crc32
 import nats.errors
 
 from config import topology
+from ledger.background_service import BackgroundService
 from ledger.nats.client import frame
 from ledger.nats.incidents import report
 
@@ -47,7 +48,7 @@ INTAKES = Pace(say=0.2, gone=1.0, answer=0.2)
 """Standbys wait for it to fail; a new one that is too quick takes over from a live one, which costs time alone."""
 
 
-class Membership:
+class Membership(BackgroundService):
     """The processes of one role on one ledger, as this one sees them."""
 
     def __init__(
@@ -58,6 +59,7 @@ class Membership:
         pace: Pace = DECIDERS,
     ) -> None:
         """``on_change`` is told whether there are others, whenever one comes or goes."""
+        super().__init__("membership")
         self.name = f"{int(time.time() * 1000):011x}{secrets.token_hex(4)}"  # in the order of their start
         self._alive = f"{subject}.alive"
         self._pace = pace
@@ -66,7 +68,6 @@ class Membership:
         self._seen: dict[str, float] = {}
         self._owners: list[str] = []
         self._door: Subscription | None = None
-        self._task: asyncio.Task[None] | None = None
         self._divide()
 
     @property
@@ -91,13 +92,12 @@ class Membership:
         self._door = await self._client.subscribe_raw(self._alive, self._on_alive)
         await self._client.flush()
         self._say()
-        self._task = asyncio.create_task(self._keep_saying())
+        self.spawn(self._keep_saying())
         await asyncio.sleep(self._pace.answer)  # those who are there answer at once
 
     async def stop(self) -> None:
         """Say goodbye, so that nothing more is sent here."""
-        if self._task is not None:
-            self._task.cancel()
+        await super().stop()
         with suppress(nats.errors.Error):
             if self._door is not None:
                 self._say(leaving=True)

@@ -23,11 +23,11 @@ from consumers.decisions.pipeline import DecisionPipeline
 from consumers.decisions.state.follower import DecisionState
 from consumers.decisions.timers import Timers
 from consumers.privacy.field_encryption import may_have_note, seal_request
-from consumers.runtime.background_service import fails_with, keep_going
 from consumers.runtime.broker import answered, error_answer, make_broker
 from consumers.runtime.request_form import lost_by_sealing
 from consumers.runtime.source_tokens import refuse_foreign
 from domain.serialization import encode, plain
+from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.nats.client import frame, is_answerable, text_of
 from ledger.nats.incidents import report
@@ -67,8 +67,8 @@ WORDS = {
 }
 
 
-class DecisionService:
-    """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
+class DecisionService(RoleService):
+    """The decisions as a service; it fails where the log has changed."""
 
     _keys: Keyring
 
@@ -82,6 +82,7 @@ class DecisionService:
         *,
         history: bool = False,
     ) -> None:
+        super().__init__("decider")
         self._client = client
         self._reader = reader
         self._log = log
@@ -94,8 +95,6 @@ class DecisionService:
         self._members = Membership(client, self._note_others)
         owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
         self._clock = Timers(self.decider, self.directory, log, owns, history=history)
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks: list[asyncio.Task[None]] = []
         self._outgoing: list[bytes] = []
         self._asking: set[asyncio.Task[None]] = set()
         self._doors: list[Subscription] = []
@@ -109,14 +108,10 @@ class DecisionService:
         await self.directory.follow(self._reader, self._log, until=await self._log.last_position())
         inbox = await stream_config(self._client, topology.INBOX) or {}
         self.decider.old_names_until = int(inbox.get("metadata", {}).get(topology.TOKENS_SINCE, 0))
-        self._tasks = [
-            asyncio.create_task(self.directory.follow(self._reader, self._log)),
-            asyncio.create_task(keep_going("the decider", self.decider.run)),
-            asyncio.create_task(self._clock.run()),
-            asyncio.create_task(self.directory.keep_writing()),
-        ]
-        for task in self._tasks:
-            task.add_done_callback(fails_with(self.failed, "decider"))
+        self.spawn(self.directory.follow(self._reader, self._log))
+        self.spawn(restarting("the decider", self.decider.run))
+        self.spawn(self._clock.run())
+        self.spawn(self.directory.keep_writing())
         from_others = f"{topology.DECIDERS_SUBJECT}.{self._members.name}.*.*"
         self._doors.append(await self._client.subscribe_raw(from_others, self._on_forwarded))
         await self._members.start()
@@ -133,9 +128,7 @@ class DecisionService:
             for door in self._doors:
                 await self._client.stop_pouring(door)
         await self.broker.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().stop()
         await self.directory.close()
 
     def status(self) -> RoleStatus:

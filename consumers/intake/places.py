@@ -1,7 +1,8 @@
-"""Places of messages in the inbox, and which events came with them: for receipts that ask by place.
+"""Places of messages in the inbox, and the events that came with them: for receipts that ask by place.
 
-A part of the intake's index: it holds the events that this intake recorded from the last messages of each
-inbox. Rejected events are in the stream REJECTED, under their place.
+A part of the intake's index: it holds the events that this intake recorded or rejected from the last messages of each
+inbox. Rejected events are in the stream REJECTED; the server takes long to find one among many by its place alone, so
+the index has its subject.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ CREATE TABLE IF NOT EXISTS places (stream TEXT NOT NULL, seq INTEGER NOT NULL, p
 PRIMARY KEY (stream, seq, part)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (stream TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL,
 events INTEGER NOT NULL, PRIMARY KEY (stream, seq)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rejections (stream TEXT NOT NULL, seq INTEGER NOT NULL, part INTEGER NOT NULL,
+subject TEXT NOT NULL, PRIMARY KEY (stream, seq, part)) WITHOUT ROWID;
 """
+_PUT_EVENT = "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)"
+_PUT_REJECTION = "INSERT OR REPLACE INTO rejections VALUES (?, ?, ?, ?)"
+_DELETE_EVENT = "DELETE FROM places WHERE stream = ? AND seq = ? AND part = ?"
+_DELETE_REJECTION = "DELETE FROM rejections WHERE stream = ? AND seq = ? AND part = ?"
 _KEPT = 100_000
 """Messages of each inbox, counted back from the last one."""
 _TRIM_ROWS = 10_000
@@ -77,12 +84,17 @@ class EventPlaces:
             UnavailableError: the index cannot be written.
 
         """
-        rows = [(*place, key) for place, key in events]
+        self._note(_PUT_EVENT, _DELETE_REJECTION, [(*place, key) for place, key in events])
+
+    def note_rejections(self, subjects: Iterable[tuple[EventPlace, str]]) -> None:
+        """Keep the subjects under which rejected events are stored; raises like ``note``."""
+        self._note(_PUT_REJECTION, _DELETE_EVENT, [(*place, subject) for place, subject in subjects])
+
+    def _note(self, put: str, delete: str, rows: list[tuple[str, int, int, bytes | str]]) -> None:
         if not rows:
             return
-        changes: list[Change] = [
-            ("INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?)", rows)
-        ]  # an inbox made anew is at 1
+        # An inbox made anew begins at 1: its places replace those of the one before.
+        changes: list[Change] = [(put, rows), (delete, [row[:3] for row in rows])]
         self._last |= {stream: sequence for stream, sequence, *_ in rows}
         self._noted += len(rows)
         if self._noted >= _TRIM_ROWS:
@@ -90,6 +102,7 @@ class EventPlaces:
             oldest = [(stream, last - _KEPT) for stream, last in self._last.items()]
             changes += [
                 ("DELETE FROM places WHERE stream = ? AND seq < ?", oldest),
+                ("DELETE FROM rejections WHERE stream = ? AND seq < ?", oldest),
                 ("DELETE FROM batches WHERE stream = ? AND seq < ?", oldest),
             ]
         self._index.commit([], {}, also=changes)
@@ -103,6 +116,11 @@ class EventPlaces:
     def keys_of(self, stream: str, sequence: int) -> dict[int, bytes]:
         """Return the keys of the recorded events of a message, by part."""
         return dict(self._index.rows("SELECT part, key FROM places WHERE stream = ? AND seq = ?", (stream, sequence)))
+
+    def rejections_of(self, stream: str, sequence: int) -> dict[int, str]:
+        """Return the subjects of the rejected events of a message, by part."""
+        query = "SELECT part, subject FROM rejections WHERE stream = ? AND seq = ?"
+        return dict(self._index.rows(query, (stream, sequence)))
 
     def last_of(self, stream: str) -> int:
         """Return the highest sequence of a stream that has a recorded event; 0 where none has."""

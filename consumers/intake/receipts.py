@@ -26,7 +26,7 @@ from ledger.errors import UnavailableError
 from ledger.store.cloudevents import name_key, stored_decoder
 from ledger.store.content_modes import Headers, claimed_id, headers_of
 from ledger.store.streams import js_api
-from ledger.store.subject_tokens import fact_token, is_source_token, token_of_source
+from ledger.store.subject_tokens import NO_SOURCE, fact_token, is_source_token, token_of_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -122,15 +122,17 @@ class Receipts:
         if by_place == bool(ids) or (not by_place and not 0 < len(ids) <= _IDS_AT_MOST):
             rule = f"name one `id`, up to {_IDS_AT_MOST} `ids`, or `stream` and `seq` as the PubAck has them"
             raise RequestError("invalid", rule, "id")
-        asker = await self._asker(token, request.source)
+        asker = await self._asker(token, request.source, by_place=by_place)
         if request.stream is not None and request.seq is not None:
             return encode(await self._of_message(asker, request.stream, request.seq))
         outcomes = await self._of_events(asker, ids)
         items = [{"id": identifier} | outcomes[identifier] for identifier in ids]
         return encode({"items": items} if request.ids else items[0])
 
-    async def _asker(self, token: str, source: str | None) -> _Asker:
+    async def _asker(self, token: str, source: str | None, *, by_place: bool) -> _Asker:
         if (refusal := request_refusal(token)) is not None and not await self._is_known(token):
+            if by_place and source is None and is_source_token(token) and token != NO_SOURCE:
+                return _Asker(token, frozenset({token}))  # the messages under it are rejected: their sender hears so
             raise refusal
         if source is not None and token not in (token_of_source(source), fact_token(source)):
             raise RequestError("source_mismatch", wrong_token(token, source), "source")
@@ -262,7 +264,7 @@ class Receipts:
         batch = self._intake.places.batch_of(stream, sequence)
         keys = self._intake.places.keys_of(stream, sequence)
         recorded = self._index.find(list(keys.values()))
-        items = await self._rejections(asker, stream, sequence)
+        items = {} if 0 in keys else await self._rejections(asker, stream, sequence)
         for part, key in keys.items():
             if part not in items and key in recorded:
                 stored = await self._log.at(recorded[key].position)
@@ -278,7 +280,13 @@ class Receipts:
     async def _rejections(self, asker: _Asker, stream: str, sequence: int) -> dict[int, dict[str, Any]]:
         """Return the rejected events of a message, by their number in the batch."""
         found: dict[int, dict[str, Any]] = {}
-        for token in asker.tokens:
+        noted = self._intake.places.rejections_of(stream, sequence)
+        for number, subject in noted.items():
+            if subject.split(".")[1] in asker.tokens:
+                entry = await self._rejected.last(subject) or await self._rejected.read_from_leader(subject)
+                if entry is not None:
+                    found[number] = await self._claimed(entry.data) | _rejected(entry.data)
+        for token in () if noted else asker.tokens:  # another intake took it, or it is long ago
             subject = f"{topology.REJECTED_SUBJECT}.{token}.*.{stream}.{sequence}.>"
             entries = await self._rejected.read_subject(subject)
             if (

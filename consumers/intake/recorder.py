@@ -277,14 +277,12 @@ class Intake:
         return self._index.sources_of(token) or [own]
 
     async def _reject(self, entries: Iterable[tuple[Rejection, Message]]) -> None:
-        drafts = [
-            Draft(
-                rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name),
-                rejected_entry(rejection, message, await self._day_key()),
-                0,
-            )
-            for rejection, message in entries
-        ]
+        drafts: list[Draft] = []
+        places: list[EventPlace] = []
+        for rejection, message in entries:
+            subject = rejected_subject(message.sender, claimed_id(message.data, message.headers), message.name)
+            drafts.append(Draft(subject, rejected_entry(rejection, message, await self._day_key()), 0))
+            places.append(message.place)
         for batch in in_batches(drafts, lambda draft: len(draft.data)):
             with suppress(ConflictError):
                 await self._rejected.append(batch)
@@ -292,6 +290,7 @@ class Intake:
             for draft in batch:  # some were rejected before: this is a redelivery
                 with suppress(ConflictError):
                     await self._rejected.append([draft])
+        self.places.note_rejections(zip(places, (draft.subject for draft in drafts), strict=True))
 
     async def _day_key(self) -> Key:
         """The key of the day, which is destroyed with what it sealed."""

@@ -19,9 +19,9 @@ from consumers.intake.validation import Rejection, accept, check_new
 from consumers.intake.worker import InboxSettings, IntakeWorker
 from consumers.privacy.erasure import forget_again
 from consumers.rejections import rejected_owner
-from consumers.runtime.background_service import fails_with, keep_going
 from consumers.runtime.broker import answered, make_broker
 from domain.serialization import encode
+from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
 from ledger.store.event_id_index import EventIdIndex
@@ -43,10 +43,10 @@ _log = logging.getLogger(__name__)
 _STANDBY_SECONDS = 1.0
 
 
-class IntakeService:
-    """Start it, and wait for ``failed``, which ends only when the log is not what it was.
+class IntakeService(RoleService):
+    """The intake as a service; it fails where the log has changed.
 
-    Of several on one ledger one takes in; the others stand by, and answer requests as it does.
+    Of several intakes on one ledger, one records. The others stand by and answer requests.
     """
 
     _intake: Intake
@@ -66,13 +66,12 @@ class IntakeService:
         creates: bool = False,
     ) -> None:
         """With ``creates`` it makes streams of the ledger again that were deleted; those of sources it always does."""
+        super().__init__("intake")
         self._client = client
         self._log = log
         self._rejected = rejected
         self._inboxes = InboxSettings(routes, replicas, creates)
         self._index = EventIdIndex(index_path)
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks: list[asyncio.Task[None]] = []
         self._pulse = Pulse("inboxes")
         self._changed = asyncio.Event()
         self._members = Membership(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
@@ -89,19 +88,14 @@ class IntakeService:
         self._receipts = Receipts(self._client, self._log, self._rejected, self._index, self._keys, self._intake)
         await self._members.start()
         await self._take_turn()
-        self._tasks = [
-            asyncio.create_task(keep_going("the intake's turn", self._take_turns)),
-            asyncio.create_task(keep_going("the end of day keys", self._destroy_day_keys)),
-        ]
-        self._tasks[0].add_done_callback(fails_with(self.failed, "intake"))
+        self.spawn(restarting("the intake's turn", self._take_turns))
+        self.spawn(restarting("the end of day keys", self._destroy_day_keys))
         await self.broker.start()
 
     async def stop(self) -> None:
         """Leave; what is not acknowledged stays in the inbox, and is recognised when it comes again."""
         await self.broker.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().stop()
         if self._worker is not None:
             await self._worker.stop()
         await self._members.stop()  # not before: the next one takes over at once
@@ -127,9 +121,10 @@ class IntakeService:
     async def _take_turn(self) -> None:
         """Begin to take in where it is this intake's turn, and leave off where it is another's."""
         if self._members.is_first and self._worker is None:
-            worker = IntakeWorker(self._client, self._intake, self._inboxes, self._pulse, self.failed)
+            known = self._index.sources(f"{topology.FACT_SUBJECT}.")
+            worker = IntakeWorker(self._client, self._intake, self._inboxes, known, self._pulse, self.failed)
             try:
-                await worker.start(self._index.sources(f"{topology.FACT_SUBJECT}."))
+                await worker.start()
             except BaseException:
                 self._changed.set()
                 await worker.stop()

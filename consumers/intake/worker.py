@@ -18,7 +18,7 @@ from consumers.intake.inbox_message import message_of
 from consumers.intake.inboxes import Inboxes
 from consumers.intake.lanes import IntakeLanes
 from consumers.intake.places import places_gone
-from consumers.runtime.background_service import fails_with
+from ledger.background_service import BackgroundService
 from ledger.nats.inbox_routes import SourceRoutes
 from ledger.nats.incidents import report
 from ledger.store.fan_in import FanIn
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from consumers.intake.inbox_message import Message
     from consumers.intake.recorder import Intake
-    from ledger.errors import LedgerError
     from ledger.nats.client import LedgerClient
     from ledger.store.role_status import Pulse
 
@@ -46,40 +45,42 @@ class InboxSettings(NamedTuple):
     creates: bool
 
 
-class IntakeWorker:
-    """Takes in from ``start`` to ``stop``; ``failed`` is told when the log is not what it was."""
+class IntakeWorker(BackgroundService):
+    """The part of the intake that records, from ``start`` to ``stop``."""
 
     def __init__(
-        self, client: LedgerClient, intake: Intake, inboxes: InboxSettings, pulse: Pulse, failed: asyncio.Future[None]
+        self,
+        client: LedgerClient,
+        intake: Intake,
+        inboxes: InboxSettings,
+        known: Iterable[str],
+        pulse: Pulse,
+        failed: asyncio.Future[None],
     ) -> None:
+        """``known`` are the sources with recorded events."""
+        super().__init__("intake", failed)
         self._client = client
         self._intake = intake
         self._pulse = pulse
-        self._failed = failed
-        self._lanes = IntakeLanes(intake, self._acknowledge, self._lost, partial(places_gone, client))
+        self._lanes = IntakeLanes(intake, self._acknowledge, self.fail, partial(places_gone, client))
         self._fan_in = FanIn(client, topology.INTAKE_CONSUMER)
         self._inboxes = Inboxes(client, self._fan_in, inboxes.routes, inboxes.replicas, creates=inboxes.creates)
         self._inboxes.on_handover = intake.read_again
         self._inboxes.last_noted = intake.places.last_of
-        self._tasks: list[asyncio.Task[None]] = []
+        self._known = known
 
-    async def start(self, known: Iterable[str]) -> None:
-        """Take over all inboxes, and begin; ``known`` are the sources with events recorded."""
+    async def start(self) -> None:
+        """Take over all inboxes, then start to record."""
         await self._fan_in.start()
-        await self._inboxes.open(known)
+        await self._inboxes.open(self._known)
         self._intake.on_source = self._inboxes.learn
-        self._tasks = [
-            asyncio.create_task(work()) for work in (self._take_in, self._inboxes.run, self._inboxes.recover)
-        ]
-        for task in self._tasks:
-            task.add_done_callback(fails_with(self._failed, "intake"))
+        for work in (self._take_in, self._inboxes.run, self._inboxes.recover):
+            self.spawn(work())
 
     async def stop(self) -> None:
-        """End; messages that are not acknowledged are the next one's, in their order."""
+        """Stop; the next intake gets the messages that are not acknowledged, in their order."""
         await self._fan_in.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await super().stop()
         await self._lanes.stop()
 
     async def _take_in(self) -> None:
@@ -98,7 +99,3 @@ class IntakeWorker:
     def _acknowledge(self, messages: Sequence[Message]) -> None:
         with suppress(nats.errors.Error):  # they are handed out again, and recognised
             self._client.send(b"".join([_ACK % message.reply for message in messages]))
-
-    def _lost(self, error: LedgerError) -> None:
-        if not self._failed.done():
-            self._failed.set_exception(error)

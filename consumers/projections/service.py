@@ -16,10 +16,9 @@ from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the an
 
 from config import topology
 from consumers.queries.briefs import Briefs
-from consumers.runtime.background_service import fails_with, keep_going
 from consumers.runtime.broker import answered, make_broker
 from domain.serialization import encode
-from ledger.nats.client import connect
+from ledger.background_service import RoleService, restarting
 from ledger.store.cloudevents import time_text
 from ledger.store.role_status import Pulse, Reading, RoleStatus
 from ledger.store.shared_tail import SharedTail
@@ -28,7 +27,6 @@ from projections.engine.storage import claim, live_generation, progress_of, view
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from pathlib import Path
 
     from faststream.nats import NatsBroker
@@ -44,30 +42,28 @@ _log = logging.getLogger(__name__)
 _CLAIM_SECONDS = 0.2
 
 
-class ProjectionService:
-    """Start it, and wait for ``failed``, which ends only when the log is not what it was."""
+class ProjectionService(RoleService):
+    """The projections as a service; it fails where the log has changed behind a view."""
 
     def __init__(self, server: NatsServer, log: Log, data_dir: Path) -> None:
+        super().__init__("projections")
         self._server = server
         self._log = log
         self._folder = views_folder(data_dir)
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._clients: list[LedgerClient] = []
         self._pulses = {name: Pulse(name, lambda: False) for name in MODELS}
         self.broker = make_broker(server, "projections")
         self._news = declare_views(self.broker)
         declare_briefs(self.broker, Briefs(log.client, log, self._folder))
 
     async def start(self) -> None:
-        """Begin to follow."""
+        """Start to read the log."""
         self._folder.mkdir(parents=True, exist_ok=True)
         await self.broker.start()
-        tail = SharedTail(await self._connected("projections"), self._log, "projections")
-        self._begin(tail.run())
+        tail = SharedTail(await self.connection(self._server, "projections"), self._log, "projections")
+        self.spawn(tail.run())
         for name, make in MODELS.items():
-            run = partial(self._run, make(), await self._connected(f"projection {name}"), tail)
-            self._begin(keep_going(f"the projection {name}", run, self._pulses[name]))
+            run = partial(self._run, make(), await self.connection(self._server, f"projection {name}"), tail)
+            self.spawn(restarting(f"the projection {name}", run, self._pulses[name]))
 
     def status(self) -> RoleStatus:
         """Return how far each view is that this process runs, as it stands in its file."""
@@ -86,23 +82,9 @@ class ProjectionService:
         loops = tuple(pulse.loop() for pulse in self._pulses.values() if pulse.active)
         return RoleStatus(role="projections", loops=loops, readings=tuple(readings), absent=tuple(absent))
 
-    async def _connected(self, name: str) -> LedgerClient:
-        client = await connect(self._server, name)
-        self._clients.append(client)
-        return client
-
-    def _begin(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
-        task.add_done_callback(fails_with(self.failed, "projections"))
-        self._tasks.append(task)
-
     async def stop(self) -> None:
-        """Leave; each view keeps its position."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for client in self._clients:
-            await client.close()
+        """Stop; each view keeps its position."""
+        await super().stop()
         await self.broker.stop()
 
     async def _run(self, model: Projection, client: LedgerClient, tail: SharedTail) -> None:

@@ -1,15 +1,15 @@
-"""The runner of the archive: copies what is sealed to Parquet files, some seconds behind the seal."""
+"""The role `archive`: copies sealed events to Parquet files, some seconds behind the seal."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
-from consumers.runtime.background_service import fails_with, keep_going
 from ledger.archive.event_archive import FILE_EVENTS, Archive, gap_marker
+from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
-from ledger.nats.client import connect
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.role_status import Pulse, Reading, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
@@ -34,7 +34,7 @@ _SHOWN = 3
 
 
 def archive_of(data_dir: Path) -> Archive:
-    """The archive of a data directory."""
+    """Return the archive of a data directory."""
     return Archive(data_dir / "archive")
 
 
@@ -45,10 +45,10 @@ async def archive_log(
     seal: SealFolder,
     progressed: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> int:
-    """Copy what is sealed and not archived yet; returns up to where the archive goes then.
+    """Copy the sealed events that are not archived yet; return the last position of the archive.
 
     Raises:
-        SealError: the log is not what was sealed.
+        SealError: the log differs from the seal.
         OSError: a file cannot be written.
 
     """
@@ -88,20 +88,18 @@ async def _recorded_at(log: Log, position: int) -> str:
     return stored_decoder.decode(found.data).recordedtime if found else "1970-01-01T00:00:00Z"
 
 
-class ArchiveService:
-    """Start it, and wait for ``failed``: the log is not what was sealed."""
+class ArchiveService(RoleService):
+    """The archive as a service; it fails where the log differs from the seal."""
 
     def __init__(self, server: NatsServer, log: Log, data_dir: Path) -> None:
+        super().__init__("archive")
         self._server = server
         self._log = log
         self._data_dir = data_dir
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task: asyncio.Task[None] | None = None
-        self._reader: LedgerClient | None = None
         self._pulse = Pulse("the archive")
 
     def status(self) -> RoleStatus:
-        """Return how the archive is; where another process archives in this folder, only that this one stands by."""
+        """Return the status of the archive; without details where another process archives in this folder."""
         if not self._pulse.active:
             return RoleStatus(role="archive")
         archive = archive_of(self._data_dir)
@@ -115,37 +113,25 @@ class ArchiveService:
         )
 
     async def start(self) -> None:
-        """Begin to copy, where no other process does.
+        """Start to copy, unless another process archives in this folder.
 
         Raises:
-            MissingExtraError: what writes Parquet files is not installed.
+            MissingExtraError: the library that writes Parquet files is not installed.
 
         """
-        import ledger.archive.parquet  # noqa: F401 - so that a missing extra is told at once
+        import ledger.archive.parquet  # noqa: F401 - reports a missing extra at once
 
-        self._reader = await connect(self._server, "archive")
-        self._task = asyncio.create_task(keep_going("the archive", self._run))
-        self._task.add_done_callback(fails_with(self.failed, "archive"))
+        reader = await self.connection(self._server, "archive")
+        self.spawn(restarting("the archive", partial(self._run, reader)))
 
-    async def stop(self) -> None:
-        """Leave; the archive goes on where it is."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._reader is not None:
-            await self._reader.close()
-
-    async def _run(self) -> None:
-        assert self._reader is not None
+    async def _run(self, reader: LedgerClient) -> None:
         while True:
             with claim(self._data_dir, LOCK) as ours:
                 self._pulse.active = ours
                 if ours:
                     try:
                         archive, seal = archive_of(self._data_dir), seal_folder(self._data_dir)
-                        await archive_log(
-                            self._reader, self._log, archive, seal, lambda done, _of: self._pulse.beat(done)
-                        )
+                        await archive_log(reader, self._log, archive, seal, lambda done, _of: self._pulse.beat(done))
                         self._pulse.beat(archive.last_position)
                     except (UnavailableError, OSError) as error:  # the server is away, the disk is full
                         _log.warning("the archive waits: %s", error)

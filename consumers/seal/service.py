@@ -7,12 +7,12 @@ import logging
 import random
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-from consumers.runtime.background_service import fails_with, keep_going
 from consumers.seal.archive_service import archive_of
+from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
-from ledger.nats.client import connect
 from ledger.nats.incidents import report
 from ledger.store.role_status import Pulse, Reading, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
@@ -107,18 +107,16 @@ def _archived(folder: SealFolder) -> int:
         return 0  # what is wrong with the archive is for `admin scrub` to say
 
 
-class SealService:
-    """Start it, and wait for ``failed``: the log is not what was sealed, and the alarm is on."""
+class SealService(RoleService):
+    """The seal as a service; it raises the alarm and fails where the log differs from the seal."""
 
     def __init__(self, server: NatsServer, client: LedgerClient, log: Log, data_dir: Path) -> None:
+        super().__init__("seal")
         self._server = server
         self._client = client
         self._log = log
         self._data_dir = data_dir
         self._folder = seal_folder(data_dir)
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks: list[asyncio.Task[None]] = []
-        self._reader: LedgerClient | None = None
         self._pulse = Pulse("the seal")
 
     def status(self) -> RoleStatus:
@@ -132,31 +130,18 @@ class SealService:
         )
 
     async def start(self) -> None:
-        """Begin to seal, where nobody else does."""
-        self._reader = await connect(self._server, "seal")
-        self._tasks = [
-            asyncio.create_task(keep_going("the seal", self._run)),
-            asyncio.create_task(keep_going("the seal's look back", self._look_back)),
-        ]
-        for task in self._tasks:
-            task.add_done_callback(fails_with(self.failed, "seal"))
+        """Start to seal, unless another process seals in this folder."""
+        reader = await self.connection(self._server, "seal")
+        self.spawn(restarting("the seal", partial(self._run, reader)))
+        self.spawn(restarting("the seal's look back", self._look_back))
 
-    async def stop(self) -> None:
-        """Leave; what is not signed yet is sealed at the next start."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._reader is not None:
-            await self._reader.close()
-
-    async def _run(self) -> None:
-        assert self._reader is not None
+    async def _run(self, reader: LedgerClient) -> None:
         while True:
             with claim(self._data_dir, LOCK) as ours:
                 self._pulse.active = ours
                 if ours:
                     try:
-                        await seal_log(self._reader, self._log, self._folder, pulse=self._pulse)
+                        await seal_log(reader, self._log, self._folder, pulse=self._pulse)
                     except (UnavailableError, OSError) as error:  # the server is away, the disk is full
                         _log.warning("the seal waits: %s", error)
                         self._pulse.wait(str(error))

@@ -1,4 +1,4 @@
-"""Routes that admit a request before its body is read: gates, then query parameters, then the body as strict JSON."""
+"""Routes that admit a request before its body is read: gates, then query parameters, then strict JSON."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class AdmittingRoute(APIRoute):
-    """A route whose gates are asked before the body is read, and whose query parameters are all known."""
+    """A route that passes its gates before the body is read, and rejects unknown query parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler with what comes before it."""
+        """Return the handler with the checks before it."""
         handle = super().get_route_handler()
         flat = list(_flat(self.dependant))
         named = {owner for one in flat if isinstance(owner := getattr(one.call, "__self__", None), Gate)}
@@ -52,10 +52,10 @@ def _flat(dependant: Dependant) -> Iterator[Dependant]:
 
 
 def check_query(query: bytes, names: frozenset[str]) -> None:
-    """Refuse a query string that has unknown or repeated parameters, or odd text.
+    """Reject a query string with unknown or repeated parameters, or with invalid text.
 
     Raises:
-        ParameterError: 422; it names the parameter.
+        ParameterError: 422, with the parameter's name.
 
     """
     pairs = [pair for pair in query.split(b"&") if pair]
@@ -67,22 +67,22 @@ def check_query(query: bytes, names: frozenset[str]) -> None:
         shown = unquote_to_bytes(raw_name).decode("utf-8", "replace")[:_SHOWN]
         name = _text(raw_name, shown)
         if name not in names:
-            raise ParameterError(shown, f"is not known here{hint_of(shown, names)}", code="unknown_parameter")
+            raise ParameterError(shown, f"unknown parameter{hint_of(shown, names)}", code="unknown_parameter")
         if name in seen:
-            raise ParameterError(name, "is given twice: give it once", code="repeated_parameter")
+            raise ParameterError(name, "occurs twice", code="repeated_parameter")
         seen.add(name)
         _text(raw_value, name)
 
 
 def _text(raw: bytes, name: str) -> str:
     if _BAD_ESCAPE.search(raw):
-        raise ParameterError(name, "a % is not followed by two hexadecimal digits: write %25 for it")
+        raise ParameterError(name, "% must be followed by two hexadecimal digits: write %25 for a percent sign")
     try:
         text = unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
         raise ParameterError(name, "is not UTF-8 text") from None
     if _CONTROL.search(text):
-        raise ParameterError(name, "holds control characters")
+        raise ParameterError(name, "contains control characters")
     if len(text) > _VALUE_CHARACTERS:
         raise ParameterError(name, f"is longer than {_VALUE_CHARACTERS} characters")
     return text
@@ -102,13 +102,13 @@ def publish_bounds(document: dict[str, Any]) -> dict[str, Any]:
 
 
 class _StrictRequest(Request):
-    """A request whose JSON is read strictly."""
+    """A request with strictly parsed JSON."""
 
     async def json(self) -> Any:
         """Return the body's document.
 
         Raises:
-            ParameterError: 422, it is no JSON, or JSON that two readers may understand differently.
+            ParameterError: 422, the body is not JSON, or is JSON that two parsers may read differently.
 
         """
         try:

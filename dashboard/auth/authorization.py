@@ -1,7 +1,7 @@
 """Authentication of callers and the people they may see: bearer tokens, and sessions of browsers.
 
 A request is admitted before its body is read: each route names its gates (:class:`Gate`), and
-``dashboard/auth/admission.py`` asks them.
+``dashboard/auth/admission.py`` passes them.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ SESSION_SECONDS = 12 * 3600
 _SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json, or one of `admin tokens make`")
 _Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]
 _SESSIONS = 10_000
-"""Browsers that are known at once; the one that came first is forgotten first."""
+"""Sessions at the same time; the oldest is dropped first."""
 _ACTS_AT_ONCE, _ACTS_A_SECOND = 200.0, 20.0
-"""What one token may have done: so much at once, and as much again over time."""
+"""Rate limit of commands for each token: the burst, and the requests a second after it."""
 _STREAMS, _STREAMS_OF_ONE = 1_500, 600
-"""Event streams that are open at once: of all tokens, and of one."""
+"""Open event streams: of all tokens together, and of each."""
 
 
 async def note_reading(log: Log, viewer: Principal, about: Sequence[str], up_to: int) -> None:
-    """Record that somebody reads about these, where the policy in force wants it.
+    """Record that a principal reads data about these subjects, if the policy in force requires it.
 
     Raises:
         HTTPException: 403, the token's name cannot be recorded.
@@ -56,35 +56,35 @@ async def note_reading(log: Log, viewer: Principal, about: Sequence[str], up_to:
 
 
 class Credential(NamedTuple):
-    """A request's credential: the SHA-256 of a token, and of the browser's session that stands for it."""
+    """A request's credential: the SHA-256 of a token, and that of the browser's session for it, if any."""
 
     token: str
     session: str | None = None
 
 
 class Gate:
-    """A check that a request passes before its body is read. Routes name it as ``Depends(gate.passed)``."""
+    """A check that a request passes before its body is read. Routes declare it as ``Depends(gate.passed)``."""
 
     rank = 1
-    """Gates of a lower rank are asked first."""
+    """Gates with a lower rank come first."""
     needs: tuple[Gate, ...] = ()
-    """Gates that are asked, too, whether the route names them or not."""
+    """Gates that this gate depends on; a route need not name them."""
 
     async def admit(self, request: Request) -> None:
         """Check the request.
 
         Raises:
-            HTTPException: it is refused.
+            HTTPException: the request is refused.
 
         """
         raise NotImplementedError
 
     async def passed(self) -> None:
-        """Do nothing: the route asked :meth:`admit` before."""
+        """Do nothing: :meth:`admit` was called before."""
 
 
 class Authenticated(Gate):
-    """The caller bears a valid token, or a session of one."""
+    """The caller has a valid token, or a session of one."""
 
     rank = 0
 
@@ -92,7 +92,7 @@ class Authenticated(Gate):
         self._doors = doors
 
     async def admit(self, request: Request) -> None:
-        """Authenticate the caller; 401 for an unknown one."""
+        """Authenticate the caller; refuse an unknown one with 401."""
         request.state.credential, request.state.viewer = self._doors.authenticate(request)
 
     async def viewer(self, request: Request, _shown: _Shown) -> Principal:
@@ -102,15 +102,15 @@ class Authenticated(Gate):
 
 
 class SameOrigin(Gate):
-    """Another site does not make a browser act: 403."""
+    """The request comes from this server's own page, or from no browser; else 403."""
 
     async def admit(self, request: Request) -> None:
-        """Compare where a browser says that it is with the host that it asks."""
+        """Compare the origin that a browser sends with the host of the request."""
         site, origin = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Origin")
         if site not in {"same-origin", "none"} or (
             origin is not None and origin.partition("://")[2] != request.headers.get("Host")
         ):
-            raise HTTPException(403, "not at the wish of another site")
+            raise HTTPException(403, "refused: the request comes from another site")
 
 
 class HasRole(Gate):
@@ -125,13 +125,13 @@ class HasRole(Gate):
         """Do nothing."""
 
     async def admit(self, request: Request) -> None:
-        """Look at the caller's role."""
+        """Check the caller's role."""
         if request.state.viewer.role not in self._roles:
-            raise HTTPException(403, f"not for the role {request.state.viewer.role}")
+            raise HTTPException(403, f"not allowed for the role {request.state.viewer.role}")
 
 
 class RateLimited(Gate):
-    """One token acts so often, and no more: 429."""
+    """The caller's token stays within the rate limit of commands; else 429."""
 
     rank = 3
 
@@ -140,17 +140,17 @@ class RateLimited(Gate):
         self._left: dict[str, tuple[float, float]] = {}
 
     async def admit(self, request: Request) -> None:
-        """Take from what the caller's token has left."""
+        """Take one request from the token's bucket."""
         name, now = request.state.viewer.name, time.monotonic()
         left, at = self._left.get(name, (_ACTS_AT_ONCE, now))
         left = min(_ACTS_AT_ONCE, left + (now - at) * _ACTS_A_SECOND)
         if left < 1:
-            raise HTTPException(429, "too many requests to act with this token: wait a second", {"Retry-After": "1"})
+            raise HTTPException(429, "too many commands with this token: wait a second", {"Retry-After": "1"})
         self._left[name] = left - 1, now
 
 
 class Authorizer:
-    """Tells who calls. Sessions of browsers are this process's own, and end with it."""
+    """Authenticates callers, and holds the sessions of browsers in memory."""
 
     def __init__(self, data_dir: Path, own_token: str, views: ViewReader, *, encrypted: bool = False) -> None:
         self.encrypted = encrypted
@@ -166,13 +166,13 @@ class Authorizer:
         self.require_same_origin, self.limit_rate = SameOrigin().passed, RateLimited(self._known).passed
 
     def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
-        """Return a dependency of endpoints that are for some roles alone."""
+        """Return a dependency that admits only callers with one of these roles."""
         return HasRole(roles, self._known).passed
 
     def bearer_of(self, credential: Credential) -> Principal | None:
-        """Return the bearer of a credential as things are now; none where it is not valid (any more).
+        """Return the present bearer of a credential; none if it is not valid, or no longer valid.
 
-        Unknown, revoked and expired tokens take the same way: one digest, one comparison, one look-up.
+        Unknown, revoked and expired tokens take the same path: one digest, one comparison, one look-up.
         """
         own = hmac.compare_digest(credential.token, self._own)
         found = self._tokens.viewer_of(credential.token)
@@ -185,10 +185,10 @@ class Authorizer:
         return token == credential.token and until > time.monotonic()
 
     def authenticate(self, request: Request) -> tuple[Credential, Principal]:
-        """Return what a request showed and whose it is.
+        """Return a request's credential and its bearer.
 
         Raises:
-            HTTPException: 401 for an unknown caller; 429 where its address showed too many wrong tokens.
+            HTTPException: 401 for an unknown caller; 429 after too many failures from its network.
 
         """
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
@@ -199,7 +199,7 @@ class Authorizer:
             self._count_failure(request, REQUEST_FAILURES)
         elif (found := self._of_session(request)) is not None:
             return found
-        detail = "give a bearer token: that of connection.json, or one of `resolution-ledger admin tokens make`"
+        detail = "send a bearer token: that of connection.json, or one from `resolution-ledger admin tokens make`"
         raise HTTPException(401, detail, {"WWW-Authenticate": "Bearer"})
 
     def _of_session(self, request: Request) -> tuple[Credential, Principal] | None:
@@ -209,10 +209,10 @@ class Authorizer:
         return None if viewer is None else (credential, viewer)
 
     def _count_failure(self, request: Request, limit: int) -> None:
-        """Count a wrong token against the address that showed it.
+        """Count a failed login from the client's network.
 
         Raises:
-            HTTPException: 429, that address showed too many.
+            HTTPException: 429, there were too many.
 
         """
         if self._failures.is_exceeded_by_failure(request.client.host if request.client else "", limit):
@@ -220,16 +220,16 @@ class Authorizer:
             raise HTTPException(429, "too many wrong tokens from this address: wait a minute", wait)
 
     def open(self, request: Request, text: str) -> str:
-        """Begin a session for a browser that shows a token; return what its cookie says.
+        """Begin a browser's session for a token; return the value of its cookie.
 
         Raises:
-            HTTPException: 401, the token is not valid; 429, its address showed too many of these.
+            HTTPException: 401, the token is not valid; 429 after too many failures from its network.
 
         """
         credential = Credential(digest_of(text))
         if self.bearer_of(credential) is None:
             self._count_failure(request, LOGIN_FAILURES)
-            raise HTTPException(401, "this token is not known, or its time is over")
+            raise HTTPException(401, "this token is unknown or has expired")
         now = time.monotonic()
         while self._sessions and next(iter(self._sessions.values()))[1] <= now:
             self._sessions.popitem(last=False)
@@ -240,7 +240,7 @@ class Authorizer:
         return name
 
     def is_session_valid(self, request: Request) -> bool:
-        """Say whether a browser's cookie is valid."""
+        """Return whether a browser's session is valid."""
         return self._of_session(request) is not None
 
     def close(self, session: str | None) -> None:
@@ -248,7 +248,7 @@ class Authorizer:
         self._sessions.pop(digest_of(session or ""), None)
 
     def count_stream(self, viewer: Principal) -> Callable[[], None]:
-        """Count an event stream that opens; return what counts its end.
+        """Count an opened event stream; return the function that counts its end.
 
         Raises:
             HTTPException: 429 or 503, too many are open.
@@ -268,7 +268,10 @@ class Authorizer:
         return release
 
     async def scope(self, viewer: Principal) -> AccessScope:
-        """Whom this viewer sees: agents themselves, managers everybody below them and the teams they work in."""
+        """Return the people whose data a principal sees.
+
+        Agents see themselves. Managers see all people below them, and the teams of these people.
+        """
         if viewer.sees_everybody:
             return EVERYBODY
         if viewer.role == "agent" or viewer.person_id is None:
@@ -284,7 +287,7 @@ class Authorizer:
         return AccessScope(frozenset(below), frozenset(teams))
 
     async def of_team(self, team: str | None) -> frozenset[str] | None:
-        """The holders of a team's budgets: its pool, and its agents'; none where no team is named."""
+        """Return the holders of a team's budgets: its pool and its agents; none without a team."""
         if team is None:
             return None
         people = (await self._views.read("people", read_people)).result

@@ -1,4 +1,4 @@
-"""Rate limit of failed logins by client address; a valid token never meets it."""
+"""Rate limit of failed logins by client network; it does not apply to valid tokens."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import time
 from collections import OrderedDict
 
 LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS = 20, 200, 60.0
-"""Wrong tokens of one network in a window: so many are answered by 401 at a login, so many at any other request; the
-next ones by 429."""
+"""Failures of one network in a window before the answer is 429 instead of 401: at a login, and at other requests."""
 _NETWORKS = 10_000
-"""Networks that are counted at once; the one that failed longest ago is forgotten first."""
+"""Counted networks; the one with the oldest failure is dropped first."""
 _IPV6_PREFIX = 64
-"""Bits of an IPv6 address that its owner cannot choose."""
+"""Length of the part of an IPv6 address that its owner cannot choose, in bits."""
 
 
 def network_of(address: str) -> str:
@@ -20,7 +19,7 @@ def network_of(address: str) -> str:
     try:
         found = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
-        return "unknown"  # a proxy may forward anything; texts of its choice are not kept
+        return "unknown"  # a proxy may forward any text, which must not become a key
     if isinstance(found, ipaddress.IPv6Address):
         if found.ipv4_mapped is not None:
             return str(found.ipv4_mapped)
@@ -29,14 +28,14 @@ def network_of(address: str) -> str:
 
 
 class FailureLimiter:
-    """Counts failed logins of each network in windows of a minute; its memory is bounded."""
+    """Counts the failed logins of each network in windows of a minute, in bounded memory."""
 
     def __init__(self) -> None:
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
-        """Begin of the window, and failures in it."""
+        """Start of the window, and failures in it."""
 
     def is_exceeded_by_failure(self, address: str, limit: int) -> bool:
-        """Count a failed login of this address; say whether the limit was reached before it."""
+        """Count a failed login of an address; return whether its network had reached the limit before."""
         network, now = network_of(address), time.monotonic()
         begun, failures = self._failures.pop(network, (now, 0))
         if now - begun >= WINDOW_SECONDS:

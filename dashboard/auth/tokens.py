@@ -1,7 +1,4 @@
-"""Who may see what: tokens with roles, and what each role is shown.
-
-Tokens are kept as hashes, in a file of the data directory that only its owner reads; they are shown once.
-"""
+"""Tokens with roles, kept as hashes in a file of the data directory that only its owner can read."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ if TYPE_CHECKING:
 
 type Role = Literal["agent", "manager", "auditor", "operator"]
 ROLES: tuple[Role, ...] = ("agent", "manager", "auditor", "operator")
-"""Agents see themselves, managers their people and teams, auditors everything, operators everything."""
+"""Agents see their own data, managers that of their people and teams, auditors and operators all data."""
 
 
 class Principal(NamedTuple):
-    """Somebody who looks: their role, and who they are where the role has a person."""
+    """The bearer of a token: its name, its role and, for agents and managers, the employee."""
 
     name: str
     role: Role
@@ -32,12 +29,12 @@ class Principal(NamedTuple):
 
     @property
     def sees_everybody(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether this principal sees all data."""
         return self.role in ("auditor", "operator")
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A token as it is kept."""
+    """A token in the file."""
 
     name: str
     role: Role
@@ -48,11 +45,11 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TokenError(LedgerError):
-    """A token cannot be made or revoked; the text says why."""
+    """A token that cannot be made or revoked; the message says why."""
 
 
 class Tokens:
-    """The tokens of a data directory; read again when another process changed them."""
+    """The tokens of a data directory; the file is read again after another process has changed it."""
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "server" / "tokens.json"
@@ -86,17 +83,17 @@ class Tokens:
         return self._kept
 
     def make(self, name: str, role: Role, person_id: str | None, expires: datetime | None) -> str:
-        """A new token; its text is known only here.
+        """Return the text of a new token; the text is not stored.
 
         Raises:
-            TokenError: the name is taken, or a role that is a person's names none.
+            TokenError: the name is taken, or the person does not fit the role.
 
         """
         if any(one.name == name for one in self.all()):
-            raise TokenError(f"there is a token named {name}: revoke it first, or take another name")
+            raise TokenError(f"a token named {name} exists: revoke it first, or choose another name")
         if (role in ("agent", "manager")) != (person_id is not None):
-            said = "names no person" if person_id else "is a person's: say whose"
-            raise TokenError(f"person: a token for the role {role} {said}")
+            said = "takes no person" if person_id else "needs an employee's id"
+            raise TokenError(f"person: the role {role} {said}")
         text = f"rl-{role}-{secrets.token_urlsafe(32)}"
         token = Token(
             name=name, role=role, sha256=digest_of(text), made=datetime.now(UTC), person_id=person_id, expires=expires
@@ -105,10 +102,10 @@ class Tokens:
         return text
 
     def revoke(self, name: str) -> None:
-        """Whoever bears it is known no more.
+        """Remove a token, so that its bearer is no longer authenticated.
 
         Raises:
-            TokenError: there is none of this name.
+            TokenError: no token has this name.
 
         """
         left = [one for one in self.all() if one.name != name]
@@ -117,13 +114,14 @@ class Tokens:
         self._write(left)
 
     def viewer(self, text: str) -> Principal | None:
-        """Return the bearer of a token; none where it is unknown or its time is over."""
+        """Return the bearer of a token's text; none if it is unknown or has expired."""
         return self.viewer_of(digest_of(text))
 
     def viewer_of(self, digest: str) -> Principal | None:
-        """Return the bearer of the token of this SHA-256; none where it is unknown, revoked or its time is over.
+        """Return the bearer of the token with a SHA-256; none if it is unknown, revoked or expired.
 
-        Only digests are compared, which a caller cannot choose: how long that takes tells nothing about a token.
+        Only digests are compared. A caller cannot choose them, so the time that this takes reveals nothing about a
+        token.
         """
         found, now = self._by_digest().get(digest), datetime.now(UTC)
         if found is None or (found.expires is not None and now >= found.expires):

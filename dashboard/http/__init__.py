@@ -1,1 +1,1 @@
-"""The HTTP server's own bounds: heads, bodies, hosts."""
+"""The HTTP server's limits on heads, bodies and hosts."""

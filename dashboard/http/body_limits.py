@@ -1,4 +1,4 @@
-"""Bodies of requests: bounded in size and time, and none is left unread on a connection that goes on."""
+"""Limits on the size and time of request bodies; no body is left unread on a connection that goes on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_BYTES, BODY_SECONDS = 65_536, 20.0
-"""An event has 48 KiB at most; a body is there after so long."""
+"""Size limit (an event has at most 48 KiB) and time limit of a body."""
 _BODY_BYTES_OF = {"/api/v1/session": 4_096}
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 """Methods whose body has no meaning (RFC 9110, 9.3.1): no route reads it."""
@@ -20,13 +20,13 @@ _CLOSE = (b"connection", b"close")
 
 
 class BodyBounds:
-    """Refuses bodies that are too large (413) or too slow (408); reads none that no route asks for."""
+    """Refuses bodies that are too large (413) or too slow (408); closes connections with an unread body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with its body bounded."""
+        """Pass the request on with its body limited."""
         if scope["type"] == "http":
             bounded = _Bounded(scope, receive, send)
             await self._app(scope, bounded.receive, bounded.send)
@@ -60,12 +60,12 @@ class _Bounded:
                 raise _too_large(self._most)
             return await self._next()
         except ParameterError:
-            if self._answered:  # no route waits for the body any more; what is left of it closes the connection
+            if self._answered:  # no route waits for the body now; the rest of it closes the connection
                 return {"type": "http.disconnect"}
             raise
 
     async def _without_body(self) -> Message:
-        """Return an empty body, then wait for the client's end; a body that comes all the same ends the connection."""
+        """Return an empty body, then wait for the client to disconnect; close the connection if a body comes."""
         if not self._empty_given:
             self._empty_given = True
             return {"type": "http.request", "body": b"", "more_body": False}
@@ -83,7 +83,7 @@ class _Bounded:
             async with asyncio.timeout(max(0.0, self._until - now)):
                 message = await self._receive()
         except TimeoutError:
-            raise ParameterError("", f"the body was not there within {BODY_SECONDS:.0f} s", status=408) from None
+            raise ParameterError("", f"the body was not complete within {BODY_SECONDS:.0f} s", status=408) from None
         self._read += len(message.get("body", b""))
         if self._read > self._most:
             raise _too_large(self._most)
@@ -91,7 +91,7 @@ class _Bounded:
         return message
 
     async def send(self, message: Message) -> None:
-        """Answer; say that the connection ends where a body is left unread."""
+        """Send the answer; announce the end of the connection if a body is left unread."""
         if message["type"] == "http.response.start":
             self._answered = True
             if not self._complete:

@@ -1,4 +1,4 @@
-"""The Host header is a name of this server: no other site's name can be rebound to its address (DNS rebinding)."""
+"""A check of the Host header against DNS rebinding: it must be a name of this server."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _ANY_HOST = {"/healthz", "/readyz"}
-"""They tell nothing and want no token: health checks ask them under names and addresses of their own."""
+"""Health checks reach these paths under any name; they reveal nothing and need no token."""
 
 
 class HostCheck:
-    """Refuses requests for other hosts: 421, and 400 without one Host header."""
+    """Refuses requests for other hosts with 421, and without exactly one Host header with 400."""
 
     def __init__(self, app: ASGIApp, names: frozenset[str]) -> None:
         self._app, self._names = app, names
@@ -29,7 +29,7 @@ class HostCheck:
         values = [value for name, value in scope["headers"] if name == b"host"]
         host = host_of(values[0]) if len(values) == 1 else None
         if host is None:
-            await problem(400, "give one Host header: the name or address of this server")(scope, receive, send)
+            await problem(400, "send one Host header: the name or address of this server")(scope, receive, send)
         elif host not in self._names and not _is_here(host, scope):
             detail = (
                 f"this server does not answer for the host {host[:80]!r}: start it with `--allowed-host {host[:80]}`"
@@ -40,7 +40,7 @@ class HostCheck:
 
 
 def _is_here(host: str, scope: Scope) -> bool:
-    """Say whether a host is a loopback address, or the address that this connection came to."""
+    """Return whether a host is a loopback address, or the address of this connection's server side."""
     try:
         address = ipaddress.ip_address(host)
         here = ipaddress.ip_address((scope.get("server") or ("",))[0].partition("%")[0])

@@ -1,6 +1,6 @@
-"""HTTP connections with bounds: how many, how long a request's head may be and take, how slowly a client may read.
+"""HTTP connections with limits on their number, on the size and time of a head, and on slow readers.
 
-uvicorn bounds none of these; an application cannot, since it is called once a head is complete.
+uvicorn has none of these limits. An application cannot have them, since it is called after a head is complete.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 HEAD_BYTES, HEADERS = 32_768, 100
 HEAD_SECONDS, READER_SECONDS = 10.0, 30.0
-"""A request's head is complete after so long; a client that reads nothing for so long is cut off."""
+"""Time limits: for a complete request head, and for a client that reads nothing of an answer."""
 _CONNECTIONS = 4_096
 _VERSIONS = ("1.0", "1.1")
 _CODING = (b"transfer-encoding", b"chunked")
@@ -37,8 +37,8 @@ _ABSOLUTE, _AUTHORITY_END = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://"), re.compi
 
 
 def most_connections() -> int:
-    """Return how many connections are open at most: half of the files that this process may open."""
-    if sys.platform != "win32":  # which has no such limit
+    """Return the limit of open connections: half of the files that this process may open."""
+    if sys.platform != "win32":  # Windows has no such limit
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY:
             return max(16, min(_CONNECTIONS, soft // 2))
@@ -46,27 +46,27 @@ def most_connections() -> int:
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """An HTTP/1.1 connection of uvicorn's that is refused or closed where it goes beyond the bounds."""
+    """An HTTP/1.1 connection that is refused or closed when it exceeds a limit."""
 
     trusted: tuple[Network, ...] = ()
-    """Proxies: many clients come through one address."""
+    """Trusted proxies: many clients share the address of one."""
     _refusal = HTTPStatus.BAD_REQUEST, "this is not HTTP/1.1"
     _head_timer: asyncio.TimerHandle | None = None
     _reader_timer: asyncio.TimerHandle | None = None
     _heads = _head = 0
-    """Heads that began, and the number of the one that is coming: 0 between two."""
+    """Number of heads so far, and number of the one being received: 0 between two."""
     _head_bytes = _headers = 0
     network = ""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Refuse a connection too many, of all or of one address."""
+        """Refuse a connection beyond the limit, of all networks or of one."""
         super().connection_made(transport)
         host = self.client[0] if self.client else ""
         self.network = network_of(host)
         most = most_connections()
         of_one = sum(getattr(one, "network", None) == self.network for one in self.connections)
         if len(self.connections) > most or (of_one > most // 2 and not self._shares_address(host)):
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections are open: try again in a moment")
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "too many open connections: try again later")
         else:
             self._begin_head()
 
@@ -78,13 +78,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return address.is_loopback or any(address in network for network in self.trusted)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Stop the timers."""
         self._end_head()
         self._end_reader()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came; a head that goes on too long is refused."""
+        """Parse data; refuse a head that is too long."""
         if self.transport.is_closing():
             return
         head_before = self._head
@@ -104,7 +104,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._begin_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count headers, trailers included; leave trailers out, since a proxy lets pass what it removes from heads."""
+        """Count headers and trailers; drop trailers, because they can carry headers that a proxy removes from heads."""
         self._headers += 1
         if self._headers > HEADERS:
             self._refusal = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, f"a request has at most {HEADERS} headers"
@@ -113,7 +113,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Hand the request on, unless two readers may see different ends of its body (RFC 9112, 6.3)."""
+        """Pass the request on, unless two parsers may see different ends of its body (RFC 9112, 6.3)."""
         version = self.parser.get_http_version()
         framing = [(name, value.strip().lower()) for name, value in self.headers if name in _BODY_FRAMING]
         if version not in _VERSIONS:
@@ -125,41 +125,41 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._refusal = HTTPStatus.BAD_REQUEST, "Transfer-Encoding belongs to HTTP/1.1, and is `chunked` here"
             raise ValueError(self._refusal[1])
         is_upgrade = self.parser.should_upgrade()
-        if is_upgrade and framing:  # the parser leaves its body unread
+        if is_upgrade and framing:  # the parser does not read its body
             self._refusal = HTTPStatus.BAD_REQUEST, "a request with a body cannot ask for another protocol (Upgrade)"
             raise ValueError(self._refusal[1])
-        if _ABSOLUTE.match(self.url):  # its host is the one that is asked (RFC 9112, 3.2.2)
+        if _ABSOLUTE.match(self.url):  # an absolute URL replaces the Host header (RFC 9112, 3.2.2)
             asked = _ABSOLUTE.sub(b"", self.url)
             host = _AUTHORITY_END.split(asked, 1)[0]
             self.headers[:] = [(name, host if name == b"host" else value) for name, value in self.headers]
         self._head = 0
         self._end_head()
         super().on_headers_complete()
-        if is_upgrade:  # it is answered in HTTP/1.1; what follows it may be in another protocol
+        if is_upgrade:  # the answer is HTTP/1.1, but the client may continue in the other protocol
             self.cycle.keep_alive = False
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says more
-        """Refuse what cannot be parsed, by problem details."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - problem details say more
+        """Refuse a request that cannot be parsed, with problem details."""
         self._refuse(*self._refusal)
 
     def on_response_complete(self) -> None:
-        """Cut off a client that does not read the end of an answer."""
+        """Start the reader's time limit for the end of an answer."""
         super().on_response_complete()
         if self.transport.is_closing():
             self._begin_reader()
 
     def timeout_keep_alive_handler(self) -> None:
-        """Close a connection that is idle, whether its client reads or not."""
+        """Close an idle connection, even if its client does not read."""
         super().timeout_keep_alive_handler()
         self._begin_reader()
 
     def pause_writing(self) -> None:
-        """Wait for a slow reader, for a while."""
+        """Start the reader's time limit."""
         super().pause_writing()
         self._begin_reader()
 
     def resume_writing(self) -> None:
-        """Go on: the reader is there."""
+        """Stop the reader's time limit."""
         self._end_reader()
         super().resume_writing()
 
@@ -183,7 +183,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.abort()
         else:
-            self._begin_head()  # it waits for the answer to the request before it, and is not read meanwhile
+            self._begin_head()  # uvicorn reads no further while the previous request is being answered
 
     def _end_head(self) -> None:
         if self._head_timer is not None:
@@ -201,5 +201,5 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 def bounded_protocol(trusted: Sequence[Network]) -> type[BoundedHttpProtocol]:
-    """Return the protocol of a server that is behind these proxies, as uvicorn's ``http`` setting takes it."""
+    """Return the protocol class for a server behind these proxies, for uvicorn's ``http`` setting."""
     return type("BoundedHttpProtocol", (BoundedHttpProtocol,), {"trusted": tuple(trusted)})

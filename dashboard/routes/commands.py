@@ -1,4 +1,4 @@
-"""Acting over HTTP, where the role allows it: asked over NATS like any upstream, as whoever the token is."""
+"""Routes of commands: each is sent as a NATS request in the name of the token's bearer."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
     from dashboard.view_reader import ViewReader
+    from domain.policy.model import Policy
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
 
@@ -37,10 +38,10 @@ _STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
 
 
 def _checked(text: str) -> str:
-    """Return an id as it is.
+    """Return an id unchanged.
 
     Raises:
-        PydanticCustomError: the text is no id.
+        PydanticCustomError: the text is not a valid id.
 
     """
     fault = fault_of(text)
@@ -65,30 +66,30 @@ class Amount(_Asked):
 
 
 class Preview(_Asked):
-    """What could be done; without an amount, how much this agent could give."""
+    """An action to try out; without an amount, the question for the amount that is available."""
 
     kind: Kind
     amount: Amount | None = None
-    agent_id: Id | None = Field(None, description="Whose authority; an agent asks for themselves.")
+    agent_id: Id | None = Field(None, description="The agent who would act. Default: the token's own.")
     customer_id: Id | None = None
     interaction_id: Id | None = None
     basis: Basis = "goodwill"
     reason: Words = ""
-    request_id: Id | None = Field(None, description="Taken, so that the request of an action fits; none is used up.")
+    request_id: Id | None = Field(None, description="Accepted so that the body of an action fits; it is not used up.")
 
 
 class Answer(_Asked):
-    """What to do with an escalation that waits."""
+    """The decision about a waiting escalation."""
 
     operation: Literal["approve", "deny", "forward"]
-    amount: Amount | None = Field(None, description="Less than what was asked for.")
+    amount: Amount | None = Field(None, description="An amount below the requested one.")
     reason: Words | None = None
-    to: Id | None = Field(None, description="Whom to forward it to; absent: a level up.")
-    request_id: Id | None = Field(None, description="The same again gets the first answer again.")
+    to: Id | None = Field(None, description="The employee to forward it to. Default: one level up.")
+    request_id: Id | None = Field(None, description="Idempotency key: repeats get the first answer.")
 
 
 class Review(_Asked):
-    """Look at a flag: without a verdict, begin to, so that it shows names."""
+    """A review of a flag; without a verdict, the start of a review, which reveals the names."""
 
     verdict: Literal["confirmed", "coached", "dismissed"] | None = None
     note: Words | None = None
@@ -96,28 +97,29 @@ class Review(_Asked):
 
 
 class Try(_Asked):
-    """Another limit: in the shadow of the policy in force, or for some teams, drawn by lot."""
+    """Another limit: in shadow mode, or as a trial for randomly chosen teams."""
 
     mode: Literal["shadow", "trial"]
     role: Words
     kind: Kind
     amount: Amount
     share_of_teams: float = Field(0.5, gt=0, lt=1)
-    days: int = Field(_TRIAL_DAYS, ge=1, le=366, description="How long a trial lasts.")
+    days: int = Field(_TRIAL_DAYS, ge=1, le=366, description="Length of a trial in days.")
     request_id: Id | None = None
 
 
 class CommandClient:
-    """Asks for decisions."""
+    """Sends commands as NATS requests."""
 
     def __init__(self, client: LedgerClient, views: ViewReader) -> None:
         self._client, self._views = client, views
 
     async def ask(self, operation: str, request: dict[str, Any]) -> Response:
-        """The answer, with its own status where it is an error.
+        """Return the answer to a command.
 
         Raises:
-            UnavailableError: nobody answers.
+            ParameterError: the answer is an error; the status depends on its code.
+            UnavailableError: no decider answers.
 
         """
         body = {name: value for name, value in request.items() if value is not None}
@@ -135,29 +137,29 @@ class CommandClient:
 
 
 def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, decider: CommandClient) -> None:
-    """What may be done from here; every door refuses requests of other sites."""
+    """Add the routes of commands; each refuses requests of other sites."""
     known = Depends(doors.viewer)
     here = [Depends(doors.require_same_origin), Depends(doors.limit_rate)]
 
     @api.post(
         "/api/v1/preview",
         response_model=Said,
-        summary="May this agent? Nothing is taken",
+        summary="Check whether an action would be allowed, without taking it",
         dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))],
     )
     async def preview(asked: Preview, viewer: Any = known) -> Response:
         agent = viewer.person_id if viewer.role == "agent" else asked.agent_id
         if agent is None:
-            raise HTTPException(409, "agent_id: this token is nobody's: say whose authority")
+            raise HTTPException(409, "agent_id: this token belongs to no employee: name the agent")
         scope = await doors.scope(viewer)
         if scope.people is not None and agent not in scope.people:
-            raise HTTPException(403, f"the role {viewer.role} asks for people it sees")
+            raise HTTPException(403, f"the role {viewer.role} may ask only for people it sees")
         return await decider.ask("preview", asked.model_dump(exclude_none=True) | {"agent_id": agent})
 
     @api.post(
         "/api/v1/escalations/{escalation_id}",
         response_model=Said,
-        summary="Approve, deny or forward what somebody asked for",
+        summary="Approve, deny or forward an escalation",
         dependencies=[*here, Depends(doors.allowed("manager"))],
     )
     async def escalation(
@@ -172,14 +174,14 @@ def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, dec
             )
         ).result
         if not found or not (found[0]["agent_id"] in (scope.people or ()) or found[0]["team_id"] in scope.teams):
-            raise HTTPException(404, "no escalation of this id is to be seen here")
+            raise HTTPException(404, "no escalation with this id is visible to this token")
         body = asked.model_dump(exclude_none=True)
         return await decider.ask("escalation", body | {"escalation_id": escalation_id, "decided_by": viewer.person_id})
 
     @api.post(
         "/api/v1/flags/{flag_id}",
         response_model=Said,
-        summary="Begin to look at a flag, or say what came of it",
+        summary="Start the review of a flag, or record its verdict",
         dependencies=[*here, Depends(doors.allowed("manager", "operator"))],
     )
     async def flag(flag_id: Annotated[str, Path(max_length=128)], asked: Review, viewer: Any = known) -> Response:
@@ -188,7 +190,7 @@ def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, dec
             await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id, source=flags), short=True)
         ).result
         if not found or not scope.sees_all(found[0]["about"]):
-            raise HTTPException(404, "no flag of this id is to be seen here")
+            raise HTTPException(404, "no flag with this id is visible to this token")
         who = "unmasked_by" if asked.verdict is None else "reviewed_by"
         body = asked.model_dump(exclude_none=True) | {"flag_id": flag_id, who: _name(viewer)}
         return await decider.ask("flag", body)
@@ -203,12 +205,12 @@ def _add_policy(api: FastAPI, log: Log, doors: Authorizer, decider: CommandClien
     @api.post(
         "/api/v1/policies",
         response_model=Said,
-        summary="Try another limit: in the shadow, or on some teams by lot",
+        summary="Try another limit: in shadow mode, or on randomly chosen teams",
         dependencies=[*here, Depends(doors.allowed("manager", "operator"))],
     )
     async def policy(asked: Annotated[Try, Body()], viewer: Any = known) -> Response:
         if asked.mode == "trial" and viewer.role != "operator":
-            raise HTTPException(403, "a trial changes what people may give: it is for the role operator")
+            raise HTTPException(403, "a trial changes what agents may give: only the role operator may start one")
         document = _tried(await policy_in_force(log), asked, datetime.now(UTC))
         request = {"policy": document, "published_by": _name(viewer), "request_id": asked.request_id}
         return await decider.ask("policy", request)
@@ -218,13 +220,13 @@ def _name(viewer: Principal) -> str:
     return viewer.person_id or viewer.name
 
 
-def _tried(in_force: dict[str, Any], asked: Try, now: datetime) -> dict[str, Any]:
-    """The policy in force with another limit."""
-    if asked.role not in in_force.get("roles", {}):
+def _tried(in_force: Policy | None, asked: Try, now: datetime) -> dict[str, Any]:
+    """Return the policy in force with another limit."""
+    if in_force is None or asked.role not in in_force.roles:
         raise HTTPException(409, f"role: the policy in force has no role {asked.role}")
-    if asked.amount.currency != in_force["currency"]:
-        raise HTTPException(409, f"amount.currency: the policy gives in {in_force['currency']}")
-    document = copy.deepcopy(in_force)
+    if asked.amount.currency != in_force.currency:
+        raise HTTPException(409, f"amount.currency: the policy is in {in_force.currency}")
+    document: dict[str, Any] = copy.deepcopy(in_force.document)
     document["effective_from"] = now.isoformat()
     if asked.mode == "shadow":
         document["mode"] = "shadow"

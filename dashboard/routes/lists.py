@@ -14,7 +14,6 @@ from dashboard.schemas import Json, Page
 from ledger.store.position_lookup import position_of
 from projections.access import without_names
 from projections.engine import temporal_tables
-from projections.plugin_views import plugin_table
 from projections.views import casework
 from projections.views.audit_trail import Trail, read_trail
 from projections.views.balances import read_balances
@@ -29,16 +28,17 @@ if TYPE_CHECKING:
     from dashboard.view_reader import ViewReader
     from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
-    from projections.reading import AccessScope, ReadResult
+    from projections.engine.storage import Progress
+    from projections.reading import AccessScope
 
 MOST, _FEW = 1000, 200
-"""Items of a page; so many are read without a thread."""
+"""The most items of a page, and the most that are read without a thread."""
 type Items = list[dict[str, Any]]
-Limit = Annotated[int, Query(ge=1, le=MOST, description="At most so many items.")]
-After = Annotated[int, Query(ge=0, le=2**53, description="Only items behind this position: `next` of the page before.")]
+Limit = Annotated[int, Query(ge=1, le=MOST, description="The most items to return.")]
+After = Annotated[int, Query(ge=0, le=2**53, description="Only items after this position (`next` of a page).")]
 AsOf = Annotated[
     str | None,
-    Query(alias="as_of", description="As it was behind this position, or at this time."),
+    Query(alias="as_of", description="The state at this position, or at this recorded time."),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}),
 ]
 Same = Annotated[str | None, Header(alias="If-None-Match")]
@@ -51,11 +51,10 @@ def add_lists(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer)
     _add_escalations(api, lists, doors)
     _add_flags(api, lists, keys, doors)
     _add_trail(api, lists, doors)
-    _add_plugin_views(api, lists, doors)
 
 
 class ListReader:
-    """Reads pages of views; a page that the client has already is answered with 304."""
+    """Reads pages of views; answers 304 if the client already has the page."""
 
     def __init__(self, views: ViewReader, log: Log) -> None:
         self._views = views
@@ -69,7 +68,7 @@ class ListReader:
         """Return the position that ``as_of`` names: a position, or the last one at a time.
 
         Raises:
-            ParameterError: it is neither.
+            ParameterError: the text is neither.
 
         """
         if as_of is None:
@@ -94,12 +93,12 @@ class ListReader:
     ) -> Response:
         """Return a page of a view as JSON with an ETag.
 
-        ``query`` reads up to ``limit`` items, as of position ``at``; ``next_by`` names the field that the next page
-        continues from; ``then`` changes the items before they are shown.
+        ``query`` reads up to ``limit`` items at position ``at``. ``next_by`` names the field that the next page
+        continues from. ``then`` changes the items before they are returned.
         """
-        if same is not None:  # what has not changed is not read again
+        if same is not None:  # an unchanged view is not read again
             unchanged = await self._views.read(view, lambda _connection: None, short=True)
-            if same == _tag(view, unchanged, viewer):
+            if same == _tag(view, unchanged.progress, viewer):
                 return Response(status_code=304, headers={"ETag": same})
         found = await self._views.read(view, query, short=limit <= _FEW)
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
@@ -113,12 +112,16 @@ class ListReader:
         }
         return Json(
             document,
-            headers={"ETag": _tag(view, found, viewer), "Cache-Control": "no-cache", "Vary": "Authorization, Cookie"},
+            headers={
+                "ETag": _tag(view, found.progress, viewer),
+                "Cache-Control": "no-cache",
+                "Vary": "Authorization, Cookie",
+            },
         )
 
 
-def _tag(view: str, found: ReadResult, viewer: Principal) -> str:
-    return f'"{view}-{found.progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
+def _tag(view: str, progress: Progress, viewer: Principal) -> str:
+    return f'"{view}-{progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
 
 
 def _add_balances(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
@@ -155,7 +158,7 @@ def _add_balances(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
 def _add_actions(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
     known = Depends(doors.viewer)
 
-    @api.get("/api/v1/actions", response_model=Page, summary="What was done, as it stands")
+    @api.get("/api/v1/actions", response_model=Page, summary="Actions with their present state")
     async def actions(
         agent: str | None = None,
         team: str | None = None,
@@ -191,7 +194,7 @@ def _add_actions(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
 def _add_escalations(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
     known = Depends(doors.viewer)
 
-    @api.get("/api/v1/escalations", response_model=Page, summary="Who asked for what, and what came of it")
+    @api.get("/api/v1/escalations", response_model=Page, summary="Escalations with their outcome")
     async def escalations(
         agent: str | None = None,
         team: str | None = None,
@@ -229,7 +232,7 @@ def _add_escalations(api: FastAPI, lists: ListReader, doors: Authorizer) -> None
 def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer) -> None:
     known = Depends(doors.viewer)
 
-    @api.get("/api/v1/flags", response_model=Page, summary="What the guard asks humans to look at")
+    @api.get("/api/v1/flags", response_model=Page, summary="Flags of possible misuse for human review")
     async def flags(
         rule: str | None = None,
         about: str | None = None,
@@ -244,7 +247,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer
         source = temporal_tables.as_of(flags_table, at)
 
         async def masked(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-            shown = await without_names(lists.log, keys, found)  # names are asked for after that: asking would tell
+            shown = await without_names(lists.log, keys, found)  # filtered after masking: a filter reveals no name
             return [one for one in shown if about is None or about in one["about"]]
 
         return await lists.answer(
@@ -265,7 +268,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer
 def _add_trail(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
     known = Depends(doors.viewer)
 
-    @api.get("/api/v1/trail", response_model=Page, summary="Events in order, with positions")
+    @api.get("/api/v1/trail", response_model=Page, summary="The audit trail: events in order, with positions")
     async def trail(
         interaction: str | None = None,
         action: str | None = None,
@@ -279,7 +282,7 @@ def _add_trail(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
     ) -> Response:
         at, scope = await lists.at(as_of), await doors.scope(viewer)
         if scope.people is not None and agent not in scope.people:
-            raise HTTPException(403, f"the role {viewer.role} reads the trail of somebody it sees: name an `agent`")
+            raise HTTPException(403, f"the role {viewer.role} reads only the trail of people it sees: name an `agent`")
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
         wanted = [(kind, name) for kind, name in named.items() if name is not None]
         read_about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
@@ -287,32 +290,6 @@ def _add_trail(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
             await note_reading(lists.log, viewer, read_about, at or await lists.end())
         return await lists.answer(
             Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at, viewer=viewer
-        )
-
-
-def _add_plugin_views(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
-    known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
-
-    @api.get(
-        "/api/v1/views/{view}/{table}",
-        response_model=Page,
-        dependencies=[everybody],
-        summary="Rows of a view that another package adds",
-    )
-    async def rows(
-        view: str,
-        table: str,
-        limit: Limit = 100,
-        offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
-        same: Same = None,
-        viewer: Any = known,
-    ) -> Response:
-        try:
-            found = plugin_table(view, table)
-        except LookupError as error:
-            raise HTTPException(404, str(error)) from None
-        return await lists.answer(
-            view, lambda c: found.read(c, limit, offset), same, limit, next_by=None, viewer=viewer
         )
 
 

@@ -1,4 +1,4 @@
-"""Why an action was allowed, and that nobody changed it: explanations, proofs and case files over HTTP."""
+"""Routes of evidence: explanations of actions, case files, and proofs of single events."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ ActionId = Annotated[str, Path(max_length=128)]
 def add_proving(
     api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: Authorizer, data_dir: pathlib.Path
 ) -> None:
-    """The auditor's doors; an explanation is for everybody who sees the agent, too."""
+    """Add the routes of evidence; explanations are also for callers who may see the agent."""
     known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
 
     async def explained(action_id: str, viewer: Any) -> dict[str, Any]:
         scope = await doors.scope(viewer)
         found = await views.read_with(Trail.name, lambda c: explain(log, c, action_id))
         if found is None or (scope.people is not None and found["action"]["agent_id"] not in scope.people):
-            raise HTTPException(404, f"no action {action_id} is to be seen here")
+            raise HTTPException(404, f"no action {action_id} is visible to this token")
         await note_reading(log, viewer, [f"action:{action_id}"], found["position"])
         return found
 
     @api.get(
-        "/api/v1/explain/{action_id}", response_model=Report, summary="Why an action was allowed, and what came of it"
+        "/api/v1/explain/{action_id}", response_model=Report, summary="Why an action was allowed, and what followed"
     )
     async def explanation(action_id: ActionId, viewer: Any = known) -> Response:
         found = await explained(action_id, viewer)
@@ -63,7 +63,7 @@ def add_proving(
         "/api/v1/case/{action_id}",
         dependencies=[everybody],
         response_class=HTMLResponse,
-        summary="The case file: one page that proves what it says, to be kept",
+        summary="The case file of an action: one HTML page with its proofs",
     )
     async def case(action_id: ActionId, viewer: Any = known) -> Response:
         found = await explained(action_id, viewer)
@@ -93,7 +93,7 @@ def add_proving(
 
 
 async def _sealed(made: Callable[[], str]) -> str:
-    """What is made of the seal's files.
+    """Return a text that is made from the seal's files.
 
     Raises:
         HTTPException: 503, the seal does not reach that far, or is damaged.
@@ -102,5 +102,5 @@ async def _sealed(made: Callable[[], str]) -> str:
     try:
         return await asyncio.to_thread(made)
     except (AssertionError, MissingTileError, NoteError, ProofError, ValueError) as error:
-        detail = f"the seal does not prove this now: {str(error) or 'nothing is sealed yet'}"
+        detail = f"no proof is available now: {str(error) or 'nothing is sealed yet'}"
         raise HTTPException(503, detail, {"Retry-After": "1"}) from None

@@ -1,4 +1,4 @@
-"""Routes of reports: documents that are computed from views."""
+"""Routes of reports, which are computed from views."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def add_reports(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer) ->
         return await reports.give((name, at, scope), made)
 
     @api.get(
-        "/api/v1/loyalty", response_model=Report, dependencies=not_agents, summary="What it was worth, rung by rung"
+        "/api/v1/loyalty", response_model=Report, dependencies=not_agents, summary="Customer value, by evidence level"
     )
     async def loyalty(as_of: AsOf = None, after: After = 0, limit: Limit = 100, viewer: Any = known) -> Response:
         at, scope = await lists.at(as_of), await doors.scope(viewer)
@@ -58,7 +58,7 @@ def add_reports(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer) ->
     async def loyalty_of(at: int | None, scope: AccessScope) -> dict[str, Any]:
         return await loyalty_report(views.read, await published_policies(log), at, scope=scope)
 
-    @api.get("/api/v1/gap", response_model=Report, dependencies=not_agents, summary="The empowerment gap")
+    @api.get("/api/v1/gap", response_model=Report, dependencies=not_agents, summary="The authority gap")
     async def gap(as_of: AsOf = None, viewer: Any = known) -> Response:
         async def made(at: int | None, scope: AccessScope) -> dict[str, Any]:
             return await gap_report(views.read, await policy_in_force(log, at), at=at, scope=scope)
@@ -76,7 +76,7 @@ def add_reports(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer) ->
         "/api/v1/recognition",
         response_model=Report,
         dependencies=not_agents,
-        summary="Thanks, training, ideas, morale, who stays",
+        summary="Recognition, training, ideas, morale and retention",
     )
     async def recognition(as_of: AsOf = None, viewer: Any = known) -> Response:
         async def made(at: int | None, scope: AccessScope) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""For upstream engineers: what arrives from a source, what was rejected and why, would an event be taken."""
+"""Routes of sources, for engineers who connect them: recorded events, rejections, and a check of an event."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from dashboard.view_reader import ViewReader
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
-    from projections.reading import ReadResult
+    from projections.engine.storage import Progress
 
 _LOOKED_AT = 5000
-"""Rejections looked through, the newest."""
+"""The newest rejections that are searched."""
 
 
 def _checked(source: str) -> str:
-    """Return the name of a source as it is.
+    """Return the name of a source unchanged.
 
     Raises:
-        PydanticCustomError: the text names no source.
+        PydanticCustomError: the text is not a valid name.
 
     """
     fault = source_fault(source)
@@ -49,13 +49,16 @@ Source = Annotated[
     str,
     AfterValidator(_checked),
     WithJsonSchema({"type": "string", **ID_SCHEMA}),
-    Query(description="The source, as its events name it."),
+    Query(description="The `source` of its events."),
 ]
-Few = Annotated[int, Query(ge=1, le=200, description="At most so many.")]
+Few = Annotated[int, Query(ge=1, le=200, description="The most items to return.")]
 
 
 async def _check(client: LedgerClient, event: dict[str, Any]) -> dict[str, Any]:
-    """Return whether the intake would take an event; what is wrong with its source is said here, where no token is."""
+    """Return whether the intake would accept an event.
+
+    A fault of its source is reported here, because an invalid source has no subject.
+    """
     source = event.get("source")
     if not isinstance(source, str):
         return await ask(client, f"{topology.READ_SUBJECT}.{SOURCE}.check", event, "intake")
@@ -73,47 +76,47 @@ class _Rejected(msgspec.Struct):
 
 
 def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: LedgerClient, doors: Authorizer) -> None:
-    """What engineers of other systems need to see."""
+    """Add the routes of sources."""
     everybody = Depends(doors.allowed("auditor", "operator"))
 
-    async def page(items: list[dict[str, Any]], found: ReadResult) -> Response:
-        position, lag = found.progress.anchor.position, await views.lag(found.progress)
+    async def page(items: list[dict[str, Any]], progress: Progress) -> Response:
+        position, lag = progress.anchor.position, await views.lag(progress)
         return Json({"items": items, "position": position, "lag_seconds": lag})
 
     @api.get(
         "/api/v1/sources",
         response_model=Page,
         dependencies=[everybody],
-        summary="Sources, and how many events each has recorded",
+        summary="Sources, with the number of their recorded events",
     )
     async def sources() -> Response:
         query = sa.select(trail.c.source, sa.func.count(), sa.func.max(trail.c.recorded)).group_by(trail.c.source)
         found = await views.read(Trail.name, lambda c: c.execute(query.order_by(trail.c.source)).all())
         items = [{"source": name, "events": number, "last_recorded": last} for name, number, last in found.result]
-        return await page(items, found)
+        return await page(items, found.progress)
 
     @api.get(
         "/api/v1/arrivals",
         response_model=Page,
         dependencies=[everybody],
-        summary="The newest events of a source: its receipts",
+        summary="The newest recorded events of a source",
     )
     async def arrivals(source: Source, limit: Few = 50) -> Response:
         names = (trail.c.event_id, trail.c.type, trail.c.time, trail.c.recorded, trail.c.position)
         query = sa.select(*names).where(trail.c.source == source).order_by(trail.c.position.desc()).limit(limit)
         found = await views.read(Trail.name, lambda c: [dict(row) for row in c.execute(query).mappings()])
-        return await page(found.result, found)
+        return await page(found.result, found.progress)
 
     @api.get(
         "/api/v1/rejections",
         response_model=Page,
         dependencies=[everybody],
-        summary="The newest rejections of a source, with reasons",
+        summary="The newest rejections of a source, with their reasons",
     )
     async def rejections(source: Source, limit: Few = 50) -> Response:
         last = await rejected.last_position()
         items: list[dict[str, Any]] = []
-        for token in {token_of_source(source), fact_token(source)}:  # the second: sent as earlier versions wanted it
+        for token in {token_of_source(source), fact_token(source)}:  # the second is the form of earlier versions
             subject = f"{topology.REJECTED_SUBJECT}.{token}.>"
             async for batch in rejected.subject_batches(subject, max(0, last - _LOOKED_AT)):
                 for one in batch:
@@ -125,13 +128,13 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
     @api.post(
         "/api/v1/check",
         response_model=Said,
-        summary="Would the intake take this event? Nothing is recorded",
+        summary="Check whether the intake would accept an event, without recording it",
         dependencies=[Depends(doors.viewer), Depends(doors.require_same_origin), Depends(doors.limit_rate)],
     )
     async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
         answer = await _check(client, event)
         if "accepted" not in answer:
-            raise HTTPException(503, str(answer.get("message", "the intake gives no answer")))
+            raise HTTPException(503, str(answer.get("message", "no answer from the intake")))
         return Json(answer)
 
 

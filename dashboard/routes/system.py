@@ -1,4 +1,4 @@
-"""Routes of the system itself: events, states of views, the caller, metrics and health."""
+"""Routes of the system itself: single events, states of views, the caller, metrics and health."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def add_system(api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: 
         "/api/v1/events/{position}",
         response_model=Report,
         dependencies=[everybody],
-        summary="An event as it was recorded",
+        summary="One event as it was recorded",
     )
     async def event(position: Annotated[int, Path(ge=0, le=2**53)]) -> Response:
         found = await log.at(position) if position > 0 else None
         if found is None:
-            raise HTTPException(404, f"there is no event at position {position}")
+            raise HTTPException(404, f"no event has position {position}")
         shown = json.loads(await keys.reveal(found.data)) | {"position": position}
         return Json({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
 
-    @api.get("/api/v1/projections", response_model=Page, dependencies=[known], summary="How far each view is")
+    @api.get("/api/v1/projections", response_model=Page, dependencies=[known], summary="Position and lag of each view")
     async def projections() -> Response:
         items = [state._asdict() for state in await views.states()]
         return Json({"items": items, "position": await views.end(), "lag_seconds": 0.0})
@@ -47,7 +47,7 @@ def add_system(api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: 
     async def openapi() -> Response:
         return Json(publish_bounds(api.openapi()))
 
-    @api.get("/api/v1/me", response_model=Me, summary="Who asks, and what they are shown")
+    @api.get("/api/v1/me", response_model=Me, summary="The caller, and the people whose data they see")
     async def me(viewer: Any = known) -> Response:
         scope = await doors.scope(viewer)
         people = None if scope.people is None else sorted(scope.people)
@@ -61,20 +61,20 @@ def add_system(api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: 
             }
         )
 
-    @api.get("/metrics", dependencies=[everybody], summary="For Prometheus", response_class=PlainTextResponse)
+    @api.get("/metrics", dependencies=[everybody], summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(await gauges.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _add_health(api: FastAPI, views: ViewReader) -> None:
-    @api.get("/healthz", summary="Whether this process lives")
+    @api.get("/healthz", summary="Liveness of this process")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @api.get("/readyz", summary="Whether the log and every view answer")
+    @api.get("/readyz", summary="Readiness of the log and of every view")
     async def readyz() -> dict[str, str]:
         await views.end()
         waiting = [state.view for state in await views.states() if state.stopped is not None]
         if waiting:
-            raise HTTPException(503, f"these views do not answer yet: {', '.join(waiting)}")
+            raise HTTPException(503, f"these views are not ready: {', '.join(waiting)}")
         return {"status": "ok"}

@@ -1,4 +1,4 @@
-"""The route of updates: server-sent events that say how far each view is."""
+"""The route of updates: server-sent events about the position of each view."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def add_updates(api: FastAPI, views: ViewReader, news: ViewUpdates, doors: Autho
 
     @api.get(
         "/api/v1/stream",
-        summary="News of views, as server-sent events",
+        summary="Changes of views, as server-sent events",
         response_class=EventStream,
         responses={200: {"content": {"text/event-stream": {}}}},
     )
@@ -37,14 +37,14 @@ def add_updates(api: FastAPI, views: ViewReader, news: ViewUpdates, doors: Autho
 
         async def lines() -> AsyncIterator[bytes]:
             chunks = news.chunks()
-            coming = asyncio.ensure_future(anext(chunks))  # it listens before it looks
+            coming = asyncio.ensure_future(anext(chunks))  # subscribe before reading, so that no change is lost
             try:
-                for state in await views.states():  # a client that comes back hears where each view is now
+                for state in await views.states():  # a client that reconnects gets the present positions
                     if since is None or state.position > since:
                         yield said(state.view, state.position)
                 yield await coming
                 async for chunk in chunks:
-                    if doors.bearer_of(credential) != viewer:  # revoked, over, or of another role now
+                    if doors.bearer_of(credential) != viewer:  # revoked, expired, or with another role now
                         return
                     if chunk:
                         yield chunk

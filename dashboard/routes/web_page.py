@@ -1,4 +1,4 @@
-"""The page: a few files, served as they are; a browser shows a token once and is known by a cookie."""
+"""The web page: static files, and a browser's session in exchange for a token."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _ENCODED = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.
 
 
 class Login(BaseModel):
-    """A token that a browser shows."""
+    """A token to open a session with."""
 
     model_config = ConfigDict(extra="forbid")
     token: str = Field(max_length=500)
 
 
 class _Headers:
-    """Says with every answer what a browser may do with it."""
+    """Adds the security headers of browsers to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -58,7 +58,7 @@ class _Headers:
 
 
 def add_page(api: FastAPI, doors: Authorizer) -> None:
-    """Serve the page beside the API."""
+    """Add the routes of the web page and of sessions."""
     api.add_middleware(_Headers)
 
     @api.get("/", include_in_schema=False)
@@ -68,14 +68,14 @@ def add_page(api: FastAPI, doors: Authorizer) -> None:
     @api.get("/assets/{name}", include_in_schema=False)
     async def asset(name: str) -> Response:
         if name not in _TYPES:
-            raise HTTPException(404, "there is no such file")
+            raise HTTPException(404, "no such file")
         return _file(name)
 
     @api.post(
         "/api/v1/session",
         status_code=204,
         dependencies=[Depends(doors.require_same_origin)],
-        summary="A browser shows a token, and is known by a cookie",
+        summary="Open a browser's session with a token; the answer sets a cookie",
     )
     async def begin(request: Request, shown: Login) -> Response:
         response = Response(status_code=204)
@@ -90,11 +90,11 @@ def add_page(api: FastAPI, doors: Authorizer) -> None:
         )
         return response
 
-    @api.get("/api/v1/session", summary="Whether this browser is known")
+    @api.get("/api/v1/session", summary="Whether the browser's session is valid")
     async def known(request: Request) -> dict[str, bool]:
         return {"known": doors.is_session_valid(request)}
 
-    @api.delete("/api/v1/session", status_code=204, summary="The browser is known no more")
+    @api.delete("/api/v1/session", status_code=204, summary="End the browser's session")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:
         doors.close(session)
         response = Response(status_code=204)

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from domain.abuse.findings import rule_order
 from domain.abuse.history import DAY
 from domain.statistics import fisher_greater
 
@@ -60,7 +59,7 @@ def rates(acts: Iterable[ReviewedAction]) -> list[Rate]:
     """
     done = list(acts)
     found: list[Rate] = []
-    for rule in sorted({rule for act in done for rule in act.rules}, key=rule_order):
+    for rule in sorted({rule for act in done for rule in act.rules}, key=lambda name: int(name[1:])):
         concerned = {act.agent for act in done if rule in act.rules}
         proving = sum(rule in act.rules for act in done)
         everybody = {act.agent for act in done}

@@ -4,9 +4,37 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from domain.money import Money
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Parameters(TypedDict, total=False):
+    """The parameters that rules have; docs/understand/guard.md says the meaning of each in its rule."""
+
+    days: int
+    hours: int
+    minutes: int
+    actions: int
+    near: int
+    times: float
+    peers: int
+    contacts: int
+    agents: int
+    claims: int
+    each_way: int
+    pair: int
+    denied_then: int
+    fraction: float
+    alike: float
+    share: float
+    sigma: float
+    z: float
+    p: float
+    kinds: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -39,18 +67,13 @@ class Rule:
     id: str
     version: int
     pattern: str
-    parameters: dict[str, Any]
+    parameters: Parameters
 
     def finding(
-        self, about: tuple[str, ...], key: str, explanation: str, evidence: Any, p: float | None = None
+        self, about: tuple[str, ...], key: str, explanation: str, evidence: Iterable[int], p: float | None = None
     ) -> RuleFinding:
         """Return a finding of this rule."""
         return RuleFinding(self.id, self.version, about, key, explanation, tuple(sorted(set(evidence))), p)
-
-
-def rule_order(rule_id: str) -> tuple[bool, int, str]:
-    """Return a sort key of rule ids: R1 to R15 by number, then those of other packages by name."""
-    return "." in rule_id, len(rule_id), rule_id
 
 
 def money(minor: int, currency: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from domain.abuse.findings import Rule, RuleFinding, benjamini_hochberg, rule_order
+from domain.abuse.findings import Parameters, Rule, RuleFinding, benjamini_hochberg
 from domain.abuse.history import DAY, HOUR, REMEMBERED_SECONDS, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.rules import (
     r01_just_under_limit,
@@ -31,11 +31,27 @@ from domain.abuse.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from domain.abuse.rule_interface import DelayedRule, EventRule
 
-COUNTING: dict[str, tuple[Rule, Callable[[dict[str, Any]], EventRule]]] = {
+class CountingRule(Protocol):
+    """A rule that looks at each event."""
+
+    def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None, /) -> Iterator[RuleFinding]:
+        """Yield the findings of an event; ``deed`` is its action, if it is one."""
+
+
+class AbsenceRule(CountingRule, Protocol):
+    """A rule that waits for late facts before it judges an action."""
+
+    def due(self, world: GuardHistory, deed: ObservedAction, /) -> Iterator[RuleFinding]:
+        """Yield the findings of an action that has waited."""
+
+
+type StatisticalRule = Callable[[GuardHistory, float, Parameters], tuple[list[RuleFinding], int]]
+"""A test over the window that ends at a moment: its findings, and the number of tests made."""
+
+COUNTING: dict[str, tuple[Rule, Callable[[Parameters], CountingRule]]] = {
     rule.id: (rule, make)
     for rule, make in (
         (r02_split.RULE, r02_split.Split),
@@ -48,17 +64,17 @@ COUNTING: dict[str, tuple[Rule, Callable[[dict[str, Any]], EventRule]]] = {
         (r15_churn.RULE, r15_churn.Churn),
     )
 }
-STATISTICAL: dict[str, tuple[Rule, Any]] = {
+STATISTICAL: dict[str, tuple[Rule, StatisticalRule]] = {
     module.RULE.id: (module.RULE, module.over)
     for module in (r01_just_under_limit, r03_favourite, r08_burst, r09_outlier, r13_copied_note)
 }
-ABSENCE: dict[str, tuple[Rule, Callable[[dict[str, Any]], DelayedRule]]] = {
+ABSENCE: dict[str, tuple[Rule, Callable[[Parameters], AbsenceRule]]] = {
     rule.id: (rule, make)
     for rule, make in ((r06_off_duty.RULE, r06_off_duty.OffDuty), (r07_no_purchase.RULE, r07_no_purchase.NoPurchase))
 }
 RULES: dict[str, Rule] = {
     name: rule
-    for name, (rule, _) in sorted((COUNTING | STATISTICAL | ABSENCE).items(), key=lambda one: rule_order(one[0]))
+    for name, (rule, _) in sorted((COUNTING | STATISTICAL | ABSENCE).items(), key=lambda one: int(one[0][1:]))
 }
 Q = 0.05
 """The share of false alarms among the findings of one run of the statistical rules (Benjamini-Hochberg)."""
@@ -89,10 +105,8 @@ class _Case:
 class Guard:
     """The guard's state; it takes every event of the log once, in order."""
 
-    def __init__(
-        self, parameters: Mapping[str, Mapping[str, Any]] | None = None, plugins: Sequence[EventRule] = ()
-    ) -> None:
-        """Create a guard; ``parameters`` by rule replace defaults, and ``plugins`` are asked after its own rules.
+    def __init__(self, parameters: Mapping[str, Parameters] | None = None) -> None:
+        """Create a guard; ``parameters`` by rule replace defaults.
 
         Raises:
             ValueError: a rule or a parameter is unknown.
@@ -100,9 +114,9 @@ class Guard:
         """
         self._parameters = parameters_of(parameters or {})
         self.world = GuardHistory()
-        self._counting = [make(self._parameters[name]) for name, (_, make) in COUNTING.items()]
-        self._counting += plugins
         self._absence = [make(self._parameters[name]) for name, (_, make) in ABSENCE.items()]
+        counting = [make(self._parameters[name]) for name, (_, make) in COUNTING.items()]
+        self._rules: list[CountingRule] = [*counting, *self._absence]
         self._waiting: deque[tuple[float, ObservedAction]] = deque()
         self._cases: dict[tuple[str, ...], _Case] = {}
         self._of_flag: dict[str, _Case] = {}
@@ -126,13 +140,11 @@ class Guard:
         yield from self._on_the_hour(seen)
         while self._waiting and self._waiting[0][0] + LATE_SECONDS <= seen.recorded:
             _, waited = self._waiting.popleft()
-            for delayed in self._absence:
-                yield from delayed.due(self.world, waited)
+            for absence in self._absence:
+                yield from absence.due(self.world, waited)
         deed = self.world.learn(seen)
-        for rule in self._counting:
+        for rule in self._rules:
             yield from rule.on(self.world, seen, deed)
-        for delayed in self._absence:
-            yield from delayed.on(self.world, seen, deed)
         if deed is not None:
             self._anything_new = True
             self._waiting.append((seen.recorded, deed))
@@ -192,21 +204,21 @@ def _next_hour(moment: float) -> float:
     return today if moment < today else today + DAY
 
 
-def parameters_of(changed: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def parameters_of(changed: Mapping[str, Parameters]) -> dict[str, Parameters]:
     """Return the parameters of all rules, with some of them replaced.
 
     Raises:
         ValueError: a rule or a parameter is unknown; the message lists the known ones.
 
     """
-    merged = {name: dict(rule.parameters) for name, rule in RULES.items()}
+    merged = {name: rule.parameters.copy() for name, rule in RULES.items()}
     for name, values in changed.items():
         if name not in merged:
             message = f"there is no rule {name}; there are {', '.join(RULES)}"
             raise ValueError(message)
-        for parameter, value in values.items():
+        for parameter in values:
             if parameter not in merged[name]:
                 message = f"{name} has no parameter {parameter}; it has {', '.join(merged[name]) or 'none'}"
                 raise ValueError(message)
-            merged[name][parameter] = value
+        merged[name].update(values)
     return merged

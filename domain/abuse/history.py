@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict, deque
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from domain.decisions.authority import Agent
 from domain.events import decisions, facts
@@ -22,8 +24,11 @@ class GuardEvent(NamedTuple):
     position: int
     at: float
     recorded: float
-    body: Any
+    body: msgspec.Struct
     action_id: str = ""
+
+
+type Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
 
 
 class ObservedAction:
@@ -51,22 +56,22 @@ class ObservedAction:
         "team",
     )
 
-    def __init__(self, seen: GuardEvent, world: GuardHistory) -> None:
-        body = seen.body
-        self.position, self.at, self.action_id = seen.position, seen.at, seen.action_id or body.action_id
-        self.agent: str = body.agent_id
-        self.customer: str | None = body.customer_id
+    def __init__(self, seen: GuardEvent, body: Action, world: GuardHistory) -> None:
+        self.position, self.at = seen.position, seen.at
+        self.action_id = seen.action_id if isinstance(body, facts.ActionReported) else body.action_id
+        self.agent = body.agent_id
+        self.customer = body.customer_id
         self.group = world.group(body.customer_id) if body.customer_id else None
-        self.kind: str = body.kind
+        self.kind = body.kind
         self.goodwill = body.basis == "goodwill"
-        self.minor: int = body.amount.minor
-        self.currency: str = body.amount.currency
-        self.interaction: str | None = body.interaction_id
-        self.order: str | None = body.order_id
-        self.reason: str = body.reason
+        self.minor = body.amount.minor
+        self.currency = body.amount.currency
+        self.interaction = body.interaction_id
+        self.order = body.order_id
+        self.reason = body.reason
         self.note: str | None = getattr(body, "note_hash", None)
         self.reported = isinstance(body, facts.ActionReported)
-        self.team: str | None = body.team_id
+        self.team = body.team_id
         self.role: str = getattr(body, "role", None) or world.role(self.agent, seen.at)
         self.limit = world.limit_of(body, self.role, self.currency, seen.at)
         self.reversed_by: str | None = None
@@ -138,7 +143,7 @@ class GuardHistory:
         known, rules = self.roles.get(agent), self.policies.in_force_at(at)
         return known or (rules is not None and rules.policy.default_role) or ""
 
-    def limit_of(self, body: Any, role: str, currency: str, at: float) -> int | None:
+    def limit_of(self, body: Action, role: str, currency: str, at: float) -> int | None:
         """Return the limit of one action in minor units: the recorded one, else that of the policy then in force."""
         for limit in getattr(body, "limits", ()):
             if limit.name == "per_action":
@@ -157,9 +162,9 @@ class GuardHistory:
         body = seen.body
         match body:
             case decisions.ActionTaken() | facts.ActionReported():
-                return self._deed(seen)
+                return self._deed(seen, body)
             case decisions.ActionHeld() if body.escalation_id is None:
-                return self._deed(seen)
+                return self._deed(seen, body)
             case facts.InteractionOpened():
                 matter = self._matter(body.interaction_id, seen.at)
                 matter.customer = body.customer_id or matter.customer
@@ -183,8 +188,8 @@ class GuardHistory:
                 pass
         return None
 
-    def _deed(self, seen: GuardEvent) -> ObservedAction:
-        deed = ObservedAction(seen, self)
+    def _deed(self, seen: GuardEvent, body: Action) -> ObservedAction:
+        deed = ObservedAction(seen, body, self)
         self.deeds.append(deed)
         self.by_agent[deed.agent].append(deed)
         self.by_action[deed.action_id] = deed
@@ -260,7 +265,7 @@ class GuardHistory:
         return [deed for deed in self.by_agent.get(agent, ()) if start <= deed.at < end and deed.goodwill]
 
 
-def _drop_first(lists: dict[str, list[Any]], key: str | None) -> None:
+def _drop_first[T](lists: dict[str, list[T]], key: str | None) -> None:
     if key is not None and key in lists:
         del lists[key][0]
         if not lists[key]:

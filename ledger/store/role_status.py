@@ -14,7 +14,7 @@ import socket
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import nats.errors
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from nats.aio.subscription import Subscription
 
+    from ledger.background_service import RoleService
     from ledger.nats.client import LedgerClient
 
 HOST = socket.gethostname()
@@ -124,13 +125,6 @@ class Pulse:
         return time.monotonic() - self._moved_at
 
 
-class Role(Protocol):
-    """A service that says how it is."""
-
-    def status(self) -> RoleStatus:
-        """Return what is known of it now."""
-
-
 class StatusDoor:
     """Answers for one role of this process, from its start on."""
 
@@ -139,7 +133,7 @@ class StatusDoor:
         self._client = client
         self._subject = f"{subject}.{name}"
         self._name = name
-        self._role: Role | None = None
+        self._role: RoleService | None = None
         self._folder = str(folder.resolve())
         self._instance = f"{os.getpid()}-{secrets.token_hex(3)}"
         self._since = datetime.now(UTC)
@@ -150,7 +144,7 @@ class StatusDoor:
         self._door = await self._client.subscribe_raw(self._subject, self._on_request)
         await self._client.flush()
 
-    def open(self, role: Role) -> None:
+    def open(self, role: RoleService) -> None:
         """Answer with the role's status from now on: it has started."""
         self._role = role
 

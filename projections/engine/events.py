@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from ledger.store.log import Recorded
 
-TYPES: dict[str, type[Any]] = {**FACTS, **RECORDS}
+TYPES: dict[str, type[msgspec.Struct]] = {**FACTS, **RECORDS}
 
 
-def types_of(*classes: type[Any]) -> dict[str, type[Any]]:
+def types_of(*classes: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
     """Return the stored types of these classes and their subclasses."""
     return {name: cls for name, cls in TYPES.items() if issubclass(cls, classes)}
 
@@ -30,12 +30,12 @@ class Event:
 
     __slots__ = ("body", "correction", "position", "stored", "subject")
 
-    def __init__(self, position: int, stored: Stored, body: Any, subject: str = "") -> None:
+    def __init__(self, position: int, stored: Stored, body: msgspec.Struct, subject: str = "") -> None:
         self.position = position
         self.subject = subject
         self.stored = stored
         self.body = body
-        self.correction: Any = None  # set for a `fact.corrected` (projections.engine.corrections.Correction)
+        self.correction: Correction | None = None  # set for a `fact.corrected`
 
     @property
     def type(self) -> str:
@@ -51,6 +51,15 @@ class Event:
     def recorded(self) -> datetime:
         """The recorded time."""
         return parse_time(self.stored.recordedtime)
+
+
+class Correction(NamedTuple):
+    """A correction of a fact: as it was known before, and as it is known now (``None``: it never happened)."""
+
+    position: int
+    before: Event | None
+    after: Event | None
+    reason: str
 
 
 class UnknownEventError(Exception):
@@ -74,7 +83,7 @@ def type_in(data: bytes) -> bytes:
 _TYPE = b'"type":"'
 
 
-def read_event(recorded: Recorded, types: Mapping[str, type[Any]] = TYPES) -> Event:
+def read_event(recorded: Recorded, types: Mapping[str, type[msgspec.Struct]] = TYPES) -> Event:
     """Return the typed event of a stored message.
 
     A reader on a hot path passes ``types`` with smaller classes that hold only the fields it needs.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import msgspec
     import sqlalchemy as sa
 
     from projections.engine.events import Event
 
 
-@runtime_checkable
 class Projection(Protocol):
     """A read model. The engine gives it each event of its types once, in order."""
 
@@ -33,7 +33,7 @@ class Projection(Protocol):
         """The subject prefixes of the events that it needs."""
 
     @property
-    def types(self) -> Mapping[str, type[object]]:
+    def types(self) -> Mapping[str, type[msgspec.Struct]]:
         """The classes to decode events into, by stored type.
 
         Other known types are skipped. A type that this version does not know stops the view.

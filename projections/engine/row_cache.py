@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import sqlalchemy as sa
 
-from projections.engine.storage import NAMED, driver, upsert
+from projections.engine.storage import NAMED, Row, driver, upsert
 from projections.engine.temporal_tables import HAPPENED, SINCE, Replaced
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Sequence
+
+    from sqlalchemy.engine.interfaces import DBAPICursor
 
 _CACHED_ROWS = 100_000
 
@@ -27,17 +30,17 @@ class RowCache:
         columns = ", ".join(self._empty)
         self._read = f"SELECT {columns} FROM {table.name} WHERE {self._key.name} = ?"  # noqa: S608 - names of ours
         self._truths = [column.name for column in table.columns if isinstance(column.type, sa.Boolean)]
-        self._cached: dict[str, dict[str, Any] | None] = {}
+        self._cached: dict[str, Row | None] = {}
         self._changed: set[str] = set()
         self._replaced = Replaced(table)
 
-    def get(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
+    def get(self, connection: sa.Connection, key: str) -> Row | None:
         """Return the row of this key, or ``None``."""
         if key not in self._cached:
             self._cached[key] = self._look(connection, key)
         return self._cached[key]
 
-    def _look(self, connection: sa.Connection, key: str) -> dict[str, Any] | None:
+    def _look(self, connection: sa.Connection, key: str) -> Row | None:
         """Read a row by the driver's own statement, because this is a view's most frequent query."""
         found = driver(connection).execute(self._read, (key,)).fetchone()
         if found is None:
@@ -48,8 +51,13 @@ class RowCache:
         return row
 
     def put(
-        self, connection: sa.Connection, key: str, values: Mapping[str, Any], position: int, happened: str | None = None
-    ) -> dict[str, Any]:
+        self,
+        connection: sa.Connection,
+        key: str,
+        values: Mapping[str, object],
+        position: int,
+        happened: str | None = None,
+    ) -> Row:
         """Set some columns of a row at an event's position; other columns keep their value, or are empty in a new row.
 
         ``happened`` is the event time, for a table with that column.
@@ -80,12 +88,12 @@ class RowCache:
         self._replaced.forget()
 
 
-def plain_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
+def plain_rows[*Values](connection: sa.Connection, query: sa.Select[*Values]) -> list[tuple[*Values]]:
     """Return rows as the driver's tuples: 100,000 in a quarter of a second."""
     return list(connection.execute(query).cursor.fetchall())
 
 
-def dict_rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
+def dict_rows(connection: sa.Connection, query: sa.Executable) -> list[Row]:
     """Return rows as dictionaries by column. A truth value is 0 or 1, as the driver returns it."""
     return _by_column(connection.execute(query).cursor)
 
@@ -98,15 +106,15 @@ class PreparedQuery(NamedTuple):
     """
 
     text: str
-    values: Mapping[str, Any]
+    values: Mapping[str, object]
 
     @classmethod
-    def of(cls, query: sa.Select[Any]) -> PreparedQuery:
+    def of(cls, query: sa.SelectBase) -> PreparedQuery:
         """Return the compiled query."""
         compiled = query.compile(dialect=NAMED)
         return cls(str(compiled), compiled.params)
 
-    def rows(self, connection: sa.Connection, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def rows(self, connection: sa.Connection, values: Mapping[str, object]) -> list[Row]:
         """Return the rows as ``dict_rows`` does."""
         return _by_column(driver(connection).execute(self.text, {**self.values, **values}))
 
@@ -118,7 +126,7 @@ def listed(
     equal: Mapping[str, str | None],
     after: int,
     limit: int | None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return rows by position, from behind ``after``; a ``None`` in ``equal`` matches any value."""
     values = {name: value for name, value in equal.items() if value is not None}
     if isinstance(source, sa.Table) and not where:
@@ -140,6 +148,6 @@ def _listing(table: sa.Table, names: tuple[str, ...]) -> PreparedQuery:
     return PreparedQuery.of(query.order_by(table.c.position).limit(sa.bindparam("limit")))
 
 
-def _by_column(cursor: Any) -> list[dict[str, Any]]:
+def _by_column(cursor: DBAPICursor | sqlite3.Cursor) -> list[Row]:
     names = [column[0] for column in cursor.description]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

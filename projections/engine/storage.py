@@ -20,7 +20,7 @@ from ledger.store.subscription import ReadCursor
 from projections.engine.corrections import corrections_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from projections.engine.projection import Projection
@@ -178,7 +178,7 @@ def read_progress(connection: sa.Connection) -> Progress:
     return _progress_in(driver(connection).execute(_READ_PROGRESS).fetchone())
 
 
-def _progress_in(row: Any) -> Progress:
+def _progress_in(row: tuple[Any, ...] | None) -> Progress:
     if row is None:
         return Progress(ReadCursor())
     position, digest, recorded, *stop = row
@@ -191,12 +191,12 @@ def write_progress(connection: sa.Connection, progress: Progress) -> None:
     driver(connection).execute(_WRITE_PROGRESS, (*progress.anchor, progress.recorded, *stop))
 
 
-def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
     """Insert rows, or replace rows with the same primary key."""
     write(connection, _upserting(table), rows)
 
 
-def write(connection: sa.Connection, statement: sa.Insert, rows: Sequence[dict[str, Any]]) -> None:
+def write(connection: sa.Connection, statement: sa.Insert, rows: Sequence[Mapping[str, object]]) -> None:
     """Insert rows that all have the same columns, by the driver itself.
 
     A busy view writes constantly, and SQLAlchemy's parameters would cost more than the write.

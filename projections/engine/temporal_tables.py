@@ -7,7 +7,7 @@ version before. A change costs one row, and a table without changes costs nothin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -15,6 +15,8 @@ from projections.engine import storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from projections.engine.storage import Row
 
 SINCE = "since"
 HAPPENED = "happened"
@@ -52,18 +54,16 @@ def as_of(table: sa.Table, position: int | sa.BindParameter[int] | None) -> sa.F
     return sa.union_all(unchanged, replaced).subquery(table.name)
 
 
-def versions(connection: sa.Connection, table: sa.Table, key: Mapping[str, Any]) -> list[dict[str, Any]]:
+def versions(connection: sa.Connection, table: sa.Table, key: Mapping[str, object]) -> list[Row]:
     """Return all versions of a row, the oldest first."""
-    found: list[dict[str, Any]] = []
+    found: list[Row] = []
     for one in (table.metadata.tables[f"{table.name}_past"], table):
         query = sa.select(one).where(*(one.c[name] == value for name, value in key.items())).order_by(one.c[SINCE])
         found += [dict(row) for row in connection.execute(query).mappings()]
     return found
 
 
-def happened(
-    connection: sa.Connection, table: sa.Table, moment: str, counted: Sequence[str] = ()
-) -> list[dict[str, Any]]:
+def happened(connection: sa.Connection, table: sa.Table, moment: str, counted: Sequence[str] = ()) -> list[Row]:
     """Return rows that count only changes with an event time up to a moment, even those reported later.
 
     The table needs a column ``happened``. Of each counted change, values that it set are taken; for the columns in
@@ -71,8 +71,8 @@ def happened(
     """
     keys = [column.name for column in table.primary_key]
     both = sa.union_all(sa.select(table), sa.select(table.metadata.tables[f"{table.name}_past"])).subquery()
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    before: dict[tuple[Any, ...], dict[str, Any]] = {}
+    found: dict[tuple[object, ...], Row] = {}
+    before: dict[tuple[object, ...], Row] = {}
     for row in map(dict, connection.execute(sa.select(both).order_by(both.c[SINCE])).mappings()):
         key = tuple(row[name] for name in keys)
         previous, before[key] = before.get(key, {}), row
@@ -92,9 +92,9 @@ class Replaced:
 
     def __init__(self, table: sa.Table) -> None:
         self._insert = table.metadata.tables[f"{table.name}_past"].insert().prefix_with("OR REPLACE")
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Row] = []
 
-    def keep(self, row: dict[str, Any], position: int) -> None:
+    def keep(self, row: Row, position: int) -> None:
         """Keep the row as it is before the event at a position changes it, once for each event."""
         if row[SINCE] != position:
             self._rows.append(dict(row))

@@ -12,7 +12,6 @@ from domain.analytics.empowerment_gap import AuthorityRequest, Costs
 from domain.analytics.procedure_cost import procedure
 from domain.currencies import digits_of
 from domain.money import Money, MoneyError
-from domain.policy.parsing import read_policy
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
 from projections.reading import EVERYBODY
@@ -40,14 +39,14 @@ CAVEATS = (
 
 async def gap_report(
     read: Reader,
-    document: Mapping[str, Any],
+    policy: Policy | None,
     hours: Mapping[str, str | None] | None = None,
     at: int | None = None,
     scope: AccessScope = EVERYBODY,
 ) -> dict[str, Any]:
     """Return the empowerment gap of goodwill; money as objects, shares with Wilson's interval.
 
-    ``document`` is the policy in force, empty where there is none. ``hours`` gives the cost of an hour (``agent_hour``,
+    ``policy`` is the policy in force. ``hours`` gives the cost of an hour (``agent_hour``,
     ``manager_hour``) where the policy names none. Personal text stays encrypted. The report is as of position ``at``,
     for the people in ``scope``.
 
@@ -63,7 +62,6 @@ async def gap_report(
     asked_rows = [row for row in asked_rows if scope.shows(row["agent_id"], row["team_id"])]
     short_rows = [row for row in short_rows if scope.shows(row["agent_id"])]
     balances = [one for one in balances if scope.sees_holder(one["holder"])]
-    policy = read_policy(document) if document else None
     asked = [_asked(row) for row in asked_rows if row["basis"] == "goodwill"]
     short = [row for row in short_rows if row["basis"] == "goodwill"]
     silent = Counter((row["kind"], row["reason"]) for row in short if not row["followed"])

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from domain.analytics import recognition
 from domain.analytics.recognition import Employment, Survey, Voice
-from domain.policy.parsing import read_policy
 from ledger.store.cloudevents import parse_time
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
@@ -22,6 +21,7 @@ from projections.views.people import read_careers, read_people, read_table, read
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from domain.policy.model import Policy
     from projections.reading import AccessScope, Reader
 
 CAVEATS = (
@@ -31,7 +31,7 @@ CAVEATS = (
 
 
 async def recognition_report(
-    read: Reader, document: Mapping[str, Any], at: int | None = None, scope: AccessScope = EVERYBODY
+    read: Reader, policy: Policy | None, at: int | None = None, scope: AccessScope = EVERYBODY
 ) -> dict[str, Any]:
     """Return recognition, courses, ideas and obstacles, morale and retention, without names or ranks.
 
@@ -46,7 +46,7 @@ async def recognition_report(
     moves = [one for one in moves if scope.shows(one[0])]
     people = {name: one for name, one in people.items() if scope.shows(name)}
     done = (await read("casework", lambda c: _done(c, at))).result
-    opens = _opens(document)
+    opens = _opens(policy)
     learning = {one["employee_id"] for one in courses} | {who for who, *_ in moves}
     praised = {one["interaction_id"] for one in thanks}
     acts = defaultdict[str, list[tuple[float, str]]](list)
@@ -94,11 +94,11 @@ def _moment(text: str) -> float:
     return parse_time(text).timestamp()
 
 
-def _opens(document: Mapping[str, Any]) -> dict[str, list[str]]:
+def _opens(policy: Policy | None) -> dict[str, list[str]]:
     """Return, by course, the kinds that it opens under the policy in force."""
     found = defaultdict[str, set[str]](set)
-    if document:
-        for role in read_policy(document).roles.values():
+    if policy is not None:
+        for role in policy.roles.values():
             for kind, needed in role.requires.items():
                 for course in needed:
                     found[course].add(kind)

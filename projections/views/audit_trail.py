@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -17,8 +17,8 @@ from projections.views.event_summaries import describe
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from projections.engine.corrections import Correction
-    from projections.engine.events import Event
+    from projections.engine.events import Correction, Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 trail = sa.Table(
@@ -79,8 +79,8 @@ class Trail:
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Write one line for each event, and one mention for each id that it names."""
-        rows: list[dict[str, Any]] = []
-        named: list[dict[str, Any]] = []
+        rows: list[Row] = []
+        named: list[Row] = []
         for event in events:
             known = event.correction
             about = [event] if known is None else [fact for fact in (known.after, known.before) if fact is not None]
@@ -121,7 +121,7 @@ def _mentioned(event: Event) -> Iterator[tuple[str, str]]:
         yield "agent", holder.removeprefix("agent:")
 
 
-def _row(event: Event, ids: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _row(event: Event, ids: Sequence[tuple[str, str]]) -> Row:
     first: dict[str, str] = {}
     for kind, name in ids:
         first.setdefault(kind, name)
@@ -153,7 +153,7 @@ def read_trail(
     limit: int | None = None,
     until: int | None = None,
     happened: str | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return the trail by position up to ``until``, of events that name all of ``named``, (kind, id) each.
 
     With ``happened``, only events with an event time up to it are returned.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -15,7 +15,8 @@ from projections.engine.temporal_tables import as_of, past_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projections.engine.events import Event
+    from projections.engine.events import Correction, Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 asked = sa.Table(
@@ -93,15 +94,17 @@ class Authority:
         for event in events:
             match event.body:
                 case decisions.EscalationRequested() | facts.EscalationReported() as body:
-                    self._ask(connection, event, body, event.position)
-                case decisions.EscalationStep() if not isinstance(event.body, decisions.EscalationForwarded):
-                    self._end(connection, event)
+                    self._ask(connection, event, body)
+                case decisions.EscalationForwarded():
+                    continue
+                case decisions.EscalationStep() as body:
+                    self._end(connection, event, body)
                 case facts.EscalationOutcomeReported() as body:
                     self._hear(connection, event, body)
                 case decisions.AuthorityFellShort() as body:
                     self._fall_short(connection, event, body)
-                case facts.FactCorrected():
-                    self._correct(connection, event)
+                case facts.FactCorrected() if event.correction:
+                    self._correct(connection, event.position, event.correction)
                 case _:
                     continue
         for rows in (self._asked, self._short, self._latest):
@@ -112,30 +115,29 @@ class Authority:
         for rows in (self._asked, self._short, self._latest):
             rows.forget()
 
-    def _ask(self, connection: sa.Connection, event: Event, body: Any, position: int) -> None:
-        reported = isinstance(body, facts.EscalationReported)
-        values = {
+    def _ask(
+        self, connection: sa.Connection, event: Event, body: decisions.EscalationRequested | facts.EscalationReported
+    ) -> None:
+        if isinstance(body, facts.EscalationReported):
+            values: Row = {"agent_id": body.requested_by, "basis": "goodwill", "role": None, "team_id": None}
+        else:
+            values = {name: getattr(body, name) for name in ("agent_id", "basis", "role", "team_id")}
+            matter = self._latest.get(connection, _matter(body))
+            if matter is not None:
+                self._short.put(connection, matter["shortfall"], {"followed": True}, event.position)
+        values |= {
             "position": event.position,
-            "reported": reported,
+            "reported": isinstance(body, facts.EscalationReported),
             "requested": event.stored.time,
             "kind": body.kind,
-            "agent_id": body.requested_by if reported else body.agent_id,
             "reason": body.reason,
-            "basis": "goodwill" if reported else body.basis,
             "rejections": 0,
-            "role": None if reported else body.role,
-            "team_id": None if reported else body.team_id,
             "currency": body.amount.currency,
             "asked_minor": body.amount.minor,
         }
-        self._asked.put(connection, _asking(event, body), values, position)
-        if not reported:
-            matter = self._latest.get(connection, _matter(body))
-            if matter is not None:
-                self._short.put(connection, matter["shortfall"], {"followed": True}, position)
+        self._asked.put(connection, _asking(event, body), values, event.position)
 
-    def _end(self, connection: sa.Connection, event: Event) -> None:
-        body: Any = event.body
+    def _end(self, connection: sa.Connection, event: Event, body: decisions.EscalationStep) -> None:
         outcome = type(body).__name__.removeprefix("Escalation").lower()
         values = {
             "outcome": outcome,
@@ -183,13 +185,13 @@ class Authority:
         self._short.put(connection, name, values, event.position)
         self._latest.put(connection, _matter(body), {"shortfall": name}, event.position)
 
-    def _correct(self, connection: sa.Connection, event: Event) -> None:
+    def _correct(self, connection: sa.Connection, position: int, correction: Correction) -> None:
         """Apply a correction of a fact from another system."""
-        before, after = event.correction.before, event.correction.after
+        before, after = correction.before, correction.after
         if before is not None and isinstance(before.body, facts.EscalationReported):
             row = self._asked.get(connection, _asking(before, before.body))
             if row is not None and after is None:
-                self._asked.put(connection, row["asking"], {"asked_minor": None}, event.position)
+                self._asked.put(connection, row["asking"], {"asked_minor": None}, position)
         if after is not None and isinstance(after.body, facts.EscalationReported):
             body = after.body
             values = {
@@ -199,32 +201,40 @@ class Authority:
                 "currency": body.amount.currency,
                 "asked_minor": body.amount.minor,
             }
-            self._asked.put(connection, _asking(after, body), values, event.position)
+            self._asked.put(connection, _asking(after, body), values, position)
         elif after is not None and isinstance(after.body, facts.EscalationOutcomeReported):
             row = self._asked.get(connection, _asking(after, after.body))
             if row is not None:
-                self._asked.put(connection, row["asking"], {"outcome": after.body.verdict}, event.position)
+                self._asked.put(connection, row["asking"], {"outcome": after.body.verdict}, position)
 
 
-def _asking(event: Event, body: Any) -> str:
+type _OfEscalation = (
+    decisions.EscalationRequested
+    | decisions.EscalationStep
+    | facts.EscalationReported
+    | facts.EscalationOutcomeReported
+)
+
+
+def _asking(event: Event, body: _OfEscalation) -> str:
     where = event.stored.source if isinstance(body, facts.Fact) else ""
     return f"{where} {body.escalation_id}"
 
 
-def _matter(body: Any) -> str:
+def _matter(body: decisions.EscalationRequested | decisions.AuthorityFellShort) -> str:
     """Return the key of a matter: agent, kind, and the interaction, else the order, else the customer."""
     what = body.interaction_id or body.order_id or body.customer_id or f"{body.amount.minor} {body.amount.currency}"
     return f"{body.agent_id} {body.kind} {what}"
 
 
-def read_asked(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+def read_asked(connection: sa.Connection, position: int | None = None) -> list[Row]:
     """Return all requests for authority, in the order of the log, as of a position."""
     source = as_of(asked, position)
     query = sa.select(source).where(source.c.asked_minor.is_not(None)).order_by(source.c.position)
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[Row]:
     """Return all shortfalls as of a position.
 
     Shortfalls with ``followed`` were escalated. The others are the silent gap.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from projections.engine.events import Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 balances = sa.Table(
@@ -62,7 +63,7 @@ class _Change(msgspec.Struct):
     escalation_id: str | None = None
 
 
-_TYPES: Mapping[str, type[Any]] = {
+_TYPES: Mapping[str, type[msgspec.Struct]] = {
     "resolution.budget.opened.v1": BudgetOpened,
     **{
         f"resolution.{name}.v1": _Change
@@ -92,13 +93,13 @@ class Balances:
     types = _TYPES
 
     def __init__(self) -> None:
-        self._rows: dict[_Key, dict[str, Any]] = {}
+        self._rows: dict[_Key, Row] = {}
         self._holds: dict[str, int] = {}
         self._replaced = Replaced(balances)
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Add the events' amounts to the balances."""
-        changed: dict[_Key, dict[str, Any]] = {}
+        changed: dict[_Key, Row] = {}
         holding: dict[str, int] = {}
         for event in events:
             match event.body:
@@ -124,9 +125,7 @@ class Balances:
         if len(self._rows) + len(self._holds) > _CACHED_ROWS:
             self.forget()
 
-    def _apply(
-        self, connection: sa.Connection, row: dict[str, Any], name: str, change: _Change, holding: dict[str, int]
-    ) -> None:
+    def _apply(self, connection: sa.Connection, row: Row, name: str, change: _Change, holding: dict[str, int]) -> None:
         """Apply one event to the balance's columns."""
         minor = change.amount.minor if change.amount is not None and change.basis == "goodwill" else 0
         if name in ("action.settled", "action.voided") or (name == "action.taken" and change.escalation_id):
@@ -165,7 +164,7 @@ class Balances:
         self._holds.clear()
         self._replaced.forget()
 
-    def _row(self, connection: sa.Connection, *key: str) -> dict[str, Any]:
+    def _row(self, connection: sa.Connection, *key: str) -> Row:
         row = self._rows.get(key)
         if row is None:
             named = sa.tuple_(balances.c.holder, balances.c.period, balances.c.currency) == sa.tuple_(*key)
@@ -177,11 +176,11 @@ class Balances:
 _Key = tuple[str, ...]
 
 
-def _key(row: Mapping[str, Any]) -> _Key:
+def _key(row: Row) -> _Key:
     return row["holder"], row["period"], row["currency"]
 
 
-def _reopen(row: dict[str, Any], opened: BudgetOpened, event: Event) -> None:
+def _reopen(row: Row, opened: BudgetOpened, event: Event) -> None:
     """Reopen a period that a fast clock had closed."""
     reserved_minor = sum(hold.amount.minor for hold in opened.holds)
     row["granted_minor"] += opened.granted.minor + opened.carried_over.minor + reserved_minor
@@ -189,7 +188,7 @@ def _reopen(row: dict[str, Any], opened: BudgetOpened, event: Event) -> None:
     row["closed"], row["happened"] = False, time_text(event.time)
 
 
-def _opened_row(opened: BudgetOpened, event: Event) -> dict[str, Any]:
+def _opened_row(opened: BudgetOpened, event: Event) -> Row:
     reserved_minor = sum(hold.amount.minor for hold in opened.holds)
     return {
         "holder": opened.holder,
@@ -207,7 +206,7 @@ def _opened_row(opened: BudgetOpened, event: Event) -> dict[str, Any]:
 
 def read_balances(
     connection: sa.Connection, holder: str | None = None, period: str | None = None, position: int | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return balances by holder, period and currency, as of a position."""
     values = {"holder": holder, "period": period, "position": position}
     made = _listing(frozenset(name for name, value in values.items() if value is not None))
@@ -224,10 +223,10 @@ def _listing(given: frozenset[str]) -> PreparedQuery:
 
 def read_happened(
     connection: sa.Connection, until: str, holder: str | None = None, period: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return balances that count only changes up to the event time ``until``, even those reported later."""
-    sums: dict[_Key, dict[str, Any]] = {}
-    before: dict[_Key, dict[str, Any]] = {}
+    sums: dict[_Key, Row] = {}
+    before: dict[_Key, Row] = {}
     both = sa.union_all(sa.select(balances), sa.select(balances_past)).subquery()
     query = sa.select(both).order_by(both.c[SINCE])
     for column, value in (("holder", holder), ("period", period)):
@@ -246,13 +245,13 @@ def read_happened(
 _AMOUNTS = ("granted_minor", "spent_minor", "reserved_minor")
 
 
-def read_making(connection: sa.Connection, holder: str, period: str) -> list[dict[str, Any]]:
+def read_making(connection: sa.Connection, holder: str, period: str) -> list[Row]:
     """Return a holder's balance after each event of a period, with the event's position."""
     found = versions(connection, balances, {"holder": holder, "period": period})
     return [_shown(row) | {"position": row[SINCE], "happened": row["happened"]} for row in found]
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(row: Row) -> Row:
     """Return a balance as answers show it."""
     granted, spent, reserved, currency = (row[name] for name in (*_AMOUNTS, "currency"))
     return {

@@ -6,23 +6,24 @@ It serves an agent's takeover of a case, and shows promised payments that never 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from domain.commands import action_id_of
 from domain.events import decisions, facts
 from domain.money import wire_of
-from projections.engine.corrections import interaction_values
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache, listed
 from projections.engine.temporal_tables import happened, past_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from projections.engine.corrections import Correction
-    from projections.engine.events import Event
+    import msgspec
+
+    from projections.engine.events import Correction, Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 interactions = sa.Table(
@@ -117,6 +118,8 @@ _ON_INTERACTIONS = {
     facts.InteractionResolved,
     facts.InteractionReopened,
 }
+type _Action = decisions.ActionTaken | decisions.ActionHeld | facts.ActionReported
+type _Escalation = decisions.EscalationRequested | decisions.EscalationStep
 
 
 class Casework:
@@ -156,8 +159,10 @@ class Casework:
             match body:
                 case facts.CustomerLinked() | facts.CustomerUnlinked():
                     self._link(connection, event, body)
-                case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported() | decisions.Posting():
+                case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported():
                     self._act(connection, event, body)
+                case decisions.Posting():
+                    self._post(connection, event, body)
                 case facts.RefundSettled():
                     row = self._actions.get(connection, body.action_id)
                     settled = (row["settled_minor"] if row else None) or 0
@@ -165,7 +170,7 @@ class Casework:
                     self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
                 case decisions.EscalationRequested() | decisions.EscalationStep():
                     self._escalate(connection, event, body)
-                case facts.FactCorrected():
+                case facts.FactCorrected() if event.correction:
                     self._correct(connection, event, event.correction)
                 case _:
                     self._handle(connection, event, body)
@@ -181,7 +186,7 @@ class Casework:
     def _tables(self) -> tuple[RowCache, ...]:
         return self._interactions, self._actions, self._escalations, self._households
 
-    def _handle(self, connection: sa.Connection, event: Event, body: Any) -> None:
+    def _handle(self, connection: sa.Connection, event: Event, body: msgspec.Struct) -> None:
         """Apply an event of an interaction."""
         match body:
             case facts.InteractionOpened():
@@ -219,13 +224,12 @@ class Casework:
         after = correction.after.body if correction.after else None
         match before or after:
             case facts.CustomerLinked() | facts.CustomerUnlinked():
-                if before is not None:
-                    self._link(connection, event, before, undo=True)
-                if after is not None:
-                    self._link(connection, event, after)
+                for link, undo in ((before, True), (after, False)):
+                    if isinstance(link, facts.CustomerLinked | facts.CustomerUnlinked):
+                        self._link(connection, event, link, undo=undo)
             case facts.RefundSettled():
                 for fact, sign in ((before, -1), (after, 1)):
-                    if fact is not None:
+                    if isinstance(fact, facts.RefundSettled):
                         known = self._actions.get(connection, fact.action_id) or {}
                         settled = (known.get("settled_minor") or 0) + sign * fact.total.minor
                         self._actions.put(
@@ -236,29 +240,26 @@ class Casework:
             case fact if (interaction_id := getattr(fact, "interaction_id", None)) and type(fact) in _ON_INTERACTIONS:
                 row = self._interactions.get(connection, interaction_id)
                 if row is not None:
-                    values = interaction_values(correction, row)
+                    values = _interaction_values(correction, row)
                     self._interactions.put(connection, interaction_id, values, event.position, told.stored.time)
 
     def _correct_report(self, connection: sa.Connection, event: Event, correction: Correction) -> None:
         told = correction.before or correction.after
         assert told is not None
         action_id = action_id_of(told.stored.source, told.stored.id)
-        values: dict[str, Any] = {"state": "never happened", "amount_minor": 0}
-        if correction.after is not None:
-            body = correction.after.body
+        values: Row = {"state": "never happened", "amount_minor": 0}
+        if correction.after is not None and isinstance(body := correction.after.body, facts.ActionReported):
             values = {name: getattr(body, name) for name in _OF_ACTIONS}
             values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
         self._actions.put(connection, action_id, values, event.position, told.stored.time)
 
-    def _act(self, connection: sa.Connection, event: Event, body: Any) -> None:
-        if isinstance(body, decisions.Posting):
-            self._post(connection, event, body)
-            return
+    def _act(self, connection: sa.Connection, event: Event, body: _Action) -> None:
         if isinstance(body, decisions.ActionHeld) and body.escalation_id is not None:
             return  # a reservation for an escalation is not an action yet
-        reported = isinstance(body, facts.ActionReported)
-        action_id = action_id_of(event.stored.source, event.stored.id) if reported else body.action_id
-        state = "reported" if reported else "held" if isinstance(body, decisions.ActionHeld) else "taken"
+        if isinstance(body, facts.ActionReported):
+            action_id, state = action_id_of(event.stored.source, event.stored.id), "reported"
+        else:
+            action_id, state = body.action_id, "held" if isinstance(body, decisions.ActionHeld) else "taken"
         values = {name: getattr(body, name) for name in _OF_ACTIONS} | {
             name: getattr(body, name, None) for name in ("holder", "period", "escalation_id", "decided_by")
         }
@@ -285,7 +286,7 @@ class Casework:
                 return
         self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
 
-    def _escalate(self, connection: sa.Connection, event: Event, body: Any) -> None:
+    def _escalate(self, connection: sa.Connection, event: Event, body: _Escalation) -> None:
         if isinstance(body, decisions.EscalationRequested):
             names = ("agent_id", "team_id", "customer_id", "interaction_id", "kind", "reason", "action_id")
             values = {name: getattr(body, name) for name in names} | {
@@ -325,6 +326,37 @@ class Casework:
             )
 
 
+def _interaction_values(correction: Correction, row: Row) -> Row:
+    """Return the changes to an interaction's row: fields that still show the wrong data, and counts."""
+    before = correction.before.body if correction.before else None
+    after = correction.after.body if correction.after else None
+    values: Row = {}
+    for column, field in _SHOWN.get(type(before or after), {}).items():
+        if row.get(column) == getattr(before, field, None):
+            values[column] = getattr(after, field, None)
+    match before or after:
+        case facts.InteractionTransferred():
+            values["transfers"] = (row.get("transfers") or 0) - (before is not None) + (after is not None)
+            told_again = bool(getattr(after, "story_repeated", None)) - bool(getattr(before, "story_repeated", None))
+            values["stories_repeated"] = (row.get("stories_repeated") or 0) + told_again
+        case facts.InteractionOpened() if (before is None) != (after is None):
+            values["status"] = "open" if after is not None else "never happened"
+        case facts.InteractionResolved() if after is None and row.get("status") == "resolved":
+            values["status"] = "open"
+        case facts.InteractionReopened() if after is None and row.get("status") == "open":
+            values["status"] = "resolved"
+    return values
+
+
+_SHOWN: dict[type, dict[str, str]] = {
+    facts.InteractionOpened: {
+        name: name for name in ("customer_id", "channel", "reason", "agent_id", "team_id", "line", "order_id")
+    },
+    facts.InteractionTransferred: {"agent_id": "to_agent_id", "team_id": "to_team_id", "line": "line"},
+    facts.InteractionResolved: {"resolution": "resolution"},
+}
+
+
 def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
     """Return the customer and all customers linked with them, directly or over others."""
     found, todo = {customer_id}, [customer_id]
@@ -350,7 +382,7 @@ def same_person(connection: sa.Connection, customer_id: str) -> list[str]:
 
 def read_interactions(
     connection: sa.Connection, customers: Sequence[str] = (), interaction_id: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return the interactions of these customers, or one interaction, the newest first."""
     query = sa.select(interactions).order_by(interactions.c.opened.desc(), interactions.c.interaction_id)
     if interaction_id is not None:
@@ -370,13 +402,13 @@ def read_actions(
     limit: int | None = None,
     source: sa.FromClause = actions,
     **equal: str | None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return actions in the order of the log; ``source`` may be `as_of(actions, position)`."""
     rows = listed(connection, source, where, equal, after, limit)
     return [_with_money(row, ("amount", "reversed", "settled")) for row in rows]
 
 
-def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
+def read_where_done(connection: sa.Connection) -> list[Row]:
     """Return position, time, kind, agent, team, interaction and channel of every action."""
     done = actions.c
     query = sa.select(
@@ -387,14 +419,14 @@ def read_where_done(connection: sa.Connection) -> list[dict[str, Any]]:
     return [dict(row) for row in found.mappings()]
 
 
-def read_actions_happened(connection: sa.Connection, moment: str) -> list[dict[str, Any]]:
+def read_actions_happened(connection: sa.Connection, moment: str) -> list[Row]:
     """Return actions that count only changes up to an event time, even those reported later."""
     rows = happened(connection, actions, moment, counted=("reversed_minor", "settled_minor"))
     found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
     return [_with_money(row, ("amount", "reversed", "settled")) for row in found]
 
 
-def read_escalations_happened(connection: sa.Connection, moment: str) -> list[dict[str, Any]]:
+def read_escalations_happened(connection: sa.Connection, moment: str) -> list[Row]:
     """Return escalations that count only changes up to an event time, even those reported later."""
     rows = happened(connection, escalations, moment)
     found = sorted((row for row in rows if row["position"] is not None), key=lambda row: int(row["position"]))
@@ -423,7 +455,7 @@ def read_escalations(
     limit: int | None = None,
     source: sa.FromClause = escalations,
     **equal: str | None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return escalations in the order of the log; ``source`` may be `as_of(escalations, position)`."""
     rows = listed(connection, source, where, equal, after, limit)
     shown = [_with_money(row, ("asked", "amount")) for row in rows]
@@ -433,7 +465,7 @@ def read_escalations(
 HIDDEN = ("currency", "since", "happened")
 
 
-def _with_money(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _with_money(row: Row, names: Sequence[str]) -> Row:
     """Return a row as answers show it, with money as objects."""
     shown = {name: value for name, value in row.items() if name not in HIDDEN and not name.endswith("_minor")}
     for name in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from projections.engine.events import Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 depended = sa.Table(
@@ -53,13 +54,13 @@ _BOOKS = types_of(
     decisions.EscalationStep,
     decisions.EscalationRequested,
 )
-DEPENDED: dict[str, type[Any]] = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
+DEPENDED = types_of(facts.FactCorrected) | _PEOPLE | _BOOKS
 """Types of decisions, and of the events that they depend on."""
 _EPOCH, _TICK = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _ROWS = 4000
 _CORRECTED, _REPORTED = "corrected", "reported"
 
-type Depended = tuple[int, datetime, Any]
+type Depended = tuple[int, datetime, msgspec.Struct | Corrected]
 """An event: its position, its event time and its body, a `DecisionSummary`, `Corrected` or `Reported`."""
 
 
@@ -73,8 +74,8 @@ class Reported(msgspec.Struct):
 class Corrected(NamedTuple):
     """A corrected fact: as it was known before, and as it is right (``None``: it never happened)."""
 
-    before: Any
-    after: Any
+    before: msgspec.Struct | None
+    after: msgspec.Struct | None
 
 
 class _Correction(msgspec.Struct):
@@ -100,40 +101,45 @@ class Decisions:
         """Do nothing, because nothing is cached."""
 
 
-def _row(event: Event) -> dict[str, Any] | None:
+def _row(event: Event) -> Row | None:
     name, body = event.type, event.body
-    if isinstance(body, facts.FactCorrected):
+    data: object = body
+    if event.correction:
         before, after = event.correction.before, event.correction.after
         fact = before or after
         if fact is None or fact.type not in _PEOPLE:
             return None
         known = {"before": before.body if before else None, "after": after.body if after else None}
-        name, body = _CORRECTED, {"type": fact.type, **known}
+        name, data = _CORRECTED, {"type": fact.type, **known}
     elif name not in DEPENDED:
         return None
     elif isinstance(body, DECISIONS):
-        body = decided(body)
+        data = decided(body)
     elif isinstance(body, facts.ActionReported):
-        name, body = _REPORTED, Reported(action_id_of(event.stored.source, event.stored.id), body)
+        name, data = _REPORTED, Reported(action_id_of(event.stored.source, event.stored.id), body)
     at = (event.time - _EPOCH) // _TICK
-    return {"position": event.position, "type": name, "at": at, "data": encode(body)}
+    return {"position": event.position, "type": name, "at": at, "data": encode(data)}
 
 
 def read_depended(connection: sa.Connection) -> Iterator[list[Depended]]:
     """Yield decisions and the events they depend on in batches, in the order of the log."""
     columns = (depended.c.position, depended.c.type, depended.c.at, depended.c.data)
     cursor = connection.execute(sa.select(*columns).order_by(depended.c.position)).cursor
-    decoders: dict[str, Callable[[bytes], Any]] = {
+    plain: dict[str, Callable[[bytes], msgspec.Struct]] = {
         name: decoder_of(DecisionSummary if issubclass(cls, DECISIONS) else cls).decode
         for name, cls in DEPENDED.items()
     }
-    decoders |= {_REPORTED: decoder_of(Reported).decode, _CORRECTED: partial(_corrected, decoders)}
+    decoders: dict[str, Callable[[bytes], msgspec.Struct | Corrected]] = {
+        **plain,
+        _REPORTED: decoder_of(Reported).decode,
+        _CORRECTED: partial(_corrected, plain),
+    }
     microseconds = timedelta.resolution
     while rows := cursor.fetchmany(_ROWS):
         yield [(position, _EPOCH + at * microseconds, decoders[name](data)) for position, name, at, data in rows]
 
 
-def _corrected(decoders: Mapping[str, Callable[[bytes], Any]], data: bytes) -> Corrected:
+def _corrected(decoders: Mapping[str, Callable[[bytes], msgspec.Struct]], data: bytes) -> Corrected:
     found = decoder_of(_Correction).decode(data)
     known = (None if bytes(one) == b"null" else decoders[found.type](bytes(one)) for one in (found.before, found.after))
     return Corrected(*known)

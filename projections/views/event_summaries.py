@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from domain.events import administration, decisions, facts, flags
 from domain.serialization import personal_fields, plain
@@ -31,7 +31,7 @@ def reasons_text(reasons: Sequence[decisions.Reason]) -> str:
     return "; ".join(texts)
 
 
-def describe(body: Any) -> str:  # noqa: C901, PLR0911 - one sentence for each kind of event
+def describe(body: msgspec.Struct) -> str:  # noqa: C901, PLR0911 - one sentence for each kind of event
     """Return one line about an event's body."""
     match body:
         case facts.InteractionOpened():
@@ -58,7 +58,7 @@ def describe(body: Any) -> str:  # noqa: C901, PLR0911 - one sentence for each k
     return _describe_action(body) or _describe_authority(body) or _generic(body)
 
 
-def _describe_action(body: Any) -> str | None:  # noqa: PLR0911 - one sentence for each kind of event
+def _describe_action(body: msgspec.Struct) -> str | None:  # noqa: PLR0911 - one sentence for each kind of event
     match body:
         case decisions.ActionTaken():
             approved = f", approved by {body.decided_by}" if body.decided_by else ""
@@ -83,7 +83,7 @@ def _describe_action(body: Any) -> str | None:  # noqa: PLR0911 - one sentence f
     return None
 
 
-def _describe_authority(body: Any) -> str | None:  # noqa: C901, PLR0911 - one sentence for each kind of event
+def _describe_authority(body: msgspec.Struct) -> str | None:  # noqa: C901, PLR0911 - one sentence for each kind of event
     match body:
         case decisions.EscalationRequested():
             to = ", ".join(body.to) or "nobody known"

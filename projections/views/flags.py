@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    import msgspec
+
     from projections.engine.events import Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 flags = sa.Table(
@@ -60,7 +63,7 @@ class Flags:
     version = 2
     metadata = metadata
     prefixes = ("ledger.flag.",)
-    types: Mapping[str, type[Any]] = {
+    types: Mapping[str, type[msgspec.Struct]] = {
         "resolution.flag.raised.v1": FlagRaised,
         "resolution.flag.updated.v1": FlagUpdated,
         "resolution.flag.unmasked.v1": FlagUnmasked,
@@ -73,7 +76,7 @@ class Flags:
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the flags that these events concern."""
-        proofs: list[dict[str, Any]] = []
+        proofs: list[Row] = []
         for event in events:
             body = event.body
             match body:
@@ -102,8 +105,8 @@ class Flags:
         self._rows.forget()
 
 
-def _raised(event: Event, body: FlagRaised) -> dict[str, Any]:
-    values: dict[str, Any] = {"explanation": body.explanation, "evidence": json.dumps(body.evidence)}
+def _raised(event: Event, body: FlagRaised) -> Row:
+    values: Row = {"explanation": body.explanation, "evidence": json.dumps(body.evidence)}
     if not isinstance(body, FlagUpdated):
         values |= {
             "rule": body.rule,
@@ -127,7 +130,7 @@ def read_flags(
     position: int | None = None,
     source: sa.FromClause = flags,
     everything: bool = False,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return flags in the order in which they were raised; with a ``position``, those that it proves."""
     query = sa.select(source).order_by(source.c.position)
     if rule is not None:
@@ -146,7 +149,7 @@ def read_flags(
     return [flag for flag in found if about is None or about in flag["about"]]
 
 
-def _shown(row: sa.RowMapping) -> dict[str, Any]:
+def _shown(row: sa.RowMapping) -> Row:
     shown = {name: value for name, value in row.items() if name != "since"}
     return {**shown, "about": json.loads(row["about"]), "evidence": json.loads(row["evidence"])}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -15,7 +15,8 @@ from projections.engine.temporal_tables import as_of, past_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from projections.engine.events import Event
+    from projections.engine.events import Correction, Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 journeys = sa.Table(
@@ -84,17 +85,17 @@ class Journeys:
         """Update the rows that these events concern."""
         for event in events:
             match event.body:
-                case facts.FactCorrected():
-                    self._correct(connection, event)
+                case facts.FactCorrected() if event.correction:
+                    self._correct(connection, event.position, event.correction)
                 case facts.FeedbackReceived() as body:
                     self._feedback.put(connection, _told(event), _feedback(event, body), event.position)
                 case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported() as body:
                     self._act(connection, event, body.interaction_id)
                 case body:
-                    row = self._journeys.get(connection, getattr(body, "interaction_id", None) or "") or {}
-                    values = _step(event, row)
+                    interaction_id = getattr(body, "interaction_id", None) or ""
+                    values = _step(event, self._journeys.get(connection, interaction_id) or {})
                     if values is not None:
-                        self._journeys.put(connection, body.interaction_id, values, event.position)
+                        self._journeys.put(connection, interaction_id, values, event.position)
         for rows in (self._journeys, self._feedback):
             rows.write(connection)
 
@@ -108,34 +109,35 @@ class Journeys:
         if row is not None and row["first_action"] is None:
             self._journeys.put(connection, row["interaction_id"], {"first_action": event.stored.time}, event.position)
 
-    def _correct(self, connection: sa.Connection, event: Event) -> None:
+    def _correct(self, connection: sa.Connection, position: int, correction: Correction) -> None:
         """Apply a correction to feedback, or to an interaction's customer, channel and reason.
 
         The path of the interaction stays as it was reported.
         """
-        before, after = event.correction.before, event.correction.after
-        match (after or before).body if (after or before) is not None else None:
-            case facts.FeedbackReceived():
+        before, after = correction.before, correction.after
+        fact = after or before
+        match fact.body if fact is not None else None:
+            case facts.FeedbackReceived() as body:
                 if before is not None:
-                    self._feedback.put(connection, _told(before), {"score": None}, event.position)
+                    self._feedback.put(connection, _told(before), {"score": None}, position)
                 if after is not None:
-                    self._feedback.put(connection, _told(after), _feedback(after, after.body), event.position)
+                    self._feedback.put(connection, _told(after), _feedback(after, body), position)
             case facts.InteractionOpened() as body:
                 names = ("customer_id", "channel", "reason")
                 values = {name: getattr(body, name) for name in names} if after is not None else {"opened": None}
-                self._journeys.put(connection, body.interaction_id, values, event.position)
+                self._journeys.put(connection, body.interaction_id, values, position)
 
 
 def _told(event: Event) -> str:
     return f"{event.stored.source} {event.stored.id}"
 
 
-def _feedback(event: Event, body: Any) -> dict[str, Any]:
+def _feedback(event: Event, body: facts.FeedbackReceived) -> Row:
     names = ("customer_id", "interaction_id", "instrument", "score", "best", "worst")
     return {"time": event.stored.time, **{name: getattr(body, name) for name in names}}
 
 
-def _step(event: Event, row: dict[str, Any]) -> dict[str, Any] | None:
+def _step(event: Event, row: Row) -> Row | None:
     """Return the changes to an interaction's row, or ``None`` for an event that changes nothing."""
     body, time = event.body, event.stored.time
     match body:
@@ -166,7 +168,7 @@ def _step(event: Event, row: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def _moved(body: facts.InteractionTransferred, row: dict[str, Any]) -> dict[str, Any]:
+def _moved(body: facts.InteractionTransferred, row: Row) -> Row:
     before, left = row.get("team"), json.loads(row.get("left_teams") or "[]")
     values = {
         "transfers": (row.get("transfers") or 0) + 1,
@@ -192,7 +194,7 @@ def _moved(body: facts.InteractionTransferred, row: dict[str, Any]) -> dict[str,
     return values
 
 
-def read_journey(connection: sa.Connection, interaction_id: str, position: int | None = None) -> dict[str, Any] | None:
+def read_journey(connection: sa.Connection, interaction_id: str, position: int | None = None) -> Row | None:
     """Return an opened interaction as of a position, or ``None``."""
     source = as_of(journeys, position)
     query = sa.select(source).where(source.c.opened.is_not(None), source.c.interaction_id == interaction_id)
@@ -200,7 +202,7 @@ def read_journey(connection: sa.Connection, interaction_id: str, position: int |
     return None if row is None else dict(row)
 
 
-def read_feedback(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+def read_feedback(connection: sa.Connection, position: int | None = None) -> list[Row]:
     """Return customers' feedback as of a position, without withdrawn ones."""
     source = as_of(feedback, position)
     query = sa.select(source).where(source.c.score.is_not(None)).order_by(source.c.time, source.c.told)

@@ -7,7 +7,7 @@ helped after a problem, and the problem alone changes their purchases.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -23,8 +23,8 @@ from projections.engine.temporal_tables import Replaced, as_of, past_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from projections.engine.corrections import Correction
-    from projections.engine.events import Event
+    from projections.engine.events import Correction, Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 purchases = sa.Table(
@@ -89,10 +89,10 @@ class Loyalty:
 
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Store purchases and actions with their customers."""
-        bought: list[dict[str, Any]] = []
-        done: list[dict[str, Any]] = []
-        corrected: list[Event] = []
-        asked: list[dict[str, Any]] = []
+        bought: list[Row] = []
+        done: list[Row] = []
+        corrected: list[tuple[int, Correction]] = []
+        asked: list[Row] = []
         for event in events:
             asked += _request_rows(event)
             match event.body:
@@ -100,21 +100,21 @@ class Loyalty:
                     bought.append(_purchase_row(event, body))
                 case ActionTaken() | ActionReported() as body:
                     done.append(_action_row(event, body))
-                case FactCorrected():
-                    corrected.append(event)
+                case FactCorrected() if event.correction:
+                    corrected.append((event.position, event.correction))
                 case _:
                     continue
         upsert(connection, purchases, bought)
         upsert(connection, actions, done)
         upsert(connection, requests, asked)
-        for event in corrected:
-            _correct(connection, event, event.correction)
+        for position, correction in corrected:
+            _correct(connection, position, correction)
 
     def forget(self) -> None:
         """Do nothing, because nothing is cached."""
 
 
-def _correct(connection: sa.Connection, event: Event, correction: Correction) -> None:
+def _correct(connection: sa.Connection, position: int, correction: Correction) -> None:
     """Replace the row of a corrected fact."""
     fact = correction.after or correction.before
     if fact is None:
@@ -128,12 +128,12 @@ def _correct(connection: sa.Connection, event: Event, correction: Correction) ->
             return
     replaced = Replaced(table)
     old = connection.execute(sa.select(table).where(table.c.position == correction.position)).mappings().one()
-    replaced.keep(dict(old), event.position)
+    replaced.keep(dict(old), position)
     replaced.write(connection)
-    upsert(connection, table, [row | {"withdrawn": correction.after is None, "since": event.position}])
+    upsert(connection, table, [row | {"withdrawn": correction.after is None, "since": position}])
 
 
-def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned) -> dict[str, Any]:
+def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned) -> Row:
     return {
         "position": event.position,
         "customer_id": body.customer_id,
@@ -147,7 +147,7 @@ def _purchase_row(event: Event, body: PurchaseCompleted | PurchaseReturned) -> d
     }
 
 
-def _action_row(event: Event, body: ActionTaken | ActionReported) -> dict[str, Any]:
+def _action_row(event: Event, body: ActionTaken | ActionReported) -> Row:
     stored = event.stored
     action_id = body.action_id if isinstance(body, ActionTaken) else action_id_of(stored.source, stored.id)
     return {
@@ -165,7 +165,7 @@ def _action_row(event: Event, body: ActionTaken | ActionReported) -> dict[str, A
     }
 
 
-def _request_rows(event: Event) -> list[dict[str, Any]]:
+def _request_rows(event: Event) -> list[Row]:
     """Return a row for a request that the limit for one action allowed or sent to an approver."""
     body = event.body
     if isinstance(body, ActionTaken) and body.authority == "own":
@@ -197,7 +197,7 @@ def read_effects(
     position: int | None = None,
     until: str | None = None,
     people: Collection[str] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """Return each action for a customer: its cost, and purchases before and after in complete windows.
 
     A window is complete if all its days lie within the recorded time; otherwise it is null. Revenue is the amount paid
@@ -212,7 +212,7 @@ def read_effects(
         named.append(done.c.agent_id.in_(people))
     query = sa.select(done).where(done.c.position > after, *named).order_by(done.c.position).limit(limit)
     reading = _purchases_between(bought)
-    return [_effect(connection, reading, row, first, last) for row in connection.execute(query).all()]
+    return [_effect(connection, reading, row, first, last) for row in connection.execute(query).mappings()]
 
 
 def _happened(source: sa.FromClause, until: str | None) -> sa.FromClause:
@@ -221,31 +221,29 @@ def _happened(source: sa.FromClause, until: str | None) -> sa.FromClause:
     return sa.select(source).where(source.c.at <= until).subquery(source.description)
 
 
-def _effect(
-    connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], first: str, last: str
-) -> dict[str, Any]:
-    at = parse_time(action.at)
-    windows: dict[str, Any] = {}
+def _effect(connection: sa.Connection, reading: sa.Executable, action: sa.RowMapping, first: str, last: str) -> Row:
+    at = parse_time(action["at"])
+    windows: Row = {}
     for days in WINDOWS_DAYS:
         start, end = time_text(at - timedelta(days=days)), time_text(at + timedelta(days=days))
-        before = _bought(connection, reading, action, start, action.at) if start >= first else None
+        before = _bought(connection, reading, action, start, action["at"]) if start >= first else None
         since, until = time_text(at - _TICK), time_text(at + timedelta(days=days) + _TICK)
         after = _bought(connection, reading, action, since, until) if end <= last else None
         windows[str(days)] = {"before": before, "after": after}
     return {
-        "action_id": action.action_id,
-        "customer_id": action.customer_id,
-        "agent_id": action.agent_id,
-        "kind": action.kind,
-        "basis": action.basis,
-        "time": action.at,
-        "cost": Money(action.cost_minor, action.currency).wire(),
+        "action_id": action["action_id"],
+        "customer_id": action["customer_id"],
+        "agent_id": action["agent_id"],
+        "kind": action["kind"],
+        "basis": action["basis"],
+        "time": action["at"],
+        "cost": Money(action["cost_minor"], action["currency"]).wire(),
         "windows": windows,
-        "position": action.position,
+        "position": action["position"],
     }
 
 
-def _purchases_between(source: sa.FromClause) -> sa.Select[Any]:
+def _purchases_between(source: sa.FromClause) -> sa.Executable:
     return (
         sa.select(
             source.c.returned,
@@ -263,14 +261,12 @@ def _purchases_between(source: sa.FromClause) -> sa.Select[Any]:
     )
 
 
-def _bought(
-    connection: sa.Connection, reading: sa.Select[Any], action: sa.Row[Any], start: str, end: str
-) -> dict[str, Any]:
-    parameters = {"customer": action.customer_id, "currency": action.currency, "start": start, "end": end}
+def _bought(connection: sa.Connection, reading: sa.Executable, action: sa.RowMapping, start: str, end: str) -> Row:
+    parameters = {"customer": action["customer_id"], "currency": action["currency"], "start": start, "end": end}
     rows = {row.returned: row for row in connection.execute(reading, parameters)}
     sold, back = rows.get(False), rows.get(True)
     return {
         "purchases": sold.n if sold else 0,
-        "revenue": Money(sold.minor if sold else 0, action.currency).wire(),
-        "returned": Money(back.minor if back else 0, action.currency).wire(),
+        "revenue": Money(sold.minor if sold else 0, action["currency"]).wire(),
+        "returned": Money(back.minor if back else 0, action["currency"]).wire(),
     }

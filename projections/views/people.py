@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from projections.engine.events import Event
+    from projections.engine.storage import Row
 
 metadata = sa.MetaData()
 employees = sa.Table(
@@ -115,8 +116,8 @@ class People:
     def fold(self, connection: sa.Connection, events: Sequence[Event]) -> None:
         """Update the rows that these events concern."""
         for event in events:
-            if isinstance(event.body, facts.FactCorrected):
-                correction = event.correction
+            correction = event.correction
+            if correction:
                 if correction.before is not None:
                     self._put(connection, correction.before, event.position, withdrawn=True)
                 if correction.after is not None:
@@ -147,7 +148,7 @@ class People:
             rows.forget()
 
 
-def _row_of(event: Event) -> tuple[sa.Table, str, dict[str, Any]] | None:  # noqa: C901, PLR0911 - a case for each fact
+def _row_of(event: Event) -> tuple[sa.Table, str, Row] | None:  # noqa: C901, PLR0911 - a case for each fact
     body, time = event.body, event.stored.time
     match body:
         case facts.EmployeeJoined() | facts.EmployeeChanged():
@@ -180,11 +181,11 @@ def _row_of(event: Event) -> tuple[sa.Table, str, dict[str, Any]] | None:  # noq
     return None
 
 
-def _said(what: str, body: Any, time: str) -> dict[str, Any]:
+def _said(what: str, body: facts.IdeaSubmitted | facts.ObstacleReported, time: str) -> Row:
     return {"what": what, "employee_id": body.employee_id, "said": time, "text": body.text}
 
 
-def read_people(connection: sa.Connection, position: int | None = None) -> dict[str, dict[str, Any]]:
+def read_people(connection: sa.Connection, position: int | None = None) -> dict[str, Row]:
     """Return all known employees by id, as of a position."""
     return {
         row["employee_id"]: dict(row) for row in connection.execute(sa.select(as_of(employees, position))).mappings()
@@ -204,7 +205,7 @@ def read_careers(connection: sa.Connection, position: int | None = None) -> list
     ]
 
 
-def read_voices(connection: sa.Connection, position: int | None = None) -> list[dict[str, Any]]:
+def read_voices(connection: sa.Connection, position: int | None = None) -> list[Row]:
     """Return ideas and obstacles with their answers, in order of submission; texts as stored."""
     source = as_of(voices, position)
     query = sa.select(source).where(source.c.employee_id.is_not(None)).order_by(source.c.said, source.c.voice_id)
@@ -213,7 +214,7 @@ def read_voices(connection: sa.Connection, position: int | None = None) -> list[
     ]
 
 
-def read_table(connection: sa.Connection, name: str, position: int | None = None) -> list[dict[str, Any]]:
+def read_table(connection: sa.Connection, name: str, position: int | None = None) -> list[Row]:
     """Return all rows of a table in the order of the log; a withdrawn fact leaves a row without values."""
     table = as_of(metadata.tables[name], position)
     return [dict(row) for row in connection.execute(sa.select(table).order_by(table.c.since)).mappings()]

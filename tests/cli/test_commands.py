@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.ledgers import POLICY, Up, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.organisations import BASIC_POLICY
+from tests.support.up_process import UpProcess
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -17,7 +19,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def policy_file(tmp_path: Path) -> Path:
     path = tmp_path / "policy.yaml"
-    path.write_text(yaml.safe_dump(POLICY | {"default_role": "agent"}))
+    path.write_text(yaml.safe_dump(BASIC_POLICY | {"default_role": "agent"}))
     return path
 
 
@@ -100,8 +102,8 @@ def test_the_whole_job_alone(command: Command, policy_file: Path) -> None:
     the_whole_job(command, policy_file, "--at-rest")
 
 
-def test_the_whole_job_beside_a_running_up(up: Up, command: Command, policy_file: Path) -> None:
-    up.ready()
+def test_the_whole_job_beside_a_running_up(up: UpProcess, command: Command, policy_file: Path) -> None:
+    up.wait_until_up()
     the_whole_job(command, policy_file)
 
 

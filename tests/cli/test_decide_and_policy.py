@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.ledgers import AUTHORITY, STAFF, Up, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.organisations import FULL_POLICY, STAFF
+from tests.support.up_process import UpProcess
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -17,7 +19,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def policy_file(tmp_path: Path) -> Path:
     path = tmp_path / "policy.yaml"
-    path.write_text(yaml.safe_dump(AUTHORITY))
+    path.write_text(yaml.safe_dump(FULL_POLICY))
     return path
 
 
@@ -26,8 +28,8 @@ def document(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
-def test_everything_can_be_asked_from_the_command_line(command: Command, policy_file: Path, up: Up) -> None:
-    up.ready()
+def test_everything_can_be_asked_from_the_command_line(command: Command, policy_file: Path, up: UpProcess) -> None:
+    up.wait_until_up()
     joined = [
         event(
             f"join-{name}",
@@ -113,9 +115,9 @@ def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
     command: Command, policy_file: Path, tmp_path: Path
 ) -> None:
     odd = tmp_path / "odd.yaml"
-    agent = AUTHORITY["roles"]["agent"] | {"limits": {"refund": "300.00", "gift": "5.00"}, "requires": {"fix": ["x"]}}
+    agent = FULL_POLICY["roles"]["agent"] | {"limits": {"refund": "300.00", "gift": "5.00"}, "requires": {"fix": ["x"]}}
     costs = {"agent_hour": "24.00", "manager_hour": "45.00"}
-    odd.write_text(yaml.safe_dump({**AUTHORITY, "roles": {"agent": agent}, "costs": costs, "teams": {}}))
+    odd.write_text(yaml.safe_dump({**FULL_POLICY, "roles": {"agent": agent}, "costs": costs, "teams": {}}))
     found = document(command("policy", "check", str(odd), "--json", data_dir=None))
     assert found["valid"]
     said = " ".join(f"{finding['field']}: {finding['message']}" for finding in found["items"])
@@ -129,7 +131,7 @@ def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
     ):
         assert words in said
     assert "may approve" in command("policy", "show", str(policy_file), data_dir=None).stdout
-    assert document(command("policy", "show", str(policy_file), "--json", data_dir=None)) == AUTHORITY
+    assert document(command("policy", "show", str(policy_file), "--json", data_dir=None)) == FULL_POLICY
     changes = document(command("policy", "diff", str(odd), "--with", str(policy_file), "--json"))["items"]
     limit = next(one for one in changes if one["field"] == "roles.agent.limits.refund")
     assert (limit["before"], limit["after"]) == ("50.00", "300.00")
@@ -137,7 +139,7 @@ def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
     document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
     assert document(command("policy", "diff", str(policy_file), "--json")) == {"items": []}
     early = tmp_path / "early.yaml"
-    early.write_text(yaml.safe_dump(AUTHORITY | {"effective_from": "2019-12-31T00:00:00Z"}))
+    early.write_text(yaml.safe_dump(FULL_POLICY | {"effective_from": "2019-12-31T00:00:00Z"}))
     for asked in (("policy", "diff", str(early)), ("decide", "policy", str(early), "--published-by", "owner")):
         refused = command(*asked, "--json")
         assert refused.returncode == 1

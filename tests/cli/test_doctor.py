@@ -20,7 +20,9 @@ from consumers.privacy.field_encryption import sealed_texts
 from domain.staff import manager_rings
 from ledger.encryption.keyring import Keyring, token_of
 from ledger.store.streams import js_api
-from tests.support.ledgers import AUTHORITY, event, staffed, upstream_of
+from tests.support.builders import event
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -137,7 +139,7 @@ async def test_managers_in_a_ring_are_a_finding_and_stop_nothing(
 ) -> None:
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session, upstream_of(session) as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         for number, name in enumerate(ring):
             above = ring[(number + 1) % len(ring)]
             role = {"A": "agent", "M": "manager", "X": "director"}[name[0]]
@@ -167,7 +169,7 @@ async def test_managers_in_a_ring_are_a_finding_and_stop_nothing(
 
 
 def test_the_policy_of_these_tests_has_approvers() -> None:
-    assert AUTHORITY["roles"]["manager"]["approves"]
+    assert FULL_POLICY["roles"]["manager"]["approves"]
 
 
 def rings_by_walking(manager_of: Mapping[str, str | None]) -> set[frozenset[str]]:

@@ -22,7 +22,7 @@ from app.policy_file import check_policy_file, shipped_policies
 from config.settings import SettingsError, load_settings
 from domain.policy.document import DocumentError, check_document, read_json
 from domain.policy.parsing import PolicyError, parse_policy
-from tests.support.ledgers import POLICY
+from tests.support.organisations import BASIC_POLICY
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -280,8 +280,8 @@ def test_an_error_in_a_mapping_has_its_line(tmp_path: Path) -> None:
     with pytest.raises(MappingError, match=r"line 7, column 17: events\[0\]\.when\.no\.matches: is no regular"):
         load_mapping(str(file))
     for wrong, says in (
-        ("    when: {}\n    ones: yes", r"line 9, column 5: events\[0\]\.ones: is not known here"),
-        ("sorce: till", "line 9, column 1: sorce: is not known here"),
+        ("    when: {}\n    ones: yes", r"line 9, column 5: events\[0\]\.ones: unknown name"),
+        ("sorce: till", "line 9, column 1: sorce: unknown name"),
     ):
         file.write_text(
             "source: till\ntime_zone: UTC\nevents:\n  - type: purchase.completed\n    id: '${no}'\n    time: at\n"
@@ -381,7 +381,7 @@ WRONG_POLICIES: dict[str, Any] = {
 def test_a_wrong_policy_is_a_problem_also_as_json(name: str, value: Any) -> None:
     begun = time.process_time()
     with pytest.raises(PolicyError) as caught:
-        parse_policy(POLICY | {name: value})
+        parse_policy(BASIC_POLICY | {name: value})
     assert all(problem.field.split(".")[0] == name for problem in caught.value.problems)
     assert time.process_time() - begun < 1
 
@@ -389,14 +389,14 @@ def test_a_wrong_policy_is_a_problem_also_as_json(name: str, value: Any) -> None
 def test_a_policy_for_ever_and_a_deep_one() -> None:
     role = {"budget": "1.00", "limits": {}, "per_customer": {"amount": "1.00", "days": 10**9}}
     with pytest.raises(PolicyError, match="days"):
-        parse_policy(POLICY | {"roles": {"agent": role}})
+        parse_policy(BASIC_POLICY | {"roles": {"agent": role}})
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(PolicyError, match="nested deeper"):
-        parse_policy(POLICY | {"guidelines": deep})
+        parse_policy(BASIC_POLICY | {"guidelines": deep})
     with pytest.raises(PolicyError, match="more than"):
-        parse_policy(POLICY | {"guidelines": [{"id": "a", "text": "b"}] * 60_000})
+        parse_policy(BASIC_POLICY | {"guidelines": [{"id": "a", "text": "b"}] * 60_000})
 
 
 MANY: dict[str, str] = {
@@ -417,7 +417,7 @@ MANY: dict[str, str] = {
 @pytest.mark.parametrize("kind", MANY)
 def test_many_faults_are_said_at_once_and_in_few_words(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
-    others = {name: value for name, value in POLICY.items() if f"{name}:" not in MANY[kind]}
+    others = {name: value for name, value in BASIC_POLICY.items() if f"{name}:" not in MANY[kind]}
     file.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in others.items()) + MANY[kind])
     begun = time.process_time()
     findings = check_policy_file(file).findings

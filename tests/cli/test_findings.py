@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.ledgers import ROOT
+from tests.support.environment import ROOT
 
 MADE_TRUE_BY = {
     "roles": "test_role_checks.py::test_each_role_that_hangs_or_is_killed_is_named_alone",

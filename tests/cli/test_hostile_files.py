@@ -12,7 +12,8 @@ import pytest
 
 from ledger.transparency.signed_notes import Signer, make_checkpoint
 from tests.support import forked_cli
-from tests.support.ledgers import ROOT, clean_environment, event
+from tests.support.builders import event
+from tests.support.environment import ROOT, clean_environment
 
 Damage = Callable[[Path, bytes], object]
 

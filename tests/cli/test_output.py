@@ -16,7 +16,9 @@ import pytest
 
 from app.output import csv_text
 from app.runtime.roles import ROLES
-from tests.support.ledgers import POLICY, clean_environment, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.environment import clean_environment
+from tests.support.organisations import BASIC_POLICY
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 SCRIPT = str(Path(sys.executable).with_name("resolution-ledger"))
@@ -35,7 +37,7 @@ def told(command: Command, tmp_path: Path) -> Command:
     done = command("publish", "-", stdin="\n".join(map(json.dumps, facts)))
     assert done.returncode == 0, done.stderr
     policy = tmp_path / "policy.json"
-    policy.write_text(json.dumps(POLICY | {"currency": "EUR", "default_role": "agent"}))
+    policy.write_text(json.dumps(BASIC_POLICY | {"currency": "EUR", "default_role": "agent"}))
     assert command("decide", "policy", str(policy), "--published-by", "you").returncode == 0
     return command
 

@@ -22,8 +22,11 @@ from config.settings import load_settings
 from ledger.errors import MissingStreamsError
 from ledger.nats.client import LedgerClient, connect
 from ledger.store.streams import js_api, stream_names
-from tests.support.ledgers import POLICY, ROOT, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
 from tests.support.nats_servers import Cluster, Server
+from tests.support.organisations import BASIC_POLICY
+from tests.support.upstreams import upstream_of
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 BASE = {stream["name"] for stream in topology.streams()}
@@ -187,7 +190,7 @@ async def test_copies_are_raised_later_for_streams_keys_and_consumers(tmp_path: 
         options = {"data_dir": str(tmp_path / "data"), "nats_url": cluster.url, "allow_lazy_fsync": True}
         async with Session(load_settings(options, {})) as session:
             async with upstream_of(session) as upstream:
-                policy = POLICY | {"default_role": "agent"}
+                policy = BASIC_POLICY | {"default_role": "agent"}
                 await upstream.ask("policy", request_id="p", policy=policy, published_by="owner")
                 await upstream.record(event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00")))
                 for _ in range(100):

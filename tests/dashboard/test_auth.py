@@ -19,7 +19,8 @@ from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from domain.commands import action_id_of
 from tests.dashboard.test_api import got
-from tests.support.ledgers import AUTHORITY, staffed, upstream_of
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
 
 PERSON = {"agent": "A-1", "manager": "M-1"}
 OPEN = {
@@ -60,7 +61,7 @@ ACTING: dict[str, set[str]] = {
 async def served(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
     """Actions of three people, and a token for each role."""
     async with upstream_of(session) as upstream:
-        await staffed(upstream, AUTHORITY)
+        await set_up_organisation(upstream, FULL_POLICY)
         for agent in ("A-1", "A-2", "D-1", "M-2"):
             assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
             assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
@@ -158,7 +159,7 @@ def test_tokens_are_hashed_named_once_and_end(tmp_path: Path) -> None:
     for role, person in (("agent", None), ("auditor", "A-1")):
         with pytest.raises(TokenError, match="person"):
             tokens.make("y", role, person, None)  # type: ignore[arg-type]
-    with pytest.raises(TokenError, match="there is a token"):
+    with pytest.raises(TokenError, match="a token named x exists"):
         tokens.make("x", "auditor", None, None)
     over = tokens.make("over", "auditor", None, datetime.now(UTC) - timedelta(seconds=1))
     assert tokens.viewer(over) is None

@@ -22,7 +22,8 @@ from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
-from tests.support.ledgers import AUTHORITY, staffed, upstream_of
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
 
 
 class Answer(NamedTuple):
@@ -87,7 +88,7 @@ class Door:
 @asynccontextmanager
 async def door_of(session: Session, **where: Any) -> AsyncIterator[Door]:
     async with upstream_of(session) as upstream:
-        await staffed(upstream, AUTHORITY)
+        await set_up_organisation(upstream, FULL_POLICY)
         where = {"port": 0} | where
         async with running(session, ["projections", "dashboard"], where=ListenAddress(**where)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]

@@ -17,7 +17,9 @@ from ledger.transparency.proofs import read_proof, verify_proof
 from ledger.transparency.sealer import seal_folder
 from tests.dashboard.test_api import got
 from tests.dashboard.test_auth import bearing, served
-from tests.support.ledgers import AUTHORITY, event, staffed, upstream_of
+from tests.support.builders import event
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
 
 
 async def posted(client: httpx.AsyncClient, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
@@ -179,7 +181,7 @@ async def test_what_arrives_from_a_source_and_what_would(session: Session) -> No
 
 async def test_flags_go_without_names_until_somebody_looks(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await staffed(upstream, AUTHORITY | {"privacy": {"pseudonyms": True}})
+        await set_up_organisation(upstream, FULL_POLICY | {"privacy": {"pseudonyms": True}})
         refused = await upstream.action("mine", "20.00", agent_id="A-2", customer_id="A-2")
         assert refused["reasons"][0]["rule"] == "self_dealing"
         async with running(session, ["projections", "guard", "dashboard"], where=ListenAddress(port=0)) as services:

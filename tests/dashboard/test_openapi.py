@@ -13,7 +13,8 @@ from app.runtime.session import Session
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from tests.dashboard.test_api import got
-from tests.support.ledgers import AUTHORITY, staffed, upstream_of
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
 
 EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "3")
 """For each operation; more by hand."""
@@ -23,7 +24,7 @@ NOT_TRIED = "/api/v1/stream"  # it never ends
 async def test_schemathesis_finds_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dashboard.auth.authorization._ACTS_AT_ONCE", 1e9)
     async with upstream_of(session) as upstream:
-        await staffed(upstream, AUTHORITY)
+        await set_up_organisation(upstream, FULL_POLICY)
         for number in range(3):
             await upstream.action(f"r-{number}", "10.00", agent_id="A-1", customer_id="C-1")
         async with running(session, ["projections", "seal", "dashboard"], where=ListenAddress(port=0)) as services:

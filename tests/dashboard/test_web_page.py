@@ -19,7 +19,9 @@ from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from tests.dashboard.test_api import got
-from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = [
@@ -55,7 +57,7 @@ class Opened:
 @asynccontextmanager
 async def opened(session: Session, locale: str = "en-GB") -> AsyncIterator[Opened]:
     async with upstream_of(session) as upstream:
-        await staffed(upstream, AUTHORITY)
+        await set_up_organisation(upstream, FULL_POLICY)
         for number in range(3):
             await upstream.action(f"r-{number}", f"{number + 1}0.00", agent_id="A-1", customer_id="C-1")
         await upstream.action("big", "70.00", agent_id="A-2", escalate=True, reason=HOSTILE)

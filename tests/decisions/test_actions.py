@@ -12,11 +12,13 @@ import pytest
 from app.runtime.session import Session
 from consumers.decisions.service import DecisionService
 from ledger.store.log import Log
-from tests.support.ledgers import POLICY, Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import BASIC_POLICY
+from tests.support.upstreams import Upstream, upstream_of
 
 
 async def test_an_action_is_taken_recorded_and_answered(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     answer = await upstream.action("r-1", customer_id="C-9", interaction_id="I-1", note="keep it")
     month = f"{datetime.now(UTC):%Y-%m}"
     assert answer["outcome"] == "taken"
@@ -39,7 +41,7 @@ async def test_an_action_is_taken_recorded_and_answered(upstream: Upstream) -> N
 
 
 async def test_beyond_authority_is_escalate_with_reasons_and_recorded(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     answer = await upstream.action("r-1", "55.00")
     assert answer["outcome"] == "escalate"
     (reason,) = answer["reasons"]
@@ -59,13 +61,13 @@ async def test_beyond_authority_is_escalate_with_reasons_and_recorded(upstream: 
 async def test_without_a_policy_it_is_refused_and_stays_refused(upstream: Upstream) -> None:
     first = await upstream.action("r-1")
     assert (first["outcome"], first["reasons"][0]["rule"]) == ("refused", "no_policy")
-    await upstream.begin()
+    await upstream.set_up_basics()
     assert await upstream.action("r-1") == first
     assert (await upstream.action("r-2"))["outcome"] == "taken"
 
 
 async def test_asked_twice_it_answers_the_same_and_records_once(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     first = await upstream.action("r-1")
     short = await upstream.action("r-2", "99.00")
     await upstream.action("r-3")
@@ -79,7 +81,7 @@ async def test_asked_twice_it_answers_the_same_and_records_once(upstream: Upstre
 
 
 async def test_another_body_under_the_same_id_is_told(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     await upstream.action("r-1")
     answer = await upstream.action("r-1", "6.00")
     assert answer["error"]["code"] == "request_id_reused"
@@ -89,7 +91,7 @@ async def test_another_body_under_the_same_id_is_told(upstream: Upstream) -> Non
 
 async def test_the_first_answer_is_given_after_a_restart_without_any_index(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         answers = [await upstream.action(f"r-{n}", "12.00") for n in range(5)]
         escalated = await upstream.action("r-e", "60.00")
         grant = await upstream.ask(
@@ -122,7 +124,7 @@ async def test_the_first_answer_is_given_after_a_restart_without_any_index(sessi
 
 async def test_the_first_answer_is_given_in_the_next_period_and_books_close(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         january = await upstream.action("r-1", "30.00", time="2026-01-31T12:00:00Z")
         february = await upstream.action("r-2", time="2026-02-01T12:00:00Z")
         assert february["budget"]["granted"] == gbp("250.00")  # 50.00 carried over
@@ -140,7 +142,7 @@ async def test_the_first_answer_is_given_in_the_next_period_and_books_close(sess
 
 
 async def test_64_writers_on_one_budget_never_overspend_it(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     answers = await asyncio.gather(*(upstream.action(f"r-{n}", "7.00") for n in range(64)))
     taken = [answer for answer in answers if answer["outcome"] == "taken"]
     assert len(taken) == 28  # of 200.00
@@ -152,7 +154,7 @@ async def test_two_deciders_on_one_budget_never_overspend_it_or_answer_different
     session: Session, tmp_path: Path
 ) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         client, reader = await session.connection("second"), await session.connection("second")
         log = await Log.open(client, "LEDGER")
         second = DecisionService(session.url, client, reader, log, tmp_path / "second.sqlite")
@@ -197,7 +199,7 @@ BAD: list[tuple[dict[str, Any], str, str | None]] = [
 
 
 async def test_bad_requests_get_an_error_that_names_the_field_and_record_nothing(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     before = await upstream.session.log.last_position()
     for number, (fields, code, field) in enumerate(BAD):
         request = {
@@ -227,7 +229,7 @@ async def test_bad_requests_get_an_error_that_names_the_field_and_record_nothing
 
 
 async def test_a_preview_takes_nothing_and_says_what_a_decision_would(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     before = await upstream.session.log.last_position()
     fields = {"agent_id": "A-1", "kind": "refund", "reason": "late"}
     preview = await upstream.ask("preview", request_id="p", amount=gbp("30.00"), **fields)
@@ -240,7 +242,7 @@ async def test_a_preview_takes_nothing_and_says_what_a_decision_would(upstream: 
 
 
 async def test_a_grant_is_added_to_the_present_budget(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     grant: dict[str, Any] = {"operation": "grant", "holder": "agent:A-1", "granted_by": "M-1", "reason": "busy"}
     answer = await upstream.ask("budget", request_id="g-1", amount=gbp("25.00"), **grant)
     assert (answer["outcome"], answer["budget"]["granted"]) == ("done", gbp("225.00"))
@@ -260,26 +262,28 @@ async def test_a_grant_is_added_to_the_present_budget(upstream: Upstream) -> Non
 
 
 async def test_policies_are_versions_in_force_from_their_time_on(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     soon = (datetime.now(UTC) + timedelta(days=1)).isoformat()
-    later = POLICY | {"effective_from": soon, "default_role": "agent"}
+    later = BASIC_POLICY | {"effective_from": soon, "default_role": "agent"}
     answer = await upstream.ask("policy", request_id="p-2", policy=later, published_by="owner")
     assert (answer["outcome"], answer["policy_version"]) == ("done", 2)
     assert (await upstream.action("r-1"))["policy_version"] == 1
     answer = await upstream.ask(
-        "policy", request_id="p-3", policy=POLICY | {"default_role": "agent"}, published_by="owner"
+        "policy", request_id="p-3", policy=BASIC_POLICY | {"default_role": "agent"}, published_by="owner"
     )
     assert answer["policy_version"] == 3
     assert (await upstream.action("r-2", agent_id="newcomer"))["policy_version"] == 3
-    bad = await upstream.ask("policy", request_id="p-4", policy=POLICY | {"period": "year"}, published_by="owner")
+    bad = await upstream.ask("policy", request_id="p-4", policy=BASIC_POLICY | {"period": "year"}, published_by="owner")
     assert (bad["error"]["code"], bad["error"]["field"]) == ("invalid", "policy.period")
-    shadow = await upstream.ask("policy", request_id="p-5", policy=POLICY | {"mode": "shadow"}, published_by="owner")
+    shadow = await upstream.ask(
+        "policy", request_id="p-5", policy=BASIC_POLICY | {"mode": "shadow"}, published_by="owner"
+    )
     assert (shadow["outcome"], shadow["policy_version"]) == ("done", 4)
     assert (await upstream.action("r-3", agent_id="newcomer"))["policy_version"] == 3
 
 
 async def test_facts_change_what_an_agent_may_do(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     assert (await upstream.action("r-1", kind="keep_item"))["outcome"] == "escalate"
     await upstream.record(event("t", "training.completed", employee_id="A-1", course_id="goodwill-basics"))
     await settled(upstream)
@@ -297,12 +301,12 @@ async def test_facts_change_what_an_agent_may_do(upstream: Upstream) -> None:
 
 async def settled(upstream: Upstream) -> None:
     """Until the decider has read the log: an unknown agent's request waits for that."""
-    await upstream.action(None, agent_id="nobody-here")
+    await upstream.wait_for_decider()
 
 
 @pytest.mark.parametrize("agent", ["a.b.*.>", "👩‍👩‍👧‍👦", "with space", "x" * 128, "%2E"])
 async def test_holders_of_any_name_have_budgets_of_their_own(upstream: Upstream, agent: str) -> None:
-    await upstream.ask("policy", request_id="p", policy=POLICY | {"default_role": "agent"}, published_by="o")
+    await upstream.ask("policy", request_id="p", policy=BASIC_POLICY | {"default_role": "agent"}, published_by="o")
     answer = await upstream.action("r-1", agent_id=agent)
     assert answer["budget"]["holder"] == f"agent:{agent}"
     assert (await upstream.action("r-2", agent_id=agent))["budget"]["remaining"] == gbp("190.00")

@@ -4,7 +4,8 @@ import json
 from typing import Any
 
 from app.runtime.session import Session
-from tests.support.ledgers import Upstream, event, gbp, staffed, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 
 async def brief(upstream: Upstream, **fields: Any) -> dict[str, Any]:
@@ -15,7 +16,7 @@ async def brief(upstream: Upstream, **fields: Any) -> dict[str, Any]:
 
 async def test_a_customer_passed_on_does_not_explain_again(session: Session) -> None:
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         opened: dict[str, Any] = {
             "interaction_id": "I-1",
             "customer_id": "C-1",
@@ -54,7 +55,7 @@ async def test_a_customer_passed_on_does_not_explain_again(session: Session) -> 
 
 async def test_a_brief_that_cannot_be_given_says_why(session: Session) -> None:
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         assert (await brief(upstream, agent_id="A-1"))["error"]["field"] == "customer_id"
         assert (await brief(upstream, agent_id="A-1", interaction_id="I-9"))["error"]["code"] == "unknown_interaction"
         assert (await brief(upstream, agent_id="ghost", customer_id="C-1"))["error"]["code"] == "unknown_agent"

@@ -18,9 +18,12 @@ from app.runtime.session import Session
 from config.settings import load_settings
 from ledger.errors import LedgerError
 from ledger.store.streams import js_api
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT, clean_environment
 from tests.support.independent_books import Kept
-from tests.support.ledgers import AUTHORITY, ROOT, Upstream, clean_environment, event, gbp, staffed, upstream_of
 from tests.support.nats_servers import Cluster
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 WRITERS = 64
 
@@ -117,7 +120,7 @@ async def test_one_budget_one_pool_and_one_customer_are_not_overspent(
     told: Upstream, request: pytest.FixtureRequest
 ) -> None:
     cluster: Cluster | None = request.getfixturevalue("cluster") if told.session.url.count(",") else None
-    await staffed(told)
+    await set_up_organisation(told)
     for number in range(WRITERS):
         await told.publish(
             event(f"w-{number}", "employee.joined", employee_id=f"W-{number}", role="agent", team_ids=[])
@@ -126,7 +129,7 @@ async def test_one_budget_one_pool_and_one_customer_are_not_overspent(
         await told.receipt(f"w-{number}")
     for number in (1, 2):  # 80.00 were given to C-1: from here on the cap is hard
         await insist(told, refunds(1, [f"A-{number}"], "40.00", customer_id="C-1")[0] | {"request_id": f"c-{number}"})
-    await told.action(None, agent_id="nobody-here")
+    await told.wait_for_decider()
     requests = refunds(160, ["A-1"], "2.00")  # 160.00 are left
     requests += [one | {"request_id": "p" + one["request_id"]} for one in refunds(320, ["D-1", "D-2"], "7.00")]
     capped = refunds(WRITERS, [f"W-{number}" for number in range(WRITERS)], "5.00", customer_id="C-1")
@@ -201,7 +204,7 @@ async def test_whoever_is_asked_sends_on_only_what_is_sealed_and_answers_nonsens
     """Requests of many agents reach either decider; half of them go on to the other."""
     secret = "grandmother Xanthippe was ill"
     async with upstream_of(session) as upstream, upstream_of(session, "decisions"):
-        await staffed(upstream, AUTHORITY | {"default_role": "agent"})
+        await set_up_organisation(upstream, FULL_POLICY | {"default_role": "agent"})
         noted = refunds(40, [f"N-{number}" for number in range(40)], "1.00", note=secret, customer_id="C-1")
         assert {(await insist(upstream, one))["outcome"] for one in noted} == {"taken"}
         bare = [
@@ -224,8 +227,8 @@ async def test_when_a_decider_dies_another_takes_over(session: Session, tmp_path
         await deciders.one_more()
         await deciders.one_more()
         async with upstream_of(session, "intake") as upstream:
-            await staffed(upstream, AUTHORITY | {"default_role": "agent"})
-            upstream.patience = 1
+            await set_up_organisation(upstream, FULL_POLICY | {"default_role": "agent"})
+            upstream.timeout_seconds = 1
             agents = [f"K-{number}" for number in range(30)]
             requests = refunds(400, agents, "1.00")
             requests += [
@@ -261,7 +264,7 @@ async def test_when_a_decider_dies_another_takes_over(session: Session, tmp_path
             kept = Kept()
             for recorded in await session.log.read_subject(">"):
                 kept.read(recorded)
-            assert (len(kept.taken), kept.holds) == (1 + 400 + 100 + 27, {})  # and the one by which staff is awaited
+            assert (len(kept.taken), kept.holds) == (400 + 100 + 27, {})
     finally:
         deciders.stop()
 

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from app.runtime.session import Session
-from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 
 async def look(upstream: Upstream, agent: str = "A-1", **more: Any) -> dict[str, str]:
@@ -27,7 +29,7 @@ async def held(upstream: Upstream, request_id: str, amount: str, **more: Any) ->
 
 
 async def test_a_hold_reserves_and_settling_frees_the_rest(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     action_id = await held(upstream, "r-1", "30.00", interaction_id="I-1")
     assert await look(upstream) == amounts("200.00", "0.00", "30.00", "170.00")
     over = await upstream.action("r-2", "40.00", interaction_id="I-1")
@@ -45,7 +47,7 @@ async def test_a_hold_reserves_and_settling_frees_the_rest(upstream: Upstream) -
 
 
 async def test_a_void_frees_everything(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     action_id = await held(upstream, "r-1", "30.00")
     answer = await upstream.ask("hold", request_id="h-1", action_id=action_id, operation="void", reason="card refused")
     assert answer["outcome"] == "done"
@@ -55,9 +57,9 @@ async def test_a_void_frees_everything(upstream: Upstream) -> None:
 
 
 async def test_a_fact_settles_a_hold_once_even_above_it(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     action_id = await held(upstream, "r-1", "30.00")
-    await upstream.action(None, agent_id="nobody-here")  # the hold is read back before the fact is
+    await upstream.wait_for_decider()  # the hold is read back before the fact is
     fact = event("s-1", "refund.settled", action_id=action_id, total=gbp("31.00"), processor_reference="P-1")
     await upstream.record(fact)
     await until(upstream, lambda found: found["spent"] == "31.00")
@@ -76,7 +78,7 @@ async def until(upstream: Upstream, right: Any, agent: str = "A-1") -> None:
 
 
 async def test_a_reversal_is_at_most_what_was_taken_and_restores_what_was_recovered(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     action_id = (await upstream.action("r-1", "50.00"))["action_id"]
     ask = {"action_id": action_id, "reversed_by": "M-1", "reason": "returned"}
     first = await upstream.ask("reversal", request_id="v-1", amount=gbp("20.00"), recovered=True, **ask)
@@ -98,7 +100,7 @@ async def test_a_reversal_is_at_most_what_was_taken_and_restores_what_was_recove
 
 
 async def test_reversals_asked_at_once_do_not_take_more_than_there_was(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     action_id = (await upstream.action("r-1", "50.00"))["action_id"]
     ask = {"action_id": action_id, "reversed_by": "M-1", "reason": "returned", "recovered": True}
     answers = await asyncio.gather(
@@ -110,7 +112,7 @@ async def test_reversals_asked_at_once_do_not_take_more_than_there_was(upstream:
 
 async def test_closed_books_do_not_change_and_what_comes_late_posts_to_the_open_one(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         action_id = (await upstream.action("r-1", "50.00", time="2026-03-30T12:00:00Z"))["action_id"]
         hold = await held(upstream, "r-2", "30.00", time="2026-03-31T12:00:00Z")
         later = {"time": "2026-04-02T12:00:00Z"}
@@ -140,7 +142,7 @@ async def test_closed_books_do_not_change_and_what_comes_late_posts_to_the_open_
 
 async def test_a_hold_nobody_settles_expires(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         await held(upstream, "r-1", "30.00", time="2026-03-02T12:00:00Z")
         await upstream.action("r-2", "1.00", agent_id="A-2", time="2026-03-09T11:59:00Z")
         assert (await look(upstream, time="2026-03-09T11:59:00Z"))["reserved"] == "30.00"
@@ -153,7 +155,7 @@ async def test_a_hold_nobody_settles_expires(session: Session) -> None:
 async def test_a_reported_action_is_charged_once_even_beyond_the_budget(session: Session) -> None:
     """By two deciders, and again after a restart."""
     async with upstream_of(session) as upstream, upstream_of(session, "decisions"):
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         now = (await upstream.action("r-0", "10.00"))["budget"]["period"]
         for number in range(5):
             fact = event(
@@ -191,7 +193,7 @@ async def test_a_reported_action_is_charged_once_even_beyond_the_budget(session:
 
 async def test_an_overdrawn_budget_is_closed_visibly_and_nobody_owes_it(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         await upstream.action("r-0", "10.00", time="2026-03-02T12:00:00Z")
         fact = event(
             "off",
@@ -217,9 +219,9 @@ async def test_an_overdrawn_budget_is_closed_visibly_and_nobody_owes_it(session:
 @pytest.mark.parametrize("kind", ["day", "week", "quarter"])
 async def test_a_new_length_of_periods_begins_with_the_next_opening(session: Session, kind: str) -> None:
     async with upstream_of(session, history=True) as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         first = await upstream.action("r-1", time="2026-03-17T12:00:00Z")
-        await upstream.ask("policy", request_id="p-2", policy=AUTHORITY | {"period": kind}, published_by="owner")
+        await upstream.ask("policy", request_id="p-2", policy=FULL_POLICY | {"period": kind}, published_by="owner")
         same = await upstream.action("r-2", time="2026-03-18T12:00:00Z")
         assert first["budget"]["period"] == same["budget"]["period"] == "2026-03"
         after = await upstream.action("r-3", time="2026-04-01T12:00:00Z")
@@ -229,7 +231,7 @@ async def test_a_new_length_of_periods_begins_with_the_next_opening(session: Ses
 
 
 async def test_actions_reported_of_past_months_are_charged_to_the_present_budget(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     before = await look(upstream)
     await upstream.action("r-0", "5.00")
     for number, month in enumerate((2, 9, 4, 7, 1), 1):

@@ -20,7 +20,8 @@ from ledger.store.server_time import ServerTime, span
 from projections.engine.projector import rebuild
 from projections.engine.storage import views_folder
 from projections.views.balances import Balances, read_balances
-from tests.support.ledgers import event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import upstream_of
 
 AHEAD = timedelta(days=40)
 
@@ -128,7 +129,7 @@ async def test_facts_wait_in_the_inbox_and_decisions_say_why_while_the_host_is_a
     host = HostClock()
     await ledger_of(session, host)
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         before = await session.log.last_position()
         host.wrong_by = AHEAD
         opened = event("i-1", "interaction.opened", interaction_id="I-1")
@@ -199,7 +200,7 @@ async def decided_at(session: Session, moment: datetime, request_id: str, **fiel
 
 async def test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody_out(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
     now = datetime.now(UTC)
     ahead = now + AHEAD
     first = await decided_at(session, now, "r-1", amount=gbp("20.00"))

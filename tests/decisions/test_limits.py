@@ -5,16 +5,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from app.runtime.session import Session
-from tests.support.ledgers import AUTHORITY, POLICY, Upstream, event, gbp, staffed, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import BASIC_POLICY, FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 
 def changed_role(role: str, **changes: Any) -> dict[str, Any]:
-    roles = AUTHORITY["roles"]
-    return AUTHORITY | {"roles": roles | {role: roles[role] | changes}}
+    roles = FULL_POLICY["roles"]
+    return FULL_POLICY | {"roles": roles | {role: roles[role] | changes}}
 
 
 async def test_a_pool_is_drawn_in_steps_once_the_budget_is_short(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for number in range(4):
         assert (await upstream.action(f"r-{number}", "50.00", agent_id="D-1"))["outcome"] == "taken"
     answer = await upstream.action("r-4", "30.00", agent_id="D-1", customer_id="C-9")
@@ -28,8 +30,8 @@ async def test_a_pool_is_drawn_in_steps_once_the_budget_is_short(upstream: Upstr
 
 
 async def test_a_pool_that_is_empty_says_so(upstream: Upstream) -> None:
-    policy = AUTHORITY | {"teams": {"doorstep": {"pool": "30.00"}}}
-    await staffed(upstream, policy)
+    policy = FULL_POLICY | {"teams": {"doorstep": {"pool": "30.00"}}}
+    await set_up_organisation(upstream, policy)
     for number in range(4):
         await upstream.action(f"r-{number}", "50.00", agent_id="D-1")
     assert (await upstream.ask("preview", agent_id="D-1", kind="refund", reason="x"))["available"] == gbp("30.00")
@@ -41,7 +43,7 @@ async def test_a_pool_that_is_empty_says_so(upstream: Upstream) -> None:
 
 
 async def test_one_interaction_counts_for_all_agents(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.action("r-1", "40.00", interaction_id="I-1")
     answer = await upstream.action("r-2", "21.00", agent_id="A-2", interaction_id="I-1")
     assert (answer["outcome"], answer["reasons"][0]["rule"]) == ("escalate", "per_interaction")
@@ -50,10 +52,10 @@ async def test_one_interaction_counts_for_all_agents(upstream: Upstream) -> None
 
 
 async def test_a_customer_and_their_household_have_one_cap(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.record(event("l-1", "customer.linked", a="C-1", b="C-2", relation="household"))
     await upstream.record(event("l-2", "customer.linked", a="C-2", b="C-3", relation="same_person"))
-    await upstream.action(None, agent_id="nobody-here")
+    await upstream.wait_for_decider()
     await upstream.action("r-1", "50.00", customer_id="C-1")
     await upstream.action("r-2", "40.00", agent_id="A-2", customer_id="C-2")
     answer = await upstream.action("r-3", "11.00", agent_id="D-1", customer_id="C-3")
@@ -64,13 +66,13 @@ async def test_a_customer_and_their_household_have_one_cap(upstream: Upstream) -
     guards = [e["data"] for e in await upstream.replay() if e["type"] == "resolution.customer.charged.v1"]
     assert [(guard["customer_id"], guard["used"]) for guard in guards] == [("C-1", gbp("50.00"))]
     await upstream.record(event("l-3", "customer.unlinked", a="C-2", b="C-3", relation="same_person"))
-    await upstream.action(None, agent_id="nobody-here")
+    await upstream.wait_for_decider()
     assert (await upstream.action("r-5", "11.00", agent_id="D-1", customer_id="C-3"))["outcome"] == "taken"
 
 
 async def test_a_cap_looks_back_so_many_days(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         await upstream.action("r-1", "50.00", customer_id="C-1", time="2026-01-01T12:00:00Z")
         await upstream.action("r-2", "50.00", customer_id="C-1", time="2026-03-01T12:00:00Z")
         over = await upstream.action("r-3", "1.00", customer_id="C-1", time="2026-03-31T12:00:00Z")
@@ -80,9 +82,9 @@ async def test_a_cap_looks_back_so_many_days(session: Session) -> None:
 
 
 async def test_nobody_acts_for_their_household(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.record(event("l-1", "customer.linked", a="A-1", b="C-2", relation="household"))
-    await upstream.action(None, agent_id="nobody-here")
+    await upstream.wait_for_decider()
     assert (await upstream.action("r-1", customer_id="C-2"))["reasons"][0]["rule"] == "self_dealing"
     assert (await upstream.action("r-2", agent_id="A-2", customer_id="C-2"))["outcome"] == "taken"
 
@@ -95,7 +97,7 @@ async def test_a_trial_raises_a_limit_in_the_teams_it_has_drawn(upstream: Upstre
         "seed": 7,
         "until": until,
     }
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     policy = changed_role("agent", per_interaction="200.00") | {"trial": trial}
     answer = await upstream.ask("policy", request_id="p-2", policy=policy, published_by="owner")
     assert len(answer["trial_teams"]) == 1
@@ -111,7 +113,7 @@ async def test_a_trial_raises_a_limit_in_the_teams_it_has_drawn(upstream: Upstre
 
 
 async def test_a_shadow_decides_nothing_and_says_what_it_would_have(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     shadow = changed_role("agent", limits={"refund": "10.00"}, budget="20.00") | {"mode": "shadow"}
     answer = await upstream.ask("policy", request_id="p-2", policy=shadow, published_by="owner")
     assert answer["policy_version"] == 2
@@ -127,13 +129,13 @@ async def test_a_shadow_decides_nothing_and_says_what_it_would_have(upstream: Up
         (2, "escalate", ["per_action", "budget"]),
         (2, "escalate", ["per_action", "budget"]),
     ]
-    await upstream.ask("policy", request_id="p-3", policy=AUTHORITY, published_by="owner")
+    await upstream.ask("policy", request_id="p-3", policy=FULL_POLICY, published_by="owner")
     await upstream.action("r-4", "1.00")
     assert "shadow" not in (await upstream.replay())[-1]["data"]
 
 
 async def test_a_preview_that_falls_short_is_noted_once(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     ask = {"agent_id": "A-1", "kind": "refund", "reason": "late", "amount": gbp("90.00"), "interaction_id": "I-1"}
     for _ in range(3):
         assert (await upstream.ask("preview", **ask))["outcome"] == "escalate"
@@ -148,7 +150,7 @@ async def test_a_preview_that_falls_short_is_noted_once(upstream: Upstream) -> N
 
 
 async def test_a_preview_says_exactly_what_a_decision_then_does(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for number in range(60):
         agent = ("A-1", "D-1", "M-1")[number % 3]
         fields: dict[str, Any] = {
@@ -167,7 +169,7 @@ async def test_a_preview_says_exactly_what_a_decision_then_does(upstream: Upstre
 
 
 async def test_a_transfer_moves_what_is_left_and_no_more(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     ask = {"operation": "transfer", "holder": "agent:A-1", "granted_by": "M-1", "reason": "holiday"}
     answer = await upstream.ask("budget", request_id="t-1", to_holder="agent:A-2", amount=gbp("150.00"), **ask)
     assert (answer["outcome"], answer["budget"]["remaining"]) == ("done", gbp("50.00"))
@@ -181,7 +183,7 @@ async def test_a_transfer_moves_what_is_left_and_no_more(upstream: Upstream) -> 
 
 
 async def test_currencies_are_never_summed(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.action("r-1", "50.00")
     yen = {"amount": "900", "currency": "JPY"}
     ask = {"agent_id": "A-1", "kind": "refund", "reason": "late"}
@@ -194,7 +196,7 @@ async def test_currencies_are_never_summed(upstream: Upstream) -> None:
             break
         await asyncio.sleep(0.05)
     assert charges[0]["data"]["overdrawn"] == yen
-    euros = POLICY | {"currency": "EUR", "default_role": "agent"}
+    euros = BASIC_POLICY | {"currency": "EUR", "default_role": "agent"}
     await upstream.ask("policy", request_id="p-2", policy=euros, published_by="owner")
     answer = await upstream.ask("action", request_id="r-3", amount={"amount": "5.00", "currency": "EUR"}, **ask)
     assert answer["budget"]["granted"] == {"amount": "200.00", "currency": "EUR"}

@@ -19,7 +19,9 @@ from domain.policy.parsing import PolicyError, parse_policy, read_policy
 from ledger.store.subscription import Follower
 from projections.policy_history import published_policies
 from projections.reports.policy_simulation import PolicySimulation, try_policy
-from tests.support.ledgers import POLICY, cause, event, gbp, upstream_of
+from tests.support.builders import event, gbp, request_context
+from tests.support.organisations import BASIC_POLICY
+from tests.support.upstreams import upstream_of
 
 ZONES = (
     "Pacific/Auckland",
@@ -48,7 +50,7 @@ class Change(NamedTuple):
 def rules(version: int, begins: datetime, zone: str, kind: PeriodKind) -> Rules:
     agent = {"budget": GRANTS[kind], "limits": {"refund": "20.00"}}
     changes = {"time_zone": zone, "period": kind, "effective_from": begins.isoformat(), "roles": {"agent": agent}}
-    return Rules(version, parse_policy(POLICY | changes))
+    return Rules(version, parse_policy(BASIC_POLICY | changes))
 
 
 class Holder:
@@ -63,7 +65,7 @@ class Holder:
         assert in_force is not None
         period = period_to_book(in_force, before, self.policies, now)
         if before is None or before.period != period:
-            record, _ = opening(in_force, "agent:A-1", period, before, cause(1), "agent", "GBP")
+            record, _ = opening(in_force, "agent:A-1", period, before, request_context(1), "agent", "GBP")
             self.opened.append((now, Budget.open(record, now)))
         return self.opened[-1][1]
 
@@ -136,16 +138,18 @@ def test_what_follows_a_period_that_was_opened_in_auckland(
 def test_a_holder_who_was_granted_nothing_does_not_wait_for_a_longer_period() -> None:
     first = datetime(2026, 11, 10, tzinfo=UTC)
     holder = Holder(PolicyHistory([rules(1, BEGIN, "UTC", "day"), rules(2, first, "UTC", "month")]))
-    nothing, _ = opening(holder.policies[1], "agent:A-1", "2026-11-10", None, cause(1), None, "GBP")
+    nothing, _ = opening(holder.policies[1], "agent:A-1", "2026-11-10", None, request_context(1), None, "GBP")
     holder.opened.append((first, Budget.open(nothing, first)))
     assert holder.asks(datetime(2026, 11, 11, tzinfo=UTC)).period == "2026-11"
 
 
 def test_days_that_went_on_for_a_longer_period_are_carried_into_it() -> None:
-    carrying = POLICY["roles"]["agent"] | {"budget": "90.00", "carry_over": "50.00"}
-    week = Rules(1, parse_policy(POLICY | {"period": "week", "roles": {"agent": carrying}}))
-    last, _ = opening(week, "agent:A-1", "2026-11", None, cause(1), "agent", "GBP")
-    opened, closed = opening(week, "agent:A-1", "2026-W49", Budget.open(last, BEGIN), cause(2), "agent", "GBP")
+    carrying = BASIC_POLICY["roles"]["agent"] | {"budget": "90.00", "carry_over": "50.00"}
+    week = Rules(1, parse_policy(BASIC_POLICY | {"period": "week", "roles": {"agent": carrying}}))
+    last, _ = opening(week, "agent:A-1", "2026-11", None, request_context(1), "agent", "GBP")
+    opened, closed = opening(
+        week, "agent:A-1", "2026-W49", Budget.open(last, BEGIN), request_context(2), "agent", "GBP"
+    )
     assert closed is not None  # the week began in November, and the month ended within it: nothing lies between
     assert (opened.carried_over.text, closed.lapsed.text) == ("50.00", "40.00")
     assert days_of("2026-W49")[0] < date(2026, 12, 1)
@@ -155,8 +159,8 @@ async def test_from_auckland_to_pago_pago_nobody_is_locked_out(session: Session)
     """The same day of the calendar comes again: its budget is used to its end there."""
 
     def policy(zone: str, **changes: Any) -> dict[str, Any]:
-        agent = POLICY["roles"]["agent"] | {"budget": "20.00", "carry_over": "0"}
-        return POLICY | {"time_zone": zone, "period": "day", "roles": {"agent": agent}} | changes
+        agent = BASIC_POLICY["roles"]["agent"] | {"budget": "20.00", "carry_over": "0"}
+        return BASIC_POLICY | {"time_zone": zone, "period": "day", "roles": {"agent": agent}} | changes
 
     async with upstream_of(session, history=True) as upstream:
         asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-20T11:00:00Z"}
@@ -177,12 +181,12 @@ async def test_from_auckland_to_pago_pago_nobody_is_locked_out(session: Session)
 
 async def test_an_open_budget_is_used_to_its_end_eastwards_too(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
-        new_york = POLICY | {"time_zone": "America/New_York", "period": "day"}
+        new_york = BASIC_POLICY | {"time_zone": "America/New_York", "period": "day"}
         asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-20T12:00:00Z"}
         await upstream.ask("policy", request_id="p-1", policy=new_york, **asked)
         await upstream.record(event("join", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
         await upstream.action("r-1", "5.00", time="2026-11-21T12:00:00Z")
-        await upstream.ask("policy", request_id="p-2", policy=POLICY | {"period": "day"}, **asked)
+        await upstream.ask("policy", request_id="p-2", policy=BASIC_POLICY | {"period": "day"}, **asked)
         late = await upstream.action("r-2", "5.00", time="2026-11-22T04:59:59Z")  # the 22nd in London, not in New York
         assert (late["budget"]["period"], late["budget"]["spent"]) == ("2026-11-21", gbp("10.00"))
         assert (await upstream.action("r-3", "5.00", time="2026-11-22T05:00:00Z"))["budget"]["period"] == "2026-11-22"
@@ -190,13 +194,13 @@ async def test_an_open_budget_is_used_to_its_end_eastwards_too(session: Session)
 
 async def test_a_longer_period_waits_for_its_beginning_and_grants_no_day_twice(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
-        agent = POLICY["roles"]["agent"] | {"carry_over": "0"}
-        days = POLICY | {"period": "day", "roles": {"agent": agent | {"budget": "20.00"}}}
+        agent = BASIC_POLICY["roles"]["agent"] | {"carry_over": "0"}
+        days = BASIC_POLICY | {"period": "day", "roles": {"agent": agent | {"budget": "20.00"}}}
         asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-20T12:00:00Z"}
         await upstream.ask("policy", request_id="p-1", policy=days, **asked)
         await upstream.record(event("join", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
         await upstream.action("r-1", "5.00", time="2026-11-20T12:00:00Z")
-        months = POLICY | {"roles": {"agent": agent | {"budget": "400.00"}}}
+        months = BASIC_POLICY | {"roles": {"agent": agent | {"budget": "400.00"}}}
         await upstream.ask("policy", request_id="p-2", policy=months, **asked)
         seen = [
             (await upstream.action(f"d-{day}", "5.00", time=f"2026-{day}T12:00:00Z"))["budget"]
@@ -213,11 +217,11 @@ async def test_a_longer_period_waits_for_its_beginning_and_grants_no_day_twice(s
 
 async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session) -> None:
     """Judged again by the policy in force, whose zone and length changed while budgets were open, nothing differs."""
-    agent = POLICY["roles"]["agent"] | {"carry_over": "0", "per_interaction": None}
+    agent = BASIC_POLICY["roles"]["agent"] | {"carry_over": "0", "per_interaction": None}
     months = {"time_zone": "Pacific/Pago_Pago", "roles": {"agent": agent | {"budget": "45.00"}}}
     async with upstream_of(session, history=True) as upstream:
         asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-19T00:00:00Z"}
-        days = POLICY | {
+        days = BASIC_POLICY | {
             "time_zone": "Pacific/Auckland",
             "period": "day",
             "roles": {"agent": agent | {"budget": "20.00"}},
@@ -225,7 +229,7 @@ async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session
         await upstream.ask("policy", request_id="p-1", policy=days, **asked)
         await upstream.record(event("join", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
         await upstream.action("r-0", "5.00", time="2026-11-20T12:00:00Z")
-        await upstream.ask("policy", request_id="p-2", policy=POLICY | months, **asked)
+        await upstream.ask("policy", request_id="p-2", policy=BASIC_POLICY | months, **asked)
         outcomes = [
             (await upstream.action(f"r-{hour}", "15.00", time=(BEGIN + timedelta(days=323, hours=hour)).isoformat()))
             for hour in range(13, 340, 6)
@@ -245,7 +249,7 @@ async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session
 async def test_a_budget_that_a_clock_ahead_opened_locks_nobody_out_of_the_present_period(session: Session) -> None:
     ahead = datetime.now(UTC) + timedelta(days=40)
     async with upstream_of(session, history=True) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         before = await upstream.action("r-1", "5.00", time=datetime.now(UTC).isoformat())
         early = await upstream.action("r-2", "5.00", time=ahead.isoformat())
         assert early["budget"]["period"] > before["budget"]["period"]
@@ -257,7 +261,7 @@ async def test_a_budget_that_a_clock_ahead_opened_locks_nobody_out_of_the_presen
 
 
 def test_a_stored_policy_whose_time_zone_is_gone_is_read_and_goes_by_utc() -> None:
-    gone = POLICY | {"time_zone": "Atlantis/Poseidonis", "period": "day"}
+    gone = BASIC_POLICY | {"time_zone": "Atlantis/Poseidonis", "period": "day"}
     policy = read_policy(gone)
     assert policy.period_at(datetime(2026, 11, 21, 23, 59, tzinfo=UTC)) == "2026-11-21"
     old, new = Rules(1, policy), rules(2, datetime(2026, 11, 21, tzinfo=UTC), "Europe/London", "day")

@@ -12,9 +12,10 @@ from domain.policy.history import PolicyHistory
 from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
 from projections.policy_history import policy_in_force
-from tests.support.guard_story import BEGIN, Story
-from tests.support.guard_story import POLICY as GUARDED
-from tests.support.ledgers import AUTHORITY, POLICY, Upstream, gbp, staffed
+from tests.support.builders import gbp
+from tests.support.guard_story import BEGIN, GUARDED_POLICY, Story
+from tests.support.organisations import BASIC_POLICY, FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation
 
 _CAUSE: dict[str, Any] = {"source": "cli", "request_id": "p", "seen_position": 0}
 _MONTHS = st.integers(1, 12)
@@ -25,14 +26,16 @@ def published(
 ) -> decisions.PolicyPublished:
     """A version of the guarded story's policy with another limit on refunds."""
     agent = {"budget": "900.00", "limits": {"refund": limit}}
-    document = GUARDED | {"effective_from": begins, "roles": GUARDED["roles"] | {"agent": agent}} | changes
+    document = (
+        GUARDED_POLICY | {"effective_from": begins, "roles": GUARDED_POLICY["roles"] | {"agent": agent}} | changes
+    )
     return decisions.PolicyPublished(**_CAUSE, policy=document, version=version, published_by=by, sha256="0")
 
 
 def history(*months: tuple[int, str]) -> PolicyHistory:
     """Versions 1, 2, ... with the month of 2026 in which each begins, and its mode."""
     return PolicyHistory(
-        Rules(number, parse_policy(POLICY | {"effective_from": f"2026-{month:02}-01T00:00:00Z", "mode": mode}))
+        Rules(number, parse_policy(BASIC_POLICY | {"effective_from": f"2026-{month:02}-01T00:00:00Z", "mode": mode}))
         for number, (month, mode) in enumerate(months, 1)
     )
 
@@ -118,7 +121,7 @@ def test_a_version_that_never_ruled_raised_no_limit() -> None:
 
 
 async def test_a_report_as_of_then_is_made_by_the_policy_of_then(upstream: Upstream) -> None:
-    await staffed(upstream, AUTHORITY | {"costs": {"agent_hour": "24.00", "manager_hour": "45.00"}})
+    await set_up_organisation(upstream, FULL_POLICY | {"costs": {"agent_hour": "24.00", "manager_hour": "45.00"}})
     await upstream.ask(
         "escalation",
         operation="request",
@@ -130,15 +133,18 @@ async def test_a_report_as_of_then_is_made_by_the_policy_of_then(upstream: Upstr
     )
     then = await upstream.session.log.last_position()
     costs = {"agent_hour": "48.00", "manager_hour": "90.00"}
-    await upstream.ask("policy", request_id="p-2", policy=AUTHORITY | {"costs": costs}, published_by="owner")
-    assert (await policy_in_force(upstream.session.log))["costs"] == costs
-    assert (await policy_in_force(upstream.session.log, then))["costs"]["agent_hour"] == "24.00"
-    assert await policy_in_force(upstream.session.log, 0) == {}
+    await upstream.ask("policy", request_id="p-2", policy=FULL_POLICY | {"costs": costs}, published_by="owner")
+    now, before = await policy_in_force(upstream.session.log), await policy_in_force(upstream.session.log, then)
+    assert now is not None
+    assert now.costs["agent_hour"].text == "48.00"
+    assert before is not None
+    assert before.costs["agent_hour"].text == "24.00"
+    assert await policy_in_force(upstream.session.log, 0) is None
 
 
 async def test_a_policy_that_would_begin_before_the_one_in_force_is_refused(upstream: Upstream) -> None:
     async def publish(number: int, begins: str, **changes: Any) -> dict[str, Any]:
-        document = POLICY | {"effective_from": begins} | changes
+        document = BASIC_POLICY | {"effective_from": begins} | changes
         return await upstream.ask("policy", request_id=f"p-{number}", policy=document, published_by="owner")
 
     assert (await publish(1, "2020-01-01T00:00:00Z"))["policy_version"] == 1  # the first may lie in the past

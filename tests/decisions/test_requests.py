@@ -16,7 +16,9 @@ from consumers.runtime import request_form
 from consumers.runtime.request_form import read_form
 from domain.command_fields import known_fields
 from domain.commands import BriefRequest, RequestError, action_id_of
-from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 ACTION = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "amount": gbp("5.00"), "reason": "late"}
 OPERATIONS: dict[str, dict[str, Any]] = {
@@ -43,7 +45,7 @@ OPERATIONS: dict[str, dict[str, Any]] = {
         "granted_by": "M-1",
         "reason": "x",
     },
-    "policy": {"request_id": "r-1", "policy": AUTHORITY, "published_by": "owner"},
+    "policy": {"request_id": "r-1", "policy": FULL_POLICY, "published_by": "owner"},
     "flag": {"request_id": "r-1", "flag_id": "f-1", "verdict": "coached", "reviewed_by": "M-1"},
 }
 """A request of each kind, well written."""
@@ -86,7 +88,7 @@ def test_a_misspelt_field_is_told_with_the_one_that_was_meant(cls: type[msgspec.
 
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_every_operation_refuses_it_and_records_nothing(name: str, upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     operation, body = name.partition(" ")[0], OPERATIONS[name]
     before = await upstream.session.log.last_position()
     wrong = [
@@ -104,7 +106,7 @@ async def test_every_operation_refuses_it_and_records_nothing(name: str, upstrea
 
 
 async def test_a_misspelt_word_spends_nothing_and_uses_up_no_id(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for wrong, near in (
         ({"hodl": True}, "hold"),
         ({"interaction": "I-1"}, "interaction_id"),
@@ -130,7 +132,7 @@ TWICE = {
 
 @pytest.mark.parametrize(("text", "field"), TWICE.items())
 async def test_what_stands_twice_spends_neither(text: str, field: str, upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     body = f'{{"request_id":"r-1","agent_id":"A-1","kind":"refund","reason":"x",{text}}}'.encode()
     before = await upstream.session.log.last_position()
     for operation in ("action", "preview"):
@@ -167,7 +169,7 @@ async def test_what_earlier_versions_took_gets_its_first_answer_for_ever(session
     with pytest.MonkeyPatch.context() as monkeypatch:
         as_before(monkeypatch)
         async with upstream_of(session) as upstream:
-            await staffed(upstream)
+            await set_up_organisation(upstream)
             first = await answers(upstream)
             assert {one["outcome"] for one in first.values()} == {"taken"}, first
     async with upstream_of(session) as upstream:
@@ -187,7 +189,7 @@ async def test_what_earlier_versions_took_gets_its_first_answer_for_ever(session
 async def test_a_retry_much_later_gets_its_first_answer_whatever_its_time_says(session: Session) -> None:
     asked = ACTION | {"request_id": "old", "time": "2026-01-05T10:00:00Z"}
     async with upstream_of(session, history=True) as upstream:
-        await staffed(upstream)
+        await set_up_organisation(upstream)
         first = await upstream.ask("action", **asked)
         assert first["outcome"] == "taken"
     async with upstream_of(session) as upstream:
@@ -196,7 +198,7 @@ async def test_a_retry_much_later_gets_its_first_answer_whatever_its_time_says(s
 
 
 async def test_many_that_are_refused_hold_up_nobody_and_leave_the_id_to_the_right_one(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     asked: list[Any] = [upstream.action("same", "5.00", hodl=True) for _ in range(50)]
     asked.insert(25, upstream.action("same", "5.00"))
     answers = await asyncio.gather(*asked)
@@ -206,7 +208,7 @@ async def test_many_that_are_refused_hold_up_nobody_and_leave_the_id_to_the_righ
 
 
 async def test_ids_are_canonical_at_every_door(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for fields, field in (
         ({"agent_id": "A-1\u200b"}, "agent_id"),
         ({"customer_id": "C-9 "}, "customer_id"),
@@ -270,7 +272,7 @@ async def test_what_is_recorded_with_an_id_of_earlier_days_stays_and_can_be_corr
 async def test_a_misspelt_word_of_a_policy_is_told(
     path: tuple[str, ...], misspelt: str, near: str, upstream: Upstream
 ) -> None:
-    document = copy.deepcopy(AUTHORITY)
+    document = copy.deepcopy(FULL_POLICY)
     *above, name = path
     within = document
     for part in above:
@@ -282,4 +284,4 @@ async def test_a_misspelt_word_of_a_policy_is_told(
         ".".join(("policy", *above, misspelt)),
     )
     assert f"`{near}`" in answer["error"]["message"]
-    assert (await upstream.ask("policy", request_id="p", policy=AUTHORITY, published_by="owner"))["outcome"] == "done"
+    assert (await upstream.ask("policy", request_id="p", policy=FULL_POLICY, published_by="owner"))["outcome"] == "done"

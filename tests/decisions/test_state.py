@@ -5,7 +5,8 @@ from pathlib import Path
 
 from app.runtime.session import Session
 from consumers.decisions.service import DecisionService
-from tests.support.ledgers import POLICY, Upstream
+from tests.support.organisations import BASIC_POLICY
+from tests.support.upstreams import Upstream
 
 
 async def test_nothing_is_kept_twice(session: Session, tmp_path: Path) -> None:
@@ -13,7 +14,7 @@ async def test_nothing_is_kept_twice(session: Session, tmp_path: Path) -> None:
     service = DecisionService(session.url, session.client, reader, session.log, tmp_path)
     await service.start()
     upstream = Upstream(session, await session.upstream("test"))
-    await upstream.ask("policy", request_id="p", policy=POLICY | {"default_role": "agent"}, published_by="owner")
+    await upstream.ask("policy", request_id="p", policy=BASIC_POLICY | {"default_role": "agent"}, published_by="owner")
     await asyncio.gather(*(upstream.action(amount="0.10", agent_id=f"A-{n % 9}") for n in range(300)))
     assert await service.directory.reach(await session.log.last_position())
     await service.directory.write()

@@ -28,8 +28,10 @@ from projections.engine.projector import rebuild
 from projections.policy_history import published_policies
 from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
 from projections.views.balances import Balances, read_balances
+from tests.support.builders import event
 from tests.support.independent_books import Kept, minor_of, money
-from tests.support.ledgers import AUTHORITY, STAFF, Upstream, event, staffed, upstream_of
+from tests.support.organisations import FULL_POLICY, STAFF
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "6"))
 people = st.sampled_from([name for name in STAFF if name != "X-1"])
@@ -64,7 +66,7 @@ class Authority(RuleBasedStateMachine):
             self.session = await self.stack.enter_async_context(Session(load_settings({"data_dir": folder}, {})))
             self.upstream: Upstream = await self.stack.enter_async_context(upstream_of(self.session, history=True))
             await self.stack.enter_async_context(upstream_of(self.session, "decisions", history=True))
-            await staffed(self.upstream)
+            await set_up_organisation(self.upstream)
             await self.upstream.record(event("link", "customer.linked", a="C-1", b="C-2", relation="household"))
 
         self.run(work())
@@ -212,8 +214,8 @@ class Authority(RuleBasedStateMachine):
 
     @rule(period=st.sampled_from(["month", "week", "quarter"]), budget=st.sampled_from(["200.00", "20.00"]))
     def publish(self, period: str, budget: str) -> None:
-        roles = AUTHORITY["roles"]
-        policy = AUTHORITY | {"period": period, "roles": roles | {"agent": roles["agent"] | {"budget": budget}}}
+        roles = FULL_POLICY["roles"]
+        policy = FULL_POLICY | {"period": period, "roles": roles | {"agent": roles["agent"] | {"budget": budget}}}
         assert self.ask("policy", policy=policy, published_by="owner")["outcome"] == "done"
 
     @rule(hours=st.sampled_from([1, 25, 49, 24 * 8, 24 * 33]))

@@ -10,7 +10,8 @@ from domain.decisions.authority import Agent, available, judge
 from domain.money import Money
 from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
-from tests.support.ledgers import AGENT, NOW, POLICY, RULES, asking_of, opened
+from tests.support.builders import AGENT, NOW, RULES, decision_context, new_budget
+from tests.support.organisations import BASIC_POLICY
 
 
 def asked(amount: str = "5.00", **fields: Any) -> ActionRequest:
@@ -21,7 +22,7 @@ def asked(amount: str = "5.00", **fields: Any) -> ActionRequest:
 def verdict(
     request: ActionRequest, agent: Agent = AGENT, source: str = "crm", rules: Any = RULES
 ) -> tuple[str, list[str]]:
-    found = judge(asking_of(request, agent, rules, source=source), request.amount)
+    found = judge(decision_context(request, agent, rules, source=source), request.amount)
     return found.outcome, [reason.rule for reason in found.reasons]
 
 
@@ -65,7 +66,7 @@ def test_entitlement_and_correction_meet_no_limit() -> None:
 
 
 def test_a_source_speaks_only_for_its_roles() -> None:
-    rules = Rules(1, parse_policy(POLICY | {"sources": {"desk": ["manager"], "crm": ["agent"]}}))
+    rules = Rules(1, parse_policy(BASIC_POLICY | {"sources": {"desk": ["manager"], "crm": ["agent"]}}))
     assert verdict(asked(), rules=rules) == ("taken", [])
     assert verdict(asked(), source="desk", rules=rules) == ("refused", ["source"])
 
@@ -73,15 +74,15 @@ def test_a_source_speaks_only_for_its_roles() -> None:
 def test_another_currency_is_an_error() -> None:
     request = ActionRequest(request_id="r", agent_id="A-1", kind="refund", amount=Money(5, "EUR"), reason="x")
     with pytest.raises(RequestError) as caught:
-        judge(asking_of(request), request.amount)
+        judge(decision_context(request), request.amount)
     assert (caught.value.code, caught.value.field) == ("currency", "amount.currency")
 
 
 def test_available_is_the_least_room() -> None:
     preview = Preview(agent_id="A-1", kind="refund", interaction_id="I")
-    budget = opened()
-    assert available(asking_of(preview, budget=budget))[0].text == "50.00"
+    budget = new_budget()
+    assert available(decision_context(preview, budget=budget))[0].text == "50.00"
     budget.by_interaction["I"] = 4500
-    assert available(asking_of(preview, budget=budget))[0].text == "15.00"
+    assert available(decision_context(preview, budget=budget))[0].text == "15.00"
     budget.spent_minor = 19900
-    assert available(asking_of(preview, budget=budget))[0].text == "1.00"
+    assert available(decision_context(preview, budget=budget))[0].text == "1.00"

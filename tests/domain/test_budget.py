@@ -13,7 +13,7 @@ from domain.decisions.authority import fell_short, judge, taken
 from domain.events.facts import Kind
 from domain.money import Money
 from domain.serialization import encode
-from tests.support.ledgers import NOW, RULES, asking_of, cause, opened
+from tests.support.builders import NOW, RULES, decision_context, new_budget, request_context
 
 
 def balanced(budget: Budget) -> bool:
@@ -27,8 +27,8 @@ steps = st.lists(
 
 @given(steps)
 def test_no_sequence_of_decisions_overspends(sequence: list[tuple[str, int, str]]) -> None:
-    budget = opened()
-    (record, _) = opening(RULES, "agent:A-1", "2026-01", None, cause(0), "agent", "GBP")
+    budget = new_budget()
+    (record, _) = opening(RULES, "agent:A-1", "2026-01", None, request_context(0), "agent", "GBP")
     records: list[tuple[Any, datetime]] = [(record, NOW)]
 
     def happened(record: Any) -> None:
@@ -42,7 +42,7 @@ def test_no_sequence_of_decisions_overspends(sequence: list[tuple[str, int, str]
                 request = GrantRequest(
                     request_id="g", operation="grant", holder="agent:A-1", amount=amount, granted_by="M", reason="x"
                 )
-                happened(granted(request, budget, cause(number)))
+                happened(granted(request, budget, request_context(number)))
         else:
             asked = ActionRequest(
                 request_id="r",
@@ -52,14 +52,14 @@ def test_no_sequence_of_decisions_overspends(sequence: list[tuple[str, int, str]
                 reason="late",
                 interaction_id=interaction,
             )
-            asking = asking_of(asked, budget=budget)
+            asking = decision_context(asked, budget=budget)
             verdict = judge(asking, amount)
             if verdict.outcome == "taken":
                 assert minor <= budget.remaining_minor
-                happened(taken(asking, 1, verdict, cause(number), "act-1"))
+                happened(taken(asking, 1, verdict, request_context(number), "act-1"))
             else:
                 assert verdict.reasons
-                happened(fell_short(asked, amount, verdict, cause(number), asking=asking))
+                happened(fell_short(asked, amount, verdict, request_context(number), asking=asking))
         assert balanced(budget)
         assert budget.remaining_minor >= 0
         assert all(spent <= 6000 for spent in budget.by_interaction.values())
@@ -70,9 +70,9 @@ def test_no_sequence_of_decisions_overspends(sequence: list[tuple[str, int, str]
 
 @given(st.integers(0, 20000))
 def test_closing_turns_what_remains_into_carry_over_and_lapse(spent: int) -> None:
-    budget = opened()
+    budget = new_budget()
     budget.spent_minor = spent
-    after, closed = opening(RULES, "agent:A-1", "2026-02", budget, cause(1), "agent", "GBP")
+    after, closed = opening(RULES, "agent:A-1", "2026-02", budget, request_context(1), "agent", "GBP")
     assert closed is not None
     assert closed.spent.minor + closed.lapsed.minor + closed.carried_over.minor == 20000
     assert closed.carried_over == after.carried_over
@@ -84,7 +84,7 @@ def test_closing_turns_what_remains_into_carry_over_and_lapse(spent: int) -> Non
 
 
 def test_carry_over_comes_only_from_the_period_directly_before() -> None:
-    record, closed = opening(RULES, "agent:A-1", "2026-03", opened(), cause(1), "agent", "GBP")
+    record, closed = opening(RULES, "agent:A-1", "2026-03", new_budget(), request_context(1), "agent", "GBP")
     assert record.carried_over.minor == 0
     assert closed is not None
     assert closed.lapsed.minor == 20000

@@ -19,7 +19,9 @@ from domain.events.facts import FACTS
 from domain.money import Money, MoneyError, money_from_wire
 from domain.policy.parsing import PolicyError, parse_policy, read_policy
 from domain.serialization import decode, encode
-from tests.support.ledgers import POLICY, Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import BASIC_POLICY
+from tests.support.upstreams import Upstream, upstream_of
 
 CODES = st.sampled_from(sorted(CURRENCIES))
 LISTED = {currency.code: currency for currency in iso4217.Currency if currency.exponent is not None}
@@ -119,11 +121,11 @@ def test_a_code_that_is_not_known_keeps_its_value(amount: str) -> None:
 
 
 def test_a_policy_that_was_published_is_read_in_any_currency() -> None:
-    assert read_policy(POLICY | {"currency": "QQQ"}).roles["agent"].budget.text == "200.00"
+    assert read_policy(BASIC_POLICY | {"currency": "QQQ"}).roles["agent"].budget.text == "200.00"
     for currency in ("QQQ", "XAU", "gbp", None):
         with pytest.raises(PolicyError, match="ISO 4217"):
-            parse_policy(POLICY | {"currency": currency})
-    assert parse_policy(POLICY | {"currency": "BGN"}).currency == "BGN"
+            parse_policy(BASIC_POLICY | {"currency": currency})
+    assert parse_policy(BASIC_POLICY | {"currency": "BGN"}).currency == "BGN"
 
 
 def test_every_amount_of_a_fact_and_of_a_request_is_looked_at() -> None:
@@ -186,9 +188,9 @@ async def test_a_correction_is_of_the_time_of_its_fact(upstream: Upstream) -> No
 
 async def test_an_open_budget_is_used_to_its_end_and_no_new_one_opens(session: Session) -> None:
     """The currency is withdrawn while a budget is open, money is held and somebody waits for an answer."""
-    agent = POLICY["roles"]["agent"] | {"limits": {"refund": "50.00"}}
-    manager = POLICY["roles"]["manager"] | {"approves": {"refund": "500.00"}}
-    levs = POLICY | {"currency": "BGN", "period": "quarter", "roles": {"agent": agent, "manager": manager}}
+    agent = BASIC_POLICY["roles"]["agent"] | {"limits": {"refund": "50.00"}}
+    manager = BASIC_POLICY["roles"]["manager"] | {"approves": {"refund": "500.00"}}
+    levs = BASIC_POLICY | {"currency": "BGN", "period": "quarter", "roles": {"agent": agent, "manager": manager}}
     levs |= {"escalation": {"payer": "approver", "after_hours": 5000}}
     async with upstream_of(session, history=True) as upstream:
 
@@ -253,7 +255,7 @@ async def test_an_open_budget_is_used_to_its_end_and_no_new_one_opens(session: S
 
 def test_checking_a_policy_says_that_its_currency_is_withdrawn(tmp_path: Any) -> None:
     file = tmp_path / "policy.json"
-    file.write_bytes(encode(POLICY | {"currency": "BGN"}))
+    file.write_bytes(encode(BASIC_POLICY | {"currency": "BGN"}))
     checked = check_policy_file(file)
     assert checked.policy is not None  # a ledger in history mode may take it
     assert any(

@@ -10,7 +10,8 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.abuse.fairness import ReviewedAction, rates, shift_of, tenure_of
 from projections.views.people import read_people, thanks
-from tests.support.ledgers import event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import upstream_of
 
 
 def acts(night: int, day: int) -> list[ReviewedAction]:

@@ -36,7 +36,7 @@ def test_parameters_are_known_or_refused() -> None:
     with pytest.raises(ValueError, match="there is no rule R99"):
         parameters_of({"R99": {}})
     with pytest.raises(ValueError, match="R1 has no parameter x"):
-        parameters_of({"R1": {"x": 1}})
+        parameters_of({"R1": {"x": 1}})  # type: ignore[typeddict-unknown-key]
 
 
 def test_benjamini_and_hochbergs_own_example() -> None:

@@ -10,12 +10,13 @@ from app.policy_file import check_policy_file, shipped_policies
 from domain.policy.linting import contradictions
 from domain.policy.model import Rules
 from domain.policy.parsing import PolicyError, parse_policy
-from tests.support.ledgers import NOW, POLICY
+from tests.support.builders import NOW
+from tests.support.organisations import BASIC_POLICY
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
     """The test policy with one value replaced, or removed where it is `...`."""
-    document = copy.deepcopy(POLICY)
+    document = copy.deepcopy(BASIC_POLICY)
     *above, last = path.split(".")
     place = document
     for name in above:

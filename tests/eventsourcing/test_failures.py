@@ -22,9 +22,9 @@ from ledger.eventsourcing.recorders import JetStreamApplicationRecorder
 from ledger.nats.request_reply import RequestReply
 from ledger.persistence import JetStreamFactory
 from ledger.store.streams import js_api
-from tests.support.ledgers import ROOT
+from tests.support.environment import ROOT
 from tests.support.nats_servers import Cluster, Server
-from tests.support.recorder_helpers import event, recorder_of, versions
+from tests.support.recorder_helpers import recorder_of, stored_event, versions
 
 Factories = Callable[[], JetStreamFactory]
 
@@ -42,8 +42,8 @@ def test_an_acknowledgement_that_was_lost_is_no_conflict(factories: Factories, m
     monkeypatch.setattr(RequestReply, "on_reply", lossy)
     monkeypatch.setattr("ledger.store.log._ACK_SECONDS", 0.3)
     recorder = recorder_of(factories())
-    assert recorder.insert_events([event(a, 1), event(a, 2)]) == [1, 2]
-    assert recorder.insert_events([event(a, 3)]) == [3]
+    assert recorder.insert_events([stored_event(a, 1), stored_event(a, 2)]) == [1, 2]
+    assert recorder.insert_events([stored_event(a, 3)]) == [3]
     assert len(lost) == 2
     assert versions(recorder_of(factories()).select_events(a)) == [1, 2, 3]
 
@@ -55,7 +55,7 @@ def test_the_same_event_of_somebody_else_is_a_conflict(factories: Factories) -> 
 
     def insert(recorder: JetStreamApplicationRecorder) -> bool:
         try:
-            recorder.insert_events([event(a, 1, b"same")])
+            recorder.insert_events([stored_event(a, 1, b"same")])
         except IntegrityError:
             return False
         return True
@@ -72,11 +72,11 @@ def test_a_server_that_pauses_delays_and_neither_loses_nor_doubles(
     with Server(tmp_path) as server:
         factory = JetStreamFactory({"NATS_URL": server.url})
         recorder = recorder_of(factory)
-        recorder.insert_events([event(a, 1)])
+        recorder.insert_events([stored_event(a, 1)])
         for version in range(2, 8):
             server.send(signal.SIGSTOP)
             threading.Timer(0.7, server.send, [signal.SIGCONT]).start()
-            assert recorder.insert_events([event(a, version)]) == [version]
+            assert recorder.insert_events([stored_event(a, version)]) == [version]
         assert versions(recorder.select_events(a)) == list(range(1, 8))
         factory.close()
 
@@ -100,7 +100,7 @@ def test_a_server_that_is_killed_and_started_again_is_found_again(tmp_path: Path
             if version % 2 == 0:
                 server.stop(signal.SIGKILL)
                 threading.Timer(0.5, server.start).start()
-            assert recorder.insert_events([event(a, version)]) == [version]
+            assert recorder.insert_events([stored_event(a, version)]) == [version]
             assert versions(recorder.select_events(a)) == list(range(1, version + 1))
         follower.join(30)
         assert seen == [1, 2, 3, 4, 5, 6]
@@ -116,7 +116,7 @@ def test_nobody_there_is_said_in_time(tmp_path: Path) -> None:
         with pytest.raises(OperationalError):
             call()
     with pytest.raises(OperationalError):
-        recorder.insert_events([event(uuid4(), 1)])
+        recorder.insert_events([stored_event(uuid4(), 1)])
     other = JetStreamFactory({"NATS_URL": server.url, "NATS_TIMEOUT": "1"})
     with pytest.raises(OperationalError, match="no NATS server answers"):
         other.application_recorder()
@@ -216,7 +216,7 @@ def test_a_writer_that_is_killed_leaves_whole_batches(es_env: dict[str, str], fa
         stored.setdefault(notification.originator_id, []).append(notification.originator_version)
     assert acknowledged <= stored.keys()
     assert all(found == list(range(1, 51)) for found in stored.values())
-    recorder.insert_events([event(uuid4(), 1)])
+    recorder.insert_events([stored_event(uuid4(), 1)])
 
 
 def test_three_servers_lose_nothing_when_their_leader_is_killed(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_three_servers_lose_nothing_when_their_leader_is_killed(tmp_path: Path) 
             version = 0
             while not stop.is_set():
                 version += 1
-                recorder.insert_events([event(identifier, version)])
+                recorder.insert_events([stored_event(identifier, version)])
                 written[identifier] = version
                 assert versions(recorder.select_events(identifier)) == list(range(1, version + 1))  # its own writes
 
@@ -264,7 +264,7 @@ def test_three_servers_lose_nothing_when_their_leader_is_killed(tmp_path: Path) 
         for identifier, version in written.items():
             assert versions(recorder.select_events(identifier)) == list(range(1, version + 1))
             with pytest.raises(IntegrityError):
-                recorder.insert_events([event(identifier, version)])
+                recorder.insert_events([stored_event(identifier, version)])
         fresh.close()
 
 

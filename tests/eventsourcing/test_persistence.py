@@ -23,7 +23,7 @@ from ledger.eventsourcing.recorders import JetStreamApplicationRecorder
 from ledger.persistence import JetStreamFactory
 from ledger.store.subject_tokens import token_of_id
 from tests.support.nats_servers import Server
-from tests.support.recorder_helpers import event, recorder_of, versions
+from tests.support.recorder_helpers import recorder_of, stored_event, versions
 
 Factories = Callable[[], JetStreamFactory]
 
@@ -33,23 +33,23 @@ Factories = Callable[[], JetStreamFactory]
 
 def test_a_recorder_that_knows_nothing_continues_where_another_left_off(factories: Factories) -> None:
     warm, a = recorder_of(factories()), uuid4()
-    warm.insert_events([event(a, 1), event(a, 2), event(a, 3)])
+    warm.insert_events([stored_event(a, 1), stored_event(a, 2), stored_event(a, 3)])
     cold = recorder_of(factories())
-    assert cold.insert_events([event(a, 4)]) == [4]
+    assert cold.insert_events([stored_event(a, 4)]) == [4]
     with pytest.raises(IntegrityError):
-        warm.insert_events([event(a, 4)])
-    assert warm.insert_events([event(a, 5)]) == [5]
+        warm.insert_events([stored_event(a, 4)])
+    assert warm.insert_events([stored_event(a, 5)]) == [5]
     for version in range(1, 6):
         with pytest.raises(IntegrityError):
-            recorder_of(factories()).insert_events([event(a, version)])
+            recorder_of(factories()).insert_events([stored_event(a, version)])
     assert versions(recorder_of(factories()).select_events(a)) == [1, 2, 3, 4, 5]
 
 
 def test_what_another_recorded_meanwhile_is_read(factories: Factories) -> None:
     one, other, a = recorder_of(factories()), recorder_of(factories()), uuid4()
-    one.insert_events([event(a, 1)])
+    one.insert_events([stored_event(a, 1)])
     assert versions(one.select_events(a, gt=1)) == []
-    other.insert_events([event(a, 2), event(a, 3)])
+    other.insert_events([stored_event(a, 2), stored_event(a, 3)])
     assert versions(one.select_events(a, gt=1)) == [2, 3]
     assert versions(one.select_events(a, gt=3)) == []
     assert versions(one.select_events(a, desc=True, limit=1)) == [3]
@@ -58,7 +58,7 @@ def test_what_another_recorded_meanwhile_is_read(factories: Factories) -> None:
 def test_snapshots_may_be_taken_of_earlier_versions_later(factories: Factories) -> None:
     a = uuid4()
     for version in (8, 2, 5):
-        factories().aggregate_recorder("snapshots").insert_events([event(a, version)])
+        factories().aggregate_recorder("snapshots").insert_events([stored_event(a, version)])
     cold = factories().aggregate_recorder("snapshots")
     assert versions(cold.select_events(a)) == [2, 5, 8]
     assert versions(cold.select_events(a, desc=True, limit=1)) == [8]
@@ -66,8 +66,8 @@ def test_snapshots_may_be_taken_of_earlier_versions_later(factories: Factories) 
     assert versions(cold.select_events(a, desc=True, limit=2)) == [8, 5]
     for version in (2, 5, 8):
         with pytest.raises(IntegrityError):
-            factories().aggregate_recorder("snapshots").insert_events([event(a, version)])
-    cold.insert_events([event(a, 9), event(a, 3)])
+            factories().aggregate_recorder("snapshots").insert_events([stored_event(a, version)])
+    cold.insert_events([stored_event(a, 9), stored_event(a, 3)])
     assert versions(factories().aggregate_recorder("snapshots").select_events(a)) == [2, 3, 5, 8, 9]
 
 
@@ -92,7 +92,7 @@ def test_it_does_what_the_library_does_on_sqlite(
     try:
         ours = [recorder_of(factory) for factory in pair]
         for identifier, numbers, second in steps:
-            events = [event(identifier, version, secrets.token_bytes(3)) for version in numbers]
+            events = [stored_event(identifier, version, secrets.token_bytes(3)) for version in numbers]
             try:
                 oracle.insert_events(events)
             except IntegrityError:
@@ -121,36 +121,41 @@ def test_it_does_what_the_library_does_on_sqlite(
 
 def test_several_aggregates_are_stored_together_or_not_at_all(factories: Factories) -> None:
     recorder, a, b, c = recorder_of(factories()), uuid4(), uuid4(), uuid4()
-    recorder.insert_events([event(b, 1)])
-    for clash in (event(b, 1), event(b, 1, b"other")):
+    recorder.insert_events([stored_event(b, 1)])
+    for clash in (stored_event(b, 1), stored_event(b, 1, b"other")):
         with pytest.raises(IntegrityError):
-            recorder_of(factories()).insert_events([event(a, 1), clash, event(c, 1)])
+            recorder_of(factories()).insert_events([stored_event(a, 1), clash, stored_event(c, 1)])
     assert not recorder.select_events(a)
     assert not recorder.select_events(c)
-    assert recorder.insert_events([event(a, 1), event(b, 2), event(a, 2), event(c, 1)]) == [2, 3, 4, 5]
+    assert recorder.insert_events([stored_event(a, 1), stored_event(b, 2), stored_event(a, 2), stored_event(c, 1)]) == [
+        2,
+        3,
+        4,
+        5,
+    ]
 
 
 def test_1000_events_are_one_batch_and_1001_are_refused_whole(factories: Factories) -> None:
     recorder, a = recorder_of(factories()), uuid4()
     with pytest.raises(NotSupportedError, match="1000"):
-        recorder.insert_events([event(a, version) for version in range(1, 1002)])
+        recorder.insert_events([stored_event(a, version) for version in range(1, 1002)])
     assert recorder.max_notification_id() is None
-    assert recorder.insert_events([event(a, version) for version in range(1, 1001)]) == list(range(1, 1001))
+    assert recorder.insert_events([stored_event(a, version) for version in range(1, 1001)]) == list(range(1, 1001))
     assert len(recorder_of(factories()).select_events(a)) == 1000
 
 
 def test_a_process_stores_events_and_tracking_together_or_not_at_all(factories: Factories) -> None:
     one, other = factories().process_recorder(), factories().process_recorder()
     a, b = uuid4(), uuid4()
-    one.insert_events([event(a, 1)], tracking=Tracking("up", 7))
+    one.insert_events([stored_event(a, 1)], tracking=Tracking("up", 7))
     for number in (6, 7):  # the other knows nothing of 7
         with pytest.raises(IntegrityError):
-            other.insert_events([event(b, 1)], tracking=Tracking("up", number))
+            other.insert_events([stored_event(b, 1)], tracking=Tracking("up", number))
     with pytest.raises(IntegrityError):
-        other.insert_events([event(a, 1)], tracking=Tracking("up", 8))
+        other.insert_events([stored_event(a, 1)], tracking=Tracking("up", 8))
     assert not one.select_events(b)
     assert one.max_tracking_id("up") == 7
-    other.insert_events([event(b, 1)], tracking=Tracking("up", 8))
+    other.insert_events([stored_event(b, 1)], tracking=Tracking("up", 8))
     with pytest.raises(IntegrityError):
         one.insert_events([], tracking=Tracking("up", 8))
     ids = [found.originator_id for found in one.select_notifications(None, 9)]
@@ -161,10 +166,10 @@ def test_a_process_stores_events_and_tracking_together_or_not_at_all(factories: 
 def test_events_too_large_are_refused_by_name(factories: Factories) -> None:
     recorder, a = recorder_of(factories()), uuid4()
     with pytest.raises(DataError, match="too large"):
-        recorder.insert_events([event(a, 1, b"x" * 2_000_000)])
+        recorder.insert_events([stored_event(a, 1, b"x" * 2_000_000)])
     with pytest.raises(DataError, match="at once"):
-        recorder.insert_events([event(a, version, b"x" * 500_000) for version in range(1, 70)])
-    assert recorder.insert_events([event(a, 1, b"x" * 500_000)]) == [1]
+        recorder.insert_events([stored_event(a, version, b"x" * 500_000) for version in range(1, 70)])
+    assert recorder.insert_events([stored_event(a, 1, b"x" * 500_000)]) == [1]
 
 
 # ---------------------------------------------------------------------- ids, topics, states
@@ -182,7 +187,7 @@ def test_events_too_large_are_refused_by_name(factories: Factories) -> None:
 def test_ids_topics_and_states_come_back_as_they_were(
     shared_recorder: JetStreamApplicationRecorder, identifiers: list[str], topic: str, state: bytes
 ) -> None:
-    batch = [event(f"{secrets.token_hex(4)}{identifier}", 1, state, topic) for identifier in identifiers]
+    batch = [stored_event(f"{secrets.token_hex(4)}{identifier}", 1, state, topic) for identifier in identifiers]
     shared_recorder.insert_events(batch)
     for stored in batch:
         assert shared_recorder.select_events(stored.originator_id) == [stored]
@@ -217,29 +222,29 @@ HOSTILE = [
 
 def test_hostile_ids_are_sequences_of_their_own(factories: Factories) -> None:
     recorder = recorder_of(factories())
-    recorder.insert_events([event(identifier, 1, json.dumps(identifier).encode()) for identifier in HOSTILE])
+    recorder.insert_events([stored_event(identifier, 1, json.dumps(identifier).encode()) for identifier in HOSTILE])
     cold = recorder_of(factories())
     for identifier in HOSTILE:
-        assert cold.select_events(identifier) == [event(identifier, 1, json.dumps(identifier).encode())]
+        assert cold.select_events(identifier) == [stored_event(identifier, 1, json.dumps(identifier).encode())]
         with pytest.raises(IntegrityError):
-            cold.insert_events([event(identifier, 1)])
+            cold.insert_events([stored_event(identifier, 1)])
     assert [found.originator_id for found in cold.select_notifications(1, 99)] == HOSTILE
 
 
 def test_what_utf_8_cannot_hold_is_refused(factories: Factories) -> None:
     recorder = recorder_of(factories())
     with pytest.raises(DataError, match="originator_id"):
-        recorder.insert_events([event("\ud800", 1)])
+        recorder.insert_events([stored_event("\ud800", 1)])
     with pytest.raises(DataError, match="topic"):
-        recorder.insert_events([event("a", 1, topic="\ud800")])
+        recorder.insert_events([stored_event("a", 1, topic="\ud800")])
     with pytest.raises(DataError, match="64 bits"):
-        recorder.insert_events([event("a", 2**63)])
+        recorder.insert_events([stored_event("a", 2**63)])
     assert recorder.max_notification_id() is None
 
 
 def test_a_uuid_and_its_text_are_one_sequence(factories: Factories) -> None:
     recorder, a = recorder_of(factories()), uuid4()
-    recorder.insert_events([event(a, 1), event(str(a), 2)])
+    recorder.insert_events([stored_event(a, 1), stored_event(str(a), 2)])
     assert [found.originator_id for found in recorder.select_events(str(a))] == [a, str(a)]
 
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.ledgers import ROOT
+from tests.support.environment import ROOT
 
 BROKEN = {
     "expectation dropped": {"TestApplication"},

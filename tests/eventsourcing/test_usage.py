@@ -23,8 +23,8 @@ from eventsourcing.persistence import (
 from eventsourcing.system import MultiThreadedRunner, ProcessApplication, SingleThreadedRunner, System
 
 from ledger.persistence import JetStreamFactory
-from tests.support.ledgers import ROOT
-from tests.support.recorder_helpers import event, recorder_of
+from tests.support.environment import ROOT
+from tests.support.recorder_helpers import recorder_of, stored_event
 
 Factories = Callable[[], JetStreamFactory]
 
@@ -33,12 +33,14 @@ def test_it_may_be_called_from_any_thread_and_from_within_a_loop(factories: Fact
     recorder = recorder_of(factories())
 
     async def inside() -> int | None:
-        recorder.insert_events([event(uuid4(), 1)])
+        recorder.insert_events([stored_event(uuid4(), 1)])
         return recorder.max_notification_id()
 
     assert asyncio.run(inside()) == 1
     with ThreadPoolExecutor(40) as pool:
-        found = list(pool.map(lambda _: recorder.insert_events([event(uuid4(), 1), event(uuid4(), 1)]), range(200)))
+        found = list(
+            pool.map(lambda _: recorder.insert_events([stored_event(uuid4(), 1), stored_event(uuid4(), 1)]), range(200))
+        )
     assert sorted(number for ids in found for number in ids or ()) == list(range(2, 402))
 
     def from_its_own_thread() -> None:
@@ -71,7 +73,7 @@ def test_what_is_closed_says_so_and_whoever_waits_is_told(factories: Factories) 
     follower.join(5)
     assert ended == [InterfaceError]
     with pytest.raises(InterfaceError, match="closed"):
-        recorder.insert_events([event(uuid4(), 1)])
+        recorder.insert_events([stored_event(uuid4(), 1)])
     subscription.stop()
 
 
@@ -79,7 +81,7 @@ def test_what_was_asked_before_a_close_is_still_answered(factories: Factories) -
     factory = factories()
     recorder = recorder_of(factory)
     with ThreadPoolExecutor(20) as pool:
-        asked = [pool.submit(recorder.insert_events, [event(uuid4(), 1)]) for _ in range(20)]
+        asked = [pool.submit(recorder.insert_events, [stored_event(uuid4(), 1)]) for _ in range(20)]
         while len(recorder._bridge._asked) < 20 and not all(one.done() for one in asked):
             time.sleep(0)
         factory.close()
@@ -88,7 +90,7 @@ def test_what_was_asked_before_a_close_is_still_answered(factories: Factories) -
 
 def test_a_subscription_that_is_left_closes_its_connection(factories: Factories) -> None:
     recorder = recorder_of(factories())
-    recorder.insert_events([event(uuid4(), 1)])
+    recorder.insert_events([stored_event(uuid4(), 1)])
     for _ in range(3):
         with recorder.subscribe() as subscription:
             assert next(subscription).id == 1
@@ -103,7 +105,7 @@ def test_a_subscription_that_is_left_closes_its_connection(factories: Factories)
 
 def test_a_subscription_goes_on_after_ctrl_c(factories: Factories) -> None:
     recorder = recorder_of(factories())
-    recorder.insert_events([event(uuid4(), 1)])
+    recorder.insert_events([stored_event(uuid4(), 1)])
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with recorder.subscribe() as subscription:
@@ -111,7 +113,7 @@ def test_a_subscription_goes_on_after_ctrl_c(factories: Factories) -> None:
             threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
             with pytest.raises(KeyboardInterrupt):
                 next(subscription)
-            recorder.insert_events([event(uuid4(), 1)])
+            recorder.insert_events([stored_event(uuid4(), 1)])
             assert next(subscription).id == 2
     finally:
         signal.signal(signal.SIGINT, before)

@@ -2,14 +2,15 @@
 
 import pytest
 
-from tests.support.ledgers import Upstream, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream
 
 BLANK = ("", " ", "\n\t", "\u00a0", "\u200b", "\u202e \ufeff")
 
 
 @pytest.mark.parametrize("reason", BLANK)
 async def test_a_blank_reason_of_a_request_is_refused(upstream: Upstream, reason: str) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     taken = await upstream.action("r-1")
     answers = [
         await upstream.action("r-2", reason=reason),

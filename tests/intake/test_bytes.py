@@ -15,8 +15,9 @@ from app.runtime.session import Session
 from config import topology
 from consumers.rejections import RejectedEntry
 from ledger.encryption.keyring import Keyring
-from tests.support.ledgers import Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
 from tests.support.raw_nats import RawNats, published
+from tests.support.upstreams import Upstream, upstream_of
 
 SUBJECT_TOKENS = [
     b"\xff\xfe",
@@ -165,7 +166,7 @@ REPLIES = [
 @pytest.mark.parametrize("account", ["upstream", "ledger"])
 async def test_a_reply_subject_steers_no_answer_anywhere(session: Session, upstream: Upstream, account: str) -> None:
     """Also where an upstream sits in the ledger's own account, which it should not."""
-    await upstream.begin()
+    await upstream.set_up_basics()
     url = session.upstream_url if account == "upstream" else session.url
     before = await session.log.last_position()
     async with RawNats(url) as raw:
@@ -181,7 +182,7 @@ async def test_a_reply_subject_steers_no_answer_anywhere(session: Session, upstr
             raw.write(published(b"resolution.decide.crm.budget", b"{}", None, reply))
             raw.write(published(b"resolution.read.crm.receipt", b'{"id": "1"}', None, reply))
         await raw.flush()
-    upstream.patience, answer = 2, None
+    upstream.timeout_seconds, answer = 2, None
     for _ in range(5):  # the server itself forgets who waits for an answer when another's reply subject is a wildcard
         with suppress(nats.errors.TimeoutError):
             answer = answer or await upstream.action("r-after")

@@ -13,7 +13,9 @@ from projections.registry import MODELS
 from projections.views import casework
 from projections.views.audit_trail import read_trail
 from projections.views.loyalty import read_effects
-from tests.support.ledgers import AUTHORITY, Upstream, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream
 
 
 def corrected(identifier: str, of: str, data: dict[str, Any] | None, **extra: Any) -> dict[str, Any]:
@@ -108,7 +110,7 @@ async def test_live_views_equal_rebuilt_ones_after_corrections(upstream: Upstrea
 
 
 async def test_decisions_know_better_from_then_on(upstream: Upstream) -> None:
-    await upstream.begin(AUTHORITY)
+    await upstream.set_up_basics(FULL_POLICY)
     await upstream.record(event("rel", "relationship.declared", employee_id="A-1", customer_id="C-7", nature="friend"))
     refused = await upstream.action("r-1", customer_id="C-7")
     assert refused["outcome"] == "refused"

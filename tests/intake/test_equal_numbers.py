@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from app.runtime.session import Session
 from ledger.store.cloudevents import content_hash, same_event
-from tests.support.ledgers import Upstream, drained, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import wait_for_intake
 
 EQUAL = [
     ("1", "1.0"),
@@ -78,7 +80,7 @@ async def test_another_number_under_one_id_is_refused(session: Session) -> None:
             await upstream.publish(written(one, f"p-{number}"))
             await upstream.publish(written(other, f"p-{number}"))
         await _after(upstream)
-        await drained(session)  # rejections are stored after what was recorded with them
+        await wait_for_intake(session)  # rejections are stored after what was recorded with them
         found: list[Any] = [json.loads(one.data) for one in await session.rejected.read_subject("rejected.>")]
         assert [entry["code"] for entry in found] == ["id_reused"] * len(UNEQUAL)
 

@@ -19,7 +19,9 @@ from ledger.store.cloudevents import parse_time
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
-from tests.support.ledgers import Upstream, drained, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import wait_for_intake
 
 E_MAIL = "xanthippe@example.org"
 
@@ -38,7 +40,7 @@ def in_headers(fact: dict[str, Any]) -> dict[str, str]:
 async def codes(session: Session) -> list[tuple[str, str]]:
     """Codes and fields of what was rejected, in order, once the inbox is empty."""
     if (await js_api(session.client, "STREAM.INFO.INBOX"))["state"]["last_seq"]:
-        await drained(session)
+        await wait_for_intake(session)
     return [
         (entry["code"], entry["field"])
         for entry in [

@@ -18,7 +18,10 @@ from app.runtime.session import Session
 from config import topology
 from ledger.store.handover import take_over
 from ledger.store.streams import ensure_consumer, js_api
-from tests.support.ledgers import ROOT, Upstream, clean_environment, drained, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT, clean_environment
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import wait_for_intake
 
 KILLS = 6
 SOURCES = ("crm", "till", "web")
@@ -87,7 +90,7 @@ async def test_deliveries_of_a_reader_that_is_gone_come_first_and_at_once(
         assert (await upstream.receipt("c-1"))["status"] == "recorded"
         assert time.monotonic() - begun < SOON_SECONDS
         assert await recorded_order(session, "crm") == [*names, "c-1"]
-        await drained(session)
+        await wait_for_intake(session)
 
 
 async def test_a_reader_that_comes_between_gets_nothing_to_keep(session: Session) -> None:
@@ -110,7 +113,7 @@ async def test_a_reader_that_comes_between_gets_nothing_to_keep(session: Session
         for name in names:
             await upstream.publish(purchase(name))
         assert (await upstream.receipt(names[-1]))["status"] == "recorded"
-        await drained(session)
+        await wait_for_intake(session)
         assert time.monotonic() - begun < 10
         assert await recorded_order(session, "crm") == ["p-0", *names]
 
@@ -118,7 +121,7 @@ async def test_a_reader_that_comes_between_gets_nothing_to_keep(session: Session
 async def test_nothing_is_made_again_where_nothing_is_on_its_way(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
         await upstream.record(purchase("p-1"))
-        await drained(session)
+        await wait_for_intake(session)
     name = f"CONSUMER.INFO.{topology.INBOX}.{topology.INTAKE_CONSUMER}"
     before = await js_api(session.client, name)
     delivered = await take_over(session.client, topology.INBOX, topology.intake_consumer())
@@ -201,7 +204,7 @@ async def loaded(session: Session) -> AsyncIterator[list[Publisher]]:
         publisher.stopping = True
     await asyncio.gather(*tasks)
     begun = time.monotonic()
-    await drained(session)
+    await wait_for_intake(session)
     assert time.monotonic() - begun < SOON_SECONDS + 3
     for publisher in publishers:
         order = await recorded_order(session, publisher.source)

@@ -13,7 +13,8 @@ from config.settings import load_settings
 from consumers.intake.idle_inboxes import IdleInboxes
 from ledger.store.streams import js_api, stream_behind, stream_config, stream_names
 from tests.intake.test_inboxes import has_own_inbox, known, purchase, sent
-from tests.support.ledgers import Upstream, drained, upstream_of
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import wait_for_intake
 
 
 @pytest.fixture(autouse=True)
@@ -98,7 +99,7 @@ async def test_after_600_invented_sources_an_honest_one_gets_its_own_inbox(
         await sends_until(upstream, "honest", "newcomer")
         assert len(await own_inboxes(session)) <= 20
         assert (await js_api(session.client, "STREAM.INFO.INBOX_honest"))["created"] == created
-        await drained(session)
+        await wait_for_intake(session)
         sources = {one["source"] for one in await upstream.replay()}
         assert {f"invented-{number}" for number in range(600)} <= sources
 
@@ -159,7 +160,7 @@ async def _walk(session: Session, step: str, monkeypatch: pytest.MonkeyPatch) ->
         assert await idle.delete_drained() == []  # the intake has not taken what is there
         if step == "delete":
             async with upstream_of(session, "intake"):
-                await drained(session)
+                await wait_for_intake(session)
 
 
 async def test_a_stream_made_again_has_sequences_that_its_predecessor_had_not(session: Session) -> None:

@@ -13,8 +13,8 @@ import yaml
 from app.importing.expressions import MappingError
 from app.importing.importer import ImportFileError, load_mapping, made_events
 from app.publisher import Outcome
+from tests.support.environment import DATA
 from tests.support.known_answers import escalations, interactions, totals
-from tests.support.ledgers import DATA
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 MAPPING: dict[str, Any] = {

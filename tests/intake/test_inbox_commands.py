@@ -15,7 +15,10 @@ from app.runtime.inbox_messages import NotWaitingError, reject_message, waiting_
 from app.runtime.session import Session
 from consumers.intake.recorder import Intake
 from ledger.errors import UnavailableError
-from tests.support.ledgers import Up, Upstream, drained, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.up_process import UpProcess
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import wait_for_intake
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 HEADERS = b"NATS/1.0\r\nx-mine: \xff\r\nNats-Subject: resolution.inbox.other\r\n\r\n"
@@ -101,7 +104,7 @@ async def test_a_message_that_stops_its_source_is_taken_out_beside_a_running_int
             await upstream.publish(purchase(2))  # of the same source: it waits behind
             assert await reject_message(session, operator, "INBOX", poisoned, "poison") == (True, {})
             assert (await upstream.receipt("p-2"))["status"] == "recorded"  # by the very intake that was stuck
-            await drained(session)
+            await wait_for_intake(session)
     async with upstream_of(session, "intake") as upstream:
         receipt = await upstream.receipt("p-poison")
         assert (receipt["status"], receipt["error"]["code"]) == ("rejected", "operator")
@@ -110,7 +113,7 @@ async def test_a_message_that_stops_its_source_is_taken_out_beside_a_running_int
 async def test_a_waiting_message_with_the_id_of_a_recorded_event_can_be_taken_out(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
         await upstream.record(purchase(1))
-        await drained(session)
+        await wait_for_intake(session)
     publisher = Upstream(session, await session.upstream("test"))
     again = purchase(1) | {"time": "2026-01-06T10:00:00Z"}
     place = json.loads((await publisher.client.request("resolution.inbox.crm", json.dumps(again).encode())).data)
@@ -184,13 +187,13 @@ async def test_what_the_intake_has_dealt_with_is_not_rejected(session: Session) 
     async with upstream_of(session, "intake") as upstream:
         sequence = await upstream.publish(purchase(1))
         await upstream.receipt("p-1")
-        await drained(session)
+        await wait_for_intake(session)
         operator = await session.connection("operator", user="operator")
         with pytest.raises(NotWaitingError, match=r"has dealt with|has no message|has recorded"):
             await reject_message(session, operator, "INBOX", sequence, "too late")
 
 
-def test_beside_up_nothing_waits(up: Up, command: Command) -> None:
-    up.ready()
+def test_beside_up_nothing_waits(up: UpProcess, command: Command) -> None:
+    up.wait_until_up()
     assert document(command("admin", "inbox", "list", "--json"))["items"] == []
     assert document(command("admin", "inbox", "reject", "INBOX", "77", "--json"), 1)["error"]["code"] == "not_waiting"

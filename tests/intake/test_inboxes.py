@@ -16,7 +16,9 @@ from config import topology
 from ledger.nats.inbox_routes import SourceRoutes
 from ledger.store.streams import ensure_consumer, ensure_stream, js_api, stream_behind, stream_names
 from ledger.store.subject_tokens import token_of_source
-from tests.support.ledgers import Upstream, drained, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import wait_for_intake
 
 
 def purchase(number: object, source: str = "crm", **changes: Any) -> dict[str, Any]:
@@ -109,7 +111,7 @@ async def test_a_full_inbox_refuses_one_source_alone_until_it_is_taken(
     monkeypatch.setattr("consumers.intake.inboxes._LOOK_SECONDS", 0.05)
     async with upstream_of(session, "intake") as upstream:
         await known(upstream, "crm", "till")
-        await drained(session)
+        await wait_for_intake(session)
     publisher = Upstream(session, await session.upstream("test"))
     acknowledged = []
     for number in range(1000):
@@ -299,7 +301,7 @@ async def test_a_flood_of_one_source_delays_no_other(session: Session) -> None:
     flood = 6_000
     async with upstream_of(session, "intake") as upstream:
         await known(upstream, "flooder", "crm")
-        await drained(session)
+        await wait_for_intake(session)
     publisher = Upstream(session, await session.upstream("test"))
     subject, inbox = "resolution.inbox.flooder", publisher.client.new_inbox()
     for number in range(flood):
@@ -312,7 +314,7 @@ async def test_a_flood_of_one_source_delays_no_other(session: Session) -> None:
     await publisher.publish(purchase(1))
     async with upstream_of(session, "intake") as upstream:
         position = int((await upstream.receipt("p-1"))["position"])
-        await drained(session)
+        await wait_for_intake(session)
         assert await session.log.last_position() >= flood
         assert position < flood / 2
 

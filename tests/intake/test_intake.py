@@ -11,7 +11,9 @@ import pytest
 from app.runtime.session import Session
 from config import topology
 from ledger.encryption.keyring import Keyring
-from tests.support.ledgers import Upstream, drained, event, gbp, in_inboxes, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import count_inbox_messages, wait_for_intake
 
 
 def purchase(number: object, **changes: Any) -> dict[str, Any]:
@@ -213,7 +215,7 @@ async def test_two_intakes_at_once_record_nothing_twice(session: Session, tmp_pa
         await asyncio.gather(*(upstream.publish(fact) for fact in facts))
         for number in range(300):
             assert (await upstream.receipt(f"p-{number}"))["status"] == "recorded"
-        await drained(session)
+        await wait_for_intake(session)
         await second.stop()
         ids = [stored["id"] for stored in await upstream.replay()]
         assert sorted(ids) == sorted({f"p-{n}" for n in range(300)})
@@ -226,12 +228,12 @@ async def test_the_inbox_is_trimmed_behind_the_intake(session: Session, monkeypa
         for number in range(20):
             await upstream.record(purchase(number))
         await upstream.record(purchase("last"))
-        await drained(session)
+        await wait_for_intake(session)
         for _ in range(100):
-            if await in_inboxes(session) <= 2:
+            if await count_inbox_messages(session) <= 2:
                 break
             await asyncio.sleep(0.05)
-        assert await in_inboxes(session) <= 2
+        assert await count_inbox_messages(session) <= 2
         await upstream.record(purchase("after"))
 
 

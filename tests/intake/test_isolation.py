@@ -18,7 +18,8 @@ from ledger.errors import ConflictError, LedgerError, RefusedError, TooLargeErro
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
-from tests.support.ledgers import Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
 
 
 def purchase(number: object, source: str = "crm", **changes: Any) -> dict[str, Any]:

@@ -3,14 +3,15 @@
 import json
 
 from consumers.asyncapi import asyncapi_document
-from tests.support.ledgers import POLICY, Up
 from tests.support.node_project import run_node
+from tests.support.organisations import BASIC_POLICY
+from tests.support.up_process import UpProcess
 
 
-async def test_node_publishes_in_every_mode_and_gets_its_decision(up: Up) -> None:
-    connection = up.ready()
+async def test_node_publishes_in_every_mode_and_gets_its_decision(up: UpProcess) -> None:
+    connection = up.wait_until_up()
     said = await run_node(
-        "upstream.mjs", {"connection": connection, "source": "shop", "policy": POLICY, "batches": False}
+        "upstream.mjs", {"connection": connection, "source": "shop", "policy": BASIC_POLICY, "batches": False}
     )
     assert [ack["duplicate"] for ack in said["acks"]] == [False] * 3
     assert {one["status"] for one in said["receipts"].values()} == {"recorded"}, said["receipts"]

@@ -11,8 +11,9 @@ from hypothesis import given, seed, settings
 from consumers.asyncapi import asyncapi_document
 from domain.ids import NOT_PATTERNS, fault_of
 from tests.domain.test_ids import IDS, NOT, NOT_CANONICAL, TEXTS
-from tests.support.ledgers import AUTHORITY, event, gbp
+from tests.support.builders import event, gbp
 from tests.support.node_project import run_node
+from tests.support.organisations import FULL_POLICY
 
 
 async def test_node_has_the_same_verdict_on_ids() -> None:
@@ -89,7 +90,7 @@ GOOD: list[tuple[str, Any]] = [
             "reason": "fair",
         },
     ),
-    ("PolicyRequest", {"request_id": "p", "policy": AUTHORITY, "published_by": "owner"}),
+    ("PolicyRequest", {"request_id": "p", "policy": FULL_POLICY, "published_by": "owner"}),
     ("ReceiptRequest", {"ids": ["ev-1", "ev 2 "]}),
 ]
 BAD: list[tuple[str, Any]] = [

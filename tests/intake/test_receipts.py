@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,7 +24,9 @@ from ledger.errors import UnavailableError
 from ledger.store.cloudevents import parse_time
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.subject_tokens import token_of_source
-from tests.support.ledgers import Upstream, drained, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import wait_for_intake
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json; charset=UTF-8"}
 
@@ -176,6 +179,33 @@ async def test_a_readable_event_has_a_receipt_by_its_place_too(
     assert (await settled(upstream, **reused))["error"]["code"] == "id_reused"
 
 
+@pytest.mark.parametrize(("token", "code"), [("a%2eb", "id_not_canonical"), ("$JS", "id_not_canonical")])
+async def test_a_message_under_a_wrongly_written_token_has_a_receipt_by_its_place(
+    upstream: Upstream, token: str, code: str
+) -> None:
+    place = await publish(upstream, json.dumps(purchase(1)).encode(), token)
+    answer = await settled(upstream, token, **place)
+    assert (answer["status"], answer["error"]["code"]) == ("rejected", code)
+    assert (await ask(upstream, token, id="p-1"))["error"]["code"] == code  # by id a source asks under its own token
+    assert (await ask(upstream, "crm", **place))["status"] == "unknown"
+
+
+async def test_messages_without_a_source_have_no_receipt(upstream: Upstream, session: Session) -> None:
+    place = await publish(upstream, json.dumps(purchase(1)).encode(), "%")
+    await wait_for_intake(session)
+    assert (await ask(upstream, "%", **place))["outcome"] == "error"  # several senders share this token
+
+
+async def test_a_rejected_event_is_found_without_the_index_too(upstream: Upstream, session: Session) -> None:
+    place = await send_batch(upstream, purchase(1), purchase(2, type="x"), purchase(3, type="y"))
+    before = await settled(upstream, **place)
+    assert [item["status"] for item in before["items"]] == ["recorded", "rejected", "rejected"]
+    index = EventIdIndex(session.data_dir / "index" / "intake.sqlite")
+    index.commit([], {}, also=[("DELETE FROM rejections WHERE seq = ?", [(place["seq"],)])])
+    index.close()
+    assert await ask(upstream, **place) == before
+
+
 async def test_a_source_hears_of_its_own_messages_alone(upstream: Upstream) -> None:
     for data in (
         json.dumps(purchase(1)).encode(),
@@ -250,7 +280,7 @@ async def test_an_id_is_pending_while_it_waits_and_unknown_if_it_was_never_sent(
         assert (await ask(upstream, "erp", **place))["status"] == "unknown"
         held.set()
         assert (await settled(upstream, id="p-3"))["status"] == "recorded"
-        await drained(session)
+        await wait_for_intake(session)
         answer = await ask(upstream, ids=["bestellung-ü1", "p-2", "p-3", "p-4"])
         assert [item["status"] for item in answer["items"]] == ["recorded", "recorded", "recorded", "unknown"]
 
@@ -266,7 +296,7 @@ async def test_behind_a_long_queue_of_the_same_source_an_id_may_be_pending(
         assert [item["status"] for item in answer["items"]] == ["pending"] * 3
         assert (await ask(upstream, "erp", id="never"))["status"] == "unknown"
         held.set()
-        await drained(session)
+        await wait_for_intake(session)
         assert (await ask(upstream, id="never"))["status"] == "unknown"
 
 
@@ -284,7 +314,7 @@ async def test_a_rejected_event_of_a_batch_is_retried_alone(
         done = await asyncio.to_thread(command, "admin", "rejected", "retry", "--all", "--json")
         assert json.loads(done.stdout) == {"retried": 2}
         assert (await settled(upstream, id="s-1"))["status"] == "recorded"
-        await drained(session)
+        await wait_for_intake(session)
         assert [stored["id"] for stored in await upstream.replay()] == ["p-1", "s-1"]
         assert [item["status"] for item in (await ask(upstream, ids=["p-1", "s-1", "p-2"]))["items"]] == [
             "recorded",
@@ -311,7 +341,7 @@ async def test_a_retried_message_is_the_one_that_was_rejected(
         await asyncio.sleep(1)
         done = await asyncio.to_thread(command, "admin", "rejected", "retry", "--all", "--json")
         assert json.loads(done.stdout) == {"retried": 1}
-        await drained(session)
+        await wait_for_intake(session)
         (stored,) = await upstream.replay()
     assert (stored["id"], stored["subject"], stored["long"]) == ("s-1", "xanthippe@example.org", "x" * 5000)
     assert parse_time(stored["time"]) < taken
@@ -378,6 +408,9 @@ async def _fails_later(made: Callable[..., Any], arguments: Any, *, after: bool)
     raise UnavailableError("later")
 
 
+_EXAMPLES = itertools.count()  # each example has sources of its own
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2), st.booleans()), max_size=12))
 async def test_a_batch_is_its_events_one_after_the_other(upstream: Upstream, made: list[tuple[int, int, bool]]) -> None:
@@ -386,7 +419,8 @@ async def test_a_batch_is_its_events_one_after_the_other(upstream: Upstream, mad
         purchase(n, time=f"2026-01-05T10:00:0{second}Z") | ({} if whole else {"type": "x"}) for n, second, whole in made
     ]
     outcomes = []
-    for source in (f"one-{upstream.patience}", f"all-{upstream.patience}"):
+    example = next(_EXAMPLES)
+    for source in (f"one-{example}", f"all-{example}"):
         token = token_of_source(source)
         sent = [fact | {"source": source} for fact in facts]
         if source.startswith("all"):
@@ -395,5 +429,4 @@ async def test_a_batch_is_its_events_one_after_the_other(upstream: Upstream, mad
             places = [await publish(upstream, json.dumps(fact).encode(), token) for fact in sent]
             items = [await settled(upstream, token, **place) for place in places]
         outcomes.append([(item.get("id"), item["status"], item.get("error", {}).get("code")) for item in items])
-    upstream.patience += 1  # other sources for the next example
     assert outcomes[0] == outcomes[1]

@@ -18,8 +18,11 @@ from consumers.rejections import RejectedEntry
 from consumers.runtime.source_tokens import read_token
 from domain.sources import fact_source_fault
 from ledger.store.log import Draft
-from tests.support.ledgers import POLICY, ROOT, Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
+from tests.support.organisations import BASIC_POLICY
 from tests.support.raw_nats import RawNats
+from tests.support.upstreams import Upstream, upstream_of
 
 BAD = {
     "%20": "invalid",
@@ -59,7 +62,7 @@ async def asked(raw: RawNats, subject: str, **body: Any) -> dict[str, Any]:
 @pytest.fixture
 async def everything(session: Session) -> AsyncIterator[Upstream]:
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
-        await upstream.begin(POLICY)
+        await upstream.set_up_basics(BASIC_POLICY)
         yield upstream
 
 
@@ -162,7 +165,7 @@ async def test_a_request_of_an_earlier_version_keeps_its_first_answer_and_a_new_
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin(POLICY)
+        await upstream.set_up_basics(BASIC_POLICY)
         upstream.source = "crm%20"
         with monkeypatch.context() as before:  # what versions without the rule took
             before.setattr("domain.sources.fault_of", lambda _source: None)

@@ -17,7 +17,9 @@ from consumers.intake.recorder import Intake
 from ledger.encryption.keyring import Keyring
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
-from tests.support.ledgers import POLICY, Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import BASIC_POLICY
+from tests.support.upstreams import Upstream, upstream_of
 
 
 def purchase(number: object, source: str, **changes: Any) -> dict[str, Any]:
@@ -156,7 +158,7 @@ async def ask(upstream: Upstream, token: str, request_id: str, **fields: Any) ->
 
 
 async def test_requests_of_two_sources_are_two_whatever_their_old_token_was(upstream: Upstream) -> None:
-    await upstream.begin(POLICY)
+    await upstream.set_up_basics(BASIC_POLICY)
     answers = [await ask(upstream, token, "r-1") for token in ("a%2Eb", "a_b", "a%20b")]
     assert [answer["outcome"] for answer in answers] == ["taken"] * 3
     assert len({answer["action_id"] for answer in answers}) == 3
@@ -173,7 +175,7 @@ async def test_a_request_answered_under_the_old_token_keeps_its_answer_under_the
 
     more = {"note": note} if note else {}
     async with upstream_of(session) as upstream:
-        await upstream.begin(POLICY)
+        await upstream.set_up_basics(BASIC_POLICY)
         first = await ask(upstream, "a_b", "r-1", **more)
     end = await session.log.last_position()
     service: Any = await make(session, "decisions")

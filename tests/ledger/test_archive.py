@@ -23,7 +23,8 @@ from ledger.transparency.sealer import GAP_SUBJECT, SealError, seal_folder
 from ledger.transparency.signed_notes import Signer
 from projections.views.audit_trail import Trail, read_trail
 from tests.ledger.test_seal import all_events, rewrite, settings_of
-from tests.support.ledgers import event, upstream_of
+from tests.support.builders import event
+from tests.support.upstreams import upstream_of
 
 
 def nothing(_done: int, _of: int) -> None:
@@ -125,7 +126,7 @@ async def test_positions_keep_their_meaning_where_events_were_lost(session: Sess
         result = await verification(other, [], (), progressed=nothing)
         assert (result["findings"], result["gaps"]) == ([], [7, 8])
         async with upstream_of(other) as upstream:
-            await upstream.begin()  # who writes and who reads take the marker for what it is
+            await upstream.set_up_basics()  # who writes and who reads take the marker for what it is
             assert (await upstream.action())["outcome"] == "taken"
         answer = await read_view(other, Trail.name, lambda connection: read_trail(connection, []))
         assert answer.progress.anchor.position == await other.log.last_position()

@@ -26,7 +26,8 @@ from ledger.transparency.sealer import seal_folder
 from ledger.transparency.verification import Verification
 from tests.ledger.test_seal import settings_of
 from tests.support import forked_cli
-from tests.support.ledgers import ROOT, clean_environment, event
+from tests.support.builders import event
+from tests.support.environment import ROOT, clean_environment
 from tests.system.test_golden_ledger import served
 
 EVENTS = 600

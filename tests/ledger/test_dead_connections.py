@@ -13,7 +13,8 @@ from app.runtime.session import Session
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from ledger.nats.client import PING_SECONDS, PINGS_UNANSWERED, LedgerClient
-from tests.support.ledgers import Upstream, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream
 
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
 
@@ -55,8 +56,8 @@ async def test_roles_whose_connections_all_read_no_more_serve_again(
     async with running(session, ROLES, where=ListenAddress(port=0)) as services:
         ours = [*clients, session.client]
         upstream = Upstream(session, await session.upstream("test"))
-        upstream.patience = 5
-        await upstream.begin()
+        upstream.timeout_seconds = 5
+        await upstream.set_up_basics()
         assert len(ours) > len(ROLES)
         for client in ours[:-1] if kill is silent else ours:  # the session's was opened before, with the usual pings
             kill(client)

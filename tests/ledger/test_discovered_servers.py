@@ -15,8 +15,9 @@ from config.settings import load_settings
 from dashboard.listen_address import ListenAddress
 from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient
-from tests.support.ledgers import Upstream, event, gbp
+from tests.support.builders import event, gbp
 from tests.support.nats_servers import Cluster
+from tests.support.upstreams import Upstream
 
 PASSWORD = "p@ss/w:rd"
 USERS = f'authorization {{ users: [ {{ user: "ledger", password: "{PASSWORD}" }} ] }}'
@@ -54,7 +55,7 @@ async def test_every_role_goes_on_through_servers_that_it_was_not_told(
     monkeypatch.setattr(LedgerClient, "__init__", note)
     async with running(session, ROLES, where=ListenAddress(port=0)) as services:
         upstream = Upstream(session, await session.upstream("test"))
-        await insist(upstream.begin)
+        await insist(upstream.set_up_basics)
         assert len(clients) > len(ROLES)
         await asyncio.to_thread(cluster.servers[0].stop, signal.SIGKILL)
         async with asyncio.timeout(20):  # an election takes up to eight seconds

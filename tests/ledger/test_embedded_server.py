@@ -16,7 +16,8 @@ from app.runtime.session import NoLedgerError, Session
 from config.settings import load_settings
 from ledger.errors import ServerStartError
 from ledger.nats.embedded_server import EmbeddedServer, find_binary
-from tests.support.ledgers import ROOT, Up
+from tests.support.environment import ROOT
+from tests.support.up_process import UpProcess
 
 CONFIG = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
 
@@ -121,8 +122,8 @@ async def test_a_command_that_only_reads_refuses_a_folder_without_a_ledger(tmp_p
     assert not (tmp_path / "none").exists()
 
 
-def test_up_announces_itself_privately_and_stops_cleanly(up: Up) -> None:
-    document = up.ready()
+def test_up_announces_itself_privately_and_stops_cleanly(up: UpProcess) -> None:
+    document = up.wait_until_up()
     path = up.data_dir / "connection.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert document["nats_url"].startswith(f"nats://{document['nats_user']}:{document['nats_password']}@127.0.0.1:")
@@ -134,12 +135,12 @@ def test_up_announces_itself_privately_and_stops_cleanly(up: Up) -> None:
 
 
 def test_up_starts_again_after_a_sigkill_without_help(tmp_path: Path) -> None:
-    first = Up(tmp_path / "data")
-    first.ready()
+    first = UpProcess(tmp_path / "data")
+    first.wait_until_up()
     first.process.kill()
     first.process.communicate()
-    second = Up(tmp_path / "data")
-    second.ready()
+    second = UpProcess(tmp_path / "data")
+    second.wait_until_up()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and len(projectors(tmp_path)) > 1:
         time.sleep(0.1)  # the killed one's child sees its standard input end
@@ -161,9 +162,9 @@ def projectors(tmp_path: Path) -> list[str]:
     return found
 
 
-def test_a_second_up_is_refused_and_leaves_the_first_alone(up: Up) -> None:
-    up.ready()
-    second = Up(up.data_dir)
+def test_a_second_up_is_refused_and_leaves_the_first_alone(up: UpProcess) -> None:
+    up.wait_until_up()
+    second = UpProcess(up.data_dir)
     output, _ = second.process.communicate(timeout=60)
     assert second.process.returncode == 1
     assert "runs already" in output

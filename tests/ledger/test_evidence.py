@@ -25,7 +25,9 @@ from ledger.transparency.sealer import SealError, SealFolder, seal_folder
 from ledger.transparency.signed_notes import NoteError, Signer, make_checkpoint, sign_note
 from ledger.transparency.verification import Verification
 from tests.ledger.test_seal import EVENTS, all_events, fill, rewrite, settings_of, verify
-from tests.support.ledgers import ROOT, clean_environment, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT, clean_environment
+from tests.support.upstreams import upstream_of
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from app.runtime.session import Session
 from ledger.errors import EventError
 from ledger.store.cloudevents import parse_event
 from ledger.store.json_text import parse, repeated_key
-from tests.support.ledgers import Upstream, event
+from tests.support.builders import event
+from tests.support.upstreams import Upstream
 
 KEYS = st.sampled_from(["a", "b", ":", "a:b", 'q"', "\\", "é", "u003a", "\n", ""])
 

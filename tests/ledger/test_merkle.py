@@ -22,7 +22,7 @@ from ledger.transparency.merkle import (
     root_of,
 )
 from ledger.transparency.tiles import DifferentTileError, MissingTileError, Tiles, TileWriter, tile_path
-from tests.support.ledgers import ROOT
+from tests.support.environment import ROOT
 
 VECTORS = ROOT.parent / "shared" / "data" / "rfc6962_vectors.json"
 needs_vectors = pytest.mark.skipif(

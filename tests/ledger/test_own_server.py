@@ -22,8 +22,10 @@ from ledger.nats.client import connect
 from ledger.nats.embedded_server import find_binary, server_environment
 from ledger.nats.inbox_routes import INCLUDE
 from ledger.store.streams import js_api
-from tests.support.ledgers import ROOT, Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
 from tests.support.nats_servers import free_ports
+from tests.support.upstreams import Upstream, upstream_of
 
 USERS = ("ledger", "operator", "upstream", "auditor", "sys")
 

@@ -26,7 +26,9 @@ from ledger.transparency.proofs import prove, read_proof, verify_proof
 from ledger.transparency.sealer import Sealer, SealError, read_entry, seal_folder
 from ledger.transparency.signed_notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoint, read_checkpoint
 from ledger.transparency.tiles import tile_path
-from tests.support.ledgers import ROOT, Up, event
+from tests.support.builders import event
+from tests.support.environment import ROOT
+from tests.support.up_process import UpProcess
 
 EVENTS = 700
 
@@ -340,7 +342,7 @@ async def test_a_seal_that_disagrees_sets_off_the_alarm_and_stops_who_writes(sea
     await again.stop()
 
 
-def test_up_seals_within_a_second_and_the_outsider_agrees(up: Up, command: Any, tmp_path: Path) -> None:
+def test_up_seals_within_a_second_and_the_outsider_agrees(up: UpProcess, command: Any, tmp_path: Path) -> None:
     lines = "\n".join(json.dumps(event(f"e-{n}", "interaction.opened", interaction_id=f"I-{n}")) for n in range(50))
     assert command("publish", "-", stdin=lines).returncode == 0
     checkpoint = json.loads(command("audit", "checkpoint", "--json").stdout)

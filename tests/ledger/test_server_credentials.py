@@ -15,9 +15,10 @@ from app.runtime.server_options import server_options
 from app.runtime.session import Session
 from config.settings import Settings, SettingsError, load_settings
 from ledger.errors import UnavailableError
+from tests.support.builders import event, gbp
 from tests.support.identities import Authority, key, tls, with_operator
-from tests.support.ledgers import event, gbp, upstream_of
 from tests.support.nats_servers import Server, free_ports
+from tests.support.upstreams import upstream_of
 
 LOGIN = 'authorization { user: u, password: "s3cret" }'
 USER: dict[str, Any] = {"nats_user": "u", "nats_password": "s3cret"}

@@ -21,14 +21,15 @@ from projections.engine.projector import rebuild
 from projections.registry import MODELS
 from tests.decisions.test_host_clock import unchecked_log
 from tests.projections.test_time_travel import all_views
-from tests.support.ledgers import Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
 
 SECRET = "grandmother Xanthippe was ill"
 
 
 async def told(upstream: Upstream) -> None:
     """Everything that may say something about C-9: by facts, by unknown fields, by notes."""
-    await upstream.begin()
+    await upstream.set_up_basics()
     await upstream.record(event("o-1", "interaction.opened", interaction_id="I-0", story=SECRET))
     await upstream.record(event("o-2", "interaction.opened", interaction_id="I-0", customer_id="C-9", channel="phone"))
     await upstream.record(
@@ -84,7 +85,7 @@ async def test_what_is_personal_is_never_stored_open(session: Session) -> None:
 async def test_a_note_is_sealed_however_its_name_is_written(session: Session) -> None:
     """JSON may write any letter as an escape."""
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         asked = {
             "request_id": "r-1",
             "agent_id": "A-1",
@@ -171,7 +172,7 @@ async def test_an_index_made_anew_knows_sealed_facts_again(session: Session) -> 
 
 async def test_a_request_with_a_note_has_one_answer(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         first = await upstream.action("r-1", note=SECRET)
         assert await upstream.action("r-1", note=SECRET) == first
         other = await upstream.action("r-1", note="another")

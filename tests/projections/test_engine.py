@@ -23,12 +23,13 @@ from projections.reports.loyalty import loyalty_report
 from projections.views.audit_trail import read_trail
 from projections.views.balances import Balances, read_balances
 from projections.views.loyalty import read_effects
-from tests.support.ledgers import Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
 
 
 async def lived(upstream: Upstream) -> None:
     """A bit of everything."""
-    await upstream.begin()
+    await upstream.set_up_basics()
     for number, day in enumerate(("2026-01-01", "2026-01-20", "2026-02-20", "2026-03-20")):
         bought = event(
             f"b-{number}",
@@ -208,7 +209,7 @@ async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view
 
         await upstream.client.subscribe("resolution.views.budget_balances", cb=hear)
         await upstream.client.flush()
-        await upstream.begin()
+        await upstream.set_up_basics()
         await upstream.action("r-1")
         answer = await read_view(session, "budget_balances", read_balances)
         assert answer.result[0]["spent"] == gbp("5.00")

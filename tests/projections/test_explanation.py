@@ -15,7 +15,9 @@ from projections.engine import storage
 from projections.reports.case_file import case_document, case_page, proofs_in
 from projections.reports.explanation import explain
 from projections.views.audit_trail import Trail
-from tests.support.ledgers import ROOT, Upstream, event, gbp, staffed
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
+from tests.support.upstreams import Upstream, set_up_organisation
 
 
 async def explained(session: Session, action_id: str) -> dict[str, Any]:
@@ -31,7 +33,7 @@ async def explained(session: Session, action_id: str) -> dict[str, Any]:
 
 async def approved(upstream: Upstream) -> str:
     """An action that needed a manager's word; its id."""
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     asked = await upstream.action(
         "r-1", "90.00", agent_id="D-1", escalate=True, customer_id="C-1", interaction_id="I-1"
     )
@@ -71,14 +73,14 @@ async def test_an_approved_action_tells_who_approved_and_how_long_it_took(upstre
 
 
 async def test_a_held_action_is_explained_too(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     held = await upstream.action("r-1", hold=True)
     found = await explained(upstream.session, held["action_id"])
     assert (found["budget_before"]["reserved"], found["budget_after"]["reserved"]) == (gbp("0.00"), gbp("5.00"))
 
 
 async def test_what_was_corrected_shows_what_was_known_then_and_now(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     opened = event("o-1", "interaction.opened", interaction_id="I-1", channel="phone")
     await upstream.record(opened)
     taken = await upstream.action("r-1", interaction_id="I-1")
@@ -97,7 +99,7 @@ async def test_what_was_corrected_shows_what_was_known_then_and_now(upstream: Up
 
 
 async def test_a_case_file_is_harmless_whole_and_proves_each_event(upstream: Upstream, tmp_path: Path) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     nasty = "</script><script>alert(1)</script>"
     taken = await upstream.action("r-1", interaction_id="I-1", reason=nasty)
     session = upstream.session

@@ -18,7 +18,11 @@ from domain.abuse.guard import RULES
 from ledger.encryption.keyring import Keyring
 from ledger.store.log import Recorded
 from projections.views.flags import read_flags
-from tests.support.ledgers import POLICY, ROOT, Up, Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
+from tests.support.organisations import BASIC_POLICY
+from tests.support.up_process import UpProcess
+from tests.support.upstreams import Upstream, upstream_of
 
 
 async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
@@ -69,7 +73,7 @@ async def flags_of(session: Session) -> list[dict[str, Any]]:
 
 async def test_two_guards_raise_each_flag_once_and_a_third_raises_none(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         await claims(upstream)
         await guarded(session, 2)
         (flag,) = await flags_of(session)
@@ -85,7 +89,7 @@ async def test_two_guards_raise_each_flag_once_and_a_third_raises_none(session: 
 
 async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         await claims(upstream)
         await guarded(session)
         (flag,) = await flags_of(session)
@@ -119,7 +123,7 @@ async def test_a_flag_is_reviewed_answered_and_explained(session: Session) -> No
 
 async def test_flags_are_the_same_bytes_however_the_guard_is_fed(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         await claims(upstream, 8)
         await guarded(session)
     log = [one async for batch in session.log.subject_batches(">") for one in batch]
@@ -136,7 +140,7 @@ async def test_flags_are_the_same_bytes_however_the_guard_is_fed(session: Sessio
 
 async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         await claims(upstream, 8)
         for number in range(2):
             given = await upstream.action(
@@ -201,10 +205,10 @@ def test_every_rule_and_parameter_is_documented(rule: Any) -> None:
         assert f"`{name}` {shown}" in line
 
 
-def test_flags_show_pseudonyms_until_somebody_begins_to_look(command: Any, up: Up, tmp_path: Path) -> None:
-    up.ready()
+def test_flags_show_pseudonyms_until_somebody_begins_to_look(command: Any, up: UpProcess, tmp_path: Path) -> None:
+    up.wait_until_up()
     policy = tmp_path / "policy.json"
-    policy.write_text(json.dumps(POLICY | {"default_role": "agent", "privacy": {"pseudonyms": True}}))
+    policy.write_text(json.dumps(BASIC_POLICY | {"default_role": "agent", "privacy": {"pseudonyms": True}}))
     assert command("decide", "policy", str(policy), "--published-by", "owner").returncode == 0
     facts = [
         event(

@@ -8,7 +8,8 @@ from projections.engine import storage
 from projections.engine.projector import rebuild
 from projections.registry import MODELS
 from projections.schema_docs import columns, schema_text
-from tests.support.ledgers import ROOT, Upstream
+from tests.support.environment import ROOT
+from tests.support.upstreams import Upstream
 
 
 def test_every_column_is_said_and_the_document_is_current() -> None:
@@ -24,7 +25,7 @@ def test_every_column_is_said_and_the_document_is_current() -> None:
 
 
 async def test_a_plain_tool_reads_what_serves(upstream: Upstream) -> None:
-    await upstream.begin()
+    await upstream.set_up_basics()
     await upstream.action("r-1", "5.00")
     session = upstream.session
 

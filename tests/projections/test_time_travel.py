@@ -17,7 +17,8 @@ from projections.views.audit_trail import read_trail
 from projections.views.balances import read_balances, read_happened, read_making
 from projections.views.casework import read_actions, read_actions_happened
 from projections.views.loyalty import read_effects
-from tests.support.ledgers import Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.upstreams import Upstream, upstream_of
 
 
 async def all_views(session: Session, at: int | None = None) -> list[Any]:
@@ -46,7 +47,7 @@ async def test_as_of_any_position_is_what_the_views_answered_there(session: Sess
                 then[position] = answers
 
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         for step in _story(upstream):
             await step()
             await look()
@@ -113,7 +114,7 @@ async def test_a_time_means_the_last_position_recorded_by_then(session: Session)
 
 async def test_what_was_told_late_counts_when_it_happened(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         await upstream.action("r-1")
         events = await upstream.replay()
         taken = next(one for one in events if one["type"] == "resolution.action.taken.v1")

@@ -18,7 +18,10 @@ from domain.analytics.procedure_cost import long_way, procedure
 from domain.policy.parsing import parse_policy
 from projections.policy_history import policy_in_force
 from projections.reports.empowerment_gap import gap_report
-from tests.support.ledgers import AUTHORITY, ROOT, Upstream, event, gbp, staffed, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2020_request_for_payment.csv.gz"
 HOURS = Costs(agent_hour=2400, manager_hour=4500)
@@ -79,7 +82,7 @@ def test_a_curve_takes_everybody_once_and_never_rises(requests: list[tuple[int, 
 async def stories(upstream: Upstream) -> None:
     """Asked and approved; asked for less; given up in silence; asked elsewhere, denied, then approved."""
     costs = {"agent_hour": "24.00", "manager_hour": "45.00", "customer_hour": "10.00"}
-    await staffed(upstream, AUTHORITY | {"costs": costs})
+    await set_up_organisation(upstream, FULL_POLICY | {"costs": costs})
     for number in range(3):
         request = {
             "agent_id": "A-1",
@@ -151,12 +154,12 @@ def test_bpi_2020_by_the_commands(command: Any) -> None:
 
 def test_the_long_way_costs_two_peoples_minutes_and_the_way_back_of_goods() -> None:
     """14 minutes at 24.00 and 8 at 45.00 an hour are 11.60; goods that come back 5.00 more."""
-    document = AUTHORITY | {"costs": {"agent_hour": "24.00", "manager_hour": "45.00", "return_processing": "5.00"}}
+    document = FULL_POLICY | {"costs": {"agent_hour": "24.00", "manager_hour": "45.00", "return_processing": "5.00"}}
     policy = parse_policy(document)
     kept, refunds = procedure([("keep_item", "GBP", 900), ("refund", "GBP", 500), ("keep_item", "GBP", 2000)], policy)
     assert (kept["kind"], kept["n"], kept["given"]) == ("keep_item", 2, gbp("29.00"))
     assert (kept["long_way_each"], kept["long_way"], kept["cheaper_than_asking"]) == (gbp("16.60"), gbp("33.20"), 1)
     assert refunds["long_way_each"] == gbp("11.60")
-    assert long_way("refund", parse_policy(AUTHORITY)) is None
+    assert long_way("refund", parse_policy(FULL_POLICY)) is None
     (other,) = procedure([("refund", "EUR", 500)], policy)
     assert other["long_way"] is None

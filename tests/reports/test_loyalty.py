@@ -22,7 +22,9 @@ from domain.events.decisions import PolicyPublished
 from projections.policy_history import published_policies
 from projections.reading import AccessScope
 from projections.reports.loyalty import loyalty_report
-from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed
+from tests.support.builders import event, gbp
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation
 
 RETAIL = Path(__file__).resolve().parents[3] / "shared" / "data" / "online_retail.csv.gz"
 events = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 400), st.integers(-50, 500)), max_size=40)
@@ -91,7 +93,7 @@ def published(version: int, policy: dict[str, Any], trial_teams: tuple[str, ...]
 
 def test_trials_and_limits_raised_in_some_teams_first_are_read_from_the_policies() -> None:
     def policy(day: int, **changes: Any) -> dict[str, Any]:
-        return AUTHORITY | {"effective_from": f"2026-01-{day:02}T00:00:00Z"} | changes
+        return FULL_POLICY | {"effective_from": f"2026-01-{day:02}T00:00:00Z"} | changes
 
     def teams(**limits: str) -> dict[str, Any]:
         return {name: {"limits": {"agent": {"refund": limit}}} for name, limit in limits.items()}
@@ -119,7 +121,7 @@ def test_trials_and_limits_raised_in_some_teams_first_are_read_from_the_policies
 
 
 async def test_the_report_has_each_rung_groups_and_sides(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.record(
         event(
             "b-1",
@@ -146,7 +148,7 @@ async def test_the_report_has_each_rung_groups_and_sides(upstream: Upstream) -> 
 
 
 async def test_of_very_many_customers_some_are_drawn(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for number in range(40):
         await upstream.record(
             event(
@@ -184,7 +186,7 @@ async def test_of_very_many_customers_some_are_drawn(upstream: Upstream, monkeyp
 
 
 async def test_whom_others_helped_is_no_control_of_those_who_are_shown(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for number in range(60):
         who = f"C-{number}"
         for day in ("2025-01-01", "2025-09-01"):

@@ -15,12 +15,14 @@ from domain.policy.parsing import parse_policy
 from ledger.store.subscription import Follower
 from projections.policy_history import published_policies
 from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
-from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed
+from tests.support.builders import event, gbp
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation
 
 
 def changed(role: str = "agent", **changes: Any) -> dict[str, Any]:
-    roles = AUTHORITY["roles"]
-    return AUTHORITY | {"roles": roles | {role: roles[role] | changes}}
+    roles = FULL_POLICY["roles"]
+    return FULL_POLICY | {"roles": roles | {role: roles[role] | changes}}
 
 
 async def tried(
@@ -49,7 +51,7 @@ def changes(found: dict[str, Any]) -> dict[tuple[str, str, str], int]:
 
 
 async def test_a_higher_limit_spares_asking_and_says_what_it_would_have_let_pass(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for number, (amount, verdict) in enumerate((("70.00", "approve"), ("75.00", "deny"), ("80.00", None))):
         asked = await upstream.action(f"r-{number}", amount, agent_id="A-1", escalate=verdict is not None)
         if verdict is not None:
@@ -72,29 +74,29 @@ async def test_a_higher_limit_spares_asking_and_says_what_it_would_have_let_pass
     (period,) = found["spend"]
     assert (period["spent"], period["would_be_spent"]) == (gbp("120.00"), gbp("275.00"))
     assert [one["escalation_id"] is not None for one in found["items"]] == [True, True, False]
-    assert (await tried(upstream, AUTHORITY))["differences"] == 0
+    assert (await tried(upstream, FULL_POLICY))["differences"] == 0
 
 
 async def test_who_was_not_allowed_to_approve_is_no_decision_of_theirs(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     asked = await upstream.action("r-1", "70.00", agent_id="A-1", escalate=True)
     for who, outcome in (("A-2", "refused"), ("A-1", "refused"), ("M-1", "done")):
         decision = {"escalation_id": asked["escalation_id"], "decided_by": who, "operation": "approve"}
         answer = await upstream.ask("escalation", request_id=f"d-{who}", **decision)
         assert answer["outcome"] == outcome, answer
-    found = await tried(upstream, AUTHORITY)
+    found = await tried(upstream, FULL_POLICY)
     assert (found["decisions"], found["differences"]) == (1, 0)
 
 
 async def test_what_the_pool_does_not_reach_is_not_taken_for_an_escalation_that_was_filed(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     answer = await upstream.action("r-1", "600.00", agent_id="D-1", kind="fix", escalate=False)
     assert [one["rule"] for one in answer["reasons"]][-1] == "pool"  # and nobody approves a fix
-    assert (await tried(upstream, AUTHORITY))["items"] == []
+    assert (await tried(upstream, FULL_POLICY))["items"] == []
 
 
 async def test_a_lower_limit_would_have_had_them_ask_and_leaves_the_budget_for_others(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for number in range(4):
         await upstream.action(f"r-{number}", "50.00", agent_id="A-1")
     assert (await upstream.action("r-8", "10.00", agent_id="A-1"))["outcome"] == "escalate"  # 200.00 are spent
@@ -108,7 +110,7 @@ async def test_a_lower_limit_would_have_had_them_ask_and_leaves_the_budget_for_o
 
 
 async def test_grants_holds_and_reversals_go_with_the_world_that_has_them(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     grant = {"operation": "grant", "holder": "agent:A-1", "amount": gbp("50.00"), "granted_by": "M-1", "reason": "busy"}
     assert (await upstream.ask("budget", request_id="g-1", **grant))["outcome"] == "done"
     held = await upstream.action("h-1", "50.00", agent_id="A-1", hold=True)
@@ -120,7 +122,7 @@ async def test_grants_holds_and_reversals_go_with_the_world_that_has_them(upstre
     for number in range(5):
         assert (await upstream.action(f"s-{number}", "50.00", agent_id="A-1"))["outcome"] == "taken"
     assert (await upstream.action("s-9", "0.01", agent_id="A-1"))["outcome"] == "escalate"
-    same = await tried(upstream, AUTHORITY)
+    same = await tried(upstream, FULL_POLICY)
     assert (same["decisions"], same["differences"]) == (8, 0)
     assert same["spend"][0]["would_be_spent"] == gbp("250.00")
     without = await tried(upstream, changed(budget="0.00"))
@@ -129,11 +131,11 @@ async def test_grants_holds_and_reversals_go_with_the_world_that_has_them(upstre
 
 
 async def test_customers_and_households_have_their_totals_in_each_world(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.record(event("link", "customer.linked", a="C-1", b="C-2", relation="household"))
     for number, customer in enumerate(("C-1", "C-2", "C-1")):
         await upstream.action(f"r-{number}", "40.00", agent_id=f"A-{number % 2 + 1}", customer_id=customer)
-    assert (await tried(upstream, AUTHORITY))["differences"] == 0
+    assert (await tried(upstream, FULL_POLICY))["differences"] == 0
     cap = {"amount": "60.00", "days": 30, "hard_above": "60.00"}
     found = await tried(upstream, changed(per_customer=cap))
     assert changes(found) == {("refund", "taken", "escalate"): 1}  # the second; the third asked anyway
@@ -141,7 +143,7 @@ async def test_customers_and_households_have_their_totals_in_each_world(upstream
 
 
 async def test_from_the_policy_in_force_or_from_a_time_and_flags(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.action("r-1", "50.00", agent_id="A-1")
     stricter = changed(limits={"refund": "45.00"})
     await upstream.ask("policy", request_id="policy-2", policy=stricter, published_by="owner")
@@ -156,7 +158,7 @@ async def test_from_the_policy_in_force_or_from_a_time_and_flags(upstream: Upstr
 
 async def test_flags_that_would_have_come(upstream: Upstream) -> None:
     """Asked for 70.00, told to ask, given 40.00 and 30.00: R2 sees it only where 70.00 are too much."""
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     for number, amount in enumerate(("70.00", "40.00", "30.00")):
         await upstream.action(f"r-{number}", amount, agent_id="A-1", order_id="O-1")
     found = await tried(upstream, changed(limits={"refund": "80.00"}), flags=True)
@@ -165,7 +167,7 @@ async def test_flags_that_would_have_come(upstream: Upstream) -> None:
 
 
 async def test_a_shadow_policys_record_is_read_the_same_way(upstream: Upstream) -> None:
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     with pytest.raises(LookupError):
         await tried(upstream, None)
     shadow = changed(limits={"refund": "45.00"}) | {"mode": "shadow"}
@@ -185,7 +187,7 @@ def test_the_command(command: Callable[..., Any], tmp_path: Path) -> None:
         return done
 
     policy = tmp_path / "policy.yaml"
-    policy.write_text(yaml.safe_dump(AUTHORITY | {"roles": AUTHORITY["roles"]}))
+    policy.write_text(yaml.safe_dump(FULL_POLICY | {"roles": FULL_POLICY["roles"]}))
     joined = event("j", "employee.joined", employee_id="A-1", role="agent", team_ids=["phone"])
     facts = tmp_path / "facts.ndjson"
     facts.write_text(json.dumps(joined))

@@ -14,7 +14,9 @@ from domain.analytics.recognition import MONTH, Employment, Survey, Voice
 from projections.policy_history import policy_in_force
 from projections.reports.recognition import recognition_report
 from projections.views.people import read_careers
-from tests.support.ledgers import POLICY, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import BASIC_POLICY
+from tests.support.upstreams import upstream_of
 
 
 def test_morale_of_a_few_is_suppressed_and_cannot_be_subtracted() -> None:
@@ -62,7 +64,7 @@ def test_steps_of_a_career_are_shown_for_five() -> None:
 
 async def test_careers_are_read_from_what_was_told(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin(POLICY)
+        await upstream.set_up_basics(BASIC_POLICY)
         steps = (("joined", "agent", ["A"]), ("changed", "agent", ["B"]), ("changed", "senior", ["B"]))
         for number, (what, role, teams) in enumerate(steps):
             await upstream.record(
@@ -100,7 +102,7 @@ def test_what_followed_a_course_and_how_long_answers_took() -> None:
 
 async def test_the_report(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin(POLICY | {"default_role": "agent"})
+        await upstream.set_up_basics(BASIC_POLICY | {"default_role": "agent"})
         for number in range(6):
             await upstream.record(
                 event(f"j-{number}", "employee.joined", employee_id=f"A-{number}", role="agent", team_ids=["T"])
@@ -154,4 +156,4 @@ def test_the_command_says_what_there_is(command: Any) -> None:
     assert "Thanks given 1 times to 1 people" in command("report", "recognition").stdout
     assert json.loads(command("report", "recognition", "--json").stdout)["thanks"]["given"] == 1
     assert "No interaction is recorded yet" in command("report", "quality").stdout
-    assert "Nobody has asked for authority yet" in command("report", "gap").stdout
+    assert "No escalation is recorded yet" in command("report", "gap").stdout

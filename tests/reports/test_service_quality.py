@@ -17,7 +17,9 @@ from ledger.store.cloudevents import parse_time
 from projections.reading import AccessScope
 from projections.reports.service_quality import interaction_story, quality_report
 from projections.views.journeys import journeys as journeys_table
-from tests.support.ledgers import ROOT, Upstream, event, gbp, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
+from tests.support.upstreams import Upstream, upstream_of
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
 
@@ -141,7 +143,7 @@ async def way(upstream: Upstream) -> None:
 
 async def test_the_way_of_an_interaction(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         await way(upstream)
     found = await quality_report(partial(read_view, session))
     whole = found["overall"]
@@ -162,7 +164,7 @@ async def test_the_way_of_an_interaction(session: Session) -> None:
 
 async def test_who_came_back_to_another_team_came_back(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        await upstream.begin()
+        await upstream.set_up_basics()
         for name, team, day in (("I-1", "A", "2025-01-01"), ("I-2", "B", "2025-01-03"), ("I-3", "B", "2025-06-01")):
             told = {"interaction_id": name, "customer_id": "C", "channel": "phone", "team_id": team}
             await upstream.record(event(f"o-{name}", "interaction.opened", time=f"{day}T10:00:00Z", **told))

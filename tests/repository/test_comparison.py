@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmarks.comparison import SIDES, table_of
 from benchmarks.cpu import Meter, processes_of
 from benchmarks.versions import VersionError, full_hash
-from tests.support.ledgers import ROOT
+from tests.support.environment import ROOT
 
 WITHOUT_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="no git, which checks the other version out")
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.ledgers import ROOT
+from tests.support.environment import ROOT
 
 ROOMS = ("domain", "ledger", "projections", "consumers", "dashboard", "app", "config", "resolution_ledger")
 PRONOUNS = {
@@ -34,12 +34,6 @@ PAGE_CEILINGS = {
     "docs/integrate/importing.md": 8,
     "docs/operate/operating.md": 14,
     "docs/reference/commands.md": 30,
-    "docs/understand/architecture.md": 20,
-    "docs/understand/auditing.md": 19,
-    "docs/understand/guard.md": 13,
-    "docs/understand/performance.md": 17,
-    "docs/understand/policy.md": 27,
-    "docs/understand/worth.md": 37,
 }
 
 

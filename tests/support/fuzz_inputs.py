@@ -11,7 +11,7 @@ import json
 import random
 from typing import Any, Literal, NamedTuple
 
-from tests.support.ledgers import POLICY
+from tests.support.organisations import BASIC_POLICY
 
 type Door = Literal["inbox", "request", "protocol", "http"]
 
@@ -250,7 +250,7 @@ REQUESTS: dict[str, list[dict[str, Any]]] = {
     "decide.%b.budget": [
         {"operation": "grant", "holder": "agent:A-7", "amount": _ACTION["amount"], "granted_by": "M-1", "reason": "x"}
     ],
-    "decide.%b.policy": [{"policy": POLICY, "published_by": "owner"}],
+    "decide.%b.policy": [{"policy": BASIC_POLICY, "published_by": "owner"}],
     "decide.%b.flag": [{"flag_id": "F-1", "verdict": "dismissed", "reviewed_by": "M-1", "note": "x"}],
     "decide.%b.nothing": [{}],
     "read.%b.receipt": [{"id": "f-1"}, {"ids": ["f-1", "f-2"]}, {"stream": "INBOX", "seq": 1}],

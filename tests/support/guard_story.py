@@ -10,7 +10,7 @@ from domain.events import decisions, facts
 from domain.money import Money
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
-POLICY: dict[str, Any] = {
+GUARDED_POLICY: dict[str, Any] = {
     "currency": "GBP",
     "time_zone": "UTC",
     "period": "month",
@@ -32,7 +32,9 @@ class Story:
         self.seen: list[GuardEvent] = []
         self.random = random.Random(seed)
         self.hour = 0.0
-        self.tell(decisions.PolicyPublished(**_CAUSE, policy=POLICY, version=1, published_by="owner", sha256="0"))
+        self.tell(
+            decisions.PolicyPublished(**_CAUSE, policy=GUARDED_POLICY, version=1, published_by="owner", sha256="0")
+        )
 
     def tell(self, body: Any, hour: float | None = None, action_id: str = "") -> int:
         """An event; the hours only go on. Its position."""

@@ -22,7 +22,7 @@ def recorder_of(factory: JetStreamFactory) -> JetStreamApplicationRecorder:
     return recorder
 
 
-def event(identifier: UUID | str, version: int, state: bytes = b"{}", topic: str = "t") -> StoredEvent:
+def stored_event(identifier: UUID | str, version: int, state: bytes = b"{}", topic: str = "t") -> StoredEvent:
     """A stored event."""
     return StoredEvent(identifier, version, topic, state)
 

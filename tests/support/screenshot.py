@@ -11,7 +11,8 @@ from playwright.sync_api import sync_playwright
 from app.demo.run import run_demo
 from config.settings import load_settings
 from tests.dashboard.test_web_page import CHROMIUM, FLAGS
-from tests.support.ledgers import ROOT, Up
+from tests.support.environment import ROOT
+from tests.support.up_process import UpProcess
 
 PICTURE = ROOT / "docs" / "page.png"
 
@@ -27,9 +28,9 @@ def current(client: httpx.Client) -> bool:
 
 def take(data_dir: Path) -> None:
     """Run everything beside this data directory, and look at it."""
-    up = Up(data_dir, "--port", "0")
+    up = UpProcess(data_dir, "--port", "0")
     try:
-        where = up.ready()
+        where = up.wait_until_up()
         headers = {"Authorization": f"Bearer {where['http_token']}"}
         with httpx.Client(base_url=where["http_url"], headers=headers, timeout=30) as client:
             while not current(client):

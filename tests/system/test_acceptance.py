@@ -7,7 +7,9 @@ from typing import Any
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from projections.views.balances import read_balances
-from tests.support.ledgers import AUTHORITY, Upstream, event, gbp, staffed, upstream_of
+from tests.support.builders import event, gbp
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 
 async def noted(upstream: Upstream, name: str) -> list[dict[str, Any]]:
@@ -17,9 +19,9 @@ async def noted(upstream: Upstream, name: str) -> list[dict[str, Any]]:
 
 async def test_the_doorstep(upstream: Upstream) -> None:
     """A driver takes 5 pounds off for a substituted item and leaves the item, asking nobody; offline, afterwards."""
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.record(event("c-1", "training.completed", employee_id="D-1", course_id="goodwill-basics"))
-    await upstream.action(None, agent_id="nobody-here")
+    await upstream.wait_for_decider()
     drop = {"agent_id": "D-1", "customer_id": "C-1", "interaction_id": "drop-7", "reason": "substituted item"}
     asked = datetime.now(UTC)
     refund = await upstream.action("r-1", "5.00", **drop)
@@ -50,7 +52,7 @@ async def test_the_doorstep(upstream: Upstream) -> None:
 
 async def test_no_script_no_clock(upstream: Upstream) -> None:
     """Any time, and repairs without a limit: only the budget ends them. Long is not refused."""
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     long_ago = (datetime.now(UTC) - timedelta(hours=10)).isoformat()
     opened = event("o-1", "interaction.opened", interaction_id="I-1", customer_id="C-1", channel="phone")
     await upstream.record(opened | {"time": long_ago})
@@ -62,7 +64,7 @@ async def test_no_script_no_clock(upstream: Upstream) -> None:
 
 async def test_ask_what_they_cannot_do(upstream: Upstream) -> None:
     """What goes up, what is given up, and how long it waits, are in the log; and staff can say it in words."""
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     up = await upstream.action("r-1", "55.00", escalate=True, interaction_id="I-1")
     await upstream.action("r-2", "70.00", interaction_id="I-2")
     await upstream.ask("preview", agent_id="A-1", kind="refund", amount=gbp("80.00"), reason="x", interaction_id="I-3")
@@ -85,12 +87,12 @@ async def test_ask_what_they_cannot_do(upstream: Upstream) -> None:
 
 async def test_clear_levels_of_autonomy(upstream: Upstream) -> None:
     """By role, kind, customer and period; training opens authority; a guideline is named; all of it in the event."""
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     assert (await upstream.action("r-1", "10.00", kind="keep_item"))["reasons"][0]["rule"] == "training"
     valid = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     course = event("c-1", "training.completed", employee_id="A-1", course_id="goodwill-basics", valid_until=valid)
     await upstream.record(course)
-    await upstream.action(None, agent_id="nobody-here")
+    await upstream.wait_for_decider()
     allowed = await upstream.action("r-2", "10.00", kind="keep_item", customer_id="C-1", guideline="made-right")
     assert allowed["outcome"] == "taken"
     assert (await upstream.action("r-3", "55.00"))["outcome"] == "escalate"
@@ -103,10 +105,10 @@ async def test_clear_levels_of_autonomy(upstream: Upstream) -> None:
 
 async def test_no_abuse_of_power(upstream: Upstream) -> None:
     """Nobody gives to themselves, approves their own, or decides after leaving: refused, and every attempt recorded."""
-    await staffed(upstream)
+    await set_up_organisation(upstream)
     await upstream.record(event("r", "relationship.declared", employee_id="A-1", customer_id="C-1", nature="sister"))
     await upstream.record(event("b", "employee.left", employee_id="A-2"))
-    await upstream.action(None, agent_id="nobody-here")
+    await upstream.wait_for_decider()
     attempts = [
         await upstream.action("r-1", customer_id="C-1"),
         await upstream.action("r-2", customer_id="A-1"),
@@ -127,9 +129,9 @@ async def test_no_abuse_of_power(upstream: Upstream) -> None:
 async def test_a_manager_who_hesitates_looks_first(session: Session) -> None:
     """A policy in the shadow of the present one, then a trial in some teams, then for all; budgets never mix up."""
     async with upstream_of(session) as upstream:
-        await staffed(upstream)
-        roles = AUTHORITY["roles"]
-        generous = AUTHORITY | {
+        await set_up_organisation(upstream)
+        roles = FULL_POLICY["roles"]
+        generous = FULL_POLICY | {
             "roles": roles | {"agent": roles["agent"] | {"limits": {"refund": "70.00"}, "per_interaction": "90.00"}}
         }
         shadow = generous | {"mode": "shadow"}

@@ -13,7 +13,9 @@ from config import topology
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
 from projections.access import record_reading
-from tests.support.ledgers import POLICY, Upstream, event
+from tests.support.builders import event
+from tests.support.organisations import BASIC_POLICY
+from tests.support.upstreams import Upstream
 
 EVENTS = 2500
 
@@ -145,7 +147,7 @@ async def test_an_auditor_steers_nothing_by_reply_subjects(session: Session, rep
 async def test_who_reads_a_named_trail_is_recorded_where_policy_says_so(upstream: Upstream) -> None:
     session = upstream.session
     await record_reading(session.log, ["agent:A-1"], 1, "M-1")
-    await upstream.begin(POLICY | {"privacy": {"record_reads": True}})
+    await upstream.set_up_basics(BASIC_POLICY | {"privacy": {"record_reads": True}})
     await record_reading(session.log, ["agent:A-1"], 1, "M-1")
     await record_reading(session.log, [], 1, "M-1")  # nobody was named
     read = [one for one in await upstream.replay() if one["type"] == "resolution.trail.read.v1"]

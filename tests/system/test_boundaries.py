@@ -25,7 +25,9 @@ from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from ledger.encryption.keyring import Keyring
 from ledger.transparency.sealer import seal_folder
-from tests.support.ledgers import ROOT, Upstream, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT
+from tests.support.upstreams import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -222,9 +224,9 @@ async def staged(session: Session, roles: tuple[str, ...]) -> AsyncIterator[Stag
     """These roles running, a policy and an agent."""
     async with running(session, roles, where=ListenAddress(port=0)) as services:
         upstream = Upstream(session, await session.upstream("test"))
-        upstream.patience = 10
+        upstream.timeout_seconds = 10
         if "decisions" in roles:
-            await upstream.begin()
+            await upstream.set_up_basics()
         dashboards = [one for one in services if isinstance(one, DashboardService)]
         address, token = (dashboards[0].address, dashboards[0].token) if dashboards else ("http://127.0.0.1", "")
         async with httpx.AsyncClient(

@@ -16,8 +16,9 @@ import pytest
 from ledger.errors import DirectoryMovedError, OtherDirectoryError, ServerStartError
 from ledger.nats.embedded_server import EmbeddedServer, find_binary, server_environment
 from ledger.nats.server_lock import ServerLock, start_of
-from tests.support.ledgers import Up, event
+from tests.support.builders import event
 from tests.support.nats_servers import free_ports
+from tests.support.up_process import UpProcess
 
 CONFIG = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -69,8 +70,10 @@ def test_a_backup_that_is_put_back_in_place_of_its_original_opens(command: Comma
         shutil.rmtree(tmp_path / "old", ignore_errors=True)
 
 
-def test_a_copy_of_a_running_ledger_is_refused_by_every_command(command: Command, up: Up, tmp_path: Path) -> None:
-    up.ready()
+def test_a_copy_of_a_running_ledger_is_refused_by_every_command(
+    command: Command, up: UpProcess, tmp_path: Path
+) -> None:
+    up.wait_until_up()
     server = EmbeddedServer(up.data_dir, CONFIG)
     pid = server.pid()
     copy = copied(up.data_dir, "copy")
@@ -236,8 +239,8 @@ def test_a_renamed_and_a_linked_directory_work(running: EmbeddedServer, tmp_path
         assert server.twin() is None
 
 
-def test_up_ends_where_its_directory_is_moved(up: Up, tmp_path: Path) -> None:
-    up.ready()
+def test_up_ends_where_its_directory_is_moved(up: UpProcess, tmp_path: Path) -> None:
+    up.wait_until_up()
     pid = EmbeddedServer(up.data_dir, CONFIG).pid()
     moved = up.data_dir.rename(tmp_path / "moved")
     said, _ = up.process.communicate(timeout=60)

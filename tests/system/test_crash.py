@@ -21,7 +21,10 @@ from config.settings import load_settings
 from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient, connect
 from projections.views.balances import read_balances
-from tests.support.ledgers import POLICY, ROOT, clean_environment, drained, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT, clean_environment
+from tests.support.organisations import BASIC_POLICY
+from tests.support.waiting import wait_for_intake
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "6"))
 ROLES = ("intake", "decisions", "projections")
@@ -148,7 +151,7 @@ async def test_sigkill_at_random_moments_loses_nothing_and_doubles_nothing(tmp_p
 
 
 async def publish_policy(load: Load) -> None:
-    request = {"request_id": "policy", "policy": POLICY | {"default_role": "agent"}, "published_by": "owner"}
+    request = {"request_id": "policy", "policy": BASIC_POLICY | {"default_role": "agent"}, "published_by": "owner"}
     for _ in range(100):
         client = await load._client()
         reply = await load._request(client, "resolution.decide.crm.policy", request)
@@ -208,6 +211,6 @@ ANSWERS = ("resolution.action.taken.v1", "resolution.authority.fell_short.v1")
 
 async def until_recorded(session: Session, names: set[str]) -> None:
     try:
-        await drained(session)
+        await wait_for_intake(session)
     except AssertionError as error:
         raise LedgerError(f"of {len(names)} some are still in the inbox") from error

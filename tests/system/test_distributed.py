@@ -21,7 +21,9 @@ from app.runtime.roles import ROLES
 from ledger.errors import UnavailableError
 from ledger.nats.client import connect
 from ledger.nats.embedded_server import find_binary
-from tests.support.ledgers import POLICY, ROOT, clean_environment, event, gbp
+from tests.support.builders import event, gbp
+from tests.support.environment import ROOT, clean_environment
+from tests.support.organisations import BASIC_POLICY
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
@@ -122,7 +124,7 @@ async def test_what_it_starts_takes_in_decides_and_reports(composed: dict[str, s
             return answer
         raise AssertionError(f"nobody answers {subject}")
 
-    policy = {"request_id": "p", "policy": POLICY | {"default_role": "agent"}, "published_by": "owner"}
+    policy = {"request_id": "p", "policy": BASIC_POLICY | {"default_role": "agent"}, "published_by": "owner"}
     assert (await ask("resolution.decide.crm.policy", policy))["outcome"] == "done"
     fact = event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00"))
     assert "seq" in await ask("resolution.inbox.crm", fact)

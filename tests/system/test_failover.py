@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.ledgers import ROOT, clean_environment
+from tests.support.environment import ROOT, clean_environment
 
 ELECTION_SECONDS = 20.0
 """The server's own election takes up to eight seconds on a quiet machine."""

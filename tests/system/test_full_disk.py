@@ -15,8 +15,10 @@ from eventsourcing.persistence import OperationalError, StoredEvent
 
 from ledger.nats.client import LedgerClient, connect
 from ledger.persistence import JetStreamFactory
-from tests.support.ledgers import POLICY, Up, event, gbp
+from tests.support.builders import event, gbp
 from tests.support.nats_servers import Server
+from tests.support.organisations import BASIC_POLICY
+from tests.support.up_process import UpProcess
 
 
 @pytest.fixture
@@ -81,8 +83,8 @@ def test_an_eventsourcing_application_on_a_full_disk(small_disk: Path) -> None:
 
 
 async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, command: Any) -> None:
-    up = Up(small_disk / "data")
-    client = await connect(up.ready()["nats_url"], "test")
+    up = UpProcess(small_disk / "data")
+    client = await connect(up.wait_until_up()["nats_url"], "test")
     acknowledged: set[str] = set()
 
     async def publish(numbers: range, note: str = "") -> int:
@@ -94,7 +96,7 @@ async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, command: An
         return len(acknowledged) - before
 
     try:
-        policy = {"request_id": "p", "policy": POLICY | {"default_role": "agent"}, "published_by": "owner"}
+        policy = {"request_id": "p", "policy": BASIC_POLICY | {"default_role": "agent"}, "published_by": "owner"}
         assert (await request(client, "resolution.decide.crm.policy", policy, 10))["outcome"] == "done"
         assert await publish(range(20)) == 20
         filler = fill(small_disk)

@@ -23,10 +23,13 @@ from ledger.nats.embedded_server import EmbeddedServer
 from ledger.store.subject_tokens import token_of_source
 from projections.engine.events import TYPES, read_event
 from tests.support import forked_cli
+from tests.support.builders import event
+from tests.support.environment import ROOT, clean_environment
 from tests.support.golden_ledger import LEFT_BEHIND, READINGS, lasting
 from tests.support.golden_story import money
 from tests.support.independent_books import Book, Kept
-from tests.support.ledgers import ROOT, Up, Upstream, clean_environment, event, upstream_of
+from tests.support.up_process import UpProcess
+from tests.support.upstreams import Upstream, upstream_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -172,10 +175,10 @@ async def test_each_stored_event_is_of_its_class_and_keeps_its_fields(tmp_path: 
 
 def test_up_opens_it_long_after(tmp_path: Path) -> None:
     """The clock of today rules: the hold has run out, the escalation has gone up a level, and everything is in order."""
-    up = Up(unpack(tmp_path))
+    up = UpProcess(unpack(tmp_path))
     run = runner(up.data_dir)
     try:
-        up.ready()
+        up.wait_until_up()
         deadline = time.monotonic() + 60
         while asked_of(run) != [["X-1"]] or not json.loads(run("admin", "doctor", "--json").stdout)["ok"]:
             assert time.monotonic() < deadline, run("admin", "doctor").stdout

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import tomllib
 
-from tests.support.ledgers import ROOT, clean_environment
+from tests.support.environment import ROOT, clean_environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]

@@ -12,7 +12,9 @@ import pytest
 
 from app.cli import read_audit
 from tests.repository.test_architecture import MODULES, name_of
-from tests.support.ledgers import ROOT, Up, clean_environment, event
+from tests.support.builders import event
+from tests.support.environment import ROOT, clean_environment
+from tests.support.up_process import UpProcess
 
 UNIX_ONLY = {
     "crypt",
@@ -101,8 +103,8 @@ def test_text_files_name_their_encoding(path: Path) -> None:
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a ledger that runs on another machine."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    up = Up(folder)
-    up.ready()
+    up = UpProcess(folder)
+    up.wait_until_up()
     password = json.loads((folder / "server" / "passwords.json").read_text())["ledger"]
     port = json.loads((folder / "server" / "address.json").read_text())["port"]
     yield f"nats://ledger:{password}@127.0.0.1:{port}"
@@ -175,7 +177,7 @@ def test_commands_work_against_a_ledger_elsewhere(elsewhere: str, tmp_path: Path
 def test_without_a_server_elsewhere_a_command_says_what_to_do(words: tuple[str, ...], tmp_path: Path) -> None:
     done = on_windows(COMMAND, tmp_path, None, *words)
     assert done.returncode == 1
-    assert "name that of a ledger elsewhere with --nats-url" in done.stderr
+    assert "name one elsewhere with --nats-url" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -21,8 +21,9 @@ from config.settings import SettingsError, load_settings, settings_as_environmen
 from ledger.nats.redaction import RedactingFormatter
 from resolution_ledger.__main__ import PACKAGES
 from tests.ledger.test_own_server import OwnServer
-from tests.support.ledgers import POLICY, ROOT, clean_environment
+from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import free_ports
+from tests.support.organisations import BASIC_POLICY
 
 SCRIPT = Path(sys.executable).with_name("resolution-ledger")
 TRAP = "import os\nopen(os.environ['TRAPPED'], 'a').write(__file__ + '\\n')\nprint('TRAPPED')\nraise SystemExit(3)\n"
@@ -166,7 +167,7 @@ async def test_up_on_a_server_of_ones_own_serves_and_shows_no_password(tmp_path:
             assert "p-ledger" not in json.dumps(document)
             address = document["nats_url"].replace("upstream:p-upstream@", "")
             client = await nats.connect(address, user=document["nats_user"], password=document["nats_password"])
-            body = json.dumps({"request_id": "r-1", "policy": POLICY, "published_by": "owner"}).encode()
+            body = json.dumps({"request_id": "r-1", "policy": BASIC_POLICY, "published_by": "owner"}).encode()
             reply = await client.request("resolution.decide.crm.policy", body, timeout=20)
             assert json.loads(reply.data)["outcome"] == "done"
             await client.close()

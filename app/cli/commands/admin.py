@@ -1,4 +1,4 @@
-"""`admin`: rejected events, projections, the state of everything."""
+"""`admin`: rejected events, projections, and the examination of a ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import msgspec
 
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, fail, print_json, print_list, print_table
-from app.runtime.plugins import load_views
 from app.runtime.projection_states import projection_states
 from app.runtime.roles import ROLES
 from app.runtime.session import Session
@@ -40,21 +39,21 @@ _LOW_DISK_BYTES = 1 << 30
 
 @cli.group()
 def admin() -> None:
-    """Look after a ledger."""
+    """Operate a ledger."""
 
 
 @admin.group()
 def rejected() -> None:
-    """What could not be understood: look, fix, retry."""
+    """Rejected events: list, show, retry."""
 
 
 @admin.group("projections")
 def projections_group() -> None:
-    """The views: how far they are, and building them anew."""
+    """The views: their state, and rebuilding them."""
 
 
 def _shown(text: str) -> str:
-    """A text with ``?`` for bytes that are not UTF-8."""
+    """Return a text with ``?`` for bytes that are not UTF-8."""
     return text.encode(errors="replace").decode()
 
 
@@ -88,7 +87,7 @@ _SHOWN = ("number", "source", "code", "field", "message", "rejected")
 
 @command(rejected, "list", lists=True)
 async def list_rejected(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
-    """Rejected events, oldest first, each with its number."""
+    """List rejected events, oldest first, each with its number."""
     async with Session(settings, reads_only=True) as session:
         items = [{name: entry[name] for name in _SHOWN} for entry in await _entries(session)]
         position = await session.log.last_position()
@@ -109,7 +108,7 @@ async def list_rejected(settings: Settings, *, as_json: bool, as_csv: bool) -> N
 @click.argument("number", type=int)
 @command(rejected)
 async def show(settings: Settings, number: int, *, as_json: bool) -> None:
-    """One rejected event: its original bytes, and why."""
+    """Show one rejected event: its original bytes, and the reason."""
     async with Session(settings, reads_only=True) as session:
         entry = next((entry for entry in await _entries(session) if entry["number"] == number), None)
     if entry is None:
@@ -122,9 +121,9 @@ async def show(settings: Settings, number: int, *, as_json: bool) -> None:
 
 
 def _draft(entry: RejectedEntry) -> Draft:
-    """Return a rejected message as it came, with the time when it came first.
+    """Return a rejected message as received, with its first arrival time.
 
-    Headers for the server (batches, expectations, message ids) were meant for the first time alone.
+    Headers for the server (batches, expectations, message ids) are left out, since they were for the first delivery.
     """
     headers = [
         (name, value)
@@ -137,10 +136,10 @@ def _draft(entry: RejectedEntry) -> Draft:
 
 
 @click.argument("numbers", type=int, nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--all", "everything", is_flag=True, help="All rejected events.")
 @command(rejected)
 async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: bool, as_json: bool) -> None:
-    """Put rejected events back into their inbox, for instance after an upgrade."""
+    """Put rejected events back into their inbox, e.g. after an upgrade."""
     if not numbers and not everything:
         message = "name the numbers to retry, or --all"
         raise click.UsageError(message)
@@ -154,12 +153,12 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
     if as_json:
         print_json({"retried": len(chosen)})
     else:
-        console.print(f"{len(chosen)} put back into their inbox; see `admin rejected list` for what comes again")
+        console.print(f"{len(chosen)} put back into their inbox; see `admin rejected list` for repeated rejections")
 
 
 @command(projections_group, lists=True)
 async def status(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
-    """How far each view is, and where one stopped and why."""
+    """Show the position and lag of each view, and the event at which one has stopped."""
     async with Session(settings, reads_only=True) as session:
         states = await projection_states(session)
         position = await session.log.last_position()
@@ -185,19 +184,10 @@ def _stopped_text(stop: dict[str, Any] | None) -> str:
     return f"at {stop['position']} ({stop['type']}): {stop['reason']}" if stop else ""
 
 
-class _ViewName(click.Choice[str]):
-    """The name of a view; help shows the built-in ones, and those of other packages are loaded when one is given."""
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        load_views()
-        return value if value in MODELS else super().convert(value, param, ctx)
-
-
-@click.argument("names", nargs=-1, type=_ViewName(sorted(MODELS)))
+@click.argument("names", nargs=-1, type=click.Choice(sorted(MODELS)))
 @command(projections_group, "rebuild")
 async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: bool) -> None:
-    """Build views anew from the whole log, beside the live ones, and then switch (all, or NAMES)."""
-    load_views()
+    """Rebuild views (all, or NAMES) from the whole log beside the live ones, then switch."""
     built: list[dict[str, Any]] = []
     async with Session(settings, reads_only=True) as session:
         folder = storage.views_folder(session.data_dir)
@@ -212,12 +202,12 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
 
 
 @click.option("--reason", required=True)
-@click.option("--by", required=True, help="Who decides this.")
+@click.option("--by", required=True, help="The person responsible.")
 @click.argument("position", type=int)
-@click.argument("name", type=_ViewName(sorted(MODELS)))
+@click.argument("name", type=click.Choice(sorted(MODELS)))
 @command(projections_group)
 async def skip(settings: Settings, name: str, position: int, reason: str, by: str, *, as_json: bool) -> None:
-    """Let a stopped projection pass over one event; that is recorded as an event itself."""
+    """Let a stopped projection skip one event; the skip is recorded as an event."""
     async with Session(settings, reads_only=True) as session:
         last = await session.log.last(SKIPS_SUBJECT)
         record = ProjectionSkipped(projection=name, position=position, reason=reason, by=by)
@@ -229,18 +219,18 @@ async def skip(settings: Settings, name: str, position: int, reason: str, by: st
     if as_json:
         print_json({"position": at})
     else:
-        console.print(f"recorded at position {at}: {name} passes over {position}")
+        console.print(f"recorded at position {at}: {name} skips {position}")
 
 
 @click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Check this role alone; repeatable.")
 @click.option("--here", is_flag=True, help="With --role: a process on this host must have it, for health checks.")
-@click.option("--at-rest", is_flag=True, help="No role needs to run: check what is stored.")
+@click.option("--at-rest", is_flag=True, help="Check only stored data; no role needs to run.")
 @click.option(
     "--wait",
     "seconds",
     type=click.FloatRange(0, 600),
     metavar="SECONDS",
-    help="How long a role may take to answer. [default: 15, with --role 1]",
+    help="Time limit for a role's answer. [default: 15, with --role 1]",
 )
 @command(admin, lists=True)
 async def doctor(
@@ -253,16 +243,16 @@ async def doctor(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Check everything: server, streams, roles, clocks, views, seal, archive, inboxes. Exit status 1 on a finding.
+    """Check server, streams, roles, clocks, views, seal, archive and inboxes. Exit status 1 on a finding.
 
-    Roles are asked by NATS, wherever they run. Nothing is created, changed or recorded.
+    Roles are asked over NATS, wherever they run. Nothing is created, changed or recorded.
     """
     from app.health.check import Check
     from app.health.examination import examine, examine_roles
     from app.health.role_checks import PATIENCE_SECONDS
 
     if (roles and at_rest) or (here and not roles):
-        raise click.UsageError("--here goes with --role, and --at-rest without it")
+        raise click.UsageError("--here needs --role, and --at-rest excludes it")
     try:
         async with Session(settings, reads_only=True, examines=True) as session:
             if roles:
@@ -285,7 +275,7 @@ async def doctor(
 @click.option("--json", "as_json", is_flag=True, hidden=True)
 @admin.command()
 def asyncapi(*, as_json: bool) -> None:
-    """Print the AsyncAPI document of everything upstream systems may publish and ask."""
+    """Print the AsyncAPI document of the events and requests of sources."""
     from consumers.asyncapi import asyncapi_document
 
     del as_json
@@ -295,7 +285,7 @@ def asyncapi(*, as_json: bool) -> None:
 @click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Write it into this file.")
 @admin.command(hidden=True)
 def rules(into: Path | None) -> None:
-    """Print the table of rules, each with an example that was decided just now."""
+    """Print the table of rules, each with an example that is decided by the current code."""
     from app.docs.policy_reference import rule_table
 
     if into is None:
@@ -312,7 +302,6 @@ def schema(*, as_json: bool) -> None:
     """Print the views' tables for SQL dashboards: names, types, units, meaning (docs/reference/sql.md)."""
     from projections.schema_docs import columns, schema_text
 
-    load_views()
     if as_json:
         print_json({"items": [column._asdict() for column in columns()]})
     else:

@@ -1,4 +1,4 @@
-"""`admin inbox` and `admin upgrade`: the streams in which events of upstreams wait for the intake."""
+"""`admin inbox` and `admin upgrade`: the streams in which events of sources wait for the intake."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def inbox() -> None:
     """Inboxes of sources, and the messages that wait in them."""
 
 
-@click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="The most messages.")
 @command(inbox, "list", lists=True)
 async def inbox_list(settings: Settings, limit: int, *, as_json: bool, as_csv: bool) -> None:
-    """Messages that the intake has not dealt with: the first of each inbox, and those behind it."""
+    """List messages that the intake may not have handled, the oldest of each inbox first."""
     async with Session(settings, reads_only=True) as session:
         items = [waiting.document() async for waiting in waiting_messages(session, limit)]
         position = await session.log.last_position()
@@ -49,12 +49,12 @@ async def inbox_list(settings: Settings, limit: int, *, as_json: bool, as_csv: b
     )
 
 
-@click.option("--reason", default="rejected by the operator", show_default=True, help="Why; kept with the message.")
+@click.option("--reason", default="rejected by the operator", show_default=True, help="Kept with the message.")
 @click.argument("sequence", type=click.IntRange(1, 2**63 - 1))
 @click.argument("stream")
 @command(inbox, "reject")
 async def inbox_reject(settings: Settings, stream: str, sequence: int, reason: str, *, as_json: bool) -> None:
-    """Take a message out of its inbox; it is kept in REJECTED with its original bytes, and can be retried.
+    """Remove a message from its inbox; its original bytes are kept in REJECTED and can be retried.
 
     With --nats-url, name the operator's user.
     """
@@ -76,16 +76,16 @@ async def inbox_reject(settings: Settings, stream: str, sequence: int, reason: s
         print_json({"stream": stream, "sequence": sequence} | removal._asdict())
         return
     where = "see `admin rejected list`" if removal.kept else "all of it is recorded, so nothing is kept in REJECTED"
-    console.print(f"message {sequence} of {stream} is out of the inbox; {where}", markup=False)
+    console.print(f"message {sequence} of {stream} is removed from the inbox; {where}", markup=False)
     for identifier, position in removal.recorded.items():
         console.print(f"{identifier!a} is recorded at position {position}", markup=False)
 
 
 @command(inbox, "routes")
 async def inbox_routes(settings: Settings, *, as_json: bool) -> None:
-    """Print what gives known sources inboxes of their own on a NATS server of yours: the file sources.conf.
+    """Print the file sources.conf, which gives known sources their own inboxes on your NATS server.
 
-    Their streams are made first, since a route without its stream would refuse what a source publishes.
+    The inbox streams are created first, since a route without its stream would refuse a source's events.
     """
     async with Session(settings, reads_only=True) as session:
         tokens = [token_of_source(source) for source in await known_sources(session)][: topology.SOURCES_AT_MOST]
@@ -104,13 +104,13 @@ async def inbox_routes(settings: Settings, *, as_json: bool) -> None:
 
 @command(admin)
 async def upgrade(settings: Settings, *, as_json: bool) -> None:
-    """Give an inbox of an earlier version this version's bounds; --nats-url names the operator's user.
+    """Give an inbox of an earlier version the limits of this version; --nats-url names the operator's user.
 
-    With the embedded server that happens at its next start by itself.
+    The embedded server does this at its next start.
     """
     async with Session(settings, upgrades=True) as session:
         stream = topology.streams(session.settings.replicas)[0]["name"]
     if as_json:
         print_json({"stream": stream})
     else:
-        console.print(f"stream {stream} has this version's bounds")
+        console.print(f"stream {stream} has the limits of this version")

@@ -1,4 +1,4 @@
-"""`admin forget`, `admin hold` and `admin keys`: persons, and the keys of what is personal."""
+"""`admin forget`, `admin hold` and `admin keys`: erasure of personal data, and the keys that encrypt it."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 _BACKUP_BYTES = 1 << 30
 
 
-@click.option("--reason", help="Why; it is recorded.")
-@click.option("--by", "requested_by", required=True, help="Who asked for it; it is recorded.")
+@click.option("--reason", help="The reason; it is recorded.")
+@click.option("--by", "requested_by", required=True, help="The requester; recorded.")
 @click.argument("customer")
 @command(admin)
 async def forget(settings: Settings, customer: str, requested_by: str, reason: str | None, *, as_json: bool) -> None:
-    """Make what is personal about CUSTOMER unreadable for ever, everywhere: its keys are destroyed.
+    """Make personal data about CUSTOMER unreadable for ever by destroying its keys.
 
-    Linked customers who are the same person are forgotten with it. What happened stays, and every proof still holds.
+    Linked customers who are the same person are forgotten, too. Events stay, and every proof stays valid.
     """
     async with Session(settings, reads_only=True) as session:
         keys = await Keyring.open(session.client)
@@ -52,22 +52,22 @@ async def forget(settings: Settings, customer: str, requested_by: str, reason: s
     console.print(f"Forgotten: {', '.join(done.customers)} (position {done.position}).", markup=False)
     console.print(f"{done.keys} keys destroyed, {done.rejected} rejected events deleted.")
     if done.backups_until:
-        console.print(f"Backups of keys that may still hold them are kept until {done.backups_until}; then they die.")
+        console.print(f"Backups of keys may contain them until {done.backups_until}; delete the backups by then.")
     else:
-        console.print("No backup of keys is known: nothing can bring it back.")
+        console.print("No backup of keys is known, so the data cannot be restored.")
 
 
-@click.option("--release", is_flag=True, help="Take the hold back.")
-@click.option("--by", default="", help="Who ordered it.")
-@click.option("--reason", default="", help="Why.")
+@click.option("--release", is_flag=True, help="Release the hold.")
+@click.option("--by", default="", help="The person who ordered it.")
+@click.option("--reason", default="", help="The reason.")
 @click.argument("customer", required=False)
 @command(admin, lists=True)
 async def hold(
     settings: Settings, customer: str | None, reason: str, by: str, *, release: bool, as_json: bool, as_csv: bool
 ) -> None:
-    """Keep CUSTOMER from being forgotten (a legal hold); without CUSTOMER the holds that stand."""
+    """Protect CUSTOMER from being forgotten (a legal hold); without CUSTOMER, list the active holds."""
     if customer and not release and not (reason and by):
-        raise click.UsageError("say --reason and --by")
+        raise click.UsageError("give --reason and --by")
     async with Session(settings, reads_only=True) as session:
         keys = await Keyring.open(session.client)
         if customer and release:
@@ -82,14 +82,16 @@ async def hold(
 
 @admin.group("keys")
 def keys_group() -> None:
-    """Keys of persons: they are in no archive, and cannot be derived; back them up apart."""
+    """Keys of persons. No archive has them and they cannot be derived: back them up separately."""
 
 
-@click.option("--keep-days", type=click.IntRange(1), default=30, show_default=True, help="When this backup is to die.")
+@click.option(
+    "--keep-days", type=click.IntRange(1), default=30, show_default=True, help="Days until its deletion is due."
+)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @command(keys_group)
 async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: bool) -> None:
-    """Write all keys to FILE (mode 0600); delete it by the day it says: until then what is forgotten can come back."""
+    """Write all keys to FILE (mode 0600). Delete it by its date: until then forgotten data can be restored."""
     async with Session(settings, reads_only=True) as session:
         keys = await Keyring.open(session.client)
         now = datetime.now(UTC)
@@ -106,7 +108,7 @@ async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: boo
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @command(keys_group)
 async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
-    """Put keys back that are not here, and forget again whoever was forgotten since."""
+    """Restore missing keys from FILE, and forget again the persons that were forgotten since."""
     try:
         entries = backup_entries(read_bounded(file, _BACKUP_BYTES))
     except (OSError, ValueError) as error:
@@ -119,4 +121,4 @@ async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"restored": restored, "destroyed_again": again})
     else:
-        console.print(f"{restored} put back, {again} destroyed again: their persons were forgotten.")
+        console.print(f"{restored} restored, {again} destroyed again, since their persons were forgotten.")

@@ -1,4 +1,4 @@
-"""`admin seal`, `admin alarm`: what keeps a ledger honest, looked after by its operator."""
+"""`admin seal`, `admin alarm` and the archive: the evidence of a ledger, and its repair."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @admin.group("seal")
 def seal_group() -> None:
-    """The seal: how far it is, and handing over to a new key."""
+    """The seal: its state, a new key, and a new seal."""
 
 
 @command(seal_group, "status")
 async def seal_status(settings: Settings, *, as_json: bool) -> None:
-    """Up to where the log is sealed, with which keys, and who else has signed."""
+    """Show the size of the seal, its keys, and cosignatures."""
     async with Session(settings, reads_only=True) as session:
         folder, end = seal_folder(session.data_dir), await session.log.last_position()
         newest = folder.checkpoint()
@@ -62,7 +62,7 @@ async def seal_status(settings: Settings, *, as_json: bool) -> None:
 
 @command(seal_group, "rotate")
 async def seal_rotate(settings: Settings, *, as_json: bool) -> None:
-    """Sign with a new key from now on; the old one hands over, and stays good for what it signed."""
+    """Sign with a new key from now on; the old key signs the handover and stays valid for earlier checkpoints."""
     async with Session(settings, reads_only=True) as session:
         await seal_to_the_end(session)
         try:
@@ -77,31 +77,31 @@ async def seal_rotate(settings: Settings, *, as_json: bool) -> None:
     click.echo(new.text())
 
 
-@click.option("--reason", required=True, help="Why the old seal cannot be brought back; it is kept.")
+@click.option("--reason", required=True, help="The reason why the old seal cannot be restored; it is recorded.")
 @command(seal_group)
 async def begin_anew(settings: Settings, reason: str, *, as_json: bool) -> None:
-    """Begin another seal, with another key, where the old one is lost for good: bring it back if you can.
+    """Begin a new seal with a new key after the old one is lost for good; restore the old one if you can.
 
-    Who kept a checkpoint of the old seal sees that it was not handed over. What is left of the old folder is moved
-    beside it. Take the alarm back afterwards: `admin alarm --clear`.
+    Holders of an old checkpoint see that it was not handed over. The rest of the old folder is moved beside the new
+    one. Clear the alarm afterwards: `admin alarm --clear`.
     """
     if not reason.strip():
-        raise click.UsageError("--reason is blank: say why the old seal cannot be brought back")
+        raise click.UsageError("--reason is blank: say why the old seal cannot be restored")
     async with Session(settings, reads_only=True) as session:
         verifier, moved = await begin_seal_anew(session, reason)
     if as_json:
         print_json({"verifier_key": verifier.text(), "moved": str(moved) if moved else None, "reason": reason})
         return
     if moved is not None:
-        console.print(f"What was left of the old seal is in {moved}.", markup=False)
+        console.print(f"The rest of the old seal is in {moved}.", markup=False)
     console.print("Give the new verifier key to your auditors and say why, and back up the `seal` folder:")
     click.echo(verifier.text())
 
 
-@click.option("--clear", is_flag=True, help="Take the alarm back: somebody has looked, and writing may go on.")
+@click.option("--clear", is_flag=True, help="Clear the alarm after an investigation, so that writing continues.")
 @command(admin)
 async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
-    """Whether the alarm is on, which stops everything that writes; why; and taking it back."""
+    """Show the alarm, which stops everything that writes, with its reason; or clear it."""
     async with Session(settings, reads_only=True) as session:
         found = await alarms.look(session.client)
         if clear and found is not None:
@@ -116,14 +116,14 @@ async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
     else:
         console.print(f"Since {found.at}, position {found.position}: {found.reason}", markup=False)
         if clear:
-            console.print("Taken back.")
+            console.print("Cleared.")
     if found is not None and not clear:
         raise CommandFinding
 
 
 @command(admin)
 async def archive(settings: Settings, *, as_json: bool) -> None:
-    """Copy what is sealed into the archive, Parquet files by day; `up` does it all the time."""
+    """Copy sealed events into the archive, Parquet files by day; `up` does this continuously."""
     from app.runtime.archive import archive_to_the_end
     from consumers.seal.archive_service import archive_of
 
@@ -142,10 +142,10 @@ async def archive(settings: Settings, *, as_json: bool) -> None:
 @key_option
 @command(admin)
 async def restore(settings: Settings, folder: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
-    """Fill an empty ledger from the archive in FOLDER, and prove that it is what was sealed.
+    """Fill an empty ledger from the archive in FOLDER, and prove that its content is what was sealed.
 
-    Positions keep their meaning; copy the old `seal` folder into the new data directory first, so that the seal goes
-    on with its key and its tiles.
+    Every event keeps its position. Copy the old `seal` folder into the new data directory first, so that the seal
+    continues with its key and its tiles.
     """
     from app.runtime.archive import restore as restore_archive
 
@@ -161,7 +161,7 @@ async def restore(settings: Settings, folder: Path, keys: tuple[str, ...], *, as
 @key_option
 @command(admin)
 async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> None:
-    """Compare the log, the archive and the seal with each other, and say what to do."""
+    """Compare the log, the archive and the seal with each other, and show the next step."""
     from app.runtime.archive import verify_archive
     from consumers.seal.archive_service import archive_of
 
@@ -179,7 +179,7 @@ async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> 
     else:
         rows = [("log", *_where(wrong)) for wrong in log] + [("archive", *_where(wrong)) for wrong in archived]
         if rows:
-            print_table("What is wrong", ("where", "from", "to", "kind", ""), rows, numbers=(1, 2))
+            print_table("Faults", ("where", "from", "to", "kind", ""), rows, numbers=(1, 2))
         console.print(to_do, markup=False)
     if log or archived:
         raise CommandFinding
@@ -190,18 +190,18 @@ def _where(wrong: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _what_to_do(log: list[dict[str, Any]], archived: list[dict[str, Any]], archive_position: int) -> str:
-    """The next step, by what is wrong where."""
+    """Return the next step for the faults of the log and of the archive."""
     if not log and not archived:
         return "The log, the archive and the seal agree: nothing to do."
     if not log:
         return (
             "The log is what was sealed; the archive is not. Move the archive folder away and run "
-            "`resolution-ledger admin archive`: it is written anew."
+            "`resolution-ledger admin archive`: it is written again."
         )
     seal_alone = all(wrong["kind"] in SEAL_KINDS for wrong in log)
     if seal_alone:
         return (
-            "The seal's own files are damaged: put the `seal` folder back from its backup, and run "
+            "The seal's own files are damaged: restore the `seal` folder from its backup, and run "
             "`resolution-ledger audit verify --checkpoint FILE` with a checkpoint kept elsewhere."
         )
     last = max(wrong["last"] for wrong in log)
@@ -227,4 +227,4 @@ SEAL_KINDS = (
     "checkpoint missing",
     "checkpoint not trusted",
 )
-"""Findings of a verification that blame the seal's files and not the log."""
+"""Findings of a verification that concern the seal's files and not the log."""

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @command(admin, lists=True)
 async def init(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
-    """Create the streams of a ledger that the NATS server lacks; nothing else creates them on a server of yours.
+    """Create the missing streams of a ledger on the NATS server; no other command creates them on your server.
 
-    With --replicas 3 or 5, streams, keys and consumers that are there get as many copies, in the cluster of
-    --nats-url, whose user is then the operator's. Copies are never taken away. Repeat it as often as you like.
+    With --replicas 3 or 5, existing streams, keys and consumers get as many copies, in the cluster of --nats-url, whose
+    user must be the operator's. Copies are never removed. The command may be repeated.
     """
     async with Session(settings, creates=True) as session:
         operator = await session.connection("init", user="operator")
@@ -36,4 +36,4 @@ async def init(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         as_csv=as_csv,
     )
     if not (as_json or as_csv) and any(state.done == "raised" for state in states):
-        console.print("The servers make the new copies now; `admin doctor` says when all are complete.")
+        console.print("The servers are making the new copies; `admin doctor` shows when all are complete.")

@@ -1,4 +1,4 @@
-"""`admin tokens`: who may look at the dashboard and its API."""
+"""`admin tokens`: access to the dashboard and its API."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @admin.group("tokens")
 def tokens_group() -> None:
-    """Tokens for the dashboard: made, listed and revoked; each is shown once."""
+    """Tokens for the dashboard: make, list and revoke; each is shown once."""
 
 
-@click.option("--days", type=click.IntRange(1), help="How long it is good for. [default: until it is revoked]")
-@click.option("--person", help="Whose it is: an employee's id, for the roles agent and manager.")
-@click.option("--role", type=click.Choice(ROLES), required=True, help="What its bearer sees.")
+@click.option("--days", type=click.IntRange(1), help="Validity in days. [default: until revoked]")
+@click.option("--person", help="The employee's id, for the roles agent and manager.")
+@click.option("--role", type=click.Choice(ROLES), required=True, help="The role of its bearer.")
 @click.argument("name")
 @command(tokens_group)
 async def make(
     settings: Settings, name: str, role: Role, person: str | None, days: int | None, *, as_json: bool
 ) -> None:
-    """Make a token under a NAME; it is shown now and never again."""
+    """Make a token with a NAME; its text is shown only now."""
     expires = datetime.now(UTC) + timedelta(days=days) if days else None
     try:
         text = Tokens(Path(settings.data_dir)).make(name, role, person, expires)
@@ -45,7 +45,7 @@ async def make(
 
 @command(tokens_group, "list", lists=True)
 async def list_tokens(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
-    """The tokens there are, without their texts."""
+    """List the tokens, without their texts."""
     found = [
         {"name": one.name, "role": one.role, "person_id": one.person_id, "made": one.made, "expires": one.expires}
         for one in Tokens(Path(settings.data_dir)).all()
@@ -60,7 +60,7 @@ async def list_tokens(settings: Settings, *, as_json: bool, as_csv: bool) -> Non
 @click.argument("name")
 @command(tokens_group)
 async def revoke(settings: Settings, name: str, *, as_json: bool) -> None:
-    """Make the token NAME worthless, at once."""
+    """Revoke the token NAME at once."""
     try:
         Tokens(Path(settings.data_dir)).revoke(name)
     except TokenError as error:

@@ -1,4 +1,4 @@
-"""`audit flags`: what the guard asks humans to look at; and its rules tried on history with other parameters."""
+"""`audit flags`: flags of possible misuse, their rates by group, and backtests of rules."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
     from config.settings import Settings
+    from domain.abuse.findings import Parameters
 
 
 _FLAG = (
@@ -43,14 +44,10 @@ _FLAG = (
 @click.option("--about", metavar="KIND:ID", help="agent:<id> or customer:<id>")
 @click.option("--status", type=click.Choice(["open", "confirmed", "coached", "dismissed"]))
 @click.option("--all", "everything", is_flag=True, help="Also those dismissed more than a year ago.")
-@click.option(
-    "--backtest", metavar="RULE", help="Replay history with other parameters, and show what would have changed."
-)
-@click.option(
-    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="With --backtest: a parameter; again for more."
-)
-@click.option("--happened", is_flag=True, help="With --backtest: by when things happened, for an imported history.")
-@click.option("--rates", is_flag=True, help="Whom the rules look at: rates by team, channel, shift and tenure.")
+@click.option("--backtest", metavar="RULE", help="Replay history with other parameters, and show the difference.")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="With --backtest: a parameter; repeatable.")
+@click.option("--happened", is_flag=True, help="With --backtest: by event time, for an imported history.")
+@click.option("--rates", is_flag=True, help="Rates of flags by team, channel, shift and tenure.")
 @as_of_option
 @command(audit, lists=True)
 async def flags(
@@ -68,7 +65,7 @@ async def flags(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Suspected abuse, each with one sentence of explanation and the positions that prove it. A flag is no verdict."""
+    """Flags of possible misuse, each with an explanation and the positions that prove it. A flag is no verdict."""
     if backtest is not None:
         if as_csv:
             raise click.UsageError("--backtest prints no CSV: use --json")
@@ -87,7 +84,7 @@ async def flags(
             lambda c: read_flags(c, now, rule=rule, status=status, source=source, everything=everything),
         )
         found = await without_names(session.log, await Keyring.open(session.client), answer.result)
-    found = [one for one in found if about is None or about in one["about"]]  # not before: asking would tell
+    found = [one for one in found if about is None or about in one["about"]]  # after masking: a filter reveals no name
     position = answer.progress.anchor.position if at is None else at
     rows = [
         (one["flag_id"], one["rule"], one["raised"][:16], one["status"], ", ".join(one["about"]), one["explanation"])
@@ -106,8 +103,8 @@ async def flags(
     )
 
 
-def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _parameters(changes: tuple[str, ...]) -> Any:
+    found = {}
     for change in changes:
         name, sign, value = change.partition("=")
         try:
@@ -120,7 +117,7 @@ def _parameters(changes: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, happened: bool, as_json: bool) -> None:
+async def _backtest(settings: Settings, rule: str, changed: Parameters, *, happened: bool, as_json: bool) -> None:
     from consumers.guard.flag_writer import FlagWriter
     from ledger.store.subscription import Follower
 
@@ -162,7 +159,7 @@ async def _backtest(settings: Settings, rule: str, changed: dict[str, Any], *, h
         for one in some
     ]
     if rows:
-        print_table("What would have changed", ("", "about", "why"), rows)
+        print_table("Differences", ("", "about", "why"), rows)
 
 
 async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
@@ -170,7 +167,8 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         proofs = await read_view(session, "flags", read_proofs)
         work = await read_view(session, "casework", read_where_done)
         people = (await read_view(session, "people", read_people)).result
-        zone = zone_of((await policy_in_force(session.log)).get("time_zone", "UTC"))
+        policy = await policy_in_force(session.log)
+    zone = zone_of("UTC" if policy is None else policy.time_zone)
     acts = [_act(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
     found, position = all_rates(acts), work.progress.anchor.position
     rows = [
@@ -187,7 +185,7 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         for rate in found
     ]
     columns = ("rule", "by", "group", "actions that prove a flag", "rate", "all others", "people", "")
-    title = f"Whom the rules look at, at position {position}"
+    title = f"Rates of flags at position {position}"
     print_list(
         [rate._asdict() for rate in found],
         title,
@@ -204,8 +202,8 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     for rate in found:
         if rate.far_above:
             console.print(
-                f"{rate.rule} looks at {rate.dimension} {rate.group} far more than at others: see whether a custom, a "
-                "rota or the rule's parameters explain it before anybody is judged."
+                f"{rate.rule} flags {rate.dimension} {rate.group} far more often than others: check if a custom, a "
+                "rota or the rule's parameters explain it before any person is judged."
             )
 
 

@@ -1,4 +1,4 @@
-"""`audit`: the trail, why an action was allowed, and the events themselves."""
+"""`audit`: the audit trail, explanations of actions, and the events themselves."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed pos
 
 @cli.group()
 def audit() -> None:
-    """Who did what, for whom, when, and why it was allowed."""
+    """Events, explanations and proofs: each action, its authority and its evidence."""
 
 
 @click.option("--interaction", help="Events that name this interaction.")
 @click.option("--action", help="Events that name this action.")
 @click.option("--agent", help="Events that name this agent.")
 @click.option("--customer", help="Events that name this customer.")
-@click.option("--limit", type=int, help="At most so many.")
-@click.option("--after", type=int, default=0, help="Only behind this position.")
+@click.option("--limit", type=int, help="The most events to list.")
+@click.option("--after", type=int, default=0, help="Only events after this position.")
 @as_of_option
 @happened_option
 @by_option
@@ -63,7 +63,7 @@ async def trail(
     as_csv: bool,
     **named: str | None,
 ) -> None:
-    """Events in order, with positions; those that name all the ids given."""
+    """List events in order, with positions; only those that name all given ids."""
     wanted = [(kind, name) for kind, name in named.items() if name is not None]
     async with Session(settings, reads_only=True) as session:
         await up_to_date(session, Trail.name)
@@ -98,7 +98,7 @@ async def trail(
 @click.argument("action")
 @command(audit)
 async def explain(settings: Settings, action: str, by: str | None, *, as_json: bool) -> None:
-    """Why an ACTION was allowed: the request, the rules and the budget then, and what came after."""
+    """Explain an ACTION: the request, the rules and the budget at that time, and the events after it."""
     async with Session(settings, reads_only=True) as session:
         await up_to_date(session, Trail.name)
         folder = storage.views_folder(session.data_dir)
@@ -134,7 +134,7 @@ def _tell(found: dict[str, Any]) -> None:
 
 _LISTS = (
     ("Its escalation", "escalation", ("position", "time", "what", "decided_by", "waited_seconds")),
-    ("What came after", "after", ("position", "time", "who", "what")),
+    ("Later events", "after", ("position", "time", "who", "what")),
     ("Flags", "flags", ("position", "rule", "status", "explanation")),
     ("Corrected", "corrected", ("position", "known_then", "known_now")),
     ("Its interaction", "interaction", ("position", "time", "who", "what")),
@@ -151,7 +151,7 @@ def _cell(line: dict[str, Any], column: str) -> object:
 @click.argument("action")
 @command(audit)
 async def case(settings: Settings, action: str, file: Path, by: str | None, *, as_json: bool) -> None:
-    """One offline FILE (HTML) about an ACTION: its story, its events, a proof of each, keys, and how to check them."""
+    """Write one offline FILE (HTML) about an ACTION: its story, its events with proofs, keys, and how to check them."""
     from app.runtime.seal import seal_to_the_end
     from projections.reports.case_file import case_document, case_page
 
@@ -178,7 +178,7 @@ async def case(settings: Settings, action: str, file: Path, by: str | None, *, a
 @click.argument("holder")
 @command(audit, lists=True)
 async def balance(settings: Settings, holder: str, period: str, *, as_json: bool, as_csv: bool) -> None:
-    """The events that make the balance of HOLDER (agent:<id>, team:<id>) in PERIOD, each with what it left."""
+    """List the events that make the balance of HOLDER (agent:<id>, team:<id>) in PERIOD, with each result."""
     async with Session(settings, reads_only=True) as session:
         answer = await read_view(session, "budget_balances", lambda c: read_making(c, holder, period))
         positions = [one["position"] for one in answer.result]
@@ -188,7 +188,7 @@ async def balance(settings: Settings, holder: str, period: str, *, as_json: bool
     items = [one | {"what": lines.result[one["position"]]} for one in answer.result]
     columns = ("position", "what", "granted", "spent", "reserved", "remaining")
     rows = [(one["position"], one["what"], *(money_text(one[name]) for name in columns[2:])) for one in items]
-    title = f"What makes the balance of {holder} in {period}"
+    title = f"Events of the balance of {holder} in {period}"
     print_list(
         items,
         title,
@@ -202,16 +202,16 @@ async def balance(settings: Settings, holder: str, period: str, *, as_json: bool
     )
 
 
-@click.option("--from", "start", help="From this position, or from this recorded time on.")
-@click.option("--to", "end", help="Up to this position, or this recorded time.")
-@click.option("--as-stored", is_flag=True, help="Leave what is personal sealed, as the log has it.")
+@click.option("--from", "start", help="First position, or first recorded time.")
+@click.option("--to", "end", help="Last position, or last recorded time.")
+@click.option("--as-stored", is_flag=True, help="Leave personal data encrypted, as in the log.")
 @command(audit)
 async def replay(settings: Settings, start: str | None, end: str | None, *, as_stored: bool, as_json: bool) -> None:
-    """The events, one JSON a line: the CloudEvent as recorded, plus its `position`.
+    """Print the events, one JSON document a line: the CloudEvent as recorded, plus its `position`.
 
-    What is personal is shown as long as its person's key is there.
+    Personal data is decrypted as long as its person's key exists.
     """
-    del as_json  # a line is JSON in any case
+    del as_json  # the output is JSON in any case
     async with Session(settings, reads_only=True) as session:
         last = await session.log.last_position()
         first = 1 if start is None else await position_of(session.log, start, last, first=True)

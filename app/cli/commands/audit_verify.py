@@ -1,4 +1,4 @@
-"""`audit verify`, `prove`, `verify-proof` and `checkpoint`: the seal."""
+"""`audit verify`, `prove`, `verify-proof` and `checkpoint`: evidence of the seal."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ key_option = click.option(
     "keys",
     multiple=True,
     metavar="KEY",
-    help="A verifier key you trust (name+id+key), or a file of them; again for more.",
+    help="A verifier key you trust (name+id+key), or a file of them; repeatable.",
 )
 
 
 def verifiers_from(keys: tuple[str, ...]) -> list[Verifier]:
-    """From options: each a key, or a file with a key a line."""
+    """Return the verifier keys of options: each is a key, or a file with a key a line."""
     found: list[Verifier] = []
     for key in keys:
         try:
@@ -47,7 +47,7 @@ def verifiers_from(keys: tuple[str, ...]) -> list[Verifier]:
             read = [Verifier.read(line) for line in lines if line.strip()]
         except (OSError, ValueError) as error:
             raise click.UsageError(str(error)) from None
-        if not read:  # the keys here must not take the place of those that were named
+        if not read:  # without a named key the ledger's own keys would be trusted
             message = f"--key {key!r} names no verifier key"
             raise click.UsageError(message)
         found += read
@@ -55,7 +55,7 @@ def verifiers_from(keys: tuple[str, ...]) -> list[Verifier]:
 
 
 def _checkpoint(file: Path) -> Checkpoint:
-    """The checkpoint in a file.
+    """Return the checkpoint in a file.
 
     Raises:
         NoteError: the file holds none.
@@ -74,18 +74,18 @@ def _checkpoint(file: Path) -> Checkpoint:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A checkpoint you have kept; again for more.",
+    help="A checkpoint that you kept; repeatable.",
 )
 @key_option
-@click.option("--resume", is_flag=True, help="Go on where an interrupted verification stopped.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted verification.")
 @command(audit)
 async def verify(
     settings: Settings, files: tuple[Path, ...], keys: tuple[str, ...], *, resume: bool, as_json: bool
 ) -> None:
-    """Recompute the seal from the log, and say the first wrong position where history differs.
+    """Recompute the seal from the log, and report the first position where history differs.
 
-    Compared are the log, the tiles, our newest checkpoint, and checkpoints that you bring. What a checkpoint of
-    yours does not cover rests on the key: bring the verifier key too, or the one here is believed.
+    Compares the log, the tiles, the newest checkpoint, and your own checkpoints. Positions beyond your checkpoints are
+    only as trustworthy as the key: give the verifier key, too, or the ledger's own is used.
     """
     trusted = verifiers_from(keys)
     brought: list[Checkpoint] = []
@@ -114,25 +114,25 @@ def _tell(result: dict[str, Any]) -> None:
         ("sealed", f"{result['size']:,} positions, root {result['root']}"),
         *[("read before", f"{earlier:,} positions, by a run that was interrupted; now a sample")] * bool(earlier),
         ("in the log", f"{result['last_position']:,} positions"),
-        ("signed by", ", ".join(result["signed_by"]) or "nobody who is trusted"),
+        ("signed by", ", ".join(result["signed_by"]) or "no trusted key"),
         ("your checkpoints", ", ".join(f"{size:,}" for size in result["brought"]) or "none"),
         ("gaps sealed", ", ".join(map(str, result["gaps"][:10])) or "none"),
-        ("result", "the log is what was sealed" if not result["findings"] else f"{len(result['findings'])} wrong"),
+        ("result", "the log is what was sealed" if not result["findings"] else f"{len(result['findings'])} findings"),
     ]
     print_table("Verification", ("", ""), rows)
     if result["findings"]:
         found = [(wrong["first"], wrong["last"], wrong["kind"], wrong["text"]) for wrong in result["findings"]]
-        print_table("What is wrong", ("from", "to", "kind", ""), found, numbers=(0, 1))
+        print_table("Findings", ("from", "to", "kind", ""), found, numbers=(0, 1))
     elif not result["brought"]:
-        console.print("Keep a checkpoint elsewhere (`audit checkpoint > FILE`): it shows if all of this was replaced.")
+        console.print("Keep a checkpoint elsewhere (`audit checkpoint > FILE`): it reveals a replaced ledger.")
 
 
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--from", "start", type=click.IntRange(1), default=1, show_default=True, help="From this position.")
-@click.option("--to", "end", type=click.IntRange(1), help="Up to this position.")
+@click.option("--from", "start", type=click.IntRange(1), default=1, show_default=True, help="First position.")
+@click.option("--to", "end", type=click.IntRange(1), help="Last position.")
 @command(audit)
 async def export(settings: Settings, file: Path, start: int, end: int | None, *, as_json: bool) -> None:
-    """The events as one Parquet FILE, for DuckDB, Polars or Spark; columns as in the archive."""
+    """Write the events into one Parquet FILE for DuckDB, Polars or Spark; columns as in the archive."""
     from app.runtime.archive import export as export_events
 
     async with Session(settings, reads_only=True) as session:
@@ -146,10 +146,10 @@ async def export(settings: Settings, file: Path, start: int, end: int | None, *,
 
 
 @click.argument("position", type=click.IntRange(1))
-@click.option("--into", type=click.Path(path_type=Path), help="Write the .tlog-proof file here.")
+@click.option("--into", type=click.Path(path_type=Path), help="The .tlog-proof file to write.")
 @command(audit)
 async def prove(settings: Settings, position: int, into: Path | None, *, as_json: bool) -> None:
-    """A proof that the event at POSITION is in the sealed log: a C2SP .tlog-proof file."""
+    """Print a proof that the event at POSITION is in the sealed log: a C2SP .tlog-proof file."""
     async with Session(settings, reads_only=True) as session:
         await seal_to_the_end(session)
         folder = seal_folder(session.data_dir)
@@ -182,16 +182,16 @@ async def prove(settings: Settings, position: int, into: Path | None, *, as_json
 @key_option
 @command(audit)
 async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *, as_json: bool) -> None:
-    """Check a proof, or all in a case file, offline with the verifier key alone, and show the events they prove."""
+    """Check a proof, or all proofs in a case file, offline with the verifier key, and show the proven events."""
     trusted = verifiers_from(keys)
     if not trusted:
         try:
             trusted = seal_folder(settings.folder).trusted()
         except (NoteError, OSError) as error:
-            fail(f"{error}; name the verifier key with --key", code="seal", as_json=as_json)
+            fail(f"{error}; give the verifier key with --key", code="seal", as_json=as_json)
             return
     if not trusted:
-        raise click.UsageError("name the verifier key with --key: there is no seal here to take it from")
+        raise click.UsageError("give the verifier key with --key: the data directory has no seal")
     try:
         texts = proofs_in(read_bounded(file, _PROOF_BYTES).decode())
         entries = [check_proof(read_proof(text), trusted) for text in texts]
@@ -205,7 +205,7 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
         print_json({"valid": True, "items": shown} if len(shown) > 1 else {"valid": True, **shown[0]})
         return
     for one in shown:
-        where = one["subject"] or "a gap: no event was there"
+        where = one["subject"] or "a gap without an event"
         console.print(f"The proof holds: position {one['position']:,}, {where}.", markup=False)
         if one["event"] is not None:
             print_json(one["event"])
@@ -215,12 +215,12 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
     "--add",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Keep the signatures that others have put below a checkpoint of ours.",
+    help="Store cosignatures of a checkpoint.",
 )
-@click.option("--keys", "show_keys", is_flag=True, help="Show the verifier keys instead.")
+@click.option("--keys", "show_keys", is_flag=True, help="Print the verifier keys instead.")
 @command(audit)
 async def checkpoint(settings: Settings, add: Path | None, *, show_keys: bool, as_json: bool) -> None:
-    """The newest signed checkpoint: keep it elsewhere, and bring it to `audit verify --checkpoint`."""
+    """Print the newest signed checkpoint. Keep it elsewhere for `audit verify --checkpoint`."""
     async with Session(settings, reads_only=True) as session:
         await seal_to_the_end(session)
         folder = seal_folder(session.data_dir)

@@ -1,4 +1,4 @@
-"""`decide` and `policy`: the requests, from options."""
+"""`decide` and `policy`: requests of decisions from options, and checks of policy files."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 _KINDS = click.Choice(Kind.__args__)  # type: ignore[attr-defined]
 _BASES = click.Choice(Basis.__args__)  # type: ignore[attr-defined]
 _CURRENCY = click.option("--currency", metavar="CODE", help="ISO 4217. [default: the policy's]")
-_FORMS = click.option("--source", default="cli", show_default=True, help="Whose request this is.")
+_FORMS = click.option("--source", default="cli", show_default=True, help="The source of the request.")
 
 
 def _common(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--time", help="RFC 3339; in history mode it rules."),
-        click.option("--request-id", help="The same again gets the first answer again. [default: a new one]"),
+        click.option("--request-id", help="Idempotency key: repeats get the first answer. [default: a new one]"),
         _FORMS,
     ):
         function = option(function)
@@ -52,19 +52,19 @@ def _common(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.group()
 def decide() -> None:
-    """Ask for decisions, like any upstream."""
+    """Request decisions, as a source does."""
 
 
 @cli.group()
 def policy() -> None:
-    """Look at policies before they are published."""
+    """Check policies before they are published."""
 
 
 def _action_options(function: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
     function = _common(function)
     for option in (
-        click.option("--escalate", is_flag=True, default=None, help="File an escalation where it is beyond the agent."),
-        click.option("--hold", is_flag=True, default=None, help="Reserve now, settle later."),
+        click.option("--escalate", is_flag=True, default=None, help="Escalate if it exceeds the agent's authority."),
+        click.option("--hold", is_flag=True, default=None, help="Reserve the amount now, settle later."),
         click.option("--team", "--team-id", "team_id"),
         click.option("--guideline"),
         click.option("--note"),
@@ -72,7 +72,7 @@ def _action_options(function: Callable[..., Any], *, required: bool = True) -> C
         click.option("--basis", type=_BASES),
         click.option("--reason"),
         _CURRENCY,
-        click.option("--amount", help='What it costs the company, e.g. "5.00".'),
+        click.option("--amount", help='Cost for the company, e.g. "5.00".'),
         click.option("--kind", type=_KINDS, required=required),
         click.option("--interaction", "--interaction-id", "interaction_id"),
         click.option("--customer", "--customer-id", "customer_id"),
@@ -85,19 +85,19 @@ def _action_options(function: Callable[..., Any], *, required: bool = True) -> C
 @_action_options
 @command(decide)
 async def action(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
-    """Take an action for a customer, if the agent may."""
+    """Take an action for a customer, if the agent's authority allows it."""
     await _ask(settings, "action", source, fields, as_json=as_json)
 
 
 @_action_options
 @command(decide)
 async def preview(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
-    """The same, nothing taken; without an amount, what this agent could give now."""
+    """Check an action without taking it; without an amount, show the amount that is available to the agent."""
     await _ask(settings, "preview", source, fields, as_json=as_json)
 
 
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--published-by", required=True, help="Who answers for it.")
+@click.option("--published-by", required=True, help="The employee responsible for it.")
 @click.option("--request-id")
 @click.option("--time", help="RFC 3339; in history mode it rules.")
 @_FORMS
@@ -109,7 +109,7 @@ async def decide_policy(settings: Settings, file: Path, source: str, *, as_json:
 
 
 @click.option("--holder", required=True, help="agent:<id> or team:<id>")
-@click.option("--to-holder", help="Whom a transfer goes to.")
+@click.option("--to-holder", help="The holder that receives a transfer.")
 @click.option(
     "--operation", type=click.Choice(["grant", "transfer"]), help="[default: grant; with --to-holder, transfer]"
 )
@@ -120,36 +120,36 @@ async def decide_policy(settings: Settings, file: Path, source: str, *, as_json:
 @_common
 @command(decide)
 async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
-    """Grant a holder more for the present period, or transfer what it has left to another."""
+    """Grant a holder more for the present period, or transfer its remaining amount to another holder."""
     fields["operation"] = fields["operation"] or ("transfer" if fields["to_holder"] else "grant")
     await _ask(settings, "budget", source, fields, as_json=as_json)
 
 
 @click.option("--action-id", "--action", "action_id", required=True)
 @click.option("--operation", type=click.Choice(["settle", "void"]), required=True)
-@click.option("--amount", help="What went. [default: all that is held]")
+@click.option("--amount", help="The amount spent. [default: the whole reserved amount]")
 @_CURRENCY
 @click.option("--reason")
 @_common
 @command(decide)
 async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
-    """Settle or void what an action held."""
+    """Settle or void the amount that an action reserved."""
     await _ask(settings, "hold", source, fields, as_json=as_json)
 
 
 @click.option("--flag-id", "--flag", "flag_id", required=True)
-@click.option("--unmasked-by", help="Who begins to look at it, and so wants the names.")
-@click.option("--verdict", type=click.Choice(["confirmed", "coached", "dismissed"]), help="What came of looking at it.")
-@click.option("--reviewed-by", help="Who looked.")
+@click.option("--unmasked-by", help="The employee who starts the review and needs the names.")
+@click.option("--verdict", type=click.Choice(["confirmed", "coached", "dismissed"]), help="The result of the review.")
+@click.option("--reviewed-by", help="The reviewer.")
 @click.option("--note")
-@click.option("--employee-id", help="The person concerned, who answers.")
+@click.option("--employee-id", help="The employee concerned, who answers.")
 @click.option("--text", help="The answer.")
 @_common
 @command(decide)
 async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
-    """Review a flag (--verdict, --reviewed-by), or answer one as the person concerned (--employee-id, --text).
+    """Review a flag (--verdict, --reviewed-by), or answer it as the employee concerned (--employee-id, --text).
 
-    With --unmasked-by alone: begin to look at it; recorded, and from then on it shows names.
+    With --unmasked-by alone, start a review: this is recorded, and the flag shows names from then on.
     """
     await _ask(settings, "flag", source, fields, as_json=as_json)
 
@@ -157,21 +157,21 @@ async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any)
 @click.option("--action-id", "--action", "action_id", required=True)
 @click.option("--reversed-by", required=True)
 @click.option("--reason", required=True)
-@click.option("--amount", help="How much of it. [default: what is left]")
+@click.option("--amount", help="The amount to reverse. [default: the rest]")
 @_CURRENCY
 @click.option("--recovered/--not-recovered", default=False, show_default=True, help="Whether the money came back.")
 @_common
 @command(decide)
 async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
-    """Undo an action, all or a part; what was recovered may be given again."""
+    """Reverse an action, fully or in part; a recovered amount can be spent again."""
     await _ask(settings, "reversal", source, fields, as_json=as_json)
 
 
 @partial(_action_options, required=False)
 @click.option("--operation", type=click.Choice(["request", "approve", "deny", "withdraw", "forward"]), required=True)
-@click.option("--escalation-id", "--escalation", "escalation_id", help="Which, where one is decided.")
-@click.option("--decided-by", help="Who decides it.")
-@click.option("--to", help="Whom to forward it to. [default: a level up]")
+@click.option("--escalation-id", "--escalation", "escalation_id", help="The escalation to decide.")
+@click.option("--decided-by", help="The approver who decides it.")
+@click.option("--to", help="The employee to forward it to. [default: one level up]")
 @command(decide)
 async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """File an escalation (`request`, with the options of an action), or decide one."""
@@ -181,7 +181,7 @@ async def escalation(settings: Settings, source: str, *, as_json: bool, **fields
 @click.argument("name", type=click.Choice(sorted(path.stem for path in shipped_policies())))
 @policy.command()
 def example(name: str) -> None:
-    """Print the policy NAME of those that come with this program, to begin your own with."""
+    """Print the shipped policy NAME as a start for your own."""
     (path,) = (path for path in shipped_policies() if path.stem == name)
     click.echo(path.read_text(encoding="utf-8"), nl=False)
 
@@ -190,7 +190,7 @@ def example(name: str) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
 @policy.command()
 def check(file: Path, *, as_json: bool) -> None:
-    """Check the policy in FILE: every problem with its line, its field and what to do."""
+    """Check the policy in FILE; print each problem with its line, its field and its remedy."""
     checked = check_policy_file(file)
     if as_json:
         items = [finding._asdict() for finding in checked.findings]
@@ -211,7 +211,7 @@ def check(file: Path, *, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document, for machines.")
 @policy.command()
 def show(file: Path, *, as_json: bool) -> None:
-    """Show the policy in FILE: who may give what, and who may approve it."""
+    """Show the policy in FILE: the limits and approvals of each role."""
     document, shown = _checked(file, as_json=as_json)
     if as_json:
         print_json(document)
@@ -240,9 +240,9 @@ def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
 )
 @command(policy, lists=True)
 async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool, as_csv: bool) -> None:
-    """Show the changes that FILE would make: field by field, against the policy in force or another file.
+    """Show the changes of FILE, field by field, against the policy in force or another file.
 
-    Exit code 1 where the ledger would refuse it, since it begins before the policy in force.
+    Exit status 1 if the ledger would refuse it, since it takes effect before the policy in force.
     """
     document, policy = _checked(file, as_json=as_json)
     refusal = None
@@ -288,14 +288,14 @@ def _checked(file: Path, *, as_json: bool) -> tuple[dict[str, Any], Policy]:
 
 
 async def _with_money(session: Session, fields: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
-    """Return the fields of a request with its amount as money, in the policy's currency where none is named."""
+    """Return a request's fields with the amount as money, by default in the policy's currency."""
     amount, currency = fields.pop("amount", None), fields.pop("currency", None)
     if amount is None:
         return fields
     if currency is None:
         rules = in_force_now(await published_policies(session.log))
         if rules is None:
-            message = "no policy is in force that says in which currency --amount is: publish one, or name --currency"
+            message = "no policy is in force, so --amount has no currency: publish one, or give --currency"
             fail(message, code="no_policy", as_json=as_json, field="currency")
         assert rules is not None
         currency = rules.policy.currency
@@ -303,7 +303,7 @@ async def _with_money(session: Session, fields: dict[str, Any], *, as_json: bool
 
 
 async def _ask(settings: Settings, operation: str, source: str, fields: dict[str, Any], *, as_json: bool) -> None:
-    """Ask as the operator, in the name of any source but the ledger's own."""
+    """Send a request as the operator, in the name of any source but the ledger's own."""
     if fault := request_source_fault(source):
         fail(f"--source: {fault.message}", code=fault.code, status=2, as_json=as_json, field="source")
     subject = f"{topology.DECIDE_SUBJECT}.{token_of_source(source)}.{operation}"
@@ -337,7 +337,7 @@ def _show(answer: dict[str, Any]) -> None:
     rows += [(name, answer[name]) for name in _SHOWN if answer.get(name)]
     if "amount" in answer:
         rows.append(("amount", money_text(answer["amount"])))
-    rows += [("to", ", ".join(answer["to"]) or "nobody known")] if "to" in answer else []
+    rows += [("to", ", ".join(answer["to"]) or "no known approver")] if "to" in answer else []
     if "available" in answer:
         rows.append(("available", money_text(answer["available"])))
     rows += [("reason", reason["message"]) for reason in answer.get("reasons", ())]

@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 
 @click.argument("file", type=click.File("rb"))
-@click.option("--dry-run", "dry", is_flag=True, help="Say what would be rejected and why; publish nothing.")
+@click.option("--dry-run", "dry", is_flag=True, help="Show rejections with their reasons; publish nothing.")
 @command(cli)
 async def publish(settings: Settings, file: Iterable[bytes], *, dry: bool, as_json: bool) -> None:
-    """Publish CloudEvents, one JSON a line; `-` is standard input."""
+    """Publish CloudEvents from FILE, one JSON document a line; `-` is standard input."""
     outcome = Outcome()
     await _deliver(settings, read_lines(file), outcome, dry=dry, as_json=as_json, counts=True)
 
 
-@click.option("--dry-run", "dry", is_flag=True, help="Say what would be rejected and why; publish nothing.")
+@click.option("--dry-run", "dry", is_flag=True, help="Show rejections with their reasons; publish nothing.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("mapping", metavar="MAPPING")  # a command takes its arguments from the nearest up
+@click.argument("mapping", metavar="MAPPING")  # decorators apply bottom up
 @command(cli, "import")
 async def import_history(
     settings: Settings, mapping: str, files: tuple[Path, ...], *, dry: bool, as_json: bool
 ) -> None:
-    """Import history from CSV files (also .gz) by a column MAPPING: a YAML file, or a shipped one's name."""
+    """Import history from CSV files (also .gz) by a column MAPPING: a YAML file or the name of a shipped one."""
     outcome = Outcome()
     try:
         columns = load_mapping(mapping)
@@ -84,7 +84,7 @@ def _report(outcome: Outcome, *, dry: bool, as_json: bool) -> None:
         names = ("read", "rejected") if dry else ("read", "recorded", "duplicate", "rejected")
         rows: list[tuple[str, object]] = [(name, document[name]) for name in names]
         rows += [(f"skipped: {reason}", count) for reason, count in document["skipped"].items()]
-        print_table("What became of it", ("", "events"), rows, numbers=(1,))
+        print_table("Outcome", ("", "events"), rows, numbers=(1,))
         if outcome.rejected:
             columns = ("line", "id", "code", "field", "what to do")
             told = [

@@ -1,4 +1,4 @@
-"""`report gap`: remedies that staff had to ask for."""
+"""`report gap`: the authority gap, that is, remedies that staff had to ask for."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 _ROWS = 15
 
 
-@click.option("--agent-hour", help="What an hour of an agent costs, where the policy in force does not say: 24.00.")
-@click.option("--manager-hour", help="The same of who approves: 45.00.")
+@click.option("--agent-hour", help="Cost of an agent's hour, if the policy has none, e.g. 24.00.")
+@click.option("--manager-hour", help="Cost of an approver's hour, if the policy has none, e.g. 45.00.")
 @as_of_option
 @command(report)
 async def gap(
     settings: Settings, as_of: str | None, agent_hour: str | None, manager_hour: str | None, *, as_json: bool
 ) -> None:
-    """What the front line may not do and is approved anyway, what asking costs, which limits would be worth more."""
+    """Escalations and their approvals, the cost of asking, and limits that would cost less."""
     from projections.reports.empowerment_gap import gap_report
 
     async with Session(settings, reads_only=True) as session:
@@ -50,7 +50,7 @@ async def gap(
         return
     position, overall = found["position"], found["overall"]
     if not overall["asked"] and not found["silent_gap"]["fell_short"]:
-        console.print(f"Nobody has asked for authority yet (position {position}).")
+        console.print(f"No escalation is recorded yet (position {position}).")
         return
     wait = overall["waiting"]
     console.print(
@@ -70,21 +70,21 @@ async def gap(
     for one in found["recommended_limits"]:
         _print_limit(one)
     short = found["silent_gap"]
-    console.print(f"Silent gap: {share_text(short['never_asked'])} of what fell short was never asked for.")
+    console.print(f"Silent gap: {share_text(short['never_asked'])} of actions beyond authority were never escalated.")
     for one in found["rubber_stamps"]:
         console.print(
-            f"{one['kind']} for {one['role']} is decided in {one['median_seconds']:.0f} s (median of {one['n']}): a "
-            "limit too low, not a sin."
+            f"{one['kind']} for {one['role']} is decided in {one['median_seconds']:.0f} s (median of {one['n']}): "
+            "the limit may be too low."
         )
     unused = found["unused"]
     if unused["budgets"]:
         console.print(
-            f"Unused authority: {share_text(unused['hardly_touched'])} of agents' closed budgets were hardly touched; "
-            "it may be fear or training that lacks."
+            f"Unused authority: {share_text(unused['hardly_touched'])} of agents' closed budgets were hardly used; "
+            "reasons may be fear or missing training."
         )
     _print_procedure(found["procedure"])
-    console.print(f"{len(found['obstacles'])} obstacles in staff's own words (--json shows them).")
-    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+    console.print(f"{len(found['obstacles'])} obstacles reported by staff (--json shows them).")
+    console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
 
 
 def _print_procedure(lines: list[dict[str, Any]]) -> None:
@@ -102,11 +102,11 @@ def _print_procedure(lines: list[dict[str, Any]]) -> None:
     ]
     if rows:
         columns = ("given at once", "times", "cost", "asking costs, each", "together", "cost less than asking")
-        print_table("The cost of procedure: what the long way would have cost", columns, rows, numbers=(1, 2, 3, 4, 5))
+        print_table("Cost of procedure: estimated cost of asking", columns, rows, numbers=(1, 2, 3, 4, 5))
 
 
 def _print_groups(name: str, lines: list[dict[str, Any]], position: int) -> None:
-    if len(lines) < 2:  # noqa: PLR2004 - one group says what the whole says
+    if len(lines) < 2:  # noqa: PLR2004 - one group equals the total
         return
     rows = [
         (
@@ -131,7 +131,7 @@ def _print_limit(one: dict[str, Any]) -> None:
     today = f", today {money_text(one['today'])}" if one["today"] else ""
     console.print(
         f"Recommended limit, {what}: {money_text(one['limit'])}{today}. Asking costs "
-        f"{money_text(one['cost_of_asking'])} (waiting of agent and approver); {one['why']}."
+        f"{money_text(one['cost_of_asking'])} (time of agent and approver); {one['why']}."
     )
     rows = [
         (

@@ -1,4 +1,4 @@
-"""`report loyalty`: what it was worth, rung by rung."""
+"""`report loyalty`: the customer value of actions, by evidence level."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ROWS = 8
 
 
 @click.option(
-    "--limit", default=100, show_default=True, help="How many actions --json and --csv list; the figures use all."
+    "--limit", default=100, show_default=True, help="Actions that --json and --csv list; the figures use all."
 )
 @as_of_option
 @happened_option
@@ -33,7 +33,7 @@ _ROWS = 8
 async def loyalty(
     settings: Settings, as_of: str | None, limit: int, *, happened: bool, as_json: bool, as_csv: bool
 ) -> None:
-    """What actions were worth: before and after, matched, step at the limit, trials; each number with its rung."""
+    """Customer value of actions: before and after, matched, quasi-experiment, trials; each by evidence level."""
     from projections.reports.loyalty import loyalty_report
 
     moment = moment_of(as_of) if happened else None
@@ -51,7 +51,7 @@ async def loyalty(
     for one in found["currencies"]:
         _print(one, found["position"])
     if found["drawn_customers"]:
-        console.print(f"Estimates are of {found['drawn_customers']:,} customers, drawn by lot.")
+        console.print(f"Estimates are from {found['drawn_customers']:,} randomly sampled customers.")
 
 
 def _print(one: dict[str, Any], position: int) -> None:
@@ -60,7 +60,7 @@ def _print(one: dict[str, Any], position: int) -> None:
         console.print(f"{title}. {one['why'].capitalize()}.")
         return
     if one["told_by_sales"]:
-        console.print("No action is recorded: money that sales gave back stands for what was done.")
+        console.print("No action is recorded: refunds in sales data are used instead.")
     for rung in one["ladder"]:
         rows: list[tuple[object, ...]] = [
             (
@@ -76,11 +76,11 @@ def _print(one: dict[str, Any], position: int) -> None:
             if line["value"] is not None
         ]
         if rows:
-            columns = ("rung", "", "n", "", "95 % interval", "")
+            columns = ("level", "", "n", "", "95 % interval", "")
             print_table(f"{title}, {rung['days']} days", columns, rows, numbers=(0, 2, 3))
     main = next(rung for rung in one["ladder"] if rung["days"] == _MAIN_DAYS)
     for line in (*main["spending"], *main["coming_back"]):
-        console.print(f"Rung {line['rung']}, {line['method']}: {'; '.join(line['caveats'])}.")
+        console.print(f"Level {line['rung']}, {line['method']}: {'; '.join(line['caveats'])}.")
     console.print(f"Controls: {one['controls']}.")
     for name, lines in one["groups"].items():
         rows = [
@@ -90,22 +90,22 @@ def _print(one: dict[str, Any], position: int) -> None:
         ]
         if len(rows) > 1:
             print_table(
-                f"Matched (rung 2), by {name}", (name, "treated", "points more", "95 % interval"), rows, numbers=(1, 2)
+                f"Matched (level 2), by {name}", (name, "treated", "points more", "95 % interval"), rows, numbers=(1, 2)
             )
     rows = [
         (f"{line['days']} days", share_text(line), share_text(repeat))
         for line, repeat in zip(one["return_rates"], one["repeat_claims"], strict=True)
     ]
-    print_table("Customers who were helped", ("within", "bought again", "were helped again"), rows)
+    print_table("Customers with an action", ("within", "bought again", "had another action"), rows)
     _print_sides(one)
 
 
 def _print_sides(one: dict[str, Any]) -> None:
     payback = one["payback"]
     if payback["day"] is not None:
-        console.print(f"Payback (rung 2): day {payback['day']}, n = {payback['n']}; {payback['why']}.")
+        console.print(f"Payback (level 2): day {payback['day']}, n = {payback['n']}; {payback['why']}.")
     else:
-        console.print(f"Payback (rung 2): none; {payback['why']}.")
+        console.print(f"Payback (level 2): none; {payback['why']}.")
     for name, (first, second) in _SIDES.items():
         sides = one[name]
         if sides["difference"] is None:

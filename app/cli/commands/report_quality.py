@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 
-@click.option("--interaction", help="Instead: the way of one interaction, as a story.")
+@click.option("--interaction", help="Instead: the story of one interaction.")
 @as_of_option
 @command(report)
 async def quality(settings: Settings, as_of: str | None, interaction: str | None, *, as_json: bool) -> None:
-    """How well it goes: solved on the first contact, transfers, repeated stories, waiting, satisfaction, how evenly."""
+    """Service quality: first-contact resolution, transfers, repeated stories, waiting, satisfaction, evenness."""
     from projections.reports.service_quality import interaction_story, quality_report
 
     async with Session(settings, reads_only=True) as session:
@@ -73,9 +73,9 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
         low, high = one["lowest"], one["highest"]
         console.print(
             f"{_QUALITY[one['what']]} by {one['by']}: from {low[1]['share']:.1%} ({low[0]}) to {high[1]['share']:.1%} "
-            f"({high[0]}); as much by luck: p = {one['p']:.2g}."
+            f"({high[0]}); probability of such a difference by chance: p = {one['p']:.2g}."
         )
-    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+    console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
 
 
 def _print_story(story: dict[str, Any] | None, *, as_json: bool) -> None:
@@ -101,10 +101,10 @@ _QUALITY = {
     "resolved": "resolved",
     "first_contact": "resolved on the first contact",
     "transferred": "transferred",
-    "came_back_to_a_team": "came back to a team they had left",
-    "stories_repeated": "told their story again",
+    "came_back_to_a_team": "returned to an earlier team",
+    "stories_repeated": "customer repeated the story",
     "first_line_only": "never left the first line",
     "moved_up": "moved up a line",
     "reopened": "reopened",
-    "repeat_contact": "the customer was back soon",
+    "repeat_contact": "customer contacted again soon",
 }

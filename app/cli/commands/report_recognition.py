@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @as_of_option
 @command(report)
 async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -> None:
-    """Thanks, what followed training, ideas and obstacles, morale by team, who stays. Nobody is ranked."""
+    """Thanks, use of training, ideas and obstacles, morale by team, and retention. No ranking of people."""
     from projections.reports.recognition import recognition_report
 
     async with Session(settings, reads_only=True) as session:
@@ -33,12 +33,12 @@ async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -
     praised = ", ".join(f"{number} {kind}" for kind, number in thanks["actions_praised"].items())
     console.print(
         f"Thanks given {thanks['given']:,} times to {thanks['people_thanked']:,} people (position {found['position']})"
-        + (f"; what they had done: {praised}." if praised else ".")
+        + (f"; for these actions: {praised}." if praised else ".")
     )
     for title, columns, rows in _tables(found):
         if rows:
             print_table(title, columns, rows)
-    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+    console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
 
 
 type Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
@@ -101,7 +101,7 @@ def _tables(found: dict[str, Any]) -> tuple[Table, ...]:
             ],
         ),
         (
-            "Who stays",
+            "Retention",
             ("role", "people", "left", "still here after"),
             [(one["role"], one["n"] or "fewer than 5", one["left"], _curve(one["curve"])) for one in found["staying"]],
         ),

@@ -1,4 +1,4 @@
-"""`report`: what the views say."""
+"""`report`: balances, actions and escalations from the views."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import click
 from app.cli.as_of import as_of_option, happened_option, moment_of, position_of
 from app.cli.main import cli, command
 from app.output import print_list
-from app.runtime.plugins import load_views
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics.procedure_cost import long_way
 from domain.money import money_text
-from domain.policy.parsing import read_policy
 from projections.engine import temporal_tables
-from projections.plugin_views import plugin_table
 from projections.policy_history import policy_in_force
 from projections.views import casework
 from projections.views.balances import read_balances, read_happened
@@ -38,7 +35,7 @@ _ESCALATION = (
 
 
 async def at_of(session: Session, as_of: str | None) -> int | None:
-    """The position that ``--as-of`` means; none where it was not given."""
+    """Return the position of ``--as-of``; none without the option."""
     if as_of is None:
         return None
     return await position_of(session.log, as_of, await session.log.last_position())
@@ -46,7 +43,7 @@ async def at_of(session: Session, as_of: str | None) -> int | None:
 
 @cli.group()
 def report() -> None:
-    """Budgets, and what it was worth."""
+    """Reports on budgets, actions, customer value and the authority gap."""
 
 
 @click.option("--holder", help="agent:<id> or team:<id>")
@@ -64,7 +61,7 @@ async def balances(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """Granted, spent, reserved and remaining, by holder and period."""
+    """Granted, spent, reserved and remaining amounts by holder and period."""
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
@@ -100,9 +97,9 @@ async def balances(
 
 
 @click.option(
-    "--unsettled", "only_unsettled", is_flag=True, help="Only money of which no settlement tells, or another amount."
+    "--unsettled", "only_unsettled", is_flag=True, help="Only actions without a settlement of the same amount."
 )
-@click.option("--older-than", "days", type=int, default=0, show_default=True, help="Days, with --unsettled.")
+@click.option("--older-than", "days", type=int, default=0, show_default=True, help="Age in days, with --unsettled.")
 @as_of_option
 @happened_option
 @command(report, lists=True)
@@ -116,7 +113,7 @@ async def actions(
     as_json: bool,
     as_csv: bool,
 ) -> None:
-    """What was done, as it stands: taken, held, settled, voided, charged, reversed; and what asking would have cost."""
+    """Actions with their state (taken, held, settled, voided, charged, reversed) and the cost of asking."""
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
     if happened and only_unsettled:
         raise click.UsageError("--happened goes without --unsettled")
@@ -134,8 +131,7 @@ async def actions(
                 else casework.read_actions(c, *where, source=source)
             ),
         )
-        document = await policy_in_force(session.log, at)
-    policy = read_policy(document) if document else None
+        policy = await policy_in_force(session.log, at)
     for item in answer.result:
         own = policy is not None and item["escalation_id"] is None and item["amount"]["currency"] == policy.currency
         saved = long_way(item["kind"], policy) if policy is not None and own else None
@@ -166,14 +162,14 @@ async def actions(
     )
 
 
-@click.option("--waiting", is_flag=True, help="Only those that nobody has decided yet.")
+@click.option("--waiting", is_flag=True, help="Only undecided escalations.")
 @as_of_option
 @happened_option
 @command(report, lists=True)
 async def escalations(
     settings: Settings, as_of: str | None, *, waiting: bool, happened: bool, as_json: bool, as_csv: bool
 ) -> None:
-    """Who asked for what, of whom, how long it took and what came of it."""
+    """Escalations with requester, approvers, waiting time and outcome."""
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
@@ -217,31 +213,6 @@ async def escalations(
         as_json=as_json,
         as_csv=as_csv,
         position=position,
-    )
-
-
-@click.argument("name", metavar="VIEW")
-@click.option("--table", help="One of the view's tables. [default: its only one]")
-@command(report, lists=True)
-async def view(settings: Settings, name: str, table: str | None, *, as_json: bool, as_csv: bool) -> None:
-    """Print the rows of a VIEW that another package adds."""
-    load_views()
-    try:
-        found = plugin_table(name, table)
-    except LookupError as error:
-        raise click.UsageError(str(error)) from None
-    async with Session(settings, reads_only=True) as session:
-        answer = await read_view(session, name, found.read)
-    columns = tuple(found.table.columns.keys())
-    print_list(
-        answer.result,
-        f"{found.table.name} at position {answer.progress.anchor.position}",
-        columns,
-        [tuple(row.values()) for row in answer.result],
-        fields=" ".join(columns),
-        as_json=as_json,
-        as_csv=as_csv,
-        position=answer.progress.anchor.position,
     )
 
 

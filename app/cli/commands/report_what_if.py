@@ -1,4 +1,4 @@
-"""`report what-if`: another policy on the history there is."""
+"""`report what-if`: another policy applied to the recorded history."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from app.policy_file import check_policy_file
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.money import money_text
-from domain.policy.parsing import read_policy
 from ledger.store.cloudevents import parse_time
 from projections.policy_history import policy_in_force, published_policies
 
@@ -30,17 +29,17 @@ _IN_FORCE = "in-force"
 _ROWS = 15
 
 
-@click.option("--flags", is_flag=True, help="Have the guard look at both, and say which flags would have come.")
-@click.option("--shadow", is_flag=True, help="Instead: what the newest policy in shadow mode recorded.")
-@click.option("--since", help="Try it from this time on. [default: the first decision under the policy in force]")
+@click.option("--flags", is_flag=True, help="Run the guard on both histories, and compare the flags.")
+@click.option("--shadow", is_flag=True, help="Instead: the records of the newest policy in shadow mode.")
+@click.option("--since", help="Apply it from this time on. [default: the first decision under the policy in force]")
 @click.argument("policy", required=False)
 @command(report)
 async def what_if(
     settings: Settings, policy: str | None, since: str | None, *, shadow: bool, flags: bool, as_json: bool
 ) -> None:
-    """Judge history by another POLICY (a file, or in-force): what would have been decided otherwise.
+    """Compare recorded decisions with those that another POLICY (a file, or in-force) would have made.
 
-    Reads the log, records nothing.
+    Reads the log and records nothing.
     """
     from ledger.store.subscription import Follower
     from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
@@ -75,14 +74,14 @@ def _time(since: str | None) -> datetime | None:
         raise click.UsageError(f"--since {since!r}: a time such as 2026-11-21T10:00:00Z") from None
 
 
-def _read(name: str, in_force: dict[str, Any]) -> Policy:
+def _read(name: str, in_force: Policy | None) -> Policy:
     if name == _IN_FORCE:
-        if not in_force:
+        if in_force is None:
             raise click.UsageError("no policy is in force: name a file")
-        return read_policy(in_force)
+        return in_force
     path = Path(name)
     if not path.is_file():
-        raise click.UsageError(f"POLICY {name!r}: there is no such file")
+        raise click.UsageError(f"POLICY {name!r}: no such file")
     checked = check_policy_file(path)
     if checked.policy is None:
         first = next(one for one in checked.findings if one.serious)
@@ -97,7 +96,7 @@ def _print(found: dict[str, Any], since: str | None) -> None:
     begins = f"since {since}" if since else f"since position {found['since_position']}"
     console.print(
         f"{found['decisions']:,} decisions {begins} (up to position {found['position']:,}): "
-        f"{found['differences']:,} would have been others."
+        f"{found['differences']:,} would have been different."
     )
     rows: list[tuple[object, ...]] = [
         (one["kind"], one["then"], one["would_be"], one["n"], money_text(one["amount"]))
@@ -105,7 +104,7 @@ def _print(found: dict[str, Any], since: str | None) -> None:
         if one["then"] != one["would_be"]
     ]
     if rows:
-        print_table("Decided otherwise", ("kind", "was", "would be", "times", "amount"), rows, numbers=(3, 4))
+        print_table("Different decisions", ("kind", "was", "would be", "times", "amount"), rows, numbers=(3, 4))
     print_table(
         "Goodwill by period",
         ("period", "spent", "would be spent"),
@@ -118,20 +117,20 @@ def _print(found: dict[str, Any], since: str | None) -> None:
     saved = found["escalations_saved"]
     if saved["given_at_once"]:
         console.print(
-            f"{saved['given_at_once']:,} would have been given at once; {saved['n']:,} of them were asked for, and "
+            f"{saved['given_at_once']:,} would have been given at once; {saved['n']:,} of them were escalated, and "
             f"waited {saved['hours_not_waited']:,.1f} h together (median {hours_text(saved['median_hours'])})."
         )
         rows = [(one["outcome"], one["n"], money_text(one["amount"])) for one in saved["outcomes"]]
-        print_table("What had become of them", ("", "times", "amount"), rows, numbers=(1, 2))
+        print_table("Their actual outcomes", ("", "times", "amount"), rows, numbers=(1, 2))
     if found["limits_hit"]:
         rows = [(one["rule"], one["then"], one["would_be"]) for one in found["limits_hit"]]
-        print_table("What stood in the way", ("rule", "was", "would be"), rows, numbers=(1, 2))
+        print_table("Limits that applied", ("rule", "was", "would be"), rows, numbers=(1, 2))
     if found["flags"] is not None:
         flags = found["flags"]
         rows = [(one["rule"], one["raised"], one["would_be_raised"]) for one in flags["by_rule"]]
         if rows:
             print_table("Flags", ("rule", "was", "would be"), rows, numbers=(1, 2))
-        console.print(f"Flags: {flags['new']} would be new, {flags['gone']} would not have come.")
+        console.print(f"Flags: {flags['new']} would be new, {flags['gone']} would not have been raised.")
     if found["unknown_people"]:
-        console.print(f"{found['unknown_people']:,} decisions were about people that no fact announces.")
-    console.print("Know: " + "; ".join(found["caveats"]) + ".")
+        console.print(f"{found['unknown_people']:,} decisions are about people without an employee record.")
+    console.print("Caveats: " + "; ".join(found["caveats"]) + ".")

@@ -11,7 +11,6 @@ import click
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, print_json
 from app.runtime.announcement import FILE, announce, withdraw
-from app.runtime.plugins import load_rules, load_views
 from app.runtime.roles import ROLES, keep_running, only_one, running, sealing_roles, until_stopped
 from app.runtime.session import Session
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
@@ -37,7 +36,7 @@ def _where_options(function: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="ADDRESS",
             envvar="RESOLUTION_LEDGER_TRUSTED_PROXY",
-            help="A proxy, or a network of them, whose X-Forwarded-For names the client; repeatable.",
+            help="A proxy or network whose X-Forwarded-For is trusted; repeatable.",
         ),
         click.option(
             "--allowed-host",
@@ -45,21 +44,21 @@ def _where_options(function: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME",
             envvar="RESOLUTION_LEDGER_ALLOWED_HOST",
-            help="A name under which the HTTP API is asked, beside localhost and its addresses; repeatable.",
+            help="A host name of the HTTP API in addition to localhost and its addresses; repeatable.",
         ),
-        click.option("--behind-proxy", is_flag=True, help="A proxy in front speaks TLS; needed for other addresses."),
+        click.option("--behind-proxy", is_flag=True, help="A proxy in front terminates TLS."),
     ):
         function = option(function)
     return function
 
 
 def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Hundreds who listen and read are a matter of sockets; with uvloop that takes less of a processor."""
+    """Return uvloop's event loop for the dashboard, which takes less CPU with hundreds of sockets."""
     if "dashboard" not in options["roles"]:
         return None
     try:
         import uvloop
-    except ModuleNotFoundError:  # as on Windows
+    except ModuleNotFoundError:  # not available on Windows
         return None
     return uvloop.new_event_loop
 
@@ -78,19 +77,17 @@ def _where(found: dict[str, Any]) -> ListenAddress:
 
 
 @_where_options
-@click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
+@click.option("--history", is_flag=True, help="Use the client's event time instead of the server's clock.")
 @command(cli, json=False)
 async def up(settings: Settings, *, history: bool, **found: Any) -> None:
-    """Run everything here: embedded NATS, intake, decisions, views, guard, seal, archive, HTTP. Ctrl-C stops it."""
+    """Run everything: embedded NATS, intake, decisions, views, guard, seal, archive, HTTP API. Ctrl-C stops it."""
     await _up(settings, _where(found).checked(), history=history)
 
 
 async def _up(settings: Settings, where: ListenAddress, *, history: bool = False) -> None:
-    load_views()  # a plug-in that cannot be used is refused here; the roles that use it run in processes of their own
-    load_rules()
     async with only_one(settings.folder), Session(settings) as session:
-        listening = where.bound()  # held here, so that nobody takes it while its process starts again
-        # Views fold, the seal signs and people read in processes of their own, so that no decision waits for them.
+        listening = where.bound()  # held here, so that the port stays ours while its process restarts
+        # Views, guard, seal and dashboard run in other processes, so that decisions do not wait for them.
         beside = [
             asyncio.create_task(keep_running(["run", *roles], settings, descriptors))
             for roles, descriptors in (
@@ -103,9 +100,11 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
         try:
             async with running(session, ("intake", "decisions"), history=history) as services:
                 announce(session.data_dir, session.upstream_server, where.url(listening), token_of(session.data_dir))
-                says = f"resolution-ledger is up: {session.data_dir}/connection.json says where"
+                says = f"resolution-ledger is up: see {session.data_dir}/connection.json"
                 try:
-                    await until_stopped([session, *services], lambda: console.print(says))
+                    await until_stopped(
+                        [session.failed, *(one.failed for one in services)], lambda: console.print(says)
+                    )
                 finally:
                     withdraw(session.data_dir)
         finally:
@@ -116,33 +115,37 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
 
 
 @click.argument("roles", metavar="ROLE...", nargs=-1, required=True, type=click.Choice(ROLES))
-@click.option("--history", is_flag=True, help="Let the times of requests rule, for simulations and migrations.")
+@click.option("--history", is_flag=True, help="Use the client's event time instead of the server's clock.")
 @_where_options
-@click.option("--descriptor", type=int, hidden=True, help="Of a socket that listens already, for `dashboard`.")
+@click.option("--descriptor", type=int, hidden=True, help="File descriptor of a listening socket, for `dashboard`.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
 @command(cli, json=False, loop=_loop)
 async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool, **found: Any) -> None:
-    """Run one ROLE in a process of its own, or several in one.
+    """Run one or more ROLEs in one process.
 
-    Roles: intake records the facts that upstreams publish; decisions answers their requests; projections builds the
-    views; guard looks for abuse; seal signs the log; archive writes the log to Parquet files; dashboard serves the
+    Roles: intake records the facts that sources publish; decisions answers their requests; projections builds the
+    views; guard looks for misuse; seal signs the log; archive writes the log to Parquet files; dashboard serves the
     HTTP API and the page.
     """
     async with (
-        # A child begins no ledger where its folder was moved.
+        # A child process creates no ledger if its folder was moved.
         Session(settings, reads_only=with_parent, creates=False) as session,
         running(session, roles, history=history, where=_where(found)) as services,
     ):
         says = "" if with_parent else f"{', '.join(roles)} runs\n"
-        await until_stopped([session, *services], lambda: console.print(says, end=""), watch_stdin=with_parent)
+        await until_stopped(
+            [session.failed, *(one.failed for one in services)],
+            lambda: console.print(says, end=""),
+            watch_stdin=with_parent,
+        )
 
 
-@click.option("--no-serve", is_flag=True, help="End after the summary; else the page is served until Ctrl-C.")
+@click.option("--no-serve", is_flag=True, help="Exit after the summary instead of serving the page.")
 @click.option("--seed", type=int, default=7, show_default=True, help="The same seed gives the same organisation.")
-@click.option("--days", type=click.IntRange(1, 366), default=90, show_default=True, help="How many days it lives.")
+@click.option("--days", type=click.IntRange(1, 366), default=90, show_default=True, help="Number of simulated days.")
 @command(cli)
 async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_json: bool) -> None:
-    """An organisation's ninety days, published and decided like any upstream's, then a summary, then the page."""
+    """Simulate an organisation for ninety days, print a summary, and serve the page."""
     from app.demo.run import run_demo
 
     try:
@@ -151,7 +154,7 @@ async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_j
         raise CommandFinding(str(error)) from error
     if as_json:
         print_json(summary)
-    if no_serve or settings.nats_url is not None:  # on a server of yours, run what you want beside it
+    if no_serve or settings.nats_url is not None:  # on your own server, roles are started separately
         return
     told = asyncio.create_task(_tell_where(settings, quiet=as_json))
     try:
@@ -161,9 +164,9 @@ async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_j
 
 
 async def _tell_where(settings: Settings, *, quiet: bool) -> None:
-    """Say where the page is, once it is there."""
+    """Print the page's address after `up` has announced it."""
     file = settings.folder / FILE
-    while not file.exists():  # noqa: ASYNC110 - nothing says so
+    while not file.exists():  # noqa: ASYNC110 - there is no event for it
         await asyncio.sleep(0.1)
     found = json.loads(file.read_text(encoding="utf-8"))
     if not quiet:

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log, Recorded
-    from projections.engine.corrections import Correction
+    from projections.engine.events import Correction
 
 _log = logging.getLogger(__name__)
 _WHOLE_LOG = "*"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardHistory, ObservedAction
 from domain.statistics import binomial_tail
 
@@ -14,7 +13,7 @@ RULE = Rule(
 )
 
 
-def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
+def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return findings over the window that ends at ``end``, and the number of tests made.
 
     Binomial tail: the chance of so many of the agent's actions in [fraction L, L], where L is the limit, if each fell
@@ -68,6 +67,6 @@ def _alike(world: GuardHistory, start: float, end: float) -> dict[tuple[str, str
     return groups
 
 
-def _near(deed: ObservedAction, parameters: dict[str, Any]) -> bool:
+def _near(deed: ObservedAction, parameters: Parameters) -> bool:
     assert deed.limit is not None
     return bool(parameters["fraction"] * deed.limit <= deed.minor <= deed.limit)

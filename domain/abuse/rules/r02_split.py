@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
 
@@ -18,7 +18,7 @@ RULE = Rule("R2", 1, "split", {"hours": 24, "times": 3, "days": 30})
 class Split:
     """A counter of an agent's actions for one order or interaction in a day that together exceed the limit."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._asked: dict[tuple[str, str, str], GuardEvent] = {}
         self._splits: dict[str, dict[str, tuple[float, list[int]]]] = defaultdict(dict)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
-from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardHistory, ObservedAction
 from domain.statistics import poisson_tail
 
 RULE = Rule("R3", 1, "favourite", {"days": 90, "actions": 3, "p": 0.001})
 
 
-def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
+def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return findings by a Poisson tail: the chance of so many actions for the pair at the rate of all others."""
     start = end - parameters["days"] * DAY
     pairs = defaultdict[tuple[str, str], list[ObservedAction]](list)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.events import decisions
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ RULE = Rule("R4", 1, "self-dealing", {})
 class SelfDealing:
     """A counter of actions and attempts; it keeps no state."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         del parameters
 
     def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:

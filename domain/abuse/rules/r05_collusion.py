@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
 from domain.statistics import fisher_greater
@@ -19,7 +19,7 @@ RULE = Rule("R5", 1, "collusion", {"each_way": 5, "pair": 10, "p": 0.001, "denie
 class Collusion:
     """A counter of requests, approvals and denials by pair."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._asked: dict[str, decisions.EscalationRequested] = {}
         self._decided: dict[str, dict[str, list[tuple[float, bool, int]]]] = defaultdict(lambda: defaultdict(list))

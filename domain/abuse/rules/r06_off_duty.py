@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.events import facts
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _HALF_A_DAY = 16 * 3600.0
 class OffDuty:
     """Shifts, and actions that wait for late facts before they are judged."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._slack: float = parameters["minutes"] * 60.0
         self._shifts: dict[str, list[tuple[float, float | None]]] = defaultdict(list)
 

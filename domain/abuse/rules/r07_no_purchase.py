@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.events import facts
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ RULE = Rule("R7", 1, "refund without purchase", {"minutes": 15, "kinds": ("refun
 class NoPurchase:
     """Payments by order, and refunds that wait for late facts before they are judged."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._kinds = set(parameters["kinds"])
         self._paid: dict[str, dict[str, int]] = defaultdict(dict)
         self._first: float | None = None

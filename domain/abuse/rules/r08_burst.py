@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, HOUR, GuardHistory
 from domain.statistics import negative_binomial_tail
 
 RULE = Rule("R8", 2, "burst", {"days": 28, "actions": 5, "p": 1e-4})
 
 
-def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
+def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return findings by a Poisson tail against the 28 days before, scaled by contacts.
 
     Scaling keeps a busy day from counting as a burst. The agent's rate is estimated from as many contacts as there

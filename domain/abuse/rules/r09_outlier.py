@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from math import fsum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardHistory
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _median_without(ordered: list[float], value: float) -> float:
     return (ordered[low + (low >= at)] + ordered[high + (high >= at)]) / 2
 
 
-def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
+def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return outliers among the agents of one role and currency, or of one team where it alone has enough.
 
     A comparison within the team keeps a generous team's members from being outliers.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ RULE = Rule("R10", 1, "serial claimant", {"agents": 3, "claims": 4, "days": 30, 
 class SerialClaimant:
     """A counter of goodwill by customer group."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
 
     def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None) -> Iterator[RuleFinding]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import facts
 
@@ -18,7 +18,7 @@ RULE = Rule("R11", 1, "recognition ring", {"share": 0.5, "times": 4, "days": 90}
 class RecognitionRing:
     """A counter of points by giver and receiver."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._given: dict[str, deque[tuple[float, str, int, int]]] = defaultdict(deque)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.events import decisions
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ RULE = Rule("R12", 1, "self-raise", {})
 class SelfRaise:
     """A check of grants, transfers and policies; it keeps no state."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         del parameters
 
     def on(self, world: GuardHistory, seen: GuardEvent, _deed: ObservedAction | None) -> Iterator[RuleFinding]:
@@ -31,16 +31,16 @@ class SelfRaise:
             case decisions.BudgetTransferred() if body.direction == "in" and body.holder == f"agent:{body.granted_by}":
                 word = "transferred"
             case decisions.PolicyPublished():
-                yield from self._policy(world, seen)
+                yield from self._policy(world, seen.position, body)
                 return
             case _:
                 return
         text = f"{body.granted_by} {word} {money(body.amount.minor, body.amount.currency)} to themselves: {body.reason}"
         yield RULE.finding((f"agent:{body.granted_by}",), body.request_id, text, [seen.position])
 
-    def _policy(self, world: GuardHistory, seen: GuardEvent) -> Iterator[RuleFinding]:
+    def _policy(self, world: GuardHistory, position: int, body: decisions.PolicyPublished) -> Iterator[RuleFinding]:
         """Yield a finding where a policy raises the limits of its publisher's role above those of the policy before."""
-        giver, new = seen.body.published_by, world.policies[seen.body.version]
+        giver, new = body.published_by, world.policies[body.version]
         role, old = world.roles.get(giver), world.policies.replaced_by(new)
         if role is None or old is None or new.policy.mode != "enforced":
             return
@@ -50,7 +50,7 @@ class SelfRaise:
         if raised:
             kinds = ", ".join(raised)
             text = f"{giver}, {role}, published policy version {new.version}, which raises {role}'s {kinds}"
-            yield RULE.finding((f"agent:{giver}",), f"policy {new.version}", text, [seen.position])
+            yield RULE.finding((f"agent:{giver}",), f"policy {new.version}", text, [position])
 
 
 def _more(now: Money | None, before: Money | None) -> bool:

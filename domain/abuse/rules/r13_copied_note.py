@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import Any
 
-from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardHistory, ObservedAction
 from domain.statistics import binomial_tail
 
 RULE = Rule("R13", 1, "copied note", {"days": 30, "actions": 8, "p": 0.001})
 
 
-def over(world: GuardHistory, end: float, parameters: dict[str, Any]) -> tuple[list[RuleFinding], int]:
+def over(world: GuardHistory, end: float, parameters: Parameters) -> tuple[list[RuleFinding], int]:
     """Return findings by a binomial tail: so many of the agent's noted actions with one note, at peers' rate.
 
     Notes are compared only by a keyed hash of their normal form, so the rule still works after a customer is forgotten.

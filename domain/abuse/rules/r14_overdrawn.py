@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding, money
+from domain.abuse.findings import Parameters, Rule, RuleFinding, money
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
 
@@ -17,7 +17,7 @@ RULE = Rule("R14", 1, "overdrawn", {"days": 7})
 class Overdrawn:
     """A check of reported actions, with a memory of refusals."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._refused: dict[tuple[str, str, str], GuardEvent] = {}
 

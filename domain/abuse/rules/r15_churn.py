@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from domain.abuse.findings import Rule, RuleFinding
+from domain.abuse.findings import Parameters, Rule, RuleFinding
 from domain.abuse.history import DAY, GuardEvent, GuardHistory, ObservedAction
 from domain.events import decisions
 
@@ -18,7 +18,7 @@ RULE = Rule("R15", 1, "churn", {"times": 3, "days": 30})
 class Churn:
     """A counter of actions that their own agent reversed."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
         self._reversed: dict[str, deque[tuple[float, list[int]]]] = defaultdict(deque)
 

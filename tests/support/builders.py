@@ -1,0 +1,54 @@
+"""Builders of facts, amounts, requests and budgets, with defaults that a test overrides where it cares."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from domain.budgets.budget import Budget
+from domain.budgets.postings import RequestContext, opening
+from domain.commands import Preview
+from domain.decisions.authority import Agent, DecisionContext
+from domain.policy.model import Rules
+from domain.policy.parsing import parse_policy
+from tests.support.organisations import BASIC_POLICY
+
+RULES = Rules(1, parse_policy(BASIC_POLICY))
+AGENT = Agent(agent_id="A-1", role="agent")
+NOW = datetime(2026, 1, 10, tzinfo=UTC)
+
+
+def gbp(amount: str) -> dict[str, str]:
+    """Return an amount of pounds as JSON carries it."""
+    return {"amount": amount, "currency": "GBP"}
+
+
+def event(
+    identifier: str, name: str, source: str = "crm", time: str = "2026-01-05T10:00:00Z", **data: Any
+) -> dict[str, Any]:
+    """Return a fact as an upstream writes it: a CloudEvent of the type `resolution.<name>.v1` with these data."""
+    return {
+        "specversion": "1.0",
+        "id": identifier,
+        "source": source,
+        "type": f"resolution.{name}.v1",
+        "time": time,
+        "data": data,
+    }
+
+
+def request_context(number: int) -> RequestContext:
+    """Return the context of the CRM's request `r-<number>`."""
+    return RequestContext(source="crm", request_id=f"r-{number}", request_sha256="00" * 16, seen_position=0)
+
+
+def new_budget(before: Budget | None = None, period: str = "2026-01") -> Budget:
+    """Return A-1's budget of a period as the basic policy opens it, after the budget ``before``."""
+    record, _ = opening(RULES, "agent:A-1", period, before, request_context(0), "agent", "GBP")
+    return Budget.open(record, NOW)
+
+
+def decision_context(request: Preview, agent: Agent = AGENT, rules: Rules = RULES, **known: Any) -> DecisionContext:
+    """Return the context of a CRM request: a new budget and no history, unless ``known`` names other fields."""
+    defaults: dict[str, Any] = {"source": "crm", "now": NOW, "budget": known.pop("budget", None) or new_budget()}
+    return DecisionContext(request=request, agent=agent, rules=rules, **(defaults | known))

@@ -1,0 +1,15 @@
+"""Paths of the repository, and the environment of a process that a test starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
+"""Real data sets; tests that need them are skipped where the folder is absent."""
+
+
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without the ledger's own settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RESOLUTION_LEDGER_")}

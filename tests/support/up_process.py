@@ -1,0 +1,40 @@
+"""`resolution-ledger up` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.support.environment import ROOT, clean_environment
+
+
+class UpProcess:
+    """A running `up`: every role and an embedded server on one data directory."""
+
+    def __init__(self, data_dir: Path, *options: str) -> None:
+        self.data_dir = data_dir
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app", "up", "--data-dir", str(data_dir), *options],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def wait_until_up(self) -> dict[str, Any]:
+        """Wait until it says that it is up; return the document of `connection.json`."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert "is up" in line, line + self.process.stdout.read()
+        document: dict[str, Any] = json.loads((self.data_dir / "connection.json").read_text())
+        return document
+
+    def stop(self) -> int:
+        """Terminate it as a supervisor does (SIGTERM); return the exit status."""
+        self.process.terminate()
+        self.process.communicate(timeout=30)
+        return self.process.returncode

@@ -1,0 +1,121 @@
+"""An upstream as tests play it: it publishes facts, asks for decisions and reads receipts over NATS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from app.runtime.roles import running
+from app.runtime.session import Session
+from ledger.encryption.keyring import Keyring
+from ledger.nats.client import LedgerClient
+from ledger.store.subject_tokens import token_of_source
+from tests.support.builders import event, gbp
+from tests.support.organisations import BASIC_POLICY, FULL_POLICY, STAFF
+from tests.support.waiting import eventually
+
+
+class Upstream:
+    """A source beside a running ledger, with a connection of its own and nothing else."""
+
+    def __init__(self, session: Session, client: LedgerClient, source: str = "crm") -> None:
+        self.session = session
+        self.client = client
+        self.source = source
+        self.timeout_seconds: float = 20
+        self._requests = 0
+
+    async def publish(self, fact: dict[str, Any] | bytes, subject: str | None = None, **options: Any) -> int:
+        """Publish one event; return its sequence in the inbox once it is durable."""
+        data = fact if isinstance(fact, bytes) else json.dumps(fact).encode()
+        source = fact["source"] if isinstance(fact, dict) else self.source
+        subject = subject or f"resolution.inbox.{token_of_source(source)}"
+        reply = json.loads((await self.client.request(subject, data, timeout=10, **options)).data)
+        if "error" in reply:
+            raise RuntimeError(reply["error"]["description"])
+        return int(reply["seq"])
+
+    async def ask(self, operation: str, /, **fields: Any) -> dict[str, Any]:
+        """Ask for a decision with a request of these fields; return the answer."""
+        subject = f"resolution.decide.{self.source}.{operation}"
+        reply = await self.client.request(subject, json.dumps(fields).encode(), timeout=self.timeout_seconds)
+        answer: dict[str, Any] = json.loads(reply.data)
+        return answer
+
+    async def action(self, request_id: str | None = None, amount: str = "5.00", **fields: Any) -> dict[str, Any]:
+        """Ask for an action: a refund in pounds by agent A-1, unless ``fields`` say otherwise."""
+        self._requests += 1
+        request = {
+            "request_id": request_id or f"r-{self._requests}",
+            "agent_id": "A-1",
+            "kind": "refund",
+            "amount": gbp(amount),
+            "reason": "late",
+        }
+        return await self.ask("action", **(request | fields))
+
+    async def receipt(self, identifier: str, source: str | None = None) -> dict[str, Any]:
+        """Wait until an event is recorded or rejected; return its receipt."""
+        subject = f"resolution.read.{token_of_source(source or self.source)}.receipt"
+
+        async def read() -> dict[str, Any]:
+            reply = await self.client.request(subject, json.dumps({"id": identifier}).encode(), timeout=10)
+            answer: dict[str, Any] = json.loads(reply.data)
+            return answer
+
+        return await eventually(read, lambda answer: answer.get("status") != "pending")
+
+    async def record(self, fact: dict[str, Any]) -> int:
+        """Publish a fact and wait until it is recorded; return its position in the log."""
+        await self.publish(fact)
+        answer = await self.receipt(fact["id"], fact["source"])
+        assert answer["status"] == "recorded", answer
+        return int(answer["position"])
+
+    async def wait_for_decider(self) -> None:
+        """Wait until the decider has read the log to its end, so that it knows every fact recorded so far.
+
+        Asks it to void a hold that does not exist: it reads on to the end before it refuses, and records nothing.
+        """
+        answer = await self.ask("hold", request_id="no-such-hold", action_id="no-such-action", operation="void")
+        assert answer["outcome"] == "error", answer
+
+    async def set_up_basics(self, policy: dict[str, Any] = BASIC_POLICY) -> None:
+        """Publish a policy, and announce an agent A-1 and a manager M-1 of one team."""
+        answer = await self.ask("policy", request_id="policy-1", policy=policy, published_by="owner")
+        assert answer["outcome"] == "done", answer
+        await self.record(event("join-a", "employee.joined", employee_id="A-1", role="agent", team_ids=["t-1"]))
+        await self.record(event("join-m", "employee.joined", employee_id="M-1", role="manager", team_ids=["t-1"]))
+
+    async def replay(self) -> list[dict[str, Any]]:
+        """Return every event of the log with its position, and with personal fields decrypted."""
+        keys = await Keyring.open(self.session.client)
+        found: list[dict[str, Any]] = []
+        for position in range(1, await self.session.log.last_position() + 1):
+            recorded = await self.session.log.at(position)
+            assert recorded is not None
+            found.append(json.loads(await keys.reveal(recorded.data)) | {"position": position})
+        return found
+
+
+@asynccontextmanager
+async def upstream_of(session: Session, *roles: str, history: bool = False) -> AsyncIterator[Upstream]:
+    """Run roles (intake and decisions, unless named) on a session's ledger, and yield an upstream beside them."""
+    async with running(session, roles or ("intake", "decisions"), history=history):
+        yield Upstream(session, await session.upstream("test"))
+
+
+async def set_up_organisation(upstream: Upstream, policy: dict[str, Any] = FULL_POLICY) -> None:
+    """Publish a policy, announce all of STAFF, and wait until the decider knows them."""
+    answer = await upstream.ask("policy", request_id="policy-1", policy=policy, published_by="owner")
+    assert answer["outcome"] == "done", answer
+    for name, (role, teams, manager) in STAFF.items():
+        above = {"manager_id": manager} if manager else {}
+        await upstream.publish(
+            event(f"join-{name}", "employee.joined", employee_id=name, role=role, team_ids=teams, **above)
+        )
+    for name in STAFF:
+        await upstream.receipt(f"join-{name}")
+    await upstream.wait_for_decider()

@@ -1,0 +1,53 @@
+"""Polling: wait until a running ledger has got somewhere, and no longer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from app.runtime.session import Session
+from config import topology
+from ledger.store.streams import js_api, stream_names
+
+
+async def eventually[T](
+    look: Callable[[], Awaitable[T]], holds: Callable[[T], object] = bool, timeout_seconds: float = 20
+) -> T:
+    """Call ``look`` until ``holds`` accepts its result; return that result.
+
+    Raises AssertionError with the last result once the time has passed.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while not holds(found := await look()):
+        assert time.monotonic() < deadline, f"still {found!r} after {timeout_seconds} seconds"
+        await asyncio.sleep(0.02)
+    return found
+
+
+def eventually_true(condition: Callable[[], object], timeout_seconds: float = 20) -> None:
+    """Call ``condition`` until it is true, in a test without an event loop."""
+    deadline = time.monotonic() + timeout_seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not true after {timeout_seconds} seconds"
+        time.sleep(0.02)
+
+
+async def wait_for_intake(session: Session) -> None:
+    """Wait until every message of every inbox is acknowledged; after a crash redelivery takes 30 seconds."""
+
+    async def unacknowledged() -> int:
+        count = 0
+        for name in topology.inboxes(await stream_names(session.client)):
+            info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
+            count += int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
+        return count
+
+    await eventually(unacknowledged, lambda count: count == 0, timeout_seconds=60)
+
+
+async def count_inbox_messages(session: Session) -> int:
+    """Return the number of messages that all inboxes hold, acknowledged or not."""
+    names = topology.inboxes(await stream_names(session.client))
+    infos = [await js_api(session.client, f"STREAM.INFO.{name}") for name in names]
+    return sum(int(info["state"]["messages"]) for info in infos)
