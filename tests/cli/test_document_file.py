@@ -486,7 +486,7 @@ def test_no_document_is_more_than_wrong(kind: str) -> None:
 
 def test_strict_json() -> None:
     for data, says in (
-        (b'{"a": 1, "a": 2}', "a: stands twice"),
+        (b'{"a": 1, "a": 2}', "a: occurs twice"),
         (b"NaN", "NaN"),
         (b"[1e400]", "out of range"),
         (b"[" * 99_999, "deeper"),
