@@ -8,6 +8,7 @@ from app.health.check import Check, collected
 from app.health.checks import checks_of
 from app.health.live_checks import history_mode, waiting_messages
 from app.health.role_checks import REQUIRED, role_checks
+from app.runtime.announcement import announced_http_url
 from app.runtime.roles import archives
 from config import topology
 from ledger.store.role_status import HOST, Heard, heard_of
@@ -30,11 +31,12 @@ async def examine(session: Session, *, patience: float, at_rest: bool) -> list[C
     heard: dict[str, Heard] = {}
     found: list[Check] = []
     if not at_rest:
-        required = (*REQUIRED, *(("archive",) if _keeps_archive(session) else ()))
-        asked = {"archive": min(patience, _OPTIONAL_SECONDS)} | dict.fromkeys(required, patience)
+        expected = {"archive": _keeps_archive(session), "dashboard": bool(announced_http_url(session.data_dir))}
+        required = (*REQUIRED, *(role for role, is_expected in expected.items() if is_expected))
+        asked = dict.fromkeys(expected, min(patience, _OPTIONAL_SECONDS)) | dict.fromkeys(required, patience)
         heard = await heard_of(session.client, topology.ROLES_SUBJECT, asked)
-        roles = required if heard["archive"].statuses == () or "archive" in required else (*required, "archive")
-        found += await collected("roles", role_checks(session, roles, heard))
+        optional = (role for role in expected if role not in required and heard[role].statuses)
+        found += await collected("roles", role_checks(session, (*required, *optional), heard))
         found += await collected("history mode", history_mode(session, heard))
     if heard.get("intake", Heard()).statuses:
         found += await collected("inbox", waiting_messages(session))

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from app.runtime.session import Session
+    from ledger.archive.event_archive import Archive
     from ledger.transparency.seal_record import SealTrace
     from ledger.transparency.signed_notes import Checkpoint
 
 _NEWEST_EVENTS = 1000
+_HASHED_BYTES = 256 << 20
+"""Files of the archive are hashed up to about this size in all; `admin scrub` hashes each."""
 
 
 async def seal(session: Session) -> AsyncIterator[Check]:
@@ -29,6 +32,7 @@ async def seal(session: Session) -> AsyncIterator[Check]:
     try:  # in this order: while this runs, the archive follows the seal, and the seal follows the log
         archived = archive.last_position
         archive.checkpoint()
+        await asyncio.to_thread(_check_archive, archive)
     except (LedgerError, OSError, ValueError) as error:
         damaged = (
             f"{archive.folder} is damaged ({error}): move it away and run `resolution-ledger admin archive`, which "
@@ -48,6 +52,21 @@ async def seal(session: Session) -> AsyncIterator[Check]:
     yield Check("archive", damaged or f"{archived} of {end} positions", not damaged)
     if unreadable := await _unreadable(session, newest.size if newest is not None else 0):
         yield Check("log", unreadable, ok=False)
+
+
+def _check_archive(archive: Archive) -> None:
+    """Look for each file of the archive, and at the bytes of the newest.
+
+    Raises:
+        ArchiveError: one is missing or damaged.
+
+    """
+    before = archive.parts()
+    wrong = next(archive.check_files(bytes_at_most=_HASHED_BYTES), None)
+    if wrong is not None and archive.parts() != before:  # the archive's role replaced the newest file meanwhile
+        wrong = next(archive.check_files(bytes_at_most=_HASHED_BYTES), None)
+    if wrong is not None:
+        raise wrong
 
 
 async def _seal(session: Session, kept: SealTrace, newest: Checkpoint | None, archived: int, end: int) -> str:

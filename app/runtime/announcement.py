@@ -30,6 +30,14 @@ def announce(data_dir: Path, server: ConnectionOptions, http_url: str, http_toke
     write_private(data_dir / FILE, json.dumps(document, indent=2) + "\n")
 
 
+def announced_http_url(data_dir: Path) -> str:
+    """Return where a running ledger serves HTTP; empty where none has announced itself, or it serves none."""
+    try:
+        return str(json.loads((data_dir / FILE).read_bytes()).get("http_url", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
 def withdraw(data_dir: Path) -> None:
     """Remove the file."""
     (data_dir / FILE).unlink(missing_ok=True)

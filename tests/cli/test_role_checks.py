@@ -443,3 +443,22 @@ def policy_of_tests(tmp_path: Path) -> Path:
     path = tmp_path / "policy.json"
     path.write_text(json.dumps(BASIC_POLICY))
     return path
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="the dashboard's process is found in /proc")
+def test_an_announced_http_server_that_hangs_is_named(command: Command, up: UpProcess) -> None:
+    up.wait_until_up()
+    processes = [(folder, (folder / "cmdline").read_bytes()) for folder in Path("/proc").glob("[0-9]*")]
+    (pid,) = [
+        int(folder.name)
+        for folder, words in processes
+        if b"dashboard" in words.split(b"\0") and str(up.data_dir).encode() in words
+    ]
+    assert command("admin", "doctor", "--wait", "30").returncode == 0
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = command("admin", "doctor", "--json", "--wait", "1")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wrong = [one["check"] for one in json.loads(done.stdout)["items"] if not one["ok"]]
+    assert (done.returncode, wrong) == (1, ["role dashboard"])

@@ -311,6 +311,26 @@ def test_a_damaged_archive_is_not_taken_for_a_damaged_seal(data_dir: Path) -> No
     assert status == 1
 
 
+@pytest.mark.parametrize("how", ["deleted", "changed"])
+def test_a_file_of_the_archive_that_is_gone_or_changed_is_a_finding_of_the_doctor(data_dir: Path, how: str) -> None:
+    pytest.importorskip("pyarrow")
+    where = ("--data-dir", str(data_dir))
+    with served(data_dir):
+        done = forked_cli.run(["admin", "archive", *where], ROOT, clean_environment(), None, timeout=_RESULT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    ((status, checks),) = results(data_dir, ("admin", "doctor", "--at-rest"))
+    assert [check["says"] for check in checks["items"] if not check["ok"]] == []
+    (file, *_) = (data_dir / "archive").rglob("*.parquet")
+    if how == "deleted":
+        file.unlink()
+    else:
+        flipped(str(file.relative_to(data_dir)))(data_dir)
+    ((status, checks),) = results(data_dir, ("admin", "doctor", "--at-rest"))
+    (wrong,) = [check for check in checks["items"] if not check["ok"]]
+    assert (wrong["check"], status) == ("archive", 1)
+    assert file.name in wrong["says"]
+
+
 @pytest.mark.parametrize("name", ["key", "verifiers", "checkpoint"])
 def test_a_damaged_file_of_the_seal_is_named_with_what_to_do(data_dir: Path, name: str) -> None:
     (data_dir / "seal" / name).write_text("damaged\n")
