@@ -66,7 +66,7 @@ _TABLES: dict[str, tuple[str, dict[str, str]]] = {
         {
             "shortfall": "its position, as text",
             "outcome": "escalate or refused",
-            "followed": "an escalation followed; otherwise it belongs to the silent gap",
+            "followed": "an escalation followed; otherwise it counts as blocked, not escalated",
         },
     ),
     "authority.latest": (

@@ -237,7 +237,7 @@ def read_asked(connection: sa.Connection, position: int | None = None) -> list[R
 def read_shortfalls(connection: sa.Connection, position: int | None = None) -> list[Row]:
     """Return all shortfalls as of a position.
 
-    Shortfalls with ``followed`` were escalated. The others are the silent gap.
+    Shortfalls with ``followed`` were escalated. The others were blocked and not escalated.
     """
     source = as_of(shortfalls, position)
     query = sa.select(source).order_by(source.c.position)

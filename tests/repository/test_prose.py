@@ -37,6 +37,30 @@ PAGE_CEILINGS = {
 }
 
 
+WITH_SYNONYMS = {
+    *("README.md", "SECURITY.md", "docs/integrate/events.md", "docs/integrate/http.md"),
+    *("docs/integrate/importing.md", "docs/operate/operating.md"),
+}
+SYNONYMS = {
+    r"books": "budgets",
+    r"doors?": "entrance, endpoint or subject",
+    r"rulings?|ruled? on": "decision, decide",
+    r"twins?": "duplicate",
+    r"rungs?|ladders?": "evidence level",
+    r"silent gap": "blocked, not escalated",
+    r"(?<!audit )trails?": "audit trail",
+    r"by lot": "at random",
+    r"(?:record|ingestion) time": "recorded time",
+    r"(?:business|occurred) time": "event time",
+    r"upstream systems?|upstreams?": "source",
+    r"news": "update",
+    r"quarantined?": "rejected",
+}
+"""Words that documents do not use, with the glossary's term; docs/glossary.md lists them for people."""
+NOUNS = {"dealing", "hashing", "keyring", "linting", "mapping", "matching", "parsing", "pending", "reading", "ring"}
+"""The only last words of module names in -ing: nouns, and an adjective of the field."""
+
+
 class Word(NamedTuple):
     """A word of prose and its place."""
 
@@ -72,15 +96,21 @@ def docstrings(room: str) -> Iterator[Docstring]:
                 yield Docstring(path, node.body[0].lineno, text)
 
 
-def page_words(path: Path) -> Iterator[Word]:
-    """Yield the words of a page outside of its code."""
+def prose_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a page with their numbers, without code and addresses of links."""
     fenced = False
     for number, line in enumerate(path.read_text().splitlines(), 1):
         if line.lstrip().startswith("```"):
             fenced = not fenced
         elif not fenced:
-            for word in re.findall(r"[A-Za-z'-]+", re.sub(r"`[^`]*`", "", line)):
-                yield Word(path, number, word.lower())
+            yield number, re.sub(r"`[^`]*`|\]\([^)]*\)", " ", line)
+
+
+def page_words(path: Path) -> Iterator[Word]:
+    """Yield the words of a page outside of its code."""
+    for number, line in prose_lines(path):
+        for word in re.findall(r"[A-Za-z'-]+", line):
+            yield Word(path, number, word.lower())
 
 
 def pages() -> list[Path]:
@@ -113,3 +143,21 @@ def test_a_docstring_begins_with_no_question(room: str) -> None:
 def test_documents_name_their_subjects(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     check_rate(list(page_words(path)), PAGE_CEILINGS.get(name, PAGE_BAR), name)
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_documents_use_one_term_for_one_thing(path: Path) -> None:
+    if path.relative_to(ROOT).as_posix() in {"docs/glossary.md", *WITH_SYNONYMS}:  # the glossary lists the words
+        return
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {match[0]}; write {term}"
+        for number, line in prose_lines(path)
+        for words, term in SYNONYMS.items()
+        for match in re.finditer(rf"(?<![\w-])(?:{words})(?![\w-])", line, re.IGNORECASE)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_modules_are_named_by_nouns() -> None:
+    found = [path for room in ROOMS for path in (ROOT / room).rglob("*ing.py") if path.stem.split("_")[-1] not in NOUNS]
+    assert not found, "name the thing, not the activity: " + ", ".join(str(path.relative_to(ROOT)) for path in found)
