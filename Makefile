@@ -75,11 +75,12 @@ wheels: setup  ## whether every dependency has wheels for every supported system
 size: setup  ## how large an installation without extras is, by package (EXTRA=archive: with one)
 	@$(BIN)/python -m benchmarks.size $(if $(EXTRA),--extra $(EXTRA))
 
-docs: setup  ## write docs/reference/commands.md, docs/reference/asyncapi.json, docs/reference/sql.md and the rules in docs/understand/policy.md anew
+docs: setup  ## write docs/reference/, the rules in docs/understand/policy.md and the answers in docs/integrate/ anew
 	@$(BIN)/resolution-ledger admin reference > docs/reference/commands.md
 	@$(BIN)/resolution-ledger admin asyncapi > docs/reference/asyncapi.json
 	@$(BIN)/resolution-ledger admin schema > docs/reference/sql.md
 	@$(BIN)/resolution-ledger admin rules --into docs/understand/policy.md
+	@$(BIN)/python -m tests.support.document_pages
 
 picture: setup  ## take docs/page.png anew, from the demo's data, with a Chromium
 	@$(BIN)/python -m tests.support.screenshot

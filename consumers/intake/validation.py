@@ -164,7 +164,7 @@ def _check_type(name: str) -> None:
     if name in RESERVED:
         raise _RejectedError("reserved_type", "type", f"only the ledger itself records {name}")
     if name not in FACTS:
-        says = f"{name[:80]!r} is not a type of fact; see docs/integrate/events.md"
+        says = f"{name[:80]!r} is not a type of fact; see docs/integrate/fact-types.md"
         raise _RejectedError("unknown_type", "type", says)
 
 

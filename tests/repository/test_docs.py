@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from app.docs.policy_reference import rule_lines
@@ -15,6 +16,7 @@ from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document
 from domain.events.decisions import RECORDS
 from domain.events.facts import FACTS
+from domain.serialization import personal_fields
 from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import Server
 
@@ -37,18 +39,38 @@ def test_the_table_of_rules_is_current_and_whole() -> None:
     assert {line.outcome for line in rule_lines()} == {"taken", "done", "escalate", "refused"}
 
 
-def test_every_type_and_field_is_documented() -> None:
-    text = (ROOT / "docs" / "integrate" / "events.md").read_text()
-    for name, cls in {**FACTS, **RECORDS}.items():
-        (line,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` ")]
-        for field in cls.__struct_fields__:
-            assert re.search(rf"[`*]{field}[`*]", line), (name, field)
+def sections(page: Path) -> dict[str, str]:
+    """Return a page's text below each heading, by the heading."""
+    found = re.split(r"^##+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return dict(zip(found[1::2], found[2::2], strict=True))
+
+
+def test_every_fact_and_field_is_documented() -> None:
+    found = sections(ROOT / "docs" / "integrate" / "fact-types.md")
+    for name, cls in FACTS.items():
+        rows = re.findall(r"^\| (`|\*)(\w+)\1 \| [^|]+ \| (yes|no) \|", found[f"`{name}`"], re.MULTILINE)
+        personal = {field for mark, field, _ in rows if mark == "*"}
+        assert {field: required == "yes" for _, field, required in rows} == {
+            field.name: field.required for field in msgspec.structs.fields(cls)
+        }, name
+        assert personal == personal_fields(cls), name
+        assert re.findall(r'"type": "(.+?)"', found[f"`{name}`"]) == [name]
+
+
+def test_every_event_of_the_ledger_and_each_field_is_documented() -> None:
+    found = sections(ROOT / "docs" / "integrate" / "recorded-types.md")
+    rows = re.compile(r"^\| (`|\*)(\w+)\1(\??) \|", re.MULTILINE)
+    common = {field: not mark for _, field, mark in rows.findall(found["Common fields"])}
+    for name, cls in RECORDS.items():
+        own = rows.findall(found[f"`{name}`"])
+        documented = {field: not mark for _, field, mark in own}
+        required = {field.name: field.required for field in msgspec.structs.fields(cls)}
+        assert documented | (common if "request_id" in required else {}) == required, name
+        assert {field for mark, field, _ in own if mark == "*"} == personal_fields(cls), name
 
 
 def test_every_code_is_documented() -> None:
-    text = (ROOT / "docs" / "integrate" / "events.md").read_text() + (
-        ROOT / "docs" / "operate" / "operating.md"
-    ).read_text()
+    text = (ROOT / "docs" / "integrate" / "errors.md").read_text()
     for path in [
         *(ROOT / "consumers").rglob("*.py"),
         *(ROOT / "domain").rglob("*.py"),
@@ -59,7 +81,7 @@ def test_every_code_is_documented() -> None:
         codes += re.findall(r'rule="(\w+)"', source)
         for code in codes:
             if code != "unknown_operation":
-                assert f"`{code}`" in text, (path.name, code)
+                assert f"| `{code}`" in text or f", `{code}`" in text, (path.name, code)
 
 
 def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
@@ -89,10 +111,22 @@ def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
             place = place[part]
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+    )
+    return {
+        re.sub(r"[^\w -]", "", re.sub(r"\[(.*?)\]\(.*?\)", r"\1", one).lower()).replace(" ", "-") for one in headings
+    }
+
+
 def test_links_in_documents_lead_somewhere() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
-            assert (path.parent / target).exists(), (path.name, target)
+        for target, anchor in re.findall(r"\]\(([^)#:]*)#?([^)#:]*)\)", path.read_text()):
+            page = path.parent / target if target else path
+            assert page.exists(), (path.name, target)
+            assert not anchor or anchor in anchors(page), (path.name, target, anchor)
 
 
 def test_the_table_of_figures_is_the_reference_run() -> None:
@@ -115,7 +149,8 @@ def test_the_eventsourcing_pages_code_runs(tmp_path: Path) -> None:
     """Its server's configuration, its settings and its programs; what it says that they print."""
     page = (ROOT / "docs" / "integrate" / "eventsourcing.md").read_text()
     blocks = re.findall(r"^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    config, *printed = [text for language, text in blocks if not language]
+    (config,) = [text for language, text in blocks if language == "conf"]
+    printed = [text for language, text in blocks if language == "text"]
     (exports,) = [text for language, text in blocks if language == "sh"]
     programs = [text for language, text in blocks if language == "python"]
     with Server(tmp_path, config.replace('"./nats-data"', f'"{tmp_path}/data"'), jetstream="") as server:

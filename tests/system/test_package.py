@@ -1,17 +1,16 @@
 """The wheel: built, installed into an empty environment, run from other folders, also as the README says."""
 
 import os
-import re
 import subprocess
 import sys
 import sysconfig
-import time
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.support.document_pages import PageRun
 from tests.support.environment import ROOT, clean_environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -86,39 +85,12 @@ def test_the_wheel_works_beside_packages_with_our_names(environment: Path, tmp_p
     assert where.startswith(str(environment))
 
 
-def test_the_readmes_blocks_run_in_order_in_an_empty_folder(environment: Path, tmp_path: Path) -> None:
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"^```(sh|python)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    assert [language for language, _ in blocks] == ["sh", "sh", "python", "sh"]
-    path = {"PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-    said = []
-    try:
-        for language, block in blocks:
-            words = ["bash", "-ec", block] if language == "sh" else ["python", "-c", block]
-            done = subprocess.run(
-                words,
-                cwd=tmp_path,
-                env=clean_environment() | path,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=120,
-            )
-            assert done.returncode == 0, (block, done.stdout, done.stderr)
-            said.append(done.stdout)
-    finally:
-        pid = tmp_path / "up.pid"
-        if pid.exists() and len(said) < len(blocks):
-            subprocess.run(["kill", pid.read_text().strip()], check=False, capture_output=True)
-    commands, started, program, ended = said
-    assert "195.00 GBP" in commands
-    assert '"position":4' in commands
-    assert (started, program) == ("", "taken\n")
-    assert ended.count("5.00 GBP") == 2, ended
-    deadline = time.monotonic() + 60
-    while (announced := (tmp_path / ".resolution-ledger" / "connection.json").exists()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not announced
+async def test_the_readmes_blocks_run_in_order_in_an_empty_folder(environment: Path, tmp_path: Path) -> None:
+    announcement = tmp_path / ".resolution-ledger" / "connection.json"
+    async with PageRun((ROOT / "README.md").read_text(), tmp_path, binaries=environment / "bin") as readme:
+        await readme.run()
+        assert announcement.exists()
+    assert not announcement.exists()
 
 
 def test_the_image_has_every_package() -> None:

@@ -1,0 +1,261 @@
+"""Pages of the documentation as programs: their blocks of code run in order, in an empty folder, against a real ledger.
+
+The first word behind the fence is the block's language, the second one its part:
+
+==================  ===================================================================================
+a part with a dot   a file: the block is written under this name
+``sh``              run by bash; ``sh background`` runs beside the blocks that follow, once it is up
+``python``          run as a program
+``text``            lines that the block before printed, in this order; ``…`` is any text
+``json event``      published to its source's inbox and recorded; ``json rejected``: published and rejected
+``json OPERATION``  sent to ``resolution.decide.crm.OPERATION``, or ``resolution.read.crm.OPERATION``
+``json answer``     the answer to the block before; any instant or month equals any other
+``json notice``     the newest message on ``resolution.notify.escalation``
+``json``            any JSON
+==================  ===================================================================================
+
+`python -m tests.support.document_pages` (or `make docs`) writes the answers anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import nats
+
+from ledger.store.subject_tokens import token_of_source
+from tests.support.environment import ROOT, clean_environment
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+LANGUAGES = ("sh", "python", "json", "yaml", "csv", "text", "console", "conf", "sql", "mermaid")
+"""The languages of blocks. `console` holds commands that need another machine or program, such as Docker."""
+_READINGS = ("receipt", "check", "brief")
+_TIME = re.compile(r"\d{4}-\d{2}(-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|\+00:00))?")
+"""An instant, or a month's name as budgets have it."""
+_WIDTH = 110
+
+
+class Block(NamedTuple):
+    """A block of code: its language, its part, its text, and the number of its first line."""
+
+    language: str
+    part: str
+    text: str
+    line: int
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Return a page's blocks in order."""
+    found = re.finditer(r"^```(\w*) ?([\w.-]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [Block(m[1], m[2], m[3], text.count("\n", 0, m.start()) + 2) for m in found]
+
+
+class PageError(AssertionError):
+    """A block that does not do what its page says."""
+
+    def __init__(self, block: Block, message: str) -> None:
+        super().__init__(f"line {block.line} ({block.language} {block.part}): {message}")
+
+
+class PageRun:
+    """A run of one page; a context that ends all that the page started.
+
+    Attributes:
+        text: the page, with the answers that were given where ``rewrite`` is set.
+
+    """
+
+    def __init__(self, text: str, folder: Path, *, binaries: Path | None = None, rewrite: bool = False) -> None:
+        self.text = text
+        self._folder = folder
+        self._rewrite = rewrite
+        path = f"{binaries or Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self._environment = clean_environment() | {"PATH": path, "COLUMNS": "140", "LC_ALL": "C.UTF-8"}
+        self._background: list[subprocess.Popen[bytes]] = []
+        self._printed = ""
+        self._answer: Any = None
+        self._client: Client | None = None
+        self._notices: list[Any] = []
+        self._shift = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        if self._client is not None:
+            await self._client.close()
+        for process in self._background:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.wait(60)
+
+    async def run(self) -> None:
+        """Run every block in order.
+
+        Raises:
+            PageError: a block failed, or its output or answer is another one than the page says.
+
+        """
+        for block in blocks_of(self.text):
+            match block.language:
+                case _ if "." in block.part:
+                    (self._folder / block.part).write_text(block.text)
+                case "sh" if block.part == "background":
+                    self._start(block)
+                case "sh":
+                    await self._execute(block, ["bash", "-ec", block.text])
+                case "python":
+                    await self._execute(block, ["python", "-c", block.text])
+                case "text":
+                    self._compare_output(block)
+                case "json":
+                    await self._exchange(block)
+                case _:
+                    pass
+
+    def _start(self, block: Block) -> None:
+        announcement = self._folder / ".resolution-ledger" / "connection.json"
+        with (self._folder / "background.log").open("ab") as log:
+            command = ["bash", "-ec", block.text]
+            self._background.append(
+                subprocess.Popen(
+                    command, cwd=self._folder, env=self._environment, stdout=log, stderr=log, start_new_session=True
+                )
+            )
+        deadline = time.monotonic() + 60
+        while not announcement.exists():
+            if time.monotonic() > deadline or self._background[-1].poll() is not None:
+                raise PageError(block, (self._folder / "background.log").read_text())
+            time.sleep(0.05)
+
+    async def _execute(self, block: Block, words: list[str]) -> None:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            words,
+            cwd=self._folder,
+            env=self._environment,
+            check=False,
+            timeout=120,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise PageError(block, done.stdout + done.stderr)
+        self._printed = done.stdout + done.stderr
+
+    def _compare_output(self, block: Block) -> None:
+        printed = [" ".join(line.split()) for line in self._printed.splitlines()]
+        rest = iter(printed)
+        for line in block.text.splitlines():
+            pattern = ".*".join(re.escape(part) for part in " ".join(line.split()).replace(" … ", "…").split("…"))
+            if line.strip() not in ("", "…") and not any(re.fullmatch(pattern, one) for one in rest):
+                raise PageError(block, f"{line!r} is not in\n{self._printed}")
+
+    async def _exchange(self, block: Block) -> None:
+        document = json.loads(block.text)
+        match block.part:
+            case "":
+                pass
+            case "answer":
+                self._compare(block, document, self._answer)
+            case "notice":
+                await asyncio.sleep(0.1)
+                self._compare(block, document, self._notices[-1])
+            case "event" | "rejected":
+                await self._publish(block, document)
+            case operation:
+                kind = "read" if operation in _READINGS else "decide"
+                self._answer = await self._request(f"resolution.{kind}.crm.{operation}", block.text)
+
+    async def _publish(self, block: Block, event: dict[str, Any]) -> None:
+        token = token_of_source(event["source"])
+        self._answer = await self._request(f"resolution.inbox.{token}", block.text)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            receipt = await self._request(f"resolution.read.{token}.receipt", json.dumps({"id": event["id"]}))
+            if receipt["status"] == block.part.replace("event", "recorded"):
+                return
+            if receipt["status"] != "pending":
+                break
+            await asyncio.sleep(0.02)
+        raise PageError(block, str(receipt))
+
+    async def _request(self, subject: str, body: str) -> Any:
+        if self._client is None:
+            where = json.loads((self._folder / ".resolution-ledger" / "connection.json").read_text())
+            self._client = await nats.connect(where["nats_url"])
+            await self._client.subscribe("resolution.notify.escalation", cb=self._noticed)
+            await self._client.flush()
+        return json.loads((await self._client.request(subject, body.encode(), timeout=20)).data)
+
+    async def _noticed(self, message: Any) -> None:
+        self._notices.append(json.loads(message.data))
+
+    def _compare(self, block: Block, said: Any, given: Any) -> None:
+        if _timeless(said) == _timeless(given):
+            return
+        if not self._rewrite:
+            raise PageError(block, f"the answer was\n{pretty(given)}\n`make docs` writes it anew")
+        lines = self.text.splitlines(keepends=True)
+        start, new = block.line - 1 + self._shift, pretty(given).splitlines()
+        self._shift += len(new) - block.text.count("\n")
+        lines[start : start + block.text.count("\n")] = [line + "\n" for line in new]
+        self.text = "".join(lines)
+
+
+def _timeless(value: Any) -> Any:
+    """Return a document without its instants and months."""
+    if isinstance(value, dict):
+        return {name: _timeless(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_timeless(one) for one in value]
+    return "…" if isinstance(value, str) and _TIME.fullmatch(value) else value
+
+
+def pretty(value: Any, indent: str = "") -> str:
+    """Return JSON for readers: what fits stands in one line."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(line) <= _WIDTH or not isinstance(value, dict | list) or not value:
+        return line
+    inner = indent + "  "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(name)}: {pretty(one, inner)}" for name, one in value.items()]
+        return "{\n" + ",\n".join(inner + part for part in parts) + f"\n{indent}}}"
+    return "[\n" + ",\n".join(inner + pretty(one, inner) for one in value) + f"\n{indent}]"
+
+
+def pages() -> list[Path]:
+    """Return the pages whose blocks run: the README, and those for beginners, integrators and operators."""
+    folders = [ROOT / "docs" / name for name in ("start", "integrate", "operate")]
+    return [ROOT / "README.md", *(page for folder in folders for page in sorted(folder.glob("*.md")))]
+
+
+def runs(page: Path) -> bool:
+    """Whether a page has a block that is run, sent or compared."""
+    return any(block.language in ("sh", "python") or block.part for block in blocks_of(page.read_text()))
+
+
+async def _rewrite(names: list[str]) -> None:
+    for page in [Path(name) for name in names] or pages():
+        if not any(block.part == "answer" for block in blocks_of(page.read_text())):
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            async with PageRun(page.read_text(), Path(folder), rewrite=True) as run:
+                await run.run()
+            page.write_text(run.text)
+
+
+if __name__ == "__main__":
+    asyncio.run(_rewrite(sys.argv[1:]))
