@@ -321,7 +321,7 @@ async def _faults(session: Session, load: Load) -> list[str]:
 
 async def _waiting(session: Session) -> bool:
     """Return whether an inbox holds messages that the intake has not acknowledged."""
-    for name in topology.inboxes(await stream_names(session.client)):
+    for name in topology.inbox_streams(await stream_names(session.client)):
         info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
         if info.get("num_pending") or info.get("num_ack_pending"):
             return True

@@ -18,7 +18,7 @@ from benchmarks.ledgers import fact
 from config import topology
 from config.settings import load_settings
 from ledger.nats.client import frame
-from ledger.store.streams import js_api, stream_behind
+from ledger.store.streams import js_api, stream_storing
 
 _PUBLISHED_TOGETHER = 500
 _FLOOD = 400
@@ -36,7 +36,7 @@ async def _made_known(session: Session, sources: list[str]) -> None:
         await session.client.request(f"{topology.INBOX_SUBJECT}.{source}", _event(source, "first"), timeout=10)
     for source in sources:
         name = topology.source_stream_name(source)
-        while await stream_behind(session.client, f"{topology.INBOX_SUBJECT}.{source}") != name:  # noqa: ASYNC110
+        while await stream_storing(session.client, f"{topology.INBOX_SUBJECT}.{source}") != name:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 

@@ -65,7 +65,7 @@ async def limits(setting: Setting) -> list[Contest]:
         await contest("limit: 1000 messages from nats-server to a bare socket", "ms", {"nats-server": read(1000)}),
     ]
     with Recorders({ES_JETSTREAM: setting.envs[ES_JETSTREAM]}, "limits") as recorders:
-        bridge = recorders[ES_JETSTREAM]._bridge  # type: ignore[attr-defined]  # noqa: SLF001 - what it adds by itself
+        bridge = recorders[ES_JETSTREAM]._loop_thread  # type: ignore[attr-defined]  # noqa: SLF001 - what it adds by itself
 
         async def nothing(_client: object) -> None:
             """No work."""

@@ -74,7 +74,7 @@ async def fly(
     try:
         await asyncio.wait_for(done.wait(), patience_seconds)
     finally:
-        await client.stop_pouring(subscription)
+        await client.unsubscribe_raw(subscription)
     return flown._replace(seconds=time.perf_counter() - begun)
 
 

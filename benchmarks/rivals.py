@@ -137,7 +137,7 @@ def stored_events(number: int) -> list[StoredEvent]:
 def forget(recorder: ApplicationRecorder) -> None:
     """What a recorder of ours remembers of what it read, as after a start."""
     if isinstance(recorder, JetStreamRecorder):
-        recorder._sequences._memory = StreamCache()  # noqa: SLF001 - a cold start without the start
+        recorder._sequences._cache = StreamCache()  # noqa: SLF001 - a cold start without the start
 
 
 # ---------------------------------------------------------------------- raw nats-py
@@ -187,7 +187,7 @@ async def make_stream(client: Any, name: str) -> None:
     """A stream like LEDGER for a benchmark's own messages: ``bench.<name>.>``."""
     from config import topology
 
-    config = topology.streams()[1] | {"name": name, "subjects": [f"bench.{name}.>"]}
+    config = topology.stream_configs()[1] | {"name": name, "subjects": [f"bench.{name}.>"]}
     answer = await js_api(client, f"STREAM.CREATE.{name}", config)
     assert "error" not in answer, answer
 

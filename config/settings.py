@@ -134,7 +134,7 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
     path = file or (Path(named) if (named := environment.get(f"{PREFIX}CONFIG")) else DEFAULT_FILE)
     merged: dict[str, Any] = {}
     if path.exists():
-        merged = _file(path)
+        merged = _read_file(path)
         if isinstance(urls := merged.get("nats_url"), list):
             merged["nats_url"] = ",".join(map(str, urls))
     elif path != DEFAULT_FILE:
@@ -142,10 +142,10 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
         raise SettingsError(message)
     found = {name: value for name in HELP if (value := environment.get(PREFIX + name.upper())) not in (None, "")}
     for layer in (found, {name: value for name, value in options.items() if value is not None}):
-        merged = _over(layer, merged)
+        merged = _merge(layer, merged)
     try:
         if context := merged.get("nats_context"):
-            merged = _over(merged, read_context(str(context), environment))
+            merged = _merge(merged, read_context(str(context), environment))
         settings = msgspec.convert(merged, Settings, strict=False)
     except ContextError as error:
         message = f"nats_context: {error}"
@@ -162,7 +162,7 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
     return settings
 
 
-def _over(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
     """Return both, where the higher ones win. Who connects is taken from one of them, not mixed.
 
     User and password may come from two of them: the password has no option.
@@ -229,7 +229,7 @@ def without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     return words, {PREFIX + name.upper(): text for name, text in found.items()}
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError

@@ -116,14 +116,14 @@ def source_route(token: str) -> tuple[str, str]:
     return f"{INBOX_SUBJECT}.{token}", f"{SOURCE_SUBJECT}.{token}"
 
 
-def inboxes(streams: Iterable[str]) -> list[str]:
+def inbox_streams(streams: Iterable[str]) -> list[str]:
     """Return those of a server's streams that the intake reads; the shared one first."""
     return [name for name in (INBOX, IMPORT) if name in streams] + sorted(
         name for name in streams if name.startswith(f"{INBOX}_")
     )
 
 
-def earlier_inbox(replicas: int = 1) -> dict[str, Any]:
+def earlier_inbox_fields(replicas: int = 1) -> dict[str, Any]:
     """The fields by which ``INBOX`` is recognised as an earlier version made it: any sender could fill it."""
     return {
         name: value
@@ -132,7 +132,7 @@ def earlier_inbox(replicas: int = 1) -> dict[str, Any]:
     }
 
 
-def streams(replicas: int = 1) -> list[dict[str, Any]]:
+def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
     """The streams that each ledger has, in the words of the JetStream API. Durations in nanoseconds."""
     common = _common(replicas)
     return [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from config import topology
-from ledger.store.cloudevents import CLEAR, time_text
+from ledger.store.cloudevents import NON_PERSONAL_ATTRIBUTES, time_text
 from ledger.store.content_modes import Headers, headers_of
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 _TEXT_CHARACTERS = 1000
 _HEADER_CHARACTERS = 4000
-_CLEAR_HEADERS = {"content-type", *(f"ce-{name}" for name in ("specversion", "source", "type", "time", *CLEAR))}
+_CLEAR_HEADERS = {
+    "content-type",
+    *(f"ce-{name}" for name in ("specversion", "source", "type", "time", *NON_PERSONAL_ATTRIBUTES)),
+}
 
 
 class RejectedEntry(msgspec.Struct):

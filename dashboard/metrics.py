@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from config import topology
-from ledger.store.role_status import heard_of
+from ledger.store.role_status import ask_roles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dashboard.view_reader import ViewReader
     from ledger.nats.client import LedgerClient
-    from ledger.store.role_status import Heard
+    from ledger.store.role_status import RoleAnswers
 
 _PATIENCE_SECONDS = 1.0
 _KNOWN_SECONDS = 2.0
@@ -29,7 +29,7 @@ class Metrics:
     def __init__(self, views: ViewReader, client: LedgerClient) -> None:
         self._views = views
         self._client = client
-        self._heard: Mapping[str, Heard] = {}
+        self._heard: Mapping[str, RoleAnswers] = {}
         self._heard_at = float("-inf")
         self._asking = asyncio.Lock()
 
@@ -51,16 +51,16 @@ class Metrics:
             lag.labels(state.view).set(state.lag_seconds)
             stopped.labels(state.view).set(state.stopped is not None)
 
-    async def _roles(self) -> Mapping[str, Heard]:
+    async def _roles(self) -> Mapping[str, RoleAnswers]:
         async with self._asking:
             if time.monotonic() - self._heard_at > _KNOWN_SECONDS:
                 patience = dict.fromkeys(topology.ROLES, _PATIENCE_SECONDS)
-                self._heard = await heard_of(self._client, topology.ROLES_SUBJECT, patience)
+                self._heard = await ask_roles(self._client, topology.ROLES_SUBJECT, patience)
                 self._heard_at = time.monotonic()
         return self._heard
 
     @staticmethod
-    def _add_roles(registry: CollectorRegistry, heard: Mapping[str, Heard]) -> None:
+    def _add_roles(registry: CollectorRegistry, heard: Mapping[str, RoleAnswers]) -> None:
         def gauge(name: str, words: str) -> Gauge:
             return Gauge(f"resolution_ledger_role_{name}", words, ["role"], registry=registry)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
-    from ledger.store.role_status import Pulse, RoleStatus
+    from ledger.store.role_status import Heartbeat, RoleStatus
 
 _log = logging.getLogger(__name__)
 _PAUSE_SECONDS = 1.0
@@ -79,7 +79,7 @@ class RoleService(BackgroundService, ABC):
         """Return the role's status."""
 
 
-async def restarting(name: str, work: Callable[[], Awaitable[None]], pulse: Pulse | None = None) -> None:
+async def restarting(name: str, work: Callable[[], Awaitable[None]], pulse: Heartbeat | None = None) -> None:
     """Run ``work``, again after each unexpected error and after longer pauses; ``pulse`` reports the reason to wait.
 
     Raises:

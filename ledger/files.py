@@ -53,14 +53,14 @@ def read_bounded(path: Path, at_most: int) -> bytes:
         os.close(descriptor)
 
 
-def lock(file: IO[Any]) -> bool:
+def try_lock(file: IO[Any]) -> bool:
     """Lock an open file for this process alone, until it is closed; return whether no other process holds it."""
     from filelock import lock_descriptor
 
     return lock_descriptor(file.fileno(), blocking=False)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all; it is on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -69,10 +69,10 @@ def write_whole(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    sync(path.parent)
+    sync_to_disk(path.parent)
 
 
-def sync(path: Path) -> None:
+def sync_to_disk(path: Path) -> None:
     """Bring a file, or the names in a folder, to disk."""
     if sys.platform == "win32":  # which opens no folders, and keeps names by itself
         if path.is_dir():

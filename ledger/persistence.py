@@ -32,7 +32,7 @@ from ledger.eventsourcing.recorders import (
     JetStreamRecorder,
     JetStreamTrackingRecorder,
 )
-from ledger.eventsourcing.versioned_streams import stream_of
+from ledger.eventsourcing.versioned_streams import event_stream_config
 from ledger.nats.client import connect
 from ledger.nats.connection_options import ConnectionOptionError, ConnectionOptions
 from ledger.store.streams import syncs_always, verify_version
@@ -83,7 +83,7 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
             if not _NAME.fullmatch(value):
                 raise OSError(f"{name} is {value!r}: letters, digits, -, _ and % only")
         self._create = bool(strtobool(self._setting("CREATE_TABLE") or "yes"))
-        self._bridge = EventLoopThread(partial(_connect, self._server(), self._patience_seconds))
+        self._loop_thread = EventLoopThread(partial(_connect, self._server(), self._patience_seconds))
 
     def _setting(self, name: str) -> str:
         return (self.env.get(name) or "").strip()
@@ -111,8 +111,8 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
             raise OSError(f"{_CONNECTION.get(error.option, 'NATS_URL')}: {error.reason}") from None
 
     def _recorder[R: JetStreamRecorder](self, recorder_class: type[R], purpose: str) -> R:
-        config = stream_of(f"{self._stream}_{purpose}", self._prefix, self._replicas)
-        return recorder_class(self._bridge, config, self._patience_seconds, create=self._create)
+        config = event_stream_config(f"{self._stream}_{purpose}", self._prefix, self._replicas)
+        return recorder_class(self._loop_thread, config, self._patience_seconds, create=self._create)
 
     def _class_from[R: JetStreamRecorder](self, setting: str, default: type[R]) -> type[R]:
         topic = self._setting(setting)
@@ -146,7 +146,7 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
 
     def close(self) -> None:
         """Close the connection; recorders and subscriptions of this factory end with it."""
-        self._bridge.close()
+        self._loop_thread.close()
 
 
 async def _connect(server: ConnectionOptions, patience_seconds: float) -> LedgerClient:

@@ -22,9 +22,9 @@ from ledger.errors import LedgerError
 from ledger.store.cloudevents import parse_time, stored_decoder, time_text
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.position_lookup import position_of
-from ledger.store.server_time import AHEAD_SECONDS, span, utc_now
-from ledger.store.streams import js_api, server_trouble, stream_config, stream_names
-from ledger.store.subscription import verify_anchor
+from ledger.store.server_time import AHEAD_SECONDS, duration_text, utc_now
+from ledger.store.streams import js_api, server_problem, stream_config, stream_names
+from ledger.store.subscription import verify_cursor
 from ledger.transparency import alarm
 from projections.engine import storage
 from projections.registry import MODELS
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from app.runtime.session import Session
-    from ledger.store.role_status import Heard
+    from ledger.store.role_status import RoleAnswers
 
-_NOTHING: Mapping[str, Heard] = MappingProxyType({})
+_NOTHING: Mapping[str, RoleAnswers] = MappingProxyType({})
 _LOW_DISK_BYTES = 1 << 30
 _KEYS_OF_EVENTS, _RINGS_SHOWN = 500, 5
 
 
 async def _server(session: Session) -> AsyncIterator[Check]:
     version = session.client.connected_server_version
-    trouble = await server_trouble(session.client)
+    trouble = await server_problem(session.client)
     yield Check("server", trouble or f"nats-server {version.major}.{version.minor}.{version.patch}", not trouble)
 
 
@@ -52,10 +52,13 @@ async def _clock(session: Session) -> AsyncIterator[Check]:
     if offset is None:
         yield Check("clock", "the NATS server does not report its time")
     elif offset.at_least > AHEAD_SECONDS:
-        text = f"the host's clock is {span(offset.at_least)} ahead of the NATS server's: nothing is recorded; set it"
+        ahead = duration_text(offset.at_least)
+        text = f"the host's clock is {ahead} ahead of the NATS server's: nothing is recorded; set it"
         yield Check("clock", text, ok=False)
     elif offset.at_most < -AHEAD_SECONDS:
-        text = f"the host's clock is {span(offset.at_most)} behind the NATS server's: periods begin late; set it"
+        text = (
+            f"the host's clock is {duration_text(offset.at_most)} behind the NATS server's: periods begin late; set it"
+        )
         yield Check("clock", text, ok=False)
     else:
         nearest = max(offset.at_least, min(0.0, offset.at_most))
@@ -80,7 +83,7 @@ async def _recorded_times(session: Session) -> AsyncIterator[Check]:
 
 
 async def _directory(session: Session) -> AsyncIterator[Check]:
-    twin = session.twin
+    twin = session.copy_source
     if twin is None:
         yield Check("data directory", str(session.data_dir))
         return
@@ -108,7 +111,7 @@ async def _indexes(session: Session) -> AsyncIterator[Check]:
 async def _index_trouble(session: Session, name: str, index: EventIdIndex) -> str:
     try:
         for anchor in index.heads().values():
-            await verify_anchor(session.log, anchor, name)
+            await verify_cursor(session.log, anchor, name)
     except LedgerError as error:
         return str(error)
     finally:
@@ -124,7 +127,7 @@ async def _views(session: Session) -> AsyncIterator[Check]:
 
 
 async def _alarm(session: Session) -> AsyncIterator[Check]:
-    found = await alarm.look(session.client)
+    found = await alarm.read_alarm(session.client)
     yield Check("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)
 
 
@@ -185,7 +188,7 @@ async def _sources(session: Session) -> AsyncIterator[Check]:
         yield Check("sources", "each known source has an inbox of its own")
         return
     names = ", ".join(sharing[:10]) + (f" and {len(sharing) - 10} more" if len(sharing) > 10 else "")  # noqa: PLR2004
-    taken = len(topology.inboxes(await stream_names(session.client))) - 2
+    taken = len(topology.inbox_streams(await stream_names(session.client))) - 2
     full = taken >= topology.SOURCES_AT_MOST
     if full:
         gets = (
@@ -235,7 +238,7 @@ CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
 """All checks on stored data, in the order of the output."""
 
 
-async def checks_of(session: Session, heard: Mapping[str, Heard] = _NOTHING) -> list[Check]:
+async def checks_of(session: Session, heard: Mapping[str, RoleAnswers] = _NOTHING) -> list[Check]:
     """Run the checks on stored data; ``heard`` has the statuses of roles, which may run elsewhere."""
     found: list[Check] = []
     for check in CHECKS:
@@ -248,11 +251,11 @@ async def checks_of(session: Session, heard: Mapping[str, Heard] = _NOTHING) -> 
     return found
 
 
-def _says(heard: Mapping[str, Heard], role: str) -> bool:
+def _says(heard: Mapping[str, RoleAnswers], role: str) -> bool:
     return role in heard and bool(heard[role].statuses)
 
 
-def _sealed_elsewhere(heard: Mapping[str, Heard]) -> list[Check]:
+def _sealed_elsewhere(heard: Mapping[str, RoleAnswers]) -> list[Check]:
     """Return the positions of seal and archive on other machines."""
     return [
         Check(role, f"position {reading.position} on {status.host}")

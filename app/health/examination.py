@@ -11,7 +11,7 @@ from app.health.role_checks import REQUIRED, role_checks
 from app.runtime.announcement import announced_http_url
 from app.runtime.roles import archives
 from config import topology
-from ledger.store.role_status import HOST, Heard, heard_of
+from ledger.store.role_status import HOST, RoleAnswers, ask_roles
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,17 +28,17 @@ async def examine(session: Session, *, patience: float, at_rest: bool) -> list[C
     """Run all checks; with ``at_rest`` no role needs to run."""
     if session.embedded and not (session.data_dir / "connection.json").exists():
         patience = min(patience, _NO_UP_SECONDS)
-    heard: dict[str, Heard] = {}
+    heard: dict[str, RoleAnswers] = {}
     found: list[Check] = []
     if not at_rest:
         expected = {"archive": _keeps_archive(session), "dashboard": bool(announced_http_url(session.data_dir))}
         required = (*REQUIRED, *(role for role, is_expected in expected.items() if is_expected))
         asked = dict.fromkeys(expected, min(patience, _OPTIONAL_SECONDS)) | dict.fromkeys(required, patience)
-        heard = await heard_of(session.client, topology.ROLES_SUBJECT, asked)
+        heard = await ask_roles(session.client, topology.ROLES_SUBJECT, asked)
         optional = (role for role in expected if role not in required and heard[role].statuses)
         found += await collected("roles", role_checks(session, (*required, *optional), heard))
         found += await collected("history mode", history_mode(session, heard))
-    if heard.get("intake", Heard()).statuses:
+    if heard.get("intake", RoleAnswers()).statuses:
         found += await collected("inbox", waiting_messages(session))
     return _causes_alone(found + await checks_of(session, heard))
 
@@ -66,7 +66,7 @@ def _causes_alone(checks: list[Check]) -> list[Check]:
 
 async def examine_roles(session: Session, roles: Sequence[str], *, patience: float, here: bool) -> list[Check]:
     """Check only these roles; with ``here``, only their processes on this host."""
-    heard = await heard_of(session.client, topology.ROLES_SUBJECT, dict.fromkeys(roles, patience))
+    heard = await ask_roles(session.client, topology.ROLES_SUBJECT, dict.fromkeys(roles, patience))
     if here:
         heard = {
             role: one._replace(statuses=tuple(status for status in one.statuses if status.host == HOST))

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from app.health.check import Check
 from config import topology
 from ledger.store.cloudevents import parse_time, stored_decoder
-from ledger.store.server_time import span, utc_now
+from ledger.store.server_time import duration_text, utc_now
 from ledger.store.streams import js_api, stream_names
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from app.runtime.session import Session
-    from ledger.store.role_status import Heard
+    from ledger.store.role_status import RoleAnswers
 
 _STUCK_SECONDS = 60.0
 """Messages that a killed intake had fetched are redelivered after 30 seconds."""
@@ -27,7 +27,7 @@ _SHOWN = 5
 
 async def waiting_messages(session: Session) -> AsyncIterator[Check]:
     """Check that the intake makes progress in each inbox, while one answers."""
-    for name in topology.inboxes(await stream_names(session.client)):
+    for name in topology.inbox_streams(await stream_names(session.client)):
         info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
         waiting = int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
         if not waiting:
@@ -41,7 +41,7 @@ async def waiting_messages(session: Session) -> AsyncIterator[Check]:
         moved = max(_moment(first["message"]["time"]), _moment(info["ack_floor"].get("last_active")))
         if (seconds := (now - moved).total_seconds()) > _STUCK_SECONDS:
             says = (
-                f"the first of {waiting} messages has waited for {span(seconds)}: see the intake's "
+                f"the first of {waiting} messages has waited for {duration_text(seconds)}: see the intake's "
                 "log and `admin inbox list`"
             )
             yield Check(f"inbox {name}", says, ok=False)
@@ -52,7 +52,7 @@ def _moment(text: Any) -> datetime:
     return datetime.fromisoformat(text) if text else datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 
-async def history_mode(session: Session, heard: Mapping[str, Heard]) -> AsyncIterator[Check]:
+async def history_mode(session: Session, heard: Mapping[str, RoleAnswers]) -> AsyncIterator[Check]:
     """Check that no role is in history mode while sources send present events."""
     roles = sorted({one.role for each in heard.values() for one in each.statuses if one.history})
     if not roles:

@@ -15,9 +15,9 @@ from app.health.check import Check
 from app.runtime.roles import PROBE_SOURCE
 from config import topology
 from ledger.store.cloudevents import parse_time, stored_decoder
-from ledger.store.role_status import HANGS_SECONDS, HOST, Heard, Reading, RoleStatus
-from ledger.store.server_time import AHEAD_SECONDS, span
-from ledger.transparency.sealer import BRING_BACK
+from ledger.store.role_status import HANGS_SECONDS, HOST, ReaderStatus, RoleAnswers, RoleStatus
+from ledger.store.server_time import AHEAD_SECONDS, duration_text
+from ledger.transparency.sealer import RESTORE_ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -46,7 +46,7 @@ _EFFECTS = {
 }
 _MADE_AGAIN = {
     "archive": "move the archive folder away and run `resolution-ledger admin archive`, which writes it again",
-    "seal": BRING_BACK,
+    "seal": RESTORE_ADVICE,
 }
 _MADE_AGAIN_ELSE = "restart that process; it is rebuilt from the log"
 _PROBES = {
@@ -57,7 +57,7 @@ _PROBES = {
 """Invalid requests on the subjects that sources use; each gets an error as its answer."""
 
 
-async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str, Heard]) -> AsyncIterator[Check]:
+async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str, RoleAnswers]) -> AsyncIterator[Check]:
     """Check each of these roles by the statuses of its processes."""
     if not any(heard[role].statuses for role in roles) and len(roles) > 1:
         start = "start `resolution-ledger up`" if session.embedded else "start `resolution-ledger run ROLE` for each"
@@ -96,17 +96,17 @@ def _where(status: RoleStatus) -> str:
     return f"on {status.host} (process {status.instance.partition('-')[0]})"
 
 
-def _troubles(session: Session, status: RoleStatus, heard: Heard) -> Iterator[str]:
+def _troubles(session: Session, status: RoleStatus, heard: RoleAnswers) -> Iterator[str]:
     """Yield the faults that one process reports of itself."""
     where = _where(status)
     for loop in status.loops:
         if loop.silent_seconds > HANGS_SECONDS:
-            yield f"{loop.name} {where} has hung for {span(loop.silent_seconds)}: restart that process"
+            yield f"{loop.name} {where} has hung for {duration_text(loop.silent_seconds)}: restart that process"
         elif loop.waits_seconds > _WAITS_SECONDS:
-            yield f"{loop.name} {where} has waited for {span(loop.waits_seconds)}: {loop.waits}"
+            yield f"{loop.name} {where} has waited for {duration_text(loop.waits_seconds)}: {loop.waits}"
     running = (parse_time(status.now) - parse_time(status.since)).total_seconds()
     if status.starting and running > _STARTS_SECONDS:
-        yield f"the process {where} has been starting for {span(running)}: see its log"
+        yield f"the process {where} has been starting for {duration_text(running)}: see its log"
     for file in status.absent:
         yield f"{file} is missing in {status.folder} {where}: {_MADE_AGAIN.get(status.role, _MADE_AGAIN_ELSE)}"
     yield from status.lacks
@@ -115,7 +115,7 @@ def _troubles(session: Session, status: RoleStatus, heard: Heard) -> Iterator[st
     ahead = (now - heard.answered).total_seconds() + ours
     if (off := max(behind, ahead)) > AHEAD_SECONDS:
         way = "ahead of" if ahead > behind else "behind"
-        yield f"the clock {where} is {span(off)} {way} the NATS server's: set it"
+        yield f"the clock {where} is {duration_text(off)} {way} the NATS server's: set it"
 
 
 async def _probe_trouble(session: Session, role: str) -> list[str]:
@@ -131,7 +131,9 @@ async def _probe_trouble(session: Session, role: str) -> list[str]:
     return []
 
 
-async def _reading_checks(session: Session, status: RoleStatus, end: int, heard: Mapping[str, Heard]) -> list[Check]:
+async def _reading_checks(
+    session: Session, status: RoleStatus, end: int, heard: Mapping[str, RoleAnswers]
+) -> list[Check]:
     """Return the state of each reader; an empty, stopped or stalled one is a finding."""
     found: list[Check] = []
     views = status.role == "projections"
@@ -155,13 +157,13 @@ async def _reading_checks(session: Session, status: RoleStatus, end: int, heard:
     return found
 
 
-async def _stands_still(session: Session, role: str, reading: Reading) -> bool:
+async def _stands_still(session: Session, role: str, reading: ReaderStatus) -> bool:
     """Return whether a reader has been behind without progress beyond its time limit."""
     limit = _STILL_SECONDS.get(role, _STILL_SECONDS_ELSE)
     return reading.still_seconds > limit and await _waited(session, reading) > limit
 
 
-async def _waited(session: Session, reading: Reading) -> float:
+async def _waited(session: Session, reading: ReaderStatus) -> float:
     """Return the seconds since the first event that a reader has not read was recorded."""
     event = await session.log.at((reading.position or 0) + 1)
     if event is None:
@@ -170,17 +172,17 @@ async def _waited(session: Session, reading: Reading) -> float:
     return (datetime.now(UTC) - recorded).total_seconds()
 
 
-def _sealed(heard: Mapping[str, Heard]) -> int:
+def _sealed(heard: Mapping[str, RoleAnswers]) -> int:
     statuses = heard["seal"].statuses if "seal" in heard else ()
     return max((reading.position or 0 for status in statuses for reading in status.readings), default=0)
 
 
-def is_kept_here(session: Session, heard: Mapping[str, Heard], role: str, folder: str) -> bool:
+def is_kept_here(session: Session, heard: Mapping[str, RoleAnswers], role: str, folder: str) -> bool:
     """Return whether a role keeps its files in this session's data directory, not on another machine."""
     if session.embedded:
         return True
     there = (session.data_dir / folder).exists()
-    statuses = heard.get(role, Heard()).statuses
+    statuses = heard.get(role, RoleAnswers()).statuses
     if not statuses:
         return there
     ours = str(session.data_dir.resolve())

@@ -10,7 +10,7 @@ from consumers.seal.archive_service import archive_of
 from ledger.errors import LedgerError
 from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.seal_sample import Sample, check_sample
-from ledger.transparency.sealer import BRING_BACK, Sealer, SealError, seal_folder
+from ledger.transparency.sealer import RESTORE_ADVICE, Sealer, SealError, seal_folder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -62,9 +62,9 @@ def _check_archive(archive: Archive) -> None:
 
     """
     before = archive.parts()
-    wrong = next(archive.check_files(bytes_at_most=_HASHED_BYTES), None)
+    wrong = next(archive.file_errors(bytes_at_most=_HASHED_BYTES), None)
     if wrong is not None and archive.parts() != before:  # the archive's role replaced the newest file meanwhile
-        wrong = next(archive.check_files(bytes_at_most=_HASHED_BYTES), None)
+        wrong = next(archive.file_errors(bytes_at_most=_HASHED_BYTES), None)
     if wrong is not None:
         raise wrong
 
@@ -78,7 +78,7 @@ async def _seal(session: Session, kept: SealTrace, newest: Checkpoint | None, ar
     """
     folder = seal_folder(session.data_dir)
     if newest is None and (kept.checkpoint or archived or (kept.begun and not folder.is_begun)):
-        raise SealError(f"the seal of this ledger is not at {folder.folder}", archived, BRING_BACK)
+        raise SealError(f"the seal of this ledger is not at {folder.folder}", archived, RESTORE_ADVICE)
     folder.trusted()  # reads the verifier keys and the handovers
     if kept.damage:
         raise SealError(kept.damage, 0, "`resolution-ledger audit verify` compares the seal with the log")

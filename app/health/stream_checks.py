@@ -13,7 +13,7 @@ from app.runtime.stream_setup import PASSED_OVER
 from config import topology
 from ledger.errors import UnavailableError
 from ledger.nats.client import frame
-from ledger.store.streams import COPIES, differing_fields, is_like, js_api, stream_names, syncs_always
+from ledger.store.streams import REPLICAS_FIELD, differing_fields, has_fields, js_api, stream_names, syncs_always
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -55,12 +55,12 @@ async def durability(session: Session) -> AsyncIterator[Check]:
 
 async def streams(session: Session) -> AsyncIterator[Check]:
     """Check each stream of the ledger and of its sources."""
-    declared = {stream["name"]: stream for stream in topology.streams()}
+    declared = {stream["name"]: stream for stream in topology.stream_configs()}
     there = await stream_names(session.client)
-    names = [*declared, *(name for name in topology.inboxes(there) if name not in declared)]
+    names = [*declared, *(name for name in topology.inbox_streams(there) if name not in declared)]
     infos = dict(zip(names, await asyncio.gather(*(_info(session, name) for name in names)), strict=True))
     ledger = infos[topology.LEDGER] or {}
-    copies = max(session.settings.replicas, ledger.get("config", {}).get(COPIES, 1))
+    copies = max(session.settings.replicas, ledger.get("config", {}).get(REPLICAS_FIELD, 1))
     wrong = False
     for name, info in infos.items():
         for says in _troubles(name, info, declared.get(name), copies):
@@ -70,7 +70,7 @@ async def streams(session: Session) -> AsyncIterator[Check]:
     for server, says in (await incomplete_copies(session.client, known)).items():
         wrong = True
         yield Check(f"server {server}", says, ok=False)
-    for name in topology.inboxes(there):
+    for name in topology.inbox_streams(there):
         if says := await _consumer_trouble(session, name):
             wrong = True
             yield Check(f"consumer {name}", says, ok=False)
@@ -105,18 +105,19 @@ def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] |
         if config.get("sealed"):  # the intake frees it (consumers/intake/idle_inboxes.py)
             return
         declared = topology.source_stream(subject.removeprefix(f"{topology.SOURCE_SUBJECT}."))
-    if name == topology.INBOX and is_like(config, topology.earlier_inbox()):
+    if name == topology.INBOX and has_fields(config, topology.earlier_inbox_fields()):
         yield "it is as an earlier version made it: start `up` anew, or on a server of yours run `admin upgrade`"
     elif changed := _changed(config, declared):
         yield (
             f"{', '.join(changed)}: it was changed. Find out by which user and whether messages are missing, then set "
             f"it back as the operator (nats stream edit {name})"
         )
-    if config[COPIES] < copies:
-        yield f"it has {_copies(config[COPIES])} where there should be {copies}: run `admin init --replicas {copies}`"
-    lacking = config[COPIES] - 1 - len(replicas_of(info))
+    if config[REPLICAS_FIELD] < copies:
+        held = _copies(config[REPLICAS_FIELD])
+        yield f"it has {held} where there should be {copies}: run `admin init --replicas {copies}`"
+    lacking = config[REPLICAS_FIELD] - 1 - len(replicas_of(info))
     if lacking > 0:
-        yield f"{_copies(lacking)} of {config[COPIES]} are on no server: add a server to the cluster"
+        yield f"{_copies(lacking)} of {config[REPLICAS_FIELD]} are on no server: add a server to the cluster"
 
 
 def _copies(number: int) -> str:
@@ -129,7 +130,7 @@ def _changed(config: dict[str, Any], declared: dict[str, Any]) -> list[str]:
     changed = [
         f"{field} is {json.dumps(found)}, declared {json.dumps(value)}"
         for field, value, found in differing_fields(config, declared)
-        if field != COPIES and field not in passed_over
+        if field != REPLICAS_FIELD and field not in passed_over
     ]
     beside = config.keys() - declared.keys() - _HARMLESS
     return changed + [
@@ -176,7 +177,7 @@ async def _server_stores(session: Session) -> dict[str, tuple[int, int]]:
         client.send(frame(b"$SYS.REQ.SERVER.PING.VARZ", b"", inbox.encode()))
         await asyncio.sleep(_SERVERS_SECONDS)
     finally:
-        await client.stop_pouring(door)
+        await client.unsubscribe_raw(door)
     stores: dict[str, tuple[int, int]] = {}
     for answer in answers:
         with suppress(KeyError, TypeError, ValueError):  # not a server's answer, or no JetStream

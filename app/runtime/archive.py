@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from app.runtime.seal import seal_to_the_end
 from config import topology
 from consumers.seal.archive_service import LOCK, archive_log, archive_of
-from ledger.archive.bulk_hashing import CHUNK, DamagedFileError, all_ranges, leaf_of
+from ledger.archive.bulk_hashing import CHUNK, DamagedFileError, event_leaf_hash, verify_ranges
 from ledger.archive.event_archive import Archive
 from ledger.errors import LedgerError
 from ledger.store.batches import in_batches
 from ledger.store.log import Draft, Log
 from ledger.store.subscription import Follower, ReadCursor
-from ledger.transparency.event_differences import Wrong
+from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.merkle import root_of
 from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.sealer import SealFolder, seal_folder
@@ -48,33 +48,35 @@ async def archive_to_the_end(session: Session, progressed: Progressed) -> int:
 
 def verify_archive(
     folder: Path, seal: SealFolder, trusted: Sequence[Verifier], progressed: Progressed, threads: int | None = None
-) -> list[Wrong]:
+) -> list[SealFinding]:
     """Compare the archive with the seal, in as many threads as there are cores; return differences by position."""
     archive, newest = Archive(folder), seal.checkpoint()
-    found = [Wrong("archive damaged", error.position, error.position, str(error)) for error in archive.check_files()]
+    found = [
+        SealFinding("archive damaged", error.position, error.position, str(error)) for error in archive.file_errors()
+    ]
     if newest is None or found:
         return found
     if not newest.signed_by(seal.trusted(trusted)):
-        found.append(Wrong("checkpoint forged", 1, newest.size, "the newest checkpoint has no trusted signature"))
+        found.append(SealFinding("checkpoint forged", 1, newest.size, "the newest checkpoint has no trusted signature"))
     size = min(newest.size, archive.last_position)
     chunks = [(first, min(first + CHUNK - 1, size)) for first in range(1, size + 1, CHUNK)]
     files = [(folder / part.file, part.first, part.last) for part in archive.parts()]
     try:
-        results = all_ranges(files, seal.folder, newest.size, chunks, lambda done: progressed(done, size), threads)
+        results = verify_ranges(files, seal.folder, newest.size, chunks, lambda done: progressed(done, size), threads)
     except (DamagedFileError, MissingTileError) as error:
         position = error.position if isinstance(error, DamagedFileError) else 1
-        return [*found, Wrong("archive damaged", position, position, str(error))]
+        return [*found, SealFinding("archive damaged", position, position, str(error))]
     for result in results:
-        found += [Wrong("archive edited", one, one, "the archive differs from the seal") for one in result.wrong]
+        found += [SealFinding("archive edited", one, one, "the archive differs from the seal") for one in result.wrong]
     root = root_of([result.root for result in results])
     if not found and root != (seal.tiles(newest.size).range_hash(0, size) if size else root_of([])):
-        found.append(Wrong("archive edited", 1, size, "the archive's root is not the seal's"))
+        found.append(SealFinding("archive edited", 1, size, "the archive's root is not the seal's"))
     return found
 
 
 async def export(session: Session, file: Path, first: int, last: int, progressed: Progressed) -> int:
     """Write positions ``first`` to ``last`` into one Parquet file; return the number of events."""
-    from ledger.archive.parquet import Writer
+    from ledger.archive.parquet import ParquetWriter
 
     before = await session.log.at(first - 1) if first > 1 else None
     follower = Follower(
@@ -87,7 +89,7 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
     written = 0
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with Writer(temporary) as writer:
+        with ParquetWriter(temporary) as writer:
             waiting: list[Recorded] = []
             async for batch in follower.batches(until=last):
                 waiting += batch
@@ -121,7 +123,7 @@ async def restore(
     parts = archive.parts()
     if not parts:
         raise LedgerError(f"{folder} holds no archive: name the folder that has manifest.jsonl")
-    for error in archive.check_files():
+    for error in archive.file_errors():
         raise error
     try:
         checkpoint = read_checkpoint((folder / "checkpoint").read_text(encoding="utf-8"))
@@ -152,7 +154,7 @@ def _check_root(archive: Archive, size: int, root: bytes) -> None:
     edge = CompactRange()
     waiting: list[bytes] = []
     for batch in archive.batches(last=size):
-        waiting += [leaf_of(event) for event in batch]
+        waiting += [event_leaf_hash(event) for event in batch]
         while len(waiting) >= 256:  # noqa: PLR2004 - a tile
             edge.add_tile(waiting[:256])
             waiting = waiting[256:]

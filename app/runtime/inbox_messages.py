@@ -66,7 +66,7 @@ class WaitingMessage(NamedTuple):
 
 async def inbox_names(session: Session) -> list[str]:
     """Return the inbox streams of this ledger."""
-    return topology.inboxes(await stream_names(session.client))
+    return topology.inbox_streams(await stream_names(session.client))
 
 
 async def waiting_messages(session: Session, at_most: int) -> AsyncIterator[WaitingMessage]:
@@ -184,7 +184,7 @@ async def _exact_subject(client: LedgerClient, message: Message) -> str:
     stream, sequence, _ = message.place
     replies = await RequestReply.open(client)
     subject = f"$JS.API.DIRECT.GET.{stream}".encode()
-    headers, _ = await replies.one(subject, json.dumps({"seq": sequence}).encode(), _ANSWER_SECONDS)
+    headers, _ = await replies.request(subject, json.dumps({"seq": sequence}).encode(), _ANSWER_SECONDS)
     names = [
         line[len(b"Nats-Subject:") :].strip() for line in headers.split(b"\r\n") if line.startswith(b"Nats-Subject:")
     ]

@@ -20,8 +20,8 @@ from config import topology
 from config.settings import settings_as_environment, settings_as_options
 from consumers.runtime.alarm_watch import AlarmWatch
 from ledger.errors import LedgerError, MissingExtraError, UnavailableError
-from ledger.files import lock
-from ledger.store.role_status import StatusDoor
+from ledger.files import try_lock
+from ledger.store.role_status import StatusResponder
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -48,7 +48,7 @@ async def only_one(data_dir: Path) -> AsyncIterator[None]:
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "up.lock").open("a") as file:
-        if not lock(file):
+        if not try_lock(file):
             message = f"`up` runs already for {data_dir}: use it, or name another --data-dir"
             raise LedgerError(message)
         withdraw(data_dir)
@@ -133,7 +133,9 @@ async def running(
             stack.push_async_callback(watch.stop)
             await watch.start()
             services.append(watch)
-        doors = {role: StatusDoor(session.client, topology.ROLES_SUBJECT, role, session.data_dir) for role in roles}
+        doors = {
+            role: StatusResponder(session.client, topology.ROLES_SUBJECT, role, session.data_dir) for role in roles
+        }
         for door in doors.values():
             stack.push_async_callback(door.stop)
             await door.start()

@@ -14,7 +14,7 @@ from consumers.seal.service import LOCK, seal_log
 from ledger.errors import LedgerError, LostEventsError, UnavailableError
 from ledger.store.streams import js_api
 from ledger.store.subscription import Follower, ReadCursor
-from ledger.transparency.event_differences import Wrong
+from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.seal_record import SealRecord, SealTrace
 from ledger.transparency.sealer import SealError, check_positions, seal_folder
 from ledger.transparency.signed_notes import NoteError
@@ -126,7 +126,7 @@ async def verification(
     session: Session,
     brought: Sequence[Checkpoint],
     trusted: Sequence[Verifier],
-    damaged: Sequence[Wrong] = (),
+    damaged: Sequence[SealFinding] = (),
     *,
     resume: bool = False,
     progressed: Callable[[int, int], None],
@@ -140,14 +140,14 @@ async def verification(
     try:
         kept = await (await SealRecord.open(session.client)).read()
     except NoteError as error:
-        damaged = [*damaged, Wrong("evidence damaged", 1, 1, str(error))]
+        damaged = [*damaged, SealFinding("evidence damaged", 1, 1, str(error))]
     info = await js_api(session.client, f"STREAM.INFO.{session.log.stream}")
     log_id = str(info.get("created"))
     archived = None
     try:
         archived = archive_of(session.data_dir).checkpoint()
     except LedgerError as error:
-        damaged = [*damaged, Wrong("evidence damaged", 1, 1, str(error))]
+        damaged = [*damaged, SealFinding("evidence damaged", 1, 1, str(error))]
     work = Verification(folder, brought, trusted, kept, archived)
     if resume:
         work.load(state, log_id)
@@ -176,7 +176,7 @@ async def verification(
         "not_sealed": max(0, end - work.size),
         "gaps": work.gaps,
         "brought": [one.size for one in brought],
-        "signed_by": [verifier.text() for verifier in newest.signed_by(work.trusts)] if newest else [],
+        "signed_by": [verifier.text() for verifier in newest.signed_by(work.trusted_keys)] if newest else [],
         "findings": [wrong.wire() for wrong in findings],
     }
 

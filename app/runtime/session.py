@@ -20,9 +20,9 @@ from ledger.nats.embedded_server import EmbeddedServer
 from ledger.nats.incidents import report
 from ledger.store.log import Log
 from ledger.store.streams import (
-    COPIES,
-    is_like,
-    server_trouble,
+    REPLICAS_FIELD,
+    has_fields,
+    server_problem,
     stream_config,
     update_stream,
     verify_server,
@@ -164,7 +164,7 @@ class Session:
             self.created = await create_streams(self.client, self.settings.replicas)
         else:
             try:
-                await verify_streams(self.client, topology.streams(), PASSED_OVER)
+                await verify_streams(self.client, topology.stream_configs(), PASSED_OVER)
             except MissingStreamsError as error:
                 raise self._without_log(error) from error
 
@@ -189,15 +189,15 @@ class Session:
 
         """
         replicas = self.settings.replicas
-        inbox = topology.streams(replicas)[0]
+        inbox = topology.stream_configs(replicas)[0]
         config = await stream_config(self.client, topology.INBOX)
-        if config is None or not is_like(config, topology.earlier_inbox(replicas)):
+        if config is None or not has_fields(config, topology.earlier_inbox_fields(replicas)):
             return
         if not (self.embedded or self._upgrades):
             raise UpgradeNeededError(topology.INBOX)
         operator = await self.connection("upgrade", user="operator")
         end = await (await Log.open(self.client, topology.LEDGER)).last_position()
-        inbox[COPIES] = max(replicas, config.get(COPIES, 1))
+        inbox[REPLICAS_FIELD] = max(replicas, config.get(REPLICAS_FIELD, 1))
         await update_stream(operator, inbox, {topology.TOKENS_SINCE: str(end)})
         _log.info("stream %s has this version's bounds now", topology.INBOX)
         if self.embedded:
@@ -209,9 +209,9 @@ class Session:
         return self._server.routes if self._server else None
 
     @property
-    def twin(self) -> Path | None:
+    def copy_source(self) -> Path | None:
         """The directory that this data directory was copied from, if it still exists and holds the same ledger."""
-        return self._server.twin() if self._server else None
+        return self._server.copy_source() if self._server else None
 
     async def connection(self, name: str, *, user: str = "ledger") -> LedgerClient:
         """Open another connection, which the session closes at its end."""
@@ -271,7 +271,7 @@ class Session:
         if self._server is None or not self._clients:
             return False
         pid = self._server.pid()  # before the check, since another process may restart the server meanwhile
-        if "write error" not in await server_trouble(self._clients[0]):
+        if "write error" not in await server_problem(self._clients[0]):
             return False
         if shutil.disk_usage(self.data_dir).free <= _ROOM_BYTES:
             return False

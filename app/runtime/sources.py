@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from config import topology
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.event_id_index import EventIdIndex
-from ledger.store.streams import js_api, stream_behind, stream_names
+from ledger.store.streams import js_api, stream_names, stream_storing
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ async def without_own_inbox(session: Session) -> list[str]:
 
     async def shares(source: str) -> bool:
         token = token_of_source(source)
-        behind = await stream_behind(session.client, topology.source_route(token)[0])
+        behind = await stream_storing(session.client, topology.source_route(token)[0])
         return behind != topology.source_stream_name(token)
 
     sources = await known_sources(session)
@@ -47,7 +47,7 @@ async def without_own_inbox(session: Session) -> list[str]:
 async def waiting_in_inboxes(session: Session) -> dict[str, int]:
     """Return the number of pending messages of each inbox."""
     found: dict[str, int] = {}
-    for name in topology.inboxes(await stream_names(session.client)):
+    for name in topology.inbox_streams(await stream_names(session.client)):
         info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
         found[name] = int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
     return found

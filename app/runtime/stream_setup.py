@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from config import topology
 from ledger.errors import LedgerError, RefusedError, UnavailableError, jetstream_error
-from ledger.store.streams import COPIES, ensure_stream, js_api, stream_config, stream_names
+from ledger.store.streams import REPLICAS_FIELD, ensure_stream, js_api, stream_config, stream_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -39,9 +39,9 @@ async def create_streams(client: LedgerClient, copies: int) -> list[str]:
     """
     before = set(await stream_names(client))
     copies = max(copies, await copies_of(client, topology.LEDGER))
-    streams = topology.streams(copies)
+    streams = topology.stream_configs(copies)
     for stream in streams:
-        passed_over = (COPIES, *PASSED_OVER.get(stream["name"], ()))
+        passed_over = (REPLICAS_FIELD, *PASSED_OVER.get(stream["name"], ()))
         try:
             await ensure_stream(client, stream, passed_over)
         except (UnavailableError, RefusedError) as error:
@@ -53,7 +53,7 @@ async def create_streams(client: LedgerClient, copies: int) -> list[str]:
 
 async def copies_of(client: LedgerClient, stream: str) -> int:
     """Return the number of copies of a stream; 0 if it does not exist."""
-    return int((await stream_config(client, stream) or {}).get(COPIES, 0))
+    return int((await stream_config(client, stream) or {}).get(REPLICAS_FIELD, 0))
 
 
 async def raise_copies(operator: LedgerClient, copies: int, created: Collection[str]) -> list[StreamState]:
@@ -65,8 +65,8 @@ async def raise_copies(operator: LedgerClient, copies: int, created: Collection[
         LedgerError: the server cannot place so many copies, or the connection's user may not change streams.
 
     """
-    names = [stream["name"] for stream in topology.streams()]
-    names += [name for name in topology.inboxes(await stream_names(operator)) if name not in names]
+    names = [stream["name"] for stream in topology.stream_configs()]
+    names += [name for name in topology.inbox_streams(await stream_names(operator)) if name not in names]
     states: list[StreamState] = []
     for name in names:
         there = await copies_of(operator, name)
@@ -81,7 +81,7 @@ async def raise_copies(operator: LedgerClient, copies: int, created: Collection[
 async def _raise_stream(operator: LedgerClient, name: str, copies: int) -> None:
     config = await stream_config(operator, name)
     try:
-        answer = await js_api(operator, f"STREAM.UPDATE.{name}", (config or {}) | {COPIES: copies})
+        answer = await js_api(operator, f"STREAM.UPDATE.{name}", (config or {}) | {REPLICAS_FIELD: copies})
     except UnavailableError as error:
         message = (
             f"stream {name} could not be given {copies} copies: {error}. Only the operator may change streams: name "
@@ -100,8 +100,8 @@ async def _raise_consumers(operator: LedgerClient, stream: str, copies: int) -> 
     )
     for config in (info["config"] for info in infos if "config" in info):
         name = config.get("durable_name")
-        if name and 0 < config.get(COPIES, 0) < copies:
-            body = {"stream_name": stream, "config": config | {COPIES: copies}, "action": "update"}
+        if name and 0 < config.get(REPLICAS_FIELD, 0) < copies:
+            body = {"stream_name": stream, "config": config | {REPLICAS_FIELD: copies}, "action": "update"}
             subject = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
             until = time.monotonic() + _SETTLES_SECONDS
             while (answer := await js_api(operator, subject, body)).get("error", {}).get(

@@ -53,7 +53,7 @@ class BatchCommitter:
         if any(isinstance(waiting.request, PolicyRequest) for waiting in batch):
             self._slow = asyncio.create_task(self._carefully(batch))
         else:
-            self._log.post(_drafts(batch), partial(self._posted, batch))
+            self._log.append_nowait(_drafts(batch), partial(self._posted, batch))
 
     def forget(self, waiting: PendingRequest) -> None:
         """Whatever a ruling changed here is read again."""

@@ -102,7 +102,7 @@ class Membership(BackgroundService):
             if self._door is not None:
                 self._say(leaving=True)
                 await self._client.flush(timeout=2)
-                await self._client.stop_pouring(self._door)
+                await self._client.unsubscribe_raw(self._door)
 
     def lost(self, name: str) -> None:
         """Count one as gone: it said goodbye, or did not take what was sent to it."""

@@ -24,7 +24,7 @@ from domain.commands import Preview, RequestError
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
 from ledger.store.batches import MAX_BATCH
-from ledger.store.role_status import Pulse
+from ledger.store.role_status import Heartbeat
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class DecisionPipeline:
         self._ruling_since = self._storing_since = math.inf
         self._storing = BatchCommitter(log, directory, self._books, self._finish, self._give_up, self._on_ended)
         self._side_tasks: set[asyncio.Task[None]] = set()
-        self.pulse = Pulse("decisions", lambda: bool(self._queue or self._ready or self._careful or self._under_way))
+        self.pulse = Heartbeat(
+            "decisions", lambda: bool(self._queue or self._ready or self._careful or self._under_way)
+        )
         self.elsewhere: Callable[[PendingRequest, str | None], bool] | None = None
         """Sends a request on where another decider has its holder; nothing, while there is no other."""
         self.old_names_until = 0

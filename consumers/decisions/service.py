@@ -33,7 +33,7 @@ from ledger.nats.client import frame, is_answerable, text_of
 from ledger.nats.incidents import report
 from ledger.nats.request_reply import header_of
 from ledger.store.event_id_index import EventIdIndex
-from ledger.store.role_status import Pulse, Reading, RoleStatus
+from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.streams import stream_config
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ class DecisionService(RoleService):
         self._reader = reader
         self._log = log
         self._history = history
-        self._read = Pulse("the log")
-        self.directory = DecisionState(EventIdIndex.alone(indexes, "decisions"))
+        self._read = Heartbeat("the log")
+        self.directory = DecisionState(EventIdIndex.open_exclusive(indexes, "decisions"))
         self.decider = DecisionPipeline(log, self.directory, history=history)
         self.decider.on_escalation(self._notify)
         self.decider.answered = self._send_all
@@ -126,7 +126,7 @@ class DecisionService(RoleService):
         await self._members.stop()
         with suppress(nats.errors.Error):
             for door in self._doors:
-                await self._client.stop_pouring(door)
+                await self._client.unsubscribe_raw(door)
         await self.broker.stop()
         await super().stop()
         await self.directory.close()
@@ -134,7 +134,7 @@ class DecisionService(RoleService):
     def status(self) -> RoleStatus:
         """Return how the decider is."""
         self._read.beat(self.directory.read_to)
-        reading = Reading("the log", self.directory.read_to, self._read.still_seconds)
+        reading = ReaderStatus("the log", self.directory.read_to, self._read.still_seconds)
         policies = self.directory.policies
         ruled = bool(policies.newest_version) if self._history else policies.in_force(self.decider.now) is not None
         lacks = (_NO_POLICY,) if not ruled and self.directory.staff.everybody(_ANY_ROLE) else ()

@@ -16,7 +16,7 @@ from domain.budgets.postings import RequestContext
 from domain.events.decisions import LEDGER_SOURCE
 from ledger.errors import ClockError, LedgerError
 from ledger.nats.incidents import report
-from ledger.store.role_status import Pulse
+from ledger.store.role_status import Heartbeat
 from projections.engine.events import read_event
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Timers:
         self._owns = owns
         self._history = history
         self._under_way: set[object] = set()
-        self.pulse = Pulse("clock")
+        self.pulse = Heartbeat("clock")
         decider.before = lambda now: list(self.before(now))
 
     async def run(self) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from consumers.guard.flag_writer import FlagWriter, record_flag
 from ledger.background_service import RoleService, restarting
 from ledger.errors import UnavailableError
-from ledger.store.role_status import Pulse, Reading, RoleStatus
+from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower
 
 if TYPE_CHECKING:
@@ -34,11 +34,11 @@ class GuardService(RoleService):
         self._history = history
         self.position = 0
         """The last position whose flags are recorded."""
-        self._pulse = Pulse("the guard", lambda: False)
+        self._pulse = Heartbeat("the guard", lambda: False)
 
     def status(self) -> RoleStatus:
         """Return the status of the guard."""
-        reading = Reading("the log", self.position, self._pulse.still_seconds)
+        reading = ReaderStatus("the log", self.position, self._pulse.still_seconds)
         return RoleStatus(role="guard", history=self._history, loops=(self._pulse.loop(),), readings=(reading,))
 
     async def start(self) -> None:

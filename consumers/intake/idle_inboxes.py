@@ -81,7 +81,7 @@ class IdleInboxes:
         """
         released: list[str] = []
         chosen = list(tokens)
-        await self._routes.remove_later([topology.source_route(token)[0] for token in chosen])
+        await self._routes.remove([topology.source_route(token)[0] for token in chosen])
         for token in chosen:
             name = own[token]
             info = await js_api(self._client, f"STREAM.INFO.{name}")
@@ -89,7 +89,7 @@ class IdleInboxes:
                 raise jetstream_error(info["error"], name)
             if info["state"]["last_seq"] != self._seen[name].last:  # it woke up: its route is added again
                 continue
-            await self._routes.operate(f"STREAM.UPDATE.{name}", info["config"] | {"sealed": True})
+            await self._routes.request_as_operator(f"STREAM.UPDATE.{name}", info["config"] | {"sealed": True})
             self.leaving[token] = name
             released.append(token)
         return released
@@ -111,8 +111,8 @@ class IdleInboxes:
                 if not await self._is_drained(name, info):
                     continue
                 if topology.source_route(token)[0] in self._routes.read():
-                    await self._routes.remove_later([topology.source_route(token)[0]])
-                await self._routes.operate(f"STREAM.DELETE.{name}")
+                    await self._routes.remove([topology.source_route(token)[0]])
+                await self._routes.request_as_operator(f"STREAM.DELETE.{name}")
             del self.leaving[token]
             self._seen.pop(name, None)
             gone.append(token)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from consumers.intake.places import BatchPlace, EventPlace
 from ledger.errors import EventError
 from ledger.nats.client import text_of
-from ledger.store.content_modes import Headers, Mode, claimed_id, events_of_batch, headers_of, mode_of, received_again
-from ledger.store.pull_consumer import place_of, sequence_of
+from ledger.store.content_modes import Headers, Mode, claimed_id, events_of_batch, first_received, headers_of, mode_of
+from ledger.store.pull_consumer import ack_sequences, ack_stream_and_sequence
 from ledger.store.subject_tokens import NO_SOURCE, is_source_token
 
 if TYPE_CHECKING:
@@ -35,19 +35,19 @@ class Message(NamedTuple):
 
     def received(self) -> datetime:
         """When an inbox took it: the same when it is handed out again, or retried after a rejection."""
-        stamp = _EPOCH + timedelta(microseconds=int(sequence_of(self.reply)[2]) // 1000)
-        return received_again(self.headers, stamp) if self.headers else stamp
+        stamp = _EPOCH + timedelta(microseconds=int(ack_sequences(self.reply)[2]) // 1000)
+        return first_received(self.headers, stamp) if self.headers else stamp
 
     @property
     def place(self) -> EventPlace:
         """Its stream and its sequence there: the same when it is handed out again."""
-        return EventPlace(*place_of(self.reply), self.part)
+        return EventPlace(*ack_stream_and_sequence(self.reply), self.part)
 
     @property
     def name(self) -> str:
         """Its place and time stamp as tokens of a subject: no other has it, also in an inbox that was made anew."""
         stream, sequence, part = self.place
-        name = f"{stream}.{sequence}.{sequence_of(self.reply)[2].decode()}"
+        name = f"{stream}.{sequence}.{ack_sequences(self.reply)[2].decode()}"
         return f"{name}.{part}" if part else name
 
     @property

@@ -20,12 +20,12 @@ from ledger.errors import LedgerError, jetstream_error
 from ledger.nats.incidents import report
 from ledger.store.handover import take_over
 from ledger.store.streams import (
-    COPIES,
+    REPLICAS_FIELD,
     ensure_stream,
     js_api,
-    stream_behind,
     stream_config,
     stream_names,
+    stream_storing,
     verify_streams,
 )
 from ledger.store.subject_tokens import token_of_source
@@ -98,7 +98,7 @@ class Inboxes:
         """Begin to read all inboxes that are there; those of sources ``known`` without one are made by ``run``."""
         for name in (topology.INBOX, topology.IMPORT):
             await self._read(name)
-        names = topology.inboxes(await stream_names(self._client))[2:]
+        names = topology.inbox_streams(await stream_names(self._client))[2:]
         configs = await asyncio.gather(*(stream_config(self._client, name) for name in names))
         self._own = {
             config["subjects"][0].removeprefix(f"{topology.SOURCE_SUBJECT}."): config["name"]
@@ -163,7 +163,7 @@ class Inboxes:
             try:
                 wanted = await self._source_stream(token)
                 first = await first_sequence(self._client, token, self.last_noted(wanted["name"]))
-                await ensure_stream(self._client, wanted | first, (COPIES, *first))
+                await ensure_stream(self._client, wanted | first, (REPLICAS_FIELD, *first))
                 await self._read(wanted["name"])
             except LedgerError as error:
                 self._wanted[token] = now + _AGAIN_SECONDS
@@ -220,7 +220,7 @@ class Inboxes:
     async def _source_stream(self, token: str) -> dict[str, Any]:
         """Return the stream of a source, with as many copies as the log has or more."""
         log = await stream_config(self._client, topology.LEDGER) or {}
-        return topology.source_stream(token, max(self._replicas, log.get(COPIES, 1)))
+        return topology.source_stream(token, max(self._replicas, log.get(REPLICAS_FIELD, 1)))
 
     async def _read(self, name: str) -> None:
         delivered = await take_over(self._client, name, topology.intake_consumer())
@@ -242,7 +242,7 @@ class Inboxes:
 
     async def _without_route(self, tokens: set[str]) -> set[str]:
         async def check(token: str) -> bool:
-            return await stream_behind(self._client, topology.source_route(token)[0]) == self._own[token]
+            return await stream_storing(self._client, topology.source_route(token)[0]) == self._own[token]
 
         ordered = sorted(tokens)
         routed = await asyncio.gather(*map(check, ordered))
@@ -251,11 +251,11 @@ class Inboxes:
     async def _restore(self) -> None:
         """Make streams again that were deleted, and say which were changed."""
         if self._creates:
-            for stream in topology.streams(self._replicas):
+            for stream in topology.stream_configs(self._replicas):
                 window = ("duplicate_window",) if stream["name"] == topology.INBOX else ()
-                await ensure_stream(self._client, stream, (COPIES, *window))
+                await ensure_stream(self._client, stream, (REPLICAS_FIELD, *window))
         else:
-            await verify_streams(self._client, topology.streams(), {topology.INBOX: ("duplicate_window",)})
+            await verify_streams(self._client, topology.stream_configs(), {topology.INBOX: ("duplicate_window",)})
         there = set(await stream_names(self._client))
         routed = self._routes.read() if self._routes is not None else None
         for token, name in list(self._own.items()):
@@ -263,7 +263,7 @@ class Inboxes:
                 del self._own[token]  # another process freed it
                 self._forget(token)
             elif name not in there:
-                await ensure_stream(self._client, await self._source_stream(token), (COPIES,))
+                await ensure_stream(self._client, await self._source_stream(token), (REPLICAS_FIELD,))
 
     async def recover(self) -> None:
         """Begin again with each stream whose deliveries have a gap, or whose consumer is gone, for ever."""

@@ -23,7 +23,7 @@ from consumers.runtime.source_tokens import read_token, request_refusal
 from domain.commands import RequestError
 from domain.serialization import encode
 from ledger.errors import UnavailableError
-from ledger.store.cloudevents import name_key, stored_decoder
+from ledger.store.cloudevents import event_key, stored_decoder
 from ledger.store.content_modes import Headers, claimed_id, headers_of
 from ledger.store.streams import js_api
 from ledger.store.subject_tokens import NO_SOURCE, fact_token, is_source_token, token_of_source
@@ -140,7 +140,7 @@ class Receipts:
         if len(sources) > 1:  # earlier versions gave several sources this token; now it is that of one, known or not
             sources = [read_token(token).source]
         tokens = {token, token_of_source(sources[0])}
-        if self._index.sources_of(fact_token(sources[0])) == sources:
+        if self._index.sources_with_token(fact_token(sources[0])) == sources:
             tokens.add(fact_token(sources[0]))  # no other source's messages can be there
         return _Asker(sources[0], frozenset(tokens))
 
@@ -172,7 +172,7 @@ class Receipts:
         return found
 
     def _recorded(self, asker: _Asker, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-        keys = {name_key(asker.source, identifier): identifier for identifier in ids}
+        keys = {event_key(asker.source, identifier): identifier for identifier in ids}
         return {
             keys[key]: {"status": "recorded", "position": entry.position}
             for key, entry in self._index.find(list(keys)).items()
@@ -300,7 +300,7 @@ class Receipts:
 
     async def _claimed(self, data: bytes) -> dict[str, Any]:
         """Return the id that a rejected event claims to have, where one can be read."""
-        entry = msgspec.json.decode(await self._keys.reveal(data), type=RejectedEntry)
+        entry = msgspec.json.decode(await self._keys.decrypt_fields(data), type=RejectedEntry)
         try:
             identifier = claimed_id(base64.b64decode(entry.data, validate=True), entry.original_headers)
         except ValueError:  # its key is gone

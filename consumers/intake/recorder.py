@@ -17,12 +17,12 @@ from consumers.rejections import rejected_entry, rejected_owner, rejected_subjec
 from consumers.runtime.source_tokens import read_token
 from ledger.errors import ConflictError, LedgerError, LostEventsError, TooLargeError, UnavailableError
 from ledger.store.batches import in_batches
-from ledger.store.cloudevents import content_hash, name_key, same_event, stored_decoder, with_corrects
+from ledger.store.cloudevents import content_hash, event_key, same_event, stored_decoder, with_corrects
 from ledger.store.content_modes import claimed_id
 from ledger.store.event_id_index import EventIdEntry, EventIdIndex
 from ledger.store.log import Draft, Log, Recorded, digest_of
 from ledger.store.subject_tokens import fact_token, is_source_token
-from ledger.store.subscription import ReadCursor, verify_anchor
+from ledger.store.subscription import ReadCursor, verify_cursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -143,7 +143,7 @@ class Intake:
         met: dict[bytes, Accepted] = {}
         refused: list[tuple[Rejection, Message]] = []
         for fact, message in accepted:
-            if fact.by_old_token and self._index.sources_of(fact.token) != [fact.source]:
+            if fact.by_old_token and self._index.sources_with_token(fact.token) != [fact.source]:
                 refused.append((mismatch(message.token, fact.source), message))
                 continue
             if len(fact.json) > topology.MAX_SEALED_BYTES:
@@ -192,13 +192,15 @@ class Intake:
             if stored is None or stored_decoder.decode(stored.data).type != fact.type:
                 return False
             known = stored.data
-            if await self._keys.destroyed(sealed_texts(known)):  # its person was forgotten: nothing to compare is left
+            if await self._keys.has_destroyed_key(
+                sealed_texts(known)
+            ):  # its person was forgotten: nothing to compare is left
                 return True
-        return same_event(await self._keys.reveal(known), await self._keys.reveal(fact.json))
+        return same_event(await self._keys.decrypt_fields(known), await self._keys.decrypt_fields(fact.json))
 
     async def _correct(self, fact: Accepted, correction: FactCorrected) -> Rejection | None:
         """Record a correction with the position that it corrects; or why not."""
-        key = name_key(correction.source_of, correction.id_of)
+        key = event_key(correction.source_of, correction.id_of)
         found = self._index.find([key]).get(key)
         if found is None:
             text = f"no fact {correction.id_of!r} of yours is recorded; it must be, before it can be corrected"
@@ -241,7 +243,7 @@ class Intake:
             LostEventsError: the log does not show what was read before.
 
         """
-        await verify_anchor(self._log, self._index.head(subject), "intake")
+        await verify_cursor(self._log, self._index.head(subject), "intake")
         last = await self._log.read_from_leader(subject)
         end = last.position if last is not None else 0
         for pause in _REPLICA_BEHIND_SECONDS:
@@ -272,9 +274,9 @@ class Intake:
         own = read_token(token).source
         for shared in {fact_token(own), token}:
             await self.catch_up(f"{topology.FACT_SUBJECT}.{shared}")
-        if own in self._index.sources_of(fact_token(own)):
+        if own in self._index.sources_with_token(fact_token(own)):
             return [own]
-        return self._index.sources_of(token) or [own]
+        return self._index.sources_with_token(token) or [own]
 
     async def _reject(self, entries: Iterable[tuple[Rejection, Message]]) -> None:
         drafts: list[Draft] = []
@@ -312,7 +314,7 @@ def _entries(
     sources: set[tuple[str, str]] = set()
     for recorded in batch:
         stored = stored_decoder.decode(recorded.data)
-        names.append(EventIdEntry(name_key(stored.source, stored.id), recorded.position, content_hash(recorded.data)))
+        names.append(EventIdEntry(event_key(stored.source, stored.id), recorded.position, content_hash(recorded.data)))
         sources.add((token, stored.source))
     last = batch[-1]
     return names, {subject: ReadCursor(last.position, digest_of(last.data))}, sources

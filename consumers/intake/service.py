@@ -25,7 +25,7 @@ from ledger.background_service import RoleService, restarting
 from ledger.encryption.keyring import Keyring
 from ledger.errors import LedgerError
 from ledger.store.event_id_index import EventIdIndex
-from ledger.store.role_status import Pulse, RoleStatus
+from ledger.store.role_status import Heartbeat, RoleStatus
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,7 @@ class IntakeService(RoleService):
         self._rejected = rejected
         self._inboxes = InboxSettings(routes, replicas, creates)
         self._index = EventIdIndex(index_path)
-        self._pulse = Pulse("inboxes")
+        self._pulse = Heartbeat("inboxes")
         self._changed = asyncio.Event()
         self._members = Membership(client, lambda _others: self._changed.set(), topology.INTAKES_SUBJECT, INTAKES)
         self._worker: IntakeWorker | None = None

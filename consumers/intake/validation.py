@@ -15,7 +15,7 @@ from domain.ids import fault_of
 from domain.serialization import FieldError, check_currencies, check_ids, convert, decode
 from domain.sources import LEDGER_SOURCES, fact_source_fault
 from ledger.errors import EventError
-from ledger.store.cloudevents import name_key, parse_event, parse_time, stored_decoder
+from ledger.store.cloudevents import event_key, parse_event, parse_time, stored_decoder
 from ledger.store.subject_tokens import fact_token, token_of_source
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _accepted(
     fact = decode(FACTS[event.type], event.data)
     if isinstance(fact, FactCorrected) and fact.source_of != event.source:
         raise _RejectedError("not_your_fact", "data.source_of", "only the source of a fact corrects it")
-    key = name_key(event.source, event.id)
+    key = event_key(event.source, event.id)
     corrects = fact if isinstance(fact, FactCorrected) else None
     return Accepted(
         event.source,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from consumers.intake.inbox_message import Message
     from consumers.intake.recorder import Intake
     from ledger.nats.client import LedgerClient
-    from ledger.store.role_status import Pulse
+    from ledger.store.role_status import Heartbeat
 
 _ACK = b"PUB %b 4\r\n+ACK\r\n"
 _IDLE_SECONDS = 1.0
@@ -54,7 +54,7 @@ class IntakeWorker(BackgroundService):
         intake: Intake,
         inboxes: InboxSettings,
         known: Iterable[str],
-        pulse: Pulse,
+        pulse: Heartbeat,
         failed: asyncio.Future[None],
     ) -> None:
         """``known`` are the sources with recorded events."""

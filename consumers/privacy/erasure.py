@@ -15,7 +15,7 @@ from consumers.rejections import RejectedEntry
 from domain.events.administration import CustomerForgotten
 from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
 from domain.serialization import encode
-from ledger.encryption.keyring import token_of
+from ledger.encryption.keyring import owner_token
 from ledger.errors import LedgerError
 from ledger.store.cloudevents import encode_event, stored_decoder
 from ledger.store.log import Draft
@@ -49,12 +49,14 @@ class Forgotten(NamedTuple):
 async def hold(keys: Keyring, customer_id: str, reason: str, by: str) -> None:
     """Keep a person from being forgotten: a court or a claim needs what is known."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    await keys.note(f"hold.{token_of(customer_id)}", {"customer_id": customer_id, "reason": reason, "by": by, "at": at})
+    await keys.note(
+        f"hold.{owner_token(customer_id)}", {"customer_id": customer_id, "reason": reason, "by": by, "at": at}
+    )
 
 
 async def release(keys: Keyring, customer_id: str) -> None:
     """Take a hold back."""
-    await keys.note(f"hold.{token_of(customer_id)}", None)
+    await keys.note(f"hold.{owner_token(customer_id)}", None)
 
 
 async def holds(keys: Keyring) -> list[dict[str, str]]:
@@ -102,7 +104,7 @@ async def forget(
                 SUBJECT,
                 encode_event(
                     LEDGER_SOURCE,
-                    f"forgotten-{token_of(record.customer_id)}-{now.timestamp()}-{n}",
+                    f"forgotten-{owner_token(record.customer_id)}-{now.timestamp()}-{n}",
                     TYPE_OF[CustomerForgotten],
                     now,
                     encode(record),
@@ -138,7 +140,7 @@ async def _delete_rejected(rejected: Log, keys: Keyring, customers: Sequence[str
     count = 0
     async for batch in rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
-            entry = msgspec.json.decode(await keys.reveal(recorded.data), type=RejectedEntry)
+            entry = msgspec.json.decode(await keys.decrypt_fields(recorded.data), type=RejectedEntry)
             try:
                 body = base64.b64decode(entry.data)
             except ValueError:

@@ -1,7 +1,7 @@
 """Personal data in facts and requests: sealed with its person's key before it is recorded, gone with the key.
 
-In a fact these are the fields of its data that are marked so or unknown, and the attributes that are not in ``CLEAR``
-and not of every event.
+In a fact these are the fields of its data that are marked so or unknown, and the attributes that are neither in
+``NON_PERSONAL_ATTRIBUTES`` nor of every event.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from consumers.runtime.source_tokens import read_token
 from domain.events.facts import FACTS
 from domain.serialization import personal_fields
-from ledger.store.cloudevents import CLEAR, REQUIRED, content_hash, stored_decoder
+from ledger.store.cloudevents import NON_PERSONAL_ATTRIBUTES, REQUIRED, content_hash, stored_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ _OWNERS = (("customer_id", "customer"), ("interaction_id", "interaction"), ("emp
 _NOTE, _ESCAPED = b'"note', b"\\u00"
 _NOTES = "ledger:notes"
 _PERSONAL_IN_RECORDS = frozenset({"note", "text"})
-_OPEN = frozenset(REQUIRED) | CLEAR | {"time", "timeassumed"}
+_OPEN = frozenset(REQUIRED) | NON_PERSONAL_ATTRIBUTES | {"time", "timeassumed"}
 """Members of an event that are never sealed as attributes."""
 
 

@@ -20,7 +20,7 @@ from consumers.runtime.broker import answered, make_broker
 from domain.serialization import encode
 from ledger.background_service import RoleService, restarting
 from ledger.store.cloudevents import time_text
-from ledger.store.role_status import Pulse, Reading, RoleStatus
+from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.shared_tail import SharedTail
 from projections.engine.projector import run_for_ever
 from projections.engine.storage import claim, live_generation, progress_of, views_folder
@@ -50,7 +50,7 @@ class ProjectionService(RoleService):
         self._server = server
         self._log = log
         self._folder = views_folder(data_dir)
-        self._pulses = {name: Pulse(name, lambda: False) for name in MODELS}
+        self._pulses = {name: Heartbeat(name, lambda: False) for name in MODELS}
         self.broker = make_broker(server, "projections")
         self._news = declare_views(self.broker)
         declare_briefs(self.broker, Briefs(log.client, log, self._folder))
@@ -78,7 +78,7 @@ class ProjectionService(RoleService):
                 stop = progress.stopped if progress is not None else None
                 stopped = "" if stop is None else f"position {stop.position} ({stop.type}): {stop.reason}"
                 position = None if progress is None else progress.anchor.position
-                readings.append(Reading(name, position, pulse.still_seconds, stopped))
+                readings.append(ReaderStatus(name, position, pulse.still_seconds, stopped))
         loops = tuple(pulse.loop() for pulse in self._pulses.values() if pulse.active)
         return RoleStatus(role="projections", loops=loops, readings=tuple(readings), absent=tuple(absent))
 

@@ -28,7 +28,7 @@ class AlarmWatch(BackgroundService):
             AlarmError: the alarm is on.
 
         """
-        if found := await alarm.look(self._client):
+        if found := await alarm.read_alarm(self._client):
             raise found.error()
         self.spawn(restarting("the watch for the alarm", self._watch))
 
@@ -38,10 +38,10 @@ class AlarmWatch(BackgroundService):
         try:
             while not self.failed.done():
                 with suppress(UnavailableError):
-                    if found := await alarm.look(self._client):
+                    if found := await alarm.read_alarm(self._client):
                         self.fail(found.error())
                 with suppress(TimeoutError):
                     await asyncio.wait_for(notified.wait(), 5)
         finally:
             with suppress(Exception):
-                await self._client.stop_pouring(subscription)
+                await self._client.unsubscribe_raw(subscription)

@@ -11,7 +11,7 @@ from ledger.archive.event_archive import FILE_EVENTS, Archive, gap_marker
 from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
 from ledger.store.cloudevents import stored_decoder
-from ledger.store.role_status import Pulse, Reading, RoleStatus
+from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.sealer import seal_folder
 from ledger.transparency.signed_notes import NoteError
@@ -96,7 +96,7 @@ class ArchiveService(RoleService):
         self._server = server
         self._log = log
         self._data_dir = data_dir
-        self._pulse = Pulse("the archive")
+        self._pulse = Heartbeat("the archive")
 
     def status(self) -> RoleStatus:
         """Return the status of the archive; without details where another process archives in this folder."""
@@ -104,7 +104,7 @@ class ArchiveService(RoleService):
             return RoleStatus(role="archive")
         archive = archive_of(self._data_dir)
         lost = [part.file for part in archive.parts() if not (archive.folder / part.file).exists()]
-        reading = Reading("the seal", archive.last_position, self._pulse.still_seconds)
+        reading = ReaderStatus("the seal", archive.last_position, self._pulse.still_seconds)
         return RoleStatus(
             role="archive",
             loops=(self._pulse.loop(),),

@@ -14,7 +14,7 @@ from consumers.seal.archive_service import archive_of
 from ledger.background_service import RoleService, restarting
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
-from ledger.store.role_status import Pulse, Reading, RoleStatus
+from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency import alarm
 from ledger.transparency.seal_record import SealRecord, open_seal
@@ -46,7 +46,7 @@ async def seal_log(
     *,
     until: int | None = None,
     progressed: Callable[[Sealer], None] | None = None,
-    pulse: Pulse | None = None,
+    pulse: Heartbeat | None = None,
 ) -> None:
     """Seal the log behind the newest checkpoint, up to a position or for ever. A new ledger's seal is begun.
 
@@ -79,7 +79,7 @@ async def seal_log(
                 await signing
 
 
-async def _keep_signing(sealer: Sealer, record: SealRecord, pulse: Pulse | None) -> None:
+async def _keep_signing(sealer: Sealer, record: SealRecord, pulse: Heartbeat | None) -> None:
     while True:
         await asyncio.sleep(_SIGN_SECONDS)
         why = ""
@@ -117,14 +117,14 @@ class SealService(RoleService):
         self._log = log
         self._data_dir = data_dir
         self._folder = seal_folder(data_dir)
-        self._pulse = Pulse("the seal")
+        self._pulse = Heartbeat("the seal")
 
     def status(self) -> RoleStatus:
         """Return how the seal is; where another process seals in this folder, only that this one stands by."""
         if not self._pulse.active:
             return RoleStatus(role="seal")
         missing = self._pulse.position > 0 and not self._folder.is_begun
-        reading = Reading("the log", max(0, self._pulse.position), self._pulse.still_seconds)
+        reading = ReaderStatus("the log", max(0, self._pulse.position), self._pulse.still_seconds)
         return RoleStatus(
             role="seal", loops=(self._pulse.loop(),), readings=(reading,), absent=("seal",) if missing else ()
         )
@@ -170,7 +170,7 @@ class SealService(RoleService):
         until = time.monotonic() + 30
         while True:
             try:
-                await alarm.sound(self._client, position, str(error))
+                await alarm.raise_alarm(self._client, position, str(error))
                 break
             except UnavailableError:
                 if time.monotonic() > until:

@@ -55,7 +55,7 @@ def add_proving(
     )
     async def explanation(action_id: ActionId, viewer: Any = known) -> Response:
         found = await explained(action_id, viewer)
-        found["action"] = json.loads(await keys.reveal(encode(found["action"])))
+        found["action"] = json.loads(await keys.decrypt_fields(encode(found["action"])))
         story = [{"what": name, "said": str(said)} for name, said in story_of(found)]
         return Json(json.loads(encode(found | {"story": story})))
 

@@ -35,7 +35,7 @@ def add_system(api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: 
         found = await log.at(position) if position > 0 else None
         if found is None:
             raise HTTPException(404, f"no event has position {position}")
-        shown = json.loads(await keys.reveal(found.data)) | {"position": position}
+        shown = json.loads(await keys.decrypt_fields(found.data)) | {"position": position}
         return Json({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
 
     @api.get("/api/v1/projections", response_model=Page, dependencies=[known], summary="Position and lag of each view")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.transparency.merkle import leaf_hash, root_of
-from ledger.transparency.sealer import entry_of
+from ledger.transparency.sealer import encode_entry
 from ledger.transparency.tiles import WIDTH, Tiles
 
 if TYPE_CHECKING:
@@ -29,19 +29,19 @@ class DamagedFileError(Exception):
         self.position = position
 
 
-class Range(NamedTuple):
+class RangeResult(NamedTuple):
     """What came of verifying some positions of an archive: their root, and those that are not what was sealed."""
 
     root: bytes
     wrong: list[int]
 
 
-def leaf_of(event: Recorded) -> bytes:
+def event_leaf_hash(event: Recorded) -> bytes:
     """Return the hash of an event's leaf."""
-    return leaf_hash(entry_of(*event))
+    return leaf_hash(encode_entry(*event))
 
 
-def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: int, last: int) -> Range:
+def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: int, last: int) -> RangeResult:
     """Hash the leaves of positions ``first`` to ``last`` and compare them with the tiles.
 
     ``first`` is the beginning of a chunk of ``CHUNK`` leaves; ``last`` its end, or the end of the tree.
@@ -59,7 +59,7 @@ def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: in
         for at, (leaf, sealed) in enumerate(zip(leaves, tiles.leaves(first, last), strict=True))
         if leaf != sealed
     ]
-    return Range(root_of(leaves), wrong)
+    return RangeResult(root_of(leaves), wrong)
 
 
 def _leaves(files: Sequence[tuple[Path, int, int]], first: int, last: int) -> Iterator[bytes]:
@@ -71,19 +71,19 @@ def _leaves(files: Sequence[tuple[Path, int, int]], first: int, last: int) -> It
             continue
         try:
             for batch in read_batches(path):
-                yield from (leaf_of(event) for event in batch if first <= event.position <= last)
+                yield from (event_leaf_hash(event) for event in batch if first <= event.position <= last)
         except OSError as error:
             raise DamagedFileError(f"the archive's file {path.name} cannot be read: {error}", begins) from error
 
 
-def all_ranges(
+def verify_ranges(
     files: Sequence[tuple[Path, int, int]],
     seal: Path,
     size: int,
     chunks: Sequence[tuple[int, int]],
     progressed: Callable[[int], None],
     threads: int | None = None,
-) -> list[Range]:
+) -> list[RangeResult]:
     """`verify_range` of each chunk, on all cores unless told otherwise.
 
     ``seal`` is the folder of a tree of ``size`` leaves; ``progressed`` gets up to where it is done.
@@ -93,7 +93,7 @@ def all_ranges(
         MissingTileError: as in `verify_range`.
 
     """
-    tiles, results = Tiles(seal, size), list[Range]()
+    tiles, results = Tiles(seal, size), list[RangeResult]()
     pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
     try:
         for result, (_, last) in zip(

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ledger.archive.bulk_hashing import CHUNK, leaf_of
+from ledger.archive.bulk_hashing import CHUNK, event_leaf_hash
 from ledger.errors import LedgerError
-from ledger.files import read_bounded, write_whole
+from ledger.files import read_bounded, write_atomically
 from ledger.store.log import Recorded
 from ledger.transparency.sealer import GAP_SUBJECT, SealError
 from ledger.transparency.signed_notes import Checkpoint, NoteError, read_checkpoint
@@ -46,7 +46,7 @@ class ArchiveError(LedgerError):
         self.file = file
 
 
-class Part(msgspec.Struct, frozen=True):
+class ArchiveFile(msgspec.Struct, frozen=True):
     """One file: its path in the archive, its first and last position, and the SHA-256 of its bytes (hex)."""
 
     file: str
@@ -61,13 +61,13 @@ class Archive:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[ArchiveFile]:
         """The files that there should be, in order."""
         try:
             lines = (self.folder / "manifest.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        return [msgspec.json.decode(line, type=Part) for line in lines if line]
+        return [msgspec.json.decode(line, type=ArchiveFile) for line in lines if line]
 
     def checkpoint(self) -> Checkpoint | None:
         """Return the checkpoint of when the newest file was written; none in an empty archive.
@@ -102,7 +102,7 @@ class Archive:
         """
         if tiles is not None:
             _check(events, tiles)
-        days = [text[:10] for text in _recorded_texts(events)]
+        days = [text[:10] for text in _recorded_times(events)]
         begins = [
             place
             for place, event in enumerate(events)
@@ -110,11 +110,11 @@ class Archive:
         ]
         for begin, end in pairwise([*begins, len(events)]):
             self._add(days[begin], events[begin:end])
-        write_whole(self.folder / "checkpoint", checkpoint.encode())
-        write_whole(self.folder / "verifiers", verifiers.encode())
+        write_atomically(self.folder / "checkpoint", checkpoint.encode())
+        write_atomically(self.folder / "verifiers", verifiers.encode())
 
     def _add(self, day: str, events: Sequence[Recorded]) -> None:
-        from ledger.archive.parquet import file_of
+        from ledger.archive.parquet import parquet_bytes
 
         parts = self.parts()
         old = parts[-1] if parts else None
@@ -126,19 +126,19 @@ class Archive:
             and first % FILE_EVENTS != 1
         )
         if old is not None and grows:
-            data = file_of(events, self.folder / old.file)
+            data = parquet_bytes(events, self.folder / old.file)
             first = old.first
             parts.pop()
         else:
-            data = file_of(events)
+            data = parquet_bytes(events)
         name = f"day={day}/{first}-{last}.parquet"
-        write_whole(self.folder / name, data)
-        parts.append(Part(name, first, last, hashlib.sha256(data).hexdigest()))
-        write_whole(self.folder / "manifest.jsonl", b"".join(msgspec.json.encode(part) + b"\n" for part in parts))
+        write_atomically(self.folder / name, data)
+        parts.append(ArchiveFile(name, first, last, hashlib.sha256(data).hexdigest()))
+        write_atomically(self.folder / "manifest.jsonl", b"".join(msgspec.json.encode(part) + b"\n" for part in parts))
         if old is not None and grows:
             (self.folder / old.file).unlink(missing_ok=True)
 
-    def check_files(self, *, bytes_at_most: float = math.inf) -> Iterator[ArchiveError]:
+    def file_errors(self, *, bytes_at_most: float = math.inf) -> Iterator[ArchiveError]:
         """Yield the faults of the files: missing, not as they were written, or with a gap between two.
 
         Args:
@@ -160,9 +160,9 @@ class Archive:
                 if changed:
                     yield ArchiveError("the archive's file is not what was written", part.first, part.file)
 
-    def _newest(self, bytes_at_most: float) -> set[Part]:
+    def _newest(self, bytes_at_most: float) -> set[ArchiveFile]:
         """Return the newest files, as many as make up so many bytes; at least one."""
-        found: set[Part] = set()
+        found: set[ArchiveFile] = set()
         for part in reversed(self.parts()):
             if bytes_at_most <= 0:
                 break
@@ -198,7 +198,7 @@ def _check(events: Sequence[Recorded], tiles: Tiles) -> None:
     if last - first + 1 != len(events):
         raise SealError("an event is missing", first)
     for event, sealed in zip(events, tiles.leaves(first, last), strict=True):
-        if leaf_of(event) != sealed:
+        if event_leaf_hash(event) != sealed:
             raise SealError("an event is not what was sealed", event.position)
 
 
@@ -209,7 +209,7 @@ class _Times(msgspec.Struct):
 _times_decoder = msgspec.json.Decoder(_Times)
 
 
-def _recorded_texts(events: Sequence[Recorded]) -> list[str]:
+def _recorded_times(events: Sequence[Recorded]) -> list[str]:
     decode = _times_decoder.decode
     return [decode(event.data).recordedtime for event in events]
 

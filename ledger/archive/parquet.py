@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import msgspec
 
 from ledger.errors import MissingExtraError
-from ledger.store.cloudevents import Stored, parse_time, stored_decoder
+from ledger.store.cloudevents import StoredFields, parse_time, stored_decoder
 from ledger.store.log import Recorded
 
 try:
@@ -36,21 +36,21 @@ SCHEMA = pa.schema(
         ("event", pa.binary()),
     ]
 )
-_WRITTEN: dict[str, Any] = {
+_WRITE_OPTIONS: dict[str, Any] = {
     "compression": "zstd",
     "use_dictionary": ["subject", "type", "source"],
     "write_statistics": ["position", "time", "recorded"],
 }
 """How files are written: no dictionary for columns whose values are all different."""
 _BATCH_ROWS = 16_384
-_READ = {"position": pa.int64(), "subject": pa.string(), "event": pa.binary()}
+_READ_COLUMNS = {"position": pa.int64(), "subject": pa.string(), "event": pa.binary()}
 
 
-class Writer:
+class ParquetWriter:
     """A context in which events are written into one file, group by group."""
 
     def __init__(self, path: Path) -> None:
-        self._writer = pq.ParquetWriter(path, SCHEMA, **_WRITTEN)
+        self._writer = pq.ParquetWriter(path, SCHEMA, **_WRITE_OPTIONS)
 
     def __enter__(self) -> Self:
         return self
@@ -63,13 +63,13 @@ class Writer:
         self._writer.write_table(as_table(events))
 
 
-def file_of(events: Sequence[Recorded], behind: Path | None = None) -> bytes:
+def parquet_bytes(events: Sequence[Recorded], behind: Path | None = None) -> bytes:
     """Return a file of these events; they follow those of the file ``behind``."""
     table = as_table(events)
     if behind is not None:
         table = pa.concat_tables([pq.read_table(behind, schema=SCHEMA), table])
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, **_WRITTEN)
+    pq.write_table(table, sink, **_WRITE_OPTIONS)
     written: bytes = sink.getvalue().to_pybytes()
     return written
 
@@ -83,10 +83,10 @@ def read_batches(path: Path) -> Iterator[list[Recorded]]:
     """
     try:
         with pq.ParquetFile(path) as file:  # quicker to import, and to open, than a data set
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list(_READ), use_threads=False):
-                columns = [batch.column(name).cast(kind) for name, kind in _READ.items()]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=list(_READ_COLUMNS), use_threads=False):
+                columns = [batch.column(name).cast(kind) for name, kind in _READ_COLUMNS.items()]
                 if any(column.null_count for column in columns):
-                    message = f"{path.name} has rows without {' or '.join(_READ)}"
+                    message = f"{path.name} has rows without {' or '.join(_READ_COLUMNS)}"
                     raise OSError(message)
                 yield [Recorded(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
     except (pa.ArrowException, KeyError) as error:
@@ -120,7 +120,7 @@ def _moments(texts: Sequence[str | None]) -> pa.Array:
         return pa.array([parse_time(text) if text else None for text in texts], pa.timestamp("us", tz="UTC"))
 
 
-def _stored(event: Recorded) -> Stored | None:
+def _stored(event: Recorded) -> StoredFields | None:
     try:
         return stored_decoder.decode(event.data)
     except msgspec.MsgspecError:

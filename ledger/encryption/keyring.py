@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 STREAM = "KV_ledger-keys"
 PREFIX = "$KV.ledger-keys"
-SEALED = re.compile(rb'"sealed:([12]):([0-9a-f]{32}\.[0-9]+):([^"\\]+)"')
-_BACKED_UP = re.compile(r"k\.[0-9a-f]{32}\.[0-9]{1,15}|[A-Za-z][A-Za-z0-9_=-]*(\.[A-Za-z0-9_=-]+)*", re.ASCII)
+ENCRYPTED_FIELD = re.compile(rb'"sealed:([12]):([0-9a-f]{32}\.[0-9]+):([^"\\]+)"')
+_ENTRY_NAME = re.compile(r"k\.[0-9a-f]{32}\.[0-9]{1,15}|[A-Za-z][A-Za-z0-9_=-]*(\.[A-Za-z0-9_=-]+)*", re.ASCII)
 _NONCE_BYTES = 12
 _LONG_BYTES = 8_192
 """What is longer stands in base85, which is slow and short; so the largest event stays below the stream's limit."""
@@ -93,25 +93,25 @@ def _derived(secret: bytes, use: bytes) -> bytes:
     return hmac.digest(secret, use, "sha256")
 
 
-def token_of(owner: str) -> str:
+def owner_token(owner: str) -> str:
     """A short name for an owner, such as ``customer:C-9``."""
     return hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
 
 
-def _entry(owner: str, secret: bytes) -> KeyEntry:
+def _new_entry(owner: str, secret: bytes) -> KeyEntry:
     return KeyEntry(owner, time_text(datetime.now(UTC)), base64.b64encode(secret).decode())
 
 
 def key_ids(sealed: Iterable[bytes]) -> set[str]:
     """Return the ids of the keys with which fields are sealed."""
-    return {match[2].decode() for one in sealed if (match := SEALED.fullmatch(one))}
+    return {match[2].decode() for one in sealed if (match := ENCRYPTED_FIELD.fullmatch(one))}
 
 
 def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def backup_entries(data: bytes) -> dict[str, Any]:
+def parse_backup(data: bytes) -> dict[str, Any]:
     """Read what a backup of keys holds, by name.
 
     Raises:
@@ -121,7 +121,7 @@ def backup_entries(data: bytes) -> dict[str, Any]:
     try:
         entries = msgspec.json.decode(data, type=dict[str, Any])
         for name, value in entries.items():
-            if not _BACKED_UP.fullmatch(name):
+            if not _ENTRY_NAME.fullmatch(name):
                 message = f"{name[:80]!r} is no name of an entry"
                 raise ValueError(message)
             if name.startswith("k."):
@@ -131,7 +131,7 @@ def backup_entries(data: bytes) -> dict[str, Any]:
     return entries
 
 
-def _fits(key_id: str, field: re.Match[bytes], entry: KeyEntry) -> bool:
+def _can_decrypt(key_id: str, field: re.Match[bytes], entry: KeyEntry) -> bool:
     """Return whether a field can be opened, or its key was destroyed."""
     try:
         return not entry.key or bool(Key(key_id, base64.b64decode(entry.key)).open(field[1], field[3]))
@@ -143,7 +143,7 @@ class Keyring:
     """The keys there are. ``watch`` hears when somebody destroys one; without it, nothing is remembered for long."""
 
     def __init__(self, door: Log) -> None:
-        self._door = door
+        self._log = door
         self._current: dict[str, Key] = {}
         self._by_id: dict[str, Key | None] = {}
         self._first = 0
@@ -160,7 +160,7 @@ class Keyring:
             if b'"destroyed"' in body:  # one that is made changes nothing for anybody
                 self._changed(subject.decode())
 
-        await self._door.client.subscribe_raw(f"{PREFIX}.k.*.*", heard)
+        await self._log.client.subscribe_raw(f"{PREFIX}.k.*.*", heard)
 
     def _changed(self, subject: str) -> None:
         _, _, _, token, generation = subject.split(".")
@@ -178,12 +178,14 @@ class Keyring:
         wanted = set(owners)
         missing = [owner for owner in wanted if owner not in self._current]
         number = await self._first_generation() if missing else 0
-        first = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{token_of(owner)}.{number}") for owner in missing))
+        first = await asyncio.gather(
+            *(self._log.last(f"{PREFIX}.k.{owner_token(owner)}.{number}") for owner in missing)
+        )
         new = [owner for owner, stored in zip(missing, first, strict=True) if stored is None]
         for owner, stored in zip(missing, first, strict=True):
             entry = msgspec.json.decode(stored.data, type=KeyEntry) if stored is not None else None
             if entry is not None and entry.key:  # a second one is made only when the first is destroyed
-                self._current[owner] = Key(f"{token_of(owner)}.{number}", base64.b64decode(entry.key))
+                self._current[owner] = Key(f"{owner_token(owner)}.{number}", base64.b64decode(entry.key))
         if number == 1:  # else a backup may have brought back an earlier key
             for at in range(0, len(new), MAX_BATCH):
                 await self._make_together(new[at : at + MAX_BATCH])
@@ -198,12 +200,12 @@ class Keyring:
         """First keys, in one batch; none, where another process makes one meanwhile: then they are made one by one."""
         made = {owner: secrets.token_bytes(_KEY_BYTES) for owner in owners}
         drafts = [
-            Draft(f"{PREFIX}.k.{token_of(owner)}.1", msgspec.json.encode(_entry(owner, secret)), 0)
+            Draft(f"{PREFIX}.k.{owner_token(owner)}.1", msgspec.json.encode(_new_entry(owner, secret)), 0)
             for owner, secret in made.items()
         ]
         with suppress(ConflictError):
-            await self._door.append(drafts)
-            self._current |= {owner: Key(f"{token_of(owner)}.1", secret) for owner, secret in made.items()}
+            await self._log.append(drafts)
+            self._current |= {owner: Key(f"{owner_token(owner)}.1", secret) for owner, secret in made.items()}
 
     async def _first_generation(self) -> int:
         """Return the number of each owner's first key in this bucket: 1, unless the bucket is younger than the log.
@@ -213,7 +215,7 @@ class Keyring:
         """
         if not self._first:
             name = f"{PREFIX}.{_FIRST}"
-            bucket, log = [await js_api(self._door.client, f"STREAM.INFO.{stream}") for stream in (STREAM, _LOG)]
+            bucket, log = [await js_api(self._log.client, f"STREAM.INFO.{stream}") for stream in (STREAM, _LOG)]
             for info in (bucket, log):
                 if "error" in info:
                     raise jetstream_error(info["error"], "the keys of persons")
@@ -221,13 +223,13 @@ class Keyring:
             if late and bucket["state"]["last_seq"] == 0:
                 draft = Draft(name, msgspec.json.encode({"generation": int(datetime.now(UTC).timestamp())}), 0)
                 with suppress(ConflictError):  # another process was quicker
-                    await self._door.append([draft])
-            found = await self._door.last(name)
+                    await self._log.append([draft])
+            found = await self._log.last(name)
             self._first = msgspec.json.decode(found.data)["generation"] if found is not None else 1
         return self._first
 
     async def _ensured(self, owner: str) -> Key:
-        token = token_of(owner)
+        token = owner_token(owner)
         for _ in range(_TRIES):
             generations = await self._generations(token)
             last = max(generations, default=0)
@@ -235,9 +237,9 @@ class Keyring:
                 return Key(f"{token}.{last}", base64.b64decode(generations[last][1].key))
             number = max(last + 1, await self._first_generation())
             secret = secrets.token_bytes(_KEY_BYTES)
-            entry = msgspec.json.encode(_entry(owner, secret))
+            entry = msgspec.json.encode(_new_entry(owner, secret))
             try:
-                await self._door.append([Draft(f"{PREFIX}.k.{token}.{number}", entry, 0)])
+                await self._log.append([Draft(f"{PREFIX}.k.{token}.{number}", entry, 0)])
             except ConflictError:
                 continue  # another process made one
             return Key(f"{token}.{number}", secret)
@@ -246,16 +248,16 @@ class Keyring:
 
     async def _generations(self, token: str) -> dict[int, tuple[int, KeyEntry]]:
         """Generation -> position in the bucket, and what is kept."""
-        found = await self._door.read_subject(f"{PREFIX}.k.{token}.*")
+        found = await self._log.read_subject(f"{PREFIX}.k.{token}.*")
         return {
             int(one.subject.rpartition(".")[2]): (one.position, msgspec.json.decode(one.data, type=KeyEntry))
             for one in found
         }
 
-    async def by_id(self, key_id: str) -> Key | None:
+    async def key_of_id(self, key_id: str) -> Key | None:
         """The key of this id; none where it was destroyed, or never was here."""
         if key_id not in self._by_id:
-            found = await self._door.last(f"{PREFIX}.k.{key_id}")
+            found = await self._log.last(f"{PREFIX}.k.{key_id}")
             entry = msgspec.json.decode(found.data, type=KeyEntry) if found is not None else None
             known = entry is not None and entry.key
             self._by_id[key_id] = Key(key_id, base64.b64decode(entry.key)) if entry is not None and known else None
@@ -263,24 +265,24 @@ class Keyring:
                 self._by_id.clear()
         return self._by_id.get(key_id)
 
-    async def reveal(self, data: bytes) -> bytes:
+    async def decrypt_fields(self, data: bytes) -> bytes:
         """Stored bytes with their sealed fields opened, as far as the keys are there."""
         if b'"sealed:' not in data:
             return data
         opened: dict[bytes, bytes] = {}
-        for match in SEALED.finditer(data):
-            key = await self.by_id(match[2].decode())
+        for match in ENCRYPTED_FIELD.finditer(data):
+            key = await self.key_of_id(match[2].decode())
             if key is not None:
                 try:
                     opened[match[0]] = key.open(match[1], match[3])
                 except (InvalidTag, ValueError):
                     continue  # a text that only looks like a sealed one
-        return SEALED.sub(lambda match: opened.get(match[0], match[0]), data)
+        return ENCRYPTED_FIELD.sub(lambda match: opened.get(match[0], match[0]), data)
 
-    async def destroyed(self, sealed: Iterable[bytes]) -> bool:
+    async def has_destroyed_key(self, sealed: Iterable[bytes]) -> bool:
         """Return whether the key of one of these fields was destroyed; a lost key was not."""
-        ids = {match[2].decode() for one in sealed if (match := SEALED.fullmatch(one))}
-        found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
+        ids = {match[2].decode() for one in sealed if (match := ENCRYPTED_FIELD.fullmatch(one))}
+        found = await asyncio.gather(*(self._log.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
         return any(one is not None and not msgspec.json.decode(one.data, type=KeyEntry).key for one in found)
 
     async def lost(self, sealed: Iterable[bytes]) -> set[str]:
@@ -288,30 +290,30 @@ class Keyring:
 
         Of a key that was destroyed its tombstone is left.
         """
-        fields = {match[2].decode(): match for one in sealed if (match := SEALED.fullmatch(one))}
-        found = await asyncio.gather(*(self._door.last(f"{PREFIX}.k.{key_id}") for key_id in fields))
+        fields = {match[2].decode(): match for one in sealed if (match := ENCRYPTED_FIELD.fullmatch(one))}
+        found = await asyncio.gather(*(self._log.last(f"{PREFIX}.k.{key_id}") for key_id in fields))
         return {
             key_id
             for (key_id, match), one in zip(fields.items(), found, strict=True)
-            if one is None or not _fits(key_id, match, msgspec.json.decode(one.data, type=KeyEntry))
+            if one is None or not _can_decrypt(key_id, match, msgspec.json.decode(one.data, type=KeyEntry))
         }
 
     async def destroy(self, owner: str, made_before: str = "") -> int:
         """Destroy an owner's keys, only those made before a time where one is given; how many."""
-        token, count = token_of(owner), 0
+        token, count = owner_token(owner), 0
         for generation, (position, entry) in (await self._generations(token)).items():
             if not entry.key or (made_before and entry.made >= made_before):
                 continue
             # The server writes over what it deletes; the tombstone says that there was one.
             await self._delete(position)
             grave = KeyEntry(entry.owner, entry.made, destroyed=time_text(datetime.now(UTC)))
-            await self._door.append([Draft(f"{PREFIX}.k.{token}.{generation}", msgspec.json.encode(grave))])
+            await self._log.append([Draft(f"{PREFIX}.k.{token}.{generation}", msgspec.json.encode(grave))])
             self._changed(f"{PREFIX}.k.{token}.{generation}")
             count += 1
         return count
 
     async def _delete(self, position: int) -> None:
-        answer = await js_api(self._door.client, f"STREAM.MSG.DELETE.{STREAM}", {"seq": position})
+        answer = await js_api(self._log.client, f"STREAM.MSG.DELETE.{STREAM}", {"seq": position})
         if "error" in answer:
             message = f"a key could not be destroyed: {answer['error'].get('description')}"
             raise LedgerError(message)
@@ -320,27 +322,27 @@ class Keyring:
 
     async def note(self, name: str, value: Any) -> None:
         """Keep something beside the keys (``hold.<token>``, ``backup.<id>``); None takes it away."""
-        await self._door.append([Draft(f"{PREFIX}.{name}", msgspec.json.encode(value))])
+        await self._log.append([Draft(f"{PREFIX}.{name}", msgspec.json.encode(value))])
 
     async def notes(self, pattern: str) -> dict[str, Any]:
         """What is kept under such names."""
-        found = await self._door.read_subject(f"{PREFIX}.{pattern}")
+        found = await self._log.read_subject(f"{PREFIX}.{pattern}")
         values = {one.subject.removeprefix(f"{PREFIX}."): msgspec.json.decode(one.data) for one in found}
         return {name: value for name, value in values.items() if value is not None}
 
-    async def everything(self) -> dict[str, Any]:
+    async def backup(self) -> dict[str, Any]:
         """All that is here, by name, for a backup."""
         return await self.notes(">")
 
-    async def put_back(self, entries: dict[str, Any]) -> int:
+    async def restore(self, entries: dict[str, Any]) -> int:
         """Put back what a backup has and is not here; how much."""
         count = 0
         await self._first_generation()  # keys made since the backup may be lost for good
         for name, value in entries.items():
-            if await self._door.last(f"{PREFIX}.{name}") is not None:
+            if await self._log.last(f"{PREFIX}.{name}") is not None:
                 continue
             try:
-                await self._door.append([Draft(f"{PREFIX}.{name}", msgspec.json.encode(value), 0)])
+                await self._log.append([Draft(f"{PREFIX}.{name}", msgspec.json.encode(value), 0)])
             except ConflictError:
                 continue
             count += 1

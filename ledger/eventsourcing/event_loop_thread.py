@@ -50,11 +50,11 @@ class EventLoopThread:
         Raises:
             InterfaceError: the bridge is closed, belongs to a process before a fork, or its own thread calls.
             OperationalError: the server cannot be reached, or gives no answer in time.
-            DatabaseError: as in ``as_the_library_says``.
+            DatabaseError: as in ``library_errors``.
 
         """
         self._check()
-        with as_the_library_says():
+        with library_errors():
             future = asyncio.run_coroutine_threadsafe(self._on_connection(work, endless), self._loop)
             try:
                 return future.result()
@@ -64,7 +64,7 @@ class EventLoopThread:
                 future.cancel()  # Ctrl-C, say
                 raise
 
-    def soon(self, call: Callable[[], object]) -> None:
+    def call_soon(self, call: Callable[[], object]) -> None:
         """Have the loop call this, without waiting; nothing where it is closed."""
         if self._close.alive and self._pid == os.getpid():
             self._loop.call_soon_threadsafe(call)
@@ -109,7 +109,7 @@ class EventLoopThread:
 
 
 @contextmanager
-def as_the_library_says() -> Iterator[None]:
+def library_errors() -> Iterator[None]:
     """Errors of the log as errors of the `eventsourcing` library (PEP 249's names)."""
     try:
         yield

@@ -44,7 +44,7 @@ _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 @lru_cache(maxsize=100_000)
-def token_of(originator_id: UUID | str) -> str:
+def originator_token(originator_id: UUID | str) -> str:
     """The subject token of an id. A UUID and its text name the same sequence.
 
     Raises:

@@ -38,7 +38,7 @@ class JetStreamRecorder(Recorder):
     def __init__(
         self, bridge: EventLoopThread, config: dict[str, Any], patience_seconds: float, *, create: bool = True
     ) -> None:
-        self._bridge = bridge
+        self._loop_thread = bridge
         opening = partial(VersionedStreams.open, config=config, patience_seconds=patience_seconds, create=create)
         self._sequences = bridge.run(opening)
 
@@ -47,7 +47,7 @@ class JetStreamRecorder(Recorder):
         return [VersionedEvent(subject(_EVENT, event.originator_id), event) for event in stored_events]
 
     def _insert_entries(self, entries: list[VersionedEvent]) -> int:
-        return self._bridge.run(lambda _: self._sequences.insert(entries))
+        return self._loop_thread.run(lambda _: self._sequences.insert(entries))
 
 
 class JetStreamAggregateRecorder(JetStreamRecorder, AggregateRecorder):
@@ -92,7 +92,7 @@ class JetStreamAggregateRecorder(JetStreamRecorder, AggregateRecorder):
 
         """
         subject = self._sequences.subject(_EVENT, originator_id)
-        return self._bridge.run(lambda _: self._sequences.select(subject, gt=gt, lte=lte, desc=desc, limit=limit))
+        return self._loop_thread.run(lambda _: self._sequences.select(subject, gt=gt, lte=lte, desc=desc, limit=limit))
 
 
 class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecorder):
@@ -118,15 +118,17 @@ class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecord
 
         """
         after = 0 if start is None else start - inclusive_of_start
-        return self._bridge.run(lambda _: self._sequences.notifications(_EVENT, max(after, 0), limit, stop, topics))
+        return self._loop_thread.run(
+            lambda _: self._sequences.notifications(_EVENT, max(after, 0), limit, stop, topics)
+        )
 
     def max_notification_id(self) -> int | None:
         """The position of the newest event, None where there is none."""
-        return self._bridge.run(lambda _: self._sequences.newest_position(_EVENT))
+        return self._loop_thread.run(lambda _: self._sequences.newest_position(_EVENT))
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
         """All events behind a position, then new ones as they are recorded; it ends when it is stopped."""
-        reading = _Reading(self._bridge, self._sequences.log, self._sequences.all_of(_EVENT), gt or 0)
+        reading = _SubscriptionReader(self._loop_thread, self._sequences.log, self._sequences.all_of(_EVENT), gt or 0)
         return JetStreamSubscription(self, reading, gt, topics)
 
 
@@ -156,13 +158,13 @@ class JetStreamTrackingRecorder(JetStreamRecorder, TrackingRecorder):
     def max_tracking_id(self, application_name: str) -> int | None:
         """The highest position recorded for an application, None where there is none."""
         subject = self._sequences.subject(_TRACKING, application_name)
-        tail = self._bridge.run(lambda _: self._sequences.tail(subject))
+        tail = self._loop_thread.run(lambda _: self._sequences.tail(subject))
         return tail.version if tail.position else None
 
     def tracked_state(self, application_name: str) -> bytes:
         """The state recorded with the highest position; empty where there is none."""
         subject = self._sequences.subject(_TRACKING, application_name)
-        found = self._bridge.run(lambda _: self._sequences.select(subject, desc=True, limit=1))
+        found = self._loop_thread.run(lambda _: self._sequences.select(subject, desc=True, limit=1))
         return found[0].state if found else b""
 
 
@@ -181,7 +183,11 @@ class JetStreamSubscription(Subscription[JetStreamApplicationRecorder]):
     """Follows the stream on a connection of its own; read by one thread, stopped from any."""
 
     def __init__(
-        self, recorder: JetStreamApplicationRecorder, reading: _Reading, gt: int | None, topics: Sequence[str]
+        self,
+        recorder: JetStreamApplicationRecorder,
+        reading: _SubscriptionReader,
+        gt: int | None,
+        topics: Sequence[str],
     ) -> None:
         super().__init__(recorder, gt, topics)
         self._reading = reading
@@ -213,11 +219,11 @@ class JetStreamSubscription(Subscription[JetStreamApplicationRecorder]):
         raise StopIteration
 
 
-class _Reading:
+class _SubscriptionReader:
     """A subscription's way to the loop of the bridge, where the reading is done."""
 
     def __init__(self, bridge: EventLoopThread, log: Log, pattern: str, after: int) -> None:
-        self._bridge = bridge
+        self._loop_thread = bridge
         self._log = log
         self._root = pattern.removesuffix("*")
         self._after = after
@@ -228,11 +234,11 @@ class _Reading:
 
     def stop_soon(self) -> None:
         """From any thread."""
-        self._bridge.soon(self._stop)
+        self._loop_thread.call_soon(self._stop)
 
     def wait(self) -> list[Recorded]:
         """What came next; empty now and then, and once it is stopped. Blocks its thread, not the loop's."""
-        recorded = self._bridge.run(lambda _: self._next(), endless=True)
+        recorded = self._loop_thread.run(lambda _: self._next(), endless=True)
         return [one for one in recorded if one.subject.startswith(self._root)]
 
     def _stop(self) -> None:
@@ -266,6 +272,6 @@ class _Reading:
                 self._batches = None
 
     async def _follow(self) -> AsyncGenerator[list[Recorded]]:
-        async with self._bridge.connection() as client:
+        async with self._loop_thread.connection() as client:
             async for batch in Follower(client, self._log, "subscription", ReadCursor(self._after)).batches():
                 yield batch

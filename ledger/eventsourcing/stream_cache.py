@@ -59,7 +59,7 @@ class StreamCache:
         self._seen[subject] = found  # used last now
         return found
 
-    def note_seen(self, subject: str, seen: CachedEvents) -> None:
+    def cache(self, subject: str, seen: CachedEvents) -> None:
         """This was read of a sequence, from its beginning."""
         if seen.position < self.seen(subject).position:
             return  # another call has read more meanwhile

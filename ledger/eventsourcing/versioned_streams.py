@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError, StoredEvent
 
 from ledger.errors import ConflictError, UnavailableError
-from ledger.eventsourcing.message_codec import is_out_of_order, to_message, to_notification, to_stored, token_of
+from ledger.eventsourcing.message_codec import is_out_of_order, originator_token, to_message, to_notification, to_stored
 from ledger.eventsourcing.stream_cache import CachedEvents, StreamCache, StreamTail
 from ledger.nats.client import PENDING_BYTES
 from ledger.store.batches import MAX_BATCH
@@ -51,13 +51,13 @@ class VersionedStreams:
         self._log = log
         self._root = root
         self._patience_seconds = patience_seconds
-        self._memory = StreamCache()
+        self._cache = StreamCache()
 
     @classmethod
     async def open(
         cls, client: LedgerClient, config: dict[str, object], patience_seconds: float, *, create: bool
     ) -> VersionedStreams:
-        """The sequences on a stream of this configuration (``stream_of``).
+        """The sequences on a stream of this configuration (``event_stream_config``).
 
         Raises:
             DriftError: the stream is there with another configuration.
@@ -67,7 +67,7 @@ class VersionedStreams:
         log = await Log.unstamped(client, str(config["name"]))
         sequences = cls(log, str(config["subjects"][0]).removesuffix(".>"), patience_seconds)  # type: ignore[index]
         if create:
-            await sequences._patiently(lambda: ensure_stream(client, config))
+            await sequences._retry(lambda: ensure_stream(client, config))
         return sequences
 
     @property
@@ -77,7 +77,7 @@ class VersionedStreams:
 
     def subject(self, kind: str, identifier: UUID | str) -> str:
         """The subject of one sequence of a kind (a word)."""
-        return f"{self._root}.{kind}.{token_of(identifier)}"
+        return f"{self._root}.{kind}.{originator_token(identifier)}"
 
     def all_of(self, kind: str) -> str:
         """The wildcard of all sequences of a kind."""
@@ -99,25 +99,25 @@ class VersionedStreams:
             raise NotSupportedError(
                 f"JetStream stores at most {MAX_BATCH} events at once, not {len(entries)}: save in parts"
             )
-        _refuse_twins(entries)
-        tails = {subject: self._guess(subject, version) for subject, version in _firsts(entries).items()}
+        _reject_duplicates(entries)
+        tails = {subject: self._known_tail(subject, version) for subject, version in _first_versions(entries).items()}
         for _ in range(_TRIES):
-            drafts, after = self._drafts(entries, await self._settle(tails, entries))
+            drafts, after = self._drafts(entries, await self._resolve_tails(tails, entries))
             try:
                 position = await self._log.append(drafts, self._patience_seconds)
             except ConflictError:
                 tails = dict.fromkeys(tails)
                 continue
             for subject, (version, number) in after.items():
-                self._memory.note_tail(subject, StreamTail(version, position + number))
+                self._cache.note_tail(subject, StreamTail(version, position + number))
             return position
         raise OperationalError("written too often meanwhile by others; try again")
 
-    def _guess(self, subject: str, version: int) -> StreamTail | None:
+    def _known_tail(self, subject: str, version: int) -> StreamTail | None:
         """The tail as far as known; a sequence that begins now is taken to be new."""
-        return self._memory.tail(subject) or (StreamTail() if version in {0, 1} else None)
+        return self._cache.tail(subject) or (StreamTail() if version in {0, 1} else None)
 
-    async def _settle(
+    async def _resolve_tails(
         self, tails: dict[str, StreamTail | None], entries: Sequence[VersionedEvent]
     ) -> dict[str, StreamTail]:
         """Ask for the tails that are not known, and make sure that all versions are free."""
@@ -126,7 +126,7 @@ class VersionedStreams:
             part = unknown[start : start + 100]
             tails |= dict(zip(part, await asyncio.gather(*map(self.tail, part)), strict=True))
         settled = {subject: tail for subject, tail in tails.items() if tail is not None}
-        for subject, version in _lowest(entries).items():
+        for subject, version in _lowest_versions(entries).items():
             if version <= settled[subject].version:
                 settled[subject] = await self._with_gaps(subject, settled[subject].position, entries)
         return settled
@@ -177,7 +177,7 @@ class VersionedStreams:
         limit: int | None = None,
     ) -> list[StoredEvent]:
         """One sequence by version: above ``gt``, up to ``lte``, at most ``limit``."""
-        seen, tail = self._memory.seen(subject), self._memory.tail(subject) or StreamTail()
+        seen, tail = self._cache.seen(subject), self._cache.tail(subject) or StreamTail()
         if desc and limit == 1 and not seen.events and (newest := await self._newest(subject, gt, lte)) is not None:
             return newest
         only_behind_tail = gt is not None and gt >= tail.version and seen.position < tail.position
@@ -190,14 +190,14 @@ class VersionedStreams:
             events = sorted(seen.events + events, key=_version) if events else seen.events
             versions = [event.originator_version for event in events[-1:]]
         if recorded:
-            self._memory.note_tail(subject, StreamTail(max(versions), recorded[-1].position))
+            self._cache.note_tail(subject, StreamTail(max(versions), recorded[-1].position))
             if not only_behind_tail:
-                self._memory.note_seen(subject, CachedEvents(recorded[-1].position, events))
-        return _part(events, gt, lte, desc=desc)[:limit]
+                self._cache.cache(subject, CachedEvents(recorded[-1].position, events))
+        return _slice(events, gt, lte, desc=desc)[:limit]
 
     async def _newest(self, subject: str, gt: int | None, lte: int | None) -> list[StoredEvent] | None:
         """The event of the highest version, where the newest message tells it."""
-        last = await self._patiently(lambda: self._log.read_from_leader(subject))
+        last = await self._retry(lambda: self._log.read_from_leader(subject))
         if last is None:
             return []
         event = to_stored(last)
@@ -207,7 +207,7 @@ class VersionedStreams:
 
     async def tail(self, subject: str) -> StreamTail:
         """The end of a sequence, as the stream's leader has it."""
-        last = await self._patiently(lambda: self._log.read_from_leader(subject))
+        last = await self._retry(lambda: self._log.read_from_leader(subject))
         if last is None:
             return StreamTail()
         if is_out_of_order(last):
@@ -219,7 +219,7 @@ class VersionedStreams:
         """A sequence's messages behind a position, at least to one that is known to be there."""
         deadline = time.monotonic() + self._patience_seconds
         while True:
-            recorded = await self._patiently(lambda: self._log.read_subject(subject, after))
+            recorded = await self._retry(lambda: self._log.read_subject(subject, after))
             if until <= after or (recorded and recorded[-1].position >= until):
                 return recorded
             if time.monotonic() > deadline:
@@ -236,7 +236,7 @@ class VersionedStreams:
         while len(found) < limit:
             at_most = MAX_BATCH if wanted else min(MAX_BATCH, limit - len(found))
             start = after
-            recorded, complete = await self._patiently(lambda: self._log.read_some(pattern, start, at_most))  # noqa: B023
+            recorded, complete = await self._retry(lambda: self._log.read_batch(pattern, start, at_most))  # noqa: B023
             for one in recorded:
                 if stop is not None and one.position > stop:
                     return found
@@ -252,10 +252,10 @@ class VersionedStreams:
 
     async def newest_position(self, kind: str) -> int | None:
         """The position of the newest message of a kind, if there is one."""
-        last = await self._patiently(lambda: self._log.read_from_leader(self.all_of(kind)))
+        last = await self._retry(lambda: self._log.read_from_leader(self.all_of(kind)))
         return last.position if last else None
 
-    async def _patiently[T](self, read: Callable[[], Awaitable[T]]) -> T:
+    async def _retry[T](self, read: Callable[[], Awaitable[T]]) -> T:
         """Try again while nobody answers: while a leader is elected, say, or the server starts."""
         deadline = time.monotonic() + self._patience_seconds
         pause = 0.02
@@ -277,7 +277,7 @@ def _version(event: StoredEvent) -> int:
     return event.originator_version
 
 
-def _part(events: list[StoredEvent], gt: int | None, lte: int | None, *, desc: bool) -> list[StoredEvent]:
+def _slice(events: list[StoredEvent], gt: int | None, lte: int | None, *, desc: bool) -> list[StoredEvent]:
     if gt is not None or lte is not None:
         events = [
             event
@@ -287,24 +287,24 @@ def _part(events: list[StoredEvent], gt: int | None, lte: int | None, *, desc: b
     return events[::-1] if desc else events
 
 
-def _firsts(entries: Sequence[VersionedEvent]) -> dict[str, int]:
+def _first_versions(entries: Sequence[VersionedEvent]) -> dict[str, int]:
     """The version with which each sequence's part begins."""
     return {subject: event.originator_version for subject, event, _ in reversed(entries)}
 
 
-def _lowest(entries: Sequence[VersionedEvent]) -> dict[str, int]:
+def _lowest_versions(entries: Sequence[VersionedEvent]) -> dict[str, int]:
     lowest: dict[str, int] = {}
     for subject, event, _ in entries:
         lowest[subject] = min(event.originator_version, lowest.get(subject, event.originator_version))
     return lowest
 
 
-def _refuse_twins(entries: Sequence[VersionedEvent]) -> None:
+def _reject_duplicates(entries: Sequence[VersionedEvent]) -> None:
     if len({(subject, event.originator_version) for subject, event, _ in entries}) < len(entries):
         raise IntegrityError("the same version of the same originator stands twice in one insert")
 
 
-def stream_of(name: str, prefix: str, replicas: int) -> dict[str, object]:
+def event_stream_config(name: str, prefix: str, replicas: int) -> dict[str, object]:
     """The configuration of a stream of sequences, in the words of the JetStream API. Durations in nanoseconds."""
     return {
         "name": name,

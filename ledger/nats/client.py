@@ -22,7 +22,7 @@ from nats.protocol.parser import PERMISSIONS_ERR, STALE_CONNECTION, Parser
 
 from ledger.errors import UnavailableError
 from ledger.nats.connection_options import options_of
-from ledger.nats.connection_refusals import NO_TLS, refusal
+from ledger.nats.connection_refusals import NO_TLS, refusal_reason
 from ledger.nats.incidents import report
 from ledger.nats.transport import ReconnectingTransport
 
@@ -106,13 +106,13 @@ class _SinkParser(Parser):
             if sink is None:
                 plain = int(parts[2]), parts[1], reply, data, headers
             else:
-                _pass(sink, parts[1], reply, headers, data)
+                _call_sink(sink, parts[1], reply, headers, data)
         if at:
             del buffer[:at]
         return plain
 
 
-def _pass(sink: Sink, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+def _call_sink(sink: Sink, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
     try:
         sink(subject, reply, headers, data)
     except Exception as error:  # noqa: BLE001 - a message that a handler fails on must not end the connection
@@ -133,7 +133,7 @@ class LedgerClient(Client):
     async def connect_to(self, to: ConnectionOptions, **others: Any) -> None:
         """Connect to a server of these options; ``others`` go to nats-py's ``connect``."""
         self._to = to
-        await self.connect(**others | to.for_client())
+        await self.connect(**others | to.connect_arguments())
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
@@ -179,7 +179,7 @@ class LedgerClient(Client):
         return await super().request(*arguments, **options)
 
     async def subscribe_raw(self, subject: str, sink: Sink, queue: str = "") -> Subscription:
-        """Subscribe; every message goes to the sink. End it with ``stop_pouring``."""
+        """Subscribe; every message goes to the sink. End it with ``unsubscribe_raw``."""
 
         async def never(_message: object) -> None:
             """Messages do not come this way."""
@@ -188,7 +188,7 @@ class LedgerClient(Client):
         self._ps.sinks[_sid(subscription)] = sink
         return subscription
 
-    async def stop_pouring(self, subscription: Subscription) -> None:
+    async def unsubscribe_raw(self, subscription: Subscription) -> None:
         """End a subscription made by ``subscribe_raw``."""
         try:
             await subscription.unsubscribe()
@@ -272,7 +272,7 @@ class LedgerClient(Client):
             waiting, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines(waiting)
 
-    async def drained(self) -> None:
+    async def wait_written(self) -> None:
         """Wait until what was sent has left this process's buffers, more or less."""
         if self.is_connected and self._transport is not None:
             await self._transport.drain()  # type: ignore[no-untyped-call]
@@ -311,7 +311,7 @@ def status_of(headers: bytes) -> bytes:
 
 
 _PAUSE_SECONDS, _CONNECT_SECONDS = 0.25, 2
-_HOPELESS = 4
+_REFUSALS_AT_MOST = 4
 """So many times each server refuses the connection before it is given up: a server may be reading its users anew."""
 
 
@@ -336,9 +336,9 @@ async def connect(server: NatsServer, name: str, *, wait_seconds: float = 5) -> 
         level = logging.WARNING if reached and str(error) != str(latest) else logging.DEBUG
         latest = error
         _log.log(level, "nats %s: %s", name, error)
-        if not reached and (why := refusal(error)):
+        if not reached and (why := refusal_reason(error)):
             refused.append(why)
-            if len(refused) >= _HOPELESS * len(to.servers):
+            if len(refused) >= _REFUSALS_AT_MOST * len(to.servers):
                 hopeless.set()
 
     connecting = asyncio.ensure_future(

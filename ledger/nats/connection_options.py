@@ -61,7 +61,7 @@ class ConnectionOptions:
             ConnectionOptionError: an option cannot be used, or not beside another one.
 
         """
-        parts = [_split(one.strip()) for one in url.split(",")]
+        parts = [_parse_url(one.strip()) for one in url.split(",")]
         found = {login for part in parts if (login := _credentials(part))}
         if len(found) > 1:
             reason = "its URLs carry different credentials: one user serves for all servers of a cluster"
@@ -69,9 +69,9 @@ class ConnectionOptions:
         given = {name: value for name, value in others.items() if value not in (None, "")}
         given |= {name: str(Path(given[name]).expanduser()) for name in _FILES if name in given}
         if found:
-            _one_way({"url", *given})
+            _require_one_login({"url", *given})
             given |= dict(found.pop())
-        options = cls(servers=tuple(f"{part.scheme}://{_place(part)}" for part in parts), **given)
+        options = cls(servers=tuple(f"{part.scheme}://{_host_and_port(part)}" for part in parts), **given)
         options.check()
         return options
 
@@ -82,7 +82,7 @@ class ConnectionOptions:
             ConnectionOptionError: one cannot be used.
 
         """
-        _one_way({name for name in ("user", "password", "token", "creds", "nkey") if getattr(self, name)})
+        _require_one_login({name for name in ("user", "password", "token", "creds", "nkey") if getattr(self, name)})
         for one, other in (("user", "password"), ("password", "user"), ("tls_key", "tls_cert")):
             if getattr(self, one) and not getattr(self, other):
                 raise ConnectionOptionError(one, f"it needs {other} beside it")
@@ -94,9 +94,9 @@ class ConnectionOptions:
             raise ConnectionOptionError("inbox_prefix", reason)
         for option, check in (("creds", check_credentials), ("nkey", check_seed)):
             if path := getattr(self, option):
-                _checked(option, lambda check=check, path=path: check(path))
-        _checked("tls_ca", lambda: tls_context(self.tls_ca, None, None))
-        _checked("tls_cert", lambda: tls_context(self.tls_ca, self.tls_cert, self.tls_key))
+                _check_file(option, lambda check=check, path=path: check(path))
+        _check_file("tls_ca", lambda: tls_context(self.tls_ca, None, None))
+        _check_file("tls_cert", lambda: tls_context(self.tls_ca, self.tls_cert, self.tls_key))
 
     @property
     def requires_tls(self) -> bool:
@@ -108,7 +108,7 @@ class ConnectionOptions:
         """Return a context for the next connection; files that were replaced are read anew."""
         return tls_context(self.tls_ca, self.tls_cert, self.tls_key)
 
-    def for_client(self) -> dict[str, Any]:
+    def connect_arguments(self) -> dict[str, Any]:
         """Return the arguments of nats-py's ``connect``."""
         found: dict[str, Any] = {
             "servers": list(self.servers),
@@ -153,7 +153,7 @@ def options_of(server: NatsServer) -> ConnectionOptions:
         raise UnavailableError(str(error)) from None
 
 
-_WAYS = {
+_LOGINS = {
     "url": "credentials in the URL",
     "user": "user and password",
     "password": "user and password",
@@ -163,22 +163,22 @@ _WAYS = {
 }
 
 
-def _one_way(options: set[str]) -> None:
+def _require_one_login(options: set[str]) -> None:
     """Refuse two ways of saying who connects."""
-    ways = {words: option for option, words in _WAYS.items() if option in options}
+    ways = {words: option for option, words in _LOGINS.items() if option in options}
     if len(ways) > 1:
         *_, last = ways.values()
         raise ConnectionOptionError(last, f"{' and '.join(ways)} exclude each other: keep one of them")
 
 
-def _checked(option: str, check: Any) -> None:
+def _check_file(option: str, check: Any) -> None:
     try:
         check()
     except (ValueError, OSError) as error:
         raise ConnectionOptionError(option, str(error)) from None
 
 
-def _split(url: str) -> SplitResult:
+def _parse_url(url: str) -> SplitResult:
     try:
         part = urlsplit(url if "://" in url else f"nats://{url}")
         readable = part.hostname and part.port != 0 and not (part.path.strip("/") or part.query or part.fragment)
@@ -195,7 +195,7 @@ def _split(url: str) -> SplitResult:
     return part
 
 
-def _place(part: SplitResult) -> str:
+def _host_and_port(part: SplitResult) -> str:
     host = f"[{part.hostname}]" if ":" in str(part.hostname) else part.hostname
     return f"{host}:{part.port or 4222}"
 

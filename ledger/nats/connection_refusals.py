@@ -25,7 +25,7 @@ _SENTENCES = {
 }
 
 
-def refusal(error: Exception) -> str:
+def refusal_reason(error: Exception) -> str:
     """Return the sentence for an error that trying again does not mend; empty for every other error."""
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message

@@ -44,7 +44,7 @@ def check_credentials(path: str) -> None:
     except (ValueError, IndexError, AttributeError, TypeError, OverflowError, OSError):
         message = f"the JWT in {path} cannot be read: generate the file anew"
         raise ValueError(message) from None
-    _check_end(end, path, "credentials")
+    _check_expiry(end, path, "credentials")
 
 
 def check_seed(path: str) -> None:
@@ -79,20 +79,22 @@ def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLCon
     if ca is not None:
         content = _read(ca)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the authority named, and no other
-        with _or(f"{ca} holds no certificate (PEM)"):
+        with _value_errors(f"{ca} holds no certificate (PEM)"):
             context.load_verify_locations(cadata=content.decode("ascii"))
     if cert is not None:
         content = _read(cert)
         if key is not None:
             _read(key)
-        with _or(f"{cert} and {key or 'the key in it'} are no certificate with its key (PEM, without a passphrase)"):
+        with _value_errors(
+            f"{cert} and {key or 'the key in it'} are no certificate with its key (PEM, without a passphrase)"
+        ):
             context.load_cert_chain(cert, key, password=_refuse_password)
-        _check_end(x509.load_pem_x509_certificates(content)[0].not_valid_after_utc, cert, "certificate")
+        _check_expiry(x509.load_pem_x509_certificates(content)[0].not_valid_after_utc, cert, "certificate")
     return context
 
 
 @contextmanager
-def _or(message: str) -> Iterator[None]:
+def _value_errors(message: str) -> Iterator[None]:
     try:
         yield
     except (ssl.SSLError, ValueError):  # ssl.SSLError is an OSError
@@ -103,7 +105,7 @@ def _refuse_password() -> str:
     raise ValueError
 
 
-def _check_end(end: dt.datetime | None, path: str, thing: str) -> None:
+def _check_expiry(end: dt.datetime | None, path: str, thing: str) -> None:
     if end is not None and end < dt.datetime.now(dt.UTC):
         message = f"the {thing} in {path} expired on {end:%Y-%m-%d at %H:%M} UTC: renew it"
         raise ValueError(message)

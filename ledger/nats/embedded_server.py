@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from ledger.errors import DirectoryMovedError, OtherDirectoryError, ServerStartError
-from ledger.files import lock, write_private
+from ledger.files import try_lock, write_private
 from ledger.nats.inbox_routes import INCLUDE, SourceRoutes
-from ledger.nats.probe import port_to_use, request_once
+from ledger.nats.probe import choose_port, request_once
 from ledger.nats.server_lock import (
     ServerLock,
     ServerRecord,
-    command_of,
-    locked,
+    open_locked,
+    process_command,
+    process_start,
     read_record,
-    start_of,
     write_record,
 )
 
@@ -129,15 +129,15 @@ class EmbeddedServer:
         with self._start_lock():
             self.passwords = self._load_passwords()
             self._end_earlier_version()
-            self._users_lock = locked(self.folder / "users.lock", shared=True)
+            self._users_lock = open_locked(self.folder / "users.lock", shared=True)
             try:
-                if not self._find():
+                if not self._find_running():
                     self._launch()
             except BaseException:
                 self._users_lock.close()
                 self._users_lock = None
                 raise
-            self.routes.serve_at(self.port, self.passwords)
+            self.routes.set_server(self.port, self.passwords)
 
     def stop(self) -> None:
         """Leave; the last to leave stops the server and waits until it has ended."""
@@ -145,7 +145,7 @@ class EmbeddedServer:
             return
         try:
             with self._start_lock():
-                if lock(self._users_lock):  # else another process uses the server
+                if try_lock(self._users_lock):  # else another process uses the server
                     self._end_server()
         except (OSError, ServerStartError) as error:
             _log.warning("the embedded server was left running: %s", error)
@@ -161,14 +161,14 @@ class EmbeddedServer:
             ServerStartError: it does not come up.
 
         """
-        self._check_place()
+        self._check_not_moved()
         if self._lock.is_held():
             return False
         with self._start_lock():
-            if self._users_lock is None or self._find():
+            if self._users_lock is None or self._find_running():
                 return False
             self._launch()
-            self.routes.serve_at(self.port, self.passwords)
+            self.routes.set_server(self.port, self.passwords)
             return True
 
     def restart(self, pid: int | None) -> bool:
@@ -185,7 +185,7 @@ class EmbeddedServer:
                 return False
             self._end_server()
             self._launch()
-            self.routes.serve_at(self.port, self.passwords)
+            self.routes.set_server(self.port, self.passwords)
             return True
 
     def pid(self) -> int | None:
@@ -195,22 +195,22 @@ class EmbeddedServer:
         except (OSError, ValueError):
             return None
 
-    def twin(self) -> Path | None:
+    def copy_source(self) -> Path | None:
         """Return the directory that this one was copied from, while it is there and holds the same ledger."""
         record = self._record()
         if record is None or record.copied_from is None:
             return None
         origin = Path(record.copied_from)
-        return origin if self._is_twin(origin) else None
+        return origin if self._holds_same_ledger(origin) else None
 
-    def _is_twin(self, other: Path) -> bool:
+    def _holds_same_ledger(self, other: Path) -> bool:
         try:
             same = (other / "server" / "passwords.json").read_bytes() == (self.folder / "passwords.json").read_bytes()
             return same and not other.samefile(self._data_dir)
         except OSError:
             return False
 
-    def _check_place(self) -> None:
+    def _check_not_moved(self) -> None:
         """Raise DirectoryMovedError where the file that we hold open is not at its path any more."""
         users_lock = self._users_lock
         if users_lock is None:
@@ -231,12 +231,12 @@ class EmbeddedServer:
         return passwords
 
     def _start_lock(self) -> IO[str]:
-        return locked(self.folder / "start.lock")
+        return open_locked(self.folder / "start.lock")
 
     def _is_alone(self) -> bool:
         """Return whether no other process uses the server."""
         with (self.folder / "users.lock").open("a") as file:
-            return lock(file)
+            return try_lock(file)
 
     def _record(self) -> ServerRecord | None:
         return read_record(self.folder / "address.json")
@@ -245,7 +245,12 @@ class EmbeddedServer:
         """Write down the port and, while the server runs, its process."""
         before = self._record()
         copied_from = before.copied_from if before else None
-        if before and before.folder and not before.is_of(self._data_dir) and self._is_twin(Path(before.folder)):
+        if (
+            before
+            and before.folder
+            and not before.is_of(self._data_dir)
+            and self._holds_same_ledger(Path(before.folder))
+        ):
             copied_from = before.folder
         record = ServerRecord(
             port=self.port,
@@ -253,7 +258,7 @@ class EmbeddedServer:
             folder=str(self._data_dir),
             inode=self._data_dir.stat().st_ino,
             pid=pid,
-            started=None if pid is None else start_of(pid),
+            started=None if pid is None else process_start(pid),
             copied_from=copied_from,
         )
         write_record(self.folder / "address.json", record)
@@ -264,7 +269,7 @@ class EmbeddedServer:
         write_private(self.folder / "nats-server.conf", text.replace(f"# {INCLUDE}", INCLUDE))
         self.routes.prepare()
 
-    def _find(self) -> bool:
+    def _find_running(self) -> bool:
         """Return whether the server of this directory runs; it answers then.
 
         Raises:
@@ -283,7 +288,7 @@ class EmbeddedServer:
         if record is None:
             return False
         if record.is_of(self._data_dir):
-            if not record.ends_within(_RELEASE_SECONDS):
+            if not record.wait_for_exit(_RELEASE_SECONDS):
                 raise ServerStartError(
                     f"{self._lock.store} was removed or replaced while its server ran: end process {record.pid} first"
                 )
@@ -325,7 +330,7 @@ class EmbeddedServer:
 
     def _launch(self) -> None:
         binary = find_binary(self._binary)
-        self.port = port_to_use(self.port)
+        self.port = choose_port(self.port)
         (self.folder / "server.pid").unlink(missing_ok=True)
         log_path = self.folder / "server.log"
         self._write_config()
@@ -344,7 +349,7 @@ class EmbeddedServer:
             "server/server.pid",
         ]
         self._write_record()
-        with log_path.open("ab") as log, self._lock.taken() as descriptor:
+        with log_path.open("ab") as log, self._lock.acquire() as descriptor:
             process = subprocess.Popen(
                 command,
                 cwd=self._data_dir,
@@ -382,12 +387,12 @@ class EmbeddedServer:
         if record is not None and record.pid is not None and record.is_running:
             with suppress(ProcessLookupError):
                 os.kill(record.pid, signal.SIGTERM)
-        elif not self._lock.is_free_within(_RELEASE_SECONDS):
+        elif not self._lock.wait_until_free(_RELEASE_SECONDS):
             raise ServerStartError(
                 f"the nats-server of {self._data_dir} runs, and its process cannot be told from here, as where it "
                 "belongs to another container: end it there"
             )
-        if not self._lock.is_free_within(_START_SECONDS):
+        if not self._lock.wait_until_free(_START_SECONDS):
             raise ServerStartError(
                 f"the nats-server of {self._data_dir} (process {self.pid()}) does not end: end it yourself"
             )
@@ -398,17 +403,17 @@ class EmbeddedServer:
         record, pid = self._record(), self.pid()
         if record is None or record.folder is not None or pid is None or self._lock.is_held():
             return
-        command = command_of(pid)
+        command = process_command(pid)
         named = Path(command[command.index("-P") + 1]) if "-P" in command[:-1] else None
         if named is None or not named.exists() or not named.samefile(self.folder / "server.pid"):
             return
         if not self._is_alone():
             raise ServerStartError(f"an earlier version of this program uses {self._data_dir}: end it first")
-        started = start_of(pid)
+        started = process_start(pid)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + _START_SECONDS
-        while start_of(pid) == started and time.monotonic() < deadline:
+        while process_start(pid) == started and time.monotonic() < deadline:
             time.sleep(0.02)
 
 

@@ -40,7 +40,7 @@ class SourceRoutes:
         self._port = 0
         self._passwords: Mapping[str, str] = {}
 
-    def serve_at(self, port: int, passwords: Mapping[str, str]) -> None:
+    def set_server(self, port: int, passwords: Mapping[str, str]) -> None:
         """Take note of where the server is, and of the passwords of its system user and of the operator's."""
         self._port, self._passwords = port, passwords
 
@@ -68,11 +68,11 @@ class SourceRoutes:
         """
         self._change(lambda before: before | dict(routes))
 
-    async def remove_later(self, subjects: Collection[str]) -> None:
+    async def remove(self, subjects: Collection[str]) -> None:
         """Take routes away in a thread, and have the server read what is left; raises like ``add``."""
         await asyncio.to_thread(self._change, lambda before: {k: v for k, v in before.items() if k not in subjects})
 
-    async def operate(self, subject: str, body: dict[str, Any] | None = None) -> None:
+    async def request_as_operator(self, subject: str, body: dict[str, Any] | None = None) -> None:
         """Make one request to the JetStream API as the server's operator.
 
         Raises:

@@ -39,7 +39,7 @@ def request_once(port: int, user: str, password: str, subject: str, body: bytes 
     return None
 
 
-def port_to_use(before: int) -> int:
+def choose_port(before: int) -> int:
     """Return the port that a server had before, so that its clients find it again; another where that is taken."""
     for wanted in (before, 0):
         with socket.socket() as probe, suppress(OSError):

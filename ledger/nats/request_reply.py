@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
 
-    Take = Callable[[bytes, bytes], None]
+    ReplyHandler = Callable[[bytes, bytes], None]
     """Called with the raw headers (empty: none) and the payload of an answer."""
 
 
@@ -26,7 +26,7 @@ class RequestReply:
         """Use ``open``."""
         self.client = client
         self._inbox = client.new_inbox().encode() + b"."
-        self._taking: dict[bytes, Take] = {}
+        self._taking: dict[bytes, ReplyHandler] = {}
         self._tokens = 0
 
     @classmethod
@@ -36,18 +36,18 @@ class RequestReply:
         await client.subscribe_raw(replies._inbox.decode() + "*", replies.on_reply)
         return replies
 
-    def address(self, take: Take) -> bytes:
-        """A reply subject whose messages go to ``take``, until ``forget``."""
+    def new_reply_subject(self, take: ReplyHandler) -> bytes:
+        """A reply subject whose messages go to ``take``, until ``release``."""
         self._tokens += 1
         subject = self._inbox + b"%d" % self._tokens
         self._taking[subject] = take
         return subject
 
-    def forget(self, subject: bytes) -> None:
+    def release(self, subject: bytes) -> None:
         """What still comes to a reply subject is dropped."""
         self._taking.pop(subject, None)
 
-    async def one(self, subject: bytes, payload: bytes, seconds: float) -> tuple[bytes, bytes]:
+    async def request(self, subject: bytes, payload: bytes, seconds: float) -> tuple[bytes, bytes]:
         """Ask for something that is only read, and wait for one answer: its raw headers and payload.
 
         It is asked again every second, and the first answer counts: a server that ends takes questions with it.
@@ -58,7 +58,7 @@ class RequestReply:
 
         """
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
-        reply_to = self.address(settle(future))
+        reply_to = self.new_reply_subject(resolve_with(future))
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -67,7 +67,7 @@ class RequestReply:
                     if future.done():
                         return future.result()
         finally:
-            self.forget(reply_to)
+            self.release(reply_to)
 
     def on_reply(self, subject: bytes, _reply: bytes, headers: bytes, data: bytes) -> None:
         """The sink."""
@@ -76,7 +76,7 @@ class RequestReply:
             take(headers, data)
 
 
-def settle(future: asyncio.Future[tuple[bytes, bytes]]) -> Take:
+def resolve_with(future: asyncio.Future[tuple[bytes, bytes]]) -> ReplyHandler:
     """A function that gives the first answer to a future."""
 
     def take(headers: bytes, data: bytes) -> None:

@@ -68,9 +68,9 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     @property
     def is_running(self) -> bool:
         """Whether the process that was recorded runs."""
-        return self.pid is not None and self.started is not None and start_of(self.pid) == self.started
+        return self.pid is not None and self.started is not None and process_start(self.pid) == self.started
 
-    def ends_within(self, seconds: float) -> bool:
+    def wait_for_exit(self, seconds: float) -> bool:
         """Wait for the end of the process that was recorded; return whether it has ended in time."""
         deadline = time.monotonic() + seconds
         while self.is_running:
@@ -124,7 +124,7 @@ class ServerLock:
                     return path
         return None
 
-    def is_free_within(self, seconds: float) -> bool:
+    def wait_until_free(self, seconds: float) -> bool:
         """Wait for the server's end; return whether it came in time."""
         deadline = time.monotonic() + seconds
         while self.is_held():
@@ -134,7 +134,7 @@ class ServerLock:
         return True
 
     @contextmanager
-    def taken(self) -> Iterator[int]:
+    def acquire(self) -> Iterator[int]:
         """Hold the lock; yield the descriptor that the server is to inherit.
 
         Other processes hold it for an instant while they ask whether the server runs.
@@ -152,7 +152,7 @@ class ServerLock:
             yield descriptor
 
 
-def locked(path: Path, *, shared: bool = False) -> IO[str]:
+def open_locked(path: Path, *, shared: bool = False) -> IO[str]:
     """Return a file that is open and locked until it is closed, for this process alone or ``shared``."""
     file = path.open("a")
     try:
@@ -163,7 +163,7 @@ def locked(path: Path, *, shared: bool = False) -> IO[str]:
     return file
 
 
-def start_of(pid: int) -> str | None:
+def process_start(pid: int) -> str | None:
     """Return the start of a process, which tells it apart from another that has its number; none where it has ended.
 
     A process that has ended and was not reaped is still listed: process 1 of a container may never reap it.
@@ -181,7 +181,7 @@ def start_of(pid: int) -> str | None:
     return None if state.startswith("Z") else started.strip() or None
 
 
-def command_of(pid: int) -> list[str]:
+def process_command(pid: int) -> list[str]:
     """Return the command line of a process; nothing where it is gone."""
     with suppress(OSError):
         return (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")

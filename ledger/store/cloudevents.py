@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from ledger.store.content_modes import Headers
 
 REQUIRED = ("specversion", "id", "source", "type", "data")
-CLEAR = frozenset({"sequence", "sequencetype", "datacontenttype", "dataschema", "traceparent", "tracestate"})
+NON_PERSONAL_ATTRIBUTES = frozenset(
+    {"sequence", "sequencetype", "datacontenttype", "dataschema", "traceparent", "tracestate"}
+)
 """Attributes that are stored as they came; all others that a sender adds count as personal."""
 
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+", re.ASCII)
@@ -34,15 +36,15 @@ _DISALLOWED = re.compile(f"[\\x00-\\x1f\\x7f-\\x9f\\ufdd0-\\ufdef{_NONCHARACTERS
 _SEQUENCE = re.compile(r"-?[0-9]{1,32}", re.ASCII)
 _INT32, _INT64 = 2**31, 2**63
 _MICROSECOND = timedelta(microseconds=1)
-_ASSUMED = "timeassumed"
-_OWN = ("recordedtime", "position", "corrects", _ASSUMED)
-_TEXTS = ("specversion", "id", "source", "type", "time")
-_KNOWN = frozenset((*_TEXTS, "data"))
+_ASSUMED_TIME = "timeassumed"
+_LEDGER_ATTRIBUTES = ("recordedtime", "position", "corrects", _ASSUMED_TIME)
+_TEXT_ATTRIBUTES = ("specversion", "id", "source", "type", "time")
+_KNOWN = frozenset((*_TEXT_ATTRIBUTES, "data"))
 _NOT_EMPTY = ("subject", "datacontenttype", "dataschema", "sequence", "sequencetype")
-_anything = msgspec.json.Decoder()
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_decoder = msgspec.json.Decoder()
+_raw_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _encoder = msgspec.json.Encoder()
-_sorted = msgspec.json.Encoder(order="sorted")
+_canonical_encoder = msgspec.json.Encoder(order="sorted")
 
 
 class Envelope(NamedTuple):
@@ -69,7 +71,7 @@ class Envelope(NamedTuple):
     """True where a number may have more digits than its hash tells apart, so that equal hashes prove nothing."""
 
 
-class Stored(msgspec.Struct):
+class StoredFields(msgspec.Struct):
     """The fields of a stored event that readers need; the rest stays in the bytes."""
 
     source: str
@@ -82,7 +84,7 @@ class Stored(msgspec.Struct):
     """Of a `fact.corrected`: the position of the fact that was wrong."""
 
 
-stored_decoder = msgspec.json.Decoder(Stored)
+stored_decoder = msgspec.json.Decoder(StoredFields)
 
 
 def parse_time(text: str) -> datetime:
@@ -156,10 +158,10 @@ def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datet
     if assumed := "time" not in raw:
         if received is None:
             raise EventError("missing", "`time` is required where no inbox takes the event", "time")
-        raw |= {"time": _raw(time_text(received())), _ASSUMED: msgspec.Raw(b"true")}
+        raw |= {"time": _raw(time_text(received())), _ASSUMED_TIME: msgspec.Raw(b"true")}
     event, encoded, moment = _normalised(raw)
-    as_sent = _sorted.encode(_as_sent(event) if assumed else event)
-    flaw = _flaw(event, extras) or _repeated(text, raw["data"] if apart else None, event, as_sent)
+    as_sent = _canonical_encoder.encode(_as_sent(event) if assumed else event)
+    flaw = _attribute_error(event, extras) or _repeated_key_error(text, raw["data"] if apart else None, event, as_sent)
     return Envelope(
         event["source"],
         event["id"],
@@ -180,10 +182,10 @@ def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes, dat
     """Return an event, checked as far as all events are alike, its JSON and its time."""
     try:
         encoded = _encoder.encode(raw)
-        event = _anything.decode(encoded)
+        event = _decoder.decode(encoded)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise EventError("not_json", f"not JSON: {error}", "data") from None
-    for name in _TEXTS:
+    for name in _TEXT_ATTRIBUTES:
         if not isinstance(event[name], str):
             raise EventError("invalid", f"`{name}` must be a text", name)
     if event["specversion"] != "1.0":
@@ -202,14 +204,14 @@ def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes, dat
 
 def _check_names(extras: Iterable[str]) -> None:
     for name in extras:
-        if name in _OWN:
+        if name in _LEDGER_ATTRIBUTES:
             raise EventError("reserved_attribute", f"`{name}` is set by the ledger; leave it out", name)
         if not _ATTRIBUTE_NAME.fullmatch(name):
             rule = "attribute names are lower-case letters and digits (CloudEvents 1.0)"
             raise EventError("invalid", rule, name[:40])
 
 
-def _flaw(event: Mapping[str, Any], extras: frozenset[str]) -> EventError | None:
+def _attribute_error(event: Mapping[str, Any], extras: frozenset[str]) -> EventError | None:
     """Return what is wrong with an attribute's value by the type system of CloudEvents, or by its own rule."""
     if not extras and event["id"].isascii() and event["source"].isascii():
         return None
@@ -233,7 +235,9 @@ def _flaw(event: Mapping[str, Any], extras: frozenset[str]) -> EventError | None
     return None
 
 
-def _repeated(text: bytes, data: msgspec.Raw | None, event: Mapping[str, Any], as_sent: bytes) -> EventError | None:
+def _repeated_key_error(
+    text: bytes, data: msgspec.Raw | None, event: Mapping[str, Any], as_sent: bytes
+) -> EventError | None:
     """Return what is wrong where a key stands twice in one object: two readers would take two values.
 
     ``text`` is the event's own in structured mode, else empty; ``data`` is its data's where that is not a part of it;
@@ -259,7 +263,7 @@ def _is_integer(value: object) -> bool:
 
 def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
     """An event of our own as a JSON object, without ``recordedtime``: the log adds that."""
-    texts = (_encoder.encode(identifier), _text(source), _text(type_name), _text(time_text(time)))
+    texts = (_encoder.encode(identifier), _json_text(source), _json_text(type_name), _json_text(time_text(time)))
     return b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b,"data":%b}' % (*texts, data)
 
 
@@ -273,7 +277,7 @@ def content_hash(event: bytes) -> bytes:
 
     What the ledger adds is left out, so that a stored event has the hash of the event as sent.
     """
-    return _hash_of(_sorted.encode(_as_sent(_anything.decode(event))))
+    return _hash_of(_canonical_encoder.encode(_as_sent(_decoder.decode(event))))
 
 
 def _hash_of(text: bytes) -> bytes:
@@ -282,9 +286,9 @@ def _hash_of(text: bytes) -> bytes:
 
 def _as_sent(event: dict[str, Any]) -> dict[str, Any]:
     """Return an event without what the ledger added, an assumed time among it."""
-    if event.keys().isdisjoint(_OWN):
+    if event.keys().isdisjoint(_LEDGER_ATTRIBUTES):
         return event
-    without = (*_OWN, "time") if _ASSUMED in event else _OWN
+    without = (*_LEDGER_ATTRIBUTES, "time") if _ASSUMED_TIME in event else _LEDGER_ATTRIBUTES
     return {name: value for name, value in event.items() if name not in without}
 
 
@@ -301,23 +305,23 @@ def same_event(one: bytes, other: bytes) -> bool:
 
 def canonical_form(event: bytes) -> bytes:
     """Return what ``same_event`` compares."""
-    members = _as_sent(_anything.decode(event))
+    members = _as_sent(_decoder.decode(event))
     data = members.pop("data", None)
     if data is not None:
-        data = exact_value(bytes(_members.decode(event)["data"]))
+        data = exact_value(bytes(_raw_decoder.decode(event)["data"]))
     texts = {name: _string_encoding(value) for name, value in members.items() if value is not None}
     if "time" in texts:
-        texts["time"] = _exact(texts["time"])
+        texts["time"] = _exact_time(texts["time"])
     if is_json(texts.get("datacontenttype", "")):
         del texts["datacontenttype"]
-    return _sorted.encode([texts, data])
+    return _canonical_encoder.encode([texts, data])
 
 
 def _string_encoding(value: Any) -> str:
     return value if isinstance(value, str) else _encoder.encode(value).decode()
 
 
-def _exact(time: str) -> str:
+def _exact_time(time: str) -> str:
     """Return a time in UTC with all its digits."""
     try:
         matched = _RFC3339.fullmatch(time)
@@ -330,17 +334,17 @@ def _exact(time: str) -> str:
 
 def body_hash(body: bytes) -> bytes:
     """SHA-256 over JSON text with sorted keys and without white space (32 bytes)."""
-    return hashlib.sha256(_sorted.encode(_anything.decode(body))).digest()
+    return hashlib.sha256(_canonical_encoder.encode(_decoder.decode(body))).digest()
 
 
-def name_key(source: str, identifier: str) -> bytes:
+def event_key(source: str, identifier: str) -> bytes:
     """The key of a name, (source, id), in an index (16 bytes)."""
     text = f"{len(source)}:{source}:{identifier}".encode()
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
 @lru_cache(maxsize=4096)
-def _text(value: str) -> bytes:
+def _json_text(value: str) -> bytes:
     """A JSON text."""
     return _encoder.encode(value)
 

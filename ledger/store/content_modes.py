@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 STRUCTURED_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
-RECEIVED = "ledger-received"
+RECEIVED_HEADER = "ledger-received"
 """The header of a retried message: when an inbox took it first (RFC 3339)."""
 MAX_BATCH_EVENTS = 1000
-_FEW, _LEAST_BYTES = 16, 64
+_SMALL_BATCH, _MIN_EVENT_BYTES = 16, 64
 """So many bytes for each; the smallest fact has about 100."""
 Headers = tuple[tuple[str, str], ...]
 """Names and values in order; bytes that are not UTF-8 stand as surrogates (``surrogateescape``)."""
@@ -38,18 +38,18 @@ _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^";]*)"?', re.IGNORECASE)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})?")
-_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_arrays = msgspec.json.Decoder(list[msgspec.Raw])
-_json = msgspec.json.Decoder()
+_object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
-_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-class _Claim(msgspec.Struct):
+class _EventId(msgspec.Struct):
     id: str
 
 
-_claims = msgspec.json.Decoder(_Claim)
+_id_decoder = msgspec.json.Decoder(_EventId)
 
 
 class Mode(Enum):
@@ -68,12 +68,12 @@ def headers_of(raw: bytes) -> Headers:
     """
     lines = raw.decode(errors="surrogateescape").split("\r\n")[1:]
     pairs = ((name.strip(), value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines))
-    return tuple(pair for pair in pairs if pair[0].lower().startswith((_PREFIX, "content-type", RECEIVED)))
+    return tuple(pair for pair in pairs if pair[0].lower().startswith((_PREFIX, "content-type", RECEIVED_HEADER)))
 
 
-def received_again(headers: Headers, received: datetime) -> datetime:
+def first_received(headers: Headers, received: datetime) -> datetime:
     """Return when an inbox first took a message, ``received`` unless it was rejected before and is retried."""
-    found = [value for name, value in headers if name.lower() == RECEIVED]
+    found = [value for name, value in headers if name.lower() == RECEIVED_HEADER]
     try:
         return min(received, datetime.fromisoformat(found[0]).astimezone(UTC)) if found else received
     except (ValueError, OverflowError):
@@ -106,7 +106,7 @@ def mode_of(data: bytes, headers: Sequence[tuple[str, str]]) -> Mode:
         return Mode.BINARY
     if _ARRAY.match(data) is not None:
         return Mode.BATCH
-    if any(name.startswith(_PREFIX) for name in names) and not _is_event(data):
+    if any(name.startswith(_PREFIX) for name in names) and not _is_event_object(data):
         return Mode.BINARY
     return Mode.STRUCTURED
 
@@ -124,11 +124,11 @@ def events_of_batch(data: bytes) -> list[bytes]:
         EventError: the bytes are no JSON array, or it holds more than ``MAX_BATCH_EVENTS`` events.
 
     """
-    events = _decode(_arrays, data, "a batch of CloudEvents is a JSON array")
+    events = _decode(_array_decoder, data, "a batch of CloudEvents is a JSON array")
     if len(events) > MAX_BATCH_EVENTS:
         rule = f"a batch holds at most {MAX_BATCH_EVENTS} events, not {len(events)}"
         raise EventError("too_large", rule)
-    if len(events) > _FEW and len(data) < _LEAST_BYTES * len(events):  # each would be kept with its reason
+    if len(events) > _SMALL_BATCH and len(data) < _MIN_EVENT_BYTES * len(events):  # each would be kept with its reason
         rule = f"{len(events)} elements in {len(data)} bytes are no CloudEvents; the batch is rejected as a whole"
         raise EventError("invalid", rule)
     return [bytes(event) for event in events]
@@ -141,7 +141,7 @@ def structured_event(data: bytes) -> tuple[dict[str, msgspec.Raw], bool]:
         EventError: no JSON object, or its ``data_base64`` holds no JSON.
 
     """
-    event = _decode(_objects, data, "a CloudEvent is a JSON object")
+    event = _decode(_object_decoder, data, "a CloudEvent is a JSON object")
     if b"null" in data:
         event = {name: value for name, value in event.items() if name == "data" or bytes(value) != b"null"}
     encoded = event.pop("data_base64", None)
@@ -186,8 +186,8 @@ def claimed_id(data: bytes, headers: Headers = ()) -> str:
     try:
         if mode_of(data, headers) is Mode.BINARY:
             return next((_decoded(value, "id") for name, value in headers if name.lower() == "ce-id"), "")
-        return _claims.decode(data).id
-    except (EventError, *_NOT_JSON):
+        return _id_decoder.decode(data).id
+    except (EventError, *_JSON_ERRORS):
         return ""
 
 
@@ -209,7 +209,7 @@ def _decode[T](decoder: msgspec.json.Decoder[T], data: bytes, rule: str) -> T:
         return decoder.decode(data)
     except msgspec.ValidationError:
         raise EventError("invalid", rule) from None
-    except _NOT_JSON as error:
+    except _JSON_ERRORS as error:
         raise EventError("not_json", f"not JSON: {error}") from None
 
 
@@ -219,8 +219,8 @@ def _json_data(data: bytes, content_type: str, field: str) -> msgspec.Raw:
         rule = f"the data of a fact is JSON; {content_type[:80]!r} is not taken"
         raise EventError("not_json", rule, "datacontenttype")
     try:
-        _json.decode(data)
-    except _NOT_JSON as error:
+        _decoder.decode(data)
+    except _JSON_ERRORS as error:
         raise EventError("not_json", f"the data is not JSON: {error}", field) from None
     return msgspec.Raw(data.strip(b" \t\r\n"))
 
@@ -264,11 +264,11 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _is_event(data: bytes) -> bool:
+def _is_event_object(data: bytes) -> bool:
     """Return whether a body is an event by itself; ``ce-`` headers beside it are stray then."""
     try:
-        return "specversion" in _objects.decode(data)
-    except _NOT_JSON:
+        return "specversion" in _object_decoder.decode(data)
+    except _JSON_ERRORS:
         return False
 
 
@@ -276,7 +276,7 @@ def _text_of(value: msgspec.Raw | None) -> str:
     """Return a JSON text's value; empty for anything else."""
     try:
         return msgspec.json.decode(value, type=str) if value is not None else ""
-    except _NOT_JSON:
+    except _JSON_ERRORS:
         return ""
 
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ledger.errors import UnavailableError
-from ledger.files import lock
+from ledger.files import try_lock
 from ledger.store.subscription import ReadCursor
 
 if TYPE_CHECKING:
@@ -63,13 +63,13 @@ class EventIdIndex:
         self._lock: IO[str] | None = None
 
     @classmethod
-    def alone(cls, folder: Path, name: str) -> EventIdIndex:
+    def open_exclusive(cls, folder: Path, name: str) -> EventIdIndex:
         """An index that no other process writes: the first file of ``name``, ``name-2``, ... that nobody holds."""
         folder.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             path = folder / (f"{name}.sqlite" if number == 1 else f"{name}-{number}.sqlite")
             held = path.with_suffix(".lock").open("a")
-            if not lock(held):
+            if not try_lock(held):
                 held.close()
                 continue
             index = cls(path)
@@ -110,7 +110,7 @@ class EventIdIndex:
         rows = self._db.execute("SELECT subject, position, digest FROM heads").fetchall()
         return {subject: ReadCursor(position, digest) for subject, position, digest in rows}
 
-    def sources_of(self, token: str) -> list[str]:
+    def sources_with_token(self, token: str) -> list[str]:
         """The sources that were seen with this subject token."""
         rows = self._db.execute("SELECT source FROM sources WHERE token = ?", (token,)).fetchall()
         return [row[0] for row in rows]
@@ -160,7 +160,7 @@ class EventIdIndex:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             in_order = sorted(names, key=_by_key)  # of two with one key the first stays the first
-            self._many("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", in_order)
+            self._insert_rows("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", in_order)
             self._writer.executemany(
                 "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (subject) DO UPDATE SET "
                 "position = excluded.position, digest = excluded.digest WHERE excluded.position > position",
@@ -173,7 +173,7 @@ class EventIdIndex:
                 notes,
             )
             for statement, values in also:
-                self._many(statement, values)
+                self._insert_rows(statement, values)
         except BaseException:
             self._roll_back()
             raise
@@ -183,7 +183,7 @@ class EventIdIndex:
             self._roll_back()
             raise
 
-    def _many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def _insert_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Hundreds of rows a step: the interpreter's lock is left at each, and has to be got back from others."""
         head, values, marks = statement.partition(" VALUES ")
         if not values:

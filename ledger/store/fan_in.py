@@ -14,7 +14,7 @@ import nats.errors
 
 from ledger.nats.client import frame, status_of
 from ledger.nats.request_reply import header_of
-from ledger.store.pull_consumer import PulledMessage, as_pulled, sequence_of, stream_of
+from ledger.store.pull_consumer import PulledMessage, ack_sequences, ack_stream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -98,14 +98,14 @@ class FanIn:
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._subscription = await self._client.subscribe_raw(f"{self._inbox}.*.*", self._take)
+        self._subscription = await self._client.subscribe_raw(f"{self._inbox}.*.*", self._on_message)
 
     async def stop(self) -> None:
         """End listening; messages that were not acknowledged are the next reader's (``ledger/store/handover.py``)."""
         if self._subscription is None or self._client.is_closed:
             return
         with suppress(nats.errors.Error):
-            await self._client.stop_pouring(self._subscription)
+            await self._client.unsubscribe_raw(self._subscription)
 
     def add(self, name: str, delivered: int) -> None:
         """Read from a stream, too; ``delivered`` is the number of its consumer's last delivery."""
@@ -156,12 +156,12 @@ class FanIn:
     async def next(self, at_most: int, idle_seconds: float = _IDLE_SECONDS) -> dict[str, list[PulledMessage]]:
         """Wait for messages and return some of each stream that has any; none where nothing comes in time."""
         self._ask()
-        if not self._ready() and not await self._woken(idle_seconds):
+        if not self._ready() and not await self._wait_for_wake(idle_seconds):
             return {}
         begun = time.monotonic()
         while self._waiting() < at_most and any(one.outstanding > 0 and one.pending for one in self._streams.values()):
             left = begun + _GATHERED_SECONDS - time.monotonic()  # from busy streams more is always coming
-            if left <= 0 or not await self._woken(min(left, _GATHER_SECONDS)):
+            if left <= 0 or not await self._wait_for_wake(min(left, _GATHER_SECONDS)):
                 break
         return self._share(at_most)
 
@@ -188,7 +188,7 @@ class FanIn:
             ready = [stream for stream in ready if stream.buffer]
         return batch
 
-    async def _woken(self, seconds: float) -> bool:
+    async def _wait_for_wake(self, seconds: float) -> bool:
         self._wake.clear()
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
@@ -228,15 +228,15 @@ class FanIn:
                 for stream in self._streams.values():
                     stream.outstanding, stream.rest_until = 0, now + _AGAIN_SECONDS
 
-    def _take(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+    def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply.startswith(b"$JS.ACK."):
-            stream = self._names.get(stream_of(reply))
+            stream = self._names.get(ack_stream(reply))
             if stream is None or stream.lost:
                 return
-            position, delivered, _ = sequence_of(reply)
+            position, delivered, _ = ack_sequences(reply)
             if not self._is_next(stream, position, delivered):
                 return
-            stream.buffer.append(as_pulled(subject, reply, headers, data))
+            stream.buffer.append(PulledMessage(subject, reply, headers, data))
             stream.position, stream.delivered = position, delivered
             stream.pending = not reply.endswith(b".0")
             stream.outstanding -= 1

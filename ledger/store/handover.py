@@ -39,13 +39,13 @@ async def take_over(client: LedgerClient, stream: str, consumer: dict[str, Any])
     name = consumer["durable_name"]
     _log.info("%s/%s begins again at its ack floor, %d", stream, name, info["ack_floor"]["stream_seq"])
     if floor := int(info["ack_floor"]["stream_seq"]):
-        await _done(client, f"STREAM.PURGE.{stream}", {"seq": floor + 1})
-    await _done(client, f"CONSUMER.DELETE.{stream}.{name}")
+        await _call_api(client, f"STREAM.PURGE.{stream}", {"seq": floor + 1})
+    await _call_api(client, f"CONSUMER.DELETE.{stream}.{name}")
     info = await ensure_consumer(client, stream, consumer)
     return int(info["delivered"]["consumer_seq"])
 
 
-async def _done(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> None:
+async def _call_api(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> None:
     answer = await js_api(client, subject, body)
     if "error" in answer and answer["error"].get("err_code") not in (_NO_CONSUMER, _SEALED):
         raise jetstream_error(answer["error"], subject)

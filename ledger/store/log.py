@@ -25,7 +25,7 @@ from ledger.errors import (
     status_error,
 )
 from ledger.nats.client import frame, status_of
-from ledger.nats.request_reply import RequestReply, header_of, settle
+from ledger.nats.request_reply import RequestReply, header_of, resolve_with
 from ledger.store.batches import MAX_BATCH
 from ledger.store.cloudevents import parse_time, time_text
 from ledger.store.server_time import ServerTime, utc_now
@@ -160,7 +160,7 @@ class Log:
             except UnavailableError:
                 continue
 
-    def post(self, drafts: Sequence[Draft], then: Callable[[int | LedgerError], None]) -> None:
+    def append_nowait(self, drafts: Sequence[Draft], then: Callable[[int | LedgerError], None]) -> None:
         """Append once, without waiting: ``then`` is called with the position of the first, or with what went wrong.
 
         It is called as the acknowledgement is read from the socket. After an error other than a conflict it
@@ -174,35 +174,35 @@ class Log:
             except LedgerError as error:
                 result = error
             timer.cancel()  # not before: an answer that cannot be read counts as none
-            self._replies.forget(answer_to)
+            self._replies.release(answer_to)
             then(result)
 
         def gave_up() -> None:
-            self._replies.forget(answer_to)
+            self._replies.release(answer_to)
             then(UnavailableError(f"{self.stream} did not acknowledge in time; try again later"))
 
-        answer_to = self._replies.address(answered)
+        answer_to = self._replies.new_reply_subject(answered)
         timer = loop.call_later(_ACK_SECONDS if drafts[0].expect is None else _ACK_SECONDS_EXPECTED, gave_up)
         try:
             self.client.send(self._frames(drafts, answer_to))
         except (nats.errors.Error, LedgerError) as error:
             timer.cancel()
-            self._replies.forget(answer_to)
+            self._replies.release(answer_to)
             wrong = error if isinstance(error, LedgerError) else UnavailableError(f"{self.stream}: {error}")
             loop.call_soon(then, wrong)
 
     async def _attempt(self, drafts: Sequence[Draft], seconds: float) -> int:
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
-        answer_to = self._replies.address(settle(future))
+        answer_to = self._replies.new_reply_subject(resolve_with(future))
         try:
             self.client.send(self._frames(drafts, answer_to))
-            await self.client.drained()
+            await self.client.wait_written()
             _headers, answer = await asyncio.wait_for(future, seconds)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             message = f"{self.stream} did not acknowledge in time ({error or 'time-out'}); try again later"
             raise UnavailableError(message) from error
         finally:
-            self._replies.forget(answer_to)
+            self._replies.release(answer_to)
         return self._position_in(answer, drafts)
 
     def _frames(self, drafts: Sequence[Draft], answer_to: bytes) -> bytes:
@@ -273,7 +273,7 @@ class Log:
             return None
         position, stored = found.position, [found]
         if len(drafts) > 1:
-            stored, _ = await self.read_some(">", position - 1, len(drafts))
+            stored, _ = await self.read_batch(">", position - 1, len(drafts))
             if not all(map(_is_stored, drafts, stored)) or await self.last_position() < position + len(drafts) - 1:
                 return None
         if len(stored) < len(drafts):
@@ -306,12 +306,12 @@ class Log:
         """The same in batches of at most 1000; the subject may be a wildcard."""
         complete = False
         while not complete:
-            batch, complete = await self.read_some(subject, after, MAX_BATCH)
+            batch, complete = await self.read_batch(subject, after, MAX_BATCH)
             if batch:
                 after = batch[-1].position
                 yield batch
 
-    async def read_some(self, subject: str, after: int, at_most: int) -> tuple[list[Recorded], bool]:
+    async def read_batch(self, subject: str, after: int, at_most: int) -> tuple[list[Recorded], bool]:
         """Events of a subject (or of those matching a wildcard) behind a position; whether that is all.
 
         Any replica may answer, and one may be a moment behind what was acknowledged.
@@ -325,17 +325,17 @@ class Log:
             elif not end.done():
                 end.set_result((headers, data))
 
-        answer_to = self._replies.address(take)
+        answer_to = self._replies.new_reply_subject(take)
         request = {"seq": after + 1, "next_by_subj": subject, "batch": at_most}
         try:
             self.client.send(frame(self._direct, json.dumps(request).encode(), answer_to))
-            headers, _ = await self._while_it_comes(end, came)
+            headers, _ = await self._await_end(end, came)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             message = f"{self.stream} could not be read: {error or 'time-out'}"
             raise UnavailableError(message) from error
         finally:
-            self._replies.forget(answer_to)
-        found = [_recorded(*answer) for answer in came]
+            self._replies.release(answer_to)
+        found = [_as_recorded(*answer) for answer in came]
         match status_of(headers):
             case b"404":
                 return found, True
@@ -344,7 +344,7 @@ class Log:
         raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
 
     @staticmethod
-    async def _while_it_comes[T](end: asyncio.Future[T], came: list[tuple[bytes, bytes]]) -> T:
+    async def _await_end[T](end: asyncio.Future[T], came: list[tuple[bytes, bytes]]) -> T:
         """Wait for the end as long as events keep coming."""
         while True:
             before = len(came)
@@ -370,10 +370,10 @@ class Log:
 
     async def _get(self, request: dict[str, Any]) -> Recorded | None:
         try:
-            headers, data = await self._replies.one(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
+            headers, data = await self._replies.request(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
             if status_of(headers) == b"503":  # for milliseconds, while the server reads its configuration again
                 await asyncio.sleep(_AGAIN_SECONDS)
-                headers, data = await self._replies.one(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
+                headers, data = await self._replies.request(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             message = f"{self.stream} could not be read: {error or 'time-out'}"
             raise UnavailableError(message) from error
@@ -381,7 +381,7 @@ class Log:
             case b"404":
                 return None
             case b"":
-                return _recorded(headers, data)
+                return _as_recorded(headers, data)
         raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
 
 
@@ -389,7 +389,7 @@ def _is_stored(draft: Draft, recorded: Recorded) -> bool:
     return recorded.subject == draft.subject and recorded.data.startswith(draft.data[:-1])
 
 
-def _recorded(headers: bytes, data: bytes) -> Recorded:
+def _as_recorded(headers: bytes, data: bytes) -> Recorded:
     position, subject = header_of(headers, b"Nats-Sequence"), header_of(headers, b"Nats-Subject")
     if position is None or subject is None:
         message = f"an answer without its sequence: {headers!r}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 POSITION_AT_MOST = 2**63 - 1
 _POSITION_DIGITS = 19
-_DISORDER = 1000
+_LOOKAHEAD_EVENTS = 1000
 """Two processes that write at once can stamp a few events a moment out of order; so many are looked at behind."""
 
 
@@ -44,19 +44,19 @@ async def position_of(log: Log, text: str, last: int, *, first: bool = False) ->
             low = middle + 1
         else:
             high = middle
-    return low if first else await _behind_disorder(log, low - 1, moment, last)
+    return low if first else await _after_disorder(log, low - 1, moment, last)
 
 
 async def _recorded_at(log: Log, position: int) -> datetime | None:
     """The recorded time at a position; where the event is gone, of the one behind it; None: none is behind it."""
-    found, _ = await log.read_some(">", position - 1, 1)
+    found, _ = await log.read_batch(">", position - 1, 1)
     return None if not found else parse_time(stored_decoder.decode(found[0].data).recordedtime)
 
 
-async def _behind_disorder(log: Log, position: int, moment: datetime, last: int) -> int:
+async def _after_disorder(log: Log, position: int, moment: datetime, last: int) -> int:
     if position >= last:
         return position
-    events, _ = await log.read_some(">", position, _DISORDER)
+    events, _ = await log.read_batch(">", position, _LOOKAHEAD_EVENTS)
     for event in events:
         if parse_time(stored_decoder.decode(event.data).recordedtime) <= moment:
             position = event.position

@@ -33,11 +33,6 @@ class PulledMessage(NamedTuple):
     data: bytes
 
 
-def as_pulled(subject: bytes, reply: bytes, headers: bytes, data: bytes) -> PulledMessage:
-    """A message as it came."""
-    return PulledMessage(subject, reply, headers, data)
-
-
 class PullConsumer[T]:
     """Keeps one request at the consumer and hands out what came, each message in the ``shape`` wanted.
 
@@ -66,7 +61,7 @@ class PullConsumer[T]:
 
     async def start(self) -> None:
         """Begin to listen."""
-        self._subscription = await self._client.subscribe_raw(self._client.new_inbox(), self._take)
+        self._subscription = await self._client.subscribe_raw(self._client.new_inbox(), self._on_message)
 
     async def next(self, at_most: int) -> list[T]:
         """What has come, at least one message; waits for it. Empty now and then while nothing comes.
@@ -77,12 +72,12 @@ class PullConsumer[T]:
         """
         if self._outstanding <= 0 and len(self._buffer) < at_most:
             await self._ask()
-        if not self._buffer and not self._trouble and not await self._woken(3 * _HEARTBEAT_SECONDS):
+        if not self._buffer and not self._trouble and not await self._wait_for_wake(3 * _HEARTBEAT_SECONDS):
             self._trouble = "no heartbeat"
         begun = time.monotonic()
         while len(self._buffer) < at_most and self._more_is_coming():
             left = begun + _GATHERED_SECONDS - time.monotonic()  # on a busy log more is always coming
-            if left <= 0 or not await self._woken(min(left, _GATHER_SECONDS)):
+            if left <= 0 or not await self._wait_for_wake(min(left, _GATHER_SECONDS)):
                 break
         if not self._buffer and self._trouble:
             raise UnavailableError(self._trouble)
@@ -92,7 +87,7 @@ class PullConsumer[T]:
             batch, self._buffer = self._buffer[:at_most], self._buffer[at_most:]
         return batch
 
-    async def _woken(self, seconds: float) -> bool:
+    async def _wait_for_wake(self, seconds: float) -> bool:
         self._wake.clear()
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
@@ -113,7 +108,7 @@ class PullConsumer[T]:
         """End listening; what was not handed out stays with the consumer."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None and not self._client.is_closed:
-            await self._client.stop_pouring(subscription)
+            await self._client.unsubscribe_raw(subscription)
 
     async def _ask(self) -> None:
         assert self._subscription is not None
@@ -125,7 +120,7 @@ class PullConsumer[T]:
         }
         await self._client.publish(self._subject, json.dumps(request).encode(), reply=self._subscription.subject)
 
-    def _take(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
+    def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply.startswith(b"$JS.ACK."):
             self._outstanding -= 1
             self._last_reply = reply
@@ -140,18 +135,18 @@ class PullConsumer[T]:
             self._wake.set()
 
 
-def sequence_of(reply: bytes) -> tuple[int, int, bytes]:
+def ack_sequences(reply: bytes) -> tuple[int, int, bytes]:
     """Stream sequence, consumer sequence and time stamp in a message's acknowledgement subject."""
     tokens = reply.split(b".")  # $JS.ACK.<stream>.<consumer>.<tries>.<stream seq>.<consumer seq>.<time>.<pending>
     return int(tokens[-4]), int(tokens[-3]), tokens[-2]
 
 
-def stream_of(reply: bytes) -> bytes:
+def ack_stream(reply: bytes) -> bytes:
     """Return the stream's name in a message's acknowledgement subject."""
     return reply.split(b".")[-7]
 
 
-def place_of(reply: bytes) -> tuple[str, int]:
+def ack_stream_and_sequence(reply: bytes) -> tuple[str, int]:
     """Return the stream's name and the sequence there in a message's acknowledgement subject."""
     tokens = reply.split(b".")
     return tokens[-7].decode(), int(tokens[-4])

@@ -39,7 +39,7 @@ HANGS_SECONDS = 20.0
 """A loop that has something to do, and did not go round for so long, hangs."""
 
 
-class Loop(msgspec.Struct, frozen=True):
+class LoopStatus(msgspec.Struct, frozen=True):
     """One loop of a role: seconds since it last went round (0 where it has nothing to do), and why it waits."""
 
     name: str
@@ -48,7 +48,7 @@ class Loop(msgspec.Struct, frozen=True):
     waits_seconds: float = 0.0
 
 
-class Reading(msgspec.Struct, frozen=True):
+class ReaderStatus(msgspec.Struct, frozen=True):
     """How far one reader is, the seconds since it last moved, and where it stopped; no position: it is empty."""
 
     name: str
@@ -68,15 +68,15 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     now: str = ""
     history: bool = False
     starting: bool = False
-    loops: tuple[Loop, ...] = ()
-    readings: tuple[Reading, ...] = ()
+    loops: tuple[LoopStatus, ...] = ()
+    readings: tuple[ReaderStatus, ...] = ()
     absent: tuple[str, ...] = ()
     """Derived files that it works with and that are not in its folder."""
     lacks: tuple[str, ...] = ()
     """Sentences about what it cannot do its work without."""
 
 
-class Heard(NamedTuple):
+class RoleAnswers(NamedTuple):
     """Answers of the processes with a role, and how far its clock may be away: seconds that asking took."""
 
     statuses: tuple[RoleStatus, ...] = ()
@@ -84,7 +84,7 @@ class Heard(NamedTuple):
     answered: datetime = datetime.min.replace(tzinfo=UTC)
 
 
-class Pulse:
+class Heartbeat:
     """Notes that a loop goes round, how far it is, and why it waits."""
 
     __slots__ = ("_beat_at", "_busy", "_moved_at", "_waits_at", "active", "name", "position", "waits")
@@ -113,11 +113,11 @@ class Pulse:
             self._waits_at = self._beat_at
         self.waits = why
 
-    def loop(self) -> Loop:
+    def loop(self) -> LoopStatus:
         """Return what is to be said of the loop."""
         now = time.monotonic()
         silent = now - self._beat_at if self._busy() else 0.0
-        return Loop(self.name, silent, self.waits, now - self._waits_at if self.waits else 0.0)
+        return LoopStatus(self.name, silent, self.waits, now - self._waits_at if self.waits else 0.0)
 
     @property
     def still_seconds(self) -> float:
@@ -125,7 +125,7 @@ class Pulse:
         return time.monotonic() - self._moved_at
 
 
-class StatusDoor:
+class StatusResponder:
     """Answers for one role of this process, from its start on."""
 
     def __init__(self, client: LedgerClient, subject: str, name: str, folder: Path) -> None:
@@ -152,7 +152,7 @@ class StatusDoor:
         """Answer no more."""
         if self._door is not None and not self._client.is_closed:
             with suppress(nats.errors.Error):
-                await self._client.stop_pouring(self._door)
+                await self._client.unsubscribe_raw(self._door)
 
     def _on_request(self, _subject: bytes, reply: bytes, _headers: bytes, _body: bytes) -> None:
         if is_answerable(reply):
@@ -172,16 +172,18 @@ class StatusDoor:
         )
 
 
-async def heard_of(client: LedgerClient, subject: str, patience: Mapping[str, float]) -> dict[str, Heard]:
+async def ask_roles(client: LedgerClient, subject: str, patience: Mapping[str, float]) -> dict[str, RoleAnswers]:
     """Ask for roles, all at once; one that does not answer is asked again for so many seconds as ``patience`` says.
 
-    ``subject`` is that of all roles, as for ``StatusDoor``.
+    ``subject`` is that of all roles, as for ``StatusResponder``.
     """
-    answers = await asyncio.gather(*(_ask(client, f"{subject}.{role}", seconds) for role, seconds in patience.items()))
+    answers = await asyncio.gather(
+        *(_ask_role(client, f"{subject}.{role}", seconds) for role, seconds in patience.items())
+    )
     return dict(zip(patience, answers, strict=True))
 
 
-async def _ask(client: LedgerClient, subject: str, patience: float) -> Heard:
+async def _ask_role(client: LedgerClient, subject: str, patience: float) -> RoleAnswers:
     until = time.monotonic() + patience
     while True:
         heard = await _ask_once(client, subject, min(_AGAIN_SECONDS * 4, max(0.1, until - time.monotonic())))
@@ -196,7 +198,7 @@ def _hangs(status: RoleStatus) -> bool:
     return any(loop.silent_seconds > HANGS_SECONDS for loop in status.loops)
 
 
-async def _ask_once(client: LedgerClient, subject: str, seconds: float) -> Heard:
+async def _ask_once(client: LedgerClient, subject: str, seconds: float) -> RoleAnswers:
     """Collect what the processes with a role answer: until one has, and a moment longer for the others."""
     found: list[RoleStatus] = []
     first = asyncio.Event()
@@ -215,7 +217,7 @@ async def _ask_once(client: LedgerClient, subject: str, seconds: float) -> Heard
         if found:
             await asyncio.sleep(_MORE_SECONDS)
     except (nats.errors.Error, TimeoutError):
-        return Heard()
+        return RoleAnswers()
     finally:
-        await client.stop_pouring(door)
-    return Heard(tuple(found), asked, answered)
+        await client.unsubscribe_raw(door)
+    return RoleAnswers(tuple(found), asked, answered)

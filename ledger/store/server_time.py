@@ -26,7 +26,7 @@ _MEASURED_SECONDS = 30.0
 _MEASURED_AGAIN_SECONDS = 1.0
 
 
-def _steady() -> float:
+def _steady_seconds() -> float:
     """Return the seconds on a clock that is never set. Linux's CLOCK_BOOTTIME goes on while a laptop sleeps."""
     if sys.platform != "linux":
         return time.monotonic()
@@ -49,7 +49,11 @@ class ServerTime:
     """
 
     def __init__(
-        self, client: LedgerClient, stream: str, clock: Callable[[], datetime], steady: Callable[[], float] = _steady
+        self,
+        client: LedgerClient,
+        stream: str,
+        clock: Callable[[], datetime],
+        steady: Callable[[], float] = _steady_seconds,
     ) -> None:
         self._client = client
         self._stream = stream
@@ -142,17 +146,17 @@ class ServerTime:
 
 
 def _ahead_text(ahead: float, now: datetime, *, leapt: bool) -> str:
-    right = _shown(now - timedelta(seconds=ahead))
-    where = f"ahead: it shows {_shown(now)}, where the NATS server's time stamps say {right}"
+    right = _time_text(now - timedelta(seconds=ahead))
+    where = f"ahead: it shows {_time_text(now)}, where the NATS server's time stamps say {right}"
     if leapt:
-        where = f"ahead: it leapt to {_shown(now)} together with the server's, where {right} was next"
+        where = f"ahead: it leapt to {_time_text(now)} together with the server's, where {right} was next"
     advice = "Nothing is recorded until it is right: set the host's clock"
     if leapt:
         advice += ", or start this process anew where the new time is the right one"
-    return f"the host's clock is {span(ahead)} {where}. {advice}"
+    return f"the host's clock is {duration_text(ahead)} {where}. {advice}"
 
 
-def _shown(moment: datetime) -> str:
+def _time_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
@@ -161,7 +165,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def span(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A span of time for people: ``40 days``, ``2 h 5 min``, ``75 s``."""
     whole = round(abs(seconds))
     days, rest = divmod(whole, 86_400)

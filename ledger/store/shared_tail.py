@@ -32,7 +32,7 @@ class SharedTail:
         self._client, self._log, self._name = client, log, name
         self._events: list[Recorded] = []
         self._bytes = 0
-        self._begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._first_position: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._more = asyncio.Event()
         self._failed: BaseException | None = None
 
@@ -45,7 +45,7 @@ class SharedTail:
         """
         try:
             end = await self._end()
-            self._begun.set_result(end)
+            self._first_position.set_result(end)
             while True:
                 try:
                     await self._follow(end)
@@ -56,9 +56,9 @@ class SharedTail:
                     await asyncio.sleep(_PAUSE_SECONDS)
         except BaseException as error:
             self._failed = error
-            if not self._begun.done():
-                self._begun.set_exception(error)
-            self._stir()
+            if not self._first_position.done():
+                self._first_position.set_exception(error)
+            self._notify()
             raise
 
     async def _follow(self, end: int) -> None:
@@ -66,7 +66,7 @@ class SharedTail:
         anchor = ReadCursor(last.position, digest_of(last.data)) if last is not None else ReadCursor(end)
         async for batch in Follower(self._client, self._log, self._name, anchor).batches():
             self._keep(batch)
-            self._stir()
+            self._notify()
 
     async def _end(self) -> int:
         while True:
@@ -87,9 +87,9 @@ class SharedTail:
             gone += 1
         del self._events[:gone]
 
-    async def begins(self) -> int:
+    async def start_position(self) -> int:
         """The position behind which it keeps every event."""
-        return self._events[0].position - 1 if self._events else await asyncio.shield(self._begun)
+        return self._events[0].position - 1 if self._events else await asyncio.shield(self._first_position)
 
     async def batches(self, position: int) -> AsyncIterator[list[Recorded]]:
         """What comes behind a position, in order; ends where this is not kept any more.
@@ -98,7 +98,7 @@ class SharedTail:
             LostEventsError: the log is not what it was.
 
         """
-        while position >= await self.begins():
+        while position >= await self.start_position():
             more = self._more
             newest = self._events[-1].position if self._events else position
             if newest > position:
@@ -110,6 +110,6 @@ class SharedTail:
             else:
                 await more.wait()
 
-    def _stir(self) -> None:
+    def _notify(self) -> None:
         more, self._more = self._more, asyncio.Event()
         more.set()

@@ -33,9 +33,9 @@ API_TIMEOUT_SECONDS = 10
 _NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MIN_SERVER = (2, 12)
-_NOTHING: Mapping[str, Collection[str]] = MappingProxyType({})
-COPIES = "num_replicas"
-_READING = re.compile(r"^(?:INFO|(?:STREAM|CONSUMER)\.(?:INFO|NAMES|LIST)|STREAM\.MSG\.GET)\b")
+_NO_FIELDS: Mapping[str, Collection[str]] = MappingProxyType({})
+REPLICAS_FIELD = "num_replicas"
+_READ_REQUESTS = re.compile(r"^(?:INFO|(?:STREAM|CONSUMER)\.(?:INFO|NAMES|LIST)|STREAM\.MSG\.GET)\b")
 _AGAIN_SECONDS = 0.5
 
 
@@ -50,7 +50,7 @@ async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None
 
     """
     data = json.dumps(body).encode() if body is not None else b""
-    again = _AGAIN_SECONDS if _READING.search(subject) else API_TIMEOUT_SECONDS
+    again = _AGAIN_SECONDS if _READ_REQUESTS.search(subject) else API_TIMEOUT_SECONDS
     try:
         answer = await _first_answer(client, f"$JS.API.{subject}", data, again)
     except (nats.errors.Error, OSError) as error:
@@ -100,7 +100,7 @@ async def ensure_stream(
 
 
 async def verify_streams(
-    client: LedgerClient, wanted: Sequence[dict[str, Any]], passed_over: Mapping[str, Collection[str]] = _NOTHING
+    client: LedgerClient, wanted: Sequence[dict[str, Any]], passed_over: Mapping[str, Collection[str]] = _NO_FIELDS
 ) -> None:
     """Check that streams are there as declared, and create none; ``passed_over`` has fields by stream.
 
@@ -117,7 +117,7 @@ async def verify_streams(
         raise MissingStreamsError(missing)
     for one, config in zip(wanted, configs, strict=True):
         for field, value, found in differing_fields(config or {}, one):
-            if field != COPIES and field not in passed_over.get(one["name"], ()):
+            if field != REPLICAS_FIELD and field not in passed_over.get(one["name"], ()):
                 raise DriftError(one["name"], field, value, found)
 
 
@@ -128,7 +128,7 @@ def differing_fields(config: dict[str, Any], wanted: dict[str, Any]) -> Iterator
     """
     for field, value in wanted.items():
         found = _field_of(config, field)
-        if found != value and not (field == COPIES and found is not None and found > value):
+        if found != value and not (field == REPLICAS_FIELD and found is not None and found > value):
             yield field, value, found
 
 
@@ -164,7 +164,7 @@ async def stream_config(client: LedgerClient, name: str) -> dict[str, Any] | Non
     return config
 
 
-def is_like(config: dict[str, Any], fields: dict[str, Any]) -> bool:
+def has_fields(config: dict[str, Any], fields: dict[str, Any]) -> bool:
     """Return whether a stream's configuration has all these fields."""
     return all(_field_of(config, field) == value for field, value in fields.items())
 
@@ -203,7 +203,7 @@ async def stream_names(client: LedgerClient, subject: str = "") -> list[str]:
             return names
 
 
-async def stream_behind(client: LedgerClient, subject: str) -> str:
+async def stream_storing(client: LedgerClient, subject: str) -> str:
     """Return the name of the stream that stores a subject, mappings of the server included; empty where none does.
 
     Nothing is stored: the message expects another stream, which the one that refuses it answers with its name.
@@ -246,7 +246,7 @@ async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, A
     return answer
 
 
-async def server_trouble(client: LedgerClient) -> str:
+async def server_problem(client: LedgerClient) -> str:
     """What the server says is wrong with itself; empty where it says nothing."""
     try:
         answer = await client.request("$SYS.REQ.SERVER.PING.HEALTHZ", b"", timeout=5)

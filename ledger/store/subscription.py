@@ -13,7 +13,7 @@ import nats.errors
 
 from ledger.errors import LostEventsError, UnavailableError
 from ledger.store.log import Log, Recorded, digest_of
-from ledger.store.pull_consumer import PullConsumer, sequence_of
+from ledger.store.pull_consumer import PullConsumer, ack_sequences
 from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ START = ReadCursor()
 """Nothing read yet."""
 
 
-async def verify_anchor(log: Log, anchor: ReadCursor, reader: str) -> None:
+async def verify_cursor(log: Log, anchor: ReadCursor, reader: str) -> None:
     """Check that the log still shows what a reader took last.
 
     Raises:
@@ -74,7 +74,7 @@ class Follower:
         self._client = client
         self._log = log
         self._name = name
-        self.anchor = anchor
+        self.cursor = anchor
         self._pull: PullConsumer[Recorded] | None = None
         self._consumer = ""
         self._delivered = 0
@@ -91,8 +91,8 @@ class Follower:
             UnavailableError: with ``until``, no answer for a minute.
 
         """
-        await verify_anchor(self._log, self.anchor, self._name)
-        if until is not None and until <= self.anchor.position:
+        await verify_cursor(self._log, self.cursor, self._name)
+        if until is not None and until <= self.cursor.position:
             return
         idle, heard = 0, time.monotonic()
         try:
@@ -127,7 +127,7 @@ class Follower:
             raise UnavailableError(message)
         self._check_gaps(batch)
         if batch:
-            self.anchor = ReadCursor(batch[-1].position, digest_of(batch[-1].data))
+            self.cursor = ReadCursor(batch[-1].position, digest_of(batch[-1].data))
         return batch
 
     async def _next_at_leader(self) -> list[Recorded]:
@@ -137,16 +137,16 @@ class Follower:
             LostEventsError: the leader has no readable message behind the last one.
 
         """
-        found = await self._log.read_from_leader(">", self.anchor.position)
+        found = await self._log.read_from_leader(">", self.cursor.position)
         if found is None:
-            raise LostEventsError("an event is missing", self.anchor.position + 1)
+            raise LostEventsError("an event is missing", self.cursor.position + 1)
         await self._end()  # the next consumer begins behind it
         self._check_gaps([found])
-        self.anchor = ReadCursor(found.position, digest_of(found.data))
+        self.cursor = ReadCursor(found.position, digest_of(found.data))
         return [found]
 
     def _recorded(self, subject: bytes, reply: bytes, _headers: bytes, data: bytes) -> Recorded:
-        position, delivered, _ = sequence_of(reply)
+        position, delivered, _ = ack_sequences(reply)
         self._delivered += 1
         if delivered != self._delivered:
             self._missed = True
@@ -154,7 +154,7 @@ class Follower:
 
     def _check_gaps(self, batch: list[Recorded]) -> None:
         """Positions come in order; so the last one tells whether all are there."""
-        expected = self.anchor.position + 1
+        expected = self.cursor.position + 1
         if self._gaps or not batch or batch[-1].position == expected + len(batch) - 1:
             return
         for event in batch:
@@ -168,7 +168,7 @@ class Follower:
             "name": self._consumer,
             "ack_policy": "none",
             "deliver_policy": "by_start_sequence",
-            "opt_start_seq": self.anchor.position + 1,
+            "opt_start_seq": self.cursor.position + 1,
             "mem_storage": True,
             "num_replicas": 1,
             "inactive_threshold": 60 * _SECOND_NS,
@@ -188,7 +188,7 @@ class Follower:
         await self._end()
         await asyncio.sleep(_PAUSE_SECONDS)
         with suppress(UnavailableError):  # it is looked at again before anything is read
-            await verify_anchor(self._log, self.anchor, self._name)
+            await verify_cursor(self._log, self.cursor, self._name)
 
     async def _end(self) -> None:
         """Forget the consumer; the server forgets it too, by itself after a minute."""

@@ -38,7 +38,7 @@ class Alarm(NamedTuple):
         )
 
 
-async def sound(client: LedgerClient, position: int, reason: str) -> None:
+async def raise_alarm(client: LedgerClient, position: int, reason: str) -> None:
     """Set the alarm off, durably."""
     body = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "position": position, "reason": reason}
     try:
@@ -48,7 +48,7 @@ async def sound(client: LedgerClient, position: int, reason: str) -> None:
         raise UnavailableError(message) from error
 
 
-async def look(client: LedgerClient) -> Alarm | None:
+async def read_alarm(client: LedgerClient) -> Alarm | None:
     """The alarm, where one is on."""
     answer = await js_api(client, f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": SUBJECT})
     if "error" in answer:
@@ -59,7 +59,7 @@ async def look(client: LedgerClient) -> Alarm | None:
     return Alarm(**json.loads(base64.b64decode(answer["message"]["data"])))
 
 
-async def clear(client: LedgerClient) -> None:
+async def clear_alarm(client: LedgerClient) -> None:
     """Take the alarm back."""
     answer = await js_api(client, f"STREAM.PURGE.{STREAM}")
     if "error" in answer:

@@ -6,13 +6,13 @@ import itertools
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ledger.transparency.sealer import read_entry
+from ledger.transparency.sealer import decode_entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Wrong(NamedTuple):
+class SealFinding(NamedTuple):
     """One finding: which kind, from which position to which, in words."""
 
     kind: str
@@ -25,7 +25,7 @@ class Wrong(NamedTuple):
         return self._asdict()
 
 
-class Differs(NamedTuple):
+class EventDifference(NamedTuple):
     """A position where the stream and the seal differ; contents are hashes without the position, empty: nothing."""
 
     position: int
@@ -33,9 +33,9 @@ class Differs(NamedTuple):
     found: bytes
 
 
-def describe(differs: Sequence[Differs], size: int, last_position: int) -> list[Wrong]:
+def describe_differences(differs: Sequence[EventDifference], size: int, last_position: int) -> list[SealFinding]:
     """Runs of differing positions, and what each is: edited, removed, swapped, inserted, rewritten, cut."""
-    found: list[Wrong] = []
+    found: list[SealFinding] = []
     for run in _runs(differs):
         first, last = run[0].position, run[-1].position
         sealed = {one.sealed: one.position for one in run}
@@ -57,11 +57,11 @@ def describe(differs: Sequence[Differs], size: int, last_position: int) -> list[
         else:
             kind, text = "edited", "the event is not what was sealed"
         where = f"position {first:,}" if first == last else f"positions {first:,} to {last:,}"
-        found.append(Wrong(kind, first, last, f"{where}: {text}"))
-    return _swapped_apart(found, differs)
+        found.append(SealFinding(kind, first, last, f"{where}: {text}"))
+    return _merge_swaps(found, differs)
 
 
-def _swapped_apart(found: list[Wrong], differs: Sequence[Differs]) -> list[Wrong]:
+def _merge_swaps(found: list[SealFinding], differs: Sequence[EventDifference]) -> list[SealFinding]:
     """Two single positions far apart whose contents changed places are one finding."""
     by_position = {one.position: one for one in differs}
     edited = [wrong for wrong in found if wrong.kind == "edited"]
@@ -71,13 +71,13 @@ def _swapped_apart(found: list[Wrong], differs: Sequence[Differs]) -> list[Wrong
             found.remove(one)
             found.remove(other)
             text = f"positions {a.position:,} and {b.position:,}: their events have changed places"
-            found.append(Wrong("swapped", a.position, b.position, text))
+            found.append(SealFinding("swapped", a.position, b.position, text))
     return found
 
 
-def _runs(differs: Sequence[Differs]) -> list[list[Differs]]:
+def _runs(differs: Sequence[EventDifference]) -> list[list[EventDifference]]:
     """Neighbouring positions together, those with nothing apart from those with something else."""
-    runs: list[list[Differs]] = []
+    runs: list[list[EventDifference]] = []
     for one in sorted(differs):
         previous = runs[-1][-1] if runs else None
         if previous and one.position == previous.position + 1 and bool(one.found) == bool(previous.found):
@@ -87,9 +87,9 @@ def _runs(differs: Sequence[Differs]) -> list[list[Differs]]:
     return runs
 
 
-def content_of(entry: bytes) -> bytes:
+def entry_content_hash(entry: bytes) -> bytes:
     """The hash of what an entry holds besides its position; empty where it holds nothing."""
     try:
-        return b"" if not entry or read_entry(entry).is_gap else sha256(entry[9:]).digest()
+        return b"" if not entry or decode_entry(entry).is_gap else sha256(entry[9:]).digest()
     except ValueError:
         return sha256(entry).digest()

@@ -138,7 +138,7 @@ def check_consistency(size: int, larger: int, root: bytes, larger_root: bytes, p
     hashes = list(path)
     if size & (size - 1) == 0:
         hashes.insert(0, root)
-    old, new = _climb(size - 1, larger - 1, hashes)
+    old, new = _both_roots(size - 1, larger - 1, hashes)
     if old != root or new != larger_root:
         raise ProofError("the proof leads to other roots")
 
@@ -148,7 +148,7 @@ def _check_lengths(*hashes: bytes) -> None:
         raise ProofError("a hash is not of 32 bytes")
 
 
-def _climb(first: int, last: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
+def _both_roots(first: int, last: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
     """The roots of both trees to which a consistency proof leads."""
     if not hashes:
         raise ProofError("the proof is empty")

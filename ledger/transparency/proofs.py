@@ -7,7 +7,7 @@ import binascii
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.transparency.merkle import ProofError, check_inclusion, inclusion_proof, leaf_hash
-from ledger.transparency.sealer import SealEntry, read_entry
+from ledger.transparency.sealer import SealEntry, decode_entry
 from ledger.transparency.signed_notes import Checkpoint, NoteError, read_checkpoint
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def verify_proof(proof: Proof, verifiers: Sequence[Verifier]) -> SealEntry:
         raise ProofError("none of the given keys has signed the checkpoint")
     check_inclusion(leaf_hash(proof.entry), proof.place, proof.checkpoint.size, proof.path, proof.checkpoint.root)
     try:
-        entry = read_entry(proof.entry)
+        entry = decode_entry(proof.entry)
     except ValueError as error:
         raise ProofError(str(error)) from error
     if entry.position != proof.place + 1:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from ledger.store.log import Draft, Log
-from ledger.transparency.sealer import BRING_BACK, SealError
+from ledger.transparency.sealer import RESTORE_ADVICE, SealError
 from ledger.transparency.signed_notes import Checkpoint, NoteError, Verifier, read_checkpoint
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class SealRecord:
 
     def __init__(self, door: Log) -> None:
         """Use ``open``."""
-        self._door = door
+        self._log = door
         self._kept_at = float("-inf")
         self._waiting: Checkpoint | None = None
 
@@ -73,16 +73,14 @@ class SealRecord:
 
         """
         try:
-            end = await self._door.last_position()
-            stored = await self._door.read_subject(f"{_BEGUN}.*")
+            end = await self._log.last_position()
+            stored = await self._log.read_subject(f"{_BEGUN}.*")
             begun = tuple(msgspec.json.decode(one.data, type=SealBegin) for one in stored)
             for one in begun:
                 Verifier.read(one.verifier)
-            last = await self._door.last(_CHECKPOINT)
+            last = await self._log.last(_CHECKPOINT)
             note = read_checkpoint(last.data.decode()) if last is not None and last.data else None
-            gone = (
-                await self._door.at(end) is None and await self._door.last_position() == end
-            )  # else one took its place
+            gone = await self._log.at(end) is None and await self._log.last_position() == end  # else one took its place
             lost = end > 0 and (gone or not begun)
         except (msgspec.MsgspecError, ValueError) as error:
             message = f"what the stream {STREAM} keeps of the seal cannot be read: {error}"
@@ -98,7 +96,7 @@ class SealRecord:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         begun = SealBegin(now, verifier.text(), position, reason)
         drafts = [Draft(f"{_BEGUN}.{verifier.key_id.hex()}", msgspec.json.encode(begun)), Draft(_CHECKPOINT, b"")]
-        await self._door.append(drafts if reason is not None else drafts[:1])
+        await self._log.append(drafts if reason is not None else drafts[:1])
 
     async def keep(self, checkpoint: Checkpoint | None) -> None:
         """Keep the newest checkpoint, the first at once and then about one a minute; None: nothing new was signed."""
@@ -106,7 +104,7 @@ class SealRecord:
         moment = time.monotonic()
         if self._waiting is None or moment - self._kept_at < _KEEP_SECONDS:
             return
-        await self._door.append([Draft(_CHECKPOINT, self._waiting.note.encode())])
+        await self._log.append([Draft(_CHECKPOINT, self._waiting.note.encode())])
         self._waiting, self._kept_at = None, moment
 
 
@@ -125,13 +123,15 @@ async def open_seal(record: SealRecord, folder: SealFolder, log: Log, *, archive
     if not folder.is_begun:
         if kept.begun or size:
             begun = f", which was begun at {kept.begun[-1].at}," if kept.begun else ""
-            raise SealError(f"the seal of this ledger{begun} is not at {folder.folder}", size, BRING_BACK)
+            raise SealError(f"the seal of this ledger{begun} is not at {folder.folder}", size, RESTORE_ADVICE)
         folder.begin()
     elif size and folder.checkpoint() is None:
-        raise SealError(f"{folder.folder / 'checkpoint'} is missing", size, BRING_BACK)
+        raise SealError(f"{folder.folder / 'checkpoint'} is missing", size, RESTORE_ADVICE)
     first, *_ = folder.verifiers() or [folder.signer().verifier]
     if not kept.begun:
         await record.begin(first, await log.last_position())
     elif first not in kept.verifiers:
-        raise SealError(f"the seal at {folder.folder} was begun with another key than this ledger's", size, BRING_BACK)
+        raise SealError(
+            f"the seal at {folder.folder} was begun with another key than this ledger's", size, RESTORE_ADVICE
+        )
     return kept.checkpoint

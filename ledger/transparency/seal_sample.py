@@ -6,9 +6,9 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, NamedTuple
 
-from ledger.transparency.merkle import HASH_BYTES, leaf_hash, root_of
-from ledger.transparency.sealer import SealError, entry_of, gap_entry
-from ledger.transparency.tiles import WIDTH, MissingTileError, tile_path
+from ledger.transparency.merkle import leaf_hash, root_of
+from ledger.transparency.sealer import SealError, encode_entry, encode_gap
+from ledger.transparency.tiles import WIDTH, MissingTileError, split_hashes, tile_path
 
 if TYPE_CHECKING:
     from ledger.store.log import Log
@@ -54,10 +54,10 @@ async def check_sample(log: Log, tiles: Tiles) -> Sample:
 
 def _checked_entries(tiles: Tiles, index: int) -> list[bytes]:
     """Return a bundle's entries: its tile follows up to the edge that is signed, and the entries hash to the tile."""
-    leaves, first = _cut(tiles.hashes(0, index)), index * WIDTH + 1
+    leaves, first = split_hashes(tiles.hashes(0, index)), index * WIDTH + 1
     hashes, level, at = leaves, 0, index
     while len(hashes) == WIDTH:  # one that is not full is at the edge, from which the signed root is computed
-        above = _cut(tiles.hashes(level + 1, at // WIDTH))
+        above = split_hashes(tiles.hashes(level + 1, at // WIDTH))
         if root_of(hashes) != above[at % WIDTH]:
             what = f"the tile {tile_path(level, at)} or {tile_path(level + 1, at // WIDTH, len(above))} was changed"
             raise SealError(what, first, _SEAL_DAMAGED)
@@ -73,11 +73,7 @@ def _checked_entries(tiles: Tiles, index: int) -> list[bytes]:
 async def _check_events(log: Log, sealed: dict[int, bytes]) -> None:
     found = await asyncio.gather(*map(log.at, sealed))
     for (position, entry), event in zip(sealed.items(), found, strict=True):
-        if event is None and entry != gap_entry(position):
+        if event is None and entry != encode_gap(position):
             raise SealError("a sealed event is gone", position)
-        if event is not None and entry_of(*event) != entry:
+        if event is not None and encode_entry(*event) != entry:
             raise SealError("a sealed event has changed", position)
-
-
-def _cut(hashes: bytes) -> list[bytes]:
-    return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.errors import LedgerError
-from ledger.files import read_bounded, write_private, write_whole
+from ledger.files import read_bounded, write_atomically, write_private
 from ledger.transparency.signed_notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoint, read_checkpoint
 from ledger.transparency.tiles import MAX_ENTRY_BYTES, DifferentTileError, MissingTileError, Tiles, TileWriter
 
@@ -26,22 +26,22 @@ GAP_SUBJECT = "ledger.gap"
 _GAP, _EVENT = 0, 1
 _HEAD_BYTES = 11
 _NOTE_BYTES = 1 << 20
-_OF_A_SEAL = ("key", "verifiers", "checkpoint", "tile")
+_SEAL_FILES = ("key", "verifiers", "checkpoint", "tile")
 
 
 class SealError(LedgerError):
     """The seal and the log disagree, or the seal itself is damaged: nothing may be written until somebody looked."""
 
     def __init__(self, what: str, position: int, advice: str = "") -> None:
-        super().__init__(f"{what} (position {position}): {advice or _LOOK}")
+        super().__init__(f"{what} (position {position}): {advice or _INSPECT_ADVICE}")
         self.position = position
 
 
-_LOOK = (
+_INSPECT_ADVICE = (
     "the log is not what was sealed. Nothing is written until somebody has looked: run `resolution-ledger audit "
     "verify`, then `resolution-ledger admin alarm`"
 )
-BRING_BACK = (
+RESTORE_ADVICE = (
     "bring the folder `seal` back from a backup. Only where it is lost for good: `resolution-ledger admin seal "
     "begin-anew --reason ...` begins another one with another key, which auditors have to be told"
 )
@@ -60,23 +60,23 @@ class SealEntry(NamedTuple):
         return not self.subject
 
 
-def entry_of(position: int, subject: str, data: bytes) -> bytes:
+def encode_entry(position: int, subject: str, data: bytes) -> bytes:
     """A leaf: a byte 1, the position (64 bits), the subject's length (16 bits) and bytes, the event's bytes.
 
     Numbers are big-endian. For a lost event: a byte 0 and the position.
     """
     if subject == GAP_SUBJECT:
-        return gap_entry(position)
+        return encode_gap(position)
     name = subject.encode()
     return b"\x01" + position.to_bytes(8) + len(name).to_bytes(2) + name + data
 
 
-def gap_entry(position: int) -> bytes:
+def encode_gap(position: int) -> bytes:
     """The leaf of a position at which there was no event."""
     return b"\x00" + position.to_bytes(8)
 
 
-def read_entry(entry: bytes) -> SealEntry:
+def decode_entry(entry: bytes) -> SealEntry:
     """What a leaf says.
 
     Raises:
@@ -101,7 +101,7 @@ class SealFolder:
     @property
     def is_begun(self) -> bool:
         """Return whether a seal is here, or remains of one."""
-        key, verifiers, *sealed = (os.path.lexists(self.folder / name) for name in _OF_A_SEAL)
+        key, verifiers, *sealed = (os.path.lexists(self.folder / name) for name in _SEAL_FILES)
         return any(sealed) or (key and verifiers)
 
     def begin(self) -> Signer:
@@ -116,7 +116,7 @@ class SealFolder:
         signer = Signer.make(f"resolution-ledger/{secrets.token_hex(8)}")
         self.folder.mkdir(parents=True, exist_ok=True)
         write_private(self.folder / "key", signer.text() + "\n")
-        write_whole(self.folder / "verifiers", (signer.verifier.text() + "\n").encode())
+        write_atomically(self.folder / "verifiers", (signer.verifier.text() + "\n").encode())
         return signer
 
     def signer(self) -> Signer:
@@ -217,7 +217,7 @@ class SealFolder:
         """The tiles of a tree of this size."""
         return Tiles(self.folder, size)
 
-    def keep_cosigned(self, note: Checkpoint) -> Checkpoint:
+    def add_cosignatures(self, note: Checkpoint) -> Checkpoint:
         """Keep the signatures of others on a checkpoint of ours.
 
         Raises:
@@ -231,8 +231,8 @@ class SealFolder:
             raise NoteError("this checkpoint was not signed here, or says something else than the tiles")
         name = f"cosigned/{note.size}"
         if (before := self._text(name)) is not None:
-            note = read_checkpoint(before).also(note.lines)
-        write_whole(self.folder / name, note.note.encode())
+            note = read_checkpoint(before).with_signatures(note.lines)
+        write_atomically(self.folder / name, note.note.encode())
         return note
 
     def rotate(self) -> tuple[Verifier, Verifier]:
@@ -248,10 +248,10 @@ class SealFolder:
         old = self.signer()
         new = Signer.make(old.name)
         both = make_checkpoint(newest.origin, newest.size, newest.root, (old, new))
-        write_whole(self.folder / "rotations" / str(newest.size), both.note.encode())
+        write_atomically(self.folder / "rotations" / str(newest.size), both.note.encode())
         verifiers = [*self.verifiers(), new.verifier]
-        write_whole(self.folder / "verifiers", "".join(one.text() + "\n" for one in verifiers).encode())
-        write_whole(self.folder / "checkpoint", newest.also(both.lines).note.encode())
+        write_atomically(self.folder / "verifiers", "".join(one.text() + "\n" for one in verifiers).encode())
+        write_atomically(self.folder / "checkpoint", newest.with_signatures(both.lines).note.encode())
         write_private(self.folder / "key", new.text() + "\n")
         return old.verifier, new.verifier
 
@@ -332,10 +332,10 @@ class Sealer:
             if recorded.position < expected:
                 raise SealError("an event comes a second time", recorded.position)
             while expected < recorded.position:
-                entries.append(gap_entry(expected))
+                entries.append(encode_gap(expected))
                 self.gaps += 1
                 expected += 1
-            entry = entry_of(*recorded)
+            entry = encode_entry(*recorded)
             if len(entry) > MAX_ENTRY_BYTES:
                 raise SealError("an event is too large to be sealed", recorded.position)
             entries.append(entry)
@@ -362,7 +362,7 @@ class Sealer:
             raise SealError(str(error), self.size) from error
         signer = self._current_signer()
         note = make_checkpoint(signer.name, self.size, self._writer.root(), [signer])
-        write_whole(self._folder.folder / "checkpoint", note.note.encode())
+        write_atomically(self._folder.folder / "checkpoint", note.note.encode())
         self.signed = self.size
         for path in outdated:
             path.unlink(missing_ok=True)
@@ -387,7 +387,7 @@ async def check_positions(log: Log, tiles: Tiles, positions: Sequence[int]) -> N
         sealed = tiles.entry(position - 1)
         found = await log.at(position)
         if found is None:
-            if sealed != gap_entry(position):
+            if sealed != encode_gap(position):
                 raise SealError("a sealed event is gone", position)
-        elif entry_of(*found) != sealed:
+        elif encode_entry(*found) != sealed:
             raise SealError("a sealed event has changed", position)

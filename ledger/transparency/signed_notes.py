@@ -146,7 +146,7 @@ class Checkpoint(NamedTuple):
         ]
         return list(dict.fromkeys(found))
 
-    def also(self, lines: Sequence[str]) -> Checkpoint:
+    def with_signatures(self, lines: Sequence[str]) -> Checkpoint:
         """The same with more signatures."""
         new = [line for line in lines if line not in self.lines]
         return self._replace(note=self.note + "".join(new))
@@ -168,7 +168,7 @@ def read_checkpoint(note: str) -> Checkpoint:
     """
     text, _, signatures = note.partition("\n\n")
     origin, size, root, *more = [*text.split("\n"), "", "", ""][: max(3, text.count("\n") + 1)]
-    hashed = _decoded(root)
+    hashed = _decode_base64(root)
     if not origin or len(hashed) != 32 or not _SIZE.fullmatch(size) or not all(more):  # noqa: PLR2004 - a SHA-256
         raise NoteError("this is no checkpoint: its first lines are origin, size and root hash")
     if not signatures.startswith(_DASH):
@@ -195,7 +195,7 @@ def open_note(note: str, verifiers: Sequence[Verifier]) -> str:
     return note.partition("\n\n")[0] + "\n"
 
 
-def _decoded(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     """Base64 in its one canonical form; empty where it is not that."""
     try:
         data = base64.b64decode(text, validate=True)
@@ -206,5 +206,5 @@ def _decoded(text: str) -> bytes:
 
 def _signature(line: str) -> tuple[str, bytes, bytes]:
     name, _, encoded = line.removeprefix(_DASH).removesuffix("\n").rpartition(" ")
-    data = _decoded(encoded)
+    data = _decode_base64(encoded)
     return name, data[:4], data[4:]

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from ledger.errors import LedgerError
-from ledger.files import UnreadableFileError, read_bounded, sync
+from ledger.files import UnreadableFileError, read_bounded, sync_to_disk
 from ledger.transparency.merkle import HASH_BYTES, leaf_hash, root_of
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def tile_path(level: int | str, index: int, width: int = WIDTH) -> str:
     return f"tile/{level}/{'/'.join(reversed(parts))}{partial}"
 
 
-def bundle(entries: Sequence[bytes]) -> bytes:
+def encode_bundle(entries: Sequence[bytes]) -> bytes:
     """Entries as a bundle holds them: each behind its length, 16 bits, big-endian."""
     return b"".join([len(entry).to_bytes(2) + entry for entry in entries])
 
 
-def entries_in(data: bytes) -> Iterator[bytes]:
+def decode_bundle(data: bytes) -> Iterator[bytes]:
     """The entries of a bundle."""
     at = 0
     while at + 2 <= len(data):
@@ -101,8 +101,8 @@ class Tiles:
         """
         width = min(WIDTH, self.size - WIDTH * index)
         data, wide = self._read("entries", index, width)
-        found = list(entries_in(data))
-        if len(found) != wide or not data.endswith(bundle(found[-1:])):
+        found = list(decode_bundle(data))
+        if len(found) != wide or not data.endswith(encode_bundle(found[-1:])):
             raise MissingTileError(tile_path("entries", index, width), f"it does not hold {wide} entries")
         return found[:width]
 
@@ -190,7 +190,7 @@ class TileWriter:
             self._push(0, leaf_hash(entry))
             self.size += 1
             if len(self._entries) == WIDTH:
-                self._write(tile_path("entries", self.size // WIDTH - 1), bundle(self._entries))
+                self._write(tile_path("entries", self.size // WIDTH - 1), encode_bundle(self._entries))
                 self._entries = []
 
     def _push(self, level: int, one: bytes) -> None:
@@ -203,19 +203,19 @@ class TileWriter:
             tile = bytes(edge)
             self._write(tile_path(level, count // WIDTH - 1), tile)
             edge.clear()
-            self._push(level + 1, root_of(_cut(tile)))
+            self._push(level + 1, root_of(split_hashes(tile)))
 
     def root(self) -> bytes:
         """The root of the tree as it stands."""
         right: list[bytes] = []
         for edge in self._edges:
-            hashes = _cut(edge) + right
+            hashes = split_hashes(edge) + right
             right = [root_of(hashes)] if hashes else []
         return right[0] if right else root_of([])
 
     def flush(self) -> list[Path]:
         """Write the right edge and make all durable; returns partial tiles that nothing needs once this is signed."""
-        edges = [(tile_path("entries", self.size // WIDTH, len(self._entries)), bundle(self._entries))]
+        edges = [(tile_path("entries", self.size // WIDTH, len(self._entries)), encode_bundle(self._entries))]
         for level, edge in enumerate(self._edges):
             many = len(edge) // HASH_BYTES
             edges.append((tile_path(level, (self.size >> (8 * level)) // WIDTH, many), bytes(edge)))
@@ -224,7 +224,7 @@ class TileWriter:
             if data:
                 self._write(name, data)
         for path in [*self._written, *{path.parent for path in self._written}]:
-            sync(path)
+            sync_to_disk(path)
         self._written.clear()
         old, self._partials = self._partials - now, now
         return sorted(old)
@@ -253,5 +253,6 @@ class DifferentTileError(LedgerError):
         self.path = path
 
 
-def _cut(hashes: bytes | bytearray) -> list[bytes]:
+def split_hashes(hashes: bytes | bytearray) -> list[bytes]:
+    """Return concatenated hashes of 32 bytes as a list."""
     return [bytes(hashes[at : at + HASH_BYTES]) for at in range(0, len(hashes), HASH_BYTES)]

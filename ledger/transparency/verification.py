@@ -9,13 +9,13 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from ledger.errors import LedgerError
-from ledger.files import read_bounded, write_whole
-from ledger.transparency.event_differences import Differs, Wrong, content_of, describe
+from ledger.files import read_bounded, write_atomically
+from ledger.transparency.event_differences import EventDifference, SealFinding, describe_differences, entry_content_hash
 from ledger.transparency.merkle import HASH_BYTES, ProofError, check_consistency, consistency_proof, leaf_hash, root_of
 from ledger.transparency.seal_record import SealTrace
-from ledger.transparency.sealer import entry_of, gap_entry
+from ledger.transparency.sealer import encode_entry, encode_gap
 from ledger.transparency.signed_notes import Checkpoint, Verifier, open_note, sign_note
-from ledger.transparency.tiles import WIDTH, MissingTileError, tile_path
+from ledger.transparency.tiles import WIDTH, MissingTileError, split_hashes, tile_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -97,7 +97,7 @@ class Verification:
         if self._kept.damage:
             self._unreadable.append(self._kept.damage)
         believed = list(trusted) or self._verifiers[:1] or self._kept.verifiers[-1:]
-        self.trusts = self._read(lambda: folder.trusted(believed), believed)
+        self.trusted_keys = self._read(lambda: folder.trusted(believed), believed)
         self._ours = self._read(folder.checkpoint, None)
         self.newest = self._ours
         self._brought = sorted(brought, key=lambda checkpoint: checkpoint.size)
@@ -109,20 +109,22 @@ class Verification:
             (one, name)
             for one, name in named
             # the archive may still be under a seal before this one
-            if one is not None and one not in self._brought and (one is not archived or one.signed_by(self.trusts))
+            if one is not None
+            and one not in self._brought
+            and (one is not archived or one.signed_by(self.trusted_keys))
         ]
         also = [one for one, _ in self._also]
-        known = [one for one in (*self._brought, *also) if one.signed_by(self.trusts)]
+        known = [one for one in (*self._brought, *also) if one.signed_by(self.trusted_keys)]
         self.size = self._ours.size if self._ours else max((one.size for one in known), default=0)
         self._tiles = folder.tiles(self.size)
         self._edge = CompactRange()
         self._open: list[bytes] = []
         self._sizes = sorted({one.size for one in (*self._brought, *also, *([self._ours] if self._ours else []))})
         self._roots: dict[int, bytes] = {0: root_of([])}
-        self._differs: list[Differs] = []
-        self._bad_tiles: list[Wrong] = []
+        self._differs: list[EventDifference] = []
+        self._bad_tiles: list[SealFinding] = []
         self.gaps: list[int] = []
-        self._lost: list[Wrong] = []
+        self._lost: list[SealFinding] = []
         self.position = 0
         self.last = 0
 
@@ -149,7 +151,7 @@ class Verification:
         }
         with suppress(OSError, ValueError):  # without the key, or room: then it begins anew the next time
             note = sign_note(f"{_STATE}\n{json.dumps(state)}\n", self._folder.signer())
-            write_whole(path, note.encode())
+            write_atomically(path, note.encode())
 
     def load(self, path: Path, log_id: str) -> None:
         """Go on where an earlier run was saved; else from the beginning.
@@ -158,7 +160,7 @@ class Verification:
         them the roots are computed again.
         """
         try:
-            head, _, text = open_note(read_bounded(path, _STATE_BYTES).decode(), self.trusts).partition("\n")
+            head, _, text = open_note(read_bounded(path, _STATE_BYTES).decode(), self.trusted_keys).partition("\n")
             state = json.loads(text)
             size, edge = (
                 int(state["size"]),
@@ -181,10 +183,10 @@ class Verification:
         """Hold the next events of the stream against the tiles."""
         for recorded in batch:
             while self.position + 1 < recorded.position and self.position < self.size:
-                self._next(gap_entry(self.position + 1))
+                self._next(encode_gap(self.position + 1))
             self._miss(recorded.position)
             self.last = recorded.position
-            self._next(entry_of(*recorded))
+            self._next(encode_entry(*recorded))
 
     def _miss(self, until: int) -> None:
         """Note positions behind the seal at which the stream has nothing, before ``until``."""
@@ -192,7 +194,7 @@ class Verification:
         if first < until:
             where = f"position {first:,}" if first == until - 1 else f"positions {first:,} to {until - 1:,}"
             text = f"{where}: not sealed yet, and the stream has nothing there that can be read"
-            self._lost.append(Wrong("removed", first, until - 1, text))
+            self._lost.append(SealFinding("removed", first, until - 1, text))
 
     def _next(self, entry: bytes) -> None:
         if self.position >= self.size:
@@ -218,14 +220,14 @@ class Verification:
             tile = self._tiles.hashes(0, index)
             sealed = self._tiles.entries(index)
         except MissingTileError as error:
-            self._bad_tiles.append(Wrong("tile missing", first + 1, first + len(leaves), str(error)))
+            self._bad_tiles.append(SealFinding("tile missing", first + 1, first + len(leaves), str(error)))
             return
         self.gaps += [first + place + 1 for place, entry in enumerate(sealed) if entry[:1] == b"\x00"]
         if b"".join(leaves) == tile:
             if sealed != entries:
                 path = tile_path("entries", index, len(leaves))
                 text = f"the bundle {path} was edited: the stream and the hashes of its entries agree with each other"
-                self._bad_tiles.append(Wrong("tile edited", first + 1, first + len(leaves), text))
+                self._bad_tiles.append(SealFinding("tile edited", first + 1, first + len(leaves), text))
             return
         self._compare(first, entries, sealed, tile)
 
@@ -233,11 +235,13 @@ class Verification:
         for place, (found, was) in enumerate(zip(entries, sealed, strict=True)):
             hashed = tile[place * HASH_BYTES : (place + 1) * HASH_BYTES]
             if leaf_hash(found) != hashed and len(self._differs) < _REMEMBERED:
-                self._differs.append(Differs(first + place + 1, content_of(was), content_of(found)))
+                self._differs.append(
+                    EventDifference(first + place + 1, entry_content_hash(was), entry_content_hash(found))
+                )
 
     # ------------------------------------------------------------------ what is wrong
 
-    def findings(self, last_position: int) -> list[Wrong]:
+    def findings(self, last_position: int) -> list[SealFinding]:
         """All that is wrong, by position; empty where the history is what was sealed."""
         self._rest_as_gaps(last_position)
         self._miss(last_position + 1)
@@ -255,19 +259,19 @@ class Verification:
                 try:
                     self._tiles.hashes(0, self.position // WIDTH)
                 except MissingTileError as error:
-                    self._bad_tiles.append(Wrong("tile missing", self.position + 1, self.size, str(error)))
+                    self._bad_tiles.append(SealFinding("tile missing", self.position + 1, self.size, str(error)))
                     return
-            self._next(gap_entry(self.position + 1))
+            self._next(encode_gap(self.position + 1))
 
-    def _evidence(self, last_position: int) -> list[Wrong]:
+    def _evidence(self, last_position: int) -> list[SealFinding]:
         """Parts of the seal that cannot be read, and parts that are not there."""
         last = max(self.size, last_position, 1)
         cosigned = self._read(self._folder.cosigned, list[Checkpoint]())
-        found = [Wrong("evidence damaged", 1, last, text) for text in self._unreadable]
+        found = [SealFinding("evidence damaged", 1, last, text) for text in self._unreadable]
         for note in cosigned:
-            if note.size > self.size or not note.signed_by(self.trusts) or not self._has_root(note):
+            if note.size > self.size or not note.signed_by(self.trusted_keys) or not self._has_root(note):
                 text = f"the cosigned checkpoint of size {note.size:,} is not one of this seal"
-                found.append(Wrong("evidence damaged", 1, note.size, text))
+                found.append(SealFinding("evidence damaged", 1, note.size, text))
         nothing_yet = not last_position and (self._folder.is_begun or not self._kept.begun)
         if self._ours is not None or (nothing_yet and self._kept.checkpoint is None):
             return found
@@ -278,7 +282,7 @@ class Verification:
             "an auditor or a witness has kept: --checkpoint FILE --key KEY. Where nothing was sealed yet, `up` or `run "
             "seal` begins the seal"
         )
-        return [*found, Wrong("evidence missing", 1, last, text)]
+        return [*found, SealFinding("evidence missing", 1, last, text)]
 
     def _has_root(self, note: Checkpoint) -> bool:
         try:
@@ -286,44 +290,44 @@ class Verification:
         except MissingTileError:
             return False
 
-    def _blame(self, last_position: int) -> list[Wrong]:
+    def _blame(self, last_position: int) -> list[SealFinding]:
         """Whether it is the stream that differs from what was signed, or the tiles."""
         stream_root = self._roots.get(self.size)
         if self._ours is not None and stream_root == self._ours.root:
             first, last = self._differs[0].position, self._differs[-1].position
             paths = sorted({tile_path(0, (differs.position - 1) // WIDTH) for differs in self._differs})
             text = f"the tile {paths[0]} was edited: the stream agrees with the signed checkpoint"
-            return [Wrong("tile edited", first, last, text)]
-        return describe(self._differs, self.size, last_position)
+            return [SealFinding("tile edited", first, last, text)]
+        return describe_differences(self._differs, self.size, last_position)
 
-    def _keys(self) -> list[Wrong]:
-        found: list[Wrong] = []
+    def _keys(self) -> list[SealFinding]:
+        found: list[SealFinding] = []
         if self._ours is None:
             if self._brought:
                 text = "there is no checkpoint here, and you have one: the seal was removed"
-                found.append(Wrong("checkpoint missing", 1, self._brought[-1].size, text))
+                found.append(SealFinding("checkpoint missing", 1, self._brought[-1].size, text))
             return found
-        if not self._ours.signed_by(self.trusts):
+        if not self._ours.signed_by(self.trusted_keys):
             known = self._ours.signed_by(self._verifiers)
             what = "signed with a key that nobody handed over to" if known else "signed by nobody known"
             text = f"the newest checkpoint is {what}: the key or the checkpoint was replaced"
-            found.append(Wrong("key replaced" if known else "checkpoint forged", 1, self._ours.size, text))
+            found.append(SealFinding("key replaced" if known else "checkpoint forged", 1, self._ours.size, text))
         if self._kept.begun and self._verifiers[:1] and self._verifiers[0] not in self._kept.verifiers:
             text = "the first verifier key here is not the one with which this ledger's seal was begun"
-            found.append(Wrong("key replaced", 1, self._ours.size, text))
+            found.append(SealFinding("key replaced", 1, self._ours.size, text))
         try:
             mine = self._folder.signer().verifier
         except (OSError, ValueError) as error:
-            found.append(Wrong("evidence damaged", 1, self._ours.size, str(error)))
+            found.append(SealFinding("evidence damaged", 1, self._ours.size, str(error)))
             return found
-        if mine not in self.trusts:
+        if mine not in self.trusted_keys:
             text = "the signing key here is none that signed before, or was handed over to"
-            found.append(Wrong("key replaced", 1, self._ours.size, text))
+            found.append(SealFinding("key replaced", 1, self._ours.size, text))
         return found
 
-    def _upper_tiles(self) -> list[Wrong]:
+    def _upper_tiles(self) -> list[SealFinding]:
         """Tiles above the first level follow from it; and there are none beyond the newest checkpoint."""
-        found: list[Wrong] = []
+        found: list[SealFinding] = []
         level = 1
         while self._ours is not None and self.size >> (8 * level):
             missing = 0
@@ -331,19 +335,19 @@ class Verification:
                 try:
                     tile = self._tiles.hashes(level, index)
                     below = range(index * WIDTH, index * WIDTH + len(tile) // HASH_BYTES)
-                    wanted = [root_of(_cut(self._tiles.hashes(level - 1, one))) for one in below]
+                    wanted = [root_of(split_hashes(self._tiles.hashes(level - 1, one))) for one in below]
                 except MissingTileError as error:
-                    found.append(Wrong("tile missing", 1, self.size, str(error)))
+                    found.append(SealFinding("tile missing", 1, self.size, str(error)))
                     missing += 1
                     if missing == _MISSING_TOLD:
                         break  # the rest is likely to be missing, too
                     continue
-                for place, (is_, should) in enumerate(zip(_cut(tile), wanted, strict=True)):
+                for place, (is_, should) in enumerate(zip(split_hashes(tile), wanted, strict=True)):
                     if is_ != should:
                         span = WIDTH**level
                         first = (index * WIDTH + place) * span + 1
                         text = f"the tile {tile_path(level, index)} does not follow from those below it"
-                        found.append(Wrong("tile edited", first, first + span - 1, text))
+                        found.append(SealFinding("tile edited", first, first + span - 1, text))
             level += 1
         following = self.size // WIDTH + (1 if self.size % WIDTH else 0)
         if self._ours is None:
@@ -355,7 +359,7 @@ class Verification:
         is_beyond = beyond.exists() or whole or any(width > self.size % WIDTH for width in wider)
         if is_beyond and not self._goes_on():
             text = f"there are tiles beyond the newest checkpoint (size {self.size:,}): an older one was put back"
-            found.append(Wrong("checkpoint replaced", self.size + 1, self.size + 1, text))
+            found.append(SealFinding("checkpoint replaced", self.size + 1, self.size + 1, text))
         return found
 
     def _goes_on(self) -> bool:
@@ -364,29 +368,29 @@ class Verification:
         while time.monotonic() < until:
             with suppress(LedgerError, OSError, ValueError):
                 newest = self._folder.checkpoint()
-                if newest is not None and newest.size > self.size and newest.signed_by(self.trusts):
+                if newest is not None and newest.size > self.size and newest.signed_by(self.trusted_keys):
                     return True
             time.sleep(0.1)
         return False
 
-    def _checkpoints(self) -> list[Wrong]:
-        found: list[Wrong] = []
+    def _checkpoints(self) -> list[SealFinding]:
+        found: list[SealFinding] = []
         agreed = 0
         if self._ours is not None and not self._differs and self._roots.get(self.size) != self._ours.root:
             text = "the newest checkpoint has another root than the stream and the tiles: it was replaced"
-            found.append(Wrong("checkpoint forged", 1, self.size, text))
+            found.append(SealFinding("checkpoint forged", 1, self.size, text))
         named = [*((one, "your checkpoint") for one in self._brought), *self._also]
         for one, name in sorted(named, key=lambda pair: pair[0].size):
-            if not one.signed_by(self.trusts):
+            if not one.signed_by(self.trusted_keys):
                 text = f"{name} of size {one.size:,} is signed by no key that is trusted here"
-                found.append(Wrong("checkpoint not trusted", 1, one.size, text))
+                found.append(SealFinding("checkpoint not trusted", 1, one.size, text))
             elif self._ours is not None and one.size > self.size:
                 text = f"{name} covers {one.size:,} positions, ours {self.size:,}: an older state was put back"
-                found.append(Wrong("history shortened", self.size + 1, one.size, text))
+                found.append(SealFinding("history shortened", self.size + 1, one.size, text))
             elif self._roots.get(one.size, b"") != one.root and not self._explained(one):
                 what = "sealed here" if self._ours is not None else "in the log"
                 text = f"what is {what} is not what {name} of size {one.size:,} covers: history forked"
-                found.append(Wrong("history forked", agreed + 1, one.size, text))
+                found.append(SealFinding("history forked", agreed + 1, one.size, text))
             else:
                 agreed = one.size
         return found
@@ -400,7 +404,3 @@ class Verification:
         except (MissingTileError, ProofError):
             return False
         return bool(self._differs)
-
-
-def _cut(hashes: bytes) -> list[bytes]:
-    return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]

@@ -9,7 +9,7 @@ import msgspec
 from domain.events.decisions import RECORDS
 from domain.events.facts import FACTS
 from domain.serialization import FieldError, decode
-from ledger.store.cloudevents import Stored, parse_time, stored_decoder, utc_text
+from ledger.store.cloudevents import StoredFields, parse_time, stored_decoder, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Event:
 
     __slots__ = ("body", "correction", "position", "stored", "subject")
 
-    def __init__(self, position: int, stored: Stored, body: msgspec.Struct, subject: str = "") -> None:
+    def __init__(self, position: int, stored: StoredFields, body: msgspec.Struct, subject: str = "") -> None:
         self.position = position
         self.subject = subject
         self.stored = stored

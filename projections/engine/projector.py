@@ -19,7 +19,7 @@ from domain.serialization import encode
 from ledger.errors import UnavailableError
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.log import digest_of
-from ledger.store.subscription import Follower, ReadCursor, verify_anchor
+from ledger.store.subscription import Follower, ReadCursor, verify_cursor
 from ledger.transparency.sealer import GAP_SUBJECT
 from projections.engine import storage
 from projections.engine.corrections import correction_of, corrections, originals_of, read_known
@@ -111,9 +111,9 @@ class Projector:
         self, client: LedgerClient, log: Log, until: int | None, tail: SharedTail | None
     ) -> AsyncIterator[list[Recorded]]:
         while True:
-            begins = until if tail is None else await tail.begins()
+            begins = until if tail is None else await tail.start_position()
             if tail is not None and begins is not None and self.progress.anchor.position >= begins:
-                await verify_anchor(log, self.progress.anchor, self.model.name)
+                await verify_cursor(log, self.progress.anchor, self.model.name)
                 async for batch in tail.batches(self.progress.anchor.position):
                     yield batch
                 continue

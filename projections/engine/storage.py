@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import OperationalError
 
-from ledger.files import lock
+from ledger.files import try_lock
 from ledger.store.subscription import ReadCursor
 from projections.engine.corrections import corrections_metadata
 
@@ -85,7 +85,7 @@ def claim(folder: Path, name: str) -> Iterator[bool]:
     """Yield whether this process may run a view; false where another process runs it."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{name}.lock").open("a") as file:
-        yield lock(file)
+        yield try_lock(file)
 
 
 def live_generation(folder: Path, model: Projection) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ledger.transparency.proofs import prove
-from ledger.transparency.sealer import read_entry, seal_folder
+from ledger.transparency.sealer import decode_entry, seal_folder
 from ledger.transparency.signed_notes import NoteError
 from projections.reports.explanation_text import story_of
 
@@ -51,7 +51,7 @@ def case_document(found: dict[str, Any], data_dir: Path) -> dict[str, Any]:
     proofs = [prove(tiles, newest, position) for position in positions]
     return {
         "explained": found,
-        "events": [sealed_event(read_entry(proof.entry)) for proof in proofs],
+        "events": [sealed_event(decode_entry(proof.entry)) for proof in proofs],
         "proofs": [proof.text() for proof in proofs],
         "checkpoint": newest.note,
         "verifier_keys": [verifier.text() for verifier in folder.trusted()],

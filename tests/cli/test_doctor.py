@@ -18,7 +18,7 @@ from config import topology
 from config.settings import load_settings
 from consumers.privacy.field_encryption import sealed_texts
 from domain.staff import manager_rings
-from ledger.encryption.keyring import Keyring, token_of
+from ledger.encryption.keyring import Keyring, owner_token
 from ledger.store.streams import js_api
 from tests.support.builders import event
 from tests.support.organisations import FULL_POLICY
@@ -88,17 +88,17 @@ async def test_lost_keys_come_back_from_a_backup_though_the_customer_came_back_f
     async with Session(settings) as session:
         keys = await Keyring.open(session.client)
         read = [
-            json.loads(await keys.reveal(one.data))["data"]["comment"]
+            json.loads(await keys.decrypt_fields(one.data))["data"]["comment"]
             for one in [await session.log.at(n) for n in (1, 2, 3)]
             if one is not None
         ]
         assert read == ["fine", "fine", "again"]
-        assert (await keys.ensure(["customer:C-0"]))["customer:C-0"].id == f"{token_of('customer:C-0')}.1"
+        assert (await keys.ensure(["customer:C-0"]))["customer:C-0"].id == f"{owner_token('customer:C-0')}.1"
     assert command("admin", "forget", "C-1", "--by", "DPO").returncode == 0
     async with Session(settings) as session:
         keys, event = await Keyring.open(session.client), await session.log.at(1)
         assert event is not None
-        assert b"fine" not in await keys.reveal(event.data)
+        assert b"fine" not in await keys.decrypt_fields(event.data)
 
 
 async def test_a_key_of_the_same_id_that_does_not_fit_is_a_finding(tmp_path: Path, command: Command) -> None:
@@ -106,7 +106,7 @@ async def test_a_key_of_the_same_id_that_does_not_fit_is_a_finding(tmp_path: Pat
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session, upstream_of(session, "intake") as upstream:
         await upstream.record(feedback("f-1", "C-1"))
-        name = f"$KV.ledger-keys.k.{token_of('customer:C-1')}.1"
+        name = f"$KV.ledger-keys.k.{owner_token('customer:C-1')}.1"
         other = {"owner": "customer:C-1", "made": "2026-01-01T00:00:00Z", "key": base64.b64encode(b"k" * 32).decode()}
         await session.client.request(name, json.dumps(other).encode())
     assert not finding(command, "keys")["ok"]

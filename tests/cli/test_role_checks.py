@@ -372,7 +372,7 @@ async def test_the_alarm_is_named_and_not_the_roles_that_it_ends(tmp_path: Path)
         ("projections", "guard", "seal", "archive"),
     )
     async with Session(settings) as session, running(session, roles):
-        await alarm.sound(session.client, 0, "tried")
+        await alarm.raise_alarm(session.client, 0, "tried")
         found = {one.check: one.says for one in await examine(session, patience=0.5, at_rest=False) if not one.ok}
         assert list(found) == ["alarm"]
 

@@ -96,7 +96,7 @@ async def test_what_loses_nothing_is_no_finding(tmp_path: Path, fields: dict[str
             assert await wrong(session) == {}
 
 
-@pytest.mark.parametrize("stream", [one["name"] for one in topology.streams() if one["name"] != LEDGER])
+@pytest.mark.parametrize("stream", [one["name"] for one in topology.stream_configs() if one["name"] != LEDGER])
 async def test_a_missing_stream_is_named(tmp_path: Path, stream: str) -> None:
     with Server(tmp_path / "server") as server:
         async with Session(settings_of(server.url, tmp_path), creates=True) as session:
@@ -129,7 +129,7 @@ async def begun(cluster: Cluster, folder: Path) -> Session:
 
 async def lead_from(session: Session, server: str) -> None:
     """Let one server lead all streams, so that another can go away without an election."""
-    for one in topology.streams():
+    for one in topology.stream_configs():
         await js_api(session.client, f"STREAM.LEADER.STEPDOWN.{one['name']}", {"placement": {"preferred": server}})
 
 

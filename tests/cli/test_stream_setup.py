@@ -29,7 +29,7 @@ from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import upstream_of
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-BASE = {stream["name"] for stream in topology.streams()}
+BASE = {stream["name"] for stream in topology.stream_configs()}
 
 
 @pytest.fixture

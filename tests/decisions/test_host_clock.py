@@ -16,7 +16,7 @@ from ledger.errors import ClockError, UnavailableError
 from ledger.nats.client import LedgerClient
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
-from ledger.store.server_time import ServerTime, span
+from ledger.store.server_time import ServerTime, duration_text
 from projections.engine.projector import rebuild
 from projections.engine.storage import views_folder
 from projections.views.balances import Balances, read_balances
@@ -58,7 +58,7 @@ async def test_nothing_is_recorded_while_the_host_is_ahead_and_it_goes_on_by_its
     with pytest.raises(ClockError, match=r"40 days ahead.*server's time stamps"):
         await log.append([draft(2)])
     posted: list[Any] = []
-    log.post([draft(3)], posted.append)
+    log.append_nowait([draft(3)], posted.append)
     with pytest.raises(ClockError):
         await log.check_clock()
     assert await log.last_position() == 1
@@ -237,4 +237,4 @@ async def test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody
     [(40 * 86_400, "40 days"), (90_000, "1 d 1 h"), (3_700, "1 h 1 min"), (-75, "1 min 15 s"), (9.6, "10 s")],
 )
 def test_a_span_of_time_is_told_in_words(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+    assert duration_text(seconds) == text

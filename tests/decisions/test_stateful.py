@@ -238,7 +238,7 @@ class Authority(RuleBasedStateMachine):
         async def work() -> None:
             end = await self.session.log.last_position()
             while self.read < end:
-                for recorded in (await self.session.log.read_some(">", self.read, 500))[0]:
+                for recorded in (await self.session.log.read_batch(">", self.read, 500))[0]:
                     self.kept.read(recorded)
                     self.read = recorded.position
 

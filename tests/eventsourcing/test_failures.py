@@ -273,7 +273,7 @@ def leader_of(factory: JetStreamFactory) -> int:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(OperationalError):
-            info = factory._bridge.run(lambda client: js_api(client, "STREAM.INFO.stored_events"))
+            info = factory._loop_thread.run(lambda client: js_api(client, "STREAM.INFO.stored_events"))
             if leader := info.get("cluster", {}).get("leader"):
                 return int(leader[1:])
         time.sleep(0.1)

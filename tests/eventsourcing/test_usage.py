@@ -49,7 +49,7 @@ def test_it_may_be_called_from_any_thread_and_from_within_a_loop(factories: Fact
         answered.set()
 
     answered = threading.Event()
-    recorder._bridge.soon(from_its_own_thread)
+    recorder._loop_thread.call_soon(from_its_own_thread)
     assert answered.wait(5)
 
 
@@ -82,7 +82,7 @@ def test_what_was_asked_before_a_close_is_still_answered(factories: Factories) -
     recorder = recorder_of(factory)
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(recorder.insert_events, [stored_event(uuid4(), 1)]) for _ in range(20)]
-        while len(recorder._bridge._asked) < 20 and not all(one.done() for one in asked):
+        while len(recorder._loop_thread._asked) < 20 and not all(one.done() for one in asked):
             time.sleep(0)
         factory.close()
     assert sorted(number for one in asked for number in one.result() or ()) == list(range(1, 21))
@@ -98,9 +98,9 @@ def test_a_subscription_that_is_left_closes_its_connection(factories: Factories)
     threading.Timer(0.3, waiting.stop).start()
     assert list(waiting) == []
     deadline = time.monotonic() + 5
-    while len(recorder._bridge._clients) > 1 and time.monotonic() < deadline:
+    while len(recorder._loop_thread._clients) > 1 and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert len(recorder._bridge._clients) == 1
+    assert len(recorder._loop_thread._clients) == 1
 
 
 def test_a_subscription_goes_on_after_ctrl_c(factories: Factories) -> None:

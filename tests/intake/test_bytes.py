@@ -67,7 +67,7 @@ async def rejected_of(session: Session) -> list[RejectedEntry]:
     found: list[RejectedEntry] = []
     async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
-            document = json.loads(await keys.reveal(recorded.data))
+            document = json.loads(await keys.decrypt_fields(recorded.data))
             found.append(RejectedEntry(**{name: value for name, value in document.items() if name != "position"}))
     return found
 

@@ -11,7 +11,7 @@ from app.runtime.session import Session
 from config import topology
 from config.settings import load_settings
 from consumers.intake.idle_inboxes import IdleInboxes
-from ledger.store.streams import js_api, stream_behind, stream_config, stream_names
+from ledger.store.streams import js_api, stream_config, stream_names, stream_storing
 from tests.intake.test_inboxes import has_own_inbox, known, purchase, sent
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
@@ -25,7 +25,7 @@ def few_and_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def own_inboxes(session: Session) -> list[str]:
-    return topology.inboxes(await stream_names(session.client))[2:]
+    return topology.inbox_streams(await stream_names(session.client))[2:]
 
 
 async def sends_until(upstream: Upstream, source: str, other: str) -> None:
@@ -34,7 +34,7 @@ async def sends_until(upstream: Upstream, source: str, other: str) -> None:
     for number in range(200):
         await upstream.record(purchase(f"{source}-{number}", source))
         await upstream.record(purchase(f"{other}-{number}", other))
-        if await stream_behind(upstream.session.client, f"resolution.inbox.{other}") == token:
+        if await stream_storing(upstream.session.client, f"resolution.inbox.{other}") == token:
             return
         await asyncio.sleep(0.05)
     raise AssertionError(f"{other} has no inbox of its own")
@@ -152,9 +152,9 @@ async def _walk(session: Session, step: str, monkeypatch: pytest.MonkeyPatch) ->
         with monkeypatch.context() as silent:
             silent.setattr("ledger.nats.inbox_routes.request_once", lambda *_: None)
             with pytest.raises(Exception, match="no answer"):
-                await routes.remove_later([subject])
+                await routes.remove([subject])
     elif step == "route":
-        await routes.remove_later([subject])
+        await routes.remove([subject])
     else:
         assert await idle.release(["crm"], {"crm": "INBOX_crm"}) == ["crm"]
         assert await idle.delete_drained() == []  # the intake has not taken what is there

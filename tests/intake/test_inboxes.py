@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from app.runtime.session import Session
 from config import topology
 from ledger.nats.inbox_routes import SourceRoutes
-from ledger.store.streams import ensure_consumer, ensure_stream, js_api, stream_behind, stream_names
+from ledger.store.streams import ensure_consumer, ensure_stream, js_api, stream_names, stream_storing
 from ledger.store.subject_tokens import token_of_source
 from tests.support.builders import event, gbp
 from tests.support.upstreams import Upstream, upstream_of
@@ -40,7 +40,7 @@ async def has_own_inbox(session: Session, *sources: str) -> None:
         token = token_of_source(source)
         wanted = topology.source_stream_name(token)
         for _ in range(200):
-            if await stream_behind(session.client, f"resolution.inbox.{token}") == wanted:
+            if await stream_storing(session.client, f"resolution.inbox.{token}") == wanted:
                 break
             await asyncio.sleep(0.02)
         else:
@@ -137,12 +137,12 @@ async def test_a_full_inbox_refuses_one_source_alone_until_it_is_taken(
 
 async def test_in_the_shared_inbox_each_sender_has_a_bound(session: Session) -> None:
     """The bound itself, without filling ten thousand messages: as declared, and as the server enforces it."""
-    config = topology.streams()[0] | {"name": "SMALL", "subjects": ["small.*"], "max_msgs_per_subject": 3}
+    config = topology.stream_configs()[0] | {"name": "SMALL", "subjects": ["small.*"], "max_msgs_per_subject": 3}
     await ensure_stream(session.client, config)
     subjects = ("small.a",) * 4 + ("small.b",)
     answers = [json.loads((await session.client.request(subject, b"{}", timeout=5)).data) for subject in subjects]
     assert [answer.get("error", {}).get("err_code") for answer in answers] == [None, None, None, 10077, None]
-    assert topology.streams()[0]["max_msgs_per_subject"] == topology.SHARED_MESSAGES_A_SOURCE
+    assert topology.stream_configs()[0]["max_msgs_per_subject"] == topology.SHARED_MESSAGES_A_SOURCE
 
 
 async def test_streams_for_sources_are_bounded_in_number(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +152,8 @@ async def test_streams_for_sources_are_bounded_in_number(session: Session, monke
             await upstream.record(purchase(1, f"s-{number}"))
         await has_own_inbox(session, "s-0", "s-1")
         await asyncio.sleep(0.2)
-        assert len(topology.inboxes(await stream_names(session.client))) == 4
-        assert await stream_behind(session.client, "resolution.inbox.s-4") == topology.INBOX
+        assert len(topology.inbox_streams(await stream_names(session.client))) == 4
+        assert await stream_storing(session.client, "resolution.inbox.s-4") == topology.INBOX
         await upstream.record(purchase(2, "s-4"))
 
 
@@ -325,7 +325,7 @@ async def test_a_flood_of_one_source_delays_no_other(session: Session) -> None:
 async def as_an_earlier_version_made_it(session: Session) -> None:
     operator = await session.connection("operator", user="operator")
     await js_api(operator, "STREAM.DELETE.INBOX")
-    config = topology.streams()[0] | topology.earlier_inbox() | {"discard_new_per_subject": False}
+    config = topology.stream_configs()[0] | topology.earlier_inbox_fields() | {"discard_new_per_subject": False}
     answer = await js_api(operator, "STREAM.CREATE.INBOX", config)
     assert "error" not in answer, answer
 
@@ -351,7 +351,7 @@ async def test_a_changed_inbox_is_still_refused(session: Session) -> None:
     from ledger.errors import DriftError
 
     operator = await session.connection("operator", user="operator")
-    changed = topology.streams()[0] | {"max_msgs": 7}
+    changed = topology.stream_configs()[0] | {"max_msgs": 7}
     assert "error" not in await js_api(operator, "STREAM.UPDATE.INBOX", changed)
     with pytest.raises(DriftError, match="max_msgs"):
         async with Session(session.settings):
@@ -360,4 +360,4 @@ async def test_a_changed_inbox_is_still_refused(session: Session) -> None:
 
 def test_the_stream_list_names_the_shared_inbox_first() -> None:
     names = ["LEDGER", "INBOX_till", "IMPORT", "INBOX", "INBOX_crm", "REJECTED"]
-    assert topology.inboxes(names) == ["INBOX", "IMPORT", "INBOX_crm", "INBOX_till"]
+    assert topology.inbox_streams(names) == ["INBOX", "IMPORT", "INBOX_crm", "INBOX_till"]

@@ -112,7 +112,8 @@ async def test_each_event_of_a_batch_has_its_own_outcome(upstream: Upstream) -> 
     ]
     keys = await Keyring.open(upstream.session.client)
     entries = [
-        json.loads(await keys.reveal(one.data)) for one in await upstream.session.rejected.read_subject("rejected.>")
+        json.loads(await keys.decrypt_fields(one.data))
+        for one in await upstream.session.rejected.read_subject("rejected.>")
     ]
     expected = [
         facts[at] if isinstance(facts[at], bytes) else json.dumps(facts[at]).encode() for at in (3, 4, 5, 6, 7, 8)

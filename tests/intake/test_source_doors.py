@@ -114,7 +114,7 @@ async def test_the_inbox_says_the_same_of_a_token_as_a_request_hears(everything:
     found: dict[str, tuple[str, str]] = {}
     for _ in range(400):
         for one in await session.rejected.read_subject("rejected.>"):
-            entry = msgspec.json.decode(await keys.reveal(one.data), type=RejectedEntry)
+            entry = msgspec.json.decode(await keys.decrypt_fields(one.data), type=RejectedEntry)
             token = entry.original_subject.decode().removeprefix("resolution.inbox.")
             found[token] = entry.code, entry.message
         if len(found) >= len(BAD):

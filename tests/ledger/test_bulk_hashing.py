@@ -7,11 +7,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ledger.archive.bulk_hashing import leaf_of
+from ledger.archive.bulk_hashing import event_leaf_hash
 from ledger.archive.event_archive import gap_marker
-from ledger.archive.parquet import file_of, read_batches
+from ledger.archive.parquet import parquet_bytes, read_batches
 from ledger.store.log import Recorded
-from ledger.transparency.sealer import entry_of
+from ledger.transparency.sealer import encode_entry
 
 EVENT = b'{"id":"%d","source":"s","type":"t","time":"2026-01-10T00:00:00Z","recordedtime":"2026-01-10T00:00:00Z"}'
 PLACES = st.tuples(st.booleans(), st.sampled_from(["ledger.fact.a", "ledger.fact.ü", "ledger.decision.x"]))
@@ -25,7 +25,9 @@ def test_leaves_with_gaps_among_them(places: list[tuple[bool, str]], first: int)
     ]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "1.parquet")
-        file.write_bytes(file_of(events))
+        file.write_bytes(parquet_bytes(events))
         found = [event for batch in read_batches(file) for event in batch]
     assert found == events
-    assert [leaf_of(event) for event in found] == [sha256(b"\x00" + entry_of(*event)).digest() for event in events]
+    assert [event_leaf_hash(event) for event in found] == [
+        sha256(b"\x00" + encode_entry(*event)).digest() for event in events
+    ]

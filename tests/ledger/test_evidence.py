@@ -19,7 +19,7 @@ from app.runtime.session import Session
 from consumers.seal.service import SealService
 from ledger.store.log import Recorded
 from ledger.transparency import alarm
-from ledger.transparency.event_differences import Wrong
+from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.sealer import SealError, SealFolder, seal_folder
 from ledger.transparency.signed_notes import NoteError, Signer, make_checkpoint, sign_note
@@ -46,7 +46,9 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
             newest = folder.checkpoint()
             assert newest is not None
             witness = Signer.make("witness.example")
-            folder.keep_cosigned(make_checkpoint(newest.origin, newest.size, newest.root, [folder.signer(), witness]))
+            folder.add_cosignatures(
+                make_checkpoint(newest.origin, newest.size, newest.root, [folder.signer(), witness])
+            )
 
     asyncio.run(made())
     return data
@@ -134,7 +136,7 @@ async def test_a_role_that_finds_no_seal_beside_a_sealed_log_sets_off_the_alarm(
             await asyncio.wait_for(asyncio.shield(service.failed), 20)
     finally:
         await service.stop()
-    assert await alarm.look(session.client) is not None
+    assert await alarm.read_alarm(session.client) is not None
     assert sorted((session.data_dir / "seal").rglob("*")) == before
     assert not next(check for check in await checks_of(session) if check.check == "seal").ok
 
@@ -320,7 +322,7 @@ async def test_something_else_in_the_place_of_the_seal_is_a_finding(
 
 
 def test_a_finding_reads_like_its_fields() -> None:
-    assert Wrong("edited", 1, 2, "x").wire() == {"kind": "edited", "first": 1, "last": 2, "text": "x"}
+    assert SealFinding("edited", 1, 2, "x").wire() == {"kind": "edited", "first": 1, "last": 2, "text": "x"}
 
 
 async def test_verify_beside_a_live_seal_finds_nothing(session: Session) -> None:

@@ -128,7 +128,7 @@ async def test_many_follow_one_tail_from_where_it_begins_for_as_long_as_they_kee
     await session.log.append([draft("ledger.x", n) for n in range(30)])
     tail = SharedTail(await session.connection("t"), session.log, "test")
     running = asyncio.create_task(tail.run())
-    assert await tail.begins() == 30
+    assert await tail.start_position() == 30
     assert [batch async for batch in tail.batches(29)] == []  # it never had that one
 
     async def read(number: int) -> list[int]:
@@ -174,7 +174,7 @@ async def test_a_reader_stops_where_the_log_is_not_what_it_was(session: Session)
 async def test_a_hole_in_the_log_is_noticed(session: Session) -> None:
     await session.log.append([draft("ledger.x", n) for n in range(5)])
     operator = await session.connection("operator", user="operator")
-    config = topology.streams()[1] | {"max_msgs": 3, "discard": "old"}
+    config = topology.stream_configs()[1] | {"max_msgs": 3, "discard": "old"}
     assert "error" not in await js_api(operator, "STREAM.UPDATE.LEDGER", config)
     with pytest.raises(LostEventsError):
         async for _ in Follower(session.client, session.log, "test").batches(until=5):
@@ -183,10 +183,10 @@ async def test_a_hole_in_the_log_is_noticed(session: Session) -> None:
 
 async def test_a_stream_that_somebody_changed_is_refused(session: Session) -> None:
     operator = await session.connection("operator", user="operator")
-    changed = topology.streams()[1] | {"max_age": 10**12}
+    changed = topology.stream_configs()[1] | {"max_age": 10**12}
     assert "error" not in await js_api(operator, "STREAM.UPDATE.LEDGER", changed)
     with pytest.raises(DriftError) as caught:
-        await ensure_stream(session.client, topology.streams()[1])
+        await ensure_stream(session.client, topology.stream_configs()[1])
     assert caught.value.field == "max_age"
 
 
@@ -196,7 +196,7 @@ async def test_our_own_user_cannot_change_purge_or_delete_the_log(session: Sessi
         ("$JS.API.STREAM.DELETE.LEDGER", b""),
         ("$JS.API.STREAM.PURGE.LEDGER", b""),
         ("$JS.API.STREAM.MSG.DELETE.LEDGER", b'{"seq":1}'),
-        ("$JS.API.STREAM.UPDATE.LEDGER", json.dumps(topology.streams()[1]).encode()),
+        ("$JS.API.STREAM.UPDATE.LEDGER", json.dumps(topology.stream_configs()[1]).encode()),
     ):
         with pytest.raises(TimeoutError):
             await session.client.request(subject, body, timeout=0.3)

@@ -73,7 +73,7 @@ async def test_a_sink_and_a_subscription_see_the_same(session: Session) -> None:
             break
         await asyncio.sleep(0.01)
     assert poured == plain
-    await client.stop_pouring(subscription)
+    await client.unsubscribe_raw(subscription)
     client.send(frame(b"news.last", b""))
     await client.flush()
     assert len(poured) == 300

@@ -119,7 +119,7 @@ async def test_sources_share_an_inbox_until_the_server_has_their_routes(own: Own
 
 async def test_a_longer_window_is_a_finding(own: OwnServer) -> None:
     async with Session(own.settings("operator")) as session:
-        changed = topology.streams()[0] | {"duplicate_window": 60_000_000_000}
+        changed = topology.stream_configs()[0] | {"duplicate_window": 60_000_000_000}
         assert "error" not in await js_api(session.client, "STREAM.UPDATE.INBOX", changed)
     async with Session(own.settings()) as session:
         text, ok = await says(session, "message ids")
@@ -130,7 +130,7 @@ async def test_a_longer_window_is_a_finding(own: OwnServer) -> None:
 async def test_an_inbox_of_an_earlier_version_needs_the_operator(own: OwnServer, command: Any) -> None:
     async with Session(own.settings("operator")) as session:
         await js_api(session.client, "STREAM.DELETE.INBOX")
-        config = topology.streams()[0] | topology.earlier_inbox() | {"discard_new_per_subject": False}
+        config = topology.stream_configs()[0] | topology.earlier_inbox_fields() | {"discard_new_per_subject": False}
         assert "error" not in await js_api(session.client, "STREAM.CREATE.INBOX", config)
     with pytest.raises(UpgradeNeededError, match="admin upgrade"):
         async with Session(own.settings()):

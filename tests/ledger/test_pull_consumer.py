@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ledger.nats.client import LedgerClient, connect
-from ledger.store.pull_consumer import PullConsumer, as_pulled
+from ledger.store.pull_consumer import PullConsumer, PulledMessage
 from ledger.store.streams import js_api
 from tests.support.nats_servers import Server
 
@@ -16,7 +16,7 @@ CONSUMER = {"durable_name": "c", "ack_policy": "explicit", "ack_wait": 60_000_00
 
 
 def pull_of(client: LedgerClient) -> PullConsumer[bytes]:
-    return PullConsumer(client, "S", "c", 100, lambda *parts: as_pulled(*parts).data)
+    return PullConsumer(client, "S", "c", 100, lambda *parts: PulledMessage(*parts).data)
 
 
 async def until(client: LedgerClient, *, connected: bool) -> None:

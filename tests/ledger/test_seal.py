@@ -23,7 +23,7 @@ from ledger.transparency import alarm
 from ledger.transparency.alarm import AlarmError
 from ledger.transparency.merkle import ProofError
 from ledger.transparency.proofs import prove, read_proof, verify_proof
-from ledger.transparency.sealer import Sealer, SealError, read_entry, seal_folder
+from ledger.transparency.sealer import Sealer, SealError, decode_entry, seal_folder
 from ledger.transparency.signed_notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoint, read_checkpoint
 from ledger.transparency.tiles import tile_path
 from tests.support.builders import event
@@ -66,7 +66,7 @@ async def rewrite(session: Session, change: Callable[[list[Recorded]], None], *,
     change(events)
     operator = await session.connection("intruder", user="operator")
     await js_api(operator, f"STREAM.DELETE.{topology.LEDGER}")
-    wanted = next(one for one in topology.streams() if one["name"] == topology.LEDGER)
+    wanted = next(one for one in topology.stream_configs() if one["name"] == topology.LEDGER)
     await js_api(operator, f"STREAM.CREATE.{topology.LEDGER}", wanted | {"deny_delete": False, "deny_purge": False})
     door = await Log.unstamped(operator, topology.LEDGER)
     for at in range(0, len(events), 500):
@@ -287,11 +287,11 @@ async def test_signatures_of_others_are_kept(sealed: Session) -> None:
     assert newest is not None
     witness = Signer.make("witness.example")
     cosigned = read_checkpoint(newest.note + witness.line(newest.text))
-    folder.keep_cosigned(cosigned)
+    folder.add_cosignatures(cosigned)
     (kept,) = folder.cosigned()
     assert kept.signed_by([witness.verifier]) == [witness.verifier]
     with pytest.raises(NoteError, match="no checkpoint of this ledger"):
-        folder.keep_cosigned(make_checkpoint("else", 3, b"\0" * 32, [witness]))
+        folder.add_cosignatures(make_checkpoint("else", 3, b"\0" * 32, [witness]))
 
 
 async def test_a_position_without_an_event_is_sealed_as_a_gap(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ async def test_a_position_without_an_event_is_sealed_as_a_gap(tmp_path: Path) ->
         await rewrite(session, lambda _events: None, without=[7, 8])
         await seal_to_the_end(session)
         folder = seal_folder(session.data_dir)
-        assert read_entry(folder.tiles(20).entry(6)).is_gap
+        assert decode_entry(folder.tiles(20).entry(6)).is_gap
         result = await verification(session, (), (), progressed=lambda _done, _of: None)
         assert result["gaps"] == [7, 8]
         assert result["findings"] == []
@@ -336,7 +336,7 @@ async def test_a_seal_that_disagrees_sets_off_the_alarm_and_stops_who_writes(sea
         await watch.stop()
     with pytest.raises(AlarmError):
         await AlarmWatch(sealed.client).start()
-    await alarm.clear(await sealed.connection("operator", user="operator"))
+    await alarm.clear_alarm(await sealed.connection("operator", user="operator"))
     again = AlarmWatch(sealed.client)
     await again.start()
     await again.stop()

@@ -193,14 +193,14 @@ async def test_keys_put_back_from_a_backup_are_destroyed_again(session: Session)
     keys = await Keyring.open(session.client)
     for owner in ("customer:C-9", "interaction:I-0", "customer:C-1"):
         await keys.ensure([owner])
-    kept = await keys.everything()
+    kept = await keys.backup()
     await forgotten(session)
-    assert await keys.put_back(kept) == 0  # tombstones stand
+    assert await keys.restore(kept) == 0  # tombstones stand
     await js_api(session.client, f"STREAM.PURGE.{STREAM}")  # the bucket is lost, and comes back
-    assert await keys.put_back(kept) == 3
+    assert await keys.restore(kept) == 3
     assert await forget_again(await Keyring.open(session.client), session.log) == 2
     fresh = await Keyring.open(session.client)
-    left = [name for name, one in (await fresh.everything()).items() if one.get("key")]
+    left = [name for name, one in (await fresh.backup()).items() if one.get("key")]
     assert len(left) == 1
 
 

@@ -400,7 +400,7 @@ async def _rejections(client: LedgerClient) -> list[RejectedEntry]:
     log, keys = await Log.open(client, "REJECTED"), await Keyring.open(client)
     found: list[RejectedEntry] = []
     async for batch in log.subject_batches("rejected.>"):
-        found += [msgspec.json.decode(await keys.reveal(one.data), type=RejectedEntry) for one in batch]
+        found += [msgspec.json.decode(await keys.decrypt_fields(one.data), type=RejectedEntry) for one in batch]
         for entry in found[-len(batch) :]:
             base64.b64decode(entry.data, validate=True)
     return found

@@ -96,7 +96,7 @@ class Upstream:
         for position in range(1, await self.session.log.last_position() + 1):
             recorded = await self.session.log.at(position)
             assert recorded is not None
-            found.append(json.loads(await keys.reveal(recorded.data)) | {"position": position})
+            found.append(json.loads(await keys.decrypt_fields(recorded.data)) | {"position": position})
         return found
 
 

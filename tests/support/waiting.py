@@ -38,7 +38,7 @@ async def wait_for_intake(session: Session) -> None:
 
     async def unacknowledged() -> int:
         count = 0
-        for name in topology.inboxes(await stream_names(session.client)):
+        for name in topology.inbox_streams(await stream_names(session.client)):
             info = await js_api(session.client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
             count += int(info.get("num_pending", 0)) + int(info.get("num_ack_pending", 0))
         return count
@@ -48,6 +48,6 @@ async def wait_for_intake(session: Session) -> None:
 
 async def count_inbox_messages(session: Session) -> int:
     """Return the number of messages that all inboxes hold, acknowledged or not."""
-    names = topology.inboxes(await stream_names(session.client))
+    names = topology.inbox_streams(await stream_names(session.client))
     infos = [await js_api(session.client, f"STREAM.INFO.{name}") for name in names]
     return sum(int(info["state"]["messages"]) for info in infos)

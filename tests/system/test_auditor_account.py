@@ -52,7 +52,7 @@ async def test_an_auditor_replays_with_a_plain_client(session: Session) -> None:
     client = await filled(session)
     events = await replayed(client)
     assert [position for position, _ in events] == list(range(1, EVENTS + 1))
-    assert events[41][1] == (await session.log.read_some(">", 41, 1))[0][0].data
+    assert events[41][1] == (await session.log.read_batch(">", 41, 1))[0][0].data
     assert len(await replayed(client, 2400)) == 101
     info = json.loads((await client.request("JS.LEDGER.API.STREAM.INFO.LEDGER", b"")).data)
     assert info["state"]["messages"] == EVENTS
@@ -98,7 +98,7 @@ DENIED: list[tuple[str, Any]] = [
 
 async def states(session: Session) -> Any:
     found = {}
-    for stream in topology.streams():
+    for stream in topology.stream_configs():
         info = await js_api(session.client, f"STREAM.INFO.{stream['name']}")
         found[stream["name"]] = info["state"]["last_seq"], info["state"]["messages"], info["state"]["consumer_count"]
     return found

@@ -311,7 +311,7 @@ takes_in, decides, fact, action = Stage.takes_in, Stage.decides, Stage.fact, Sta
 B = Boundary
 BOUNDARIES = [
     # the intake: what is pulled, its handlers, its timers, its lanes
-    B("messages of inboxes, at the socket", "ledger.store.fan_in.as_pulled", TWO, fact, takes_in),
+    B("messages of inboxes, at the socket", "ledger.store.fan_in.PulledMessage", TWO, fact, takes_in),
     B("messages of inboxes, by the batch", "consumers.intake.worker.message_of", TWO, fact, takes_in),
     B("the order of two inboxes of one source", "consumers.intake.inboxes.Inboxes.admit", TWO, fact, takes_in),
     B("one message", "consumers.intake.recorder._examined", TWO, fact, takes_in),
@@ -327,7 +327,7 @@ BOUNDARIES = [
     ),
     B(
         "questions about a role",
-        "ledger.store.role_status.StatusDoor._on_request",
+        "ledger.store.role_status.StatusResponder._on_request",
         TWO,
         lambda stage: stage.session.client.publish("resolution.roles.intake", b"", reply="_INBOX.x.y"),
         takes_in,
@@ -357,7 +357,7 @@ BOUNDARIES = [
         asks(f"{READ}.check"),
         is_answered(f"{READ}.check"),
     ),
-    B("the alarm, asked for", "ledger.transparency.alarm.look", TWO, nothing, takes_in, again=True),
+    B("the alarm, asked for", "ledger.transparency.alarm.read_alarm", TWO, nothing, takes_in, again=True),
     B(
         "the embedded server, looked after",
         "ledger.nats.embedded_server.EmbeddedServer.revive",
@@ -442,7 +442,7 @@ BOUNDARIES = [
     # readers of the log: views, guard, seal, archive
     B(
         "the log, at the socket",
-        "ledger.store.pull_consumer.PullConsumer._take",
+        "ledger.store.pull_consumer.PullConsumer._on_message",
         VIEWS,
         fact,
         Stage.views_take_the_next,

@@ -15,7 +15,7 @@ import pytest
 
 from ledger.errors import DirectoryMovedError, OtherDirectoryError, ServerStartError
 from ledger.nats.embedded_server import EmbeddedServer, find_binary, server_environment
-from ledger.nats.server_lock import ServerLock, start_of
+from ledger.nats.server_lock import ServerLock, process_start
 from tests.support.builders import event
 from tests.support.nats_servers import free_ports
 from tests.support.up_process import UpProcess
@@ -41,7 +41,7 @@ def bystander() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def alive(pid: int | None) -> bool:
-    return pid is not None and start_of(pid) is not None
+    return pid is not None and process_start(pid) is not None
 
 
 def copied(data_dir: Path, name: str) -> Path:
@@ -146,7 +146,7 @@ def test_a_copy_made_while_it_ran_opens_once_the_original_has_ended(running: Emb
         EmbeddedServer(copy, CONFIG).start()
     running.stop()
     with EmbeddedServer(copy, CONFIG) as server:
-        assert server.twin() == tmp_path / "original"
+        assert server.copy_source() == tmp_path / "original"
 
 
 def test_a_copy_that_took_the_originals_place_is_refused_while_that_runs(
@@ -169,7 +169,7 @@ def test_a_crashed_ledger_whose_port_a_copy_took_starts_again(running: EmbeddedS
     copy, pid = copied(tmp_path / "original", "copy"), running.pid()
     assert pid
     os.kill(pid, signal.SIGKILL)
-    assert ServerLock(tmp_path / "original" / "jetstream").is_free_within(10)
+    assert ServerLock(tmp_path / "original" / "jetstream").wait_until_free(10)
     port = running.port
     with EmbeddedServer(copy, CONFIG) as other:
         assert other.port == port
@@ -230,13 +230,13 @@ def test_a_renamed_and_a_linked_directory_work(running: EmbeddedServer, tmp_path
     pid = EmbeddedServer(moved, CONFIG).pid()
     with EmbeddedServer(moved, CONFIG) as found:  # while it runs: the same server is found
         assert found.pid() == pid
-        assert found.twin() is None
+        assert found.copy_source() is None
         running.stop()
     assert not alive(pid)
     again = moved.rename(tmp_path / "again")  # while it is stopped
     with EmbeddedServer(again, CONFIG) as server:
         assert alive(server.pid())
-        assert server.twin() is None
+        assert server.copy_source() is None
 
 
 def test_up_ends_where_its_directory_is_moved(up: UpProcess, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_no_other_process_is_signalled_where_a_process_id_is_used_again(
     if held:  # as where the server belongs to another container, whose process ids mean nothing here
         server = EmbeddedServer(data_dir, CONFIG)
         with (
-            ServerLock(data_dir / "jetstream").taken(),
+            ServerLock(data_dir / "jetstream").acquire(),
             pytest.raises(ServerStartError, match="cannot be told"),
         ):
             server._end_server()

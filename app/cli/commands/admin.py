@@ -24,7 +24,7 @@ from domain.serialization import encode
 from ledger.encryption.keyring import Keyring
 from ledger.errors import OtherDirectoryError
 from ledger.store.cloudevents import encode_event
-from ledger.store.content_modes import RECEIVED
+from ledger.store.content_modes import RECEIVED_HEADER
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
 from projections.engine import storage
@@ -62,7 +62,7 @@ async def _entries(session: Session) -> list[dict[str, Any]]:
     keys = await Keyring.open(session.client)
     async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
-            entry = msgspec.json.decode(await keys.reveal(recorded.data), type=RejectedEntry)
+            entry = msgspec.json.decode(await keys.decrypt_fields(recorded.data), type=RejectedEntry)
             found.append(
                 {
                     "number": recorded.position,
@@ -128,10 +128,10 @@ def _draft(entry: RejectedEntry) -> Draft:
     headers = [
         (name, value)
         for name, value in entry.original_headers
-        if name.lower() != RECEIVED and not name.lower().startswith("nats-")
+        if name.lower() != RECEIVED_HEADER and not name.lower().startswith("nats-")
     ]
     if entry.received:
-        headers.append((RECEIVED, entry.received))
+        headers.append((RECEIVED_HEADER, entry.received))
     return Draft(entry.subject, base64.b64decode(entry.data), headers=headers)
 
 

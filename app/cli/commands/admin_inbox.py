@@ -15,7 +15,7 @@ from app.runtime.sources import known_sources
 from app.runtime.stream_setup import copies_of
 from config import topology
 from ledger.nats.inbox_routes import routes_text
-from ledger.store.streams import COPIES, ensure_consumer, ensure_stream
+from ledger.store.streams import REPLICAS_FIELD, ensure_consumer, ensure_stream
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def inbox_routes(settings: Settings, *, as_json: bool) -> None:
             stream = topology.source_stream(
                 token, max(settings.replicas, await copies_of(session.client, topology.LEDGER))
             )
-            await ensure_stream(session.client, stream, (COPIES,))
+            await ensure_stream(session.client, stream, (REPLICAS_FIELD,))
             await ensure_consumer(session.client, stream["name"], topology.intake_consumer())
     routes = dict(map(topology.source_route, tokens))
     if as_json:
@@ -109,7 +109,7 @@ async def upgrade(settings: Settings, *, as_json: bool) -> None:
     The embedded server does this at its next start.
     """
     async with Session(settings, upgrades=True) as session:
-        stream = topology.streams(session.settings.replicas)[0]["name"]
+        stream = topology.stream_configs(session.settings.replicas)[0]["name"]
     if as_json:
         print_json({"stream": stream})
     else:

@@ -16,7 +16,7 @@ from app.output import console, fail, print_json, print_list
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from consumers.privacy import erasure
-from ledger.encryption.keyring import Keyring, backup_entries
+from ledger.encryption.keyring import Keyring, parse_backup
 from ledger.files import read_bounded, write_private
 from projections.views import casework
 
@@ -97,7 +97,7 @@ async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: boo
         now = datetime.now(UTC)
         until = (now + timedelta(days=keep_days)).date().isoformat()
         await keys.note(f"backup.{int(now.timestamp())}", {"file": str(file), "kept_until": until})
-        entries = await keys.everything()
+        entries = await keys.backup()
     write_private(file, json.dumps(entries) + "\n")
     if as_json:
         print_json({"file": str(file), "entries": len(entries), "kept_until": until})
@@ -110,13 +110,13 @@ async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: boo
 async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
     """Restore missing keys from FILE, and forget again the persons that were forgotten since."""
     try:
-        entries = backup_entries(read_bounded(file, _BACKUP_BYTES))
+        entries = parse_backup(read_bounded(file, _BACKUP_BYTES))
     except (OSError, ValueError) as error:
         message = f"{file} is no backup of keys: {error}"
         raise click.UsageError(message) from None
     async with Session(settings, reads_only=True) as session:
         keys = await Keyring.open(session.client)
-        restored = await keys.put_back(entries)
+        restored = await keys.restore(entries)
         again = await erasure.forget_again(keys, session.log)
     if as_json:
         print_json({"restored": restored, "destroyed_again": again})

@@ -103,10 +103,10 @@ async def begin_anew(settings: Settings, reason: str, *, as_json: bool) -> None:
 async def alarm(settings: Settings, *, clear: bool, as_json: bool) -> None:
     """Show the alarm, which stops everything that writes, with its reason; or clear it."""
     async with Session(settings, reads_only=True) as session:
-        found = await alarms.look(session.client)
+        found = await alarms.read_alarm(session.client)
         if clear and found is not None:
             user = "operator" if session.embedded else "ledger"
-            await alarms.clear(await session.connection("alarm", user=user))
+            await alarms.clear_alarm(await session.connection("alarm", user=user))
     if as_json:
         print_json(
             {"alarm": None if found is None or clear else found._asdict(), "cleared": clear and found is not None}

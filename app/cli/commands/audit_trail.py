@@ -111,7 +111,7 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
             await note_reading(session.log, [f"action:{action}"], position, by)
             at, now = found["position"], datetime.now(UTC)
             raised = (await read_view(session, "flags", lambda c: read_flags(c, now, position=at))).result
-        revealed = await (await Keyring.open(session.client)).reveal(shown)
+        revealed = await (await Keyring.open(session.client)).decrypt_fields(shown)
     if found is None:
         fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
         return
@@ -225,6 +225,6 @@ async def replay(settings: Settings, start: str | None, end: str | None, *, as_s
         write, keys = sys.stdout.buffer.write, await Keyring.open(session.client)
         async for batch in follower.batches(until=until):
             for recorded in batch:
-                data = recorded.data if as_stored else await keys.reveal(recorded.data)
+                data = recorded.data if as_stored else await keys.decrypt_fields(recorded.data)
                 write(b'%s,"position":%d}\n' % (data[:-1], recorded.position))
         sys.stdout.buffer.flush()

@@ -13,7 +13,7 @@ from app.output import console, fail, print_json, print_table, showing_progress
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
 from app.runtime.session import Session
 from ledger.files import read_bounded
-from ledger.transparency.event_differences import Wrong
+from ledger.transparency.event_differences import SealFinding
 from ledger.transparency.merkle import ProofError
 from ledger.transparency.proofs import prove as prove_position
 from ledger.transparency.proofs import read_proof
@@ -89,12 +89,12 @@ async def verify(
     """
     trusted = verifiers_from(keys)
     brought: list[Checkpoint] = []
-    damaged: list[Wrong] = []
+    damaged: list[SealFinding] = []
     for file in files:
         try:
             brought.append(_checkpoint(file))
         except NoteError as error:
-            damaged.append(Wrong("checkpoint unreadable", 1, 1, f"your checkpoint {error}"))
+            damaged.append(SealFinding("checkpoint unreadable", 1, 1, f"your checkpoint {error}"))
     async with Session(settings, reads_only=True) as session:
         await wait_for_the_seal(session)
         with showing_progress("verifying", "events", quiet=as_json) as progressed:
@@ -225,7 +225,7 @@ async def checkpoint(settings: Settings, add: Path | None, *, show_keys: bool, a
         await seal_to_the_end(session)
         folder = seal_folder(session.data_dir)
         try:
-            note = folder.keep_cosigned(_checkpoint(add)) if add is not None else folder.checkpoint()
+            note = folder.add_cosignatures(_checkpoint(add)) if add is not None else folder.checkpoint()
             trusted = folder.trusted()
         except NoteError as error:
             fail(str(error), code="seal", as_json=as_json)

@@ -44,7 +44,7 @@ async def gap(
             found = await gap_report(partial(read_view, session), policy, hours, at)
         except ValueError as error:
             raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
-        found = json.loads(await (await Keyring.open(session.client)).reveal(encode(found)))
+        found = json.loads(await (await Keyring.open(session.client)).decrypt_fields(encode(found)))
     if as_json:
         print_json(found)
         return
