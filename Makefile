@@ -7,7 +7,7 @@ PACKAGES := domain ledger projections consumers config dashboard app resolution_
 COMPILE = $(BIN)/uv pip compile --generate-hashes --universal --python-version 3.12 \
   --no-emit-index-url --no-emit-find-links --no-header --quiet
 
-.PHONY: setup demo run test wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-failover bench-reference wheels size docs picture check requirements help
+.PHONY: setup demo run test test-fast test-long wheel-check lint types fuzz bench bench-quick bench-rivals bench-rivals-quick bench-compare bench-guard bench-failover bench-reference wheels size docs picture check requirements help
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -28,8 +28,17 @@ demo: setup  ## the main job: an organisation's ninety days, a manager's summary
 run: setup  ## run everything here until Ctrl-C
 	@$(BIN)/resolution-ledger up
 
-test: setup  ## all tests
+test: setup  ## all tests; some twenty minutes
 	@$(BIN)/python -m pytest
+
+test-fast: setup  ## tests without servers or processes, with few random examples; seconds
+	@$(BIN)/python -m pytest -m "not integration" --hypothesis-profile fast
+
+test-long: setup  ## crashes, random commands, HTTP operations and hostile bytes for hours; MINUTES=60 of fuzz
+	@CRASH_ROUNDS=55 $(BIN)/python -m pytest -n0 --timeout 7200 tests/system/test_crash.py
+	@MACHINE_EXAMPLES=60 $(BIN)/python -m pytest -n0 --timeout 7200 tests/decisions/test_stateful.py
+	@SCHEMATHESIS_EXAMPLES=50 $(BIN)/python -m pytest -n0 --timeout 7200 tests/dashboard/test_openapi.py
+	@$(MAKE) fuzz
 
 wheel-check: setup  ## the wheel and the README's commands in an empty environment, with dependencies as a user's pip finds them
 	@WHEEL_WITH_DEPENDENCIES=1 $(BIN)/python -m pytest -n0 tests/system/test_package.py

@@ -1,9 +1,14 @@
-"""Real servers for tests: an embedded NATS server each, in a temporary folder, on a port of its own."""
+"""Fixtures of all tests: ledgers on real servers, each in a temporary folder and on a port of its own.
+
+A test that starts a process or connects to a server is an integration test. The fixtures here mark it; a test that
+starts its own says so with `pytest.mark.integration`. All others are `make test-fast`, and are held to it.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +20,7 @@ from config.settings import load_settings
 from ledger.persistence import JetStreamFactory
 from tests.support import forked_cli
 from tests.support.environment import ROOT, clean_environment
+from tests.support.isolation import Isolation
 from tests.support.nats_servers import Server
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
@@ -24,7 +30,36 @@ if TYPE_CHECKING:
 
 # A busy machine is no finding: tests of properties are bounded by pytest's timeout alone.
 settings.register_profile("ledger", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-fast`
 settings.load_profile("ledger")
+
+
+_OUTSIDE = {"session", "command", "up", "nats_server"}
+"""Fixtures that start processes; `upstream`, `es_env` and `factories` rest on them."""
+_isolation = Isolation()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that uses a fixture with a process as an integration test."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _OUTSIDE & set(item.fixturenames):
+            item.add_marker(pytest.mark.integration)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Refuse processes and connections while a test runs that is no integration test."""
+    with nullcontext() if item.get_closest_marker("integration") else _isolation.enforced():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test whose refused process or connection the code under test has swallowed."""
+    result = yield
+    if item.get_closest_marker("integration") is None and _isolation.attempts:
+        pytest.fail(f"not marked `integration`, but: {_isolation.attempts}")
+    return result
 
 
 @pytest.fixture

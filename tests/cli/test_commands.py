@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
 
@@ -23,11 +24,11 @@ def policy_file(tmp_path: Path) -> Path:
     return path
 
 
-def lines(*events: dict[str, Any]) -> str:
+def lines(*events: Document) -> str:
     return "".join(json.dumps(item) + "\n" for item in events)
 
 
-def purchase(number: int) -> dict[str, Any]:
+def purchase(number: int) -> Document:
     return event(f"p-{number}", "purchase.completed", order_id=f"O-{number}", customer_id="C-1", total=gbp("5.00"))
 
 

@@ -7,7 +7,6 @@ import json
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,13 +20,14 @@ from domain.staff import manager_rings
 from ledger.encryption.keyring import Keyring, owner_token
 from ledger.store.streams import js_api
 from tests.support.builders import event
+from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def feedback(identifier: str, customer: str, comment: str = "fine") -> dict[str, Any]:
+def feedback(identifier: str, customer: str, comment: str = "fine") -> Document:
     return event(
         identifier,
         "feedback.received",
@@ -40,11 +40,11 @@ def feedback(identifier: str, customer: str, comment: str = "fine") -> dict[str,
     )
 
 
-def finding(command: Command, name: str) -> dict[str, Any]:
+def finding(command: Command, name: str) -> Document:
     done = command("admin", "doctor", "--json", "--at-rest")
     items = {item["check"]: item for item in json.loads(done.stdout)["items"]}
     assert done.returncode == (0 if all(item["ok"] for item in items.values()) else 1), done.stdout
-    found: dict[str, Any] = items[name]
+    found: Document = items[name]
     return found
 
 

@@ -22,6 +22,7 @@ from app.policy_file import check_policy_file, shipped_policies
 from config.settings import SettingsError, load_settings
 from domain.policy.document import DocumentError, check_document, read_json
 from domain.policy.parsing import PolicyError, parse_policy
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,6 +82,7 @@ def test_a_fault_is_said_with_its_place_at_once(kind: str) -> None:
     assert time.process_time() - begun < 1
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["billion laughs", "deep lists", "many digits", "NUL", "UTF-16"])
 def test_the_commands_say_it_in_one_line(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file.yaml").write_bytes(FAULTS[kind][0])
@@ -197,7 +199,7 @@ def test_shipped_files_mean_what_pyyaml_reads(path: Path) -> None:
     assert read_document(path.read_bytes()).document == yaml.load(path.read_text(), AsText)
 
 
-def mapping(**changes: Any) -> dict[str, Any]:
+def mapping(**changes: Any) -> Document:
     event = {
         "type": "purchase.completed",
         "id": "${no}",
@@ -207,7 +209,7 @@ def mapping(**changes: Any) -> dict[str, Any]:
     return {"source": "till", "time_zone": "UTC", "events": [event | changes.pop("event", {})]} | changes
 
 
-WRONG_MAPPINGS: list[dict[str, Any]] = [
+WRONG_MAPPINGS: list[Document] = [
     mapping(encoding=5),
     mapping(encoding="rot13"),
     mapping(encoding="base64"),
@@ -265,7 +267,7 @@ WRONG_MAPPINGS: list[dict[str, Any]] = [
 @pytest.mark.parametrize(
     "document", WRONG_MAPPINGS, ids=lambda one: json.dumps(one["events"] if len(one) == 3 else one)[:70]
 )
-def test_a_wrong_mapping_is_an_error_that_names_the_part(document: dict[str, Any]) -> None:
+def test_a_wrong_mapping_is_an_error_that_names_the_part(document: Document) -> None:
     with pytest.raises(MappingError) as caught:
         build_mapping(document)
     assert len(str(caught.value)) < 500
@@ -332,7 +334,7 @@ def test_conditions_read_what_is_written() -> None:
         assert emission.when(RowContext(Group(2, [{"x": cell}], {}), 0)) == matches, (written, cell)
 
 
-WRONG_POLICIES: dict[str, Any] = {
+WRONG_POLICIES: Document = {
     "currency": [["GBP"], {"a": 1}, 10**400, None, True],
     "time_zone": ["\x00", "x" * 10_000, ["UTC"], "Europe", "/etc/passwd", 5],
     "effective_from": [
@@ -484,6 +486,7 @@ def test_no_document_is_more_than_wrong(kind: str) -> None:
     assert MOST_LEVELS > 10
 
 
+@pytest.mark.integration
 def test_strict_json() -> None:
     for data, says in (
         (b'{"a": 1, "a": 2}', "a: occurs twice"),

@@ -15,6 +15,8 @@ from tests.support import forked_cli
 from tests.support.builders import event
 from tests.support.environment import ROOT, clean_environment
 
+pytestmark = pytest.mark.integration
+
 Damage = Callable[[Path, bytes], object]
 
 

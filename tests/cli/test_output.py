@@ -10,13 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.output import csv_text
 from app.runtime.roles import ROLES
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import clean_environment
 from tests.support.organisations import BASIC_POLICY
 
@@ -177,7 +177,7 @@ def test_lists_are_csv_on_request(told: Command, tmp_path: Path) -> None:
         ({"a": 'with "quotes", commas\nand lines'}, {"a": 'with "quotes", commas\nand lines'}),
     ],
 )
-def test_cells(item: dict[str, Any], cells: dict[str, str]) -> None:
+def test_cells(item: Document, cells: dict[str, str]) -> None:
     assert list(csv.DictReader(io.StringIO(csv_text([item], "m$" if "m" in item else "a")))) == [cells]
 
 
@@ -187,6 +187,7 @@ def test_help_names_every_role_and_is_not_wrapped(command: Command) -> None:
     assert "[default: ./.resolution-ledger]" in text
 
 
+@pytest.mark.integration
 def test_completion_and_version_work_as_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "commands.md").read_text()
     assert "resolution-ledger --version" in page

@@ -37,11 +37,14 @@ from ledger.transparency import alarm
 from projections.engine.projector import Projector
 from projections.registry import MODELS
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import Server
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream
+
+pytestmark = pytest.mark.integration
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 Found = dict[str, str]
@@ -68,7 +71,7 @@ class Staff:
     def send(self, role: str, number: signal.Signals) -> None:
         self.processes[role].send_signal(number)
 
-    def doctor(self, *words: str, wait: float = 1.0, data_dir: Path | None = None) -> tuple[int, list[dict[str, Any]]]:
+    def doctor(self, *words: str, wait: float = 1.0, data_dir: Path | None = None) -> tuple[int, list[Document]]:
         """The status and the items of `admin doctor`; without ``data_dir`` as on another machine."""
         where = data_dir or self.folder / "another-machine"
         done = self._command("admin", "doctor", "--json", "--wait", str(wait), *words, *self._where, data_dir=where)
@@ -179,7 +182,7 @@ async def until(session: Session, *checks: str) -> Found:
     raise AssertionError(found)
 
 
-def purchase(number: int, source: str = "crm", moment: datetime | None = None) -> dict[str, Any]:
+def purchase(number: int, source: str = "crm", moment: datetime | None = None) -> Document:
     time_text = (moment or datetime(2026, 1, 5, tzinfo=UTC)).isoformat()
     return event(f"p-{number}", "purchase.completed", source, time_text, order_id=f"O-{number}", total=gbp("5.00"))
 
@@ -397,8 +400,8 @@ async def test_little_room_on_the_disk_is_named(tmp_path: Path, monkeypatch: pyt
 async def test_under_load_during_a_rebuild_and_right_after_a_restart_nothing_is_named(
     up: UpProcess, command: Command
 ) -> None:
-    def doctor() -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(command("admin", "doctor", "--json").stdout)
+    def doctor() -> Document:
+        document: Document = json.loads(command("admin", "doctor", "--json").stdout)
         return {one["check"]: one["says"] for one in document["items"] if not one["ok"]}
 
     where = up.wait_until_up()

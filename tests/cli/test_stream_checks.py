@@ -19,7 +19,10 @@ from config.settings import load_settings
 from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient
 from ledger.store.streams import js_api
+from tests.support.documents import Document
 from tests.support.nats_servers import Cluster, Server
+
+pytestmark = pytest.mark.integration
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 LEDGER, INBOX, KEYS, SEAL = topology.LEDGER, topology.INBOX, topology.KEYS, topology.SEAL
@@ -40,7 +43,7 @@ async def edit(client: LedgerClient, stream: str, **fields: Any) -> None:
     assert "error" not in answer, answer
 
 
-EDITED: list[tuple[str, dict[str, Any], str]] = [
+EDITED: list[tuple[str, Document, str]] = [
     (LEDGER, {"max_msgs": 7}, "max_msgs is 7, declared -1"),
     (LEDGER, {"max_age": 10**12}, "max_age is 1000000000000, declared 0"),
     (LEDGER, {"max_bytes": 10**9}, "max_bytes"),
@@ -70,7 +73,7 @@ EDITED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("stream", "fields", "text"), EDITED)
 async def test_an_edited_stream_is_named_with_the_field(
-    tmp_path: Path, stream: str, fields: dict[str, Any], text: str
+    tmp_path: Path, stream: str, fields: Document, text: str
 ) -> None:
     with Server(tmp_path / "server") as server:
         async with Session(settings_of(server.url, tmp_path), creates=True) as session:
@@ -89,7 +92,7 @@ async def test_an_edited_stream_is_named_with_the_field(
 
 
 @pytest.mark.parametrize("fields", [{"description": "ours"}, {"metadata": {"team": "x"}}, {"compression": "s2"}])
-async def test_what_loses_nothing_is_no_finding(tmp_path: Path, fields: dict[str, Any]) -> None:
+async def test_what_loses_nothing_is_no_finding(tmp_path: Path, fields: Document) -> None:
     with Server(tmp_path / "server") as server:
         async with Session(settings_of(server.url, tmp_path), creates=True) as session:
             await edit(session.client, LEDGER, **fields)

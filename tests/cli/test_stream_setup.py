@@ -28,6 +28,8 @@ from tests.support.nats_servers import Cluster, Server
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import upstream_of
 
+pytestmark = pytest.mark.integration
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 BASE = {stream["name"] for stream in topology.stream_configs()}
 

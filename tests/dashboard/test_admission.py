@@ -21,6 +21,7 @@ from dashboard.auth.tokens import Tokens, digest_of
 from dashboard.listen_address import ListenAddress, host_of
 from ledger.errors import LedgerError
 from tests.dashboard.test_bounds import Door, door_of
+from tests.support.documents import Document
 
 
 async def login(door: Door, token: str, *headers: str, source: str = "") -> int:
@@ -57,7 +58,7 @@ async def test_wrong_tokens_count_against_their_address_alone(session: Session) 
 
 async def test_a_trusted_proxy_names_the_client(session: Session) -> None:
     async with door_of(session, trusted_proxies=("127.0.0.5",)) as door:
-        proxied: dict[str, Any] = {"source": "127.0.0.5"}
+        proxied: Document = {"source": "127.0.0.5"}
         for n in range(22):  # the client itself adds to the left, and the proxy to the right
             status = await login(door, "guess", f"X-Forwarded-For: 10.0.0.{n}, 10.7.7.7", **proxied)
             assert status == (401 if n < 20 else 429)

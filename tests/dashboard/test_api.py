@@ -29,6 +29,8 @@ from projections.engine.events import read_event
 from projections.engine.storage import read_progress, views_folder
 from projections.registry import MODELS
 from tests.support.builders import event
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
@@ -84,7 +86,7 @@ async def test_where_many_read_none_of_them_waits(session: Session) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-async def got(client: httpx.AsyncClient, path: str, **query: Any) -> dict[str, Any]:
+async def got(client: httpx.AsyncClient, path: str, **query: Any) -> Document:
     """The answer, once the view behind it is there and has everything."""
     for _ in range(200):
         answer = await client.get(f"/api/v1/{path}", params=query)
@@ -92,7 +94,7 @@ async def got(client: httpx.AsyncClient, path: str, **query: Any) -> dict[str, A
             break
         await asyncio.sleep(0.05)
     assert answer.status_code == 200, answer.text
-    document: dict[str, Any] = answer.json()
+    document: Document = answer.json()
     return document
 
 
@@ -218,7 +220,7 @@ async def test_news_of_views_come_as_they_happen_and_again_to_who_was_away(sessi
     async with served(session) as (upstream, client):
         await got(client, "actions")
 
-        async def heard(after: str | None, until: int) -> list[dict[str, Any]]:
+        async def heard(after: str | None, until: int) -> list[Document]:
             found = []
             headers = {"Last-Event-ID": after} if after else {}
             async with client.stream("GET", "/api/v1/stream", headers=headers) as answer:
@@ -250,7 +252,7 @@ async def test_hostile_text_comes_back_as_it_is(session: Session) -> None:
         assert "json" in answer.headers["Content-Type"]
 
 
-def test_up_says_where_it_is_and_a_port_that_is_taken_is_refused(up: UpProcess, command: Any) -> None:
+def test_up_says_where_it_is_and_a_port_that_is_taken_is_refused(up: UpProcess, command: CommandLine) -> None:
     where = up.wait_until_up()
     headers = {"Authorization": f"Bearer {where['http_token']}"}
     get = partial(httpx.get, headers=headers, timeout=10)

@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +18,7 @@ from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from domain.commands import action_id_of
 from tests.dashboard.test_api import got
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
 
@@ -169,7 +169,7 @@ def test_tokens_are_hashed_named_once_and_end(tmp_path: Path) -> None:
         tokens.revoke("x")
 
 
-def test_the_commands(command: Callable[..., Any]) -> None:
+def test_the_commands(command: CommandLine) -> None:
     made = command("admin", "tokens", "make", "board", "--role", "manager", "--person", "M-1", "--days", "7", "--json")
     token = json.loads(made.stdout)["token"]
     assert token.startswith("rl-manager-")

@@ -22,6 +22,7 @@ from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
+from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
 
@@ -33,10 +34,10 @@ class Answer(NamedTuple):
     text: bytes
     closed: bool
 
-    def problem(self) -> dict[str, Any]:
+    def problem(self) -> Document:
         """Its problem details."""
         assert b"application/problem+json" in self.text, self.text
-        document: dict[str, Any] = json.loads(self.text.partition(b"\r\n\r\n")[2])
+        document: Document = json.loads(self.text.partition(b"\r\n\r\n")[2])
         return document
 
 

@@ -18,11 +18,12 @@ from ledger.transparency.sealer import seal_folder
 from tests.dashboard.test_api import got
 from tests.dashboard.test_auth import bearing, served
 from tests.support.builders import event
+from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
 
 
-async def posted(client: httpx.AsyncClient, path: str, **body: Any) -> tuple[int, dict[str, Any]]:
+async def posted(client: httpx.AsyncClient, path: str, **body: Any) -> tuple[int, Document]:
     answer = await client.post(f"/api/v1/{path}", json=body)
     return answer.status_code, answer.json()
 
@@ -116,7 +117,7 @@ async def test_a_manager_answers_what_waits(session: Session) -> None:
 
 async def test_another_limit_is_tried_in_the_shadow_or_on_some_teams(session: Session) -> None:
     async with served(session) as (address, tokens), upstream_of(session) as upstream:
-        limit: dict[str, Any] = {"role": "agent", "kind": "refund", "amount": {"amount": "80.00", "currency": "GBP"}}
+        limit: Document = {"role": "agent", "kind": "refund", "amount": {"amount": "80.00", "currency": "GBP"}}
         async with bearing(address, tokens["manager"]) as manager:
             status, answer = await posted(manager, "policies", mode="shadow", **limit)
             assert (status, answer["outcome"], answer["policy_version"]) == (200, "done", 2), answer

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +12,7 @@ from app.runtime.session import Session
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
 from tests.dashboard.test_api import got
+from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
 
@@ -62,7 +62,7 @@ async def test_schemathesis_finds_nothing(session: Session, monkeypatch: pytest.
         assert child.returncode == 0, said.decode()[-6000:]
 
 
-def complete(document: dict[str, Any]) -> None:
+def complete(document: Document) -> None:
     """Every operation says what it is for, what it answers, and what may be wrong."""
     for path, methods in document["paths"].items():
         for method, one in methods.items():

@@ -4,7 +4,6 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import nats.errors
 import pytest
@@ -13,6 +12,7 @@ from app.runtime.session import Session
 from consumers.decisions.service import DecisionService
 from ledger.store.log import Log
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import Upstream, upstream_of
 
@@ -162,7 +162,7 @@ async def test_two_deciders_on_one_budget_never_overspend_it_or_answer_different
         asked = [f"r-{n % 64}" for n in range(128)]
         answers = await asyncio.gather(*(again_while_busy(upstream, name) for name in asked))
         await second.stop()
-        by_request: dict[str, dict[str, Any]] = {}
+        by_request: dict[str, Document] = {}
         for name, answer in zip(asked, answers, strict=True):
             assert by_request.setdefault(name, answer) == answer
         assert sum(answer["outcome"] == "taken" for answer in by_request.values()) == 28
@@ -170,7 +170,7 @@ async def test_two_deciders_on_one_budget_never_overspend_it_or_answer_different
         assert len(taken) == 28
 
 
-async def again_while_busy(upstream: Upstream, request_id: str) -> dict[str, Any]:
+async def again_while_busy(upstream: Upstream, request_id: str) -> Document:
     for _ in range(50):
         answer = await upstream.action(request_id, "7.00")
         if answer.get("error", {}).get("code") not in ("busy", "unavailable"):
@@ -179,7 +179,7 @@ async def again_while_busy(upstream: Upstream, request_id: str) -> dict[str, Any
     raise AssertionError("busy for ever")
 
 
-BAD: list[tuple[dict[str, Any], str, str | None]] = [
+BAD: list[tuple[Document, str, str | None]] = [
     ({"amount": {"amount": 5.0, "currency": "GBP"}}, "invalid", "amount.amount"),
     ({"amount": gbp("-5.00")}, "invalid", "amount.amount"),
     ({"amount": gbp("5.001")}, "invalid", "amount.amount"),
@@ -243,13 +243,13 @@ async def test_a_preview_takes_nothing_and_says_what_a_decision_would(upstream: 
 
 async def test_a_grant_is_added_to_the_present_budget(upstream: Upstream) -> None:
     await upstream.set_up_basics()
-    grant: dict[str, Any] = {"operation": "grant", "holder": "agent:A-1", "granted_by": "M-1", "reason": "busy"}
+    grant: Document = {"operation": "grant", "holder": "agent:A-1", "granted_by": "M-1", "reason": "busy"}
     answer = await upstream.ask("budget", request_id="g-1", amount=gbp("25.00"), **grant)
     assert (answer["outcome"], answer["budget"]["granted"]) == ("done", gbp("225.00"))
     assert (await upstream.action("r-1"))["budget"]["remaining"] == gbp("220.00")
     team = await upstream.ask("budget", request_id="g-2", amount=gbp("25.00"), **grant | {"holder": "team:t-1"})
     assert team["budget"]["remaining"] == gbp("25.00")
-    wrong: list[tuple[dict[str, Any], str]] = [
+    wrong: list[tuple[Document, str]] = [
         ({"holder": "A-1"}, "holder"),
         ({"holder": "agent:ghost"}, "holder"),
         ({"amount": gbp("0")}, "amount.amount"),

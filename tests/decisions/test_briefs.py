@@ -5,26 +5,27 @@ from typing import Any
 
 from app.runtime.session import Session
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 
-async def brief(upstream: Upstream, **fields: Any) -> dict[str, Any]:
+async def brief(upstream: Upstream, **fields: Any) -> Document:
     reply = await upstream.client.request("resolution.read.crm.brief", json.dumps(fields).encode(), timeout=20)
-    answer: dict[str, Any] = json.loads(reply.data)
+    answer: Document = json.loads(reply.data)
     return answer
 
 
 async def test_a_customer_passed_on_does_not_explain_again(session: Session) -> None:
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
         await set_up_organisation(upstream)
-        opened: dict[str, Any] = {
+        opened: Document = {
             "interaction_id": "I-1",
             "customer_id": "C-1",
             "channel": "phone",
             "reason": "broken kettle",
         }
         await upstream.record(event("o", "interaction.opened", agent_id="A-1", line=1, **opened))
-        moved: dict[str, Any] = {"to_agent_id": "A-2", "line": 2, "story_repeated": True}
+        moved: Document = {"to_agent_id": "A-2", "line": 2, "story_repeated": True}
         await upstream.record(event("t", "interaction.transferred", interaction_id="I-1", **moved))
         await upstream.record(event("l", "customer.linked", a="C-1", b="C-2", relation="household"))
         known = {"customer_id": "C-1", "interaction_id": "I-1"}

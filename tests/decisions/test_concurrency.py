@@ -19,11 +19,14 @@ from config.settings import load_settings
 from ledger.errors import LedgerError
 from ledger.store.streams import js_api
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.independent_books import Kept
 from tests.support.nats_servers import Cluster
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+
+pytestmark = pytest.mark.integration
 
 WRITERS = 64
 
@@ -68,7 +71,7 @@ async def end_leader(session: Session, cluster: Cluster) -> None:
     await asyncio.to_thread(cluster.servers[int(leader[1:])].stop, signal.SIGKILL)
 
 
-async def insist(upstream: Upstream, request: dict[str, Any], operation: str = "action") -> dict[str, Any]:
+async def insist(upstream: Upstream, request: Document, operation: str = "action") -> Document:
     """Ask until there is an answer that is no passing trouble, as an upstream does."""
     for _ in range(200):
         try:
@@ -82,10 +85,10 @@ async def insist(upstream: Upstream, request: dict[str, Any], operation: str = "
     raise AssertionError("no answer")
 
 
-async def fight(upstream: Upstream, requests: list[dict[str, Any]], cluster: Cluster | None) -> list[dict[str, Any]]:
+async def fight(upstream: Upstream, requests: list[Document], cluster: Cluster | None) -> list[Document]:
     """All at once, 64 at a time; the leader is killed meanwhile. Asked again, each has its first answer."""
     queue = list(requests)
-    answers: dict[str, dict[str, Any]] = {}
+    answers: dict[str, Document] = {}
 
     async def writer() -> None:
         while queue:
@@ -102,7 +105,7 @@ async def fight(upstream: Upstream, requests: list[dict[str, Any]], cluster: Clu
     return list(answers.values())
 
 
-def refunds(number: int, agents: list[str], amount: str, **more: Any) -> list[dict[str, Any]]:
+def refunds(number: int, agents: list[str], amount: str, **more: Any) -> list[Document]:
     return [
         {
             "request_id": f"f-{one}",
@@ -140,7 +143,7 @@ async def test_one_budget_one_pool_and_one_customer_are_not_overspent(
     await check(told, requests)
 
 
-async def replayed(upstream: Upstream) -> list[dict[str, Any]]:
+async def replayed(upstream: Upstream) -> list[Document]:
     """The whole log, once the servers have a leader again."""
     for _ in range(100):
         try:
@@ -150,7 +153,7 @@ async def replayed(upstream: Upstream) -> list[dict[str, Any]]:
     raise AssertionError("the log cannot be read")
 
 
-async def check(upstream: Upstream, requests: list[dict[str, Any]]) -> None:
+async def check(upstream: Upstream, requests: list[Document]) -> None:
     events = await replayed(upstream)
     taken = [e["data"] for e in events if e["type"] == "resolution.action.taken.v1"]
     assert max(Counter(one["request_id"] for one in taken).values()) == 1

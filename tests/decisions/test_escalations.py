@@ -11,10 +11,11 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from projections.views.balances import read_balances
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
-BIG: dict[str, Any] = {"kind": "refund", "reason": "broken", "customer_id": "C-1", "interaction_id": "I-1"}
+BIG: Document = {"kind": "refund", "reason": "broken", "customer_id": "C-1", "interaction_id": "I-1"}
 
 
 async def decide(upstream: Upstream, request_id: str, operation: str, escalation_id: str, by: str, **more: Any) -> Any:
@@ -23,17 +24,17 @@ async def decide(upstream: Upstream, request_id: str, operation: str, escalation
     )
 
 
-async def balance(upstream: Upstream, holder: str) -> dict[str, Any]:
+async def balance(upstream: Upstream, holder: str) -> Document:
     """Return a holder's budget as the view of balances computes it from the log; records nothing."""
     rows = (await read_view(upstream.session, "budget_balances", read_balances)).result
-    budget: dict[str, Any]
+    budget: Document
     *_, budget = [row for row in rows if row["holder"] == holder]  # of the latest period
     return budget
 
 
 async def test_what_is_beyond_an_agent_goes_up_is_reserved_and_taken_once_approved(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
-    heard: list[dict[str, Any]] = []
+    heard: list[Document] = []
 
     async def note(message: Any) -> None:
         heard.append(json.loads(message.data))

@@ -21,6 +21,7 @@ from projections.engine.projector import rebuild
 from projections.engine.storage import views_folder
 from projections.views.balances import Balances, read_balances
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.upstreams import upstream_of
 
 AHEAD = timedelta(days=40)
@@ -171,7 +172,7 @@ async def unchecked_log(client: LedgerClient, moment: datetime) -> Log:
     return log
 
 
-async def decided_at(session: Session, moment: datetime, request_id: str, **fields: Any) -> dict[str, Any]:
+async def decided_at(session: Session, moment: datetime, request_id: str, **fields: Any) -> Document:
     """The answer of a decider whose clock shows this moment."""
     client = await session.connection("past")
     log = await unchecked_log(client, moment)

@@ -6,11 +6,12 @@ from typing import Any
 
 from app.runtime.session import Session
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY, FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 
-def changed_role(role: str, **changes: Any) -> dict[str, Any]:
+def changed_role(role: str, **changes: Any) -> Document:
     roles = FULL_POLICY["roles"]
     return FULL_POLICY | {"roles": roles | {role: roles[role] | changes}}
 
@@ -153,7 +154,7 @@ async def test_a_preview_says_exactly_what_a_decision_then_does(upstream: Upstre
     await set_up_organisation(upstream)
     for number in range(60):
         agent = ("A-1", "D-1", "M-1")[number % 3]
-        fields: dict[str, Any] = {
+        fields: Document = {
             "agent_id": agent,
             "kind": ("refund", "keep_item", "gift", "credit")[number % 4],
             "reason": "late",

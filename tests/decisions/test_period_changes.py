@@ -20,6 +20,7 @@ from ledger.store.subscription import Follower
 from projections.policy_history import published_policies
 from projections.reports.policy_simulation import PolicySimulation, try_policy
 from tests.support.builders import event, gbp, request_context
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import upstream_of
 
@@ -158,12 +159,12 @@ def test_days_that_went_on_for_a_longer_period_are_carried_into_it() -> None:
 async def test_from_auckland_to_pago_pago_nobody_is_locked_out(session: Session) -> None:
     """The same day of the calendar comes again: its budget is used to its end there."""
 
-    def policy(zone: str, **changes: Any) -> dict[str, Any]:
+    def policy(zone: str, **changes: Any) -> Document:
         agent = BASIC_POLICY["roles"]["agent"] | {"budget": "20.00", "carry_over": "0"}
         return BASIC_POLICY | {"time_zone": zone, "period": "day", "roles": {"agent": agent}} | changes
 
     async with upstream_of(session, history=True) as upstream:
-        asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-20T11:00:00Z"}
+        asked: Document = {"published_by": "owner", "time": "2026-11-20T11:00:00Z"}
         await upstream.ask("policy", request_id="p-1", policy=policy("Pacific/Auckland"), **asked)
         await upstream.record(event("join", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
         first = await upstream.action("r-0", "5.00", time="2026-11-20T12:00:00Z")  # 01:00 on the 21st in Auckland
@@ -182,7 +183,7 @@ async def test_from_auckland_to_pago_pago_nobody_is_locked_out(session: Session)
 async def test_an_open_budget_is_used_to_its_end_eastwards_too(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
         new_york = BASIC_POLICY | {"time_zone": "America/New_York", "period": "day"}
-        asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-20T12:00:00Z"}
+        asked: Document = {"published_by": "owner", "time": "2026-11-20T12:00:00Z"}
         await upstream.ask("policy", request_id="p-1", policy=new_york, **asked)
         await upstream.record(event("join", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
         await upstream.action("r-1", "5.00", time="2026-11-21T12:00:00Z")
@@ -196,7 +197,7 @@ async def test_a_longer_period_waits_for_its_beginning_and_grants_no_day_twice(s
     async with upstream_of(session, history=True) as upstream:
         agent = BASIC_POLICY["roles"]["agent"] | {"carry_over": "0"}
         days = BASIC_POLICY | {"period": "day", "roles": {"agent": agent | {"budget": "20.00"}}}
-        asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-20T12:00:00Z"}
+        asked: Document = {"published_by": "owner", "time": "2026-11-20T12:00:00Z"}
         await upstream.ask("policy", request_id="p-1", policy=days, **asked)
         await upstream.record(event("join", "employee.joined", employee_id="A-1", role="agent", team_ids=[]))
         await upstream.action("r-1", "5.00", time="2026-11-20T12:00:00Z")
@@ -220,7 +221,7 @@ async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session
     agent = BASIC_POLICY["roles"]["agent"] | {"carry_over": "0", "per_interaction": None}
     months = {"time_zone": "Pacific/Pago_Pago", "roles": {"agent": agent | {"budget": "45.00"}}}
     async with upstream_of(session, history=True) as upstream:
-        asked: dict[str, Any] = {"published_by": "owner", "time": "2026-11-19T00:00:00Z"}
+        asked: Document = {"published_by": "owner", "time": "2026-11-19T00:00:00Z"}
         days = BASIC_POLICY | {
             "time_zone": "Pacific/Auckland",
             "period": "day",

@@ -13,11 +13,12 @@ from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
 from projections.policy_history import policy_in_force
 from tests.support.builders import gbp
+from tests.support.documents import Document
 from tests.support.guard_story import BEGIN, GUARDED_POLICY, Story
 from tests.support.organisations import BASIC_POLICY, FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation
 
-_CAUSE: dict[str, Any] = {"source": "cli", "request_id": "p", "seen_position": 0}
+_CAUSE: Document = {"source": "cli", "request_id": "p", "seen_position": 0}
 _MONTHS = st.integers(1, 12)
 
 
@@ -84,7 +85,7 @@ def test_the_guard_looks_at_the_limits_of_teams_and_at_none_in_another_currency(
     story = Story()
     teams = {"doorstep": {"limits": {"agent": {"refund": "60.00"}}}}
     story.tell(published(2, "2020-01-01T00:00:00Z", teams=teams))
-    joined: dict[str, Any] = {"role": "agent", "team_ids": ("doorstep",)}
+    joined: Document = {"role": "agent", "team_ids": ("doorstep",)}
     story.tell(facts.EmployeeJoined(employee_id="A-1", **joined))
     story.gives("A-1", 55, reported=True)
     assert story.rules() == []
@@ -143,7 +144,7 @@ async def test_a_report_as_of_then_is_made_by_the_policy_of_then(upstream: Upstr
 
 
 async def test_a_policy_that_would_begin_before_the_one_in_force_is_refused(upstream: Upstream) -> None:
-    async def publish(number: int, begins: str, **changes: Any) -> dict[str, Any]:
+    async def publish(number: int, begins: str, **changes: Any) -> Document:
         document = BASIC_POLICY | {"effective_from": begins} | changes
         return await upstream.ask("policy", request_id=f"p-{number}", policy=document, published_by="owner")
 

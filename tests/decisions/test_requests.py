@@ -17,11 +17,12 @@ from consumers.runtime.request_form import read_form
 from domain.command_fields import known_fields
 from domain.commands import BriefRequest, RequestError, action_id_of
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 ACTION = {"request_id": "r-1", "agent_id": "A-1", "kind": "refund", "amount": gbp("5.00"), "reason": "late"}
-OPERATIONS: dict[str, dict[str, Any]] = {
+OPERATIONS: dict[str, Document] = {
     "action": ACTION,
     "preview": ACTION,
     "hold": {"request_id": "r-1", "action_id": "act-1", "operation": "void"},
@@ -59,9 +60,9 @@ def classes() -> list[type[msgspec.Struct]]:
     return list(dict.fromkeys(found))
 
 
-async def asked(upstream: Upstream, subject: str, body: bytes) -> dict[str, Any]:
+async def asked(upstream: Upstream, subject: str, body: bytes) -> Document:
     """The answer to these bytes."""
-    answer: dict[str, Any] = json.loads((await upstream.client.request(subject, body, timeout=20)).data)
+    answer: Document = json.loads((await upstream.client.request(subject, body, timeout=20)).data)
     return answer
 
 
@@ -160,8 +161,8 @@ async def test_what_earlier_versions_took_gets_its_first_answer_for_ever(session
         "money": json.dumps(plain | {"request_id": "money", "amount": gbp("5.00") | {"net": "4.00"}}),
     }
 
-    async def answers(upstream: Upstream, **others: str) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    async def answers(upstream: Upstream, **others: str) -> Document:
+        found: Document = {}
         for name, body in (bodies | others).items():
             found[name] = await asked(upstream, "resolution.decide.crm.action", body.encode())
         return found

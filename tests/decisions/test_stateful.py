@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -29,9 +30,12 @@ from projections.policy_history import published_policies
 from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
 from projections.views.balances import Balances, read_balances
 from tests.support.builders import event
+from tests.support.documents import Document
 from tests.support.independent_books import Kept, minor_of, money
 from tests.support.organisations import FULL_POLICY, STAFF
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+
+pytestmark = pytest.mark.integration
 
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "6"))
 people = st.sampled_from([name for name in STAFF if name != "X-1"])
@@ -50,7 +54,7 @@ class Authority(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.now = datetime(2026, 3, 20, 9, tzinfo=UTC)
         self.numbers = itertools.count()
-        self.asked: list[tuple[str, dict[str, Any], dict[str, Any]]] = []
+        self.asked: list[tuple[str, Document, Document]] = []
         self.escalations: list[str] = []
         self.actions: list[str] = []
         self.kept = Kept()
@@ -71,9 +75,9 @@ class Authority(RuleBasedStateMachine):
 
         self.run(work())
 
-    def ask(self, operation: str, /, **fields: Any) -> dict[str, Any]:
+    def ask(self, operation: str, /, **fields: Any) -> Document:
         request = {"request_id": f"r-{next(self.numbers)}", "time": self.now.isoformat(), **fields}
-        answer: dict[str, Any] = self.run(self.upstream.ask(operation, **request))
+        answer: Document = self.run(self.upstream.ask(operation, **request))
         assert answer.get("error", {}).get("code") not in {"internal", "busy", "unavailable"}, answer
         if answer["outcome"] != "error" and operation != "preview":
             self.asked.append((operation, request, answer))
@@ -105,7 +109,7 @@ class Authority(RuleBasedStateMachine):
         basis: str,
     ) -> None:
         named = (("customer_id", customer), ("interaction_id", interaction))
-        fields: dict[str, Any] = {"agent_id": agent, "kind": kind, "amount": money(minor), "reason": "late"}
+        fields: Document = {"agent_id": agent, "kind": kind, "amount": money(minor), "reason": "late"}
         fields |= {"hold": hold, "escalate": escalate, "basis": basis} | {name: value for name, value in named if value}
         before = self.run(self._quiet())
         preview = self.ask("preview", **fields)

@@ -11,11 +11,12 @@ from domain.money import Money
 from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
 from tests.support.builders import AGENT, NOW, RULES, decision_context, new_budget
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 
 
 def asked(amount: str = "5.00", **fields: Any) -> ActionRequest:
-    given: dict[str, Any] = {"request_id": "r", "agent_id": "A-1", "kind": "refund", "reason": "late"} | fields
+    given: Document = {"request_id": "r", "agent_id": "A-1", "kind": "refund", "reason": "late"} | fields
     return ActionRequest(amount=Money.parse(amount, "GBP"), **given)
 
 

@@ -20,6 +20,7 @@ from domain.money import Money, MoneyError, money_from_wire
 from domain.policy.parsing import PolicyError, parse_policy, read_policy
 from domain.serialization import decode, encode
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import Upstream, upstream_of
 
@@ -177,7 +178,7 @@ async def test_a_correction_is_of_the_time_of_its_fact(upstream: Upstream) -> No
     await upstream.record(
         event("p-1", "purchase.completed", time="2025-06-01T10:00:00Z", order_id="O-1", total=money("5.00", "BGN"))
     )
-    wrong: dict[str, Any] = {"source_of": "crm", "id_of": "p-1", "reason": "digits changed places"}
+    wrong: Document = {"source_of": "crm", "id_of": "p-1", "reason": "digits changed places"}
     for name, currency, status in (("c-1", "BGN", "recorded"), ("c-2", "ZWG", "recorded"), ("c-3", "HRK", "rejected")):
         right = {"order_id": "O-1", "total": money("7.00", currency)}
         await upstream.publish(event(name, "fact.corrected", data=right, time="2026-11-01T10:00:00Z", **wrong))
@@ -194,12 +195,12 @@ async def test_an_open_budget_is_used_to_its_end_and_no_new_one_opens(session: S
     levs |= {"escalation": {"payer": "approver", "after_hours": 5000}}
     async with upstream_of(session, history=True) as upstream:
 
-        async def asks(what: str, name: str, month: str, amount: Any = "5.00", **fields: Any) -> dict[str, Any]:
+        async def asks(what: str, name: str, month: str, amount: Any = "5.00", **fields: Any) -> Document:
             of = money(amount, "BGN") if isinstance(amount, str) else amount
             named = {"agent_id": "A-1", "kind": "refund", "reason": "late", "amount": of}
             return await upstream.ask(what, request_id=name, time=f"{month}-15T12:00:00Z", **(named | fields))
 
-        async def follows(what: str, name: str, month: str, **fields: Any) -> dict[str, Any]:
+        async def follows(what: str, name: str, month: str, **fields: Any) -> Document:
             return await upstream.ask(what, request_id=name, time=f"{month}-15T12:00:00Z", **fields)
 
         answer = await upstream.ask(

@@ -3,7 +3,6 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,12 +12,13 @@ from domain.serialization import encode
 from ledger.store.log import Recorded
 from projections.engine.events import TYPES, read_event
 from projections.views.event_summaries import describe
+from tests.support.documents import Document
 
 GOLDEN = [json.loads(line) for line in (Path(__file__).parent / "golden_events.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("stored", GOLDEN, ids=lambda stored: f"{stored['type']}-{len(stored['data'])}")
-def test_a_golden_event_decodes_and_keeps_its_meaning(stored: dict[str, Any]) -> None:
+def test_a_golden_event_decodes_and_keeps_its_meaning(stored: Document) -> None:
     event = read_event(Recorded(1, "ledger.x", json.dumps(stored).encode()))
     assert type(event.body) is TYPES[stored["type"]]
     back = json.loads(encode(event.body))

@@ -2,7 +2,6 @@
 
 import json
 from math import comb
-from typing import Any
 
 import pytest
 
@@ -11,6 +10,8 @@ from app.runtime.views import read_view
 from domain.abuse.fairness import ReviewedAction, rates, shift_of, tenure_of
 from projections.views.people import read_people, thanks
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import upstream_of
 
 
@@ -71,7 +72,7 @@ async def test_people_as_they_are_known_and_corrected(session: Session) -> None:
             event("f", "fact.corrected", source_of="crm", id_of="t", data=None, reason="typed wrongly")
         )
         await upstream.record(event("l", "employee.left", employee_id="A-1"))
-    people: dict[str, dict[str, Any]] = (await read_view(session, "people", read_people)).result
+    people: dict[str, Document] = (await read_view(session, "people", read_people)).result
     one = people["A-1"]
     assert (one["role"], json.loads(one["team_ids"]), one["joined"]) == ("senior", ["T", "U"], one["joined"])
     assert one["joined"] is not None
@@ -82,7 +83,7 @@ async def test_people_as_they_are_known_and_corrected(session: Session) -> None:
     assert withdrawn[0]["receiver_id"] is None
 
 
-def test_the_command(command: Any) -> None:
+def test_the_command(command: CommandLine) -> None:
     facts = [
         event(f"j-{n}", "employee.joined", employee_id=f"A-{n}", role="agent", team_ids=[f"T-{n % 2}"])
         for n in range(4)

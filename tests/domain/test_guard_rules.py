@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 from statistics import median
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,9 +11,10 @@ from domain.abuse.guard import RULES
 from domain.abuse.rules.r09_outlier import Others
 from domain.events import decisions, facts
 from domain.money import Money
+from tests.support.documents import Document
 from tests.support.guard_story import Story
 
-CAUSE: dict[str, Any] = {"source": "crm", "request_id": "r", "seen_position": 0}
+CAUSE: Document = {"source": "crm", "request_id": "r", "seen_position": 0}
 
 
 def test_there_are_fifteen_rules() -> None:
@@ -150,7 +150,7 @@ def test_r4_for_oneself_ones_group_or_a_declared_relation() -> None:
 
 def decided(story: Story, asker: str, decider: str, number: int, *, yes: bool = True, matter: str = "") -> None:
     escalation = f"esc-{asker}-{decider}-{number}-{yes}-{matter}"
-    common: dict[str, Any] = {"escalation_id": escalation, "agent_id": asker, "amount": Money(5000, "GBP")}
+    common: Document = {"escalation_id": escalation, "agent_id": asker, "amount": Money(5000, "GBP")}
     story.tell(
         decisions.EscalationRequested(
             **CAUSE,
@@ -391,7 +391,7 @@ def test_r11_colleagues_who_thank_many_are_no_ring() -> None:
 
 def test_r12_raising_oneself() -> None:
     story = Story()
-    common: dict[str, Any] = {**CAUSE, "period": "2026-01", "amount": Money(5000, "GBP"), "reason": "x"}
+    common: Document = {**CAUSE, "period": "2026-01", "amount": Money(5000, "GBP"), "reason": "x"}
     story.tell(decisions.BudgetGranted(**common, holder="agent:M-1", granted_by="M-1"))
     story.tell(decisions.BudgetGranted(**common, holder="agent:A-1", granted_by="M-1"))
     assert story.rules() == ["R12"]

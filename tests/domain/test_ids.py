@@ -154,7 +154,7 @@ TEXTS = st.lists(
 """Texts near the rules' edges. (A lone surrogate is drawn by name.)"""
 
 
-@settings(max_examples=500)
+@settings(max_examples=5 * settings().max_examples)
 @given(TEXTS)
 def test_canonical_forms_stay_as_they_are(text: str) -> None:
     form = canonical_form(text)
@@ -162,7 +162,7 @@ def test_canonical_forms_stay_as_they_are(text: str) -> None:
     assert unicodedata.is_normalized("NFC", form)
 
 
-@settings(max_examples=500)
+@settings(max_examples=5 * settings().max_examples)
 @given(TEXTS)
 def test_the_published_patterns_let_every_id_pass(text: str) -> None:
     """They may let more pass: normal forms are more than a regular expression can say."""

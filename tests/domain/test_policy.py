@@ -11,10 +11,11 @@ from domain.policy.linting import contradictions
 from domain.policy.model import Rules
 from domain.policy.parsing import PolicyError, parse_policy
 from tests.support.builders import NOW
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 
 
-def changed(path: str, value: Any) -> dict[str, Any]:
+def changed(path: str, value: Any) -> Document:
     """The test policy with one value replaced, or removed where it is `...`."""
     document = copy.deepcopy(BASIC_POLICY)
     *above, last = path.split(".")

@@ -26,6 +26,8 @@ from tests.support.environment import ROOT
 from tests.support.nats_servers import Cluster, Server
 from tests.support.recorder_helpers import recorder_of, stored_event, versions
 
+pytestmark = pytest.mark.integration
+
 Factories = Callable[[], JetStreamFactory]
 
 

@@ -56,6 +56,7 @@ def run_suites(selected: set[str], broken: str) -> set[str]:
     return set(re.findall(r"^(?:FAILED|ERROR) \S+?::(\w+)::", done.stdout, re.MULTILINE))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("broken", sorted(BROKEN))
 def test_a_broken_recorder_fails_the_suites(broken: str) -> None:
     assert run_suites(BROKEN[broken], broken) == BROKEN[broken]

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 from contextlib import suppress
-from typing import Any
 
 import nats.errors
 import pytest
@@ -16,6 +15,7 @@ from config import topology
 from consumers.rejections import RejectedEntry
 from ledger.encryption.keyring import Keyring
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.raw_nats import RawNats, published
 from tests.support.upstreams import Upstream, upstream_of
 
@@ -56,7 +56,7 @@ HEADERS = {
 }
 
 
-def fact(name: str) -> dict[str, Any]:
+def fact(name: str) -> Document:
     """A purchase of the CRM."""
     return event(name, "purchase.completed", order_id=name, total=gbp("1.00"))
 

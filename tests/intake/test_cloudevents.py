@@ -23,11 +23,12 @@ from hypothesis import strategies as st
 from ledger.errors import EventError
 from ledger.store.cloudevents import content_hash, parse_event, parse_time, same_event
 from ledger.store.content_modes import Headers, events_of_batch, headers_of
+from tests.support.documents import Document
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 TYPE = "resolution.purchase.completed.v1"
-DATA: dict[str, Any] = {"order_id": "O-1", "total": {"amount": "5.00", "currency": "GBP"}}
-EVENT: dict[str, Any] = {
+DATA: Document = {"order_id": "O-1", "total": {"amount": "5.00", "currency": "GBP"}}
+EVENT: Document = {
     "specversion": "1.0",
     "id": "ev-1",
     "source": "crm",
@@ -203,7 +204,7 @@ def test_data_in_base64_is_the_same_event() -> None:
         ({"data": ...}, ("missing", "data")),
     ],
 )
-def test_data_stands_once_and_is_json(changes: dict[str, Any], error: tuple[str, str]) -> None:
+def test_data_stands_once_and_is_json(changes: Document, error: tuple[str, str]) -> None:
     assert refused(structured(**changes)) == error
 
 
@@ -418,7 +419,7 @@ optional = st.fixed_dictionaries(
 
 
 @st.composite
-def attributes(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> dict[str, Any]:
+def attributes(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> Document:
     required = {
         "specversion": "1.0",
         "id": draw(texts),
@@ -429,7 +430,7 @@ def attributes(draw: st.DrawFn, values: st.SearchStrategy[Any]) -> dict[str, Any
     return required | draw(optional) | draw(st.dictionaries(names, values, max_size=3))
 
 
-def as_texts(found: dict[str, Any]) -> dict[str, str]:
+def as_texts(found: Document) -> dict[str, str]:
     """Attributes in their canonical string encoding; times as instants."""
     return {
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else str(value)
@@ -446,7 +447,7 @@ def ours(data: bytes, headers: Headers) -> tuple[dict[str, str], Any, bytes]:
 
 
 @given(attributes(texts | integers), datas)
-def test_what_the_sdk_writes_is_read_as_the_sdk_reads_it(sent: dict[str, Any], data: dict[str, Any]) -> None:
+def test_what_the_sdk_writes_is_read_as_the_sdk_reads_it(sent: Document, data: Document) -> None:
     message = sdk.to_structured(CloudEvent(dict(sent), data), JSONFormat())
     read = sdk.from_http_event(message)
     assert isinstance(read, CloudEvent)
@@ -478,7 +479,7 @@ plain = st.text(
 @given(
     attributes(plain | integers).map(lambda found: {n: v if n == "time" else str(v) for n, v in found.items()}), datas
 )
-def test_what_the_first_sdk_writes_is_read_as_it_reads_it(sent: dict[str, Any], data: dict[str, Any]) -> None:
+def test_what_the_first_sdk_writes_is_read_as_it_reads_it(sent: Document, data: Document) -> None:
     sent = {
         name: value.isoformat() if isinstance(value, datetime) else re.sub(r'[^!-~]|[%"]', "x", value)
         for name, value in sent.items()
@@ -547,7 +548,7 @@ any_name = names | st.sampled_from(["subject", "sequence", "datacontenttype", "d
     ),
 )
 def test_what_earlier_versions_took_is_read_with_the_same_hash(
-    extras: dict[str, Any], data: Any, identifier: str, time: str
+    extras: Document, data: Any, identifier: str, time: str
 ) -> None:
     sent = json.dumps(EVENT | extras | {"data": data, "id": identifier, "time": time}).encode()
     before = earlier(sent)

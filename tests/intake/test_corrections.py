@@ -14,26 +14,27 @@ from projections.views import casework
 from projections.views.audit_trail import read_trail
 from projections.views.loyalty import read_effects
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream
 
 
-def corrected(identifier: str, of: str, data: dict[str, Any] | None, **extra: Any) -> dict[str, Any]:
+def corrected(identifier: str, of: str, data: Document | None, **extra: Any) -> Document:
     fact = event(identifier, "fact.corrected", source_of="crm", id_of=of, data=data, reason="typed wrongly")
     return fact | extra
 
 
-def purchase(name: str, total: str, time: str = "2026-01-05T10:00:00Z") -> dict[str, Any]:
+def purchase(name: str, total: str, time: str = "2026-01-05T10:00:00Z") -> Document:
     return event(name, "purchase.completed", time=time, order_id=f"O-{name}", customer_id="C-1", total=gbp(total))
 
 
-async def interaction(session: Session, at: int | None = None) -> dict[str, Any]:
+async def interaction(session: Session, at: int | None = None) -> Document:
     source = temporal_tables.as_of(casework.interactions, at)
 
-    def read(connection: Any) -> dict[str, Any]:
+    def read(connection: Any) -> Document:
         return dict(connection.execute(source.select().where(source.c.interaction_id == "I-1")).mappings().one())
 
-    row: dict[str, Any] = (await read_view(session, "casework", read)).result
+    row: Document = (await read_view(session, "casework", read)).result
     return row
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,21 @@ from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
 
 E_MAIL = "xanthippe@example.org"
 
 
-def purchase(number: object, **changes: Any) -> dict[str, Any]:
+def purchase(number: object, **changes: Any) -> Document:
     """A purchase of C-9; an attribute that is ``...`` is left out."""
     made = event(f"p-{number}", "purchase.completed", order_id="O-1", customer_id="C-9", total=gbp("5.00")) | changes
     return {name: value for name, value in made.items() if value is not ...}
 
 
-def in_headers(fact: dict[str, Any]) -> dict[str, str]:
+def in_headers(fact: Document) -> dict[str, str]:
     """The headers of an event in binary mode; its values are ASCII, or encoded already."""
     return {f"ce-{name}": str(value) for name, value in fact.items() if name != "data"}
 
@@ -99,7 +100,7 @@ async def test_without_a_time_it_is_when_the_inbox_took_it_and_a_retry_is_a_dupl
         assert [one["id"] for one in await upstream.replay()] == ["p-1", "p-2", "p-3"]
 
 
-def message(fact: dict[str, Any], sequence: int) -> Message:
+def message(fact: Document, sequence: int) -> Message:
     """A message as the inbox hands it out, taken at 10:00 on 1 March 2026."""
     taken = int(datetime(2026, 3, 1, 10, tzinfo=UTC).timestamp()) * 1_000_000_000 + 123_456_789
     reply = b"$JS.ACK.INBOX.intake.1.%d.%d.%d.0" % (sequence, sequence, taken)
@@ -194,7 +195,7 @@ async def test_two_writings_of_one_event_may_come_together(session: Session, tmp
     assert await codes(session) == [("id_reused", "id")]
 
 
-def test_publish_reads_batches_and_every_way_to_write_an_event(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_publish_reads_batches_and_every_way_to_write_an_event(command: CommandLine, tmp_path: Path) -> None:
     body = base64.b64encode(json.dumps(purchase(1)["data"]).encode()).decode()
     lines = [
         purchase(1),

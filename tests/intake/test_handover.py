@@ -19,6 +19,7 @@ from config import topology
 from ledger.store.handover import take_over
 from ledger.store.streams import ensure_consumer, js_api
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
@@ -28,11 +29,11 @@ SOURCES = ("crm", "till", "web")
 SOON_SECONDS = 2.0
 
 
-def purchase(name: str, source: str = "crm") -> dict[str, Any]:
+def purchase(name: str, source: str = "crm") -> Document:
     return event(name, "purchase.completed", source, order_id=name, total=gbp("1.00"))
 
 
-def correction(name: str, of: str, source: str = "crm") -> dict[str, Any]:
+def correction(name: str, of: str, source: str = "crm") -> Document:
     data = {"order_id": of, "total": gbp("2.00")}
     return event(name, "fact.corrected", source, id_of=of, source_of=source, data=data, reason="typo")
 

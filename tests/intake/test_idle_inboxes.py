@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,8 +12,11 @@ from config.settings import load_settings
 from consumers.intake.idle_inboxes import IdleInboxes
 from ledger.store.streams import js_api, stream_config, stream_names, stream_storing
 from tests.intake.test_inboxes import has_own_inbox, known, purchase, sent
+from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
+
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +187,6 @@ async def test_a_stream_made_again_has_sequences_that_its_predecessor_had_not(se
                 break
             await asyncio.sleep(0.05)
         await has_own_inbox(session, "crm")
-        again: dict[str, Any] = await sent(upstream, purchase("again"))
+        again: Document = await sent(upstream, purchase("again"))
         assert again["stream"] == first["stream"]
         assert again["seq"] > first["seq"]

@@ -13,11 +13,12 @@ import yaml
 from app.importing.expressions import MappingError
 from app.importing.importer import ImportFileError, load_mapping, made_events
 from app.publisher import Outcome
+from tests.support.documents import Document
 from tests.support.environment import DATA
 from tests.support.known_answers import escalations, interactions, totals
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-MAPPING: dict[str, Any] = {
+MAPPING: Document = {
     "source": "till",
     "time_zone": "Europe/London",
     "events": [
@@ -37,7 +38,7 @@ MAPPING: dict[str, Any] = {
 CSV = "no,kind,at,customer,amount\n1,sale,05/07/2026 10:00,C-1,5.005\n2,web,05/01/2026 10:00,,7.015\n3,void,x,C-1,1\n"
 
 
-def made(tmp_path: Path, mapping: Any, text: str | bytes, name: str = "a.csv") -> tuple[list[dict[str, Any]], Outcome]:
+def made(tmp_path: Path, mapping: Any, text: str | bytes, name: str = "a.csv") -> tuple[list[Document], Outcome]:
     where = tmp_path / "m.yaml"
     where.write_text(yaml.safe_dump(mapping))
     path = tmp_path / name

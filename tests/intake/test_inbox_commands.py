@@ -16,6 +16,7 @@ from app.runtime.session import Session
 from consumers.intake.recorder import Intake
 from ledger.errors import UnavailableError
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
@@ -24,7 +25,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 HEADERS = b"NATS/1.0\r\nx-mine: \xff\r\nNats-Subject: resolution.inbox.other\r\n\r\n"
 
 
-def purchase(number: object, source: str = "crm") -> dict[str, Any]:
+def purchase(number: object, source: str = "crm") -> Document:
     return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00"))
 
 

@@ -17,20 +17,21 @@ from ledger.nats.inbox_routes import SourceRoutes
 from ledger.store.streams import ensure_consumer, ensure_stream, js_api, stream_names, stream_storing
 from ledger.store.subject_tokens import token_of_source
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
 
 
-def purchase(number: object, source: str = "crm", **changes: Any) -> dict[str, Any]:
+def purchase(number: object, source: str = "crm", **changes: Any) -> Document:
     return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00")) | changes
 
 
-async def sent(upstream: Upstream, fact: dict[str, Any], message_id: str = "", **headers: str) -> dict[str, Any]:
+async def sent(upstream: Upstream, fact: Document, message_id: str = "", **headers: str) -> Document:
     """The PubAck of an event, as its sender has it."""
     subject = f"resolution.inbox.{token_of_source(fact['source'])}"
     named = {"Nats-Msg-Id": message_id} if message_id else {}
     reply = await upstream.client.request(subject, json.dumps(fact).encode(), timeout=10, headers=named | headers)
-    answer: dict[str, Any] = json.loads(reply.data)
+    answer: Document = json.loads(reply.data)
     return answer
 
 
@@ -330,6 +331,7 @@ async def as_an_earlier_version_made_it(session: Session) -> None:
     assert "error" not in answer, answer
 
 
+@pytest.mark.integration
 async def test_an_inbox_of_an_earlier_version_is_bounded_at_the_next_start(tmp_path: Path) -> None:
     from config.settings import load_settings
 

@@ -12,11 +12,12 @@ from app.runtime.session import Session
 from config import topology
 from ledger.encryption.keyring import Keyring
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import count_inbox_messages, wait_for_intake
 
 
-def purchase(number: object, **changes: Any) -> dict[str, Any]:
+def purchase(number: object, **changes: Any) -> Document:
     return event(f"p-{number}", "purchase.completed", order_id=f"O-{number}", total=gbp("5.00")) | changes
 
 
@@ -53,7 +54,7 @@ async def test_binary_mode_is_accepted(upstream: Upstream) -> None:
     assert len(await upstream.replay()) == 2
 
 
-BAD: list[tuple[str, bytes | dict[str, Any], str, str]] = [
+BAD: list[tuple[str, bytes | Document, str, str]] = [
     ("broken JSON", b'{"specversion": "1.0", "id": "bad', "not_json", ""),
     ("no object", b"1", "invalid", ""),
     ("not UTF-8", json.dumps(purchase("bad")).encode().replace(b"O-bad", b"O-\xff"), "not_json", "data"),

@@ -19,14 +19,15 @@ from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
 
 
-def purchase(number: object, source: str = "crm", **changes: Any) -> dict[str, Any]:
+def purchase(number: object, source: str = "crm", **changes: Any) -> Document:
     return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00")) | changes
 
 
-def correction(identifier: str, of: str, source: str = "crm", data: Any = None) -> dict[str, Any]:
+def correction(identifier: str, of: str, source: str = "crm", data: Any = None) -> Document:
     return event(identifier, "fact.corrected", source, source_of=source, id_of=of, data=data, reason="typed wrongly")
 
 
@@ -91,7 +92,7 @@ async def test_corrections_of_all_kinds_come_to_an_end(session: Session) -> None
         ({}, UnavailableError),
     ],
 )
-def test_errors_of_jetstream_are_told_apart(error: dict[str, Any], kind: type[LedgerError]) -> None:
+def test_errors_of_jetstream_are_told_apart(error: Document, kind: type[LedgerError]) -> None:
     assert type(jetstream_error(error, "LEDGER", ["a"])) is kind
 
 

@@ -6,6 +6,7 @@ import unicodedata
 from itertools import chain
 from typing import Any
 
+import pytest
 from hypothesis import given, seed, settings
 
 from consumers.asyncapi import asyncapi_document
@@ -14,6 +15,8 @@ from tests.domain.test_ids import IDS, NOT, NOT_CANONICAL, TEXTS
 from tests.support.builders import event, gbp
 from tests.support.node_project import run_node
 from tests.support.organisations import FULL_POLICY
+
+pytestmark = pytest.mark.integration
 
 
 async def test_node_has_the_same_verdict_on_ids() -> None:

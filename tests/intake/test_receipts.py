@@ -25,38 +25,40 @@ from ledger.store.cloudevents import parse_time
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.subject_tokens import token_of_source
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
 
 BATCH = {"Content-Type": "application/cloudevents-batch+json; charset=UTF-8"}
 
 
-def purchase(number: object, **changes: Any) -> dict[str, Any]:
+def purchase(number: object, **changes: Any) -> Document:
     return event(f"p-{number}", "purchase.completed", order_id=f"O-{number}", total=gbp("5.00")) | changes
 
 
-async def publish(upstream: Upstream, data: bytes, token: str = "crm", **headers: str) -> dict[str, Any]:
+async def publish(upstream: Upstream, data: bytes, token: str = "crm", **headers: str) -> Document:
     """Publish a message; the PubAck."""
     options = {"headers": headers} if headers else {}
-    ack: dict[str, Any] = json.loads(
+    ack: Document = json.loads(
         (await upstream.client.request(f"resolution.inbox.{token}", data, timeout=10, **options)).data
     )
     assert "error" not in ack, ack
     return {"stream": ack["stream"], "seq": ack["seq"]}
 
 
-async def send_batch(upstream: Upstream, *facts: dict[str, Any] | bytes, token: str = "crm") -> dict[str, Any]:
+async def send_batch(upstream: Upstream, *facts: Document | bytes, token: str = "crm") -> Document:
     elements = [fact if isinstance(fact, bytes) else json.dumps(fact).encode() for fact in facts]
     return await publish(upstream, b"[" + b", ".join(elements) + b"]", token, **BATCH)
 
 
-async def ask(upstream: Upstream, token: str = "crm", **fields: Any) -> dict[str, Any]:
+async def ask(upstream: Upstream, token: str = "crm", **fields: Any) -> Document:
     reply = await upstream.client.request(f"resolution.read.{token}.receipt", json.dumps(fields).encode(), timeout=10)
-    answer: dict[str, Any] = json.loads(reply.data)
+    answer: Document = json.loads(reply.data)
     return answer
 
 
-async def settled(upstream: Upstream, token: str = "crm", **fields: Any) -> dict[str, Any]:
+async def settled(upstream: Upstream, token: str = "crm", **fields: Any) -> Document:
     """Ask until the answer is not pending."""
     for _ in range(400):
         answer = await ask(upstream, token, **fields)
@@ -220,7 +222,7 @@ async def test_a_source_hears_of_its_own_messages_alone(upstream: Upstream) -> N
     assert await ask(upstream, "erp", id="p-1") == {"id": "p-1", "status": "unknown"}
     assert await ask(upstream, id="") == {"id": "", "status": "unknown"}
     assert (await ask(upstream, "*", stream="INBOX", seq=2))["error"]["field"] == "source"
-    nowhere: list[dict[str, Any]] = [
+    nowhere: list[Document] = [
         {"stream": "LEDGER", "seq": 1},
         {"stream": "INBOX", "seq": 99},
         {"stream": "no.such", "seq": 1},
@@ -247,7 +249,7 @@ async def test_a_source_hears_of_its_own_messages_alone(upstream: Upstream) -> N
         {"id": 7},
     ],
 )
-async def test_a_request_for_nothing_is_an_error(upstream: Upstream, fields: dict[str, Any]) -> None:
+async def test_a_request_for_nothing_is_an_error(upstream: Upstream, fields: Document) -> None:
     assert (await ask(upstream, **fields))["outcome"] == "error"
 
 
@@ -302,7 +304,7 @@ async def test_behind_a_long_queue_of_the_same_source_an_id_may_be_pending(
 
 
 async def test_a_rejected_event_of_a_batch_is_retried_alone(
-    session: Session, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+    session: Session, monkeypatch: pytest.MonkeyPatch, command: CommandLine
 ) -> None:
     async with upstream_of(session, "intake") as upstream:
         with monkeypatch.context() as older:
@@ -325,7 +327,7 @@ async def test_a_rejected_event_of_a_batch_is_retried_alone(
 
 
 async def test_a_retried_message_is_the_one_that_was_rejected(
-    session: Session, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+    session: Session, monkeypatch: pytest.MonkeyPatch, command: CommandLine
 ) -> None:
     """Its headers byte by byte, however long, and the time when it came first; nothing of a person is shown in between."""
     fact = event("s-1", "shift.started", employee_id="A-1")

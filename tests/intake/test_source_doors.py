@@ -19,10 +19,13 @@ from consumers.runtime.source_tokens import read_token
 from domain.sources import fact_source_fault
 from ledger.store.log import Draft
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.organisations import BASIC_POLICY
 from tests.support.raw_nats import RawNats
 from tests.support.upstreams import Upstream, upstream_of
+
+pytestmark = pytest.mark.integration
 
 BAD = {
     "%20": "invalid",
@@ -49,13 +52,13 @@ BAD = {
 GOOD = ("crm", "a%2Eb", "a_b", "%2563rm", "caf%C3%A9", "%F0%9F%9B%92" * 128, "https:%2F%2Fcrm%2Eexample%2Fx", "~", "-")
 
 
-def purchase(number: object, source: str = "crm") -> dict[str, Any]:
+def purchase(number: object, source: str = "crm") -> Document:
     return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00"))
 
 
-async def asked(raw: RawNats, subject: str, **body: Any) -> dict[str, Any]:
+async def asked(raw: RawNats, subject: str, **body: Any) -> Document:
     written = await raw.answer(subject.encode(), json.dumps(body).encode())
-    answer: dict[str, Any] = json.loads(written[written.index(b"{") :])
+    answer: Document = json.loads(written[written.index(b"{") :])
     return answer
 
 

@@ -18,11 +18,12 @@ from ledger.encryption.keyring import Keyring
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import Upstream, upstream_of
 
 
-def purchase(number: object, source: str, **changes: Any) -> dict[str, Any]:
+def purchase(number: object, source: str, **changes: Any) -> Document:
     return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00")) | changes
 
 
@@ -32,8 +33,8 @@ async def known_to_an_earlier_version(session: Session, *sources: str) -> None:
         await session.log.append([Draft("ledger.fact.a_b", json.dumps(purchase("old", source)).encode())])
 
 
-async def receipt(upstream: Upstream, token: str, **asked: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = {}
+async def receipt(upstream: Upstream, token: str, **asked: Any) -> Document:
+    answer: Document = {}
     for _ in range(100):
         reply = await upstream.client.request(
             f"resolution.read.{token}.receipt", json.dumps(asked).encode(), timeout=10
@@ -152,7 +153,7 @@ async def test_two_intakes_on_an_old_and_a_new_subject_never_both_record_one_id(
     assert sorted(ids) == sorted(["p-old", *(f"p-{number}" for number in range(300))])
 
 
-async def ask(upstream: Upstream, token: str, request_id: str, **fields: Any) -> dict[str, Any]:
+async def ask(upstream: Upstream, token: str, request_id: str, **fields: Any) -> Document:
     upstream.source = token
     return await upstream.action(request_id, **fields)
 

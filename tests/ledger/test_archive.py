@@ -24,6 +24,7 @@ from ledger.transparency.signed_notes import Signer
 from projections.views.audit_trail import Trail, read_trail
 from tests.ledger.test_seal import all_events, rewrite, settings_of
 from tests.support.builders import event
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import upstream_of
 
 
@@ -192,7 +193,7 @@ async def test_an_export_is_one_file_of_the_same_columns(session: Session, tmp_p
     ]
 
 
-def test_the_scrub_says_what_to_do(command: Any, tmp_path: Path) -> None:
+def test_the_scrub_says_what_to_do(command: CommandLine, tmp_path: Path) -> None:
     lines = "\n".join(json.dumps(event(f"e-{n}", "interaction.opened", interaction_id=f"I-{n}")) for n in range(50))
     assert command("publish", "-", stdin=lines).returncode == 0
     assert json.loads(command("admin", "archive", "--json").stdout)["position"] == 50
@@ -205,7 +206,7 @@ def test_the_scrub_says_what_to_do(command: Any, tmp_path: Path) -> None:
     assert "Move the archive folder away" in done.stdout
 
 
-def test_commands_archive_restore_and_export(command: Any, tmp_path: Path) -> None:
+def test_commands_archive_restore_and_export(command: CommandLine, tmp_path: Path) -> None:
     lines = "\n".join(json.dumps(event(f"e-{n}", "interaction.opened", interaction_id=f"I-{n}")) for n in range(50))
     assert command("publish", "-", stdin=lines).returncode == 0
     assert command("admin", "archive").returncode == 0

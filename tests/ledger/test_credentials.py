@@ -30,6 +30,7 @@ def may_not(server: Server, **settings: str) -> None:
     factory.close()
 
 
+@pytest.mark.integration
 def test_user_and_password(tmp_path: Path) -> None:
     with Server(tmp_path, 'authorization { user: u, password: "s3cret" }') as server:
         may_save(server, NATS_USER="u", NATS_PASSWORD="s3cret")
@@ -38,12 +39,14 @@ def test_user_and_password(tmp_path: Path) -> None:
         may_not(server)
 
 
+@pytest.mark.integration
 def test_token(tmp_path: Path) -> None:
     with Server(tmp_path, 'authorization { token: "t0ken" }') as server:
         may_save(server, NATS_TOKEN="t0ken")
         may_not(server, NATS_TOKEN="wrong")
 
 
+@pytest.mark.integration
 def test_an_nkey(tmp_path: Path) -> None:
     public, _, seed = key()
     (tmp_path / "seed").write_bytes(seed)
@@ -52,6 +55,7 @@ def test_an_nkey(tmp_path: Path) -> None:
         may_not(server)
 
 
+@pytest.mark.integration
 def test_a_credentials_file(tmp_path: Path) -> None:
     config, credentials = with_operator(tmp_path)
     with Server(tmp_path, config) as server:
@@ -59,6 +63,7 @@ def test_a_credentials_file(tmp_path: Path) -> None:
         may_not(server)
 
 
+@pytest.mark.integration
 def test_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with Server(tmp_path, tls(authority.issue("server"))) as server:

@@ -30,6 +30,8 @@ from tests.support.builders import event
 from tests.support.environment import ROOT, clean_environment
 from tests.system.test_golden_ledger import served
 
+pytestmark = pytest.mark.integration
+
 EVENTS = 600
 _STREAMS = "jetstream/LEDGER/streams"
 _BLOCK, _INDEX, _RECORD = (

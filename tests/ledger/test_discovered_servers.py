@@ -19,6 +19,8 @@ from tests.support.builders import event, gbp
 from tests.support.nats_servers import Cluster
 from tests.support.upstreams import Upstream
 
+pytestmark = pytest.mark.integration
+
 PASSWORD = "p@ss/w:rd"
 USERS = f'authorization {{ users: [ {{ user: "ledger", password: "{PASSWORD}" }} ] }}'
 IN_URL = "p%40ss%2Fw%3Ard"

@@ -35,6 +35,7 @@ def alive(pid: int | None) -> bool:
     )
 
 
+@pytest.mark.integration
 def test_a_second_user_finds_it_and_the_last_one_stops_it(tmp_path: Path) -> None:
     first, second = EmbeddedServer(tmp_path, CONFIG), EmbeddedServer(tmp_path, CONFIG)
     first.start()
@@ -59,6 +60,7 @@ def launched_by_another(data_dir: Path) -> subprocess.Popen[str]:
     return user
 
 
+@pytest.mark.integration
 def test_a_sigkilled_user_does_not_block_the_next(tmp_path: Path) -> None:
     user = launched_by_another(tmp_path)
     user.kill()
@@ -69,6 +71,7 @@ def test_a_sigkilled_user_does_not_block_the_next(tmp_path: Path) -> None:
     assert not alive(pid)
 
 
+@pytest.mark.integration
 def test_a_sigkilled_server_is_started_again(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path, CONFIG) as server:
         pid = server.pid()
@@ -80,6 +83,7 @@ def test_a_sigkilled_server_is_started_again(tmp_path: Path) -> None:
         assert server.pid() != pid
 
 
+@pytest.mark.integration
 def test_a_dead_server_that_nobody_has_reaped_is_started_again(tmp_path: Path) -> None:
     """Whoever started it has ended, and its process 1 is in no hurry, as in a container."""
     parent = launched_by_another(tmp_path)
@@ -98,6 +102,7 @@ def test_a_dead_server_that_nobody_has_reaped_is_started_again(tmp_path: Path) -
     parent.communicate()
 
 
+@pytest.mark.integration
 def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path, CONFIG) as server:
         passwords = tmp_path / "server" / "passwords.json"
@@ -106,6 +111,7 @@ def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
         assert server.passwords["upstream"] in server.url("upstream")
 
 
+@pytest.mark.integration
 def test_what_is_wrong_with_a_binary_or_configuration_is_said(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"2\.12"):
         find_binary("/bin/false")
@@ -134,6 +140,7 @@ def test_up_announces_itself_privately_and_stops_cleanly(up: UpProcess) -> None:
     assert not alive(pid)
 
 
+@pytest.mark.integration
 def test_up_starts_again_after_a_sigkill_without_help(tmp_path: Path) -> None:
     first = UpProcess(tmp_path / "data")
     first.wait_until_up()

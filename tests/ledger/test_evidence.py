@@ -26,7 +26,9 @@ from ledger.transparency.signed_notes import NoteError, Signer, make_checkpoint,
 from ledger.transparency.verification import Verification
 from tests.ledger.test_seal import EVENTS, all_events, fill, rewrite, settings_of, verify
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import upstream_of
 
 
@@ -80,6 +82,7 @@ async def test_a_check_finds_the_evidence_gone_and_makes_none(session: Session) 
     assert not (session.data_dir / "seal").exists()
 
 
+@pytest.mark.integration
 async def test_what_the_server_keeps_shows_an_edited_log_where_the_seal_is_gone(tmp_path: Path) -> None:
     async with Session(settings_of(tmp_path / "data")) as session:
         await fill(session)
@@ -90,7 +93,7 @@ async def test_what_the_server_keeps_shows_an_edited_log_where_the_seal_is_gone(
         assert [kind for kind, _, _ in await verify(session)] == ["evidence missing", "history forked"]
 
 
-def test_the_command_says_what_is_missing_and_how_to_get_it(command: Any, tmp_path: Path) -> None:
+def test_the_command_says_what_is_missing_and_how_to_get_it(command: CommandLine, tmp_path: Path) -> None:
     fact = {
         "specversion": "1.0",
         "id": "e-1",
@@ -208,7 +211,7 @@ async def test_a_state_that_was_not_signed_makes_a_check_skip_nothing(session: S
     true.take((await all_events(session))[:512])
     await rewrite(session, edit)
     log_id = str((await js_api(session.client, "STREAM.INFO.LEDGER"))["created"])
-    body: dict[str, Any] = {"log": log_id, "size": 512, "edge": [one.hex() for one in true._edge.hashes], "gaps": []}
+    body: Document = {"log": log_id, "size": 512, "edge": [one.hex() for one in true._edge.hashes], "gaps": []}
     text = f"resolution-ledger verification state v1\n{json.dumps(body)}\n"
     forged = {
         "as it was written before": json.dumps(body | {"roots": {}, "sizes": []}),

@@ -13,6 +13,7 @@ from ledger.errors import EventError
 from ledger.store.cloudevents import parse_event
 from ledger.store.json_text import parse, repeated_key
 from tests.support.builders import event
+from tests.support.documents import Document
 from tests.support.upstreams import Upstream
 
 KEYS = st.sampled_from(["a", "b", ":", "a:b", 'q"', "\\", "é", "u003a", "\n", ""])
@@ -39,12 +40,12 @@ VALUES = st.recursive(
 """JSON texts; about every second object with several keys has one twice."""
 
 
-@settings(max_examples=1000)
+@settings(max_examples=10 * settings().max_examples)
 @given(VALUES)
 def test_it_is_found_where_another_reader_finds_it(text: str) -> None:
     twice: list[bool] = []
 
-    def hook(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def hook(pairs: list[tuple[str, Any]]) -> Document:
         twice.append(len({key for key, _ in pairs}) < len(pairs))
         return dict(pairs)
 

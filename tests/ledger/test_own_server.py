@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,14 +22,16 @@ from ledger.nats.embedded_server import find_binary, server_environment
 from ledger.nats.inbox_routes import INCLUDE
 from ledger.store.streams import js_api
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT
+from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import free_ports
 from tests.support.upstreams import Upstream, upstream_of
 
 USERS = ("ledger", "operator", "upstream", "auditor", "sys")
 
 
-def purchase(number: object, source: str = "crm") -> dict[str, Any]:
+def purchase(number: object, source: str = "crm") -> Document:
     return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00"))
 
 
@@ -65,15 +66,17 @@ class OwnServer:
                 return
         raise AssertionError((folder / "server.log").read_text())
 
+    def url(self, user: str = "ledger") -> str:
+        return f"nats://{user}:p-{user}@127.0.0.1:{self.port}"
+
     def settings(self, user: str = "ledger") -> Settings:
-        url = f"nats://{user}:p-{user}@127.0.0.1:{self.port}"
-        return load_settings({"data_dir": str(self.folder / "data"), "nats_url": url}, {})
+        return load_settings({"data_dir": str(self.folder / "data"), "nats_url": self.url(user)}, {})
 
 
 @pytest.fixture
-def own(tmp_path: Path, command: Any) -> Iterator[OwnServer]:
+def own(tmp_path: Path, command: CommandLine) -> Iterator[OwnServer]:
     server = OwnServer(tmp_path)
-    done = command("admin", "init", "--nats-url", server.settings().nats_url)
+    done = command("admin", "init", "--nats-url", server.url())
     assert done.returncode == 0, done.stderr
     yield server
     server.process.terminate()
@@ -85,9 +88,9 @@ async def says(session: Session, check: str) -> tuple[str, bool]:
     return (found[0].says, found[0].ok) if found else ("", True)
 
 
-async def test_sources_share_an_inbox_until_the_server_has_their_routes(own: OwnServer, command: Any) -> None:
+async def test_sources_share_an_inbox_until_the_server_has_their_routes(own: OwnServer, command: CommandLine) -> None:
     async with Session(own.settings()) as session, upstream_of(session, "intake"):
-        client = await connect(own.settings("upstream").nats_url or "", "test")
+        client = await connect(own.url("upstream"), "test")
         upstream = Upstream(session, client)
         for source in ("crm", "a.b"):
             await upstream.record(purchase(1, source))
@@ -95,7 +98,7 @@ async def test_sources_share_an_inbox_until_the_server_has_their_routes(own: Own
         assert "a.b" in text
         assert "admin inbox routes" in text
         assert ok
-        words = ("admin", "inbox", "routes", "--nats-url", own.settings().nats_url)
+        words = ("admin", "inbox", "routes", "--nats-url", own.url())
         printed = command(*words, data_dir=own.folder / "data")
         assert printed.returncode == 0, printed.stderr
         (own.folder / "sources.conf").write_text(printed.stdout)
@@ -127,7 +130,7 @@ async def test_a_longer_window_is_a_finding(own: OwnServer) -> None:
         assert not ok
 
 
-async def test_an_inbox_of_an_earlier_version_needs_the_operator(own: OwnServer, command: Any) -> None:
+async def test_an_inbox_of_an_earlier_version_needs_the_operator(own: OwnServer, command: CommandLine) -> None:
     async with Session(own.settings("operator")) as session:
         await js_api(session.client, "STREAM.DELETE.INBOX")
         config = topology.stream_configs()[0] | topology.earlier_inbox_fields() | {"discard_new_per_subject": False}
@@ -135,7 +138,7 @@ async def test_an_inbox_of_an_earlier_version_needs_the_operator(own: OwnServer,
     with pytest.raises(UpgradeNeededError, match="admin upgrade"):
         async with Session(own.settings()):
             pass
-    done = command("admin", "upgrade", "--nats-url", own.settings("operator").nats_url, data_dir=own.folder / "data")
+    done = command("admin", "upgrade", "--nats-url", own.url("operator"), data_dir=own.folder / "data")
     assert done.returncode == 0, done.stderr
     async with Session(own.settings()) as session:
         info = await js_api(session.client, "STREAM.INFO.INBOX")

@@ -11,6 +11,8 @@ from ledger.store.pull_consumer import PullConsumer, PulledMessage
 from ledger.store.streams import js_api
 from tests.support.nats_servers import Server
 
+pytestmark = pytest.mark.integration
+
 STREAM = {"name": "S", "subjects": ["s.*"], "storage": "file"}
 CONSUMER = {"durable_name": "c", "ack_policy": "explicit", "ack_wait": 60_000_000_000}
 

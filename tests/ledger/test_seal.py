@@ -28,7 +28,10 @@ from ledger.transparency.signed_notes import Checkpoint, NoteError, Signer, Veri
 from ledger.transparency.tiles import tile_path
 from tests.support.builders import event
 from tests.support.environment import ROOT
+from tests.support.forked_cli import CommandLine
 from tests.support.up_process import UpProcess
+
+pytestmark = pytest.mark.integration
 
 EVENTS = 700
 
@@ -342,7 +345,7 @@ async def test_a_seal_that_disagrees_sets_off_the_alarm_and_stops_who_writes(sea
     await again.stop()
 
 
-def test_up_seals_within_a_second_and_the_outsider_agrees(up: UpProcess, command: Any, tmp_path: Path) -> None:
+def test_up_seals_within_a_second_and_the_outsider_agrees(up: UpProcess, command: CommandLine, tmp_path: Path) -> None:
     lines = "\n".join(json.dumps(event(f"e-{n}", "interaction.opened", interaction_id=f"I-{n}")) for n in range(50))
     assert command("publish", "-", stdin=lines).returncode == 0
     checkpoint = json.loads(command("audit", "checkpoint", "--json").stdout)

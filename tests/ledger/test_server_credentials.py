@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,14 @@ from app.runtime.session import Session
 from config.settings import Settings, SettingsError, load_settings
 from ledger.errors import UnavailableError
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.identities import Authority, key, tls, with_operator
 from tests.support.nats_servers import Server, free_ports
 from tests.support.upstreams import upstream_of
 
 LOGIN = 'authorization { user: u, password: "s3cret" }'
-USER: dict[str, Any] = {"nats_user": "u", "nats_password": "s3cret"}
+USER: Document = {"nats_user": "u", "nats_password": "s3cret"}
 
 
 def settings_for(
@@ -51,6 +52,7 @@ async def refused(settings: Settings) -> str:
     return str(said.value)
 
 
+@pytest.mark.integration
 async def test_user_and_password(tmp_path: Path) -> None:
     with Server(tmp_path, LOGIN) as server:
         await works(settings_for(server, tmp_path, **USER))
@@ -59,6 +61,7 @@ async def test_user_and_password(tmp_path: Path) -> None:
         assert "refuses the user" in await refused(settings_for(server, tmp_path))
 
 
+@pytest.mark.integration
 async def test_token(tmp_path: Path) -> None:
     with Server(tmp_path, 'authorization { token: "s3cret" }') as server:
         await works(settings_for(server, tmp_path, {"RESOLUTION_LEDGER_NATS_TOKEN": "s3cret"}))
@@ -66,6 +69,7 @@ async def test_token(tmp_path: Path) -> None:
         assert "refuses" in await refused(settings_for(server, tmp_path, nats_token="no"))
 
 
+@pytest.mark.integration
 async def test_nkey(tmp_path: Path) -> None:
     public, _, seed = key()
     (tmp_path / "seed").write_bytes(seed + b"\n")
@@ -75,6 +79,7 @@ async def test_nkey(tmp_path: Path) -> None:
         assert "refuses" in await refused(settings_for(server, tmp_path, nats_nkey=str(tmp_path / "other")))
 
 
+@pytest.mark.integration
 async def test_credentials_file(tmp_path: Path) -> None:
     config, credentials = with_operator(tmp_path)
     (tmp_path / "other").mkdir()
@@ -84,25 +89,27 @@ async def test_credentials_file(tmp_path: Path) -> None:
         assert "refuses" in await refused(settings_for(server, tmp_path, nats_creds=str(other)))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("first", [False, True])
 async def test_tls_with_an_authority_of_ones_own(tmp_path: Path, first: bool) -> None:
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
     config = tls(authority.issue("server"), "handshake_first: true" if first else "") + LOGIN
     with Server(tmp_path, config) as server:
-        more: dict[str, Any] = {"nats_tls_first": True} if first else {}
+        more: Document = {"nats_tls_first": True} if first else {}
         await works(settings_for(server, tmp_path, **USER, **more, nats_tls_ca=authority.certificate))
-        nothing: dict[str, Any] = {}
+        nothing: Document = {}
         for wrong in (nothing, {"nats_tls_ca": other.certificate}):
             said = await refused(settings_for(server, tmp_path, **USER, **more, **wrong))
             assert "certificate is not accepted" in said
             assert "tls_ca" in said
 
 
+@pytest.mark.integration
 async def test_mutual_tls(tmp_path: Path) -> None:
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
     config = tls(authority.issue("server"), f'ca_file: "{authority.certificate}"\nverify: true')
     with Server(tmp_path, config) as server:
-        ca: dict[str, Any] = {"nats_tls_ca": authority.certificate}
+        ca: Document = {"nats_tls_ca": authority.certificate}
         cert, own_key = authority.issue("client")
         await works(settings_for(server, tmp_path, **ca, nats_tls_cert=cert, nats_tls_key=own_key))
         both = tmp_path / "both.pem"
@@ -114,6 +121,7 @@ async def test_mutual_tls(tmp_path: Path) -> None:
         assert "client's certificate" in said
 
 
+@pytest.mark.integration
 async def test_nothing_goes_in_the_clear_where_tls_was_asked_for(tmp_path: Path) -> None:
     with Server(tmp_path, LOGIN) as server:
         said = await refused(settings_for(server.url.replace("nats://", "tls://"), tmp_path, **USER))
@@ -124,13 +132,14 @@ async def test_nothing_goes_in_the_clear_where_tls_was_asked_for(tmp_path: Path)
         assert "tls_first" in said
 
 
+@pytest.mark.integration
 async def test_an_expired_certificate_of_the_server(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with Server(tmp_path, tls(authority.issue("server", days=-1))) as server:
         assert "expired" in await refused(settings_for(server, tmp_path, nats_tls_ca=authority.certificate))
 
 
-async def test_several_urls_of_which_the_first_is_dead(tmp_path: Path, command: Callable[..., Any]) -> None:
+async def test_several_urls_of_which_the_first_is_dead(tmp_path: Path, command: CommandLine) -> None:
     dead = f"nats://127.0.0.1:{free_ports(1)[0]}"
     with Server(tmp_path, LOGIN) as server:
         await works(settings_for(f"{dead}, {server.url}", tmp_path, **USER))
@@ -143,6 +152,7 @@ async def test_several_urls_of_which_the_first_is_dead(tmp_path: Path, command: 
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.integration
 async def test_an_inbox_prefix_where_others_are_denied(tmp_path: Path) -> None:
     config = (
         'authorization { users: [ { user: u, password: "s3cret", permissions: { subscribe: { deny: "_INBOX.>" } } } ] }'
@@ -153,6 +163,7 @@ async def test_an_inbox_prefix_where_others_are_denied(tmp_path: Path) -> None:
         server_options(settings_for(server, tmp_path, nats_inbox_prefix="inbox.>"))
 
 
+@pytest.mark.integration
 async def test_a_context_of_the_nats_command_line(tmp_path: Path) -> None:
     folder = tmp_path / "nats" / "context"
     folder.mkdir(parents=True)
@@ -236,7 +247,7 @@ def test_who_connects_comes_from_one_place(tmp_path: Path) -> None:
     }
     (tmp_path / "seed").write_bytes(key()[2])
     seed = str(tmp_path / "seed")
-    cases: list[tuple[dict[str, Any], dict[str, str], tuple[Any, ...]]] = [
+    cases: list[tuple[Document, dict[str, str], tuple[Any, ...]]] = [
         ({}, own, ("h:4222", "ledger", "s3cret", None)),
         ({"nats_url": "nats://operator:o@h"}, own, ("h:4222", "operator", "o", None)),
         ({"nats_user": "operator"}, own, ("h:4222", "operator", "s3cret", None)),
@@ -256,7 +267,7 @@ def test_no_secret_is_shown() -> None:
             assert "s3cret" not in shown
 
 
-def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, command: Callable[..., Any]) -> None:
+def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, command: CommandLine) -> None:
     with Server(tmp_path, LOGIN) as server:
         done = command("admin", "init", "--nats-url", server.url.replace("//", "//u:wrong@"))
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
@@ -266,6 +277,7 @@ def test_the_command_line_says_it_in_one_sentence(tmp_path: Path, command: Calla
         assert "nats_creds" in done.stderr
 
 
+@pytest.mark.integration
 async def test_files_are_replaced_while_a_connection_lives(tmp_path: Path) -> None:
     config, credentials = with_operator(tmp_path)
     old, new = Authority(tmp_path), Authority(tmp_path, "new")

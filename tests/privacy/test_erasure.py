@@ -22,6 +22,7 @@ from projections.registry import MODELS
 from tests.decisions.test_host_clock import unchecked_log
 from tests.projections.test_time_travel import all_views
 from tests.support.builders import event, gbp
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
 
 SECRET = "grandmother Xanthippe was ill"
@@ -221,7 +222,7 @@ def test_a_sealed_text_is_the_same_for_the_same_event_alone() -> None:
     assert key.seal(b'"x"', "crm\0e-1\0comment") != key.seal(b'"x"', "crm\0e-2\0comment")
 
 
-def test_commands_forget_hold_and_keys(command: Any, tmp_path: Path) -> None:
+def test_commands_forget_hold_and_keys(command: CommandLine, tmp_path: Path) -> None:
     facts = [
         event("l-1", "customer.linked", a="C-9", b="C-8", relation="same_person"),
         event(

@@ -24,6 +24,7 @@ from projections.views.audit_trail import read_trail
 from projections.views.balances import Balances, read_balances
 from projections.views.loyalty import read_effects
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
 
 
@@ -201,7 +202,7 @@ async def test_a_view_of_another_log_stops(told: Upstream) -> None:
 
 
 async def test_running_projections_follow_announce_and_go_over_to_a_rebuilt_view(session: Session) -> None:
-    news: list[dict[str, Any]] = []
+    news: list[Document] = []
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
 
         async def hear(message: Any) -> None:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from app.runtime.seal import seal_to_the_end
 from app.runtime.session import Session
@@ -16,11 +15,13 @@ from projections.reports.case_file import case_document, case_page, proofs_in
 from projections.reports.explanation import explain
 from projections.views.audit_trail import Trail
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, set_up_organisation
 
 
-async def explained(session: Session, action_id: str) -> dict[str, Any]:
+async def explained(session: Session, action_id: str) -> Document:
     await read_view(session, Trail.name, lambda _connection: None)
     folder = storage.views_folder(session.data_dir)
     engine = storage.open_generation(folder, Trail(), storage.live_generation(folder, Trail()) or 1)
@@ -121,7 +122,7 @@ async def test_a_case_file_is_harmless_whole_and_proves_each_event(upstream: Ups
         assert done.returncode == 0
 
 
-def test_commands_explain_case_and_balance(command: Any, tmp_path: Path) -> None:
+def test_commands_explain_case_and_balance(command: CommandLine, tmp_path: Path) -> None:
     document = json.loads(command("demo", "--no-serve", "--days", "2", "--json").stdout)
     assert document
     actions = json.loads(command("report", "actions", "--json").stdout)["items"]

@@ -19,7 +19,9 @@ from ledger.encryption.keyring import Keyring
 from ledger.store.log import Recorded
 from projections.views.flags import read_flags
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
@@ -64,8 +66,8 @@ async def guarded(session: Session, guards: int = 1) -> None:
         assert not service.failed.done()
 
 
-async def flags_of(session: Session) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (
+async def flags_of(session: Session) -> list[Document]:
+    found: list[Document] = (
         await read_view(session, "flags", lambda c: read_flags(c, datetime.now(UTC), rule="R10"))
     ).result
     return found
@@ -169,7 +171,7 @@ async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Se
     assert await session.log.last_position() == end
 
 
-def test_commands_flags_and_backtest(command: Any) -> None:
+def test_commands_flags_and_backtest(command: CommandLine) -> None:
     facts = [
         event(
             f"a-{one}",
@@ -205,7 +207,9 @@ def test_every_rule_and_parameter_is_documented(rule: Any) -> None:
         assert f"`{name}` {shown}" in line
 
 
-def test_flags_show_pseudonyms_until_somebody_begins_to_look(command: Any, up: UpProcess, tmp_path: Path) -> None:
+def test_flags_show_pseudonyms_until_somebody_begins_to_look(
+    command: CommandLine, up: UpProcess, tmp_path: Path
+) -> None:
     up.wait_until_up()
     policy = tmp_path / "policy.json"
     policy.write_text(json.dumps(BASIC_POLICY | {"default_role": "agent", "privacy": {"pseudonyms": True}}))

@@ -18,13 +18,15 @@ from projections.views.balances import read_balances, read_happened, read_making
 from projections.views.casework import read_actions, read_actions_happened
 from projections.views.loyalty import read_effects
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
 
 
 async def all_views(session: Session, at: int | None = None) -> list[Any]:
     """What each view answers, as of a position."""
     actions, escalations = temporal_tables.as_of(casework.actions, at), temporal_tables.as_of(casework.escalations, at)
-    readings: dict[str, Any] = {
+    readings: Document = {
         "budget_balances": lambda c: read_balances(c, position=at),
         "loyalty_effects": lambda c: read_effects(c, position=at),
         "audit_trail": lambda c: read_trail(c, until=at),
@@ -173,7 +175,7 @@ def _text(moment: datetime) -> str:
     return time_text(moment)
 
 
-def test_commands_answer_as_of(command: Any) -> None:
+def test_commands_answer_as_of(command: CommandLine) -> None:
     lines = "\n".join(
         json.dumps(
             event(

@@ -4,7 +4,6 @@ import json
 from functools import partial
 from itertools import pairwise
 from math import sqrt
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +19,7 @@ from projections.policy_history import policy_in_force
 from projections.reports.empowerment_gap import gap_report
 from tests.support.builders import event, gbp
 from tests.support.environment import ROOT
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
@@ -135,7 +135,7 @@ async def test_the_report_of_what_was_asked_here_and_elsewhere(session: Session)
 
 
 @pytest.mark.skipif(not BPI.exists(), reason="BPI 2020 is not at ../shared/data")
-def test_bpi_2020_by_the_commands(command: Any) -> None:
+def test_bpi_2020_by_the_commands(command: CommandLine) -> None:
     assert command("import", "bpic2020_request_for_payment", str(BPI), "--json").returncode == 0
     done = command("report", "gap", "--agent-hour", "24.00", "--manager-hour", "45.00", "--json")
     found = json.loads(done.stdout)

@@ -1,7 +1,6 @@
 """The ladder: in worlds whose truth is known, from policies, on Online Retail; nothing below rung 4 is an effect."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,8 @@ from projections.policy_history import published_policies
 from projections.reading import AccessScope
 from projections.reports.loyalty import loyalty_report
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation
 
@@ -78,7 +79,7 @@ def test_only_rung_four_is_called_an_effect_and_what_does_not_bear_says_why() ->
     assert "fewer than" in estimators.discontinuity(np.array([0.9, 1.1]), np.array([1.0, 0.0])).caveats[0]
 
 
-def published(version: int, policy: dict[str, Any], trial_teams: tuple[str, ...] = ()) -> PolicyPublished:
+def published(version: int, policy: Document, trial_teams: tuple[str, ...] = ()) -> PolicyPublished:
     return PolicyPublished(
         source="s",
         request_id=f"{version}",
@@ -92,10 +93,10 @@ def published(version: int, policy: dict[str, Any], trial_teams: tuple[str, ...]
 
 
 def test_trials_and_limits_raised_in_some_teams_first_are_read_from_the_policies() -> None:
-    def policy(day: int, **changes: Any) -> dict[str, Any]:
+    def policy(day: int, **changes: Any) -> Document:
         return FULL_POLICY | {"effective_from": f"2026-01-{day:02}T00:00:00Z"} | changes
 
-    def teams(**limits: str) -> dict[str, Any]:
+    def teams(**limits: str) -> Document:
         return {name: {"limits": {"agent": {"refund": limit}}} for name, limit in limits.items()}
 
     trial = {
@@ -237,7 +238,7 @@ async def test_whom_others_helped_is_no_control_of_those_who_are_shown(upstream:
 
 
 @pytest.mark.skipif(not RETAIL.exists(), reason="Online Retail is not at ../shared/data")
-def test_online_retail(command: Callable[..., Any]) -> None:
+def test_online_retail(command: CommandLine) -> None:
     assert command("import", "online_retail", str(RETAIL), "--json").returncode == 0
     (one,) = json.loads(command("report", "loyalty", "--json").stdout)["currencies"]
     main = one["ladder"][1]

@@ -1,7 +1,6 @@
 """Another policy on the history there is: what would have been decided otherwise, and nothing recorded."""
 
 import json
-from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,18 +15,20 @@ from ledger.store.subscription import Follower
 from projections.policy_history import published_policies
 from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation
 
 
-def changed(role: str = "agent", **changes: Any) -> dict[str, Any]:
+def changed(role: str = "agent", **changes: Any) -> Document:
     roles = FULL_POLICY["roles"]
     return FULL_POLICY | {"roles": roles | {role: roles[role] | changes}}
 
 
 async def tried(
-    upstream: Upstream, document: dict[str, Any] | None, *, flags: bool = False, since: str | None = None
-) -> dict[str, Any]:
+    upstream: Upstream, document: Document | None, *, flags: bool = False, since: str | None = None
+) -> Document:
     session = upstream.session
     policy = parse_policy(document) if document is not None else None
     begins = datetime.fromisoformat(since) if since else None
@@ -42,7 +43,7 @@ async def tried(
     return found
 
 
-def changes(found: dict[str, Any]) -> dict[tuple[str, str, str], int]:
+def changes(found: Document) -> dict[tuple[str, str, str], int]:
     return {
         (one["kind"], one["then"], one["would_be"]): one["n"]
         for one in found["changes"]
@@ -180,7 +181,7 @@ async def test_a_shadow_policys_record_is_read_the_same_way(upstream: Upstream) 
     assert found["spend"][0]["would_be_spent"] == gbp("40.00")
 
 
-def test_the_command(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command(command: CommandLine, tmp_path: Path) -> None:
     def printed(*words: str, status: int = 0) -> Any:
         done = command(*words)
         assert done.returncode == status, done.stderr + done.stdout

@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -15,6 +14,7 @@ from projections.policy_history import policy_in_force
 from projections.reports.recognition import recognition_report
 from projections.views.people import read_careers
 from tests.support.builders import event, gbp
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import upstream_of
 
@@ -147,7 +147,7 @@ async def test_the_report(session: Session) -> None:
     assert "A-1" not in json.dumps(found)  # nobody is named, nobody ranked
 
 
-def test_the_command_says_what_there_is(command: Any) -> None:
+def test_the_command_says_what_there_is(command: CommandLine) -> None:
     fact = event("t", "recognition.given", recognition_id="R", giver_id="A-2", receiver_id="A-1", reason="kind")
     refund = event(
         "a", "action.reported", request_id="q", agent_id="A-1", kind="refund", amount=gbp("4.00"), reason="late"

@@ -3,7 +3,6 @@
 import json
 import math
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,14 +17,16 @@ from projections.reading import AccessScope
 from projections.reports.service_quality import interaction_story, quality_report
 from projections.views.journeys import journeys as journeys_table
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT
+from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
 
 
-def journeys(*some: dict[str, Any]) -> InteractionColumns:
-    usual: dict[str, Any] = {
+def journeys(*some: Document) -> InteractionColumns:
+    usual: Document = {
         "customer": 0,
         "channel": "phone",
         "team": "T",
@@ -94,10 +95,10 @@ def test_satisfaction_by_instrument() -> None:
 
 async def way(upstream: Upstream) -> None:
     """From the first line up and back, told again, solved, opened again; then two who say what they think."""
-    opened: dict[str, Any] = {"interaction_id": "I", "customer_id": "C", "channel": "phone", "team_id": "A", "line": 1}
+    opened: Document = {"interaction_id": "I", "customer_id": "C", "channel": "phone", "team_id": "A", "line": 1}
     await upstream.record(event("o", "interaction.opened", **opened))
     for number, (team, line, again) in enumerate((("B", 2, True), ("A", 1, None), ("B", 2, False))):
-        told: dict[str, Any] = {} if again is None else {"story_repeated": again}
+        told: Document = {} if again is None else {"story_repeated": again}
         await upstream.record(
             event(f"t-{number}", "interaction.transferred", interaction_id="I", to_team_id=team, line=line, **told)
         )
@@ -177,7 +178,7 @@ async def test_who_came_back_to_another_team_came_back(session: Session) -> None
 
 async def test_one_interactions_way_is_a_story(session: Session) -> None:
     async with upstream_of(session) as upstream:
-        told: tuple[tuple[str, int, dict[str, Any]], ...] = (
+        told: tuple[tuple[str, int, Document], ...] = (
             ("interaction.opened", 0, {"customer_id": "C-1", "channel": "phone", "reason": "late"}),
             ("interaction.transferred", 4, {"to_agent_id": "A-2", "story_repeated": True}),
             ("interaction.resolved", 30, {"agent_id": "A-2"}),
@@ -197,7 +198,7 @@ async def test_one_interactions_way_is_a_story(session: Session) -> None:
 
 
 @pytest.mark.skipif(not BPI.exists(), reason="BPI 2013 is not at ../shared/data")
-def test_bpi_2013_by_the_commands(command: Any) -> None:
+def test_bpi_2013_by_the_commands(command: CommandLine) -> None:
     assert command("import", "bpic2013_incidents", str(BPI), "--json").returncode == 0
     whole = json.loads(command("report", "quality", "--json").stdout)["overall"]
     shares = {

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,6 +15,7 @@ from rich.console import Console
 from benchmarks.comparison import SIDES, table_of
 from benchmarks.cpu import Meter, processes_of
 from benchmarks.versions import VersionError, full_hash
+from tests.support.documents import Document
 from tests.support.environment import ROOT
 
 WITHOUT_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="no git, which checks the other version out")
@@ -48,6 +48,7 @@ def left_over(folder: Path) -> list[str]:
     return lines
 
 
+@pytest.mark.integration
 @WITHOUT_GIT
 def test_both_versions_take_turns_and_each_process_has_its_cpu_time(tmp_path: Path) -> None:
     process = started(tmp_path, "--rounds", "2", "--only", "decision", "--json")
@@ -56,7 +57,7 @@ def test_both_versions_take_turns_and_each_process_has_its_cpu_time(tmp_path: Pa
     turns = [line.rpartition(" ")[2] for line in err.splitlines() if "round" in line]
     assert turns == ["base", "new", "base", "new"]
 
-    document: dict[str, Any] = json.loads(out)
+    document: Document = json.loads(out)
     (kept,) = (tmp_path / "kept").iterdir()
     assert json.loads(kept.read_text()) == document
     (result,) = document["results"]
@@ -76,6 +77,7 @@ def test_both_versions_take_turns_and_each_process_has_its_cpu_time(tmp_path: Pa
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.integration
 @WITHOUT_GIT
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_that_was_started(tmp_path: Path, number: signal.Signals) -> None:
@@ -92,6 +94,7 @@ def test_a_signal_ends_all_that_was_started(tmp_path: Path, number: signal.Signa
     assert left_over(tmp_path) == []
 
 
+@pytest.mark.integration
 def test_the_meter_agrees_with_the_process_itself(tmp_path: Path) -> None:
     program = (
         "import sys, time\nsys.stdin.readline()\nbegun = time.process_time()\n"
@@ -114,6 +117,7 @@ def test_the_meter_agrees_with_the_process_itself(tmp_path: Path) -> None:
     assert measured.seconds >= own
 
 
+@pytest.mark.integration
 def test_a_commit_that_is_not_there_is_named(tmp_path: Path) -> None:
     process = started(tmp_path, "--new", "0123456789")
     _, err = process.communicate(timeout=60)
@@ -121,6 +125,7 @@ def test_a_commit_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "no commit '0123456789'" in err
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["--help", "HEAD:Makefile", "", "a\nb"])
 def test_what_is_no_commit_is_refused(name: str) -> None:
     with pytest.raises(VersionError, match="no commit"):

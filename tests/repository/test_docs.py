@@ -26,11 +26,13 @@ def run(*words: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=clean_environment()).stdout
 
 
+@pytest.mark.integration
 def test_generated_documents_are_current() -> None:
     assert (ROOT / "docs" / "reference" / "commands.md").read_text() == run("admin", "reference"), "run `make docs`"
     assert (ROOT / "docs" / "reference" / "asyncapi.json").read_text() == run("admin", "asyncapi"), "run `make docs`"
 
 
+@pytest.mark.integration
 def test_the_table_of_rules_is_current_and_whole() -> None:
     text = (ROOT / "docs" / "understand" / "policy.md").read_text()
     assert run("admin", "rules") in text, "run `make docs`"
@@ -137,6 +139,7 @@ def test_the_table_of_figures_is_the_reference_run() -> None:
     assert all(f"Target missed: {name}" in " ".join(page.split()) for name in unmet), unmet
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git, which says what belongs to the repository")
 def test_nothing_names_a_registrys_host() -> None:
     hosts = re.compile(r"py" + r"pi\.org|python" + r"hosted\.org|registry\.npm" + r"js|deb\.debian\.org")
@@ -145,6 +148,7 @@ def test_nothing_names_a_registrys_host() -> None:
         assert not hosts.search((ROOT / name).read_text(errors="replace")), name
 
 
+@pytest.mark.integration
 def test_the_eventsourcing_pages_code_runs(tmp_path: Path) -> None:
     """Its server's configuration, its settings and its programs; what it says that they print."""
     page = (ROOT / "docs" / "integrate" / "eventsourcing.md").read_text()

@@ -11,6 +11,7 @@ from domain.commands import Preview
 from domain.decisions.authority import Agent, DecisionContext
 from domain.policy.model import Rules
 from domain.policy.parsing import parse_policy
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 
 RULES = Rules(1, parse_policy(BASIC_POLICY))
@@ -23,9 +24,7 @@ def gbp(amount: str) -> dict[str, str]:
     return {"amount": amount, "currency": "GBP"}
 
 
-def event(
-    identifier: str, name: str, source: str = "crm", time: str = "2026-01-05T10:00:00Z", **data: Any
-) -> dict[str, Any]:
+def event(identifier: str, name: str, source: str = "crm", time: str = "2026-01-05T10:00:00Z", **data: Any) -> Document:
     """Return a fact as an upstream writes it: a CloudEvent of the type `resolution.<name>.v1` with these data."""
     return {
         "specversion": "1.0",
@@ -50,5 +49,5 @@ def new_budget(before: Budget | None = None, period: str = "2026-01") -> Budget:
 
 def decision_context(request: Preview, agent: Agent = AGENT, rules: Rules = RULES, **known: Any) -> DecisionContext:
     """Return the context of a CRM request: a new budget and no history, unless ``known`` names other fields."""
-    defaults: dict[str, Any] = {"source": "crm", "now": NOW, "budget": known.pop("budget", None) or new_budget()}
+    defaults: Document = {"source": "crm", "now": NOW, "budget": known.pop("budget", None) or new_budget()}
     return DecisionContext(request=request, agent=agent, rules=rules, **(defaults | known))

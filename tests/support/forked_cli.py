@@ -9,7 +9,7 @@ import sys
 import tempfile
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 _PRELOADED = [
     "app.cli.main",
@@ -37,6 +37,16 @@ _PRELOADED = [
 ]
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(_PRELOADED)
+
+
+class CommandLine(Protocol):
+    """The fixture `command`: runs `resolution-ledger` with these words on the test's data directory."""
+
+    def __call__(
+        self, *arguments: str, data_dir: Path | None = ..., stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end; ``data_dir`` names another data directory, or none."""
+        ...
 
 
 def run(

@@ -11,6 +11,7 @@ import json
 import random
 from typing import Any, Literal, NamedTuple
 
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 
 type Door = Literal["inbox", "request", "protocol", "http"]
@@ -200,7 +201,7 @@ def _money(chance: random.Random) -> dict[str, str]:
     return {"amount": f"{chance.randint(0, 900) / 100:.2f}", "currency": "GBP"}
 
 
-FACTS: dict[str, dict[str, Any]] = {
+FACTS: dict[str, Document] = {
     "interaction.opened": {"interaction_id": "I-1", "customer_id": "C-1", "channel": "phone", "agent_id": "A-1"},
     "interaction.transferred": {"interaction_id": "I-1", "to_agent_id": "A-2", "waited_seconds": 5},
     "interaction.resolved": {"interaction_id": "I-1", "resolution": "done"},
@@ -231,7 +232,7 @@ FACTS: dict[str, dict[str, Any]] = {
     "fact.corrected": {"source_of": "crm", "id_of": "f-1", "data": None, "reason": "typing error"},
 }
 _ACTION = {"agent_id": "A-7", "kind": "refund", "amount": {"amount": "1.00", "currency": "GBP"}, "reason": "late"}
-REQUESTS: dict[str, list[dict[str, Any]]] = {
+REQUESTS: dict[str, list[Document]] = {
     "decide.%b.action": [
         _ACTION,
         _ACTION | {"customer_id": "C-1", "note": "keep it", "escalate": True},
@@ -393,7 +394,7 @@ def make_input(seed: int, number: int, http_token: str, http_host: str) -> Input
 def _inbox(chance: random.Random, number: int) -> Input:
     source = chance.choice(SOURCES)
     name = chance.choice(list(FACTS))
-    fact: dict[str, Any] = {
+    fact: Document = {
         "specversion": "1.0",
         "id": f"f-{chance.randint(1, number + 1)}",
         "source": source,
@@ -425,7 +426,7 @@ def _percent(text: str) -> bytes:
     return b"".join(b"%c" % one if chr(one).isalnum() and one < 128 else b"%%%02X" % one for one in text.encode())
 
 
-def _change(chance: random.Random, document: dict[str, Any]) -> None:
+def _change(chance: random.Random, document: Document) -> None:
     """Change one to three places of a document: a value, a name, a place."""
     for _ in range(chance.randint(1, 3)):
         node: Any = document

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.processes import Ledger
 from benchmarks.versions import checked_out
+from tests.support.documents import Document
 from tests.support.golden_story import Ask, Bad, Command, Fact, fact, money, other, story
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Story:
     """Tells the story to a running ledger, and notes its answers."""
 
     def __init__(self, client: Client, ledger: Ledger) -> None:
-        self.answers: list[dict[str, Any]] = []
+        self.answers: list[Document] = []
         self.events: list[tuple[str, str, str]] = []
         self._client = client
         self._ledger = ledger
@@ -125,7 +126,7 @@ class Story:
         """Fill in the ids that earlier answers gave: ``<r-3>`` is that of the request r-3."""
         return re.sub(rb"<(?:crm )?(r-[a-z0-9-]+)>", lambda found: self._ids[found[1].decode()].encode(), body)
 
-    async def receipts(self) -> list[dict[str, Any]]:
+    async def receipts(self) -> list[Document]:
         """Return the receipt of every fact that was sent."""
         found = []
         for token, source, identifier in self.events:
@@ -137,7 +138,7 @@ class Story:
         return found
 
 
-async def make(ledger: Ledger) -> dict[str, Any]:
+async def make(ledger: Ledger) -> Document:
     """Let the ledger live through the story; return its answers."""
     with ledger.up("--history"):
         where = json.loads((ledger.data_dir / "connection.json").read_text())
@@ -171,7 +172,7 @@ async def leave_behind(ledger: Ledger) -> None:
         await client.close()
 
 
-def flag_steps(flags: list[dict[str, Any]]) -> list[Ask]:
+def flag_steps(flags: list[Document]) -> list[Ask]:
     """Look at one flag and review it; answer another."""
     by_rule = {flag["rule"]: flag["flag_id"] for flag in flags}
     time = "2025-03-10T11:00:00Z"
@@ -182,7 +183,7 @@ def flag_steps(flags: list[dict[str, Any]]) -> list[Ask]:
     ]
 
 
-def recorded(ledger: Ledger) -> dict[str, Any]:
+def recorded(ledger: Ledger) -> Document:
     """Return hashes of the events of this ledger, its checkpoint, and its readings."""
     replay = ledger.run("audit", "replay").encode()
     stored = ledger.run("audit", "replay", "--as-stored").encode()
@@ -196,7 +197,7 @@ def recorded(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def lasting(name: str, reading: dict[str, Any]) -> dict[str, Any]:
+def lasting(name: str, reading: Document) -> Document:
     """Return a reading without the fields that depend on the day, and a report also without its sentences."""
     kept = {field: value for field, value in reading.items() if field not in CHANGING.get(name, ())}
     return unworded(kept) if name in REPORTS else kept
@@ -254,7 +255,7 @@ def main() -> None:
     (folder / "expected.json").write_text(text_of(expected))
 
 
-def text_of(expected: dict[str, Any]) -> str:
+def text_of(expected: Document) -> str:
     """Write a document so that a change shows: each answer, receipt and reading on a line of its own."""
     lines = []
     for name, value in expected.items():

@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from tests.support.documents import Document
+
 
 class Fact(NamedTuple):
     """An event for an inbox; ``token`` where it is not sent to the inbox of its own source."""
 
-    event: dict[str, Any]
+    event: Document
     token: str
 
     @property
@@ -32,7 +34,7 @@ class Ask(NamedTuple):
     """A request for a decision, and the outcome that its answer must have."""
 
     operation: str
-    fields: dict[str, Any]
+    fields: Document
     outcome: str
     token: str = "crm"
 
@@ -72,7 +74,7 @@ def other(operation: str, request_id: str, time: str, outcome: str = "done", /, 
     return Ask(operation, {"request_id": request_id, "time": time} | fields, outcome)
 
 
-ROLES: dict[str, Any] = {
+ROLES: Document = {
     "agent": {
         "budget": "200.00",
         "carry_over": "50.00",
@@ -89,7 +91,7 @@ ROLES: dict[str, Any] = {
     },
     "director": {"budget": "5000.00", "limits": {"refund": "unlimited"}, "approves": {"refund": "unlimited"}},
 }
-KUNA: dict[str, Any] = {
+KUNA: Document = {
     "currency": "HRK",
     "time_zone": "Europe/Zagreb",
     "period": "month",
@@ -97,7 +99,7 @@ KUNA: dict[str, Any] = {
     "default_role": "agent",
     "roles": ROLES,
 }
-LEV: dict[str, Any] = {
+LEV: Document = {
     "currency": "BGN",
     "time_zone": "Europe/Sofia",
     "period": "month",

@@ -8,9 +8,10 @@ from domain.abuse.guard import FlagDraft, Guard
 from domain.abuse.history import HOUR, GuardEvent
 from domain.events import decisions, facts
 from domain.money import Money
+from tests.support.documents import Document
 
 BEGIN = datetime(2026, 1, 5, tzinfo=UTC).timestamp()
-GUARDED_POLICY: dict[str, Any] = {
+GUARDED_POLICY: Document = {
     "currency": "GBP",
     "time_zone": "UTC",
     "period": "month",
@@ -63,7 +64,7 @@ class Story:
         """An agent gives something away; the action's id."""
         number = len(self.seen)
         action_id = f"act-{number}"
-        common: dict[str, Any] = {
+        common: Document = {
             "agent_id": agent,
             "kind": kind,
             "amount": Money(round(amount * 100), "GBP"),
@@ -135,4 +136,4 @@ class Story:
         return [one.finding.rule for one in self.raised if one.number == 1]
 
 
-_CAUSE: dict[str, Any] = {"source": "crm", "request_id": "r", "seen_position": 0}
+_CAUSE: Document = {"source": "crm", "request_id": "r", "seen_position": 0}

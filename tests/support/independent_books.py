@@ -1,9 +1,9 @@
 """The books kept a second time: from nothing but the events, by arithmetic of the tests' own."""
 
 import json
-from typing import Any
 
 from ledger.store.log import Recorded
+from tests.support.documents import Document
 
 Book = tuple[str, str, str]
 
@@ -29,7 +29,7 @@ class Kept:
         self.undone: dict[str, int] = {}
         self.charged: list[int] = []
 
-    def take(self, position: int, subject: str, name: str, data: dict[str, Any]) -> None:
+    def take(self, position: int, subject: str, name: str, data: Document) -> None:
         if data.get("request_sha256") is not None:
             key = data["source"], data["request_id"]
             assert key not in self.answers, "answered twice"
@@ -52,7 +52,7 @@ class Kept:
         if remaining < 0:
             assert book in self.overdrawn, f"{name} overspends {book}"
 
-    def _move(self, sums: dict[str, int], book: Book, name: str, data: dict[str, Any]) -> None:  # noqa: C901
+    def _move(self, sums: dict[str, int], book: Book, name: str, data: Document) -> None:  # noqa: C901
         goodwill = data.get("basis", "goodwill") == "goodwill"
         minor = minor_of(data["amount"]) if goodwill and "amount" in data else 0
         match name:

@@ -7,19 +7,21 @@ from collections import defaultdict
 from datetime import datetime
 from decimal import Decimal
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tests.support.documents import Document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-def totals(events: Iterable[dict[str, Any]], name: str) -> tuple[int, Decimal]:
+def totals(events: Iterable[Document], name: str) -> tuple[int, Decimal]:
     """How many events of a type, and the sum of their totals."""
     amounts = [Decimal(event["data"]["total"]["amount"]) for event in events if event["type"] == name]
     return len(amounts), sum(amounts, Decimal(0))
 
 
-def interactions(events: Iterable[dict[str, Any]]) -> dict[str, float]:
+def interactions(events: Iterable[Document]) -> dict[str, float]:
     """Of all interactions, in per cent: never left the first line, moved up, came back to a team, reopened."""
     lines: dict[str, list[int]] = defaultdict(list)
     teams: dict[str, list[str]] = defaultdict(list)
@@ -58,7 +60,7 @@ def _came_back(teams: list[str]) -> bool:
     return False
 
 
-def escalations(events: Iterable[dict[str, Any]]) -> dict[str, float]:
+def escalations(events: Iterable[Document]) -> dict[str, float]:
     """Escalations reported and finally approved; hours from the first report to the first approval."""
     reported: dict[str, datetime] = {}
     approved: dict[str, datetime] = {}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from tests.support.documents import Document
 
-_MONTHLY_POUNDS: dict[str, Any] = {
+_MONTHLY_POUNDS: Document = {
     "currency": "GBP",
     "time_zone": "Europe/London",
     "period": "month",
     "effective_from": "2020-01-01T00:00:00Z",
 }
 
-BASIC_POLICY: dict[str, Any] = _MONTHLY_POUNDS | {
+BASIC_POLICY: Document = _MONTHLY_POUNDS | {
     "roles": {
         "agent": {
             "budget": "200.00",
@@ -25,7 +25,7 @@ BASIC_POLICY: dict[str, Any] = _MONTHLY_POUNDS | {
 }
 """Two roles, a limit an action and an interaction, one required training; nothing can be escalated."""
 
-FULL_POLICY: dict[str, Any] = _MONTHLY_POUNDS | {
+FULL_POLICY: Document = _MONTHLY_POUNDS | {
     "roles": {
         "agent": {
             "budget": "200.00",

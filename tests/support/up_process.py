@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 
 
@@ -25,12 +25,12 @@ class UpProcess:
             text=True,
         )
 
-    def wait_until_up(self) -> dict[str, Any]:
+    def wait_until_up(self) -> Document:
         """Wait until it says that it is up; return the document of `connection.json`."""
         assert self.process.stdout
         line = self.process.stdout.readline()
         assert "is up" in line, line + self.process.stdout.read()
-        document: dict[str, Any] = json.loads((self.data_dir / "connection.json").read_text())
+        document: Document = json.loads((self.data_dir / "connection.json").read_text())
         return document
 
     def stop(self) -> int:

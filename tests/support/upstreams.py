@@ -13,6 +13,7 @@ from ledger.encryption.keyring import Keyring
 from ledger.nats.client import LedgerClient
 from ledger.store.subject_tokens import token_of_source
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY, FULL_POLICY, STAFF
 from tests.support.waiting import eventually
 
@@ -27,7 +28,7 @@ class Upstream:
         self.timeout_seconds: float = 20
         self._requests = 0
 
-    async def publish(self, fact: dict[str, Any] | bytes, subject: str | None = None, **options: Any) -> int:
+    async def publish(self, fact: Document | bytes, subject: str | None = None, **options: Any) -> int:
         """Publish one event; return its sequence in the inbox once it is durable."""
         data = fact if isinstance(fact, bytes) else json.dumps(fact).encode()
         source = fact["source"] if isinstance(fact, dict) else self.source
@@ -37,14 +38,14 @@ class Upstream:
             raise RuntimeError(reply["error"]["description"])
         return int(reply["seq"])
 
-    async def ask(self, operation: str, /, **fields: Any) -> dict[str, Any]:
+    async def ask(self, operation: str, /, **fields: Any) -> Document:
         """Ask for a decision with a request of these fields; return the answer."""
         subject = f"resolution.decide.{self.source}.{operation}"
         reply = await self.client.request(subject, json.dumps(fields).encode(), timeout=self.timeout_seconds)
-        answer: dict[str, Any] = json.loads(reply.data)
+        answer: Document = json.loads(reply.data)
         return answer
 
-    async def action(self, request_id: str | None = None, amount: str = "5.00", **fields: Any) -> dict[str, Any]:
+    async def action(self, request_id: str | None = None, amount: str = "5.00", **fields: Any) -> Document:
         """Ask for an action: a refund in pounds by agent A-1, unless ``fields`` say otherwise."""
         self._requests += 1
         request = {
@@ -56,18 +57,18 @@ class Upstream:
         }
         return await self.ask("action", **(request | fields))
 
-    async def receipt(self, identifier: str, source: str | None = None) -> dict[str, Any]:
+    async def receipt(self, identifier: str, source: str | None = None) -> Document:
         """Wait until an event is recorded or rejected; return its receipt."""
         subject = f"resolution.read.{token_of_source(source or self.source)}.receipt"
 
-        async def read() -> dict[str, Any]:
+        async def read() -> Document:
             reply = await self.client.request(subject, json.dumps({"id": identifier}).encode(), timeout=10)
-            answer: dict[str, Any] = json.loads(reply.data)
+            answer: Document = json.loads(reply.data)
             return answer
 
         return await eventually(read, lambda answer: answer.get("status") != "pending")
 
-    async def record(self, fact: dict[str, Any]) -> int:
+    async def record(self, fact: Document) -> int:
         """Publish a fact and wait until it is recorded; return its position in the log."""
         await self.publish(fact)
         answer = await self.receipt(fact["id"], fact["source"])
@@ -82,17 +83,17 @@ class Upstream:
         answer = await self.ask("hold", request_id="no-such-hold", action_id="no-such-action", operation="void")
         assert answer["outcome"] == "error", answer
 
-    async def set_up_basics(self, policy: dict[str, Any] = BASIC_POLICY) -> None:
+    async def set_up_basics(self, policy: Document = BASIC_POLICY) -> None:
         """Publish a policy, and announce an agent A-1 and a manager M-1 of one team."""
         answer = await self.ask("policy", request_id="policy-1", policy=policy, published_by="owner")
         assert answer["outcome"] == "done", answer
         await self.record(event("join-a", "employee.joined", employee_id="A-1", role="agent", team_ids=["t-1"]))
         await self.record(event("join-m", "employee.joined", employee_id="M-1", role="manager", team_ids=["t-1"]))
 
-    async def replay(self) -> list[dict[str, Any]]:
+    async def replay(self) -> list[Document]:
         """Return every event of the log with its position, and with personal fields decrypted."""
         keys = await Keyring.open(self.session.client)
-        found: list[dict[str, Any]] = []
+        found: list[Document] = []
         for position in range(1, await self.session.log.last_position() + 1):
             recorded = await self.session.log.at(position)
             assert recorded is not None
@@ -107,7 +108,7 @@ async def upstream_of(session: Session, *roles: str, history: bool = False) -> A
         yield Upstream(session, await session.upstream("test"))
 
 
-async def set_up_organisation(upstream: Upstream, policy: dict[str, Any] = FULL_POLICY) -> None:
+async def set_up_organisation(upstream: Upstream, policy: Document = FULL_POLICY) -> None:
     """Publish a policy, announce all of STAFF, and wait until the decider knows them."""
     answer = await upstream.ask("policy", request_id="policy-1", policy=policy, published_by="owner")
     assert answer["outcome"] == "done", answer

@@ -2,17 +2,17 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from projections.views.balances import read_balances
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 
-async def noted(upstream: Upstream, name: str) -> list[dict[str, Any]]:
+async def noted(upstream: Upstream, name: str) -> list[Document]:
     """What was recorded of one type."""
     return [stored["data"] for stored in await upstream.replay() if stored["type"] == f"resolution.{name}.v1"]
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,8 +16,11 @@ from ledger.errors import DirectoryMovedError, OtherDirectoryError, ServerStartE
 from ledger.nats.embedded_server import EmbeddedServer, find_binary, server_environment
 from ledger.nats.server_lock import ServerLock, process_start
 from tests.support.builders import event
+from tests.support.documents import Document
 from tests.support.nats_servers import free_ports
 from tests.support.up_process import UpProcess
+
+pytestmark = pytest.mark.integration
 
 CONFIG = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -49,8 +51,8 @@ def copied(data_dir: Path, name: str) -> Path:
     return Path(shutil.copytree(data_dir, data_dir.with_name(name), symlinks=True))
 
 
-def record(data_dir: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((data_dir / "server" / "address.json").read_text())
+def record(data_dir: Path) -> Document:
+    found: Document = json.loads((data_dir / "server" / "address.json").read_text())
     return found
 
 

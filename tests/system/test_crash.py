@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,9 +21,12 @@ from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient, connect
 from projections.views.balances import read_balances
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.organisations import BASIC_POLICY
 from tests.support.waiting import wait_for_intake
+
+pytestmark = pytest.mark.integration
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "6"))
 ROLES = ("intake", "decisions", "projections")
@@ -37,7 +39,7 @@ class Load:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
         self.acknowledged: set[str] = set()
-        self.answers: dict[str, dict[str, Any]] = {}
+        self.answers: dict[str, Document] = {}
         self.stopping = False
         self._numbers = iter(range(10**9))
 
@@ -87,7 +89,7 @@ class Load:
         if client:
             await client.close()
 
-    async def _request(self, client: LedgerClient | None, subject: str, body: dict[str, Any]) -> dict[str, Any] | None:
+    async def _request(self, client: LedgerClient | None, subject: str, body: Document) -> Document | None:
         if client is None:
             return None
         try:

@@ -11,7 +11,6 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -22,12 +21,14 @@ from ledger.errors import UnavailableError
 from ledger.nats.client import connect
 from ledger.nats.embedded_server import find_binary
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.organisations import BASIC_POLICY
 
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+COMPOSE: Document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
+@pytest.mark.integration
 def test_it_fits_the_compose_schema() -> None:
     checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run([*checker, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False)
@@ -110,17 +111,18 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
         process.wait(timeout=30)
 
 
+@pytest.mark.integration
 async def test_what_it_starts_takes_in_decides_and_reports(composed: dict[str, str]) -> None:
     upstream = await connect(composed["upstream"], "test", wait_seconds=20)
 
-    async def ask(subject: str, body: dict[str, Any]) -> dict[str, Any]:
+    async def ask(subject: str, body: Document) -> Document:
         for _ in range(200):
             try:
                 reply = await upstream.request(subject, json.dumps(body).encode(), timeout=5)
             except Exception:  # noqa: BLE001 - not up yet
                 await asyncio.sleep(0.1)
                 continue
-            answer: dict[str, Any] = json.loads(reply.data)
+            answer: Document = json.loads(reply.data)
             return answer
         raise AssertionError(f"nobody answers {subject}")
 
@@ -168,6 +170,7 @@ def run(environment: dict[str, str], *words: str, stdin: str | None = None) -> s
     )
 
 
+@pytest.mark.integration
 async def test_a_server_with_lazy_fsync_is_refused_unless_allowed(tmp_path: Path) -> None:
     port = free_port()
     config = (
@@ -215,6 +218,7 @@ async def test_a_server_with_lazy_fsync_is_refused_unless_allowed(tmp_path: Path
         server.wait(timeout=30)
 
 
+@pytest.mark.integration
 async def test_wrong_credentials_are_said(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="no NATS server answers"):
         await connect(f"nats://x:y@127.0.0.1:{free_port()}", "test", wait_seconds=0.5)

@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.environment import ROOT, clean_environment
 
+pytestmark = pytest.mark.integration
+
 ELECTION_SECONDS = 20.0
 """The server's own election takes up to eight seconds on a quiet machine."""
 

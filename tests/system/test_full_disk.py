@@ -7,7 +7,6 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -16,9 +15,13 @@ from eventsourcing.persistence import OperationalError, StoredEvent
 from ledger.nats.client import LedgerClient, connect
 from ledger.persistence import JetStreamFactory
 from tests.support.builders import event, gbp
+from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import Server
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
+
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
@@ -33,9 +36,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
 
-async def request(client: LedgerClient, subject: str, body: dict[str, Any], wait_seconds: float = 3) -> dict[str, Any]:
+async def request(client: LedgerClient, subject: str, body: Document, wait_seconds: float = 3) -> Document:
     try:
-        answer: dict[str, Any] = json.loads(
+        answer: Document = json.loads(
             (await client.request(subject, json.dumps(body).encode(), timeout=wait_seconds)).data
         )
     except Exception as error:  # noqa: BLE001 - not acknowledged, for whatever reason
@@ -82,7 +85,7 @@ def test_an_eventsourcing_application_on_a_full_disk(small_disk: Path) -> None:
         factory.close()
 
 
-async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, command: Any) -> None:
+async def test_a_full_disk_loses_nothing_and_heals(small_disk: Path, command: CommandLine) -> None:
     up = UpProcess(small_disk / "data")
     client = await connect(up.wait_until_up()["nats_url"], "test")
     acknowledged: set[str] = set()

@@ -13,6 +13,7 @@ from tests.support.fuzzer import fuzz
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "20000"))
 
 
+@pytest.mark.integration
 @pytest.mark.timeout(600)
 async def test_whatever_bytes_come_everything_acknowledged_is_recorded_or_rejected() -> None:
     """Also: a fact, a decision and a report pass, no process ended, none grew by more than 50 MiB since the warm-up."""

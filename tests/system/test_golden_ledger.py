@@ -24,12 +24,15 @@ from ledger.store.subject_tokens import token_of_source
 from projections.engine.events import TYPES, read_event
 from tests.support import forked_cli
 from tests.support.builders import event
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.golden_ledger import LEFT_BEHIND, READINGS, lasting
 from tests.support.golden_story import money
 from tests.support.independent_books import Book, Kept
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
+
+pytestmark = pytest.mark.integration
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())
@@ -111,14 +114,14 @@ def test_the_seal_verifies_against_the_kept_checkpoint_and_key(rebuilt: Run, tmp
     assert verified(rebuilt, tmp_path)["last_position"] == EXPECTED["position"]
 
 
-def verified(run: Run, folder: Path) -> dict[str, Any]:
+def verified(run: Run, folder: Path) -> Document:
     """Verify against the checkpoint and the keys that were kept elsewhere."""
     (folder / "checkpoint").write_text(EXPECTED["checkpoint"])
     (folder / "keys").write_text(EXPECTED["keys"])
     brought = ("--checkpoint", str(folder / "checkpoint"), "--key", str(folder / "keys"))
     done = run("audit", "verify", *brought, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
+    result: Document = json.loads(done.stdout)
     assert result["findings"] == []
     assert result["brought"] == [EXPECTED["position"]]
     return result
@@ -132,12 +135,12 @@ def test_it_does_not_open_what_was_forgotten(rebuilt: Run) -> None:
     assert "за закъснението" in replay  # that of another customer
 
 
-async def receipt(upstream: Upstream, identifier: str, source: str) -> dict[str, Any]:
+async def receipt(upstream: Upstream, identifier: str, source: str) -> Document:
     """Wait for an event's receipt; the source is named, since `a.b` and `a_b` had one token."""
     subject = f"resolution.read.{token_of_source(source)}.receipt"
     for _ in range(400):
         body = json.dumps({"id": identifier, "source": source}).encode()
-        answer: dict[str, Any] = json.loads((await upstream.client.request(subject, body, timeout=10)).data)
+        answer: Document = json.loads((await upstream.client.request(subject, body, timeout=10)).data)
         if answer["status"] in {"recorded", "rejected"}:
             return answer
         await asyncio.sleep(0.02)
@@ -150,7 +153,7 @@ def recorded_at(identifier: str, source: str) -> int:
     return next(int(one["answer"]["position"]) for one in EXPECTED["receipts"] if one["request"] == named)
 
 
-async def record(upstream: Upstream, fact: dict[str, Any]) -> int:
+async def record(upstream: Upstream, fact: Document) -> int:
     """Publish a fact; its position."""
     await upstream.publish(fact)
     answer = await receipt(upstream, fact["id"], fact["source"])

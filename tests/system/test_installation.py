@@ -5,6 +5,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 from tests.support.environment import ROOT, clean_environment
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -44,6 +46,7 @@ def name_of(requirement: str) -> str:
     return found[0].lower()
 
 
+@pytest.mark.integration
 def test_large_libraries_are_loaded_by_no_role_and_no_command_of_the_base() -> None:
     """Every module but the one that the extra `archive` is for, with what is not in the base made impossible."""
     text = """

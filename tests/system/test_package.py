@@ -60,6 +60,7 @@ def run(environment: Path, folder: Path, *words: str, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.integration
 def test_the_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
@@ -67,6 +68,7 @@ def test_the_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
     assert "domain/py.typed" in names
 
 
+@pytest.mark.integration
 def test_the_wheel_works_beside_packages_with_our_names(environment: Path, tmp_path: Path) -> None:
     for name in ("app", "config", "domain"):
         for home in (tmp_path, tmp_path / "packages"):
@@ -85,6 +87,7 @@ def test_the_wheel_works_beside_packages_with_our_names(environment: Path, tmp_p
     assert where.startswith(str(environment))
 
 
+@pytest.mark.integration
 async def test_the_readmes_blocks_run_in_order_in_an_empty_folder(environment: Path, tmp_path: Path) -> None:
     announcement = tmp_path / ".resolution-ledger" / "connection.json"
     async with PageRun((ROOT / "README.md").read_text(), tmp_path, binaries=environment / "bin") as readme:

@@ -128,6 +128,7 @@ def on_windows(code: str, folder: Path, url: str | None, *words: str) -> subproc
 COMMAND = "from resolution_ledger.__main__ import main\nmain()"
 
 
+@pytest.mark.integration
 def test_every_module_loads(tmp_path: Path) -> None:
     names = [name_of(path) for path in MODULES if path.stem != "__main__"]
     code = f"from importlib import import_module\nfor name in {names!r}:\n    import_module(name)\nprint('loaded')"
@@ -135,6 +136,7 @@ def test_every_module_loads(tmp_path: Path) -> None:
     assert done.stdout == "loaded\n", done.stderr
 
 
+@pytest.mark.integration
 def test_commands_work_against_a_ledger_elsewhere(elsewhere: str, tmp_path: Path) -> None:
     joined = event("ev-1", "employee.joined", employee_id="A-1", role="agent", team_ids=["t"])
     bought = event("ev-2", "purchase.completed", order_id="Bestellung №7", total={"amount": "9.00", "currency": "GBP"})
@@ -173,6 +175,7 @@ def test_commands_work_against_a_ledger_elsewhere(elsewhere: str, tmp_path: Path
     run("audit", "flags")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("words", [("report", "balances"), ("up",), ("publish", "-")])
 def test_without_a_server_elsewhere_a_command_says_what_to_do(words: tuple[str, ...], tmp_path: Path) -> None:
     done = on_windows(COMMAND, tmp_path, None, *words)

@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import nats
 import pytest
@@ -21,6 +20,7 @@ from config.settings import SettingsError, load_settings, settings_as_environmen
 from ledger.nats.redaction import RedactingFormatter
 from resolution_ledger.__main__ import PACKAGES
 from tests.ledger.test_own_server import OwnServer
+from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import free_ports
 from tests.support.organisations import BASIC_POLICY
@@ -76,16 +76,16 @@ def until[T](look: Callable[[], T], process: subprocess.Popen[str], log: Path) -
     raise AssertionError(log.read_text())
 
 
-def announced(data_dir: Path) -> dict[str, Any]:
+def announced(data_dir: Path) -> Document:
     """connection.json; empty where it is not there."""
     try:
-        found: dict[str, Any] = json.loads((data_dir / "connection.json").read_text())
+        found: Document = json.loads((data_dir / "connection.json").read_text())
     except FileNotFoundError:
         return {}
     return found
 
 
-def served(document: dict[str, Any]) -> bool:
+def served(document: Document) -> bool:
     """Whether the HTTP API answers to the token."""
     headers = {"Authorization": f"Bearer {document['http_token']}"}
     request = urllib.request.Request(f"{document['http_url']}/api/v1/projections", headers=headers)
@@ -107,6 +107,7 @@ def command_lines() -> dict[int, str]:
     return found
 
 
+@pytest.mark.integration
 def test_up_starts_in_a_folder_that_holds_packages_with_our_names(tmp_path: Path) -> None:
     for name in (*PACKAGES, "msgspec", "uvloop"):
         (tmp_path / name).mkdir()
@@ -121,6 +122,7 @@ def test_up_starts_in_a_folder_that_holds_packages_with_our_names(tmp_path: Path
     assert "TRAPPED" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.integration
 def test_packages_with_our_names_on_the_users_path_are_not_ours(tmp_path: Path) -> None:
     for name in sorted(PACKAGES - {"resolution_ledger"}):
         (tmp_path / f"{name}.py").write_text(TRAP)
@@ -140,6 +142,7 @@ def test_packages_with_our_names_on_the_users_path_are_not_ours(tmp_path: Path) 
     assert not (tmp_path / "trapped").exists()
 
 
+@pytest.mark.integration
 def test_an_announcement_that_was_left_behind_goes_before_anything_is_ready(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
@@ -152,6 +155,7 @@ def test_an_announcement_that_was_left_behind_goes_before_anything_is_ready(tmp_
         assert f":{dead}" not in document["nats_url"]
 
 
+@pytest.mark.integration
 async def test_up_on_a_server_of_ones_own_serves_and_shows_no_password(tmp_path: Path) -> None:
     own, data_dir, log = initialised(tmp_path), tmp_path / "data", tmp_path / "log"
     words = ("--data-dir", str(data_dir), "--upstream-nats-url", own.settings("upstream").nats_url or "")
@@ -182,6 +186,7 @@ async def test_up_on_a_server_of_ones_own_serves_and_shows_no_password(tmp_path:
     assert not announced(data_dir)
 
 
+@pytest.mark.integration
 def test_without_an_address_for_upstreams_the_announcement_has_that_of_the_setting(tmp_path: Path) -> None:
     own, data_dir = initialised(tmp_path), tmp_path / "data"
     url = own.settings().nats_url or ""
@@ -244,6 +249,7 @@ def test_no_line_of_a_log_shows_a_password() -> None:
     assert "tls://***@host:4222,nats://***@h2" in text
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "url", ["nats://ledger:sec/ret@127.0.0.1:1", "nats://ledger:sec[ret@h", "nats://l:secret@h:99999"]
 )
