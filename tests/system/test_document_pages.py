@@ -23,6 +23,7 @@ RUN_ELSEWHERE = ("README.md", "docs/integrate/eventsourcing.md")
 """Pages with a test of their own: test_package.py installs the wheel first, test_docs.py starts a plain server."""
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("page", [p for p in pages() if runs(p) and name_of(p) not in RUN_ELSEWHERE], ids=name_of)
 async def test_the_blocks_of_a_page_run_in_order_in_an_empty_folder(page: Path, tmp_path: Path) -> None:
     async with PageRun(page.read_text(), tmp_path) as run:
