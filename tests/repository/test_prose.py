@@ -36,8 +36,7 @@ PAGE_CEILINGS = {
 
 
 WITH_SYNONYMS = {
-    *("README.md", "SECURITY.md", "docs/integrate/events.md", "docs/integrate/http.md"),
-    *("docs/integrate/importing.md", "docs/operate/operating.md"),
+    *("README.md", "docs/integrate/http.md", "docs/operate/operating.md"),
 }
 SYNONYMS = {
     r"books": "budgets",
@@ -50,7 +49,6 @@ SYNONYMS = {
     r"by lot": "at random",
     r"(?:record|ingestion) time": "recorded time",
     r"(?:business|occurred) time": "event time",
-    r"upstream systems?|upstreams?": "source",
     r"news": "update",
     r"quarantined?": "rejected",
 }
