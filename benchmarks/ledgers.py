@@ -7,7 +7,8 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from consumers.decisions.budget_repository import budget_of, stored_form, subject_of
+from consumers.decisions.budget_repository import budget_of, subject_of
+from consumers.decisions.unit_of_work import stored_form
 from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext, opening
 from domain.commands import ActionRequest

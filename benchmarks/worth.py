@@ -15,7 +15,8 @@ from benchmarks.contest import Contest, contest
 from benchmarks.sealing import NEEDED, needed
 from config import topology
 from config.settings import load_settings
-from consumers.decisions.budget_repository import stored_form, subject_of
+from consumers.decisions.budget_repository import subject_of
+from consumers.decisions.unit_of_work import stored_form
 from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext, opening, period_to_book
 from domain.commands import ActionRequest, action_id_of

@@ -13,7 +13,7 @@ from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 
 from config import topology
-from consumers.decisions.handlers.requests import REQUESTS
+from consumers.decisions.pending_request import COMMANDS
 from consumers.decisions.service import declare_decisions
 from consumers.intake.receipts import ReceiptRequest
 from consumers.intake.service import declare_intake
@@ -122,7 +122,7 @@ def asyncapi_document() -> dict[str, Any]:
     """Return the AsyncAPI 3.0 document of all messages that sources may publish, request and subscribe to."""
     broker = NatsBroker(logger=None)
     declare_intake(broker, None)
-    declare_decisions(broker, None, hot=True)
+    declare_decisions(broker, None, fast=True)
     declare_views(broker)
     declare_briefs(broker, None)
     broker.publisher(
@@ -138,7 +138,7 @@ def asyncapi_document() -> dict[str, Any]:
         .to_specification()
         .to_jsonable()
     )
-    requests = dict.fromkeys(cls for name in REQUESTS for cls in _classes_of(name))
+    requests = dict.fromkeys(cls for name in COMMANDS for cls in _classes_of(name))
     answers = (Answer, Receipt, Brief, Checked, ViewMoved, EscalationNotice)
     classes = [*FACTS.values(), *requests, ReceiptRequest, BriefRequest, *answers]
     _, schemas = msgspec.json.schema_components(classes, schema_hook=_schema_of, ref_template=_REF)
@@ -164,7 +164,7 @@ def _describe(document: dict[str, Any], components: dict[str, Any], name: str, c
         sent = {kind: {"payload": _ref(f"event.{kind}"), "contentType": _CLOUDEVENTS} for kind in FACTS}
     elif name == "check":
         sent = {name: {"payload": {"oneOf": [_ref(f"event.{kind}") for kind in FACTS]}}}
-    elif name in REQUESTS:
+    elif name in COMMANDS:
         one_of = [_ref(cls.__name__) for cls in _classes_of(name)]
         sent = {name: {"payload": one_of[0] if len(one_of) == 1 else {"oneOf": one_of}}}
     else:
@@ -173,7 +173,7 @@ def _describe(document: dict[str, Any], components: dict[str, Any], name: str, c
     components["messages"].update({key: {"name": key, **message} for key, message in sent.items()})
     operation = document["operations"][name]
     operation["messages"] = [{"$ref": f"#/channels/{name}/messages/{key}"} for key in sent]
-    if name in REQUESTS or name in _REPLIES:
+    if name in COMMANDS or name in _REPLIES:
         reply = _REPLIES.get(name, "Answer")
         components["messages"][f"{name}.reply"] = {"name": f"{name}.reply", "payload": _ref(reply)}
         operation["reply"] = {
@@ -182,9 +182,9 @@ def _describe(document: dict[str, Any], components: dict[str, Any], name: str, c
         }
 
 
-def _classes_of(name: str) -> list[type[Any]]:
-    wanted = REQUESTS[name]
-    return list(dict.fromkeys(wanted.values())) if isinstance(wanted, dict) else [wanted]
+def _classes_of(name: str) -> list[type[msgspec.Struct]]:
+    wanted = COMMANDS[name]
+    return [wanted] if isinstance(wanted, type) else list(dict.fromkeys(wanted.values()))
 
 
 _OTHERS = {"receipt": "ReceiptRequest", "brief": "BriefRequest", "escalation_notice": "EscalationNotice"}

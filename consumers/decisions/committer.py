@@ -1,11 +1,11 @@
-"""Storing what was ruled: one batch at a time, each book with its expectation; what conflicts is told apart."""
+"""The committer: stores the results of requests in batches, one batch at a time, and answers the requests."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from domain.commands import PolicyRequest
 from domain.events.decisions import EscalationForwarded, EscalationRequested
@@ -16,177 +16,189 @@ from ledger.store.log import Draft
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from consumers.decisions.budget_repository import BudgetRepository, PendingDraft
+    from consumers.decisions.budget_repository import BudgetRepository
     from consumers.decisions.pending_request import PendingRequest
     from consumers.decisions.state.follower import DecisionState
+    from consumers.decisions.unit_of_work import PendingDraft
+    from domain.serialization import JsonObject
     from ledger.store.log import Log
 
 _log = logging.getLogger(__name__)
 _ATTEMPTS = 50
 AGAIN = "ask again with the same request_id"
+OUR_ERROR = f"an error of ours, see the log; {AGAIN}"
 
 
 class BatchCommitter:
-    """Appends batches, remembers what they hold and answers. One batch is under way at a time."""
+    """Appends batches, updates the state with their events, and answers the requests.
+
+    Each stream's first event in a batch carries the expected sequence of the stream. After a conflict, the requests
+    on streams that others did not write to are stored again; the rest is decided again.
+    """
 
     def __init__(
         self,
         log: Log,
-        directory: DecisionState,
-        books: BudgetRepository,
-        finish: Callable[[PendingRequest, dict[str, Any]], None],
+        state: DecisionState,
+        budgets: BudgetRepository,
+        finish: Callable[[PendingRequest, JsonObject], None],
         give_up: Callable[[Sequence[PendingRequest], str, str], None],
-        ended: Callable[[list[PendingRequest] | None], None],
+        on_end: Callable[[list[PendingRequest] | None], None],
     ) -> None:
-        """``ended`` is told of each batch: nothing, or what of it has to be ruled on again (perhaps none)."""
+        """``on_end`` gets ``None`` after a batch was stored, otherwise its requests that must be decided again."""
         self._log = log
-        self._directory = directory
-        self._books = books
+        self._state = state
+        self._budgets = budgets
         self._finish = finish
         self._give_up = give_up
-        self._ended = ended
-        self._slow: asyncio.Task[None] | None = None
+        self._on_end = on_end
+        self._task: asyncio.Task[None] | None = None
         self.notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None
 
     def begin(self, batch: list[PendingRequest]) -> None:
-        """Store a batch: straight from socket to socket where all is well."""
-        if any(isinstance(waiting.request, PolicyRequest) for waiting in batch):
-            self._slow = asyncio.create_task(self._carefully(batch))
+        """Start to store a batch. Without a policy in it and without a conflict this needs no task."""
+        if any(isinstance(request.command, PolicyRequest) for request in batch):
+            self._task = asyncio.create_task(self._store_with_retry(batch))
         else:
-            self._log.append_nowait(_drafts(batch), partial(self._posted, batch))
+            self._log.append_nowait(_drafts(batch), partial(self._on_reply, batch))
 
-    def forget(self, waiting: PendingRequest) -> None:
-        """Whatever a ruling changed here is read again."""
-        for entry in entries_of(waiting):
-            self._books.forget(entry.book)
-        for row, _ in waiting.rows:
-            self._directory.given.discard_pending(row)
-        waiting.rows = []
+    def discard(self, request: PendingRequest) -> None:
+        """Undo the effects of a request's result on the cached state."""
+        for draft in drafts_of(request):
+            self._budgets.forget(draft.stream)
+        for row, _ in request.action_rows:
+            self._state.actions.discard_pending(row)
+        request.action_rows = []
 
-    def once_more(self, bad: list[PendingRequest]) -> list[PendingRequest]:
-        """Those of them that may be ruled on again; who has been at it for too long is told so."""
-        for waiting in bad:
-            waiting.attempts += 1
-            self._books.begun_before |= {entry.book.key for entry in entries_of(waiting) if entry.begins}
-            self.forget(waiting)
-        for waiting in bad:
-            if waiting.answered:  # told to ask again; the same request may be waiting for it to end
-                self._finish(waiting, {})
-        tired = [waiting for waiting in bad if not waiting.answered and waiting.attempts >= _ATTEMPTS]
-        self._give_up(tired, "busy", f"too many write to this budget at once; {AGAIN}")
-        return [waiting for waiting in bad if not waiting.answered]
+    def retryable(self, requests: list[PendingRequest]) -> list[PendingRequest]:
+        """Discard the results of these requests; return the requests to decide again, and answer the others."""
+        for request in requests:
+            request.attempts += 1
+            self._budgets.opened_by_others |= {draft.stream.key for draft in drafts_of(request) if draft.begins}
+            self.discard(request)
+        for request in requests:
+            if request.answered:  # with advice to retry; a duplicate may wait for its end
+                self._finish(request, {})
+        exhausted = [one for one in requests if not one.answered and one.attempts >= _ATTEMPTS]
+        self._give_up(exhausted, "busy", f"too many write to this budget at once; {AGAIN}")
+        return [request for request in requests if not request.answered]
 
-    def _posted(self, batch: list[PendingRequest], result: int | LedgerError) -> None:
+    def _on_reply(self, batch: list[PendingRequest], result: int | LedgerError) -> None:
         if isinstance(result, int):
             try:
-                self._took(batch, result)
-            except Exception:  # noqa: BLE001 - what is stored is stored; who got no answer asks again
+                self._answer(batch, result)
+            except Exception:  # noqa: BLE001 - the events are stored; a retry gets the first answer
                 _log.exception("answers are lost")
             finally:
-                self._ended(None)
+                self._on_end(None)
         else:
-            self._slow = asyncio.create_task(self._carefully(batch))
+            self._task = asyncio.create_task(self._store_with_retry(batch))
 
-    async def _carefully(self, batch: list[PendingRequest]) -> None:
+    async def _store_with_retry(self, batch: list[PendingRequest]) -> None:
         again: list[PendingRequest] | None = None
         try:
-            again = await self._append_or_part(batch)
+            again = await self._append_or_split(batch)
         except LedgerError as error:
             _log.error("deciding stopped: %s", error)
             code = "unavailable" if isinstance(error, UnavailableError) else "internal"
             again = self._stop(batch, code, f"{error}; {AGAIN}")
-        except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
+        except Exception:  # noqa: BLE001 - logged; every request gets an answer
             _log.exception("deciding failed")
-            again = self._stop(batch, "internal", f"an error of ours, see the log; {AGAIN}")
-        self._ended(again)
+            again = self._stop(batch, "internal", OUR_ERROR)
+        self._on_end(again)
 
-    async def _append_or_part(self, batch: list[PendingRequest]) -> list[PendingRequest] | None:
+    async def _append_or_split(self, batch: list[PendingRequest]) -> list[PendingRequest] | None:
         try:
             await self._append(batch)
         except ConflictError:
-            good, bad = await self._apart(batch)
+            good, bad = await self._split(batch)
             try:
                 if good:
                     await self._append(good)
             except ConflictError:
                 bad = batch
-            return self.once_more(bad)
+            return self.retryable(bad)
         return None
 
     def _stop(self, batch: list[PendingRequest], code: str, message: str) -> list[PendingRequest]:
-        for waiting in batch:
-            self.forget(waiting)
+        for request in batch:
+            self.discard(request)
         self._give_up(batch, code, message)
         return []
 
-    async def _apart(self, batch: list[PendingRequest]) -> tuple[list[PendingRequest], list[PendingRequest]]:
-        """Those whose books nobody else wrote to, and the others: with all that was ruled on top of them."""
-        books = list({id(entry.book): entry.book for waiting in batch for entry in entries_of(waiting)}.values())
-        newest = await asyncio.gather(*(self._log.read_from_leader(book.subject) for book in books))
-        moved = {
-            id(book) for book, last in zip(books, newest, strict=True) if (last.position if last else 0) > book.last
+    async def _split(self, batch: list[PendingRequest]) -> tuple[list[PendingRequest], list[PendingRequest]]:
+        """Return the requests whose streams no other process wrote to, and the others.
+
+        The others include the requests that were decided on top of a changed stream.
+        """
+        streams = list({id(draft.stream): draft.stream for request in batch for draft in drafts_of(request)}.values())
+        newest = await asyncio.gather(*(self._log.read_from_leader(stream.subject) for stream in streams))
+        changed = {
+            id(stream)
+            for stream, last in zip(streams, newest, strict=True)
+            if (last.position if last else 0) > stream.last
         }
-        if not moved:
+        if not changed:
             return [], batch
         good: list[PendingRequest] = []
         bad: list[PendingRequest] = []
-        for waiting in batch:
-            touched = {id(entry.book) for entry in entries_of(waiting)}
-            if touched.isdisjoint(moved):
-                good.append(waiting)
+        for request in batch:
+            touched = {id(draft.stream) for draft in drafts_of(request)}
+            if touched.isdisjoint(changed):
+                good.append(request)
             else:
-                bad.append(waiting)
-                moved |= touched
+                bad.append(request)
+                changed |= touched
         return good, bad
 
     async def _append(self, batch: list[PendingRequest]) -> None:
         position = await self._log.append(_drafts(batch))
-        if any(isinstance(waiting.request, PolicyRequest) for waiting in batch):
-            # In force for the very next request.
-            await self._directory.reach(position + sum(len(entries_of(waiting)) for waiting in batch) - 1)
-        self._took(batch, position)
+        if any(isinstance(request.command, PolicyRequest) for request in batch):
+            # The policy is in force for the very next request.
+            await self._state.reach(position + sum(len(drafts_of(request)) for request in batch) - 1)
+        self._answer(batch, position)
 
-    def _took(self, batch: list[PendingRequest], position: int) -> None:
-        """Take note of where a stored batch stands, and answer."""
-        names: list[EventIdEntry] = []
-        for waiting in batch:
-            position = self._recorded(waiting, position, names)
-        self._directory.remember(names)
-        for waiting in batch:
-            self._finish(waiting, waiting.ruling.answer)
+    def _answer(self, batch: list[PendingRequest], position: int) -> None:
+        """Note the positions of a stored batch, then answer its requests."""
+        entries: list[EventIdEntry] = []
+        for request in batch:
+            position = self._note_positions(request, position, entries)
+        self._state.remember(entries)
+        for request in batch:
+            self._finish(request, request.result.answer)
 
-    def _recorded(self, waiting: PendingRequest, first: int, names: list[EventIdEntry]) -> int:
-        """Take note of one request's entries; the position after them."""
-        answering, position = waiting.ruling.answering, first
-        for entry in entries_of(waiting):
-            book, record = entry.book, entry.record
-            book.last, book.own = position, True
-            book.unstored -= 1
+    def _note_positions(self, request: PendingRequest, first: int, entries: list[EventIdEntry]) -> int:
+        """Note the positions of a request's events; return the position after them."""
+        answering, position = request.result.answering, first
+        for draft in drafts_of(request):
+            stream, record = draft.stream, draft.record
+            stream.last, stream.own = position, True
+            stream.unstored -= 1
             if record is answering:
-                waiting.ruling.answer["position"] = position
-                names.append(EventIdEntry(waiting.key, position, bytes.fromhex(waiting.cause.request_sha256 or "")))
+                request.result.answer["position"] = position
+                entries.append(EventIdEntry(request.key, position, bytes.fromhex(request.cause.request_sha256 or "")))
             if isinstance(record, (EscalationRequested, EscalationForwarded)):
                 self.notify(record)
             position += 1
-        for row, number in waiting.rows:
-            self._directory.confirm(row, first + number)
-        waiting.rows = []
+        for row, index in request.action_rows:
+            self._state.confirm(row, first + index)
+        request.action_rows = []
         return position
 
 
-def entries_of(waiting: PendingRequest) -> Sequence[PendingDraft]:
-    """What a request's ruling writes."""
-    unit = waiting.ruling.unit
-    return unit.entries if unit is not None else ()
+def drafts_of(request: PendingRequest) -> Sequence[PendingDraft]:
+    """Return the events that a request's result writes."""
+    unit = request.result.unit
+    return unit.drafts if unit is not None else ()
 
 
 def _drafts(batch: list[PendingRequest]) -> list[Draft]:
-    """In a batch only the first draft of a subject may carry an expectation."""
+    """Return the drafts of a batch; only the first draft of a subject may carry an expected sequence."""
     drafts: list[Draft] = []
     begun: set[str] = set()
-    for waiting in batch:
-        for entry in entries_of(waiting):
-            expect = None if entry.subject in begun else 0 if entry.begins else entry.book.last
-            drafts.append(Draft(entry.subject, entry.data, expect))
-            begun.add(entry.subject)
+    for request in batch:
+        for draft in drafts_of(request):
+            expect = None if draft.subject in begun else 0 if draft.begins else draft.stream.last
+            drafts.append(Draft(draft.subject, draft.data, expect))
+            begun.add(draft.subject)
     return drafts

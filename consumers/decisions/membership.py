@@ -1,8 +1,8 @@
-"""Processes of one role on one ledger: which of them are alive, and which one works.
+"""Membership: the live processes of one role on one ledger, and the shares of each.
 
-Each says that it is alive. Deciders share the holders: a holder belongs to the one with the highest hash (rendezvous
-hashing). Of intakes the one that started first takes in, and the others stand by. They need not agree: where two think
-that something is theirs, the expectations of what they append keep both right, only slower.
+Each process sends signs of life. Deciders share the holders: a holder belongs to the process with the highest hash
+(rendezvous hashing). Of several intakes the one that started first records; the others stand by. The processes need no
+consensus: where two claim the same share, the expected sequences of their appends keep both correct, only slower.
 """
 
 from __future__ import annotations
@@ -35,116 +35,116 @@ _log = logging.getLogger(__name__)
 _PARTITIONS = 256
 
 
-class Pace(NamedTuple):
-    """Seconds between two signs of life, until one counts as gone, and to wait for the others at the start."""
+class HeartbeatTiming(NamedTuple):
+    """Seconds between two signs of life, until a silent process counts as gone, and to wait for others at the start."""
 
-    say: float
-    gone: float
+    interval: float
+    timeout: float
     answer: float
 
 
-DECIDERS = Pace(say=0.5, gone=2.0, answer=0.05)
-INTAKES = Pace(say=0.2, gone=1.0, answer=0.2)
-"""Standbys wait for it to fail; a new one that is too quick takes over from a live one, which costs time alone."""
+DECIDERS = HeartbeatTiming(interval=0.5, timeout=2.0, answer=0.05)
+INTAKES = HeartbeatTiming(interval=0.2, timeout=1.0, answer=0.2)
+"""Standbys take over from a silent intake. A takeover from a live one is correct, and costs only time."""
 
 
 class Membership(BackgroundService):
-    """The processes of one role on one ledger, as this one sees them."""
+    """The processes of one role on one ledger, as seen by one of them."""
 
     def __init__(
         self,
         client: LedgerClient,
         on_change: Callable[[bool], None],
         subject: str = topology.DECIDERS_SUBJECT,
-        pace: Pace = DECIDERS,
+        heartbeat: HeartbeatTiming = DECIDERS,
     ) -> None:
-        """``on_change`` is told whether there are others, whenever one comes or goes."""
+        """``on_change`` is called with whether there are other processes, whenever one joins or leaves."""
         super().__init__("membership")
-        self.name = f"{int(time.time() * 1000):011x}{secrets.token_hex(4)}"  # in the order of their start
-        self._alive = f"{subject}.alive"
-        self._pace = pace
+        self.name = f"{int(time.time() * 1000):011x}{secrets.token_hex(4)}"  # sorts by the time of the start
+        self._subject = f"{subject}.alive"
+        self._heartbeat = heartbeat
         self._client = client
         self._on_change = on_change
-        self._seen: dict[str, float] = {}
+        self._last_seen: dict[str, float] = {}
         self._owners: list[str] = []
-        self._door: Subscription | None = None
-        self._divide()
+        self._subscription: Subscription | None = None
+        self._assign_partitions()
 
     @property
-    def others(self) -> bool:
-        """Whether there are any."""
-        return bool(self._seen)
+    def has_others(self) -> bool:
+        """Whether other processes are alive."""
+        return bool(self._last_seen)
 
     @property
     def is_first(self) -> bool:
-        """Whether this one started before all others that are alive."""
-        return all(self.name < name for name in self._seen)
+        """Whether this process started before all others that are alive."""
+        return all(self.name < name for name in self._last_seen)
 
     def owner_of(self, holder: str | None) -> str | None:
-        """The other decider that decides for this holder; nobody, where this one does, or where none is known."""
-        if not self._seen or holder is None:
+        """Return the other process that decides for a holder; ``None`` where this one does, or no holder is known."""
+        if not self._last_seen or holder is None:
             return None
         owner = self._owners[crc32(holder.encode()) % _PARTITIONS]
         return None if owner == self.name else owner
 
     async def start(self) -> None:
-        """Say that this one is there, and listen who else is."""
-        self._door = await self._client.subscribe_raw(self._alive, self._on_alive)
+        """Join, and wait for the answers of the others."""
+        self._subscription = await self._client.subscribe_raw(self._subject, self._on_heartbeat)
         await self._client.flush()
-        self._say()
-        self.spawn(self._keep_saying())
-        await asyncio.sleep(self._pace.answer)  # those who are there answer at once
+        self._send_heartbeat()
+        self.spawn(self._keep_alive())
+        await asyncio.sleep(self._heartbeat.answer)  # live processes answer at once
 
     async def stop(self) -> None:
-        """Say goodbye, so that nothing more is sent here."""
+        """Leave, so that no more requests are forwarded to this process."""
         await super().stop()
         with suppress(nats.errors.Error):
-            if self._door is not None:
-                self._say(leaving=True)
+            if self._subscription is not None:
+                self._send_heartbeat(leaving=True)
                 await self._client.flush(timeout=2)
-                await self._client.unsubscribe_raw(self._door)
+                await self._client.unsubscribe_raw(self._subscription)
 
-    def lost(self, name: str) -> None:
-        """Count one as gone: it said goodbye, or did not take what was sent to it."""
-        if self._seen.pop(name, None) is not None:
-            self._divide()
+    def remove(self, name: str) -> None:
+        """Count a process as gone: it has left, or did not answer a forwarded request."""
+        if self._last_seen.pop(name, None) is not None:
+            self._assign_partitions()
 
-    def _on_alive(self, _subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
-        told = json.loads(body)
-        name = told["name"]
+    def _on_heartbeat(self, _subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
+        heartbeat = json.loads(body)
+        name = heartbeat["name"]
         if name == self.name:
             return
-        if told.get("leaving"):
-            self.lost(name)
+        if heartbeat.get("leaving"):
+            self.remove(name)
             return
-        new = name not in self._seen
-        self._seen[name] = time.monotonic()
+        new = name not in self._last_seen
+        self._last_seen[name] = time.monotonic()
         if new:
-            self._say()
-            self._divide()
+            self._send_heartbeat()
+            self._assign_partitions()
 
-    async def _keep_saying(self) -> None:
+    async def _keep_alive(self) -> None:
         while True:
-            await asyncio.sleep(self._pace.say)
+            await asyncio.sleep(self._heartbeat.interval)
             try:
-                self._say()
-                silent = [name for name, at in self._seen.items() if time.monotonic() - at > self._pace.gone]
-                for name in silent:
-                    self.lost(name)
+                self._send_heartbeat()
+                oldest = time.monotonic() - self._heartbeat.timeout
+                for name in [name for name, at in self._last_seen.items() if at < oldest]:
+                    self.remove(name)
             except nats.errors.Error as error:
                 _log.warning("cannot say that this process is alive: %s", error)
-            except Exception as error:  # noqa: BLE001 - said again in a moment
+            except Exception as error:  # noqa: BLE001 - sent again in a moment
                 report("a process could not say that it is alive", error, error)
 
-    def _say(self, *, leaving: bool = False) -> None:
-        told = {"name": self.name} | ({"leaving": True} if leaving else {})
-        self._client.send(frame(self._alive.encode(), json.dumps(told).encode()))
+    def _send_heartbeat(self, *, leaving: bool = False) -> None:
+        body = {"name": self.name} | ({"leaving": True} if leaving else {})
+        self._client.send(frame(self._subject.encode(), json.dumps(body).encode()))
 
-    def _divide(self) -> None:
-        names = (self.name, *self._seen)
+    def _assign_partitions(self) -> None:
+        names = (self.name, *self._last_seen)
 
-        def lot(name: str, partition: int) -> bytes:
+        def weight(name: str, partition: int) -> bytes:
             return hashlib.blake2b(f"{name} {partition}".encode(), digest_size=8).digest()
 
-        self._on_change(bool(self._seen))
-        self._owners = [max(names, key=lambda name: lot(name, part)) for part in range(_PARTITIONS)]
+        self._on_change(bool(self._last_seen))
+        self._owners = [max(names, key=lambda name: weight(name, part)) for part in range(_PARTITIONS)]

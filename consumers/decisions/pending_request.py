@@ -1,23 +1,68 @@
-"""Requests as they come: read, checked, and waiting for their answer."""
+"""Requests from their arrival to their answer."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from consumers.decisions.handlers.requests import REQUESTS, CommandResult
+from consumers.decisions.unit_of_work import NOTHING
 from consumers.runtime.request_form import read_form
 from consumers.runtime.source_tokens import read_token, refuse_foreign, request_refusal
 from domain.budgets.postings import RequestContext
-from domain.commands import Preview, RequestError, action_id_of
+from domain.commands import (
+    ActionRequest,
+    EscalationAsk,
+    EscalationDecision,
+    FlagRequest,
+    GrantRequest,
+    HoldRequest,
+    PolicyRequest,
+    Preview,
+    RequestError,
+    ReversalRequest,
+    TransferRequest,
+    action_id_of,
+)
 from domain.serialization import encode
 from ledger.store.subject_tokens import fact_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from consumers.decisions.state.actions import ActionRow
+    from consumers.decisions.unit_of_work import CommandResult
+    from consumers.runtime.request_form import RequestClass
+
+type Command = (
+    Preview
+    | HoldRequest
+    | ReversalRequest
+    | EscalationDecision
+    | GrantRequest
+    | TransferRequest
+    | PolicyRequest
+    | FlagRequest
+)
+"""A command of a client; an ``ActionRequest`` is a ``Preview``, and an ``EscalationAsk`` an ``ActionRequest``."""
+COMMANDS: Mapping[str, RequestClass[Command]] = {
+    "action": ActionRequest,
+    "preview": Preview,
+    "hold": HoldRequest,
+    "reversal": ReversalRequest,
+    "escalation": {
+        "request": EscalationAsk,
+        "approve": EscalationDecision,
+        "deny": EscalationDecision,
+        "withdraw": EscalationDecision,
+        "forward": EscalationDecision,
+    },
+    "budget": {"grant": GrantRequest, "transfer": TransferRequest},
+    "policy": PolicyRequest,
+    "flag": FlagRequest,
+}
+"""Operation -> the class of its commands, or the classes by the command's field ``operation``."""
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
@@ -26,20 +71,20 @@ class PendingRequest:
 
     __slots__ = (
         "_answer",
-        "answer_to",
+        "action_rows",
         "answered",
         "attempts",
         "body",
         "cause",
+        "command",
         "duplicates",
         "key",
         "now",
         "old_key",
         "operation",
         "refusal",
-        "request",
-        "rows",
-        "ruling",
+        "reply_subject",
+        "result",
         "sealed",
         "source",
         "state_is_current",
@@ -55,92 +100,91 @@ class PendingRequest:
         operation: str,
         body: bytes,
         answer: Callable[[bytes], None],
-        answer_to: bytes = b"",
+        reply_subject: bytes = b"",
         *,
         sealed: bool = False,
         refusal: RequestError | None = None,
     ) -> None:
-        self.token = token  # of its source, in the subject
+        self.token = token  # the source's token in the subject
         self.source = read_token(token).source
         self.operation = operation
         self.body = body
         self.sealed = sealed
         self.refusal = refusal  # the answer, unless the request was answered before
         self.answered = False
-        self.ruling = CommandResult(None, {})
+        self.result: CommandResult = NOTHING
         self._answer = answer
-        self.answer_to = answer_to  # the subject that the answer goes to, where another may send it
-        self.state_is_current = False  # whether the directory was brought up to date for this request
-        self.request: Any = None
+        self.reply_subject = reply_subject  # where another decider may send the answer
+        self.state_is_current = False  # whether the state was brought up to date for this request
+        self.command: object = None  # of a class in COMMANDS, or a command of the timers
         self.key = b""
-        self.old_key = b""  # what an earlier version named it by, where that differs
+        self.old_key = b""  # the key that an earlier version used, where it differs
         self.attempts = 0
-        self.rows: list[tuple[Any, int]] = []  # what it gives, each with the number of its entry
-        self.duplicates: list[PendingRequest] = []  # the same request again, while this one was being decided
+        self.action_rows: list[tuple[ActionRow, int]] = []  # its actions, each with the index of its draft
+        self.duplicates: list[PendingRequest] = []  # copies that arrived while this request was decided
 
-    def finish(self, answer: dict[str, Any]) -> None:
-        """Give the answer, once."""
+    def finish(self, answer: Mapping[str, object]) -> None:
+        """Give the answer, unless one was given."""
         if not self.answered:
-            self.answered = True
-            self._answer(encode(answer))
+            self.finish_encoded(encode(answer))
 
-    def pass_on(self, answer: bytes) -> None:
-        """Give an answer that somebody else gave."""
+    def finish_encoded(self, answer: bytes) -> None:
+        """Give an answer that is JSON text already, unless one was given."""
         if not self.answered:
             self.answered = True
             self._answer(answer)
 
 
-class _Asked(msgspec.Struct):
+class _AgentField(msgspec.Struct):
     agent_id: str
 
 
-_asked = msgspec.json.Decoder(_Asked)
+_agent_field = msgspec.json.Decoder(_AgentField)
 
 
 def holder_in(body: bytes) -> str | None:
-    """Whose budget it is that the agent in a request acts on, at a glance; the rest may be no request at all."""
+    """Return the holder of the agent in a request, reading nothing else of it; ``None`` where there is none."""
     try:
-        return f"agent:{_asked.decode(body).agent_id}"
+        return f"agent:{_agent_field.decode(body).agent_id}"
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def read_request(waiting: PendingRequest, now: datetime, seen_position: int, *, history: bool) -> None:
-    """Understand a request.
+def read_request(request: PendingRequest, now: datetime, seen_position: int, *, history: bool) -> None:
+    """Decode and check a request's body.
 
-    Earlier versions took sources that are refused now; a request of theirs still gets its first answer.
+    Earlier versions accepted sources that are refused now; their requests still get their first answer.
 
     Raises:
-        RequestError: the error is the answer, whatever was answered before.
+        RequestError: the error is the answer, even if the request was answered before.
 
     """
-    refuse_foreign(waiting.token)
-    waiting.refusal = request_refusal(waiting.token) or waiting.refusal
-    wanted = REQUESTS.get(waiting.operation)
+    refuse_foreign(request.token)
+    request.refusal = request_refusal(request.token) or request.refusal
+    wanted = COMMANDS.get(request.operation)
     if wanted is None:
-        message = f"there is no request {waiting.operation!r}; there are {', '.join(REQUESTS)}"
+        message = f"there is no request {request.operation!r}; there are {', '.join(COMMANDS)}"
         raise RequestError("unknown_operation", message)
-    request, sha256, refusal = read_form(wanted, waiting.body, sealed=waiting.sealed)
-    waiting.refusal = waiting.refusal or refusal
-    waiting.now = now
+    command, sha256, refusal = read_form(wanted, request.body, sealed=request.sealed)
+    request.refusal = request.refusal or refusal
+    request.now = now
     try:
-        waiting.now = _time_of(request.time, now, history=history)
+        request.now = _time_of(command.time, now, history=history)
     except RequestError as error:
-        waiting.refusal = waiting.refusal or error
-    waiting.request = request
-    request_id = request.request_id or ""
-    preview = type(request) is Preview
+        request.refusal = request.refusal or error
+    request.command = command
+    request_id = command.request_id or ""
+    preview = type(command) is Preview
     action_id = ""
     if not preview:
-        action_id = action_id_of(waiting.source, request_id)
-        waiting.key = bytes.fromhex(action_id[4:])  # as `request_key` has it
-        if (old_source := fact_token(waiting.source)) != waiting.source:
-            waiting.old_key = bytes.fromhex(action_id_of(old_source, request_id)[4:])
-    elif waiting.refusal is not None:  # a preview has no first answer
-        raise waiting.refusal
-    waiting.cause = RequestContext(
-        source=waiting.source,
+        action_id = action_id_of(request.source, request_id)
+        request.key = bytes.fromhex(action_id[4:])
+        if (old_source := fact_token(request.source)) != request.source:
+            request.old_key = bytes.fromhex(action_id_of(old_source, request_id)[4:])
+    elif request.refusal is not None:  # a preview has no first answer
+        raise request.refusal
+    request.cause = RequestContext(
+        source=request.source,
         request_id=request_id,
         request_sha256=None if preview else sha256,
         seen_position=seen_position,
@@ -149,6 +193,7 @@ def read_request(waiting: PendingRequest, now: datetime, seen_position: int, *, 
 
 
 def _time_of(asked: datetime | None, now: datetime, *, history: bool) -> datetime:
+    """Return the time of a request: its own in history mode, otherwise the ledger's clock."""
     if asked is None:
         return now
     if history:

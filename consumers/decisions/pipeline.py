@@ -1,7 +1,7 @@
-"""The decider: requests that wait together are decided one by one and committed together.
+"""The decision pipeline: handles the requests of a group one by one and commits their results together.
 
-One task rules on what comes in, against cached books, while what was ruled before is being stored: an atomic
-batch (or a single event) with each book's expectation. A conflict decides again what it touched.
+One task handles new requests on cached budgets while the previous results are being stored in an atomic batch (or as
+one event), with the expected sequence of each stream. After a conflict, the requests concerned are handled again.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ import math
 import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from consumers.decisions.budget_repository import BudgetNotLoadedError, BudgetRepository, BudgetStream, Key
-from consumers.decisions.committer import AGAIN, BatchCommitter, entries_of
-from consumers.decisions.handlers import CommandHandlers
-from consumers.decisions.handlers.requests import CommandResult, NeedsCatchUpError, NeedsIdlePipelineError, rows_of
+from consumers.decisions.budget_repository import BudgetNotLoadedError, BudgetRepository, BudgetStream, StreamKey
+from consumers.decisions.committer import AGAIN, OUR_ERROR, BatchCommitter, drafts_of
+from consumers.decisions.handlers import handle, holder_of
 from consumers.decisions.pending_request import PendingRequest, read_request
 from consumers.decisions.responses import first_answer
+from consumers.decisions.state.actions import row_of
+from consumers.decisions.unit_of_work import CommandResult, NeedsCatchUpError, NeedsIdlePipelineError, UnitOfWork
 from domain.commands import Preview, RequestError
+from domain.events.decisions import ActionHeld, ActionTaken
 from ledger.errors import LedgerError, UnavailableError
 from ledger.nats.incidents import report
 from ledger.store.batches import MAX_BATCH
@@ -30,63 +32,62 @@ from ledger.store.subject_tokens import token_of_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from consumers.decisions.handlers.followups import PostingCommand, TimerCommand
+    from consumers.decisions.state.actions import ActionRow
     from consumers.decisions.state.follower import DecisionState
     from domain.budgets.postings import RequestContext
     from domain.events.decisions import EscalationForwarded, EscalationRequested
+    from domain.serialization import JsonObject
     from ledger.store.event_id_index import EventIdEntry
     from ledger.store.log import Log
 
 _log = logging.getLogger(__name__)
-_TOGETHER_AT_MOST = 128  # half of what a busy source has in flight: one half is stored while the other is ruled on
-_BYTES_TOGETHER = 4 * 1024 * 1024
+_GROUP = 128  # half of a busy source's requests in flight: one half is stored while the other half is handled
+_BATCH_BYTES = 4 * 1024 * 1024
 _LEAP = timedelta(minutes=10)
 _PAUSE_SECONDS = 0.005
-_STUCK_SECONDS, _LOOK_SECONDS = 1.2, 0.2
-"""After so long without the log's answer requests are told to ask again; the contract gives them two seconds."""
+_STUCK_SECONDS, _CHECK_SECONDS = 1.2, 0.2
+"""Requests are answered after so long without the log's reply; the contract allows two seconds."""
+_NO_REPLY = f"the log does not answer; {AGAIN}"
 
 
 class DecisionPipeline:
-    """``run`` is its one task; ``submit`` is its door."""
+    """Takes requests by ``submit`` and decides them in the task ``run``."""
 
     def __init__(
         self,
         log: Log,
-        directory: DecisionState,
+        state: DecisionState,
         *,
         history: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._log = log
-        self._directory = directory
-        self._books = BudgetRepository(log)
-        self._dispatch = CommandHandlers(log, directory, self._books, history=history)
+        self._state = state
+        self._budgets = BudgetRepository(log)
         self._history = history
         self._clock = clock
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)
-        self._read_at: datetime | None = None
+        self._received_at: datetime | None = None
         self._queue: list[PendingRequest] = []
-        self._ready: list[PendingRequest] = []  # ruled on, and not being stored yet
-        self._careful: list[PendingRequest] = []  # to be ruled on while nothing is being stored
+        self._ready: list[PendingRequest] = []  # handled, and not being stored yet
+        self._need_idle: list[PendingRequest] = []  # to be handled while nothing is being stored
         self._deciding: dict[bytes, PendingRequest] = {}
         self._wake = asyncio.Event()
-        self._under_way = False  # whether a batch is being stored
-        self._asked: deque[tuple[float, PendingRequest]] = deque()
-        self._look: asyncio.TimerHandle | None = None
-        self._ruling_since = self._storing_since = math.inf
-        self._storing = BatchCommitter(log, directory, self._books, self._finish, self._give_up, self._on_ended)
+        self._storing = False
+        self._unanswered: deque[tuple[float, PendingRequest]] = deque()
+        self._check: asyncio.TimerHandle | None = None
+        self._handling_since = self._storing_since = math.inf
+        self._committer = BatchCommitter(log, state, self._budgets, self._finish, self._give_up, self._on_batch_end)
         self._side_tasks: set[asyncio.Task[None]] = set()
-        self.pulse = Heartbeat(
-            "decisions", lambda: bool(self._queue or self._ready or self._careful or self._under_way)
-        )
-        self.elsewhere: Callable[[PendingRequest, str | None], bool] | None = None
-        """Sends a request on where another decider has its holder; nothing, while there is no other."""
-        self.old_names_until = 0
-        """The last position at which requests were named by their source's old token, which others may share."""
-        self.answered: Callable[[], None] = lambda: None
-        """Called when the answers of a batch have been given."""
-        self.before: Callable[[datetime], Sequence[PendingRequest]] = lambda _now: ()
-        """What the clock asks for up to a moment; in history mode it comes before the requests of that moment."""
+        self.pulse = Heartbeat("decisions", lambda: bool(self._queue or self._ready or self._need_idle or self._storing))
+        self.forward: Callable[[PendingRequest, str | None], bool] | None = None
+        """Forwards a request to the owner of its holder; returns whether it did. ``None`` without other deciders."""
+        self.old_keys_until = 0
+        """The last position with requests under their source's old token, which several sources may share."""
+        self.on_answers: Callable[[], None] = lambda: None
+        """Called after the answers of a batch."""
+        self.overdue_before: Callable[[datetime], Sequence[PendingRequest]] = lambda _now: ()
+        """Returns the timers' commands that are due before a moment; used in history mode."""
 
     @property
     def now(self) -> datetime:
@@ -100,319 +101,351 @@ class DecisionPipeline:
         body: bytes,
         answer: Callable[[bytes], None],
         *,
-        answer_to: bytes = b"",
+        reply_subject: bytes = b"",
         here: bool = False,
         sealed: bool = False,
         refusal: RequestError | None = None,
     ) -> None:
-        """Ask; ``answer`` is always called, once, with JSON: here, or by the decider it is sent on to.
+        """Submit a request. ``answer`` is called once with JSON, by this decider or by the owner of the holder.
 
-        ``token`` names the source; ``answer_to`` is the subject of the answer; ``here`` says that another decider
-        sent it on. A request with a ``refusal`` gets its first answer, and without one the refusal. ``sealed`` is as
-        in ``read_form``.
+        ``token`` names the source. ``here``: another decider forwarded the request, so it must be decided here. A
+        request with a ``refusal`` gets its first answer if it has one, otherwise the refusal. ``sealed``: see
+        ``read_form``.
         """
-        waiting = PendingRequest(token, operation, body, answer, answer_to, sealed=sealed, refusal=refusal)
+        request = PendingRequest(token, operation, body, answer, reply_subject, sealed=sealed, refusal=refusal)
         try:
-            read_request(waiting, self._moment(), self._directory.position, history=self._history)
+            read_request(request, self._receive_time(), self._state.position, history=self._history)
         except RequestError as error:
-            waiting.finish(error.wire())
+            request.finish(error.wire())
             return
-        self._note(waiting)
-        if waiting.refusal is not None:
-            self._enqueue(waiting)
+        self._watch(request)
+        if request.refusal is not None:
+            self._enqueue(request)
             return
-        others = None if here else self.elsewhere
-        if others is not None and others(waiting, self._dispatch.holder_of(waiting.request)):
+        forward = None if here else self.forward
+        if forward is not None and forward(request, holder_of(request.command, self._state)):
             return
-        if self._history and waiting.request.time is not None and waiting.now > self._latest:
-            leap, self._latest = waiting.now - self._latest, waiting.now
+        if self._history and request.now > self._latest:
+            leap, self._latest = request.now - self._latest, request.now
             if leap > _LEAP:
-                self._aside(waiting, self._after_the_clock(waiting))
+                self._run_beside(request, self._after_timers(request))
                 return
-        self._enqueue(waiting)
+        self._enqueue(request)
 
     def on_escalation(self, notify: Callable[[EscalationRequested | EscalationForwarded], None]) -> None:
-        """Tell this function of every escalation that waits for somebody."""
-        self._storing.notify = notify
+        """Call ``notify`` with each escalation that is filed or forwarded."""
+        self._committer.notify = notify
 
-    def submit_own(
-        self,
-        request: TimerCommand | PostingCommand,
-        cause: RequestContext,
-        now: datetime,
-        done: Callable[[bytes], None],
+    def submit_command(
+        self, command: object, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
     ) -> None:
-        """What nobody asked for: the clock, or a fact. ``done`` is called at the end, whatever it is."""
-        waiting = PendingRequest(token_of_source(cause.source), "", b"", done)
-        waiting.request, waiting.cause, waiting.now, waiting.state_is_current = request, cause, now, True
-        self._enqueue(waiting)
+        """Submit a command of the timers; ``done`` is called at its end."""
+        self._enqueue(command_request(command, cause, now, done))
 
-    def _note(self, waiting: PendingRequest) -> None:
-        """Keep an eye on a request until it is answered."""
-        self._asked.append((time.monotonic(), waiting))
-        if self._look is None and not self._history:
-            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._answer_stuck)
+    def _watch(self, request: PendingRequest) -> None:
+        """Make sure that a request is answered even if the log does not reply."""
+        self._unanswered.append((time.monotonic(), request))
+        if self._check is None and not self._history:
+            self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._answer_stuck)
 
     def _answer_stuck(self) -> None:
-        """Tell requests to ask again that came before the log stopped to answer; what is being stored goes on."""
-        self._look, now = None, time.monotonic()
-        stuck = now - min(self._ruling_since, self._storing_since) > _STUCK_SECONDS
-        left = [(at, waiting) for at, waiting in self._asked if not waiting.answered]
+        """Advise old requests to retry where the log does not reply; events that are being stored stay valid."""
+        self._check, now = None, time.monotonic()
+        stuck = now - min(self._handling_since, self._storing_since) > _STUCK_SECONDS
+        left = [(at, request) for at, request in self._unanswered if not request.answered]
         if stuck:
-            answer = RequestError("unavailable", f"the log does not answer; {AGAIN}").wire()
-            for at, waiting in left:
-                if now - at > _STUCK_SECONDS - _LOOK_SECONDS:
-                    waiting.finish(answer)
-            self.answered()
-        self._asked = deque(pair for pair in left if not pair[1].answered)
-        if self._asked:
-            self._look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._answer_stuck)
+            answer = RequestError("unavailable", _NO_REPLY).wire()
+            for at, request in left:
+                if now - at > _STUCK_SECONDS - _CHECK_SECONDS:
+                    request.finish(answer)
+            self.on_answers()
+        self._unanswered = deque(pair for pair in left if not pair[1].answered)
+        if self._unanswered:
+            self._check = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._answer_stuck)
 
     async def run(self) -> None:
-        """Decide for ever: rule on what comes in while what was ruled before is being stored."""
+        """Handle new requests while the previous batch is being stored, for ever."""
         while True:
             self.pulse.beat()
-            if self._queue and not self._careful and len(self._ready) < _TOGETHER_AT_MOST:
-                group, self._queue = self._queue[:_TOGETHER_AT_MOST], self._queue[_TOGETHER_AT_MOST:]
-                await self._rule_group(group)
-            elif self._careful and not self._ready and not self._under_way:
-                careful, self._careful = self._careful, []
-                await self._rule_carefully(careful)
-            if self._ready and not self._under_way:
+            if self._queue and not self._need_idle and len(self._ready) < _GROUP:
+                group, self._queue = self._queue[:_GROUP], self._queue[_GROUP:]
+                await self._handle_group(group)
+            elif self._need_idle and not self._ready and not self._storing:
+                group, self._need_idle = self._need_idle, []
+                await self._handle_while_idle(group)
+            if self._ready and not self._storing:
                 self._begin_to_store()
-            can_rule = self._queue and not self._careful and len(self._ready) < _TOGETHER_AT_MOST
-            if not can_rule and (self._under_way or not (self._careful or self._ready)):
+            can_handle = self._queue and not self._need_idle and len(self._ready) < _GROUP
+            if not can_handle and (self._storing or not (self._need_idle or self._ready)):
                 await self._wake.wait()
                 self._wake.clear()
 
     def _begin_to_store(self) -> None:
         ready = self._ready
-        self._under_way, self._storing_since = True, time.monotonic()
+        self._storing, self._storing_since = True, time.monotonic()
         try:
-            self._storing.begin(self._one_batch())
-        except Exception as error:  # noqa: BLE001 - reported; and whoever asked gets an answer
+            self._committer.begin(self._next_batch())
+        except Exception as error:  # noqa: BLE001 - reported; every request gets an answer
             report("decisions could not be stored", error, error)
-            self._under_way, self._storing_since, self._ready = False, math.inf, []
-            for waiting in ready:
-                self._storing.forget(waiting)
-            self._give_up(ready, "internal", f"an error of ours, see the log; {AGAIN}")
+            self._storing, self._storing_since, self._ready = False, math.inf, []
+            for request in ready:
+                self._committer.discard(request)
+            self._give_up(ready, "internal", OUR_ERROR)
 
-    def _on_ended(self, again: list[PendingRequest] | None) -> None:
-        """A batch is done with; what conflicted, and what was ruled on top of it, is ruled on again."""
-        self.answered()
-        self._under_way, self._storing_since = False, math.inf
+    def _on_batch_end(self, again: list[PendingRequest] | None) -> None:
+        """Continue after a batch; handle conflicting requests again, and all requests handled on top of them."""
+        self.on_answers()
+        self._storing, self._storing_since = False, math.inf
         self._wake.set()
         if again is None:
             return
-        for waiting in (*again, *self._ready):
-            self._storing.forget(waiting)
-            self._deciding.pop(waiting.key, None)
+        for request in (*again, *self._ready):
+            self._committer.discard(request)
+            self._deciding.pop(request.key, None)
         self._queue = [*again, *self._ready, *self._queue]
         self._ready = []
 
-    def _one_batch(self) -> list[PendingRequest]:
-        """As many of those that are ready as one batch takes.
+    def _next_batch(self) -> list[PendingRequest]:
+        """Remove the next batch from the ready requests.
 
-        Only the first draft of a subject carries an expectation; so a batch ends where a book was read anew,
-        and its own expectation has to be heard.
+        Only the first draft of a subject carries an expected sequence. So a batch ends where a stream was read again:
+        the expected sequence of the new read must be checked, too.
         """
-        entries = size = 0
-        books: dict[str, BudgetStream] = {}
-        for number, waiting in enumerate(self._ready):
-            mine = entries_of(waiting)
-            entries += len(mine)
+        drafts = size = 0
+        streams: dict[str, BudgetStream] = {}
+        for number, request in enumerate(self._ready):
+            mine = drafts_of(request)
+            drafts += len(mine)
             size += sum(len(one.data) for one in mine)
-            anew = any(books.setdefault(one.subject, one.book) is not one.book for one in mine)
-            if number and (anew or entries > MAX_BATCH or size > _BYTES_TOGETHER):
+            read_again = any(streams.setdefault(one.subject, one.stream) is not one.stream for one in mine)
+            if number and (read_again or drafts > MAX_BATCH or size > _BATCH_BYTES):
                 batch, self._ready = self._ready[:number], self._ready[number:]
                 return batch
         batch, self._ready = self._ready, []
         return batch
 
-    def _enqueue(self, waiting: PendingRequest) -> None:
-        self._queue.append(waiting)
+    def _enqueue(self, request: PendingRequest) -> None:
+        self._queue.append(request)
         self._wake.set()
 
-    def _aside(self, waiting: PendingRequest, work: Coroutine[Any, Any, None]) -> None:
-        """Do what a request waits for, beside the others; where that fails, the request gets an answer all the same."""
-        task = asyncio.create_task(self._answered_at_least(waiting, work))
+    def _run_beside(self, request: PendingRequest, work: Coroutine[None, None, None]) -> None:
+        """Run work for one request in a task of its own; if it fails, the request still gets an answer."""
+        task = asyncio.create_task(self._answer_on_failure(request, work))
         self._side_tasks.add(task)
         task.add_done_callback(self._side_tasks.discard)
 
-    async def _answered_at_least(self, waiting: PendingRequest, work: Coroutine[Any, Any, None]) -> None:
+    async def _answer_on_failure(self, request: PendingRequest, work: Coroutine[None, None, None]) -> None:
         try:
             async with asyncio.timeout(None if self._history else _STUCK_SECONDS):
                 await work
         except TimeoutError:
-            self._give_up([waiting], "unavailable", f"the log does not answer; {AGAIN}")
+            self._give_up([request], "unavailable", _NO_REPLY)
         except LedgerError as error:
-            self._give_up([waiting], "unavailable", f"{error}; {AGAIN}")
-        except Exception as error:  # noqa: BLE001 - reported; and whoever asked gets an answer
+            self._give_up([request], "unavailable", f"{error}; {AGAIN}")
+        except Exception as error:  # noqa: BLE001 - reported; every request gets an answer
             report("a request failed", error, error)
-            self._give_up([waiting], "internal", f"an error of ours, see the log; {AGAIN}")
+            self._give_up([request], "internal", OUR_ERROR)
 
-    def _finish(self, waiting: PendingRequest, answer: dict[str, Any]) -> None:
-        if self._deciding.get(waiting.key) is waiting:
-            del self._deciding[waiting.key]
-        waiting.finish(answer)
-        for twin in waiting.duplicates:
-            self._enqueue(twin)
-        waiting.duplicates = []
+    def _finish(self, request: PendingRequest, answer: JsonObject) -> None:
+        if self._deciding.get(request.key) is request:
+            del self._deciding[request.key]
+        request.finish(answer)
+        for duplicate in request.duplicates:
+            self._enqueue(duplicate)
+        request.duplicates = []
 
     def _give_up(self, group: Sequence[PendingRequest], code: str, message: str) -> None:
-        for waiting in group:
-            self._finish(waiting, RequestError(code, message).wire())
+        for request in group:
+            self._finish(request, RequestError(code, message).wire())
 
-    def _moment(self) -> datetime:
-        """The time; what is read from the socket at once came at once, and shares the text of it, too."""
-        if self._read_at is None:
-            self._read_at = self._clock()
-            asyncio.get_running_loop().call_soon(self._later)
-        return self._read_at
+    def _receive_time(self) -> datetime:
+        """Return the time; requests that are read from the socket at once share one value."""
+        if self._received_at is None:
+            self._received_at = self._clock()
+            asyncio.get_running_loop().call_soon(self._forget_receive_time)
+        return self._received_at
 
-    def _later(self) -> None:
-        self._read_at = None
+    def _forget_receive_time(self) -> None:
+        self._received_at = None
 
-    # ------------------------------------------------------------------ ruling
+    # ------------------------------------------------------------------ handling
 
-    async def _rule_carefully(self, careful: list[PendingRequest]) -> None:
-        """Rule while nothing is being stored, with all read that anybody has written."""
-        self._ruling_since = time.monotonic()
+    async def _handle_while_idle(self, group: list[PendingRequest]) -> None:
+        """Handle requests while nothing is being stored, after reading up to the end of the log."""
+        self._handling_since = time.monotonic()
         try:
-            await self._directory.reach(await self._log.last_position())
+            await self._state.reach(await self._log.last_position())
         except LedgerError as error:
-            self._give_up(careful, "unavailable", f"{error}; {AGAIN}")
+            self._give_up(group, "unavailable", f"{error}; {AGAIN}")
             return
         finally:
-            self._ruling_since = math.inf
-        await self._rule_group(careful)
-        if self._careful and not self._ready:  # others are quicker: let them, and let the directory read
-            self._careful = self._storing.once_more(self._careful)
+            self._handling_since = math.inf
+        await self._handle_group(group)
+        if self._need_idle and not self._ready:  # other deciders are quicker; let the state catch up
+            self._need_idle = self._committer.retryable(self._need_idle)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _rule_group(self, group: list[PendingRequest]) -> None:
-        self._ruling_since = time.monotonic()
+    async def _handle_group(self, group: list[PendingRequest]) -> None:
+        self._handling_since = time.monotonic()
         try:
-            todo = self._new_ones(group)
+            todo = self._unanswered_in(group)
             self._preload(todo)
             while todo:
-                missing: set[Key] = set()
-                todo = [waiting for waiting in todo if not await self._rule(waiting, missing)]
+                missing: set[StreamKey] = set()
+                todo = [request for request in todo if not await self._handle(request, missing)]
                 if missing:
-                    await asyncio.gather(*map(self._books.load, missing))
+                    await asyncio.gather(*map(self._budgets.load, missing))
         except LedgerError as error:
             code = "unavailable" if isinstance(error, UnavailableError) else "internal"
-            self._give_up_unruled(group, code, f"{error}; {AGAIN}")
-        except Exception:  # noqa: BLE001 - logged; and whoever asked gets an answer
+            self._give_up_unhandled(group, code, f"{error}; {AGAIN}")
+        except Exception:  # noqa: BLE001 - logged; every request gets an answer
             _log.exception("deciding failed")
-            self._give_up_unruled(group, "internal", f"an error of ours, see the log; {AGAIN}")
+            self._give_up_unhandled(group, "internal", OUR_ERROR)
         finally:
-            self._ruling_since = math.inf
+            self._handling_since = math.inf
 
-    def _give_up_unruled(self, group: list[PendingRequest], code: str, message: str) -> None:
-        ruled = set(map(id, self._ready))
-        self._give_up([waiting for waiting in group if id(waiting) not in ruled], code, message)
+    def _give_up_unhandled(self, group: list[PendingRequest], code: str, message: str) -> None:
+        handled = set(map(id, self._ready))
+        self._give_up([request for request in group if id(request) not in handled], code, message)
 
-    def _new_ones(self, group: list[PendingRequest]) -> list[PendingRequest]:
-        """Requests not answered before; one that was gets its first answer again."""
-        found = self._directory.find([waiting.key for waiting in group if waiting.key])
+    def _unanswered_in(self, group: list[PendingRequest]) -> list[PendingRequest]:
+        """Return the requests that were not answered before; the others get their first answer again."""
+        found = self._state.find([request.key for request in group if request.key])
         new: list[PendingRequest] = []
-        for waiting in group:
-            if waiting.answered:  # told to ask again; the same request may be waiting for it to end
-                self._finish(waiting, {})
+        for request in group:
+            if request.answered:  # with advice to retry; a duplicate may wait for its end
+                self._finish(request, {})
                 continue
-            if name := found.get(waiting.key) or self._answered_before(waiting):
-                self._aside(waiting, self._answer_again(waiting, name))
-            elif waiting.key and (twin := self._deciding.get(waiting.key, waiting)) is not waiting:
-                twin.duplicates.append(waiting)  # the same is being decided: look again after that
+            if entry := found.get(request.key) or self._answered_under_old_key(request):
+                self._run_beside(request, self._answer_again(request, entry))
+            elif request.key and (first := self._deciding.get(request.key, request)) is not request:
+                first.duplicates.append(request)  # handled once the first is finished
             else:
-                if waiting.key:
-                    self._deciding[waiting.key] = waiting
-                new.append(waiting)
+                if request.key:
+                    self._deciding[request.key] = request
+                new.append(request)
         return new
 
-    def _answered_before(self, waiting: PendingRequest) -> EventIdEntry | None:
-        """The answer that an earlier version gave to this very request, in the name of its source's old token."""
-        if not waiting.old_key:
+    def _answered_under_old_key(self, request: PendingRequest) -> EventIdEntry | None:
+        """Return the answer that an earlier version gave to the same request under its source's old token."""
+        if not request.old_key:
             return None
-        name = self._directory.find([waiting.old_key]).get(waiting.old_key)
-        if name is None or name.position > self.old_names_until:
+        entry = self._state.find([request.old_key]).get(request.old_key)
+        if entry is None or entry.position > self.old_keys_until:
             return None
-        return name if name.content.hex() == waiting.cause.request_sha256 else None
+        return entry if entry.content.hex() == request.cause.request_sha256 else None
 
     def _preload(self, todo: list[PendingRequest]) -> None:
-        asked = [waiting.request for waiting in todo if isinstance(waiting.request, Preview)]
-        rules = self._directory.policies.in_force(todo[0].now) if asked else None
+        """Read the actions of all customers and interactions in these requests at once."""
+        commands = [request.command for request in todo if isinstance(request.command, Preview)]
+        rules = self._state.policies.in_force(todo[0].now) if commands else None
         if rules is None:
             return
         roles = rules.policy.roles.values()
         customers = any(role.per_customer for role in roles)
         interactions = any(role.per_interaction for role in roles)
-        self._directory.given.preload(
-            {request.customer_id for request in asked if request.customer_id} if customers else (),
-            {request.interaction_id for request in asked if request.interaction_id} if interactions else (),
+        self._state.actions.preload(
+            {command.customer_id for command in commands if command.customer_id} if customers else (),
+            {command.interaction_id for command in commands if command.interaction_id} if interactions else (),
         )
 
-    async def _answer_again(self, waiting: PendingRequest, name: EventIdEntry) -> None:
-        if name.content.hex() != waiting.cause.request_sha256:
+    async def _answer_again(self, request: PendingRequest, entry: EventIdEntry) -> None:
+        if entry.content.hex() != request.cause.request_sha256:
             message = "this request_id was used with another body; give a new request a new request_id"
-            self._finish(waiting, RequestError("request_id_reused", message, "request_id").wire())
+            self._finish(request, RequestError("request_id_reused", message, "request_id").wire())
             return
-        self._finish(waiting, await first_answer(self._log, name.position))
+        self._finish(request, await first_answer(self._log, entry.position))
 
-    async def _rule(self, waiting: PendingRequest, missing: set[Key]) -> bool:
-        """Rule on one request; false where a book has to be read first."""
-        self._books.touched.clear()
+    async def _handle(self, request: PendingRequest, missing: set[StreamKey]) -> bool:
+        """Handle one request; return False where a stream, added to ``missing``, must be loaded first."""
+        self._budgets.touched.clear()
         try:
-            ruling = self._dispatch.ruling(waiting)
-            if not isinstance(ruling, CommandResult):
-                ruling = await ruling
+            result = self._result_of(request)
+            if not isinstance(result, CommandResult):
+                result = await result
         except BudgetNotLoadedError as error:
             missing.add(error.key)
             self._undo()
             return False
         except NeedsCatchUpError:
-            self._deciding.pop(waiting.key, None)
-            self._aside(waiting, self._when_caught_up(waiting))
+            self._deciding.pop(request.key, None)
+            self._run_beside(request, self._after_catch_up(request))
         except NeedsIdlePipelineError:
-            self._deciding.pop(waiting.key, None)
-            self._careful.append(waiting)
+            self._deciding.pop(request.key, None)
+            self._need_idle.append(request)
         except RequestError as error:
-            self._finish(waiting, error.wire())
+            self._finish(request, error.wire())
         except LedgerError:
             raise
-        except Exception:  # noqa: BLE001 - one request must not bring down those that wait with it
-            _log.exception("a request of %s could not be ruled on", waiting.source)
-            self._give_up([waiting], "internal", "an error of ours, see the log")
+        except Exception:  # noqa: BLE001 - an error with one request must not fail the others of its group
+            _log.exception("a request of %s could not be ruled on", request.source)
+            self._give_up([request], "internal", "an error of ours, see the log")
         else:
-            self._ruled(waiting, ruling)
+            self._accept(request, result)
             return True
         self._undo()
         return True
 
+    def _result_of(self, request: PendingRequest) -> CommandResult | Coroutine[None, None, CommandResult]:
+        if request.refusal is not None:
+            if not request.state_is_current:  # its first answer may not have been read yet
+                raise NeedsCatchUpError
+            raise request.refusal
+        unit = UnitOfWork(
+            self._log,
+            self._state,
+            self._budgets,
+            request.cause,
+            request.now,
+            state_is_current=request.state_is_current,
+            history=self._history,
+        )
+        return handle(request.command, unit)
+
     def _undo(self) -> None:
-        """A ruling that came to nothing leaves no trace in the books."""
-        for book in self._books.touched:
-            self._books.forget(book)
+        """Forget the streams that the current command has changed without a result."""
+        for stream in self._budgets.touched:
+            self._budgets.forget(stream)
 
-    def _ruled(self, waiting: PendingRequest, ruling: CommandResult) -> None:
-        waiting.ruling = ruling
-        if ruling.unit is None or not ruling.unit.entries:
-            self._finish(waiting, ruling.answer)
+    def _accept(self, request: PendingRequest, result: CommandResult) -> None:
+        """Answer a result that records nothing; otherwise count its actions and queue it for the next batch."""
+        request.result = result
+        if result.unit is None or not result.unit.drafts:
+            self._finish(request, result.answer)
             return
-        waiting.rows = rows_of(ruling.unit)
-        for row, _ in waiting.rows:
-            self._directory.given.add_pending(row)
-        self._ready.append(waiting)
+        request.action_rows = _action_rows(result.unit)
+        for row, _ in request.action_rows:
+            self._state.actions.add_pending(row)
+        self._ready.append(request)
 
-    async def _when_caught_up(self, waiting: PendingRequest) -> None:
-        await self._directory.reach(await self._log.last_position())
-        waiting.state_is_current = True
-        self._enqueue(waiting)
+    async def _after_catch_up(self, request: PendingRequest) -> None:
+        await self._state.reach(await self._log.last_position())
+        request.state_is_current = True
+        self._enqueue(request)
 
-    async def _after_the_clock(self, waiting: PendingRequest) -> None:
-        """In history mode: what the clock would have done in the meantime comes first."""
-        await self._directory.reach(await self._log.last_position())
-        for earlier in self.before(waiting.now):
+    async def _after_timers(self, request: PendingRequest) -> None:
+        """Decide the timers' commands that were due before a request (history mode), then the request."""
+        await self._state.reach(await self._log.last_position())
+        for earlier in self.overdue_before(request.now):
             self._enqueue(earlier)
-        self._enqueue(waiting)
+        self._enqueue(request)
+
+
+def command_request(
+    command: object, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
+) -> PendingRequest:
+    """Return a command of the timers as a request."""
+    request = PendingRequest(token_of_source(cause.source), "", b"", done)
+    request.command, request.cause, request.now, request.state_is_current = command, cause, now, True
+    return request
+
+
+def _action_rows(unit: UnitOfWork) -> list[tuple[ActionRow, int]]:
+    """Return the rows of a unit's actions, each with the index of its draft; positions are set when it is stored."""
+    found: list[tuple[ActionRow, int]] = []
+    for index, draft in enumerate(unit.drafts):
+        if isinstance(draft.record, (ActionTaken, ActionHeld)):
+            row = row_of(draft.record, unit.now, 0, draft.subject)
+            if row is not None:
+                found.append((row, index))
+    return found

@@ -1,9 +1,9 @@
-"""Answers to requests, built from what was recorded; so the first answer can be given again for ever."""
+"""Answers to requests, built from the recorded events, so that a retry gets the first answer again."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from config import topology
 from consumers.decisions.budget_repository import budget_of
@@ -19,8 +19,9 @@ from domain.events.decisions import (
     EscalationStep,
     PolicyPublished,
     Posting,
+    Record,
 )
-from domain.events.flags import FlagAnswered, FlagReviewed, FlagUnmasked
+from domain.events.flags import FlagAnswered, FlagEvent, FlagReviewed, FlagUnmasked
 from domain.policy.linting import contradictions
 from domain.policy.parsing import read_policy
 from domain.serialization import plain
@@ -30,15 +31,16 @@ from projections.engine.events import read_event
 if TYPE_CHECKING:
     from domain.budgets.budget import Budget
     from domain.decisions.authority import Verdict
+    from domain.serialization import JsonObject
     from ledger.store.log import Log
 
 _REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def answer_of(  # noqa: PLR0911 - an answer for each kind of record
-    record: Any, budget: Budget | None, position: int | None = None
-) -> dict[str, Any]:
-    """The answer that this record is: ``budget`` as it stood right after it."""
+    record: Record | FlagEvent, budget: Budget | None, position: int | None = None
+) -> JsonObject:
+    """Return the answer that this record is; ``budget`` is the budget right after it."""
     balance = budget.balance() if budget else None
     match record:
         case ActionTaken() | ActionHeld():
@@ -93,8 +95,8 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
     raise TypeError(message)
 
 
-def _escalation_answer(record: EscalationRequested | EscalationStep, position: int | None) -> dict[str, Any]:
-    answer: dict[str, Any] = {
+def _escalation_answer(record: EscalationRequested | EscalationStep, position: int | None) -> JsonObject:
+    answer: JsonObject = {
         "outcome": "done",
         "escalation_id": record.escalation_id,
         "status": type(record).__name__.removeprefix("Escalation").lower(),
@@ -113,10 +115,8 @@ def _escalation_answer(record: EscalationRequested | EscalationStep, position: i
     return answer
 
 
-def preview_answer(
-    verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False
-) -> dict[str, Any]:
-    """What a decision would be answered now; nothing was taken, so there is no position."""
+def preview_answer(verdict: Verdict, version: int | None, budget: Budget | None, *, hold: bool = False) -> JsonObject:
+    """Return the answer of a preview. It has no position, because nothing is recorded."""
     return {
         "outcome": "held" if hold and verdict.outcome == "taken" else verdict.outcome,
         "policy_version": version,
@@ -125,8 +125,8 @@ def preview_answer(
     }
 
 
-async def first_answer(log: Log, position: int) -> dict[str, Any]:
-    """The answer given when the event at this position was recorded.
+async def first_answer(log: Log, position: int) -> JsonObject:
+    """Return the answer that was given when the event at this position was recorded.
 
     Raises:
         LostEventsError: the log has no event there.
@@ -144,8 +144,9 @@ async def first_answer(log: Log, position: int) -> dict[str, Any]:
             events = [event for event in await log.read_subject(recorded.subject) if event.position <= position]
             if events and events[-1].position == position:
                 break
-        else:  # another replica gave the event itself
+        else:  # another replica returned the event itself
             message = f"{recorded.subject} cannot be read up to position {position}: a replica is behind its leader"
             raise UnavailableError(message)
         budget = budget_of(events)
+    assert isinstance(record, (Record, FlagEvent))
     return answer_of(record, budget, position)

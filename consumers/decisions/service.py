@@ -1,8 +1,8 @@
-"""Decisions as a service: requests come in by request-reply, each gets an answer.
+"""The role `decisions`: answers requests by request-reply, and forwards them between deciders.
 
-`action` and `preview` are what people wait for: they are read straight from the connection, without the
-steps that FastStream takes for each message (docs/understand/architecture.md). The others are FastStream's.
-Where several deciders run, a request goes on to the one that has its holder.
+Agents wait for `action` and `preview`, so these are read straight from the connection, without FastStream's steps for
+each message (docs/understand/architecture.md). FastStream reads the others. Where several deciders run, a request is
+forwarded to the decider that owns its holder.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.streams import stream_config
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from faststream.nats import NatsBroker
@@ -50,12 +51,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _QUEUE = "decisions"
-_OTHER_SECONDS = 1.0
+_FORWARD_SECONDS = 1.0
 _ANSWER_TO = b"Answer-To"
 _NO_POLICY = "no policy is in force, so every request is refused: publish one with `resolution-ledger decide policy`"
 _ANY_ROLE = "any"
-HOT = ("action", "preview")
-WORDS = {
+FAST_OPERATIONS = ("action", "preview")
+DESCRIPTIONS = {
     "action": "Take an action: decided, recorded, answered.",
     "preview": "The same request and answer, nothing taken; without `amount`, what this agent could give.",
     "hold": "Settle or void what an action held.",
@@ -82,63 +83,67 @@ class DecisionService(RoleService):
         *,
         history: bool = False,
     ) -> None:
+        """``reader`` is a connection for reading the log; ``indexes`` is the folder of the state's index.
+
+        ``history``: requests name their own times, for an imported history.
+        """
         super().__init__("decider")
         self._client = client
         self._reader = reader
         self._log = log
         self._history = history
-        self._read = Heartbeat("the log")
-        self.directory = DecisionState(EventIdIndex.open_exclusive(indexes, "decisions"))
-        self.decider = DecisionPipeline(log, self.directory, history=history)
-        self.decider.on_escalation(self._notify)
-        self.decider.answered = self._send_all
-        self._members = Membership(client, self._note_others)
+        self._reading = Heartbeat("the log")
+        self.state = DecisionState(EventIdIndex.open_exclusive(indexes, "decisions"))
+        self.pipeline = DecisionPipeline(log, self.state, history=history)
+        self.pipeline.on_escalation(self._notify)
+        self.pipeline.on_answers = self._send_all
+        self._members = Membership(client, self._on_members)
         owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731
-        self._clock = Timers(self.decider, self.directory, log, owns, history=history)
+        self._timers = Timers(self.pipeline, self.state, log, owns, history=history)
         self._outgoing: list[bytes] = []
-        self._asking: set[asyncio.Task[None]] = set()
-        self._doors: list[Subscription] = []
+        self._requests: set[asyncio.Task[None]] = set()
+        self._subscriptions: list[Subscription] = []
         self.broker = make_broker(server, "decisions")
         declare_decisions(self.broker, self)
 
     async def start(self) -> None:
-        """Read the log to its end, then begin to decide."""
+        """Read the log to its end, then start to decide."""
         self._keys = await Keyring.open(self._client)
         await self._keys.watch()
-        await self.directory.follow(self._reader, self._log, until=await self._log.last_position())
+        await self.state.follow(self._reader, self._log, until=await self._log.last_position())
         inbox = await stream_config(self._client, topology.INBOX) or {}
-        self.decider.old_names_until = int(inbox.get("metadata", {}).get(topology.TOKENS_SINCE, 0))
-        self.spawn(self.directory.follow(self._reader, self._log))
-        self.spawn(restarting("the decider", self.decider.run))
-        self.spawn(self._clock.run())
-        self.spawn(self.directory.keep_writing())
+        self.pipeline.old_keys_until = int(inbox.get("metadata", {}).get(topology.TOKENS_SINCE, 0))
+        self.spawn(self.state.follow(self._reader, self._log))
+        self.spawn(restarting("the decider", self.pipeline.run))
+        self.spawn(self._timers.run())
+        self.spawn(self.state.keep_writing())
         from_others = f"{topology.DECIDERS_SUBJECT}.{self._members.name}.*.*"
-        self._doors.append(await self._client.subscribe_raw(from_others, self._on_forwarded))
+        self._subscriptions.append(await self._client.subscribe_raw(from_others, self._on_forwarded))
         await self._members.start()
-        for operation in HOT:
+        for operation in FAST_OPERATIONS:
             subject = f"{topology.DECIDE_SUBJECT}.*.{operation}"
-            self._doors.append(await self._client.subscribe_raw(subject, self._on_request, _QUEUE))
+            self._subscriptions.append(await self._client.subscribe_raw(subject, self._on_request, _QUEUE))
         await self.broker.start()
         await self._client.flush()
 
     async def stop(self) -> None:
-        """Leave; whoever waits for an answer asks again."""
+        """Leave the membership, then stop; clients retry the requests that got no answer."""
         await self._members.stop()
         with suppress(nats.errors.Error):
-            for door in self._doors:
-                await self._client.unsubscribe_raw(door)
+            for subscription in self._subscriptions:
+                await self._client.unsubscribe_raw(subscription)
         await self.broker.stop()
         await super().stop()
-        await self.directory.close()
+        await self.state.close()
 
     def status(self) -> RoleStatus:
-        """Return how the decider is."""
-        self._read.beat(self.directory.read_to)
-        reading = ReaderStatus("the log", self.directory.read_to, self._read.still_seconds)
-        policies = self.directory.policies
-        ruled = bool(policies.newest_version) if self._history else policies.in_force(self.decider.now) is not None
-        lacks = (_NO_POLICY,) if not ruled and self.directory.staff.everybody(_ANY_ROLE) else ()
-        index = self.directory.index.path
+        """Return the status of the decider."""
+        self._reading.beat(self.state.position)
+        reading = ReaderStatus("the log", self.state.position, self._reading.still_seconds)
+        policies, now = self.state.policies, self.pipeline.now
+        has_policy = bool(policies.newest_version) if self._history else policies.in_force(now) is not None
+        lacks = (_NO_POLICY,) if not has_policy and self.state.staff.everybody(_ANY_ROLE) else ()
+        index = self.state.index.path
         absent = () if index.exists() else (f"index/{index.name}",)
         return RoleStatus(
             role="decisions",
@@ -146,24 +151,30 @@ class DecisionService(RoleService):
             readings=(reading,),
             absent=absent,
             lacks=lacks,
-            loops=(self.decider.pulse.loop(), self._clock.pulse.loop()),
+            loops=(self.pipeline.pulse.loop(), self._timers.pulse.loop()),
         )
 
     async def ask(self, operation: str, source: str, body: bytes) -> bytes:
-        """The answer to a request."""
+        """Return the answer to a request; ``source`` is the source's token."""
         refuse_foreign(source)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        give = partial(_settle, answer)
         if may_have_note(body) or operation == "flag":
-            sealed = await seal_request(self._keys, source, body)
-            self.decider.submit(
-                source, operation, sealed, partial(_settle, answer), sealed=True, refusal=lost_by_sealing(body)
-            )
+            await self._submit_sealed(source, operation, body, give)
         else:
-            self.decider.submit(source, operation, body, partial(_settle, answer))
+            self.pipeline.submit(source, operation, body, give)
         return await answer
 
-    def _note_others(self, others: bool) -> None:
-        self.decider.elsewhere = self._elsewhere if others else None
+    async def _submit_sealed(
+        self, source: str, operation: str, body: bytes, give: Callable[[bytes], None], reply: bytes = b""
+    ) -> None:
+        """Seal the personal text of a request before it is submitted, so that it is never recorded unsealed."""
+        sealed = await seal_request(self._keys, source, body)
+        refusal = lost_by_sealing(body)
+        self.pipeline.submit(source, operation, sealed, give, reply_subject=reply, sealed=True, refusal=refusal)
+
+    def _on_members(self, has_others: bool) -> None:
+        self.pipeline.forward = self._forward if has_others else None
 
     def _on_request(self, subject: bytes, reply: bytes, _headers: bytes, body: bytes) -> None:
         if reply and not is_answerable(reply):
@@ -179,27 +190,16 @@ class DecisionService(RoleService):
     def _take(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
         refuse_foreign(source)
         if may_have_note(body):
-            task = asyncio.create_task(self._with_note(source, operation, body, reply))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
-        elif self._members.others and reply and (owner := self._members.owner_of(holder_in(body))):
-            self._send_on(owner, source, operation, body, reply)  # who decides it reads it
+            self._run_beside(self._take_with_note(source, operation, body, reply))
+        elif self._members.has_others and reply and (owner := self._members.owner_of(holder_in(body))):
+            self._send_to(owner, source, operation, body, reply)  # the owner checks the request
         else:
-            self.decider.submit(source, operation, body, lambda answer: self._reply(reply, answer), answer_to=reply)
+            give = partial(self._reply, reply)
+            self.pipeline.submit(source, operation, body, give, reply_subject=reply)
 
-    async def _with_note(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
-        """A request that says something about a person: sealed first, so that nothing is recorded that is not."""
+    async def _take_with_note(self, source: str, operation: str, body: bytes, reply: bytes) -> None:
         try:
-            sealed = await seal_request(self._keys, source, body)
-            self.decider.submit(
-                source,
-                operation,
-                sealed,
-                lambda answer: self._reply(reply, answer),
-                answer_to=reply,
-                sealed=True,
-                refusal=lost_by_sealing(body),
-            )
+            await self._submit_sealed(source, operation, body, partial(self._reply, reply), reply)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
@@ -207,44 +207,45 @@ class DecisionService(RoleService):
         reply = reply or header_of(headers, _ANSWER_TO) or b""
         try:
             _, _, _, source, operation = subject.decode().split(".")
-            give = partial(self._reply, reply)
-            self.decider.submit(source, operation, body, give, here=True, sealed=True)
+            self.pipeline.submit(source, operation, body, partial(self._reply, reply), here=True, sealed=True)
         except Exception as error:  # noqa: BLE001 - every request gets an answer
             self._reply(reply, error_answer(error))
 
-    def _elsewhere(self, waiting: PendingRequest, holder: str | None) -> bool:
-        """Send a request on to the decider that has its holder, which answers in our place."""
+    def _forward(self, request: PendingRequest, holder: str | None) -> bool:
+        """Forward a request to the decider that owns its holder; return False where this one does."""
         owner = self._members.owner_of(holder)
         if owner is None:
             return False
-        if waiting.answer_to:
-            self._send_on(owner, waiting.token, waiting.operation, waiting.body, waiting.answer_to)
+        if request.reply_subject:
+            self._send_to(owner, request.token, request.operation, request.body, request.reply_subject)
         else:
-            task = asyncio.create_task(self._ask_elsewhere(owner, waiting))
-            self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            self._run_beside(self._ask_owner(owner, request))
         return True
 
-    def _send_on(self, owner: str, source: str, operation: str, body: bytes, answer_to: bytes) -> None:
-        # As a header: the server takes no message with another account's reply subject as its own.
-        headers = _ANSWER_TO + b": " + answer_to + b"\r\n"
-        self._send(frame(_door_of(owner, source, operation).encode(), body, headers=headers))
+    def _run_beside(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._requests.add(task)
+        task.add_done_callback(self._requests.discard)
 
-    async def _ask_elsewhere(self, owner: str, waiting: PendingRequest) -> None:
-        """The other's answer; where none comes, our own: asked twice, a request has one answer."""
-        subject = _door_of(owner, waiting.token, waiting.operation)
+    def _send_to(self, owner: str, source: str, operation: str, body: bytes, answer_to: bytes) -> None:
+        # A header, because the server does not accept another account's reply subject as the message's own.
+        headers = _ANSWER_TO + b": " + answer_to + b"\r\n"
+        self._send(frame(_owner_subject(owner, source, operation).encode(), body, headers=headers))
+
+    async def _ask_owner(self, owner: str, request: PendingRequest) -> None:
+        """Pass on the owner's answer; without one, decide here: a request that is decided twice has one answer."""
+        subject = _owner_subject(owner, request.token, request.operation)
         try:
-            answer = (await self._client.request(subject, waiting.body, timeout=_OTHER_SECONDS)).data
+            answer = (await self._client.request(subject, request.body, timeout=_FORWARD_SECONDS)).data
         except (nats.errors.Error, TimeoutError):
-            self._members.lost(owner)
-            self.decider.submit(
-                waiting.token, waiting.operation, waiting.body, waiting.pass_on, here=True, sealed=waiting.sealed
-            )
+            self._members.remove(owner)
+            give = request.finish_encoded
+            self.pipeline.submit(request.token, request.operation, request.body, give, here=True, sealed=request.sealed)
         else:
-            waiting.pass_on(answer)
+            request.finish_encoded(answer)
 
     def _notify(self, record: EscalationRequested | EscalationForwarded) -> None:
-        asked = {
+        notice = {
             "escalation_id": record.escalation_id,
             "team_id": getattr(record, "team_id", None),
             "requested_by": record.agent_id,
@@ -252,14 +253,14 @@ class DecisionService(RoleService):
             "amount": record.amount.wire(),
             "due": plain(record.due),
         }
-        self._send(frame(topology.ESCALATION_SUBJECT.encode(), encode(asked)))
+        self._send(frame(topology.ESCALATION_SUBJECT.encode(), encode(notice)))
 
     def _reply(self, subject: bytes, answer: bytes) -> None:
         if subject:
             self._send(frame(subject, answer))
 
     def _send(self, message: bytes) -> None:
-        """Send a message together with the others of its group."""
+        """Queue a message to be sent together with the other messages of its group."""
         if not self._outgoing:
             asyncio.get_running_loop().call_soon(self._send_all)
         self._outgoing.append(message)
@@ -270,28 +271,30 @@ class DecisionService(RoleService):
             return
         try:
             self._client.send(b"".join(messages))
-        except nats.errors.Error as error:  # who waits asks again, and gets the first answer
+        except nats.errors.Error as error:  # a retry gets the first answer
             _log.warning("%d messages lost: %s", len(messages), error)
 
 
-def _door_of(owner: str, source: str, operation: str) -> str:
+def _owner_subject(owner: str, source: str, operation: str) -> str:
     return f"{topology.DECIDERS_SUBJECT}.{owner}.{source}.{operation}"
 
 
 def _settle(future: asyncio.Future[bytes], answer: bytes) -> None:
-    if not future.done():  # else nobody waits any more
+    if not future.done():  # otherwise the client has given up
         future.set_result(answer)
 
 
-def declare_decisions(broker: NatsBroker, service: DecisionService | None, *, hot: bool = False) -> None:
-    """The decisions' operations on a broker; ``hot`` ones too for their description."""
-    for operation, words in WORDS.items():
-        if hot or operation not in HOT:
-            _declare(broker, service, operation, words)
+def declare_decisions(broker: NatsBroker, service: DecisionService | None, *, fast: bool = False) -> None:
+    """Declare the operations of decisions on a broker; ``fast`` ones too, for the AsyncAPI document."""
+    for operation, description in DESCRIPTIONS.items():
+        if fast or operation not in FAST_OPERATIONS:
+            _declare(broker, service, operation, description)
 
 
-def _declare(broker: NatsBroker, service: DecisionService | None, operation: str, words: str) -> None:
-    @broker.subscriber(f"{topology.DECIDE_SUBJECT}.*.{operation}", queue=_QUEUE, title=operation, description=words)
+def _declare(broker: NatsBroker, service: DecisionService | None, operation: str, description: str) -> None:
+    subject = f"{topology.DECIDE_SUBJECT}.*.{operation}"
+
+    @broker.subscriber(subject, queue=_QUEUE, title=operation, description=description)
     async def decide(message: NatsMessage) -> bytes:
         assert service is not None
         return await answered(message, partial(service.ask, operation), checks_token=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -16,25 +16,29 @@ from ledger.store.json_text import Parsed, parse, repeated_key
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from domain.serialization import JsonObject
+
 _QUESTION_BYTES = 1_000_000
 """A question may name a thousand ids, and is stored nowhere; the server takes messages of so many bytes."""
-type Wanted = type[msgspec.Struct] | Mapping[str, type[msgspec.Struct]]
-"""The class of an operation's requests, or its classes by their field ``operation``."""
+type RequestClass[T: msgspec.Struct] = type[T] | Mapping[str, type[T]]
+"""The class of an operation's requests, or the classes by the request's field ``operation``."""
 
 
-class Form(NamedTuple):
+class Form[T: msgspec.Struct](NamedTuple):
     """A request as it was written.
 
     Earlier versions took some requests that are refused now. So ``refusal`` is the answer only to a request that
     was not answered before.
     """
 
-    request: Any
+    request: T
     sha256: str
     refusal: RequestError | None
 
 
-def read_form(wanted: Wanted, body: bytes, *, sealed: bool = False, most: int = topology.MAX_EVENT_BYTES) -> Form:
+def read_form[T: msgspec.Struct](
+    wanted: RequestClass[T], body: bytes, *, sealed: bool = False, most: int = topology.MAX_EVENT_BYTES
+) -> Form[T]:
     """Return the request in a JSON text of at most so many bytes.
 
     ``sealed``: the ledger sealed what is personal and may have added fields.
@@ -67,8 +71,7 @@ def read_question[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
     form = read_form(wanted, body, most=_QUESTION_BYTES)
     if form.refusal is not None:
         raise form.refusal
-    request: T = form.request
-    return request
+    return form.request
 
 
 def lost_by_sealing(body: bytes) -> RequestError | None:
@@ -96,7 +99,7 @@ def _parsed(body: bytes) -> Parsed:
     return parsed
 
 
-def _class_of(wanted: Wanted, value: dict[str, Any]) -> type[msgspec.Struct]:
+def _class_of[T: msgspec.Struct](wanted: RequestClass[T], value: JsonObject) -> type[T]:
     if isinstance(wanted, type):
         return wanted
     operation = value.get("operation")
@@ -123,7 +126,7 @@ def _repeated(parsed: Parsed, body: bytes) -> RequestError | None:
     return RequestError("duplicate_field", f"{path or 'a field'} stands twice; send it once", path or None)
 
 
-def _refusal_of(request: Any) -> RequestError | None:
+def _refusal_of(request: msgspec.Struct) -> RequestError | None:
     try:
         check_ids(request, at="")
         check_currencies(request, at="")

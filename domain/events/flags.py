@@ -11,7 +11,7 @@ from domain.serialization import Id, Personal
 Verdict = Literal["confirmed", "coached", "dismissed"]
 
 
-class _Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FlagEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The fields of the request behind a flag's record, or of the guard (see ``domain.events.decisions.Record``)."""
 
     flag_id: str
@@ -21,7 +21,7 @@ class _Flag(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request_sha256: str | None = None
 
 
-class FlagRaised(_Flag, frozen=True, kw_only=True):
+class FlagRaised(FlagEvent, frozen=True, kw_only=True):
     """The guard asked for a human review; a flag is never a verdict."""
 
     rule: str
@@ -40,13 +40,13 @@ class FlagUpdated(FlagRaised, frozen=True, kw_only=True):
     """2 and on; the event that raised the flag counts as 1."""
 
 
-class FlagUnmasked(_Flag, frozen=True, kw_only=True):
+class FlagUnmasked(FlagEvent, frozen=True, kw_only=True):
     """A reviewer looked up the names behind a flag's pseudonyms (`privacy.pseudonyms`)."""
 
     unmasked_by: Id
 
 
-class FlagReviewed(_Flag, frozen=True, kw_only=True):
+class FlagReviewed(FlagEvent, frozen=True, kw_only=True):
     """A human reviewed the flag."""
 
     verdict: Verdict
@@ -54,7 +54,7 @@ class FlagReviewed(_Flag, frozen=True, kw_only=True):
     note: Personal | None = None
 
 
-class FlagAnswered(_Flag, frozen=True, kw_only=True):
+class FlagAnswered(FlagEvent, frozen=True, kw_only=True):
     """The employee concerned answered the flag."""
 
     employee_id: Id

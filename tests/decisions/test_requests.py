@@ -10,7 +10,7 @@ import pytest
 
 from app.runtime.session import Session
 from consumers.decisions import service
-from consumers.decisions.handlers.requests import REQUESTS
+from consumers.decisions.pending_request import COMMANDS
 from consumers.intake.receipts import ReceiptRequest
 from consumers.runtime import request_form
 from consumers.runtime.request_form import read_form
@@ -55,8 +55,8 @@ OPERATIONS: dict[str, Document] = {
 def classes() -> list[type[msgspec.Struct]]:
     """Every class of requests, deciding or reading."""
     found: list[type[msgspec.Struct]] = [BriefRequest, ReceiptRequest]
-    for wanted in REQUESTS.values():
-        found += wanted.values() if isinstance(wanted, dict) else [wanted]
+    for wanted in COMMANDS.values():
+        found += [wanted] if isinstance(wanted, type) else wanted.values()
     return list(dict.fromkeys(found))
 
 

@@ -16,8 +16,8 @@ async def test_nothing_is_kept_twice(session: Session, tmp_path: Path) -> None:
     upstream = Upstream(session, await session.upstream("test"))
     await upstream.ask("policy", request_id="p", policy=BASIC_POLICY | {"default_role": "agent"}, published_by="owner")
     await asyncio.gather(*(upstream.action(amount="0.10", agent_id=f"A-{n % 9}") for n in range(300)))
-    assert await service.directory.reach(await session.log.last_position())
-    await service.directory.write()
-    assert not service.directory._recent
-    assert not service.directory._own
+    assert await service.state.reach(await session.log.last_position())
+    await service.state.write()
+    assert not service.state._recent
+    assert not service.state._own
     await service.stop()

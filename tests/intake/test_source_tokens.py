@@ -181,7 +181,7 @@ async def test_a_request_answered_under_the_old_token_keeps_its_answer_under_the
     end = await session.log.last_position()
     service: Any = await make(session, "decisions")
     await service.start()
-    service.decider.old_names_until = end
+    service.pipeline.old_keys_until = end
     try:
         upstream = Upstream(session, await session.upstream("again"))
         assert await ask(upstream, "a_b", "r-1", **more) == first

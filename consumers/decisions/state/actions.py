@@ -1,14 +1,13 @@
-"""What was given, to whom, on which interaction: the soft state beside the budgets, kept in the decider's index.
+"""The action index: one row for each action, by id, customer and interaction, in the decider's index file.
 
-One row an action. It is complete up to where the directory has read, and holds what this decider wrote
-itself from the moment it was stored.
+It is complete up to the position of the decision state. Actions of this decider are in it from their decision on.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -40,7 +39,7 @@ _ROWS_AT_ONCE = 500
 
 
 class ActionRow(Gift, array_like=True):
-    """An action. ``minor`` is what it counts for: nothing where it is no goodwill or was undone."""
+    """An action. ``minor`` counts towards limits; it is zero for an action that is no goodwill or was undone."""
 
     position: int
     action_id: str
@@ -48,35 +47,35 @@ class ActionRow(Gift, array_like=True):
     period: str
     state: State
     basis: Basis
-    book: str
-    """The currency of the budget it was booked on."""
+    budget_currency: str
+    """The currency of the budget that it is booked on."""
     done_minor: int
-    """What was taken, held or settled."""
+    """The amount that was taken, held or settled."""
     customer_id: str | None = None
     interaction_id: str | None = None
     reversed_minor: int = 0
     expires_at: float | None = None
     named: bool = True
-    """Whether the request's name leads to it; else its own id does."""
+    """Whether the index of requests has its id; otherwise the table ``actions`` does."""
 
     @property
     def goodwill(self) -> bool:
-        """Whether it draws on budgets and meets limits."""
+        """Whether limits and budgets apply to it."""
         return self.basis == "goodwill"
 
     @property
     def amount(self) -> Money:
-        """What was taken, held or settled."""
+        """The amount that was taken, held or settled."""
         return Money(self.done_minor, self.currency)
 
     @property
     def left(self) -> Money:
-        """What may still be reversed."""
+        """The amount that may still be reversed."""
         return Money(self.done_minor - self.reversed_minor, self.currency)
 
 
 class TakenFields(msgspec.Struct):
-    """What is read of an `action.taken`: no more than its row needs, and its name."""
+    """The fields of an `action.taken` that its row needs, and its source and request."""
 
     action_id: str
     agent_id: str
@@ -92,55 +91,58 @@ class TakenFields(msgspec.Struct):
 
 
 class HeldFields(TakenFields):
-    """The same of an `action.held`."""
+    """The fields of an `action.held` that its row needs."""
 
     expires_at: datetime | None = None
     escalation_id: str | None = None
 
 
 class ActionIndex:
-    """Totals by customer and interaction, and each action by its id."""
+    """All actions by id, by customer and by interaction, and the links between customers.
+
+    The file holds the actions that were read from the log. Memory holds the others until they are written.
+    """
 
     def __init__(self, index: EventIdIndex) -> None:
         index.table(_SCHEMA)
         self._index = index
         self._customers: OrderedDict[str, list[ActionRow]] = OrderedDict()
         self._interactions: OrderedDict[str, list[ActionRow]] = OrderedDict()
-        self._own: dict[int, ActionRow] = {}  # stored, and not read back yet
+        self._own: dict[int, ActionRow] = {}  # stored by this decider, and not read back yet
         self._changed: dict[int, ActionRow] = {}  # read, and not written yet
-        self._values: dict[int, Sequence[Any]] = {}  # what to write of them
+        self._values: dict[int, Sequence[object]] = {}  # the rows to write for them
         self._writing: dict[int, ActionRow] = {}
-        self._by_action: dict[str, ActionRow] = {}  # of both
-        self._unwritten: dict[tuple[str, str], dict[int, ActionRow]] = {}  # of all three, by column and name
+        self._by_action: dict[str, ActionRow] = {}  # of the changed and the writing rows
+        self._unwritten: dict[tuple[str, str], dict[int, ActionRow]] = {}  # all rows in memory, by column and id
         self._links: dict[tuple[str, str, str], bool] = {}
         self._links_writing: dict[tuple[str, str, str], bool] = {}
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
         self._groups: dict[str, frozenset[str]] = {}
-        self._promised = 0
-        self._watched = {"customer": False, "interaction": False}  # whether anybody asks for such totals
+        self._pending = 0
+        self._watched = {"customer": False, "interaction": False}  # whether any policy needs such totals
 
-    # ------------------------------------------------------------------ asking
+    # ------------------------------------------------------------------ queries
 
     def preload(self, customers: Iterable[str], interactions: Iterable[str]) -> None:
-        """Read what a group of requests will ask for, in one go."""
+        """Read the actions that a group of requests needs into the caches."""
         self._load("customer", self._customers, customers)
         self._load("interaction", self._interactions, interactions)
 
     def on_interaction(self, interaction_id: str) -> Sequence[Gift]:
-        """What was given on an interaction."""
+        """Return the actions on an interaction."""
         if interaction_id not in self._interactions:
             self.preload((), (interaction_id,))
         return self._interactions[interaction_id]
 
     def to_group(self, group: frozenset[str]) -> Sequence[Gift]:
-        """What was given to these customers."""
+        """Return the actions for these customers."""
         missing = group - self._customers.keys()
         if missing:
             self.preload(missing, ())
         return [row for customer in sorted(group) for row in self._customers[customer]]
 
     def group_of(self, customer_id: str) -> frozenset[str]:
-        """The customer and everybody linked with them, at any remove."""
+        """Return the customer and all customers that are linked with it, directly or through others."""
         if not self._linked:
             return frozenset((customer_id,))
         group = self._groups.get(customer_id)
@@ -157,7 +159,7 @@ class ActionIndex:
         return group
 
     def action(self, action_id: str) -> ActionRow | None:
-        """An action by its id, as far as it was read back from the log."""
+        """Return an action that was read from the log, or ``None``."""
         if found := self._by_action.get(action_id):
             return found
         try:
@@ -174,36 +176,36 @@ class ActionIndex:
         return None
 
     def held_until(self, moment: float) -> list[ActionRow]:
-        """Holds that have expired by then."""
+        """Return the holds that have expired by this moment."""
         query = "SELECT row FROM given WHERE expires <= ? ORDER BY expires LIMIT 1000"
         rows = {row.position: row for row in map(_decode, (value for (value,) in self._index.rows(query, (moment,))))}
         rows.update(self._writing)
         rows.update(self._changed)
         return [row for row in rows.values() if row.expires_at is not None and row.expires_at <= moment]
 
-    # ------------------------------------------------------------------ learning
+    # ------------------------------------------------------------------ changes
 
     def add_pending(self, row: ActionRow) -> None:
-        """This decider is about to store an action: it counts for the very next request."""
-        self._promised += 1
-        row.position = -self._promised
-        self._note(row)
-        self._count(row)
+        """Add an action that is about to be stored, so that the next request sees it."""
+        self._pending += 1
+        row.position = -self._pending
+        self._index_unwritten(row)
+        self._add_to_caches(row)
 
     def discard_pending(self, row: ActionRow) -> None:
-        """It was not stored, or was read back in the meantime."""
-        self._unnote(row)
+        """Remove an action that was not stored, or was read from the log in the meantime."""
+        self._remove_unwritten(row)
         for cache, name in ((self._customers, row.customer_id), (self._interactions, row.interaction_id)):
             if name is not None and name in cache:
                 cache[name] = [other for other in cache[name] if other is not row]
 
     def confirm(self, row: ActionRow, position: int) -> None:
-        """What was promised is stored."""
+        """Set the position of an action that was stored."""
         row.position = position
         self._own[position] = row
 
     def reconcile(self, position: int) -> bool:
-        """An event at this position was read: whether it was the decider's own, known already."""
+        """Note that the event at this position was read; return whether it is a known action of this decider."""
         row = self._own.pop(position, None)
         if row is None:
             return False
@@ -211,76 +213,76 @@ class ActionIndex:
         return True
 
     def add(self, row: ActionRow) -> None:
-        """An action was read from the log."""
+        """Add an action that was read from the log."""
         self._keep(row)
-        self._note(row)
-        self._count(row)
+        self._index_unwritten(row)
+        self._add_to_caches(row)
 
     def change(self, action_id: str, change: Callable[[ActionRow], None]) -> None:
-        """Something became of an action."""
+        """Change an action if it is known."""
         row = self.action(action_id)
         if row is None:
             return
         change(row)
         self._keep(row)
-        self._note(row)
-        # What is cached are other objects, read at other times: read them again, once this is committed.
+        self._index_unwritten(row)
+        # The caches may hold another object for this action, so they read it again.
         if row.customer_id:
             self._customers.pop(row.customer_id, None)
         if row.interaction_id:
             self._interactions.pop(row.interaction_id, None)
 
     def link(self, a: str, b: str, relation: str, *, linked: bool) -> None:
-        """Two customers are one person or household, or are not."""
+        """Link two customers as one person or household, or remove the link."""
         self._links[a, b, relation] = self._links[b, a, relation] = linked
         self._linked = True
         self._groups.clear()
 
-    def changes(self) -> list[Change]:
-        """What to write; it counts as being written until ``written``."""
+    def take_changes(self) -> list[Change]:
+        """Return the changes to write; iterate ``on_written`` after they were written."""
         self._writing, self._changed = self._changed, {}
         self._links_writing, self._links = self._links, {}
         values, self._values = self._values, {}
-        # The other actions are found by the name of their request, which is the same hash.
+        # The index of requests has the other actions, because their id is the hash of the request.
         unnamed = [(bytes.fromhex(row.action_id[4:]), row.position) for row in self._writing.values() if not row.named]
-        joined = [pair for pair, linked in self._links_writing.items() if linked]
-        parted = [pair for pair, linked in self._links_writing.items() if not linked]
+        linked = [pair for pair, is_linked in self._links_writing.items() if is_linked]
+        unlinked = [pair for pair, is_linked in self._links_writing.items() if not is_linked]
         changes: list[Change] = [
             ("INSERT OR REPLACE INTO given VALUES (?, ?, ?, ?, ?)", list(values.values())),
             ("INSERT OR REPLACE INTO actions VALUES (?, ?)", unnamed),
-            ("INSERT OR IGNORE INTO links VALUES (?, ?, ?)", joined),
-            ("DELETE FROM links WHERE a = ? AND b = ? AND relation = ?", parted),
+            ("INSERT OR IGNORE INTO links VALUES (?, ?, ?)", linked),
+            ("DELETE FROM links WHERE a = ? AND b = ? AND relation = ?", unlinked),
         ]
         return [change for change in changes if change[1]]
 
-    def written(self) -> Iterator[None]:
-        """What ``changes`` gave is written; to be iterated to its end, with pauses for those who wait."""
+    def on_written(self) -> Iterator[None]:
+        """Forget the rows that the index has now, in parts, so that the event loop can run between them."""
         while self._writing:
             for _ in range(min(len(self._writing), _ROWS_AT_ONCE)):
                 position, row = self._writing.popitem()
                 if position not in self._changed:
                     self._by_action.pop(row.action_id, None)
-                    self._unnote(row)
+                    self._remove_unwritten(row)
             yield
         self._links_writing = {}
         for cache in (self._customers, self._interactions):
             while len(cache) > _CACHED:
                 cache.popitem(last=False)
 
-    # ------------------------------------------------------------------ inside
+    # ------------------------------------------------------------------ internals
 
     def _keep(self, row: ActionRow) -> None:
-        """To be written; put into its form now, so that writing thousands keeps nobody waiting."""
+        """Mark a row to be written. It is encoded now, so that writing thousands does not block the event loop."""
         self._changed[row.position] = self._by_action[row.action_id] = row
         self._values[row.position] = (row.position, row.customer_id, row.interaction_id, row.expires_at, _encode(row))
 
-    def _linked_to(self, one: str) -> set[str]:
-        known = dict.fromkeys(self._index.rows(_LINKS_OF, (one,)), True)
+    def _linked_to(self, customer_id: str) -> set[str]:
+        known = dict.fromkeys(self._index.rows(_LINKS_OF, (customer_id,)), True)
         for changes in (self._links_writing, self._links):
-            known.update({(b, relation): linked for (a, b, relation), linked in changes.items() if a == one})
+            known.update({(b, relation): linked for (a, b, relation), linked in changes.items() if a == customer_id})
         return {b for (b, _), linked in known.items() if linked}
 
-    def _count(self, row: ActionRow) -> None:
+    def _add_to_caches(self, row: ActionRow) -> None:
         if row.customer_id is not None and row.customer_id in self._customers:
             self._customers[row.customer_id].append(row)
         if row.interaction_id is not None and row.interaction_id in self._interactions:
@@ -291,7 +293,7 @@ class ActionIndex:
         if missing and not self._watched[column]:
             self._watched[column] = True
             for row in (*self._own.values(), *self._writing.values(), *self._changed.values()):
-                self._note(row)
+                self._index_unwritten(row)
         stored: dict[int, ActionRow] = {}
         for start in range(0, len(missing), _KEYS_A_QUERY):
             keys = missing[start : start + _KEYS_A_QUERY]
@@ -306,31 +308,31 @@ class ActionIndex:
             found.update((row.position, row) for row in self._unwritten.get((column, name), {}).values())
             cache[name] = list(found.values())
 
-    def _names_of(self, row: ActionRow) -> Iterator[tuple[str, str]]:
+    def _ids_of(self, row: ActionRow) -> Iterator[tuple[str, str]]:
         if row.customer_id is not None and self._watched["customer"]:
             yield "customer", row.customer_id
         if row.interaction_id is not None and self._watched["interaction"]:
             yield "interaction", row.interaction_id
 
-    def _note(self, row: ActionRow) -> None:
-        """Remember a row until it is written."""
-        for name in self._names_of(row):
+    def _index_unwritten(self, row: ActionRow) -> None:
+        """Find a row by its customer and interaction until it is written."""
+        for name in self._ids_of(row):
             self._unwritten.setdefault(name, {})[id(row)] = row
 
-    def _unnote(self, row: ActionRow) -> None:
-        for name in self._names_of(row):
-            noted = self._unwritten.get(name, {})
-            noted.pop(id(row), None)
-            if not noted:
+    def _remove_unwritten(self, row: ActionRow) -> None:
+        for name in self._ids_of(row):
+            rows = self._unwritten.get(name, {})
+            rows.pop(id(row), None)
+            if not rows:
                 self._unwritten.pop(name, None)
 
 
 def row_of(
     record: ActionTaken | ActionHeld | TakenFields, at: datetime, position: int, subject: str
 ) -> ActionRow | None:
-    """What to know of an action; nothing of an escalation's reservation, which gives nothing yet."""
+    """Return the row of an action; ``None`` for an escalation's reservation, which is no action yet."""
     expires_at = None
-    if held := isinstance(record, (ActionHeld, HeldFields)):
+    if is_held := isinstance(record, (ActionHeld, HeldFields)):
         if record.escalation_id is not None:
             return None
         expires_at = record.expires_at
@@ -340,12 +342,12 @@ def row_of(
         at=at.timestamp(),
         minor=amount.minor if record.basis == "goodwill" else 0,
         currency=amount.currency,
-        book=currency_of(subject),
+        budget_currency=currency_of(subject),
         position=position,
         action_id=record.action_id,
         holder=record.holder,
         period=record.period,
-        state="held" if held else "taken",
+        state="held" if is_held else "taken",
         basis=record.basis,
         done_minor=amount.minor,
         customer_id=record.customer_id,
@@ -356,13 +358,13 @@ def row_of(
 
 
 def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: int) -> ActionRow:
-    """What to know of an action that was reported, before it is posted to a budget."""
+    """Return the row of a reported action, before it is posted to a budget."""
     return ActionRow(
         agent_id=fact.agent_id,
         at=at.timestamp(),
         minor=fact.amount.minor if fact.basis == "goodwill" else 0,
         currency=fact.amount.currency,
-        book=fact.amount.currency,
+        budget_currency=fact.amount.currency,
         position=position,
         action_id=action_id,
         holder=f"agent:{fact.agent_id}",

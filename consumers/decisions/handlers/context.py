@@ -1,0 +1,126 @@
+"""Lookups and checks that several command handlers share. They raise ``NeedsCatchUpError`` where state may be stale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from consumers.decisions.unit_of_work import NeedsCatchUpError
+from domain.commands import RequestError
+from domain.currencies import currency_fault
+from domain.decisions.authority import DecisionContext, SoftState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from consumers.decisions.state.actions import ActionRow
+    from consumers.decisions.unit_of_work import UnitOfWork
+    from domain.budgets.budget import Budget
+    from domain.commands import Preview
+    from domain.decisions.authority import Agent, Gift
+    from domain.money import Money
+    from domain.policy.model import Rules
+
+
+def rules_in_force(unit: UnitOfWork) -> Rules | None:
+    """Return the policy in force, or ``None``."""
+    rules = unit.state.policies.in_force(unit.now)
+    if rules is None and not unit.state_is_current:
+        raise NeedsCatchUpError
+    return rules
+
+
+def required_rules(unit: UnitOfWork, consequence: str = "nothing can be decided") -> Rules:
+    """Return the policy in force.
+
+    Raises:
+        RequestError: no policy is in force.
+
+    """
+    rules = rules_in_force(unit)
+    if rules is None:
+        raise RequestError("no_policy", f"no policy is in force, so {consequence}; publish one")
+    return rules
+
+
+def known_agent(unit: UnitOfWork, agent_id: str, rules: Rules, field: str) -> Agent:
+    """Return an agent.
+
+    Raises:
+        RequestError: the agent, named in this field, is unknown.
+
+    """
+    agent = unit.state.staff.agent(agent_id, rules.policy.default_role)
+    if agent is not None:
+        return agent
+    if not unit.state_is_current:
+        raise NeedsCatchUpError
+    message = (
+        f"nobody has announced {agent_id!r}: publish resolution.employee.joined.v1 first, "
+        "or give the policy a default_role"
+    )
+    raise RequestError("unknown_agent", message, field)
+
+
+def known_action(unit: UnitOfWork, action_id: str) -> ActionRow:
+    """Return an action.
+
+    Raises:
+        RequestError: the action is unknown.
+
+    """
+    action = unit.state.actions.action(action_id)
+    if action is None:
+        if not unit.state_is_current:
+            raise NeedsCatchUpError
+        raise RequestError("unknown_action", f"there is no action {action_id!r}", "action_id")
+    return action
+
+
+def decision_context(unit: UnitOfWork, command: Preview, agent: Agent, rules: Rules) -> DecisionContext:
+    """Return a request together with the state that its decision needs."""
+    budget = unit.budget(f"agent:{agent.agent_id}", rules)
+    amount: Money | None = command.amount
+    check_currencies(unit, budget, amount)
+    draws = command.basis == "goodwill" and (amount is None or amount.minor > budget.remaining_minor)
+    pool = team_pool(unit, agent, command, rules) if draws else None
+    actions, role = unit.state.actions, rules.policy.roles.get(agent.role)
+    group: frozenset[str] = frozenset()
+    interaction: Sequence[Gift] = ()
+    customer: Sequence[Gift] = ()
+    if command.customer_id is not None:
+        group = actions.group_of(command.customer_id)
+        if role is not None and role.per_customer is not None:
+            customer = actions.to_group(group)
+    if command.interaction_id is not None and role is not None and role.per_interaction is not None:
+        interaction = actions.on_interaction(command.interaction_id)
+    return DecisionContext(
+        request=command,
+        agent=agent,
+        rules=rules,
+        source=unit.cause.source,
+        now=unit.now,
+        budget=budget,
+        pool=pool,
+        seen=SoftState(group=group, interaction=interaction, customer=customer),
+    )
+
+
+def team_pool(unit: UnitOfWork, agent: Agent, command: Preview, rules: Rules) -> Budget | None:
+    """Return the budget of the team pool that an agent may draw on, or ``None``."""
+    team = rules.pool_team(agent.teams_for(command.team_id))
+    return unit.budget(f"team:{team}", rules) if team is not None else None
+
+
+def check_currencies(unit: UnitOfWork, budget: Budget, amount: Money | None) -> None:
+    """Refuse a payment in a currency that is not valid now.
+
+    A budget that was opened while its currency was valid may be used up.
+    """
+    fault = currency_fault(budget.currency, unit.now)
+    if fault and (unit.opens(budget) or currency_fault(budget.currency, budget.created_on)):
+        message = f"{fault}; the policy in force gives in {budget.currency}, so publish another first"
+        raise RequestError("invalid", message, "amount.currency")
+    if amount is not None and amount.currency != budget.currency:
+        fault = currency_fault(amount.currency, unit.now)
+        if fault:
+            raise RequestError("invalid", fault, "amount.currency")

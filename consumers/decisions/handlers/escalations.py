@@ -1,0 +1,278 @@
+"""Escalations: filed, approved, denied, withdrawn, forwarded, and expired by the timer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from consumers.decisions.handlers.context import decision_context, known_agent, required_rules, team_pool
+from consumers.decisions.unit_of_work import NOTHING, CommandResult, NeedsCatchUpError
+from domain.budgets import postings
+from domain.commands import RequestError, action_id_of, escalation_id_of
+from domain.decisions import authority, escalations
+from domain.decisions.escalations import Approver
+from domain.events.decisions import AuthorityFellShort, Reason
+
+if TYPE_CHECKING:
+    from consumers.decisions.unit_of_work import UnitOfWork
+    from domain.budgets.budget import Budget
+    from domain.commands import EscalationAsk, EscalationDecision
+    from domain.decisions.authority import Agent, DecisionContext, Verdict
+    from domain.decisions.escalations import Open
+    from domain.events.decisions import EscalationRequested
+    from domain.money import Money
+    from domain.policy.model import Rules
+
+
+class OverdueEscalation(NamedTuple):
+    """The command of the timer for an escalation without an answer at its deadline, ``due`` (seconds since 1970)."""
+
+    holder: str
+    id: str
+    due: float
+
+
+def request_escalation(command: EscalationAsk, unit: UnitOfWork) -> CommandResult:
+    """File an escalation, or record that it is refused."""
+    rules = required_rules(unit)
+    agent = known_agent(unit, command.agent_id, rules, "agent_id")
+    context = decision_context(unit, command, agent, rules)
+    verdict = authority.judge(context, command.amount)
+    if verdict.outcome != "refused":
+        filed, to, pool = route_escalation(context, verdict, unit)
+        if filed.outcome != "refused":
+            return CommandResult.of(unit, file_escalation(context, verdict, unit, to, pool, answers=True))
+        verdict = filed
+    short = authority.fell_short(command, command.amount, verdict, unit.cause, asking=context)
+    unit.write(context.budget, short)
+    return CommandResult.of(unit, short, context.budget)
+
+
+def route_escalation(
+    context: DecisionContext, verdict: Verdict, unit: UnitOfWork
+) -> tuple[Verdict, tuple[str, ...], Budget | None]:
+    """Return the verdict, the people to ask, and the team pool that would pay.
+
+    The verdict is a refusal where no role may approve the amount, or the pool does not reach.
+    """
+    command, agent, policy = context.request, context.agent, context.rules.policy
+    assert command.amount is not None
+    amount, staff = command.amount, unit.state.staff
+
+    def refused(reason: Reason) -> tuple[Verdict, tuple[str, ...], Budget | None]:
+        return authority.Verdict(outcome="refused", reasons=(*verdict.reasons, reason)), (), None
+
+    if not any(escalations.approves(role, command.kind, amount, policy) for role in policy.roles):
+        message = f"no role approves a {command.kind} of {amount.text}"
+        return refused(Reason(rule="approves", message=message, asked=amount))
+    pool = None
+    if policy.escalation.payer == "team" and command.basis == "goodwill":
+        pool = team_pool(unit, agent, command, context.rules)
+    if pool is not None and (short := escalations.payer_short(pool, amount, "")):
+        return refused(short)
+    to = escalations.whom_to_ask(
+        agent,
+        command.kind,
+        amount,
+        policy,
+        lambda agent_id: staff.agent(agent_id, policy.default_role),
+        lambda: staff.everybody(policy.default_role),
+    )
+    return verdict, to, pool
+
+
+def file_escalation(
+    context: DecisionContext,
+    verdict: Verdict,
+    unit: UnitOfWork,
+    to: tuple[str, ...],
+    pool: Budget | None,
+    *,
+    answers: bool,
+) -> EscalationRequested:
+    """Write an escalation and the reservation in the pool; ``answers``: it is the answer to the command."""
+    cause = unit.cause
+    ids = escalation_id_of(cause.source, cause.request_id), action_id_of(cause.source, cause.request_id)
+    record = escalations.requested(context, verdict, cause, ids, to, pool, answers=answers)
+    unit.write(context.budget, record)
+    if pool is not None:
+        unit.write(pool, escalations.reserved(context, record, pool, cause))
+    return record
+
+
+def decide_escalation(command: EscalationDecision, unit: UnitOfWork) -> CommandResult:
+    """Approve, deny, withdraw or forward an escalation, or record that the person may not do so."""
+    rules, cause, now = required_rules(unit), unit.cause, unit.now
+    escalation, budget = _open_escalation(command.escalation_id, unit, rules)
+    amount = _amount(command, escalation)
+    person = known_agent(unit, command.decided_by, rules, "decided_by")
+    approver, reasons = _approver(command.operation, escalation, person, amount, rules, unit)
+    payer = None
+    if command.operation == "approve" and not reasons:
+        holder = escalation.asked.holder or f"agent:{approver.authority.agent_id}"
+        payer = unit.budget(holder, rules, escalation.asked.currency)
+    if payer is not None and escalation.asked.basis == "goodwill":
+        short = escalations.payer_short(payer, amount, escalation.asked.action_id)
+        reasons = (short,) if short else ()
+    if reasons:
+        refused = _refused_attempt(escalation, command, person, amount, reasons, rules, budget, unit)
+        unit.write(budget, refused)
+        return CommandResult.of(unit, refused, budget)
+    if payer is not None:
+        step, action = escalations.approved(escalation, command, approver, rules, amount, budget, payer, now, cause)
+        unit.write(budget, step)
+        unit.write(payer, action)
+        return CommandResult.of(unit, step)
+    if command.operation == "forward":
+        to = _forward_to(command, escalation, rules, unit)
+        sent = escalations.forwarded(escalation, to, budget, now, rules, cause, request=command, approver=approver)
+        unit.write(budget, sent)
+        return CommandResult.of(unit, sent)
+    pool = _reserving_pool(escalation, unit, rules)
+    denied = escalations.denied(escalation, command, approver, budget, now, cause)
+    unit.write(budget, denied)
+    _release(escalation, unit, pool, command.operation)
+    return CommandResult.of(unit, denied)
+
+
+def expire_escalation(command: OverdueEscalation, unit: UnitOfWork) -> CommandResult:
+    """Forward an escalation without an answer to the next level, or end it."""
+    rules = required_rules(unit)
+    escalation = unit.state.pending.open.get(command.id)
+    if escalation is None or escalation.due.timestamp() > command.due:
+        return NOTHING  # it was decided or forwarded in the meantime
+    budget = unit.budget(f"agent:{escalation.asked.agent_id}", rules, escalation.asked.currency, late=True)
+    unit.require_read(budget)
+    if command.id not in budget.escalations:
+        return NOTHING
+    to: tuple[str, ...] = ()
+    if rules.policy.escalation.then == "next_level":
+        to = _next_level(escalation, rules, unit)
+    if to:
+        unit.write(budget, escalations.forwarded(escalation, to, budget, unit.now, rules, unit.cause))
+    else:
+        pool = _reserving_pool(escalation, unit, rules)
+        unit.write(budget, escalations.expired(escalation, budget, unit.now, unit.cause))
+        _release(escalation, unit, pool, "expired")
+    return CommandResult(unit, {})
+
+
+def _next_level(escalation: Open, rules: Rules, unit: UnitOfWork) -> tuple[str, ...]:
+    default_role = rules.policy.default_role
+    return escalations.next_level(escalation, rules.policy, lambda name: unit.state.staff.agent(name, default_role))
+
+
+def _open_escalation(escalation_id: str, unit: UnitOfWork, rules: Rules) -> tuple[Open, Budget]:
+    """Return an open escalation and its requester's budget.
+
+    Raises:
+        RequestError: the escalation is unknown, or decided already.
+
+    """
+    escalation = unit.state.pending.open.get(escalation_id)
+    if escalation is not None:
+        budget = unit.budget(f"agent:{escalation.asked.agent_id}", rules, escalation.asked.currency)
+        if escalation_id in budget.escalations:
+            return escalation, budget
+    if not unit.state_is_current:
+        raise NeedsCatchUpError
+    verdict = unit.state.pending.verdict_on(escalation_id)
+    if verdict is None and escalation is None:
+        message = f"there is no escalation {escalation_id!r}; see resolution.notify.escalation"
+        raise RequestError("unknown_escalation", message, "escalation_id")
+    message = f"this escalation is {verdict or 'decided'} already; a new matter needs a new request"
+    raise RequestError("already_decided", message, "escalation_id")
+
+
+def _approver(
+    operation: str, escalation: Open, person: Agent, amount: Money, rules: Rules, unit: UnitOfWork
+) -> tuple[Approver, tuple[Reason, ...]]:
+    """Return the authority to use, and the reasons against it.
+
+    It is the person's own, or where that does not suffice, the authority of an absent agent that the person replaces.
+    """
+    policy, staff, source = rules.policy, unit.state.staff, unit.cause.source
+    group: frozenset[str] = frozenset()
+    if escalation.asked.customer_id is not None:
+        group = unit.state.actions.group_of(escalation.asked.customer_id)
+    own = Approver(person, person)
+    reasons = escalations.refusals(operation, escalation, own, amount, policy, source, group)
+    for absent_id in staff.stood_in_for(person.agent_id, unit.now) if reasons else ():
+        absent = staff.agent(absent_id, policy.default_role)
+        if absent is None:
+            continue
+        stand_in = Approver(person, absent)
+        if not escalations.refusals(operation, escalation, stand_in, amount, policy, source, group):
+            return stand_in, ()
+    return own, reasons
+
+
+def _amount(command: EscalationDecision, escalation: Open) -> Money:
+    asked = escalation.asked.amount
+    if command.amount is None or command.operation != "approve":
+        return asked
+    if command.amount.currency != asked.currency:
+        raise RequestError("currency", f"it was asked in {asked.currency}", "amount.currency")
+    if command.amount.minor > asked.minor:
+        raise RequestError("invalid", f"approve at most what was asked, {asked.text}", "amount.amount")
+    return command.amount
+
+
+def _forward_to(command: EscalationDecision, escalation: Open, rules: Rules, unit: UnitOfWork) -> tuple[str, ...]:
+    if command.to is None:
+        to = _next_level(escalation, rules, unit)
+        if not to:
+            raise RequestError("nobody_above", "nobody above may approve this; name somebody in `to`", "to")
+        return to
+    person = known_agent(unit, command.to, rules, "to")
+    if person.agent_id == escalation.asked.agent_id or person.left:
+        raise RequestError("invalid", "forward it to somebody who works here and did not ask for it", "to")
+    return (person.agent_id,)
+
+
+def _reserving_pool(escalation: Open, unit: UnitOfWork, rules: Rules) -> Budget | None:
+    """Return the pool in which an escalation's amount is reserved, or ``None``."""
+    holder = escalation.asked.holder
+    return None if holder is None else unit.budget(holder, rules, escalation.asked.currency, late=True)
+
+
+def _release(escalation: Open, unit: UnitOfWork, pool: Budget | None, reason: str) -> None:
+    """Release the reservation of an escalation that was not approved."""
+    asked = escalation.asked
+    hold = pool.holds.get(asked.action_id) if pool is not None else None
+    if pool is not None and hold is not None:
+        escalation_id = asked.escalation_id
+        unit.write(pool, postings.voided(asked, hold.minor, reason, pool, unit.cause, escalation_id=escalation_id))
+
+
+def _refused_attempt(
+    escalation: Open,
+    command: EscalationDecision,
+    person: Agent,
+    amount: Money,
+    reasons: tuple[Reason, ...],
+    rules: Rules,
+    budget: Budget,
+    unit: UnitOfWork,
+) -> AuthorityFellShort:
+    """Return the record of a decision that this person may not make."""
+    asked = escalation.asked
+    return AuthorityFellShort(
+        agent_id=person.agent_id,
+        role=person.role,
+        kind=asked.kind,
+        basis=asked.basis,
+        amount=amount,
+        reason=command.reason or f"{command.operation} an escalation",
+        outcome="refused",
+        reasons=reasons,
+        preview=False,
+        team_id=asked.team_id,
+        customer_id=asked.customer_id,
+        interaction_id=asked.interaction_id,
+        order_id=asked.order_id,
+        holder=budget.holder,
+        period=budget.period,
+        policy_version=rules.version,
+        escalation_id=asked.escalation_id,
+        **unit.cause.answer(),
+    )

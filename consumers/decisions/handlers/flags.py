@@ -1,0 +1,41 @@
+"""Reviews of flags, and answers to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from config import topology
+from consumers.decisions.unit_of_work import CommandResult
+from domain.commands import RequestError
+from domain.events.flags import FlagAnswered, FlagReviewed, FlagUnmasked
+from ledger.store.subject_tokens import token_of_id
+
+if TYPE_CHECKING:
+    from consumers.decisions.unit_of_work import UnitOfWork
+    from domain.budgets.postings import RequestContext
+    from domain.commands import FlagRequest
+
+
+async def review_flag(command: FlagRequest, unit: UnitOfWork) -> CommandResult:
+    """Record the review of a flag, the answer of the person concerned, or that a reviewer looked up the names."""
+    record = _record_of(command, unit.cause)
+    subject = f"{topology.FLAG_SUBJECT}.{token_of_id(command.flag_id)}"
+    newest = await unit.log.last(subject)
+    if newest is None:
+        raise RequestError("unknown_flag", f"no flag {command.flag_id} was raised", "flag_id")
+    unit.write_after(subject, newest.position, record)
+    return CommandResult.of(unit, record)
+
+
+def _record_of(command: FlagRequest, cause: RequestContext) -> FlagReviewed | FlagAnswered | FlagUnmasked:
+    common = {"flag_id": command.flag_id, **cause.answer()}
+    if command.unmasked_by is not None and command.verdict is None and command.text is None:
+        return FlagUnmasked(unmasked_by=command.unmasked_by, **common)
+    if command.verdict is not None and command.reviewed_by is not None:
+        return FlagReviewed(verdict=command.verdict, reviewed_by=command.reviewed_by, note=command.note, **common)
+    if command.employee_id is not None and command.text is not None:
+        return FlagAnswered(employee_id=command.employee_id, text=command.text, **common)
+    field = "reviewed_by" if command.verdict is not None else "verdict"
+    raise RequestError(
+        "invalid", "a review needs verdict and reviewed_by; an answer employee_id and text; or unmasked_by", field
+    )
