@@ -150,8 +150,8 @@ def holder_in(body: bytes) -> str | None:
         return None
 
 
-def read_request(request: PendingRequest, now: datetime, seen_position: int, *, history: bool) -> None:
-    """Decode and check a request's body.
+def read_request(request: PendingRequest, now: datetime, seen_position: int, *, history: bool) -> Command:
+    """Decode and check a request's body; return its command.
 
     Earlier versions accepted sources that are refused now; their requests still get their first answer.
 
@@ -190,6 +190,7 @@ def read_request(request: PendingRequest, now: datetime, seen_position: int, *, 
         seen_position=seen_position,
         action_id=action_id,
     )
+    return command
 
 
 def _time_of(asked: datetime | None, now: datetime, *, history: bool) -> datetime:

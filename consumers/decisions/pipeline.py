@@ -114,7 +114,7 @@ class DecisionPipeline:
         """
         request = PendingRequest(token, operation, body, answer, reply_subject, sealed=sealed, refusal=refusal)
         try:
-            read_request(request, self._receive_time(), self._state.position, history=self._history)
+            command = read_request(request, self._receive_time(), self._state.position, history=self._history)
         except RequestError as error:
             request.finish(error.wire())
             return
@@ -123,9 +123,9 @@ class DecisionPipeline:
             self._enqueue(request)
             return
         forward = None if here else self.forward
-        if forward is not None and forward(request, holder_of(request.command, self._state)):
+        if forward is not None and forward(request, holder_of(command, self._state)):
             return
-        if self._history and request.now > self._latest:
+        if self._history and command.time is not None and request.now > self._latest:
             leap, self._latest = request.now - self._latest, request.now
             if leap > _LEAP:
                 self._run_beside(request, self._after_timers(request))
