@@ -513,6 +513,7 @@ LOOKED_AT_BY = {
     "dashboard.service.",  # its task is uvicorn's; where that ends the role fails, and is started again
     "consumers.intake.lanes.",  # test_intake_isolation.py
     "ledger.nats.client.",  # test_bytes.py
+    "ledger.background_service.",  # the tasks of its subclasses: their lines
     "ledger.eventsourcing.recorders.",  # the persistence library's, no role of ours
     "ledger.eventsourcing.event_loop_thread.",  # the same
     "ledger.store.server_time.",  # what it could not measure is measured by the next who asks
@@ -545,7 +546,7 @@ def test_the_table_names_tests_that_are_there() -> None:
     assert len({one.target for one in BOUNDARIES}) == len(BOUNDARIES)
 
 
-ENTRANCES = ("subscribe_raw", "create_task", "subscriber", "call_later")
+ENTRANCES = ("subscribe_raw", "create_task", "spawn", "subscriber", "call_later")
 """Calls by which something is read from a socket, or goes on by itself."""
 
 
