@@ -79,7 +79,9 @@ class DecisionPipeline:
         self._handling_since = self._storing_since = math.inf
         self._committer = BatchCommitter(log, state, self._budgets, self._finish, self._give_up, self._on_batch_end)
         self._side_tasks: set[asyncio.Task[None]] = set()
-        self.pulse = Heartbeat("decisions", lambda: bool(self._queue or self._ready or self._need_idle or self._storing))
+        self.pulse = Heartbeat(
+            "decisions", lambda: bool(self._queue or self._ready or self._need_idle or self._storing)
+        )
         self.forward: Callable[[PendingRequest, str | None], bool] | None = None
         """Forwards a request to the owner of its holder; returns whether it did. ``None`` without other deciders."""
         self.old_keys_until = 0
