@@ -14,6 +14,7 @@ from app.docs.policy_reference import rule_lines
 from benchmarks.compare import markdown
 from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document
+from domain.abuse import guard
 from domain.events.decisions import RECORDS
 from domain.events.facts import FACTS
 from domain.serialization import personal_fields
@@ -177,6 +178,17 @@ def test_every_setting_of_the_persistence_module_is_documented() -> None:
     for name in set(re.findall(r'"(NATS_[A-Z_]+|CREATE_TABLE)"', source)):
         assert f"`{name}`" in page, name
         assert re.search(rf"\b{name}\b", source.split('"""')[1]), name
+
+
+def test_the_table_of_the_guards_rules_is_current() -> None:
+    page = (ROOT / "docs" / "understand" / "guard.md").read_text()
+    clocks = {"counting": guard.COUNTING, "statistical": guard.STATISTICAL, "absence": guard.ABSENCE}
+    for name, rule in guard.RULES.items():
+        (clock,) = [word for word, rules in clocks.items() if name in rules]
+        values = {key: "/".join(one) if isinstance(one, tuple) else one for key, one in rule.parameters.items()}
+        parameters = ", ".join(f"`{key}` {value}" for key, value in values.items()) or "none"
+        row = rf"^\| {name} \| {rule.pattern} \| {clock} \| .+ \| {re.escape(parameters)} \|$"
+        assert re.search(row, page, re.MULTILINE), row
 
 
 def test_every_decision_is_in_the_index() -> None:
