@@ -22,16 +22,16 @@ DOCSTRING_BAR = 2.0  # pronouns per 1,000 words of docstrings
 PAGE_BAR = 3.0  # pronouns per 1,000 words of a page
 QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where|Why|How)\b")
 # Rooms and pages whose English is being rewritten: their present figures, as ceilings.
-ROOM_CEILINGS = {"ledger": 15, "consumers": 28, "dashboard": 27, "app": 24, "config": 8}
-FIRST_LINE_CEILINGS = {"ledger": 36, "consumers": 52, "dashboard": 21, "app": 18}
+ROOM_CEILINGS = {"ledger": 14.5, "consumers": 10, "app": 3, "config": 8}
+FIRST_LINE_CEILINGS = {"ledger": 35, "consumers": 12, "dashboard": 2, "app": 1}
 PAGE_CEILINGS = {
     "SECURITY.md": 12,
-    "CONTRIBUTING.md": 10,
+    "CONTRIBUTING.md": 7,
     "docs/integrate/eventsourcing.md": 19,
     "docs/integrate/http.md": 28,
     "docs/integrate/importing.md": 8,
     "docs/operate/operating.md": 14,
-    "docs/reference/commands.md": 30,
+    "docs/reference/commands.md": 4,
 }
 
 
