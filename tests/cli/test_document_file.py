@@ -307,6 +307,7 @@ def test_no_pattern_backtracks(pattern: str) -> None:
     assert time.process_time() - begun < 1
 
 
+@pytest.mark.long
 def test_patterns_take_little_time_to_make_however_many_and_large() -> None:
     for pattern in (r"\pL{1,30}", r"\pL{1,300}", r"(?i)(a|b|c){1,500}"):
         document = mapping(event={"when": {f"x{n}": {"matches": f"{pattern}{n}"} for n in range(3_000)}})

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.environment import ROOT
+from tests.support.source_code import syntax_tree
 
 MADE_TRUE_BY = {
     "roles": "test_role_checks.py::test_each_role_that_hangs_or_is_killed_is_named_alone",
@@ -51,7 +52,7 @@ def named(node: ast.expr) -> str | None:
 def in_the_source() -> Iterator[str]:
     """The names of all checks that can be a finding: those that say whether they are well."""
     for path in (ROOT / "app").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(syntax_tree(path)):
             match node:
                 case ast.Call(func=ast.Name(id="Check"), args=[name, _, *said], keywords=keywords) if said or keywords:
                     if found := named(name):

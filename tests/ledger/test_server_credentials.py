@@ -212,7 +212,7 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path) -> None:
     empty, missing = str(tmp_path / "empty"), str(tmp_path / "missing")
     url = "nats://127.0.0.1"
     for options, words in (
-        ({"nats_url": None, "nats_creds": empty}, "nats_creds: it is for a NATS server of your own"),
+        ({"nats_url": None, "nats_creds": empty}, "nats_creds: needs a NATS server of your own"),
         ({"nats_user": "u"}, "nats_user: it needs nats_password"),
         ({"nats_password": "s3cret"}, "nats_password: it needs nats_user"),
         ({"nats_tls_key": own_key}, "nats_tls_key: it needs nats_tls_cert"),

@@ -48,6 +48,7 @@ def test_windows_are_what_counting_gives(told: Any, customer: int, at: int, star
     assert sorted(columns[0][first].tolist()) == sorted({one[0] for one in told})
 
 
+@pytest.mark.long
 def test_intervals_hold_the_truth_and_lower_rungs_warn() -> None:
     """A few seeds of what `python -m benchmarks.coverage` prints over 200."""
     found = {(line["world"], line["rung"]): line for line in coverage(12, workers=1)}

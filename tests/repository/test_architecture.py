@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.environment import ROOT
+from tests.support.source_code import syntax_tree
 
 ROOMS = {
     "domain": set(),
@@ -54,7 +55,7 @@ def name_of(path: Path) -> str:
 
 def imports(path: Path, *, typing_only: bool) -> Iterator[str]:
     """Yield each name that a module imports; without ``typing_only`` only those that are imported at run time."""
-    tree = ast.parse(path.read_text())
+    tree = syntax_tree(path)
     hidden = {
         inner
         for node in ast.walk(tree)
@@ -112,7 +113,7 @@ def test_the_folders_of_a_room_form_no_circle(room: str) -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_functions_stay_short(path: Path) -> None:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(syntax_tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1
             assert length <= 70, f"{node.name} has {length} lines"
@@ -122,7 +123,7 @@ def test_functions_stay_short(path: Path) -> None:
 def test_the_domain_is_pure(path: Path) -> None:
     used = {name.split(".")[0] for name in imports(path, typing_only=True)} - {"domain"}
     assert used <= PURE, f"imports {sorted(used - PURE)}"
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(syntax_tree(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert f"{node.value.id}.{node.attr}" not in IMPURE, f"line {node.lineno}: {node.value.id}.{node.attr}"
         if isinstance(node, ast.Name):

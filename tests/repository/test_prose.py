@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.environment import ROOT
+from tests.support.source_code import syntax_tree
 
 ROOMS = ("domain", "ledger", "projections", "consumers", "dashboard", "app", "config", "resolution_ledger")
 PRONOUNS = {
@@ -85,7 +86,7 @@ class Docstring(NamedTuple):
 
 def docstrings(room: str) -> Iterator[Docstring]:
     for path in sorted((ROOT / room).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(syntax_tree(path)):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
                 text := ast.get_docstring(node, clean=False)
             ):

@@ -27,6 +27,7 @@ from ledger.encryption.keyring import Keyring
 from ledger.transparency.sealer import seal_folder
 from tests.support.builders import event, gbp
 from tests.support.environment import ROOT
+from tests.support.source_code import syntax_tree
 from tests.support.upstreams import Upstream
 
 if TYPE_CHECKING:
@@ -557,7 +558,7 @@ def test_every_module_with_an_entrance_is_in_the_table() -> None:
         path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
         for room in ("consumers", "dashboard", "ledger", "projections")
         for path in (ROOT / room).rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(syntax_tree(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ENTRANCES
     }
     named = {one.target for one in BOUNDARIES} | LOOKED_AT_BY

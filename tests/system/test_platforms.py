@@ -14,6 +14,7 @@ from app.cli import read_audit
 from tests.repository.test_architecture import MODULES, name_of
 from tests.support.builders import event
 from tests.support.environment import ROOT, clean_environment
+from tests.support.source_code import syntax_tree
 from tests.support.up_process import UpProcess
 
 UNIX_ONLY = {
@@ -64,7 +65,7 @@ sys.platform = "win32"
 
 def top_level(path: Path) -> Iterator[ast.stmt]:
     """Yield what runs when a module is loaded, on Windows too."""
-    waiting = list(ast.parse(path.read_text()).body)
+    waiting = list(syntax_tree(path).body)
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If):
@@ -88,7 +89,7 @@ def test_a_module_loads_nothing_that_windows_lacks(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_text_files_name_their_encoding(path: Path) -> None:
     """Windows and some containers read and write another one where none is named."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(syntax_tree(path)):
         if not isinstance(node, ast.Call):
             continue
         called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
