@@ -513,7 +513,6 @@ LOOKED_AT_BY = {
     "consumers.runtime.broker.",
     "dashboard.service.",  # its task is uvicorn's; where that ends the role fails, and is started again
     "consumers.intake.lanes.",  # test_intake_isolation.py
-    "ledger.background_service.",  # starts the tasks that services in the table give it by `spawn`
     "ledger.nats.client.",  # test_bytes.py
     "ledger.background_service.",  # the tasks of its subclasses: their lines
     "ledger.eventsourcing.recorders.",  # the persistence library's, no role of ours
