@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, get_args, get_type_hints
 
 from domain.commands import RequestError
 from domain.money import Money, shown
@@ -33,7 +33,7 @@ def _money_fields(cls: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(name for name, hint in hints.items() if Money in (hint, *get_args(hint)))
 
 
-def check_fields(value: Mapping[str, Any], cls: type[msgspec.Struct], own: frozenset[str] = frozenset()) -> None:
+def check_fields(value: Mapping[str, object], cls: type[msgspec.Struct], own: frozenset[str] = frozenset()) -> None:
     """Reject a request with an unknown field at any level; ``own`` are fields that the ledger adds.
 
     Raises:
@@ -47,7 +47,7 @@ def check_fields(value: Mapping[str, Any], cls: type[msgspec.Struct], own: froze
             check_names(inner, _MONEY, f"{name}.")
 
 
-def check_names(value: Mapping[str, Any], known: frozenset[str], at: str = "") -> None:
+def check_names(value: Mapping[str, object], known: frozenset[str], at: str = "") -> None:
     """Reject a mapping with an unknown key; ``at`` is the path before it, ending in a point.
 
     Raises:

@@ -11,7 +11,7 @@ import msgspec
 from domain.events.facts import Basis, Kind
 from domain.events.flags import Verdict
 from domain.money import Money
-from domain.serialization import Holder, Id, Instant, Personal
+from domain.serialization import Holder, Id, Instant, JsonObject, Personal
 
 
 class RequestError(Exception):
@@ -30,7 +30,7 @@ class RequestError(Exception):
         self.message = message
         self.field = field
 
-    def wire(self) -> dict[str, Any]:
+    def wire(self) -> JsonObject:
         """Return the answer that reports this error."""
         error = {"code": self.code, "message": self.message}
         if self.field:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 MOST_CHARACTERS = 128
 
@@ -66,7 +66,7 @@ NOT_PATTERNS = (f"[{_CONTROL}{_WHITE_SPACE}{_UNSEEN}]", "^ | $", f"^{_E_MAIL}$",
 They compile in ECMA 262 with and without its flag `u`, without which an emoji is two units. They avoid Python's end of
 a text and look-around. They cannot state normal forms and the inside of emoji.
 """
-ID_SCHEMA: dict[str, Any] = {
+ID_SCHEMA: dict[str, object] = {
     "minLength": 1,
     "maxLength": MOST_CHARACTERS,
     "not": {"anyOf": [{"pattern": pattern} for pattern in NOT_PATTERNS]},

@@ -60,7 +60,7 @@ def _fields_with_money(cls: type[msgspec.Struct]) -> tuple[str, ...]:
     return tuple(name for name in cls.__struct_fields__ if name in marked)
 
 
-def _marked(cls: type[msgspec.Struct], mark: Any) -> frozenset[str]:
+def _marked(cls: type[msgspec.Struct], mark: object) -> frozenset[str]:
     """Return the fields of a class that have the type ``mark``, also if optional or a tuple."""
     hints = get_type_hints(cls, include_extras=True)
     return frozenset(name for name, hint in hints.items() if mark in (hint, *get_args(hint)))
@@ -87,7 +87,7 @@ class FieldError(ValueError):
         self.code = code
 
 
-def _from_wire(wanted: type, value: Any) -> Any:
+def _from_wire(wanted: type, value: object) -> Money:
     if wanted is Money:
         try:
             return money_from_wire(value)
@@ -113,7 +113,7 @@ def raw_of(minor: int, currency: str) -> msgspec.Raw:
     return raw
 
 
-def _to_wire(value: Any) -> Any:
+def _to_wire(value: object) -> msgspec.Raw:
     if isinstance(value, Money):
         return raw_of(value.minor, value.currency)
     message = f"no wire form for {type(value)}"
@@ -123,10 +123,10 @@ def _to_wire(value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_to_wire)
 
 
-_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
 
 
-def decoder_of(wanted: Any) -> msgspec.json.Decoder[Any]:
+def decoder_of[T](wanted: type[T]) -> msgspec.json.Decoder[T]:
     """Return the decoder of a type, for hot paths; it raises msgspec's own errors."""
     decoder = _decoders.get(wanted)
     if decoder is None:
@@ -142,10 +142,9 @@ def decode[T](wanted: type[T], data: bytes | str | msgspec.Raw, at: str = "data"
 
     """
     try:
-        decoded: T = decoder_of(wanted).decode(data)
+        return decoder_of(wanted).decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise _field_error(error, at) from None
-    return decoded
 
 
 @lru_cache(maxsize=256)
@@ -201,7 +200,7 @@ def check_currencies(
             raise FieldError(fault, f"{at}.{name}.currency" if at else f"{name}.currency")
 
 
-def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:
+def convert[T](wanted: type[T], value: object, at: str = "data") -> T:
     """Return a typed record from plain Python values.
 
     Raises:
@@ -214,17 +213,17 @@ def convert[T](wanted: type[T], value: Any, at: str = "data") -> T:
         raise _field_error(error, at) from None
 
 
-def encode(value: Any) -> bytes:
+def encode(value: object) -> bytes:
     """Return the JSON text of a record, list or mapping; absent optional fields of records are left out."""
     return _encoder.encode(value)
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Return a record as plain Python values that fit into JSON."""
     return msgspec.to_builtins(value, enc_hook=_to_builtins)
 
 
-def _to_builtins(value: Any) -> Any:
+def _to_builtins(value: object) -> dict[str, str] | msgspec.Raw:
     return value.wire() if isinstance(value, Money) else _to_wire(value)
 
 

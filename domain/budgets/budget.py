@@ -31,21 +31,21 @@ class Hold(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BudgetEvent(CanMutateAggregate[str]):
+class BudgetEvent[R: decisions.Record](CanMutateAggregate[str]):
     """An event of a budget; the base class moves no money."""
 
     originator_id: str
     originator_version: int
     timestamp: datetime
-    record: Any
+    record: R
 
-    def apply(self, aggregate: Any) -> None:
+    def apply(self, aggregate: Budget) -> None:
         """Fold the record, and index the requests that this budget answered."""
         if self.record.request_sha256 is not None:
             aggregate.answered[self.record.source, self.record.request_id] = self.originator_version
         self.fold(aggregate, self.record)
 
-    def fold(self, budget: Budget, record: Any) -> None:
+    def fold(self, budget: Budget, record: R) -> None:
         """Apply the record to the budget."""
 
 
@@ -59,26 +59,26 @@ class Budget(BaseAggregate[str]):
     Event = BudgetEvent
 
     @dataclass(frozen=True)
-    class Opened(CanInitAggregate[str], BudgetEvent):
+    class Opened(CanInitAggregate[str], BudgetEvent[decisions.BudgetOpened]):
         """The first event of a period."""
 
         originator_topic: str
 
     @dataclass(frozen=True)
-    class Noted(BudgetEvent):
+    class Noted(BudgetEvent[decisions.EscalationForwarded]):
         """An event without an effect on the budget, such as a forwarded escalation."""
 
     @dataclass(frozen=True)
-    class FellShort(BudgetEvent):
+    class FellShort(BudgetEvent[decisions.AuthorityFellShort]):
         """A request beyond the agent's authority, or a preview of one; a preview is recorded once."""
 
-        def fold(self, budget: Budget, record: Any) -> None:
+        def fold(self, budget: Budget, record: decisions.AuthorityFellShort) -> None:
             """Remember previews, so that each is recorded once."""
             if record.preview:
                 budget.noted_previews.add((record.interaction_id, record.kind))
 
     @dataclass(frozen=True)
-    class Taken(BudgetEvent):
+    class Taken(BudgetEvent[decisions.ActionTaken]):
         """An action was taken; goodwill is spent from the budget and from its own reservation."""
 
         def fold(self, budget: Budget, record: decisions.ActionTaken) -> None:
@@ -89,7 +89,7 @@ class Budget(BaseAggregate[str]):
                 budget.count(record.interaction_id, record.amount.minor)
 
     @dataclass(frozen=True)
-    class Held(BudgetEvent):
+    class Held(BudgetEvent[decisions.ActionHeld]):
         """Money was reserved for an action."""
 
         def fold(self, budget: Budget, record: decisions.ActionHeld) -> None:
@@ -98,7 +98,7 @@ class Budget(BaseAggregate[str]):
             budget.hold(record.action_id, minor, record.interaction_id)
 
     @dataclass(frozen=True)
-    class Settled(BudgetEvent):
+    class Settled(BudgetEvent[decisions.ActionSettled]):
         """A hold was paid, wholly or in part."""
 
         def fold(self, budget: Budget, record: decisions.ActionSettled) -> None:
@@ -109,7 +109,7 @@ class Budget(BaseAggregate[str]):
                 budget.count(record.interaction_id, record.amount.minor)
 
     @dataclass(frozen=True)
-    class Voided(BudgetEvent):
+    class Voided(BudgetEvent[decisions.ActionVoided]):
         """A hold ended without a payment."""
 
         def fold(self, budget: Budget, record: decisions.ActionVoided) -> None:
@@ -117,7 +117,7 @@ class Budget(BaseAggregate[str]):
             budget.free(record.action_id)
 
     @dataclass(frozen=True)
-    class Charged(BudgetEvent):
+    class Charged(BudgetEvent[decisions.ActionCharged]):
         """A reported action was spent, even where the budget did not reach."""
 
         def fold(self, budget: Budget, record: decisions.ActionCharged) -> None:
@@ -126,7 +126,7 @@ class Budget(BaseAggregate[str]):
             budget.count(record.interaction_id, record.amount.minor)
 
     @dataclass(frozen=True)
-    class Reversed(BudgetEvent):
+    class Reversed(BudgetEvent[decisions.ActionReversed]):
         """An action was reversed; a recovered amount may be spent again."""
 
         def fold(self, budget: Budget, record: decisions.ActionReversed) -> None:
@@ -140,7 +140,7 @@ class Budget(BaseAggregate[str]):
                 budget.count(record.interaction_id, -record.amount.minor)
 
     @dataclass(frozen=True)
-    class Granted(BudgetEvent):
+    class Granted(BudgetEvent[decisions.BudgetGranted]):
         """The budget was granted more."""
 
         def fold(self, budget: Budget, record: decisions.BudgetGranted) -> None:
@@ -148,7 +148,7 @@ class Budget(BaseAggregate[str]):
             budget.granted_minor += record.amount.minor
 
     @dataclass(frozen=True)
-    class Moved(BudgetEvent):
+    class Moved(BudgetEvent[decisions.BudgetTransferred | decisions.BudgetDrawn]):
         """Money moved from or to another budget: a transfer, or a draw on a pool."""
 
         def fold(self, budget: Budget, record: decisions.BudgetTransferred | decisions.BudgetDrawn) -> None:
@@ -156,7 +156,7 @@ class Budget(BaseAggregate[str]):
             budget.granted_minor += record.amount.minor if record.direction == "in" else -record.amount.minor
 
     @dataclass(frozen=True)
-    class Asked(BudgetEvent):
+    class Asked(BudgetEvent[decisions.EscalationRequested]):
         """An escalation was requested."""
 
         def fold(self, budget: Budget, record: decisions.EscalationRequested) -> None:
@@ -164,7 +164,7 @@ class Budget(BaseAggregate[str]):
             budget.escalations.add(record.escalation_id)
 
     @dataclass(frozen=True)
-    class Decided(BudgetEvent):
+    class Decided(BudgetEvent[decisions.EscalationStep]):
         """An escalation ended."""
 
         def fold(self, budget: Budget, record: decisions.EscalationStep) -> None:
@@ -172,7 +172,7 @@ class Budget(BaseAggregate[str]):
             budget.escalations.discard(record.escalation_id)
 
     @dataclass(frozen=True)
-    class Closed(BudgetEvent):
+    class Closed(BudgetEvent[decisions.BudgetClosed]):
         """The budget's period was closed."""
 
         def fold(self, budget: Budget, record: decisions.BudgetClosed) -> None:
@@ -187,7 +187,7 @@ class Budget(BaseAggregate[str]):
             budget.closed = True
 
     @dataclass(frozen=True)
-    class Reopened(BudgetEvent):
+    class Reopened(BudgetEvent[decisions.BudgetOpened]):
         """A period that a fast clock had closed too early was opened again."""
 
         def fold(self, budget: Budget, record: decisions.BudgetOpened) -> None:
@@ -227,9 +227,10 @@ class Budget(BaseAggregate[str]):
         return budget
 
     @classmethod
-    def from_records(cls, stored: list[tuple[Any, datetime]]) -> Budget:
+    def from_records(cls, stored: list[tuple[msgspec.Struct, datetime]]) -> Budget:
         """Return the budget after these records, oldest first, each with its time."""
         (first, at), *rest = stored
+        assert isinstance(first, decisions.BudgetOpened)
         budget = cls.open(first, at)
         for record, moment in rest:
             budget.record(record, moment)
@@ -264,7 +265,7 @@ class Budget(BaseAggregate[str]):
         if interaction_id is not None and minor:
             self.by_interaction[interaction_id] = self.by_interaction.get(interaction_id, 0) + minor
 
-    def balance(self) -> dict[str, Any]:
+    def balance(self) -> dict[str, str | msgspec.Raw]:
         """Return the balance as answers show it; amounts are JSON text already, because most answers carry one."""
         currency = self.currency
         return {
@@ -286,7 +287,7 @@ class Budget(BaseAggregate[str]):
         return Money(minor, self.currency)
 
 
-_EVENT_OF: dict[type[msgspec.Struct], type[BudgetEvent]] = {
+_EVENT_OF: dict[type[msgspec.Struct], type[BudgetEvent[Any]]] = {
     decisions.ActionTaken: Budget.Taken,
     decisions.ActionHeld: Budget.Held,
     decisions.ActionSettled: Budget.Settled,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypedDict
 
 import msgspec
 
@@ -30,6 +30,20 @@ if TYPE_CHECKING:
     from domain.events.facts import ActionReported, Basis
     from domain.policy.history import PolicyHistory
     from domain.policy.model import Policy, Rules
+
+
+class CauseFields(TypedDict):
+    """The fields by which a record names its cause."""
+
+    source: str
+    request_id: str
+    seen_position: int
+
+
+class AnswerFields(CauseFields):
+    """The same fields of the one record that answers a request."""
+
+    request_sha256: str | None
 
 
 class ActionLike(Protocol):
@@ -71,13 +85,13 @@ class RequestContext(msgspec.Struct, frozen=True, kw_only=True):
     action_id: str = ""
     """The id of the action that this request takes."""
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> CauseFields:
         """Return the fields of a record that accompanies the answer."""
         return {"source": self.source, "request_id": self.request_id, "seen_position": self.seen_position}
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> AnswerFields:
         """Return the fields of the one record that is the answer; its hash of the body makes it so."""
-        return self.fields() | {"request_sha256": self.request_sha256}
+        return {**self.fields(), "request_sha256": self.request_sha256}
 
 
 def grant_of(policy: Policy, holder: str, role_name: str | None, currency: str) -> tuple[Money, int]:
@@ -345,7 +359,18 @@ def reversed_by(
     )
 
 
-def _posted(held: ActionLike, amount: Money, budget: Budget) -> dict[str, Any]:
+class _Posted(TypedDict):
+    action_id: str
+    holder: str
+    period: str
+    amount: Money
+    agent_id: str
+    basis: Basis
+    customer_id: str | None
+    interaction_id: str | None
+
+
+def _posted(held: ActionLike, amount: Money, budget: Budget) -> _Posted:
     return {
         "action_id": held.action_id,
         "holder": budget.holder,

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from math import isfinite
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from domain.serialization import Json, JsonObject
 
 DEPTH, VALUES = 64, 100_000
 """The most levels and the most values of a document."""
@@ -37,7 +39,7 @@ class DocumentError(ValueError):
         return ".".join(str(part) for part in self.path)
 
 
-def read_json(data: bytes) -> Any:
+def read_json(data: bytes) -> Json:
     """Return the document of a JSON text (RFC 8259), read strictly.
 
     Raises:
@@ -107,7 +109,7 @@ def _wrong(value: object) -> str | None:
     return None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Json]]) -> JsonObject:
     found = dict(pairs)
     if len(found) != len(pairs):
         counts = Counter(name for name, _ in pairs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from domain.money import Money
 from domain.policy.parsing import PolicyProblem
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from domain.policy.model import Limits, Policy, Role
     from domain.policy.parsing import Path
+    from domain.serialization import JsonObject
 
 ASKING_AGENT_MINUTES = 14
 ASKING_APPROVER_MINUTES = 8
@@ -137,7 +138,7 @@ def cost_of_asking(policy: Policy) -> Money | None:
     return Money(-(-minutes_minor // 60), policy.currency)
 
 
-def difference(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+def difference(before: JsonObject, after: JsonObject) -> list[tuple[str, object, object]]:
     """Return the fields in which two documents differ, as (field, before, after); ``None`` for a missing field.
 
     Example: ``[("roles.agent.limits.refund", "50.00", "80.00")]``.
@@ -147,7 +148,7 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> list[tuple[str,
     return [(field, old.get(field), new.get(field)) for field in fields if old.get(field) != new.get(field)]
 
 
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _leaves(item, f"{path}.{name}".lstrip("."))

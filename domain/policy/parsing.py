@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from math import isfinite
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, TypeGuard, cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -18,7 +18,7 @@ from domain.policy.model import KINDS, EscalationRules, Limits, PerCustomer, Pol
 from domain.suggestions import nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 Path = tuple[str | int, ...]
 
@@ -76,9 +76,9 @@ def _policy(document: object, *, stored: bool) -> Policy:
     policy = Policy(
         currency=currency,
         time_zone=reader.zone(document.get("time_zone"), stored=stored),
-        period=cast("PeriodKind", reader.one_of(document.get("period"), get_args(PeriodKind), ("period",))),
+        period=reader.one_of(document.get("period"), get_args(PeriodKind), ("period",)),
         effective_from=reader.moment(document.get("effective_from"), ("effective_from",)),
-        mode=cast("Any", reader.one_of(document.get("mode", "enforced"), ("enforced", "shadow"), ("mode",))),
+        mode=reader.one_of(document.get("mode", "enforced"), ("enforced", "shadow"), ("mode",)),
         default_role=reader.role_name(document.get("default_role"), roles, ("default_role",)),
         roles=roles,
         teams={str(name): reader.team(value, roles, ("teams", name)) for name, value in teams.items()},
@@ -142,13 +142,15 @@ class _Reader:
         if len(self._found) == _MOST_PROBLEMS:
             raise PolicyError(self.problems)
 
-    def mapping(self, value: object, path: Path) -> dict[Any, Any]:
+    def mapping(self, value: object, path: Path) -> dict[str, object]:
         if isinstance(value, dict):
             return value
         self.add(path, f"must be a mapping, not {shown(value)}")
         return {}
 
-    def known(self, value: Mapping[Any, Any], path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    def known(
+        self, value: Mapping[str, object], path: Path, required: tuple[str, ...], optional: tuple[str, ...]
+    ) -> None:
         for name in required:
             if name not in value:
                 self.add((*path, name), "is required")
@@ -178,14 +180,14 @@ class _Reader:
                 limits[kind] = None if limit == "unlimited" else self.money(limit, (*path, kind))
         return limits
 
-    def one_of(self, value: object, choices: tuple[str, ...], path: Path) -> str:
+    def one_of[T: str](self, value: object, choices: Sequence[T], path: Path) -> T:
         if value not in choices:
             self.add(path, f"must be one of {', '.join(choices)}, not {shown(value)}")
             return choices[0]
-        return str(value)
+        return next(choice for choice in choices if choice == value)
 
     def number(self, value: object, path: Path, check: Callable[[float], bool], rule: str) -> None:
-        if not _is_number(value) or not check(cast("float", value)):
+        if not _is_number(value) or not check(value):
             self.add(path, f"must be {rule}, not {shown(value)}")
 
     def zone(self, value: object, *, stored: bool) -> str:
@@ -284,7 +286,7 @@ class _Reader:
             if not isinstance(value := fields.get(name, False), bool):
                 self.add(("privacy", name), f"must be true or false, not {shown(value)}")
                 return Privacy()
-        return Privacy(**{name: fields[name] for name in Privacy.__struct_fields__ if name in fields})
+        return Privacy(*(fields.get(name) is True for name in Privacy.__struct_fields__))
 
     def guidelines(self, value: object) -> None:
         if not isinstance(value, list):
@@ -307,9 +309,9 @@ class _Reader:
         hours = given.get("after_hours", 48)
         self.number(hours, (*path, "after_hours"), lambda n: 0 < n <= _MOST_HOURS, "hours above 0")
         return EscalationRules(
-            payer=cast("Any", self.one_of(given.get("payer"), ("team", "approver"), (*path, "payer"))),
+            payer=self.one_of(given.get("payer"), ("team", "approver"), (*path, "payer")),
             after=timedelta(hours=hours if _is_number(hours) and 0 < hours <= _MOST_HOURS else 48),
-            then=cast("Any", self.one_of(given.get("then", "next_level"), ("next_level", "expire"), (*path, "then"))),
+            then=self.one_of(given.get("then", "next_level"), ("next_level", "expire"), (*path, "then")),
         )
 
     def trial(self, value: object, roles: Mapping[str, Role]) -> Trial | None:
@@ -328,8 +330,8 @@ class _Reader:
             role=str(limit.get("role")),
             kind=self.one_of(limit.get("kind"), KINDS, (*path, "limit", "kind")),
             amount=self.money(limit.get("amount"), (*path, "limit", "amount")),
-            share_of_teams=float(cast("float", share)) if _is_number(share) else 0.5,
-            seed=int(cast("float", seed)) if _is_number(seed) else 0,
+            share_of_teams=float(share) if _is_number(share) else 0.5,
+            seed=int(seed) if _is_number(seed) else 0,
             until=self.moment(given.get("until"), (*path, "until")),
         )
 
@@ -339,5 +341,5 @@ _MOST_DAYS = 700_000
 """A longer window would begin before the first day of the calendar (0001-01-01)."""
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)

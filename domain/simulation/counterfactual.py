@@ -6,7 +6,7 @@ It also keeps the goodwill given in history, so that only the difference between
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from domain.events.decisions import BudgetOpened, PolicyPublished
+    from domain.events.decisions import BudgetOpened, PolicyPublished, Posting
     from domain.policy.model import Rules
     from domain.simulation.comparison import DecisionSummary
 
@@ -82,14 +82,14 @@ class CounterfactualState:
         while self._later and self._later[0][0] <= seen_position:
             self._later.popleft()[1]()
 
-    def learn(self, body: Any) -> None:
+    def learn(self, body: facts.Fact) -> None:
         """Apply a fact about employees or customers."""
         if isinstance(body, (facts.CustomerLinked, facts.CustomerUnlinked)):
             self._link(body, linked=isinstance(body, facts.CustomerLinked))
         else:
             self.staff.learn(body)
 
-    def correct(self, before: Any, after: Any) -> None:
+    def correct(self, before: msgspec.Struct | None, after: msgspec.Struct | None) -> None:
         """Replace a wrong fact by ``after``, which is ``None`` where the fact never happened."""
         for body, undo in ((before, True), (after, False)):
             match body:
@@ -123,14 +123,19 @@ class CounterfactualState:
     # ------------------------------------------------------------------ goodwill
 
     def act(
-        self, action_id: str, key: Key, record: Any, amount: tuple[int, str], *, did: bool, would: bool, seconds: float
+        self,
+        action_id: str,
+        key: Key,
+        record: DecisionSummary | facts.ActionReported,
+        amount: tuple[int, str],
+        *,
+        did: bool,
+        would: bool,
+        seconds: float,
     ) -> None:
         """Record an action given in history, under the other policy or both, at ``seconds`` since 1970."""
-        minor, customer, interaction = (
-            amount[0] if record.basis == "goodwill" else 0,
-            record.customer_id,
-            record.interaction_id,
-        )
+        customer, interaction = record.customer_id, record.interaction_id
+        minor = amount[0] if record.basis == "goodwill" else 0
         gift = GoodwillTotals(record.agent_id, seconds, minor, amount[1], did, would)
         act = self.acts.get(action_id)
         if act is None:
@@ -226,7 +231,7 @@ class CounterfactualState:
         budget = self.budgets[key] = Budget.open(opened, at)
         return budget
 
-    def spend(self, budget: Budget, record: Any, minor: int) -> None:
+    def spend(self, budget: Budget, record: DecisionSummary | Posting, minor: int) -> None:
         """Spend goodwill from the budget and count it on the interaction."""
         if record.basis == "goodwill":
             budget.spent_minor += minor

@@ -14,18 +14,25 @@ from domain.decisions.authority import DecisionContext, Gift, SoftState, Verdict
 from domain.events import decisions, facts
 from domain.money import Money
 from domain.policy.model import Rules, drawn_teams
-from domain.simulation.comparison import DECISIONS, DecisionSummary, OutcomeComparison, decided
-from domain.simulation.counterfactual import CounterfactualState
+from domain.simulation.comparison import DECISIONS, Decision, DecisionSummary, OutcomeComparison, decided
+from domain.simulation.counterfactual import CounterfactualState, SimulatedAction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    import msgspec
+
     from domain.budgets.budget import Budget
+    from domain.events.decisions import Record
     from domain.policy.model import Policy
 
 _FILED = frozenset(("approves", "payer"))
 """Rules that apply only where an escalation was to be requested."""
+
+
+type Replayed = DecisionSummary | tuple[Budget, Verdict] | None
+"""A decision under the other policy: unchanged, its budget and verdict there, or ``None`` where it does not occur."""
 
 
 class PolicyReplay:
@@ -36,7 +43,10 @@ class PolicyReplay:
     """
 
     def __init__(
-        self, policy: Policy, published: Sequence[decisions.PolicyPublished], begins: Callable[[Any, datetime], bool]
+        self,
+        policy: Policy,
+        published: Sequence[decisions.PolicyPublished],
+        begins: Callable[[DecisionSummary, datetime], bool],
     ) -> None:
         same = next((one for one in reversed(published) if one.policy == policy.document), None)
         version = same.version if same is not None else 1 + max((one.version for one in published), default=0)
@@ -50,7 +60,7 @@ class PolicyReplay:
         """Decisions about people without a known role, which cannot be judged."""
         self._requested: set[str] = set()
         self._begins = begins
-        self._takes: dict[type, Callable[[int, datetime, Any], Any]] = {
+        self._takes: dict[type, Callable[[int, datetime, Any], Record | None]] = {
             decisions.ActionSettled: self._settled,
             decisions.ActionVoided: self._voided,
             decisions.ActionCharged: self._charged,
@@ -67,7 +77,7 @@ class PolicyReplay:
             decisions.EscalationExpired: self._ended,
         }
 
-    def take(self, position: int, at: datetime, body: Any, action_id: str = "") -> Any:
+    def take(self, position: int, at: datetime, body: msgspec.Struct, action_id: str = "") -> msgspec.Struct | None:
         """Apply an event; return the event under the other policy, or ``None`` where it does not happen there.
 
         ``action_id`` is that of an action that a fact reported.
@@ -79,7 +89,9 @@ class PolicyReplay:
         if isinstance(body, DECISIONS):
             one = decided(body)
             found = self.decide(position, at, one)
-            return body if found is one else None if found is None else self._as_it_would_be(body, *found)
+            if isinstance(found, tuple):
+                return self._as_it_would_be(body, *found)
+            return None if found is None else body
         if isinstance(body, facts.ActionReported):
             amount = (body.amount.minor, body.amount.currency)
             key, seconds = (f"agent:{body.agent_id}", body.amount.currency), at.timestamp()
@@ -90,13 +102,13 @@ class PolicyReplay:
             self.world.later(position, lambda: self.world.learn(body))
         return body
 
-    def correct(self, position: int, before: Any, after: Any) -> None:
+    def correct(self, position: int, before: msgspec.Struct | None, after: msgspec.Struct | None) -> None:
         """Replace a wrong fact by ``after``, which is ``None`` where the fact never happened."""
         self.world.later(position, lambda: self.world.correct(before, after))
 
     # ------------------------------------------------------------------ decisions
 
-    def decide(self, position: int, at: datetime, one: DecisionSummary) -> Any:
+    def decide(self, position: int, at: datetime, one: DecisionSummary) -> Replayed:
         """Apply a decision; return it if unchanged, ``None`` if it does not occur, else the budget and the verdict."""
         self.world.now(at)
         done = one.done
@@ -133,7 +145,7 @@ class PolicyReplay:
         self.world.budget(one.holder, one.currency, at).hold(one.action_id, minor, one.interaction_id)
         return one
 
-    def _judged(self, position: int, at: datetime, one: DecisionSummary, *, done: bool) -> Any:
+    def _judged(self, position: int, at: datetime, one: DecisionSummary, *, done: bool) -> Replayed:
         world = self.world
         world.know(one.seen_position)
         if not world.diverged and self._begins(one, at):
@@ -183,7 +195,7 @@ class PolicyReplay:
         elif would:
             budget.hold(action_id, minor if one.basis == "goodwill" else 0, one.interaction_id)
 
-    def _as_it_would_be(self, record: Any, budget: Budget, verdict: Verdict) -> Any:
+    def _as_it_would_be(self, record: Decision, budget: Budget, verdict: Verdict) -> Decision:
         common = {name: getattr(record, name) for name in _COMMON}
         version = self.world.rules.version
         if verdict.outcome != "taken":
@@ -261,13 +273,13 @@ class PolicyReplay:
 
     # ------------------------------------------------------------------ postings and budgets
 
-    def _settled(self, position: int, at: datetime, record: decisions.ActionSettled) -> Any:
+    def _settled(self, position: int, at: datetime, record: decisions.ActionSettled) -> Record | None:
         return self._became(position, at, record, record.amount.minor)
 
-    def _voided(self, position: int, at: datetime, record: decisions.ActionVoided) -> Any:
+    def _voided(self, position: int, at: datetime, record: decisions.ActionVoided) -> Record | None:
         return self._became(position, at, record, 0)
 
-    def _became(self, position: int, at: datetime, record: decisions.Posting, spent: int) -> Any:
+    def _became(self, position: int, at: datetime, record: decisions.Posting, spent: int) -> Record | None:
         act, world = self.world.acts.get(record.action_id), self.world
         if act is None or record.action_id in world.budget(record.holder, record.amount.currency, at).holds:
             budget = world.budget(record.holder, record.amount.currency, at)
@@ -280,12 +292,12 @@ class PolicyReplay:
         world.count(record.amount.currency, record.basis, spent, did=True, would=there)
         return record if there else None
 
-    def _charged(self, _: int, at: datetime, record: decisions.ActionCharged) -> Any:
+    def _charged(self, _: int, at: datetime, record: decisions.ActionCharged) -> Record:
         self.world.spend(self.world.budget(record.holder, record.amount.currency, at), record, record.amount.minor)
         self.world.count(record.amount.currency, record.basis, record.amount.minor, did=True, would=True)
         return record
 
-    def _reversed(self, position: int, at: datetime, record: decisions.ActionReversed) -> Any:
+    def _reversed(self, position: int, at: datetime, record: decisions.ActionReversed) -> Record | None:
         act, world = self.world.acts.get(record.action_id), self.world
         minor = record.amount.minor if record.recovered and record.basis == "goodwill" else 0
         there = act is None or act.would
@@ -301,26 +313,26 @@ class PolicyReplay:
             world.spend(budget, record, -minor)
         return record
 
-    def _asked(self, _: int, __: datetime, record: decisions.EscalationRequested) -> Any:
+    def _asked(self, _: int, __: datetime, record: decisions.EscalationRequested) -> Record:
         self._requested.add(record.escalation_id)
         return record
 
-    def _ended(self, _: int, __: datetime, record: decisions.EscalationStep) -> Any:
+    def _ended(self, _: int, __: datetime, record: decisions.EscalationStep) -> Record | None:
         return None if self.tally.ended(record) else record
 
-    def _opened(self, _: int, at: datetime, record: decisions.BudgetOpened) -> Any:
+    def _opened(self, _: int, at: datetime, record: decisions.BudgetOpened) -> Record:
         if not self.world.diverged:
             self.world.opened(record, at)
         return record
 
-    def _own_books(self, _: int, at: datetime, record: Any) -> Any:
+    def _own_books(self, _: int, at: datetime, record: decisions.BudgetClosed | decisions.BudgetDrawn) -> Record:
         """Apply closings and draws until the divergence; after it the counterfactual makes its own."""
         currency = record.spent.currency if isinstance(record, decisions.BudgetClosed) else record.amount.currency
         if not self.world.diverged:
             self.world.budget(record.holder, currency, at).record(record, at)
         return record
 
-    def _moved(self, _: int, at: datetime, record: decisions.BudgetGranted | decisions.BudgetTransferred) -> Any:
+    def _moved(self, _: int, at: datetime, record: decisions.BudgetGranted | decisions.BudgetTransferred) -> Record:
         self.world.budget(record.holder, record.amount.currency, at).record(record, at)
         return record
 
@@ -335,21 +347,22 @@ class ShadowRecord:
         self.parted_at: int | None = None
         self.unknown = 0
 
-    def take(self, position: int, at: datetime, body: Any, _action_id: str = "") -> Any:
+    def take(self, position: int, at: datetime, body: msgspec.Struct, _action_id: str = "") -> msgspec.Struct:
         """Count a decision that carries a shadow verdict."""
         if isinstance(body, decisions.EscalationStep) and not isinstance(body, decisions.EscalationForwarded):
             self.tally.ended(body)
-        shadow = getattr(body, "shadow", None)
-        if shadow is None or shadow.policy_version != self.world.rules.version or getattr(body, "preview", False):
+        if not isinstance(body, DECISIONS) or body.shadow is None:
             return body
-        self.parted_at = self.parted_at or position
-        one, would = decided(body), shadow.outcome == "taken"
+        one, shadow = decided(body), body.shadow
+        if one.preview or shadow.policy_version != self.world.rules.version:
+            return body
+        self.parted_at, would = self.parted_at or position, shadow.outcome == "taken"
         self.world.now(at)
         self.tally.tell(position, at, one, shadow.outcome, shadow.reasons)
         self.world.count(one.currency, one.basis, one.minor, did=one.done, would=would)
         return body
 
-    def correct(self, position: int, before: Any, after: Any) -> None:
+    def correct(self, position: int, before: msgspec.Struct | None, after: msgspec.Struct | None) -> None:
         """Do nothing, because recorded verdicts do not change."""
 
 
@@ -372,11 +385,11 @@ _COMMON = (
 )
 
 
-def _set_gifts(act: Any, minor: int) -> None:
+def _set_gifts(act: SimulatedAction, minor: int) -> None:
     for gift in act.gifts:
         gift.minor = minor
 
 
-def _lower_gifts(act: Any, minor: int) -> None:
+def _lower_gifts(act: SimulatedAction, minor: int) -> None:
     for gift in act.gifts:
         gift.minor -= minor

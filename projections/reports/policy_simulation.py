@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Mapping, Sequence
     from datetime import datetime
 
+    import msgspec
     import sqlalchemy as sa
 
     from domain.events import decisions
@@ -66,7 +67,7 @@ class PolicySimulation:
         ruling = in_force_now(published)
         version = ruling.version if ruling is not None else 0
 
-        def begins(record: Any, at: datetime) -> bool:
+        def begins(record: DecisionSummary, at: datetime) -> bool:
             if since is not None:
                 return at >= since
             return record.policy_version is None or record.policy_version >= version
@@ -82,7 +83,7 @@ class PolicySimulation:
         self.against = version
         self._guards = (Guard(), Guard()) if flags else None
         self._raised: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
-        self._types: Mapping[str, type[Any]] = TYPES if flags else DEPENDED
+        self._types: Mapping[str, type[msgspec.Struct]] = TYPES if flags else DEPENDED
         self._names = frozenset(name.encode() for name in self._types)
 
     def take(self, batch: Sequence[Recorded], originals: dict[int, Recorded]) -> None:
@@ -101,17 +102,18 @@ class PolicySimulation:
         what_if = self.what_if
         assert isinstance(what_if, PolicyReplay)
         for position, at, body in some:
-            if type(body) is DecisionSummary:
+            if isinstance(body, DecisionSummary):
                 what_if.decide(position, at, body)
-            elif type(body) is Corrected:
+            elif isinstance(body, Corrected):
                 what_if.correct(position, body.before, body.after)
-            elif type(body) is Reported:
+            elif isinstance(body, Reported):
                 what_if.take(position, at, body.body, body.action_id)
             else:
                 what_if.take(position, at, body)
 
     def _take(self, event: Event, originals: dict[int, Recorded]) -> None:
-        body, stored, after = event.body, event.stored, event.body
+        body, stored = event.body, event.stored
+        after: msgspec.Struct | None = body
         action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
         position = stored.corrects
         if position is not None and position in originals:

@@ -28,13 +28,15 @@ async def review_flag(command: FlagRequest, unit: UnitOfWork) -> CommandResult:
 
 
 def _record_of(command: FlagRequest, cause: RequestContext) -> FlagReviewed | FlagAnswered | FlagUnmasked:
-    common = {"flag_id": command.flag_id, **cause.answer()}
+    flag_id, answer = command.flag_id, cause.answer()
     if command.unmasked_by is not None and command.verdict is None and command.text is None:
-        return FlagUnmasked(unmasked_by=command.unmasked_by, **common)
+        return FlagUnmasked(flag_id=flag_id, unmasked_by=command.unmasked_by, **answer)
     if command.verdict is not None and command.reviewed_by is not None:
-        return FlagReviewed(verdict=command.verdict, reviewed_by=command.reviewed_by, note=command.note, **common)
+        return FlagReviewed(
+            flag_id=flag_id, verdict=command.verdict, reviewed_by=command.reviewed_by, note=command.note, **answer
+        )
     if command.employee_id is not None and command.text is not None:
-        return FlagAnswered(employee_id=command.employee_id, text=command.text, **common)
+        return FlagAnswered(flag_id=flag_id, employee_id=command.employee_id, text=command.text, **answer)
     field = "reviewed_by" if command.verdict is not None else "verdict"
     raise RequestError(
         "invalid", "a review needs verdict and reviewed_by; an answer employee_id and text; or unmasked_by", field
