@@ -36,6 +36,27 @@ PAGE_CEILINGS = {
 }
 
 
+WITH_NOUNS = {
+    *("what", "who", "whom", "whose", "whoever", "whatever"),
+    *("somebody", "nobody", "anybody", "everybody", "someone", "anyone", "everyone"),
+}
+DOCSTRING_BAR = 2.0  # pronouns per 1,000 words of docstrings
+PAGE_BAR = 3.0  # pronouns per 1,000 words of a page
+QUESTION = re.compile(r"(?:What|Who|Whom|Whose|Whether|Where|Why|How)\b")
+# Rooms and pages whose English is being rewritten: their present figures, as ceilings.
+ROOM_CEILINGS = {"ledger": 14.5, "consumers": 10, "app": 3, "config": 8}
+FIRST_LINE_CEILINGS = {"ledger": 35, "consumers": 12, "dashboard": 2, "app": 1}
+PAGE_CEILINGS = {
+    "SECURITY.md": 12,
+    "CONTRIBUTING.md": 7,
+    "docs/integrate/eventsourcing.md": 19,
+    "docs/integrate/http.md": 28,
+    "docs/integrate/importing.md": 8,
+    "docs/operate/operating.md": 14,
+    "docs/reference/commands.md": 4,
+}
+
+
 WITH_SYNONYMS = {
     *("README.md", "docs/integrate/http.md", "docs/operate/operating.md"),
 }
@@ -114,6 +135,17 @@ def pages() -> list[Path]:
     return [p for p in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))] if p.name != "CHANGELOG.md"]
 
 
+def synonyms() -> Iterator[tuple[re.Pattern[str], str]]:
+    """Yield the words that documents do not use, each with the term to write, as the glossary lists them."""
+    table = (ROOT / "docs" / "glossary.md").read_text().partition("## Words that the documents do not use")[2]
+    rows = re.findall(r"^\| (?!do not)([^|]+) \| ([^|]+) \|$", table.partition("\n## ")[0], re.MULTILINE)
+    for words, term in rows:
+        for word in words.split(", "):
+            part = term.removesuffix(word) if term.endswith(word) else ""
+            not_in_term = f"(?<!{part})" if part else ""
+            yield re.compile(rf"{not_in_term}(?<![\w-]){word}s?(?![\w-])", re.IGNORECASE), term
+
+
 def check_rate(words: list[Word], bar: float, name: str) -> None:
     found = [word for word in words if word.text in PRONOUNS]
     rate = 1000 * len(found) / max(1, len(words))
@@ -149,8 +181,8 @@ def test_documents_use_one_term_for_one_thing(path: Path) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{number}: {match[0]}; write {term}"
         for number, line in prose_lines(path)
-        for words, term in SYNONYMS.items()
-        for match in re.finditer(rf"(?<![\w-])(?:{words})(?![\w-])", line, re.IGNORECASE)
+        for pattern, term in synonyms()
+        for match in pattern.finditer(line)
     ]
     assert not found, "\n".join(found)
 
