@@ -9,7 +9,7 @@ from app.health.check import Check
 from consumers.seal.archive_service import archive_of
 from ledger.errors import LedgerError
 from ledger.transparency.seal_record import SealRecord
-from ledger.transparency.seal_sample import Sample, check_sample
+from ledger.transparency.seal_sample import SealSample, check_sample
 from ledger.transparency.sealer import RESTORE_ADVICE, Sealer, SealError, seal_folder
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def _seal(session: Session, kept: SealTrace, newest: Checkpoint | None, ar
     return f"{newest.size} of {end} positions, {_looked_at(await check_sample(session.log, folder.tiles(newest.size)))}"
 
 
-def _looked_at(sample: Sample) -> str:
+def _looked_at(sample: SealSample) -> str:
     return (
         f"checked {sample.tiles} of {sample.of_tiles} tiles and {sample.events} events of the log; `audit verify` "
         "checks all"

@@ -65,8 +65,11 @@ class Amount(_Asked):
     currency: str = Field(pattern="^[A-Z]{3}$", examples=["GBP"])
 
 
-class Preview(_Asked):
+class PreviewBody(_Asked):
     """An action to try out; without an amount, the question for the amount that is available."""
+
+    __qualname__ = "Preview"  # the name in the OpenAPI document
+    model_config = ConfigDict(title="Preview")
 
     kind: Kind
     amount: Amount | None = None
@@ -78,8 +81,11 @@ class Preview(_Asked):
     request_id: Id | None = Field(None, description="Accepted so that the body of an action fits; it is not used up.")
 
 
-class Answer(_Asked):
+class EscalationBody(_Asked):
     """The decision about a waiting escalation."""
+
+    __qualname__ = "Answer"  # the name in the OpenAPI document
+    model_config = ConfigDict(title="Answer")
 
     operation: Literal["approve", "deny", "forward"]
     amount: Amount | None = Field(None, description="An amount below the requested one.")
@@ -147,7 +153,7 @@ def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, dec
         summary="Check whether an action would be allowed, without taking it",
         dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))],
     )
-    async def preview(asked: Preview, viewer: Any = known) -> Response:
+    async def preview(asked: PreviewBody, viewer: Any = known) -> Response:
         agent = viewer.person_id if viewer.role == "agent" else asked.agent_id
         if agent is None:
             raise HTTPException(409, "agent_id: this token belongs to no employee: name the agent")
@@ -163,7 +169,7 @@ def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, dec
         dependencies=[*here, Depends(doors.allowed("manager"))],
     )
     async def escalation(
-        escalation_id: Annotated[str, Path(max_length=128)], asked: Answer, viewer: Any = known
+        escalation_id: Annotated[str, Path(max_length=128)], asked: EscalationBody, viewer: Any = known
     ) -> Response:
         scope = await doors.scope(viewer)
         found = (

@@ -22,7 +22,7 @@ _SEAL_DAMAGED = (
 )
 
 
-class Sample(NamedTuple):
+class SealSample(NamedTuple):
     """How much was looked at: tiles of how many, and events of the log."""
 
     tiles: int
@@ -30,7 +30,7 @@ class Sample(NamedTuple):
     events: int
 
 
-async def check_sample(log: Log, tiles: Tiles) -> Sample:
+async def check_sample(log: Log, tiles: Tiles) -> SealSample:
     """Check the first and the last tile and others by lot, with their bundles and with events of the log.
 
     Raises:
@@ -49,7 +49,7 @@ async def check_sample(log: Log, tiles: Tiles) -> Sample:
         places = {len(entries) - 1, *random.sample(range(len(entries)), min(per_tile, len(entries)))}
         await _check_events(log, {index * WIDTH + place + 1: entries[place] for place in sorted(places)})
         events += len(places)
-    return Sample(len(indexes), count, events)
+    return SealSample(len(indexes), count, events)
 
 
 def _checked_entries(tiles: Tiles, index: int) -> list[bytes]:
