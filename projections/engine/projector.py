@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from domain.events.administration import ProjectionSkipped
 from domain.events.facts import FactCorrected
 from domain.serialization import encode
-from ledger.errors import UnavailableError
+from ledger.errors import LedgerError, UnavailableError
 from ledger.store.cloudevents import stored_decoder
 from ledger.store.log import digest_of
 from ledger.store.subscription import Follower, ReadCursor, verify_cursor
@@ -56,7 +56,7 @@ _ONE_THREAD = ThreadPoolExecutor(1, "views", _step_back)
 SKIPS_SUBJECT = "ledger.projection"
 
 
-class StoppedError(Exception):
+class StoppedError(LedgerError):
     """An error that stops a projection, with the position and the reason."""
 
     def __init__(self, name: str, stop: Stop) -> None:
