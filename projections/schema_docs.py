@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
+from projections.plugin_views import plugin_packages
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _EVERYWHERE = {
     "position": "position in the log of the event that created the row",
@@ -328,12 +329,20 @@ def columns() -> Iterator[Column]:
         for table in make().metadata.sorted_tables:
             if table.name.endswith("_past"):
                 continue
-            meanings = _EVERYWHERE | _TABLES[f"{view}.{table.name}"][1]
+            _, meanings = _description_of(view, table)
             for one in table.columns:
                 kind = next((name for cls, name in _TYPES if isinstance(one.type, cls)), "text")
                 is_money = one.name == "minor" or one.name.endswith("_minor")
                 unit = "minor units of `currency`" if is_money else "RFC 3339, UTC" if _is_time(one, kind) else ""
-                yield Column(view, table.name, one.name, kind, unit, one.primary_key, meanings[one.name])
+                yield Column(view, str(table.name), str(one.name), kind, unit, one.primary_key, meanings[one.name])
+
+
+def _description_of(view: str, table: sa.Table) -> tuple[str, Mapping[str, str]]:
+    """Return the description of a table and of its columns; another package gives them as SQLAlchemy comments."""
+    if view in plugin_packages():
+        return table.comment or "", {column.name: column.comment or "" for column in table.columns}
+    text, meanings = _TABLES[f"{view}.{table.name}"]
+    return text, _EVERYWHERE | meanings
 
 
 def _is_time(column: sa.Column[Any], kind: str) -> bool:
@@ -353,7 +362,7 @@ def schema_text() -> str:
                 "",
                 f"## `{one.table}` in `{one.view}.sqlite`, version {view.version}",
                 "",
-                _TABLES[name][0],
+                _description_of(one.view, view.metadata.tables[one.table])[0],
                 "",
                 "| column | type | unit | meaning |",
                 "|---|---|---|---|",

@@ -11,6 +11,7 @@ from app.health.check import Check, collected
 from app.health.role_checks import is_kept_here
 from app.health.seal_checks import seal
 from app.health.stream_checks import durability, store, streams
+from app.runtime.plugins import installed_plugins, load_rules, load_views
 from app.runtime.projection_states import projection_states
 from app.runtime.sources import waiting_in_inboxes, without_own_inbox
 from app.runtime.views import opened
@@ -126,6 +127,13 @@ async def _views(session: Session) -> AsyncIterator[Check]:
         yield Check(f"view {state['projection']}", says, not stopped)
 
 
+async def _plugins(_session: Session) -> AsyncIterator[Check]:
+    load_rules()
+    load_views()
+    for package, names in installed_plugins().items():
+        yield Check(f"package {package}", f"adds {', '.join(names)}")
+
+
 async def _alarm(session: Session) -> AsyncIterator[Check]:
     found = await alarm.read_alarm(session.client)
     yield Check("alarm", "off" if found is None else f"on since {found.at}: {found.reason}", found is None)
@@ -227,6 +235,7 @@ CHECKS: tuple[Callable[[Session], AsyncIterator[Check]], ...] = (
     _disk,
     _indexes,
     _views,
+    _plugins,
     _alarm,
     seal,
     _keys,

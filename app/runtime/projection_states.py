@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from app.runtime.plugins import load_views
 from app.runtime.views import opened
 from projections.engine import storage
 from projections.registry import MODELS
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 async def projection_states(session: Session) -> list[dict[str, Any]]:
     """Return name, generation, position, lag in events, last recorded time and stop of each view."""
+    load_views()
     folder = storage.views_folder(session.data_dir)
     end = await session.log.last_position()
     states: list[dict[str, Any]] = []

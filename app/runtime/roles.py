@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import nats.errors
 
 from app.runtime.announcement import withdraw
+from app.runtime.plugins import load_rules, load_views
 from config import topology
 from config.settings import settings_as_environment, settings_as_options
 from consumers.runtime.alarm_watch import AlarmWatch
@@ -86,11 +87,12 @@ async def make(  # noqa: PLR0911 - one return a role
         case "projections":
             from consumers.projections.service import ProjectionService
 
+            load_views()
             return ProjectionService(session.server, session.log, session.data_dir)
         case "guard":
             from consumers.guard.service import GuardService
 
-            return GuardService(session.server, session.log, history=history)
+            return GuardService(session.server, session.log, history=history, plugins=load_rules())
         case "seal":
             from consumers.seal.service import SealService
 
@@ -103,6 +105,7 @@ async def make(  # noqa: PLR0911 - one return a role
             from dashboard.listen_address import ListenAddress
             from dashboard.service import DashboardService
 
+            load_views()
             return DashboardService(session.server, topology.LEDGER, session.data_dir, where or ListenAddress())
     message = f"no role {role!r}"
     raise ValueError(message)

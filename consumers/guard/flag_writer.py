@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from domain.abuse.findings import Parameters
+    from domain.abuse.rule_interface import CountingRule
     from ledger.store.log import Log, Recorded
 
 _WANTED = (
@@ -68,9 +69,15 @@ class FlagRecord(NamedTuple):
 class FlagWriter:
     """Takes the log in order and says what is to be recorded. The same log gives the same bytes."""
 
-    def __init__(self, parameters: Mapping[str, Parameters] | None = None, *, happened: bool = False) -> None:
-        """With ``happened`` time goes by what happened when, not by when it was told: for an imported history."""
-        self.guard = Guard(parameters)
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameters] | None = None,
+        *,
+        happened: bool = False,
+        plugins: Sequence[CountingRule] = (),
+    ) -> None:
+        """Create a writer; with ``happened`` the event time counts instead of the recorded time (imported history)."""
+        self.guard = Guard(parameters, plugins)
         self._happened = happened
         self.position = 0
 

@@ -14,6 +14,9 @@ from ledger.store.role_status import Heartbeat, ReaderStatus, RoleStatus
 from ledger.store.subscription import Follower
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from domain.abuse.rule_interface import CountingRule
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
     from ledger.store.log import Log
@@ -26,12 +29,20 @@ _AT_ONCE = 200
 class GuardService(RoleService):
     """The guard as a service. Several may run at once: each flag is recorded once."""
 
-    def __init__(self, server: NatsServer, log: Log, *, history: bool = False) -> None:
-        """``history``: use event times instead of recorded times."""
+    def __init__(
+        self,
+        server: NatsServer,
+        log: Log,
+        *,
+        history: bool = False,
+        plugins: Callable[[], Sequence[CountingRule]] = tuple,
+    ) -> None:
+        """``history``: use event times instead of recorded times. ``plugins``: make the rules of other packages."""
         super().__init__("guard")
         self._server = server
         self._log = log
         self._history = history
+        self._plugins = plugins
         self.position = 0
         """The last position whose flags are recorded."""
         self._pulse = Heartbeat("the guard", lambda: False)
@@ -47,7 +58,8 @@ class GuardService(RoleService):
         self.spawn(restarting("the guard", partial(self._run, reader), self._pulse))
 
     async def _run(self, reader: LedgerClient) -> None:
-        writer = FlagWriter(happened=self._history)  # a restart raises the same flags again
+        # A restart raises the same flags again.
+        writer = FlagWriter(happened=self._history, plugins=self._plugins())
         async for batch in Follower(reader, self._log, "guard").batches():
             for at in range(0, len(batch), _AT_ONCE):
                 for raised in writer.take(batch[at : at + _AT_ONCE]):

@@ -14,6 +14,7 @@ from dashboard.schemas import Json, Page
 from ledger.store.position_lookup import position_of
 from projections.access import without_names
 from projections.engine import temporal_tables
+from projections.plugin_views import plugin_table
 from projections.views import casework
 from projections.views.audit_trail import Trail, read_trail
 from projections.views.balances import read_balances
@@ -51,6 +52,7 @@ def add_lists(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer)
     _add_escalations(api, lists, doors)
     _add_flags(api, lists, keys, doors)
     _add_trail(api, lists, doors)
+    _add_plugin_views(api, lists, doors)
 
 
 class ListReader:
@@ -290,6 +292,32 @@ def _add_trail(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
             await note_reading(lists.log, viewer, read_about, at or await lists.end())
         return await lists.answer(
             Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at, viewer=viewer
+        )
+
+
+def _add_plugin_views(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
+    known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
+
+    @api.get(
+        "/api/v1/views/{view}/{table}",
+        response_model=Page,
+        dependencies=[everybody],
+        summary="Rows of a view that another package adds",
+    )
+    async def rows(
+        view: str,
+        table: str,
+        limit: Limit = 100,
+        offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+        same: Same = None,
+        viewer: Any = known,
+    ) -> Response:
+        try:
+            found = plugin_table(view, table)
+        except LookupError as error:
+            raise HTTPException(404, str(error)) from None
+        return await lists.answer(
+            view, lambda c: found.read(c, limit, offset), same, limit, next_by=None, viewer=viewer
         )
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from domain.abuse.findings import rule_order
 from domain.abuse.history import DAY
 from domain.statistics import fisher_greater
 
@@ -59,7 +60,7 @@ def rates(acts: Iterable[ReviewedAction]) -> list[Rate]:
     """
     done = list(acts)
     found: list[Rate] = []
-    for rule in sorted({rule for act in done for rule in act.rules}, key=lambda name: int(name[1:])):
+    for rule in sorted({rule for act in done for rule in act.rules}, key=rule_order):
         concerned = {act.agent for act in done if rule in act.rules}
         proving = sum(rule in act.rules for act in done)
         everybody = {act.agent for act in done}

@@ -76,6 +76,11 @@ class Rule:
         return RuleFinding(self.id, self.version, about, key, explanation, tuple(sorted(set(evidence))), p)
 
 
+def rule_order(rule_id: str) -> tuple[bool, int, str]:
+    """Return a sort key of rule ids: R1 to R15 by number, then those of other packages by name."""
+    return "." in rule_id, len(rule_id), rule_id
+
+
 def money(minor: int, currency: str) -> str:
     """Return an amount as text, e.g. ``5.00 GBP``."""
     return f"{Money(minor, currency).text} {currency}"

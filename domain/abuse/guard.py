@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
-from domain.abuse.findings import Parameters, Rule, RuleFinding, benjamini_hochberg
+from domain.abuse.findings import Parameters, Rule, RuleFinding, benjamini_hochberg, rule_order
 from domain.abuse.history import DAY, HOUR, REMEMBERED_SECONDS, GuardEvent, GuardHistory, ObservedAction
 from domain.abuse.rules import (
     r01_just_under_limit,
@@ -31,22 +31,9 @@ from domain.abuse.rules import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-
-class CountingRule(Protocol):
-    """A rule that looks at each event."""
-
-    def on(self, world: GuardHistory, seen: GuardEvent, deed: ObservedAction | None, /) -> Iterator[RuleFinding]:
-        """Yield the findings of an event; ``deed`` is its action, if it is one."""
-
-
-class AbsenceRule(CountingRule, Protocol):
-    """A rule that waits for late facts before it judges an action."""
-
-    def due(self, world: GuardHistory, deed: ObservedAction, /) -> Iterator[RuleFinding]:
-        """Yield the findings of an action that has waited."""
-
+    from domain.abuse.rule_interface import AbsenceRule, CountingRule
 
 type StatisticalRule = Callable[[GuardHistory, float, Parameters], tuple[list[RuleFinding], int]]
 """A test over the window that ends at a moment: its findings, and the number of tests made."""
@@ -74,7 +61,7 @@ ABSENCE: dict[str, tuple[Rule, Callable[[Parameters], AbsenceRule]]] = {
 }
 RULES: dict[str, Rule] = {
     name: rule
-    for name, (rule, _) in sorted((COUNTING | STATISTICAL | ABSENCE).items(), key=lambda one: int(one[0][1:]))
+    for name, (rule, _) in sorted((COUNTING | STATISTICAL | ABSENCE).items(), key=lambda one: rule_order(one[0]))
 }
 Q = 0.05
 """The share of false alarms among the findings of one run of the statistical rules (Benjamini-Hochberg)."""
@@ -105,8 +92,10 @@ class _Case:
 class Guard:
     """The guard's state; it takes every event of the log once, in order."""
 
-    def __init__(self, parameters: Mapping[str, Parameters] | None = None) -> None:
-        """Create a guard; ``parameters`` by rule replace defaults.
+    def __init__(
+        self, parameters: Mapping[str, Parameters] | None = None, plugins: Sequence[CountingRule] = ()
+    ) -> None:
+        """Create a guard; ``parameters`` by rule replace defaults, and ``plugins`` are rules of other packages.
 
         Raises:
             ValueError: a rule or a parameter is unknown.
@@ -116,7 +105,7 @@ class Guard:
         self.world = GuardHistory()
         self._absence = [make(self._parameters[name]) for name, (_, make) in ABSENCE.items()]
         counting = [make(self._parameters[name]) for name, (_, make) in COUNTING.items()]
-        self._rules: list[CountingRule] = [*counting, *self._absence]
+        self._rules: list[CountingRule] = [*counting, *self._absence, *plugins]
         self._waiting: deque[tuple[float, ObservedAction]] = deque()
         self._cases: dict[tuple[str, ...], _Case] = {}
         self._of_flag: dict[str, _Case] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from projections.engine.events import Event
 
 
+@runtime_checkable
 class Projection(Protocol):
     """A read model. The engine gives it each event of its types once, in order."""
 

@@ -8,6 +8,7 @@ from collections import Counter
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from domain.abuse.findings import rule_order
 from domain.abuse.guard import Guard
 from domain.abuse.history import GuardEvent
 from domain.commands import action_id_of
@@ -165,7 +166,7 @@ class PolicySimulation:
                 "raised": sum(one.rule == rule for one in then.values()),
                 "would_be_raised": sum(one.rule == rule for one in now.values()),
             }
-            for rule in sorted({one.rule for one in (*then.values(), *now.values())}, key=lambda name: int(name[1:]))
+            for rule in sorted({one.rule for one in (*then.values(), *now.values())}, key=rule_order)
         ]
         return {"by_rule": by_rule, "new": len(now.keys() - then.keys()), "gone": len(then.keys() - now.keys())}
 

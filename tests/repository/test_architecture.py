@@ -18,8 +18,10 @@ ROOMS = {
     "projections": {"domain", "ledger"},
     "consumers": {"domain", "ledger", "projections", "config"},
     "dashboard": {"domain", "ledger", "projections", "config"},
-    "app": {"domain", "ledger", "projections", "consumers", "config", "dashboard"},
+    "resolution_ledger": {"domain", "projections", "app", "config"},
+    "app": {"domain", "ledger", "projections", "consumers", "config", "dashboard", "resolution_ledger"},
 }
+"""Who may import whom. The public face re-exports from ``domain`` and ``projections``, and starts the command line."""
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 PURE = {
     "__future__",
@@ -86,6 +88,13 @@ def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
     used = {name.split(".")[0] for name in imports(path, typing_only=True)} & (ROOMS.keys() | {"tests", "benchmarks"})
     assert used <= ROOMS[room] | {room}
+
+
+def test_the_public_face_is_typed_and_imports_only_its_names() -> None:
+    path = ROOT / "resolution_ledger" / "__init__.py"
+    used = {name.split(".")[0] for name in imports(path, typing_only=True)} & ROOMS.keys()
+    assert used == {"domain", "projections"}
+    assert "Any" not in path.read_text().split()
 
 
 def test_modules_form_no_circle() -> None:

@@ -1,5 +1,6 @@
 """The wheel: built, installed into an empty environment, run from other folders, also as the README says."""
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import resolution_ledger
 from tests.support.document_pages import PageRun
 from tests.support.environment import ROOT, clean_environment
 
@@ -65,7 +67,7 @@ def test_the_wheel_holds_the_packages_and_their_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == set(PACKAGES)
     assert "config/nats/nats-server.conf" in names
-    assert "domain/py.typed" in names
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
 
 
 @pytest.mark.integration
@@ -79,7 +81,7 @@ def test_the_wheel_works_beside_packages_with_our_names(environment: Path, tmp_p
     def ledger(*words: str) -> str:
         return run(environment, tmp_path, "resolution-ledger", *words, **variables)
 
-    assert "0.1.0" in ledger("--version")
+    assert resolution_ledger.__version__ in ledger("--version")
     assert '"recorded"' in ledger("demo", "--no-serve", "--days", "1", "--json")
     assert (tmp_path / ".resolution-ledger").is_dir()
     assert "agent:E-" in ledger("report", "balances")
@@ -94,6 +96,19 @@ async def test_the_readmes_blocks_run_in_order_in_an_empty_folder(environment: P
         await readme.run()
         assert announcement.exists()
     assert not announcement.exists()
+
+
+def test_the_public_face_is_documented_and_names_the_private_packages() -> None:
+    page = (ROOT / "docs" / "integrate" / "plugins.md").read_text()
+    for text, mark in ((page, "`"), (resolution_ledger.__doc__ or "", "``")):
+        for name in [*resolution_ledger.__all__, *PACKAGES]:
+            if name != "__version__" or text is page:
+                assert f"{mark}{name}{mark}" in text, name
+    for name in resolution_ledger.__all__:
+        assert getattr(resolution_ledger, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'Guard'"):
+        resolution_ledger.Guard  # type: ignore[attr-defined]  # noqa: B018 - the access is the test
+    assert importlib.metadata.version("resolution-ledger") == resolution_ledger.__version__
 
 
 def test_the_image_has_every_package() -> None:

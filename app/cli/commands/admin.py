@@ -13,6 +13,7 @@ import msgspec
 
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, fail, print_json, print_list, print_table
+from app.runtime.plugins import load_views
 from app.runtime.projection_states import projection_states
 from app.runtime.roles import ROLES
 from app.runtime.session import Session
@@ -184,10 +185,19 @@ def _stopped_text(stop: dict[str, Any] | None) -> str:
     return f"at {stop['position']} ({stop['type']}): {stop['reason']}" if stop else ""
 
 
-@click.argument("names", nargs=-1, type=click.Choice(sorted(MODELS)))
+class _ViewName(click.Choice[str]):
+    """The name of a view; help shows the built-in ones, and those of other packages are loaded when one is given."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        load_views()
+        return value if value in MODELS else super().convert(value, param, ctx)
+
+
+@click.argument("names", nargs=-1, type=_ViewName(sorted(MODELS)))
 @command(projections_group, "rebuild")
 async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: bool) -> None:
     """Rebuild views (all, or NAMES) from the whole log beside the live ones, then switch."""
+    load_views()
     built: list[dict[str, Any]] = []
     async with Session(settings, reads_only=True) as session:
         folder = storage.views_folder(session.data_dir)
@@ -204,7 +214,7 @@ async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: 
 @click.option("--reason", required=True)
 @click.option("--by", required=True, help="The person responsible.")
 @click.argument("position", type=int)
-@click.argument("name", type=click.Choice(sorted(MODELS)))
+@click.argument("name", type=_ViewName(sorted(MODELS)))
 @command(projections_group)
 async def skip(settings: Settings, name: str, position: int, reason: str, by: str, *, as_json: bool) -> None:
     """Let a stopped projection skip one event; the skip is recorded as an event."""
@@ -302,6 +312,7 @@ def schema(*, as_json: bool) -> None:
     """Print the views' tables for SQL dashboards: names, types, units, meaning (docs/reference/sql.md)."""
     from projections.schema_docs import columns, schema_text
 
+    load_views()
     if as_json:
         print_json({"items": [column._asdict() for column in columns()]})
     else:

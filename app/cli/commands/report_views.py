@@ -10,11 +10,13 @@ import click
 from app.cli.as_of import as_of_option, happened_option, moment_of, position_of
 from app.cli.main import cli, command
 from app.output import print_list
+from app.runtime.plugins import load_views
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.analytics.procedure_cost import long_way
 from domain.money import money_text
 from projections.engine import temporal_tables
+from projections.plugin_views import plugin_table
 from projections.policy_history import policy_in_force
 from projections.views import casework
 from projections.views.balances import read_balances, read_happened
@@ -213,6 +215,31 @@ async def escalations(
         as_json=as_json,
         as_csv=as_csv,
         position=position,
+    )
+
+
+@click.argument("name", metavar="VIEW")
+@click.option("--table", help="One of the view's tables. [default: its only one]")
+@command(report, lists=True)
+async def view(settings: Settings, name: str, table: str | None, *, as_json: bool, as_csv: bool) -> None:
+    """Print the rows of a VIEW that another package adds."""
+    load_views()
+    try:
+        found = plugin_table(name, table)
+    except LookupError as error:
+        raise click.UsageError(str(error)) from None
+    async with Session(settings, reads_only=True) as session:
+        answer = await read_view(session, name, found.read)
+    columns = tuple(found.table.columns.keys())
+    print_list(
+        answer.result,
+        f"{found.table.name} at position {answer.progress.anchor.position}",
+        columns,
+        [tuple(row.values()) for row in answer.result],
+        fields=" ".join(columns),
+        as_json=as_json,
+        as_csv=as_csv,
+        position=answer.progress.anchor.position,
     )
 
 

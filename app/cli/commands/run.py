@@ -11,6 +11,7 @@ import click
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, print_json
 from app.runtime.announcement import FILE, announce, withdraw
+from app.runtime.plugins import load_rules, load_views
 from app.runtime.roles import ROLES, keep_running, only_one, running, sealing_roles, until_stopped
 from app.runtime.session import Session
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
@@ -85,6 +86,8 @@ async def up(settings: Settings, *, history: bool, **found: Any) -> None:
 
 
 async def _up(settings: Settings, where: ListenAddress, *, history: bool = False) -> None:
+    load_views()  # a plug-in that cannot be used is refused here; the roles that use it run in processes of their own
+    load_rules()
     async with only_one(settings.folder), Session(settings) as session:
         listening = where.bound()  # held here, so that the port stays ours while its process restarts
         # Views, guard, seal and dashboard run in other processes, so that decisions do not wait for them.
