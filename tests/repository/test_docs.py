@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import msgspec
 import pytest
 
+from app.cli.main import cli
 from app.docs.policy_reference import rule_lines
 from benchmarks.compare import markdown
 from benchmarks.reference import with_table
@@ -207,3 +209,30 @@ def test_paths_of_code_in_documents_exist() -> None:
             for number, line in enumerate(path.read_text().splitlines(), 1):
                 for target in re.findall(rf"`((?:{rooms})/[\w./-]+)`", line):
                     assert (ROOT / target).exists(), f"{path.relative_to(ROOT)}:{number}: {target}"
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Return the words of each command in code: `resolution-ledger audit trail --agent A-7`, or without the program."""
+    code = re.findall(r"`([^`\n]+)`", text) + re.findall(r"^resolution-ledger .+$", text, re.MULTILINE)
+    words = [re.split(r"\s[#|>&]|[;,](?:\s|$)", one)[0].removeprefix("resolution-ledger ").split() for one in code]
+    names = cli.list_commands(click.Context(cli))
+    return [one for one in words if one and one[0] in names]
+
+
+def command_of(words: list[str]) -> tuple[click.Command, list[str]]:
+    """Return the command that these words name, and its arguments and options."""
+    command: click.Command = cli
+    while words and isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), words[0])
+        assert found, f"no command {words[0]}"
+        command, words = found, words[1:]
+    return command, words
+
+
+def test_commands_in_documents_exist() -> None:
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for words in [] if path.name == "CHANGELOG.md" else commands_in(path.read_text()):
+            command, rest = command_of(words)
+            known = {name for option in command.params for name in option.opts} | {"--help"}
+            unknown = [word for word in rest if re.match(r"--\w", word) and word.split("=")[0] not in known]
+            assert not unknown, (path.name, words, unknown)
