@@ -101,7 +101,7 @@ HELP: dict[str, str] = {
     "allow_lazy_fsync": "Accept a server that acknowledges events before they are on disk.",
     "database_url": "PostgreSQL for views; not served by this version.",
 }
-"""One sentence for each setting, for ``--help`` and docs/operate/operating.md."""
+"""One sentence for each setting, for ``--help`` and docs/operate/connect.md."""
 
 SECRET = ("nats_url", "upstream_nats_url", "database_url", "nats_password", "nats_token")
 """Settings that may hold a password: never on the command line of a process that we start."""

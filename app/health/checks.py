@@ -214,7 +214,7 @@ async def _sources(session: Session) -> AsyncIterator[Check]:
     else:
         text = (
             f"{names} share one inbox and its window for message ids: put the output of `admin inbox routes` "
-            "into the server's configuration (docs/operate/operating.md)"
+            "into the server's configuration (docs/operate/deploy.md)"
         )
     yield Check("sources", text, ok=not full)
 

@@ -62,9 +62,9 @@ def in_the_source() -> Iterator[str]:
 
 
 def documented() -> set[str]:
-    """The names in the first column of the table in docs/operate/operating.md."""
-    page = (ROOT / "docs" / "operate" / "operating.md").read_text()
-    table = page.partition("### Findings of the doctor")[2].partition("### ")[0]
+    """The names in the first column of the table in docs/operate/monitor.md."""
+    page = (ROOT / "docs" / "operate" / "monitor.md").read_text()
+    table = page.partition("### Findings of the doctor")[2].partition("\n## ")[0]
     names = [name for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE) for name in re.findall("`(.*?)`", row)]
     assert len(names) == len(set(names))
     return set(names)

@@ -75,7 +75,7 @@ except MissingExtraError as error:
 
 def test_every_extra_is_documented() -> None:
     table = (
-        (ROOT / "docs" / "operate" / "operating.md")
+        (ROOT / "docs" / "start" / "install.md")
         .read_text()
         .partition("| extra | brings | for |\n")[2]
         .partition("\n\n")[0]
