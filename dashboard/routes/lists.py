@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Response
@@ -11,6 +12,7 @@ from pydantic import WithJsonSchema
 from dashboard.auth.authorization import note_reading
 from dashboard.problem_details import ParameterError
 from dashboard.schemas import Json, Page
+from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.position_lookup import position_of
 from projections.access import without_names
 from projections.engine import temporal_tables
@@ -93,7 +95,7 @@ class ListReader:
         viewer: Principal,
         then: Callable[[Items], Awaitable[Items]] | None = None,
     ) -> Response:
-        """Return a page of a view as JSON with an ETag.
+        """Return a page of a view as JSON with an ETag and, for a past state, the time of its last event.
 
         ``query`` reads up to ``limit`` items at position ``at``. ``next_by`` names the field that the next page
         continues from. ``then`` changes the items before they are returned.
@@ -112,14 +114,12 @@ class ListReader:
             "lag_seconds": await self._views.lag(found.progress),
             "next": last,
         }
-        return Json(
-            document,
-            headers={
-                "ETag": _tag(view, found.progress, viewer),
-                "Cache-Control": "no-cache",
-                "Vary": "Authorization, Cookie",
-            },
-        )
+        headers = {"ETag": _tag(view, found.progress, viewer), "Cache-Control": "no-cache"}
+        headers["Vary"] = "Authorization, Cookie"
+        if at and (event := await self.log.at(at)) is not None:
+            recorded = parse_time(stored_decoder.decode(event.data).recordedtime)
+            headers["Last-Modified"] = format_datetime(recorded.astimezone(UTC), usegmt=True)
+        return Json(document, headers=headers)
 
 
 def _tag(view: str, progress: Progress, viewer: Principal) -> str:

@@ -1,33 +1,35 @@
-// The page: asks the API, shows one section at a time, goes along with the log. No data is ever put in as markup.
+// The page reads the API, shows one section at a time, and follows the log. Data is inserted as text, never as markup.
 import { SECTIONS } from "/assets/sections.js";
 
-const STILL = new Set(["sources", "arrivals", "rejections"]); // what does not travel in time
+const WITHOUT_TIME_TRAVEL = new Set(["me", "projections", "sources", "arrivals", "rejections"]);
+const day = new Intl.DateTimeFormat(undefined, { dateStyle: "long" });
+const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "short" });
 const $ = (id) => document.getElementById(id);
-const state = { section: "monday", asOf: null, last: 1, turn: 0, loading: 0, stale: false, focus: false, waiting: null, stream: null, me: null };
+const state = { section: "overview", asOf: null, last: 1, turn: 0, loading: 0, stale: false, focus: false, waiting: null, stream: null, me: null };
 
-/** An answer of the API; rejects with the problem's detail. */
+/** Reads an answer of the API; throws the problem's detail. */
 async function ask(path, query = {}) {
-  const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value != null));
-  if (state.asOf !== null && !path.startsWith("projections") && path !== "me" && !path.startsWith("explain") && !STILL.has(path)) asked.set("as_of", state.asOf);
-  const answer = await fetch(`/api/v1/${path}${asked.size ? `?${asked}` : ""}`, { headers: { Accept: "application/json" } });
+  const parameters = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== "" && value != null));
+  if (state.asOf !== null && !path.startsWith("explain") && !WITHOUT_TIME_TRAVEL.has(path)) parameters.set("as_of", state.asOf);
+  const answer = await fetch(`/api/v1/${path}${parameters.size ? `?${parameters}` : ""}`, { headers: { Accept: "application/json" } });
   const body = await answer.json().catch(() => ({}));
-  if (answer.status === 401) leave();
-  if (!answer.ok) throw new Error(body.detail ?? `the ledger answers ${answer.status}`);
+  if (answer.status === 401) signOut();
+  if (!answer.ok) throw new Error(body.detail ?? `the ledger answered ${answer.status}`);
   return body;
 }
 
-/** Has the ledger do something; rejects with the problem's detail. */
+/** Sends a command to the API; throws the problem's detail. */
 async function act(path, body) {
   const answer = await fetch(`/api/v1/${path}`, {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body),
   });
-  const said = await answer.json().catch(() => ({}));
-  if (answer.status === 401) leave();
-  if (!answer.ok) throw new Error(said.detail ?? `the ledger answers ${answer.status}`);
-  return said;
+  const result = await answer.json().catch(() => ({}));
+  if (answer.status === 401) signOut();
+  if (!answer.ok) throw new Error(result.detail ?? `the ledger answered ${answer.status}`);
+  return result;
 }
 
-/** Everything of a list, page by page, at most so many. */
+/** Reads a list page by page, up to `most` items. */
 async function all(path, query = {}, most = 1000) {
   const found = [];
   let page = await ask(path, { ...query, limit: Math.min(most, 1000) });
@@ -39,27 +41,27 @@ async function all(path, query = {}, most = 1000) {
   return { ...page, items: found };
 }
 
-function leave() {
+function signOut() {
   state.stream?.close();
-  for (const id of ["nav", "travel", "leave"]) $(id).hidden = true;
+  for (const id of ["nav", "travel", "sign-out"]) $(id).hidden = true;
   $("section").replaceChildren();
-  $("enter").hidden = false;
+  $("sign-in").hidden = false;
   $("token").focus();
 }
 
-/** Whether somebody is filling in a form here, or reads what it answered: then nothing is put in its place. */
-function used() {
+/** Whether a form has the focus or shows an answer: then the section is not replaced. */
+function isInUse() {
   const typing = $("section").contains(document.activeElement) && document.activeElement.closest("form") !== null;
   return typing || $("section").querySelector("[data-answered]") !== null;
 }
 
-/** Fills the section and puts it in place; `again`: the same once more, for news alone. */
+/** Fills and shows a section; `again` marks an update of the same section. */
 async function show(section, { focus = false, again = false } = {}) {
   const turn = ++state.turn;
   state.loading += 1;
   state.stale = false;
   state.focus ||= focus;
-  state.section = SECTIONS[section] ? section : "monday";
+  state.section = SECTIONS[section] ? section : "overview";
   for (const link of $("nav").children) {
     if (link.hash === `#${state.section}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -71,14 +73,14 @@ async function show(section, { focus = false, again = false } = {}) {
   try {
     await SECTIONS[state.section].fill(place, { ask, all, act, me: state.me, travelling: state.asOf !== null });
   } catch (problem) {
-    const said = document.createElement("p");
-    said.setAttribute("role", "alert");
-    said.textContent = problem.message;
-    place.append(said);
+    const alert = document.createElement("p");
+    alert.setAttribute("role", "alert");
+    alert.textContent = problem.message;
+    place.append(alert);
   }
   state.loading -= 1;
   if (state.stale) refresh();
-  if (turn !== state.turn || (again && used())) return; // something else was asked for meanwhile, or a form is used by now
+  if (turn !== state.turn || (again && isInUse())) return; // another section was opened meanwhile, or a form is in use
   $("section").replaceChildren(place);
   document.title = `${SECTIONS[state.section].title} · Resolution Ledger`;
   if (state.focus) {
@@ -88,23 +90,22 @@ async function show(section, { focus = false, again = false } = {}) {
   }
 }
 
-/** Show the same again, soon: never while it is being loaded, or a busy ledger would keep it from ever being shown. */
+/** Updates the section soon, but never while it is loading: on a busy ledger it would never be shown. */
 function refresh() {
   state.stale = true;
-  if (state.loading || state.waiting || used() || state.asOf !== null) return;
+  if (state.loading || state.waiting || isInUse() || state.asOf !== null) return;
   state.waiting = setTimeout(() => { state.waiting = null; if (state.loading) state.stale = true; else if (state.asOf === null) show(state.section, { again: true }); }, 150);
 }
 
-/** The live page: what it shows is asked for again once a view has news. */
+/** Keeps the page live: the section is read again after a view has changed. */
 function follow() {
   state.stream = new EventSource("/api/v1/stream");
-  state.stream.addEventListener("view", (news) => {
-    const { position } = JSON.parse(news.data);
+  state.stream.addEventListener("view", (update) => {
+    const { position } = JSON.parse(update.data);
     state.last = Math.max(state.last, position);
     $("position").max = state.last;
     if (state.asOf === null) {
       $("position").value = state.last;
-      $("moment").value = `now (${state.last})`;
       refresh();
     }
   });
@@ -112,19 +113,23 @@ function follow() {
   state.stream.onerror = () => { $("state").textContent = "Waiting for the ledger…"; };
 }
 
-function travelTo(position) {
+/** Shows the state at a position, with its recorded time; `null` is the present. */
+async function travelTo(position) {
   state.asOf = position === null || position >= state.last ? null : position;
   $("position").value = state.asOf ?? state.last;
-  $("moment").value = state.asOf === null ? `now (${state.last})` : String(state.asOf);
+  $("moment").value = state.asOf === null ? "now" : `position ${state.asOf}`;
   show(state.section);
+  if (state.asOf === null) return;
+  const modified = (await fetch(`/api/v1/balances?limit=1&as_of=${position}`)).headers.get("Last-Modified");
+  if (modified && state.asOf === position) $("moment").value = `${day.format(new Date(modified))}, ${clock.format(new Date(modified))}`;
 }
 
 async function begin() {
   const session = await (await fetch("/api/v1/session")).json();
-  if (!session.known) return leave();
+  if (!session.known) return signOut();
   const me = state.me = await ask("me");
-  $("enter").hidden = true;
-  for (const id of ["nav", "travel", "leave"]) $(id).hidden = false;
+  $("sign-in").hidden = true;
+  for (const id of ["nav", "travel", "sign-out"]) $(id).hidden = false;
   const links = Object.entries(SECTIONS).filter(([, one]) => !one.roles || one.roles.includes(me.role)).map(([name, one]) => {
     const link = document.createElement("a");
     link.href = `#${name}`;
@@ -139,7 +144,7 @@ async function begin() {
   follow();
 }
 
-$("enter").addEventListener("submit", async (event) => {
+$("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();
   const answer = await fetch("/api/v1/session", {
     method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ token: $("token").value }),
@@ -151,11 +156,11 @@ $("enter").addEventListener("submit", async (event) => {
     $("main").focus({ preventScroll: true });
   }
 });
-$("leave").addEventListener("click", async () => { await fetch("/api/v1/session", { method: "DELETE" }); leave(); });
+$("sign-out").addEventListener("click", async () => { await fetch("/api/v1/session", { method: "DELETE" }); signOut(); });
 $("position").addEventListener("change", () => travelTo(Number($("position").value)));
-$("position").addEventListener("input", () => { $("moment").value = $("position").value; });
+$("position").addEventListener("input", () => { $("moment").value = `position ${$("position").value}`; });
 $("now").addEventListener("click", () => travelTo(null));
 $("travel").addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", () => show(location.hash.slice(1), { focus: true }));
-state.section = location.hash.slice(1) || "monday";
+state.section = location.hash.slice(1) || "overview";
 begin();

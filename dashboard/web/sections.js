@@ -1,4 +1,4 @@
-// What each section shows. Every chart has its table; every text from outside is text, never markup.
+// The sections of the page. Every chart has a table with its numbers. Data is inserted as text, never as markup.
 const number = new Intl.NumberFormat();
 const percent = new Intl.NumberFormat(undefined, { style: "percent", maximumFractionDigits: 1 });
 const moment = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
@@ -18,7 +18,7 @@ function node(name, content, attributes = {}) {
   return made;
 }
 
-/** A table; columns that begin with # are numbers. */
+/** A table; the cells of columns that begin with # are numbers. */
 function table(caption, columns, rows) {
   const right = columns.map((one) => one.startsWith("#"));
   const head = node("tr", columns.map((one, at) => node("th", one.replace("#", ""), { scope: "col", class: right[at] ? "number" : "" })));
@@ -39,29 +39,29 @@ function field(label, name, more = {}) {
   return node("label", [label, input]);
 }
 
-/** A form that acts: what comes back is said beside it, and stays until the section is opened again. */
-function acting(label, fields, button, does) {
-  const said = node("p", "", { role: "status", class: "said" });
+/** A form of a command; `send` returns the answer's text, which stays until the section is opened again. */
+function commandForm(label, fields, button, send) {
+  const answer = node("p", "", { role: "status", class: "answer" });
   const form = node("form", [...fields, node("button", button)], { class: "act", "aria-label": label });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (said.dataset.answered === "soon") return;
-    said.dataset.answered = "soon";
-    form.querySelector("button").setAttribute("aria-disabled", "true"); // it keeps the focus
+    if (answer.dataset.answered === "soon") return;
+    answer.dataset.answered = "soon";
+    form.querySelector("button").setAttribute("aria-disabled", "true"); // `disabled` would lose the focus
     try {
-      said.textContent = await does(Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")));
-      said.dataset.answered = "yes";
-    } catch (problem) { said.textContent = problem.message; said.dataset.answered = "no"; }
+      answer.textContent = await send(Object.fromEntries([...new FormData(form)].filter(([, value]) => value !== "")));
+      answer.dataset.answered = "yes";
+    } catch (problem) { answer.textContent = problem.message; answer.dataset.answered = "no"; }
     form.querySelector("button").removeAttribute("aria-disabled");
   });
-  return node("div", [form, said], { class: "acting" });
+  return node("div", [form, answer]);
 }
 const KINDS = ["refund", "credit", "discount", "replacement", "keep_item", "fee_waiver", "upgrade", "gift", "fix", "other"];
-const priced = (fields) => fields.amount ? { ...fields, amount: { amount: fields.amount, currency: fields.currency } } : fields;
+const withMoney = (fields) => fields.amount ? { ...fields, amount: { amount: fields.amount, currency: fields.currency } } : fields;
 const without = (fields, ...names) => Object.fromEntries(Object.entries(fields).filter(([name]) => !names.includes(name)));
 const reasons = (answer) => (answer.reasons ?? []).map((one) => one.message).join("; ");
 
-/** Lines over amounts, with axes; its table stands beside it. */
+/** A chart of lines over amounts, with axes. */
 function curve(label, points_, names) {
   const [width, height, left, bottom] = [480, 200, 46, 24];
   const most = Math.max(...points_.map((one) => one.x)) || 1;
@@ -89,66 +89,66 @@ function curve(label, points_, names) {
   return svg;
 }
 
-/** What waits for somebody's yes or no; a manager answers here. */
-async function waiting(place, { all, act, me, travelling }) {
+/** Pending escalations; a manager decides them here. */
+async function pendingEscalations(place, { all, act, me, travelling }) {
   const { items } = await all("escalations", { status: "waiting" }, 200);
   if (!items.length) return;
-  const mayAnswer = me.role === "manager" && !travelling;
-  place.append(table("Waiting for an answer", ["since", "who", "what", "why", "#amount", ...(mayAnswer ? ["answer"] : [])], items.map((one) => {
+  const mayDecide = me.role === "manager" && !travelling;
+  place.append(table("Pending escalations", ["since", "agent", "kind", "reason", "#amount", ...(mayDecide ? ["decision"] : [])], items.map((one) => {
     const row = [time(one.requested), one.agent_id, one.kind, one.reason, money(one.asked)];
-    if (mayAnswer) row.push(acting(`Answer ${one.agent_id}, ${one.kind}`, [field("answer", "operation", { options: ["approve", "deny", "forward"] }), field("less", "amount", { inputmode: "decimal", size: 6, placeholder: one.asked.amount }), field("why", "reason", { size: 12 })], "Send", async (given) => {
-      const answer = await act(`escalations/${encodeURIComponent(one.escalation_id)}`, without(priced({ ...given, currency: one.asked.currency }), "currency"));
+    if (mayDecide) row.push(commandForm(`Decide ${one.agent_id}, ${one.kind}`, [field("decision", "operation", { options: ["approve", "deny", "forward"] }), field("lower amount", "amount", { inputmode: "decimal", size: 6, placeholder: one.asked.amount }), field("reason", "reason", { size: 12 })], "Send", async (values) => {
+      const answer = await act(`escalations/${encodeURIComponent(one.escalation_id)}`, without(withMoney({ ...values, currency: one.asked.currency }), "currency"));
       return `${answer.status ?? answer.outcome}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
     }));
     return row;
   })));
 }
 
-/** May I? Nothing is taken. */
-function previewing(me, act, currency) {
-  const whose = me.role === "agent" ? [] : [field("agent", "agent_id", { required: "", value: me.person_id ?? "" })];
-  return acting("May I?", [...whose, field("kind", "kind", { options: KINDS }), field("amount", "amount", { inputmode: "decimal", size: 8 }), field("currency", "currency", { size: 4, value: currency }), field("customer", "customer_id", { size: 10 })], "May I?", async (given) => {
-    const answer = await act("preview", without(priced(given), "currency"));
-    const most = answer.available ? `; up to ${money(answer.available)} now` : "";
+/** A form that checks whether an action would be allowed, without taking it. */
+function previewForm(me, act, currency) {
+  const agent = me.role === "agent" ? [] : [field("agent", "agent_id", { required: "", value: me.person_id ?? "" })];
+  return commandForm("Check an action", [...agent, field("kind", "kind", { options: KINDS }), field("amount", "amount", { inputmode: "decimal", size: 8 }), field("currency", "currency", { size: 4, value: currency }), field("customer", "customer_id", { size: 10 })], "Check", async (values) => {
+    const answer = await act("preview", without(withMoney(values), "currency"));
+    const most = answer.available ? `; up to ${money(answer.available)} available now` : "";
     return `${answer.outcome}${most}${reasons(answer) ? `: ${reasons(answer)}` : ""}`;
   });
 }
 
-async function monday(place, given) {
-  const { ask, all, act, me, travelling } = given;
+async function overview(place, page) {
+  const { ask, all, act, me, travelling } = page;
   const [gap, quality, budgets, actions] = await Promise.all([
     ask("gap").catch(() => null), ask("quality").catch(() => null), ask("balances", { limit: 1000 }), all("actions", {}, 5000)]);
   const open = budgets.items.filter((one) => !one.closed && one.holder.startsWith("agent:"));
   const sum = (name) => open.length ? money({ amount: open.reduce((total, one) => total + Number(one[name].amount), 0), currency: open[0].granted.currency }) : "none";
   const done = actions.items.filter((one) => ["taken", "settled", "charged"].includes(one.state));
-  const items = [["Put right", number.format(done.length), `up to position ${actions.position}`], ["Spent in open budgets", sum("spent")], ["Left", sum("remaining")]];
-  if (quality?.overall.first_contact) items.push(["On the first contact", quality.overall.first_contact.share == null ? "not known yet" : percent.format(quality.overall.first_contact.share)]);
+  const items = [["Actions", number.format(done.length)], ["Spent in open budgets", sum("spent")], ["Remaining", sum("remaining")]];
+  if (quality?.overall.first_contact) items.push(["Resolved on first contact", quality.overall.first_contact.share == null ? "unknown" : percent.format(quality.overall.first_contact.share)]);
   place.append(cards(items));
   if (gap) {
     const overall = gap.overall;
-    place.append(node("p", `You were asked ${number.format(overall.asked)} times, said yes to all that was asked ${number.format(overall.approved_anyway.k)} times; customers waited ${hours(overall.waiting.hours) || "0 h"}.`, { class: "words", id: "asked" }));
-    const try_ = gap.recommended_limits.find((one) => one.limit);
-    if (try_) place.append(note(`To try: ${try_.kind} up to ${money(try_.limit)} for ${try_.role}; asking once costs ${money(try_.cost_of_asking)}.`));
-    if (gap.cannot_do.length) place.append(table("What the front line cannot do", ["", "#times"], gap.cannot_do.slice(0, 8).map((one) => [one.text, number.format(one.asked + one.silent)])));
+    place.append(node("p", `${number.format(overall.asked)} escalations, ${number.format(overall.approved_anyway.k)} approved as requested; customers waited ${hours(overall.waiting.hours) || "0 h"}.`, { class: "summary", id: "escalated" }));
+    const suggested = gap.recommended_limits.find((one) => one.limit);
+    if (suggested) place.append(note(`Suggested limit: ${suggested.kind} up to ${money(suggested.limit)} for ${suggested.role}; an escalation costs ${money(suggested.cost_of_asking)}.`));
+    if (gap.cannot_do.length) place.append(table("Remedies beyond authority", ["", "#times"], gap.cannot_do.slice(0, 8).map((one) => [one.text, number.format(one.asked + one.silent)])));
   }
-  place.append(table("What was done last", ["when", "who", "what", "why", "#amount", "state"], actions.items.slice(-12).reverse().map((one) =>
+  place.append(table("Latest actions", ["time", "agent", "kind", "reason", "#amount", "state"], actions.items.slice(-12).reverse().map((one) =>
     [time(one.time), one.agent_id, one.kind, one.reason, money(one.amount), one.state])));
-  await waiting(place, given);
-  if (!travelling && me.role !== "auditor") place.append(heading("May I?"), previewing(me, act, open[0]?.granted.currency ?? "GBP"));
+  await pendingEscalations(place, page);
+  if (!travelling && me.role !== "auditor") place.append(heading("Check an action"), previewForm(me, act, open[0]?.granted.currency ?? "GBP"));
 }
 
-/** What was spent of a budget over the days, as steps down from what was granted. */
+/** The remaining amount of a budget over the days, from the granted amount down. */
 async function burnDown(place, one, all) {
   const found = await all("actions", { agent: one.holder.slice(6) }, 5000);
   const done = found.items.filter((act) => act.holder === one.holder && act.period === one.period && act.basis === "goodwill" && act.state !== "voided" && act.state !== "held");
   const granted = Number(one.granted.amount);
-  if (!done.length || !granted) return place.replaceChildren(note("Nothing was given out of this budget yet."));
+  if (!done.length || !granted) return place.replaceChildren(note("Nothing was spent from this budget yet."));
   let left = granted;
   const first = Date.parse(done[0].time);
   const steps = done.map((act) => { left -= Number(act.amount.amount); return { x: (Date.parse(act.time) - first) / 86_400_000, left: Math.max(0, left / granted), act }; });
   place.replaceChildren(
-    curve(`What was left of ${one.holder} in ${one.period}, over days; the table has the numbers`, [{ x: 0, left: 1 }, ...steps], ["left"]),
-    table(`Given out of ${one.holder}`, ["when", "what", "why", "#amount", "#left"], steps.map((step) => [time(step.act.time), step.act.kind, step.act.reason, money(step.act.amount), percent.format(step.left)])));
+    curve(`Remaining budget of ${one.holder} in ${one.period}, over days; the table has the numbers`, [{ x: 0, left: 1 }, ...steps], ["left"]),
+    table(`Spending of ${one.holder}`, ["time", "kind", "reason", "#amount", "#remaining"], steps.map((step) => [time(step.act.time), step.act.kind, step.act.reason, money(step.act.amount), percent.format(step.left)])));
 }
 
 async function budgets(place, { ask, all }) {
@@ -157,120 +157,120 @@ async function budgets(place, { ask, all }) {
   const burn = node("div", "", { role: "status" });
   const rows = found.items.filter((one) => !one.closed).sort((a, b) => used(b) - used(a)).map((one) => {
     const bar = node("meter", percent.format(used(one)), { min: 0, max: 1, high: 0.8, value: Math.min(1, used(one)), "aria-label": `${one.holder}: ${percent.format(used(one))} spent` });
-    const burning = node("button", one.holder, { type: "button", title: "How it burnt down" });
+    const burning = node("button", one.holder, { type: "button", title: "Show the remaining amount over time" });
     burning.addEventListener("click", () => burnDown(burn, one, all));
     return [one.holder.startsWith("agent:") ? burning : one.holder, one.period, bar, percent.format(used(one)), money(one.granted), money(one.spent), money(one.reserved), money(one.remaining)];
   });
-  place.append(note("Open budgets; who is nearest to the end comes first."), table("Budgets", ["holder", "period", "spent", "#", "#granted", "#spent", "#reserved", "#left"], rows), burn);
+  place.append(note("Open budgets, those with the highest share spent first."), table("Budgets", ["holder", "period", "spent", "#", "#granted", "#spent", "#reserved", "#remaining"], rows), burn);
   const closed = found.items.filter((one) => one.closed);
   if (closed.length) place.append(table("Closed", ["holder", "period", "#granted", "#spent"], closed.map((one) => [one.holder, one.period, money(one.granted), money(one.spent)])));
 }
 
-async function worth(place, { ask }) {
+async function customerValue(place, { ask }) {
   const found = await ask("loyalty", { limit: 1 });
   if (!found.currencies.length) place.append(note("No action with a customer is recorded yet."));
-  if (found.drawn_customers) place.append(note(`Estimates are of ${number.format(found.drawn_customers)} customers, drawn by lot.`));
+  if (found.drawn_customers) place.append(note(`Estimates are from ${number.format(found.drawn_customers)} randomly sampled customers.`));
   for (const one of found.currencies) {
-    place.append(heading(`${one.currency}: ${number.format(one.treated)} customers were helped`));
+    place.append(heading(`${one.currency}: ${number.format(one.treated)} customers with actions`));
     if (!one.ladder.length) { place.append(note(one.why)); continue; }
     for (const rung of one.ladder) {
       const lines = [...rung.spending.map((line) => [line, money]), ...rung.coming_back.map((line) => [line, points])];
-      place.append(table(`${rung.days} days`, ["#rung", "method", "#n", "#value", "#95 % interval", "called", "know"], lines.map(([line, text]) => [
+      place.append(table(`${rung.days} days`, ["#level", "method", "#n", "#value", "#95 % interval", "term", "caveats"], lines.map(([line, text]) => [
         line.rung, line.method, number.format(line.n), line.value == null ? "none" : text(line.value), line.interval ? `${text(line.interval[0])} to ${text(line.interval[1])}` : "", line.value == null ? "" : line.called, line.caveats.join("; ")])));
     }
     place.append(note(`Controls: ${one.controls}.`));
-    place.append(table("Customers who were helped", ["within", "bought again", "were helped again"], one.return_rates.map((line, at) => [`${line.days} days`, share(line), share(one.repeat_claims[at])])));
-    place.append(note(one.payback.day ? `Payback (rung 2): day ${one.payback.day}.` : `Payback (rung 2): none; ${one.payback.why}.`));
+    place.append(table("Customers with an action", ["within", "bought again", "had another action"], one.return_rates.map((line, at) => [`${line.days} days`, share(line), share(one.repeat_claims[at])])));
+    place.append(note(one.payback.day ? `Payback (level 2): day ${one.payback.day}.` : `Payback (level 2): none; ${one.payback.why}.`));
   }
 }
 
-/** Another limit, tried: in the shadow of the policy in force, or on some teams by lot. */
-function trying(one, me, act) {
+/** A form that tries another limit: in shadow mode, or as a trial on randomly chosen teams. */
+function limitForm(one, me, act) {
   const modes = me.role === "operator" ? ["shadow", "trial"] : ["shadow"];
   const amount = one.limit ?? one.today;
-  return acting(`Try another limit, ${one.kind} for ${one.role}`, [field("try", "mode", { options: modes }), field("limit", "amount", { required: "", inputmode: "decimal", size: 8, value: amount?.amount ?? "" })], "Try it", async (given) => {
-    const answer = await act("policies", { mode: given.mode, role: one.role, kind: one.kind, amount: { amount: given.amount, currency: one.currency } });
-    return `${given.mode} begun, version ${answer.policy_version}; see \`report what-if --shadow\``;
+  return commandForm(`Try another limit, ${one.kind} for ${one.role}`, [field("mode", "mode", { options: modes }), field("limit", "amount", { required: "", inputmode: "decimal", size: 8, value: amount?.amount ?? "" })], "Start", async (values) => {
+    const answer = await act("policies", { mode: values.mode, role: one.role, kind: one.kind, amount: { amount: values.amount, currency: one.currency } });
+    return `${values.mode} started, version ${answer.policy_version}; see \`report what-if --shadow\``;
   });
 }
 
 async function gap(place, { ask, act, me, travelling }) {
   const found = await ask("gap");
   const wait = found.overall.waiting;
-  place.append(cards([["Asked", number.format(found.overall.asked)], ["Approved as asked", share(found.overall.approved_anyway)], ["Median waiting", hours(wait.median_hours) || "none"], ["Given up", number.format(wait.abandoned)]]));
-  place.append(table("What the front line cannot do", ["", "#times"], found.cannot_do.map((one) => [one.text, number.format(one.asked + one.silent)])));
+  place.append(cards([["Escalations", number.format(found.overall.asked)], ["Approved as requested", share(found.overall.approved_anyway)], ["Median wait", hours(wait.median_hours) || "none"], ["Abandoned", number.format(wait.abandoned)]]));
+  place.append(table("Remedies beyond authority", ["", "#times"], found.cannot_do.map((one) => [one.text, number.format(one.asked + one.silent)])));
   for (const one of found.recommended_limits) {
     place.append(heading(`${one.kind} for ${one.role}`));
-    place.append(note(one.limit ? `Recommended: ${money(one.limit)}${one.today ? `, today ${money(one.today)}` : ""}. Asking costs ${money(one.cost_of_asking)}; ${one.why}.` : `No recommendation: ${one.why}.`));
+    place.append(note(one.limit ? `Recommended: ${money(one.limit)}${one.today ? `, today ${money(one.today)}` : ""}. An escalation costs ${money(one.cost_of_asking)}; ${one.why}.` : `No recommendation: ${one.why}.`));
     if (one.curve.length > 1) place.append(curve(`Approved by amount, ${one.kind} for ${one.role}; the table has the numbers`, one.curve.map((at) => ({ x: Number(at.up_to.amount), smoothed: at.smoothed, lower: at.lower })), ["smoothed", "lower"]));
-    if (!travelling && me.role !== "auditor") place.append(trying(one, me, act));
+    if (!travelling && me.role !== "auditor") place.append(limitForm(one, me, act));
     if (one.curve.length) place.append(table("Approved, by amount", ["#up to", "#decided", "#approved", "#at least (95 %)"], one.curve.map((at) => [money(at.up_to), number.format(at.n), percent.format(at.smoothed), percent.format(at.lower)])));
   }
-  if (found.procedure.length) place.append(table("The cost of procedure", ["given at once", "#times", "#cost", "#the long way would have cost"], found.procedure.map((one) => [one.kind, number.format(one.n), money(one.given), money(one.long_way) || "not known"])));
+  if (found.procedure.length) place.append(table("Cost of procedure", ["kind", "#decided at once", "#cost", "#estimated cost of asking"], found.procedure.map((one) => [one.kind, number.format(one.n), money(one.given), money(one.long_way) || "unknown"])));
   place.append(note(found.caveats.join("; ") + "."));
 }
 
 async function flags(place, { all, act, me, travelling }) {
   const found = await all("flags");
   const mayReview = ["manager", "operator"].includes(me.role) && !travelling;
-  place.append(note("A flag asks a human to look; it judges nobody."));
-  place.append(table("Flags", ["raised", "rule", "about", "why", "status", "proved by", ...(mayReview ? ["review"] : [])], found.items.map((one) => {
+  place.append(note("A flag asks for a human review; it is no verdict."));
+  place.append(table("Flags", ["raised", "rule", "about", "explanation", "status", "evidence", ...(mayReview ? ["review"] : [])], found.items.map((one) => {
     const row = [time(one.raised), one.rule, one.about.join(", "), one.explanation, one.status, (one.evidence ?? []).slice(0, 12).join(", ")];
-    if (mayReview) row.push(one.status !== "open" ? one.note ?? "" : acting(`Review ${one.flag_id}`, [field("verdict", "verdict", { options: ["", "dismissed", "coached", "confirmed"] }), field("note", "note", { size: 14 })], "Send", async (given) => {
-      const answer = await act(`flags/${encodeURIComponent(one.flag_id)}`, given);
-      return given.verdict ? `${answer.outcome}: ${given.verdict}` : "you look at it now; it shows names";
+    if (mayReview) row.push(one.status !== "open" ? one.note ?? "" : commandForm(`Review ${one.flag_id}`, [field("verdict", "verdict", { options: ["", "dismissed", "coached", "confirmed"] }), field("note", "note", { size: 14 })], "Send", async (values) => {
+      const answer = await act(`flags/${encodeURIComponent(one.flag_id)}`, values);
+      return values.verdict ? `${answer.outcome}: ${values.verdict}` : "review started; names are shown";
     }));
     return row;
   })));
 }
 
-let asked = { agent: "", customer: "", interaction: "", action: "" };
+let filter = { agent: "", customer: "", interaction: "", action: "" };
 
-/** Why an action was allowed, with its proof and case file for whoever may have them. */
-async function explained(place, action, { ask, me }) {
+/** The explanation of an action, with its proof and case file if the role allows them. */
+async function explanation(place, action, { ask, me }) {
   const found = await ask(`explain/${encodeURIComponent(action)}`);
-  const everything = ["auditor", "operator"].includes(me.role);
+  const mayProve = ["auditor", "operator"].includes(me.role);
   const link = (href, text) => node("a", text, { href, download: "" });
   const steps = (found.escalation ?? []).map((one) => [one.position, time(one.time), one.what, one.decided_by ?? "", one.waited_seconds == null ? "" : hours(one.waited_seconds / 3600)]);
   place.replaceChildren(
-    heading(`Why: ${action}`), table("Why it was allowed", ["what", "said"], found.story.map((line) => [line.what, line.said])),
-    ...(steps.length ? [table("Its escalation", ["#position", "when", "what", "by", "#waited"], steps)] : []),
-    table("What came after", ["#position", "when", "who", "what"], found.after.map((one) => [one.position, time(one.time), one.who, one.what])),
-    ...(everything ? [node("p", [link(`/api/v1/case/${encodeURIComponent(action)}`, "Case file"), " · ", link(`/api/v1/proof/${found.position}`, "Proof")])] : []));
+    heading(`Action ${action}`), table("Why it was allowed", ["topic", "explanation"], found.story.map((line) => [line.what, line.said])),
+    ...(steps.length ? [table("Escalation", ["#position", "time", "step", "by", "#waited"], steps)] : []),
+    table("Later events", ["#position", "time", "actor", "event"], found.after.map((one) => [one.position, time(one.time), one.who, one.what])),
+    ...(mayProve ? [node("p", [link(`/api/v1/case/${encodeURIComponent(action)}`, "Case file"), " · ", link(`/api/v1/proof/${found.position}`, "Proof")])] : []));
   place.scrollIntoView({ block: "nearest" });
 }
 
-async function trail(place, given) {
-  const { all } = given;
-  const fields = Object.keys(asked).map((name) => node("label", [name, node("input", "", { name, value: asked[name] })]));
+async function auditTrail(place, page) {
+  const { all } = page;
+  const fields = Object.keys(filter).map((name) => node("label", [name, node("input", "", { name, value: filter[name] })]));
   const form = node("form", [...fields, node("button", "Search")], { class: "search", role: "search" });
   const list = node("div");
-  const story = node("div", "", { role: "status" });
+  const details = node("div", "", { role: "status" });
   const search = async () => {
     try {
-      const found = await all("trail", asked, 500);
-      list.replaceChildren(table("Trail", ["#position", "when", "who", "whom", "interaction", "what", "why"], found.items.map((one) => {
-        const way = node("button", one.interaction_id ?? "", { type: "button", title: "This interaction as a story" });
-        way.addEventListener("click", () => { asked = { agent: "", customer: "", interaction: one.interaction_id, action: "" }; for (const input of form.querySelectorAll("input")) input.value = asked[input.name]; search(); });
-        const why = node("button", "Why?", { type: "button", title: `Why ${one.action_id} was allowed` });
-        why.addEventListener("click", async () => { try { await explained(story, one.action_id, given); } catch (problem) { story.replaceChildren(node("p", problem.message, { role: "alert" })); } });
-        return [one.position, time(one.time), one.who, one.whom, one.interaction_id ? way : "", one.what, one.action_id ? why : ""];
+      const found = await all("trail", filter, 500);
+      list.replaceChildren(table("Events", ["#position", "time", "actor", "concerning", "interaction", "event", "explanation"], found.items.map((one) => {
+        const story = node("button", one.interaction_id ?? "", { type: "button", title: "Show only this interaction" });
+        story.addEventListener("click", () => { filter = { agent: "", customer: "", interaction: one.interaction_id, action: "" }; for (const input of form.querySelectorAll("input")) input.value = filter[input.name]; search(); });
+        const explain = node("button", "Explain", { type: "button", title: `Explain ${one.action_id}` });
+        explain.addEventListener("click", async () => { try { await explanation(details, one.action_id, page); } catch (problem) { details.replaceChildren(node("p", problem.message, { role: "alert" })); } });
+        return [one.position, time(one.time), one.who, one.whom, one.interaction_id ? story : "", one.what, one.action_id ? explain : ""];
       })));
     } catch (problem) { list.replaceChildren(node("p", problem.message, { role: "alert" })); }
   };
-  form.addEventListener("submit", (event) => { event.preventDefault(); asked = Object.fromEntries(new FormData(form)); search(); });
-  place.append(form, story, list);
+  form.addEventListener("submit", (event) => { event.preventDefault(); filter = Object.fromEntries(new FormData(form)); search(); });
+  place.append(form, details, list);
   await search();
 }
 
 async function recognition(place, { ask }) {
   const found = await ask("recognition");
-  place.append(note(`Thanks given ${number.format(found.thanks.given)} times to ${number.format(found.thanks.people_thanked)} people. Nobody is ranked.`));
+  place.append(note(`${number.format(found.thanks.given)} thanks to ${number.format(found.thanks.people_thanked)} people. People are not ranked.`));
   if (found.training.length) place.append(table("Training", ["course", "#people", "opens", "#used in 90 days before", "#after"], found.training.map((one) => [one.course, one.people, one.opens.join(", "), one.used_before, one.used_after])));
   if (found.careers.length) place.append(table("Careers", ["from", "to", "#people", "#gave in 90 days before", "#after"], found.careers.map((one) => [one.from, one.to, one.people ?? "fewer than 5", one.used_before, one.used_after])));
-  if (found.voices.length) place.append(table("Ideas and obstacles", ["", "#said", "#answered", "#days to the answer"], found.voices.map((one) => [one.what, one.said, one.answered, one.median_days_to_answer == null ? "" : number.format(one.median_days_to_answer)])));
-  if (found.morale.length) place.append(table("Morale", ["period", "team", "answered", "#score, of best"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or beside them" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score)])));
-  if (found.staying.length) place.append(table("Who stays", ["role", "people", "still here after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
+  if (found.voices.length) place.append(table("Ideas and obstacles", ["", "#reported", "#answered", "#median days to the answer"], found.voices.map((one) => [one.what, one.said, one.answered, one.median_days_to_answer == null ? "" : number.format(one.median_days_to_answer)])));
+  if (found.morale.length) place.append(table("Morale", ["period", "team", "answered", "#score, of best"], found.morale.map((one) => [one.period, one.team, one.suppressed ? "fewer than 5, or next to such a team" : `${one.respondents} of ${one.invited}`, one.suppressed ? "" : percent.format(one.score)])));
+  if (found.staying.length) place.append(table("Retention", ["role", "people", "still employed after"], found.staying.map((one) => [one.role, one.n ?? "fewer than 5", one.curve.map((at) => `${at.months} months ${percent.format(at.staying)}`).join(", ")])));
   place.append(note(found.caveats.join("; ") + "."));
 }
 
@@ -280,13 +280,13 @@ async function health(place, { ask }) {
   place.append(table("Views", ["view", "#position", "#lag", "stopped"], found.items.map((one) => [one.view, number.format(one.position), `${number.format(Math.round(one.lag_seconds * 10) / 10)} s`, one.stopped ?? ""])));
 }
 
-/** For engineers of other systems: what came from their source, what was rejected and why; and a place to try. */
+/** For engineers of source systems: recorded events, rejections with reasons, and checks without effect. */
 let source = "";
 const EXAMPLE = { specversion: "1.0", id: "example-1", source: "crm", type: "resolution.interaction.opened.v1", time: "2026-01-01T10:00:00Z", data: { interaction_id: "I-1", customer_id: "C-1", channel: "phone" } };
-async function upstream(place, { ask, act, me }) {
+async function integrations(place, { ask, act, me }) {
   const found = await ask("sources");
   place.append(table("Sources", ["source", "#events", "last recorded"], found.items.map((one) => {
-    const show = node("button", one.source, { type: "button", title: "What arrived from here" });
+    const show = node("button", one.source, { type: "button", title: "Show the events of this source" });
     show.addEventListener("click", () => { source = one.source; form.querySelector("input").value = source; search(); });
     return [show, number.format(one.events), time(one.last_recorded)];
   })));
@@ -295,30 +295,30 @@ async function upstream(place, { ask, act, me }) {
   const search = async () => {
     if (!source) return;
     try {
-      const [came, refused] = await Promise.all([ask("arrivals", { source }), ask("rejections", { source })]);
+      const [recorded, rejected] = await Promise.all([ask("arrivals", { source }), ask("rejections", { source })]);
       list.replaceChildren(
-        table("Recorded, the newest first", ["#position", "id", "type", "when", "recorded"], came.items.map((one) => [one.position, one.event_id, one.type, time(one.time), time(one.recorded)])),
-        table("Rejected, the newest first", ["#entry", "code", "field", "what to do", "when"], refused.items.map((one) => [one.entry, one.code, one.field, one.message, time(one.recorded)])));
+        table("Recorded events, newest first", ["#position", "id", "type", "time", "recorded"], recorded.items.map((one) => [one.position, one.event_id, one.type, time(one.time), time(one.recorded)])),
+        table("Rejected events, newest first", ["#entry", "code", "field", "remedy", "time"], rejected.items.map((one) => [one.entry, one.code, one.field, one.message, time(one.recorded)])));
     } catch (problem) { list.replaceChildren(node("p", problem.message, { role: "alert" })); }
   };
   form.addEventListener("submit", (event) => { event.preventDefault(); source = form.querySelector("input").value.trim(); search(); });
-  place.append(form, list, heading("Try an event"), note("Nothing is recorded: this says what the intake would say."),
-    acting("Try an event", [field("event", "event", { rows: 10, cols: 60, spellcheck: "false", value: JSON.stringify(EXAMPLE, null, 2) })], "Try it", async (given) => {
+  place.append(form, list, heading("Check an event"), note("Shows the intake's answer; nothing is recorded."),
+    commandForm("Check an event", [field("event", "event", { rows: 10, cols: 60, spellcheck: "false", value: JSON.stringify(EXAMPLE, null, 2) })], "Check", async (values) => {
       let event;
-      try { event = JSON.parse(given.event); } catch (problem) { return `not JSON: ${problem.message}`; }
+      try { event = JSON.parse(values.event); } catch (problem) { return `not JSON: ${problem.message}`; }
       const answer = await act("check", event);
-      return answer.accepted ? `it would be taken in: ${answer.type} ${answer.id}` : `${answer.error.code}, ${answer.error.field}: ${answer.error.message}`;
+      return answer.accepted ? `would be accepted: ${answer.type} ${answer.id}` : `${answer.error.code}, ${answer.error.field}: ${answer.error.message}`;
     }));
-  if (me.role !== "auditor") place.append(heading("Try a decision"), note("A preview: nothing is taken, and what falls short counts as asked."),
-    acting("Try a decision", [field("agent", "agent_id", { required: "" }), field("kind", "kind", { options: KINDS }), field("amount", "amount", { size: 8 }), field("currency", "currency", { size: 4, value: "GBP" })], "Try it", async (given) => JSON.stringify(await act("preview", without(priced(given), "currency")))));
+  if (me.role !== "auditor") place.append(heading("Check a decision"), note("No action is taken. An amount beyond authority counts in the authority gap."),
+    commandForm("Check a decision", [field("agent", "agent_id", { required: "" }), field("kind", "kind", { options: KINDS }), field("amount", "amount", { size: 8 }), field("currency", "currency", { size: 4, value: "GBP" })], "Check", async (values) => JSON.stringify(await act("preview", without(withMoney(values), "currency")))));
   await search();
 }
 
 const above = ["manager", "auditor", "operator"];
 export const SECTIONS = {
-  monday: { title: "Monday", fill: monday }, budgets: { title: "Budgets", fill: budgets },
-  worth: { title: "Worth", fill: worth, roles: above }, gap: { title: "Gap", fill: gap, roles: above },
-  flags: { title: "Flags", fill: flags }, trail: { title: "Trail", fill: trail },
+  overview: { title: "Overview", fill: overview }, budgets: { title: "Budgets", fill: budgets },
+  value: { title: "Customer value", fill: customerValue, roles: above }, gap: { title: "Authority gap", fill: gap, roles: above },
+  flags: { title: "Flags", fill: flags }, trail: { title: "Audit trail", fill: auditTrail },
   recognition: { title: "Recognition", fill: recognition, roles: above }, health: { title: "Health", fill: health },
-  upstream: { title: "Upstream", fill: upstream, roles: ["auditor", "operator"] },
+  integrations: { title: "Integrations", fill: integrations, roles: ["auditor", "operator"] },
 };

@@ -34,7 +34,17 @@ FLAGS = [
     "--disable-sync",
 ]
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e🛒 " + "x" * 10_000
-SECTIONS = ("monday", "budgets", "worth", "gap", "flags", "trail", "recognition", "health", "upstream")
+SECTIONS = {
+    "overview": "Overview",
+    "budgets": "Budgets",
+    "value": "Customer value",
+    "gap": "Authority gap",
+    "flags": "Flags",
+    "trail": "Audit trail",
+    "recognition": "Recognition",
+    "health": "Health",
+    "integrations": "Integrations",
+}
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: `apt-get install chromium`")
 
 
@@ -51,7 +61,7 @@ class Opened:
 
     async def go(self, section: str) -> None:
         await self.page.evaluate("(name) => { location.hash = name; }", section)
-        await expect(self.page.locator("#section h1")).to_have_text(section.capitalize(), timeout=15_000)
+        await expect(self.page.locator("#section h1")).to_have_text(SECTIONS[section], timeout=15_000)
 
 
 @asynccontextmanager
@@ -78,7 +88,7 @@ async def opened(session: Session, locale: str = "en-GB") -> AsyncIterator[Opene
                 await page.goto(dashboard.address)
                 await page.fill("#token", dashboard.token)
                 await page.keyboard.press("Enter")
-                await expect(page.locator("#section h1")).to_have_text("Monday", timeout=15_000)
+                await expect(page.locator("#section h1")).to_have_text("Overview", timeout=15_000)
                 yield found
                 await browser.close()
 
@@ -101,23 +111,21 @@ async def test_each_section_shows_what_the_api_gives(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
         await expect(page.locator(".cards li").first).to_contain_text("3")
-        await expect(page.locator("#asked")).to_contain_text("asked 1 times")
+        await expect(page.locator("#escalated")).to_contain_text("1 escalations")
         await one.go("budgets")
         balances = (await got(one.client, "balances"))["items"]
         shown = {row[0]: row[5] for row in await table(page, "Budgets")}
         assert shown == {row["holder"]: f"£{row['spent']['amount']}" for row in balances}
         await one.go("trail")
         trail = (await got(one.client, "trail", limit=1000))["items"]
-        assert column(await table(page, "Trail"), 0) == [str(row["position"]) for row in trail]
+        assert column(await table(page, "Events"), 0) == [str(row["position"]) for row in trail]
         await one.go("gap")
         gap = await got(one.client, "gap")
-        assert column(await table(page, "What the front line cannot do"), 0) == [
-            row["text"] for row in gap["cannot_do"]
-        ]
+        assert column(await table(page, "Remedies beyond authority"), 0) == [row["text"] for row in gap["cannot_do"]]
         await one.go("health")
         views = (await got(one.client, "projections"))["items"]
         assert column(await table(page, "Views"), 0) == [row["view"] for row in views]
-        await one.go("worth")
+        await one.go("value")
         (worth,) = (await got(one.client, "loyalty"))["currencies"]
         lines = worth["ladder"][1]["spending"] + worth["ladder"][1]["coming_back"]
         assert column(await table(page, "90 days"), 6) == ["; ".join(line["caveats"]) for line in lines]
@@ -130,8 +138,8 @@ async def test_each_section_shows_what_the_api_gives(session: Session) -> None:
 
 async def test_a_decision_appears_within_a_second_without_a_reload(session: Session) -> None:
     async with opened(session) as one:
-        await one.go("monday")
-        last = one.page.locator("table", has=one.page.locator("caption", has_text="What was done last"))
+        await one.go("overview")
+        last = one.page.locator("table", has=one.page.locator("caption", has_text="Latest actions"))
         took = []
         for number in range(6):
             begun = time.monotonic()
@@ -147,12 +155,12 @@ async def test_time_travel_changes_every_view(session: Session) -> None:
         await page.locator("#position").evaluate(
             "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('change')); }", position
         )
-        await expect(page.locator("#moment")).to_have_text(str(position))
-        await expect(page.locator(".cards li").first).to_contain_text("1up to")
+        await expect(page.locator("#moment")).to_have_text(re.compile(r"\d+ \w+ \d{4}, \d\d:\d\d"))
+        await expect(page.locator(".cards li").first).to_have_text("Actions1")
         await one.go("budgets")
         assert column(await table(page, "Budgets"), 5) == ["£10.00"]
         await one.go("trail")
-        assert column(await table(page, "Trail"), 0)[-1] == str(position)
+        assert column(await table(page, "Events"), 0)[-1] == str(position)
         await one.go("gap")
         await expect(page.locator(".cards li").first).to_contain_text("0")
         await page.click("#now")
@@ -162,41 +170,41 @@ async def test_time_travel_changes_every_view(session: Session) -> None:
 async def test_acting_from_the_page(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
-        await page.get_by_role("form", name="May I?").get_by_label("agent").fill("A-1")
-        await page.get_by_role("form", name="May I?").get_by_label("amount").fill("500.00")
-        await page.get_by_role("button", name="May I?").click()
-        await expect(page.locator(".said").last).to_contain_text("escalate: more than")
+        await page.get_by_role("form", name="Check an action").get_by_label("agent").fill("A-1")
+        await page.get_by_role("form", name="Check an action").get_by_label("amount").fill("500.00")
+        await page.get_by_role("button", name="Check").click()
+        await expect(page.locator(".answer").last).to_contain_text("escalate: more than")
         await one.go("gap")
-        trying = page.locator("form.act").first
-        await trying.get_by_label("limit").fill("70.00")
-        await trying.get_by_role("button").click()
-        await expect(page.locator(".said").first).to_contain_text("shadow begun, version 2")
-        await one.go("upstream")
+        form = page.locator("form.act").first
+        await form.get_by_label("limit").fill("70.00")
+        await form.get_by_role("button").click()
+        await expect(page.locator(".answer").first).to_contain_text("shadow started, version 2")
+        await one.go("integrations")
         await page.get_by_role("button", name="crm").click()
         shown = await got(one.client, "arrivals", source="crm")
-        caption = page.locator("caption", has_text="Recorded, the newest first")
+        caption = page.locator("caption", has_text="Recorded events, newest first")
         await expect(caption).to_contain_text(f"({len(shown['items'])})")
-        await page.get_by_role("form", name="Try an event").get_by_role("button").click()
-        await expect(page.locator(".said").first).to_contain_text(
-            "it would be taken in: resolution.interaction.opened.v1"
+        await page.get_by_role("form", name="Check an event").get_by_role("button").click()
+        await expect(page.locator(".answer").first).to_contain_text(
+            "would be accepted: resolution.interaction.opened.v1"
         )
-        await page.get_by_role("form", name="Try an event").get_by_label("event").fill("{}")
-        await page.get_by_role("form", name="Try an event").get_by_role("button").click()
-        await expect(page.locator(".said").first).to_contain_text("missing, specversion")
+        await page.get_by_role("form", name="Check an event").get_by_label("event").fill("{}")
+        await page.get_by_role("form", name="Check an event").get_by_role("button").click()
+        await expect(page.locator(".answer").first).to_contain_text("missing, specversion")
         await one.go("trail")
-        await page.get_by_role("button", name="Why?").first.click()
+        await page.get_by_role("button", name="Explain").first.click()
         await expect(page.locator("caption", has_text="Why it was allowed")).to_be_visible()
         await expect(page.get_by_role("link", name="Case file")).to_be_visible()
         await one.go("budgets")
         await page.get_by_role("button", name="agent:A-1").click()
-        await expect(page.locator("caption", has_text="Given out of agent:A-1")).to_contain_text("(3)")
+        await expect(page.locator("caption", has_text="Spending of agent:A-1")).to_contain_text("(3)")
         assert one.complaints == []
 
 
 async def test_what_a_form_answered_stays_though_the_section_was_being_loaded_again(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
-        await one.go("upstream")
+        await one.go("integrations")
         again, may = asyncio.Event(), asyncio.Event()
 
         async def slowly(route: Route) -> None:
@@ -207,24 +215,24 @@ async def test_what_a_form_answered_stays_though_the_section_was_being_loaded_ag
         await page.route("**/api/v1/sources*", slowly)
         await one.upstream.action("more", "1.00", agent_id="A-1", customer_id="C-2")
         await asyncio.wait_for(again.wait(), 10)
-        await page.get_by_role("form", name="Try an event").get_by_role("button").click()
-        await expect(page.locator(".said").first).to_contain_text("it would be taken in")
+        await page.get_by_role("form", name="Check an event").get_by_role("button").click()
+        await expect(page.locator(".answer").first).to_contain_text("would be accepted")
         async with page.expect_response("**/api/v1/sources*"):
             may.set()
         await asyncio.sleep(0.5)
-        await expect(page.locator(".said").first).to_contain_text("it would be taken in")
+        await expect(page.locator(".answer").first).to_contain_text("would be accepted")
 
 
 async def test_a_manager_answers_on_the_page(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
-        await page.click("#leave")
+        await page.click("#sign-out")
         await page.fill("#token", Tokens(session.data_dir).make("boss", "manager", "M-1", None))
         await page.keyboard.press("Enter")
-        waits = page.locator("table", has=page.locator("caption", has_text="Waiting for an answer"))
+        waits = page.locator("table", has=page.locator("caption", has_text="Pending escalations"))
         await waits.get_by_role("button", name="Send").click()
-        await expect(waits.locator(".said")).to_contain_text("approved")
-        await expect(page.locator("#nav")).not_to_contain_text("Upstream")
+        await expect(waits.locator(".answer")).to_contain_text("approved")
+        await expect(page.locator("#nav")).not_to_contain_text("Integrations")
         assert [one["status"] for one in (await got(one.client, "escalations"))["items"]] == ["approved"]
 
 
@@ -233,8 +241,8 @@ async def test_money_and_times_in_the_readers_locale(session: Session) -> None:
         await one.go("budgets")
         spent = column(await table(one.page, "Budgets"), 5)
         assert {" ".join(cell.split()) for cell in spent} >= {"60,00 £"}
-        await one.go("monday")
-        when = column(await table(one.page, "What was done last"), 0)
+        await one.go("overview")
+        when = column(await table(one.page, "Latest actions"), 0)
         assert all(re.fullmatch(r"\d\d\.\d\d\.\d{4}, \d\d:\d\d", cell) for cell in when), when
 
 
@@ -242,14 +250,14 @@ async def test_by_keyboard_alone_and_for_screen_readers(session: Session) -> Non
     async with opened(session) as one:
         page = one.page
         await page.reload()  # the cookie opens
-        await expect(page.locator("#section h1")).to_have_text("Monday")
+        await expect(page.locator("#section h1")).to_have_text("Overview")
         await page.keyboard.press("Tab")
-        await expect(page.locator(":focus")).to_have_text("To the content")
+        await expect(page.locator(":focus")).to_have_text("Skip to content")
         for _ in range(3):
             await page.keyboard.press("Tab")
-        await expect(page.locator(":focus")).to_have_text("Worth")
+        await expect(page.locator(":focus")).to_have_text("Customer value")
         await page.keyboard.press("Enter")
-        await expect(page.locator("#section h1")).to_have_text("Worth")
+        await expect(page.locator("#section h1")).to_have_text("Customer value")
         await expect(page.locator(":focus")).to_have_id("main")
         for scheme in ("light", "dark"):
             await page.emulate_media(color_scheme=scheme)
@@ -276,6 +284,6 @@ async def test_hostile_text_is_text(session: Session) -> None:
         for section in SECTIONS:
             await one.go(section)
         await one.go("gap")
-        assert any("<script>alert(2)</script>" in row[0] for row in await table(page, "What the front line cannot do"))
+        assert any("<script>alert(2)</script>" in row[0] for row in await table(page, "Remedies beyond authority"))
         assert await page.locator("#section img, #section script").count() == 0
         assert one.complaints == []
