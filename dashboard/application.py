@@ -13,16 +13,15 @@ from fastapi.middleware.gzip import GZipMiddleware
 from dashboard.auth.admission import AdmittingRoute
 from dashboard.http.body_limits import BodyBounds
 from dashboard.http.host_check import HostCheck
-from dashboard.metrics import Metrics
-from dashboard.problem_details import add_problems
-from dashboard.routes.commands import CommandClient, add_acting
-from dashboard.routes.lists import ListReader, add_lists
-from dashboard.routes.proofs import add_proving
-from dashboard.routes.reports import add_reports
-from dashboard.routes.sources import add_upstreams
-from dashboard.routes.system import add_system
-from dashboard.routes.updates import add_updates
-from dashboard.routes.web_page import add_page
+from dashboard.problem_details import add_error_handlers
+from dashboard.routes.commands import add_command_routes
+from dashboard.routes.lists import add_list_routes
+from dashboard.routes.proofs import add_proof_routes
+from dashboard.routes.reports import add_report_routes
+from dashboard.routes.sources import add_source_routes
+from dashboard.routes.system import add_system_routes
+from dashboard.routes.updates import add_update_routes
+from dashboard.routes.web_page import add_page_routes
 from dashboard.schemas import PROBLEMS
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 def make_api(context: ApiContext) -> FastAPI:
     """Return the FastAPI application of a context."""
-    views, log, keys, doors = context.views, context.log, context.keys, context.doors
     api = FastAPI(
         title="Resolution Ledger",
         version="1",
@@ -45,13 +43,16 @@ def make_api(context: ApiContext) -> FastAPI:
     api.add_middleware(GZipMiddleware, minimum_size=1000)
     api.add_middleware(BodyBounds)
     api.add_middleware(HostCheck, names=context.hosts)
-    add_lists(api, ListReader(views, log), keys, doors)
-    add_reports(api, views, log, doors)
-    add_system(api, views, log, keys, doors, Metrics(views, context.client))
-    add_updates(api, views, context.news, doors)
-    add_proving(api, views, log, keys, doors, context.data_dir)
-    add_acting(api, views, log, doors, CommandClient(context.client, views))
-    add_upstreams(api, views, context.rejected, context.client, doors)
-    add_problems(api)
-    add_page(api, doors)
+    add_error_handlers(api)
+    for add_routes in (
+        add_list_routes,
+        add_report_routes,
+        add_system_routes,
+        add_update_routes,
+        add_proof_routes,
+        add_command_routes,
+        add_source_routes,
+        add_page_routes,
+    ):
+        add_routes(api, context)
     return api

@@ -16,7 +16,7 @@ from ledger.store.log import Log
 class ApiContext(NamedTuple):
     """The dependencies of the routes.
 
-    ``doors`` authenticates and authorizes callers. ``rejected`` is the log of rejected messages. ``hosts`` are the
+    ``authorizer`` authenticates and authorizes callers. ``rejected`` is the log of rejected messages. ``hosts`` are the
     server's own names.
     """
 
@@ -24,8 +24,8 @@ class ApiContext(NamedTuple):
     log: Log
     rejected: Log
     keys: Keyring
-    news: ViewUpdates
-    doors: Authorizer
+    updates: ViewUpdates
+    authorizer: Authorizer
     client: LedgerClient
     data_dir: Path
     hosts: frozenset[str]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PORT = 8321
 LOOPBACK = "127.0.0.1"
-_WAITING = 256
+_BACKLOG = 256
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?))\.?(?::[0-9]{1,5})?", re.ASCII)
 
 
@@ -120,7 +120,7 @@ class ListenAddress(NamedTuple):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listening.bind((self.host, wanted))
-                listening.listen(_WAITING)  # binding alone does not reserve the port
+                listening.listen(_BACKLOG)  # binding alone does not reserve the port
             except OSError:
                 listening.close()
                 continue

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
     from ledger.store.role_status import RoleAnswers
 
-_PATIENCE_SECONDS = 1.0
-_KNOWN_SECONDS = 2.0
+_TIMEOUT_SECONDS = 1.0
+_CACHE_SECONDS = 2.0
 """Answers of roles are cached this long, so that simultaneous scrapes ask only once."""
 
 
@@ -31,7 +31,7 @@ class Metrics:
         self._client = client
         self._heard: Mapping[str, RoleAnswers] = {}
         self._heard_at = float("-inf")
-        self._asking = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -52,9 +52,9 @@ class Metrics:
             stopped.labels(state.view).set(state.stopped is not None)
 
     async def _roles(self) -> Mapping[str, RoleAnswers]:
-        async with self._asking:
-            if time.monotonic() - self._heard_at > _KNOWN_SECONDS:
-                patience = dict.fromkeys(topology.ROLES, _PATIENCE_SECONDS)
+        async with self._lock:
+            if time.monotonic() - self._heard_at > _CACHE_SECONDS:
+                patience = dict.fromkeys(topology.ROLES, _TIMEOUT_SECONDS)
                 self._heard = await ask_roles(self._client, topology.ROLES_SUBJECT, patience)
                 self._heard_at = time.monotonic()
         return self._heard

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SOURCE = "dashboard"
 """The source of the dashboard's own requests."""
-_PATIENCE_SECONDS = 5.0
+_TIMEOUT_SECONDS = 5.0
 
 
 async def ask(client: LedgerClient, subject: str, body: dict[str, Any], role: str) -> dict[str, Any]:
@@ -25,7 +25,7 @@ async def ask(client: LedgerClient, subject: str, body: dict[str, Any], role: st
 
     """
     try:
-        reply = await client.request(subject, msgspec.json.encode(body), timeout=_PATIENCE_SECONDS)
+        reply = await client.request(subject, msgspec.json.encode(body), timeout=_TIMEOUT_SECONDS)
     except (nats.errors.Error, TimeoutError) as error:
         message = f"no answer: is `resolution-ledger run {role}` running?"
         raise UnavailableError(message) from error

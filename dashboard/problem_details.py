@@ -70,7 +70,7 @@ def _allowed_methods(api: FastAPI, request: Request) -> set[str]:
     return found
 
 
-def add_problems(api: FastAPI) -> None:
+def add_error_handlers(api: FastAPI) -> None:
     """Answer errors with problem details."""
 
     @api.exception_handler(HTTPException)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
 
-_KEPT = 64
-_AT_LEAST_SECONDS, _TIMES_AS_LONG = 0.3, 4.0
+_CAPACITY = 64
+_MIN_SECONDS, _COMPUTING_TIMES = 0.3, 4.0
 """A report is kept for at least this many seconds, or for this multiple of its computing time, if longer."""
 
 
-class _Made(NamedTuple):
+class _CachedReport(NamedTuple):
     document: dict[str, Any]
     until: float
 
@@ -24,22 +24,22 @@ class ReportCache:
     """Reports by key; each shows its age by its position."""
 
     def __init__(self) -> None:
-        self._made: OrderedDict[Hashable, _Made] = OrderedDict()
-        self._making: dict[Hashable, asyncio.Lock] = {}
+        self._reports: OrderedDict[Hashable, _CachedReport] = OrderedDict()
+        self._locks: dict[Hashable, asyncio.Lock] = {}
 
-    async def give(self, key: Hashable, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    async def get(self, key: Hashable, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         """Return the cached report, or compute it if there is none or it has expired."""
-        lock = self._making.setdefault(key, asyncio.Lock())
+        lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
-            kept = self._made.get(key)
+            kept = self._reports.get(key)
             begun = time.monotonic()
             if kept is not None and begun < kept.until:
                 return kept.document
             document = await make()
             now = time.monotonic()
-            self._made[key] = _Made(document, now + max(_AT_LEAST_SECONDS, _TIMES_AS_LONG * (now - begun)))
-            self._made.move_to_end(key)
-            while len(self._made) > _KEPT:
-                old, _ = self._made.popitem(last=False)
-                self._making.pop(old, None)
+            self._reports[key] = _CachedReport(document, now + max(_MIN_SECONDS, _COMPUTING_TIMES * (now - begun)))
+            self._reports.move_to_end(key)
+            while len(self._reports) > _CAPACITY:
+                old, _ = self._reports.popitem(last=False)
+                self._locks.pop(old, None)
             return document

@@ -38,13 +38,13 @@ class Report(BaseModel):
     lag_seconds: float = Field(0, ge=0)
 
 
-class Said(BaseModel):
+class CommandAnswer(BaseModel):
     """The answer to a command or a check."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class Me(BaseModel):
+class Caller(BaseModel):
     """The caller, and the people whose data they may see; without ``people``, all."""
 
     name: str

@@ -41,7 +41,7 @@ class DashboardService(RoleService):
         self._data_dir = data_dir
         self._where = where
         self._views: ViewReader | None = None
-        self._news: ViewUpdates | None = None
+        self._updates: ViewUpdates | None = None
         self._server: uvicorn.Server | None = None
         self._serving: asyncio.Task[None] | None = None
         self.token = token_of(data_dir)
@@ -65,24 +65,24 @@ class DashboardService(RoleService):
         listening = where.bound() if where.descriptor is None else socket.socket(fileno=where.descriptor)
         client = await self.connection(self._nats, "dashboard")
         log = await Log.open(client, self._stream)
-        keys, news = await Keyring.open(client), ViewUpdates(client)
+        keys, updates = await Keyring.open(client), ViewUpdates(client)
         await keys.watch()
-        self._news = news
-        await news.start()
+        self._updates = updates
+        await updates.start()
         self._views = ViewReader(self._data_dir, log)
-        house = ApiContext(
+        context = ApiContext(
             views=self._views,
             log=log,
             rejected=await Log.open(client, topology.REJECTED),
             keys=keys,
-            news=news,
-            doors=Authorizer(self._data_dir, self.token, self._views, encrypted=where.encrypted),
+            updates=updates,
+            authorizer=Authorizer(self._data_dir, self.token, self._views, encrypted=where.encrypted),
             client=client,
             data_dir=self._data_dir,
             hosts=where.host_names(),
         )
         config = uvicorn.Config(
-            make_api(house),
+            make_api(context),
             log_level="error",
             access_log=False,
             lifespan="off",
@@ -113,8 +113,8 @@ class DashboardService(RoleService):
         if self._server is not None and self._serving is not None:
             self._server.should_exit = True
             await asyncio.gather(self._serving, return_exceptions=True)
-        if self._news is not None:
-            await self._news.stop()
+        if self._updates is not None:
+            await self._updates.stop()
         if self._views is not None:
             self._views.close()
         await super().stop()

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from projections.engine.storage import Progress
 
 
-_LOOK_SECONDS = 0.25
+_GENERATION_CHECK_SECONDS = 0.25
 """The live generation is looked up again after this time; until then the previous one may still be read."""
-_MANY, _MOMENT_SECONDS = 32, 0.1
+_BUSY_REQUESTS, _MOMENT_SECONDS = 32, 0.1
 """From this many requests within a moment on, the log's end is answered from a cache of that age."""
-_PATIENCE_SECONDS, _MANY_PATIENCE_SECONDS, _KNOWN_SECONDS = 0.1, 0.004, 0.5
+_TIMEOUT_SECONDS, _BUSY_TIMEOUT_SECONDS, _END_CACHE_SECONDS = 0.1, 0.004, 0.5
 _SHORT_SECONDS = 0.005
 _STEPS = 2000
 """SQLite checks the clock after this many steps of its virtual machine."""
@@ -51,19 +51,19 @@ class ViewState(NamedTuple):
     stopped: str | None
 
 
-class _Live:
+class _LiveGeneration:
     """The live generation of a view: an engine for threads, and one connection for short reads."""
 
     def __init__(self, generation: int, engine: sa.Engine, given_up: Callable[[], bool]) -> None:
-        self.generation, self.engine, self.looked = generation, engine, 0.0
-        self.here = engine.connect()
-        driver = self.here.connection.driver_connection
+        self.generation, self.engine, self.checked_at = generation, engine, 0.0
+        self.connection = engine.connect()
+        driver = self.connection.connection.driver_connection
         assert isinstance(driver, sqlite3.Connection)
         driver.set_progress_handler(given_up, _STEPS)
 
     def close(self) -> None:
         """Close the file."""
-        self.here.close()
+        self.connection.close()
         self.engine.dispose()
 
     def read[T](self, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
@@ -72,7 +72,7 @@ class _Live:
             return _read(connection, query)
 
 
-def _heard(asked: asyncio.Task[None]) -> None:
+def _retrieve_exception(asked: asyncio.Task[None]) -> None:
     """Retrieve the exception of a finished task, because its caller may not have waited for it."""
     if not asked.cancelled():
         asked.exception()
@@ -96,12 +96,12 @@ class ViewReader:
     def __init__(self, data_dir: Path, log: Log) -> None:
         self._folder = storage.views_folder(data_dir)
         self._log = log
-        self._live: dict[str, _Live] = {}
-        self._until = 0.0
+        self._live: dict[str, _LiveGeneration] = {}
+        self._deadline = 0.0
         self._end = (0, -1.0)
-        self._asking: asyncio.Task[None] | None = None
-        self._asked: deque[float] = deque(maxlen=_MANY)
-        self._looking, self._looked = asyncio.Lock(), -1.0
+        self._end_request: asyncio.Task[None] | None = None
+        self._request_times: deque[float] = deque(maxlen=_BUSY_REQUESTS)
+        self._states_lock, self._states_read_at = asyncio.Lock(), -1.0
         self._states: list[ViewState] = []
 
     def close(self) -> None:
@@ -119,11 +119,11 @@ class ViewReader:
             NotReadyError: the view has no generation yet.
 
         """
-        live = self._of(name)
+        live = self._live_view(name)
         if short:
-            self._until = time.perf_counter() + _SHORT_SECONDS
+            self._deadline = time.perf_counter() + _SHORT_SECONDS
             try:
-                return _read(live.here, query)
+                return _read(live.connection, query)
             except storage.FAILURES:  # cancelled: repeat it in a thread
                 pass
         return await asyncio.to_thread(live.read, query)
@@ -135,12 +135,12 @@ class ViewReader:
             NotReadyError: the view has no generation yet.
 
         """
-        with self._of(name).engine.connect() as connection, connection.begin():
+        with self._live_view(name).engine.connect() as connection, connection.begin():
             return await query(connection)
 
-    def _of(self, name: str) -> _Live:
+    def _live_view(self, name: str) -> _LiveGeneration:
         now, live = time.monotonic(), self._live.get(name)
-        if live is not None and now - live.looked < _LOOK_SECONDS:
+        if live is not None and now - live.checked_at < _GENERATION_CHECK_SECONDS:
             return live
         model = MODELS[name]()
         generation = storage.live_generation(self._folder, model)
@@ -151,12 +151,12 @@ class ViewReader:
             if live is not None:
                 live.close()
             engine = storage.open_generation(self._folder, model, generation)
-            live = self._live[name] = _Live(generation, engine, self._given_up)
-        live.looked = now
+            live = self._live[name] = _LiveGeneration(generation, engine, self._is_overdue)
+        live.checked_at = now
         return live
 
-    def _given_up(self) -> bool:
-        return time.perf_counter() > self._until
+    def _is_overdue(self) -> bool:
+        return time.perf_counter() > self._deadline
 
     async def end(self) -> int:
         """Return the log's last position.
@@ -168,29 +168,30 @@ class ViewReader:
 
         """
         known, now = self._end[1], time.monotonic()
-        self._asked.append(now)
-        many = self._many(now)
+        self._request_times.append(now)
+        many = self._is_busy(now)
         if many and now - known <= _MOMENT_SECONDS / 2:
             return self._end[0]
-        if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask(now))
-            self._asking.add_done_callback(_heard)
+        if self._end_request is None or self._end_request.done():
+            self._end_request = asyncio.create_task(self._request_end(now))
+            self._end_request.add_done_callback(_retrieve_exception)
         if not many or now - known > _MOMENT_SECONDS:
-            patience = _MANY_PATIENCE_SECONDS if many else _PATIENCE_SECONDS
-            done, _ = await asyncio.wait({self._asking}, timeout=patience if now - known < _KNOWN_SECONDS else None)
+            timeout = _BUSY_TIMEOUT_SECONDS if many else _TIMEOUT_SECONDS
+            wait_seconds = timeout if now - known < _END_CACHE_SECONDS else None
+            done, _ = await asyncio.wait({self._end_request}, timeout=wait_seconds)
             for asked in done:
                 asked.result()
         return self._end[0]
 
-    def _many(self, now: float) -> bool:
+    def _is_busy(self, now: float) -> bool:
         """Return whether many requests came within a moment."""
-        return len(self._asked) == _MANY and now - self._asked[0] < _MOMENT_SECONDS
+        return len(self._request_times) == _BUSY_REQUESTS and now - self._request_times[0] < _MOMENT_SECONDS
 
-    async def _ask(self, now: float) -> None:
+    async def _request_end(self, now: float) -> None:
         position = await self._log.last_position()
         self._end = max(self._end[0], position), now
 
-    def heard_of(self, position: int) -> None:
+    def observe_end(self, position: int) -> None:
         """Raise the known end of the log to a position that a client was just told."""
         end, at = self._end
         self._end = max(end, position), at
@@ -202,16 +203,16 @@ class ViewReader:
     async def states(self) -> list[ViewState]:
         """Return the state of each view; simultaneous requests share one look."""
         now = time.monotonic()
-        wanted = now - (_MOMENT_SECONDS if self._many(now) else 0)
-        if self._looked < wanted:
-            async with self._looking:
-                if self._looked < wanted:
+        wanted = now - (_MOMENT_SECONDS if self._is_busy(now) else 0)
+        if self._states_read_at < wanted:
+            async with self._states_lock:
+                if self._states_read_at < wanted:
                     at = time.monotonic()
-                    self._states = await self._look()
-                    self._looked = at
+                    self._states = await self._read_states()
+                    self._states_read_at = at
         return self._states
 
-    async def _look(self) -> list[ViewState]:
+    async def _read_states(self) -> list[ViewState]:
         found, end = [], await self.end()  # once for all views: a busy server answers late
         for name in MODELS:
             try:

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
 
-_TOGETHER_SECONDS = 0.2
-_QUIET_SECONDS, _QUIET_TURNS = 1.0, 15
+_BROADCAST_SECONDS = 0.2
+_IDLE_SECONDS, _KEEPALIVE_ROUNDS = 1.0, 15
 """Without changes, listeners are woken every second to check their credential; each 15th time they get a comment."""
 _GROUPS = 20
 """Listeners are woken group by group."""
-_STILL_HERE = b": still here\n\n"
+_KEEPALIVE = b": still here\n\n"
 
 
-class _News(msgspec.Struct):
+class _ViewChange(msgspec.Struct):
     position: int
 
 
@@ -48,67 +48,67 @@ class ViewUpdates(BackgroundService):
         self._client = client
         self._positions: dict[str, int] = {}
         self._changed: set[str] = set()
-        self._stirred = asyncio.Event()
-        self._told = [asyncio.Event() for _ in range(_GROUPS)]
+        self._has_changes = asyncio.Event()
+        self._group_events = [asyncio.Event() for _ in range(_GROUPS)]
         self._groups = cycle(range(_GROUPS))
-        self._turn, self._chunk = 0, b""
-        self._quiet = 0
+        self._round, self._chunk = 0, b""
+        self._idle_rounds = 0
 
     async def start(self) -> None:
         """Subscribe to the changes of every view, and start to broadcast."""
-        await self._client.subscribe_raw(f"{topology.VIEWS_SUBJECT}.*", self._hear)
-        self.spawn(self._tell())
+        await self._client.subscribe_raw(f"{topology.VIEWS_SUBJECT}.*", self._receive)
+        self.spawn(self._broadcast_for_ever())
 
-    def _hear(self, subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
+    def _receive(self, subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
         try:
-            view, position = subject.rpartition(b".")[2].decode(), msgspec.json.decode(body, type=_News).position
+            view, position = subject.rpartition(b".")[2].decode(), msgspec.json.decode(body, type=_ViewChange).position
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return
         self._positions[view] = position
         self._changed.add(view)
-        self._stirred.set()
+        self._has_changes.set()
 
-    async def _tell(self) -> None:
+    async def _broadcast_for_ever(self) -> None:
         while True:
             try:
-                await self._tell_all()
+                await self._broadcast()
             except Exception as error:  # noqa: BLE001 - an internal error delays events, and does not end them
                 report("changed views could not be broadcast", error, error)
-            await asyncio.sleep(_TOGETHER_SECONDS)  # changes in between are sent together
+            await asyncio.sleep(_BROADCAST_SECONDS)  # changes in between are sent together
 
-    async def _tell_all(self) -> None:
+    async def _broadcast(self) -> None:
         """Wait for changes, then wake all listeners; without changes, wake them after a second."""
         try:
-            await asyncio.wait_for(self._stirred.wait(), _QUIET_SECONDS)
+            await asyncio.wait_for(self._has_changes.wait(), _IDLE_SECONDS)
         except TimeoutError:
-            self._quiet += 1
-            self._chunk = b"" if self._quiet % _QUIET_TURNS else _STILL_HERE
+            self._idle_rounds += 1
+            self._chunk = b"" if self._idle_rounds % _KEEPALIVE_ROUNDS else _KEEPALIVE
         else:
-            self._quiet = 0
-            self._chunk = self._said(self._changed)
+            self._idle_rounds = 0
+            self._chunk = self._events_of(self._changed)
             self._changed = set()
-            self._stirred.clear()
-        self._turn += 1
-        for group, told in enumerate(self._told):
-            self._told[group] = asyncio.Event()
+            self._has_changes.clear()
+        self._round += 1
+        for group, told in enumerate(self._group_events):
+            self._group_events[group] = asyncio.Event()
             told.set()
             await asyncio.sleep(0)  # other requests run between two groups
 
-    def _said(self, views: set[str]) -> bytes:
-        return b"".join(said(view, self._positions[view]) for view in sorted(views))
+    def _events_of(self, views: set[str]) -> bytes:
+        return b"".join(view_event(view, self._positions[view]) for view in sorted(views))
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield server-sent events without end, at least one chunk a second; a chunk may be empty.
 
         A listener that missed a broadcast gets the position of every view.
         """
-        turn, group = self._turn, next(self._groups)
+        turn, group = self._round, next(self._groups)
         while True:
-            while turn == self._turn:
-                await self._told[group].wait()
-            missed = self._turn - turn > 1
-            turn = self._turn
-            yield self._said(set(self._positions)) if missed else self._chunk
+            while turn == self._round:
+                await self._group_events[group].wait()
+            missed = self._round - turn > 1
+            turn = self._round
+            yield self._events_of(set(self._positions)) if missed else self._chunk
 
 
 class EventStream(StreamingResponse):
@@ -128,6 +128,6 @@ class EventStream(StreamingResponse):
             self._release()
 
 
-def said(view: str, position: int) -> bytes:
+def view_event(view: str, position: int) -> bytes:
     """Return the server-sent event that a view is at a position."""
     return f"id: {position}\nevent: view\ndata: {json.dumps({'view': view, 'position': position})}\n\n".encode()

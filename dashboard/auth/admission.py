@@ -31,7 +31,7 @@ class AdmittingRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler with the checks before it."""
         handle = super().get_route_handler()
-        flat = list(_flat(self.dependant))
+        flat = list(_dependants(self.dependant))
         named = {owner for one in flat if isinstance(owner := getattr(one.call, "__self__", None), Gate)}
         gates = sorted(named.union(*(gate.needs for gate in named)), key=lambda gate: gate.rank)
         names = frozenset(field.alias for one in flat for field in one.query_params)
@@ -45,10 +45,10 @@ class AdmittingRoute(APIRoute):
         return admitted
 
 
-def _flat(dependant: Dependant) -> Iterator[Dependant]:
+def _dependants(dependant: Dependant) -> Iterator[Dependant]:
     yield dependant
     for one in dependant.dependencies:
-        yield from _flat(one)
+        yield from _dependants(one)
 
 
 def check_query(query: bytes, names: frozenset[str]) -> None:

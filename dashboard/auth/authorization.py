@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 COOKIE = "resolution-ledger"
 SESSION_SECONDS = 12 * 3600
 _SCHEME = HTTPBearer(auto_error=False, description="`http_token` of connection.json, or one of `admin tokens make`")
-_Shown = Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]
-_SESSIONS = 10_000
+_BearerHeader = Annotated[HTTPAuthorizationCredentials | None, Depends(_SCHEME)]
+_SESSION_LIMIT = 10_000
 """Sessions at the same time; the oldest is dropped first."""
-_ACTS_AT_ONCE, _ACTS_A_SECOND = 200.0, 20.0
+_COMMAND_BURST, _COMMANDS_A_SECOND = 200.0, 20.0
 """Rate limit of commands for each token: the burst, and the requests a second after it."""
-_STREAMS, _STREAMS_OF_ONE = 1_500, 600
+_STREAM_LIMIT, _STREAMS_PER_TOKEN = 1_500, 600
 """Open event streams: of all tokens together, and of each."""
 
 
@@ -88,14 +88,14 @@ class Authenticated(Gate):
 
     rank = 0
 
-    def __init__(self, doors: Authorizer) -> None:
-        self._doors = doors
+    def __init__(self, authorizer: Authorizer) -> None:
+        self._doors = authorizer
 
     async def admit(self, request: Request) -> None:
         """Authenticate the caller; refuse an unknown one with 401."""
         request.state.credential, request.state.viewer = self._doors.authenticate(request)
 
-    async def viewer(self, request: Request, _shown: _Shown) -> Principal:
+    async def viewer(self, request: Request, _shown: _BearerHeader) -> Principal:
         """Return the caller (a dependency of endpoints)."""
         found: Principal = request.state.viewer
         return found
@@ -121,7 +121,7 @@ class HasRole(Gate):
     def __init__(self, roles: Sequence[Role], known: Authenticated) -> None:
         self._roles, self.needs = roles, (known,)
 
-    async def passed(self, _shown: _Shown) -> None:  # type: ignore[override] # FastAPI documents it
+    async def passed(self, _shown: _BearerHeader) -> None:  # type: ignore[override] # FastAPI documents it
         """Do nothing."""
 
     async def admit(self, request: Request) -> None:
@@ -142,8 +142,8 @@ class RateLimited(Gate):
     async def admit(self, request: Request) -> None:
         """Take one request from the token's bucket."""
         name, now = request.state.viewer.name, time.monotonic()
-        left, at = self._left.get(name, (_ACTS_AT_ONCE, now))
-        left = min(_ACTS_AT_ONCE, left + (now - at) * _ACTS_A_SECOND)
+        left, at = self._left.get(name, (_COMMAND_BURST, now))
+        left = min(_COMMAND_BURST, left + (now - at) * _COMMANDS_A_SECOND)
         if left < 1:
             raise HTTPException(429, "too many commands with this token: wait a second", {"Retry-After": "1"})
         self._left[name] = left - 1, now
@@ -163,7 +163,8 @@ class Authorizer:
         self._known = Authenticated(self)
         self.viewer = self._known.viewer
         """A dependency of endpoints: the caller."""
-        self.require_same_origin, self.limit_rate = SameOrigin().passed, RateLimited(self._known).passed
+        self.require_same_origin = SameOrigin().passed
+        self.command_gates = [Depends(self.require_same_origin), Depends(RateLimited(self._known).passed)]
 
     def allowed(self, *roles: Role) -> Callable[..., Awaitable[None]]:
         """Return a dependency that admits only callers with one of these roles."""
@@ -233,7 +234,7 @@ class Authorizer:
         now = time.monotonic()
         while self._sessions and next(iter(self._sessions.values()))[1] <= now:
             self._sessions.popitem(last=False)
-        while len(self._sessions) >= _SESSIONS:
+        while len(self._sessions) >= _SESSION_LIMIT:
             self._sessions.popitem(last=False)
         name = secrets.token_urlsafe(32)
         self._sessions[digest_of(name)] = credential.token, now + SESSION_SECONDS
@@ -254,9 +255,9 @@ class Authorizer:
             HTTPException: 429 or 503, too many are open.
 
         """
-        if self._streams[viewer.name] >= _STREAMS_OF_ONE:
+        if self._streams[viewer.name] >= _STREAMS_PER_TOKEN:
             raise HTTPException(429, "too many event streams are open with this token", {"Retry-After": "10"})
-        if self._streams.total() >= _STREAMS:
+        if self._streams.total() >= _STREAM_LIMIT:
             raise HTTPException(503, "too many event streams are open", {"Retry-After": "10"})
         self._streams[viewer.name] += 1
 

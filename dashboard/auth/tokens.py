@@ -53,8 +53,8 @@ class Tokens:
 
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "server" / "tokens.json"
-        self._seen: tuple[int, ...] = ()
-        self._kept: dict[str, Token] = {}
+        self._file_state: tuple[int, ...] = ()
+        self._tokens: dict[str, Token] = {}
 
     def all(self) -> list[Token]:
         """Return every token, the oldest first.
@@ -69,18 +69,18 @@ class Tokens:
         try:
             status = self._path.stat()
         except FileNotFoundError:
-            self._seen, self._kept = (), {}
+            self._file_state, self._tokens = (), {}
             return {}
         changed = status.st_mtime_ns, status.st_ino, status.st_size  # two changes may share a time stamp
-        if changed != self._seen:
+        if changed != self._file_state:
             try:
                 read = msgspec.json.decode(self._path.read_bytes(), type=list[Token])
             except (msgspec.MsgspecError, UnicodeDecodeError) as error:
                 message = f"{self._path} is damaged ({error}): restore it, or remove it and make the tokens again"
                 raise TokenError(message) from None
-            self._kept = {one.sha256: one for one in read}
-            self._seen = changed
-        return self._kept
+            self._tokens = {one.sha256: one for one in read}
+            self._file_state = changed
+        return self._tokens
 
     def make(self, name: str, role: Role, person_id: str | None, expires: datetime | None) -> str:
         """Return the text of a new token; the text is not stored.
@@ -131,7 +131,7 @@ class Tokens:
     def _write(self, tokens: list[Token]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private(self._path, msgspec.json.encode(tokens).decode())
-        self._seen = ()
+        self._file_state = ()
 
 
 def digest_of(text: str) -> str:

@@ -28,21 +28,21 @@ class BodyBounds:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body limited."""
         if scope["type"] == "http":
-            bounded = _Bounded(scope, receive, send)
+            bounded = _BoundedBody(scope, receive, send)
             await self._app(scope, bounded.receive, bounded.send)
         else:
             await self._app(scope, receive, send)
 
 
-class _Bounded:
+class _BoundedBody:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        self._most = _BODY_BYTES_OF.get(scope["path"], BODY_BYTES)
+        self._limit = _BODY_BYTES_OF.get(scope["path"], BODY_BYTES)
         lengths = [int(value) for name, value in scope["headers"] if name == b"content-length"]
         self._declared = max(lengths, default=0)
         self._complete = not self._declared and all(name != b"transfer-encoding" for name, _ in scope["headers"])
         self._until, self._read, self._answered = 0.0, 0, False
-        self._empty_given, self._meaningless = False, scope["method"] in _WITHOUT_BODY
+        self._empty_given, self._is_ignored = False, scope["method"] in _WITHOUT_BODY
 
     async def receive(self) -> Message:
         """Return the next part of the body.
@@ -53,11 +53,11 @@ class _Bounded:
         """
         if self._complete:
             return await self._receive()
-        if self._meaningless:
+        if self._is_ignored:
             return await self._without_body()
         try:
-            if self._declared > self._most:
-                raise _too_large(self._most)
+            if self._declared > self._limit:
+                raise _too_large(self._limit)
             return await self._next()
         except ParameterError:
             if self._answered:  # no route waits for the body now; the rest of it closes the connection
@@ -69,7 +69,7 @@ class _Bounded:
         if not self._empty_given:
             self._empty_given = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        while not self._answered or self._read <= self._most:
+        while not self._answered or self._read <= self._limit:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 return message
@@ -85,8 +85,8 @@ class _Bounded:
         except TimeoutError:
             raise ParameterError("", f"the body was not complete within {BODY_SECONDS:.0f} s", status=408) from None
         self._read += len(message.get("body", b""))
-        if self._read > self._most:
-            raise _too_large(self._most)
+        if self._read > self._limit:
+            raise _too_large(self._limit)
         self._complete = not message.get("more_body", False)
         return message
 

@@ -14,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from config import topology
 from dashboard.nats_requests import SOURCE, ask
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import Json, Said
+from dashboard.schemas import CommandAnswer, Json
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
 from projections.policy_history import policy_in_force
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
+    from dashboard.context import ApiContext
     from dashboard.view_reader import ViewReader
     from domain.policy.model import Policy
     from ledger.nats.client import LedgerClient
@@ -51,25 +52,23 @@ def _checked(text: str) -> str:
 
 
 Id = Annotated[str, AfterValidator(_checked), WithJsonSchema({"type": "string", **ID_SCHEMA})]
+PathId = Annotated[str, Path(max_length=128)]
 Words = Annotated[str, Field(max_length=10_000)]
 
 
-class _Asked(BaseModel):
+class _CommandBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Amount(_Asked):
+class Amount(_CommandBody):
     """Money: an amount as text, and its currency (ISO 4217)."""
 
     amount: str = Field(pattern=r"^(0|[1-9][0-9]{0,11})(\.[0-9]{1,3})?$", examples=["5.00"])
     currency: str = Field(pattern="^[A-Z]{3}$", examples=["GBP"])
 
 
-class PreviewBody(_Asked):
+class PreviewBody(_CommandBody):
     """An action to try out; without an amount, the question for the amount that is available."""
-
-    __qualname__ = "Preview"  # the name in the OpenAPI document
-    model_config = ConfigDict(title="Preview")
 
     kind: Kind
     amount: Amount | None = None
@@ -81,11 +80,8 @@ class PreviewBody(_Asked):
     request_id: Id | None = Field(None, description="Accepted so that the body of an action fits; it is not used up.")
 
 
-class EscalationBody(_Asked):
+class EscalationBody(_CommandBody):
     """The decision about a waiting escalation."""
-
-    __qualname__ = "Answer"  # the name in the OpenAPI document
-    model_config = ConfigDict(title="Answer")
 
     operation: Literal["approve", "deny", "forward"]
     amount: Amount | None = Field(None, description="An amount below the requested one.")
@@ -94,7 +90,7 @@ class EscalationBody(_Asked):
     request_id: Id | None = Field(None, description="Idempotency key: repeats get the first answer.")
 
 
-class Review(_Asked):
+class FlagReview(_CommandBody):
     """A review of a flag; without a verdict, the start of a review, which reveals the names."""
 
     verdict: Literal["confirmed", "coached", "dismissed"] | None = None
@@ -102,7 +98,7 @@ class Review(_Asked):
     request_id: Id | None = None
 
 
-class Try(_Asked):
+class LimitTrial(_CommandBody):
     """Another limit: in shadow mode, or as a trial for randomly chosen teams."""
 
     mode: Literal["shadow", "trial"]
@@ -133,45 +129,44 @@ class CommandClient:
             body["request_id"] = body.get("request_id") or str(uuid.uuid4())
         subject = f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}"
         answer = await ask(self._client, subject, body, "decisions")
-        if (wrong := answer.get("error")) is not None:
-            status = _STATUS.get(wrong["code"], 409)
+        if (error := answer.get("error")) is not None:
+            status = _STATUS.get(error["code"], 409)
             raise ParameterError(
-                wrong.get("field") or wrong["code"], wrong["message"], code=wrong["code"], status=status
+                error.get("field") or error["code"], error["message"], code=error["code"], status=status
             )
-        self._views.heard_of(answer.get("position") or 0)
+        self._views.observe_end(answer.get("position") or 0)
         return Json(answer)
 
 
-def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, decider: CommandClient) -> None:
+def add_command_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of commands; each refuses requests of other sites."""
-    known = Depends(doors.viewer)
-    here = [Depends(doors.require_same_origin), Depends(doors.limit_rate)]
+    views, authorizer = context.views, context.authorizer
+    commands = CommandClient(context.client, views)
+    caller = Depends(authorizer.viewer)
 
     @api.post(
         "/api/v1/preview",
-        response_model=Said,
+        response_model=CommandAnswer,
         summary="Check whether an action would be allowed, without taking it",
-        dependencies=[*here, Depends(doors.allowed("agent", "manager", "operator"))],
+        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("agent", "manager", "operator"))],
     )
-    async def preview(asked: PreviewBody, viewer: Any = known) -> Response:
-        agent = viewer.person_id if viewer.role == "agent" else asked.agent_id
+    async def preview(command: PreviewBody, viewer: Principal = caller) -> Response:
+        agent = viewer.person_id if viewer.role == "agent" else command.agent_id
         if agent is None:
             raise HTTPException(409, "agent_id: this token belongs to no employee: name the agent")
-        scope = await doors.scope(viewer)
+        scope = await authorizer.scope(viewer)
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} may ask only for people it sees")
-        return await decider.ask("preview", asked.model_dump(exclude_none=True) | {"agent_id": agent})
+        return await commands.ask("preview", command.model_dump(exclude_none=True) | {"agent_id": agent})
 
     @api.post(
         "/api/v1/escalations/{escalation_id}",
-        response_model=Said,
+        response_model=CommandAnswer,
         summary="Approve, deny or forward an escalation",
-        dependencies=[*here, Depends(doors.allowed("manager"))],
+        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager"))],
     )
-    async def escalation(
-        escalation_id: Annotated[str, Path(max_length=128)], asked: EscalationBody, viewer: Any = known
-    ) -> Response:
-        scope = await doors.scope(viewer)
+    async def escalation(escalation_id: PathId, command: EscalationBody, viewer: Principal = caller) -> Response:
+        scope = await authorizer.scope(viewer)
         found = (
             await views.read(
                 "casework",
@@ -181,69 +176,68 @@ def add_acting(api: FastAPI, views: ViewReader, log: Log, doors: Authorizer, dec
         ).result
         if not found or not (found[0]["agent_id"] in (scope.people or ()) or found[0]["team_id"] in scope.teams):
             raise HTTPException(404, "no escalation with this id is visible to this token")
-        body = asked.model_dump(exclude_none=True)
-        return await decider.ask("escalation", body | {"escalation_id": escalation_id, "decided_by": viewer.person_id})
+        body = command.model_dump(exclude_none=True)
+        return await commands.ask("escalation", body | {"escalation_id": escalation_id, "decided_by": viewer.person_id})
 
     @api.post(
         "/api/v1/flags/{flag_id}",
-        response_model=Said,
+        response_model=CommandAnswer,
         summary="Start the review of a flag, or record its verdict",
-        dependencies=[*here, Depends(doors.allowed("manager", "operator"))],
+        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
     )
-    async def flag(flag_id: Annotated[str, Path(max_length=128)], asked: Review, viewer: Any = known) -> Response:
-        scope, now = await doors.scope(viewer), datetime.now(UTC)
+    async def flag(flag_id: PathId, command: FlagReview, viewer: Principal = caller) -> Response:
+        scope, now = await authorizer.scope(viewer), datetime.now(UTC)
         found = (
             await views.read("flags", lambda c: read_flags(c, now, flag_id=flag_id, source=flags), short=True)
         ).result
         if not found or not scope.sees_all(found[0]["about"]):
             raise HTTPException(404, "no flag with this id is visible to this token")
-        who = "unmasked_by" if asked.verdict is None else "reviewed_by"
-        body = asked.model_dump(exclude_none=True) | {"flag_id": flag_id, who: _name(viewer)}
-        return await decider.ask("flag", body)
+        reviewer_field = "unmasked_by" if command.verdict is None else "reviewed_by"
+        body = command.model_dump(exclude_none=True) | {"flag_id": flag_id, reviewer_field: _reviewer(viewer)}
+        return await commands.ask("flag", body)
 
-    _add_policy(api, log, doors, decider)
+    _add_policy(api, context.log, authorizer, commands)
 
 
-def _add_policy(api: FastAPI, log: Log, doors: Authorizer, decider: CommandClient) -> None:
-    known = Depends(doors.viewer)
-    here = [Depends(doors.require_same_origin), Depends(doors.limit_rate)]
+def _add_policy(api: FastAPI, log: Log, authorizer: Authorizer, commands: CommandClient) -> None:
+    caller = Depends(authorizer.viewer)
 
     @api.post(
         "/api/v1/policies",
-        response_model=Said,
+        response_model=CommandAnswer,
         summary="Try another limit: in shadow mode, or on randomly chosen teams",
-        dependencies=[*here, Depends(doors.allowed("manager", "operator"))],
+        dependencies=[*authorizer.command_gates, Depends(authorizer.allowed("manager", "operator"))],
     )
-    async def policy(asked: Annotated[Try, Body()], viewer: Any = known) -> Response:
-        if asked.mode == "trial" and viewer.role != "operator":
+    async def policy(command: Annotated[LimitTrial, Body()], viewer: Principal = caller) -> Response:
+        if command.mode == "trial" and viewer.role != "operator":
             raise HTTPException(403, "a trial changes what agents may give: only the role operator may start one")
-        document = _tried(await policy_in_force(log), asked, datetime.now(UTC))
-        request = {"policy": document, "published_by": _name(viewer), "request_id": asked.request_id}
-        return await decider.ask("policy", request)
+        document = _with_limit(await policy_in_force(log), command, datetime.now(UTC))
+        request = {"policy": document, "published_by": _reviewer(viewer), "request_id": command.request_id}
+        return await commands.ask("policy", request)
 
 
-def _name(viewer: Principal) -> str:
+def _reviewer(viewer: Principal) -> str:
     return viewer.person_id or viewer.name
 
 
-def _tried(in_force: Policy | None, asked: Try, now: datetime) -> dict[str, Any]:
+def _with_limit(in_force: Policy | None, command: LimitTrial, now: datetime) -> dict[str, Any]:
     """Return the policy in force with another limit."""
-    if in_force is None or asked.role not in in_force.roles:
-        raise HTTPException(409, f"role: the policy in force has no role {asked.role}")
-    if asked.amount.currency != in_force.currency:
+    if in_force is None or command.role not in in_force.roles:
+        raise HTTPException(409, f"role: the policy in force has no role {command.role}")
+    if command.amount.currency != in_force.currency:
         raise HTTPException(409, f"amount.currency: the policy is in {in_force.currency}")
     document: dict[str, Any] = copy.deepcopy(in_force.document)
     document["effective_from"] = now.isoformat()
-    if asked.mode == "shadow":
+    if command.mode == "shadow":
         document["mode"] = "shadow"
         document.pop("trial", None)
-        document["roles"][asked.role].setdefault("limits", {})[asked.kind] = asked.amount.amount
+        document["roles"][command.role].setdefault("limits", {})[command.kind] = command.amount.amount
     else:
-        limit = {"role": asked.role, "kind": asked.kind, "amount": asked.amount.amount}
-        until = (now + timedelta(days=asked.days)).isoformat()
+        limit = {"role": command.role, "kind": command.kind, "amount": command.amount.amount}
+        until = (now + timedelta(days=command.days)).isoformat()
         document["trial"] = {
             "limit": limit,
-            "share_of_teams": asked.share_of_teams,
+            "share_of_teams": command.share_of_teams,
             "seed": now.microsecond,
             "until": until,
         }

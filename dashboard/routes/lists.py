@@ -28,33 +28,35 @@ if TYPE_CHECKING:
 
     from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
+    from dashboard.context import ApiContext
     from dashboard.view_reader import ViewReader
     from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
     from projections.engine.storage import Progress
     from projections.reading import AccessScope
 
-MOST, _FEW = 1000, 200
+PAGE_LIMIT, _SHORT_PAGE = 1000, 200
 """The most items of a page, and the most that are read without a thread."""
 type Items = list[dict[str, Any]]
-Limit = Annotated[int, Query(ge=1, le=MOST, description="The most items to return.")]
+Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="The most items to return.")]
 After = Annotated[int, Query(ge=0, le=2**53, description="Only items after this position (`next` of a page).")]
 AsOf = Annotated[
     str | None,
     Query(alias="as_of", description="The state at this position, or at this recorded time."),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}),
 ]
-Same = Annotated[str | None, Header(alias="If-None-Match")]
+IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
 
 
-def add_lists(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer) -> None:
+def add_list_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of lists."""
-    _add_balances(api, lists, doors)
-    _add_actions(api, lists, doors)
-    _add_escalations(api, lists, doors)
-    _add_flags(api, lists, keys, doors)
-    _add_trail(api, lists, doors)
-    _add_plugin_views(api, lists, doors)
+    lists, authorizer = ListReader(context.views, context.log), context.authorizer
+    _add_balances(api, lists, authorizer)
+    _add_actions(api, lists, authorizer)
+    _add_escalations(api, lists, authorizer)
+    _add_flags(api, lists, context.keys, authorizer)
+    _add_trail(api, lists, authorizer)
+    _add_plugin_views(api, lists, authorizer)
 
 
 class ListReader:
@@ -87,7 +89,7 @@ class ListReader:
         self,
         view: str,
         query: Callable[[Any], list[dict[str, Any]]],
-        same: str | None,
+        if_none_match: str | None,
         limit: int,
         at: int | None = None,
         *,
@@ -100,11 +102,11 @@ class ListReader:
         ``query`` reads up to ``limit`` items at position ``at``. ``next_by`` names the field that the next page
         continues from. ``then`` changes the items before they are returned.
         """
-        if same is not None:  # an unchanged view is not read again
+        if if_none_match is not None:  # an unchanged view is not read again
             unchanged = await self._views.read(view, lambda _connection: None, short=True)
-            if same == _tag(view, unchanged.progress, viewer):
-                return Response(status_code=304, headers={"ETag": same})
-        found = await self._views.read(view, query, short=limit <= _FEW)
+            if if_none_match == _tag(view, unchanged.progress, viewer):
+                return Response(status_code=304, headers={"ETag": if_none_match})
+        found = await self._views.read(view, query, short=limit <= _SHORT_PAGE)
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
         last = found.result[-1][next_by] if next_by is not None and len(found.result) == limit else None
         items = found.result if then is None else await then(found.result)
@@ -126,8 +128,8 @@ def _tag(view: str, progress: Progress, viewer: Principal) -> str:
     return f'"{view}-{progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
 
 
-def _add_balances(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
-    known = Depends(doors.viewer)
+def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
 
     @api.get("/api/v1/balances", response_model=Page, summary="Budgets: granted, spent, reserved, remaining")
     async def balances(
@@ -137,11 +139,11 @@ def _add_balances(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
         limit: Limit = 100,
         team: str | None = None,
         offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
-        same: Same = None,
-        viewer: Any = known,
+        if_none_match: IfNoneMatch = None,
+        viewer: Principal = caller,
     ) -> Response:
-        at, scope = await lists.at(as_of), await doors.scope(viewer)
-        holders = await doors.of_team(team)
+        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
+        holders = await authorizer.of_team(team)
         return await lists.answer(
             "budget_balances",
             lambda c: [
@@ -149,7 +151,7 @@ def _add_balances(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
                 for one in read_balances(c, holder, period, position=at)
                 if scope.sees_holder(one["holder"]) and (holders is None or one["holder"] in holders)
             ][offset : offset + limit],
-            same,
+            if_none_match,
             limit,
             at,
             next_by=None,
@@ -157,8 +159,8 @@ def _add_balances(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
         )
 
 
-def _add_actions(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
-    known = Depends(doors.viewer)
+def _add_actions(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
 
     @api.get("/api/v1/actions", response_model=Page, summary="Actions with their present state")
     async def actions(
@@ -168,12 +170,12 @@ def _add_actions(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
         as_of: AsOf = None,
         after: After = 0,
         limit: Limit = 100,
-        same: Same = None,
-        viewer: Any = known,
+        if_none_match: IfNoneMatch = None,
+        viewer: Principal = caller,
     ) -> Response:
         at = await lists.at(as_of)
         source = temporal_tables.as_of(casework.actions, at)
-        where = _seen_by(source, await doors.scope(viewer))
+        where = _seen_by(source, await authorizer.scope(viewer))
         return await lists.answer(
             "casework",
             lambda c: casework.read_actions(
@@ -186,15 +188,15 @@ def _add_actions(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
                 team_id=team,
                 kind=kind,
             ),
-            same,
+            if_none_match,
             limit,
             at,
             viewer=viewer,
         )
 
 
-def _add_escalations(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
-    known = Depends(doors.viewer)
+def _add_escalations(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
 
     @api.get("/api/v1/escalations", response_model=Page, summary="Escalations with their outcome")
     async def escalations(
@@ -205,12 +207,12 @@ def _add_escalations(api: FastAPI, lists: ListReader, doors: Authorizer) -> None
         as_of: AsOf = None,
         after: After = 0,
         limit: Limit = 100,
-        same: Same = None,
-        viewer: Any = known,
+        if_none_match: IfNoneMatch = None,
+        viewer: Principal = caller,
     ) -> Response:
         at = await lists.at(as_of)
         source = temporal_tables.as_of(casework.escalations, at)
-        where = _seen_by(source, await doors.scope(viewer))
+        where = _seen_by(source, await authorizer.scope(viewer))
         return await lists.answer(
             "casework",
             lambda c: casework.read_escalations(
@@ -224,15 +226,15 @@ def _add_escalations(api: FastAPI, lists: ListReader, doors: Authorizer) -> None
                 kind=kind,
                 status=status,
             ),
-            same,
+            if_none_match,
             limit,
             at,
             viewer=viewer,
         )
 
 
-def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer) -> None:
-    known = Depends(doors.viewer)
+def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
 
     @api.get("/api/v1/flags", response_model=Page, summary="Flags of possible misuse for human review")
     async def flags(
@@ -242,10 +244,10 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer
         as_of: AsOf = None,
         after: After = 0,
         limit: Limit = 100,
-        same: Same = None,
-        viewer: Any = known,
+        if_none_match: IfNoneMatch = None,
+        viewer: Principal = caller,
     ) -> Response:
-        at, now, scope = await lists.at(as_of), datetime.now(UTC), await doors.scope(viewer)
+        at, now, scope = await lists.at(as_of), datetime.now(UTC), await authorizer.scope(viewer)
         source = temporal_tables.as_of(flags_table, at)
 
         async def masked(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -259,7 +261,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer
                 for one in read_flags(c, now, rule=rule, status=status, source=source)
                 if one["position"] > after and scope.sees_all(one["about"])
             ][:limit],
-            same,
+            if_none_match,
             limit,
             at,
             viewer=viewer,
@@ -267,8 +269,8 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, doors: Authorizer
         )
 
 
-def _add_trail(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
-    known = Depends(doors.viewer)
+def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+    caller = Depends(authorizer.viewer)
 
     @api.get("/api/v1/trail", response_model=Page, summary="The audit trail: events in order, with positions")
     async def trail(
@@ -279,10 +281,10 @@ def _add_trail(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
         as_of: AsOf = None,
         after: After = 0,
         limit: Limit = 100,
-        same: Same = None,
-        viewer: Any = known,
+        if_none_match: IfNoneMatch = None,
+        viewer: Principal = caller,
     ) -> Response:
-        at, scope = await lists.at(as_of), await doors.scope(viewer)
+        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} reads only the trail of people it sees: name an `agent`")
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
@@ -291,7 +293,7 @@ def _add_trail(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
         if read_about:
             await note_reading(lists.log, viewer, read_about, at or await lists.end())
         return await lists.answer(
-            Trail.name, lambda c: read_trail(c, wanted, after, limit, at), same, limit, at, viewer=viewer
+            Trail.name, lambda c: read_trail(c, wanted, after, limit, at), if_none_match, limit, at, viewer=viewer
         )
 
 

@@ -23,28 +23,24 @@ from projections.reports.explanation_text import story_of
 from projections.views.audit_trail import Trail
 
 if TYPE_CHECKING:
-    import pathlib
     from collections.abc import Callable
 
     from fastapi import FastAPI
 
-    from dashboard.auth.authorization import Authorizer
-    from dashboard.view_reader import ViewReader
-    from ledger.encryption.keyring import Keyring
-    from ledger.store.log import Log
+    from dashboard.auth.tokens import Principal
+    from dashboard.context import ApiContext
 
 ActionId = Annotated[str, Path(max_length=128)]
 
 
-def add_proving(
-    api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: Authorizer, data_dir: pathlib.Path
-) -> None:
+def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of evidence; explanations are also for callers who may see the agent."""
-    known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
+    log, data_dir, authorizer = context.log, context.data_dir, context.authorizer
+    caller, auditors = Depends(authorizer.viewer), Depends(authorizer.allowed("auditor", "operator"))
 
-    async def explained(action_id: str, viewer: Any) -> dict[str, Any]:
-        scope = await doors.scope(viewer)
-        found = await views.read_with(Trail.name, lambda c: explain(log, c, action_id))
+    async def explained(action_id: str, viewer: Principal) -> dict[str, Any]:
+        scope = await authorizer.scope(viewer)
+        found = await context.views.read_with(Trail.name, lambda c: explain(log, c, action_id))
         if found is None or (scope.people is not None and found["action"]["agent_id"] not in scope.people):
             raise HTTPException(404, f"no action {action_id} is visible to this token")
         await note_reading(log, viewer, [f"action:{action_id}"], found["position"])
@@ -53,27 +49,27 @@ def add_proving(
     @api.get(
         "/api/v1/explain/{action_id}", response_model=Report, summary="Why an action was allowed, and what followed"
     )
-    async def explanation(action_id: ActionId, viewer: Any = known) -> Response:
+    async def explanation(action_id: ActionId, viewer: Principal = caller) -> Response:
         found = await explained(action_id, viewer)
-        found["action"] = json.loads(await keys.decrypt_fields(encode(found["action"])))
+        found["action"] = json.loads(await context.keys.decrypt_fields(encode(found["action"])))
         story = [{"what": name, "said": str(said)} for name, said in story_of(found)]
         return Json(json.loads(encode(found | {"story": story})))
 
     @api.get(
         "/api/v1/case/{action_id}",
-        dependencies=[everybody],
+        dependencies=[auditors],
         response_class=HTMLResponse,
         summary="The case file of an action: one HTML page with its proofs",
     )
-    async def case(action_id: ActionId, viewer: Any = known) -> Response:
+    async def case(action_id: ActionId, viewer: Principal = caller) -> Response:
         found = await explained(action_id, viewer)
-        page = await _sealed(lambda: case_page(case_document(found, data_dir)))
+        page = await _from_seal(lambda: case_page(case_document(found, data_dir)))
         name = "".join(letter for letter in action_id if letter.isalnum() or letter in "-_")
         return HTMLResponse(page, headers={"Content-Disposition": f'attachment; filename="{name}.html"'})
 
     @api.get(
         "/api/v1/proof/{position}",
-        dependencies=[everybody],
+        dependencies=[auditors],
         response_class=PlainTextResponse,
         summary="A proof that an event is in the sealed log (C2SP tlog-proof)",
     )
@@ -81,7 +77,7 @@ def add_proving(
         if position > await log.last_position():
             raise HTTPException(404, f"there is no event at position {position}")
 
-        def made() -> str:
+        def make() -> str:
             newest = seal_folder(data_dir).checkpoint()
             if newest is None or position > newest.size:
                 message = f"position {position} is not sealed yet"
@@ -89,18 +85,18 @@ def add_proving(
             return prove(seal_folder(data_dir).tiles(newest.size), newest, position).text()
 
         name = f'attachment; filename="{position}.tlog-proof"'
-        return PlainTextResponse(await _sealed(made), headers={"Content-Disposition": name})
+        return PlainTextResponse(await _from_seal(make), headers={"Content-Disposition": name})
 
 
-async def _sealed(made: Callable[[], str]) -> str:
-    """Return a text that is made from the seal's files.
+async def _from_seal(make: Callable[[], str]) -> str:
+    """Return a text that is make from the seal's files.
 
     Raises:
         HTTPException: 503, the seal does not reach that far, or is damaged.
 
     """
     try:
-        return await asyncio.to_thread(made)
+        return await asyncio.to_thread(make)
     except (AssertionError, MissingTileError, NoteError, ProofError, ValueError) as error:
         detail = f"no proof is available now: {str(error) or 'nothing is sealed yet'}"
         raise HTTPException(503, detail, {"Retry-After": "1"}) from None

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from config import topology
 from dashboard.nats_requests import SOURCE, ask
-from dashboard.schemas import Json, Page, Said
+from dashboard.schemas import CommandAnswer, Json, Page
 from domain.ids import ID_SCHEMA
 from domain.sources import fact_source_fault, source_fault
 from ledger.store.subject_tokens import fact_token, token_of_source
@@ -22,13 +22,11 @@ from projections.views.audit_trail import Trail, trail
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from dashboard.auth.authorization import Authorizer
-    from dashboard.view_reader import ViewReader
+    from dashboard.context import ApiContext
     from ledger.nats.client import LedgerClient
-    from ledger.store.log import Log
     from projections.engine.storage import Progress
 
-_LOOKED_AT = 5000
+_SEARCHED_REJECTIONS = 5000
 """The newest rejections that are searched."""
 
 
@@ -51,7 +49,7 @@ Source = Annotated[
     WithJsonSchema({"type": "string", **ID_SCHEMA}),
     Query(description="The `source` of its events."),
 ]
-Few = Annotated[int, Query(ge=1, le=200, description="The most items to return.")]
+ShortLimit = Annotated[int, Query(ge=1, le=200, description="The most items to return.")]
 
 
 async def _check(client: LedgerClient, event: dict[str, Any]) -> dict[str, Any]:
@@ -75,9 +73,10 @@ class _Rejected(msgspec.Struct):
     recordedtime: str = ""
 
 
-def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: LedgerClient, doors: Authorizer) -> None:
+def add_source_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of sources."""
-    everybody = Depends(doors.allowed("auditor", "operator"))
+    views, rejected, authorizer = context.views, context.rejected, context.authorizer
+    auditors = Depends(authorizer.allowed("auditor", "operator"))
 
     async def page(items: list[dict[str, Any]], progress: Progress) -> Response:
         position, lag = progress.anchor.position, await views.lag(progress)
@@ -86,7 +85,7 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
     @api.get(
         "/api/v1/sources",
         response_model=Page,
-        dependencies=[everybody],
+        dependencies=[auditors],
         summary="Sources, with the number of their recorded events",
     )
     async def sources() -> Response:
@@ -98,10 +97,10 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
     @api.get(
         "/api/v1/arrivals",
         response_model=Page,
-        dependencies=[everybody],
+        dependencies=[auditors],
         summary="The newest recorded events of a source",
     )
-    async def arrivals(source: Source, limit: Few = 50) -> Response:
+    async def arrivals(source: Source, limit: ShortLimit = 50) -> Response:
         names = (trail.c.event_id, trail.c.type, trail.c.time, trail.c.recorded, trail.c.position)
         query = sa.select(*names).where(trail.c.source == source).order_by(trail.c.position.desc()).limit(limit)
         found = await views.read(Trail.name, lambda c: [dict(row) for row in c.execute(query).mappings()])
@@ -110,15 +109,15 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
     @api.get(
         "/api/v1/rejections",
         response_model=Page,
-        dependencies=[everybody],
+        dependencies=[auditors],
         summary="The newest rejections of a source, with their reasons",
     )
-    async def rejections(source: Source, limit: Few = 50) -> Response:
+    async def rejections(source: Source, limit: ShortLimit = 50) -> Response:
         last = await rejected.last_position()
         items: list[dict[str, Any]] = []
         for token in {token_of_source(source), fact_token(source)}:  # the second is the form of earlier versions
             subject = f"{topology.REJECTED_SUBJECT}.{token}.>"
-            async for batch in rejected.subject_batches(subject, max(0, last - _LOOKED_AT)):
+            async for batch in rejected.subject_batches(subject, max(0, last - _SEARCHED_REJECTIONS)):
                 for one in batch:
                     entry = msgspec.json.decode(one.data, type=_Rejected)
                     items.append(_rejection(one.position, entry))
@@ -127,12 +126,12 @@ def add_upstreams(api: FastAPI, views: ViewReader, rejected: Log, client: Ledger
 
     @api.post(
         "/api/v1/check",
-        response_model=Said,
+        response_model=CommandAnswer,
         summary="Check whether the intake would accept an event, without recording it",
-        dependencies=[Depends(doors.viewer), Depends(doors.require_same_origin), Depends(doors.limit_rate)],
+        dependencies=[Depends(authorizer.viewer), *authorizer.command_gates],
     )
     async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
-        answer = await _check(client, event)
+        answer = await _check(context.client, event)
         if "accepted" not in answer:
             raise HTTPException(503, str(answer.get("message", "no answer from the intake")))
         return Json(answer)

@@ -3,53 +3,54 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, HTTPException, Path, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from dashboard.auth.admission import publish_bounds
-from dashboard.schemas import Json, Me, Page, Report
+from dashboard.metrics import Metrics
+from dashboard.schemas import Caller, Json, Page, Report
 
 if TYPE_CHECKING:
-    from dashboard.auth.authorization import Authorizer
-    from dashboard.metrics import Metrics
+    from dashboard.auth.tokens import Principal
+    from dashboard.context import ApiContext
     from dashboard.view_reader import ViewReader
-    from ledger.encryption.keyring import Keyring
-    from ledger.store.log import Log
 
 
-def add_system(api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: Authorizer, gauges: Metrics) -> None:
+def add_system_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of the system itself."""
+    views, log, authorizer = context.views, context.log, context.authorizer
+    gauges = Metrics(views, context.client)
     _add_health(api, views)
-    known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
+    caller, auditors = Depends(authorizer.viewer), Depends(authorizer.allowed("auditor", "operator"))
 
     @api.get(
         "/api/v1/events/{position}",
         response_model=Report,
-        dependencies=[everybody],
+        dependencies=[auditors],
         summary="One event as it was recorded",
     )
     async def event(position: Annotated[int, Path(ge=0, le=2**53)]) -> Response:
         found = await log.at(position) if position > 0 else None
         if found is None:
             raise HTTPException(404, f"no event has position {position}")
-        shown = json.loads(await keys.decrypt_fields(found.data)) | {"position": position}
+        shown = json.loads(await context.keys.decrypt_fields(found.data)) | {"position": position}
         return Json({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
 
-    @api.get("/api/v1/projections", response_model=Page, dependencies=[known], summary="Position and lag of each view")
+    @api.get("/api/v1/projections", response_model=Page, dependencies=[caller], summary="Position and lag of each view")
     async def projections() -> Response:
         items = [state._asdict() for state in await views.states()]
         return Json({"items": items, "position": await views.end(), "lag_seconds": 0.0})
 
-    @api.get("/openapi.json", dependencies=[known], include_in_schema=False)
+    @api.get("/openapi.json", dependencies=[caller], include_in_schema=False)
     async def openapi() -> Response:
         return Json(publish_bounds(api.openapi()))
 
-    @api.get("/api/v1/me", response_model=Me, summary="The caller, and the people whose data they see")
-    async def me(viewer: Any = known) -> Response:
-        scope = await doors.scope(viewer)
+    @api.get("/api/v1/me", response_model=Caller, summary="The caller, and the people whose data they see")
+    async def me(viewer: Principal = caller) -> Response:
+        scope = await authorizer.scope(viewer)
         people = None if scope.people is None else sorted(scope.people)
         return Json(
             {
@@ -61,7 +62,7 @@ def add_system(api: FastAPI, views: ViewReader, log: Log, keys: Keyring, doors: 
             }
         )
 
-    @api.get("/metrics", dependencies=[everybody], summary="Metrics for Prometheus", response_class=PlainTextResponse)
+    @api.get("/metrics", dependencies=[auditors], summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         return Response(await gauges.text(), media_type=CONTENT_TYPE_LATEST)
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Header, Request, Response
 
-from dashboard.view_updates import EventStream, said
+from dashboard.view_updates import EventStream, view_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dashboard.auth.authorization import Authorizer
-    from dashboard.view_reader import ViewReader
-    from dashboard.view_updates import ViewUpdates
+    from dashboard.auth.tokens import Principal
+    from dashboard.context import ApiContext
 
 _DIGITS = 19
 
 
-def add_updates(api: FastAPI, views: ViewReader, news: ViewUpdates, doors: Authorizer) -> None:
+def add_update_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the route of updates."""
-    known = Depends(doors.viewer)
+    views, authorizer = context.views, context.authorizer
+    caller = Depends(authorizer.viewer)
 
     @api.get(
         "/api/v1/stream",
@@ -30,26 +30,26 @@ def add_updates(api: FastAPI, views: ViewReader, news: ViewUpdates, doors: Autho
         responses={200: {"content": {"text/event-stream": {}}}},
     )
     async def stream(
-        request: Request, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None, viewer: Any = known
+        request: Request, last: Annotated[str | None, Header(alias="Last-Event-ID")] = None, viewer: Principal = caller
     ) -> Response:
         since = int(last) if last and last.isascii() and last.isdigit() and len(last) < _DIGITS else None
         credential = request.state.credential
 
-        async def lines() -> AsyncIterator[bytes]:
-            chunks = news.chunks()
-            coming = asyncio.ensure_future(anext(chunks))  # subscribe before reading, so that no change is lost
+        async def events() -> AsyncIterator[bytes]:
+            chunks = context.updates.chunks()
+            first_chunk = asyncio.ensure_future(anext(chunks))  # subscribe before reading, so that no change is lost
             try:
                 for state in await views.states():  # a client that reconnects gets the present positions
                     if since is None or state.position > since:
-                        yield said(state.view, state.position)
-                yield await coming
+                        yield view_event(state.view, state.position)
+                yield await first_chunk
                 async for chunk in chunks:
-                    if doors.bearer_of(credential) != viewer:  # revoked, expired, or with another role now
+                    if authorizer.bearer_of(credential) != viewer:  # revoked, expired, or with another role now
                         return
                     if chunk:
                         yield chunk
             finally:
-                coming.cancel()
+                first_chunk.cancel()
 
         await views.end()
-        return EventStream(lines(), doors.count_stream(viewer))
+        return EventStream(events(), authorizer.count_stream(viewer))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from dashboard.auth.authorization import Authorizer
+    from dashboard.context import ApiContext
 
 _FOLDER = Path(__file__).parents[1] / "web"
 _TYPES = {
@@ -42,7 +42,7 @@ class Login(BaseModel):
     token: str = Field(max_length=500)
 
 
-class _Headers:
+class _SecurityHeaders:
     """Adds the security headers of browsers to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -57,9 +57,10 @@ class _Headers:
         await self._app(scope, receive, sent)
 
 
-def add_page(api: FastAPI, doors: Authorizer) -> None:
+def add_page_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of the web page and of sessions."""
-    api.add_middleware(_Headers)
+    authorizer = context.authorizer
+    api.add_middleware(_SecurityHeaders)
 
     @api.get("/", include_in_schema=False)
     async def page() -> Response:
@@ -74,17 +75,17 @@ def add_page(api: FastAPI, doors: Authorizer) -> None:
     @api.post(
         "/api/v1/session",
         status_code=204,
-        dependencies=[Depends(doors.require_same_origin)],
+        dependencies=[Depends(authorizer.require_same_origin)],
         summary="Open a browser's session with a token; the answer sets a cookie",
     )
     async def begin(request: Request, shown: Login) -> Response:
         response = Response(status_code=204)
         response.set_cookie(
             COOKIE,
-            doors.open(request, shown.token.strip()),
+            authorizer.open(request, shown.token.strip()),
             max_age=SESSION_SECONDS,
             httponly=True,
-            secure=doors.encrypted,
+            secure=authorizer.encrypted,
             samesite="strict",
             path="/",
         )
@@ -92,13 +93,13 @@ def add_page(api: FastAPI, doors: Authorizer) -> None:
 
     @api.get("/api/v1/session", summary="Whether the browser's session is valid")
     async def known(request: Request) -> dict[str, bool]:
-        return {"known": doors.is_session_valid(request)}
+        return {"known": authorizer.is_session_valid(request)}
 
     @api.delete("/api/v1/session", status_code=204, summary="End the browser's session")
     async def end(session: Annotated[str | None, Cookie(alias=COOKIE)] = None) -> Response:
-        doors.close(session)
+        authorizer.close(session)
         response = Response(status_code=204)
-        response.delete_cookie(COOKIE, path="/", httponly=True, secure=doors.encrypted, samesite="strict")
+        response.delete_cookie(COOKIE, path="/", httponly=True, secure=authorizer.encrypted, samesite="strict")
         return response
 
 

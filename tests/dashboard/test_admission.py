@@ -391,8 +391,8 @@ async def test_who_is_known_no_more_listens_no_more(session: Session) -> None:
 
 
 async def test_streams_are_bounded_by_token_and_in_all(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashboard.auth.authorization._STREAMS", 3)
-    monkeypatch.setattr("dashboard.auth.authorization._STREAMS_OF_ONE", 2)
+    monkeypatch.setattr("dashboard.auth.authorization._STREAM_LIMIT", 3)
+    monkeypatch.setattr("dashboard.auth.authorization._STREAMS_PER_TOKEN", 2)
     async with door_of(session) as door:
         first, second = (door.tokens.make(name, "auditor", None, None) for name in ("a", "b"))
         reading = []

@@ -81,8 +81,8 @@ async def test_what_is_asked_over_http_is_asked_as_clearly(session: Session) -> 
 
 
 async def test_one_token_acts_so_often_and_no_more(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashboard.auth.authorization._ACTS_AT_ONCE", 3.0)
-    monkeypatch.setattr("dashboard.auth.authorization._ACTS_A_SECOND", 0.001)
+    monkeypatch.setattr("dashboard.auth.authorization._COMMAND_BURST", 3.0)
+    monkeypatch.setattr("dashboard.auth.authorization._COMMANDS_A_SECOND", 0.001)
     async with served(session) as (address, tokens):
         async with bearing(address, tokens["agent"]) as agent:
             for status in (200, 200, 200, 429):

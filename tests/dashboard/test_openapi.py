@@ -22,7 +22,7 @@ NOT_TRIED = "/api/v1/stream"  # it never ends
 
 
 async def test_schemathesis_finds_nothing(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dashboard.auth.authorization._ACTS_AT_ONCE", 1e9)
+    monkeypatch.setattr("dashboard.auth.authorization._COMMAND_BURST", 1e9)
     async with upstream_of(session) as upstream:
         await set_up_organisation(upstream, FULL_POLICY)
         for number in range(3):
