@@ -147,3 +147,14 @@ def showing_progress(title: str, unit: str, *, quiet: bool = False) -> Iterator[
     with Progress(*columns, console=progress_console, transient=True) as bars:
         task = bars.add_task(title, total=1)
         yield lambda done, of: bars.update(task, completed=done, total=max(1, of))
+
+
+@contextmanager
+def counting_progress(title: str, total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """Show a bar with the elapsed time on standard error; yield the function to call with each increment."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=progress_console, disable=not shown, transient=True) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda count: progress.advance(task, count)

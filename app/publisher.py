@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import msgspec
 import nats.errors
@@ -41,6 +41,27 @@ class Outgoing(NamedTuple):
     data: bytes
 
 
+class RejectedLine(TypedDict):
+    """A rejected event: its line in the input, its id, and the reason."""
+
+    line: int
+    id: str
+    code: str
+    field: str
+    message: str
+
+
+class OutcomeDocument(TypedDict):
+    """The counts of one run, as `publish --json` prints them."""
+
+    read: int
+    recorded: int
+    duplicate: int
+    rejected: int
+    skipped: dict[str, int]
+    rejections: list[RejectedLine]
+
+
 class Outcome:
     """Counts of the events of one run, and the rejections among them."""
 
@@ -48,10 +69,15 @@ class Outcome:
         self.read = 0
         self.recorded = 0
         self.duplicate = 0
-        self.rejected: list[dict[str, Any]] = []
+        self.rejected: list[RejectedLine] = []
         self.skipped: Counter[str] = Counter()
 
-    def wire(self) -> dict[str, Any]:
+    def reject(self, line: int, identifier: str, rejection: Rejection) -> None:
+        """Count an event that cannot be published or recorded."""
+        code, field, message = rejection.code, rejection.field, rejection.message
+        self.rejected.append({"line": line, "id": identifier, "code": code, "field": field, "message": message})
+
+    def wire(self) -> OutcomeDocument:
         """Return ``{read, recorded, duplicate, rejected, skipped: {reason: n}, rejections: [...]}``."""
         return {
             "read": self.read,
@@ -68,7 +94,7 @@ class Publisher:
 
     def __init__(self, session: Session, door: Log, outcome: Outcome, progressed: Callable[[int], None]) -> None:
         self._session = session
-        self._door = door
+        self._inbox = door
         self._progressed = progressed
         self._waiting: list[Outgoing] = []
         self._sent: dict[str, list[Outgoing]] = defaultdict(list)
@@ -90,15 +116,11 @@ class Publisher:
         """Publish an event in a batch with the next ones."""
         if len(event.data) > topology.MAX_EVENT_BYTES:
             message = f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(event.data)}"
-            self.refused(event.line, event.id, Rejection("too_large", "", message))
+            self.outcome.reject(event.line, event.id, Rejection("too_large", "", message))
             return
         self._waiting.append(event)
         if len(self._waiting) == MAX_BATCH:
             await self.flush()
-
-    def refused(self, line: int, identifier: str, rejection: Rejection) -> None:
-        """Count an event that cannot be published or recorded."""
-        self.outcome.rejected.append(_shown(line, identifier, rejection))
 
     async def flush(self) -> None:
         """Publish the current batch; it is durable in the inbox afterwards."""
@@ -107,7 +129,7 @@ class Publisher:
             return
         drafts = [Draft(f"{topology.IMPORT_SUBJECT}.{token_of_source(event.source)}", event.data) for event in batch]
         for part in in_batches(drafts, lambda draft: len(draft.data)):
-            first = await self._door.append(part, patience_seconds=30)
+            first = await self._inbox.append(part, patience_seconds=30)
             self._last_inbox = max(self._last_inbox, first + len(part) - 1)
         for event in batch:
             self._sent[event.source].append(event)
@@ -116,12 +138,12 @@ class Publisher:
     async def settle(self) -> None:
         """Wait for the intake; count recorded, duplicate and rejected events."""
         await self.flush()
-        await self._until_taken()
+        await self._wait_for_intake()
         rejected = await self._new_rejections()
         for source, events in self._sent.items():
             await self._count(source, events, rejected)
 
-    async def _until_taken(self) -> None:
+    async def _wait_for_intake(self) -> None:
         stalled, floor_before = 0.0, -1
         while self._last_inbox:
             name = f"CONSUMER.INFO.{topology.IMPORT}.{topology.INTAKE_CONSUMER}"
@@ -157,7 +179,7 @@ class Publisher:
             reasons = rejected.get((token, id_token(event.id)))
             position = positions.get(event.id)
             if reasons:
-                self.refused(event.line, event.id, reasons.pop())
+                self.outcome.reject(event.line, event.id, reasons.pop())
             elif position is None:
                 message = f"{source} {event.id} was acknowledged, but is neither recorded nor rejected"
                 raise LedgerError(message)
@@ -189,25 +211,15 @@ def dry_run(events: Iterable[Outgoing], outcome: Outcome) -> None:
     for event in events:
         result = check_new(accept(event.data, now))
         if isinstance(result, Rejection):
-            outcome.rejected.append(_shown(event.line, event.id, result))
+            outcome.reject(event.line, event.id, result)
             continue
         form = hashlib.sha256(canonical_form(result.json)).digest()[:16]
         if seen.setdefault((result.source, result.id), form) != form:
             again = Rejection("id_reused", "id", "another event in this file has this id")
-            outcome.rejected.append(_shown(event.line, event.id, again))
+            outcome.reject(event.line, event.id, again)
 
 
-def _shown(line: int, identifier: str, rejection: Rejection) -> dict[str, Any]:
-    return {
-        "line": line,
-        "id": identifier,
-        "code": rejection.code,
-        "field": rejection.field,
-        "message": rejection.message,
-    }
-
-
-class _Named(msgspec.Struct):
+class _EventKey(msgspec.Struct):
     source: str
     id: str
 
@@ -219,7 +231,7 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[Outgoing]:
         batch = batch_in(data, ()) if data else []
         for event in [data] if batch is None else batch:
             try:
-                named = msgspec.json.decode(event, type=_Named)
+                named = msgspec.json.decode(event, type=_EventKey)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 yield Outgoing(number, "", "", event)
             else:
@@ -236,5 +248,5 @@ async def publish_all(publisher: Publisher, events: Iterable[Outgoing]) -> None:
         else:
             result = check_new(accept(event.data, now))
             reason = result if isinstance(result, Rejection) else Rejection("invalid", "source", "a source is needed")
-            publisher.refused(event.line, event.id, reason)
+            publisher.outcome.reject(event.line, event.id, reason)
     await publisher.settle()

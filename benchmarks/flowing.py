@@ -14,7 +14,7 @@ from eventsourcing.persistence import StoredEvent, Tracking
 from eventsourcing.projection import Projection, ProjectionRunner
 from eventsourcing.sqlite import SQLiteTrackingRecorder
 
-from app.importing.importer import load_mapping, made_events
+from app.importing.importer import import_events, load_mapping
 from app.publisher import Outcome, Publisher
 from benchmarks.contest import Contest, contest, rate
 from benchmarks.ledgers import budget_of_actions, fact
@@ -207,7 +207,7 @@ async def imports(setting: Setting) -> list[Contest]:
 
     def events() -> Iterator[Outgoing]:
         path = _invoices(setting.folder, next(runs), number)
-        return made_events(load_mapping("online_retail"), [path], Outcome(), lambda _: None)
+        return import_events(load_mapping("online_retail"), [path], Outcome(), lambda _: None)
 
     async def ours(_round: int) -> float:
         outcome = Outcome()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.importing.importer import load_mapping, made_events
+from app.importing.importer import import_events, load_mapping
 from app.publisher import Outcome
 from benchmarks.misuse import World
 from domain.abuse.history import DAY, HOUR
@@ -40,7 +40,7 @@ def there() -> list[str]:
 @cache
 def _told(name: str) -> list[tuple[float, Any]]:
     """The busiest ninety days of a stream, as (seconds since its first day, fact)."""
-    made = made_events(load_mapping(name), [DATA / FILES[name]], Outcome(), lambda _bytes: None)
+    made = import_events(load_mapping(name), [DATA / FILES[name]], Outcome(), lambda _bytes: None)
     told = list[tuple[float, Any]]()
     for one in made:
         event = msgspec.json.decode(one.data, type=_Envelope)

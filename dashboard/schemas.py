@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from domain.ids import IdFault
 
 PROBLEM = "application/problem+json"
 
@@ -19,6 +25,17 @@ class Json(Response):
     def render(self, content: Any) -> bytes:
         """Return the content as JSON."""
         return msgspec.json.encode(content)
+
+
+def checked_by(fault_of: Callable[[str], IdFault | None]) -> AfterValidator:
+    """Return a validator of texts that rejects those with a fault."""
+
+    def check(text: str) -> str:
+        if (fault := fault_of(text)) is not None:
+            raise PydanticCustomError(fault.code, "{message}", {"message": fault.message})
+        return text
+
+    return AfterValidator(check)
 
 
 class Page(BaseModel):

@@ -13,10 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from app.demo.organisation import START, Moment, Organisation
-from app.output import console, print_table, progress_console
+from app.output import console, counting_progress, print_table
 from app.policy_file import check_policy_file
 from app.publisher import Outcome, Outgoing, Publisher
 from app.runtime.roles import running
@@ -52,9 +50,7 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
         outcome = Outcome()
         answers: Counter[str] = Counter()
         await _publish_policy(upstream, seed)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=progress_console, disable=quiet) as progress:
-            task = progress.add_task("days", total=days)
+        with counting_progress("days", days, shown=not quiet) as progressed:
             publisher = await Publisher.open(session, outcome, lambda _: None)
             await _publish(publisher, organisation.joining(), seed)
             await publisher.settle()
@@ -66,9 +62,9 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
                 counted, beyond = await _ask_all(upstream, asks, seed)
                 answers.update(counted)
                 await _escalate(upstream, beyond, above, seed)
-                progress.advance(task)
+                progressed(1)
             await publisher.settle()
-            progress.add_task("views", total=None)
+        with counting_progress("views", None, shown=not quiet):
             summary = await _summary(session, answers, outcome)
     summary |= {"seed": seed, "days": days, "seconds": round(time.monotonic() - begun, 1)}
     if not quiet:
@@ -148,14 +144,16 @@ async def _escalate(upstream: LedgerClient, beyond: list[Moment], above: dict[st
             **moment.data,
         }
         answer = await _request(upstream, "escalation", request)
-        waited = timedelta(minutes=5 + 115 * _lot(interaction, "waits") ** 2)
+        waited = timedelta(minutes=5 + 115 * _hash_fraction(interaction, "waits") ** 2)
         name = answer.get("escalation_id")
         return None if name is None else (at + waited, name, above[moment.data["agent_id"]])
 
-    asking = (file(*one) for one in enumerate(beyond) if _lot(one[1].data["interaction_id"], "asks") < _ASK_ANYWAY)
+    asking = (
+        file(*one) for one in enumerate(beyond) if _hash_fraction(one[1].data["interaction_id"], "asks") < _ASK_ANYWAY
+    )
     filed = [one for one in await asyncio.gather(*asking) if one is not None]
     for at, escalation_id, manager in sorted(filed):
-        operation = "approve" if _lot(escalation_id, "decides") < _SAY_YES else "deny"
+        operation = "approve" if _hash_fraction(escalation_id, "decides") < _SAY_YES else "deny"
         decision = {
             "request_id": f"demo-{seed}-{escalation_id}",
             "operation": operation,
@@ -169,7 +167,7 @@ async def _escalate(upstream: LedgerClient, beyond: list[Moment], above: dict[st
             await _request(upstream, "escalation", no)
 
 
-def _lot(name: str, what: str) -> float:
+def _hash_fraction(name: str, what: str) -> float:
     """Return a number between 0 and 1 that is derived from a name and a purpose."""
     return int.from_bytes(hashlib.sha256(f"{what} {name}".encode()).digest()[:6]) / 2**48
 

@@ -95,7 +95,7 @@ def _ask(
     return verdict.outcome, verdict.reasons
 
 
-def _gave(*minor: int) -> tuple[Gift, ...]:
+def _gifts(*minor: int) -> tuple[Gift, ...]:
     return tuple(Gift("A-8", NOW.timestamp() - 86_400, one, "GBP") for one in minor)
 
 
@@ -160,13 +160,13 @@ _EXAMPLES: tuple[tuple[str, str, str, Callable[[], tuple[str, tuple[Reason, ...]
         "per_interaction",
         "goodwill of all agents on one interaction has a cap",
         "A-8 gave 40.00 on it, A-7 requests 20.01",
-        lambda: _ask("20.01", interaction_id="I-1", seen=SoftState(interaction=_gave(4000))),
+        lambda: _ask("20.01", interaction_id="I-1", seen=SoftState(interaction=_gifts(4000))),
     ),
     (
         "per_customer",
         "goodwill for one customer group in some days has a cap",
         "the group got 90.00, A-7 requests 10.01",
-        lambda: _ask("10.01", customer_id="C-9", seen=SoftState(group=frozenset({"C-9"}), customer=_gave(5000, 4000))),
+        lambda: _ask("10.01", customer_id="C-9", seen=SoftState(group=frozenset({"C-9"}), customer=_gifts(5000, 4000))),
     ),
     (
         "budget",

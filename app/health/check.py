@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
 
 class Check(NamedTuple):
@@ -18,7 +18,12 @@ class Check(NamedTuple):
     ok: bool = True
 
 
-async def collected(name: str, checks: AsyncIterator[Check]) -> list[Check]:
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names of a list, and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+async def run_check(name: str, checks: AsyncIterator[Check]) -> list[Check]:
     """Return the results of one check; if it cannot be made, the error is a finding."""
     found: list[Check] = []
     try:

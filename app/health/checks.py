@@ -7,14 +7,14 @@ import shutil
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from app.health.check import Check, collected
+from app.health.check import Check, run_check, shortened
 from app.health.role_checks import is_kept_here
 from app.health.seal_checks import seal
 from app.health.stream_checks import durability, store, streams
 from app.runtime.plugins import installed_plugins, load_rules, load_views
 from app.runtime.projection_states import projection_states
 from app.runtime.sources import waiting_in_inboxes, without_own_inbox
-from app.runtime.views import opened
+from app.runtime.views import open_generation
 from config import topology
 from consumers.privacy.field_encryption import sealed_texts
 from domain.staff import manager_rings
@@ -165,7 +165,7 @@ async def _managers(session: Session) -> AsyncIterator[Check]:
     generation = storage.live_generation(folder, model)
     if generation is None:
         return
-    with opened(folder, model, generation) as connection:
+    with open_generation(folder, model, generation) as connection:
         people = read_people(connection)
     rings = manager_rings({name: one["manager_id"] for name, one in people.items()})
     shown = "; ".join(" -> ".join((*ring, ring[0])) for ring in rings[:_RINGS_SHOWN])
@@ -195,7 +195,7 @@ async def _sources(session: Session) -> AsyncIterator[Check]:
     if not sharing:
         yield Check("sources", "each known source has an inbox of its own")
         return
-    names = ", ".join(sharing[:10]) + (f" and {len(sharing) - 10} more" if len(sharing) > 10 else "")  # noqa: PLR2004
+    names = shortened(sharing, 10)
     taken = len(topology.inbox_streams(await stream_names(session.client))) - 2
     full = taken >= topology.SOURCES_AT_MOST
     if full:
@@ -251,16 +251,16 @@ async def checks_of(session: Session, heard: Mapping[str, RoleAnswers] = _NOTHIN
     """Run the checks on stored data; ``heard`` has the statuses of roles, which may run elsewhere."""
     found: list[Check] = []
     for check in CHECKS:
-        if check is _views and _says(heard, "projections"):
+        if check is _views and _answered(heard, "projections"):
             continue  # the role's status has their positions
         if check is seal and not is_kept_here(session, heard, "seal", "seal"):
             found += _sealed_elsewhere(heard)
         else:
-            found += await collected(check.__name__.strip("_"), check(session))
+            found += await run_check(check.__name__.strip("_"), check(session))
     return found
 
 
-def _says(heard: Mapping[str, RoleAnswers], role: str) -> bool:
+def _answered(heard: Mapping[str, RoleAnswers], role: str) -> bool:
     return role in heard and bool(heard[role].statuses)
 
 
@@ -269,7 +269,7 @@ def _sealed_elsewhere(heard: Mapping[str, RoleAnswers]) -> list[Check]:
     return [
         Check(role, f"position {reading.position} on {status.host}")
         for role in ("seal", "archive")
-        if _says(heard, role)
+        if _answered(heard, role)
         for status in heard[role].statuses
         for reading in status.readings
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from app.health.check import shortened
 from ledger.errors import UnavailableError
 from ledger.store.streams import js_api
 
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
 _SECOND_NS = 1_000_000_000
 _SILENT_SECONDS = 3.0
 """Servers of a cluster exchange messages every second; `current` and `offline` change only after ten."""
-_LOOKED_AGAIN_SECONDS = 1.2
-_LOOKED_AGAIN_TIMES = 3
-_SHOWN = 5
+_RECHECK_SECONDS = 1.2
+_RECHECKS = 3
 type Info = dict[str, Any]
 """The server's answer to STREAM.INFO."""
 
@@ -34,12 +34,12 @@ async def incomplete_copies(client: LedgerClient, infos: Mapping[str, Info]) -> 
     A suspect is looked at several times before it counts.
     """
     suspects = {name: info for name, info in infos.items() if any(map(_is_suspicious, replicas_of(info).values()))}
-    for _ in range(_LOOKED_AGAIN_TIMES):
+    for _ in range(_RECHECKS):
         if not suspects:
             return {}
-        await asyncio.sleep(_LOOKED_AGAIN_SECONDS)
+        await asyncio.sleep(_RECHECK_SECONDS)
         before = suspects
-        again = await asyncio.gather(*(_look(client, name, info) for name, info in suspects.items()))
+        again = await asyncio.gather(*(_latest_info(client, name, info) for name, info in suspects.items()))
         suspects = {name: info for name, info in zip(before, again, strict=True) if _behind(before[name], info)}
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, info in suspects.items():
@@ -48,7 +48,7 @@ async def incomplete_copies(client: LedgerClient, infos: Mapping[str, Info]) -> 
     return {server: _text(copies) for server, copies in found.items()}
 
 
-async def _look(client: LedgerClient, name: str, before: Info) -> Info:
+async def _latest_info(client: LedgerClient, name: str, before: Info) -> Info:
     try:
         info = await js_api(client, f"STREAM.INFO.{name}")
     except UnavailableError:
@@ -78,8 +78,7 @@ def _behind(before: Info, now: Info) -> dict[str, dict[str, Any]]:
 
 def _text(copies: Mapping[str, dict[str, Any]]) -> str:
     """Return a sentence about one server's copies, by stream."""
-    names = sorted(copies)
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    shown = shortened(sorted(copies))
     if any(map(_is_away, copies.values())):
         silent = max(replica.get("active", 0) for replica in copies.values()) / _SECOND_NS
         return (

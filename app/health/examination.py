@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.health.check import Check, collected
+from app.health.check import Check, run_check
 from app.health.checks import checks_of
 from app.health.live_checks import history_mode, waiting_messages
 from app.health.role_checks import REQUIRED, role_checks
 from app.runtime.announcement import announced_http_url
-from app.runtime.roles import archives
+from app.runtime.roles import has_archive_extra
 from config import topology
 from ledger.store.role_status import HOST, RoleAnswers, ask_roles
 
@@ -36,19 +36,19 @@ async def examine(session: Session, *, patience: float, at_rest: bool) -> list[C
         asked = dict.fromkeys(expected, min(patience, _OPTIONAL_SECONDS)) | dict.fromkeys(required, patience)
         heard = await ask_roles(session.client, topology.ROLES_SUBJECT, asked)
         optional = (role for role in expected if role not in required and heard[role].statuses)
-        found += await collected("roles", role_checks(session, (*required, *optional), heard))
-        found += await collected("history mode", history_mode(session, heard))
+        found += await run_check("roles", role_checks(session, (*required, *optional), heard))
+        found += await run_check("history mode", history_mode(session, heard))
     if heard.get("intake", RoleAnswers()).statuses:
-        found += await collected("inbox", waiting_messages(session))
-    return _causes_alone(found + await checks_of(session, heard))
+        found += await run_check("inbox", waiting_messages(session))
+    return _without_consequences(found + await checks_of(session, heard))
 
 
 def _keeps_archive(session: Session) -> bool:
     """Return whether an archive is kept: by `up` on this machine, or because one exists here."""
-    return (session.embedded and archives()) or (session.data_dir / "archive" / "manifest.jsonl").exists()
+    return (session.embedded and has_archive_extra()) or (session.data_dir / "archive" / "manifest.jsonl").exists()
 
 
-def _causes_alone(checks: list[Check]) -> list[Check]:
+def _without_consequences(checks: list[Check]) -> list[Check]:
     """Return the checks without findings that another finding causes.
 
     The alarm ends roles that write, a lost seal keeps its role waiting, and an intake that hangs leaves messages.
@@ -74,5 +74,5 @@ async def examine_roles(session: Session, roles: Sequence[str], *, patience: flo
         }
     found: list[Check] = []
     for role in roles:
-        found += await collected(f"role {role}", role_checks(session, [role], heard))
+        found += await run_check(f"role {role}", role_checks(session, [role], heard))
     return found

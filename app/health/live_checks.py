@@ -6,7 +6,7 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from app.health.check import Check
+from app.health.check import Check, shortened
 from config import topology
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.server_time import duration_text, utc_now
@@ -22,7 +22,6 @@ _STUCK_SECONDS = 60.0
 """Messages that a killed intake had fetched are redelivered after 30 seconds."""
 _LIVE_WITHIN = timedelta(minutes=10)
 _LIVE_SINCE = timedelta(days=1)
-_SHOWN = 5
 
 
 async def waiting_messages(session: Session) -> AsyncIterator[Check]:
@@ -59,7 +58,7 @@ async def history_mode(session: Session, heard: Mapping[str, RoleAnswers]) -> As
         yield Check("history mode", "off")
         return
     if live := await _live(session):
-        names = ", ".join(live[:_SHOWN]) + (f" and {len(live) - _SHOWN} more" if len(live) > _SHOWN else "")
+        names = shortened(live)
         says = (
             f"{' and '.join(roles)} run with --history, while {names} send present events: requests choose their time, "
             "and so the period that they spend from. Start them without --history"

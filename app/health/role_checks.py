@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import nats.errors
 
 from app.health.check import Check
-from app.runtime.roles import PROBE_SOURCE
-from config import topology
+from app.runtime.roles import PROBES
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.role_status import HANGS_SECONDS, HOST, ReaderStatus, RoleAnswers, RoleStatus
 from ledger.store.server_time import AHEAD_SECONDS, duration_text
@@ -24,13 +23,13 @@ if TYPE_CHECKING:
 
     from app.runtime.session import Session
 
-PATIENCE_SECONDS = 15.0
+ANSWER_SECONDS = 15.0
 """A role that does not answer is asked again for this time, since it may be starting."""
 _WAITS_SECONDS = 10.0
 _STARTS_SECONDS = 120.0
 """Time limit for a start: a decider reads the log to its end before it answers."""
-_STILL_SECONDS = {"archive": 90.0}
-_STILL_SECONDS_ELSE = 30.0
+_STALL_SECONDS = {"archive": 90.0}
+_OTHER_STALL_SECONDS = 30.0
 _PROBE_SECONDS = 5.0
 _SHOWN = 5
 REQUIRED = ("intake", "decisions", "projections", "guard", "seal")
@@ -44,17 +43,11 @@ _EFFECTS = {
     "archive": "sealed events are not copied to the archive",
     "dashboard": "the HTTP API does not answer",
 }
-_MADE_AGAIN = {
+_REPAIRS = {
     "archive": "move the archive folder away and run `resolution-ledger admin archive`, which writes it again",
     "seal": RESTORE_ADVICE,
 }
-_MADE_AGAIN_ELSE = "restart that process; it is rebuilt from the log"
-_PROBES = {
-    "intake": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.receipt",
-    "decisions": f"{topology.DECIDE_SUBJECT}.{PROBE_SOURCE}.preview",
-    "projections": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.brief",
-}
-"""Invalid requests on the subjects that sources use; each gets an error as its answer."""
+_OTHER_REPAIR = "restart that process; it is rebuilt from the log"
 
 
 async def role_checks(session: Session, roles: Sequence[str], heard: Mapping[str, RoleAnswers]) -> AsyncIterator[Check]:
@@ -108,7 +101,7 @@ def _troubles(session: Session, status: RoleStatus, heard: RoleAnswers) -> Itera
     if status.starting and running > _STARTS_SECONDS:
         yield f"the process {where} has been starting for {duration_text(running)}: see its log"
     for file in status.absent:
-        yield f"{file} is missing in {status.folder} {where}: {_MADE_AGAIN.get(status.role, _MADE_AGAIN_ELSE)}"
+        yield f"{file} is missing in {status.folder} {where}: {_REPAIRS.get(status.role, _OTHER_REPAIR)}"
     yield from status.lacks
     now, ours = parse_time(status.now), session.log.server_time.ahead_seconds(heard.asked)
     behind = (heard.asked - now).total_seconds() - ours
@@ -120,10 +113,10 @@ def _troubles(session: Session, status: RoleStatus, heard: RoleAnswers) -> Itera
 
 async def _probe_trouble(session: Session, role: str) -> list[str]:
     """Return the fault that an invalid request shows, which is sent as a source sends it; nothing is recorded."""
-    if role not in _PROBES:
+    if role not in PROBES:
         return []
     try:
-        await session.client.request(_PROBES[role], b"{}", timeout=_PROBE_SECONDS)
+        await session.client.request(PROBES[role], b"{}", timeout=_PROBE_SECONDS)
     except nats.errors.NoRespondersError:
         return ["it runs, but no process accepts its requests: restart it"]
     except (nats.errors.Error, TimeoutError):
@@ -147,7 +140,7 @@ async def _reading_checks(
                 f"`resolution-ledger admin projections skip {reading.name} POSITION`"
             )
             found.append(Check(check, says, ok=False))
-        elif behind and await _stands_still(session, status.role, reading):
+        elif behind and await _is_stalled(session, status.role, reading):
             state = "is empty" if not reading.position else f"has stopped moving at position {reading.position}"
             why = "".join(f", and waits: {loop.waits}" for loop in status.loops if loop.waits)
             says = f"it {state} {_where(status)}, {behind} behind{why}: see that process's log, and restart it"
@@ -157,13 +150,13 @@ async def _reading_checks(
     return found
 
 
-async def _stands_still(session: Session, role: str, reading: ReaderStatus) -> bool:
+async def _is_stalled(session: Session, role: str, reading: ReaderStatus) -> bool:
     """Return whether a reader has been behind without progress beyond its time limit."""
-    limit = _STILL_SECONDS.get(role, _STILL_SECONDS_ELSE)
-    return reading.still_seconds > limit and await _waited(session, reading) > limit
+    limit = _STALL_SECONDS.get(role, _OTHER_STALL_SECONDS)
+    return reading.still_seconds > limit and await _unread_seconds(session, reading) > limit
 
 
-async def _waited(session: Session, reading: ReaderStatus) -> float:
+async def _unread_seconds(session: Session, reading: ReaderStatus) -> float:
     """Return the seconds since the first event that a reader has not read was recorded."""
     event = await session.log.at((reading.position or 0) + 1)
     if event is None:

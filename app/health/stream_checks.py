@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.health.check import Check
 from app.health.copy_checks import incomplete_copies, replicas_of
-from app.runtime.stream_setup import PASSED_OVER
+from app.runtime.stream_setup import TOLERATED_FIELDS
 from config import topology
 from ledger.errors import UnavailableError
 from ledger.nats.client import frame
@@ -126,7 +126,7 @@ def _copies(number: int) -> str:
 
 def _changed(config: dict[str, Any], declared: dict[str, Any]) -> list[str]:
     """Return the differences between a stream's configuration and its declaration, as sentences."""
-    passed_over = PASSED_OVER.get(declared["name"], ())
+    passed_over = TOLERATED_FIELDS.get(declared["name"], ())
     changed = [
         f"{field} is {json.dumps(found)}, declared {json.dumps(value)}"
         for field, value, found in differing_fields(config, declared)

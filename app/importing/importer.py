@@ -15,6 +15,7 @@ from app.document_file import DocumentFileError, read_document_file
 from app.importing.expressions import Group, MappingError, RowContext, ValueProblem
 from app.importing.mapping import ColumnMapping, build_mapping
 from app.publisher import Outcome, Outgoing
+from consumers.intake.validation import Rejection
 from domain.serialization import encode
 from ledger.store.cloudevents import encode_event
 
@@ -69,7 +70,7 @@ def _place_of(file: DocumentFile, message: str) -> tuple[int, int]:
     return found[1:]
 
 
-def made_events(
+def import_events(
     mapping: ColumnMapping, paths: Sequence[Path], outcome: Outcome, progressed: Callable[[int], None]
 ) -> Iterator[Outgoing]:
     """Yield the events of these files; grouped rows are sorted by event time.
@@ -81,17 +82,12 @@ def made_events(
         if mapping.group_by is None:
             for line, row in rows:
                 group = Group(line, [row], {name: product(row) for name, product in mapping.sums.items()})
-                yield from _unsorted(_of_group(mapping, group, outcome))
+                yield from (event for _, event in _group_events(mapping, group, outcome))
         else:
             groups = _grouped(mapping, rows)
-            made = [timed for group in groups for timed in _of_group(mapping, group, outcome)]
+            made = [timed for group in groups for timed in _group_events(mapping, group, outcome)]
             made.sort(key=lambda timed: timed[0])
-            yield from _unsorted(made)
-
-
-def _unsorted(made: Any) -> Iterator[Outgoing]:
-    for _, event in made:
-        yield event
+            yield from (event for _, event in made)
 
 
 def _rows(
@@ -167,9 +163,9 @@ def _order_key(text: str) -> tuple[int, float, str]:
         return (1, 0.0, text)
 
 
-def _of_group(mapping: ColumnMapping, group: Group, outcome: Outcome) -> Iterator[tuple[datetime, Outgoing]]:
+def _group_events(mapping: ColumnMapping, group: Group, outcome: Outcome) -> Iterator[tuple[datetime, Outgoing]]:
     if any(total.is_nan() for total in group.sums.values()):
-        outcome.rejected.append(_problem(group.line, "", ValueProblem("a factor of the sum is not a number", "sums")))
+        outcome.reject(group.line, "", Rejection("invalid", "sums", "a factor of the sum is not a number"))
         return
     places = [RowContext(group, number) for number in range(len(group.rows))]
     if mapping.only_with is not None and not any(mapping.only_with(place) for place in places):
@@ -190,7 +186,7 @@ def _of_group(mapping: ColumnMapping, group: Group, outcome: Outcome) -> Iterato
             try:
                 yield _event(mapping, emission, place)
             except ValueProblem as problem:
-                outcome.rejected.append(_problem(group.line + place.number, "", problem))
+                outcome.reject(group.line + place.number, "", Rejection("invalid", problem.field, str(problem)))
         if not made:
             outcome.skipped["no event"] += 1
 
@@ -202,7 +198,3 @@ def _event(mapping: ColumnMapping, emission: Emission, place: RowContext) -> tup
     data = {field: value for field, value in values.items() if value is not None}
     event = encode_event(mapping.source, identifier, emission.type, moment, encode(data))
     return moment, Outgoing(place.group.line + place.number, mapping.source, identifier, event)
-
-
-def _problem(line: int, identifier: str, problem: ValueProblem) -> dict[str, Any]:
-    return {"line": line, "id": identifier, "code": "invalid", "field": problem.field, "message": str(problem)}

@@ -31,13 +31,13 @@ def announce(data_dir: Path, server: ConnectionOptions, http_url: str, http_toke
 
 
 def announced_http_url(data_dir: Path) -> str:
-    """Return where a running ledger serves HTTP; empty where none has announced itself, or it serves none."""
+    """Return the announced URL of the HTTP API; empty if no running ledger has announced one."""
     try:
         return str(json.loads((data_dir / FILE).read_bytes()).get("http_url", ""))
     except (OSError, ValueError, AttributeError):
         return ""
 
 
-def withdraw(data_dir: Path) -> None:
+def remove_announcement(data_dir: Path) -> None:
     """Remove the file."""
     (data_dir / FILE).unlink(missing_ok=True)

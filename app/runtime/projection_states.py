@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from app.runtime.plugins import load_views
-from app.runtime.views import opened
+from app.runtime.views import open_generation
 from projections.engine import storage
 from projections.registry import MODELS
 
@@ -24,7 +24,7 @@ async def projection_states(session: Session) -> list[dict[str, Any]]:
         state: dict[str, Any] = {"projection": name, "generation": generation, "position": 0, "lag_events": end}
         state |= {"recorded": None, "stopped": None}
         if generation is not None:
-            with opened(folder, cls(), generation) as connection:
+            with open_generation(folder, cls(), generation) as connection:
                 progress = storage.read_progress(connection)
             state |= {"position": progress.anchor.position, "lag_events": end - progress.anchor.position}
             state |= {"recorded": progress.recorded or None}

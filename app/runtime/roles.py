@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import nats.errors
 
-from app.runtime.announcement import withdraw
+from app.runtime.announcement import remove_announcement
 from app.runtime.plugins import load_rules, load_views
 from config import topology
 from config.settings import settings_as_environment, settings_as_options
@@ -42,7 +42,7 @@ PROBE_SOURCE = "resolution-ledger-probe"
 
 
 @asynccontextmanager
-async def only_one(data_dir: Path) -> AsyncIterator[None]:
+async def exclusive_up(data_dir: Path) -> AsyncIterator[None]:
     """Refuse a second `up` for one data directory, whose end would remove the first one's announcement.
 
     An announcement from an interrupted `up` is removed first, so that no client reads a stale address.
@@ -52,11 +52,11 @@ async def only_one(data_dir: Path) -> AsyncIterator[None]:
         if not try_lock(file):
             message = f"`up` runs already for {data_dir}: use it, or name another --data-dir"
             raise LedgerError(message)
-        withdraw(data_dir)
+        remove_announcement(data_dir)
         yield
 
 
-async def make(  # noqa: PLR0911 - one return a role
+async def create_service(  # noqa: PLR0911 - one return a role
     session: Session,
     role: str,
     *,
@@ -111,14 +111,14 @@ async def make(  # noqa: PLR0911 - one return a role
     raise ValueError(message)
 
 
-def archives() -> bool:
+def has_archive_extra() -> bool:
     """Return whether the extra that writes an archive is installed."""
     return find_spec("pyarrow") is not None
 
 
 def sealing_roles() -> tuple[str, ...]:
     """Return the roles that seal and archive; without the extra for Parquet, only the first."""
-    if not archives():
+    if not has_archive_extra():
         _log.warning("no archive is kept: %s", MissingExtraError("Parquet files", "archive"))
         return ("seal",)
     return "seal", "archive"
@@ -143,7 +143,7 @@ async def running(
             stack.push_async_callback(door.stop)
             await door.start()
         for role, door in doors.items():
-            service = await make(session, role, history=history, where=where)
+            service = await create_service(session, role, history=history, where=where)
             stack.push_async_callback(service.stop)
             await service.start()
             services.append(service)
@@ -211,7 +211,7 @@ async def keep_running(words: Sequence[str], settings: Settings, descriptors: Se
         finally:
             if child.stdin:
                 child.stdin.close()
-            await _ended(child)
+            await _wait_or_kill(child)
         if asyncio.get_running_loop().time() - begun > _RESTART_SECONDS_AT_MOST:
             pause = _RESTART_SECONDS
         _log.warning("`%s` ended with status %s; starting it again", " ".join(words[:2]), child.returncode)
@@ -219,7 +219,7 @@ async def keep_running(words: Sequence[str], settings: Settings, descriptors: Se
         pause = min(_RESTART_SECONDS_AT_MOST, 2 * pause)
 
 
-async def _ended(child: asyncio.subprocess.Process) -> None:
+async def _wait_or_kill(child: asyncio.subprocess.Process) -> None:
     try:
         await asyncio.wait_for(child.wait(), 15)
     except TimeoutError:
@@ -236,7 +236,7 @@ async def _end_of_stdin() -> None:
 
 
 @asynccontextmanager
-async def served(session: Session, *roles: str, history: bool = False) -> AsyncIterator[None]:
+async def ensure_roles(session: Session, *roles: str, history: bool = False) -> AsyncIterator[None]:
     """Make sure that these roles answer: use those of a running `up`, else run them here.
 
     Events that were recorded here are sealed at the end. Nothing is recorded after a log that has lost its end.
@@ -264,15 +264,17 @@ async def served(session: Session, *roles: str, history: bool = False) -> AsyncI
             _log.warning("recorded events are not sealed: %s", error)
 
 
-_PROBES = {
+PROBES = {
     "intake": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.receipt",
     "decisions": f"{topology.DECIDE_SUBJECT}.{PROBE_SOURCE}.preview",
+    "projections": f"{topology.READ_SUBJECT}.{PROBE_SOURCE}.brief",
 }
+"""Invalid requests on the subjects that sources use; each gets an error as its answer."""
 
 
 async def _answers(session: Session, role: str) -> bool:
     try:
-        await session.client.request(_PROBES[role], b"{}", timeout=5)
+        await session.client.request(PROBES[role], b"{}", timeout=5)
     except nats.errors.NoRespondersError:
         return False
     except (nats.errors.Error, TimeoutError):

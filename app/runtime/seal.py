@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from ledger.transparency.signed_notes import Checkpoint, Verifier
 
 VERIFY_STATE = "verify.json"
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 _SAVE_EVERY = 100_000
 _SEALED_SOON_SECONDS = 10.0
-_LOOKED_AT_AGAIN = 200
+_SAMPLE = 200
 
 
 async def seal_to_the_end(session: Session) -> None:
@@ -47,7 +47,7 @@ async def seal_to_the_end(session: Session) -> None:
 
     """
     folder, end = seal_folder(session.data_dir), await session.log.last_position()
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while True:
         with claim(session.data_dir, LOCK) as ours:
             if ours:
@@ -85,7 +85,7 @@ async def begin_anew(session: Session, reason: str) -> tuple[Verifier, Path | No
 
     """
     folder, record = seal_folder(session.data_dir), await SealRecord.open(session.client)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         with claim(session.data_dir, LOCK) as ours:
             if ours:
@@ -151,7 +151,7 @@ async def verification(
     work = Verification(folder, brought, trusted, kept, archived)
     if resume:
         work.load(state, log_id)
-        if not await _still_so(session, folder, work):
+        if not await _sample_holds(session, folder, work):
             work = Verification(folder, brought, trusted, kept, archived)
     end = await session.log.last_position()  # read after the checkpoint, which may grow meanwhile
     follower = Follower(await session.connection("verify"), session.log, "verify", ReadCursor(work.position), gaps=True)
@@ -181,9 +181,9 @@ async def verification(
     }
 
 
-async def _still_so(session: Session, folder: SealFolder, work: Verification) -> bool:
+async def _sample_holds(session: Session, folder: SealFolder, work: Verification) -> bool:
     """Check a few random positions again that an earlier run has checked; return whether they still hold."""
-    count = min(_LOOKED_AT_AGAIN, work.position)
+    count = min(_SAMPLE, work.position)
     positions = sorted(random.sample(range(1, work.position + 1), count))
     try:
         await check_positions(session.log, folder.tiles(work.size), positions)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from app.runtime.server_options import server_options, upstream_options
-from app.runtime.stream_setup import PASSED_OVER, create_streams
+from app.runtime.stream_setup import TOLERATED_FIELDS, create_streams
 from config import topology
 from ledger.errors import DirectoryMovedError, LedgerError, MissingStreamsError, UnavailableError, UpgradeNeededError
 from ledger.nats.client import connect
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 UPSTREAM = "upstream"
 """The server's user for all sources."""
 _WATCH_SECONDS = 0.5
-_ROOM_BYTES = 32 * 1024 * 1024
+_FREE_BYTES = 32 * 1024 * 1024
 
 
 class NoLedgerError(Exception):
@@ -164,7 +164,7 @@ class Session:
             self.created = await create_streams(self.client, self.settings.replicas)
         else:
             try:
-                await verify_streams(self.client, topology.stream_configs(), PASSED_OVER)
+                await verify_streams(self.client, topology.stream_configs(), TOLERATED_FIELDS)
             except MissingStreamsError as error:
                 raise self._without_log(error) from error
 
@@ -251,7 +251,7 @@ class Session:
             try:
                 if self._server is not None and await asyncio.to_thread(self._server.revive):
                     _log.warning("the embedded server had ended and was restarted")
-                elif self._server is not None and await self._start_anew():
+                elif self._server is not None and await self._restart_after_full_disk():
                     _log.warning("the disk has space again: the embedded server was restarted")
             except DirectoryMovedError as error:
                 self._fail(error)
@@ -266,13 +266,13 @@ class Session:
             self.failed.set_exception(error)
             self.failed.exception()  # only roles await it; a short command ends before
 
-    async def _start_anew(self) -> bool:
+    async def _restart_after_full_disk(self) -> bool:
         """Restart the server if it met a full disk and there is space now; return whether it was restarted."""
         if self._server is None or not self._clients:
             return False
         pid = self._server.pid()  # before the check, since another process may restart the server meanwhile
         if "write error" not in await server_problem(self._clients[0]):
             return False
-        if shutil.disk_usage(self.data_dir).free <= _ROOM_BYTES:
+        if shutil.disk_usage(self.data_dir).free <= _FREE_BYTES:
             return False
         return await asyncio.to_thread(self._server.restart, pid)

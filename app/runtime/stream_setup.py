@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
 
-PASSED_OVER = {topology.INBOX: ("duplicate_window",)}
+TOLERATED_FIELDS = {topology.INBOX: ("duplicate_window",)}
 """Declared fields that may differ; `admin doctor` checks them."""
 
 
@@ -41,7 +41,7 @@ async def create_streams(client: LedgerClient, copies: int) -> list[str]:
     copies = max(copies, await copies_of(client, topology.LEDGER))
     streams = topology.stream_configs(copies)
     for stream in streams:
-        passed_over = (REPLICAS_FIELD, *PASSED_OVER.get(stream["name"], ()))
+        passed_over = (REPLICAS_FIELD, *TOLERATED_FIELDS.get(stream["name"], ()))
         try:
             await ensure_stream(client, stream, passed_over)
         except (UnavailableError, RefusedError) as error:
@@ -103,20 +103,20 @@ async def _raise_consumers(operator: LedgerClient, stream: str, copies: int) -> 
         if name and 0 < config.get(REPLICAS_FIELD, 0) < copies:
             body = {"stream_name": stream, "config": config | {REPLICAS_FIELD: copies}, "action": "update"}
             subject = f"CONSUMER.DURABLE.CREATE.{stream}.{name}"
-            until = time.monotonic() + _SETTLES_SECONDS
+            until = time.monotonic() + _TIMEOUT_SECONDS
             while (answer := await js_api(operator, subject, body)).get("error", {}).get(
                 "err_code"
             ) == _MORE_THAN_STREAM:
                 if time.monotonic() > until:
                     break
-                await asyncio.sleep(_AGAIN_SECONDS)  # the stream's own copies are not complete yet
+                await asyncio.sleep(_RETRY_SECONDS)  # the stream's own copies are not complete yet
             if "error" in answer:
                 raise _placement_error(answer["error"], f"consumer {stream}/{name}", copies)
 
 
 def _placement_error(error: dict[str, Any], what: str, copies: int) -> LedgerError:
     text = f"{what} could not be given {copies} copies"
-    if error.get("err_code") in _NO_PLACE:
+    if error.get("err_code") in _NO_PLACEMENT:
         return LedgerError(f"{text}: {error.get('description')}. {_room_advice(copies)}")
     return jetstream_error(error, text)
 
@@ -129,6 +129,6 @@ def _room_advice(copies: int) -> str:
 
 
 _MORE_THAN_STREAM = 10126
-_SETTLES_SECONDS, _AGAIN_SECONDS = 20.0, 0.2
-_NO_PLACE = frozenset((10005, 10074))
+_TIMEOUT_SECONDS, _RETRY_SECONDS = 20.0, 0.2
+_NO_PLACEMENT = frozenset((10005, 10074))
 """Error codes: no suitable peers for placement; several copies on a server outside a cluster."""

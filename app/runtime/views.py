@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from ledger.errors import UnavailableError
@@ -14,7 +14,7 @@ from projections.reading import ReadResult
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
     import sqlalchemy as sa
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from app.runtime.session import Session
     from projections.engine.projection import Projection
 
-_PATIENCE_SECONDS = 60.0
+_TIMEOUT_SECONDS = 60.0
 
 
 async def up_to_date(session: Session, name: str) -> None:
@@ -41,11 +41,11 @@ async def up_to_date(session: Session, name: str) -> None:
             reader = await session.connection(f"view {name}")
             await catch_up(model, folder, reader, session.log)
             return
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         generation = storage.live_generation(folder, model)
         if generation is not None:
-            with opened(folder, model, generation) as connection:
+            with open_generation(folder, model, generation) as connection:
                 progress = storage.read_progress(connection)
             if progress.anchor.position >= end:
                 return
@@ -56,19 +56,25 @@ async def up_to_date(session: Session, name: str) -> None:
     raise UnavailableError(message)
 
 
-async def read_view[T](session: Session, name: str, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
-    """Return the result of a query on an up-to-date view, with its position, from one transaction."""
+@asynccontextmanager
+async def open_view(session: Session, name: str) -> AsyncIterator[sa.Connection]:
+    """Yield a connection to an up-to-date view, in one transaction."""
     await up_to_date(session, name)
-    model = MODELS[name]()
-    folder = storage.views_folder(session.data_dir)
+    model, folder = MODELS[name](), storage.views_folder(session.data_dir)
     generation = storage.live_generation(folder, model)
     assert generation is not None
-    with opened(folder, model, generation) as connection:
+    with open_generation(folder, model, generation) as connection:
+        yield connection
+
+
+async def read_view[T](session: Session, name: str, query: Callable[[sa.Connection], T]) -> ReadResult[T]:
+    """Return the result of a query on an up-to-date view, with its position, from one transaction."""
+    async with open_view(session, name) as connection:
         return ReadResult(query(connection), storage.read_progress(connection))
 
 
 @contextmanager
-def opened(folder: Path, model: Projection, generation: int) -> Iterator[sa.Connection]:
+def open_generation(folder: Path, model: Projection, generation: int) -> Iterator[sa.Connection]:
     """Yield a connection to one generation of a view, in one transaction."""
     engine = storage.open_generation(folder, model, generation)
     try:

@@ -8,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import Body, Depends, HTTPException, Path, Response
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from config import topology
 from dashboard.nats_requests import SOURCE, ask
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import CommandAnswer, Json
+from dashboard.schemas import CommandAnswer, Json, checked_by
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
 from projections.policy_history import policy_in_force
@@ -38,20 +37,7 @@ _STATUS = {"unavailable": 503, "internal": 503} | dict.fromkeys(
 )
 
 
-def _checked(text: str) -> str:
-    """Return an id unchanged.
-
-    Raises:
-        PydanticCustomError: the text is not a valid id.
-
-    """
-    fault = fault_of(text)
-    if fault is not None:
-        raise PydanticCustomError(fault.code, "{message}", {"message": fault.message})
-    return text
-
-
-Id = Annotated[str, AfterValidator(_checked), WithJsonSchema({"type": "string", **ID_SCHEMA})]
+Id = Annotated[str, checked_by(fault_of), WithJsonSchema({"type": "string", **ID_SCHEMA})]
 PathId = Annotated[str, Path(max_length=128)]
 Words = Annotated[str, Field(max_length=10_000)]
 

@@ -297,13 +297,13 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
         )
 
 
-def _add_plugin_views(api: FastAPI, lists: ListReader, doors: Authorizer) -> None:
-    known, everybody = Depends(doors.viewer), Depends(doors.allowed("auditor", "operator"))
+def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+    caller, auditors = Depends(authorizer.viewer), Depends(authorizer.allowed("auditor", "operator"))
 
     @api.get(
         "/api/v1/views/{view}/{table}",
         response_model=Page,
-        dependencies=[everybody],
+        dependencies=[auditors],
         summary="Rows of a view that another package adds",
     )
     async def rows(
@@ -311,15 +311,15 @@ def _add_plugin_views(api: FastAPI, lists: ListReader, doors: Authorizer) -> Non
         table: str,
         limit: Limit = 100,
         offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
-        same: Same = None,
-        viewer: Any = known,
+        if_none_match: IfNoneMatch = None,
+        viewer: Principal = caller,
     ) -> Response:
         try:
             found = plugin_table(view, table)
         except LookupError as error:
             raise HTTPException(404, str(error)) from None
         return await lists.answer(
-            view, lambda c: found.read(c, limit, offset), same, limit, next_by=None, viewer=viewer
+            view, lambda c: found.read(c, limit, offset), if_none_match, limit, next_by=None, viewer=viewer
         )
 
 

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import sqlalchemy as sa
 from fastapi import Body, Depends, HTTPException, Query, Response
-from pydantic import AfterValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import WithJsonSchema
 
 from config import topology
 from dashboard.nats_requests import SOURCE, ask
-from dashboard.schemas import CommandAnswer, Json, Page
+from dashboard.schemas import CommandAnswer, Json, Page, checked_by
 from domain.ids import ID_SCHEMA
 from domain.sources import fact_source_fault, source_fault
 from ledger.store.subject_tokens import fact_token, token_of_source
@@ -30,22 +29,9 @@ _SEARCHED_REJECTIONS = 5000
 """The newest rejections that are searched."""
 
 
-def _checked(source: str) -> str:
-    """Return the name of a source unchanged.
-
-    Raises:
-        PydanticCustomError: the text is not a valid name.
-
-    """
-    fault = source_fault(source)
-    if fault is not None:
-        raise PydanticCustomError(fault.code, "{message}", {"message": fault.message})
-    return source
-
-
 Source = Annotated[
     str,
-    AfterValidator(_checked),
+    checked_by(source_fault),
     WithJsonSchema({"type": "string", **ID_SCHEMA}),
     Query(description="The `source` of its events."),
 ]

@@ -190,7 +190,7 @@ def purchase(number: int, source: str = "crm", moment: datetime | None = None) -
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What hangs is noticed in a second instead of half a minute."""
-    monkeypatch.setattr("app.health.role_checks._STILL_SECONDS_ELSE", 1.0)
+    monkeypatch.setattr("app.health.role_checks._OTHER_STALL_SECONDS", 1.0)
     monkeypatch.setattr("app.health.role_checks.HANGS_SECONDS", 6.0)
     monkeypatch.setattr("ledger.store.role_status.HANGS_SECONDS", 6.0)
     monkeypatch.setattr("app.health.role_checks._WAITS_SECONDS", 1.0)

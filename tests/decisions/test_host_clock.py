@@ -9,7 +9,7 @@ import pytest
 
 from app.health.checks import checks_of
 from app.runtime.session import Session
-from app.runtime.views import opened
+from app.runtime.views import open_generation
 from consumers.decisions.pipeline import DecisionPipeline
 from consumers.decisions.state.follower import DecisionState
 from ledger.errors import ClockError, UnavailableError
@@ -133,8 +133,8 @@ async def test_facts_wait_in_the_inbox_and_decisions_say_why_while_the_host_is_a
         await upstream.set_up_basics()
         before = await session.log.last_position()
         host.wrong_by = AHEAD
-        opened = event("i-1", "interaction.opened", interaction_id="I-1")
-        await upstream.publish(opened)
+        open_generation = event("i-1", "interaction.opened", interaction_id="I-1")
+        await upstream.publish(open_generation)
         await upstream.publish(b"no event", "resolution.inbox.crm")
         answer = await upstream.action("r-1")
         assert answer["error"]["code"] == "unavailable"
@@ -225,7 +225,7 @@ async def test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody
     assert "were recorded by a clock that ran ahead" in found["recorded times"].says
     progress = await rebuild(Balances(), views_folder(session.data_dir), await session.connection("views"), session.log)
     assert progress.anchor.position == await session.log.last_position()
-    with opened(views_folder(session.data_dir), Balances(), 1) as connection:
+    with open_generation(views_folder(session.data_dir), Balances(), 1) as connection:
         shown = {one["period"]: one for one in read_balances(connection, holder="agent:A-1")}
     assert shown[f"{ahead:%Y-%m}"]["remaining"] == later["budget"]["remaining"]
     assert shown[f"{ahead:%Y-%m}"]["spent"] == later["budget"]["spent"]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from app.importing.expressions import MappingError
-from app.importing.importer import ImportFileError, load_mapping, made_events
+from app.importing.importer import ImportFileError, import_events, load_mapping
 from app.publisher import Outcome
 from tests.support.documents import Document
 from tests.support.environment import DATA
@@ -44,7 +44,7 @@ def made(tmp_path: Path, mapping: Any, text: str | bytes, name: str = "a.csv") -
     path = tmp_path / name
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     outcome = Outcome()
-    events = made_events(load_mapping(str(where)), [path], outcome, lambda _: None)
+    events = import_events(load_mapping(str(where)), [path], outcome, lambda _: None)
     return [json.loads(item.data) for item in events], outcome
 
 
@@ -208,7 +208,7 @@ def test_replay_holds_exactly_what_was_put_in(command: Command, tmp_path: Path) 
     command("import", "bpic2020_request_for_payment", str(path), "--json")
     put_in = [
         json.loads(item.data)
-        for item in made_events(load_mapping("bpic2020_request_for_payment"), [path], Outcome(), lambda _: None)
+        for item in import_events(load_mapping("bpic2020_request_for_payment"), [path], Outcome(), lambda _: None)
     ]
     for recorded in (json.loads(line) for line in command("audit", "replay").stdout.splitlines()):
         expected = put_in[recorded.pop("position") - 1]

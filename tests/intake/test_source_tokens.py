@@ -172,14 +172,14 @@ async def test_requests_of_two_sources_are_two_whatever_their_old_token_was(upst
 async def test_a_request_answered_under_the_old_token_keeps_its_answer_under_the_new_one(
     session: Session, note: str | None
 ) -> None:
-    from app.runtime.roles import make
+    from app.runtime.roles import create_service
 
     more = {"note": note} if note else {}
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics(BASIC_POLICY)
         first = await ask(upstream, "a_b", "r-1", **more)
     end = await session.log.last_position()
-    service: Any = await make(session, "decisions")
+    service: Any = await create_service(session, "decisions")
     await service.start()
     service.pipeline.old_keys_until = end
     try:

@@ -35,8 +35,6 @@ from projections.registry import MODELS
 if TYPE_CHECKING:
     from config.settings import Settings
 
-_LOW_DISK_BYTES = 1 << 30
-
 
 @cli.group()
 def admin() -> None:
@@ -51,11 +49,6 @@ def rejected() -> None:
 @admin.group("projections")
 def projections_group() -> None:
     """The views: their state, and rebuilding them."""
-
-
-def _shown(text: str) -> str:
-    """Return a text with ``?`` for bytes that are not UTF-8."""
-    return text.encode(errors="replace").decode()
 
 
 async def _entries(session: Session) -> list[dict[str, Any]]:
@@ -259,7 +252,7 @@ async def doctor(
     """
     from app.health.check import Check
     from app.health.examination import examine, examine_roles
-    from app.health.role_checks import PATIENCE_SECONDS
+    from app.health.role_checks import ANSWER_SECONDS
 
     if (roles and at_rest) or (here and not roles):
         raise click.UsageError("--here needs --role, and --at-rest excludes it")
@@ -269,7 +262,7 @@ async def doctor(
                 checks = await examine_roles(session, roles, patience=1.0 if seconds is None else seconds, here=here)
             else:
                 checks = await examine(
-                    session, patience=PATIENCE_SECONDS if seconds is None else seconds, at_rest=at_rest
+                    session, patience=ANSWER_SECONDS if seconds is None else seconds, at_rest=at_rest
                 )
     except OtherDirectoryError as error:
         checks = [Check("data directory", str(error), ok=False)]

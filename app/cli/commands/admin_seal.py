@@ -177,7 +177,7 @@ async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> 
     if as_json:
         print_json({"log": log, "archive": archived, "archive_position": kept.last_position, "do": to_do})
     else:
-        rows = [("log", *_where(wrong)) for wrong in log] + [("archive", *_where(wrong)) for wrong in archived]
+        rows = [("log", *_fault_row(wrong)) for wrong in log] + [("archive", *_fault_row(wrong)) for wrong in archived]
         if rows:
             print_table("Faults", ("where", "from", "to", "kind", ""), rows, numbers=(1, 2))
         console.print(to_do, markup=False)
@@ -185,7 +185,7 @@ async def scrub(settings: Settings, keys: tuple[str, ...], *, as_json: bool) -> 
         raise CommandFinding
 
 
-def _where(wrong: dict[str, Any]) -> tuple[Any, ...]:
+def _fault_row(wrong: dict[str, Any]) -> tuple[Any, ...]:
     return wrong["first"], wrong["last"], wrong["kind"], wrong["text"]
 
 

@@ -169,7 +169,7 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         people = (await read_view(session, "people", read_people)).result
         policy = await policy_in_force(session.log)
     zone = zone_of("UTC" if policy is None else policy.time_zone)
-    acts = [_act(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
+    acts = [_reviewed_action(row, proofs.result.get(row["position"], frozenset()), people, zone) for row in work.result]
     found, position = all_rates(acts), work.progress.anchor.position
     rows = [
         (
@@ -207,7 +207,7 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
             )
 
 
-def _act(
+def _reviewed_action(
     row: dict[str, Any], rules: frozenset[str], people: dict[str, dict[str, Any]], zone: ZoneInfo
 ) -> ReviewedAction:
     person, at = people.get(row["agent_id"], {}), parse_time(row["time"])

@@ -15,7 +15,7 @@ from app.cli.main import cli, command
 from app.cli.read_audit import by_option, note_reading
 from app.output import console, fail, print_json, print_list, print_table
 from app.runtime.session import Session
-from app.runtime.views import opened, read_view, up_to_date
+from app.runtime.views import open_view, read_view
 from domain.money import money_text
 from domain.serialization import encode
 from ledger.encryption.keyring import Keyring
@@ -65,17 +65,14 @@ async def trail(
 ) -> None:
     """List events in order, with positions; only those that name all given ids."""
     wanted = [(kind, name) for kind, name in named.items() if name is not None]
-    async with Session(settings, reads_only=True) as session:
-        await up_to_date(session, Trail.name)
-        folder = storage.views_folder(session.data_dir)
-        with opened(folder, Trail(), storage.live_generation(folder, Trail()) or 1) as connection:
-            position = storage.read_progress(connection).anchor.position
-            moment = moment_of(as_of) if happened else None
-            if as_of is not None and not happened:
-                position = await position_of(session.log, as_of, position)
-            about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
-            await note_reading(session.log, about, position, by)
-            items = read_trail(connection, wanted, after, limit, position, moment)
+    async with Session(settings, reads_only=True) as session, open_view(session, Trail.name) as connection:
+        position = storage.read_progress(connection).anchor.position
+        moment = moment_of(as_of) if happened else None
+        if as_of is not None and not happened:
+            position = await position_of(session.log, as_of, position)
+        about = [f"{kind}:{name}" for kind, name in wanted if kind != "interaction"]
+        await note_reading(session.log, about, position, by)
+        items = read_trail(connection, wanted, after, limit, position, moment)
     columns = ("position", "time", "who", "whom", "interaction", "what")
     rows = [
         (item["position"], item["time"][:19], item["who"], item["whom"], item["interaction_id"], item["what"])
@@ -100,9 +97,7 @@ async def trail(
 async def explain(settings: Settings, action: str, by: str | None, *, as_json: bool) -> None:
     """Explain an ACTION: the request, the rules and the budget at that time, and the events after it."""
     async with Session(settings, reads_only=True) as session:
-        await up_to_date(session, Trail.name)
-        folder = storage.views_folder(session.data_dir)
-        with opened(folder, Trail(), storage.live_generation(folder, Trail()) or 1) as connection:
+        async with open_view(session, Trail.name) as connection:
             found = await explain_action(session.log, connection, action)
             position = storage.read_progress(connection).anchor.position
         shown = encode(found["action"] if found else None)
@@ -120,10 +115,10 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
     if as_json:
         print_json(found | {"position_of_view": position})
     else:
-        _tell(found)
+        _print_explanation(found)
 
 
-def _tell(found: dict[str, Any]) -> None:
+def _print_explanation(found: dict[str, Any]) -> None:
     print_table(found["action_id"], ("", ""), story_of(found))
     for title, key, columns in _LISTS:
         lines = found.get(key)
@@ -156,10 +151,8 @@ async def case(settings: Settings, action: str, file: Path, by: str | None, *, a
     from projections.reports.case_file import case_document, case_page
 
     async with Session(settings, reads_only=True) as session:
-        await up_to_date(session, Trail.name)
-        await seal_to_the_end(session)
-        folder = storage.views_folder(session.data_dir)
-        with opened(folder, Trail(), storage.live_generation(folder, Trail()) or 1) as connection:
+        async with open_view(session, Trail.name) as connection:
+            await seal_to_the_end(session)
             found = await explain_action(session.log, connection, action)
         if found is None:
             fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)

@@ -102,13 +102,13 @@ async def verify(
     if as_json:
         print_json(result)
     else:
-        _tell(result)
+        _print_result(result)
     if result["findings"]:
         first = result["findings"][0]
         raise CommandFinding("" if as_json else f"history is not what was sealed: {first['kind']}, {first['text']}")
 
 
-def _tell(result: dict[str, Any]) -> None:
+def _print_result(result: dict[str, Any]) -> None:
     earlier = result["resumed_from"]
     rows = [
         ("sealed", f"{result['size']:,} positions, root {result['root']}"),

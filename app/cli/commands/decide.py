@@ -15,7 +15,7 @@ import nats.errors
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, fail, print_json, print_list, print_table
 from app.policy_file import check_policy_file, shipped_policies
-from app.runtime.roles import served
+from app.runtime.roles import ensure_roles
 from app.runtime.session import Session
 from config import topology
 from domain.events.facts import Basis, Kind
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 _KINDS = click.Choice(Kind.__args__)  # type: ignore[attr-defined]
 _BASES = click.Choice(Basis.__args__)  # type: ignore[attr-defined]
 _CURRENCY = click.option("--currency", metavar="CODE", help="ISO 4217. [default: the policy's]")
-_FORMS = click.option("--source", default="cli", show_default=True, help="The source of the request.")
+_source_option = click.option("--source", default="cli", show_default=True, help="The source of the request.")
 
 
-def _common(function: Callable[..., Any]) -> Callable[..., Any]:
+def _request_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--time", help="RFC 3339; in history mode it rules."),
         click.option("--request-id", help="Idempotency key: repeats get the first answer. [default: a new one]"),
-        _FORMS,
+        _source_option,
     ):
         function = option(function)
     return function
@@ -61,7 +61,7 @@ def policy() -> None:
 
 
 def _action_options(function: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
-    function = _common(function)
+    function = _request_options(function)
     for option in (
         click.option("--escalate", is_flag=True, default=None, help="Escalate if it exceeds the agent's authority."),
         click.option("--hold", is_flag=True, default=None, help="Reserve the amount now, settle later."),
@@ -86,26 +86,26 @@ def _action_options(function: Callable[..., Any], *, required: bool = True) -> C
 @command(decide)
 async def action(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Take an action for a customer, if the agent's authority allows it."""
-    await _ask(settings, "action", source, fields, as_json=as_json)
+    await _send(settings, "action", source, fields, as_json=as_json)
 
 
 @_action_options
 @command(decide)
 async def preview(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Check an action without taking it; without an amount, show the amount that is available to the agent."""
-    await _ask(settings, "preview", source, fields, as_json=as_json)
+    await _send(settings, "preview", source, fields, as_json=as_json)
 
 
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--published-by", required=True, help="The employee responsible for it.")
 @click.option("--request-id")
 @click.option("--time", help="RFC 3339; in history mode it rules.")
-@_FORMS
+@_source_option
 @command(decide, "policy")
 async def decide_policy(settings: Settings, file: Path, source: str, *, as_json: bool, **fields: Any) -> None:
     """Publish the policy in FILE."""
-    document, _ = _checked(file, as_json=as_json)
-    await _ask(settings, "policy", source, fields | {"policy": document}, as_json=as_json)
+    document, _ = _valid_policy(file, as_json=as_json)
+    await _send(settings, "policy", source, fields | {"policy": document}, as_json=as_json)
 
 
 @click.option("--holder", required=True, help="agent:<id> or team:<id>")
@@ -117,12 +117,12 @@ async def decide_policy(settings: Settings, file: Path, source: str, *, as_json:
 @_CURRENCY
 @click.option("--granted-by", required=True)
 @click.option("--reason", required=True)
-@_common
+@_request_options
 @command(decide)
 async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Grant a holder more for the present period, or transfer its remaining amount to another holder."""
     fields["operation"] = fields["operation"] or ("transfer" if fields["to_holder"] else "grant")
-    await _ask(settings, "budget", source, fields, as_json=as_json)
+    await _send(settings, "budget", source, fields, as_json=as_json)
 
 
 @click.option("--action-id", "--action", "action_id", required=True)
@@ -130,11 +130,11 @@ async def budget(settings: Settings, source: str, *, as_json: bool, **fields: An
 @click.option("--amount", help="The amount spent. [default: the whole reserved amount]")
 @_CURRENCY
 @click.option("--reason")
-@_common
+@_request_options
 @command(decide)
 async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Settle or void the amount that an action reserved."""
-    await _ask(settings, "hold", source, fields, as_json=as_json)
+    await _send(settings, "hold", source, fields, as_json=as_json)
 
 
 @click.option("--flag-id", "--flag", "flag_id", required=True)
@@ -144,14 +144,14 @@ async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any)
 @click.option("--note")
 @click.option("--employee-id", help="The employee concerned, who answers.")
 @click.option("--text", help="The answer.")
-@_common
+@_request_options
 @command(decide)
 async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Review a flag (--verdict, --reviewed-by), or answer it as the employee concerned (--employee-id, --text).
 
     With --unmasked-by alone, start a review: this is recorded, and the flag shows names from then on.
     """
-    await _ask(settings, "flag", source, fields, as_json=as_json)
+    await _send(settings, "flag", source, fields, as_json=as_json)
 
 
 @click.option("--action-id", "--action", "action_id", required=True)
@@ -160,11 +160,11 @@ async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any)
 @click.option("--amount", help="The amount to reverse. [default: the rest]")
 @_CURRENCY
 @click.option("--recovered/--not-recovered", default=False, show_default=True, help="Whether the money came back.")
-@_common
+@_request_options
 @command(decide)
 async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """Reverse an action, fully or in part; a recovered amount can be spent again."""
-    await _ask(settings, "reversal", source, fields, as_json=as_json)
+    await _send(settings, "reversal", source, fields, as_json=as_json)
 
 
 @partial(_action_options, required=False)
@@ -175,7 +175,7 @@ async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: 
 @command(decide)
 async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
     """File an escalation (`request`, with the options of an action), or decide one."""
-    await _ask(settings, "escalation", source, fields, as_json=as_json)
+    await _send(settings, "escalation", source, fields, as_json=as_json)
 
 
 @click.argument("name", type=click.Choice(sorted(path.stem for path in shipped_policies())))
@@ -212,7 +212,7 @@ def check(file: Path, *, as_json: bool) -> None:
 @policy.command()
 def show(file: Path, *, as_json: bool) -> None:
     """Show the policy in FILE: the limits and approvals of each role."""
-    document, shown = _checked(file, as_json=as_json)
+    document, shown = _valid_policy(file, as_json=as_json)
     if as_json:
         print_json(document)
         return
@@ -244,10 +244,10 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
 
     Exit status 1 if the ledger would refuse it, since it takes effect before the policy in force.
     """
-    document, policy = _checked(file, as_json=as_json)
+    document, policy = _valid_policy(file, as_json=as_json)
     refusal = None
     if other is not None:
-        before, name = _checked(other, as_json=as_json)[0], str(other)
+        before, name = _valid_policy(other, as_json=as_json)[0], str(other)
     else:
         async with Session(settings, reads_only=True) as session:
             history = PolicyHistory.of(await published_policies(session.log))
@@ -257,7 +257,7 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
     changes = difference(before, document)
     items = [{"field": field, "before": old, "after": new} for field, old, new in changes]
     refused: dict[str, Any] = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
-    rows = [(field, _said(old), _said(new)) for field, old, new in changes]
+    rows = [(field, _cell_text(old), _cell_text(new)) for field, old, new in changes]
     print_list(
         items,
         f"{file} against {name}",
@@ -274,11 +274,11 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
         raise CommandFinding(f"it would be refused: effective_from {refusal}" if as_csv else "")
 
 
-def _said(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _checked(file: Path, *, as_json: bool) -> tuple[dict[str, Any], Policy]:
+def _valid_policy(file: Path, *, as_json: bool) -> tuple[dict[str, Any], Policy]:
     checked = check_policy_file(file)
     if checked.policy is None:
         worst = next(finding for finding in checked.findings if finding.serious)
@@ -302,12 +302,12 @@ async def _with_money(session: Session, fields: dict[str, Any], *, as_json: bool
     return fields | {"amount": {"amount": amount, "currency": currency}}
 
 
-async def _ask(settings: Settings, operation: str, source: str, fields: dict[str, Any], *, as_json: bool) -> None:
+async def _send(settings: Settings, operation: str, source: str, fields: dict[str, Any], *, as_json: bool) -> None:
     """Send a request as the operator, in the name of any source but the ledger's own."""
     if fault := request_source_fault(source):
         fail(f"--source: {fault.message}", code=fault.code, status=2, as_json=as_json, field="source")
     subject = f"{topology.DECIDE_SUBJECT}.{token_of_source(source)}.{operation}"
-    async with Session(settings) as session, served(session, "decisions"):
+    async with Session(settings) as session, ensure_roles(session, "decisions"):
         given = await _with_money(session, fields, as_json=as_json)
         body = {name: value for name, value in given.items() if value is not None}
         body.setdefault("request_id", f"cli-{uuid.uuid4()}")
@@ -321,7 +321,7 @@ async def _ask(settings: Settings, operation: str, source: str, fields: dict[str
     if as_json:
         print_json({"error": answer["error"]} if answer["outcome"] == "error" else answer)
     else:
-        _show(answer)
+        _print_answer(answer)
     if answer["outcome"] == "error":
         raise CommandFinding
 
@@ -329,7 +329,7 @@ async def _ask(settings: Settings, operation: str, source: str, fields: dict[str
 _SHOWN = ("action_id", "escalation_id", "status", "position", "policy_version", "expires_at", "due", "paid_by")
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _print_answer(answer: dict[str, Any]) -> None:
     if answer["outcome"] == "error":
         error = answer["error"]
         fail(f"{error['code']}: {error['message']}" + (f" ({error['field']})" if "field" in error else ""))

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from app.cli.main import CommandFinding, cli, command
 from app.importing.expressions import MappingError
-from app.importing.importer import ImportFileError, load_mapping, made_events
-from app.output import print_json, print_table, progress_console
+from app.importing.importer import ImportFileError, import_events, load_mapping
+from app.output import counting_progress, print_json, print_table
 from app.publisher import Outcome, Outgoing, Publisher, dry_run, publish_all, read_lines
-from app.runtime.roles import served
+from app.runtime.roles import ensure_roles
 from app.runtime.session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from config.settings import Settings
 
@@ -44,8 +42,8 @@ async def import_history(
     outcome = Outcome()
     try:
         columns = load_mapping(mapping)
-        with _progress("reading", sum(path.stat().st_size for path in files), shown=not as_json) as read:
-            events = list(made_events(columns, files, outcome, read))
+        with counting_progress("reading", sum(path.stat().st_size for path in files), shown=not as_json) as read:
+            events = list(import_events(columns, files, outcome, read))
     except (MappingError, ImportFileError) as error:
         raise click.UsageError(str(error)) from None
     await _deliver(settings, events, outcome, dry=dry, as_json=as_json, counts=False)
@@ -58,8 +56,8 @@ async def _deliver(
     if dry:
         dry_run(_counted(events, outcome) if counts else events, outcome)
     else:
-        async with Session(settings) as session, served(session, "intake"):
-            with _progress("publishing", total, shown=not as_json and sys.stderr.isatty()) as sent:
+        async with Session(settings) as session, ensure_roles(session, "intake"):
+            with counting_progress("publishing", total, shown=not as_json and sys.stderr.isatty()) as sent:
                 publisher = await Publisher.open(session, outcome, sent)
                 if counts:
                     await publish_all(publisher, events)
@@ -81,8 +79,9 @@ def _report(outcome: Outcome, *, dry: bool, as_json: bool) -> None:
     if as_json:
         print_json(document | ({"dry_run": True} if dry else {}))
     else:
-        names = ("read", "rejected") if dry else ("read", "recorded", "duplicate", "rejected")
-        rows: list[tuple[str, object]] = [(name, document[name]) for name in names]
+        rows: list[tuple[str, object]] = [("read", outcome.read)]
+        rows += [] if dry else [("recorded", outcome.recorded), ("duplicate", outcome.duplicate)]
+        rows.append(("rejected", len(outcome.rejected)))
         rows += [(f"skipped: {reason}", count) for reason, count in document["skipped"].items()]
         print_table("Outcome", ("", "events"), rows, numbers=(1,))
         if outcome.rejected:
@@ -94,11 +93,3 @@ def _report(outcome: Outcome, *, dry: bool, as_json: bool) -> None:
             print_table("Rejected", columns, told, numbers=(0,))
     if outcome.rejected:
         raise CommandFinding("" if as_json else f"{len(outcome.rejected)} events were rejected")
-
-
-@contextmanager
-def _progress(what: str, total: int | None, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=progress_console, disable=not shown, transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda count: progress.advance(task, count)

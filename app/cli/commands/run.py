@@ -10,9 +10,9 @@ import click
 
 from app.cli.main import CommandFinding, cli, command
 from app.output import console, print_json
-from app.runtime.announcement import FILE, announce, withdraw
+from app.runtime.announcement import FILE, announce, remove_announcement
 from app.runtime.plugins import load_rules, load_views
-from app.runtime.roles import ROLES, keep_running, only_one, running, sealing_roles, until_stopped
+from app.runtime.roles import ROLES, keep_running, exclusive_up, running, sealing_roles, until_stopped
 from app.runtime.session import Session
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
 from ledger.errors import LedgerError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
-def _where_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _address_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--port", type=click.IntRange(0, 65535), help="Its port. [default: 8321, or any free one]"),
         click.option("--host", default=LOOPBACK, show_default=True, help="IP address of the HTTP API."),
@@ -64,7 +64,7 @@ def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | 
     return uvloop.new_event_loop
 
 
-def _where(found: dict[str, Any]) -> ListenAddress:
+def _address(found: dict[str, Any]) -> ListenAddress:
     return ListenAddress(
         found["host"],
         found["port"],
@@ -77,18 +77,18 @@ def _where(found: dict[str, Any]) -> ListenAddress:
     )
 
 
-@_where_options
+@_address_options
 @click.option("--history", is_flag=True, help="Use the client's event time instead of the server's clock.")
 @command(cli, json=False)
 async def up(settings: Settings, *, history: bool, **found: Any) -> None:
     """Run everything: embedded NATS, intake, decisions, views, guard, seal, archive, HTTP API. Ctrl-C stops it."""
-    await _up(settings, _where(found).checked(), history=history)
+    await _up(settings, _address(found).checked(), history=history)
 
 
 async def _up(settings: Settings, where: ListenAddress, *, history: bool = False) -> None:
     load_views()  # a plug-in that cannot be used is refused here; the roles that use it run in processes of their own
     load_rules()
-    async with only_one(settings.folder), Session(settings) as session:
+    async with exclusive_up(settings.folder), Session(settings) as session:
         listening = where.bound()  # held here, so that the port stays ours while its process restarts
         # Views, guard, seal and dashboard run in other processes, so that decisions do not wait for them.
         beside = [
@@ -109,7 +109,7 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
                         [session.failed, *(one.failed for one in services)], lambda: console.print(says)
                     )
                 finally:
-                    withdraw(session.data_dir)
+                    remove_announcement(session.data_dir)
         finally:
             listening.close()
             for task in beside:
@@ -119,7 +119,7 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
 
 @click.argument("roles", metavar="ROLE...", nargs=-1, required=True, type=click.Choice(ROLES))
 @click.option("--history", is_flag=True, help="Use the client's event time instead of the server's clock.")
-@_where_options
+@_address_options
 @click.option("--descriptor", type=int, hidden=True, help="File descriptor of a listening socket, for `dashboard`.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
 @command(cli, json=False, loop=_loop)
@@ -133,7 +133,7 @@ async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with
     async with (
         # A child process creates no ledger if its folder was moved.
         Session(settings, reads_only=with_parent, creates=False) as session,
-        running(session, roles, history=history, where=_where(found)) as services,
+        running(session, roles, history=history, where=_address(found)) as services,
     ):
         says = "" if with_parent else f"{', '.join(roles)} runs\n"
         await until_stopped(
@@ -159,14 +159,14 @@ async def demo(settings: Settings, seed: int, days: int, *, no_serve: bool, as_j
         print_json(summary)
     if no_serve or settings.nats_url is not None:  # on your own server, roles are started separately
         return
-    told = asyncio.create_task(_tell_where(settings, quiet=as_json))
+    told = asyncio.create_task(_print_address(settings, quiet=as_json))
     try:
         await _up(settings, ListenAddress())
     finally:
         told.cancel()
 
 
-async def _tell_where(settings: Settings, *, quiet: bool) -> None:
+async def _print_address(settings: Settings, *, quiet: bool) -> None:
     """Print the page's address after `up` has announced it."""
     file = settings.folder / FILE
     while not file.exists():  # noqa: ASYNC110 - there is no event for it
