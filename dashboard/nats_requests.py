@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 import nats.errors
@@ -10,6 +10,9 @@ import nats.errors
 from ledger.errors import UnavailableError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from domain.serialization import Json
     from ledger.nats.client import LedgerClient
 
 SOURCE = "dashboard"
@@ -17,7 +20,24 @@ SOURCE = "dashboard"
 _TIMEOUT_SECONDS = 5.0
 
 
-async def ask(client: LedgerClient, subject: str, body: dict[str, Any], role: str) -> dict[str, Any]:
+class AnswerError(TypedDict, total=False):
+    """The error of an answer; ``field`` is absent where no field is at fault."""
+
+    code: str
+    message: str
+    field: str
+
+
+class Answer(TypedDict, total=False):
+    """The fields of an answer that the API reads; an answer to a command has more."""
+
+    error: AnswerError
+    position: int
+    accepted: bool
+    message: str
+
+
+async def ask(client: LedgerClient, subject: str, body: Mapping[str, Json], role: str) -> Answer:
     """Return the answer to a NATS request.
 
     Raises:
@@ -29,5 +49,5 @@ async def ask(client: LedgerClient, subject: str, body: dict[str, Any], role: st
     except (nats.errors.Error, TimeoutError) as error:
         message = f"no answer: is `resolution-ledger run {role}` running?"
         raise UnavailableError(message) from error
-    answer: dict[str, Any] = msgspec.json.decode(reply.data)
+    answer: Answer = msgspec.json.decode(reply.data)
     return answer

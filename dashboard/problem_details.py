@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from dashboard.schemas import PROBLEM, TITLES, Json
+from dashboard.schemas import PROBLEM, TITLES, JsonResponse
 from dashboard.view_reader import NotReadyError
 from domain.suggestions import nearest
 from ledger.errors import LedgerError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from fastapi import FastAPI, Request, Response
+
+    from domain.serialization import Json
 
 NOT_CANONICAL = "id_not_canonical"
 
@@ -31,10 +33,10 @@ class ParameterError(HTTPException):
         self.field, self.code = field, code
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Json) -> Response:
     """Return a response with problem details."""
     document = {"type": "about:blank", "title": TITLES.get(status, "error"), "status": status, "detail": detail}
-    return Json(document | more, status, dict(headers or {}), media_type=PROBLEM)
+    return JsonResponse(document | more, status, dict(headers or {}), media_type=PROBLEM)
 
 
 def hint_of(name: str, known: Iterable[str]) -> str:
@@ -45,20 +47,20 @@ def hint_of(name: str, known: Iterable[str]) -> str:
     return f"; known are {', '.join(names)}" if names else "; none is known here"
 
 
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """Return the model of an annotation, which may be optional."""
+    types = (one for one in (annotation, *get_args(annotation)) if isinstance(one, type))
+    return next((one for one in types if issubclass(one, BaseModel)), None)
+
+
 def _fields_at(request: Request, place: Sequence[str | int]) -> Iterable[str]:
     """Return the fields that the request's body model has at a place, e.g. ``("body", "amount")``."""
     body_field = getattr(request.scope.get("route"), "body_field", None)
-    model: Any = body_field.field_info.annotation if body_field is not None else None
-    for part in (None, *place[1:]):
-        if part is not None:
-            field = model.model_fields.get(part)
-            model = field.annotation if field is not None else None
-        model = next(
-            (one for one in (model, *get_args(model)) if isinstance(one, type) and issubclass(one, BaseModel)), None
-        )
-        if model is None:
-            return ()
-    return [field.alias or name for name, field in model.model_fields.items()]
+    model = None if body_field is None else _model_in(body_field.field_info.annotation)
+    for part in place[1:]:
+        field = None if model is None else model.model_fields.get(str(part))
+        model = None if field is None else _model_in(field.annotation)
+    return () if model is None else [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _allowed_methods(api: FastAPI, request: Request) -> set[str]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from domain.serialization import Json
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable
@@ -16,7 +19,7 @@ _MIN_SECONDS, _COMPUTING_TIMES = 0.3, 4.0
 
 
 class _CachedReport(NamedTuple):
-    document: dict[str, Any]
+    document: Mapping[str, Json]
     until: float
 
 
@@ -27,7 +30,7 @@ class ReportCache:
         self._reports: OrderedDict[Hashable, _CachedReport] = OrderedDict()
         self._locks: dict[Hashable, asyncio.Lock] = {}
 
-    async def get(self, key: Hashable, make: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    async def get(self, key: Hashable, compute: Callable[[], Awaitable[Mapping[str, Json]]]) -> Mapping[str, Json]:
         """Return the cached report, or compute it if there is none or it has expired."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
@@ -35,7 +38,7 @@ class ReportCache:
             begun = time.monotonic()
             if kept is not None and begun < kept.until:
                 return kept.document
-            document = await make()
+            document = await compute()
             now = time.monotonic()
             self._reports[key] = _CachedReport(document, now + max(_MIN_SECONDS, _COMPUTING_TIMES * (now - begun)))
             self._reports.move_to_end(key)

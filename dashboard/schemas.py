@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from fastapi import Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from domain.serialization import JsonObject  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,12 +19,12 @@ if TYPE_CHECKING:
 PROBLEM = "application/problem+json"
 
 
-class Json(Response):
+class JsonResponse(Response):
     """A JSON response, encoded by msgspec."""
 
     media_type = "application/json"
 
-    def render(self, content: Any) -> bytes:
+    def render(self, content: object) -> bytes:
         """Return the content as JSON."""
         return msgspec.json.encode(content)
 
@@ -41,7 +43,7 @@ def checked_by(fault_of: Callable[[str], IdFault | None]) -> AfterValidator:
 class Page(BaseModel):
     """A page of items, with the view's position and its age."""
 
-    items: list[dict[str, Any]]
+    items: list[JsonObject]
     position: int = Field(ge=0, description="Position up to which the view has read the log.")
     lag_seconds: float = Field(ge=0, description="Age of the newest event of a view that is behind, else 0.")
     next: int | None = Field(None, description="`after` of the next page; null on the last page.")
@@ -97,7 +99,7 @@ TITLES = {
     431: "request header fields too large",
     503: "service unavailable",
 }
-PROBLEMS: dict[int | str, dict[str, Any]] = {
+PROBLEMS: dict[int | str, JsonObject] = {
     status: {"description": title, "content": {PROBLEM: {"schema": Problem.model_json_schema()}}}
     for status, title in TITLES.items()
 }

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fastapi import Response
     from fastapi.dependencies.models import Dependant
 
+    from domain.serialization import Json
+
 _PARAMETERS, _VALUE_CHARACTERS, _SHOWN = 50, 2_000, 40
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TEXT_PATTERN = r"^[^\x00-\x1f\x7f]*$"
@@ -28,7 +30,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 class AdmittingRoute(APIRoute):
     """A route that passes its gates before the body is read, and rejects unknown query parameters."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[object, None, Response]]:
         """Return the handler with the checks before it."""
         handle = super().get_route_handler()
         flat = list(_dependants(self.dependant))
@@ -104,7 +106,7 @@ def publish_bounds(document: dict[str, Any]) -> dict[str, Any]:
 class _StrictRequest(Request):
     """A request with strictly parsed JSON."""
 
-    async def json(self) -> Any:
+    async def json(self) -> Json:
         """Return the body's document.
 
         Raises:

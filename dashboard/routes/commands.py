@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from config import topology
 from dashboard.nats_requests import SOURCE, ask
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import CommandAnswer, Json, checked_by
+from dashboard.schemas import CommandAnswer, JsonResponse, checked_by
 from domain.events.facts import Basis, Kind  # noqa: TC001 - pydantic reads the annotations
 from domain.ids import ID_SCHEMA, fault_of
 from projections.policy_history import policy_in_force
@@ -21,6 +21,8 @@ from projections.views.casework import escalations, read_escalations
 from projections.views.flags import flags, read_flags
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fastapi import FastAPI
 
     from dashboard.auth.authorization import Authorizer
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from dashboard.context import ApiContext
     from dashboard.view_reader import ViewReader
     from domain.policy.model import Policy
+    from domain.serialization import Json, JsonObject
     from ledger.nats.client import LedgerClient
     from ledger.store.log import Log
 
@@ -102,7 +105,7 @@ class CommandClient:
     def __init__(self, client: LedgerClient, views: ViewReader) -> None:
         self._client, self._views = client, views
 
-    async def ask(self, operation: str, request: dict[str, Any]) -> Response:
+    async def ask(self, operation: str, request: Mapping[str, Json]) -> Response:
         """Return the answer to a command.
 
         Raises:
@@ -121,7 +124,7 @@ class CommandClient:
                 error.get("field") or error["code"], error["message"], code=error["code"], status=status
             )
         self._views.observe_end(answer.get("position") or 0)
-        return Json(answer)
+        return JsonResponse(answer)
 
 
 def add_command_routes(api: FastAPI, context: ApiContext) -> None:
@@ -206,7 +209,7 @@ def _reviewer(viewer: Principal) -> str:
     return viewer.person_id or viewer.name
 
 
-def _with_limit(in_force: Policy | None, command: LimitTrial, now: datetime) -> dict[str, Any]:
+def _with_limit(in_force: Policy | None, command: LimitTrial, now: datetime) -> JsonObject:
     """Return the policy in force with another limit."""
     if in_force is None or command.role not in in_force.roles:
         raise HTTPException(409, f"role: the policy in force has no role {command.role}")

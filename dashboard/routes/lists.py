@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Response
 from pydantic import WithJsonSchema
 
 from dashboard.auth.authorization import note_reading
 from dashboard.problem_details import ParameterError
-from dashboard.schemas import Json, Page
+from dashboard.schemas import JsonResponse, Page
 from ledger.store.cloudevents import parse_time, stored_decoder
 from ledger.store.position_lookup import position_of
 from projections.access import without_names
@@ -26,18 +26,19 @@ from projections.views.flags import read_flags
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    import sqlalchemy as sa
+
     from dashboard.auth.authorization import Authorizer
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
     from dashboard.view_reader import ViewReader
     from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
-    from projections.engine.storage import Progress
+    from projections.engine.storage import Progress, Row
     from projections.reading import AccessScope
 
 PAGE_LIMIT, _SHORT_PAGE = 1000, 200
 """The most items of a page, and the most that are read without a thread."""
-type Items = list[dict[str, Any]]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT, description="The most items to return.")]
 After = Annotated[int, Query(ge=0, le=2**53, description="Only items after this position (`next` of a page).")]
 AsOf = Annotated[
@@ -88,14 +89,14 @@ class ListReader:
     async def answer(
         self,
         view: str,
-        query: Callable[[Any], list[dict[str, Any]]],
+        query: Callable[[sa.Connection], list[Row]],
         if_none_match: str | None,
         limit: int,
         at: int | None = None,
         *,
         next_by: str | None = "position",
         viewer: Principal,
-        then: Callable[[Items], Awaitable[Items]] | None = None,
+        then: Callable[[list[Row]], Awaitable[list[Row]]] | None = None,
     ) -> Response:
         """Return a page of a view as JSON with an ETag and, for a past state, the time of its last event.
 
@@ -121,7 +122,7 @@ class ListReader:
         if at and (event := await self.log.at(at)) is not None:
             recorded = parse_time(stored_decoder.decode(event.data).recordedtime)
             headers["Last-Modified"] = format_datetime(recorded.astimezone(UTC), usegmt=True)
-        return Json(document, headers=headers)
+        return JsonResponse(document, headers=headers)
 
 
 def _tag(view: str, progress: Progress, viewer: Principal) -> str:
@@ -250,7 +251,7 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
         at, now, scope = await lists.at(as_of), datetime.now(UTC), await authorizer.scope(viewer)
         source = temporal_tables.as_of(flags_table, at)
 
-        async def masked(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        async def masked(found: list[Row]) -> list[Row]:
             shown = await without_names(lists.log, keys, found)  # filtered after masking: a filter reveals no name
             return [one for one in shown if about is None or about in one["about"]]
 
@@ -323,7 +324,7 @@ def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -
         )
 
 
-def _seen_by(source: Any, scope: AccessScope) -> list[Any]:
+def _seen_by(source: sa.FromClause, scope: AccessScope) -> list[sa.ColumnElement[bool]]:
     if scope.people is None:
         return []
     people = source.c.agent_id.in_(scope.people)

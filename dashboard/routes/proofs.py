@@ -10,7 +10,7 @@ from fastapi import Depends, HTTPException, Path, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 
 from dashboard.auth.authorization import note_reading
-from dashboard.schemas import Json, Report
+from dashboard.schemas import JsonResponse, Report
 from domain.serialization import encode
 from ledger.transparency.merkle import ProofError
 from ledger.transparency.proofs import prove
@@ -53,7 +53,7 @@ def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
         found = await explained(action_id, viewer)
         found["action"] = json.loads(await context.keys.decrypt_fields(encode(found["action"])))
         story = [{"what": name, "said": str(said)} for name, said in story_of(found)]
-        return Json(json.loads(encode(found | {"story": story})))
+        return JsonResponse(json.loads(encode(found | {"story": story})))
 
     @api.get(
         "/api/v1/case/{action_id}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import sqlalchemy as sa
@@ -12,16 +12,21 @@ from pydantic import WithJsonSchema
 
 from config import topology
 from dashboard.nats_requests import SOURCE, ask
-from dashboard.schemas import CommandAnswer, Json, Page, checked_by
+from dashboard.schemas import CommandAnswer, JsonResponse, Page, checked_by
 from domain.ids import ID_SCHEMA
+from domain.serialization import JsonObject  # noqa: TC001 - FastAPI reads the annotations
 from domain.sources import fact_source_fault, source_fault
 from ledger.store.subject_tokens import fact_token, token_of_source
 from projections.views.audit_trail import Trail, trail
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from fastapi import FastAPI
 
     from dashboard.context import ApiContext
+    from dashboard.nats_requests import Answer
+    from domain.serialization import Json
     from ledger.nats.client import LedgerClient
     from projections.engine.storage import Progress
 
@@ -38,7 +43,7 @@ Source = Annotated[
 ShortLimit = Annotated[int, Query(ge=1, le=200, description="The most items to return.")]
 
 
-async def _check(client: LedgerClient, event: dict[str, Any]) -> dict[str, Any]:
+async def _check(client: LedgerClient, event: JsonObject) -> Answer:
     """Return whether the intake would accept an event.
 
     A fault of its source is reported here, because an invalid source has no subject.
@@ -64,9 +69,9 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
     views, rejected, authorizer = context.views, context.rejected, context.authorizer
     auditors = Depends(authorizer.allowed("auditor", "operator"))
 
-    async def page(items: list[dict[str, Any]], progress: Progress) -> Response:
+    async def page(items: Sequence[Mapping[str, Json]], progress: Progress) -> Response:
         position, lag = progress.anchor.position, await views.lag(progress)
-        return Json({"items": items, "position": position, "lag_seconds": lag})
+        return JsonResponse({"items": items, "position": position, "lag_seconds": lag})
 
     @api.get(
         "/api/v1/sources",
@@ -100,7 +105,7 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
     )
     async def rejections(source: Source, limit: ShortLimit = 50) -> Response:
         last = await rejected.last_position()
-        items: list[dict[str, Any]] = []
+        items: list[JsonObject] = []
         for token in {token_of_source(source), fact_token(source)}:  # the second is the form of earlier versions
             subject = f"{topology.REJECTED_SUBJECT}.{token}.>"
             async for batch in rejected.subject_batches(subject, max(0, last - _SEARCHED_REJECTIONS)):
@@ -108,7 +113,7 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
                     entry = msgspec.json.decode(one.data, type=_Rejected)
                     items.append(_rejection(one.position, entry))
         items.sort(key=itemgetter("entry"), reverse=True)
-        return Json({"items": items[:limit], "position": last, "lag_seconds": 0.0})
+        return JsonResponse({"items": items[:limit], "position": last, "lag_seconds": 0.0})
 
     @api.post(
         "/api/v1/check",
@@ -116,14 +121,14 @@ def add_source_routes(api: FastAPI, context: ApiContext) -> None:
         summary="Check whether the intake would accept an event, without recording it",
         dependencies=[Depends(authorizer.viewer), *authorizer.command_gates],
     )
-    async def check(event: Annotated[dict[str, Any], Body(description="A CloudEvent in structured JSON.")]) -> Response:
+    async def check(event: Annotated[JsonObject, Body(description="A CloudEvent in structured JSON.")]) -> Response:
         answer = await _check(context.client, event)
         if "accepted" not in answer:
             raise HTTPException(503, str(answer.get("message", "no answer from the intake")))
-        return Json(answer)
+        return JsonResponse(answer)
 
 
-def _rejection(position: int, entry: _Rejected) -> dict[str, Any]:
+def _rejection(position: int, entry: _Rejected) -> JsonObject:
     return {
         "entry": position,
         "code": entry.code,

@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from dashboard.auth.admission import publish_bounds
 from dashboard.metrics import Metrics
-from dashboard.schemas import Caller, Json, Page, Report
+from dashboard.schemas import Caller, JsonResponse, Page, Report
 
 if TYPE_CHECKING:
     from dashboard.auth.tokens import Principal
@@ -37,22 +37,22 @@ def add_system_routes(api: FastAPI, context: ApiContext) -> None:
         if found is None:
             raise HTTPException(404, f"no event has position {position}")
         shown = json.loads(await context.keys.decrypt_fields(found.data)) | {"position": position}
-        return Json({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
+        return JsonResponse({"event": shown, "position": await log.last_position(), "lag_seconds": 0.0})
 
     @api.get("/api/v1/projections", response_model=Page, dependencies=[caller], summary="Position and lag of each view")
     async def projections() -> Response:
         items = [state._asdict() for state in await views.states()]
-        return Json({"items": items, "position": await views.end(), "lag_seconds": 0.0})
+        return JsonResponse({"items": items, "position": await views.end(), "lag_seconds": 0.0})
 
     @api.get("/openapi.json", dependencies=[caller], include_in_schema=False)
     async def openapi() -> Response:
-        return Json(publish_bounds(api.openapi()))
+        return JsonResponse(publish_bounds(api.openapi()))
 
     @api.get("/api/v1/me", response_model=Caller, summary="The caller, and the people whose data they see")
     async def me(viewer: Principal = caller) -> Response:
         scope = await authorizer.scope(viewer)
         people = None if scope.people is None else sorted(scope.people)
-        return Json(
+        return JsonResponse(
             {
                 "name": viewer.name,
                 "role": viewer.role,

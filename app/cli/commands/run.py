@@ -12,7 +12,7 @@ from app.cli.main import CommandFinding, cli, command
 from app.output import console, print_json
 from app.runtime.announcement import FILE, announce, remove_announcement
 from app.runtime.plugins import load_rules, load_views
-from app.runtime.roles import ROLES, keep_running, exclusive_up, running, sealing_roles, until_stopped
+from app.runtime.roles import ROLES, exclusive_up, keep_running, running, sealing_roles, until_stopped
 from app.runtime.session import Session
 from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
 from ledger.errors import LedgerError
