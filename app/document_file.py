@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from math import isfinite
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 from yaml import events
 from yaml.reader import Reader
+
+from domain.serialization import Json, JsonObject
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +58,7 @@ class DocumentFileError(ValueError):
 class DocumentFile(NamedTuple):
     """A document, and the (line, column) of each of its values by path."""
 
-    document: Any
+    document: Json
     places: dict[FieldPath, tuple[int, int]]
 
     def place(self, path: FieldPath) -> tuple[int, int]:
@@ -118,7 +120,7 @@ def _place_in(before: str) -> tuple[int, int]:
 class _Built(NamedTuple):
     """A value, and the number of values in it."""
 
-    value: Any
+    value: Json
     size: int
 
 
@@ -183,7 +185,7 @@ class _Composer:
         return built
 
     def _sequence(self, path: FieldPath) -> _Built:
-        items: list[Any] = []
+        items: list[Json] = []
         size = 1
         while not isinstance(event := next(self._events), events.SequenceEndEvent):
             built = self._value(event, (*path, len(items)))
@@ -192,8 +194,8 @@ class _Composer:
         return _Built(items, size)
 
     def _mapping(self, path: FieldPath) -> _Built:
-        found: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
+        found: JsonObject = {}
+        merged: JsonObject = {}
         size = 1
         while not isinstance(event := next(self._events), events.MappingEndEvent):
             key = _key(event)
@@ -213,9 +215,9 @@ class _Composer:
 _ABSENT = _Built(None, -1)
 
 
-def _merged(event: events.Event, value: Any) -> dict[str, Any]:
+def _merged(event: events.Event, value: Json) -> JsonObject:
     """Return the values that a merge key adds; of several mappings, the first wins."""
-    merged: dict[str, Any] = {}
+    merged: JsonObject = {}
     for one in value if isinstance(value, list) else [value]:
         if not isinstance(one, dict):
             raise _fault(event, "`<<` takes a mapping or a list of mappings")
@@ -237,7 +239,7 @@ def _check_tag(event: events.NodeEvent) -> None:
         raise _fault(event, f"the tag {tag[:_SHOWN]} is not supported: remove it")
 
 
-def _scalar(event: events.ScalarEvent) -> Any:
+def _scalar(event: events.ScalarEvent) -> Json:
     _check_tag(event)
     text = event.value
     if not event.implicit[0] or event.tag is not None:

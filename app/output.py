@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console, ConsoleDimensions
@@ -18,6 +18,8 @@ from ledger.nats.redaction import without_passwords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from domain.serialization import Json
 
 _WIDE = 1_000_000
 """Columns of output that does not go to a terminal: no line is wrapped, so that `grep` finds it."""
@@ -42,7 +44,7 @@ console = _OutputConsole(highlight=False)
 progress_console = Console(stderr=True)
 
 
-def print_json(document: Any) -> None:
+def print_json(document: Json) -> None:
     """Print one JSON document on standard output."""
     click.echo(encode(document).decode())
 
@@ -62,7 +64,7 @@ def print_table(
 
 
 def print_list(
-    items: Sequence[Mapping[str, Any]],
+    items: Sequence[Mapping[str, Json]],
     title: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],
@@ -71,7 +73,7 @@ def print_list(
     as_json: bool,
     as_csv: bool,
     numbers: Sequence[int] = (),
-    **more: Any,
+    **more: Json,
 ) -> None:
     """Print a list: ``items`` as JSON (with ``more`` beside them) or as CSV, or ``rows`` as a table.
 
@@ -85,7 +87,7 @@ def print_list(
         print_table(title, columns, rows, numbers)
 
 
-def csv_text(items: Sequence[Mapping[str, Any]], fields: str) -> str:
+def csv_text(items: Sequence[Mapping[str, Json]], fields: str) -> str:
     """Return items as CSV; the header does not depend on their content.
 
     Money takes two columns, ``spent`` and ``spent_currency``; other lists and objects are JSON. A text that a
@@ -103,7 +105,7 @@ def csv_text(items: Sequence[Mapping[str, Any]], fields: str) -> str:
     return text.getvalue()
 
 
-def _cells(item: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+def _cells(item: Mapping[str, Json]) -> Iterator[tuple[str, object]]:
     for name, value in item.items():
         if isinstance(value, Mapping) and value.keys() == {"amount", "currency"}:
             yield name, value["amount"]

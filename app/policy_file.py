@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.document_file import DocumentFileError, read_document_file
 from domain.currencies import currency_fault
@@ -27,9 +27,8 @@ class PolicyFileFinding(NamedTuple):
 
 
 class PolicyFileCheck(NamedTuple):
-    """A file's document, its policy if it is valid, and the findings."""
+    """A file's policy if it is valid, and the findings."""
 
-    document: Any
     policy: Policy | None
     findings: list[PolicyFileFinding]
 
@@ -39,17 +38,14 @@ def check_policy_file(path: Path) -> PolicyFileCheck:
     try:
         file = read_document_file(path)
     except DocumentFileError as error:
-        return PolicyFileCheck(
-            None, None, [PolicyFileFinding(error.line, "", error.message, serious=True, column=error.column)]
-        )
+        finding = PolicyFileFinding(error.line, "", error.message, serious=True, column=error.column)
+        return PolicyFileCheck(None, [finding])
     try:
         policy = parse_policy(file.document)
     except PolicyError as error:
-        return PolicyFileCheck(
-            file.document, None, [_finding(file, problem, serious=True) for problem in error.problems]
-        )
+        return PolicyFileCheck(None, [_finding(file, problem, serious=True) for problem in error.problems])
     notes = [*_withdrawn(policy), *contradictions(policy)]
-    return PolicyFileCheck(file.document, policy, [_finding(file, problem, serious=False) for problem in notes])
+    return PolicyFileCheck(policy, [_finding(file, problem, serious=False) for problem in notes])
 
 
 def _withdrawn(policy: Policy) -> list[PolicyProblem]:

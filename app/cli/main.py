@@ -72,7 +72,7 @@ class CommandFinding(Exception):
     """The command did its work and found a problem: exit status 1, after its output."""
 
 
-def _all_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+def _all_settings[F: Callable[..., object]](command: F) -> F:
     for option in (_config_option, *reversed(_OPTIONS.values())):
         command = option(command)
     return command
@@ -84,16 +84,16 @@ def command(
     *,
     json: bool = True,
     lists: bool = False,
-    loop: Callable[[dict[str, Any]], Callable[[], asyncio.AbstractEventLoop] | None] = lambda _options: None,
-) -> Callable[[Callable[..., Coroutine[Any, Any, None]]], click.Command]:
+    loop: Callable[..., Callable[[], asyncio.AbstractEventLoop] | None] = lambda **_options: None,
+) -> Callable[[Callable[..., Coroutine[object, None, None]]], click.Command]:
     """Make an async function a command of a group; its first argument is ``settings``.
 
     A command that ``lists`` also gets ``as_csv``. ``loop`` returns the event loop for the given options, if not
     asyncio's.
     """
 
-    def decorate(function: Callable[..., Coroutine[Any, Any, None]]) -> click.Command:
-        def run(context: click.Context, **options: Any) -> None:
+    def decorate(function: Callable[..., Coroutine[object, None, None]]) -> click.Command:
+        def run(context: click.Context, /, **options: Any) -> None:
             own = {setting: options.pop(setting) for setting in _OPTIONS}
             above = context.find_root().params
             merged = {setting: above.get(setting) if own[setting] is None else own[setting] for setting in _OPTIONS}
@@ -102,7 +102,7 @@ def command(
             if options.get("as_json") and options.get("as_csv"):
                 raise click.UsageError("--json and --csv exclude each other")
             settings = load_settings(merged, os.environ, file)
-            asyncio.run(function(settings, **options), loop_factory=loop(options))
+            asyncio.run(function(settings, **options), loop_factory=loop(**options))
 
         run.__doc__ = inspect.cleandoc(function.__doc__ or "")
         wrapped = _all_settings(click.pass_context(run))
@@ -152,7 +152,7 @@ class _LazyGroup(click.Group):
 @_all_settings
 @click.option("-v", "--verbose", is_flag=True, help="Log at level INFO.")
 @click.version_option(package_name="resolution-ledger")
-def cli(verbose: bool, **_settings: Any) -> None:
+def cli(verbose: bool, **_settings: object) -> None:
     """An event-sourced ledger for companies whose staff may resolve complaints on the spot."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -73,10 +73,11 @@ async def run_demo(settings: Settings, *, seed: int, days: int, quiet: bool) -> 
 
 
 async def _publish_policy(upstream: LedgerClient, seed: int) -> None:
-    checked = check_policy_file(_POLICY)
+    policy = check_policy_file(_POLICY).policy
+    assert policy is not None
     request = {
         "request_id": f"demo-{seed}-policy",
-        "policy": checked.document,
+        "policy": policy.document,
         "published_by": "E-001",
         "time": time_text(START - timedelta(days=2)),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from app.health.check import shortened
 from ledger.errors import UnavailableError
@@ -20,10 +20,20 @@ _SILENT_SECONDS = 3.0
 _RECHECK_SECONDS = 1.2
 _RECHECKS = 3
 type Info = dict[str, Any]
-"""The server's answer to STREAM.INFO."""
+"""The server's answer to STREAM.INFO, or a configuration in it."""
 
 
-def replicas_of(info: Info) -> dict[str, dict[str, Any]]:
+class Replica(TypedDict, total=False):
+    """A copy of a stream, as its leader reports it; ``active`` is the time since its last message, in nanoseconds."""
+
+    name: str
+    current: bool
+    offline: bool
+    active: int
+    lag: int
+
+
+def replicas_of(info: Info) -> dict[str, Replica]:
     """Return the leader's information on the other copies, by server."""
     return {one["name"]: one for one in (info.get("cluster") or {}).get("replicas") or ()}
 
@@ -41,7 +51,7 @@ async def incomplete_copies(client: LedgerClient, infos: Mapping[str, Info]) -> 
         before = suspects
         again = await asyncio.gather(*(_latest_info(client, name, info) for name, info in suspects.items()))
         suspects = {name: info for name, info in zip(before, again, strict=True) if _behind(before[name], info)}
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[str, Replica]] = {}
     for name, info in suspects.items():
         for server, replica in _behind(before[name], info).items():
             found.setdefault(server, {})[name] = replica
@@ -56,18 +66,18 @@ async def _latest_info(client: LedgerClient, name: str, before: Info) -> Info:
     return info if "config" in info else before
 
 
-def _is_suspicious(replica: dict[str, Any]) -> bool:
+def _is_suspicious(replica: Replica) -> bool:
     return _is_away(replica) or not replica.get("current")
 
 
-def _is_away(replica: dict[str, Any]) -> bool:
+def _is_away(replica: Replica) -> bool:
     return bool(replica.get("offline")) or replica.get("active", 0) > _SILENT_SECONDS * _SECOND_NS
 
 
-def _behind(before: Info, now: Info) -> dict[str, dict[str, Any]]:
+def _behind(before: Info, now: Info) -> dict[str, Replica]:
     """Return by server the copies that were silent, or did not come nearer to their leader, between two looks."""
     earlier = replicas_of(before)
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Replica] = {}
     for server, replica in replicas_of(now).items():
         known = earlier.get(server, {})
         silent = _is_away(replica) and replica.get("active", 0) >= known.get("active", 0)
@@ -76,7 +86,7 @@ def _behind(before: Info, now: Info) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _text(copies: Mapping[str, dict[str, Any]]) -> str:
+def _text(copies: Mapping[str, Replica]) -> str:
     """Return a sentence about one server's copies, by stream."""
     shown = shortened(sorted(copies))
     if any(map(_is_away, copies.values())):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.health.check import Check, shortened
 from config import topology
@@ -46,7 +46,7 @@ async def waiting_messages(session: Session) -> AsyncIterator[Check]:
             yield Check(f"inbox {name}", says, ok=False)
 
 
-def _moment(text: Any) -> datetime:
+def _moment(text: str | None) -> datetime:
     """Return a time stamp of the server; without one, the year 1970."""
     return datetime.fromisoformat(text) if text else datetime.fromisoformat("1970-01-01T00:00:00Z")
 

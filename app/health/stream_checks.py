@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.health.check import Check
 from app.health.copy_checks import incomplete_copies, replicas_of
@@ -18,6 +18,7 @@ from ledger.store.streams import REPLICAS_FIELD, differing_fields, has_fields, j
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+    from app.health.copy_checks import Info
     from app.runtime.session import Session
 
 _NEARLY_FULL = 0.9
@@ -27,7 +28,7 @@ _NO_STREAM = 10059
 _HARMLESS = frozenset(
     ("metadata", "description", "placement", "compression", "consumer_limits", "mirror_direct", "first_seq")
 )
-_DEFAULTS: tuple[Any, ...] = (None, False, 0, -1, "", "none", "default", {}, [])
+_DEFAULTS: tuple[object, ...] = (None, False, 0, -1, "", "none", "default", {}, [])
 _HOLDS = {
     topology.LEDGER: "every event: find out who deleted it, keep the server's folder, then restore the archive into a "
     "new ledger (`admin restore`)",
@@ -79,7 +80,7 @@ async def streams(session: Session) -> AsyncIterator[Check]:
         yield Check("streams", f"{len(names)} as declared, {number}")
 
 
-async def _info(session: Session, name: str) -> dict[str, Any] | None:
+async def _info(session: Session, name: str) -> Info | None:
     """Return the server's information on a stream, or the error why it has none; None if the stream does not exist."""
     try:
         info = await js_api(session.client, f"STREAM.INFO.{name}")
@@ -88,7 +89,7 @@ async def _info(session: Session, name: str) -> dict[str, Any] | None:
     return None if info.get("error", {}).get("err_code") == _NO_STREAM else info
 
 
-def _troubles(name: str, info: dict[str, Any] | None, declared: dict[str, Any] | None, copies: int) -> Iterator[str]:
+def _troubles(name: str, info: Info | None, declared: Info | None, copies: int) -> Iterator[str]:
     if info is None:
         held = _HOLDS.get(name)
         yield f"it is missing, and held {held}" if held else "it is missing: run `resolution-ledger admin init`"
@@ -124,7 +125,7 @@ def _copies(number: int) -> str:
     return "1 copy" if number == 1 else f"{number} copies"
 
 
-def _changed(config: dict[str, Any], declared: dict[str, Any]) -> list[str]:
+def _changed(config: Info, declared: Info) -> list[str]:
     """Return the differences between a stream's configuration and its declaration, as sentences."""
     passed_over = TOLERATED_FIELDS.get(declared["name"], ())
     changed = [

@@ -7,7 +7,7 @@ import base64
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from consumers.intake.inbox_message import Message, claimed_ids
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from app.runtime.session import Session
+    from domain.serialization import JsonObject
     from ledger.nats.client import LedgerClient
 
 OPERATOR_CODE = "operator"
@@ -52,7 +53,7 @@ class WaitingMessage(NamedTuple):
     received: str
     """RFC 3339 time of the server's clock."""
 
-    def document(self) -> dict[str, Any]:
+    def document(self) -> JsonObject:
         """Return the message for a list, without its content, which may be personal."""
         stream, sequence, _ = self.message.place
         return {
@@ -150,7 +151,7 @@ async def _ack_floor(client: LedgerClient, stream: str) -> int:
     return int(info.get("ack_floor", {}).get("stream_seq", 0))
 
 
-async def _read(client: LedgerClient, stream: str, which: dict[str, Any]) -> WaitingMessage | None:
+async def _read(client: LedgerClient, stream: str, which: JsonObject) -> WaitingMessage | None:
     answer = await js_api(client, f"STREAM.MSG.GET.{stream}", which)
     if "error" in answer:
         if answer["error"].get("err_code") == _NO_MESSAGE:

@@ -11,7 +11,7 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import nats.errors
 
@@ -172,9 +172,9 @@ async def until_stopped(
             loop.add_signal_handler(number, stop.set)
     gc.freeze()  # objects from the start live on: the collector need not scan them
     ready()
-    waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
+    waits: list[asyncio.Task[bool] | asyncio.Task[None]] = [asyncio.create_task(stop.wait())]
     if watch_stdin:
-        waits.append(asyncio.ensure_future(_end_of_stdin()))
+        waits.append(asyncio.create_task(_end_of_stdin()))
     try:
         await asyncio.wait([*waits, *failures], return_when=asyncio.FIRST_COMPLETED)
         for failure in failures:

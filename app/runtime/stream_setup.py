@@ -114,8 +114,8 @@ async def _raise_consumers(operator: LedgerClient, stream: str, copies: int) -> 
                 raise _placement_error(answer["error"], f"consumer {stream}/{name}", copies)
 
 
-def _placement_error(error: dict[str, Any], what: str, copies: int) -> LedgerError:
-    text = f"{what} could not be given {copies} copies"
+def _placement_error(error: dict[str, Any], resource: str, copies: int) -> LedgerError:
+    text = f"{resource} could not be given {copies} copies"
     if error.get("err_code") in _NO_PLACEMENT:
         return LedgerError(f"{text}: {error.get('description')}. {_room_advice(copies)}")
     return jetstream_error(error, text)

@@ -29,10 +29,12 @@ from ledger.store.subject_tokens import token_of_source
 from projections.policy_history import in_force_now, published_policies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from config.settings import Settings
+    from domain.money import Money
     from domain.policy.model import Policy, Role
+    from domain.serialization import Json, JsonObject
 
 _KINDS = click.Choice(Kind.__args__)  # type: ignore[attr-defined]
 _BASES = click.Choice(Basis.__args__)  # type: ignore[attr-defined]
@@ -40,7 +42,7 @@ _CURRENCY = click.option("--currency", metavar="CODE", help="ISO 4217. [default:
 _source_option = click.option("--source", default="cli", show_default=True, help="The source of the request.")
 
 
-def _request_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _request_options[F: Callable[..., object]](function: F) -> F:
     for option in (
         click.option("--time", help="RFC 3339; in history mode it rules."),
         click.option("--request-id", help="Idempotency key: repeats get the first answer. [default: a new one]"),
@@ -60,7 +62,7 @@ def policy() -> None:
     """Check policies before they are published."""
 
 
-def _action_options(function: Callable[..., Any], *, required: bool = True) -> Callable[..., Any]:
+def _action_options[F: Callable[..., object]](function: F, *, required: bool = True) -> F:
     function = _request_options(function)
     for option in (
         click.option("--escalate", is_flag=True, default=None, help="Escalate if it exceeds the agent's authority."),
@@ -84,14 +86,14 @@ def _action_options(function: Callable[..., Any], *, required: bool = True) -> C
 
 @_action_options
 @command(decide)
-async def action(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+async def action(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Take an action for a customer, if the agent's authority allows it."""
     await _send(settings, "action", source, fields, as_json=as_json)
 
 
 @_action_options
 @command(decide)
-async def preview(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+async def preview(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Check an action without taking it; without an amount, show the amount that is available to the agent."""
     await _send(settings, "preview", source, fields, as_json=as_json)
 
@@ -102,10 +104,10 @@ async def preview(settings: Settings, source: str, *, as_json: bool, **fields: A
 @click.option("--time", help="RFC 3339; in history mode it rules.")
 @_source_option
 @command(decide, "policy")
-async def decide_policy(settings: Settings, file: Path, source: str, *, as_json: bool, **fields: Any) -> None:
+async def decide_policy(settings: Settings, file: Path, source: str, *, as_json: bool, **fields: Json) -> None:
     """Publish the policy in FILE."""
-    document, _ = _valid_policy(file, as_json=as_json)
-    await _send(settings, "policy", source, fields | {"policy": document}, as_json=as_json)
+    policy = _valid_policy(file, as_json=as_json)
+    await _send(settings, "policy", source, fields | {"policy": policy.document}, as_json=as_json)
 
 
 @click.option("--holder", required=True, help="agent:<id> or team:<id>")
@@ -119,7 +121,7 @@ async def decide_policy(settings: Settings, file: Path, source: str, *, as_json:
 @click.option("--reason", required=True)
 @_request_options
 @command(decide)
-async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+async def budget(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Grant a holder more for the present period, or transfer its remaining amount to another holder."""
     fields["operation"] = fields["operation"] or ("transfer" if fields["to_holder"] else "grant")
     await _send(settings, "budget", source, fields, as_json=as_json)
@@ -132,7 +134,7 @@ async def budget(settings: Settings, source: str, *, as_json: bool, **fields: An
 @click.option("--reason")
 @_request_options
 @command(decide)
-async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Settle or void the amount that an action reserved."""
     await _send(settings, "hold", source, fields, as_json=as_json)
 
@@ -146,7 +148,7 @@ async def hold(settings: Settings, source: str, *, as_json: bool, **fields: Any)
 @click.option("--text", help="The answer.")
 @_request_options
 @command(decide)
-async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Review a flag (--verdict, --reviewed-by), or answer it as the employee concerned (--employee-id, --text).
 
     With --unmasked-by alone, start a review: this is recorded, and the flag shows names from then on.
@@ -162,7 +164,7 @@ async def flag(settings: Settings, source: str, *, as_json: bool, **fields: Any)
 @click.option("--recovered/--not-recovered", default=False, show_default=True, help="Whether the money came back.")
 @_request_options
 @command(decide)
-async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """Reverse an action, fully or in part; a recovered amount can be spent again."""
     await _send(settings, "reversal", source, fields, as_json=as_json)
 
@@ -173,7 +175,7 @@ async def reversal(settings: Settings, source: str, *, as_json: bool, **fields: 
 @click.option("--decided-by", help="The approver who decides it.")
 @click.option("--to", help="The employee to forward it to. [default: one level up]")
 @command(decide)
-async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Any) -> None:
+async def escalation(settings: Settings, source: str, *, as_json: bool, **fields: Json) -> None:
     """File an escalation (`request`, with the options of an action), or decide one."""
     await _send(settings, "escalation", source, fields, as_json=as_json)
 
@@ -212,9 +214,9 @@ def check(file: Path, *, as_json: bool) -> None:
 @policy.command()
 def show(file: Path, *, as_json: bool) -> None:
     """Show the policy in FILE: the limits and approvals of each role."""
-    document, shown = _valid_policy(file, as_json=as_json)
+    shown = _valid_policy(file, as_json=as_json)
     if as_json:
-        print_json(document)
+        print_json(shown.document)
         return
     console.print(f"{file}: {shown.currency}, by {shown.period} in {shown.time_zone}, from {shown.effective_from}")
     for name, role in shown.roles.items():
@@ -225,8 +227,8 @@ def show(file: Path, *, as_json: bool) -> None:
 
 
 def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
-    def text(limits: dict[str, Any]) -> str:
-        return "" if kind not in limits else "unlimited" if limits[kind] is None else limits[kind].text
+    def text(limits: Mapping[str, Money | None]) -> str:
+        return "" if kind not in limits else "unlimited" if (limit := limits[kind]) is None else limit.text
 
     return text(role.limits), text(role.approves), ", ".join(role.requires.get(kind, ()))
 
@@ -244,25 +246,26 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
 
     Exit status 1 if the ledger would refuse it, since it takes effect before the policy in force.
     """
-    document, policy = _valid_policy(file, as_json=as_json)
+    policy = _valid_policy(file, as_json=as_json)
     refusal = None
     if other is not None:
-        before, name = _valid_policy(other, as_json=as_json)[0], str(other)
+        before, name = _valid_policy(other, as_json=as_json).document, str(other)
     else:
         async with Session(settings, reads_only=True) as session:
             history = PolicyHistory.of(await published_policies(session.log))
         now = datetime.now(UTC)
         rules, refusal = history.in_force(now), history.refusal_of(policy, now)
         before, name = (rules.policy.document, f"version {rules.version}") if rules else ({}, "no policy")
-    changes = difference(before, document)
+    changes = difference(before, policy.document)
     items = [{"field": field, "before": old, "after": new} for field, old, new in changes]
-    refused: dict[str, Any] = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
+    refused: JsonObject = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
     rows = [(field, _cell_text(old), _cell_text(new)) for field, old, new in changes]
     print_list(
         items,
         f"{file} against {name}",
         ("field", "before", "after"),
         rows,
+        numbers=(),
         fields="field before after",
         as_json=as_json,
         as_csv=as_csv,
@@ -274,20 +277,20 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
         raise CommandFinding(f"it would be refused: effective_from {refusal}" if as_csv else "")
 
 
-def _cell_text(value: Any) -> str:
+def _cell_text(value: Json) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _valid_policy(file: Path, *, as_json: bool) -> tuple[dict[str, Any], Policy]:
+def _valid_policy(file: Path, *, as_json: bool) -> Policy:
     checked = check_policy_file(file)
     if checked.policy is None:
         worst = next(finding for finding in checked.findings if finding.serious)
         fail(f"{file}:{worst.line}: {worst.field}: {worst.message}", code="invalid", as_json=as_json, field=worst.field)
     assert checked.policy is not None
-    return checked.document, checked.policy
+    return checked.policy
 
 
-async def _with_money(session: Session, fields: dict[str, Any], *, as_json: bool) -> dict[str, Any]:
+async def _with_money(session: Session, fields: JsonObject, *, as_json: bool) -> JsonObject:
     """Return a request's fields with the amount as money, by default in the policy's currency."""
     amount, currency = fields.pop("amount", None), fields.pop("currency", None)
     if amount is None:
@@ -302,7 +305,7 @@ async def _with_money(session: Session, fields: dict[str, Any], *, as_json: bool
     return fields | {"amount": {"amount": amount, "currency": currency}}
 
 
-async def _send(settings: Settings, operation: str, source: str, fields: dict[str, Any], *, as_json: bool) -> None:
+async def _send(settings: Settings, operation: str, source: str, fields: JsonObject, *, as_json: bool) -> None:
     """Send a request as the operator, in the name of any source but the ledger's own."""
     if fault := request_source_fault(source):
         fail(f"--source: {fault.message}", code=fault.code, status=2, as_json=as_json, field="source")

@@ -18,14 +18,14 @@ from dashboard.listen_address import LOOPBACK, ListenAddress, token_of
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from config.settings import Settings
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
-def _address_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _address_options[F: Callable[..., object]](function: F) -> F:
     for option in (
         click.option("--port", type=click.IntRange(0, 65535), help="Its port. [default: 8321, or any free one]"),
         click.option("--host", default=LOOPBACK, show_default=True, help="IP address of the HTTP API."),
@@ -53,9 +53,9 @@ def _address_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _loop(options: dict[str, Any]) -> Callable[[], asyncio.AbstractEventLoop] | None:
+def _loop(roles: Sequence[str], **_options: object) -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return uvloop's event loop for the dashboard, which takes less CPU with hundreds of sockets."""
-    if "dashboard" not in options["roles"]:
+    if "dashboard" not in roles:
         return None
     try:
         import uvloop
