@@ -27,8 +27,6 @@ ROOM_CEILINGS = {"ledger": 14.5, "consumers": 10, "app": 3, "config": 8}
 FIRST_LINE_CEILINGS = {"ledger": 35, "consumers": 12, "dashboard": 2, "app": 1}
 PAGE_CEILINGS = {
     "CONTRIBUTING.md": 7,
-    "docs/integrate/eventsourcing.md": 19,
-    "docs/integrate/importing.md": 8,
     "docs/reference/commands.md": 4,
 }
 NOUNS = {"dealing", "hashing", "keyring", "linting", "mapping", "matching", "parsing", "pending", "reading", "ring"}
