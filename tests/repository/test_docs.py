@@ -207,8 +207,10 @@ def test_paths_of_code_in_documents_exist() -> None:
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
         if path.name != "CHANGELOG.md":
             for number, line in enumerate(path.read_text().splitlines(), 1):
-                for target in re.findall(rf"`((?:{rooms})/[\w./-]+)`", line):
-                    assert (ROOT / target).exists(), f"{path.relative_to(ROOT)}:{number}: {target}"
+                for target, name in re.findall(rf"`((?:{rooms})/[\w./-]+)`(?: \(`(\w+)`\))?", line):
+                    place = f"{path.relative_to(ROOT)}:{number}: {target} {name}"
+                    assert (ROOT / target).exists(), place
+                    assert not name or re.search(rf"(?:def|class) {name}\b", (ROOT / target).read_text()), place
 
 
 def commands_in(text: str) -> list[list[str]]:

@@ -58,8 +58,8 @@ class Block(NamedTuple):
 
 def blocks_of(text: str) -> list[Block]:
     """Return a page's blocks in order."""
-    found = re.finditer(r"^```(\w*) ?([\w.-]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [Block(m[1], m[2], m[3], text.count("\n", 0, m.start()) + 2) for m in found]
+    found = re.finditer(r"^( *)```(\w*) ?([\w.-]*)\n(.*?)^\1```$", text, re.DOTALL | re.MULTILINE)
+    return [Block(m[2], m[3], m[4], text.count("\n", 0, m.start()) + 2) for m in found]
 
 
 class PageError(AssertionError):

@@ -17,7 +17,7 @@ def name_of(page: Path) -> str:
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_each_block_names_its_language(page: Path) -> None:
     assert [block for block in blocks_of(page.read_text()) if block.language not in LANGUAGES] == []
-    assert page.read_text().count("\n```") == 2 * len(blocks_of(page.read_text()))
+    assert page.read_text().count("```") == 2 * len(blocks_of(page.read_text()))
 
 
 RUN_ELSEWHERE = ("README.md", "docs/integrate/eventsourcing.md", "docs/integrate/plugins.md")
