@@ -226,6 +226,8 @@ def without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
         if any("@" in text for text in texts)
     }
     words = [word for name, words in left if name not in found for word in words]
+    if "nats_url" in found:  # as an option it replaces the environment's login, so it does as a variable, too
+        found |= dict.fromkeys(_LOGIN, "")
     return words, {PREFIX + name.upper(): text for name, text in found.items()}
 
 

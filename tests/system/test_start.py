@@ -219,8 +219,25 @@ def test_without_an_address_for_upstreams_the_announcement_has_that_of_the_setti
     ],
 )
 def test_passwords_leave_the_command_line(words: list[str], left: list[str], found: str | None) -> None:
-    expected = {} if found is None else {"RESOLUTION_LEDGER_NATS_URL": found}
+    logins = {f"RESOLUTION_LEDGER_NATS_{name}": "" for name in ("USER", "PASSWORD", "TOKEN", "CREDS", "NKEY")}
+    expected = {} if found is None else {"RESOLUTION_LEDGER_NATS_URL": found} | logins
     assert without_secrets(words) == (left, expected)
+
+
+@pytest.mark.integration
+def test_a_login_on_the_command_line_replaces_that_of_the_environment(tmp_path: Path) -> None:
+    login = {"RESOLUTION_LEDGER_NATS_USER": "ledger", "RESOLUTION_LEDGER_NATS_PASSWORD": "p-ledger"}
+    (port,) = free_ports(1)
+    done = subprocess.run(
+        [SCRIPT, "admin", "doctor", "--nats-url", f"nats://operator:p-operator@127.0.0.1:{port}"],
+        cwd=tmp_path,
+        env=clean_environment() | login,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert "exclude each other" not in done.stderr
+    assert "127.0.0.1" in done.stderr
 
 
 def test_of_another_option_the_last_one_counts() -> None:
