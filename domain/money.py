@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from domain.currencies import EXPONENTS, digits_of, is_code
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 AMOUNT_PATTERN = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]+)?", re.ASCII)
 _SHOWN = 60
@@ -145,9 +148,9 @@ def money_from_wire(value: Any) -> Money:
         return Money.read(amount, currency)
 
 
-def money_text(money: dict[str, str]) -> str:
-    """Return the text of money in its JSON form, e.g. ``5.00 GBP``."""
-    return f"{money['amount']} {money['currency']}"
+def money_text(money: Mapping[str, str] | None) -> str:
+    """Return the text of money in its JSON form, e.g. ``5.00 GBP``; empty for ``None``."""
+    return "" if money is None else f"{money['amount']} {money['currency']}"
 
 
 def shown(value: object) -> str:

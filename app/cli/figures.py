@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from domain.analytics.empowerment_gap import Share
 
 
-def share_text(share: dict[str, Any] | None) -> str:
+def share_text(share: Share) -> str:
     """Return a share with its interval, e.g. ``93.3% (92.6% to 93.8%, n = 1,204)``; ``none`` if it is unknown."""
-    if share is None or share["share"] is None:
+    if share["interval"] is None:
         return "none"
     low, high = share["interval"]
     return f"{share['share']:.1%} ({low:.1%} to {high:.1%}, n = {share['n']:,})"

@@ -186,7 +186,7 @@ async def _summary(session: Session, answers: Counter[str], outcome: Outcome) ->
     spent: dict[str, Decimal] = {}
     for item in balances.result:
         spent[item["period"]] = spent.get(item["period"], Decimal(0)) + Decimal(item["spent"]["amount"])
-    asked = sum(answers.values())
+    asked, value = sum(answers.values()), loyalty["currencies"][0]
     return {
         "events": await session.log.last_position(),
         "facts": {"recorded": outcome.recorded, "duplicate": outcome.duplicate, "rejected": len(outcome.rejected)},
@@ -196,7 +196,7 @@ async def _summary(session: Session, answers: Counter[str], outcome: Outcome) ->
         "periods": [
             {"period": period, "spent": {"amount": str(spent[period]), "currency": "GBP"}} for period in sorted(spent)
         ],
-        "loyalty": {"rung": 1, "caveat": DESCRIPTION, "windows": loyalty["currencies"][0]["summary"]},
+        "loyalty": {"rung": 1, "caveat": DESCRIPTION, "windows": [] if "why" in value else value["summary"]},
         "position": loyalty["position"],
     }
 

@@ -6,9 +6,10 @@ right.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
@@ -74,14 +75,99 @@ class Costs(NamedTuple):
     customer_hour: int | None = None
 
 
-def share(hits: int, of: int) -> dict[str, Any]:
+class Share(TypedDict):
+    """A share: ``k`` of ``n``, with its 95 % interval."""
+
+    k: int
+    n: int
+    share: float | None
+    interval: list[float] | None
+
+
+class Waiting(TypedDict):
+    """The hours that requests waited: of approved ones, of decided ones, and their sum."""
+
+    median_hours_to_approval: float | None
+    p90_hours_to_approval: float | None
+    n: int
+    median_hours: float | None
+    p90_hours: float | None
+    hours: float
+    abandoned: int
+    undecided: int
+
+
+class Figures(TypedDict):
+    """The figures of a group of requests."""
+
+    asked: int
+    approved_anyway: Share
+    of_all_asked: Share
+    waiting: Waiting
+
+
+class Point(TypedDict):
+    """The probability of approval of amounts in one band, in minor units; ``risk`` is the loss that asking prevents."""
+
+    up_to: int
+    n: int
+    approved: int
+    smoothed: float
+    lower: float
+    risk: NotRequired[float]
+    asking_costs_more: NotRequired[bool]
+
+
+class LastPeriod(TypedDict):
+    """The effect that the recommended limit would have had in the last month, in minor units."""
+
+    period: str
+    requests: int
+    saved: float
+    hours_not_waited: float
+    risked: int
+
+
+class Advice(TypedDict):
+    """A recommended limit in minor units, or ``None`` with the reason."""
+
+    limit: int | None
+    without_step: int | None
+    cost_of_asking: float | None
+    curve: list[Point]
+    last_period: LastPeriod | None
+    why: str
+
+
+class RubberStamp(TypedDict):
+    """Requests of one kind and role that are decided within seconds."""
+
+    kind: str
+    role: str
+    n: int
+    median_seconds: float
+
+
+class BlockedRemedy(TypedDict):
+    """An action that the front line cannot do itself."""
+
+    kind: str
+    reason: str
+    asked: int
+    approved_anyway: int
+    hours: float
+    silent: int
+    text: str
+
+
+def share(hits: int, of: int) -> Share:
     """Return a share with its 95 % interval (Wilson 1927); both are ``None`` where nothing was counted."""
     if of == 0:
         return {"k": 0, "n": 0, "share": None, "interval": None}
     return {"k": hits, "n": of, "share": hits / of, "interval": list(wilson_interval(hits, of))}
 
 
-def waiting(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
+def waiting(asked: Sequence[AuthorityRequest]) -> Waiting:
     """Return the hours waited: median and 90th percentile of decided requests, their sum, and the number given up."""
     waits = [one.waited / 3600 for one in asked if one.waited is not None and one.decided]
     yes = [one.waited / 3600 for one in asked if one.waited is not None and one.outcome == "approved"]
@@ -97,7 +183,7 @@ def waiting(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
     }
 
 
-def line(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
+def line(asked: Sequence[AuthorityRequest]) -> Figures:
     """Return the figures of a group of requests: the share approved anyway, of decided and of all, and the waiting."""
     anyway = sum(one.anyway for one in asked)
     return {
@@ -108,27 +194,19 @@ def line(asked: Sequence[AuthorityRequest]) -> dict[str, Any]:
     }
 
 
-_GROUPS: dict[str, Callable[[AuthorityRequest], str]] = {
-    "kind": lambda one: one.kind,
-    "band": lambda one: f"{one.band} {one.currency}",
-    "role": lambda one: one.role,
-    "team": lambda one: one.team,
-    "reason": lambda one: one.reason,
-}
+def grouped(asked: Sequence[AuthorityRequest], of: Callable[[AuthorityRequest], str]) -> list[tuple[str, Figures]]:
+    """Return the figures of requests by a label; the group with the most requests comes first."""
+    some = defaultdict[str, list[AuthorityRequest]](list)
+    for one in asked:
+        some[of(one)].append(one)
+    ordered = sorted(some.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [(label, line(mine)) for label, mine in ordered]
 
 
-def groups(asked: Sequence[AuthorityRequest]) -> dict[str, list[dict[str, Any]]]:
-    """Return the figures by kind, amount band, role, team and reason; the group with the most requests comes first."""
-    found = {}
-    for name, of in _GROUPS.items():
-        some = defaultdict[str, list[AuthorityRequest]](list)
-        for one in asked:
-            some[of(one)].append(one)
-        ordered = sorted(some.items(), key=lambda item: (-len(item[1]), item[0]))
-        if name == "band":
-            ordered.sort(key=lambda item: (item[1][0].currency, int(item[0].split("-")[0].split("+")[0])))
-        found[name] = [{name: key, **line(mine)} for key, mine in ordered]
-    return found
+def by_band(asked: Sequence[AuthorityRequest]) -> list[tuple[str, Figures]]:
+    """Return the figures by currency and amount band, such as ``20-50 GBP``; the lowest band comes first."""
+    found = grouped(asked, lambda one: f"{one.band} {one.currency}")
+    return sorted(found, key=lambda item: (item[0].split()[1], int(re.split("[-+]", item[0])[0])))
 
 
 def cost_of_asking(waited: float, costs: Costs) -> float | None:
@@ -139,7 +217,7 @@ def cost_of_asking(waited: float, costs: Costs) -> float | None:
     return minutes / 60 * (costs.agent_hour + costs.manager_hour)
 
 
-def curve(asked: Iterable[AuthorityRequest]) -> list[dict[str, Any]]:
+def curve(asked: Iterable[AuthorityRequest]) -> list[Point]:
     """Return the probability of approval by amount, in bands of at least ``A_BAND`` requests.
 
     Isotonic regression makes the probability never rise with the amount. ``lower`` is Wilson's lower 95 % bound of the
@@ -160,23 +238,23 @@ def curve(asked: Iterable[AuthorityRequest]) -> list[dict[str, Any]]:
     yes = [sum(one.anyway for one in band) for band in bands]
     weights = [len(band) for band in bands]
     fitted = never_rising([k / n for k, n in zip(yes, weights, strict=True)], weights)
-    found = []
+    found: list[Point] = []
     for place, band in enumerate(bands):
         same = [at for at in range(len(bands)) if abs(fitted[at] - fitted[place]) < 1e-12]  # noqa: PLR2004
-        pooled = share(sum(yes[at] for at in same), sum(weights[at] for at in same))
+        lower, _ = wilson_interval(sum(yes[at] for at in same), sum(weights[at] for at in same))
         found.append(
             {
                 "up_to": band[-1].minor,
                 "n": len(band),
                 "approved": yes[place],
                 "smoothed": fitted[place],
-                "lower": pooled["interval"][0],
+                "lower": lower,
             }
         )
     return found
 
 
-def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | None) -> dict[str, Any]:
+def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | None) -> Advice:
     """Return the recommended limit: the largest observed amount x at which asking costs more than (1 - a(x)) x.
 
     a(x) is the lower bound of the probability of approval (see `curve`). A step is at most twice today's limit.
@@ -188,8 +266,8 @@ def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | No
         why = "the policy in force names no agent_hour and manager_hour in this currency (`costs`)"
         if not points:
             why = f"fewer than {A_BAND} requests were decided"
-        return {"limit": None, "why": why, "curve": points, "cost_of_asking": cost}
-    worth = [
+        return Advice(limit=None, without_step=None, cost_of_asking=cost, curve=points, last_period=None, why=why)
+    worth: list[Point] = [
         {
             **point,
             "risk": (1 - point["lower"]) * point["up_to"],
@@ -205,7 +283,6 @@ def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | No
     return {
         "limit": step,
         "without_step": limit,
-        "today": today,
         "cost_of_asking": cost,
         "curve": worth,
         "last_period": {
@@ -221,7 +298,7 @@ def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | No
     }
 
 
-def rubber_stamps(asked: Sequence[AuthorityRequest]) -> list[dict[str, Any]]:
+def rubber_stamps(asked: Sequence[AuthorityRequest]) -> list[RubberStamp]:
     """Return kinds and roles decided in under 30 s, at least twenty times: a sign that the limit is too low."""
     some = defaultdict[tuple[str, str], list[float]](list)
     for one in asked:
@@ -234,7 +311,7 @@ def rubber_stamps(asked: Sequence[AuthorityRequest]) -> list[dict[str, Any]]:
     ]
 
 
-def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str], int]) -> list[dict[str, Any]]:
+def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str], int]) -> list[BlockedRemedy]:
     """Return the actions that the front line cannot do itself, the most frequent first.
 
     ``silent`` counts, by kind and reason, attempts that were blocked and not escalated. Each item's ``text`` reads e.g.
@@ -243,13 +320,12 @@ def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str]
     some = defaultdict[tuple[str, str], list[AuthorityRequest]](list)
     for one in asked:
         some[one.kind, one.reason].append(one)
-    found = []
-    for (kind, reason), mine in some.items():
-        decided, given_up = [one for one in mine if one.decided], silent.get((kind, reason), 0)
-        yes = sum(one.anyway for one in decided)
-        hours = sum(one.waited or 0.0 for one in decided) / 3600
-        text = f"{_times(kind, reason, given_up, len(mine))}; {yes} approved in full, {hours:,.1f} hours waited"
-
+    found: list[BlockedRemedy] = []
+    for kind, reason in dict.fromkeys((*some, *silent)):
+        mine, blocked = some.get((kind, reason), []), silent.get((kind, reason), 0)
+        decided = [one for one in mine if one.decided]
+        yes, hours = sum(one.anyway for one in decided), sum(one.waited or 0.0 for one in decided) / 3600
+        text = f"{kind.replace('_', ' ').capitalize()}, {reason}: {blocked} blocked, {len(mine)} escalated"
         found.append(
             {
                 "kind": kind,
@@ -257,26 +333,8 @@ def cannot_do(asked: Sequence[AuthorityRequest], silent: Mapping[tuple[str, str]
                 "asked": len(mine),
                 "approved_anyway": yes,
                 "hours": hours,
-                "silent": given_up,
-                "text": text,
+                "silent": blocked,
+                "text": f"{text}; {yes} approved in full, {hours:,.1f} hours waited" if mine else text,
             }
         )
-    for (kind, reason), given_up in silent.items():
-        if (kind, reason) not in some:
-            text = _times(kind, reason, given_up, 0)
-            found.append(
-                {
-                    "kind": kind,
-                    "reason": reason,
-                    "asked": 0,
-                    "approved_anyway": 0,
-                    "hours": 0.0,
-                    "silent": given_up,
-                    "text": text,
-                }
-            )
     return sorted(found, key=lambda one: (-(one["asked"] + one["silent"]), one["kind"], one["reason"]))
-
-
-def _times(kind: str, reason: str, blocked: int, escalated: int) -> str:
-    return f"{kind.replace('_', ' ').capitalize()}, {reason}: {blocked} blocked, {escalated} escalated"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from domain.abuse.history import DAY
 from domain.statistics import survival
@@ -48,7 +48,71 @@ class Voice(NamedTuple):
     answer: str | None
 
 
-def morale(surveys: Iterable[Survey]) -> list[dict[str, Any]]:
+class TeamMorale(TypedDict):
+    """The morale of a team in a period."""
+
+    period: str
+    team: str
+    suppressed: bool
+    invited: int | None
+    respondents: int | None
+    score: float | None
+
+
+class VoiceFigures(TypedDict):
+    """The figures of ideas or of obstacles."""
+
+    what: str
+    said: int
+    answered: int
+    median_days_to_answer: float | None
+    fates: dict[str, int]
+
+
+class RetentionPoint(TypedDict):
+    """The share still employed after some months, with its interval."""
+
+    months: int
+    staying: float
+    interval: list[float] | None
+
+
+class Retention(TypedDict):
+    """The retention of a role's employees; ``left`` is the number that left."""
+
+    role: str
+    suppressed: bool
+    n: int | None
+    left: int | None
+    curve: list[RetentionPoint]
+
+
+CareerStep = TypedDict(
+    "CareerStep",
+    {
+        "from": str,
+        "to": str,
+        "people": int | None,
+        "suppressed": bool,
+        "used_before": int | None,
+        "used_after": int | None,
+    },
+)
+"""A step from one role to another, with the actions before and after it."""
+
+
+class CourseFigures(TypedDict):
+    """A course, and the use of the kinds that it opens before and after it."""
+
+    course: str
+    completions: int
+    people: int
+    opens: list[str]
+    used_before: int
+    used_after: int
+
+
+def morale(surveys: Iterable[Survey]) -> list[TeamMorale]:
     """Return morale by period and team, suppressed where fewer than five answered.
 
     Where only one team of a period is suppressed, the next smallest is, too. Otherwise a reader could subtract the
@@ -57,7 +121,7 @@ def morale(surveys: Iterable[Survey]) -> list[dict[str, Any]]:
     periods = defaultdict[str, list[Survey]](list)
     for one in surveys:
         periods[one.period].append(one)
-    found = []
+    found: list[TeamMorale] = []
     for period, teams in sorted(periods.items()):
         ordered = sorted(teams, key=lambda one: (one.respondents, one.team))
         hidden = sum(one.respondents < FEW for one in ordered)
@@ -79,12 +143,12 @@ def morale(surveys: Iterable[Survey]) -> list[dict[str, Any]]:
     return found
 
 
-def answers(voices: Iterable[Voice]) -> list[dict[str, Any]]:
+def answers(voices: Iterable[Voice]) -> list[VoiceFigures]:
     """Return figures of ideas and obstacles: their number, the number answered, the days it took, and ideas' fates."""
     by = defaultdict[str, list[Voice]](list)
     for one in voices:
         by[one.what].append(one)
-    found = []
+    found: list[VoiceFigures] = []
     for what, some in sorted(by.items()):
         days = [(one.answered - one.said) / DAY for one in some if one.answered is not None]
         fates = (
@@ -103,7 +167,7 @@ def answers(voices: Iterable[Voice]) -> list[dict[str, Any]]:
     return found
 
 
-def staying(people: Sequence[Employment], now: float) -> list[dict[str, Any]]:
+def staying(people: Sequence[Employment], now: float) -> list[Retention]:
     """Return by role the share still employed after 3 to 36 months (Kaplan and Meier 1958, 95 % log-log interval).
 
     Months that no employee has reached yet are left out. Roles of fewer than five are suppressed.
@@ -111,7 +175,7 @@ def staying(people: Sequence[Employment], now: float) -> list[dict[str, Any]]:
     roles = defaultdict[str, list[Employment]](list)
     for one in people:
         roles[one.role].append(one)
-    found = []
+    found: list[Retention] = []
     for role, some in sorted(roles.items()):
         if len(some) < FEW:
             found.append({"role": role, "suppressed": True, "n": None, "left": None, "curve": []})
@@ -123,7 +187,7 @@ def staying(people: Sequence[Employment], now: float) -> list[dict[str, Any]]:
     return found
 
 
-def _curve(times: list[float], censored: list[bool]) -> list[dict[str, Any]]:
+def _curve(times: list[float], censored: list[bool]) -> list[RetentionPoint]:
     if all(censored):
         return [{"months": month, "staying": 1.0, "interval": None} for month in MONTHS if month <= max(times)]
     left = [time for time, still in zip(times, censored, strict=True) if not still]
@@ -137,7 +201,7 @@ def _curve(times: list[float], censored: list[bool]) -> list[dict[str, Any]]:
 
 def careers(
     moves: Iterable[tuple[str, str, str, float]], acts: Mapping[str, Sequence[tuple[float, str]]]
-) -> list[dict[str, Any]]:
+) -> list[CareerStep]:
     """Return, by step from one role to another, its people and their actions 90 days before and after.
 
     ``moves`` are (employee, from, to, when). Fewer than five people are suppressed. The figures describe; they prove no
@@ -146,7 +210,8 @@ def careers(
     by = defaultdict[tuple[str, str], list[tuple[str, float]]](list)
     for employee, before, after, at in moves:
         by[before, after].append((employee, at))
-    found, span = [], FOLLOWED_DAYS * DAY
+    found: list[CareerStep] = []
+    span = FOLLOWED_DAYS * DAY
     for (before, after), some in sorted(by.items()):
         people = len({employee for employee, _ in some})
         shown = people >= FEW
@@ -171,7 +236,7 @@ def followed(
     courses: Iterable[tuple[str, str, float]],
     acts: Mapping[str, Sequence[tuple[float, str]]],
     opens: Mapping[str, Sequence[str]],
-) -> list[dict[str, Any]]:
+) -> list[CourseFigures]:
     """Return, by course, its participants, the kinds that it opens, and the use of these 90 days before and after.
 
     ``courses`` are (employee, course, completed); ``acts`` maps an employee to (time, kind). The figures describe; they
@@ -180,7 +245,7 @@ def followed(
     by = defaultdict[str, list[tuple[str, float]]](list)
     for employee, course, completed in courses:
         by[course].append((employee, completed))
-    found = []
+    found: list[CourseFigures] = []
     for course, some in sorted(by.items()):
         kinds, span = set(opens.get(course, ())), FOLLOWED_DAYS * DAY
         before = after = 0

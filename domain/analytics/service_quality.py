@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import numpy as np
 
-from domain.analytics.empowerment_gap import share
+from domain.analytics.empowerment_gap import Share, share
 from domain.statistics import one_rate_p, student_quantile
 
 if TYPE_CHECKING:
@@ -22,13 +22,74 @@ if TYPE_CHECKING:
     type Ints = NDArray[np.int64]
     type Floats = NDArray[np.float64]
     type Flags = NDArray[np.bool_]
-    type Texts = NDArray[Any]
+    type Texts = NDArray[np.object_]
 
 DAY = 86_400.0
 REPEAT_DAYS = 7
 """If a customer returns within this many days, the first contact did not resolve the problem."""
 FEW = 30
 NOT_SAID = "not said"
+
+
+type ShareName = Literal[
+    "resolved",
+    "first_contact",
+    "transferred",
+    "came_back_to_a_team",
+    "stories_repeated",
+    "first_line_only",
+    "moved_up",
+    "reopened",
+    "repeat_contact",
+]
+"""A share in ``QualityFigures``."""
+
+
+class Hours(TypedDict):
+    """Hours of ``n`` interactions: their median and 90th percentile."""
+
+    n: int
+    median: float | None
+    p90: float | None
+
+
+class QualityFigures(TypedDict):
+    """The figures of a group of interactions."""
+
+    interactions: int
+    resolved: Share
+    first_contact: Share
+    transferred: Share
+    mean_transfers: float | None
+    came_back_to_a_team: Share
+    stories_repeated: Share
+    first_line_only: Share
+    moved_up: Share
+    reopened: Share
+    repeat_contact: Share
+    hours_to_first_action: Hours
+    hours_to_resolution: Hours
+
+
+class Evenness(TypedDict):
+    """The difference of a share across groups: the lowest and highest group, and the p-value of no difference."""
+
+    what: ShareName
+    by: str
+    groups: int
+    lowest: tuple[str, Share]
+    highest: tuple[str, Share]
+    p: float
+
+
+class Satisfaction(TypedDict):
+    """The mean score of one instrument with its 95 % interval."""
+
+    instrument: str
+    n: int
+    mean: float
+    interval: list[float] | None
+    response: Share
 
 
 class InteractionColumns(NamedTuple):
@@ -106,7 +167,7 @@ def judged(journeys: InteractionColumns, now: float) -> Judged:
     return Judged(journeys, np.where(asked & soon, 1.0, np.where(asked & (end <= now), 0.0, np.nan)))
 
 
-def line(some: Judged) -> dict[str, Any]:
+def line(some: Judged) -> QualityFigures:
     """Return the figures of a group of interactions."""
     of, n = some.journeys, some.back.size
     lined = ~np.isnan(of.highest_line)
@@ -127,12 +188,12 @@ def line(some: Judged) -> dict[str, Any]:
     }
 
 
-def _share(told: Floats) -> dict[str, Any]:
+def _share(told: Floats) -> Share:
     """Return the share of 1 among 1 and 0; nan does not count."""
     return share(int((told == 1).sum()), int((~np.isnan(told)).sum()))
 
 
-def _hours(seconds: Floats) -> dict[str, Any]:
+def _hours(seconds: Floats) -> Hours:
     hours = np.maximum(seconds[~np.isnan(seconds)], 0.0) / 3600
     middle, most = np.quantile(hours, (0.5, 0.9)) if hours.size else (None, None)
     return {
@@ -142,7 +203,7 @@ def _hours(seconds: Floats) -> dict[str, Any]:
     }
 
 
-def groups(some: Judged) -> dict[str, list[dict[str, Any]]]:
+def groups(some: Judged) -> dict[str, list[tuple[str, QualityFigures]]]:
     """Return the figures by channel, first team, highest line and reason, the largest group first."""
     of = some.journeys
     lines = [NOT_SAID if level != level else f"{level:.0f}" for level in of.highest_line.tolist()]  # noqa: PLR0124 - nan
@@ -153,36 +214,36 @@ def groups(some: Judged) -> dict[str, list[dict[str, Any]]]:
         ends = np.cumsum(np.bincount(which, minlength=len(numbers)))
         places = np.split(np.argsort(which, kind="stable"), ends)
         ordered = sorted(zip(numbers, places[: len(numbers)], strict=True), key=lambda item: (-item[1].size, item[0]))
-        found[name] = [{name: key, **line(some.some(mine))} for key, mine in ordered]
+        found[name] = [(label, line(some.some(mine))) for label, mine in ordered]
     return found
 
 
-def evenness(parts: Sequence[dict[str, Any]], by: str, what: str) -> dict[str, Any] | None:
+def evenness(parts: Sequence[tuple[str, QualityFigures]], by: str, what: ShareName) -> Evenness | None:
     """Return how a share differs across groups of at least ``FEW``: lowest, highest, and the p-value of no difference.
 
     The test is Pearson's chi-squared. The result is ``None`` where fewer than two groups are large enough.
     """
-    told = [(part[by], part[what]) for part in parts if part[what]["n"] >= FEW and part[by] != NOT_SAID]
+    told = [(label, part[what]) for label, part in parts if part[what]["n"] >= FEW and label != NOT_SAID]
     table = [(one["k"], one["n"] - one["k"]) for _, one in told]
     if len(told) < 2 or 0 in map(sum, zip(*table, strict=True)):  # noqa: PLR2004 - two to compare
         return None
-    ordered = sorted(told, key=lambda one: one[1]["share"])
+    ordered = sorted(told, key=lambda one: one[1]["share"] or 0.0)
     return {
         "what": what,
         "by": by,
         "groups": len(told),
-        "lowest": [ordered[0][0], ordered[0][1]],
-        "highest": [ordered[-1][0], ordered[-1][1]],
+        "lowest": ordered[0],
+        "highest": ordered[-1],
         "p": one_rate_p(table),
     }
 
 
-def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[dict[str, Any]]:
+def satisfaction(answers: Sequence[FeedbackScore], interactions: int) -> list[Satisfaction]:
     """Return by instrument the mean score with its 95 % interval (Student's t), the count and the response rate."""
     by = defaultdict[str, list[float]](list)
     for one in answers:
         by[one.instrument].append(one.score)
-    found = []
+    found: list[Satisfaction] = []
     for name, scores in sorted(by.items()):
         n, mean = len(scores), fmean(scores)
         half = student_quantile(0.95, n - 1) * stdev(scores) / n**0.5 if n > 1 else None

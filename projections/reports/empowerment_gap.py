@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import sqlalchemy as sa
 
 from domain.analytics import empowerment_gap
-from domain.analytics.empowerment_gap import AuthorityRequest, Costs
-from domain.analytics.procedure_cost import procedure
+from domain.analytics.empowerment_gap import (
+    AuthorityRequest,
+    BlockedRemedy,
+    Costs,
+    Figures,
+    RubberStamp,
+    Share,
+    grouped,
+)
+from domain.analytics.procedure_cost import ProcedureCost, procedure
 from domain.currencies import digits_of
 from domain.money import Money, MoneyError
 from projections.engine.row_cache import plain_rows
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from domain.policy.model import Policy
+    from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
 
 NOT_SAID = "not said"
@@ -37,13 +46,133 @@ CAVEATS = (
 )
 
 
+class KindFigures(Figures):
+    """The figures of requests of one kind."""
+
+    kind: str
+
+
+class BandFigures(Figures):
+    """The figures of requests of one amount band."""
+
+    band: str
+
+
+class RoleFigures(Figures):
+    """The figures of requests of one role."""
+
+    role: str
+
+
+class TeamFigures(Figures):
+    """The figures of requests of one team."""
+
+    team: str
+
+
+class ReasonFigures(Figures):
+    """The figures of requests of one reason."""
+
+    reason: str
+
+
+class LimitPoint(TypedDict):
+    """A point of the curve of approval (see `domain.analytics.empowerment_gap.Point`), in money."""
+
+    up_to: dict[str, str]
+    n: int
+    approved: int
+    smoothed: float
+    lower: float
+    risk: dict[str, str] | None
+    asking_costs_more: NotRequired[bool]
+
+
+class LimitPeriod(TypedDict):
+    """The effect that the recommended limit would have had in the last month, in money."""
+
+    period: str
+    requests: int
+    saved: dict[str, str]
+    hours_not_waited: float
+    risked: dict[str, str]
+
+
+class RecommendedLimit(TypedDict):
+    """A recommendation for a role, kind and currency; ``why`` gives the reason, also where no limit is recommended."""
+
+    role: str
+    kind: str
+    currency: str
+    requests: int
+    why: str
+    limit: dict[str, str] | None
+    without_step: dict[str, str] | None
+    today: dict[str, str] | None
+    cost_of_asking: dict[str, str] | None
+    curve: list[LimitPoint]
+    last_period: LimitPeriod | None
+
+
+class CustomersWaited(TypedDict):
+    """The hours that customers waited, and their worth."""
+
+    hours: float
+    worth: dict[str, str] | None
+
+
+class SilentKind(TypedDict):
+    """The share of shortfalls of one kind that were never escalated."""
+
+    kind: str
+    never_asked: Share
+
+
+class SilentGap(TypedDict):
+    """Shortfalls, and the share of them that was never escalated."""
+
+    fell_short: int
+    never_asked: Share
+    by_kind: list[SilentKind]
+
+
+class UnusedAuthority(TypedDict):
+    """Agents' budgets of closed periods, and how much of them was used."""
+
+    budgets: int
+    hardly_touched: Share
+    agents: int
+    mean_use: float | None
+
+
+class GapReport(TypedDict):
+    """The document of `report gap`."""
+
+    overall: Figures
+    by_kind: list[KindFigures]
+    by_band: list[BandFigures]
+    by_role: list[RoleFigures]
+    by_team: list[TeamFigures]
+    by_reason: list[ReasonFigures]
+    recommended_limits: list[RecommendedLimit]
+    customers_waited: CustomersWaited
+    silent_gap: SilentGap
+    rubber_stamps: list[RubberStamp]
+    unused: UnusedAuthority
+    procedure: list[ProcedureCost]
+    obstacles: list[Row]
+    cannot_do: list[BlockedRemedy]
+    caveats: Sequence[str]
+    position: int
+
+
 async def gap_report(
     read: Reader,
     policy: Policy | None,
     hours: Mapping[str, str | None] | None = None,
     at: int | None = None,
     scope: AccessScope = EVERYBODY,
-) -> dict[str, Any]:
+) -> GapReport:
     """Return the empowerment gap of goodwill; money as objects, shares with Wilson's interval.
 
     ``policy`` is the policy in force. ``hours`` gives the cost of an hour (``agent_hour``,
@@ -68,7 +197,11 @@ async def gap_report(
     position = answer.progress.anchor.position if at is None else at
     return {
         "overall": empowerment_gap.line(asked),
-        **{f"by_{name}": lines for name, lines in empowerment_gap.groups(asked).items()},
+        "by_kind": [{"kind": label, **figures} for label, figures in grouped(asked, lambda one: one.kind)],
+        "by_band": [{"band": label, **figures} for label, figures in empowerment_gap.by_band(asked)],
+        "by_role": [{"role": label, **figures} for label, figures in grouped(asked, lambda one: one.role)],
+        "by_team": [{"team": label, **figures} for label, figures in grouped(asked, lambda one: one.team)],
+        "by_reason": [{"reason": label, **figures} for label, figures in grouped(asked, lambda one: one.reason)],
         "recommended_limits": _limits(asked, policy, hours or {}),
         "customers_waited": _customers(asked, policy),
         "silent_gap": _silent(short),
@@ -94,7 +227,7 @@ def _given_at_once(connection: sa.Connection, position: int | None, scope: Acces
     ]
 
 
-def _asked(row: Mapping[str, Any]) -> AuthorityRequest:
+def _asked(row: Row) -> AuthorityRequest:
     currency, outcome = row["currency"], row["outcome"]
     if outcome in ("withdrawn", "expired") and row["rejections"]:
         outcome = "denied"  # a rejection came before it was given up
@@ -131,18 +264,22 @@ def _costs(policy: Policy | None, currency: str, hours: Mapping[str, str | None]
 
 def _limits(
     asked: Sequence[AuthorityRequest], policy: Policy | None, hours: Mapping[str, str | None]
-) -> list[dict[str, Any]]:
+) -> list[RecommendedLimit]:
     """Return a recommendation for each role, kind and currency that was requested."""
     some = defaultdict[tuple[str, str, str], list[AuthorityRequest]](list)
     for one in asked:
         some[one.role, one.kind, one.currency].append(one)
-    found = []
+    found: list[RecommendedLimit] = []
     for (role, kind, currency), mine in sorted(some.items()):
         costs = _costs(policy, currency, hours)
         here = policy.roles[role].limits.get(kind) if policy is not None and role in policy.roles else None
         today = here.minor if here is not None and here.currency == currency else None
         advice = empowerment_gap.recommended(mine, costs, today)
-        period = advice.get("last_period")
+        period = advice["last_period"]
+
+        def money(minor: float, currency: str = currency) -> dict[str, str]:
+            return Money(round(minor), currency).wire()
+
         found.append(
             {
                 "role": role,
@@ -151,32 +288,28 @@ def _limits(
                 "requests": len(mine),
                 "why": advice["why"],
                 "limit": _money(advice["limit"], currency),
-                "without_step": _money(advice.get("without_step"), currency),
+                "without_step": _money(advice["without_step"], currency),
                 "today": _money(today, currency),
                 "cost_of_asking": _money(advice["cost_of_asking"], currency),
                 "curve": [
-                    {**point, "up_to": _money(point["up_to"], currency), "risk": _money(point.get("risk"), currency)}
+                    {**point, "up_to": money(point["up_to"]), "risk": _money(point.get("risk"), currency)}
                     for point in advice["curve"]
                 ],
                 "last_period": period
-                and {
-                    **period,
-                    "saved": _money(period["saved"], currency),
-                    "risked": _money(period["risked"], currency),
-                },
+                and {**period, "saved": money(period["saved"]), "risked": money(period["risked"])},
             }
         )
     return found
 
 
-def _customers(asked: Sequence[AuthorityRequest], policy: Policy | None) -> dict[str, Any]:
+def _customers(asked: Sequence[AuthorityRequest], policy: Policy | None) -> CustomersWaited:
     """Return the hours that customers waited, and their worth at the policy's rate."""
     hours = sum(one.waited or 0.0 for one in asked if one.decided) / 3600
     hour = policy.costs.get("customer_hour") if policy is not None else None
     return {"hours": hours, "worth": _money(hours * hour.minor, hour.currency) if hour is not None else None}
 
 
-def _silent(short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _silent(short: Sequence[Row]) -> SilentGap:
     kinds = defaultdict[str, Counter[str]](Counter)
     for row in short:
         kinds[row["kind"]]["followed" if row["followed"] else "silent"] += 1
@@ -190,7 +323,7 @@ def _silent(short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _unused(balances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _unused(balances: Sequence[Row]) -> UnusedAuthority:
     """Return how many agents' budgets of closed periods were hardly used, a sign of fear or missing training."""
     closed = [one for one in balances if one["closed"] and one["holder"].startswith("agent:")]
     used = [

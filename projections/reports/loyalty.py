@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from itertools import batched
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, final
 
 import numpy as np
 import sqlalchemy as sa
 
 from domain.analytics.empowerment_gap import band_of
-from domain.analytics.loyalty.evaluation import MAIN_DAYS, ActionSample, CustomerValue, Limited, ProblemSample
+from domain.analytics.loyalty.evaluation import (
+    MAIN_DAYS,
+    ActionSample,
+    CustomerValue,
+    Ladder,
+    Limited,
+    ProblemSample,
+    ValueFigures,
+)
 from domain.analytics.loyalty.experiments import raises, randomised
 from domain.analytics.loyalty.purchases import History, Moments, first_of_each
 from domain.currencies import digits_of
@@ -34,6 +42,37 @@ HELPED_AT_MOST = 4000
 """The most helped customers that are evaluated; more are sampled, with an equal share of others, to bound the time."""
 _ASKED_AT_ONCE = 10_000
 """Names in one query of a view; SQLite's limit is 32,766."""
+
+
+class CurrencyTotals(TypedDict):
+    """Purchases and treated customers of a currency; ``told_by_sales``: refunds stand for unrecorded actions."""
+
+    currency: str
+    purchases: int
+    treated: int
+    told_by_sales: bool
+
+
+@final
+class UnknownValue(CurrencyTotals):
+    """A currency without figures, and the reason."""
+
+    ladder: list[Ladder]
+    why: str
+
+
+@final
+class KnownValue(CurrencyTotals, ValueFigures):
+    """A currency with its figures."""
+
+
+class LoyaltyReport(TypedDict):
+    """The document of `report loyalty`."""
+
+    currencies: list[UnknownValue | KnownValue]
+    position: int
+    drawn_customers: int | None
+    main_window_days: int
 
 
 class LoyaltyArrays:
@@ -73,7 +112,7 @@ async def loyalty_report(
     at: int | None = None,
     until: str | None = None,
     scope: AccessScope = EVERYBODY,
-) -> dict[str, Any]:
+) -> LoyaltyReport:
     """Return the effect of actions by evidence level; money as objects, shares from 0 to 1, each with its interval.
 
     ``published`` are all policies; trials and raised limits are read from them. The report is as of position ``at``, or
@@ -98,8 +137,12 @@ async def loyalty_report(
         )
         for known_of in known
     ]
-    of = {"drawn_customers": None if drawn is None else len(drawn), "main_window_days": MAIN_DAYS}
-    return {"currencies": by_currency, "position": position} | of
+    return {
+        "currencies": by_currency,
+        "position": position,
+        "drawn_customers": None if drawn is None else len(drawn),
+        "main_window_days": MAIN_DAYS,
+    }
 
 
 class _Known(NamedTuple):
@@ -240,7 +283,7 @@ def _of_currency(
     problems: list[Any],
     published: Sequence[PolicyPublished],
     scope: AccessScope,
-) -> dict[str, Any]:
+) -> UnknownValue | KnownValue:
     currency = known.currency
     world = LoyaltyArrays(currency)
     sold = [row for row in bought if not row[5]]
@@ -252,14 +295,14 @@ def _of_currency(
         done = [(None, row[0], row[1], row[2], row[3], "refund", None) for row in bought if row[5]]
     deeds = _deeds(world, done, where, scope)
     treated = int(deeds.of.at.size) if told_by_sales else known.treated
-    found: dict[str, Any] = {
+    found: CurrencyTotals = {
         "currency": currency,
         "purchases": known.purchases,
         "treated": treated,
         "told_by_sales": told_by_sales,
     }
     if deeds.of.at.size == 0 or len(buying) == 0:
-        return found | {"ladder": [], "why": NOBODY if deeds.of.at.size == 0 else "no purchase is recorded"}
+        return {**found, "ladder": [], "why": NOBODY if deeds.of.at.size == 0 else "no purchase is recorded"}
     margins = world.history([row for row in sold if row[4] is not None], 4)
     margins.first, margins.last = buying.first, buying.last
     matters = ProblemSample(
@@ -275,7 +318,8 @@ def _of_currency(
     back = [row for row in bought if row[5]]
     returned = Moments(world.numbers([row[0] for row in back]), _seconds([row[1] for row in back]))
     worth = CustomerValue(buying, margins, deeds, matters, limited, returned, len(world.customers))
-    return found | worth.figures(randomised(published), raises(published), lambda minor: Money(minor, currency).wire())
+    figures = worth.figures(randomised(published), raises(published), lambda minor: Money(minor, currency).wire())
+    return {**found, **figures}
 
 
 def _deeds(world: LoyaltyArrays, done: list[Any], where: dict[str, Any], scope: AccessScope) -> ActionSample:

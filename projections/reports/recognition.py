@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
 
 from domain.analytics import recognition
-from domain.analytics.recognition import Employment, Survey, Voice
+from domain.analytics.recognition import (
+    CareerStep,
+    CourseFigures,
+    Employment,
+    Retention,
+    Survey,
+    TeamMorale,
+    Voice,
+    VoiceFigures,
+)
 from ledger.store.cloudevents import parse_time
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from domain.policy.model import Policy
+    from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
 
 CAVEATS = (
@@ -30,15 +40,48 @@ CAVEATS = (
 )
 
 
+class ReasonCount(TypedDict):
+    """A reason for recognition, and how often it was given."""
+
+    reason: str
+    times: int
+
+
+class RecognitionFigures(TypedDict):
+    """Counts of recognition, and of the actions in interactions that were praised."""
+
+    given: int
+    people_thanked: int
+    points: int
+    by_giver: dict[str, int]
+    by_team: dict[str, int]
+    reasons: list[ReasonCount]
+    with_interaction: int
+    actions_praised: dict[str, int]
+
+
+class RecognitionReport(TypedDict):
+    """The document of `report recognition`."""
+
+    thanks: RecognitionFigures
+    training: list[CourseFigures]
+    careers: list[CareerStep]
+    voices: list[VoiceFigures]
+    morale: list[TeamMorale]
+    staying: list[Retention]
+    caveats: Sequence[str]
+    position: int
+
+
 async def recognition_report(
     read: Reader, policy: Policy | None, at: int | None = None, scope: AccessScope = EVERYBODY
-) -> dict[str, Any]:
+) -> RecognitionReport:
     """Return recognition, courses, ideas and obstacles, morale and retention, without names or ranks.
 
     It covers the people in ``scope``, as of position ``at``.
     """
     answer = await read("people", lambda c: _read(c, at))
-    thanks, courses, surveys, voices, people, moves = answer.result
+    (thanks, courses, surveys), voices, people, moves = answer.result
     thanks = [one for one in thanks if scope.shows(one["receiver_id"])]
     courses = [one for one in courses if scope.shows(one["employee_id"])]
     surveys = [one for one in surveys if scope.shows(None, one["team_id"])]
@@ -73,19 +116,21 @@ async def recognition_report(
     }
 
 
-def _read(connection: sa.Connection, at: int | None) -> tuple[Any, ...]:
-    tables = (read_table(connection, name, at) for name in ("thanks", "courses", "morale"))
-    return (*tables, read_voices(connection, at), read_people(connection, at), read_careers(connection, at))
+def _read(
+    connection: sa.Connection, at: int | None
+) -> tuple[list[list[Row]], list[Row], dict[str, Row], list[tuple[str, str, str, str]]]:
+    tables = [read_table(connection, name, at) for name in ("thanks", "courses", "morale")]
+    return tables, read_voices(connection, at), read_people(connection, at), read_careers(connection, at)
 
 
-def _done(connection: sa.Connection, at: int | None) -> list[Any]:
+def _done(connection: sa.Connection, at: int | None) -> list[tuple[str, str, str, str]]:
     """Return agent, time, kind and interaction of every action."""
     source = as_of(actions, at)
     query = sa.select(source.c.agent_id, source.c.time, source.c.kind, source.c.interaction_id)
     return plain_rows(connection, query.where(source.c.position.is_not(None)))
 
 
-def _voice(row: Mapping[str, Any]) -> Voice:
+def _voice(row: Row) -> Voice:
     answered = _moment(row["answered"]) if row["answered"] else None
     return Voice(row["what"], _moment(row["said"]), answered, row["answer"])
 
@@ -106,8 +151,8 @@ def _opens(policy: Policy | None) -> dict[str, list[str]]:
 
 
 def _thanks(
-    given: Sequence[Mapping[str, Any]], people: Mapping[str, Mapping[str, Any]], kinds_on: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
+    given: Sequence[Row], people: Mapping[str, Row], kinds_on: Mapping[str, Sequence[str]]
+) -> RecognitionFigures:
     """Return counts of recognition by giver, team and reason, and the actions in interactions that were praised."""
     teams = Counter(
         team for one in given for team in json.loads(people.get(one["receiver_id"], {}).get("team_ids") or "[]")
@@ -127,13 +172,13 @@ def _thanks(
     }
 
 
-def _survey(row: Mapping[str, Any]) -> Survey:
+def _survey(row: Row) -> Survey:
     span = row["best"] - row["worst"]
     score = (row["score"] - row["worst"]) / span if span else 0.0
     return Survey(row["team_id"], row["period"], row["invited"], row["respondents"], score)
 
 
-def _employments(people: Mapping[str, Mapping[str, Any]]) -> list[Employment]:
+def _employments(people: Mapping[str, Row]) -> list[Employment]:
     return [
         Employment(one["role"] or "not said", _moment(one["joined"]), _moment(one["left"]) if one["left"] else None)
         for one in people.values()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import sqlalchemy as sa
 
 from domain.analytics import service_quality
-from domain.analytics.service_quality import NOT_SAID, FeedbackScore, InteractionColumns
+from domain.analytics.service_quality import (
+    NOT_SAID,
+    Evenness,
+    FeedbackScore,
+    InteractionColumns,
+    QualityFigures,
+    Satisfaction,
+)
 from ledger.store.cloudevents import parse_time
 from projections.engine.row_cache import plain_rows
 from projections.engine.temporal_tables import as_of
@@ -19,11 +26,13 @@ from projections.views.journeys import journeys as table
 from projections.views.journeys import read_feedback, read_journey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from domain.analytics.service_quality import Floats
+    from domain.analytics.service_quality import Floats, ShareName
+    from projections.engine.storage import Row
     from projections.reading import AccessScope, Reader
 
+_COMPARED: tuple[ShareName, ...] = ("first_contact", "reopened")
 CAVEATS = (
     f"first contact: resolved without a transfer, not reopened, not back within {service_quality.REPEAT_DAYS} days",
     "a long interaction is not bad by itself: look at its outcome",
@@ -31,7 +40,66 @@ CAVEATS = (
 )
 
 
-async def quality_report(read: Reader, at: int | None = None, scope: AccessScope = EVERYBODY) -> dict[str, Any]:
+class ChannelQuality(QualityFigures):
+    """The figures of interactions of one channel."""
+
+    channel: str
+
+
+class TeamQuality(QualityFigures):
+    """The figures of interactions of one first team."""
+
+    team: str
+
+
+class LineQuality(QualityFigures):
+    """The figures of interactions of one highest line."""
+
+    line: str
+
+
+class ReasonQuality(QualityFigures):
+    """The figures of interactions of one reason."""
+
+    reason: str
+
+
+class QualityReport(TypedDict):
+    """The document of `report quality`."""
+
+    overall: QualityFigures
+    by_channel: list[ChannelQuality]
+    by_team: list[TeamQuality]
+    by_line: list[LineQuality]
+    by_reason: list[ReasonQuality]
+    evenness: list[Evenness]
+    satisfaction: list[Satisfaction]
+    window_days: int
+    caveats: Sequence[str]
+    position: int
+
+
+class StoryStep(TypedDict):
+    """A step of an interaction; ``later_seconds`` are the seconds since the step before it."""
+
+    time: str
+    later_seconds: float
+    who: str | None
+    what: str
+    type: str
+    position: int
+
+
+class InteractionStory(TypedDict):
+    """The steps of one interaction in order of event time, with a summary."""
+
+    interaction_id: str
+    steps: list[StoryStep]
+    in_short: str
+    position: int
+
+
+async def quality_report(read: Reader, at: int | None = None, scope: AccessScope = EVERYBODY) -> QualityReport:
     """Return service quality; shares with Wilson's interval, hours as median and 90th percentile.
 
     It is as of position ``at``; a ``scope`` limits it to interactions that began in one of its teams.
@@ -50,15 +118,14 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
         for row in said
         if scope.people is None or where.get(row["interaction_id"], nowhere)[1] in scope.teams
     ]
-    even = [
-        service_quality.evenness(groups[by], by, what)
-        for by in ("channel", "team")
-        for what in ("first_contact", "reopened")
-    ]
+    even = [service_quality.evenness(groups[by], by, what) for by in ("channel", "team") for what in _COMPARED]
     position = answer.progress.anchor.position if at is None else at
     return {
         "overall": service_quality.line(some),
-        **{f"by_{name}": lines for name, lines in groups.items()},
+        "by_channel": [{"channel": label, **figures} for label, figures in groups["channel"]],
+        "by_team": [{"team": label, **figures} for label, figures in groups["team"]],
+        "by_line": [{"line": label, **figures} for label, figures in groups["line"]],
+        "by_reason": [{"reason": label, **figures} for label, figures in groups["reason"]],
         "evenness": [one for one in even if one is not None],
         "satisfaction": service_quality.satisfaction(answers, some.back.size),
         "window_days": service_quality.REPEAT_DAYS,
@@ -67,18 +134,15 @@ async def quality_report(read: Reader, at: int | None = None, scope: AccessScope
     }
 
 
-async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> dict[str, Any] | None:
-    """Return one interaction's steps in order of event time with a summary, or ``None`` if it is unknown.
-
-    ``later_seconds`` of a step are the seconds since the step before it.
-    """
+async def interaction_story(read: Reader, interaction_id: str, at: int | None = None) -> InteractionStory | None:
+    """Return the story of one interaction, or ``None`` if it is unknown."""
     named = [("interaction", interaction_id)]
     answer = await read("audit_trail", lambda c: read_trail(c, named, until=at))
     found = sorted(answer.result, key=lambda item: (item["time"], item["position"]))
     if not found:
         return None
     times = [parse_time(item["time"]) for item in found]
-    steps = [
+    steps: list[StoryStep] = [
         {
             "time": item["time"],
             "later_seconds": (now - before).total_seconds(),
@@ -99,7 +163,7 @@ async def interaction_story(read: Reader, interaction_id: str, at: int | None = 
     }
 
 
-def _in_short(journey: Mapping[str, Any] | None, times: list[datetime], steps: list[dict[str, Any]]) -> str:
+def _in_short(journey: Row | None, times: list[datetime], steps: list[StoryStep]) -> str:
     hours = (times[-1] - times[0]).total_seconds() / 3600
     if journey is None:
         return f"{len(steps)} steps in {hours:,.1f} h; its opening was not reported."
@@ -125,7 +189,7 @@ def _columns(connection: sa.Connection, at: int | None) -> tuple[list[str], Inte
     names = ("interaction_id", "customer_id", *_TEXTS, *_TIMES, *_NUMBERS)
     query = sa.select(*(source.c[name] for name in names)).where(source.c.opened.is_not(None))
     rows = plain_rows(connection, query)
-    columns: Iterable[Sequence[Any]] = zip(*rows, strict=True) if rows else ((),) * len(names)
+    columns = [*zip(*rows, strict=True)] if rows else [()] * len(names)
     of = dict(zip(names, columns, strict=True))
     known: dict[str | None, int] = {None: -1}
     customer = np.array([known.setdefault(one, len(known) - 1) for one in of["customer_id"]], np.int64)
@@ -155,7 +219,7 @@ def _seconds(texts: Sequence[str | None]) -> Floats:
     return np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)
 
 
-def _answer(row: Mapping[str, Any], channel: str, team: str) -> FeedbackScore:
+def _answer(row: Row, channel: str, team: str) -> FeedbackScore:
     span = row["best"] - row["worst"]
     score = (row["score"] - row["worst"]) / span if span else 0.0
     return FeedbackScore(row["instrument"], score, channel, team)

@@ -104,6 +104,7 @@ async def test_loyalty_compares_complete_windows_only(told: Upstream) -> None:
     assert reported["kind"] == "refund"
     report = await loyalty_report(partial(read_view, told.session), ())
     (whole,) = report["currencies"]
+    assert "why" not in whole
     assert whole["summary"][0] == {
         "days": 30,
         "n": 1,

@@ -37,6 +37,7 @@ def asked(minor: int, *, yes: bool, waited: float = 600.0, month: str = "2026-01
 def test_a_share_has_wilsons_interval() -> None:
     """Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662."""
     found = empowerment_gap.share(81, 263)
+    assert found["interval"] is not None
     assert [round(bound, 4) for bound in found["interval"]] == [0.2553, 0.3662]
     z, n, p = 1.959964, 263, 81 / 263
     middle, half = (
@@ -58,6 +59,8 @@ def test_the_recommended_limit_is_where_asking_stops_being_worth_it() -> None:
     low = [asked(1000 + 10 * n, yes=n % 50 != 0) for n in range(400)]
     high = [asked(6000 + 10 * n, yes=n % 2 == 0) for n in range(400)]
     found = empowerment_gap.recommended(low + high, HOURS, None)
+    assert found["limit"] is not None
+    assert found["last_period"] is not None
     assert 4700 < found["limit"] < 5000  # to a band of amounts
     within = [one for one in low if one.minor <= found["limit"]]
     assert empowerment_gap.recommended(low + high, HOURS, 1500)["limit"] == 3000  # a step is at most twice today's

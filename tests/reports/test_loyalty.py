@@ -139,6 +139,7 @@ async def test_the_report_has_each_rung_groups_and_sides(upstream: Upstream) -> 
     await upstream.action("r-2", "70.00", customer_id="C-2")
     found = await loyalty_report(partial(read_view, upstream.session), await published_policies(upstream.session.log))
     (one,) = found["currencies"]
+    assert "why" not in one
     assert (one["treated"], [rung["days"] for rung in one["ladder"]]) == (1, [30, 90, 180])
     lines = [*one["ladder"][0]["spending"], *one["ladder"][0]["coming_back"]]
     assert [line["rung"] for line in lines] == [1, 3, 2, 2, 3, 4, 4]
@@ -180,6 +181,8 @@ async def test_of_very_many_customers_some_are_drawn(upstream: Upstream, monkeyp
     monkeypatch.setattr("projections.reports.loyalty._ASKED_AT_ONCE", 4)
     found = await loyalty_report(read, ())
     (one,) = found["currencies"]
+    assert "why" not in one
+    assert found["drawn_customers"] is not None
     assert (one["treated"], one["purchases"]) == (40, 40)  # of all
     assert 0 < found["drawn_customers"] < 20
     assert one["groups"]["kind"][0]["treated"] == found["drawn_customers"]

@@ -201,7 +201,7 @@ def test_the_command(command: CommandLine, tmp_path: Path) -> None:
     found = json.loads(printed("report", "what-if", str(policy), "--json").stdout)
     assert changes(found) == {("refund", "taken", "escalate"): 1}
     text = printed("report", "what-if", str(policy), "--flags").stdout
-    assert "1 would have been others" in " ".join(text.split())
+    assert "1 would have been different" in " ".join(text.split())
     for words, said in (
         (("x.yaml",), "no such file"),
         ((), "name a POLICY"),

@@ -42,7 +42,8 @@ def test_staying_is_the_product_limit_of_kaplan_and_meier() -> None:
     assert at[3]["staying"] == 1.0
     assert at[6]["staying"] == pytest.approx(0.9)
     assert at[12]["staying"] == pytest.approx(0.9 * (1 - 1 / 8) * (1 - 1 / 7))
-    assert at[12]["interval"][0] < at[12]["staying"] < at[12]["interval"][1]
+    assert (interval := at[12]["interval"]) is not None
+    assert interval[0] < at[12]["staying"] < interval[1]
     assert 24 not in at
     (few,) = recognition.staying(people[:4], 12 * MONTH)
     assert (few["suppressed"], few["n"], few["curve"]) == (True, None, [])

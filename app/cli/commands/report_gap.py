@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,12 @@ from ledger.encryption.keyring import Keyring
 from projections.policy_history import policy_in_force
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from config.settings import Settings
+    from domain.analytics.empowerment_gap import Figures
+    from domain.analytics.procedure_cost import ProcedureCost
+    from projections.reports.empowerment_gap import GapReport, RecommendedLimit
 
 _ROWS = 15
 
@@ -41,10 +46,10 @@ async def gap(
         at = await at_of(session, as_of)
         policy = await policy_in_force(session.log, at)
         try:
-            found = await gap_report(partial(read_view, session), policy, hours, at)
+            encrypted = await gap_report(partial(read_view, session), policy, hours, at)
         except ValueError as error:
             raise click.UsageError(f"--{str(error).replace('_', '-', 1)}") from None
-        found = json.loads(await (await Keyring.open(session.client)).decrypt_fields(encode(found)))
+        found: GapReport = json.loads(await (await Keyring.open(session.client)).decrypt_fields(encode(encrypted)))
     if as_json:
         print_json(found)
         return
@@ -65,16 +70,19 @@ async def gap(
         ("", ""),
         [(n, one["text"]) for n, one in enumerate(found["cannot_do"][:10], 1)],
     )
-    for name in ("kind", "band", "role", "team", "reason"):
-        _print_groups(name, found[f"by_{name}"], position)
-    for one in found["recommended_limits"]:
-        _print_limit(one)
+    _print_groups("kind", [(one["kind"], one) for one in found["by_kind"]], position)
+    _print_groups("band", [(one["band"], one) for one in found["by_band"]], position)
+    _print_groups("role", [(one["role"], one) for one in found["by_role"]], position)
+    _print_groups("team", [(one["team"], one) for one in found["by_team"]], position)
+    _print_groups("reason", [(one["reason"], one) for one in found["by_reason"]], position)
+    for limit in found["recommended_limits"]:
+        _print_limit(limit)
     short = found["silent_gap"]
     console.print(f"Silent gap: {share_text(short['never_asked'])} of actions beyond authority were never escalated.")
-    for one in found["rubber_stamps"]:
+    for stamp in found["rubber_stamps"]:
         console.print(
-            f"{one['kind']} for {one['role']} is decided in {one['median_seconds']:.0f} s (median of {one['n']}): "
-            "the limit may be too low."
+            f"{stamp['kind']} for {stamp['role']} is decided in {stamp['median_seconds']:.0f} s "
+            f"(median of {stamp['n']}): the limit may be too low."
         )
     unused = found["unused"]
     if unused["budgets"]:
@@ -87,7 +95,7 @@ async def gap(
     console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
 
 
-def _print_procedure(lines: list[dict[str, Any]]) -> None:
+def _print_procedure(lines: Sequence[ProcedureCost]) -> None:
     rows = [
         (
             one["kind"],
@@ -105,25 +113,25 @@ def _print_procedure(lines: list[dict[str, Any]]) -> None:
         print_table("Cost of procedure: estimated cost of asking", columns, rows, numbers=(1, 2, 3, 4, 5))
 
 
-def _print_groups(name: str, lines: list[dict[str, Any]], position: int) -> None:
+def _print_groups(name: str, lines: Sequence[tuple[str, Figures]], position: int) -> None:
     if len(lines) < 2:  # noqa: PLR2004 - one group equals the total
         return
     rows = [
         (
-            line[name],
+            label,
             line["asked"],
             share_text(line["approved_anyway"]),
             hours_text(line["waiting"]["median_hours"]),
             hours_text(line["waiting"]["p90_hours"]),
             line["waiting"]["abandoned"],
         )
-        for line in lines[:12]
+        for label, line in lines[:12]
     ]
     columns = (name, "asked", "approved anyway", "waited, median", "90th percentile", "given up")
     print_table(f"By {name}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))
 
 
-def _print_limit(one: dict[str, Any]) -> None:
+def _print_limit(one: RecommendedLimit) -> None:
     what = f"{one['kind']} for {one['role']}"
     if one["limit"] is None:
         console.print(f"Recommended limit, {what}: none; {one['why']}.")
@@ -140,14 +148,15 @@ def _print_limit(one: dict[str, Any]) -> None:
             f"{point['approved'] / point['n']:.1%}",
             f"{point['lower']:.1%}",
             money_text(point["risk"]),
-            "yes" if point["asking_costs_more"] else "",
+            "yes" if point.get("asking_costs_more") else "",
         )
         for place, point in enumerate(one["curve"])
         if place % (len(one["curve"]) // _ROWS + 1) == 0 or point["up_to"] in (one["limit"], one["without_step"])
     ]
     columns = ("up to", "decided", "approved", "at least (95 %)", "(1 - a) x", "asking costs more")
     print_table("", columns, rows, numbers=(0, 1, 2, 3, 4))
-    last = one["last_period"]
+    if (last := one["last_period"]) is None:
+        return
     console.print(
         f"In {last['period']} it would have saved {last['requests']} requests, {money_text(last['saved'])} and "
         f"{last['hours_not_waited']:,.1f} h of waiting, and risked {money_text(last['risked'])} that were not approved."

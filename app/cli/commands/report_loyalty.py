@@ -19,7 +19,13 @@ from projections.policy_history import published_policies
 from projections.views.loyalty import read_effects
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from config.settings import Settings
+    from domain.analytics.empowerment_gap import Share
+    from domain.analytics.loyalty.estimators import EstimateFigures
+    from domain.analytics.loyalty.evaluation import Sides
+    from projections.reports.loyalty import KnownValue, UnknownValue
 
 _ROWS = 8
 
@@ -54,84 +60,77 @@ async def loyalty(
         console.print(f"Estimates are from {found['drawn_customers']:,} randomly sampled customers.")
 
 
-def _print(one: dict[str, Any], position: int) -> None:
+def _print(one: UnknownValue | KnownValue, position: int) -> None:
     title = f"{one['currency']}: {one['treated']:,} customers, position {position:,}"
-    if not one["ladder"]:
+    if "why" in one:
         console.print(f"{title}. {one['why'].capitalize()}.")
         return
     if one["told_by_sales"]:
         console.print("No action is recorded: refunds in sales data are used instead.")
     for rung in one["ladder"]:
         rows: list[tuple[object, ...]] = [
-            (
-                line["rung"],
-                line["method"],
-                line["n"],
-                _value(line, in_money=in_money),
-                _interval(line, in_money=in_money),
-                line["called"],
-            )
-            for name, in_money in (("spending", True), ("coming_back", False))
-            for line in rung[name]
-            if line["value"] is not None
+            *(_row(line, money_text) for line in rung["spending"] if line["value"] is not None),
+            *(_row(line, _points) for line in rung["coming_back"] if line["value"] is not None),
         ]
         if rows:
             columns = ("level", "", "n", "", "95 % interval", "")
             print_table(f"{title}, {rung['days']} days", columns, rows, numbers=(0, 2, 3))
     main = next(rung for rung in one["ladder"] if rung["days"] == _MAIN_DAYS)
-    for line in (*main["spending"], *main["coming_back"]):
+    lines: tuple[EstimateFigures[Any], ...] = (*main["spending"], *main["coming_back"])
+    for line in lines:
         console.print(f"Level {line['rung']}, {line['method']}: {'; '.join(line['caveats'])}.")
     console.print(f"Controls: {one['controls']}.")
-    for name, lines in one["groups"].items():
+    for name, groups in one["groups"].items():
         rows = [
-            (line[name], line["treated"], _value(line), _interval(line))
-            for line in lines[:_ROWS]
-            if line["value"] is not None
+            (group[name], group["treated"], _points(group["value"]), _interval(group["interval"], _points))
+            for group in groups[:_ROWS]
+            if group["value"] is not None
         ]
         if len(rows) > 1:
             print_table(
                 f"Matched (level 2), by {name}", (name, "treated", "points more", "95 % interval"), rows, numbers=(1, 2)
             )
     rows = [
-        (f"{line['days']} days", share_text(line), share_text(repeat))
-        for line, repeat in zip(one["return_rates"], one["repeat_claims"], strict=True)
+        (f"{rate['days']} days", share_text(rate), share_text(repeat))
+        for rate, repeat in zip(one["return_rates"], one["repeat_claims"], strict=True)
     ]
     print_table("Customers with an action", ("within", "bought again", "had another action"), rows)
     _print_sides(one)
 
 
-def _print_sides(one: dict[str, Any]) -> None:
+def _print_sides(one: KnownValue) -> None:
     payback = one["payback"]
     if payback["day"] is not None:
         console.print(f"Payback (level 2): day {payback['day']}, n = {payback['n']}; {payback['why']}.")
     else:
         console.print(f"Payback (level 2): none; {payback['why']}.")
-    for name, (first, second) in _SIDES.items():
-        sides = one[name]
-        if sides["difference"] is None:
-            continue
-        low, high = sides["interval"]
-        console.print(
-            f"{first.replace('_', ' ').capitalize()}: {share_text(sides[first])} bought again; "
-            f"{second.replace('_', ' ')}: {share_text(sides[second])}; {_points(sides['difference'])} "
-            f"({_points(low)} to {_points(high)}). {sides['caveats'][0].capitalize()}."
-        )
+    kept, waited = one["keep_item"], one["waiting"]
+    _print_difference("Kept", kept["kept"], "returned", kept["returned"], kept)
+    _print_difference("At once", waited["at_once"], "after waiting", waited["after_waiting"], waited)
+
+
+def _print_difference(first: str, ours: Share, second: str, theirs: Share, sides: Sides) -> None:
+    if sides["difference"] is None or sides["interval"] is None:
+        return
+    low, high = sides["interval"]
+    console.print(
+        f"{first}: {share_text(ours)} bought again; {second}: {share_text(theirs)}; {_points(sides['difference'])} "
+        f"({_points(low)} to {_points(high)}). {sides['caveats'][0].capitalize()}."
+    )
 
 
 _MAIN_DAYS = 90
-_SIDES = {"keep_item": ("kept", "returned"), "waiting": ("at_once", "after_waiting")}
 
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f} points"
 
 
-def _value(line: dict[str, Any], *, in_money: bool = False) -> str:
-    return money_text(line["value"]) if in_money else _points(line["value"])
+def _row[Value](line: EstimateFigures[Value], text: Callable[[Value], str]) -> tuple[object, ...]:
+    assert line["value"] is not None
+    interval = _interval(line["interval"], text)
+    return line["rung"], line["method"], line["n"], text(line["value"]), interval, line["called"]
 
 
-def _interval(line: dict[str, Any], *, in_money: bool = False) -> str:
-    if line["interval"] is None:
-        return ""
-    low, high = (money_text(edge) if in_money else _points(edge) for edge in line["interval"])
-    return f"{low} to {high}"
+def _interval[Value](edges: list[Value] | None, text: Callable[[Value], str]) -> str:
+    return "" if edges is None else " to ".join(text(edge) for edge in edges)

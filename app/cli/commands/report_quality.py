@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +16,11 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from config.settings import Settings
+    from domain.analytics.service_quality import QualityFigures, ShareName
+    from projections.reports.service_quality import InteractionStory
 
 
 @click.option("--interaction", help="Instead: the story of one interaction.")
@@ -41,44 +45,46 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
         console.print(f"No interaction is recorded yet (position {found['position']}).")
         return
     rows = [(words, share_text(whole[name])) for name, words in _QUALITY.items() if whole[name]["n"]]
-    for name, words in (("hours_to_first_action", "to the first action"), ("hours_to_resolution", "to resolution")):
-        hours = whole[name]
+    waits = ((whole["hours_to_first_action"], "to the first action"), (whole["hours_to_resolution"], "to resolution"))
+    for hours, words in waits:
         if hours["n"]:
             rows.append((words, f"median {hours_text(hours['median'])}, 90th percentile {hours_text(hours['p90'])}"))
     for one in found["satisfaction"]:
-        answered = f"n = {one['n']}, {one['response']['share']:.1%} answered"
+        answered = f"n = {one['n']}, {one['response']['share'] or 0:.1%} answered"
         rows.append((f"satisfaction, {one['instrument']}", f"{one['mean']:.0%} of best ({answered})"))
     print_table(f"Quality of {whole['interactions']:,} interactions, at position {found['position']}", ("", ""), rows)
-    for name in ("channel", "team", "line", "reason"):
-        lines = found[f"by_{name}"]
-        if len(lines) > 1:
-            columns = (name, "interactions", "first contact", "transferred", "reopened", "to resolution, median")
-            print_table(
-                f"By {name}",
-                columns,
-                [
-                    (
-                        one[name],
-                        one["interactions"],
-                        share_text(one["first_contact"]),
-                        share_text(one["transferred"]),
-                        share_text(one["reopened"]),
-                        hours_text(one["hours_to_resolution"]["median"]),
-                    )
-                    for one in lines[:12]
-                ],
-                numbers=(1, 2, 3, 4, 5),
-            )
-    for one in found["evenness"]:
-        low, high = one["lowest"], one["highest"]
+    _print_groups("channel", [(one["channel"], one) for one in found["by_channel"]])
+    _print_groups("team", [(one["team"], one) for one in found["by_team"]])
+    _print_groups("line", [(one["line"], one) for one in found["by_line"]])
+    _print_groups("reason", [(one["reason"], one) for one in found["by_reason"]])
+    for test in found["evenness"]:
+        low, high = test["lowest"], test["highest"]
         console.print(
-            f"{_QUALITY[one['what']]} by {one['by']}: from {low[1]['share']:.1%} ({low[0]}) to {high[1]['share']:.1%} "
-            f"({high[0]}); probability of such a difference by chance: p = {one['p']:.2g}."
+            f"{_QUALITY[test['what']]} by {test['by']}: from {low[1]['share']:.1%} ({low[0]}) "
+            f"to {high[1]['share']:.1%} ({high[0]}); probability of such a difference by chance: p = {test['p']:.2g}."
         )
     console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
 
 
-def _print_story(story: dict[str, Any] | None, *, as_json: bool) -> None:
+def _print_groups(name: str, lines: Sequence[tuple[str, QualityFigures]]) -> None:
+    if len(lines) < 2:  # noqa: PLR2004 - one group equals the total
+        return
+    rows = [
+        (
+            label,
+            one["interactions"],
+            share_text(one["first_contact"]),
+            share_text(one["transferred"]),
+            share_text(one["reopened"]),
+            hours_text(one["hours_to_resolution"]["median"]),
+        )
+        for label, one in lines[:12]
+    ]
+    columns = (name, "interactions", "first contact", "transferred", "reopened", "to resolution, median")
+    print_table(f"By {name}", columns, rows, numbers=(1, 2, 3, 4, 5))
+
+
+def _print_story(story: InteractionStory | None, *, as_json: bool) -> None:
     if story is None:
         fail("no such interaction is recorded", code="unknown_interaction", as_json=as_json)
         return
@@ -97,7 +103,7 @@ def _later(seconds: float) -> str:
 _A_MINUTE = 60
 
 
-_QUALITY = {
+_QUALITY: dict[ShareName, str] = {
     "resolved": "resolved",
     "first_contact": "resolved on the first contact",
     "transferred": "transferred",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.cli.as_of import as_of_option
 from app.cli.commands.report_views import at_of, report
@@ -15,6 +15,8 @@ from projections.policy_history import policy_in_force
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from domain.analytics.recognition import RetentionPoint
+    from projections.reports.recognition import RecognitionReport
 
 
 @as_of_option
@@ -44,7 +46,7 @@ async def recognition(settings: Settings, as_of: str | None, *, as_json: bool) -
 type Table = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 
 
-def _tables(found: dict[str, Any]) -> tuple[Table, ...]:
+def _tables(found: RecognitionReport) -> tuple[Table, ...]:
     """Return title, columns and rows of each table."""
     thanks = found["thanks"]
     return (
@@ -108,7 +110,7 @@ def _tables(found: dict[str, Any]) -> tuple[Table, ...]:
     )
 
 
-def _curve(points: list[dict[str, Any]]) -> str:
+def _curve(points: list[RetentionPoint]) -> str:
     return ", ".join(f"{at['months']} months {at['staying']:.0%}" for at in points)
 
 

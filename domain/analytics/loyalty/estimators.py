@@ -7,7 +7,7 @@ does not support the method, the estimate says why. Random draws are seeded, so 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from domain.analytics.loyalty.purchases import DAY, Floats, Ints, Moments
 from domain.statistics import Sample, normal_p, student_p, student_quantile, welch_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from domain.analytics.loyalty.purchases import Flags, History
 
@@ -30,6 +30,19 @@ UNUSUAL = "purchases had changed before, and return to normal without help (regr
 NOT_AN_EFFECT = "not an effect: customers who were helped may differ in ways that are not recorded"
 
 
+class EstimateFigures[Value](TypedDict):
+    """An estimate as reports show it; its value is a share or money."""
+
+    rung: int
+    method: str
+    n: int
+    controls: int
+    value: Value | None
+    interval: list[Value] | None
+    caveats: list[str]
+    called: str
+
+
 class Estimate(NamedTuple):
     """A number with its evidence; ``value`` is ``None`` where the data does not support it, and ``caveats`` say why."""
 
@@ -42,11 +55,17 @@ class Estimate(NamedTuple):
     caveats: tuple[str, ...]
     called: str = "not an effect"
 
-    def wire(self) -> dict[str, Any]:
-        """Return the estimate as reports show it."""
-        return self._asdict() | {
-            "interval": list(self.interval) if self.interval else None,
+    def shown_as[Value](self, show: Callable[[float], Value]) -> EstimateFigures[Value]:
+        """Return the estimate as reports show it, its value and interval as ``show`` returns them."""
+        return {
+            "rung": self.rung,
+            "method": self.method,
+            "n": self.n,
+            "controls": self.controls,
+            "value": None if self.value is None else show(self.value),
+            "interval": None if self.interval is None else [show(edge) for edge in self.interval],
             "caveats": list(self.caveats),
+            "called": self.called,
         }
 
 

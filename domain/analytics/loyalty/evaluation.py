@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
-from domain.analytics.empowerment_gap import share
+from domain.analytics.empowerment_gap import Share, share
 from domain.analytics.loyalty import estimators
-from domain.analytics.loyalty.estimators import FEWEST, Estimate, LimitRaise, Pairs
+from domain.analytics.loyalty.estimators import FEWEST, Estimate, EstimateFigures, LimitRaise, Pairs
 from domain.analytics.loyalty.matching import Untreated, match
 from domain.analytics.loyalty.purchases import DAY, Flags, Floats, History, Ints, Moments, first_of_each
 
@@ -63,6 +63,95 @@ class Limited(NamedTuple):
     ratio: Floats
 
 
+type WireMoney = dict[str, str]
+"""Money in its JSON form."""
+type Show = Callable[[int], WireMoney]
+"""Makes the JSON form of minor units."""
+
+
+class WindowSummary(TypedDict):
+    """Mean cost, and mean purchases before and after, of ``n`` customers."""
+
+    days: int
+    n: int
+    mean_before: WireMoney | None
+    mean_after: WireMoney | None
+    mean_cost: WireMoney | None
+
+
+class Ladder(TypedDict):
+    """The estimates over one window: spending in money, and shares of customers that came back."""
+
+    days: int
+    spending: list[EstimateFigures[WireMoney]]
+    coming_back: list[EstimateFigures[float]]
+
+
+class PaybackPoint(TypedDict):
+    """The extra margin of treated customers up to a day."""
+
+    days: int
+    margin: WireMoney
+    interval: list[WireMoney]
+
+
+class Payback(TypedDict):
+    """The day on which the extra margin reaches the cost, or ``None`` with the reason."""
+
+    rung: int
+    day: int | None
+    n: NotRequired[int]
+    mean_cost: NotRequired[WireMoney]
+    curve: NotRequired[list[PaybackPoint]]
+    why: str
+
+
+class ReturnRate(Share):
+    """The share of customers that came back within so many days."""
+
+    days: int
+
+
+class Sides(TypedDict):
+    """The difference between two groups of customers in how many came back."""
+
+    rung: int
+    days: int
+    caveats: list[str]
+    difference: float | None
+    interval: list[float] | None
+
+
+class KeptOrReturned(Sides):
+    """Customers that kept the item, and those that returned it."""
+
+    kept: Share
+    returned: Share
+
+
+class OnceOrWaited(Sides):
+    """Customers that were helped at once, and those that waited, in the ``bands`` that have both."""
+
+    at_once: Share
+    after_waiting: Share
+    bands: list[str]
+
+
+class ValueFigures(TypedDict):
+    """The figures of customer value in one currency."""
+
+    summary: list[WindowSummary]
+    ladder: list[Ladder]
+    controls: str
+    groups: dict[str, list[dict[str, Any]]]
+    """By label (kind, band, channel, team) `EstimateFigures`, each with its label's value and ``treated``."""
+    payback: Payback
+    return_rates: list[ReturnRate]
+    repeat_claims: list[ReturnRate]
+    keep_item: KeptOrReturned
+    waiting: OnceOrWaited
+
+
 class CustomerValue:
     """The figures of one currency."""
 
@@ -85,9 +174,7 @@ class CustomerValue:
         self._known_from = buying.first_by_customer(customers)
         self.pairs, self._at_random, self._random_place, self.design = self._paired()
 
-    def figures(
-        self, trials: Sequence[RandomisedTrial], raises: Sequence[Raise], money: Callable[[int], dict[str, str]]
-    ) -> dict[str, Any]:
+    def figures(self, trials: Sequence[RandomisedTrial], raises: Sequence[Raise], money: Show) -> ValueFigures:
         """Return all figures as reports show them; ``money`` makes the JSON form of minor units."""
         return {
             "summary": [self.summary(days, money) for days in WINDOWS_DAYS],
@@ -101,16 +188,23 @@ class CustomerValue:
             "waiting": self.waiting(),
         }
 
-    def summary(self, days: int, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:
+    def summary(self, days: int, money: Show) -> WindowSummary:
         """Return mean cost, and mean purchases before and after, of customers with complete windows (level 1)."""
         window, deeds = days * DAY, self.deeds
         some = self.buying.covers(deeds.of, -window, window) & (self.buying.before(deeds.of)[0] > 0)
         kept = deeds.of.some(some)
-        found: dict[str, Any] = {"days": days, "n": int(some.sum())}
-        spent = (self.buying.spent_before(kept, days), self.buying.spent_after(kept, days), deeds.cost[some])
-        for name, values in zip(("mean_before", "mean_after", "mean_cost"), spent, strict=True):
-            found[name] = money(round(float(values.mean()))) if found["n"] else None
-        return found
+        n = int(some.sum())
+
+        def mean(values: Floats | Ints) -> WireMoney | None:
+            return money(round(float(values.mean()))) if n else None
+
+        return {
+            "days": days,
+            "n": n,
+            "mean_before": mean(self.buying.spent_before(kept, days)),
+            "mean_after": mean(self.buying.spent_after(kept, days)),
+            "mean_cost": mean(deeds.cost[some]),
+        }
 
     def _paired(self) -> tuple[Pairs, Moments, Ints, str]:
         deeds, matters, helped_from = self.deeds, self.matters, self._helped_from
@@ -135,8 +229,8 @@ class CustomerValue:
         days: int,
         trials: Sequence[RandomisedTrial],
         raises: Sequence[Raise],
-        money: Callable[[int], dict[str, str]],
-    ) -> dict[str, Any]:
+        money: Show,
+    ) -> Ladder:
         """Return all estimates over a window: spending in money, return rates as shares."""
         buying, deeds = self.buying, self.deeds
         before = estimators.before_after(buying, deeds.of, days)
@@ -150,8 +244,8 @@ class CustomerValue:
         ]
         return {
             "days": days,
-            "spending": [_in_money(one, money) for one in (before, did)],
-            "coming_back": [one.wire() for one in shares],
+            "spending": [one.shown_as(lambda value: money(round(value))) for one in (before, did)],
+            "coming_back": [one.shown_as(float) for one in shares],
         }
 
     def matched(self, days: int, *, censored: bool = False, some: Flags | None = None) -> Estimate:
@@ -244,22 +338,19 @@ class CustomerValue:
         """Return the matched estimate for each value of a label, the most frequent first."""
         labels = np.array(self.deeds.labels[name])
         of_pairs = labels[self.pairs.place]
-        found = []
+        found: list[dict[str, Any]] = []
         for label in sorted(set(labels.tolist()), key=lambda one: (-int((labels == one).sum()), str(one))):
             estimate = self.matched(MAIN_DAYS, some=of_pairs == label)
-            found.append({name: label, "treated": int((labels == label).sum()), **estimate.wire()})
+            found.append({name: label, "treated": int((labels == label).sum()), **estimate.shown_as(float)})
         return found
 
-    def payback(self, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:
+    def payback(self, money: Show) -> Payback:
         """Return the first day on which the treated customers' extra margin reaches the cost of their actions."""
         days = max(WINDOWS_DAYS)
         known = len(self.margins) / max(len(self.buying), 1)
         if known < _HALF:
-            return {
-                "rung": 2,
-                "day": None,
-                "why": f"a margin is known for {known:.0%} of the purchases; half is needed",
-            }
+            why = f"a margin is known for {known:.0%} of the purchases; half is needed"
+            return {"rung": 2, "day": None, "why": why}
         inside = self.buying.covers(self.pairs.treated, 0, days * DAY) & self.buying.covers(
             self.pairs.control, 0, days * DAY
         )
@@ -268,36 +359,41 @@ class CustomerValue:
         if n < FEWEST:
             return {"rung": 2, "day": None, "n": n, "why": f"fewer than {FEWEST} pairs with {days} complete days"}
         cost = float(self.deeds.cost[kept.place].mean())
-        found: dict[str, Any] = {"rung": 2, "day": None, "n": n, "mean_cost": money(round(cost)), "curve": []}
+        reached: int | None = None
+        curve: list[PaybackPoint] = []
         for day in range(1, days + 1):
             gap = self.margins.spent_after(kept.treated, day) - self.margins.spent_after(kept.control, day)
-            if found["day"] is None and gap.mean() >= cost:
-                found["day"] = day
+            if reached is None and gap.mean() >= cost:
+                reached = day
             if day in WINDOWS_DAYS:
-                low, high = estimators.bootstrapped(gap)
-                found["curve"].append(
-                    {
-                        "days": day,
-                        "margin": money(round(gap.mean())),
-                        "interval": [money(round(low)), money(round(high))],
-                    }
-                )
-        return found | {"why": estimators.NOT_AN_EFFECT if found["day"] else f"not within {days} days"}
+                interval = [money(round(edge)) for edge in estimators.bootstrapped(gap)]
+                curve.append({"days": day, "margin": money(round(gap.mean())), "interval": interval})
+        why = estimators.NOT_AN_EFFECT if reached else f"not within {days} days"
+        return {"rung": 2, "day": reached, "n": n, "mean_cost": money(round(cost)), "curve": curve, "why": why}
 
-    def _rate(self, history: History, days: int, after: int = -1) -> dict[str, Any]:
+    def _rate(self, history: History, days: int, after: int = -1) -> ReturnRate:
         """Return the share of treated customers with complete windows that came back."""
         inside = self.buying.covers(self.deeds.of, 0, days * DAY)
         came = history.count(self.deeds.of.some(inside), after, days * DAY) > 0
         return {"days": days, **share(int(came.sum()), int(came.size))}
 
-    def kept(self) -> dict[str, Any]:
+    def kept(self) -> KeptOrReturned:
         """Return how many customers came back to buy, after keeping the item and after returning it."""
         kinds = np.array(self.deeds.labels["kind"])
         back = History(self._returned.customer, self._returned.at, np.ones(self._returned.at.size, np.int64))
         sent = (back.count(self.deeds.of, -30 * DAY, 30 * DAY) > 0) & (kinds != "keep_item")
-        return self._two({"kept": kinds == "keep_item", "returned": sent}, "keeping an item is not assigned at random")
+        kept, returned, difference, interval = self._compared(kinds == "keep_item", sent, np.zeros(sent.size, np.int64))
+        return {
+            "rung": 1,
+            "days": MAIN_DAYS,
+            "caveats": ["keeping an item is not assigned at random", estimators.DESCRIPTION],
+            "kept": kept,
+            "returned": returned,
+            "difference": difference,
+            "interval": interval,
+        }
 
-    def waiting(self) -> dict[str, Any]:
+    def waiting(self) -> OnceOrWaited:
         """Return how many came back after an action at once and after an escalation, for the same kind and amount."""
         labels = self.deeds.labels
         both = [f"{kind}, {band}" for kind, band in zip(labels["kind"], labels["band"], strict=True)]
@@ -305,33 +401,38 @@ class CustomerValue:
         later = self.deeds.escalated
         common = np.intersect1d(alike[later], alike[~later])
         inside = np.isin(alike, common)
-        found = self._two(
-            {"at_once": inside & ~later, "after_waiting": inside & later},
-            "compared within the same kind and amount band; waiting is not assigned at random",
-            alike,
-        )
-        return found | {"bands": [str(names[one]) for one in common]}
+        at_once, waited, difference, interval = self._compared(inside & ~later, inside & later, alike)
+        caveat = "compared within the same kind and amount band; waiting is not assigned at random"
+        return {
+            "rung": 1,
+            "days": MAIN_DAYS,
+            "caveats": [caveat, estimators.DESCRIPTION],
+            "at_once": at_once,
+            "after_waiting": waited,
+            "difference": difference,
+            "interval": interval,
+            "bands": [str(names[one]) for one in common],
+        }
 
-    def _two(self, sides: dict[str, Flags], caveat: str, within: Any = None) -> dict[str, Any]:
+    def _compared(
+        self, one: Flags, other: Flags, strata: Ints
+    ) -> tuple[Share, Share, float | None, list[float] | None]:
+        """Return the share of each side that came back, and the difference within strata with its interval."""
         complete = self.buying.covers(self.deeds.of, 0, MAIN_DAYS * DAY)
         came = self.buying.came(self.deeds.of, MAIN_DAYS)
-        found: dict[str, Any] = {"rung": 1, "days": MAIN_DAYS, "caveats": [caveat, estimators.DESCRIPTION]}
-        (one, ours), (other, theirs) = ((name, some & complete) for name, some in sides.items())
-        for name, some in ((one, ours), (other, theirs)):
-            found[name] = share(int(came[some].sum()), int(some.sum()))
-        found["difference"] = found["interval"] = None
-        if min(ours.sum(), theirs.sum()) >= FEWEST:
-            strata = within if within is not None else np.zeros(came.size, np.int64)
-            counts = [
-                [
-                    np.bincount(strata[some], weight, int(strata.max()) + 1)
-                    for weight in (np.ones(int(some.sum())), came[some])
-                ]
-                for some in (ours, theirs)
+        sides = one & complete, other & complete
+        ours, theirs = (share(int(came[some].sum()), int(some.sum())) for some in sides)
+        if min(ours["n"], theirs["n"]) < FEWEST:
+            return ours, theirs, None, None
+        counts = [
+            [
+                np.bincount(strata[some], weight, int(strata.max()) + 1)
+                for weight in (np.ones(int(some.sum())), came[some])
             ]
-            found["difference"], *interval = _difference(counts)
-            found["interval"] = interval
-        return found
+            for some in sides
+        ]
+        difference, *interval = _difference(counts)
+        return ours, theirs, difference, interval
 
 
 _FAR = 34
@@ -355,12 +456,3 @@ def _difference(counts: Sequence[Sequence[Floats]]) -> tuple[float, float, float
     ]
     low, high = np.quantile((draws[0] - draws[1]) @ weights, (0.025, 0.975))
     return float((came / n - others_came / others) @ weights), float(low), float(high)
-
-
-def _in_money(one: Estimate, money: Callable[[int], dict[str, str]]) -> dict[str, Any]:
-    found = one.wire()
-    if one.value is not None:
-        found["value"] = money(round(one.value))
-    if one.interval is not None:
-        found["interval"] = [money(round(edge)) for edge in one.interval]
-    return found
