@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,13 @@ def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
     used = {name.split(".")[0] for name in imports(path, typing_only=True)} & (ROOMS.keys() | {"tests", "benchmarks"})
     assert used <= ROOMS[room] | {room}
+
+
+def test_the_table_of_rooms_in_the_documents_is_current() -> None:
+    page = (ROOT / "docs" / "understand" / "architecture.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)/` \| .+ \| (.+) \|$", page, re.MULTILINE))
+    words = {"nothing of ours": set(), "all of them": ROOMS["app"]}
+    assert {room: words.get(text, set(text.split(", "))) for room, text in rows.items()} == ROOMS
 
 
 def test_the_public_face_is_typed_and_imports_only_its_names() -> None:
