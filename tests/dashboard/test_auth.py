@@ -81,7 +81,7 @@ async def test_every_role_at_every_door(session: Session) -> None:
             for name in ("actions", "gap", "quality", "recognition", "loyalty", "flags"):
                 await got(client, name)
             schema = (await client.get("/openapi.json")).json()["paths"]
-        everybody = {"/healthz", "/readyz", "/api/v1/session", "/api/v1/stream"}
+        everybody = {"/healthz", "/readyz", "/api/v1/session", "/api/v1/stream", "/api/v1/views/{view}/{table}"}
         doors = {path for path, methods in schema.items() if "get" in methods} - everybody
         assert doors == {path.partition("?")[0] for path in MAY["operator"]}
         assert {path for path, methods in schema.items() if "post" in methods} - everybody == ACTING.keys()
@@ -97,6 +97,8 @@ async def test_every_role_at_every_door(session: Session) -> None:
                         await asyncio.sleep(0.1)
                         answer = await client.get(path)
                     assert answer.status_code == (200 if door in MAY[role] else 403), (role, door, answer.text)
+                unknown = await client.get("/api/v1/views/nothing/nothing")
+                assert unknown.status_code == (404 if role in ("auditor", "operator") else 403), (role, unknown.text)
                 for door, may in ACTING.items():
                     answer = await client.post(door.replace("{", "").replace("}", ""), json={"operation": "nonsense"})
                     assert (answer.status_code == 403) == (role not in may), (role, door, answer.text)
