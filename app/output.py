@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console, ConsoleDimensions
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from domain.serialization import Json
 
+type OutputFormat = Literal["table", "json", "csv"]
+"""The form of a printed list."""
 _WIDE = 1_000_000
 """Columns of output that does not go to a terminal: no line is wrapped, so that `grep` finds it."""
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
@@ -64,14 +66,12 @@ def print_table(
 
 
 def print_list(
+    output: OutputFormat,
     items: Sequence[Mapping[str, Json]],
     title: str,
     columns: Sequence[str],
     rows: Sequence[Sequence[object]],
-    *,
     fields: str,
-    as_json: bool,
-    as_csv: bool,
     numbers: Sequence[int] = (),
     **more: Json,
 ) -> None:
@@ -79,9 +79,9 @@ def print_list(
 
     ``fields`` are the names of the items' fields for the header of CSV; those of money end in ``$``.
     """
-    if as_csv:
+    if output == "csv":
         click.echo(csv_text(items, fields), nl=False)
-    elif as_json:
+    elif output == "json":
         print_json({"items": items, **more})
     else:
         print_table(title, columns, rows, numbers)

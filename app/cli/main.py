@@ -88,8 +88,7 @@ def command(
 ) -> Callable[[Callable[..., Coroutine[object, None, None]]], click.Command]:
     """Make an async function a command of a group; its first argument is ``settings``.
 
-    A command that ``lists`` also gets ``as_csv``. ``loop`` returns the event loop for the given options, if not
-    asyncio's.
+    A command that ``lists`` gets ``output``, others ``as_json``. ``loop`` returns the event loop for the options.
     """
 
     def decorate(function: Callable[..., Coroutine[object, None, None]]) -> click.Command:
@@ -99,8 +98,11 @@ def command(
             merged = {setting: above.get(setting) if own[setting] is None else own[setting] for setting in _OPTIONS}
             merged["nats_url"] = ",".join(filter(None, (above.get("nats_url"), own["nats_url"]))) or None
             file = options.pop("config") or above.get("config")
-            if options.get("as_json") and options.get("as_csv"):
-                raise click.UsageError("--json and --csv exclude each other")
+            if lists:
+                as_json, as_csv = options.pop("as_json"), options.pop("as_csv")
+                if as_json and as_csv:
+                    raise click.UsageError("--json and --csv exclude each other")
+                options["output"] = "json" if as_json else "csv" if as_csv else "table"
             settings = load_settings(merged, os.environ, file)
             asyncio.run(function(settings, **options), loop_factory=loop(**options))
 

@@ -33,6 +33,7 @@ from projections.engine.projector import SKIPS_SUBJECT, rebuild
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
+    from app.output import OutputFormat
     from config.settings import Settings
 
 
@@ -80,23 +81,13 @@ _SHOWN = ("number", "source", "code", "field", "message", "rejected")
 
 
 @command(rejected, "list", lists=True)
-async def list_rejected(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+async def list_rejected(settings: Settings, *, output: OutputFormat) -> None:
     """List rejected events, oldest first, each with its number."""
     async with Session(settings, reads_only=True) as session:
         items = [{name: entry[name] for name in _SHOWN} for entry in await _entries(session)]
         position = await session.log.last_position()
     rows = [tuple(item.values()) for item in items]
-    print_list(
-        items,
-        "Rejected",
-        _SHOWN,
-        rows,
-        numbers=(0,),
-        fields=" ".join(_SHOWN),
-        as_json=as_json,
-        as_csv=as_csv,
-        position=position,
-    )
+    print_list(output, items, "Rejected", _SHOWN, rows, " ".join(_SHOWN), numbers=(0,), position=position)
 
 
 @click.argument("number", type=int)
@@ -151,7 +142,7 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
 
 
 @command(projections_group, lists=True)
-async def status(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+async def status(settings: Settings, *, output: OutputFormat) -> None:
     """Show the position and lag of each view, and the event at which one has stopped."""
     async with Session(settings, reads_only=True) as session:
         states = await projection_states(session)
@@ -161,17 +152,16 @@ async def status(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     ]
     columns = ("projection", "generation", "position", "lag", "stopped")
     print_list(
+        output,
         states,
         f"The log ends at {position}",
         columns,
         rows,
-        as_json=as_json,
-        as_csv=as_csv,
-        fields="projection generation position lag_events recorded stopped",
+        "projection generation position lag_events recorded stopped",
         position=position,
     )
     if any(state["stopped"] for state in states):
-        raise CommandFinding("" if as_json else "a projection has stopped")
+        raise CommandFinding("" if output == "json" else "a projection has stopped")
 
 
 def _stopped_text(stop: dict[str, Any] | None) -> str:
@@ -243,8 +233,7 @@ async def doctor(
     here: bool,
     at_rest: bool,
     seconds: float | None,
-    as_json: bool,
-    as_csv: bool,
+    output: OutputFormat,
 ) -> None:
     """Check server, streams, roles, clocks, views, seal, archive and inboxes. Exit status 1 on a finding.
 
@@ -268,9 +257,7 @@ async def doctor(
         checks = [Check("data directory", str(error), ok=False)]
     items, well = [check._asdict() for check in checks], all(check.ok for check in checks)
     rows = [(check.check, "ok" if check.ok else "WRONG", check.says) for check in checks]
-    print_list(
-        items, "Doctor", ("check", "", "says"), rows, fields="check says ok", as_json=as_json, as_csv=as_csv, ok=well
-    )
+    print_list(output, items, "Doctor", ("check", "", "says"), rows, "check says ok", ok=well)
     if not well:
         raise CommandFinding
 

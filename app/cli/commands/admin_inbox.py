@@ -19,6 +19,7 @@ from ledger.store.streams import REPLICAS_FIELD, ensure_consumer, ensure_stream
 from ledger.store.subject_tokens import token_of_source
 
 if TYPE_CHECKING:
+    from app.output import OutputFormat
     from config.settings import Settings
 
 
@@ -29,24 +30,14 @@ def inbox() -> None:
 
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="The most messages.")
 @command(inbox, "list", lists=True)
-async def inbox_list(settings: Settings, limit: int, *, as_json: bool, as_csv: bool) -> None:
+async def inbox_list(settings: Settings, limit: int, *, output: OutputFormat) -> None:
     """List messages that the intake may not have handled, the oldest of each inbox first."""
     async with Session(settings, reads_only=True) as session:
         items = [waiting.document() async for waiting in waiting_messages(session, limit)]
         position = await session.log.last_position()
     columns = ("stream", "sequence", "subject", "bytes", "received")
     rows = [tuple(item.values()) for item in items]
-    print_list(
-        items,
-        "Waiting",
-        columns,
-        rows,
-        numbers=(1, 3),
-        fields=" ".join(columns),
-        as_json=as_json,
-        as_csv=as_csv,
-        position=position,
-    )
+    print_list(output, items, "Waiting", columns, rows, " ".join(columns), numbers=(1, 3), position=position)
 
 
 @click.option("--reason", default="rejected by the operator", show_default=True, help="Kept with the message.")

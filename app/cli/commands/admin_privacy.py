@@ -21,6 +21,7 @@ from ledger.files import read_bounded, write_private
 from projections.views import casework
 
 if TYPE_CHECKING:
+    from app.output import OutputFormat
     from config.settings import Settings
 
 _BACKUP_BYTES = 1 << 30
@@ -63,7 +64,7 @@ async def forget(settings: Settings, customer: str, requested_by: str, reason: s
 @click.argument("customer", required=False)
 @command(admin, lists=True)
 async def hold(
-    settings: Settings, customer: str | None, reason: str, by: str, *, release: bool, as_json: bool, as_csv: bool
+    settings: Settings, customer: str | None, reason: str, by: str, *, release: bool, output: OutputFormat
 ) -> None:
     """Protect CUSTOMER from being forgotten (a legal hold); without CUSTOMER, list the active holds."""
     if customer and not release and not (reason and by):
@@ -77,7 +78,7 @@ async def hold(
         items = await erasure.holds(keys)
     columns = ("customer_id", "reason", "by", "at")
     rows = [tuple(item[name] for name in columns) for item in items]
-    print_list(items, "Legal holds", columns, rows, fields=" ".join(columns), as_json=as_json, as_csv=as_csv)
+    print_list(output, items, "Legal holds", columns, rows, " ".join(columns))
 
 
 @admin.group("keys")

@@ -11,11 +11,12 @@ from app.runtime.session import Session
 from app.runtime.stream_setup import StreamState, raise_copies
 
 if TYPE_CHECKING:
+    from app.output import OutputFormat
     from config.settings import Settings
 
 
 @command(admin, lists=True)
-async def init(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+async def init(settings: Settings, *, output: OutputFormat) -> None:
     """Create the missing streams of a ledger on the NATS server; no other command creates them on your server.
 
     With --replicas 3 or 5, existing streams, keys and consumers get as many copies, in the cluster of --nats-url, whose
@@ -26,14 +27,13 @@ async def init(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
         states = await raise_copies(operator, settings.replicas, session.created)
     items = [state._asdict() for state in states]
     print_list(
+        output,
         items,
         "Streams",
         ("stream", "copies", ""),
         [tuple(state) for state in states],
+        " ".join(StreamState._fields),
         numbers=(1,),
-        fields=" ".join(StreamState._fields),
-        as_json=as_json,
-        as_csv=as_csv,
     )
-    if not (as_json or as_csv) and any(state.done == "raised" for state in states):
+    if output == "table" and any(state.done == "raised" for state in states):
         console.print("The servers are making the new copies; `admin doctor` shows when all are complete.")

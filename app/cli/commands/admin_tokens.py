@@ -14,6 +14,7 @@ from app.output import console, print_json, print_list
 from dashboard.auth.tokens import ROLES, TokenError, Tokens
 
 if TYPE_CHECKING:
+    from app.output import OutputFormat
     from config.settings import Settings
     from dashboard.auth.tokens import Role
 
@@ -44,7 +45,7 @@ async def make(
 
 
 @command(tokens_group, "list", lists=True)
-async def list_tokens(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+async def list_tokens(settings: Settings, *, output: OutputFormat) -> None:
     """List the tokens, without their texts."""
     found = [
         {"name": one.name, "role": one.role, "person_id": one.person_id, "made": one.made, "expires": one.expires}
@@ -52,9 +53,7 @@ async def list_tokens(settings: Settings, *, as_json: bool, as_csv: bool) -> Non
     ]
     rows = [tuple("" if value is None else str(value)[:19] for value in one.values()) for one in found]
     columns = ("name", "role", "person", "made", "expires")
-    print_list(
-        found, "Tokens", columns, rows, fields="name role person_id made expires", as_json=as_json, as_csv=as_csv
-    )
+    print_list(output, found, "Tokens", columns, rows, "name role person_id made expires")
 
 
 @click.argument("name")

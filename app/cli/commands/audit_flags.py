@@ -30,6 +30,7 @@ from projections.views.people import read_people
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
+    from app.output import OutputFormat
     from config.settings import Settings
     from domain.abuse.findings import Parameters
 
@@ -62,17 +63,16 @@ async def flags(
     everything: bool,
     happened: bool,
     rates: bool,
-    as_json: bool,
-    as_csv: bool,
+    output: OutputFormat,
 ) -> None:
     """Flags of possible misuse, each with an explanation and the positions that prove it. A flag is no verdict."""
     if backtest is not None:
-        if as_csv:
+        if output == "csv":
             raise click.UsageError("--backtest prints no CSV: use --json")
-        await _backtest(settings, backtest, _parameters(changes), happened=happened, as_json=as_json)
+        await _backtest(settings, backtest, _parameters(changes), happened=happened, as_json=output == "json")
         return
     if rates:
-        await _rates(settings, as_json=as_json, as_csv=as_csv)
+        await _rates(settings, output=output)
         return
     async with Session(settings, reads_only=True) as session:
         at = await position_of(session.log, as_of, await session.log.last_position()) if as_of else None
@@ -91,16 +91,7 @@ async def flags(
         for one in found
     ]
     columns = ("flag", "rule", "raised", "status", "about", "why")
-    print_list(
-        found,
-        f"Flags at position {position}",
-        columns,
-        rows,
-        fields=_FLAG,
-        as_json=as_json,
-        as_csv=as_csv,
-        position=position,
-    )
+    print_list(output, found, f"Flags at position {position}", columns, rows, _FLAG, position=position)
 
 
 def _parameters(changes: tuple[str, ...]) -> Any:
@@ -162,7 +153,7 @@ async def _backtest(settings: Settings, rule: str, changed: Parameters, *, happe
         print_table("Differences", ("", "about", "why"), rows)
 
 
-async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
+async def _rates(settings: Settings, *, output: OutputFormat) -> None:
     async with Session(settings, reads_only=True) as session:
         proofs = await read_view(session, "flags", read_proofs)
         work = await read_view(session, "casework", read_where_done)
@@ -187,17 +178,16 @@ async def _rates(settings: Settings, *, as_json: bool, as_csv: bool) -> None:
     columns = ("rule", "by", "group", "actions that prove a flag", "rate", "all others", "people", "")
     title = f"Rates of flags at position {position}"
     print_list(
+        output,
         [rate._asdict() for rate in found],
         title,
         columns,
         rows,
+        " ".join(Rate._fields),
         numbers=(3, 4, 5, 6),
-        fields=" ".join(Rate._fields),
-        as_json=as_json,
-        as_csv=as_csv,
         position=position,
     )
-    if as_json or as_csv:
+    if output != "table":
         return
     for rate in found:
         if rate.far_above:

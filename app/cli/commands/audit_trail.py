@@ -29,6 +29,7 @@ from projections.views.balances import read_making
 from projections.views.flags import read_flags
 
 if TYPE_CHECKING:
+    from app.output import OutputFormat
     from config.settings import Settings
 
 
@@ -59,8 +60,7 @@ async def trail(
     by: str | None,
     *,
     happened: bool,
-    as_json: bool,
-    as_csv: bool,
+    output: OutputFormat,
     **named: str | None,
 ) -> None:
     """List events in order, with positions; only those that name all given ids."""
@@ -79,15 +79,7 @@ async def trail(
         for item in items
     ]
     print_list(
-        items,
-        f"Trail at position {position}",
-        columns,
-        rows,
-        numbers=(0,),
-        as_json=as_json,
-        as_csv=as_csv,
-        fields=_LINE,
-        position=position,
+        output, items, f"Audit trail at position {position}", columns, rows, _LINE, numbers=(0,), position=position
     )
 
 
@@ -170,7 +162,7 @@ async def case(settings: Settings, action: str, file: Path, by: str | None, *, a
 @click.argument("period")
 @click.argument("holder")
 @command(audit, lists=True)
-async def balance(settings: Settings, holder: str, period: str, *, as_json: bool, as_csv: bool) -> None:
+async def balance(settings: Settings, holder: str, period: str, *, output: OutputFormat) -> None:
     """List the events that make the balance of HOLDER (agent:<id>, team:<id>) in PERIOD, with each result."""
     async with Session(settings, reads_only=True) as session:
         answer = await read_view(session, "budget_balances", lambda c: read_making(c, holder, period))
@@ -181,18 +173,8 @@ async def balance(settings: Settings, holder: str, period: str, *, as_json: bool
     items = [one | {"what": lines.result[one["position"]]} for one in answer.result]
     columns = ("position", "what", "granted", "spent", "reserved", "remaining")
     rows = [(one["position"], one["what"], *(money_text(one[name]) for name in columns[2:])) for one in items]
-    title = f"Events of the balance of {holder} in {period}"
-    print_list(
-        items,
-        title,
-        columns,
-        rows,
-        numbers=(0, 2, 3, 4, 5),
-        as_json=as_json,
-        as_csv=as_csv,
-        fields=_BALANCE,
-        position=answer.progress.anchor.position,
-    )
+    position, title = answer.progress.anchor.position, f"Events of the balance of {holder} in {period}"
+    print_list(output, items, title, columns, rows, _BALANCE, numbers=(0, 2, 3, 4, 5), position=position)
 
 
 @click.option("--from", "start", help="First position, or first recorded time.")

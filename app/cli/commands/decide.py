@@ -31,6 +31,7 @@ from projections.policy_history import in_force_now, published_policies
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from app.output import OutputFormat
     from config.settings import Settings
     from domain.money import Money
     from domain.policy.model import Policy, Role
@@ -241,15 +242,15 @@ def _limits_of(role: Role, kind: str) -> tuple[str, str, str]:
     help="Another file. [default: the policy in force]",
 )
 @command(policy, lists=True)
-async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: bool, as_csv: bool) -> None:
+async def diff(settings: Settings, file: Path, other: Path | None, *, output: OutputFormat) -> None:
     """Show the changes of FILE, field by field, against the policy in force or another file.
 
     Exit status 1 if the ledger would refuse it, since it takes effect before the policy in force.
     """
-    policy = _valid_policy(file, as_json=as_json)
+    policy = _valid_policy(file, as_json=output == "json")
     refusal = None
     if other is not None:
-        before, name = _valid_policy(other, as_json=as_json).document, str(other)
+        before, name = _valid_policy(other, as_json=output == "json").document, str(other)
     else:
         async with Session(settings, reads_only=True) as session:
             history = PolicyHistory.of(await published_policies(session.log))
@@ -261,20 +262,19 @@ async def diff(settings: Settings, file: Path, other: Path | None, *, as_json: b
     refused: JsonObject = {"refused": {"field": "effective_from", "message": refusal}} if refusal else {}
     rows = [(field, _cell_text(old), _cell_text(new)) for field, old, new in changes]
     print_list(
+        output,
         items,
         f"{file} against {name}",
         ("field", "before", "after"),
         rows,
+        "field before after",
         numbers=(),
-        fields="field before after",
-        as_json=as_json,
-        as_csv=as_csv,
         **refused,
     )
     if refusal:
-        if not (as_json or as_csv):
+        if output == "table":
             console.print(f"It would be refused: effective_from {refusal}", markup=False)
-        raise CommandFinding(f"it would be refused: effective_from {refusal}" if as_csv else "")
+        raise CommandFinding(f"it would be refused: effective_from {refusal}" if output == "csv" else "")
 
 
 def _cell_text(value: Json) -> str:

@@ -21,6 +21,7 @@ from projections.views.loyalty import read_effects
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from app.output import OutputFormat
     from config.settings import Settings
     from domain.analytics.empowerment_gap import Share
     from domain.analytics.loyalty.estimators import EstimateFigures
@@ -36,9 +37,7 @@ _ROWS = 8
 @as_of_option
 @happened_option
 @command(report, lists=True)
-async def loyalty(
-    settings: Settings, as_of: str | None, limit: int, *, happened: bool, as_json: bool, as_csv: bool
-) -> None:
+async def loyalty(settings: Settings, as_of: str | None, limit: int, *, happened: bool, output: OutputFormat) -> None:
     """Customer value of actions: before and after, matched, quasi-experiment, trials; each by evidence level."""
     from projections.reports.loyalty import loyalty_report
 
@@ -47,10 +46,10 @@ async def loyalty(
         at = None if happened else await at_of(session, as_of)
         read = partial(read_view, session)
         found = await loyalty_report(read, await published_policies(session.log), at, moment)
-        if as_json or as_csv:
+        if output != "table":
             listed = await read("loyalty_effects", lambda c: read_effects(c, limit, position=at, until=moment))
             fields = "action_id customer_id agent_id kind basis time cost$ windows position"
-            print_list(listed.result, "", (), (), fields=fields, as_json=as_json, as_csv=as_csv, **found)
+            print_list(output, listed.result, "", (), (), fields, **found)
             return
     if not found["currencies"]:
         console.print(f"No action with a customer is recorded yet (position {found['position']}).")

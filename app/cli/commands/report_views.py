@@ -22,7 +22,14 @@ from projections.views import casework
 from projections.views.balances import read_balances, read_happened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import sqlalchemy as sa
+
+    from app.output import OutputFormat
     from config.settings import Settings
+    from projections.engine.storage import Row
+    from projections.reading import ReadResult
 
 
 _BALANCE = "holder period granted$ spent$ reserved$ remaining$ opened closed"
@@ -48,6 +55,27 @@ def report() -> None:
     """Reports on budgets, actions, customer value and the authority gap."""
 
 
+def _print_view(
+    output: OutputFormat,
+    title: str,
+    answer: ReadResult[list[Row]],
+    at: int | None,
+    columns: tuple[str, ...],
+    row: Callable[[Row], Sequence[object]],
+    fields: str,
+    numbers: tuple[int, ...] = (),
+) -> None:
+    """Print the rows of a view at the position ``at``, else at the view's own."""
+    position, rows = answer.progress.anchor.position if at is None else at, [row(item) for item in answer.result]
+    print_list(
+        output, answer.result, f"{title} at position {position}", columns, rows, fields, numbers, position=position
+    )
+
+
+def _moneys(item: Row, *names: str) -> list[str]:
+    return [money_text(item[name]) if item[name] else "" for name in names]
+
+
 @click.option("--holder", help="agent:<id> or team:<id>")
 @click.option("--period", help="2026-11-21, 2026-W47, 2026-11 or 2026-Q4")
 @as_of_option
@@ -60,42 +88,25 @@ async def balances(
     as_of: str | None,
     *,
     happened: bool,
-    as_json: bool,
-    as_csv: bool,
+    output: OutputFormat,
 ) -> None:
     """Granted, spent, reserved and remaining amounts by holder and period."""
+
+    def read(connection: sa.Connection) -> list[Row]:
+        if happened:
+            return read_happened(connection, moment, holder, period)
+        return read_balances(connection, holder, period, position=at)
+
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
-        answer = await read_view(
-            session,
-            "budget_balances",
-            lambda c: (
-                read_happened(c, moment, holder, period) if happened else read_balances(c, holder, period, position=at)
-            ),
-        )
-    position = answer.progress.anchor.position if at is None else at
+        answer = await read_view(session, "budget_balances", read)
     columns = ("holder", "period", "granted", "spent", "reserved", "remaining", "")
-    rows = [
-        (
-            item["holder"],
-            item["period"],
-            *(money_text(item[name]) for name in columns[2:6]),
-            "closed" if item["closed"] else "",
-        )
-        for item in answer.result
-    ]
-    print_list(
-        answer.result,
-        f"Balances at position {position}",
-        columns,
-        rows,
-        numbers=(2, 3, 4, 5),
-        fields=_BALANCE,
-        as_json=as_json,
-        as_csv=as_csv,
-        position=position,
-    )
+
+    def row(item: Row) -> list[object]:
+        return [item["holder"], item["period"], *_moneys(item, *columns[2:6]), "closed" if item["closed"] else ""]
+
+    _print_view(output, "Balances", answer, at, columns, row, _BALANCE, (2, 3, 4, 5))
 
 
 @click.option(
@@ -106,62 +117,36 @@ async def balances(
 @happened_option
 @command(report, lists=True)
 async def actions(
-    settings: Settings,
-    days: int,
-    as_of: str | None,
-    *,
-    only_unsettled: bool,
-    happened: bool,
-    as_json: bool,
-    as_csv: bool,
+    settings: Settings, days: int, as_of: str | None, *, only_unsettled: bool, happened: bool, output: OutputFormat
 ) -> None:
     """Actions with their state (taken, held, settled, voided, charged, reversed) and the cost of asking."""
+
+    def read(connection: sa.Connection) -> list[Row]:
+        if happened:
+            return casework.read_actions_happened(connection, moment)
+        source = temporal_tables.as_of(casework.actions, at)
+        where = (casework.unsettled(before, source),) if only_unsettled else ()
+        return casework.read_actions(connection, *where, source=source)
+
     before = (datetime.now(UTC) - timedelta(days=days)).isoformat() if days else "9999"
     if happened and only_unsettled:
-        raise click.UsageError("--happened goes without --unsettled")
+        raise click.UsageError("--happened excludes --unsettled")
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
-        source = temporal_tables.as_of(casework.actions, at)
-        where = (casework.unsettled(before, source),) if only_unsettled else ()
-        answer = await read_view(
-            session,
-            "casework",
-            lambda c: (
-                casework.read_actions_happened(c, moment)
-                if happened
-                else casework.read_actions(c, *where, source=source)
-            ),
-        )
+        answer = await read_view(session, "casework", read)
         policy = await policy_in_force(session.log, at)
     for item in answer.result:
         own = policy is not None and item["escalation_id"] is None and item["amount"]["currency"] == policy.currency
         saved = long_way(item["kind"], policy) if policy is not None and own else None
         item["long_way"] = saved and saved.wire()
-    position = answer.progress.anchor.position if at is None else at
     columns = ("action", "time", "state", "agent", "kind", "amount", "settled", "reversed", "long way")
-    rows = [
-        (
-            item["action_id"],
-            item["time"][:16],
-            item["state"],
-            item["agent_id"],
-            item["kind"],
-            *(money_text(item[name]) if item[name] else "" for name in ("amount", "settled", "reversed", "long_way")),
-        )
-        for item in answer.result
-    ]
-    print_list(
-        answer.result,
-        f"Actions at position {position}",
-        columns,
-        rows,
-        numbers=(5, 6, 7, 8),
-        fields=_ACTION,
-        as_json=as_json,
-        as_csv=as_csv,
-        position=position,
-    )
+
+    def row(item: Row) -> list[object]:
+        amounts = _moneys(item, "amount", "settled", "reversed", "long_way")
+        return [item["action_id"], item["time"][:16], item["state"], item["agent_id"], item["kind"], *amounts]
+
+    _print_view(output, "Actions", answer, at, columns, row, _ACTION, (5, 6, 7, 8))
 
 
 @click.option("--waiting", is_flag=True, help="Only undecided escalations.")
@@ -169,59 +154,36 @@ async def actions(
 @happened_option
 @command(report, lists=True)
 async def escalations(
-    settings: Settings, as_of: str | None, *, waiting: bool, happened: bool, as_json: bool, as_csv: bool
+    settings: Settings, as_of: str | None, *, waiting: bool, happened: bool, output: OutputFormat
 ) -> None:
     """Escalations with requester, approvers, waiting time and outcome."""
+
+    def read(connection: sa.Connection) -> list[Row]:
+        if happened:
+            found = casework.read_escalations_happened(connection, moment)
+            return [one for one in found if not waiting or one["status"] == "waiting"]
+        source = temporal_tables.as_of(casework.escalations, at)
+        return casework.read_escalations(
+            connection, *((source.c.status == "waiting",) if waiting else ()), source=source
+        )
+
     moment = moment_of(as_of) if happened else ""
     async with Session(settings, reads_only=True) as session:
         at = None if happened else await at_of(session, as_of)
-        source = temporal_tables.as_of(casework.escalations, at)
-        where = (source.c.status == "waiting",) if waiting else ()
-        answer = await read_view(
-            session,
-            "casework",
-            lambda c: (
-                [
-                    one
-                    for one in casework.read_escalations_happened(c, moment)
-                    if not waiting or one["status"] == "waiting"
-                ]
-                if happened
-                else casework.read_escalations(c, *where, source=source)
-            ),
-        )
-    position = answer.progress.anchor.position if at is None else at
+        answer = await read_view(session, "casework", read)
     columns = ("escalation", "requested", "agent", "kind", "asked", "of", "status", "waited")
-    rows = [
-        (
-            item["escalation_id"],
-            item["requested"][:16],
-            item["agent_id"],
-            item["kind"],
-            money_text(item["asked"]),
-            ", ".join(item["asked_of"]),
-            item["status"],
-            _minutes(item["waited_seconds"]),
-        )
-        for item in answer.result
-    ]
-    print_list(
-        answer.result,
-        f"Escalations at position {position}",
-        columns,
-        rows,
-        numbers=(4, 7),
-        fields=_ESCALATION,
-        as_json=as_json,
-        as_csv=as_csv,
-        position=position,
-    )
+
+    def row(item: Row) -> list[object]:
+        first = [item["escalation_id"], item["requested"][:16], item["agent_id"], item["kind"], *_moneys(item, "asked")]
+        return [*first, ", ".join(item["asked_of"]), item["status"], _minutes(item["waited_seconds"])]
+
+    _print_view(output, "Escalations", answer, at, columns, row, _ESCALATION, (4, 7))
 
 
 @click.argument("name", metavar="VIEW")
 @click.option("--table", help="One of the view's tables. [default: its only one]")
 @command(report, lists=True)
-async def view(settings: Settings, name: str, table: str | None, *, as_json: bool, as_csv: bool) -> None:
+async def view(settings: Settings, name: str, table: str | None, *, output: OutputFormat) -> None:
     """Print the rows of a VIEW that another package adds."""
     load_views()
     try:
@@ -231,16 +193,7 @@ async def view(settings: Settings, name: str, table: str | None, *, as_json: boo
     async with Session(settings, reads_only=True) as session:
         answer = await read_view(session, name, found.read)
     columns = tuple(found.table.columns.keys())
-    print_list(
-        answer.result,
-        f"{found.table.name} at position {answer.progress.anchor.position}",
-        columns,
-        [tuple(row.values()) for row in answer.result],
-        fields=" ".join(columns),
-        as_json=as_json,
-        as_csv=as_csv,
-        position=answer.progress.anchor.position,
-    )
+    _print_view(output, found.table.name, answer, None, columns, lambda row: [*row.values()], " ".join(columns))
 
 
 def _minutes(seconds: float | None) -> str:
