@@ -47,14 +47,30 @@ AsOf = Annotated[
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "format": "date-time"}]}),
 ]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match")]
+Offset = Annotated[int, Query(ge=0, le=2**53)]
+
+
+class PageQuery:
+    """The parameters of a list: its moment, its length, and the tag of the client's copy."""
+
+    def __init__(self, as_of: AsOf = None, limit: Limit = 100, if_none_match: IfNoneMatch = None) -> None:
+        self.as_of, self.limit, self.if_none_match = as_of, limit, if_none_match
+
+
+class FeedQuery(PageQuery):
+    """The parameters of a list whose items follow each other by position."""
+
+    def __init__(
+        self, as_of: AsOf = None, after: After = 0, limit: Limit = 100, if_none_match: IfNoneMatch = None
+    ) -> None:
+        super().__init__(as_of, limit, if_none_match)
+        self.after = after
 
 
 def add_list_routes(api: FastAPI, context: ApiContext) -> None:
     """Add the routes of lists."""
     lists, authorizer = ListReader(context.views, context.log), context.authorizer
-    _add_balances(api, lists, authorizer)
-    _add_actions(api, lists, authorizer)
-    _add_escalations(api, lists, authorizer)
+    _add_casework(api, lists, authorizer)
     _add_flags(api, lists, context.keys, authorizer)
     _add_trail(api, lists, authorizer)
     _add_plugin_views(api, lists, authorizer)
@@ -90,8 +106,7 @@ class ListReader:
         self,
         view: str,
         query: Callable[[sa.Connection], list[Row]],
-        if_none_match: str | None,
-        limit: int,
+        page: PageQuery,
         at: int | None = None,
         *,
         next_by: str | None = "position",
@@ -100,16 +115,16 @@ class ListReader:
     ) -> Response:
         """Return a page of a view as JSON with an ETag and, for a past state, the time of its last event.
 
-        ``query`` reads up to ``limit`` items at position ``at``. ``next_by`` names the field that the next page
+        ``query`` reads up to ``page.limit`` items at position ``at``. ``next_by`` names the field that the next page
         continues from. ``then`` changes the items before they are returned.
         """
-        if if_none_match is not None:  # an unchanged view is not read again
+        if page.if_none_match is not None:  # an unchanged view is not read again
             unchanged = await self._views.read(view, lambda _connection: None, short=True)
-            if if_none_match == _tag(view, unchanged.progress, viewer):
-                return Response(status_code=304, headers={"ETag": if_none_match})
-        found = await self._views.read(view, query, short=limit <= _SHORT_PAGE)
+            if page.if_none_match == _tag(view, unchanged.progress, viewer):
+                return Response(status_code=304, headers={"ETag": page.if_none_match})
+        found = await self._views.read(view, query, short=page.limit <= _SHORT_PAGE)
         position = found.progress.anchor.position if at is None else min(at, found.progress.anchor.position)
-        last = found.result[-1][next_by] if next_by is not None and len(found.result) == limit else None
+        last = found.result[-1][next_by] if next_by is not None and len(found.result) == page.limit else None
         items = found.result if then is None else await then(found.result)
         document = {
             "items": items,
@@ -129,109 +144,68 @@ def _tag(view: str, progress: Progress, viewer: Principal) -> str:
     return f'"{view}-{progress.anchor.position}-{viewer.role[0]}{viewer.person_id or ""}"'
 
 
-def _add_balances(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
+def _add_casework(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
     caller = Depends(authorizer.viewer)
 
     @api.get("/api/v1/balances", response_model=Page, summary="Budgets: granted, spent, reserved, remaining")
     async def balances(
+        page: Annotated[PageQuery, Depends()],
         holder: str | None = None,
         period: str | None = None,
-        as_of: AsOf = None,
-        limit: Limit = 100,
         team: str | None = None,
-        offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
-        if_none_match: IfNoneMatch = None,
+        offset: Offset = 0,
         viewer: Principal = caller,
     ) -> Response:
-        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
+        at, scope = await lists.at(page.as_of), await authorizer.scope(viewer)
         holders = await authorizer.of_team(team)
-        return await lists.answer(
-            "budget_balances",
-            lambda c: [
+
+        def read(connection: sa.Connection) -> list[Row]:
+            return [
                 one
-                for one in read_balances(c, holder, period, position=at)
+                for one in read_balances(connection, holder, period, position=at)
                 if scope.sees_holder(one["holder"]) and (holders is None or one["holder"] in holders)
-            ][offset : offset + limit],
-            if_none_match,
-            limit,
-            at,
-            next_by=None,
-            viewer=viewer,
-        )
+            ][offset : offset + page.limit]
 
-
-def _add_actions(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
-    caller = Depends(authorizer.viewer)
+        return await lists.answer("budget_balances", read, page, at, next_by=None, viewer=viewer)
 
     @api.get("/api/v1/actions", response_model=Page, summary="Actions with their present state")
     async def actions(
+        page: Annotated[FeedQuery, Depends()],
         agent: str | None = None,
         team: str | None = None,
         kind: str | None = None,
-        as_of: AsOf = None,
-        after: After = 0,
-        limit: Limit = 100,
-        if_none_match: IfNoneMatch = None,
         viewer: Principal = caller,
     ) -> Response:
-        at = await lists.at(as_of)
+        at = await lists.at(page.as_of)
         source = temporal_tables.as_of(casework.actions, at)
         where = _seen_by(source, await authorizer.scope(viewer))
-        return await lists.answer(
-            "casework",
-            lambda c: casework.read_actions(
-                c,
-                *where,
-                after=after,
-                limit=limit,
-                source=source,
-                agent_id=agent,
-                team_id=team,
-                kind=kind,
-            ),
-            if_none_match,
-            limit,
-            at,
-            viewer=viewer,
-        )
 
+        def read(connection: sa.Connection) -> list[Row]:
+            equal = {"agent_id": agent, "team_id": team, "kind": kind}
+            return casework.read_actions(connection, *where, after=page.after, limit=page.limit, source=source, **equal)
 
-def _add_escalations(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
-    caller = Depends(authorizer.viewer)
+        return await lists.answer("casework", read, page, at, viewer=viewer)
 
     @api.get("/api/v1/escalations", response_model=Page, summary="Escalations with their outcome")
     async def escalations(
+        page: Annotated[FeedQuery, Depends()],
         agent: str | None = None,
         team: str | None = None,
         kind: str | None = None,
         status: str | None = None,
-        as_of: AsOf = None,
-        after: After = 0,
-        limit: Limit = 100,
-        if_none_match: IfNoneMatch = None,
         viewer: Principal = caller,
     ) -> Response:
-        at = await lists.at(as_of)
+        at = await lists.at(page.as_of)
         source = temporal_tables.as_of(casework.escalations, at)
         where = _seen_by(source, await authorizer.scope(viewer))
-        return await lists.answer(
-            "casework",
-            lambda c: casework.read_escalations(
-                c,
-                *where,
-                after=after,
-                limit=limit,
-                source=source,
-                agent_id=agent,
-                team_id=team,
-                kind=kind,
-                status=status,
-            ),
-            if_none_match,
-            limit,
-            at,
-            viewer=viewer,
-        )
+
+        def read(connection: sa.Connection) -> list[Row]:
+            equal = {"agent_id": agent, "team_id": team, "kind": kind, "status": status}
+            return casework.read_escalations(
+                connection, *where, after=page.after, limit=page.limit, source=source, **equal
+            )
+
+        return await lists.answer("casework", read, page, at, viewer=viewer)
 
 
 def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Authorizer) -> None:
@@ -239,35 +213,24 @@ def _add_flags(api: FastAPI, lists: ListReader, keys: Keyring, authorizer: Autho
 
     @api.get("/api/v1/flags", response_model=Page, summary="Flags of possible misuse for human review")
     async def flags(
+        page: Annotated[FeedQuery, Depends()],
         rule: str | None = None,
         about: str | None = None,
         status: str | None = None,
-        as_of: AsOf = None,
-        after: After = 0,
-        limit: Limit = 100,
-        if_none_match: IfNoneMatch = None,
         viewer: Principal = caller,
     ) -> Response:
-        at, now, scope = await lists.at(as_of), datetime.now(UTC), await authorizer.scope(viewer)
+        at, now, scope = await lists.at(page.as_of), datetime.now(UTC), await authorizer.scope(viewer)
         source = temporal_tables.as_of(flags_table, at)
+
+        def read(connection: sa.Connection) -> list[Row]:
+            found = read_flags(connection, now, rule=rule, status=status, source=source)
+            return [one for one in found if one["position"] > page.after and scope.sees_all(one["about"])][: page.limit]
 
         async def masked(found: list[Row]) -> list[Row]:
             shown = await without_names(lists.log, keys, found)  # filtered after masking: a filter reveals no name
             return [one for one in shown if about is None or about in one["about"]]
 
-        return await lists.answer(
-            "flags",
-            lambda c: [
-                one
-                for one in read_flags(c, now, rule=rule, status=status, source=source)
-                if one["position"] > after and scope.sees_all(one["about"])
-            ][:limit],
-            if_none_match,
-            limit,
-            at,
-            viewer=viewer,
-            then=masked,
-        )
+        return await lists.answer("flags", read, page, at, viewer=viewer, then=masked)
 
 
 def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
@@ -275,17 +238,14 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
 
     @api.get("/api/v1/trail", response_model=Page, summary="The audit trail: events in order, with positions")
     async def trail(
+        page: Annotated[FeedQuery, Depends()],
         interaction: str | None = None,
         action: str | None = None,
         agent: str | None = None,
         customer: str | None = None,
-        as_of: AsOf = None,
-        after: After = 0,
-        limit: Limit = 100,
-        if_none_match: IfNoneMatch = None,
         viewer: Principal = caller,
     ) -> Response:
-        at, scope = await lists.at(as_of), await authorizer.scope(viewer)
+        at, scope = await lists.at(page.as_of), await authorizer.scope(viewer)
         if scope.people is not None and agent not in scope.people:
             raise HTTPException(403, f"the role {viewer.role} reads only the trail of people it sees: name an `agent`")
         named = {"interaction": interaction, "action": action, "agent": agent, "customer": customer}
@@ -294,7 +254,7 @@ def _add_trail(api: FastAPI, lists: ListReader, authorizer: Authorizer) -> None:
         if read_about:
             await note_reading(lists.log, viewer, read_about, at or await lists.end())
         return await lists.answer(
-            Trail.name, lambda c: read_trail(c, wanted, after, limit, at), if_none_match, limit, at, viewer=viewer
+            Trail.name, lambda c: read_trail(c, wanted, page.after, page.limit, at), page, at, viewer=viewer
         )
 
 
@@ -311,17 +271,16 @@ def _add_plugin_views(api: FastAPI, lists: ListReader, authorizer: Authorizer) -
         view: str,
         table: str,
         limit: Limit = 100,
-        offset: Annotated[int, Query(ge=0, le=2**53)] = 0,
+        offset: Offset = 0,
         if_none_match: IfNoneMatch = None,
         viewer: Principal = caller,
     ) -> Response:
+        page = PageQuery(None, limit, if_none_match)
         try:
             found = plugin_table(view, table)
         except LookupError as error:
             raise HTTPException(404, str(error)) from None
-        return await lists.answer(
-            view, lambda c: found.read(c, limit, offset), if_none_match, limit, next_by=None, viewer=viewer
-        )
+        return await lists.answer(view, lambda c: found.read(c, limit, offset), page, next_by=None, viewer=viewer)
 
 
 def _seen_by(source: sa.FromClause, scope: AccessScope) -> list[sa.ColumnElement[bool]]:
