@@ -181,8 +181,7 @@ class Publisher:
             if reasons:
                 self.outcome.reject(event.line, event.id, reasons.pop())
             elif position is None:
-                message = f"{source} {event.id} was acknowledged, but is neither recorded nor rejected"
-                raise LedgerError(message)
+                raise LedgerError(f"{source} {event.id} was acknowledged, but is neither recorded nor rejected")
             elif position > self._first_position and event.id not in counted:
                 counted.add(event.id)
                 self.outcome.recorded += 1
@@ -197,8 +196,7 @@ class Publisher:
             try:
                 reply = await self._session.client.request(subject, json.dumps(request).encode(), timeout=30)
             except (nats.errors.Error, TimeoutError) as error:
-                message = f"no receipts from the intake: {error or 'time-out'}"
-                raise UnavailableError(message) from error
+                raise UnavailableError(f"no receipts from the intake: {error or 'time-out'}") from error
             items = json.loads(reply.data).get("items", ())
             found.update((item["id"], item["position"]) for item in items if item["status"] == "recorded")
         return found

@@ -57,12 +57,10 @@ class ListenAddress(NamedTuple):
         try:
             here = ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            message = f"--host {self.host!r}: give an IP address, such as 127.0.0.1 or 0.0.0.0"
-            raise LedgerError(message) from None
+            raise LedgerError(f"--host {self.host!r}: give an IP address, such as 127.0.0.1 or 0.0.0.0") from None
         for name in self.allowed_hosts:
             if host_of(name.encode()) != name.lower():
-                message = f"--allowed-host {name!r}: give a host name or address, without scheme and port"
-                raise LedgerError(message)
+                raise LedgerError(f"--allowed-host {name!r}: give a host name or address, without scheme and port")
         self.trusted_networks()
         if (self.certificate is None) != (self.key is None):
             raise LedgerError("--tls-cert and --tls-key belong together: give both")
@@ -70,14 +68,12 @@ class ListenAddress(NamedTuple):
             try:
                 ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(self.certificate, self.key)
             except (OSError, ssl.SSLError) as error:
-                message = f"--tls-cert and --tls-key cannot be used: {error}"
-                raise LedgerError(message) from None
+                raise LedgerError(f"--tls-cert and --tls-key cannot be used: {error}") from None
         if not here and not self.encrypted:
-            message = (
+            raise LedgerError(
                 f"--host {self.host} is not loopback, and tokens would be sent unencrypted: give --tls-cert and "
                 "--tls-key, or --behind-proxy where a proxy in front terminates TLS"
             )
-            raise LedgerError(message)
         return self
 
     def trusted_networks(self) -> list[Network]:

@@ -47,7 +47,6 @@ async def ask(client: LedgerClient, subject: str, body: Mapping[str, Json], role
     try:
         reply = await client.request(subject, msgspec.json.encode(body), timeout=_TIMEOUT_SECONDS)
     except (nats.errors.Error, TimeoutError) as error:
-        message = f"no answer: is `resolution-ledger run {role}` running?"
-        raise UnavailableError(message) from error
+        raise UnavailableError(f"no answer: is `resolution-ledger run {role}` running?") from error
     answer: Answer = msgspec.json.decode(reply.data)
     return answer

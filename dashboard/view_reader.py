@@ -145,8 +145,7 @@ class ViewReader:
         model = MODELS[name]()
         generation = storage.live_generation(self._folder, model)
         if generation is None:
-            message = f"the view {name} is not built yet: is `resolution-ledger run projections` running?"
-            raise NotReadyError(message)
+            raise NotReadyError(f"the view {name} is not built yet: is `resolution-ledger run projections` running?")
         if live is None or live.generation != generation:
             if live is not None:
                 live.close()

@@ -88,8 +88,7 @@ async def _seal(session: Session, kept: SealTrace, newest: Checkpoint | None, ar
     if end < newest.size:
         raise SealError(f"the log ends at position {end}, and {newest.size} positions were sealed", end + 1)
     if archived > newest.size:
-        message = f"the archive goes to position {archived}, and the seal only to {newest.size}"
-        raise SealError(message, newest.size + 1)
+        raise SealError(f"the archive goes to position {archived}, and the seal only to {newest.size}", newest.size + 1)
     return f"{newest.size} of {end} positions, {_looked_at(await check_sample(session.log, folder.tiles(newest.size)))}"
 
 

@@ -105,8 +105,7 @@ def decimal_of(text: str, column: str) -> Decimal | None:
     except InvalidOperation:
         value = Decimal("NaN")
     if not value.is_finite():
-        message = f"{column} {text[:40]!r} is not a number"
-        raise ValueProblem(message, column)
+        raise ValueProblem(f"{column} {text[:40]!r} is not a number", column)
     return value
 
 
@@ -117,5 +116,4 @@ def number(text: str, kind: type[Any], column: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        message = f"{column} {text[:40]!r} is not a number"
-        raise ValueProblem(message, column) from None
+        raise ValueProblem(f"{column} {text[:40]!r} is not a number", column) from None

@@ -45,19 +45,16 @@ def load_mapping(name: str) -> ColumnMapping:
         path = shipped / f"{Path(name).stem}.yaml"
         if not path.exists():
             names = ", ".join(sorted(found.stem for found in shipped.glob("*.yaml")))
-            message = f"no mapping {name}: give a YAML file, or the name of a shipped mapping ({names})"
-            raise MappingError(message)
+            raise MappingError(f"no mapping {name}: give a YAML file, or the name of a shipped mapping ({names})")
     try:
         file = read_document_file(path)
     except DocumentFileError as error:
-        message = f"{path}: {error}"
-        raise MappingError(message) from None
+        raise MappingError(f"{path}: {error}") from None
     try:
         return build_mapping(file.document)
     except MappingError as error:
         line, column = _place_of(file, str(error))
-        message = f"{path}: line {line}, column {column}: {error}"
-        raise MappingError(message) from None
+        raise MappingError(f"{path}: line {line}, column {column}: {error}") from None
 
 
 def _place_of(file: DocumentFile, message: str) -> tuple[int, int]:
@@ -102,8 +99,7 @@ def _rows(
             reader = csv.reader(text, delimiter=mapping.delimiter)
             header = next(reader, None)
             if header is None:
-                message = f"{path} is empty"
-                raise ImportFileError(message)
+                raise ImportFileError(f"{path} is empty")
             places = _places(mapping, header, path)
             told = 0
             for line, cells in enumerate(reader, 2):
@@ -118,8 +114,7 @@ def _rows(
                     told = at
             progressed(raw.tell() - told)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        message = f"{path} is damaged or cut short after line {line}: {error}; fetch it again"
-        raise ImportFileError(message) from None
+        raise ImportFileError(f"{path} is damaged or cut short after line {line}: {error}; fetch it again") from None
     except (UnicodeDecodeError, csv.Error, LookupError) as error:
         message = f"{path}, after line {line}: {error}; is the mapping's encoding or delimiter right?"
         raise ImportFileError(message) from None
@@ -129,8 +124,7 @@ def _places(mapping: ColumnMapping, header: Sequence[str], path: Path) -> list[t
     names = [name.removeprefix("\ufeff") for name in header]
     for column in mapping.columns:
         if column not in names:
-            message = f"{path} has no column {column!r}, which the mapping uses; it has {', '.join(names)}"
-            raise ImportFileError(message)
+            raise ImportFileError(f"{path} has no column {column!r}, which the mapping uses; it has {', '.join(names)}")
     return [(column, names.index(column)) for column in mapping.columns]
 
 

@@ -118,8 +118,7 @@ _TESTS = ("matches", "not", "above", "below", "is", "blank")
 class _Builder(FieldReader):
     def __init__(self, document: Any) -> None:
         if not isinstance(document, dict):
-            message = "a mapping is a YAML mapping that begins with `source:`"
-            raise MappingError(message)
+            raise MappingError("a mapping is a YAML mapping that begins with `source:`")
         super().__init__()
         self.document = document
         self.sums: dict[str, Callable[[Row], Decimal]] = {}
@@ -130,8 +129,7 @@ class _Builder(FieldReader):
         document = self.document
         source = document.get("source")
         if not isinstance(source, str) or not source:
-            message = "source: name the source of these events, e.g. `source: online-retail`"
-            raise MappingError(message)
+            raise MappingError("source: name the source of these events, e.g. `source: online-retail`")
         for name, factors in self.mapping(document.get("sums", {}), "sums").items():
             self.sums[name] = self._product(factors, f"sums.{name}")
         group_by, order_by = (self.optional_column(document.get(name)) for name in ("group_by", "order_by"))
@@ -139,12 +137,10 @@ class _Builder(FieldReader):
         self.check_names(only, ("when", "reason"), "only_with")
         each = document.get("each", "row")
         if each not in ("row", "group"):
-            message = f"each: must be row or group, not {shown(each)}"
-            raise MappingError(message)
+            raise MappingError(f"each: must be row or group, not {shown(each)}")
         skips, events = (self.items(document.get(name, []), name) for name in ("skip", "events"))
         if not events:
-            message = "events: list at least one event"
-            raise MappingError(message)
+            raise MappingError("events: list at least one event")
         return ColumnMapping(
             source=source,
             encoding=self.encoding(document.get("encoding", "utf-8")),
@@ -172,18 +168,15 @@ class _Builder(FieldReader):
         self.check_names(given, ("type", "when", "once", "id", "time", "data"), at)
         name = f"resolution.{given.get('type')}.v1"
         if name not in FACTS:
-            message = f"{at}.type: {shown(given.get('type'))} is not a fact such as purchase.completed"
-            raise MappingError(message)
+            raise MappingError(f"{at}.type: {shown(given.get('type'))} is not a fact such as purchase.completed")
         for required in ("id", "time", "data"):
             if required not in given:
-                message = f"{at}.{required}: is required"
-                raise MappingError(message)
+                raise MappingError(f"{at}.{required}: is required")
         fields = FACTS[name].__struct_fields__
         data = self.mapping(given["data"], f"{at}.data")
         for field in data:
             if field not in fields:
-                message = f"{at}.data.{field}: {given['type']} has no such field; it has {', '.join(fields)}"
-                raise MappingError(message)
+                raise MappingError(f"{at}.data.{field}: {given['type']} has no such field; it has {', '.join(fields)}")
         time = given["time"] if isinstance(given["time"], dict) else {"column": given["time"]}
         return Emission(
             type=name,
@@ -204,8 +197,7 @@ class _Builder(FieldReader):
             blank = [column for column in in_text if not place.row[column].strip()]
             found = None if blank else value(place)
             if found is None or not str(found).strip():
-                message = f"{blank[0] if blank else named} is blank, and an id needs it"
-                raise ValueProblem(message, "id")
+                raise ValueProblem(f"{blank[0] if blank else named} is blank, and an id needs it", "id")
             return found
 
         return filled
@@ -288,8 +280,7 @@ class _Builder(FieldReader):
         if "column" in given:
             column, suffix = self.column(given["column"]), str(given.get("strip_suffix", ""))
             return lambda place: place.row[column].strip().removesuffix(suffix) or None
-        message = f"{at}: say column, money, number, integer, extract, map, time or const"
-        raise MappingError(message)
+        raise MappingError(f"{at}: say column, money, number, integer, extract, map, time or const")
 
     def _text(self, template: str) -> Value:
         """Return a text with ${columns} filled in; None if all of them are blank."""
@@ -309,8 +300,7 @@ class _Builder(FieldReader):
     def _money(self, given: Mapping[str, Any], at: str) -> Value:
         currency = given.get("currency")
         if not isinstance(currency, str) or currency not in EXPONENTS:
-            message = f"{at}.currency: an ISO 4217 code such as GBP is needed, not {shown(currency)}"
-            raise MappingError(message)
+            raise MappingError(f"{at}.currency: an ISO 4217 code such as GBP is needed, not {shown(currency)}")
         name, cents = str(given["money"]), Decimal(1).scaleb(-EXPONENTS[currency])
         if name not in self.sums:
             self.column(name)
@@ -340,8 +330,7 @@ class _Builder(FieldReader):
     def _time(self, given: Mapping[str, Any]) -> Callable[[RowContext], datetime]:
         column, form = self.column(given.get("column")), given.get("format")
         if form is not None and not isinstance(form, str):
-            message = f"format: must be a text such as '%d/%m/%Y %H:%M', not {shown(form)}"
-            raise MappingError(message)
+            raise MappingError(f"format: must be a text such as '%d/%m/%Y %H:%M', not {shown(form)}")
         zone = self.time_zone(given["zone"]) if "zone" in given else self.zone
 
         def moment(place: RowContext) -> datetime:
@@ -352,13 +341,11 @@ class _Builder(FieldReader):
                 naive = datetime.strptime(text, form) if form else datetime.fromisoformat(text)  # noqa: DTZ007 - its zone follows
                 if naive.tzinfo is None:
                     if zone is None:
-                        reason = f"{column} {text!r} has no zone: give the mapping a time_zone"
-                        raise ValueProblem(reason, column)
+                        raise ValueProblem(f"{column} {text!r} has no zone: give the mapping a time_zone", column)
                     naive = naive.replace(tzinfo=zone)
                 return naive.astimezone(UTC)
             except (ValueError, OverflowError) as error:
-                reason = f"{column} {text[:40]!r} is not a time: {error}"
-                raise ValueProblem(reason, column) from None
+                raise ValueProblem(f"{column} {text[:40]!r} is not a time: {error}", column) from None
 
         return moment
 
@@ -367,8 +354,7 @@ class _Builder(FieldReader):
     def _product(self, given: Any, at: str) -> Callable[[Row], Decimal]:
         factors = [self.column(name) for name in (given if isinstance(given, list) else [given])]
         if not factors:
-            message = f"{at}: name the columns whose product is summed"
-            raise MappingError(message)
+            raise MappingError(f"{at}: name the columns whose product is summed")
 
         def product(row: Row) -> Decimal:
             result = decimal_of(row[factors[0]], factors[0]) or Decimal(0)

@@ -50,8 +50,7 @@ class FieldReader:
     def column(self, name: Any) -> str:
         """Return a column's name and mark it as used."""
         if not isinstance(name, str):
-            message = f"a column's name is needed, not {shown(name)}"
-            raise MappingError(message)
+            raise MappingError(f"a column's name is needed, not {shown(name)}")
         self.used[name] = None
         return name
 
@@ -63,16 +62,14 @@ class FieldReader:
     def mapping(given: Any, at: str) -> dict[str, Any]:
         """Return a mapping."""
         if not isinstance(given, dict):
-            message = f"{at}: must be a mapping, not {shown(given)}"
-            raise MappingError(message)
+            raise MappingError(f"{at}: must be a mapping, not {shown(given)}")
         return given
 
     @staticmethod
     def items(given: Any, at: str) -> list[Any]:
         """Return a list's items."""
         if not isinstance(given, list):
-            message = f"{at}: must be a list, not {shown(given)}"
-            raise MappingError(message)
+            raise MappingError(f"{at}: must be a list, not {shown(given)}")
         return given
 
     @staticmethod
@@ -81,8 +78,7 @@ class FieldReader:
         for name in given:
             if name not in names:
                 part = name if name.isprintable() and len(name) <= _NAME_CHARACTERS else shown(name)
-                message = f"{f'{at}.' if at else ''}{part}: unknown name; known are {', '.join(names)}"
-                raise MappingError(message)
+                raise MappingError(f"{f'{at}.' if at else ''}{part}: unknown name; known are {', '.join(names)}")
 
     @staticmethod
     def text(given: Any, at: str) -> str:
@@ -96,8 +92,7 @@ class FieldReader:
         """Return an RE2 pattern, whose matching time is proportional to the text."""
         self._patterns += 1
         if self._patterns > _PATTERNS_AT_MOST:
-            message = f"{at}: a mapping has at most {_PATTERNS_AT_MOST} regular expressions"
-            raise MappingError(message)
+            raise MappingError(f"{at}: a mapping has at most {_PATTERNS_AT_MOST} regular expressions")
         if not isinstance(text, str) or len(text) > _PATTERN_CHARACTERS:
             message = f"{at}: must be a regular expression of at most {_PATTERN_CHARACTERS} characters, in quotes"
             raise MappingError(message)
@@ -117,16 +112,14 @@ class FieldReader:
         except InvalidOperation:
             number = Decimal("NaN")
         if not number.is_finite():
-            message = f"{at}: must be a number, not {shown(value)}"
-            raise MappingError(message)
+            raise MappingError(f"{at}: must be a number, not {shown(value)}")
         return number
 
     @staticmethod
     def truth(value: Any, at: str) -> bool:
         """Return true or false; ``yes`` and ``no`` are text."""
         if not isinstance(value, bool):
-            message = f"{at}: must be true or false, not {shown(value)}"
-            raise MappingError(message)
+            raise MappingError(f"{at}: must be true or false, not {shown(value)}")
         return value
 
     @staticmethod
@@ -143,8 +136,7 @@ class FieldReader:
     def delimiter(given: Any) -> str:
         """Return the character between two cells."""
         if not isinstance(given, str) or len(given) != 1 or given in '\r\n"':
-            message = f'delimiter: must be one character such as ";" in quotes, not {shown(given)}'
-            raise MappingError(message)
+            raise MappingError(f'delimiter: must be one character such as ";" in quotes, not {shown(given)}')
         return given
 
     @staticmethod
@@ -155,8 +147,7 @@ class FieldReader:
         try:
             return ZoneInfo(str(name))
         except (ZoneInfoNotFoundError, ValueError, OSError):
-            message = f"time_zone: must be an IANA zone such as Europe/London, not {shown(name)}"
-            raise MappingError(message) from None
+            raise MappingError(f"time_zone: must be an IANA zone such as Europe/London, not {shown(name)}") from None
 
     @staticmethod
     def equality(given: Any, at: str) -> Test:
@@ -171,8 +162,7 @@ class FieldReader:
             case str() | int():
                 text = str(given)
                 return lambda value: value == text
-        message = f"{at}: compare with a text or a number, not {shown(given)}"
-        raise MappingError(message)
+        raise MappingError(f"{at}: compare with a text or a number, not {shown(given)}")
 
 
 def _is_number(value: Any, wanted: Decimal) -> bool:

@@ -129,8 +129,7 @@ async def restore(
         checkpoint = read_checkpoint((folder / "checkpoint").read_text(encoding="utf-8"))
         known = [Verifier.read(line) for line in (folder / "verifiers").read_text(encoding="utf-8").splitlines()]
     except (OSError, NoteError) as error:
-        message = f"{folder}: {error}"
-        raise LedgerError(message) from error
+        raise LedgerError(f"{folder}: {error}") from error
     if not checkpoint.signed_by(trusted or known):
         raise LedgerError("the archive's checkpoint is signed by no key that you trust")
     _check_root(archive, checkpoint.size, checkpoint.root)

@@ -111,11 +111,9 @@ async def reject_message(session: Session, operator: LedgerClient, stream: str, 
     """
     waiting = await _read(session.client, stream, {"seq": sequence})
     if waiting is None:
-        text = f"{stream} has no message {sequence}; see `admin inbox list` and `admin rejected list`"
-        raise NotWaitingError(text)
+        raise NotWaitingError(f"{stream} has no message {sequence}; see `admin inbox list` and `admin rejected list`")
     if sequence <= await _ack_floor(session.client, stream):
-        text = f"the intake has handled message {sequence} of {stream}; its receipt has the outcome"
-        raise NotWaitingError(text)
+        raise NotWaitingError(f"the intake has handled message {sequence} of {stream}; its receipt has the outcome")
     message = waiting.message._replace(subject=await _exact_subject(session.client, waiting.message))
     keep = not await _is_recorded(session, waiting)
     if keep:

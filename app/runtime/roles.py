@@ -50,8 +50,7 @@ async def exclusive_up(data_dir: Path) -> AsyncIterator[None]:
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "up.lock").open("a") as file:
         if not try_lock(file):
-            message = f"`up` runs already for {data_dir}: use it, or name another --data-dir"
-            raise LedgerError(message)
+            raise LedgerError(f"`up` runs already for {data_dir}: use it, or name another --data-dir")
         remove_announcement(data_dir)
         yield
 
@@ -107,8 +106,7 @@ async def create_service(  # noqa: PLR0911 - one return a role
 
             load_views()
             return DashboardService(session.server, topology.LEDGER, session.data_dir, where or ListenAddress())
-    message = f"no role {role!r}"
-    raise ValueError(message)
+    raise ValueError(f"no role {role!r}")
 
 
 def has_archive_extra() -> bool:

@@ -26,8 +26,7 @@ def server_options(settings: Settings) -> ConnectionOptions | None:
     if settings.nats_url is None:
         if given:
             first = f"nats_{min(given)}"
-            message = f"{first}: needs a NATS server of your own: name it in nats_url, or leave {first} out"
-            raise SettingsError(message)
+            raise SettingsError(f"{first}: needs a NATS server of your own: name it in nats_url, or leave {first} out")
         return None
     return _options("nats", settings.nats_url, given)
 

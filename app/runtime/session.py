@@ -120,11 +120,10 @@ class Session:
             if sys.platform == "win32":
                 raise LedgerError("Windows has no embedded server: name one elsewhere with --nats-url")
             if self._reads_only and not (self.data_dir / "server" / "passwords.json").exists():
-                message = (
+                raise NoLedgerError(
                     f"{self.data_dir} holds no ledger: name the right one with --data-dir, or create one with "
                     "`resolution-ledger up` or `resolution-ledger demo`"
                 )
-                raise NoLedgerError(message)
             config = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
             self._server = EmbeddedServer(self.data_dir.resolve(), config, self.settings.nats_server)
             await asyncio.to_thread(self._server.start)

@@ -83,11 +83,10 @@ async def _raise_stream(operator: LedgerClient, name: str, copies: int) -> None:
     try:
         answer = await js_api(operator, f"STREAM.UPDATE.{name}", (config or {}) | {REPLICAS_FIELD: copies})
     except UnavailableError as error:
-        message = (
+        raise LedgerError(
             f"stream {name} could not be given {copies} copies: {error}. Only the operator may change streams: name "
             "the operator's user and password in --nats-url"
-        )
-        raise LedgerError(message) from error
+        ) from error
     if "error" in answer:
         raise _placement_error(answer["error"], f"stream {name}", copies)
 

@@ -80,8 +80,7 @@ def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
         def make() -> str:
             newest = seal_folder(data_dir).checkpoint()
             if newest is None or position > newest.size:
-                message = f"position {position} is not sealed yet"
-                raise ProofError(message)
+                raise ProofError(f"position {position} is not sealed yet")
             return prove(seal_folder(data_dir).tiles(newest.size), newest, position).text()
 
         name = f'attachment; filename="{position}.tlog-proof"'

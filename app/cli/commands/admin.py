@@ -126,8 +126,7 @@ def _draft(entry: RejectedEntry) -> Draft:
 async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: bool, as_json: bool) -> None:
     """Put rejected events back into their inbox, e.g. after an upgrade."""
     if not numbers and not everything:
-        message = "name the numbers to retry, or --all"
-        raise click.UsageError(message)
+        raise click.UsageError("name the numbers to retry, or --all")
     async with Session(settings, reads_only=True) as session:
         chosen = [entry for entry in await _entries(session) if everything or entry["number"] in numbers]
         door = await Log.unstamped(session.client, topology.INBOX)

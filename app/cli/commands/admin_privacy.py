@@ -113,8 +113,7 @@ async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
     try:
         entries = parse_backup(read_bounded(file, _BACKUP_BYTES))
     except (OSError, ValueError) as error:
-        message = f"{file} is no backup of keys: {error}"
-        raise click.UsageError(message) from None
+        raise click.UsageError(f"{file} is no backup of keys: {error}") from None
     async with Session(settings, reads_only=True) as session:
         keys = await Keyring.open(session.client)
         restored = await keys.restore(entries)

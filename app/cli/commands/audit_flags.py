@@ -103,8 +103,7 @@ def _parameters(changes: tuple[str, ...]) -> Any:
         except ValueError:
             sign = ""
         if not sign:
-            message = f"--set {change!r}: write NAME=VALUE, such as fraction=0.95"
-            raise click.UsageError(message)
+            raise click.UsageError(f"--set {change!r}: write NAME=VALUE, such as fraction=0.95")
     return found
 
 

@@ -48,8 +48,7 @@ def verifiers_from(keys: tuple[str, ...]) -> list[Verifier]:
         except (OSError, ValueError) as error:
             raise click.UsageError(str(error)) from None
         if not read:  # without a named key the ledger's own keys would be trusted
-            message = f"--key {key!r} names no verifier key"
-            raise click.UsageError(message)
+            raise click.UsageError(f"--key {key!r} names no verifier key")
         found += read
     return found
 
@@ -64,8 +63,7 @@ def _checkpoint(file: Path) -> Checkpoint:
     try:
         return read_checkpoint(read_bounded(file, _CHECKPOINT_BYTES).decode())
     except (OSError, ValueError) as error:
-        message = f"{file}: {error}"
-        raise NoteError(message) from None
+        raise NoteError(f"{file}: {error}") from None
 
 
 @click.option(
