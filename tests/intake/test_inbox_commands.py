@@ -190,7 +190,7 @@ async def test_what_the_intake_has_dealt_with_is_not_rejected(session: Session) 
         await upstream.receipt("p-1")
         await wait_for_intake(session)
         operator = await session.connection("operator", user="operator")
-        with pytest.raises(NotWaitingError, match=r"has dealt with|has no message|has recorded"):
+        with pytest.raises(NotWaitingError, match=r"has handled|has no message|has recorded"):
             await reject_message(session, operator, "INBOX", sequence, "too late")
 
 
