@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,9 +16,6 @@ from domain.events.facts import (
     RelationshipDeclared,
     TrainingCompleted,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _AGENTS_REMEMBERED = 100_000
 
@@ -135,25 +131,3 @@ class Staff:
     def restore(self, employee_id: str, note: bytes) -> None:
         """Restore an employee's state from a note."""
         self._employees[employee_id] = msgspec.json.decode(note, type=_Employee)
-
-
-def manager_rings(manager_of: Mapping[str, str | None]) -> list[tuple[str, ...]]:
-    """Return the rings of people that are each other's managers, e.g. ``("A", "B")`` if A and B manage each other.
-
-    Each ring occurs once and starts with its least name. A person who is their own manager is a ring of one.
-    """
-    rings: set[tuple[str, ...]] = set()
-    seen: set[str] = set()
-    for start in manager_of:
-        chain: dict[str, int] = {}
-        name: str | None = start
-        while name is not None and name not in seen:
-            if name in chain:
-                ring = list(chain)[chain[name] :]
-                least = ring.index(min(ring))
-                rings.add((*ring[least:], *ring[:least]))
-                break
-            chain[name] = len(chain)
-            name = manager_of.get(name)
-        seen.update(chain)
-    return sorted(rings)

@@ -17,7 +17,7 @@ from app.runtime.sources import waiting_in_inboxes, without_own_inbox
 from app.runtime.views import open_generation
 from config import topology
 from consumers.privacy.field_encryption import sealed_texts
-from domain.staff import manager_rings
+from domain.managers import manager_rings
 from ledger.encryption.keyring import Keyring, key_ids
 from ledger.errors import LedgerError
 from ledger.store.cloudevents import parse_time, stored_decoder, time_text

@@ -99,7 +99,7 @@ def _escalation_answer(record: EscalationRequested | EscalationStep, position: i
     answer: JsonObject = {
         "outcome": "done",
         "escalation_id": record.escalation_id,
-        "status": type(record).__name__.removeprefix("Escalation").lower(),
+        "status": record.status,
         "amount": record.amount,
         "position": position,
     }

@@ -18,6 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from dashboard.auth.rate_limit import LOGIN_FAILURES, REQUEST_FAILURES, WINDOW_SECONDS, FailureLimiter
 from dashboard.auth.tokens import Principal, Tokens, digest_of
+from domain.managers import managed_by
 from projections.access import record_reading
 from projections.reading import EVERYBODY, AccessScope
 from projections.views.people import read_people
@@ -278,14 +279,9 @@ class Authorizer:
         if viewer.role == "agent" or viewer.person_id is None:
             return AccessScope(frozenset((viewer.person_id or "",)), frozenset())
         people = (await self._views.read("people", read_people)).result
-        below, todo = {viewer.person_id}, [viewer.person_id]
-        while todo:
-            manager = todo.pop()
-            new = {name for name, one in people.items() if one["manager_id"] == manager} - below
-            below |= new
-            todo += new
+        below = managed_by(viewer.person_id, {name: one["manager_id"] for name, one in people.items()})
         teams = {team for name in below if name in people for team in json.loads(people[name]["team_ids"] or "[]")}
-        return AccessScope(frozenset(below), frozenset(teams))
+        return AccessScope(below, frozenset(teams))
 
     async def of_team(self, team: str | None) -> frozenset[str] | None:
         """Return the holders of a team's budgets: its pool and its agents; none without a team."""

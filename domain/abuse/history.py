@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from domain.customers import CustomerLinks
 from domain.decisions.authority import Agent
 from domain.events import decisions, facts
 from domain.policy.history import PolicyHistory, rules_of
@@ -120,23 +121,13 @@ class GuardHistory:
         self.teams: dict[str, tuple[str, ...]] = {}
         self.left: dict[str, float] = {}
         self.policies = PolicyHistory()
-        self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        self._groups: dict[str, str] = {}
+        self._customers = CustomerLinks()
 
     # ------------------------------------------------------------------ customers, agents and limits
 
     def group(self, customer: str) -> str:
         """Return the name of the customer's group: its first member, or the customer alone."""
-        if customer not in self._links:
-            return customer
-        if customer not in self._groups:
-            members, todo = {customer}, [customer]
-            while todo:
-                new = {other for other, _ in self._links.get(todo.pop(), ())} - members
-                members |= new
-                todo += new
-            self._groups |= dict.fromkeys(members, min(members))
-        return self._groups[customer]
+        return self._customers.name_of(customer)
 
     def role(self, agent: str, at: float) -> str:
         """Return the agent's known role, else the default role of the policy in force at a moment."""
@@ -174,7 +165,7 @@ class GuardHistory:
             case facts.InteractionTransferred():
                 self._contact(body.to_agent_id, body.interaction_id, seen.at)
             case facts.CustomerLinked() | facts.CustomerUnlinked():
-                self._link(body, linked=isinstance(body, facts.CustomerLinked))
+                self._customers.apply(body)
             case facts.EmployeeJoined() | facts.EmployeeChanged():
                 self.roles[body.employee_id], self.teams[body.employee_id] = body.role, body.team_ids
                 self.left.pop(body.employee_id, None)
@@ -219,14 +210,6 @@ class GuardHistory:
             matter = self._matters[interaction] = _Matter()
             self._opened.append((at, interaction))
         return matter
-
-    def _link(self, body: facts.CustomerLinked | facts.CustomerUnlinked, *, linked: bool) -> None:
-        for one, other in ((body.a, body.b), (body.b, body.a)):
-            if linked:
-                self._links[one].add((other, body.relation))
-            else:
-                self._links[one].discard((other, body.relation))
-        self._groups.clear()
 
     def forget_before(self, moment: float) -> None:
         """Drop history that no window reaches any more."""

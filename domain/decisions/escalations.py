@@ -18,6 +18,7 @@ from domain.events.decisions import (
     Limit,
     Reason,
 )
+from domain.managers import managers_above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from domain.commands import ActionRequest, EscalationDecision
     from domain.money import Money
     from domain.policy.model import Limits, Policy, Rules
-
-_LEVELS_AT_MOST = 20
 
 
 class Open(NamedTuple):
@@ -61,20 +60,6 @@ def approves(role: str, kind: str, amount: Money, policy: Policy) -> bool:
     return limit is None or (amount.currency == limit.currency and amount.minor <= limit.minor)
 
 
-def levels(agent: Agent, agent_of: Callable[[str], Agent | None]) -> list[Agent]:
-    """Return the managers above an agent, the nearest first. A ring of managers ends where it began."""
-    found: list[Agent] = []
-    seen = {agent.agent_id}
-    while agent.manager_id is not None and agent.manager_id not in seen and len(found) < _LEVELS_AT_MOST:
-        above = agent_of(agent.manager_id)
-        if above is None:
-            break
-        seen.add(above.agent_id)
-        found.append(above)
-        agent = above
-    return found
-
-
 def whom_to_ask(
     agent: Agent,
     kind: str,
@@ -84,7 +69,7 @@ def whom_to_ask(
     everybody: Callable[[], Sequence[Agent]],
 ) -> tuple[str, ...]:
     """Return the nearest manager with the right to approve; without a known manager, all such agents (20 at most)."""
-    above = levels(agent, agent_of)
+    above = managers_above(agent, agent_of)
     for manager in above:
         if not manager.left and approves(manager.role, kind, amount, policy):
             return (manager.agent_id,)
@@ -277,7 +262,7 @@ def next_level(waiting: Open, policy: Policy, agent_of: Callable[[str], Agent | 
     asked_for = waiting.asked
     for agent_id in waiting.to:
         agent = agent_of(agent_id)
-        for above in levels(agent, agent_of) if agent else ():
+        for above in managers_above(agent, agent_of) if agent else ():
             allowed = not above.left and above.agent_id not in (*waiting.to, asked_for.agent_id)
             if allowed and approves(above.role, asked_for.kind, asked_for.amount, policy):
                 return (above.agent_id,)

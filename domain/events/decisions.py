@@ -6,7 +6,7 @@ the position up to which the decider had read the log.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -272,9 +272,14 @@ class AuthorityFellShort(Record, frozen=True, kw_only=True):
     shadow: Shadow | None = None
 
 
+EscalationStatus = Literal["requested", "forwarded", "approved", "denied", "withdrawn", "expired"]
+"""The last step of an escalation, as answers, views and summaries name it; a view calls an open one ``waiting``."""
+
+
 class EscalationRequested(Record, frozen=True, kw_only=True):
     """An escalation was requested; ``holder`` is the budget that reserves its amount, if any."""
 
+    status: ClassVar[EscalationStatus] = "requested"
     escalation_id: str
     action_id: str
     agent_id: Id
@@ -305,6 +310,7 @@ class EscalationRequested(Record, frozen=True, kw_only=True):
 class EscalationStep(Record, frozen=True, kw_only=True):
     """The base of later events of an escalation; ``decided_by`` is absent where a timer caused it."""
 
+    status: ClassVar[EscalationStatus]
     escalation_id: str
     agent_id: Id
     budget: str
@@ -321,6 +327,7 @@ class EscalationStep(Record, frozen=True, kw_only=True):
 class EscalationForwarded(EscalationStep, frozen=True, kw_only=True):
     """An escalation was passed on: by a person, or up one level because no answer came in time."""
 
+    status: ClassVar[EscalationStatus] = "forwarded"
     to: tuple[str, ...]
     due: Instant
 
@@ -328,6 +335,7 @@ class EscalationForwarded(EscalationStep, frozen=True, kw_only=True):
 class EscalationApproved(EscalationStep, frozen=True, kw_only=True):
     """An escalation was approved, in full or for less; the action is taken in the same batch."""
 
+    status: ClassVar[EscalationStatus] = "approved"
     asked: Money
     action_id: str
     paid_by: str
@@ -336,13 +344,19 @@ class EscalationApproved(EscalationStep, frozen=True, kw_only=True):
 class EscalationDenied(EscalationStep, frozen=True, kw_only=True):
     """An escalation was denied."""
 
+    status: ClassVar[EscalationStatus] = "denied"
+
 
 class EscalationWithdrawn(EscalationStep, frozen=True, kw_only=True):
     """An escalation was withdrawn by its requester."""
 
+    status: ClassVar[EscalationStatus] = "withdrawn"
+
 
 class EscalationExpired(EscalationStep, frozen=True, kw_only=True):
     """An escalation expired without an answer, with no higher level to ask."""
+
+    status: ClassVar[EscalationStatus] = "expired"
 
 
 _NAMES: dict[str, type[msgspec.Struct]] = {

@@ -179,7 +179,7 @@ class OutcomeComparison:
         """Note the end of an escalation in history; return whether it would not have been needed."""
         if record.escalation_id not in self.saved:
             return False
-        outcome = type(record).__name__.removeprefix("Escalation").lower()
+        outcome: str = record.status
         if isinstance(record, decisions.EscalationApproved) and record.amount.minor < record.asked.minor:
             outcome = "approved in part"
         self.waited[record.escalation_id] = outcome, record.waited_seconds

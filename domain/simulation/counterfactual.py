@@ -5,13 +5,14 @@ It also keeps the goodwill given in history, so that only the difference between
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from domain.budgets.budget import Budget
 from domain.budgets.postings import RequestContext, grant_of, opening, period_to_book
+from domain.customers import CustomerLinks
 from domain.decisions.authority import Gift
 from domain.events import facts
 from domain.periods import Calendar, kind_of, zone_of
@@ -65,7 +66,8 @@ class CounterfactualState:
         """Goodwill by (period, currency) since the worlds parted, minor units: in history, and here."""
         self.acts: dict[str, SimulatedAction] = {}
         self.budgets: dict[Key, Budget] = {}
-        self._links: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._customers = CustomerLinks()
+        self.group_of = self._customers.group_of
         self._later: deque[tuple[int, Callable[[], object]]] = deque()
         self.seconds, self.period = 0.0, ""
         """The moment, since 1970, and its period."""
@@ -85,7 +87,7 @@ class CounterfactualState:
     def learn(self, body: facts.Fact) -> None:
         """Apply a fact about employees or customers."""
         if isinstance(body, (facts.CustomerLinked, facts.CustomerUnlinked)):
-            self._link(body, linked=isinstance(body, facts.CustomerLinked))
+            self._customers.apply(body)
         else:
             self.staff.learn(body)
 
@@ -94,26 +96,11 @@ class CounterfactualState:
         for body, undo in ((before, True), (after, False)):
             match body:
                 case facts.CustomerLinked() | facts.CustomerUnlinked():
-                    self._link(body, linked=isinstance(body, facts.CustomerLinked) is not undo)
+                    self._customers.apply(body, undo=undo)
                 case facts.EmployeeJoined() | facts.EmployeeChanged() if undo and after is not None:
                     continue
                 case facts.Fact():
                     (self.staff.unlearn if undo else self.staff.learn)(body)
-
-    def _link(self, body: facts.CustomerLinked | facts.CustomerUnlinked, *, linked: bool) -> None:
-        for one, other in ((body.a, body.b), (body.b, body.a)):
-            (self._links[one].add if linked else self._links[one].discard)((other, body.relation))
-
-    def group_of(self, customer_id: str) -> frozenset[str]:
-        """Return the customer and all customers linked with them, directly or over others."""
-        if customer_id not in self._links:
-            return frozenset((customer_id,))
-        found, todo = {customer_id}, [customer_id]
-        while todo:
-            new = {other for other, _ in self._links.get(todo.pop(), ())} - found
-            found |= new
-            todo += new
-        return frozenset(found)
 
     def now(self, at: datetime) -> None:
         """Advance the clock of this state."""

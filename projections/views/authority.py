@@ -138,12 +138,11 @@ class Authority:
         self._asked.put(connection, _asking(event, body), values, event.position)
 
     def _end(self, connection: sa.Connection, event: Event, body: decisions.EscalationStep) -> None:
-        outcome = type(body).__name__.removeprefix("Escalation").lower()
         values = {
-            "outcome": outcome,
+            "outcome": body.status,
             "decided_by": body.decided_by,
             "waited_seconds": body.waited_seconds,
-            "approved_minor": body.amount.minor if outcome == "approved" else 0,
+            "approved_minor": body.amount.minor if body.status == "approved" else 0,
         }
         self._asked.put(connection, _asking(event, body), values, event.position)
 

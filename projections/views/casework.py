@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from domain.commands import action_id_of
+from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
 from domain.money import wire_of
 from projections.engine.events import types_of
@@ -18,10 +19,11 @@ from projections.engine.row_cache import RowCache, listed
 from projections.engine.temporal_tables import happened, past_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import msgspec
 
+    from domain.customers import CustomerLink
     from projections.engine.events import Correction, Event
     from projections.engine.storage import Row
 
@@ -301,12 +303,11 @@ class Casework:
         elif isinstance(body, decisions.EscalationForwarded):
             values = {"asked_of": json.dumps(body.to), "due": body.due.isoformat()}
         else:
-            status = type(body).__name__.removeprefix("Escalation").lower()
             values = {
-                "status": status,
+                "status": body.status,
                 "decided_by": body.decided_by,
                 "waited_seconds": body.waited_seconds,
-                "amount_minor": body.amount.minor if status == "approved" else 0,
+                "amount_minor": body.amount.minor if body.status == "approved" else 0,
             }
         self._escalations.put(connection, body.escalation_id, values, event.position, event.stored.time)
 
@@ -314,13 +315,13 @@ class Casework:
         self,
         connection: sa.Connection,
         event: Event,
-        body: facts.CustomerLinked | facts.CustomerUnlinked,
+        body: CustomerLink,
         *,
         undo: bool = False,
     ) -> None:
         for a, b in ((body.a, body.b), (body.b, body.a)):
             pair = f"{len(a)}:{a}:{b}:{body.relation}"
-            linked = isinstance(body, facts.CustomerLinked) is not undo
+            linked = is_linked_after(body, undo=undo)
             self._households.put(
                 connection, pair, {"a": a, "b": b, "linked": linked}, event.position, event.stored.time
             )
@@ -359,25 +360,20 @@ _SHOWN: dict[type, dict[str, str]] = {
 
 def household_of(connection: sa.Connection, customer_id: str) -> list[str]:
     """Return the customer and all customers linked with them, directly or over others."""
-    found, todo = {customer_id}, [customer_id]
-    while todo:
-        query = sa.select(households.c.b).where(households.c.a == todo.pop(), households.c.linked)
-        new = set(connection.execute(query).scalars()) - found
-        found |= new
-        todo += new
-    return sorted(found)
+    return _connected(connection, customer_id)
 
 
 def same_person(connection: sa.Connection, customer_id: str) -> list[str]:
     """Return the customer and all ids of the same person, directly or over others."""
-    found, todo = {customer_id}, [customer_id]
-    while todo:
-        same = households.c.pair.endswith(":same_person", autoescape=True)
-        query = sa.select(households.c.b).where(households.c.a == todo.pop(), households.c.linked, same)
-        new = set(connection.execute(query).scalars()) - found
-        found |= new
-        todo += new
-    return sorted(found)
+    return _connected(connection, customer_id, households.c.pair.endswith(":same_person", autoescape=True))
+
+
+def _connected(connection: sa.Connection, customer_id: str, *where: sa.ColumnElement[bool]) -> list[str]:
+    def linked_to(one: str) -> Iterable[str]:
+        query = sa.select(households.c.b).where(households.c.a == one, households.c.linked, *where)
+        return connection.execute(query).scalars()
+
+    return sorted(connected(customer_id, linked_to))
 
 
 def read_interactions(

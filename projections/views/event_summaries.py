@@ -94,8 +94,9 @@ def _describe_authority(body: msgspec.Struct) -> str | None:  # noqa: C901, PLR0
             given = amount_text(body.amount)
             return f"{body.decided_by} approved {given} of {amount_text(body.asked)}, paid by {body.paid_by}"
         case decisions.EscalationStep():
-            verdict = type(body).__name__.removeprefix("Escalation").lower()
-            return _join(f"escalation {verdict}" + (f" by {body.decided_by}" if body.decided_by else ""), body.reason)
+            return _join(
+                f"escalation {body.status}" + (f" by {body.decided_by}" if body.decided_by else ""), body.reason
+            )
         case decisions.AuthorityFellShort():
             asked = f"{body.kind} of {amount_text(body.amount)}"
             return f"{body.outcome}: {asked}: {reasons_text(body.reasons)}"

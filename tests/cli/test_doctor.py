@@ -16,7 +16,7 @@ from app.runtime.session import Session
 from config import topology
 from config.settings import load_settings
 from consumers.privacy.field_encryption import sealed_texts
-from domain.staff import manager_rings
+from domain.managers import manager_rings
 from ledger.encryption.keyring import Keyring, owner_token
 from ledger.store.streams import js_api
 from tests.support.builders import event

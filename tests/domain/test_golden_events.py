@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.events.decisions import RECORDS, RESERVED
+from domain.events.decisions import RECORDS, RESERVED, TYPE_OF, EscalationRequested, EscalationStep
 from domain.events.facts import FACTS
 from domain.serialization import encode
 from ledger.store.log import Recorded
@@ -65,3 +65,9 @@ def test_personal_fields_are_marked() -> None:
         if "Personal" in str(annotation)
     }
     assert marked == PERSONAL
+
+
+@pytest.mark.parametrize("cls", [EscalationRequested, *EscalationStep.__subclasses__()])
+def test_the_status_of_an_escalation_is_in_its_stored_type(cls: type[EscalationRequested | EscalationStep]) -> None:
+    assert TYPE_OF[cls] == f"resolution.escalation.{cls.status}.v1"
+    assert "status" not in cls.__struct_fields__

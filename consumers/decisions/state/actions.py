@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from consumers.decisions.budget_repository import currency_of
+from domain.customers import connected, is_linked_after
 from domain.decisions.authority import Gift
 from domain.events.decisions import ActionHeld, ActionTaken
 from domain.events.facts import Basis
@@ -20,6 +21,7 @@ from domain.money import Money
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from domain.customers import CustomerLink
     from domain.events.facts import ActionReported
     from ledger.store.event_id_index import Change, EventIdIndex
 
@@ -147,12 +149,7 @@ class ActionIndex:
             return frozenset((customer_id,))
         group = self._groups.get(customer_id)
         if group is None:
-            found, todo = {customer_id}, [customer_id]
-            while todo:
-                new = self._linked_to(todo.pop()) - found
-                found |= new
-                todo += new
-            group = frozenset(found)
+            group = connected(customer_id, self._linked_to)
             if len(self._groups) > _CACHED:
                 self._groups.clear()
             self._groups.update(dict.fromkeys(group, group))
@@ -232,9 +229,10 @@ class ActionIndex:
         if row.interaction_id:
             self._interactions.pop(row.interaction_id, None)
 
-    def link(self, a: str, b: str, relation: str, *, linked: bool) -> None:
-        """Link two customers as one person or household, or remove the link."""
-        self._links[a, b, relation] = self._links[b, a, relation] = linked
+    def link(self, fact: CustomerLink, *, undo: bool = False) -> None:
+        """Apply a fact that links two customers or removes their link, or take it back."""
+        linked = is_linked_after(fact, undo=undo)
+        self._links[fact.a, fact.b, fact.relation] = self._links[fact.b, fact.a, fact.relation] = linked
         self._linked = True
         self._groups.clear()
 

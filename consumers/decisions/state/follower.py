@@ -276,7 +276,7 @@ class DecisionState:
                 if row is not None and row.state == "held":
                     self.pending.add_due(DuePosting(position, "settle", body.action_id, row.holder))
             case CustomerLinked() | CustomerUnlinked():
-                self.actions.link(body.a, body.b, body.relation, linked=isinstance(body, CustomerLinked))
+                self.actions.link(body)
             case Fact() if employee_id := self.staff.learn(body):
                 self._notes[f"employee {employee_id}"] = position, self.staff.note(employee_id)
 
@@ -285,8 +285,7 @@ class DecisionState:
         for event, undo in ((correction.before, True), (correction.after, False)):
             match event.body if event is not None else None:
                 case CustomerLinked() | CustomerUnlinked() as fact:
-                    linked = isinstance(fact, CustomerLinked) is not undo
-                    self.actions.link(fact.a, fact.b, fact.relation, linked=linked)
+                    self.actions.link(fact, undo=undo)
                 case EmployeeJoined() | EmployeeChanged() if undo and correction.after is not None:
                     continue  # the corrected fact replaces it; other facts about the employee stay
                 case Fact() as fact:

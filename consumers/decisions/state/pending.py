@@ -89,9 +89,8 @@ class PendingWork:
             return
         self.open.pop(record.escalation_id, None)
         self._next_due = None
-        verdict = type(record).__name__.removeprefix("Escalation").lower()
-        self._closed[record.escalation_id] = verdict
-        self._changes.append((_PUT_ESCALATION, [(record.escalation_id, 0, verdict.encode())]))
+        self._closed[record.escalation_id] = record.status
+        self._changes.append((_PUT_ESCALATION, [(record.escalation_id, 0, record.status.encode())]))
 
     def add_due(self, due: DuePosting) -> None:
         """Add a posting that is due."""
