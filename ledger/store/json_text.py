@@ -16,7 +16,12 @@ JsonObject = dict[str, Json]
 _decoder = msgspec.json.Decoder()
 _sorted = msgspec.json.Encoder(order="sorted")
 _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?[0-9]+))?", re.ASCII)
-_LONG_NUMBER = re.compile(rb"[0-9.]{16}|[0-9][eE][-+]?[0-9]")
+_DIGITS_OF_A_FLOAT = 15
+_KINDS = bytes(
+    48 if chr(byte) in "0123456789." else 101 if chr(byte) in "eE" else 45 if chr(byte) in "+-" else 32
+    for byte in range(256)
+)
+"""For ``bytes.translate``: digits and points become ``0``, exponents ``e``, signs ``-``, other bytes a space."""
 _EXPONENT_DIGITS = 18
 
 
@@ -79,7 +84,8 @@ def _path_in(value: Any) -> str | None:
 
 def has_long_number(text: bytes) -> bool:
     """Return whether a JSON text may hold a number that a float of 64 bits rounds; a text of digits looks like one."""
-    return _LONG_NUMBER.search(text) is not None
+    kinds = text.translate(_KINDS)
+    return b"0" * (_DIGITS_OF_A_FLOAT + 1) in kinds or b"0e0" in kinds or b"0e-0" in kinds
 
 
 def exact_value(text: bytes) -> Any:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from app.runtime.session import Session
 from ledger.errors import EventError
 from ledger.store.cloudevents import parse_event
-from ledger.store.json_text import parse, repeated_key
+from ledger.store.json_text import has_long_number, parse, repeated_key
 from tests.support.builders import event
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream
@@ -117,3 +118,13 @@ async def test_a_fact_recorded_before_that_rule_stays_a_duplicate(session: Sessi
     )
     assert await upstream.receipt("ev-1") == first
     assert await session.rejected.last_position() == 1
+
+
+LONG_NUMBER = re.compile(rb"[0-9.]{16}|[0-9.][eE][-+]?[0-9.]")
+"""Sixteen digits, or an exponent: every number that a float of 64 bits may round."""
+
+
+@given(st.text(alphabet="0123456789.eE+- \"x{,", max_size=60))
+@settings(max_examples=2000, deadline=None)
+def test_a_number_that_a_float_may_round_is_found(text: str) -> None:
+    assert has_long_number(text.encode()) == (LONG_NUMBER.search(text.encode()) is not None)
