@@ -124,7 +124,7 @@ LONG_NUMBER = re.compile(rb"[0-9.]{16}|[0-9.][eE][-+]?[0-9.]")
 """Sixteen digits, or an exponent: every number that a float of 64 bits may round."""
 
 
-@given(st.text(alphabet="0123456789.eE+- \"x{,", max_size=60))
+@given(st.text(alphabet='0123456789.eE+- "x{,', max_size=60))
 @settings(max_examples=2000, deadline=None)
 def test_a_number_that_a_float_may_round_is_found(text: str) -> None:
     assert has_long_number(text.encode()) == (LONG_NUMBER.search(text.encode()) is not None)
