@@ -95,8 +95,10 @@ class ConnectionOptions:
         for option, check in (("creds", check_credentials), ("nkey", check_seed)):
             if path := getattr(self, option):
                 _check_file(option, lambda check=check, path=path: check(path))
-        _check_file("tls_ca", lambda: tls_context(self.tls_ca, None, None))
-        _check_file("tls_cert", lambda: tls_context(self.tls_ca, self.tls_cert, self.tls_key))
+        if self.tls_ca is not None:  # without a file, the system's authorities take a third of a second to load
+            _check_file("tls_ca", lambda: tls_context(self.tls_ca, None, None))
+        if self.tls_cert is not None:
+            _check_file("tls_cert", lambda: tls_context(self.tls_ca, self.tls_cert, self.tls_key))
 
     @property
     def requires_tls(self) -> bool:

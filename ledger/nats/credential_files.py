@@ -75,8 +75,9 @@ def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLCon
         ValueError: a file holds no certificate or no key, or the certificate has expired.
 
     """
-    context = ssl.create_default_context()
-    if ca is not None:
+    if ca is None:
+        context = ssl.create_default_context()
+    else:
         content = _read(ca)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the authority named, and no other
         with _value_errors(f"{ca} holds no certificate (PEM)"):
