@@ -21,7 +21,7 @@ from ledger.persistence import JetStreamFactory
 from tests.support import forked_cli
 from tests.support.environment import ROOT, clean_environment
 from tests.support.isolation import Isolation
-from tests.support.nats_servers import Server
+from tests.support.nats_servers import Cluster, Server
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
 
@@ -34,7 +34,7 @@ settings.register_profile("fast", deadline=None, max_examples=15)  # `make test-
 settings.load_profile("ledger")
 
 
-_OUTSIDE = {"session", "command", "up", "nats_server"}
+_OUTSIDE = {"session", "command", "up", "nats_server", "cluster"}
 """Fixtures that start processes; `upstream`, `es_env` and `factories` rest on them."""
 _isolation = Isolation()
 
@@ -55,7 +55,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test whose refused process or connection the code under test has swallowed."""
+    """Fail a test although the code under test has swallowed the error of a refused process or connection."""
     result = yield
     if item.get_closest_marker("integration") is None and _isolation.attempts:
         pytest.fail(f"not marked `integration`, but: {_isolation.attempts}")
@@ -64,14 +64,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 
 @pytest.fixture
 async def session(tmp_path: Path) -> AsyncIterator[Session]:
-    """An open ledger in a folder of its own."""
+    """Open a new ledger on an embedded server, in a folder of its own."""
     async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as opened:
         yield opened
 
 
 @pytest.fixture
 async def upstream(session: Session) -> AsyncIterator[Upstream]:
-    """An upstream of a ledger that takes in and decides."""
+    """Run intake and decisions on the session's ledger, and give an upstream beside them."""
     async with upstream_of(session) as opened:
         yield opened
 
@@ -89,7 +89,7 @@ def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[UpProcess]:
-    """`up`, stopped when the test ends."""
+    """Start `up`, and stop it when the test ends."""
     started = UpProcess(tmp_path / "data")
     yield started
     if started.process.poll() is None:
@@ -98,14 +98,21 @@ def up(tmp_path: Path) -> Iterator[UpProcess]:
 
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A plain nats-server, shared by the tests of one process; give each test streams of its own."""
+    """Start a plain nats-server for all tests of one process; each test uses streams of its own."""
     with Server(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
 
 @pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three plain nats-servers of the test's own, as one cluster."""
+    with Cluster(tmp_path / "cluster") as started:
+        yield started
+
+
+@pytest.fixture
 def es_env(nats_server: Server) -> dict[str, str]:
-    """The environment of an application of the `eventsourcing` library on JetStream, with streams of its own."""
+    """Return the settings of an `eventsourcing` application on JetStream, with streams of its own."""
     return {
         "PERSISTENCE_MODULE": "ledger.persistence",
         "NATS_URL": nats_server.url,
@@ -115,7 +122,7 @@ def es_env(nats_server: Server) -> dict[str, str]:
 
 @pytest.fixture
 def factories(es_env: dict[str, str]) -> Iterator[Callable[[], JetStreamFactory]]:
-    """Factories on the same streams, each with a connection and caches of its own; closed in the end."""
+    """Return a maker of factories on the same streams, each with a connection and caches of its own."""
     made: list[JetStreamFactory] = []
 
     def make() -> JetStreamFactory:

@@ -1,19 +1,15 @@
 """`decide` and `policy` for all of authority, and the reports about it, in processes of their own."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from tests.support.builders import event, gbp
+from tests.support.forked_cli import CommandLine, json_of
 from tests.support.organisations import FULL_POLICY, STAFF
 from tests.support.up_process import UpProcess
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -23,12 +19,7 @@ def policy_file(tmp_path: Path) -> Path:
     return path
 
 
-def document(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
-    assert done.returncode == status, done.stderr + done.stdout
-    return json.loads(done.stdout)
-
-
-def test_everything_can_be_asked_from_the_command_line(command: Command, policy_file: Path, up: UpProcess) -> None:
+def test_everything_can_be_asked_from_the_command_line(command: CommandLine, policy_file: Path, up: UpProcess) -> None:
     up.wait_until_up()
     joined = [
         event(
@@ -42,20 +33,20 @@ def test_everything_can_be_asked_from_the_command_line(command: Command, policy_
         for name, (role, teams, above) in STAFF.items()
     ]
     command("publish", "-", stdin="".join(json.dumps(one) + "\n" for one in joined))
-    document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
+    json_of(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
     act = ("decide", "action", "--agent", "A-1", "--kind", "refund", "--reason", "late", "--json", "--amount")
-    asked = document(command(*act, "90.00", "--escalate"))
+    asked = json_of(command(*act, "90.00", "--escalate"))
     assert asked["outcome"] == "escalate"
-    waiting = document(command("report", "escalations", "--waiting", "--json"))
+    waiting = json_of(command("report", "escalations", "--waiting", "--json"))
     assert [(one["asked"], one["asked_of"], one["status"]) for one in waiting["items"]] == [
         (gbp("90.00"), ["M-1"], "waiting")
     ]
     one = ("decide", "escalation", "--escalation", asked["escalation_id"], "--json", "--operation")
-    approved = document(command(*one, "approve", "--decided-by", "M-1", "--amount", "80.00"))
+    approved = json_of(command(*one, "approve", "--decided-by", "M-1", "--amount", "80.00"))
     assert (approved["status"], approved["amount"]) == ("approved", gbp("80.00"))
-    closed = document(command(*one, "deny", "--decided-by", "M-1"), status=1)
+    closed = json_of(command(*one, "deny", "--decided-by", "M-1"), status=1)
     assert closed["error"]["code"] == "already_decided"
-    filed = document(
+    filed = json_of(
         command(
             "decide",
             "escalation",
@@ -73,9 +64,9 @@ def test_everything_can_be_asked_from_the_command_line(command: Command, policy_
         )
     )
     assert filed["status"] == "requested"
-    held = document(command(*act, "20.00", "--hold"))
+    held = json_of(command(*act, "20.00", "--hold"))
     settle = ("decide", "hold", "--action", held["action_id"], "--operation", "settle", "--amount", "15.00")
-    assert document(command(*settle, "--json"))["budget"]["spent"] == gbp("15.00")
+    assert json_of(command(*settle, "--json"))["budget"]["spent"] == gbp("15.00")
     undo = (
         "decide",
         "reversal",
@@ -87,7 +78,7 @@ def test_everything_can_be_asked_from_the_command_line(command: Command, policy_
         "back",
         "--recovered",
     )
-    assert document(command(*undo, "--json"))["budget"]["spent"] == gbp("0.00")
+    assert json_of(command(*undo, "--json"))["budget"]["spent"] == gbp("0.00")
     move = (
         "decide",
         "budget",
@@ -100,10 +91,10 @@ def test_everything_can_be_asked_from_the_command_line(command: Command, policy_
         "--granted-by",
         "M-1",
     )
-    assert document(command(*move, "--reason", "busy", "--json"))["budget"]["granted"] == gbp("150.00")
-    actions = document(command("report", "actions", "--json"))
+    assert json_of(command(*move, "--reason", "busy", "--json"))["budget"]["granted"] == gbp("150.00")
+    actions = json_of(command("report", "actions", "--json"))
     assert [(one["state"], one["decided_by"]) for one in actions["items"]] == [("taken", "M-1"), ("settled", None)]
-    unsettled = document(command("report", "actions", "--unsettled", "--json"))
+    unsettled = json_of(command("report", "actions", "--unsettled", "--json"))
     assert [one["amount"] for one in unsettled["items"]] == [gbp("80.00")]
     assert "Actions at position" in command("report", "actions").stdout
     assert "Escalations at position" in command("report", "escalations").stdout
@@ -112,13 +103,13 @@ def test_everything_can_be_asked_from_the_command_line(command: Command, policy_
 
 
 def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
-    command: Command, policy_file: Path, tmp_path: Path
+    command: CommandLine, policy_file: Path, tmp_path: Path
 ) -> None:
     odd = tmp_path / "odd.yaml"
     agent = FULL_POLICY["roles"]["agent"] | {"limits": {"refund": "300.00", "gift": "5.00"}, "requires": {"fix": ["x"]}}
     costs = {"agent_hour": "24.00", "manager_hour": "45.00"}
     odd.write_text(yaml.safe_dump({**FULL_POLICY, "roles": {"agent": agent}, "costs": costs, "teams": {}}))
-    found = document(command("policy", "check", str(odd), "--json", data_dir=None))
+    found = json_of(command("policy", "check", str(odd), "--json", data_dir=None))
     assert found["valid"]
     said = " ".join(f"{finding['field']}: {finding['message']}" for finding in found["items"])
     for words in (
@@ -131,13 +122,13 @@ def test_a_policy_is_checked_shown_and_compared_before_it_is_published(
     ):
         assert words in said
     assert "may approve" in command("policy", "show", str(policy_file), data_dir=None).stdout
-    assert document(command("policy", "show", str(policy_file), "--json", data_dir=None)) == FULL_POLICY
-    changes = document(command("policy", "diff", str(odd), "--with", str(policy_file), "--json"))["items"]
+    assert json_of(command("policy", "show", str(policy_file), "--json", data_dir=None)) == FULL_POLICY
+    changes = json_of(command("policy", "diff", str(odd), "--with", str(policy_file), "--json"))["items"]
     limit = next(one for one in changes if one["field"] == "roles.agent.limits.refund")
     assert (limit["before"], limit["after"]) == ("50.00", "300.00")
     assert "no ledger" in command("policy", "diff", str(odd)).stderr
-    document(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
-    assert document(command("policy", "diff", str(policy_file), "--json")) == {"items": []}
+    json_of(command("decide", "policy", str(policy_file), "--published-by", "owner", "--json"))
+    assert json_of(command("policy", "diff", str(policy_file), "--json")) == {"items": []}
     early = tmp_path / "early.yaml"
     early.write_text(yaml.safe_dump(FULL_POLICY | {"effective_from": "2019-12-31T00:00:00Z"}))
     for asked in (("policy", "diff", str(early)), ("decide", "policy", str(early), "--published-by", "owner")):

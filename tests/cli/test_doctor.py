@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,10 +20,9 @@ from ledger.encryption.keyring import Keyring, owner_token
 from ledger.store.streams import js_api
 from tests.support.builders import event
 from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def feedback(identifier: str, customer: str, comment: str = "fine") -> Document:
@@ -40,7 +38,7 @@ def feedback(identifier: str, customer: str, comment: str = "fine") -> Document:
     )
 
 
-def finding(command: Command, name: str) -> Document:
+def finding(command: CommandLine, name: str) -> Document:
     done = command("admin", "doctor", "--json", "--at-rest")
     items = {item["check"]: item for item in json.loads(done.stdout)["items"]}
     assert done.returncode == (0 if all(item["ok"] for item in items.values()) else 1), done.stdout
@@ -48,7 +46,7 @@ def finding(command: Command, name: str) -> Document:
     return found
 
 
-async def test_a_lost_bucket_of_keys_is_a_finding_and_not_forgetting(tmp_path: Path, command: Command) -> None:
+async def test_a_lost_bucket_of_keys_is_a_finding_and_not_forgetting(tmp_path: Path, command: CommandLine) -> None:
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session, upstream_of(session, "intake") as upstream:
         await upstream.record(feedback("f-1", "C-1"))
@@ -70,7 +68,7 @@ async def test_a_lost_bucket_of_keys_is_a_finding_and_not_forgetting(tmp_path: P
 
 
 async def test_lost_keys_come_back_from_a_backup_though_the_customer_came_back_first(
-    tmp_path: Path, command: Command
+    tmp_path: Path, command: CommandLine
 ) -> None:
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session, upstream_of(session, "intake") as upstream:
@@ -101,8 +99,8 @@ async def test_lost_keys_come_back_from_a_backup_though_the_customer_came_back_f
         assert b"fine" not in await keys.decrypt_fields(event.data)
 
 
-async def test_a_key_of_the_same_id_that_does_not_fit_is_a_finding(tmp_path: Path, command: Command) -> None:
-    """As where an earlier version made a key anew in a bucket that was lost."""
+async def test_a_key_of_the_same_id_that_does_not_fit_is_a_finding(tmp_path: Path, command: CommandLine) -> None:
+    """An earlier version made such a key when the bucket of keys was lost."""
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session, upstream_of(session, "intake") as upstream:
         await upstream.record(feedback("f-1", "C-1"))
@@ -116,7 +114,7 @@ LOOKS_SEALED = f"sealed:1:{'0' * 32}.1:AAAA"
 
 
 @pytest.mark.parametrize("field", ["id", "customer_id", "interaction_id", "comment", "unknown", "subject"])
-async def test_a_text_that_only_looks_sealed_is_no_finding(tmp_path: Path, command: Command, field: str) -> None:
+async def test_a_text_that_only_looks_sealed_is_no_finding(tmp_path: Path, command: CommandLine, field: str) -> None:
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session, upstream_of(session, "intake") as upstream:
         fact = feedback("f-1", "C-1")
@@ -125,7 +123,7 @@ async def test_a_text_that_only_looks_sealed_is_no_finding(tmp_path: Path, comma
     assert finding(command, "keys")["ok"]
 
 
-async def test_a_forgotten_customers_key_is_no_finding(tmp_path: Path, command: Command) -> None:
+async def test_a_forgotten_customers_key_is_no_finding(tmp_path: Path, command: CommandLine) -> None:
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session, upstream_of(session, "intake") as upstream:
         await upstream.record(feedback("f-1", "C-1"))
@@ -135,7 +133,7 @@ async def test_a_forgotten_customers_key_is_no_finding(tmp_path: Path, command: 
 
 @pytest.mark.parametrize("ring", [("A-1",), ("A-1", "M-1"), ("A-1", "M-1", "X-1")])
 async def test_managers_in_a_ring_are_a_finding_and_stop_nothing(
-    tmp_path: Path, command: Command, ring: tuple[str, ...]
+    tmp_path: Path, command: CommandLine, ring: tuple[str, ...]
 ) -> None:
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session, upstream_of(session) as upstream:
@@ -173,7 +171,7 @@ def test_the_policy_of_these_tests_has_approvers() -> None:
 
 
 def rings_by_walking(manager_of: Mapping[str, str | None]) -> set[frozenset[str]]:
-    """An oracle: a person is in a ring if they are found above themselves."""
+    """Return the persons found above themselves: a second computation of rings."""
     found = set()
     for start in manager_of:
         above, name = [], manager_of.get(start)

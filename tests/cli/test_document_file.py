@@ -71,7 +71,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_is_said_with_its_place_at_once(kind: str) -> None:
+def test_a_fault_in_a_document_is_reported_with_its_place(kind: str) -> None:
     data, says = FAULTS[kind]
     begun = time.process_time()
     with pytest.raises(DocumentFileError) as caught:
@@ -84,7 +84,7 @@ def test_a_fault_is_said_with_its_place_at_once(kind: str) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["billion laughs", "deep lists", "many digits", "NUL", "UTF-16"])
-def test_the_commands_say_it_in_one_line(kind: str, tmp_path: Path) -> None:
+def test_commands_report_a_faulty_document_in_one_line(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file.yaml").write_bytes(FAULTS[kind][0])
     (tmp_path / "file.csv").write_text("a\n1\n")
     for words, status in ((("policy", "check", "file.yaml"), 1), (("import", "file.yaml", "file.csv", "--dry-run"), 2)):
@@ -102,7 +102,7 @@ def test_the_commands_say_it_in_one_line(kind: str, tmp_path: Path) -> None:
         assert "file.yaml" in done.stdout + done.stderr
 
 
-def test_what_is_written_is_what_is_read() -> None:
+def test_written_documents_read_back() -> None:
     text = """
     country: NO
     answer: yes
@@ -189,7 +189,7 @@ def test_json_is_read_as_json(document: Any) -> None:
 @pytest.mark.parametrize(
     "path", [*shipped_policies(), *sorted((ROOT / "config" / "mappings").glob("*.yaml"))], ids=lambda path: path.stem
 )
-def test_shipped_files_mean_what_pyyaml_reads(path: Path) -> None:
+def test_shipped_files_mean_the_same_to_pyyaml(path: Path) -> None:
     class AsText(yaml.SafeLoader):
         yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
             first: [one for one in resolvers if not one[0].endswith("timestamp")]
@@ -317,7 +317,7 @@ def test_patterns_take_little_time_to_make_however_many_and_large() -> None:
         assert time.process_time() - begun < 1
 
 
-def test_conditions_read_what_is_written() -> None:
+def test_conditions_of_mappings_are_read() -> None:
     for written, cell, matches in (
         ("NO", "NO", True),
         ("yes", "yes", True),
@@ -389,7 +389,7 @@ def test_a_wrong_policy_is_a_problem_also_as_json(name: str, value: Any) -> None
     assert time.process_time() - begun < 1
 
 
-def test_a_policy_for_ever_and_a_deep_one() -> None:
+def test_endless_and_deeply_nested_policies_are_refused() -> None:
     role = {"budget": "1.00", "limits": {}, "per_customer": {"amount": "1.00", "days": 10**9}}
     with pytest.raises(PolicyError, match="days"):
         parse_policy(BASIC_POLICY | {"roles": {"agent": role}})
@@ -418,7 +418,7 @@ MANY: dict[str, str] = {
 
 
 @pytest.mark.parametrize("kind", MANY)
-def test_many_faults_are_said_at_once_and_in_few_words(kind: str, tmp_path: Path) -> None:
+def test_many_faults_are_reported_together_and_briefly(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     others = {name: value for name, value in BASIC_POLICY.items() if f"{name}:" not in MANY[kind]}
     file.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in others.items()) + MANY[kind])
@@ -461,7 +461,7 @@ ODD: list[Any] = [
 
 
 @pytest.mark.parametrize("kind", ["policy", "mapping"])
-def test_no_document_is_more_than_wrong(kind: str) -> None:
+def test_a_random_document_is_valid_or_an_error(kind: str) -> None:
     """Shipped documents with one or two parts replaced: read, or refused by the error that is meant for it."""
     folder = ROOT / "config" / ("policies" if kind == "policy" else "mappings")
     shipped = [read_document(path.read_bytes()).document for path in sorted(folder.glob("*.yaml"))]

@@ -23,8 +23,8 @@ MADE_TRUE_BY = {
     "server NAME": "test_stream_checks.py::test_a_copy_on_a_server_that_is_away_is_named_with_the_server",
     "consumer NAME": "test_stream_checks.py::test_a_changed_consumer_is_named",
     "store": "test_stream_checks.py::test_a_store_that_is_nearly_full_is_named",
-    "clock": "test_host_clock.py::test_facts_wait_in_the_inbox_and_decisions_say_why_while_the_host_is_ahead",
-    "recorded times": "test_host_clock.py::test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody_out",
+    "clock": "test_host_clock.py::test_facts_wait_and_decisions_are_unavailable_while_the_hosts_clock_is_ahead",
+    "recorded times": "test_host_clock.py::test_a_period_opened_ahead_of_time_does_not_block_the_present_one",
     "data directory": "test_copies.py::test_a_copy_of_a_running_ledger_is_refused_by_every_command",
     "keys": "test_doctor.py::test_a_lost_bucket_of_keys_is_a_finding_and_not_forgetting",
     "managers": "test_doctor.py::test_managers_in_a_ring_are_a_finding_and_stop_nothing",
@@ -50,7 +50,7 @@ def named(node: ast.expr) -> str | None:
 
 
 def in_the_source() -> Iterator[str]:
-    """The names of all checks that can be a finding: those that say whether they are well."""
+    """Return the names of all checks that can be a finding."""
     for path in (ROOT / "app").rglob("*.py"):
         for node in ast.walk(syntax_tree(path)):
             match node:
@@ -62,7 +62,7 @@ def in_the_source() -> Iterator[str]:
 
 
 def documented() -> set[str]:
-    """The names in the first column of the table in docs/operate/monitor.md."""
+    """Return the names in the first column of the table in docs/operate/monitor.md."""
     page = (ROOT / "docs" / "operate" / "monitor.md").read_text()
     table = page.partition("### Findings of the doctor")[2].partition("\n## ")[0]
     names = [name for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE) for name in re.findall("`(.*?)`", row)]
@@ -75,6 +75,6 @@ def test_each_finding_is_documented_and_tested() -> None:
 
 
 @pytest.mark.parametrize("test", sorted(set(MADE_TRUE_BY.values())))
-def test_the_test_is_there(test: str) -> None:
+def test_the_test_of_each_finding_exists(test: str) -> None:
     file, _, name = test.partition("::")
     assert re.search(rf"^(async )?def {name}\(", next((ROOT / "tests").rglob(file)).read_text(), re.MULTILINE)

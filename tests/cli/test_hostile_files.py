@@ -1,4 +1,4 @@
-"""Files that people hand to a command: whatever is in them, the command ends with one clear line and status 1 or 2."""
+"""Files given to commands: on any content, the command ends with one clear line and status 1 or 2."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run(data: Path, *arguments: str, stdin: str | None = None) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory, and beside it good files of each kind."""
+    """Make a data directory, and beside it a good file of each kind."""
     folder = tmp_path_factory.mktemp("files")
     data = folder / "data"
     facts = [
@@ -69,7 +69,7 @@ def words(ledger: Path, kind: str, file: Path) -> list[str]:
 
 
 def flipped(data: bytes) -> bytes:
-    """Every 37th byte with its lowest bit turned."""
+    """Flip the lowest bit of every 37th byte."""
     return bytes(byte ^ (n % 37 == 0) for n, byte in enumerate(data))
 
 

@@ -8,7 +8,6 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,17 @@ from app.runtime.roles import ROLES
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.environment import clean_environment
+from tests.support.forked_cli import CommandLine
 from tests.support.organisations import BASIC_POLICY
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 SCRIPT = str(Path(sys.executable).with_name("resolution-ledger"))
 LONG = "I-" + "0123456789" * 12
 FORMULA = '=HYPERLINK("http://x","y")'
 
 
 @pytest.fixture
-def told(command: Command, tmp_path: Path) -> Command:
-    """A ledger with a long id, a hostile one, and an action in the policy's currency."""
+def told(command: CommandLine, tmp_path: Path) -> CommandLine:
+    """Fill a ledger with a long id, a hostile one, and an action in the policy's currency."""
     facts = [
         event("j-1", "employee.joined", employee_id="A-1", role="agent", team_ids=["t-1"]),
         event("o-1", "interaction.opened", interaction_id=LONG, customer_id="C-1", channel="phone", agent_id="A-1"),
@@ -42,7 +41,7 @@ def told(command: Command, tmp_path: Path) -> Command:
     return command
 
 
-def action(told: Command, *words: str) -> subprocess.CompletedProcess[str]:
+def action(told: CommandLine, *words: str) -> subprocess.CompletedProcess[str]:
     return told(
         "decide",
         "action",
@@ -65,7 +64,7 @@ def rows_of(done: subprocess.CompletedProcess[str]) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(done.stdout)))
 
 
-def test_an_id_is_found_in_piped_tables(told: Command) -> None:
+def test_an_id_is_found_in_piped_tables(told: CommandLine) -> None:
     assert action(told, "--amount", "5.00").returncode == 0
     for words in (("audit", "trail"), ("report", "actions"), ("report", "balances"), ("admin", "doctor")):
         text = told(*words).stdout
@@ -75,7 +74,7 @@ def test_an_id_is_found_in_piped_tables(told: Command) -> None:
     assert [line for line in trail.splitlines() if LONG in line]
 
 
-def test_a_table_is_as_wide_as_a_terminal(told: Command, tmp_path: Path) -> None:
+def test_a_table_is_as_wide_as_a_terminal(told: CommandLine, tmp_path: Path) -> None:
     read, write = pty.openpty()
     environment = clean_environment() | {"COLUMNS": "72", "TERM": "xterm"}
     with subprocess.Popen(
@@ -93,7 +92,7 @@ def test_a_table_is_as_wide_as_a_terminal(told: Command, tmp_path: Path) -> None
     assert max(len(line) for line in re.sub(r"\x1b\[[0-9;]*m", "", text.decode()).splitlines()) <= 72
 
 
-def test_the_amounts_currency_is_the_policys(told: Command) -> None:
+def test_the_amounts_currency_is_the_policys(told: CommandLine) -> None:
     taken = json.loads(action(told, "--amount", "5.00", "--json").stdout)
     assert taken["outcome"] == "taken"
     assert taken["budget"]["spent"] == {"amount": "5.00", "currency": "EUR"}
@@ -115,7 +114,7 @@ def test_the_amounts_currency_is_the_policys(told: Command) -> None:
     assert json.loads(grant.stdout)["budget"]["granted"]["currency"] == "EUR", grant.stdout
 
 
-def test_an_amount_without_a_currency_needs_a_policy(command: Command) -> None:
+def test_an_amount_without_a_currency_needs_a_policy(command: CommandLine) -> None:
     words = ("decide", "action", "--agent", "A-1", "--kind", "refund", "--amount", "5.00", "--reason", "late")
     done = command(*words)
     assert done.returncode == 1
@@ -124,7 +123,7 @@ def test_an_amount_without_a_currency_needs_a_policy(command: Command) -> None:
     assert json.loads(command(*words, "--json").stdout)["error"]["field"] == "currency"
 
 
-def test_lists_are_csv_on_request(told: Command, tmp_path: Path) -> None:
+def test_lists_are_csv_on_request(told: CommandLine, tmp_path: Path) -> None:
     assert action(told, "--amount", "5.00").returncode == 0
     (balance,) = rows_of(told("report", "balances", "--csv"))
     assert (balance["holder"], balance["spent"], balance["spent_currency"]) == ("agent:A-1", "5.00", "EUR")
@@ -181,7 +180,7 @@ def test_cells(item: Document, cells: dict[str, str]) -> None:
     assert list(csv.DictReader(io.StringIO(csv_text([item], "m$" if "m" in item else "a")))) == [cells]
 
 
-def test_help_names_every_role_and_is_not_wrapped(command: Command) -> None:
+def test_help_names_every_role_and_is_not_wrapped(command: CommandLine) -> None:
     text = command("run", "--help", data_dir=None).stdout
     assert [role for role in ROLES if not re.search(rf"[:;] {role} [a-z]+s ", text)] == []
     assert "[default: ./.resolution-ledger]" in text

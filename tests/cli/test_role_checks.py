@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,9 +36,10 @@ from ledger.store.subscription import Follower
 from ledger.transparency import alarm
 from projections.engine.projector import Projector
 from projections.registry import MODELS
-from tests.support.builders import event, gbp
+from tests.support.builders import event, purchase
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
+from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import Server
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
@@ -46,7 +47,6 @@ from tests.support.upstreams import Upstream
 
 pytestmark = pytest.mark.integration
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 Found = dict[str, str]
 ALL = (*REQUIRED, "archive")
 
@@ -54,7 +54,7 @@ ALL = (*REQUIRED, "archive")
 class Staff:
     """Roles in processes of their own, on a server of their operator's; doctor runs elsewhere."""
 
-    def __init__(self, folder: Path, server: Server, command: Command) -> None:
+    def __init__(self, folder: Path, server: Server, command: CommandLine) -> None:
         self.folder = folder
         self.server = server
         self._command = command
@@ -72,7 +72,7 @@ class Staff:
         self.processes[role].send_signal(number)
 
     def doctor(self, *words: str, wait: float = 1.0, data_dir: Path | None = None) -> tuple[int, list[Document]]:
-        """The status and the items of `admin doctor`; without ``data_dir`` as on another machine."""
+        """Run `admin doctor`; return its exit status and items. Without ``data_dir`` it runs as on another machine."""
         where = data_dir or self.folder / "another-machine"
         done = self._command("admin", "doctor", "--json", "--wait", str(wait), *words, *self._where, data_dir=where)
         document = json.loads(done.stdout)
@@ -80,7 +80,7 @@ class Staff:
         return done.returncode, document["items"]
 
     def wrong(self, *words: str, **options: Any) -> Found:
-        """What is wrong, by check; a check that finds two things is there once."""
+        """Return the findings, by check; of two findings of a check, the last."""
         return {one["check"]: one["says"] for one in self.doctor(*words, **options)[1] if not one["ok"]}
 
     def heals(self) -> None:
@@ -98,7 +98,7 @@ class Staff:
 
 
 @pytest.fixture
-def staff(tmp_path: Path, command: Command) -> Iterator[Staff]:
+def staff(tmp_path: Path, command: CommandLine) -> Iterator[Staff]:
     with Server(tmp_path / "server") as server:
         started = Staff(tmp_path, server, command)
         for role in ALL:
@@ -157,7 +157,7 @@ def test_a_role_on_another_host_is_no_health_of_this_one(staff: Staff, monkeypat
 
 @asynccontextmanager
 async def ledger(folder: Path, *, history: bool = False) -> AsyncIterator[tuple[Session, Upstream]]:
-    """All roles in this process on an embedded server, a policy, staff and some facts; doctor finds nothing."""
+    """Run all roles in this process on a ledger with a policy, staff and facts; the doctor finds nothing."""
     async with (
         Session(load_settings({"data_dir": str(folder / "data")}, {})) as session,
         running(session, ALL, history=history),
@@ -169,12 +169,12 @@ async def ledger(folder: Path, *, history: bool = False) -> AsyncIterator[tuple[
 
 
 async def wrong(session: Session) -> Found:
-    """What is wrong, by check."""
+    """Return the findings, by check."""
     return {one.check: one.says for one in await examine(session, patience=5, at_rest=False) if not one.ok}
 
 
 async def until(session: Session, *checks: str) -> Found:
-    """Wait for exactly these findings; a finding may take the seconds after which something counts as hanging."""
+    """Wait until the findings are exactly these checks; return them."""
     for _ in range(60):
         if set(found := await wrong(session)) == set(checks):
             return found
@@ -182,14 +182,9 @@ async def until(session: Session, *checks: str) -> Found:
     raise AssertionError(found)
 
 
-def purchase(number: int, source: str = "crm", moment: datetime | None = None) -> Document:
-    time_text = (moment or datetime(2026, 1, 5, tzinfo=UTC)).isoformat()
-    return event(f"p-{number}", "purchase.completed", source, time_text, order_id=f"O-{number}", total=gbp("5.00"))
-
-
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What hangs is noticed in a second instead of half a minute."""
+    """Make the doctor notice a hang after a second instead of half a minute."""
     monkeypatch.setattr("app.health.role_checks._OTHER_STALL_SECONDS", 1.0)
     monkeypatch.setattr("app.health.role_checks.HANGS_SECONDS", 6.0)
     monkeypatch.setattr("ledger.store.role_status.HANGS_SECONDS", 6.0)
@@ -201,7 +196,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("reader", "check"), [("guard", "role guard"), ("seal", "role seal"), ("directory", "role decisions")]
 )
-async def test_a_reader_that_stands_still_is_named_though_its_process_answers(
+async def test_a_stalled_reader_is_named_although_its_process_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str, check: str
 ) -> None:
     original = Follower._next_batch
@@ -260,7 +255,7 @@ async def test_an_intake_that_hangs_is_named_and_so_is_a_message_it_cannot_take(
 
 
 async def until_some(session: Session) -> Found:
-    """Wait for any finding."""
+    """Wait for any finding; return all."""
     for _ in range(60):
         if found := await wrong(session):
             return found
@@ -269,7 +264,7 @@ async def until_some(session: Session) -> Found:
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_what_a_role_waits_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_doctor_names_the_resource_a_role_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -337,7 +332,7 @@ async def test_history_mode_beside_a_live_source_is_named_and_beside_an_import_i
     async with ledger(tmp_path, history=True) as (session, upstream):
         await upstream.record(purchase(1))
         assert await wrong(session) == {}
-        await upstream.record(purchase(2, "till", datetime.now(UTC)))
+        await upstream.record(purchase(2, "till", time=datetime.now(UTC).isoformat()))
         found = await until(session, "history mode")
         assert "till" in found["history mode"]
         assert "crm" not in found["history mode"]
@@ -398,7 +393,7 @@ async def test_little_room_on_the_disk_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 async def test_under_load_during_a_rebuild_and_right_after_a_restart_nothing_is_named(
-    up: UpProcess, command: Command
+    up: UpProcess, command: CommandLine
 ) -> None:
     def doctor() -> Document:
         document: Document = json.loads(command("admin", "doctor", "--json").stdout)
@@ -433,7 +428,7 @@ async def test_under_load_during_a_rebuild_and_right_after_a_restart_nothing_is_
         await client.close()
 
 
-def test_a_ledger_at_rest_is_said_to_be_so(command: Command, policy_of_tests: Path) -> None:
+def test_a_stopped_ledger_is_reported_as_at_rest(command: CommandLine, policy_of_tests: Path) -> None:
     assert command("decide", "policy", str(policy_of_tests), "--published-by", "o").returncode == 0
     done = command("admin", "doctor", "--json", "--wait", "0")
     assert [one["check"] for one in json.loads(done.stdout)["items"] if not one["ok"]] == ["roles"]
@@ -449,7 +444,7 @@ def policy_of_tests(tmp_path: Path) -> Path:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="the dashboard's process is found in /proc")
-def test_an_announced_http_server_that_hangs_is_named(command: Command, up: UpProcess) -> None:
+def test_an_announced_http_server_that_hangs_is_named(command: CommandLine, up: UpProcess) -> None:
     up.wait_until_up()
     processes = [(folder, (folder / "cmdline").read_bytes()) for folder in Path("/proc").glob("[0-9]*")]
     (pid,) = [

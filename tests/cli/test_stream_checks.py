@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,13 @@ from config.settings import load_settings
 from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient
 from ledger.store.streams import js_api
+from tests.support.cluster_sessions import cluster_session
 from tests.support.documents import Document
 from tests.support.nats_servers import Cluster, Server
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 LEDGER, INBOX, KEYS, SEAL = topology.LEDGER, topology.INBOX, topology.KEYS, topology.SEAL
 
 
@@ -33,7 +32,7 @@ def settings_of(url: str, folder: Path, **more: Any) -> Any:
 
 
 async def wrong(session: Session) -> dict[str, str]:
-    """What is wrong with the streams, by check."""
+    """Return the findings on streams, by check."""
     return {one.check: one.says async for one in streams(session) if not one.ok}
 
 
@@ -92,7 +91,7 @@ async def test_an_edited_stream_is_named_with_the_field(
 
 
 @pytest.mark.parametrize("fields", [{"description": "ours"}, {"metadata": {"team": "x"}}, {"compression": "s2"}])
-async def test_what_loses_nothing_is_no_finding(tmp_path: Path, fields: Document) -> None:
+async def test_a_difference_that_loses_no_event_is_no_finding(tmp_path: Path, fields: Document) -> None:
     with Server(tmp_path / "server") as server:
         async with Session(settings_of(server.url, tmp_path), creates=True) as session:
             await edit(session.client, LEDGER, **fields)
@@ -118,70 +117,51 @@ async def test_a_changed_consumer_is_named(session: Session) -> None:
     assert "max_deliver is 3, declared -1" in found[f"consumer {INBOX}"]
 
 
-async def begun(cluster: Cluster, folder: Path) -> Session:
-    """A ledger with three copies."""
-    for _ in range(100):
-        session = Session(settings_of(cluster.url, folder, replicas=3), creates=True)
-        try:
-            return await session.__aenter__()
-        except LedgerError as error:  # the cluster has no leader yet
-            last = error
-            await asyncio.sleep(0.3)
-    raise AssertionError(f"the cluster does not begin: {last}")
-
-
 async def lead_from(session: Session, server: str) -> None:
     """Let one server lead all streams, so that another can go away without an election."""
-    for one in topology.stream_configs():
-        await js_api(session.client, f"STREAM.LEADER.STEPDOWN.{one['name']}", {"placement": {"preferred": server}})
+    names = [one["name"] for one in topology.stream_configs()]
+    for name in names:
+        await js_api(session.client, f"STREAM.LEADER.STEPDOWN.{name}", {"placement": {"preferred": server}})
+
+    async def leaders() -> set[str | None]:
+        infos = [await js_api(session.client, f"STREAM.INFO.{name}") for name in names]
+        return {info.get("cluster", {}).get("leader") for info in infos}
+
+    await eventually(leaders, lambda found: found == {server})
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-async def test_a_copy_on_a_server_that_is_away_is_named_with_the_server(tmp_path: Path, number: signal.Signals) -> None:
-    with Cluster(tmp_path / "cluster") as cluster:
-        session = await begun(cluster, tmp_path)
-        try:
-            assert await wrong(session) == {}
-            await lead_from(session, "n0")
-            await asyncio.sleep(2)
-            if number is signal.SIGKILL:
-                await asyncio.to_thread(cluster.servers[2].stop, number)
-            else:
-                cluster.servers[2].send(number)
-            for _ in range(20):
-                try:
-                    found = await wrong(session)
-                except LedgerError:  # a stream whose leader was there has none for some seconds
-                    continue
-                if found:
-                    break
-                await asyncio.sleep(0.5)
-            assert list(found) == ["server n2"]
-            assert "are missing" in found["server n2"]
-            assert "Start that server again" in found["server n2"]
-            if number is signal.SIGKILL:
-                await asyncio.to_thread(cluster.servers[2].start)
-            else:
-                cluster.servers[2].send(signal.SIGCONT)
-            for _ in range(40):
-                if not (found := await wrong(session)):
-                    break
-                await asyncio.sleep(0.5)
-            assert found == {}
-        finally:
-            await session.close()
+async def test_a_copy_on_a_server_that_is_away_is_named_with_the_server(
+    cluster: Cluster, tmp_path: Path, number: signal.Signals
+) -> None:
+    server = cluster.servers[2]
+    async with cluster_session(cluster.url, tmp_path) as session:
+        assert await wrong(session) == {}
+        await lead_from(session, "n0")
+        if number is signal.SIGKILL:
+            await asyncio.to_thread(server.stop, number)
+        else:
+            server.send(number)
+
+        # A stream that the server led has no leader for some seconds.
+        found = await eventually(lambda: wrong(session), passing=(LedgerError,), every_seconds=0.2)
+        assert list(found) == ["server n2"]
+        assert "are missing" in found["server n2"]
+        assert "Start that server again" in found["server n2"]
+
+        if number is signal.SIGKILL:
+            await asyncio.to_thread(server.start)
+        else:
+            server.send(signal.SIGCONT)
+        await eventually(lambda: wrong(session), lambda found: found == {}, passing=(LedgerError,), every_seconds=0.2)
 
 
-async def test_fewer_copies_than_asked_for_or_than_the_log_has_are_named(tmp_path: Path) -> None:
-    with Cluster(tmp_path / "cluster") as cluster:
-        session = await begun(cluster, tmp_path)
-        try:
-            await edit(session.client, topology.IMPORT, num_replicas=1)
-            found = await wrong(session)
-            assert list(found) == [f"stream {topology.IMPORT}"]
-            assert "admin init --replicas 3" in found[f"stream {topology.IMPORT}"]
-        finally:
-            await session.close()
+async def test_fewer_copies_than_asked_for_or_than_the_log_has_are_named(cluster: Cluster, tmp_path: Path) -> None:
+    async with cluster_session(cluster.url, tmp_path) as session:
+        await edit(session.client, topology.IMPORT, num_replicas=1)
+        found = await wrong(session)
+        assert list(found) == [f"stream {topology.IMPORT}"]
+        assert "admin init --replicas 3" in found[f"stream {topology.IMPORT}"]
 
 
 @pytest.mark.parametrize("limited", ["account", "server"])

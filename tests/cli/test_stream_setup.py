@@ -1,15 +1,13 @@
-"""Only `admin init`, and what begins a ledger on the embedded server, creates streams; copies can be raised later."""
+"""Creation of streams: by `admin init`, or by the first command on an embedded server; copies are raised later."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -23,20 +21,22 @@ from ledger.errors import MissingStreamsError
 from ledger.nats.client import LedgerClient, connect
 from ledger.store.streams import js_api, stream_names
 from tests.support.builders import event, gbp
+from tests.support.cluster_sessions import cluster_session
 from tests.support.environment import ROOT
+from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import Cluster, Server
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import upstream_of
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 BASE = {stream["name"] for stream in topology.stream_configs()}
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """A server without streams, whose only user may do anything."""
+    """Start a server without streams, on which the only user has every permission."""
     with Server(tmp_path / "server") as started:
         yield started
 
@@ -51,7 +51,7 @@ async def connection(url: str) -> AsyncIterator[LedgerClient]:
 
 
 def leaves(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """Every command of the command line, with the words that name it."""
+    """Yield every command of the command line, with the words that name it."""
     context = click.Context(group)
     for name in group.list_commands(context):
         found = group.get_command(context, name)
@@ -102,7 +102,7 @@ WORDS: dict[tuple[str, ...], list[str]] = {
 """Words of commands whose arguments are checked before a server is asked."""
 
 
-async def test_no_command_and_no_role_creates_streams(server: Server, command: Command, tmp_path: Path) -> None:
+async def test_no_command_and_no_role_creates_streams(server: Server, command: CommandLine, tmp_path: Path) -> None:
     file, folder = tmp_path / "file.json", tmp_path / "folder"
     file.write_text(json.dumps(event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00"))))
     folder.mkdir()
@@ -130,7 +130,7 @@ async def test_no_command_and_no_role_creates_streams(server: Server, command: C
         assert await stream_names(client) == []
 
 
-async def test_init_creates_what_is_missing_and_again_changes_nothing(server: Server, command: Command) -> None:
+async def test_init_creates_missing_streams_once(server: Server, command: CommandLine) -> None:
     where = ("--nats-url", server.url, "--allow-lazy-fsync")
     done = command("admin", "init", "--json", *where)
     assert done.returncode == 0, done.stderr
@@ -161,7 +161,7 @@ async def test_a_running_intake_does_not_make_a_deleted_stream_again(
 
 
 async def copies(client: LedgerClient) -> dict[str, tuple[int, int]]:
-    """The copies that each stream and durable consumer is to have, and has."""
+    """Return (configured copies, existing copies) of each stream and durable consumer."""
     found: dict[str, tuple[int, int]] = {}
     for name in await stream_names(client):
         info = await js_api(client, f"STREAM.INFO.{name}")
@@ -176,60 +176,43 @@ async def copies(client: LedgerClient) -> dict[str, tuple[int, int]]:
     return found
 
 
-async def until_ready(run: Callable[[], Any]) -> Any:
-    """A cluster has no leader in its first moments."""
-    for _ in range(100):
-        if (done := run()).returncode == 0:
-            return done
-        await asyncio.sleep(0.3)
-    raise AssertionError(done.stderr)
+async def test_copies_are_raised_later_for_streams_keys_and_consumers(
+    cluster: Cluster, tmp_path: Path, command: CommandLine
+) -> None:
+    where = ("--nats-url", cluster.url, "--allow-lazy-fsync")
+    async with cluster_session(cluster.url, tmp_path, copies=1) as session:
+        async with upstream_of(session) as upstream:
+            policy = BASIC_POLICY | {"default_role": "agent"}
+            await upstream.ask("policy", request_id="p", policy=policy, published_by="owner")
+            await upstream.record(event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00")))
+            await eventually(lambda: stream_names(session.client), lambda names: "INBOX_crm" in names)
+        by_hand = {"durable_name": "by-hand", "ack_policy": "explicit", "num_replicas": 1}
+        body = {"stream_name": "LEDGER", "config": by_hand}
+        assert "error" not in await js_api(session.client, "CONSUMER.DURABLE.CREATE.LEDGER.by-hand", body)
+        assert {one[0] for one in (await copies(session.client)).values()} == {1}
 
+        done = command("admin", "init", "--replicas", "3", "--json", *where)
+        assert done.returncode == 0, done.stderr
+        assert {one["copies"] for one in json.loads(done.stdout)["items"]} == {3}
+        found = await eventually(
+            lambda: copies(session.client), lambda found: set(found.values()) == {(3, 3)}, every_seconds=0.2
+        )
+        assert BASE | {"INBOX_crm", "INBOX/intake", "IMPORT/intake", "INBOX_crm/intake"} <= set(found)
 
-async def test_copies_are_raised_later_for_streams_keys_and_consumers(tmp_path: Path, command: Command) -> None:
-    with Cluster(tmp_path / "cluster") as cluster:
-        where = ("--nats-url", cluster.url, "--allow-lazy-fsync")
-        await until_ready(lambda: command("admin", "init", *where))
-        options = {"data_dir": str(tmp_path / "data"), "nats_url": cluster.url, "allow_lazy_fsync": True}
-        async with Session(load_settings(options, {})) as session:
-            async with upstream_of(session) as upstream:
-                policy = BASIC_POLICY | {"default_role": "agent"}
-                await upstream.ask("policy", request_id="p", policy=policy, published_by="owner")
-                await upstream.record(event("p-1", "purchase.completed", order_id="O-1", total=gbp("5.00")))
-                for _ in range(100):
-                    if "INBOX_crm" in await stream_names(session.client):
-                        break
-                    await asyncio.sleep(0.1)
-            by_hand = {"durable_name": "by-hand", "ack_policy": "explicit", "num_replicas": 1}
-            body = {"stream_name": "LEDGER", "config": by_hand}
-            assert "error" not in await js_api(session.client, "CONSUMER.DURABLE.CREATE.LEDGER.by-hand", body)
-            assert {one[0] for one in (await copies(session.client)).values()} == {1}
-
-            done = command("admin", "init", "--replicas", "3", "--json", *where)
-            assert done.returncode == 0, done.stderr
-            assert {one["copies"] for one in json.loads(done.stdout)["items"]} == {3}
-            for _ in range(100):
-                found = await copies(session.client)
-                if set(found.values()) == {(3, 3)}:
-                    break
-                await asyncio.sleep(0.2)
-            assert set(found.values()) == {(3, 3)}, found
-            assert BASE | {"INBOX_crm", "INBOX/intake", "IMPORT/intake", "INBOX_crm/intake"} <= set(found)
-
-            async with upstream_of(session) as upstream:  # started with --replicas 1: it goes on, and lowers nothing
-                await upstream.record(event("p-2", "purchase.completed", order_id="O-2", total=gbp("5.00")))
-                taken = await upstream.action(amount="5.00")
-                assert taken["outcome"] == "taken", taken
-                await upstream.record(event("p-3", "purchase.completed", "till", order_id="O-3", total=gbp("5.00")))
-                for _ in range(100):
-                    if "INBOX_till" in await stream_names(session.client):
-                        break
-                    await asyncio.sleep(0.1)
-            assert command("admin", "init", *where).returncode == 0
-            assert {one[0] for one in (await copies(session.client)).values()} == {3}
+        async with upstream_of(session) as upstream:  # started with --replicas 1: it goes on, and lowers nothing
+            await upstream.record(event("p-2", "purchase.completed", order_id="O-2", total=gbp("5.00")))
+            taken = await upstream.action(amount="5.00")
+            assert taken["outcome"] == "taken", taken
+            await upstream.record(event("p-3", "purchase.completed", "till", order_id="O-3", total=gbp("5.00")))
+            await eventually(lambda: stream_names(session.client), lambda names: "INBOX_till" in names)
+        assert command("admin", "init", *where).returncode == 0
+        assert {one[0] for one in (await copies(session.client)).values()} == {3}
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_more_copies_than_servers_is_answered_with_what_to_add(server: Server, command: Command, there: bool) -> None:
+def test_more_copies_than_servers_are_refused_with_the_number_of_servers_to_add(
+    server: Server, command: CommandLine, there: bool
+) -> None:
     where = ("--nats-url", server.url, "--allow-lazy-fsync")
     if there:
         assert command("admin", "init", *where).returncode == 0

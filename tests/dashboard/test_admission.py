@@ -1,4 +1,4 @@
-"""Who is let in over HTTP, under which name, with which parameters: each refusal says why, and hits nobody else."""
+"""Admission over HTTP: tokens, rate limits, host names and parameters; a refusal affects its client alone."""
 
 import asyncio
 import json
@@ -20,61 +20,61 @@ from dashboard.auth.rate_limit import FailureLimiter, network_of
 from dashboard.auth.tokens import Tokens, digest_of
 from dashboard.listen_address import ListenAddress, host_of
 from ledger.errors import LedgerError
-from tests.dashboard.test_bounds import Door, door_of
 from tests.support.documents import Document
+from tests.support.raw_http import RawHttp, raw_http_of
 
 
-async def login(door: Door, token: str, *headers: str, source: str = "") -> int:
+async def login(http: RawHttp, token: str, *headers: str, source: str = "") -> int:
     body = json.dumps({"token": token})
     framing = ("Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close")
-    head = door.head("POST /api/v1/session", *framing, *headers, token=None)
-    return (await door.send(head + body.encode(), source=source)).status
+    head = http.head("POST /api/v1/session", *framing, *headers, token=None)
+    return (await http.send(head + body.encode(), source=source)).status
 
 
 async def asked(
-    door: Door, target: str, *headers: str, token: str | None = "", source: str = "", host: str = "localhost"
+    http: RawHttp, target: str, *headers: str, token: str | None = "", source: str = "", host: str = "localhost"
 ) -> Any:
-    head = door.head(f"GET {target}", "Connection: close", *headers, token=token, host=host)
-    return await door.send(head, source=source)
+    head = http.head(f"GET {target}", "Connection: close", *headers, token=token, host=host)
+    return await http.send(head, source=source)
 
 
 async def test_wrong_tokens_count_against_their_address_alone(session: Session) -> None:
-    async with door_of(session) as door:
-        tries = [await login(door, f"guess-{n}", source="127.0.0.9") for n in range(25)]
+    async with raw_http_of(session) as http:
+        tries = [await login(http, f"guess-{n}", source="127.0.0.9") for n in range(25)]
         assert tries == [401] * 20 + [429] * 5
-        assert await login(door, door.token, source="127.0.0.9") == 204  # a valid token, from the same address
-        assert (await asked(door, "/api/v1/me", source="127.0.0.9")).status == 200
-        assert await login(door, "guess", source="127.0.0.2") == 401  # another address
-        assert await login(door, door.token, source="127.0.0.2") == 204
+        assert await login(http, http.token, source="127.0.0.9") == 204  # a valid token, from the same address
+        assert (await asked(http, "/api/v1/me", source="127.0.0.9")).status == 200
+        assert await login(http, "guess", source="127.0.0.2") == 401  # another address
+        assert await login(http, http.token, source="127.0.0.2") == 204
         for header in ("X-Forwarded-For: 10.9.9.9", "Forwarded: for=10.9.9.9"):  # no proxy is trusted
-            assert await login(door, "guess", header, source="127.0.0.9") == 429
-        wrong = [(await asked(door, "/api/v1/me", token="w", source="127.0.0.7")).status for _ in range(205)]
+            assert await login(http, "guess", header, source="127.0.0.9") == 429
+        wrong = [(await asked(http, "/api/v1/me", token="w", source="127.0.0.7")).status for _ in range(205)]
         assert wrong == [401] * 200 + [429] * 5
-        refused = await asked(door, "/api/v1/me", token="w", source="127.0.0.7")
+        refused = await asked(http, "/api/v1/me", token="w", source="127.0.0.7")
         assert b"retry-after: 60" in refused.text.lower()
-        assert (await asked(door, "/api/v1/me", source="127.0.0.7")).status == 200
-        assert (await asked(door, "/api/v1/me", token=None, source="127.0.0.7")).status == 401  # none is no guess
+        assert (await asked(http, "/api/v1/me", source="127.0.0.7")).status == 200
+        assert (await asked(http, "/api/v1/me", token=None, source="127.0.0.7")).status == 401  # none is no guess
 
 
 async def test_a_trusted_proxy_names_the_client(session: Session) -> None:
-    async with door_of(session, trusted_proxies=("127.0.0.5",)) as door:
+    async with raw_http_of(session, trusted_proxies=("127.0.0.5",)) as http:
         proxied: Document = {"source": "127.0.0.5"}
         for n in range(22):  # the client itself adds to the left, and the proxy to the right
-            status = await login(door, "guess", f"X-Forwarded-For: 10.0.0.{n}, 10.7.7.7", **proxied)
+            status = await login(http, "guess", f"X-Forwarded-For: 10.0.0.{n}, 10.7.7.7", **proxied)
             assert status == (401 if n < 20 else 429)
-        assert await login(door, "guess", "X-Forwarded-For: 10.7.7.8", **proxied) == 401
-        assert await login(door, "guess", "X-Forwarded-For: 10.7.7.7", source="127.0.0.6") == 401  # no proxy of ours
+        assert await login(http, "guess", "X-Forwarded-For: 10.7.7.8", **proxied) == 401
+        assert await login(http, "guess", "X-Forwarded-For: 10.7.7.7", source="127.0.0.6") == 401  # no proxy of ours
         for n in range(20):
-            assert await login(door, "guess", f"X-Forwarded-For: 2001:db8:1:2::{n:x}", **proxied) == 401
-        assert await login(door, "guess", "X-Forwarded-For: 2001:db8:1:2:ffff::1", **proxied) == 429  # one /64
-        assert await login(door, "guess", "X-Forwarded-For: 2001:db8:1:3::1", **proxied) == 401
+            assert await login(http, "guess", f"X-Forwarded-For: 2001:db8:1:2::{n:x}", **proxied) == 401
+        assert await login(http, "guess", "X-Forwarded-For: 2001:db8:1:2:ffff::1", **proxied) == 429  # one /64
+        assert await login(http, "guess", "X-Forwarded-For: 2001:db8:1:3::1", **proxied) == 401
         for odd in ("\x01", "x" * 9_000, "[", "unknown", "1.2.3.4.5", ",,,", "10.0.0.1:99999999999999"):
-            assert await login(door, "guess", f"X-Forwarded-For: {odd}", **proxied) in {400, 401, 429}, odd
+            assert await login(http, "guess", f"X-Forwarded-For: {odd}", **proxied) in {400, 401, 429}, odd
     with pytest.raises(LedgerError, match="trusted-proxy"):
         ListenAddress(trusted_proxies=("proxy.example",)).checked()
 
 
-def test_what_is_counted_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rate_limiter_keeps_a_bounded_number_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_limit, "_NETWORKS", 50)
     limiter = FailureLimiter()
     for number in range(500):
@@ -86,19 +86,19 @@ def test_what_is_counted_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_the_host_is_checked(session: Session) -> None:
-    async with door_of(session, allowed_hosts=("ledger.example.com", "Ledger2.example")) as door:
+    async with raw_http_of(session, allowed_hosts=("ledger.example.com", "Ledger2.example")) as http:
         for host in (
             "localhost",
             "LOCALHOST:8321",
             "127.0.0.1",
-            f"127.0.0.1:{door.port}",
+            f"127.0.0.1:{http.port}",
             "[::1]:8321",
             "127.0.0.3",
             "ledger.example.com",
             "ledger.example.com.:443",
             "LEDGER2.example",
         ):
-            assert (await asked(door, "/api/v1/me", host=host)).status == 200, host
+            assert (await asked(http, "/api/v1/me", host=host)).status == 200, host
         for host in (
             "evil.example",
             "localhost.evil.example",
@@ -111,11 +111,11 @@ async def test_the_host_is_checked(session: Session) -> None:
             "0x7f000001",
         ):
             for path in ("/api/v1/me", "/", "/metrics", "/api/v1/stream", "/openapi.json", "/nothing"):
-                answer = await asked(door, path, host=host)
+                answer = await asked(http, path, host=host)
                 assert answer.status == 421, (host, path)
             assert "--allowed-host" in answer.problem()["detail"]
-            assert (await asked(door, "/healthz", host=host, token=None)).status == 200
-            assert (await asked(door, "/readyz", host=host, token=None)).status == 200
+            assert (await asked(http, "/healthz", host=host, token=None)).status == 200
+            assert (await asked(http, "/readyz", host=host, token=None)).status == 200
         for host in (
             "",
             "a b",
@@ -129,10 +129,10 @@ async def test_the_host_is_checked(session: Session) -> None:
             "a" * 30_000,
             "localhost, localhost",
         ):
-            answer = await asked(door, "/api/v1/me", host=host)
+            answer = await asked(http, "/api/v1/me", host=host)
             assert answer.status in {400, 421}, host
         no_host = b"GET /api/v1/me HTTP/1.1\r\nConnection: close\r\n\r\n"
-        assert (await door.send(no_host)).status == 400
+        assert (await http.send(no_host)).status == 400
     assert (host_of(b"A.b:80"), host_of(b"[::1]:80"), host_of(b"a:80:80"), host_of(b"")) == ("a.b", "::1", None, None)
     for wrong in ("http://x", "x:80", "x/", "", "*", "ü.example"):
         with pytest.raises(LedgerError, match="allowed-host"):
@@ -190,8 +190,8 @@ FINE_MOMENTS = (
 
 
 async def test_odd_text_in_addresses_is_refused_by_name(session: Session) -> None:  # noqa: C901 - a table, walked
-    async with door_of(session) as door:
-        paths = json.loads((await asked(door, "/openapi.json")).text.partition(b"\r\n\r\n")[2])["paths"]
+    async with raw_http_of(session) as http:
+        paths = json.loads((await asked(http, "/openapi.json")).text.partition(b"\r\n\r\n")[2])["paths"]
         tried = 0
         for path, methods in paths.items():
             if "get" not in methods or path == "/api/v1/stream":
@@ -209,26 +209,26 @@ async def test_odd_text_in_addresses_is_refused_by_name(session: Session) -> Non
                     needed = (
                         "source=crm&" if name == "limit" and {"arrivals", "rejections"} & {*real.split("/")} else ""
                     )
-                    answer = await asked(door, f"{real}?{needed}{name}={value}")
+                    answer = await asked(http, f"{real}?{needed}{name}={value}")
                     assert 400 <= answer.status < 500, (path, name, value, answer)
                     assert answer.status == 400 or answer.problem()["field"] == name, (path, name, value, answer)
                     tried += 1
                 for value in FINE_MOMENTS if name == "as_of" else ():
-                    answer = await asked(door, f"{real}?{name}={value}")
+                    answer = await asked(http, f"{real}?{name}={value}")
                     assert answer.status in {200, 503}, (path, value, answer)
-                answer = await asked(door, f"{real}?{name}=1&{name}=1")
+                answer = await asked(http, f"{real}?{name}=1&{name}=1")
                 assert (answer.status, answer.problem()["field"]) == (422, name)
             for query in ("nonsense=1", "nonsense", "=1", "%ff=1", "Limit=1", "%00=1"):
-                answer = await asked(door, f"{real}?{query}", token="" if path != "/healthz" else None)
+                answer = await asked(http, f"{real}?{query}", token="" if path != "/healthz" else None)
                 assert answer.status == 422, (path, query, answer)
                 assert answer.problem()["code"] in {"unknown_parameter", "invalid"}
         assert tried > 300
-        answer = await asked(door, "/api/v1/actions?agnet=A-1")
+        answer = await asked(http, "/api/v1/actions?agnet=A-1")
         assert answer.problem()["detail"] == "agnet: unknown parameter; did you mean agent?"
         for target in ("/?x=1", "/assets/page.js?x=1", "/api/v1/session?x=1", "/openapi.json?x=1", "/metrics?x=1"):
-            assert (await asked(door, target)).status == 422, target
-        assert (await asked(door, "/api/v1/actions?" + "&" * 20_000)).status == 200
-        assert (await asked(door, "/api/v1/actions?" + "a=1&" * 5_000)).status == 422
+            assert (await asked(http, target)).status == 422, target
+        assert (await asked(http, "/api/v1/actions?" + "&" * 20_000)).status == 200
+        assert (await asked(http, "/api/v1/actions?" + "a=1&" * 5_000)).status == 422
         for part in (
             "%ff",
             "%00",
@@ -242,7 +242,7 @@ async def test_odd_text_in_addresses_is_refused_by_name(session: Session) -> Non
             "%0d%0a",
         ):
             for path in ("explain/", "case/", "proof/", "events/", "escalations/"):
-                answer = await asked(door, f"/api/v1/{path}{part}")
+                answer = await asked(http, f"/api/v1/{path}{part}")
                 assert 400 <= answer.status < 500, (path, part, answer)
         for header in (
             "Last-Event-ID: " + "9" * 9_000,
@@ -253,7 +253,7 @@ async def test_odd_text_in_addresses_is_refused_by_name(session: Session) -> Non
             "Accept-Encoding: \xff",
             "Content-Type: \xff",
         ):
-            assert (await asked(door, "/api/v1/me", header)).status == 200, header
+            assert (await asked(http, "/api/v1/me", header)).status == 200, header
 
 
 ODD_BODIES = (
@@ -290,14 +290,14 @@ ODD_BODIES = (
 
 
 async def test_odd_bodies_are_refused(session: Session) -> None:
-    async with door_of(session) as door:
+    async with raw_http_of(session) as http:
         posts = ("/api/v1/preview", "/api/v1/check", "/api/v1/policies", "/api/v1/flags/f", "/api/v1/session")
         for path in posts:
             for body in ODD_BODIES:
                 if path.endswith("session") and len(body) > 4_000:
                     continue
                 framing = ("Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close")
-                answer = await door.send(door.head(f"POST {path}", *framing) + body)
+                answer = await http.send(http.head(f"POST {path}", *framing) + body)
                 assert answer.status in {400, 422, 429}, (path, body[:40], answer)
                 assert answer.problem()["detail"]
         for kind in (
@@ -309,13 +309,13 @@ async def test_odd_bodies_are_refused(session: Session) -> None:
             "multipart/form-data",
         ):
             body = b"{}"
-            answer = await door.send(
-                door.head("POST /api/v1/preview", f"Content-Type: {kind}", "Content-Length: 2", "Connection: close")
+            answer = await http.send(
+                http.head("POST /api/v1/preview", f"Content-Type: {kind}", "Content-Length: 2", "Connection: close")
                 + body
             )
             assert answer.status in {400, 415, 422}, (kind, answer)
         async with httpx.AsyncClient(
-            base_url=door.address, headers={"Authorization": f"Bearer {door.token}"}
+            base_url=http.address, headers={"Authorization": f"Bearer {http.token}"}
         ) as client:
             money = {"amount": "5.00", "currency": "GBP", "curency": "GBP"}
             for given, field, says in (
@@ -336,16 +336,16 @@ async def test_odd_bodies_are_refused(session: Session) -> None:
                 assert (await client.post("/api/v1/session", json={"token": token})).status_code == 401
 
 
-async def test_who_is_known_no_more_listens_no_more(session: Session) -> None:
+async def test_a_revoked_token_ends_its_event_stream(session: Session) -> None:
     """Revoked, expired, or of another role now; a browser that left: open streams end within a second or two."""
-    async with door_of(session) as door:
+    async with raw_http_of(session) as http:
         over = datetime.now(UTC) + timedelta(seconds=4)
         tokens = {
-            name: door.tokens.make(name, "auditor", None, over if name == "expires" else None)
+            name: http.tokens.make(name, "auditor", None, over if name == "expires" else None)
             for name in ("revoked", "expires", "shrinks", "leaves", "stays")
         }
         cookies = {}
-        async with httpx.AsyncClient(base_url=door.address) as browser:
+        async with httpx.AsyncClient(base_url=http.address) as browser:
             for name in ("leaves", "revoked"):
                 await browser.post("/api/v1/session", json={"token": tokens[name]})
                 cookies[name] = browser.cookies[COOKIE]
@@ -353,7 +353,7 @@ async def test_who_is_known_no_more_listens_no_more(session: Session) -> None:
 
         async def listen(**headers: str) -> float:
             """When the stream ended."""
-            client = httpx.AsyncClient(base_url=door.address, headers=headers, timeout=20)
+            client = httpx.AsyncClient(base_url=http.address, headers=headers, timeout=20)
             async with client, client.stream("GET", "/api/v1/stream") as answer:
                 assert answer.status_code == 200
                 async for _ in answer.aiter_bytes():
@@ -375,7 +375,7 @@ async def test_who_is_known_no_more_listens_no_more(session: Session) -> None:
             if one["name"] == "shrinks":
                 one |= {"role": "agent", "person_id": "A-1"}
         file.write_text(json.dumps(kept))
-        async with httpx.AsyncClient(base_url=door.address, cookies={COOKIE: cookies["leaves"]}) as browser:
+        async with httpx.AsyncClient(base_url=http.address, cookies={COOKIE: cookies["leaves"]}) as browser:
             assert (await browser.delete("/api/v1/session")).status_code == 204
         for name in ("revoked", "shrinks", "cookie of leaves", "cookie of revoked"):
             assert await asyncio.wait_for(bears.pop(name), 10) - begun < 3, name
@@ -386,25 +386,25 @@ async def test_who_is_known_no_more_listens_no_more(session: Session) -> None:
             one.cancel()
         await asyncio.gather(*bears.values(), return_exceptions=True)
         file.write_text('[{"name": 1}]')  # damaged: nobody is let in by mistake, and the operator's token says why
-        answer = await asked(door, "/api/v1/me", token=tokens["stays"])
+        answer = await asked(http, "/api/v1/me", token=tokens["stays"])
         assert (answer.status, "tokens.json" in answer.problem()["detail"]) == (503, True)
 
 
 async def test_streams_are_bounded_by_token_and_in_all(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dashboard.auth.authorization._STREAM_LIMIT", 3)
     monkeypatch.setattr("dashboard.auth.authorization._STREAMS_PER_TOKEN", 2)
-    async with door_of(session) as door:
-        first, second = (door.tokens.make(name, "auditor", None, None) for name in ("a", "b"))
+    async with raw_http_of(session) as http:
+        first, second = (http.tokens.make(name, "auditor", None, None) for name in ("a", "b"))
         reading = []
         for token, status in ((first, 200), (first, 200), (first, 429), (second, 200), (second, 503)):
-            reader, writer = await asyncio.open_connection(door.host, door.port)
-            writer.write(door.head("GET /api/v1/stream", token=token))
+            reader, writer = await asyncio.open_connection(http.host, http.port)
+            writer.write(http.head("GET /api/v1/stream", token=token))
             assert f" {status} " in (await reader.readline()).decode()
             reading.append(writer)
         for writer in reading:
             writer.close()
         for _ in range(50):  # who left makes room
-            answer = await door.send(door.head("GET /api/v1/stream", token=first), until_closed=False)
+            answer = await http.send(http.head("GET /api/v1/stream", token=first), until_closed=False)
             if answer.status == 200:
                 break
             await asyncio.sleep(0.1)
@@ -412,7 +412,7 @@ async def test_streams_are_bounded_by_token_and_in_all(session: Session, monkeyp
 
 
 def test_every_token_that_is_not_valid_takes_the_same_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes time depends on nothing secret: one digest and one look-up by it, whatever is wrong with a token."""
+    """Time depends on nothing secret: any wrong token costs one digest and one look-up by it."""
     tokens = Tokens(tmp_path)
     over = tokens.make("over", "auditor", None, datetime.now(UTC) - timedelta(seconds=1))
     valid = tokens.make("valid", "auditor", None, None)

@@ -1,4 +1,4 @@
-"""The HTTP read API beside a running `up`: what it answers, to whom, and what it says when it cannot."""
+"""The HTTP API's reads: documents, paging, caching, and problem details on errors."""
 
 import asyncio
 import json
@@ -31,6 +31,7 @@ from projections.registry import MODELS
 from tests.support.builders import event
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
+from tests.support.http_api import read_current
 from tests.support.organisations import BASIC_POLICY
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
@@ -42,7 +43,7 @@ HOSTILE = "<script>alert(1)</script>\u202e🛒" + "x" * 10_000
 
 @asynccontextmanager
 async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncClient]]:
-    """A ledger with some events, views that follow, and the API."""
+    """Serve the API of a ledger with some events; yield an upstream and a client with the operator's token."""
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics(BASIC_POLICY | {"default_role": "agent"})
         for number in range(3):
@@ -55,7 +56,7 @@ async def served(session: Session) -> AsyncIterator[tuple[Upstream, httpx.AsyncC
 
 
 async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: Session) -> None:
-    """What was known a moment ago is said; who has not asked for longer waits."""
+    """A position known a moment ago is answered at once; after a longer pause a read waits."""
     views = ViewReader(session.data_dir, session.log)
     pid = int((session.data_dir / "server" / "server.pid").read_text())
     known = await views.end()
@@ -73,8 +74,8 @@ async def test_a_read_does_not_wait_for_a_server_that_does_not_answer(session: S
     assert await views.end() == known
 
 
-async def test_where_many_read_none_of_them_waits(session: Session) -> None:
-    """They share what is known; one who reads alone would be given the server's word, or wait for it."""
+async def test_many_readers_do_not_wait_for_each_other(session: Session) -> None:
+    """Concurrent readers share one answer of the server, which a single reader would wait for."""
     views = ViewReader(session.data_dir, session.log)
     pid = int((session.data_dir / "server" / "server.pid").read_text())
     known = [await views.end() for _ in range(100)][-1]
@@ -86,44 +87,32 @@ async def test_where_many_read_none_of_them_waits(session: Session) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-async def got(client: httpx.AsyncClient, path: str, **query: Any) -> Document:
-    """The answer, once the view behind it is there and has everything."""
-    for _ in range(200):
-        answer = await client.get(f"/api/v1/{path}", params=query)
-        if answer.status_code == 200 and answer.json()["lag_seconds"] == 0:
-            break
-        await asyncio.sleep(0.05)
-    assert answer.status_code == 200, answer.text
-    document: Document = answer.json()
-    return document
-
-
 async def test_every_list_and_document_carries_position_and_lag(session: Session) -> None:
     async with served(session) as (_, client):
         end = await session.log.last_position()
         for path in (*LISTS, *DOCUMENTS):
-            document = await got(client, path)
+            document = await read_current(client, path)
             assert (document["position"], document["lag_seconds"]) == (end, 0), path
-        actions = await got(client, "actions")
+        actions = await read_current(client, "actions")
         assert [one["reason"] for one in actions["items"]] == ["late 0", "late 1", "late 2"]
-        (balance,) = (await got(client, "balances"))["items"]
+        (balance,) = (await read_current(client, "balances"))["items"]
         assert balance["spent"] == {"amount": "15.00", "currency": "GBP"}
-        views = await got(client, "projections")
+        views = await read_current(client, "projections")
         assert {one["view"] for one in views["items"]} == set(MODELS)
-        first = await got(client, "events/1")
+        first = await read_current(client, "events/1")
         assert (first["event"]["position"], first["event"]["specversion"]) == (1, "1.0")
 
 
-async def test_pages_filters_as_of_and_what_has_not_changed(session: Session) -> None:
+async def test_lists_are_paged_filtered_read_as_of_and_not_modified(session: Session) -> None:
     async with served(session) as (_, client):
-        page = await got(client, "actions", limit=2)
+        page = await read_current(client, "actions", limit=2)
         assert (len(page["items"]), page["next"]) == (2, page["items"][1]["position"])
-        rest = await got(client, "actions", limit=2, after=page["next"])
+        rest = await read_current(client, "actions", limit=2, after=page["next"])
         assert ([one["reason"] for one in rest["items"]], rest["next"]) == (["late 2"], None)
-        assert (await got(client, "actions", agent="nobody"))["items"] == []
-        before = await got(client, "actions", as_of=page["items"][0]["position"])
+        assert (await read_current(client, "actions", agent="nobody"))["items"] == []
+        before = await read_current(client, "actions", as_of=page["items"][0]["position"])
         assert (len(before["items"]), before["position"]) == (1, page["items"][0]["position"])
-        (then,) = (await got(client, "balances", as_of=page["items"][0]["position"]))["items"]
+        (then,) = (await read_current(client, "balances", as_of=page["items"][0]["position"]))["items"]
         assert then["spent"]["amount"] == "5.00"
         answer = await client.get("/api/v1/actions")
         again = await client.get("/api/v1/actions", headers={"If-None-Match": answer.headers["ETag"]})
@@ -132,7 +121,7 @@ async def test_pages_filters_as_of_and_what_has_not_changed(session: Session) ->
         assert packed.headers["Content-Encoding"] == "gzip"
 
 
-async def test_what_a_short_read_gives_up_is_read_in_a_thread_and_an_answer_is_of_one_moment(session: Session) -> None:
+async def test_a_long_read_moves_to_a_thread_and_reads_at_one_position(session: Session) -> None:
     counting = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000) SELECT max(x) FROM n"
     async with served(session):
         views = ViewReader(session.data_dir, session.log)
@@ -164,7 +153,7 @@ def test_small_answers_leave_at_once() -> None:
         assert listening.proto == socket.IPPROTO_TCP  # asyncio sets TCP_NODELAY on what such a socket accepts
 
 
-async def test_without_the_token_nothing_and_errors_are_problem_details(session: Session) -> None:
+async def test_requests_without_a_token_are_refused_and_errors_are_problem_details(session: Session) -> None:
     async with served(session) as (_, client):
         open_paths = {"/healthz", "/readyz", "/api/v1/session"}
         paths = (await client.get("/openapi.json")).json()["paths"]
@@ -197,15 +186,15 @@ async def test_without_the_token_nothing_and_errors_are_problem_details(session:
         assert re.search(r'resolution_ledger_role_position{role="decisions"} [1-9]', shown)
 
 
-async def test_who_reads_about_somebody_is_recorded_where_policy_says_so(session: Session) -> None:
+async def test_reads_about_a_person_are_recorded_where_the_policy_says_so(session: Session) -> None:
     async with served(session) as (upstream, client):
         privacy = {"privacy": {"pseudonyms": True, "record_reads": True}}
         assert (await client.get("/api/v1/trail", params={"agent": "A-1"})).status_code != 403
         policy = BASIC_POLICY | {"default_role": "agent"} | privacy
         assert (await upstream.ask("policy", request_id="p2", policy=policy, published_by="o"))["outcome"] == "done"
         end = await session.log.last_position()
-        await got(client, "trail")  # names nobody
-        await got(client, "trail", agent="A-1")
+        await read_current(client, "trail")  # names nobody
+        await read_current(client, "trail", agent="A-1")
         for path in ("trail?customer=C", "trail?action=act-1", "trail?interaction=I"):
             assert (await client.get(f"/api/v1/{path}")).status_code == 200, path
         read = [read_event(one) for one in await session.log.read_subject("ledger.trail", end)]
@@ -216,9 +205,9 @@ async def test_who_reads_about_somebody_is_recorded_where_policy_says_so(session
         }
 
 
-async def test_news_of_views_come_as_they_happen_and_again_to_who_was_away(session: Session) -> None:
+async def test_view_updates_are_sent_at_once_and_again_after_a_reconnect(session: Session) -> None:
     async with served(session) as (upstream, client):
-        await got(client, "actions")
+        await read_current(client, "actions")
 
         async def heard(after: str | None, until: int) -> list[Document]:
             found = []
@@ -245,7 +234,7 @@ async def test_hostile_text_comes_back_as_it_is(session: Session) -> None:
         await upstream.record(event("h", "interaction.opened", interaction_id="I-h", reason=HOSTILE))
         for name in MODELS:
             await up_to_date(session, name)
-        by_reason = {one["reason"] for one in (await got(client, "quality"))["by_reason"]}
+        by_reason = {one["reason"] for one in (await read_current(client, "quality"))["by_reason"]}
         assert HOSTILE in by_reason
         answer = await client.get("/api/v1/trail", params={"agent": HOSTILE[:200]})
         assert answer.json()["items"] == []

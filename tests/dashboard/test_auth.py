@@ -1,28 +1,20 @@
-"""Who may see what: every role at every door, tokens that are made and revoked, browsers that showed one."""
+"""Authentication and authorisation: every role at every path, tokens and their revocation, browser sessions."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
-from app.runtime.roles import running
 from app.runtime.session import Session
 from dashboard.auth.authorization import COOKIE
 from dashboard.auth.tokens import ROLES, TokenError, Tokens
-from dashboard.listen_address import ListenAddress
-from dashboard.service import DashboardService
 from domain.commands import action_id_of
-from tests.dashboard.test_api import got
 from tests.support.forked_cli import CommandLine
-from tests.support.organisations import FULL_POLICY
-from tests.support.upstreams import set_up_organisation, upstream_of
+from tests.support.http_api import client_with_token, read_current, served_with_tokens
 
-PERSON = {"agent": "A-1", "manager": "M-1"}
 OPEN = {
     "/api/v1/balances",
     "/api/v1/actions",
@@ -57,29 +49,11 @@ ACTING: dict[str, set[str]] = {
 }
 
 
-@asynccontextmanager
-async def served(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
-    """Actions of three people, and a token for each role."""
-    async with upstream_of(session) as upstream:
-        await set_up_organisation(upstream, FULL_POLICY)
-        for agent in ("A-1", "A-2", "D-1", "M-2"):
-            assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
-            assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
-        async with running(session, ["projections", "seal", "dashboard"], where=ListenAddress(port=0)) as services:
-            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            tokens = Tokens(session.data_dir)
-            yield dashboard.address, {role: tokens.make(role, role, PERSON.get(role), None) for role in ROLES}
-
-
-def bearing(address: str, token: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=20)
-
-
 async def test_every_role_at_every_door(session: Session) -> None:
-    async with served(session) as (address, tokens):
-        async with bearing(address, tokens["operator"]) as client:
+    async with served_with_tokens(session) as (address, tokens):
+        async with client_with_token(address, tokens["operator"]) as client:
             for name in ("actions", "gap", "quality", "recognition", "loyalty", "flags"):
-                await got(client, name)
+                await read_current(client, name)
             schema = (await client.get("/openapi.json")).json()["paths"]
         everybody = {"/healthz", "/readyz", "/api/v1/session", "/api/v1/stream", "/api/v1/views/{view}/{table}"}
         doors = {path for path, methods in schema.items() if "get" in methods} - everybody
@@ -87,7 +61,7 @@ async def test_every_role_at_every_door(session: Session) -> None:
         assert {path for path, methods in schema.items() if "post" in methods} - everybody == ACTING.keys()
         action_id = action_id_of("crm", "r-A-1")
         for role in ROLES:
-            async with bearing(address, tokens[role]) as client:
+            async with client_with_token(address, tokens[role]) as client:
                 for door in MAY["operator"]:
                     path = door.replace("{position}", "1").replace("{action_id}", action_id)
                     answer = await client.get(path)
@@ -105,18 +79,18 @@ async def test_every_role_at_every_door(session: Session) -> None:
 
 
 async def test_agents_see_themselves_managers_their_people(session: Session) -> None:
-    async with served(session) as (address, tokens):
+    async with served_with_tokens(session) as (address, tokens):
         seen: dict[str, set[str]] = {}
         holders: dict[str, set[str]] = {}
         for role in ROLES:
-            async with bearing(address, tokens[role]) as client:
-                seen[role] = {one["agent_id"] for one in (await got(client, "actions"))["items"]}
-                holders[role] = {one["holder"] for one in (await got(client, "balances"))["items"]}
+            async with client_with_token(address, tokens[role]) as client:
+                seen[role] = {one["agent_id"] for one in (await read_current(client, "actions"))["items"]}
+                holders[role] = {one["holder"] for one in (await read_current(client, "balances"))["items"]}
                 trail = await client.get("/api/v1/trail", params={"agent": "A-2"})
                 assert trail.status_code == (403 if role == "agent" else 200)
                 if role == "agent":
-                    assert (await got(client, "trail", agent="A-1"))["items"]
-                    assert (await got(client, "actions", agent="A-2"))["items"] == []
+                    assert (await read_current(client, "trail", agent="A-1"))["items"]
+                    assert (await read_current(client, "actions", agent="A-2"))["items"] == []
                 if role == "manager":
                     assert (await client.get("/api/v1/trail", params={"agent": "M-2"})).status_code == 403
         assert seen["agent"] == {"A-1"}
@@ -127,7 +101,10 @@ async def test_agents_see_themselves_managers_their_people(session: Session) -> 
 
 
 async def test_a_browser_shows_a_token_once(session: Session) -> None:
-    async with served(session) as (address, tokens), httpx.AsyncClient(base_url=address, timeout=20) as browser:
+    async with (
+        served_with_tokens(session) as (address, tokens),
+        httpx.AsyncClient(base_url=address, timeout=20) as browser,
+    ):
         page = await browser.get("/")
         assert "default-src 'none'" in page.headers["Content-Security-Policy"]
         assert tokens["auditor"] not in page.text

@@ -1,110 +1,24 @@
-"""Bytes on the HTTP socket: what is bounded, refused or cut off before any sender is known. Raw sockets throughout."""
+"""Bounds on bytes of the HTTP socket before a sender is authenticated; over raw sockets throughout."""
 
 import asyncio
 import contextlib
-import json
 import os
 import re
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
-from app.runtime.roles import running
 from app.runtime.session import Session
-from dashboard.auth.tokens import Tokens
-from dashboard.listen_address import ListenAddress
-from dashboard.service import DashboardService
-from tests.support.documents import Document
-from tests.support.organisations import FULL_POLICY
-from tests.support.upstreams import set_up_organisation, upstream_of
-
-
-class Answer(NamedTuple):
-    """Of the server: its status, all that it sent, and whether it closed the connection."""
-
-    status: int
-    text: bytes
-    closed: bool
-
-    def problem(self) -> Document:
-        """Its problem details."""
-        assert b"application/problem+json" in self.text, self.text
-        document: Document = json.loads(self.text.partition(b"\r\n\r\n")[2])
-        return document
-
-
-class Door:
-    """The HTTP API, asked byte by byte."""
-
-    def __init__(self, dashboard: DashboardService, data_dir: Path) -> None:
-        where = urlsplit(dashboard.address)
-        assert where.hostname
-        assert where.port
-        self.host, self.port, self.token = where.hostname, where.port, dashboard.token
-        self.address, self.tokens, self._dashboard = dashboard.address, Tokens(data_dir), dashboard
-
-    def connections(self) -> int:
-        """How many the server holds open."""
-        assert self._dashboard._server
-        return len(self._dashboard._server.server_state.connections)
-
-    def head(self, line: str, *headers: str, token: str | None = "", host: str = "localhost") -> bytes:
-        """The head of a request, by default with the operator's token."""
-        shown = () if token is None else (f"Authorization: Bearer {token or self.token}",)
-        return "\r\n".join((f"{line} HTTP/1.1", f"Host: {host}", *shown, *headers, "", "")).encode()
-
-    async def send(self, data: bytes, *, seconds: float = 10, until_closed: bool = True, source: str = "") -> Answer:
-        """What the server answers, until it closes the connection or says nothing for a while."""
-        local = (source, 0) if source else None
-        reader, writer = await asyncio.open_connection(self.host, self.port, local_addr=local)
-        try:
-            writer.write(data)
-            found, closed = b"", False
-            try:
-                async with asyncio.timeout(seconds):
-                    while not closed:
-                        more = await reader.read(65_536)
-                        closed = not more
-                        found += more
-                        if not until_closed and b"\r\n\r\n" in found:
-                            break
-            except TimeoutError:
-                pass
-            except ConnectionError:
-                closed = True
-        finally:
-            writer.close()
-        status = re.match(rb"HTTP/1.1 (\d+)", found)
-        return Answer(int(status[1]) if status else 0, found, closed)
-
-
-@asynccontextmanager
-async def door_of(session: Session, **where: Any) -> AsyncIterator[Door]:
-    async with upstream_of(session) as upstream:
-        await set_up_organisation(upstream, FULL_POLICY)
-        where = {"port": 0} | where
-        async with running(session, ["projections", "dashboard"], where=ListenAddress(**where)) as services:
-            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            door = Door(dashboard, session.data_dir)
-            async with httpx.AsyncClient(base_url=door.address, timeout=20) as client:
-                for _ in range(200):
-                    if (await client.get("/readyz")).status_code == 200:
-                        break
-                    await asyncio.sleep(0.05)
-            yield door
+from tests.support.raw_http import RawHttp, raw_http_of
 
 
 @contextlib.contextmanager
 def most_memory() -> Iterator[list[int]]:
-    """The most bytes in memory above those at the beginning, looked at every few milliseconds."""
+    """Measure the peak of memory above its beginning, in bytes, every few milliseconds."""
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -129,10 +43,10 @@ async def test_no_body_is_read_before_its_sender_is_known(session: Session) -> N
     """Six at once of 90 MB each: with a length, or in chunks, to any route, without a token or with a wrong one."""
     size, part = 90_000_000, b"x" * 65_536
 
-    async def pour(door: Door, path: str, token: str | None, *, chunked: bool) -> int:
+    async def pour(http: RawHttp, path: str, token: str | None, *, chunked: bool) -> int:
         framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
-        _, writer = await asyncio.open_connection(door.host, door.port)
-        head = door.head(f"POST {path}", "Content-Type: application/json", framing, token=token)
+        _, writer = await asyncio.open_connection(http.host, http.port)
+        head = http.head(f"POST {path}", "Content-Type: application/json", framing, token=token)
         writer.write(head)
         sent = 0
         try:
@@ -145,22 +59,22 @@ async def test_no_body_is_read_before_its_sender_is_known(session: Session) -> N
         writer.close()
         return sent
 
-    async with door_of(session) as door:
-        agent = door.tokens.make("a", "agent", "A-1", None)
+    async with raw_http_of(session) as http:
+        agent = http.tokens.make("a", "agent", "A-1", None)
         for token in (None, "wrong", agent):
             path = "/api/v1/policies" if token == agent else "/api/v1/check"
             with most_memory() as most:
-                sent = await asyncio.gather(*(pour(door, path, token, chunked=n % 2 == 0) for n in range(6)))
+                sent = await asyncio.gather(*(pour(http, path, token, chunked=n % 2 == 0) for n in range(6)))
             assert most[0] < 12_000_000, (token, most)
             assert max(sent) < 20_000_000, sent  # what the two sockets hold
         with most_memory() as most:  # a known sender's body is bounded
             sent = await asyncio.gather(
-                *(pour(door, "/api/v1/check", door.token, chunked=n % 2 == 0) for n in range(6))
+                *(pour(http, "/api/v1/check", http.token, chunked=n % 2 == 0) for n in range(6))
             )
         assert most[0] < 12_000_000, most
         for path in ("/api/v1/session", "/api/v1/nothing", "/healthz", "/"):
             with most_memory() as most:
-                await asyncio.gather(*(pour(door, path, None, chunked=n % 2 == 0) for n in range(6)))
+                await asyncio.gather(*(pour(http, path, None, chunked=n % 2 == 0) for n in range(6)))
             assert most[0] < 12_000_000, (path, most)
 
 
@@ -170,18 +84,18 @@ async def test_a_body_where_none_has_a_meaning_changes_no_answer(session: Sessio
     lengths = ("Content-Length: 99999999999", "Content-Length: 100000", "Content-Length: 3")
     bodies = {**dict.fromkeys(lengths, b"xyz"), "Transfer-Encoding: chunked": b"3\r\nxyz\r\n20000\r\n" + b"x" * 0x20000}
     paths = ("/", "/assets/page.js", "/healthz", "/api/v1/version", "/api/v1/actions", "/api/v1/nothing")
-    async with door_of(session) as door:
+    async with raw_http_of(session) as http:
         for path in paths:
-            right = (await door.send(door.head(f"{method} {path}"))).status
+            right = (await http.send(http.head(f"{method} {path}"))).status
             for framing, body in bodies.items():
                 for sent in (b"", body):
-                    answer = await door.send(door.head(f"{method} {path}", framing) + sent)
+                    answer = await http.send(http.head(f"{method} {path}", framing) + sent)
                     assert (answer.status, answer.closed) == (right, True), (path, framing, sent[:9], answer)
 
 
 async def test_a_body_is_asked_for_only_once_its_sender_may(session: Session) -> None:
-    async with door_of(session) as door:
-        agent = door.tokens.make("a", "agent", "A-1", None)
+    async with raw_http_of(session) as http:
+        agent = http.tokens.make("a", "agent", "A-1", None)
         expects = ("Content-Type: application/json", "Content-Length: 50", "Expect: 100-continue")
         for token, path, status in (
             (None, "/api/v1/check", 401),
@@ -189,17 +103,17 @@ async def test_a_body_is_asked_for_only_once_its_sender_may(session: Session) ->
             (agent, "/api/v1/policies", 403),
             (agent, "/api/v1/check?x=1", 422),
         ):
-            answer = await door.send(door.head(f"POST {path}", *expects, token=token), seconds=5)
+            answer = await http.send(http.head(f"POST {path}", *expects, token=token), seconds=5)
             assert (answer.status, answer.closed) == (status, True), (path, answer)
             assert b"100 Continue" not in answer.text
-        answer = await door.send(door.head("POST /api/v1/check", *expects), until_closed=False)
+        answer = await http.send(http.head("POST /api/v1/check", *expects), until_closed=False)
         assert answer.text.startswith(b"HTTP/1.1 100 Continue")
         for headers in (("Content-Length: 65537",), ("Transfer-Encoding: chunked",)):
             body = b"" if "Content" in headers[0] else b"10000\r\n" + b" " * 0x10000 + b"\r\n1\r\n \r\n"
-            answer = await door.send(door.head("POST /api/v1/check", "Content-Type: application/json", *headers) + body)
+            answer = await http.send(http.head("POST /api/v1/check", "Content-Type: application/json", *headers) + body)
             assert (answer.status, answer.closed, answer.problem()["code"]) == (413, True, "too_large")
-        answer = await door.send(
-            door.head("POST /api/v1/session", "Content-Type: application/json", "Content-Length: 4097", token=None)
+        answer = await http.send(
+            http.head("POST /api/v1/session", "Content-Type: application/json", "Content-Length: 4097", token=None)
         )
         assert answer.status == 413
 
@@ -208,14 +122,14 @@ async def test_slow_heads_bodies_and_readers_are_cut_off(session: Session, monke
     monkeypatch.setattr("dashboard.http.protocol.HEAD_SECONDS", 0.5)
     monkeypatch.setattr("dashboard.http.protocol.READER_SECONDS", 0.5)
     monkeypatch.setattr("dashboard.http.body_limits.BODY_SECONDS", 0.5)
-    async with door_of(session) as door:
-        head = door.head("POST /api/v1/check", "Content-Type: application/json", "Content-Length: 50")
-        answer = await door.send(head + b'{"a"')
+    async with raw_http_of(session) as http:
+        head = http.head("POST /api/v1/check", "Content-Type: application/json", "Content-Length: 50")
+        answer = await http.send(head + b'{"a"')
         assert (answer.status, answer.closed) == (408, True)
 
         async def drip(data: bytes, pause: float) -> float:
             """Seconds until the server closes, while one byte after the other comes."""
-            reader, writer = await asyncio.open_connection(door.host, door.port)
+            reader, writer = await asyncio.open_connection(http.host, http.port)
             begun, closed = time.monotonic(), asyncio.create_task(reader.read())
             for byte in data:
                 if closed.done():
@@ -229,17 +143,17 @@ async def test_slow_heads_bodies_and_readers_are_cut_off(session: Session, monke
 
         for data in (head, b"\r\n" * 200, b"G" * 300, head + b" " * 50):
             assert await drip(data, 0.05) < 5, data[:20]
-        answer = await door.send(b"", seconds=5)  # says nothing at all
+        answer = await http.send(b"", seconds=5)  # says nothing at all
         assert answer.closed
-        assert door.connections() == 0
+        assert http.connections() == 0
         with socket.socket() as deaf:  # it reads nothing
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            deaf.connect((door.host, door.port))
-            deaf.sendall(door.head("GET /openapi.json") * 150)
+            deaf.connect((http.host, http.port))
+            deaf.sendall(http.head("GET /openapi.json") * 150)
             await asyncio.sleep(0.1)
-            assert door.connections() == 1
+            assert http.connections() == 1
             for _ in range(100):
-                if not door.connections():
+                if not http.connections():
                     break
                 await asyncio.sleep(0.1)
             else:
@@ -247,15 +161,15 @@ async def test_slow_heads_bodies_and_readers_are_cut_off(session: Session, monke
 
 
 async def test_heads_are_bounded(session: Session) -> None:
-    async with door_of(session) as door:
+    async with raw_http_of(session) as http:
         many = tuple(f"X-{n}: 1" for n in range(120))
         for data in (
-            door.head("GET /healthz", *many),
-            door.head("GET /healthz", "X: " + "x" * 400_000),
+            http.head("GET /healthz", *many),
+            http.head("GET /healthz", "X: " + "x" * 400_000),
             b"GET /" + b"x" * 400_000,
             b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A" * 400_000,
         ):
-            answer = await door.send(data, seconds=5)
+            answer = await http.send(data, seconds=5)
             assert (answer.status, answer.closed) == (431, True), answer
             assert answer.problem()["status"] == 431
 
@@ -291,15 +205,15 @@ SMUGGLED = {
 
 async def test_requests_that_end_in_two_places_are_refused(session: Session) -> None:
     """RFC 9112, 6.3 and 7.1, RFC 9110, 5.5: the connection ends with one answer, 400."""
-    async with door_of(session) as door:
-        begin = door.head("POST /api/v1/check", "Content-Type: application/json")[:-2]
+    async with raw_http_of(session) as http:
+        begin = http.head("POST /api/v1/check", "Content-Type: application/json")[:-2]
         for kind, rest in SMUGGLED.items():
-            answer = await door.send(begin + rest, seconds=5)
+            answer = await http.send(begin + rest, seconds=5)
             assert (answer.status, answer.closed) == (400, True), (kind, answer)
             assert len(re.findall(rb"HTTP/1.1 \d\d\d", answer.text)) == 1, (kind, answer)
         for version in (b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0", b"HTTP/1.2"):
             data = begin.replace(b"HTTP/1.1", version) + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-            answer = await door.send(data, seconds=5)
+            answer = await http.send(data, seconds=5)
             assert (answer.status, answer.closed) == (400, True), (version, answer)
         for data in (
             b"\xff\xfe\r\n\r\n",
@@ -309,29 +223,29 @@ async def test_requests_that_end_in_two_places_are_refused(session: Session) -> 
             b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
         ):
-            answer = await door.send(data, seconds=12)
+            answer = await http.send(data, seconds=12)
             assert answer.closed, data
             assert answer.status in {0, 400}, (data, answer)
-        assert (await door.send(door.head("GET /healthz"), until_closed=False)).status == 200
+        assert (await http.send(http.head("GET /healthz"), until_closed=False)).status == 200
 
 
-async def test_what_follows_an_upgrade_or_a_body_is_no_request_and_no_header(session: Session) -> None:
+async def test_bytes_after_an_upgrade_or_a_body_are_no_request(session: Session) -> None:
     """RFC 9110, 6.5.1 and 7.8; RFC 9112, 3.2.2: the host of an absolute target is the one that is asked."""
-    async with door_of(session) as door:
-        upgrade = door.head("GET /api/v1/me", "Connection: Upgrade", "Upgrade: h2c")
-        answer = await door.send(upgrade + door.head("GET /api/v1/me") * 3, seconds=5)
+    async with raw_http_of(session) as http:
+        upgrade = http.head("GET /api/v1/me", "Connection: Upgrade", "Upgrade: h2c")
+        answer = await http.send(upgrade + http.head("GET /api/v1/me") * 3, seconds=5)
         assert (answer.status, answer.closed, answer.text.count(b"HTTP/1.1 200")) == (200, True, 1), answer
-        chunked = door.head("POST /api/v1/check", "Transfer-Encoding: chunked", token=None)
-        trailers = f"2\r\n{{}}\r\n0\r\nAuthorization: Bearer {door.token}\r\n\r\n".encode()
-        assert (await door.send(chunked + trailers, seconds=5)).status == 401
+        chunked = http.head("POST /api/v1/check", "Transfer-Encoding: chunked", token=None)
+        trailers = f"2\r\n{{}}\r\n0\r\nAuthorization: Bearer {http.token}\r\n\r\n".encode()
+        assert (await http.send(chunked + trailers, seconds=5)).status == 401
         for target, status in (
             ("http://localhost", 200),
-            (door.address, 200),
+            (http.address, 200),
             ("http://evil.example", 421),
             ("http://x@localhost", 400),
             ("http://evil.example?x=", 400),
         ):
-            answer = await door.send(door.head(f"GET {target}/api/v1/me"), until_closed=False)
+            answer = await http.send(http.head(f"GET {target}/api/v1/me"), until_closed=False)
             assert answer.status == status, (target, answer)
-        other = await door.send(door.head("GET http://localhost/api/v1/me", host="evil.example"), until_closed=False)
+        other = await http.send(http.head("GET http://localhost/api/v1/me", host="evil.example"), until_closed=False)
         assert other.status == 200

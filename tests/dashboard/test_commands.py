@@ -1,4 +1,4 @@
-"""Acting over HTTP: as whoever the token is, where the role allows it, asked over NATS like any upstream."""
+"""Commands over HTTP: as the token's person, within the role's permissions, forwarded over NATS."""
 
 import asyncio
 import json
@@ -15,10 +15,9 @@ from dashboard.service import DashboardService
 from domain.commands import action_id_of, escalation_id_of
 from ledger.transparency.proofs import read_proof, verify_proof
 from ledger.transparency.sealer import seal_folder
-from tests.dashboard.test_api import got
-from tests.dashboard.test_auth import bearing, served
 from tests.support.builders import event
 from tests.support.documents import Document
+from tests.support.http_api import client_with_token, read_current, served_with_tokens
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
 
@@ -29,9 +28,9 @@ async def posted(client: httpx.AsyncClient, path: str, **body: Any) -> tuple[int
 
 
 async def test_agents_ask_for_themselves_managers_for_their_people(session: Session) -> None:
-    async with served(session) as (address, tokens):
+    async with served_with_tokens(session) as (address, tokens):
         amount = {"amount": "5.00", "currency": "GBP"}
-        async with bearing(address, tokens["agent"]) as agent:
+        async with client_with_token(address, tokens["agent"]) as agent:
             status, answer = await posted(agent, "preview", kind="refund", amount=amount, agent_id="M-2")
             assert (status, answer["outcome"], answer["budget"]["holder"]) == (200, "taken", "agent:A-1")
             assert (await posted(agent, "preview", kind="refund"))[1]["available"] == {
@@ -40,10 +39,10 @@ async def test_agents_ask_for_themselves_managers_for_their_people(session: Sess
             }
             assert (await posted(agent, "preview", kind="bribe"))[0] == 422
             assert (await posted(agent, "preview", kind="refund", bribe=1))[1]["field"] == "bribe"
-        async with bearing(address, tokens["manager"]) as manager:
+        async with client_with_token(address, tokens["manager"]) as manager:
             assert (await posted(manager, "preview", kind="refund", amount=amount, agent_id="A-2"))[0] == 200
             assert (await posted(manager, "preview", kind="refund", amount=amount, agent_id="M-2"))[0] == 403
-        async with bearing(address, tokens["operator"]) as operator:
+        async with client_with_token(address, tokens["operator"]) as operator:
             status, answer = await posted(operator, "preview", kind="refund", amount=amount)
             assert (status, answer["detail"].partition(":")[0]) == (409, "agent_id")
             status, answer = await posted(
@@ -57,9 +56,9 @@ async def test_agents_ask_for_themselves_managers_for_their_people(session: Sess
                 assert forged.status_code == 403
 
 
-async def test_what_is_asked_over_http_is_asked_as_clearly(session: Session) -> None:
+async def test_requests_over_http_are_held_to_the_same_fields(session: Session) -> None:
     """Codes, fields and hints are those of requests over NATS."""
-    async with served(session) as (address, tokens), bearing(address, tokens["agent"]) as agent:
+    async with served_with_tokens(session) as (address, tokens), client_with_token(address, tokens["agent"]) as agent:
         money = '"amount":{"amount":"5.00","currency":"GBP"}'
         for more, code, field, hint in (
             ('"custmer_id":"C-1"', "unknown_field", "custmer_id", "customer_id"),
@@ -83,24 +82,24 @@ async def test_what_is_asked_over_http_is_asked_as_clearly(session: Session) -> 
 async def test_one_token_acts_so_often_and_no_more(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dashboard.auth.authorization._COMMAND_BURST", 3.0)
     monkeypatch.setattr("dashboard.auth.authorization._COMMANDS_A_SECOND", 0.001)
-    async with served(session) as (address, tokens):
-        async with bearing(address, tokens["agent"]) as agent:
+    async with served_with_tokens(session) as (address, tokens):
+        async with client_with_token(address, tokens["agent"]) as agent:
             for status in (200, 200, 200, 429):
                 answer = await agent.post("/api/v1/preview", json={"kind": "refund"})
                 assert answer.status_code == status, answer.text
             assert answer.headers["Retry-After"] == "1"
             assert (await agent.get("/api/v1/actions")).status_code == 200
-        async with bearing(address, tokens["manager"]) as manager:
+        async with client_with_token(address, tokens["manager"]) as manager:
             assert (await posted(manager, "preview", kind="refund", agent_id="A-2"))[0] == 200
 
 
-async def test_a_manager_answers_what_waits(session: Session) -> None:
-    async with served(session) as (address, tokens), upstream_of(session) as upstream:
+async def test_a_manager_decides_waiting_escalations(session: Session) -> None:
+    async with served_with_tokens(session) as (address, tokens), upstream_of(session) as upstream:
         for number, agent in enumerate(("A-1", "A-2", "M-2")):
             asked = await upstream.action(f"up-{number}", "70.00", agent_id=agent, escalate=True)
             assert asked["outcome"] in {"escalate", "taken"}, asked
-        async with bearing(address, tokens["manager"]) as manager:
-            waits = await got(manager, "escalations", status="waiting")
+        async with client_with_token(address, tokens["manager"]) as manager:
+            waits = await read_current(manager, "escalations", status="waiting")
             assert {one["agent_id"] for one in waits["items"]} == {"A-1", "A-2"}
             first = f"escalations/{escalation_id_of('crm', 'up-0')}"
             once = {"operation": "approve", "request_id": "click-1"}
@@ -111,20 +110,20 @@ async def test_a_manager_answers_what_waits(session: Session) -> None:
             assert (await posted(manager, second, operation="deny", reason="no"))[1]["outcome"] == "done"
             assert (await posted(manager, "escalations/esc-none", operation="deny"))[0] == 404
             assert (await posted(manager, second, operation="burn"))[0] == 422
-            done = {one["escalation_id"]: one for one in (await got(manager, "escalations"))["items"]}
+            done = {one["escalation_id"]: one for one in (await read_current(manager, "escalations"))["items"]}
             assert {one["decided_by"] for one in done.values()} == {"M-1"}
 
 
 async def test_another_limit_is_tried_in_the_shadow_or_on_some_teams(session: Session) -> None:
-    async with served(session) as (address, tokens), upstream_of(session) as upstream:
+    async with served_with_tokens(session) as (address, tokens), upstream_of(session) as upstream:
         limit: Document = {"role": "agent", "kind": "refund", "amount": {"amount": "80.00", "currency": "GBP"}}
-        async with bearing(address, tokens["manager"]) as manager:
+        async with client_with_token(address, tokens["manager"]) as manager:
             status, answer = await posted(manager, "policies", mode="shadow", **limit)
             assert (status, answer["outcome"], answer["policy_version"]) == (200, "done", 2), answer
             assert (await posted(manager, "policies", mode="trial", **limit))[0] == 403
         asked = await upstream.action("s-1", "70.00", agent_id="A-2")
         assert asked["outcome"] == "escalate"  # a shadow changes nothing
-        async with bearing(address, tokens["operator"]) as operator:
+        async with client_with_token(address, tokens["operator"]) as operator:
             status, answer = await posted(operator, "policies", mode="trial", share_of_teams=0.5, **limit)
             assert (status, answer["policy_version"]) == (200, 3), answer
             for wrong, means in (
@@ -139,14 +138,14 @@ async def test_another_limit_is_tried_in_the_shadow_or_on_some_teams(session: Se
 
 
 async def test_why_and_the_proof(session: Session) -> None:
-    async with served(session) as (address, tokens):
+    async with served_with_tokens(session) as (address, tokens):
         mine, theirs = action_id_of("crm", "r-A-1"), action_id_of("crm", "r-A-2")
-        async with bearing(address, tokens["agent"]) as agent:
-            await got(agent, "actions")
+        async with client_with_token(address, tokens["agent"]) as agent:
+            await read_current(agent, "actions")
             why = (await agent.get(f"/api/v1/explain/{mine}")).json()
             assert why["story"][0] == {"what": "what", "said": "refund of 5.00 GBP (goodwill)"}
             assert (await agent.get(f"/api/v1/explain/{theirs}")).status_code == 404  # nor whether it exists
-        async with bearing(address, tokens["auditor"]) as auditor:
+        async with client_with_token(address, tokens["auditor"]) as auditor:
             async with asyncio.timeout(20):
                 while (case := await auditor.get(f"/api/v1/case/{theirs}")).status_code == 503:  # noqa: ASYNC110 - sealed each second
                     await asyncio.sleep(0.1)
@@ -159,18 +158,18 @@ async def test_why_and_the_proof(session: Session) -> None:
             assert (await auditor.get("/api/v1/case/act-none")).status_code == 404
 
 
-async def test_what_arrives_from_a_source_and_what_would(session: Session) -> None:
-    async with served(session) as (address, tokens), upstream_of(session) as upstream:
+async def test_arrivals_of_a_source_are_listed_and_a_message_is_checked(session: Session) -> None:
+    async with served_with_tokens(session) as (address, tokens), upstream_of(session) as upstream:
         await upstream.publish({"specversion": "1.0", "id": "bad", "source": "crm", "type": "no.such", "data": {}})
         await upstream.record(event("good", "interaction.opened", interaction_id="I-9"))
-        async with bearing(address, tokens["auditor"]) as auditor:
-            sources = {one["source"] for one in (await got(auditor, "sources"))["items"]}
+        async with client_with_token(address, tokens["auditor"]) as auditor:
+            sources = {one["source"] for one in (await read_current(auditor, "sources"))["items"]}
             assert "crm" in sources
-            came = (await got(auditor, "arrivals", source="crm", limit=1))["items"]
+            came = (await read_current(auditor, "arrivals", source="crm", limit=1))["items"]
             assert [(one["event_id"], one["type"]) for one in came] == [("good", "resolution.interaction.opened.v1")]
-            (refused,) = (await got(auditor, "rejections", source="crm"))["items"]
+            (refused,) = (await read_current(auditor, "rejections", source="crm"))["items"]
             assert (refused["code"], refused["field"]) != ("", "")
-            assert (await got(auditor, "rejections", source="elsewhere"))["items"] == []
+            assert (await read_current(auditor, "rejections", source="elsewhere"))["items"] == []
             end = await session.log.last_position()
             fact = event("would", "interaction.opened", interaction_id="I-8")
             assert (await posted(auditor, "check", **fact))[1]["accepted"] is True
@@ -180,7 +179,7 @@ async def test_what_arrives_from_a_source_and_what_would(session: Session) -> No
             assert await session.log.last_position() == end
 
 
-async def test_flags_go_without_names_until_somebody_looks(session: Session) -> None:
+async def test_flags_show_pseudonyms_over_http_until_a_review_begins(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await set_up_organisation(upstream, FULL_POLICY | {"privacy": {"pseudonyms": True}})
         refused = await upstream.action("mine", "20.00", agent_id="A-2", customer_id="A-2")
@@ -188,18 +187,18 @@ async def test_flags_go_without_names_until_somebody_looks(session: Session) -> 
         async with running(session, ["projections", "guard", "dashboard"], where=ListenAddress(port=0)) as services:
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
             tokens = Tokens(session.data_dir)
-            async with bearing(dashboard.address, tokens.make("boss", "manager", "M-1", None)) as manager:
+            async with client_with_token(dashboard.address, tokens.make("boss", "manager", "M-1", None)) as manager:
                 async with asyncio.timeout(20):
-                    while not (flags := (await got(manager, "flags"))["items"]):  # noqa: ASYNC110 - the guard's time
+                    while not (flags := (await read_current(manager, "flags"))["items"]):  # noqa: ASYNC110 - the guard's time
                         await asyncio.sleep(0.05)
                 assert flags[0]["about"][0].partition(":")[2].startswith("~")
                 assert "A-2" not in flags[0]["explanation"]
-                assert (await got(manager, "flags", about="agent:A-2"))["items"] == []  # asking would tell
+                assert (await read_current(manager, "flags", about="agent:A-2"))["items"] == []  # asking would tell
                 name = f"flags/{flags[0]['flag_id']}"
                 assert (await posted(manager, name))[1]["outcome"] == "done"
-                assert "agent:A-2" in (await got(manager, "flags"))["items"][0]["about"]
+                assert "agent:A-2" in (await read_current(manager, "flags"))["items"][0]["about"]
                 done = await posted(manager, name, verdict="dismissed", note="a second parcel")
                 assert done[1]["outcome"] == "done", done
-                (flag,) = [one for one in (await got(manager, "flags"))["items"] if one["flag_id"] in name]
+                (flag,) = [one for one in (await read_current(manager, "flags"))["items"] if one["flag_id"] in name]
                 assert (flag["status"], flag["reviewed_by"]) == ("dismissed", "M-1")
                 assert (await posted(manager, "flags/none", verdict="dismissed"))[0] == 404

@@ -1,4 +1,4 @@
-"""Where the page listens: loopback unless told otherwise, elsewhere only with TLS or a proxy that speaks it."""
+"""The listen address: loopback by default, elsewhere only with TLS or a proxy that terminates it."""
 
 import datetime as dt
 import ssl
@@ -19,7 +19,7 @@ from ledger.errors import LedgerError
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[str, str]:
-    """Of a host named localhost, for a day."""
+    """Write a certificate of the host localhost, valid for a day."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = (
         x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")]),

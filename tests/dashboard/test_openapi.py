@@ -1,4 +1,4 @@
-"""The OpenAPI document is complete, and the API keeps to it, whatever it is asked (schemathesis)."""
+"""The OpenAPI document is complete, and the API answers random requests as it describes (schemathesis)."""
 
 import asyncio
 import os
@@ -11,8 +11,8 @@ from app.runtime.roles import running
 from app.runtime.session import Session
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
-from tests.dashboard.test_api import got
 from tests.support.documents import Document
+from tests.support.http_api import read_current
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import set_up_organisation, upstream_of
 
@@ -33,7 +33,7 @@ async def test_schemathesis_finds_nothing(session: Session, monkeypatch: pytest.
             async with httpx.AsyncClient(base_url=dashboard.address, timeout=20) as client:
                 client.headers["Authorization"] = bearer.partition(": ")[2]
                 for name in ("actions", "trail", "flags", "loyalty", "gap", "quality", "recognition"):
-                    await got(client, name)
+                    await read_current(client, name)
                 complete((await client.get("/openapi.json")).json())
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -63,7 +63,7 @@ async def test_schemathesis_finds_nothing(session: Session, monkeypatch: pytest.
 
 
 def complete(document: Document) -> None:
-    """Every operation says what it is for, what it answers, and what may be wrong."""
+    """Assert that each operation documents its purpose, its answers and its errors."""
     for path, methods in document["paths"].items():
         for method, one in methods.items():
             assert one.get("summary"), (method, path)

@@ -1,8 +1,7 @@
-"""The page in a real browser: it shows what the API gives, goes along with the log, and keeps to itself."""
+"""The web page in a real browser: it shows the API's answers, follows the log and loads nothing from elsewhere."""
 
 import asyncio
 import re
-import shutil
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,21 +17,12 @@ from app.runtime.session import Session
 from dashboard.auth.tokens import Tokens
 from dashboard.listen_address import ListenAddress
 from dashboard.service import DashboardService
-from tests.dashboard.test_api import got
+from tests.support.browser import CHROMIUM, CHROMIUM_FLAGS
 from tests.support.builders import event, gbp
+from tests.support.http_api import read_current
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e🛒 " + "x" * 10_000
 SECTIONS = {
     "overview": "Overview",
@@ -78,12 +68,12 @@ async def opened(session: Session, locale: str = "en-GB") -> AsyncIterator[Opene
             async_playwright() as player,
         ):
             (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
-            browser = await player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            browser = await player.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
             page = await browser.new_page(viewport={"width": 1200, "height": 900}, locale=locale)
             headers = {"Authorization": f"Bearer {dashboard.token}"}
             async with httpx.AsyncClient(base_url=dashboard.address, headers=headers, timeout=20) as client:
                 for name in ("actions", "gap", "quality", "recognition", "loyalty", "trail", "flags"):
-                    await got(client, name)
+                    await read_current(client, name)
                 found = Opened(upstream, client, page, dashboard.address)
                 await page.goto(dashboard.address)
                 await page.fill("#token", dashboard.token)
@@ -98,7 +88,7 @@ def column(rows: list[list[str]], at: int) -> list[str]:
 
 
 async def table(page: Page, caption: str) -> list[list[str]]:
-    """The cells of a table, by its caption."""
+    """Return the cells of the table with this caption."""
     rows: list[list[str]] = (
         await page.locator("table", has=page.locator("caption", has_text=caption))
         .locator("tbody tr")
@@ -107,26 +97,26 @@ async def table(page: Page, caption: str) -> list[list[str]]:
     return rows
 
 
-async def test_each_section_shows_what_the_api_gives(session: Session) -> None:
+async def test_each_section_shows_the_answers_of_the_api(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
         await expect(page.locator(".cards li").first).to_contain_text("3")
         await expect(page.locator("#escalated")).to_contain_text("1 escalations")
         await one.go("budgets")
-        balances = (await got(one.client, "balances"))["items"]
+        balances = (await read_current(one.client, "balances"))["items"]
         shown = {row[0]: row[5] for row in await table(page, "Budgets")}
         assert shown == {row["holder"]: f"£{row['spent']['amount']}" for row in balances}
         await one.go("trail")
-        trail = (await got(one.client, "trail", limit=1000))["items"]
+        trail = (await read_current(one.client, "trail", limit=1000))["items"]
         assert column(await table(page, "Events"), 0) == [str(row["position"]) for row in trail]
         await one.go("gap")
-        gap = await got(one.client, "gap")
+        gap = await read_current(one.client, "gap")
         assert column(await table(page, "Remedies beyond authority"), 0) == [row["text"] for row in gap["cannot_do"]]
         await one.go("health")
-        views = (await got(one.client, "projections"))["items"]
+        views = (await read_current(one.client, "projections"))["items"]
         assert column(await table(page, "Views"), 0) == [row["view"] for row in views]
         await one.go("value")
-        (worth,) = (await got(one.client, "loyalty"))["currencies"]
+        (worth,) = (await read_current(one.client, "loyalty"))["currencies"]
         lines = worth["ladder"][1]["spending"] + worth["ladder"][1]["coming_back"]
         assert column(await table(page, "90 days"), 6) == ["; ".join(line["caveats"]) for line in lines]
         for section in SECTIONS:
@@ -151,7 +141,7 @@ async def test_a_decision_appears_within_a_second_without_a_reload(session: Sess
 
 async def test_time_travel_changes_every_view(session: Session) -> None:
     async with opened(session) as one:
-        page, position = one.page, (await got(one.client, "actions"))["items"][0]["position"]
+        page, position = one.page, (await read_current(one.client, "actions"))["items"][0]["position"]
         await page.locator("#position").evaluate(
             "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('change')); }", position
         )
@@ -181,7 +171,7 @@ async def test_acting_from_the_page(session: Session) -> None:
         await expect(page.locator(".answer").first).to_contain_text("shadow started, version 2")
         await one.go("integrations")
         await page.get_by_role("button", name="crm").click()
-        shown = await got(one.client, "arrivals", source="crm")
+        shown = await read_current(one.client, "arrivals", source="crm")
         caption = page.locator("caption", has_text="Recorded events, newest first")
         await expect(caption).to_contain_text(f"({len(shown['items'])})")
         await page.get_by_role("form", name="Check an event").get_by_role("button").click()
@@ -201,7 +191,7 @@ async def test_acting_from_the_page(session: Session) -> None:
         assert one.complaints == []
 
 
-async def test_what_a_form_answered_stays_though_the_section_was_being_loaded_again(session: Session) -> None:
+async def test_a_forms_answer_stays_after_the_section_is_reloaded(session: Session) -> None:
     async with opened(session) as one:
         page = one.page
         await one.go("integrations")
@@ -233,7 +223,7 @@ async def test_a_manager_answers_on_the_page(session: Session) -> None:
         await waits.get_by_role("button", name="Send").click()
         await expect(waits.locator(".answer")).to_contain_text("approved")
         await expect(page.locator("#nav")).not_to_contain_text("Integrations")
-        assert [one["status"] for one in (await got(one.client, "escalations"))["items"]] == ["approved"]
+        assert [one["status"] for one in (await read_current(one.client, "escalations"))["items"]] == ["approved"]
 
 
 async def test_money_and_times_in_the_readers_locale(session: Session) -> None:

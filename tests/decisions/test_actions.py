@@ -15,6 +15,7 @@ from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.waiting import eventually
 
 
 async def test_an_action_is_taken_recorded_and_answered(upstream: Upstream) -> None:
@@ -40,7 +41,7 @@ async def test_an_action_is_taken_recorded_and_answered(upstream: Upstream) -> N
     assert data["limits"][0] == {"name": "per_action", "limit": gbp("50.00"), "used": gbp("0.00")}
 
 
-async def test_beyond_authority_is_escalate_with_reasons_and_recorded(upstream: Upstream) -> None:
+async def test_an_action_beyond_authority_is_escalated_with_reasons_and_recorded(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     answer = await upstream.action("r-1", "55.00")
     assert answer["outcome"] == "escalate"
@@ -58,7 +59,7 @@ async def test_beyond_authority_is_escalate_with_reasons_and_recorded(upstream: 
     assert (await upstream.action("r-4", customer_id="A-1"))["outcome"] == "refused"
 
 
-async def test_without_a_policy_it_is_refused_and_stays_refused(upstream: Upstream) -> None:
+async def test_a_request_before_the_first_policy_stays_refused(upstream: Upstream) -> None:
     first = await upstream.action("r-1")
     assert (first["outcome"], first["reasons"][0]["rule"]) == ("refused", "no_policy")
     await upstream.set_up_basics()
@@ -66,7 +67,7 @@ async def test_without_a_policy_it_is_refused_and_stays_refused(upstream: Upstre
     assert (await upstream.action("r-2"))["outcome"] == "taken"
 
 
-async def test_asked_twice_it_answers_the_same_and_records_once(upstream: Upstream) -> None:
+async def test_a_repeated_request_gets_the_same_answer_and_records_once(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     first = await upstream.action("r-1")
     short = await upstream.action("r-2", "99.00")
@@ -80,7 +81,7 @@ async def test_asked_twice_it_answers_the_same_and_records_once(upstream: Upstre
     assert await upstream.session.log.last_position() == before + 1
 
 
-async def test_another_body_under_the_same_id_is_told(upstream: Upstream) -> None:
+async def test_another_body_under_a_used_request_id_is_an_error(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     await upstream.action("r-1")
     answer = await upstream.action("r-1", "6.00")
@@ -90,19 +91,19 @@ async def test_another_body_under_the_same_id_is_told(upstream: Upstream) -> Non
 
 
 async def test_the_first_answer_is_given_after_a_restart_without_any_index(session: Session) -> None:
+    grant_request: Document = {
+        "request_id": "g",
+        "operation": "grant",
+        "holder": "agent:A-1",
+        "amount": gbp("10.00"),
+        "granted_by": "M-1",
+        "reason": "busy",
+    }
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         answers = [await upstream.action(f"r-{n}", "12.00") for n in range(5)]
         escalated = await upstream.action("r-e", "60.00")
-        grant = await upstream.ask(
-            "budget",
-            request_id="g",
-            operation="grant",
-            holder="agent:A-1",
-            amount=gbp("10.00"),
-            granted_by="M-1",
-            reason="busy",
-        )
+        grant = await upstream.ask("budget", **grant_request)
     for keep in (True, False):
         if not keep:
             for path in (session.data_dir / "index").iterdir():
@@ -110,15 +111,7 @@ async def test_the_first_answer_is_given_after_a_restart_without_any_index(sessi
         async with upstream_of(session) as upstream:
             assert [await upstream.action(f"r-{n}", "12.00") for n in range(5)] == answers
             assert await upstream.action("r-e", "60.00") == escalated
-            assert grant == await upstream.ask(
-                "budget",
-                request_id="g",
-                operation="grant",
-                holder="agent:A-1",
-                amount=gbp("10.00"),
-                granted_by="M-1",
-                reason="busy",
-            )
+            assert await upstream.ask("budget", **grant_request) == grant
             assert (await upstream.action("r-e", "61.00"))["error"]["code"] == "request_id_reused"
 
 
@@ -160,7 +153,7 @@ async def test_two_deciders_on_one_budget_never_overspend_it_or_answer_different
         second = DecisionService(session.url, client, reader, log, tmp_path / "second.sqlite")
         await second.start()
         asked = [f"r-{n % 64}" for n in range(128)]
-        answers = await asyncio.gather(*(again_while_busy(upstream, name) for name in asked))
+        answers = await asyncio.gather(*(ask_until_decided(upstream, name) for name in asked))
         await second.stop()
         by_request: dict[str, Document] = {}
         for name, answer in zip(asked, answers, strict=True):
@@ -170,13 +163,13 @@ async def test_two_deciders_on_one_budget_never_overspend_it_or_answer_different
         assert len(taken) == 28
 
 
-async def again_while_busy(upstream: Upstream, request_id: str) -> Document:
-    for _ in range(50):
-        answer = await upstream.action(request_id, "7.00")
-        if answer.get("error", {}).get("code") not in ("busy", "unavailable"):
-            return answer
-        await asyncio.sleep(0.05)
-    raise AssertionError("busy for ever")
+async def ask_until_decided(upstream: Upstream, request_id: str) -> Document:
+    """Repeat a request until its answer is neither `busy` nor `unavailable`."""
+    return await eventually(
+        lambda: upstream.action(request_id, "7.00"),
+        lambda answer: answer.get("error", {}).get("code") not in {"busy", "unavailable"},
+        every_seconds=0.05,
+    )
 
 
 BAD: list[tuple[Document, str, str | None]] = [
@@ -228,7 +221,7 @@ async def test_bad_requests_get_an_error_that_names_the_field_and_record_nothing
             assert (await upstream.action(f"bad-{number}"))["outcome"] == "taken"
 
 
-async def test_a_preview_takes_nothing_and_says_what_a_decision_would(upstream: Upstream) -> None:
+async def test_a_preview_records_nothing_and_predicts_the_decision(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     before = await upstream.session.log.last_position()
     fields = {"agent_id": "A-1", "kind": "refund", "reason": "late"}
@@ -286,22 +279,17 @@ async def test_facts_change_what_an_agent_may_do(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     assert (await upstream.action("r-1", kind="keep_item"))["outcome"] == "escalate"
     await upstream.record(event("t", "training.completed", employee_id="A-1", course_id="goodwill-basics"))
-    await settled(upstream)
+    await upstream.wait_for_decider()
     assert (await upstream.action("r-2", kind="keep_item"))["outcome"] == "taken"
     await upstream.record(event("rel", "relationship.declared", employee_id="A-1", customer_id="C-7", nature="cousin"))
-    await settled(upstream)
+    await upstream.wait_for_decider()
     assert (await upstream.action("r-3", customer_id="C-7"))["outcome"] == "refused"
     await upstream.record(event("chg", "employee.changed", employee_id="A-1", role="manager", team_ids=[]))
-    await settled(upstream)
+    await upstream.wait_for_decider()
     assert (await upstream.action("r-4", "300.00"))["reasons"][0]["rule"] == "budget"  # limits at once, grants later
     await upstream.record(event("bye", "employee.left", employee_id="A-1"))
-    await settled(upstream)
-    assert (await upstream.action("r-5"))["reasons"][0]["rule"] == "left"
-
-
-async def settled(upstream: Upstream) -> None:
-    """Until the decider has read the log: an unknown agent's request waits for that."""
     await upstream.wait_for_decider()
+    assert (await upstream.action("r-5"))["reasons"][0]["rule"] == "left"
 
 
 @pytest.mark.parametrize("agent", ["a.b.*.>", "👩‍👩‍👧‍👦", "with space", "x" * 128, "%2E"])
@@ -315,7 +303,7 @@ async def test_holders_of_any_name_have_budgets_of_their_own(upstream: Upstream,
     ] == gbp("195.00")
 
 
-async def test_an_upstream_can_do_nothing_else(upstream: Upstream) -> None:
+async def test_an_upstream_has_no_other_permissions(upstream: Upstream) -> None:
     for subject in (
         "ledger.fact.crm",
         "ledger.policy",

@@ -1,4 +1,4 @@
-"""Whoever takes over knows what was said, done and promised, and what may be given now. Through NATS alone."""
+"""Briefs: the story, actions, promises and available amounts of a customer, read over NATS."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ async def brief(upstream: Upstream, **fields: Any) -> Document:
     return answer
 
 
-async def test_a_customer_passed_on_does_not_explain_again(session: Session) -> None:
+async def test_a_brief_holds_the_story_actions_and_promises_of_a_customer(session: Session) -> None:
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
         await set_up_organisation(upstream)
         opened: Document = {
@@ -54,7 +54,7 @@ async def test_a_customer_passed_on_does_not_explain_again(session: Session) -> 
         assert after["available"]["refund"] == gbp("30.00")  # 60.00 an interaction
 
 
-async def test_a_brief_that_cannot_be_given_says_why(session: Session) -> None:
+async def test_a_brief_without_a_known_agent_or_customer_is_an_error(session: Session) -> None:
     async with upstream_of(session, "intake", "decisions", "projections") as upstream:
         await set_up_organisation(upstream)
         assert (await brief(upstream, agent_id="A-1"))["error"]["field"] == "customer_id"

@@ -1,4 +1,4 @@
-"""Asking for what needs somebody else's authority: filed, decided, paid, never lost. Through NATS alone."""
+"""Escalations: filed, reserved, approved, denied, delegated, forwarded and expired, over NATS alone."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
+from tests.support.waiting import eventually
 
 BIG: Document = {"kind": "refund", "reason": "broken", "customer_id": "C-1", "interaction_id": "I-1"}
 
@@ -32,7 +33,7 @@ async def balance(upstream: Upstream, holder: str) -> Document:
     return budget
 
 
-async def test_what_is_beyond_an_agent_goes_up_is_reserved_and_taken_once_approved(upstream: Upstream) -> None:
+async def test_an_escalation_reserves_its_amount_and_its_approval_takes_the_action(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     heard: list[Document] = []
 
@@ -76,7 +77,7 @@ async def test_less_may_be_approved_and_the_approver_pays_where_no_pool_does(ups
 
 
 @pytest.mark.parametrize(("operation", "by"), [("deny", "M-1"), ("withdraw", "D-1")])
-async def test_what_comes_to_nothing_frees_what_it_reserved(upstream: Upstream, operation: str, by: str) -> None:
+async def test_a_denied_or_withdrawn_escalation_frees_its_reserve(upstream: Upstream, operation: str, by: str) -> None:
     await set_up_organisation(upstream)
     asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, **BIG)
     answer = await decide(upstream, "d-1", operation, asked["escalation_id"], by, reason="no")
@@ -114,7 +115,7 @@ async def test_duties_are_separate_and_attempts_are_recorded(upstream: Upstream)
     assert (ghost["error"]["code"], ghost["error"]["field"]) == ("unknown_agent", "decided_by")
 
 
-async def test_who_stands_in_for_somebody_has_their_authority_meanwhile(upstream: Upstream) -> None:
+async def test_a_delegate_has_the_authority_of_the_delegator(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     asked = await upstream.action("r-1", "90.00", agent_id="A-1", escalate=True, **BIG)
     refused = await decide(upstream, "d-1", "approve", asked["escalation_id"], "A-2")
@@ -136,7 +137,7 @@ async def test_who_stands_in_for_somebody_has_their_authority_meanwhile(upstream
     assert (taken["decided_by"], taken["on_behalf_of"]) == ("A-2", "M-1")
 
 
-async def test_what_nobody_could_allow_is_refused(upstream: Upstream) -> None:
+async def test_an_escalation_that_no_approver_may_allow_is_refused(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     answer = await upstream.action("r-1", "300.00", agent_id="A-1", kind="credit", escalate=True)
     assert (answer["outcome"], answer["reasons"][-1]["rule"]) == ("refused", "approves")
@@ -146,7 +147,7 @@ async def test_what_nobody_could_allow_is_refused(upstream: Upstream) -> None:
     assert (short["outcome"], short["reasons"][-1]["rule"]) == ("refused", "payer")
 
 
-async def test_it_may_be_sent_on_to_somebody_else(upstream: Upstream) -> None:
+async def test_an_escalation_is_forwarded_to_another_approver(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     asked = await upstream.action("r-1", "90.00", agent_id="A-1", escalate=True, **BIG)
     up = await decide(upstream, "d-1", "forward", asked["escalation_id"], "M-1")
@@ -158,8 +159,8 @@ async def test_it_may_be_sent_on_to_somebody_else(upstream: Upstream) -> None:
         assert wrong["error"]["field"] == "to"
 
 
-async def test_unanswered_it_goes_up_by_the_clock_and_ends_as_an_event(session: Session) -> None:
-    """In history mode the requests' times are the clock."""
+async def test_an_unanswered_escalation_is_forwarded_and_then_expires(session: Session) -> None:
+    """The escalation waits 48 hours at each level; in history mode the requests' times are the clock."""
     async with upstream_of(session, history=True) as upstream:
         await set_up_organisation(upstream)
         day = datetime(2026, 3, 2, 9, tzinfo=UTC)
@@ -177,7 +178,7 @@ async def test_unanswered_it_goes_up_by_the_clock_and_ends_as_an_event(session: 
         assert pool["reserved"] == gbp("0.00")
 
 
-async def test_an_escalation_outlives_the_period_it_was_asked_in(session: Session) -> None:
+async def test_an_escalation_is_approved_in_a_later_period(session: Session) -> None:
     async with upstream_of(session, history=True) as upstream:
         await set_up_organisation(upstream)
         asked = await upstream.action("r-1", "90.00", agent_id="D-1", escalate=True, time="2026-03-31T12:00:00Z", **BIG)
@@ -193,19 +194,14 @@ async def test_an_escalation_outlives_the_period_it_was_asked_in(session: Sessio
         assert (taken["holder"], taken["period"]) == ("team:doorstep", "2026-04")
 
 
-async def test_however_many_watch_the_clock_it_expires_once(session: Session) -> None:
+async def test_with_two_deciders_an_escalation_expires_once(session: Session) -> None:
     policy = FULL_POLICY | {"escalation": {"payer": "team", "after_hours": 0.0003, "then": "expire"}}
     async with upstream_of(session) as upstream, upstream_of(session, "decisions"):
         await set_up_organisation(upstream, policy)
         for number in range(10):
             await upstream.action(f"r-{number}", "70.00", agent_id="D-1", kind="refund", escalate=True)
-        for _ in range(200):
-            found = [e for e in await upstream.replay() if e["type"] == "resolution.escalation.expired.v1"]
-            if len(found) >= 10:
-                break
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.5)
-        events = await upstream.replay()
-        expired = [e["data"]["escalation_id"] for e in events if e["type"] == "resolution.escalation.expired.v1"]
+        await eventually(lambda: upstream.recorded("escalation.expired"), lambda expired: len(expired) >= 10)
+        await asyncio.sleep(0.5)  # a second decider would expire them again by now
+        expired = [one["escalation_id"] for one in await upstream.recorded("escalation.expired")]
         assert len(expired) == len(set(expired)) == 10
         assert (await balance(upstream, "team:doorstep"))["reserved"] == gbp("0.00")

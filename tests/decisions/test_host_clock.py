@@ -1,4 +1,4 @@
-"""A host's clock that runs ahead: nothing is recorded by it, and nobody is locked out by what once was."""
+"""A host's clock that runs ahead: nothing is recorded by it, and events it once recorded block no decision."""
 
 import asyncio
 import json
@@ -13,7 +13,6 @@ from app.runtime.views import open_generation
 from consumers.decisions.pipeline import DecisionPipeline
 from consumers.decisions.state.follower import DecisionState
 from ledger.errors import ClockError, UnavailableError
-from ledger.nats.client import LedgerClient
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
 from ledger.store.server_time import ServerTime, duration_text
@@ -21,37 +20,18 @@ from projections.engine.projector import rebuild
 from projections.engine.storage import views_folder
 from projections.views.balances import Balances, read_balances
 from tests.support.builders import event, gbp
+from tests.support.clocks import HostClock, SteadyClock, unchecked_log
 from tests.support.documents import Document
 from tests.support.upstreams import upstream_of
 
 AHEAD = timedelta(days=40)
 
 
-class HostClock:
-    """A clock that can be set wrong."""
-
-    def __init__(self) -> None:
-        self.wrong_by = timedelta()
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.wrong_by
-
-
-class Steady:
-    """A steady clock that sleeps, as one does in a machine that is paused."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 def draft(number: int, expect: int | None = None) -> Draft:
     return Draft("ledger.fact.clock", b'{"n":%d}' % number, expect)
 
 
-async def test_nothing_is_recorded_while_the_host_is_ahead_and_it_goes_on_by_itself(session: Session) -> None:
+async def test_nothing_is_recorded_while_the_hosts_clock_is_ahead(session: Session) -> None:
     host = HostClock()
     log = await Log.open(session.client, "LEDGER", host)
     assert await log.append([draft(1)]) == 1
@@ -71,7 +51,7 @@ async def test_nothing_is_recorded_while_the_host_is_ahead_and_it_goes_on_by_its
     assert datetime.now(UTC).isoformat()[:10].encode() in last.data
 
 
-async def test_a_host_ahead_from_its_start_records_nothing(session: Session) -> None:
+async def test_a_host_whose_clock_is_ahead_from_its_start_records_nothing(session: Session) -> None:
     host = HostClock()
     host.wrong_by = timedelta(seconds=75)
     log = await Log.open(session.client, "LEDGER", host)
@@ -84,12 +64,12 @@ async def test_a_host_ahead_from_its_start_records_nothing(session: Session) -> 
 
 
 def slept(log: Log, seconds: float) -> None:
-    """Host and server have gone on for so long, and the steady clock has not."""
+    """Let host and server go on for so long, but not the monotonic clock."""
     assert log.server_time._server_at is not None
     log.server_time._server_at -= seconds
 
 
-async def test_a_machine_that_was_paused_records_at_once_when_it_goes_on(session: Session) -> None:
+async def test_a_paused_machine_records_as_soon_as_it_continues(session: Session) -> None:
     log = await Log.open(session.client, "LEDGER", HostClock())
     slept(log, 3600)
     with pytest.raises(ClockError):
@@ -98,7 +78,7 @@ async def test_a_machine_that_was_paused_records_at_once_when_it_goes_on(session
     log.server_time.check(datetime.now(UTC))
 
 
-async def test_host_and_server_that_leap_together_are_not_believed_before_a_new_start(session: Session) -> None:
+async def test_a_leap_of_host_and_server_together_is_not_trusted_before_a_restart(session: Session) -> None:
     log = await Log.open(session.client, "LEDGER", HostClock())
     slept(log, 40 * 86_400)
     for _ in range(2):
@@ -108,8 +88,8 @@ async def test_host_and_server_that_leap_together_are_not_believed_before_a_new_
     assert await log.append([draft(1)]) == 1
 
 
-async def test_a_steady_clock_that_is_none_is_not_relied_on(session: Session) -> None:
-    steady, host = Steady(), HostClock()
+async def test_a_monotonic_clock_that_leaps_with_the_host_is_not_trusted(session: Session) -> None:
+    steady, host = SteadyClock(), HostClock()
     log = await Log.open(session.client, "LEDGER", host)
     log.server_time = ServerTime(session.client, "LEDGER", host, steady)
     assert await log.append([draft(1)]) == 1
@@ -121,12 +101,12 @@ async def test_a_steady_clock_that_is_none_is_not_relied_on(session: Session) ->
 
 
 async def ledger_of(session: Session, clock: HostClock) -> None:
-    """Let this session write by another clock."""
+    """Let a session record by another clock."""
     session.log = await Log.open(session.client, "LEDGER", clock)
     session.rejected = await Log.open(session.client, "REJECTED", clock)
 
 
-async def test_facts_wait_in_the_inbox_and_decisions_say_why_while_the_host_is_ahead(session: Session) -> None:
+async def test_facts_wait_and_decisions_are_unavailable_while_the_hosts_clock_is_ahead(session: Session) -> None:
     host = HostClock()
     await ledger_of(session, host)
     async with upstream_of(session) as upstream:
@@ -155,25 +135,8 @@ async def test_facts_wait_in_the_inbox_and_decisions_say_why_while_the_host_is_a
         assert "40 days behind" in found["clock"].says
 
 
-class Unchecked(ServerTime):
-    """As it was before clocks were compared."""
-
-    def check(self, now: datetime) -> None:
-        pass
-
-    async def verify(self) -> None:
-        pass
-
-
-async def unchecked_log(client: LedgerClient, moment: datetime) -> Log:
-    """Return a log that stamps this moment, as one did whose host's clock was wrong."""
-    log = await Log.open(client, "LEDGER", lambda: moment)
-    log.server_time = Unchecked(client, "LEDGER", lambda: moment)
-    return log
-
-
 async def decided_at(session: Session, moment: datetime, request_id: str, **fields: Any) -> Document:
-    """The answer of a decider whose clock shows this moment."""
+    """Return the answer of a decider whose clock shows this moment."""
     client = await session.connection("past")
     log = await unchecked_log(client, moment)
     index = EventIdIndex(session.data_dir / "index" / f"{request_id}.sqlite")
@@ -199,7 +162,7 @@ async def decided_at(session: Session, moment: datetime, request_id: str, **fiel
         await directory.close()
 
 
-async def test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody_out(session: Session) -> None:
+async def test_a_period_opened_ahead_of_time_does_not_block_the_present_one(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
     now = datetime.now(UTC)
@@ -237,5 +200,5 @@ async def test_a_ledger_with_a_stretch_ahead_opens_nothing_late_and_locks_nobody
     ("seconds", "text"),
     [(40 * 86_400, "40 days"), (90_000, "1 d 1 h"), (3_700, "1 h 1 min"), (-75, "1 min 15 s"), (9.6, "10 s")],
 )
-def test_a_span_of_time_is_told_in_words(seconds: float, text: str) -> None:
+def test_a_duration_is_written_in_words(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text

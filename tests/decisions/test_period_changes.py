@@ -55,7 +55,7 @@ def rules(version: int, begins: datetime, zone: str, kind: PeriodKind) -> Rules:
 
 
 class Holder:
-    """An agent who asks now and then; what was opened, with its moment."""
+    """An agent under changing policies; `opened` holds each budget with the moment of its opening."""
 
     def __init__(self, policies: PolicyHistory) -> None:
         self.policies = policies
@@ -79,7 +79,7 @@ changes = st.lists(
 
 
 @given(changes, st.lists(st.integers(0, 60 * 24 * 12), min_size=1, max_size=60))
-def test_whatever_policies_say_one_budget_is_open_and_no_day_is_granted_twice(
+def test_under_any_policies_one_budget_is_open_and_no_day_is_granted_twice(
     told: list[Change], minutes: list[int]
 ) -> None:
     begins, versions = BEGIN, []
@@ -122,9 +122,7 @@ def test_whatever_policies_say_one_budget_is_open_and_no_day_is_granted_twice(
         ("2026-Q4", "Pacific/Auckland", "day", "2027-01-01"),
     ],
 )
-def test_what_follows_a_period_that_was_opened_in_auckland(
-    before: str, zone: str, kind: PeriodKind, after: str
-) -> None:
+def test_a_period_opened_in_auckland_has_one_successor(before: str, zone: str, kind: PeriodKind, after: str) -> None:
     first, end = bounds_of(before, ZoneInfo("Pacific/Auckland"))
     old = rules(1, first - timedelta(days=1), "Pacific/Auckland", kind_of(before))
     new = rules(2, first + timedelta(hours=1), zone, kind)
@@ -136,7 +134,7 @@ def test_what_follows_a_period_that_was_opened_in_auckland(
     assert holder.asks(ends).period == after
 
 
-def test_a_holder_who_was_granted_nothing_does_not_wait_for_a_longer_period() -> None:
+def test_a_holder_without_a_grant_gets_the_longer_period_at_once() -> None:
     first = datetime(2026, 11, 10, tzinfo=UTC)
     holder = Holder(PolicyHistory([rules(1, BEGIN, "UTC", "day"), rules(2, first, "UTC", "month")]))
     nothing, _ = opening(holder.policies[1], "agent:A-1", "2026-11-10", None, request_context(1), None, "GBP")
@@ -144,7 +142,7 @@ def test_a_holder_who_was_granted_nothing_does_not_wait_for_a_longer_period() ->
     assert holder.asks(datetime(2026, 11, 11, tzinfo=UTC)).period == "2026-11"
 
 
-def test_days_that_went_on_for_a_longer_period_are_carried_into_it() -> None:
+def test_the_rest_of_a_prolonged_period_is_carried_into_the_longer_one() -> None:
     carrying = BASIC_POLICY["roles"]["agent"] | {"budget": "90.00", "carry_over": "50.00"}
     week = Rules(1, parse_policy(BASIC_POLICY | {"period": "week", "roles": {"agent": carrying}}))
     last, _ = opening(week, "agent:A-1", "2026-11", None, request_context(1), "agent", "GBP")
@@ -156,8 +154,8 @@ def test_days_that_went_on_for_a_longer_period_are_carried_into_it() -> None:
     assert days_of("2026-W49")[0] < date(2026, 12, 1)
 
 
-async def test_from_auckland_to_pago_pago_nobody_is_locked_out(session: Session) -> None:
-    """The same day of the calendar comes again: its budget is used to its end there."""
+async def test_a_move_from_auckland_to_pago_pago_blocks_no_decision(session: Session) -> None:
+    """The same calendar day comes again; its budget is used until the day has ended in Pago Pago, too."""
 
     def policy(zone: str, **changes: Any) -> Document:
         agent = BASIC_POLICY["roles"]["agent"] | {"budget": "20.00", "carry_over": "0"}
@@ -216,8 +214,8 @@ async def test_a_longer_period_waits_for_its_beginning_and_grants_no_day_twice(s
         ]
 
 
-async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session) -> None:
-    """Judged again by the policy in force, whose zone and length changed while budgets were open, nothing differs."""
+async def test_a_simulation_uses_the_periods_of_the_ledger(session: Session) -> None:
+    """A simulation of the policy in force differs nowhere, although zone and length changed while budgets were open."""
     agent = BASIC_POLICY["roles"]["agent"] | {"carry_over": "0", "per_interaction": None}
     months = {"time_zone": "Pacific/Pago_Pago", "roles": {"agent": agent | {"budget": "45.00"}}}
     async with upstream_of(session, history=True) as upstream:
@@ -247,7 +245,7 @@ async def test_what_if_books_on_the_periods_that_the_ledger_did(session: Session
     assert all(period["spent"] == period["would_be_spent"] for period in found["spend"])
 
 
-async def test_a_budget_that_a_clock_ahead_opened_locks_nobody_out_of_the_present_period(session: Session) -> None:
+async def test_a_budget_opened_by_a_clock_ahead_does_not_block_the_present_period(session: Session) -> None:
     ahead = datetime.now(UTC) + timedelta(days=40)
     async with upstream_of(session, history=True) as upstream:
         await upstream.set_up_basics()
@@ -261,7 +259,7 @@ async def test_a_budget_that_a_clock_ahead_opened_locks_nobody_out_of_the_presen
         assert after["budget"]["spent"] == gbp("10.00")  # what was spent before and since; no grant is made twice
 
 
-def test_a_stored_policy_whose_time_zone_is_gone_is_read_and_goes_by_utc() -> None:
+def test_a_stored_policy_with_an_unknown_time_zone_is_read_as_utc() -> None:
     gone = BASIC_POLICY | {"time_zone": "Atlantis/Poseidonis", "period": "day"}
     policy = read_policy(gone)
     assert policy.period_at(datetime(2026, 11, 21, 23, 59, tzinfo=UTC)) == "2026-11-21"

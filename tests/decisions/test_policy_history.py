@@ -1,4 +1,4 @@
-"""The policy in force at a moment is one function: the decider, the guard and the reports all ask it."""
+"""The policy in force at a moment: one function for the decider, the guard and the reports."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +25,7 @@ _MONTHS = st.integers(1, 12)
 def published(
     version: int, begins: str, limit: str = "20.00", by: str = "owner", **changes: Any
 ) -> decisions.PolicyPublished:
-    """A version of the guarded story's policy with another limit on refunds."""
+    """Return a version of the guarded policy with another limit on refunds."""
     agent = {"budget": "900.00", "limits": {"refund": limit}}
     document = (
         GUARDED_POLICY | {"effective_from": begins, "roles": GUARDED_POLICY["roles"] | {"agent": agent}} | changes
@@ -34,7 +34,7 @@ def published(
 
 
 def history(*months: tuple[int, str]) -> PolicyHistory:
-    """Versions 1, 2, ... with the month of 2026 in which each begins, and its mode."""
+    """Return versions 1, 2, ...; each of ``months`` is the month of 2026 in which it begins, and its mode."""
     return PolicyHistory(
         Rules(number, parse_policy(BASIC_POLICY | {"effective_from": f"2026-{month:02}-01T00:00:00Z", "mode": mode}))
         for number, (month, mode) in enumerate(months, 1)
@@ -42,7 +42,7 @@ def history(*months: tuple[int, str]) -> PolicyHistory:
 
 
 def ruling(months: list[tuple[int, str]], moment: int) -> tuple[int | None, int | None]:
-    """The same from the sentences in docs/understand/policy.md: (version in force, version in the shadow)."""
+    """Compute (version in force, shadow version) a second time, from the sentences in docs/understand/policy.md."""
     begun = [(number, mode) for number, (month, mode) in enumerate(months, 1) if month <= moment]
     enforced = [number for number, mode in begun if mode == "enforced"]
     shadow = begun[-1][0] if begun and begun[-1][1] == "shadow" else None
@@ -50,7 +50,7 @@ def ruling(months: list[tuple[int, str]], moment: int) -> tuple[int | None, int 
 
 
 @given(st.lists(st.tuples(_MONTHS, st.sampled_from(["enforced", "shadow"])), max_size=6), _MONTHS)
-def test_the_newest_version_that_has_begun_rules(months: list[tuple[int, str]], moment: int) -> None:
+def test_the_newest_version_that_has_begun_is_in_force(months: list[tuple[int, str]], moment: int) -> None:
     found, at = history(*months), datetime(2026, moment, 1, tzinfo=UTC)
     versions = tuple(rules and rules.version for rules in (found.in_force(at), found.in_shadow(at)))
     assert versions == ruling(months, moment)
@@ -58,7 +58,7 @@ def test_the_newest_version_that_has_begun_rules(months: list[tuple[int, str]], 
     assert (rules := found.in_force(before)) is None or rules.policy.effective_from <= before
 
 
-def test_two_that_begin_together_and_one_that_was_published_out_of_order() -> None:
+def test_of_versions_that_begin_together_the_newest_is_in_force() -> None:
     together = history((1, "enforced"), (1, "enforced"))
     assert together.in_force(datetime(2026, 1, 1, tzinfo=UTC)) is together[2]
     assert [reign.enforced for reign in together.reigns()] == [together[2]]
@@ -68,7 +68,7 @@ def test_two_that_begin_together_and_one_that_was_published_out_of_order() -> No
     assert [reign.enforced for reign in earlier.reigns()] == [earlier[1], earlier[3], earlier[3]]
 
 
-def test_the_guard_judges_by_the_policy_that_was_in_force_when_it_happened() -> None:
+def test_the_guard_applies_the_policy_in_force_at_the_event_time() -> None:
     story = Story()  # 20.00 in force since 2020
     story.tell(published(2, "2026-06-01T00:00:00Z", "100.00"))
     story.gives("A-1", 35, reported=True)
@@ -81,7 +81,7 @@ def test_the_guard_judges_by_the_policy_that_was_in_force_when_it_happened() -> 
     assert story.rules() == ["R14", "R14"]
 
 
-def test_the_guard_looks_at_the_limits_of_teams_and_at_none_in_another_currency() -> None:
+def test_the_guard_applies_team_limits_in_the_policys_currency_alone() -> None:
     story = Story()
     teams = {"doorstep": {"limits": {"agent": {"refund": "60.00"}}}}
     story.tell(published(2, "2020-01-01T00:00:00Z", teams=teams))
@@ -96,7 +96,7 @@ def test_the_guard_looks_at_the_limits_of_teams_and_at_none_in_another_currency(
     assert story.rules() == ["R14"]
 
 
-def test_a_policy_that_raises_its_givers_limit_is_told_once_beside_the_one_it_replaces() -> None:
+def test_a_policy_that_raises_its_publishers_limit_is_flagged_once() -> None:
     story = Story()
     story.tell(facts.EmployeeJoined(employee_id="A-1", role="agent", team_ids=()))
     story.tell(published(2, "2026-06-01T00:00:00Z", "100.00", by="A-1"))
@@ -107,7 +107,7 @@ def test_a_policy_that_raises_its_givers_limit_is_told_once_beside_the_one_it_re
     ]
 
 
-def test_a_version_that_never_ruled_raised_no_limit() -> None:
+def test_a_version_that_was_never_in_force_raised_no_limit() -> None:
     def told(version: int, begins: str, limit: str) -> decisions.PolicyPublished:
         return published(version, begins, teams={"T": {"limits": {"agent": {"refund": limit}}}})
 
@@ -121,7 +121,7 @@ def test_a_version_that_never_ruled_raised_no_limit() -> None:
     ]
 
 
-async def test_a_report_as_of_then_is_made_by_the_policy_of_then(upstream: Upstream) -> None:
+async def test_a_report_as_of_a_position_uses_the_policy_of_that_position(upstream: Upstream) -> None:
     await set_up_organisation(upstream, FULL_POLICY | {"costs": {"agent_hour": "24.00", "manager_hour": "45.00"}})
     await upstream.ask(
         "escalation",

@@ -1,4 +1,4 @@
-"""Requests are asked clearly: a field that is not known, or stands twice, spends nothing and uses up no id."""
+"""The form of requests: an unknown or repeated field spends nothing and uses up no request id."""
 
 import asyncio
 import copy
@@ -49,11 +49,11 @@ OPERATIONS: dict[str, Document] = {
     "policy": {"request_id": "r-1", "policy": FULL_POLICY, "published_by": "owner"},
     "flag": {"request_id": "r-1", "flag_id": "f-1", "verdict": "coached", "reviewed_by": "M-1"},
 }
-"""A request of each kind, well written."""
+"""A well-formed request of each operation."""
 
 
 def classes() -> list[type[msgspec.Struct]]:
-    """Every class of requests, deciding or reading."""
+    """Return every class of requests."""
     found: list[type[msgspec.Struct]] = [BriefRequest, ReceiptRequest]
     for wanted in COMMANDS.values():
         found += [wanted] if isinstance(wanted, type) else wanted.values()
@@ -61,13 +61,13 @@ def classes() -> list[type[msgspec.Struct]]:
 
 
 async def asked(upstream: Upstream, subject: str, body: bytes) -> Document:
-    """The answer to these bytes."""
+    """Return the answer to a request of these bytes."""
     answer: Document = json.loads((await upstream.client.request(subject, body, timeout=20)).data)
     return answer
 
 
 def refusal_of(wanted: Any, body: bytes) -> RequestError:
-    """Why a text is refused."""
+    """Return the error with which a request is refused."""
     try:
         refusal = read_form(wanted, body).refusal
     except RequestError as error:
@@ -77,7 +77,7 @@ def refusal_of(wanted: Any, body: bytes) -> RequestError:
 
 
 @pytest.mark.parametrize("cls", classes(), ids=lambda cls: cls.__name__)
-def test_a_misspelt_field_is_told_with_the_one_that_was_meant(cls: type[msgspec.Struct]) -> None:
+def test_a_misspelt_field_is_refused_with_the_right_spelling(cls: type[msgspec.Struct]) -> None:
     for name in known_fields(cls):
         for misspelt in (name + "s", name[:-1], name.upper(), name.replace("_", "-") + "-"):
             if misspelt in known_fields(cls):
@@ -88,7 +88,7 @@ def test_a_misspelt_field_is_told_with_the_one_that_was_meant(cls: type[msgspec.
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_every_operation_refuses_it_and_records_nothing(name: str, upstream: Upstream) -> None:
+async def test_every_operation_refuses_an_unknown_field_and_records_nothing(name: str, upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     operation, body = name.partition(" ")[0], OPERATIONS[name]
     before = await upstream.session.log.last_position()
@@ -106,7 +106,7 @@ async def test_every_operation_refuses_it_and_records_nothing(name: str, upstrea
     assert await upstream.session.log.last_position() == before
 
 
-async def test_a_misspelt_word_spends_nothing_and_uses_up_no_id(upstream: Upstream) -> None:
+async def test_a_misspelt_field_spends_nothing_and_uses_up_no_request_id(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     for wrong, near in (
         ({"hodl": True}, "hold"),
@@ -132,7 +132,7 @@ TWICE = {
 
 
 @pytest.mark.parametrize(("text", "field"), TWICE.items())
-async def test_what_stands_twice_spends_neither(text: str, field: str, upstream: Upstream) -> None:
+async def test_a_request_with_a_repeated_field_is_refused(text: str, field: str, upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     body = f'{{"request_id":"r-1","agent_id":"A-1","kind":"refund","reason":"x",{text}}}'.encode()
     before = await upstream.session.log.last_position()
@@ -144,14 +144,14 @@ async def test_what_stands_twice_spends_neither(text: str, field: str, upstream:
 
 
 def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take requests as versions before took them."""
+    """Accept requests like versions before these checks."""
     monkeypatch.setattr(request_form, "_written_wrong", lambda *_parts, **_sealed: None)
     monkeypatch.setattr(request_form, "_refusal_of", lambda _request: None)
     monkeypatch.setattr(service, "lost_by_sealing", lambda _body: None)
 
 
-async def test_what_earlier_versions_took_gets_its_first_answer_for_ever(session: Session) -> None:
-    """After an upgrade, from an index that is there, and from the log alone; a new request like it is refused."""
+async def test_requests_that_earlier_versions_accepted_keep_their_first_answers(session: Session) -> None:
+    """The first answers are given after an upgrade and after a loss of the index; a new request of that form is refused."""
     plain = {key: value for key, value in ACTION.items() if key != "request_id"}
     bodies = {
         "unknown": json.dumps(plain | {"request_id": "unknown", "hodl": True}),
@@ -187,7 +187,7 @@ async def test_what_earlier_versions_took_gets_its_first_answer_for_ever(session
     assert await session.log.last_position() == end
 
 
-async def test_a_retry_much_later_gets_its_first_answer_whatever_its_time_says(session: Session) -> None:
+async def test_a_retry_much_later_gets_its_first_answer(session: Session) -> None:
     asked = ACTION | {"request_id": "old", "time": "2026-01-05T10:00:00Z"}
     async with upstream_of(session, history=True) as upstream:
         await set_up_organisation(upstream)
@@ -198,7 +198,7 @@ async def test_a_retry_much_later_gets_its_first_answer_whatever_its_time_says(s
         assert (await upstream.ask("action", **asked | {"request_id": "new"}))["error"]["code"] == "clock"
 
 
-async def test_many_that_are_refused_hold_up_nobody_and_leave_the_id_to_the_right_one(upstream: Upstream) -> None:
+async def test_refused_requests_do_not_use_up_their_request_id(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     asked: list[Any] = [upstream.action("same", "5.00", hodl=True) for _ in range(50)]
     asked.insert(25, upstream.action("same", "5.00"))
@@ -208,7 +208,7 @@ async def test_many_that_are_refused_hold_up_nobody_and_leave_the_id_to_the_righ
     assert {one["error"]["code"] for one in answers if one not in right} <= {"unknown_field", "request_id_reused"}
 
 
-async def test_ids_are_canonical_at_every_door(upstream: Upstream) -> None:
+async def test_non_canonical_ids_are_refused_in_requests_and_facts(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     for fields, field in (
         ({"agent_id": "A-1\u200b"}, "agent_id"),
@@ -239,7 +239,7 @@ async def test_ids_are_canonical_at_every_door(upstream: Upstream) -> None:
         assert (await upstream.action(f"t-{number}", "1.00", customer_id=text, order_id=text))["outcome"] == "taken"
 
 
-async def test_what_is_recorded_with_an_id_of_earlier_days_stays_and_can_be_corrected(session: Session) -> None:
+async def test_a_recorded_fact_with_a_non_canonical_id_can_be_corrected(session: Session) -> None:
     old = event("ev-1 ", "interaction.opened", interaction_id=" I-1", customer_id="C-9\u200b", channel="phone")
     async with upstream_of(session) as upstream:
         with pytest.MonkeyPatch.context() as monkeypatch:
@@ -270,7 +270,7 @@ async def test_what_is_recorded_with_an_id_of_earlier_days_stays_and_can_be_corr
         (("teams", "doorstep", "pool"), "pol", "pool"),
     ],
 )
-async def test_a_misspelt_word_of_a_policy_is_told(
+async def test_a_misspelt_field_of_a_policy_is_refused_with_the_right_spelling(
     path: tuple[str, ...], misspelt: str, near: str, upstream: Upstream
 ) -> None:
     document = copy.deepcopy(FULL_POLICY)

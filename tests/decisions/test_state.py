@@ -1,4 +1,4 @@
-"""The directory: what it was told of its own answers is forgotten once it is read back, whichever comes first."""
+"""The decision state: pending actions are discarded once the log has them."""
 
 import asyncio
 from pathlib import Path
@@ -9,7 +9,9 @@ from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import Upstream
 
 
-async def test_nothing_is_kept_twice(session: Session, tmp_path: Path) -> None:
+async def test_the_decision_state_discards_pending_actions_once_they_are_read_back(
+    session: Session, tmp_path: Path
+) -> None:
     reader = await session.connection("reader")
     service = DecisionService(session.url, session.client, reader, session.log, tmp_path)
     await service.start()

@@ -1,4 +1,4 @@
-"""Random commands against a real server and two deciders: whatever happens, every amount is accounted for.
+"""Random commands against a real server and two deciders: every amount is accounted for.
 
 The books are kept a second time (`kept.py`), from nothing but the events.
 """
@@ -29,7 +29,7 @@ from projections.engine.projector import rebuild
 from projections.policy_history import published_policies
 from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
 from projections.views.balances import Balances, read_balances
-from tests.support.builders import event
+from tests.support.builders import event, reported_action
 from tests.support.documents import Document
 from tests.support.independent_books import Kept, minor_of, money
 from tests.support.organisations import FULL_POLICY, STAFF
@@ -46,7 +46,7 @@ interactions = st.sampled_from([None, "I-1", "I-2"])
 
 
 class Authority(RuleBasedStateMachine):
-    """A clock that moves, two deciders, everybody asking for anything."""
+    """Two deciders, a clock that moves, and requests of any kind by any employee."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,12 +117,12 @@ class Authority(RuleBasedStateMachine):
         assert preview["outcome"] == answer["outcome"] or self.run(self._others_since(before))
 
     async def _quiet(self) -> int:
-        """Let both deciders read what there is; up to where that was."""
+        """Let both deciders read the log; return its end."""
         await asyncio.sleep(0.05)
         return await self.session.log.last_position()
 
     async def _others_since(self, position: int) -> bool:
-        """Whether the clock or a fact recorded something, too: then a preview may have been right when it was given."""
+        """Return whether the clock or a fact caused events since: then an earlier preview may rightly differ."""
         bodies = [read_event(one).body for one in await self.session.log.read_subject(">", position)]
         return len({getattr(body, "request_id", None) for body in bodies}) > 2  # its note, and the action's answer
 
@@ -198,15 +198,7 @@ class Authority(RuleBasedStateMachine):
     def report(self, agent: str, minor: int, currency: str, days: int) -> None:
         name = f"off-{next(self.numbers)}"
         when = (self.now - timedelta(days=days)).isoformat()
-        fact = event(
-            name,
-            "action.reported",
-            time=when,
-            agent_id=agent,
-            kind="refund",
-            reason="no network",
-            amount=money(minor, currency),
-        )
+        fact = reported_action(name, time=when, agent_id=agent, reason="no network", amount=money(minor, currency))
         self.run(self.upstream.record(fact))
 
     @precondition(lambda self: self.actions)
@@ -258,7 +250,7 @@ class Authority(RuleBasedStateMachine):
             self.loop.close()
 
     async def _views_agree(self) -> None:
-        """Live, rebuilt and kept here: the same."""
+        """The live view, a rebuilt view and the independent books agree."""
         await asyncio.sleep(0.3)  # what the clock and the facts still ask for
         session, folder = self.session, storage.views_folder(self.session.data_dir)
         live = (await read_view(session, "budget_balances", read_balances)).result
@@ -279,7 +271,7 @@ class Authority(RuleBasedStateMachine):
         await self._policy_in_force_gives_history()
 
     async def _policy_in_force_gives_history(self) -> None:
-        """Judged anew by the rules that ruled, in a world with budgets of its own, nothing is otherwise."""
+        """A simulation of the policy that was in force, with budgets of its own, differs nowhere."""
         session = self.session
         published = await published_policies(session.log)
         trying = PolicySimulation(parse_policy(published[-1].policy), published, None, flags=False)

@@ -1,4 +1,4 @@
-"""Given what is known, when an agent asks, then the answer says what and why. Pure."""
+"""Pure decisions on actions: given a context, when an agent asks, then the outcome and its reasons."""
 
 from datetime import timedelta
 from typing import Any
@@ -27,22 +27,22 @@ def verdict(
     return found.outcome, [reason.rule for reason in found.reasons]
 
 
-def test_within_all_limits_it_is_taken() -> None:
+def test_an_action_within_all_limits_is_taken() -> None:
     assert verdict(asked("50.00")) == ("taken", [])
 
 
-def test_each_limit_that_is_passed_is_named() -> None:
+def test_an_action_beyond_limits_names_each_of_them() -> None:
     assert verdict(asked("50.01")) == ("escalate", ["per_action"])
     assert verdict(asked("70.00", interaction_id="I")) == ("escalate", ["per_action", "per_interaction"])
     assert verdict(asked("250.00", interaction_id="I")) == ("escalate", ["per_action", "per_interaction", "budget"])
 
 
-def test_unlimited_is_a_limit_and_the_budget_still_holds() -> None:
+def test_an_unlimited_kind_is_bounded_by_the_budget() -> None:
     assert verdict(asked("200.00", kind="fix")) == ("taken", [])
     assert verdict(asked("200.01", kind="fix")) == ("escalate", ["budget"])
 
 
-def test_a_kind_of_another_role_goes_up_and_of_no_role_is_refused() -> None:
+def test_a_kind_of_another_role_is_escalated_and_an_unknown_kind_refused() -> None:
     assert verdict(asked(kind="credit")) == ("escalate", ["kind"])
     assert verdict(asked(kind="gift")) == ("refused", ["kind"])
 
@@ -54,14 +54,14 @@ def test_training_opens_a_kind_and_expires() -> None:
         assert verdict(asked(kind="keep_item"), trained)[0] == outcome
 
 
-def test_nobody_acts_for_themselves_or_a_relation_or_after_leaving() -> None:
+def test_an_agent_may_not_act_for_the_own_account_a_relation_or_after_leaving() -> None:
     assert verdict(asked(customer_id="A-1")) == ("refused", ["self_dealing"])
     related = Agent(agent_id="A-1", role="agent", related=frozenset({"C-1"}))
     assert verdict(asked(customer_id="C-1", basis="entitlement"), related) == ("refused", ["self_dealing"])
     assert verdict(asked(), Agent(agent_id="A-1", role="agent", left=True)) == ("refused", ["left"])
 
 
-def test_entitlement_and_correction_meet_no_limit() -> None:
+def test_entitlements_and_corrections_have_no_limit() -> None:
     for basis in ("entitlement", "correction"):
         assert verdict(asked("9999.00", basis=basis, kind="gift")) == ("taken", [])
 
@@ -79,7 +79,7 @@ def test_another_currency_is_an_error() -> None:
     assert (caught.value.code, caught.value.field) == ("currency", "amount.currency")
 
 
-def test_available_is_the_least_room() -> None:
+def test_the_available_amount_is_the_tightest_limit() -> None:
     preview = Preview(agent_id="A-1", kind="refund", interaction_id="I")
     budget = new_budget()
     assert available(decision_context(preview, budget=budget))[0].text == "50.00"

@@ -69,7 +69,7 @@ def test_no_sequence_of_decisions_overspends(sequence: list[tuple[str, int, str]
 
 
 @given(st.integers(0, 20000))
-def test_closing_turns_what_remains_into_carry_over_and_lapse(spent: int) -> None:
+def test_closing_a_budget_splits_the_remainder_into_carry_over_and_lapse(spent: int) -> None:
     budget = new_budget()
     budget.spent_minor = spent
     after, closed = opening(RULES, "agent:A-1", "2026-02", budget, request_context(1), "agent", "GBP")

@@ -1,4 +1,4 @@
-"""Currencies: what may come in is valid at its time; what is stored is read for ever."""
+"""Currencies: new amounts are valid at their time, stored ones are read for ever."""
 
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
@@ -35,7 +35,7 @@ def noon(year: int, month: int = 7, day: int = 1) -> datetime:
 # ------------------------------------------------------------------ the table, beside other tables
 
 
-def test_the_current_list_is_that_of_iso_4217() -> None:
+def test_current_currencies_are_those_of_iso_4217() -> None:
     current = {code: (found.digits, found.name) for code, found in CURRENCIES.items() if found.until is None}
     assert {code: digits for code, (digits, _) in current.items()} == {
         code: currency.exponent for code, currency in LISTED.items()
@@ -72,7 +72,7 @@ def test_the_years_are_those_of_cldr_and_the_lists_of_withdrawn_codes() -> None:
 
 
 def test_digits_of_withdrawn_currencies() -> None:
-    """Of ISO 4217; CLDR gives none to some whose coins were worth nothing, and two to some that had no coins."""
+    """ISO 4217 decides; CLDR gives no digits to some currencies without valuable coins, and two to some without coins."""
     fractions = get_global("currency_fractions")
     differ = {
         code
@@ -188,7 +188,7 @@ async def test_a_correction_is_of_the_time_of_its_fact(upstream: Upstream) -> No
 
 
 async def test_an_open_budget_is_used_to_its_end_and_no_new_one_opens(session: Session) -> None:
-    """The currency is withdrawn while a budget is open, money is held and somebody waits for an answer."""
+    """The currency is withdrawn while a budget is open, an amount is held and an escalation waits."""
     agent = BASIC_POLICY["roles"]["agent"] | {"limits": {"refund": "50.00"}}
     manager = BASIC_POLICY["roles"]["manager"] | {"approves": {"refund": "500.00"}}
     levs = BASIC_POLICY | {"currency": "BGN", "period": "quarter", "roles": {"agent": agent, "manager": manager}}
@@ -264,7 +264,7 @@ def test_checking_a_policy_says_that_its_currency_is_withdrawn(tmp_path: Any) ->
     )
 
 
-def test_stored_facts_are_read_whatever_their_currency() -> None:
+def test_stored_facts_are_read_in_any_currency() -> None:
     for currency in ("BGN", "QQQ"):
         cls = FACTS["resolution.purchase.completed.v1"]
         fact: Any = decode(cls, encode({"order_id": "O-1", "total": money("5.00", currency)}))

@@ -38,7 +38,7 @@ def test_the_newest_golden_event_of_a_type_fills_every_field() -> None:
         assert set(TYPES[name].__struct_fields__) <= set(stored["data"]), name
 
 
-def test_what_the_ledger_records_cannot_be_told_from_outside() -> None:
+def test_events_of_the_ledger_cannot_be_published_by_upstreams() -> None:
     assert RECORDS.keys() <= RESERVED
     assert not RESERVED & FACTS.keys()
 

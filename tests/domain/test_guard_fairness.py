@@ -1,4 +1,4 @@
-"""Whom the rules look at: a group far above its share is named, a fair spread is not; people as they are known."""
+"""Fairness of the guard: a group that is flagged far above its share is named, a fair spread is not."""
 
 import json
 from math import comb
@@ -9,7 +9,7 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from domain.abuse.fairness import ReviewedAction, rates, shift_of, tenure_of
 from projections.views.people import read_people, thanks
-from tests.support.builders import event, gbp
+from tests.support.builders import event, reported_action
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import upstream_of
@@ -89,16 +89,7 @@ def test_the_command(command: CommandLine) -> None:
         for n in range(4)
     ]
     facts += [
-        event(
-            f"a-{n}",
-            "action.reported",
-            request_id=f"q-{n}",
-            agent_id=f"A-{n % 4}",
-            kind="refund",
-            amount=gbp("4.00"),
-            reason="late",
-            customer_id=f"C-{n}",
-        )
+        reported_action(f"a-{n}", "4.00", request_id=f"q-{n}", agent_id=f"A-{n % 4}", customer_id=f"C-{n}")
         for n in range(8)
     ]
     assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0

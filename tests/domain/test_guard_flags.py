@@ -1,4 +1,4 @@
-"""When the guard raises a flag, when it adds to one, and what its parameters may be."""
+"""Flags of the guard: raised, extended by new evidence, and the parameters of rules."""
 
 import pytest
 

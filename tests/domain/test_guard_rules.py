@@ -40,7 +40,7 @@ def test_r1_amounts_that_crowd_below_the_limit() -> None:
     assert "of the limit of 20.00 GBP" in story.raised[0].finding.explanation
 
 
-def test_r1_a_flat_fee_that_everybody_refunds_is_no_pattern() -> None:
+def test_r1_a_flat_fee_that_all_agents_refund_is_no_pattern() -> None:
     story = Story()
     story.ordinary()
     for number in range(100):
@@ -55,20 +55,7 @@ def test_r1_a_flat_fee_that_everybody_refunds_is_no_pattern() -> None:
 
 def test_r2_split_after_the_answer_was_to_ask() -> None:
     story = Story()
-    story.tell(
-        decisions.AuthorityFellShort(
-            **CAUSE,
-            agent_id="A-1",
-            kind="refund",
-            basis="goodwill",
-            amount=Money(3500, "GBP"),
-            reason="late",
-            outcome="escalate",
-            reasons=(),
-            preview=False,
-            order_id="O-1",
-        )
-    )
+    story.falls_short(35, order_id="O-1")
     story.gives("A-1", 18, order="O-1")
     assert story.rules() == []
     story.gives("A-1", 17, order="O-1")
@@ -128,20 +115,7 @@ def test_r4_for_oneself_ones_group_or_a_declared_relation() -> None:
     story.gives("A-2", 5, customer="C-husband", reported=True)
     assert story.rules() == ["R4", "R4"]
     reason = decisions.Reason(rule="self_dealing", message="no")
-    story.tell(
-        decisions.AuthorityFellShort(
-            **CAUSE,
-            agent_id="A-1",
-            kind="refund",
-            basis="goodwill",
-            amount=Money(100, "GBP"),
-            reason="x",
-            outcome="refused",
-            reasons=(reason,),
-            preview=False,
-            customer_id="A-1",
-        )
-    )
+    story.falls_short(1, "refused", reasons=(reason,), customer_id="A-1")
     assert story.rules() == ["R4", "R4", "R4"]
 
 
@@ -185,7 +159,7 @@ def decided(story: Story, asker: str, decider: str, number: int, *, yes: bool = 
         story.tell(decisions.EscalationDenied(**step))
 
 
-def test_r5_two_who_approve_for_each_other() -> None:
+def test_r5_two_managers_approve_for_each_other() -> None:
     story = Story()
     for number in range(5):
         decided(story, "M-1", "M-2", number)
@@ -193,7 +167,7 @@ def test_r5_two_who_approve_for_each_other() -> None:
     assert story.rules() == ["R5"]
 
 
-def test_r5_one_whose_requests_are_approved_like_nobody_elses() -> None:
+def test_r5_an_agent_whose_requests_are_approved_unlike_all_others() -> None:
     story = Story()
     for number in range(12):
         decided(story, f"A-{number}", "M-1", number, yes=number % 3 == 0)
@@ -201,7 +175,7 @@ def test_r5_one_whose_requests_are_approved_like_nobody_elses() -> None:
     assert story.rules() == ["R5"]
 
 
-def test_r5_a_manager_who_approves_nearly_everything_favours_nobody() -> None:
+def test_r5_a_manager_who_approves_nearly_everything_favours_no_agent() -> None:
     story = Story()
     for number in range(20):
         decided(story, f"A-{number % 5}", "M-1", number, yes=number % 10 != 0)
@@ -252,7 +226,7 @@ def test_r6_a_call_that_ends_after_the_shift_a_night_shift_and_late_facts() -> N
 # ---------------------------------------------------------------- R7
 
 
-def test_r7_more_than_was_paid_or_for_an_order_nobody_knows() -> None:
+def test_r7_more_than_was_paid_or_for_an_unknown_order() -> None:
     story = Story()
     story.tell(facts.PurchaseCompleted(order_id="O-1", total=Money(1500, "GBP")), 1)
     story.gives("A-1", 10, 2, order="O-1")
@@ -331,7 +305,7 @@ def test_the_modified_z_score_of_the_literature() -> None:
 
 
 @given(st.lists(st.floats(0, 1000), min_size=3, max_size=30), st.integers(0, 29))
-def test_one_against_all_others_is_what_it_is_one_by_one(values: list[float], place: int) -> None:
+def test_comparing_one_with_all_others_equals_comparing_one_by_one(values: list[float], place: int) -> None:
     value, others = values[place % len(values)], [*values]
     others.remove(value)
     middle, z = Others(values).without(value)
@@ -378,7 +352,7 @@ def test_r11_a_ring_of_two() -> None:
     assert story.rules() == ["R11"]
 
 
-def test_r11_colleagues_who_thank_many_are_no_ring() -> None:
+def test_r11_colleagues_with_many_thanks_are_no_ring() -> None:
     story = Story()
     for number in range(6):
         for receiver in range(3, 8):
@@ -411,20 +385,7 @@ def test_r13_a_copied_note() -> None:
 def test_r14_beyond_the_limit_and_after_no() -> None:
     story = Story()
     story.gives("A-1", 35, reported=True)
-    story.tell(
-        decisions.AuthorityFellShort(
-            **CAUSE,
-            agent_id="A-1",
-            kind="refund",
-            basis="goodwill",
-            amount=Money(1000, "GBP"),
-            reason="x",
-            outcome="escalate",
-            reasons=(),
-            preview=False,
-            interaction_id="I-9",
-        )
-    )
+    story.falls_short(10, interaction_id="I-9")
     story.gives("A-1", 10, reported=True, interaction="I-9")
     story.gives("A-1", 10, reported=True, interaction="I-10")
     assert story.rules() == ["R14", "R14"]

@@ -1,4 +1,4 @@
-"""Money is whole minor units and a currency; what is not money says why."""
+"""Money: whole minor units and a currency; anything else is an error with its reason."""
 
 import pytest
 from hypothesis import given
@@ -19,7 +19,7 @@ from domain.money import Money, MoneyError
         ("999999999999.99", "GBP", 99999999999999),
     ],
 )
-def test_reads_amounts(amount: str, currency: str, minor: int) -> None:
+def test_amounts_are_read(amount: str, currency: str, minor: int) -> None:
     assert Money.parse(amount, currency).minor == minor
 
 
@@ -51,23 +51,23 @@ def test_reads_amounts(amount: str, currency: str, minor: int) -> None:
         ("5.00", 826, "currency"),
     ],
 )
-def test_names_the_part_that_is_no_money(amount: object, currency: object, field: str) -> None:
+def test_an_invalid_amount_is_an_error_that_names_its_part(amount: object, currency: object, field: str) -> None:
     with pytest.raises(MoneyError) as caught:
         Money.parse(amount, currency)
     assert caught.value.field == field
 
 
 @given(st.integers(0, 10**12 - 1), st.sampled_from(sorted(EXPONENTS)))
-def test_text_reads_back(minor: int, currency: str) -> None:
+def test_the_text_of_an_amount_reads_back(minor: int, currency: str) -> None:
     money = Money(minor, currency)
     assert Money.parse(money.text, currency) == money
 
 
-def test_shows_what_is_overdrawn_with_a_sign() -> None:
+def test_a_negative_amount_has_a_sign() -> None:
     assert Money(-5, "GBP").text == "-0.05"
     assert Money(-12345, "JPY").text == "-12345"
 
 
-def test_cannot_be_changed() -> None:
+def test_an_amount_is_immutable() -> None:
     with pytest.raises(AttributeError):
         Money(1, "GBP").minor = 2

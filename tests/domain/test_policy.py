@@ -1,4 +1,4 @@
-"""Policies: every problem with its field and line, and what to do."""
+"""Policies: every problem is reported with its field, line and remedy."""
 
 import copy
 from pathlib import Path
@@ -16,7 +16,7 @@ from tests.support.organisations import BASIC_POLICY
 
 
 def changed(path: str, value: Any) -> Document:
-    """The test policy with one value replaced, or removed where it is `...`."""
+    """Return the basic policy with one value replaced, or removed where it is `...`."""
     document = copy.deepcopy(BASIC_POLICY)
     *above, last = path.split(".")
     place = document
@@ -74,19 +74,19 @@ def test_a_problem_names_its_field(path: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("document", [None, [], "policy", 5, {}])
-def test_what_is_no_mapping_of_a_policy_is_refused(document: object) -> None:
+def test_a_policy_that_is_no_mapping_is_refused(document: object) -> None:
     with pytest.raises(PolicyError):
         parse_policy(document)
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_of_a_policy_are_reported_together() -> None:
     with pytest.raises(PolicyError) as caught:
         parse_policy(changed("roles.agent", {"limits": {"refund": 5.0}}) | {"period": "year"})
     fields = {problem.field for problem in caught.value.problems}
     assert fields == {"period", "roles.agent.budget", "roles.agent.limits.refund"}
 
 
-def test_a_file_has_lines(tmp_path: Path) -> None:
+def test_problems_of_a_policy_file_have_line_numbers(tmp_path: Path) -> None:
     path = tmp_path / "policy.yaml"
     path.write_text(
         "currency: GBP\ntime_zone: Europe/London\nperiod: month\neffective_from: 2026-01-01T00:00:00Z\n"
@@ -109,7 +109,7 @@ def test_shipped_policies_are_valid(path: Path) -> None:
     assert check_policy_file(path).policy is not None
 
 
-def test_contradictions_are_said() -> None:
+def test_contradictions_of_a_policy_are_warnings() -> None:
     policy = parse_policy(changed("teams", {"t": {"draw_at_most": "5.00"}}))
     assert "teams.t.draw_at_most" in [problem.field for problem in contradictions(policy)]
 

@@ -21,7 +21,7 @@ from domain.serialization import FieldError, check_ids, decode, encode
         ("null", "data"),
     ],
 )
-def test_names_the_field(json: str, field: str) -> None:
+def test_a_decoding_error_names_the_field(json: str, field: str) -> None:
     with pytest.raises(FieldError) as caught:
         decode(PurchaseCompleted, json)
     assert caught.value.field == field
@@ -32,11 +32,11 @@ def test_nested_too_deeply_is_an_error_like_any_other() -> None:
         decode(PurchaseCompleted, '{"order_id":' + "[" * 100_000 + "]" * 100_000 + "}")
 
 
-def test_stored_ids_are_read_whatever_they_are() -> None:
+def test_stored_ids_are_read_without_validation() -> None:
     assert decode(InteractionOpened, '{"interaction_id": " +44 7700 900123\\u200b"}').interaction_id[0] == " "
 
 
-def test_ids_are_checked_wherever_they_stand() -> None:
+def test_ids_are_checked_in_nested_fields() -> None:
     joined = EmployeeJoined(employee_id="A-1", role="agent", team_ids=("phone", "door "))
     with pytest.raises(FieldError, match="'door'") as caught:
         check_ids(joined)

@@ -50,7 +50,7 @@ def test_an_acknowledgement_that_was_lost_is_no_conflict(factories: Factories, m
     assert versions(recorder_of(factories()).select_events(a)) == [1, 2, 3]
 
 
-def test_the_same_event_of_somebody_else_is_a_conflict(factories: Factories) -> None:
+def test_an_equal_event_of_another_writer_is_a_conflict(factories: Factories) -> None:
     """Byte for byte the same, and yet not ours: only one may think that it recorded it."""
     a = uuid4()
     recorders = [recorder_of(factories()) for _ in range(4)]
@@ -109,7 +109,7 @@ def test_a_server_that_is_killed_and_started_again_is_found_again(tmp_path: Path
         factory.close()
 
 
-def test_nobody_there_is_said_in_time(tmp_path: Path) -> None:
+def test_a_missing_server_is_an_error_in_time(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         factory = JetStreamFactory({"NATS_URL": server.url, "NATS_TIMEOUT": "1"})
         recorder = recorder_of(factory)
@@ -271,7 +271,7 @@ def test_three_servers_lose_nothing_when_their_leader_is_killed(tmp_path: Path) 
 
 
 def leader_of(factory: JetStreamFactory) -> int:
-    """The number of the server that leads the stream of events; waits until one is elected."""
+    """Return the number of the server that leads the stream of events, once one is elected."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(OperationalError):

@@ -45,7 +45,7 @@ def test_a_recorder_that_knows_nothing_continues_where_another_left_off(factorie
     assert versions(recorder_of(factories()).select_events(a)) == [1, 2, 3, 4, 5]
 
 
-def test_what_another_recorded_meanwhile_is_read(factories: Factories) -> None:
+def test_events_of_another_recorder_are_read(factories: Factories) -> None:
     one, other, a = recorder_of(factories()), recorder_of(factories()), uuid4()
     one.insert_events([stored_event(a, 1)])
     assert versions(one.select_events(a, gt=1)) == []
@@ -73,7 +73,7 @@ def test_snapshots_may_be_taken_of_earlier_versions_later(factories: Factories) 
 
 @pytest.fixture(params=[False, True], ids=["remembering", "forgetful"])
 def forgetful(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With memory for one short sequence, and without any bound that is met."""
+    """Run with a cache of one short sequence, and with a cache that is never full."""
     if request.param:
         monkeypatch.setattr("ledger.eventsourcing.stream_cache._BYTES", 1000)
         monkeypatch.setattr("ledger.eventsourcing.stream_cache._TAILS", 1)
@@ -81,7 +81,7 @@ def forgetful(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 6), max_size=3), st.booleans()), max_size=12))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_it_does_what_the_library_does_on_sqlite(
+def test_a_sequence_of_operations_has_the_result_it_has_on_sqlite(
     nats_server: Server, forgetful: None, steps: list[tuple[str, list[int], bool]]
 ) -> None:
     """Given any inserts, by two recorders in turn, both stores refuse and show the same."""
@@ -231,7 +231,7 @@ def test_hostile_ids_are_sequences_of_their_own(factories: Factories) -> None:
     assert [found.originator_id for found in cold.select_notifications(1, 99)] == HOSTILE
 
 
-def test_what_utf_8_cannot_hold_is_refused(factories: Factories) -> None:
+def test_text_outside_utf_8_is_refused(factories: Factories) -> None:
     recorder = recorder_of(factories())
     with pytest.raises(DataError, match="originator_id"):
         recorder.insert_events([stored_event("\ud800", 1)])

@@ -30,7 +30,7 @@ CONSTRUCT_ONLY = {"TestFactory", "TestTranscoder"}  # they store nothing
 
 
 def run_suites(selected: set[str], broken: str) -> set[str]:
-    """The classes that failed."""
+    """Run the library's suites on a broken recorder; return the classes that failed."""
     suites = [f"tests/eventsourcing/test_library_suites.py::{name}" for name in sorted(selected)]
     done = subprocess.run(
         [

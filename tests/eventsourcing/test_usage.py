@@ -29,7 +29,7 @@ from tests.support.recorder_helpers import recorder_of, stored_event
 Factories = Callable[[], JetStreamFactory]
 
 
-def test_it_may_be_called_from_any_thread_and_from_within_a_loop(factories: Factories) -> None:
+def test_recorders_are_called_from_any_thread_and_within_an_event_loop(factories: Factories) -> None:
     recorder = recorder_of(factories())
 
     async def inside() -> int | None:
@@ -53,7 +53,7 @@ def test_it_may_be_called_from_any_thread_and_from_within_a_loop(factories: Fact
     assert answered.wait(5)
 
 
-def test_what_is_closed_says_so_and_whoever_waits_is_told(factories: Factories) -> None:
+def test_a_closed_factory_refuses_calls_and_ends_waiting_ones(factories: Factories) -> None:
     factory = factories()
     recorder = recorder_of(factory)
     subscription = recorder.subscribe()
@@ -77,7 +77,7 @@ def test_what_is_closed_says_so_and_whoever_waits_is_told(factories: Factories) 
     subscription.stop()
 
 
-def test_what_was_asked_before_a_close_is_still_answered(factories: Factories) -> None:
+def test_calls_made_before_a_close_are_still_answered(factories: Factories) -> None:
     factory = factories()
     recorder = recorder_of(factory)
     with ThreadPoolExecutor(20) as pool:
@@ -119,7 +119,7 @@ def test_a_subscription_goes_on_after_ctrl_c(factories: Factories) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_an_application_that_is_forgotten_leaves_no_thread(es_env: dict[str, str]) -> None:
+def test_a_discarded_application_leaves_no_thread(es_env: dict[str, str]) -> None:
     def use() -> None:
         Application[UUID](es_env).save(Aggregate())
 
@@ -159,7 +159,7 @@ print("done")
 """
 
 
-def test_a_fork_is_told_and_does_not_disturb_its_parent(es_env: dict[str, str]) -> None:
+def test_a_forked_process_gets_an_error_and_does_not_disturb_its_parent(es_env: dict[str, str]) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKER],
         cwd=ROOT,
@@ -180,7 +180,7 @@ class Orders(Application[UUID]):
 class Parcels(ProcessApplication[UUID]):
     @singledispatchmethod
     def policy(self, domain_event: object, processing_event: ProcessingEvent[UUID]) -> None:
-        """One parcel for each order."""
+        """Record one parcel for each order."""
 
     @policy.register
     def _(self, domain_event: Aggregate.Created, processing_event: ProcessingEvent[UUID]) -> None:

@@ -1,4 +1,4 @@
-"""Subjects, replies, headers and bodies are bytes: whatever an upstream writes, roles go on and say what was wrong."""
+"""Arbitrary bytes in subjects, replies, headers and bodies: roles keep running and report the error."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ HEADERS = {
 
 
 def fact(name: str) -> Document:
-    """A purchase of the CRM."""
+    """Return a purchase of the CRM."""
     return event(name, "purchase.completed", order_id=name, total=gbp("1.00"))
 
 
 async def rejected_of(session: Session) -> list[RejectedEntry]:
-    """Every rejected message, opened."""
+    """Return every rejected message, decrypted."""
     keys = await Keyring.open(session.client)
     found: list[RejectedEntry] = []
     async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
@@ -73,7 +73,7 @@ async def rejected_of(session: Session) -> list[RejectedEntry]:
 
 
 async def all_rejected(session: Session, number: int) -> list[RejectedEntry]:
-    """As many rejected messages, as soon as they are there."""
+    """Wait for so many rejected messages; return them."""
     for _ in range(400):
         if len(found := await rejected_of(session)) >= number:
             return found
@@ -93,7 +93,7 @@ async def test_subjects_that_no_source_has_are_rejected_with_their_bytes(session
     assert bodies == [f"s-{number}" for number in range(len(SUBJECT_TOKENS))]
 
 
-async def test_after_a_restart_the_intake_takes_what_was_poisoned_while_it_was_away(session: Session) -> None:
+async def test_a_restarted_intake_takes_malformed_messages_that_waited(session: Session) -> None:
     async with RawNats(session.upstream_url) as raw:
         for token in SUBJECT_TOKENS:
             await raw.answer(b"resolution.inbox." + token, b"{}")
@@ -103,7 +103,7 @@ async def test_after_a_restart_the_intake_takes_what_was_poisoned_while_it_was_a
 
 
 @pytest.mark.parametrize("headers", HEADERS.values(), ids=HEADERS.keys())
-async def test_whatever_the_headers_are_a_message_is_recorded_or_rejected(
+async def test_a_message_with_any_headers_is_recorded_or_rejected(
     session: Session, upstream: Upstream, headers: bytes
 ) -> None:
     async with RawNats(session.url) as raw:  # between accounts the server changes headers
@@ -130,7 +130,7 @@ REQUESTS = [
 
 
 @pytest.mark.parametrize(("subject", "body"), REQUESTS, ids=[f"{s.decode()} {b[:9]!r}" for s, b in REQUESTS])
-async def test_every_request_gets_an_answer_whatever_its_bytes(session: Session, subject: bytes, body: bytes) -> None:
+async def test_a_request_of_any_bytes_is_answered(session: Session, subject: bytes, body: bytes) -> None:
     async with (
         upstream_of(session, "intake", "decisions", "projections") as upstream,
         RawNats(session.upstream_url) as raw,
@@ -222,7 +222,7 @@ async def test_a_pong_that_comes_after_its_flush_was_given_up_ends_nothing(sessi
 
 
 async def test_a_status_of_a_publisher_is_not_taken_for_the_servers(session: Session) -> None:
-    """A stored message that reads like a heartbeat reaches a JetStream subscription as what it is."""
+    """A stored message in the form of a heartbeat reaches a JetStream subscription as a message."""
     async with RawNats(session.upstream_url) as raw:
         await raw.answer(b"resolution.inbox.crm", b"", HEADERS["idle heartbeat"])
     client = await session.connection("reader")
@@ -232,7 +232,7 @@ async def test_a_status_of_a_publisher_is_not_taken_for_the_servers(session: Ses
 
 
 async def test_a_wildcard_as_reply_never_reaches_another_account(session: Session) -> None:
-    """The server forgets who waits in the sender's own account (SECURITY.md); another account is out of reach."""
+    """Replies stay within the sender's account (SECURITY.md)."""
     async with upstream_of(session):
         assert session._server
         async with RawNats(session._server.url("auditor")) as auditor, RawNats(session.upstream_url) as attacker:

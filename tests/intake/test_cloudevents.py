@@ -40,18 +40,18 @@ ATTRIBUTES = {name: value for name, value in EVENT.items() if name != "data"}
 
 
 def structured(**changes: Any) -> bytes:
-    """An event as a JSON object; an attribute that is ``...`` is left out."""
+    """Return an event in structured mode; an attribute that is ``...`` is left out."""
     return json.dumps({name: value for name, value in (EVENT | changes).items() if value is not ...}).encode()
 
 
 def binary(content_type: str | None = "application/json", **attributes: str) -> Headers:
-    """The headers of an event in binary mode."""
+    """Return the headers of an event in binary mode."""
     headers = tuple((f"ce-{name}", value) for name, value in (ATTRIBUTES | attributes).items())
     return headers if content_type is None else (*headers, ("Content-Type", content_type))
 
 
 def refused(data: bytes, headers: Headers = ()) -> tuple[str, str]:
-    """The code and field of the error that a message meets."""
+    """Return the code and field of the error with which a message is refused."""
     with pytest.raises(EventError) as caught:
         parse_event(data, headers, lambda: RECEIVED)
     assert caught.value.message
@@ -76,7 +76,7 @@ BODY = json.dumps(DATA).encode()
     ],
 )
 @pytest.mark.parametrize("name", ["Content-Type", "content-type", "CONTENT-TYPE"])
-def test_a_structured_content_type_decides_whatever_other_headers_say(name: str, content_type: str) -> None:
+def test_a_structured_content_type_takes_precedence_over_headers(name: str, content_type: str) -> None:
     headers = ((name, content_type), ("ce-specversion", "1.0"), ("ce-id", "another"), ("ce-source", "another"))
     assert parse_event(structured(), headers).id == "ev-1"
 
@@ -164,7 +164,9 @@ def test_raw_headers_are_read_byte_by_byte() -> None:
         (BODY, (*binary(), ("ce-\udcff", "x")), ("invalid", "?")),
     ],
 )
-def test_what_no_mode_allows_is_refused_with_its_field(data: bytes, headers: Headers, error: tuple[str, str]) -> None:
+def test_attributes_that_no_mode_allows_are_refused_with_their_field(
+    data: bytes, headers: Headers, error: tuple[str, str]
+) -> None:
     assert refused(data, headers) == error
 
 
@@ -279,7 +281,7 @@ def test_a_sequence_is_any_text_unless_its_type_says_integer(value: str) -> None
 # ---------------------------------------------------------------------- time
 
 
-def test_a_time_that_is_not_there_is_when_the_inbox_took_the_event_and_outside_the_hash() -> None:
+def test_an_event_without_a_time_gets_the_inbox_time_outside_its_hash() -> None:
     first = parse_event(structured(time=...), (), lambda: RECEIVED)
     again = parse_event(structured(time=...), (), lambda: RECEIVED + timedelta(days=3))
     assert (first.time, first.assumed) == (RECEIVED, True)
@@ -439,7 +441,7 @@ def as_texts(found: Document) -> dict[str, str]:
 
 
 def ours(data: bytes, headers: Headers) -> tuple[dict[str, str], Any, bytes]:
-    """What our parser reads: attributes as texts, data, and the normalised event."""
+    """Return the result of our parser: attributes as texts, data, and the normalised event."""
     sent = parse_event(data, headers)
     event = msgspec.json.decode(sent.json)
     content = event.pop("data")
@@ -447,7 +449,7 @@ def ours(data: bytes, headers: Headers) -> tuple[dict[str, str], Any, bytes]:
 
 
 @given(attributes(texts | integers), datas)
-def test_what_the_sdk_writes_is_read_as_the_sdk_reads_it(sent: Document, data: Document) -> None:
+def test_events_of_the_sdk_are_read_as_the_sdk_reads_them(sent: Document, data: Document) -> None:
     message = sdk.to_structured(CloudEvent(dict(sent), data), JSONFormat())
     read = sdk.from_http_event(message)
     assert isinstance(read, CloudEvent)
@@ -479,7 +481,7 @@ plain = st.text(
 @given(
     attributes(plain | integers).map(lambda found: {n: v if n == "time" else str(v) for n, v in found.items()}), datas
 )
-def test_what_the_first_sdk_writes_is_read_as_it_reads_it(sent: Document, data: Document) -> None:
+def test_events_of_the_first_sdk_are_read_as_it_reads_them(sent: Document, data: Document) -> None:
     sent = {
         name: value.isoformat() if isinstance(value, datetime) else re.sub(r'[^!-~]|[%"]', "x", value)
         for name, value in sent.items()
@@ -507,7 +509,7 @@ _EARLIER_TIME = re.compile(
 
 
 def earlier(data: bytes) -> bytes | None:
-    """The hash that earlier versions gave a structured event; None where they refused it."""
+    """Return the hash that earlier versions gave a structured event, or None where they refused it."""
     try:
         raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
         if {"specversion", "id", "source", "type", "time", "data"} - raw.keys():
@@ -547,7 +549,7 @@ any_name = names | st.sampled_from(["subject", "sequence", "datacontenttype", "d
         ]
     ),
 )
-def test_what_earlier_versions_took_is_read_with_the_same_hash(
+def test_events_that_earlier_versions_accepted_keep_their_hash(
     extras: Document, data: Any, identifier: str, time: str
 ) -> None:
     sent = json.dumps(EVENT | extras | {"data": data, "id": identifier, "time": time}).encode()

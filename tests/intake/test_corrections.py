@@ -1,4 +1,4 @@
-"""Corrections: views show what is known now, as-of shows what was known then, and decisions stay decided."""
+"""Corrections: views show the corrected facts, as-of reads the earlier ones, and decisions stay."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from projections.registry import MODELS
 from projections.views import casework
 from projections.views.audit_trail import read_trail
 from projections.views.loyalty import read_effects
-from tests.support.builders import event, gbp
+from tests.support.builders import event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream
@@ -42,17 +42,7 @@ async def test_a_purchase_counts_as_it_was_corrected_and_then_as_it_was_known(up
     session = upstream.session
     await upstream.record(purchase("early", "1.00", "2025-06-01T10:00:00Z"))
     await upstream.record(purchase("p-1", "20.00"))
-    reported = event(
-        "a-1",
-        "action.reported",
-        time="2026-01-10T10:00:00Z",
-        request_id="q",
-        agent_id="A-1",
-        kind="refund",
-        amount=gbp("2.00"),
-        reason="late",
-        customer_id="C-1",
-    )
+    reported = reported_action("a-1", "2.00", time="2026-01-10T10:00:00Z", request_id="q", customer_id="C-1")
     await upstream.record(reported)
     last = await upstream.record(purchase("late", "1.00", "2026-08-01T10:00:00Z"))
 
@@ -72,7 +62,7 @@ async def test_a_purchase_counts_as_it_was_corrected_and_then_as_it_was_known(up
     assert "typed wrongly" in lines[-1]["what"]
 
 
-async def test_an_interaction_shows_what_is_known_now(upstream: Upstream) -> None:
+async def test_an_interaction_shows_its_corrected_facts(upstream: Upstream) -> None:
     session = upstream.session
     opened = event(
         "o-1", "interaction.opened", interaction_id="I-1", customer_id="C-1", channel="phone", agent_id="A-1"
@@ -91,7 +81,7 @@ async def test_an_interaction_shows_what_is_known_now(upstream: Upstream) -> Non
 
 async def test_live_views_equal_rebuilt_ones_after_corrections(upstream: Upstream) -> None:
     session = upstream.session
-    await test_an_interaction_shows_what_is_known_now(upstream)
+    await test_an_interaction_shows_its_corrected_facts(upstream)
     await upstream.record(event("l-1", "customer.linked", a="C-1", b="C-2", relation="household"))
     await upstream.record(corrected("c-9", "l-1", {"a": "C-1", "b": "C-3", "relation": "household"}))
 
@@ -110,7 +100,7 @@ async def test_live_views_equal_rebuilt_ones_after_corrections(upstream: Upstrea
     assert await shown() == live
 
 
-async def test_decisions_know_better_from_then_on(upstream: Upstream) -> None:
+async def test_decisions_use_corrected_facts(upstream: Upstream) -> None:
     await upstream.set_up_basics(FULL_POLICY)
     await upstream.record(event("rel", "relationship.declared", employee_id="A-1", customer_id="C-7", nature="friend"))
     refused = await upstream.action("r-1", customer_id="C-7")

@@ -1,4 +1,4 @@
-"""CloudEvents in every mode through the inbox: one event each, what is personal sealed, nothing counted twice."""
+"""CloudEvents in every mode through the inbox: one event each, personal fields encrypted, duplicates found."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ E_MAIL = "xanthippe@example.org"
 
 
 def purchase(number: object, **changes: Any) -> Document:
-    """A purchase of C-9; an attribute that is ``...`` is left out."""
+    """Return a purchase of C-9; an attribute that is ``...`` is left out."""
     made = event(f"p-{number}", "purchase.completed", order_id="O-1", customer_id="C-9", total=gbp("5.00")) | changes
     return {name: value for name, value in made.items() if value is not ...}
 
 
 def in_headers(fact: Document) -> dict[str, str]:
-    """The headers of an event in binary mode; its values are ASCII, or encoded already."""
+    """Return the headers of an event in binary mode; values are ASCII, or percent-encoded already."""
     return {f"ce-{name}": str(value) for name, value in fact.items() if name != "data"}
 
 
 async def codes(session: Session) -> list[tuple[str, str]]:
-    """Codes and fields of what was rejected, in order, once the inbox is empty."""
+    """Wait until the inbox is empty; return the codes and fields of all rejections, in order."""
     if (await js_api(session.client, "STREAM.INFO.INBOX"))["state"]["last_seq"]:
         await wait_for_intake(session)
     return [
@@ -80,7 +80,7 @@ async def test_a_body_in_binary_mode_cannot_add_attributes(upstream: Upstream) -
     assert await codes(upstream.session) == [("not_json", "data")]
 
 
-async def test_without_a_time_it_is_when_the_inbox_took_it_and_a_retry_is_a_duplicate(session: Session) -> None:
+async def test_a_fact_without_a_time_gets_the_inbox_time_and_its_retry_is_a_duplicate(session: Session) -> None:
     fact = purchase(1, time=...)
     async with upstream_of(session, "intake") as upstream:
         before = datetime.now(UTC)
@@ -101,20 +101,18 @@ async def test_without_a_time_it_is_when_the_inbox_took_it_and_a_retry_is_a_dupl
 
 
 def message(fact: Document, sequence: int) -> Message:
-    """A message as the inbox hands it out, taken at 10:00 on 1 March 2026."""
+    """Return a message as the inbox delivers it; the inbox took it at 10:00 on 1 March 2026."""
     taken = int(datetime(2026, 3, 1, 10, tzinfo=UTC).timestamp()) * 1_000_000_000 + 123_456_789
     reply = b"$JS.ACK.INBOX.intake.1.%d.%d.%d.0" % (sequence, sequence, taken)
     return Message("resolution.inbox.crm", json.dumps(fact).encode(), (), reply)
 
 
 async def intake_of(session: Session, path: Path) -> Intake:
-    """An intake with an index of its own."""
+    """Return an intake with an index of its own."""
     return Intake(session.log, session.rejected, EventIdIndex(path), await Keyring.open(session.client))
 
 
-async def test_a_time_that_is_assumed_is_that_of_the_message_however_often_it_is_handed_out(
-    session: Session, tmp_path: Path
-) -> None:
+async def test_an_assumed_time_is_the_same_at_every_delivery(session: Session, tmp_path: Path) -> None:
     """An intake that ends before it has acknowledged leaves its messages to the next."""
     for number in (1, 2):
         await (await intake_of(session, tmp_path / f"{number}.sqlite")).take([message(purchase(1, time=...), 1)])
@@ -124,7 +122,7 @@ async def test_a_time_that_is_assumed_is_that_of_the_message_however_often_it_is
     assert json.loads(stored.data)["time"] == "2026-03-01T10:00:00.123456Z"
 
 
-async def test_an_attribute_that_nobody_knows_is_sealed_and_gone_with_its_person(session: Session) -> None:
+async def test_an_unknown_attribute_is_encrypted_and_erased_with_its_customer(session: Session) -> None:
     fact = purchase(
         1,
         authid=E_MAIL,
@@ -172,7 +170,7 @@ async def test_an_attribute_that_nobody_knows_is_sealed_and_gone_with_its_person
     assert found["findings"] == []
 
 
-async def test_what_an_earlier_version_recorded_in_the_clear_is_a_duplicate(session: Session) -> None:
+async def test_a_fact_recorded_in_the_clear_by_an_earlier_version_is_a_duplicate(session: Session) -> None:
     """Also where this version would refuse it."""
     old = purchase(1, authid=E_MAIL, count=7, nested={"a": [1.5]}, subject=None)
     stored = json.dumps(old, separators=(",", ":")).encode()

@@ -153,7 +153,7 @@ async def test_a_sealed_inbox_is_taken_over_too(session: Session) -> None:
 
 
 class Publisher:
-    """One source, which publishes one event after the other and remembers what was acknowledged."""
+    """A source that publishes one event after the other and keeps the acknowledged ones."""
 
     def __init__(self, upstream: Upstream, source: str) -> None:
         self.upstream, self.source = upstream, source
@@ -253,17 +253,17 @@ def upstream_for(publishers: list[Publisher], source: str) -> Upstream:
 async def test_two_intakes_that_hang_die_and_come_back_record_each_event_once_and_in_order(
     session: Session, tmp_path: Path
 ) -> None:
-    """The second stands by; each is stopped for longer than the other waits, and goes on with what it had in hand."""
+    """The second intake stands by. Each is stopped for longer than the other waits, and continues with its open batch."""
     processes = [begin_intake(tmp_path / "data")]
     try:
         async with loaded(session) as publishers:
             upstream = publishers[0].upstream
             await is_answering(upstream)
             processes.append(begin_intake(tmp_path / "second", session.url))
-            await asyncio.sleep(2)
+            await asyncio.sleep(2)  # the second has started, and stands by
             for number, hangs in enumerate((0, 1, 0)):
                 processes[hangs].send_signal(signal.SIGSTOP)
-                await asyncio.sleep(2)
+                await asyncio.sleep(2)  # longer than the other waits for its signs of life
                 await made_progress(session)
                 processes[hangs].send_signal(signal.SIGCONT)
                 await asyncio.sleep(0.5)
@@ -274,7 +274,7 @@ async def test_two_intakes_that_hang_die_and_come_back_record_each_event_once_an
             await made_progress(session)
             processes[0].wait(20)
             processes.append(begin_intake(tmp_path / "data"))
-            await asyncio.sleep(2)
+            await asyncio.sleep(2)  # it stands by
             processes[1].terminate()  # in good order: the other need not wait for its signs of life to stay away
             processes[1].wait(20)
             await made_progress(session, 0.5)

@@ -1,4 +1,4 @@
-"""Where all inbox streams are taken, those of idle sources are freed for others, and no acknowledged event is lost."""
+"""Inbox streams are bounded in number: those of idle sources are freed for others, without a loss of events."""
 
 import asyncio
 from pathlib import Path
@@ -11,8 +11,9 @@ from config import topology
 from config.settings import load_settings
 from consumers.intake.idle_inboxes import IdleInboxes
 from ledger.store.streams import js_api, stream_config, stream_names, stream_storing
-from tests.intake.test_inboxes import has_own_inbox, known, purchase, sent
+from tests.support.builders import purchase
 from tests.support.documents import Document
+from tests.support.inboxes import make_known, publish_with_headers, wait_for_own_inbox
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
 
@@ -46,7 +47,7 @@ async def test_a_source_that_sends_gets_the_inbox_of_the_longest_idle_and_an_act
     session: Session,
 ) -> None:
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "honest", "idle-1", "idle-2")
+        await make_known(upstream, "honest", "idle-1", "idle-2")
         created = (await js_api(session.client, "STREAM.INFO.INBOX_honest"))["created"]
         await sends_until(upstream, "honest", "newcomer")
         assert (await js_api(session.client, "STREAM.INFO.INBOX_honest"))["created"] == created
@@ -64,7 +65,7 @@ async def test_a_source_that_sends_gets_the_inbox_of_the_longest_idle_and_an_act
 async def test_active_sources_keep_their_inboxes(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("consumers.intake.idle_inboxes.ACTIVE_SECONDS", 600.0)
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "a", "b", "c")
+        await make_known(upstream, "a", "b", "c")
         for number in range(20):
             await upstream.record(purchase(number, f"invented-{number}"))
         await asyncio.sleep(0.5)
@@ -92,7 +93,7 @@ async def test_after_600_invented_sources_an_honest_one_gets_its_own_inbox(
 ) -> None:
     monkeypatch.setattr(topology, "SOURCES_AT_MOST", 20)
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "honest")
+        await make_known(upstream, "honest")
         created = (await js_api(session.client, "STREAM.INFO.INBOX_honest"))["created"]
         for number in range(600):
             await upstream.publish(purchase(1, f"invented-{number}"))
@@ -115,12 +116,12 @@ async def test_a_crash_at_any_step_loses_nothing(tmp_path: Path, step: str, monk
     settings = load_settings({"data_dir": str(tmp_path / "data")}, {})
     async with Session(settings) as session:
         async with upstream_of(session, "intake") as upstream:
-            await known(upstream, "crm", "till")
+            await make_known(upstream, "crm", "till")
         publisher = Upstream(session, await session.upstream("test"))
         acknowledged: list[str] = []
 
         async def publish(name: str) -> None:
-            answers = [await sent(publisher, purchase(f"{name}-{number}")) for number in range(5)]
+            answers = [await publish_with_headers(publisher, purchase(f"{name}-{number}")) for number in range(5)]
             acknowledged.extend(f"p-{name}-{number}" for number, one in enumerate(answers) if "error" not in one)
 
         await publish("before")
@@ -134,7 +135,7 @@ async def test_a_crash_at_any_step_loses_nothing(tmp_path: Path, step: str, monk
             await publish("after")
             for name in acknowledged:
                 assert (await upstream.receipt(name))["status"] == "recorded", name
-            await has_own_inbox(session, "crm", "till")
+            await wait_for_own_inbox(session, "crm", "till")
             await upstream.record(purchase("last"))
             ids = [one["id"] for one in await upstream.replay() if one["source"] == "crm"]
             assert sorted(ids) == sorted(["p-first", *acknowledged, "p-last"])
@@ -165,14 +166,14 @@ async def _walk(session: Session, step: str, monkeypatch: pytest.MonkeyPatch) ->
                 await wait_for_intake(session)
 
 
-async def test_a_stream_made_again_has_sequences_that_its_predecessor_had_not(session: Session) -> None:
+async def test_a_recreated_stream_has_new_sequences(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "crm", "till", "erp")
-        first = await sent(upstream, purchase(1))
+        await make_known(upstream, "crm", "till", "erp")
+        first = await publish_with_headers(upstream, purchase(1))
         await upstream.receipt("p-1")
         for source in ("till", "erp", "new"):
             await upstream.record(purchase(2, source))
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.2)  # longer than an inbox may be idle here
         for number in range(200):
             for source in ("till", "erp", "new"):
                 await upstream.record(purchase(f"n-{number}", source))
@@ -180,13 +181,13 @@ async def test_a_stream_made_again_has_sequences_that_its_predecessor_had_not(se
                 break
             await asyncio.sleep(0.05)
         assert "INBOX_crm" not in await own_inboxes(session)
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1.2)  # longer than an inbox may be idle here
         for number in range(200):
             await upstream.record(purchase(f"c-{number}"))
             if "INBOX_crm" in await own_inboxes(session):
                 break
             await asyncio.sleep(0.05)
-        await has_own_inbox(session, "crm")
-        again: Document = await sent(upstream, purchase("again"))
+        await wait_for_own_inbox(session, "crm")
+        again: Document = await publish_with_headers(upstream, purchase("again"))
         assert again["stream"] == first["stream"]
         assert again["seq"] > first["seq"]

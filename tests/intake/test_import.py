@@ -1,9 +1,7 @@
-"""Importing history: anybody's CSV through a mapping; what is wrong with either is said."""
+"""Imports of history: CSV files through a mapping, and errors in either."""
 
 import gzip
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,9 @@ from app.importing.importer import ImportFileError, import_events, load_mapping
 from app.publisher import Outcome
 from tests.support.documents import Document
 from tests.support.environment import DATA
+from tests.support.forked_cli import CommandLine
 from tests.support.known_answers import escalations, interactions, totals
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 MAPPING: Document = {
     "source": "till",
     "time_zone": "Europe/London",
@@ -84,7 +82,7 @@ def test_gz_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     assert len(made(tmp_path, MAPPING, gzip.compress(("\ufeff" + CSV).encode()), "a.csv.gz")[0]) == 2
 
 
-def test_damaged_files_say_where_and_what_to_do(tmp_path: Path) -> None:
+def test_damaged_files_are_reported_with_place_and_remedy(tmp_path: Path) -> None:
     packed = gzip.compress(CSV.encode() * 50)
     for content, name, says in (
         (packed[: len(packed) // 2], "a.csv.gz", "cut short"),
@@ -171,7 +169,7 @@ needs_data = pytest.mark.skipif(not DATA.exists(), reason="the real data is not 
     [("online_retail", 23_795), ("bpic2013_incidents", 45_613), ("bpic2020_request_for_payment", 15_185)],
 )
 def test_real_history_gives_the_known_answers_and_a_second_time_nothing(
-    command: Command, name: str, recorded: int
+    command: CommandLine, name: str, recorded: int
 ) -> None:
     words = ("import", name, str(DATA / f"{name}.csv.gz"), "--json")
     first = json.loads(command(*words).stdout)
@@ -203,7 +201,7 @@ def test_real_history_gives_the_known_answers_and_a_second_time_nothing(
 
 
 @needs_data
-def test_replay_holds_exactly_what_was_put_in(command: Command, tmp_path: Path) -> None:
+def test_a_replay_holds_exactly_the_imported_facts(command: CommandLine, tmp_path: Path) -> None:
     path = DATA / "bpic2020_request_for_payment.csv.gz"
     command("import", "bpic2020_request_for_payment", str(path), "--json")
     put_in = [

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,48 +13,40 @@ from app.runtime.inbox_messages import NotWaitingError, reject_message, waiting_
 from app.runtime.session import Session
 from consumers.intake.recorder import Intake
 from ledger.errors import UnavailableError
-from tests.support.builders import event, gbp
-from tests.support.documents import Document
+from tests.support.builders import purchase
+from tests.support.forked_cli import CommandLine, json_of
 from tests.support.up_process import UpProcess
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
 
-Command = Callable[..., subprocess.CompletedProcess[str]]
 HEADERS = b"NATS/1.0\r\nx-mine: \xff\r\nNats-Subject: resolution.inbox.other\r\n\r\n"
 
 
-def purchase(number: object, source: str = "crm") -> Document:
-    return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00"))
-
-
-def document(done: subprocess.CompletedProcess[str], status: int = 0) -> Any:
-    assert done.returncode == status, done.stderr + done.stdout
-    return json.loads(done.stdout)
-
-
-async def test_a_waiting_message_is_listed_and_rejected_with_its_own_bytes(tmp_path: Path, command: Command) -> None:
+async def test_a_waiting_message_is_listed_and_rejected_with_its_own_bytes(
+    tmp_path: Path, command: CommandLine
+) -> None:
     from config.settings import load_settings
 
     async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as session:
         session.client.send(b"PUB resolution.inbox.\xff\xfe 5\r\n\xff\x00ab\n\r\n")
         session.client.send(b"HPUB resolution.inbox.crm %d %d\r\n%b{}\r\n" % (len(HEADERS), len(HEADERS) + 2, HEADERS))
         await session.client.flush()
-    listed = document(command("admin", "inbox", "list", "--json"))
+    listed = json_of(command("admin", "inbox", "list", "--json"))
     assert [(one["stream"], one["sequence"], one["bytes"]) for one in listed["items"]] == [
         ("INBOX", 1, 5),
         ("INBOX", 2, 2),
     ]
     assert [one["subject"] for one in listed["items"]] == [r"resolution.inbox.\xff\xfe", "resolution.inbox.crm"]
     assert "Waiting" in command("admin", "inbox", "list").stdout
-    assert len(document(command("admin", "inbox", "list", "--limit", "1", "--json"))["items"]) == 1
+    assert len(json_of(command("admin", "inbox", "list", "--limit", "1", "--json"))["items"]) == 1
     for sequence in (1, 2):
-        done = document(command("admin", "inbox", "reject", "INBOX", str(sequence), "--reason", "poison", "--json"))
+        done = json_of(command("admin", "inbox", "reject", "INBOX", str(sequence), "--reason", "poison", "--json"))
         assert done == {"stream": "INBOX", "sequence": sequence, "kept": True, "recorded": {}}
-    assert document(command("admin", "inbox", "list", "--json"))["items"] == []
-    again = document(command("admin", "inbox", "reject", "INBOX", "1", "--json"), 1)
+    assert json_of(command("admin", "inbox", "list", "--json"))["items"] == []
+    again = json_of(command("admin", "inbox", "reject", "INBOX", "1", "--json"), 1)
     assert again["error"]["code"] == "not_waiting"
     assert command("admin", "inbox", "reject", "LEDGER", "1").returncode == 2
-    kept = document(command("admin", "rejected", "list", "--json"))["items"]
+    kept = json_of(command("admin", "rejected", "list", "--json"))["items"]
     assert [(one["code"], one["message"]) for one in kept] == [("operator", "poison")] * 2
     async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as session:
         from app.cli.commands.admin import _entries
@@ -67,7 +57,7 @@ async def test_a_waiting_message_is_listed_and_rejected_with_its_own_bytes(tmp_p
         assert json.loads(json.dumps(first.data)) == "/wBhYgo="
 
 
-async def test_what_an_operator_rejected_can_be_retried(tmp_path: Path, command: Command) -> None:
+async def test_a_message_rejected_by_an_operator_can_be_retried(tmp_path: Path, command: CommandLine) -> None:
     from config.settings import load_settings
 
     async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as session:
@@ -75,7 +65,7 @@ async def test_what_an_operator_rejected_can_be_retried(tmp_path: Path, command:
         batch = json.dumps([purchase(1), purchase(2)]).encode()
         await upstream.publish(batch, headers={"Content-Type": "application/cloudevents-batch+json"})
         assert command("admin", "inbox", "reject", "INBOX", "99999999999999999999").returncode == 2
-        assert document(command("admin", "inbox", "reject", "INBOX", "1", "--json"))["kept"]
+        assert json_of(command("admin", "inbox", "reject", "INBOX", "1", "--json"))["kept"]
         assert command("admin", "rejected", "retry", "1").returncode == 0
         async with upstream_of(session, "intake") as upstream:
             await upstream.receipt("p-2")
@@ -122,7 +112,7 @@ async def test_a_waiting_message_with_the_id_of_a_recorded_event_can_be_taken_ou
     assert await reject_message(session, operator, place["stream"], place["seq"], "twice") == (True, {})
 
 
-async def test_what_was_recorded_by_an_intake_that_died_before_it_said_so_is_not_rejected_too(
+async def test_a_message_recorded_by_a_dead_intake_is_not_rejected(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Recorded and not acknowledged: the message is only taken out."""
@@ -184,7 +174,7 @@ async def _dead(session: Session) -> Any:
     return client
 
 
-async def test_what_the_intake_has_dealt_with_is_not_rejected(session: Session) -> None:
+async def test_a_message_that_the_intake_has_processed_is_not_rejected(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
         sequence = await upstream.publish(purchase(1))
         await upstream.receipt("p-1")
@@ -194,7 +184,7 @@ async def test_what_the_intake_has_dealt_with_is_not_rejected(session: Session) 
             await reject_message(session, operator, "INBOX", sequence, "too late")
 
 
-def test_beside_up_nothing_waits(up: UpProcess, command: Command) -> None:
+def test_beside_up_nothing_waits(up: UpProcess, command: CommandLine) -> None:
     up.wait_until_up()
-    assert document(command("admin", "inbox", "list", "--json"))["items"] == []
-    assert document(command("admin", "inbox", "reject", "INBOX", "77", "--json"), 1)["error"]["code"] == "not_waiting"
+    assert json_of(command("admin", "inbox", "list", "--json"))["items"] == []
+    assert json_of(command("admin", "inbox", "reject", "INBOX", "77", "--json"), 1)["error"]["code"] == "not_waiting"

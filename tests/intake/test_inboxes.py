@@ -1,10 +1,9 @@
-"""One inbox stream for each known source, one that all others share: what one sender does never reaches another."""
+"""Inboxes: one stream for each known source and one that all others share; senders do not affect each other."""
 
 import asyncio
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import nats.errors
 import pytest
@@ -16,43 +15,10 @@ from config import topology
 from ledger.nats.inbox_routes import SourceRoutes
 from ledger.store.streams import ensure_consumer, ensure_stream, js_api, stream_names, stream_storing
 from ledger.store.subject_tokens import token_of_source
-from tests.support.builders import event, gbp
-from tests.support.documents import Document
+from tests.support.builders import event, purchase
+from tests.support.inboxes import make_known, publish_with_headers, wait_for_own_inbox
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import wait_for_intake
-
-
-def purchase(number: object, source: str = "crm", **changes: Any) -> Document:
-    return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00")) | changes
-
-
-async def sent(upstream: Upstream, fact: Document, message_id: str = "", **headers: str) -> Document:
-    """The PubAck of an event, as its sender has it."""
-    subject = f"resolution.inbox.{token_of_source(fact['source'])}"
-    named = {"Nats-Msg-Id": message_id} if message_id else {}
-    reply = await upstream.client.request(subject, json.dumps(fact).encode(), timeout=10, headers=named | headers)
-    answer: Document = json.loads(reply.data)
-    return answer
-
-
-async def has_own_inbox(session: Session, *sources: str) -> None:
-    """Wait until the server routes these sources to streams of their own."""
-    for source in sources:
-        token = token_of_source(source)
-        wanted = topology.source_stream_name(token)
-        for _ in range(200):
-            if await stream_storing(session.client, f"resolution.inbox.{token}") == wanted:
-                break
-            await asyncio.sleep(0.02)
-        else:
-            raise AssertionError(f"{source} has no inbox of its own")
-
-
-async def known(upstream: Upstream, *sources: str) -> None:
-    for source in sources:
-        await upstream.record(purchase("first", source))
-    await has_own_inbox(upstream.session, *sources)
-
 
 # ---------------------------------------------------------------------- message ids
 
@@ -60,30 +26,32 @@ async def known(upstream: Upstream, *sources: str) -> None:
 @pytest.mark.parametrize("pause", [0.0, 0.3, 2.0])
 async def test_two_known_sources_may_use_one_message_id(session: Session, pause: float) -> None:
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "crm", "a.b")
+        await make_known(upstream, "crm", "a.b")
         if pause:
-            await sent(upstream, purchase(1), "ev-1")
+            await publish_with_headers(upstream, purchase(1), "ev-1")
             await asyncio.sleep(pause)
-            answers = [await sent(upstream, purchase(1, "a.b"), "ev-1")]
+            answers = [await publish_with_headers(upstream, purchase(1, "a.b"), "ev-1")]
         else:
-            answers = await asyncio.gather(*(sent(upstream, purchase(1, source), "ev-1") for source in ("crm", "a.b")))
+            answers = await asyncio.gather(
+                *(publish_with_headers(upstream, purchase(1, source), "ev-1") for source in ("crm", "a.b"))
+            )
         assert not any("duplicate" in answer for answer in answers)
         for source in ("crm", "a.b"):
             assert (await upstream.receipt("p-1", source))["status"] == "recorded"
 
 
-async def test_new_sources_and_one_source_may_use_it_again_after_150_ms_and_nearer_the_pub_ack_says_so(
+async def test_a_message_id_may_be_reused_after_150_ms(
     session: Session,
 ) -> None:
     async with upstream_of(session, "intake") as upstream:
         for number, source in enumerate(("new-1", "new-2")):
-            assert "duplicate" not in await sent(upstream, purchase(number, source), "ev-1")
+            assert "duplicate" not in await publish_with_headers(upstream, purchase(number, source), "ev-1")
             await asyncio.sleep(0.15)
-        await known(upstream, "crm")
+        await make_known(upstream, "crm")
         for number in range(3):
-            assert "duplicate" not in await sent(upstream, purchase(number), "ev-1")
+            assert "duplicate" not in await publish_with_headers(upstream, purchase(number), "ev-1")
             await asyncio.sleep(0.15)
-        near = [await sent(upstream, purchase(number), "ev-2") for number in (7, 8)]
+        near = [await publish_with_headers(upstream, purchase(number), "ev-2") for number in (7, 8)]
         assert ["duplicate" in answer for answer in near] == [False, True]
         for number in (0, 1, 2, 7):
             assert (await upstream.receipt(f"p-{number}"))["status"] == "recorded"
@@ -96,10 +64,10 @@ async def test_new_sources_and_one_source_may_use_it_again_after_150_ms_and_near
 
 async def test_atomic_batches_of_upstreams_are_refused(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "crm")
+        await make_known(upstream, "crm")
         for source in ("crm", "stranger"):
             batch = {"Nats-Batch-Id": "b", "Nats-Batch-Sequence": "1"}
-            answer = await sent(upstream, purchase(1, source), **batch)
+            answer = await publish_with_headers(upstream, purchase(1, source), **batch)
             assert answer["error"]["err_code"] == 10174
         await upstream.record(purchase(2))
 
@@ -111,25 +79,25 @@ async def test_a_full_inbox_refuses_one_source_alone_until_it_is_taken(
     monkeypatch.setattr("consumers.intake.inboxes._TRIM_SECONDS", 0.0)
     monkeypatch.setattr("consumers.intake.inboxes._LOOK_SECONDS", 0.05)
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "crm", "till")
+        await make_known(upstream, "crm", "till")
         await wait_for_intake(session)
     publisher = Upstream(session, await session.upstream("test"))
     acknowledged = []
     for number in range(1000):
-        answer = await sent(publisher, purchase(number))
+        answer = await publish_with_headers(publisher, purchase(number))
         if "error" in answer:
             break
         acknowledged.append(number)
     assert answer["error"]["err_code"] == 10077
     assert acknowledged
-    assert "error" not in await sent(publisher, purchase(1, "till"))
-    assert "error" not in await sent(publisher, purchase(1, "stranger"))
+    assert "error" not in await publish_with_headers(publisher, purchase(1, "till"))
+    assert "error" not in await publish_with_headers(publisher, purchase(1, "stranger"))
     async with upstream_of(session, "intake") as upstream:
         for number in acknowledged:
             receipt = await upstream.receipt(f"p-{number}")
             assert receipt.get("status") == "recorded", receipt
         for _ in range(200):
-            answer = await sent(upstream, purchase("again"))
+            answer = await publish_with_headers(upstream, purchase("again"))
             if "error" not in answer:
                 break
             await asyncio.sleep(0.05)
@@ -151,7 +119,7 @@ async def test_streams_for_sources_are_bounded_in_number(session: Session, monke
     async with upstream_of(session, "intake") as upstream:
         for number in range(5):
             await upstream.record(purchase(1, f"s-{number}"))
-        await has_own_inbox(session, "s-0", "s-1")
+        await wait_for_own_inbox(session, "s-0", "s-1")
         await asyncio.sleep(0.2)
         assert len(topology.inbox_streams(await stream_names(session.client))) == 4
         assert await stream_storing(session.client, "resolution.inbox.s-4") == topology.INBOX
@@ -177,8 +145,8 @@ def test_names_of_inboxes_are_apart_where_file_names_ignore_case() -> None:
 @pytest.mark.parametrize("source", ["CRM", "a.b", "a:b~c", "🛒" * 60, "x" * 128, "*", ">", "%", "-", "a b", "in", "~"])
 async def test_sources_of_all_kinds_get_an_inbox_of_their_own(session: Session, source: str) -> None:
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, source)
-        answer = await sent(upstream, purchase(2, source))
+        await make_known(upstream, source)
+        answer = await publish_with_headers(upstream, purchase(2, source))
         assert answer["stream"] == topology.source_stream_name(token_of_source(source))
         assert (await upstream.receipt("p-2", source))["status"] == "recorded"
 
@@ -187,7 +155,7 @@ async def test_sources_of_all_kinds_get_an_inbox_of_their_own(session: Session, 
 
 
 async def routed_by_hand(session: Session, token: str, *, consumer: bool, route: bool, reload: bool) -> None:
-    """What a crash leaves behind one of the steps of the switch."""
+    """Leave the routes as a crash after one of the steps of the switch leaves them."""
     await ensure_stream(session.client, topology.source_stream(token))
     if consumer:
         await ensure_consumer(session.client, topology.source_stream_name(token), topology.intake_consumer())
@@ -215,31 +183,31 @@ async def test_a_crash_at_any_step_of_the_switch_heals(
     await publisher.publish(purchase(1))
     async with upstream_of(session, "intake") as upstream:
         assert (await upstream.receipt("p-1"))["status"] == "recorded"
-        await has_own_inbox(session, "crm", "till")
+        await wait_for_own_inbox(session, "crm", "till")
         await upstream.record(purchase(2))
         await upstream.record(purchase(2, "till"))
 
 
 async def test_a_route_without_its_stream_is_healed(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "crm")
+        await make_known(upstream, "crm")
     operator = await session.connection("operator", user="operator")
     await js_api(operator, "STREAM.DELETE.INBOX_crm")
     async with upstream_of(session, "intake") as upstream:
-        await has_own_inbox(session, "crm")
+        await wait_for_own_inbox(session, "crm")
         await upstream.record(purchase(2))
 
 
 async def test_a_lost_index_and_a_lost_file_of_routes_are_made_anew(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "crm")
+        await make_known(upstream, "crm")
     for path in (session.data_dir / "index").glob("intake.sqlite*"):
         path.unlink()
     (session.data_dir / "server" / "sources.conf").write_text("mappings: {{ nonsense")
     async with upstream_of(session, "intake") as upstream:
-        assert "error" not in await sent(upstream, purchase(2))
+        assert "error" not in await publish_with_headers(upstream, purchase(2))
         await upstream.record(purchase(3, "till"))
-        await has_own_inbox(session, "crm", "till")
+        await wait_for_own_inbox(session, "crm", "till")
         assert (await upstream.receipt("p-2"))["status"] == "recorded"
 
 
@@ -248,7 +216,7 @@ async def test_routes_are_there_after_the_server_died(session: Session) -> None:
     import signal
 
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "crm")
+        await make_known(upstream, "crm")
         assert session._server
         pid = session._server.pid()
         assert pid
@@ -261,7 +229,7 @@ async def test_routes_are_there_after_the_server_died(session: Session) -> None:
                 except (nats.errors.Error, OSError):
                     await asyncio.sleep(0.2)
         assert session._server.pid() != pid
-        await has_own_inbox(session, "crm")
+        await wait_for_own_inbox(session, "crm")
         await upstream.record(purchase(2))
 
 
@@ -272,19 +240,17 @@ async def test_a_correction_does_not_overtake_its_original_at_the_switch(session
     await publisher.publish(purchase(1))
     await routed_by_hand(session, "crm", consumer=True, route=True, reload=True)
     correction = event("c-1", "fact.corrected", source_of="crm", id_of="p-1", data=None, reason="typed wrongly")
-    assert (await sent(publisher, correction))["stream"] == "INBOX_crm"
+    assert (await publish_with_headers(publisher, correction))["stream"] == "INBOX_crm"
     async with upstream_of(session, "intake") as upstream:
         answer = await upstream.receipt("c-1")
         assert answer["status"] == "recorded", answer
 
 
-async def test_what_a_command_publishes_does_not_overtake_what_was_sent_before(
-    session: Session, tmp_path: Path
-) -> None:
+async def test_a_commands_facts_do_not_overtake_earlier_ones(session: Session, tmp_path: Path) -> None:
     from app.publisher import Outcome, Publisher, publish_all, read_lines
 
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "crm")
+        await make_known(upstream, "crm")
     publisher = Upstream(session, await session.upstream("test"))
     for number in range(300):
         await publisher.publish(purchase(number))
@@ -301,7 +267,7 @@ async def test_a_flood_of_one_source_delays_no_other(session: Session) -> None:
     """Another's event, sent when thousands of the flooder's lie in its inbox, is recorded with the first of them."""
     flood = 6_000
     async with upstream_of(session, "intake") as upstream:
-        await known(upstream, "flooder", "crm")
+        await make_known(upstream, "flooder", "crm")
         await wait_for_intake(session)
     publisher = Upstream(session, await session.upstream("test"))
     subject, inbox = "resolution.inbox.flooder", publisher.client.new_inbox()

@@ -1,24 +1,19 @@
-"""Intake: what is acknowledged is recorded once, or visibly rejected; whatever comes."""
+"""Intake: every acknowledged message is recorded once, or visibly rejected."""
 
 import asyncio
 import base64
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.runtime.session import Session
 from config import topology
 from ledger.encryption.keyring import Keyring
-from tests.support.builders import event, gbp
+from tests.support.builders import event, gbp, purchase
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
 from tests.support.waiting import count_inbox_messages, wait_for_intake
-
-
-def purchase(number: object, **changes: Any) -> Document:
-    return event(f"p-{number}", "purchase.completed", order_id=f"O-{number}", total=gbp("5.00")) | changes
 
 
 async def test_a_fact_is_recorded_as_sent_with_its_recorded_time(upstream: Upstream) -> None:
@@ -32,7 +27,7 @@ async def test_a_fact_is_recorded_as_sent_with_its_recorded_time(upstream: Upstr
     assert recordedtime.endswith("Z")
 
 
-async def test_the_same_again_has_no_effect_and_other_content_is_rejected(upstream: Upstream) -> None:
+async def test_a_duplicate_has_no_effect_and_other_content_under_its_id_is_rejected(upstream: Upstream) -> None:
     await upstream.record(purchase(1))
     await upstream.publish(purchase(1))
     await upstream.publish(json.dumps(purchase(1), sort_keys=True, indent=2).encode())
@@ -185,7 +180,7 @@ async def test_a_lost_index_is_read_again_from_the_log(session: Session) -> None
         assert [stored["id"] for stored in await upstream.replay()] == [*(f"p-{n}" for n in range(6)), "p-last"]
 
 
-async def test_an_intake_stops_where_the_log_is_not_what_it_was(session: Session) -> None:
+async def test_an_intake_stops_where_the_log_has_changed(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
         await upstream.record(purchase(1))
     import sqlite3

@@ -18,13 +18,9 @@ from ledger.errors import ConflictError, LedgerError, RefusedError, TooLargeErro
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
-from tests.support.builders import event, gbp
+from tests.support.builders import event, purchase
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
-
-
-def purchase(number: object, source: str = "crm", **changes: Any) -> Document:
-    return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00")) | changes
 
 
 def correction(identifier: str, of: str, source: str = "crm", data: Any = None) -> Document:
@@ -32,7 +28,7 @@ def correction(identifier: str, of: str, source: str = "crm", data: Any = None) 
 
 
 async def code_of(upstream: Upstream, identifier: str) -> str:
-    """The newest rejection of an id whose receipt says that an event of this name is recorded."""
+    """Return the code of the newest rejection of an id whose receipt is `recorded`."""
     entries = await upstream.session.rejected.read_subject("rejected.>")
     return str(json.loads(entries[-1].data)["code"])
 
@@ -96,7 +92,7 @@ def test_errors_of_jetstream_are_told_apart(error: Document, kind: type[LedgerEr
     assert type(jetstream_error(error, "LEDGER", ["a"])) is kind
 
 
-async def test_what_the_server_calls_a_bad_request_is_refused_at_once(session: Session) -> None:
+async def test_a_bad_request_of_the_server_is_refused_at_once(session: Session) -> None:
     assert await session.log.at(0) is None
     with pytest.raises(RefusedError):
         await session.log._get({"seq": 0})
@@ -122,7 +118,7 @@ class _Poisoned(Intake):
         return await super()._record(accepted)
 
 
-async def test_a_fault_of_ours_on_one_message_rejects_that_message_alone(
+async def test_an_internal_error_on_a_message_rejects_that_message_alone(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher = Upstream(session, await session.upstream("test"))
@@ -180,7 +176,7 @@ async def test_a_batch_under_a_subject_that_is_not_utf8_is_rejected_and_the_next
 
 
 class _NoKeys(Intake):
-    """An intake that cannot seal what source `crm` says about persons, until it is told that it can."""
+    """An intake that cannot encrypt personal fields of the source `crm` while ``away`` is set."""
 
     away = True
 
@@ -190,7 +186,7 @@ class _NoKeys(Intake):
         return await super()._sealed(accepted)
 
 
-async def test_a_source_whose_keys_are_away_waits_alone_and_in_order(
+async def test_a_source_whose_keys_are_unavailable_waits_alone_and_in_order(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_NoKeys, "away", True)
@@ -209,8 +205,8 @@ async def test_a_source_whose_keys_are_away_waits_alone_and_in_order(
         assert mine == [*(f"p-{number}" for number in range(5)), "c-1"]
 
 
-async def test_another_writer_on_one_sources_subject_delays_nobody_else(session: Session) -> None:
-    """What an intake of another version would do: write to the subject of `crm` all the time."""
+async def test_another_writer_on_a_sources_subject_delays_that_source_alone(session: Session) -> None:
+    """Another writer, like an intake of another version, appends to the subject of `crm` all the time."""
     async with upstream_of(session, "intake") as upstream:
         await upstream.record(purchase(0))
         stop = asyncio.Event()
@@ -257,7 +253,7 @@ async def test_a_source_whose_history_is_damaged_fails_the_intake_after_the_othe
             await asyncio.wait_for(service.failed, 10)
 
 
-async def test_take_singly_is_what_take_is_for_messages_that_are_all_right(session: Session, tmp_path: Path) -> None:
+async def test_take_singly_and_take_agree_on_sound_messages(session: Session, tmp_path: Path) -> None:
     keys = await Keyring.open(session.client)
     intake = Intake(session.log, session.rejected, EventIdIndex(tmp_path / "names.sqlite"), keys)
     messages = [

@@ -1,4 +1,4 @@
-"""What is published means the same elsewhere: Node's regular expressions, @asyncapi/parser and Ajv are the judges."""
+"""Published schemas mean the same elsewhere: to Node's regular expressions, @asyncapi/parser and Ajv."""
 
 import json
 import re
@@ -11,8 +11,8 @@ from hypothesis import given, seed, settings
 
 from consumers.asyncapi import asyncapi_document
 from domain.ids import NOT_PATTERNS, fault_of
-from tests.domain.test_ids import IDS, NOT, NOT_CANONICAL, TEXTS
 from tests.support.builders import event, gbp
+from tests.support.id_examples import ANY_TEXT, CANONICAL_IDS, NO_IDS, NOT_CANONICAL_IDS
 from tests.support.node_project import run_node
 from tests.support.organisations import FULL_POLICY
 
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.integration
 
 async def test_node_has_the_same_verdict_on_ids() -> None:
     """By the patterns, with the flag `u` and without; and by the whole rule, which Node has from its own tables."""
-    texts: dict[str, None] = dict.fromkeys([*IDS, *NOT, *NOT_CANONICAL, "jo@example.com\n", "a \n"])
+    texts: dict[str, None] = dict.fromkeys([*CANONICAL_IDS, *NO_IDS, *NOT_CANONICAL_IDS, "jo@example.com\n", "a \n"])
 
     @seed(17)
     @settings(max_examples=2000, database=None)
-    @given(TEXTS)
+    @given(ANY_TEXT)
     def draw(text: str) -> None:
         texts[text] = None
 

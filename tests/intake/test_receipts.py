@@ -1,4 +1,4 @@
-"""Receipts: of each event by its id, of each message by its place; pending, unknown and rejected mean what they say."""
+"""Receipts of each event by its id and of each message by its place: pending, unknown, recorded, rejected."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ledger.errors import UnavailableError
 from ledger.store.cloudevents import parse_time
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.subject_tokens import token_of_source
-from tests.support.builders import event, gbp
+from tests.support.builders import event, purchase
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
@@ -33,12 +33,8 @@ from tests.support.waiting import wait_for_intake
 BATCH = {"Content-Type": "application/cloudevents-batch+json; charset=UTF-8"}
 
 
-def purchase(number: object, **changes: Any) -> Document:
-    return event(f"p-{number}", "purchase.completed", order_id=f"O-{number}", total=gbp("5.00")) | changes
-
-
 async def publish(upstream: Upstream, data: bytes, token: str = "crm", **headers: str) -> Document:
-    """Publish a message; the PubAck."""
+    """Publish a message; return its PubAck."""
     options = {"headers": headers} if headers else {}
     ack: Document = json.loads(
         (await upstream.client.request(f"resolution.inbox.{token}", data, timeout=10, **options)).data
@@ -59,7 +55,7 @@ async def ask(upstream: Upstream, token: str = "crm", **fields: Any) -> Document
 
 
 async def settled(upstream: Upstream, token: str = "crm", **fields: Any) -> Document:
-    """Ask until the answer is not pending."""
+    """Ask for a receipt until it is not pending; return it."""
     for _ in range(400):
         answer = await ask(upstream, token, **fields)
         if answer.get("status") != "pending":
@@ -209,7 +205,7 @@ async def test_a_rejected_event_is_found_without_the_index_too(upstream: Upstrea
     assert await ask(upstream, **place) == before
 
 
-async def test_a_source_hears_of_its_own_messages_alone(upstream: Upstream) -> None:
+async def test_a_source_reads_receipts_of_its_own_messages_alone(upstream: Upstream) -> None:
     for data in (
         json.dumps(purchase(1)).encode(),
         b"nonsense",
@@ -291,7 +287,7 @@ async def test_an_id_is_pending_while_it_waits_and_unknown_if_it_was_never_sent(
 async def test_behind_a_long_queue_of_the_same_source_an_id_may_be_pending(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No receipt reads more than some of what waits; another source's queue is not this one's."""
+    """A receipt reads a bounded part of the queue of its own source."""
     held = held_log(session, monkeypatch)
     async with upstream_of(session, "intake") as upstream:
         await asyncio.gather(*(upstream.publish(purchase(number)) for number in range(150)))
@@ -350,7 +346,7 @@ async def test_a_retried_message_is_the_one_that_was_rejected(
     assert parse_time(stored["time"]) < taken
 
 
-async def test_check_says_what_the_intake_would_say(upstream: Upstream) -> None:
+async def test_a_check_answers_like_the_intake(upstream: Upstream) -> None:
     async def check(data: bytes, **headers: str) -> Any:
         return json.loads(
             (await upstream.client.request("resolution.read.crm.check", data, timeout=10, headers=headers or None)).data

@@ -18,7 +18,7 @@ from consumers.rejections import RejectedEntry
 from consumers.runtime.source_tokens import read_token
 from domain.sources import fact_source_fault
 from ledger.store.log import Draft
-from tests.support.builders import event, gbp
+from tests.support.builders import gbp, purchase
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.organisations import BASIC_POLICY
@@ -52,10 +52,6 @@ BAD = {
 GOOD = ("crm", "a%2Eb", "a_b", "%2563rm", "caf%C3%A9", "%F0%9F%9B%92" * 128, "https:%2F%2Fcrm%2Eexample%2Fx", "~", "-")
 
 
-def purchase(number: object, source: str = "crm") -> Document:
-    return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00"))
-
-
 async def asked(raw: RawNats, subject: str, **body: Any) -> Document:
     written = await raw.answer(subject.encode(), json.dumps(body).encode())
     answer: Document = json.loads(written[written.index(b"{") :])
@@ -69,7 +65,7 @@ async def everything(session: Session) -> AsyncIterator[Upstream]:
         yield upstream
 
 
-async def test_every_door_refuses_a_token_that_no_source_has_by_the_same_error(everything: Upstream) -> None:
+async def test_every_entry_refuses_an_invalid_source_token_with_the_same_error(everything: Upstream) -> None:
     session = everything.session
     end = await session.log.last_position()
     action = {"request_id": "r", "agent_id": "A-1", "kind": "refund", "amount": gbp("5.00"), "reason": "late"}
@@ -101,7 +97,7 @@ async def test_every_door_refuses_a_token_that_no_source_has_by_the_same_error(e
     assert await session.log.last_position() == end
 
 
-async def test_the_inbox_says_the_same_of_a_token_as_a_request_hears(everything: Upstream) -> None:
+async def test_the_inbox_refuses_a_token_with_the_error_of_a_request(everything: Upstream) -> None:
     from ledger.encryption.keyring import Keyring
 
     session = everything.session
@@ -129,7 +125,7 @@ async def test_the_inbox_says_the_same_of_a_token_as_a_request_hears(everything:
         assert found[token] == (code, fault.message), token
 
 
-async def test_tokens_of_sources_are_taken_at_every_door(everything: Upstream) -> None:
+async def test_valid_source_tokens_are_accepted_at_every_entry(everything: Upstream) -> None:
     for number, token in enumerate(GOOD):
         source = unquote_to_bytes(token).decode()
         await everything.record(purchase(number, source))
@@ -141,7 +137,7 @@ async def test_tokens_of_sources_are_taken_at_every_door(everything: Upstream) -
 
 
 @pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger"])
-async def test_no_new_fact_has_a_source_of_the_ledger(session: Session, source: str) -> None:
+async def test_a_fact_of_a_reserved_source_is_refused(session: Session, source: str) -> None:
     if source in {"cli", "dashboard"}:  # what an earlier version recorded stays a duplicate
         await session.log.append([Draft(f"ledger.fact.{source}", json.dumps(purchase("old", source)).encode())])
     async with upstream_of(session, "intake") as upstream:
@@ -156,7 +152,7 @@ async def test_no_new_fact_has_a_source_of_the_ledger(session: Session, source: 
 
 
 @pytest.mark.parametrize("source", ["cli", "dashboard", "ledger", "resolution-ledger"])
-async def test_the_user_that_upstreams_share_may_not_name_a_source_of_the_ledger(session: Session, source: str) -> None:
+async def test_the_shared_upstream_user_may_not_use_a_reserved_source(session: Session, source: str) -> None:
     async with upstream_of(session, "intake", "decisions") as upstream:
         for subject in (f"inbox.{source}", f"decide.{source}.action", f"read.{source}.receipt"):
             with pytest.raises((nats.errors.Error, TimeoutError)):
@@ -184,7 +180,7 @@ async def test_a_request_of_an_earlier_version_keeps_its_first_answer_and_a_new_
     ("source", "code"),
     [("a@b.co", "invalid"), (" ", "invalid"), ("crm ", "id_not_canonical"), ("ledger", "source_not_allowed")],
 )
-def test_the_command_line_refuses_it_too(source: str, code: str, tmp_path: Any) -> None:
+def test_the_command_line_refuses_a_reserved_source(source: str, code: str, tmp_path: Any) -> None:
     arguments = ["decide", "preview", "--source", source, "--agent", "A-1", "--kind", "refund", "--json"]
     command = [sys.executable, "-m", "app", *arguments, "--data-dir", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
@@ -193,7 +189,7 @@ def test_the_command_line_refuses_it_too(source: str, code: str, tmp_path: Any) 
     assert (error["code"], error["field"]) == (code, "source")
 
 
-async def test_the_page_refuses_it_too(session: Session) -> None:
+async def test_the_page_refuses_a_reserved_source(session: Session) -> None:
     from app.runtime.roles import running
     from dashboard.listen_address import ListenAddress
 

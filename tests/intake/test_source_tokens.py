@@ -17,18 +17,14 @@ from consumers.intake.recorder import Intake
 from ledger.encryption.keyring import Keyring
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft, Log
-from tests.support.builders import event, gbp
+from tests.support.builders import purchase
 from tests.support.documents import Document
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import Upstream, upstream_of
 
 
-def purchase(number: object, source: str, **changes: Any) -> Document:
-    return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00")) | changes
-
-
 async def known_to_an_earlier_version(session: Session, *sources: str) -> None:
-    """What an earlier version recorded of these sources, all of which had the token `a_b`."""
+    """Record facts of these sources like an earlier version, which gave all of them the token `a_b`."""
     for source in sources:
         await session.log.append([Draft("ledger.fact.a_b", json.dumps(purchase("old", source)).encode())])
 
@@ -46,7 +42,7 @@ async def receipt(upstream: Upstream, token: str, **asked: Any) -> Document:
     return answer
 
 
-async def test_three_sources_whose_old_token_is_one_are_three(session: Session) -> None:
+async def test_sources_that_shared_an_old_token_are_apart(session: Session) -> None:
     async with upstream_of(session, "intake") as upstream:
         for token, source in (("a%2Eb", "a.b"), ("a%20b", "a b"), ("a_b", "a_b")):
             await upstream.publish(purchase(1, source), subject=f"resolution.inbox.{token}")
@@ -94,7 +90,7 @@ async def test_an_old_token_that_several_sources_have_is_refused_with_the_right_
 
 
 async def test_a_token_that_others_had_once_answers_its_own_source_first(session: Session) -> None:
-    """`a_b` is the token of the source `a_b`, known or not, whatever sources had it in earlier versions."""
+    """`a_b` is the token of the source `a_b`, known or not, even if other sources had it in earlier versions."""
     async with upstream_of(session, "intake") as upstream:
         await upstream.record(purchase(1, "a.b"))
         await upstream.record(purchase(2, "a b"))
@@ -119,7 +115,7 @@ def messages(source: str, token: str, ids: range, first: int) -> list[Message]:
 async def test_two_intakes_on_an_old_and_a_new_subject_never_both_record_one_id(
     session: Session, tmp_path: Path
 ) -> None:
-    """Intakes of both versions write a source's facts to one subject, whose sequence each of them expects."""
+    """Intakes of both versions append a source's facts to one subject and expect its sequence."""
     await known_to_an_earlier_version(session, "a.b")
     done: dict[str, int] = {"old": 0, "new": 0}
     lost: list[Exception] = []
@@ -158,7 +154,7 @@ async def ask(upstream: Upstream, token: str, request_id: str, **fields: Any) ->
     return await upstream.action(request_id, **fields)
 
 
-async def test_requests_of_two_sources_are_two_whatever_their_old_token_was(upstream: Upstream) -> None:
+async def test_requests_of_sources_that_shared_an_old_token_are_apart(upstream: Upstream) -> None:
     await upstream.set_up_basics(BASIC_POLICY)
     answers = [await ask(upstream, token, "r-1") for token in ("a%2Eb", "a_b", "a%20b")]
     assert [answer["outcome"] for answer in answers] == ["taken"] * 3

@@ -22,14 +22,14 @@ from ledger.store.log import Draft
 from ledger.transparency.sealer import GAP_SUBJECT, SealError, seal_folder
 from ledger.transparency.signed_notes import Signer
 from projections.views.audit_trail import Trail, read_trail
-from tests.ledger.test_seal import all_events, rewrite, settings_of
 from tests.support.builders import event
 from tests.support.forked_cli import CommandLine
+from tests.support.sealed_logs import all_events, rewrite_history, settings_in
 from tests.support.upstreams import upstream_of
 
 
 def nothing(_done: int, _of: int) -> None:
-    """Nobody looks."""
+    """Ignore progress."""
 
 
 def stored(number: int, day: str = "2026-01-05") -> bytes:
@@ -45,7 +45,7 @@ async def fill(session: Session, number: int, start: int = 0, day: str = "2026-0
 
 
 def ask_duckdb(text: str) -> list[Any]:
-    """In a process of its own: what it is asked is its own affair."""
+    """Run a query in DuckDB, in a process of its own; return its rows."""
     program = "import duckdb, json, sys; print(json.dumps(duckdb.execute(sys.argv[1]).fetchall()))"
     done = subprocess.run([sys.executable, "-c", program, text], capture_output=True, text=True, check=True)
     rows: list[Any] = json.loads(done.stdout)
@@ -68,7 +68,7 @@ async def test_any_engine_that_reads_parquet_reads_the_archive(session: Session)
     assert kept.encode() == (await all_events(session))[6].data
 
 
-async def test_it_goes_on_where_it_was_and_small_files_grow(session: Session) -> None:
+async def test_the_archive_resumes_and_merges_small_files(session: Session) -> None:
     for start in range(0, 300, 100):
         await fill(session, 100, start)
         await archive_to_the_end(session, nothing)
@@ -79,10 +79,10 @@ async def test_it_goes_on_where_it_was_and_small_files_grow(session: Session) ->
     assert await archive_to_the_end(session, nothing) == 300
 
 
-async def test_what_was_not_sealed_is_not_archived(session: Session) -> None:
+async def test_unsealed_events_are_not_archived(session: Session) -> None:
     await fill(session, 300)
     await seal_to_the_end(session)
-    await rewrite(session, lambda events: events.__setitem__(9, events[9]._replace(data=stored(999))))
+    await rewrite_history(session, lambda events: events.__setitem__(9, events[9]._replace(data=stored(999))))
     with pytest.raises(SealError, match="position 10"):
         await archive_to_the_end(session, nothing)
     assert archive_of(session.data_dir).last_position == 0
@@ -91,7 +91,7 @@ async def test_what_was_not_sealed_is_not_archived(session: Session) -> None:
 async def _restored(session: Session, tmp_path: Path, trusted: Sequence[Any] = ()) -> Session:
     new = tmp_path / "new"
     shutil.copytree(session.data_dir / "seal", new / "seal")
-    other = Session(settings_of(new))
+    other = Session(settings_in(new))
     await other.__aenter__()
     try:
         await restore(other, archive_of(session.data_dir).folder, trusted, nothing)
@@ -117,7 +117,7 @@ async def test_a_restored_log_is_proven_to_be_the_sealed_one(session: Session, t
 
 async def test_positions_keep_their_meaning_where_events_were_lost(session: Session, tmp_path: Path) -> None:
     await fill(session, 20)
-    await rewrite(session, lambda _events: None, without=[7, 8])
+    await rewrite_history(session, lambda _events: None, without=[7, 8])
     await archive_to_the_end(session, nothing)
     other = await _restored(session, tmp_path)
     try:
@@ -170,7 +170,7 @@ async def test_an_archive_forged_with_its_checksums_is_found_by_the_seal(session
     with pytest.raises(LedgerError, match="not what was sealed"):
         await _restored(session, tmp_path)
     with pytest.raises(LedgerError, match="no key that you trust"):
-        async with Session(settings_of(tmp_path / "third")) as empty:
+        async with Session(settings_in(tmp_path / "third")) as empty:
             await restore(empty, forged.folder, [Signer.make("x").verifier], nothing)
 
 
@@ -193,7 +193,7 @@ async def test_an_export_is_one_file_of_the_same_columns(session: Session, tmp_p
     ]
 
 
-def test_the_scrub_says_what_to_do(command: CommandLine, tmp_path: Path) -> None:
+def test_the_scrub_command_names_the_remedy(command: CommandLine, tmp_path: Path) -> None:
     lines = "\n".join(json.dumps(event(f"e-{n}", "interaction.opened", interaction_id=f"I-{n}")) for n in range(50))
     assert command("publish", "-", stdin=lines).returncode == 0
     assert json.loads(command("admin", "archive", "--json").stdout)["position"] == 50

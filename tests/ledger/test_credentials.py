@@ -1,4 +1,4 @@
-"""Ways to prove to a NATS server who one is, each against a server that demands it."""
+"""Credentials of NATS for the `eventsourcing` module, each against a server that demands it."""
 
 from pathlib import Path
 from uuid import UUID
@@ -14,7 +14,7 @@ from tests.support.nats_servers import Server
 
 
 def may_save(server: Server, **settings: str) -> None:
-    """An application with these settings saves and reads."""
+    """Assert that an application with these settings saves and reads."""
     env = {"PERSISTENCE_MODULE": "ledger.persistence", "NATS_URL": server.url, "NATS_TIMEOUT": "3"} | settings
     with Application[UUID](env) as app:
         aggregate = Aggregate()
@@ -23,7 +23,7 @@ def may_save(server: Server, **settings: str) -> None:
 
 
 def may_not(server: Server, **settings: str) -> None:
-    """The server turns them away, and the application says so in time."""
+    """Assert that the server refuses these settings, and the application reports it in time."""
     factory = JetStreamFactory({"NATS_URL": server.url, "NATS_TIMEOUT": "1"} | settings)
     with pytest.raises(OperationalError, match="cannot be used"):
         factory.application_recorder()

@@ -24,11 +24,11 @@ from ledger.store.streams import js_api
 from ledger.store.subscription import Follower, ReadCursor
 from ledger.transparency.sealer import seal_folder
 from ledger.transparency.verification import Verification
-from tests.ledger.test_seal import settings_of
 from tests.support import forked_cli
 from tests.support.builders import event
 from tests.support.environment import ROOT, clean_environment
-from tests.system.test_golden_ledger import served
+from tests.support.golden_ledger import golden_server
+from tests.support.sealed_logs import settings_in
 
 pytestmark = pytest.mark.integration
 
@@ -93,7 +93,7 @@ def both(*damages: Damage) -> Damage:
 
 
 class Case(NamedTuple):
-    """A damage, and what is to be said of it: the finding of a verification, and texts of it and of the doctor."""
+    """A damage, with the expected finding of a verification and the expected texts of verification and doctor."""
 
     damage: Damage
     finding: tuple[str, int, int]
@@ -197,11 +197,11 @@ def stored(number: int) -> Draft:
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sealed ledger whose server has ended, to be copied."""
+    """Make a sealed ledger whose server has ended, for copying."""
     data = tmp_path_factory.mktemp("damage") / "data"
 
     async def made() -> None:
-        async with Session(settings_of(data)) as session:
+        async with Session(settings_in(data)) as session:
             await session.log.append([stored(number) for number in range(1, EVENTS + 1)])
             await seal_to_the_end(session)
 
@@ -211,7 +211,7 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_dir(pattern: Path, tmp_path: Path) -> Path:
-    """A ledger of its own, as `pattern` has it."""
+    """Copy the sealed ledger for one test."""
     left = shutil.ignore_patterns("*.lock", "address.json", "server.pid")
     return Path(shutil.copytree(pattern, tmp_path / "data", ignore=left))
 
@@ -225,7 +225,7 @@ def results(data_dir: Path, *commands: tuple[str, ...]) -> list[tuple[int, Any]]
         assert "Traceback" not in done.stdout + done.stderr
         return done.returncode, json.loads(done.stdout)
 
-    with served(data_dir), ThreadPoolExecutor(len(commands)) as threads:
+    with golden_server(data_dir), ThreadPoolExecutor(len(commands)) as threads:
         return list(threads.map(run, commands))
 
 
@@ -281,7 +281,7 @@ def test_every_command_that_reads_to_the_end_of_the_log_ends(data_dir: Path, tmp
         done = forked_cli.run([*words, *data], ROOT, clean_environment(), None, timeout=_RESULT_SECONDS)
         return done.returncode, done.stdout + done.stderr
 
-    with served(data_dir), ThreadPoolExecutor(4) as threads:
+    with golden_server(data_dir), ThreadPoolExecutor(4) as threads:
         said = dict(zip(READERS, threads.map(run, READERS), strict=True))
     for words, (status, text) in said.items():
         assert status == 1, (words, text)
@@ -293,7 +293,7 @@ def test_every_command_that_reads_to_the_end_of_the_log_ends(data_dir: Path, tmp
 @pytest.mark.parametrize("words", _COMMANDS)
 def test_a_lost_stream_of_a_sealed_log_is_not_to_be_created(data_dir: Path, words: tuple[str, ...]) -> None:
     flipped(f"{_STREAMS}/LEDGER/meta.inf")(data_dir)
-    with served(data_dir):
+    with golden_server(data_dir):
         where = ("--data-dir", str(data_dir))
         done = forked_cli.run([*words, *where], ROOT, clean_environment(), None, timeout=_RESULT_SECONDS)
     assert done.returncode == 1
@@ -317,7 +317,7 @@ def test_a_damaged_archive_is_not_taken_for_a_damaged_seal(data_dir: Path) -> No
 def test_a_file_of_the_archive_that_is_gone_or_changed_is_a_finding_of_the_doctor(data_dir: Path, how: str) -> None:
     pytest.importorskip("pyarrow")
     where = ("--data-dir", str(data_dir))
-    with served(data_dir):
+    with golden_server(data_dir):
         done = forked_cli.run(["admin", "archive", *where], ROOT, clean_environment(), None, timeout=_RESULT_SECONDS)
     assert done.returncode == 0, done.stderr
     ((status, checks),) = results(data_dir, ("admin", "doctor", "--at-rest"))
@@ -334,7 +334,7 @@ def test_a_file_of_the_archive_that_is_gone_or_changed_is_a_finding_of_the_docto
 
 
 @pytest.mark.parametrize("name", ["key", "verifiers", "checkpoint"])
-def test_a_damaged_file_of_the_seal_is_named_with_what_to_do(data_dir: Path, name: str) -> None:
+def test_a_damaged_file_of_the_seal_is_named_with_its_remedy(data_dir: Path, name: str) -> None:
     (data_dir / "seal" / name).write_text("damaged\n")
     *verified, (status, checks) = results(data_dir, *_COMMANDS)
     says = [check["says"] for check in checks["items"] if check["check"] == "seal"]
@@ -347,7 +347,7 @@ def test_nothing_is_recorded_behind_a_log_that_lost_its_end(data_dir: Path) -> N
     CASES["last event"].damage(data_dir)
     fact = json.dumps(event("after", "interaction.opened", interaction_id="I-9"))
     words = ["publish", "-", "--data-dir", str(data_dir)]
-    with served(data_dir):
+    with golden_server(data_dir):
         done = forked_cli.run(words, ROOT, clean_environment(), fact, timeout=_RESULT_SECONDS)
     assert done.returncode == 1
     assert "a sealed event is gone (position 600)" in done.stderr
@@ -356,7 +356,7 @@ def test_nothing_is_recorded_behind_a_log_that_lost_its_end(data_dir: Path) -> N
 
 def test_a_lost_event_that_was_not_sealed_yet_is_a_finding(data_dir: Path) -> None:
     async def more() -> None:
-        async with Session(settings_of(data_dir)) as session:
+        async with Session(settings_in(data_dir)) as session:
             await session.log.append([stored(number) for number in range(601, 611)])
 
     asyncio.run(more())
@@ -374,8 +374,8 @@ def test_a_lost_event_that_was_not_sealed_yet_is_a_finding(data_dir: Path) -> No
     assert says.startswith("3 events from position 604 on are not sealed yet and cannot be read")
 
 
-async def test_a_resumed_verification_says_what_it_did_not_read_again(data_dir: Path) -> None:
-    async with Session(settings_of(data_dir)) as session:
+async def test_a_resumed_verification_names_the_positions_it_did_not_read_again(data_dir: Path) -> None:
+    async with Session(settings_in(data_dir)) as session:
         log_id = str((await js_api(session.client, f"STREAM.INFO.{topology.LEDGER}"))["created"])
         work = Verification(seal_folder(data_dir), (), ())
         async for batch in Follower(session.client, session.log, "test").batches(until=512):
@@ -389,7 +389,7 @@ async def test_a_resumed_verification_says_what_it_did_not_read_again(data_dir: 
 
 async def test_a_log_and_a_seal_put_back_together_are_shorter_than_the_archive(data_dir: Path, tmp_path: Path) -> None:
     shutil.copytree(data_dir, tmp_path / "longer")
-    async with Session(settings_of(tmp_path / "longer")) as session:
+    async with Session(settings_in(tmp_path / "longer")) as session:
         await session.log.append([stored(number) for number in range(601, 701)])
         await seal_to_the_end(session)
         archive, seal = archive_of(session.data_dir), seal_folder(session.data_dir)
@@ -421,7 +421,7 @@ async def test_a_reader_with_an_end_ends_though_nothing_comes(session: Session) 
     assert time.monotonic() - begun < 30
 
 
-async def test_what_a_consumer_does_not_deliver_is_read_from_the_leader(
+async def test_events_that_a_consumer_does_not_deliver_are_read_from_the_leader(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await session.log.append([stored(number) for number in range(1, 4)])

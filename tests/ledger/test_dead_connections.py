@@ -21,7 +21,7 @@ ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dash
 
 @pytest.fixture
 def clients(monkeypatch: pytest.MonkeyPatch) -> list[LedgerClient]:
-    """Every connection that roles open from here on."""
+    """Collect every connection that roles open from here on."""
     opened: list[LedgerClient] = []
     begin = LedgerClient.__init__
 
@@ -48,7 +48,7 @@ def silent(client: LedgerClient) -> None:
 
 
 @pytest.mark.parametrize("kill", [cancelled, silent])
-async def test_roles_whose_connections_all_read_no_more_serve_again(
+async def test_roles_serve_again_after_all_their_connections_died(
     session: Session, monkeypatch: pytest.MonkeyPatch, clients: list[LedgerClient], kill: Callable[[LedgerClient], None]
 ) -> None:
     for module in ("consumers.runtime.broker", "ledger.nats.client"):

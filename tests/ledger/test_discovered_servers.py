@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import nats.errors
@@ -11,11 +10,10 @@ import pytest
 
 from app.runtime.roles import ROLES, running
 from app.runtime.session import Session
-from config.settings import load_settings
 from dashboard.listen_address import ListenAddress
-from ledger.errors import LedgerError
 from ledger.nats.client import LedgerClient
 from tests.support.builders import event, gbp
+from tests.support.cluster_sessions import cluster_session
 from tests.support.nats_servers import Cluster
 from tests.support.upstreams import Upstream
 
@@ -28,18 +26,10 @@ IN_URL = "p%40ss%2Fw%3Ard"
 
 @pytest.fixture
 async def named_one(tmp_path: Path) -> AsyncIterator[tuple[Session, Cluster]]:
-    """A ledger on three servers, told one of them."""
+    """Make a ledger on three servers, configured with the address of one."""
     with Cluster(tmp_path / "cluster", USERS) as cluster:
         url = f"nats://ledger:{IN_URL}@127.0.0.1:{cluster.servers[0].port}"
-        options = {"data_dir": str(tmp_path / "data"), "nats_url": url, "replicas": 3, "allow_lazy_fsync": True}
-        settings = load_settings(options, {})
-        async with AsyncExitStack() as stack:
-            for _ in range(100):
-                try:
-                    session = await stack.enter_async_context(Session(settings, creates=True))
-                    break
-                except LedgerError:  # the cluster has no leader yet
-                    await asyncio.sleep(0.2)
+        async with cluster_session(url, tmp_path) as session:
             yield session, cluster
 
 

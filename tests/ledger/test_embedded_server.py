@@ -49,7 +49,7 @@ def test_a_second_user_finds_it_and_the_last_one_stops_it(tmp_path: Path) -> Non
 
 
 def launched_by_another(data_dir: Path) -> subprocess.Popen[str]:
-    """A process that has started the server, and does nothing more."""
+    """Start a process that starts the server and then sleeps."""
     program = (
         "import sys, time; from pathlib import Path; from ledger.nats.embedded_server import EmbeddedServer\n"
         f"s = EmbeddedServer(Path({str(data_dir)!r}), Path({str(CONFIG)!r})); s.start(); print('up', flush=True); time.sleep(60)"
@@ -84,8 +84,8 @@ def test_a_sigkilled_server_is_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_dead_server_that_nobody_has_reaped_is_started_again(tmp_path: Path) -> None:
-    """Whoever started it has ended, and its process 1 is in no hurry, as in a container."""
+def test_a_zombie_server_is_started_again(tmp_path: Path) -> None:
+    """The starting process has ended and process 1 does not reap children, as in a container."""
     parent = launched_by_another(tmp_path)
     with EmbeddedServer(tmp_path, CONFIG) as server:
         pid = server.pid()
@@ -112,7 +112,7 @@ def test_secrets_are_for_their_owner_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_what_is_wrong_with_a_binary_or_configuration_is_said(tmp_path: Path) -> None:
+def test_a_wrong_binary_or_configuration_is_an_error_with_its_reason(tmp_path: Path) -> None:
     with pytest.raises(ServerStartError, match=r"2\.12"):
         find_binary("/bin/false")
     broken = tmp_path / "broken.conf"

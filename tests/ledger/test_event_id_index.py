@@ -1,4 +1,4 @@
-"""The index of names: what is written by the hundred is all there, and the first of a name stays."""
+"""The index of event ids: batches are complete, and the first entry of an id stays."""
 
 import sqlite3
 from pathlib import Path

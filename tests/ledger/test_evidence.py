@@ -1,4 +1,4 @@
-"""The evidence of the audit: a check never makes it, its loss is told, and whatever is done to it ends in a finding."""
+"""The seal as evidence: a check never creates it, and its loss or damage is a finding."""
 
 import asyncio
 import json
@@ -24,26 +24,33 @@ from ledger.transparency.seal_record import SealRecord
 from ledger.transparency.sealer import SealError, SealFolder, seal_folder
 from ledger.transparency.signed_notes import NoteError, Signer, make_checkpoint, sign_note
 from ledger.transparency.verification import Verification
-from tests.ledger.test_seal import EVENTS, all_events, fill, rewrite, settings_of, verify
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.forked_cli import CommandLine
+from tests.support.sealed_logs import (
+    SEALED_EVENTS,
+    all_events,
+    append_events,
+    findings_of_verification,
+    rewrite_history,
+    settings_in,
+)
 from tests.support.upstreams import upstream_of
 
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sealed ledger with a rotated key and a cosigned checkpoint, to be copied."""
+    """Make a sealed ledger with a rotated key and a cosigned checkpoint, for copying."""
     data = tmp_path_factory.mktemp("evidence") / "data"
 
     async def made() -> None:
-        async with Session(settings_of(data)) as session:
-            await fill(session)
+        async with Session(settings_in(data)) as session:
+            await append_events(session)
             await seal_to_the_end(session)
             folder = seal_folder(data)
             folder.rotate()
-            await fill(session, 20, EVENTS)
+            await append_events(session, 20, SEALED_EVENTS)
             await seal_to_the_end(session)
             newest = folder.checkpoint()
             assert newest is not None
@@ -58,10 +65,10 @@ def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def session(pattern: Path, tmp_path: Path) -> Any:
-    """A ledger of its own, as `pattern` has it."""
+    """Open a copy of the sealed ledger."""
     shutil.copytree(pattern, tmp_path / "data", ignore=shutil.ignore_patterns("*.lock", "server"))
     shutil.copytree(pattern / "server", tmp_path / "data" / "server", ignore=shutil.ignore_patterns("*.lock", "nats*"))
-    async with Session(settings_of(tmp_path / "data")) as opened:
+    async with Session(settings_in(tmp_path / "data")) as opened:
         yield opened
 
 
@@ -70,10 +77,10 @@ def edit(events: list[Recorded]) -> None:
 
 
 async def test_a_check_finds_the_evidence_gone_and_makes_none(session: Session) -> None:
-    assert await verify(session) == []
+    assert await findings_of_verification(session) == []
     shutil.rmtree(session.data_dir / "seal")
-    await rewrite(session, edit)
-    kinds = {kind for kind, _, _ in await verify(session)}
+    await rewrite_history(session, edit)
+    kinds = {kind for kind, _, _ in await findings_of_verification(session)}
     assert "evidence missing" in kinds
     assert not (session.data_dir / "seal").exists()
     found = {check.check: check for check in await checks_of(session)}
@@ -83,17 +90,20 @@ async def test_a_check_finds_the_evidence_gone_and_makes_none(session: Session) 
 
 
 @pytest.mark.integration
-async def test_what_the_server_keeps_shows_an_edited_log_where_the_seal_is_gone(tmp_path: Path) -> None:
-    async with Session(settings_of(tmp_path / "data")) as session:
-        await fill(session)
+async def test_the_servers_record_shows_an_edited_log_where_the_seal_is_gone(tmp_path: Path) -> None:
+    async with Session(settings_in(tmp_path / "data")) as session:
+        await append_events(session)
         await seal_to_the_end(session)
         shutil.rmtree(session.data_dir / "seal")
-        assert [kind for kind, _, _ in await verify(session)] == ["evidence missing"]
-        await rewrite(session, edit)
-        assert [kind for kind, _, _ in await verify(session)] == ["evidence missing", "history forked"]
+        assert [kind for kind, _, _ in await findings_of_verification(session)] == ["evidence missing"]
+        await rewrite_history(session, edit)
+        assert [kind for kind, _, _ in await findings_of_verification(session)] == [
+            "evidence missing",
+            "history forked",
+        ]
 
 
-def test_the_command_says_what_is_missing_and_how_to_get_it(command: CommandLine, tmp_path: Path) -> None:
+def test_the_command_names_the_missing_evidence_and_its_remedy(command: CommandLine, tmp_path: Path) -> None:
     fact = {
         "specversion": "1.0",
         "id": "e-1",
@@ -153,18 +163,18 @@ async def test_another_seal_is_begun_only_by_an_explicit_act_that_is_kept(sessio
     assert moved is not None
     assert (moved / "checkpoint").read_text() == old.note
     assert folder.verifiers() == [verifier]
-    assert await verify(session) == []
-    assert {kind for kind, _, _ in await verify(session, [old], verifiers)} >= {"key replaced"}
+    assert await findings_of_verification(session) == []
+    assert {kind for kind, _, _ in await findings_of_verification(session, [old], verifiers)} >= {"key replaced"}
     kept = await (await SealRecord.open(session.client)).read()
     assert [one.reason for one in kept.begun] == [None, "the key was lost"]
     with pytest.raises(NoteError, match="holds a seal already"):
         folder.begin()
 
 
-async def test_an_older_seal_brought_back_goes_on_where_the_log_is_what_the_server_kept(session: Session) -> None:
+async def test_a_restored_older_seal_continues_on_an_unchanged_log(session: Session) -> None:
     folder = seal_folder(session.data_dir)
     shutil.copytree(folder.folder, session.data_dir / "backup")
-    await fill(session, 300, EVENTS + 20)
+    await append_events(session, 300, SEALED_EVENTS + 20)
     await seal_to_the_end(session)
 
     def bring_back() -> None:
@@ -172,15 +182,15 @@ async def test_an_older_seal_brought_back_goes_on_where_the_log_is_what_the_serv
         shutil.copytree(session.data_dir / "backup", folder.folder)
 
     bring_back()
-    assert {kind for kind, _, _ in await verify(session)} == {"history shortened"}
+    assert {kind for kind, _, _ in await findings_of_verification(session)} == {"history shortened"}
     await seal_to_the_end(session)
-    assert await verify(session) == []
+    assert await findings_of_verification(session) == []
     bring_back()
 
     def edit_the_end(events: list[Recorded]) -> None:
         events[-1] = events[-1]._replace(data=b'{"n": "edited"}')
 
-    await rewrite(session, edit_the_end)
+    await rewrite_history(session, edit_the_end)
     with pytest.raises(SealError, match="not what the checkpoint covers that the server has kept"):
         await seal_to_the_end(session)
 
@@ -190,9 +200,12 @@ async def test_a_checkpoint_kept_elsewhere_is_enough_to_find_an_edited_log(sessi
     kept, keys = folder.checkpoint(), folder.trusted()
     assert kept is not None
     shutil.rmtree(folder.folder)
-    assert [kind for kind, _, _ in await verify(session, [kept], keys)] == ["checkpoint missing", "evidence missing"]
-    await rewrite(session, edit)
-    assert "history forked" in [kind for kind, _, _ in await verify(session, [kept], keys)]
+    assert [kind for kind, _, _ in await findings_of_verification(session, [kept], keys)] == [
+        "checkpoint missing",
+        "evidence missing",
+    ]
+    await rewrite_history(session, edit)
+    assert "history forked" in [kind for kind, _, _ in await findings_of_verification(session, [kept], keys)]
 
 
 # ---------------------------------------------------------------------- going on later
@@ -209,7 +222,7 @@ async def test_a_state_that_was_not_signed_makes_a_check_skip_nothing(session: S
     folder, state = seal_folder(session.data_dir), session.data_dir / "verify.json"
     true = Verification(folder, (), ())
     true.take((await all_events(session))[:512])
-    await rewrite(session, edit)
+    await rewrite_history(session, edit)
     log_id = str((await js_api(session.client, "STREAM.INFO.LEDGER"))["created"])
     body: Document = {"log": log_id, "size": 512, "edge": [one.hex() for one in true._edge.hashes], "gaps": []}
     text = f"resolution-ledger verification state v1\n{json.dumps(body)}\n"
@@ -238,7 +251,7 @@ async def test_a_state_that_was_not_signed_makes_a_check_skip_nothing(session: S
 
 
 def damages(path: Path, dice: random.Random) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What can be done to a file of the seal."""
+    """Return the damages that can be done to a file of the seal, by name."""
     content = path.read_bytes()
     ours = content.find(b"\n\xe2\x80\x94 witness")  # whose signature we cannot check
     ours = ours if ours > 0 else len(content) - 1  # without the line break at the end
@@ -290,7 +303,7 @@ async def test_every_damage_of_the_seal_ends_in_a_finding(session: Session) -> N
         for place in range(len(names)):
             name, damage = list(damages(path, dice))[place]
             damage()
-            found = await verify(session)
+            found = await findings_of_verification(session)
             if not found:
                 missed.append((str(path.relative_to(folder)), name))
             for check in await checks_of(session):
@@ -299,7 +312,7 @@ async def test_every_damage_of_the_seal_ends_in_a_finding(session: Session) -> N
             shutil.copytree(session.data_dir / "whole", folder)
     missed.remove(("cosigned/720", "deleted"))  # nobody is owed the signatures of others
     assert missed == [], f"seed {seed}"
-    assert await verify(session) == []
+    assert await findings_of_verification(session) == []
 
 
 @pytest.mark.parametrize("instead", ["file", "empty folder", "loop", "other ledger's"])
@@ -318,7 +331,7 @@ async def test_something_else_in_the_place_of_the_seal_is_a_finding(
         case _:
             other = SealFolder(folder)
             other.begin()
-    assert "evidence missing" in [kind for kind, _, _ in await verify(session)]
+    assert "evidence missing" in [kind for kind, _, _ in await findings_of_verification(session)]
     with pytest.raises((SealError, OSError, NoteError)):
         await seal_to_the_end(session)
     assert not next(check for check in await checks_of(session) if check.check == "seal").ok

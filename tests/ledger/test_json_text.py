@@ -21,7 +21,7 @@ KEYS = st.sampled_from(["a", "b", ":", "a:b", 'q"', "\\", "é", "u003a", "\n", "
 
 
 def written(text: str, escaped: bool, spaced: bool) -> str:
-    """A JSON text for a text, its first characters and colons as escapes, white space behind it."""
+    """Write a text as JSON with its first characters and colons escaped, and white space behind it."""
     plain = json.dumps(text, ensure_ascii=False)
     body = "".join(f"\\u{ord(c):04x}" for c in text) if escaped else plain[1:-1]
     return f'"{body}"' + (" \t" if spaced else "")
@@ -43,7 +43,7 @@ VALUES = st.recursive(
 
 @settings(max_examples=10 * settings().max_examples)
 @given(VALUES)
-def test_it_is_found_where_another_reader_finds_it(text: str) -> None:
+def test_a_repeated_key_is_found_where_another_reader_finds_it(text: str) -> None:
     twice: list[bool] = []
 
     def hook(pairs: list[tuple[str, Any]]) -> Document:
@@ -63,7 +63,7 @@ def test_it_is_found_where_another_reader_finds_it(text: str) -> None:
         ('{"a":' * 1500 + '{"x":1,"x":2}' + "}" * 1500, ""),
     ],
 )
-def test_its_path_is_told(text: str, path: str) -> None:
+def test_the_path_of_a_repeated_key_is_reported(text: str, path: str) -> None:
     assert repeated_key(text.encode(), parse(text.encode()).canonical) == path
 
 
@@ -71,7 +71,7 @@ def flaw_of(text: str, headers: tuple[tuple[str, str], ...] = ()) -> EventError 
     return parse_event(text.encode(), headers).flaw
 
 
-def test_in_an_event_of_any_mode() -> None:
+def test_a_repeated_key_is_found_in_every_mode_of_an_event() -> None:
     fact = json.dumps(event("ev-1", "interaction.opened", interaction_id="I-1"))
     data = '{"interaction_id":"I-1","interaction_id":"I-2"}'
     headers = tuple((f"ce-{name}", value) for name, value in json.loads(fact).items() if name != "data")
@@ -100,7 +100,7 @@ def test_in_an_event_of_any_mode() -> None:
     assert flaw_of('{"interaction_id":"a:b"}', headers) is None
 
 
-async def test_a_fact_recorded_before_that_rule_stays_a_duplicate(session: Session, upstream: Upstream) -> None:
+async def test_a_recorded_fact_with_a_repeated_key_stays_a_duplicate(session: Session, upstream: Upstream) -> None:
     twice = json.dumps(event("ev-1", "interaction.opened", interaction_id="I-1", channel="phone"))
     twice = twice.replace('"channel"', '"channel": "chat", "channel"')
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -1,4 +1,4 @@
-"""The event store: expectations, batches, reading, following, and what must never be lost or guessed."""
+"""The log: expected sequences, batches, reads, subscriptions and lost acknowledgements."""
 
 import asyncio
 import json
@@ -98,7 +98,7 @@ async def test_a_batch_of_which_another_writer_recorded_a_part_is_a_conflict(ses
     assert await log.append(mine[1:2]) == 4
 
 
-async def test_a_batch_or_event_too_large_says_so(session: Session) -> None:
+async def test_a_batch_or_event_that_is_too_large_is_refused(session: Session) -> None:
     with pytest.raises(ValueError, match="1 to 1000"):
         await session.log.append([draft("ledger.x")] * 1001)
     with pytest.raises(TooLargeError):
@@ -158,7 +158,7 @@ async def test_many_follow_one_tail_from_where_it_begins_for_as_long_as_they_kee
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_reader_stops_where_the_log_is_not_what_it_was(session: Session) -> None:
+async def test_a_reader_stops_where_the_log_has_changed(session: Session) -> None:
     await session.log.append([draft("ledger.x", n) for n in range(3)])
     last = await session.log.at(3)
     assert last
@@ -171,7 +171,7 @@ async def test_a_reader_stops_where_the_log_is_not_what_it_was(session: Session)
     assert [batch async for batch in Follower(session.client, session.log, "test", right).batches(until=3)] == []
 
 
-async def test_a_hole_in_the_log_is_noticed(session: Session) -> None:
+async def test_a_gap_in_the_log_is_an_error(session: Session) -> None:
     await session.log.append([draft("ledger.x", n) for n in range(5)])
     operator = await session.connection("operator", user="operator")
     config = topology.stream_configs()[1] | {"max_msgs": 3, "discard": "old"}
@@ -181,7 +181,7 @@ async def test_a_hole_in_the_log_is_noticed(session: Session) -> None:
             pass
 
 
-async def test_a_stream_that_somebody_changed_is_refused(session: Session) -> None:
+async def test_an_edited_stream_is_refused(session: Session) -> None:
     operator = await session.connection("operator", user="operator")
     changed = topology.stream_configs()[1] | {"max_age": 10**12}
     assert "error" not in await js_api(operator, "STREAM.UPDATE.LEDGER", changed)
@@ -210,7 +210,7 @@ async def test_a_server_that_does_not_say_how_it_syncs_is_refused(session: Sessi
     await verify_server(upstream, allow_lazy_fsync=True)
 
 
-async def test_a_server_that_is_away_is_unavailable(session: Session) -> None:
+async def test_a_missing_server_is_an_unavailable_error(session: Session) -> None:
     log = await Log.open(session.client, "LEDGER")
     log.stream, log._direct = "NOWHERE", b"$JS.API.DIRECT.GET.NOWHERE"
     with pytest.raises(UnavailableError):

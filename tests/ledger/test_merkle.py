@@ -31,7 +31,7 @@ needs_vectors = pytest.mark.skipif(
 
 
 def by_definition(leaves: list[bytes]) -> bytes:
-    """The root as RFC 6962, 2.1 words it."""
+    """Return the root of a tree by the definition of RFC 6962, section 2.1."""
     if not leaves:
         return sha256(b"").digest()
     if len(leaves) == 1:

@@ -13,7 +13,7 @@ from ledger.nats.client import LedgerClient, _SinkParser, frame, status_of
 
 
 def wire(kind: int, sid: int, payload: bytes) -> bytes:
-    """A message as the server writes it."""
+    """Return the bytes of a message as the server writes it."""
     if kind == 0:
         return b"MSG a.b %d %d\r\n%b\r\n" % (sid, len(payload), payload)
     if kind == 1:

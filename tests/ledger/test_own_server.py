@@ -1,11 +1,7 @@
 """A NATS server of the user's own: everything works in one shared inbox, and is told how to do better."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,62 +11,14 @@ from app.health.checks import checks_of
 from app.runtime.session import Session
 from app.runtime.sources import without_own_inbox
 from config import topology
-from config.settings import Settings, load_settings
 from ledger.errors import UpgradeNeededError
 from ledger.nats.client import connect
-from ledger.nats.embedded_server import find_binary, server_environment
 from ledger.nats.inbox_routes import INCLUDE
 from ledger.store.streams import js_api
-from tests.support.builders import event, gbp
-from tests.support.documents import Document
-from tests.support.environment import ROOT
+from tests.support.builders import purchase
 from tests.support.forked_cli import CommandLine
-from tests.support.nats_servers import free_ports
+from tests.support.own_server import OwnServer
 from tests.support.upstreams import Upstream, upstream_of
-
-USERS = ("ledger", "operator", "upstream", "auditor", "sys")
-
-
-def purchase(number: object, source: str = "crm") -> Document:
-    return event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00"))
-
-
-class OwnServer:
-    """A nats-server with the shipped configuration, as its operator runs it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_ports(1)[0]
-        self.config = folder / "nats-server.conf"
-        self.config.write_text((ROOT / "config" / "nats" / "nats-server.conf").read_text())
-        environment = server_environment({user: f"p-{user}" for user in USERS}) | {"PATH": os.environ["PATH"]}
-        words = [
-            str(find_binary(None)),
-            "-c",
-            str(self.config),
-            "-a",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-sd",
-            str(folder),
-        ]
-        with (folder / "server.log").open("wb") as log:
-            self.process = subprocess.Popen(words, env=environment, stdout=log, stderr=log)
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.05)
-            else:
-                return
-        raise AssertionError((folder / "server.log").read_text())
-
-    def url(self, user: str = "ledger") -> str:
-        return f"nats://{user}:p-{user}@127.0.0.1:{self.port}"
-
-    def settings(self, user: str = "ledger") -> Settings:
-        return load_settings({"data_dir": str(self.folder / "data"), "nats_url": self.url(user)}, {})
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ async def until(client: LedgerClient, *, connected: bool) -> None:
 
 
 async def test_a_pull_begun_while_the_server_was_away_eats_nothing(tmp_path: Path) -> None:
-    """What it asked for waits to be sent; so must the word that it has ended."""
+    """The pull request waits in the client's buffer; the end of the pull waits behind it."""
     with Server(tmp_path) as server:
         client = await connect(server.url, "test")
         await js_api(client, "STREAM.CREATE.S", STREAM)

@@ -1,91 +1,59 @@
-"""The seal: whatever is done to the history behind our back is found, with its place and its kind."""
+"""The seal: every change of the recorded history is found, with its kind and position."""
 
 import asyncio
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from app.runtime.seal import seal_to_the_end, verification
 from app.runtime.session import Session
-from config import topology
-from config.settings import load_settings
 from consumers.runtime.alarm_watch import AlarmWatch
 from consumers.seal.service import SealService
-from ledger.store.log import Draft, Log, Recorded
-from ledger.store.streams import js_api
+from ledger.store.log import Draft, Recorded
 from ledger.transparency import alarm
 from ledger.transparency.alarm import AlarmError
 from ledger.transparency.merkle import ProofError
 from ledger.transparency.proofs import prove, read_proof, verify_proof
 from ledger.transparency.sealer import Sealer, SealError, decode_entry, seal_folder
-from ledger.transparency.signed_notes import Checkpoint, NoteError, Signer, Verifier, make_checkpoint, read_checkpoint
+from ledger.transparency.signed_notes import NoteError, Signer, make_checkpoint, read_checkpoint
 from ledger.transparency.tiles import tile_path
 from tests.support.builders import event
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine
+from tests.support.sealed_logs import (
+    SEALED_EVENTS,
+    all_events,
+    append_events,
+    findings_of_verification,
+    rewrite_history,
+    settings_in,
+)
 from tests.support.up_process import UpProcess
 
 pytestmark = pytest.mark.integration
 
-EVENTS = 700
-
-
-def settings_of(folder: Path) -> Any:
-    return load_settings({"data_dir": str(folder)}, {})
-
-
-async def fill(session: Session, number: int = EVENTS, start: int = 0) -> None:
-    drafts = [Draft(f"ledger.fact.s{n % 3}", json.dumps({"n": n}).encode()) for n in range(start, start + number)]
-    for at in range(0, number, 500):
-        await session.log.append(drafts[at : at + 500])
-
 
 @pytest.fixture
 async def sealed(tmp_path: Path) -> AsyncIterator[Session]:
-    async with Session(settings_of(tmp_path / "data")) as session:
-        await fill(session)
+    async with Session(settings_in(tmp_path / "data")) as session:
+        await append_events(session)
         await seal_to_the_end(session)
         yield session
-
-
-async def verify(session: Session, brought: Sequence[Checkpoint] = (), keys: Sequence[Verifier] = ()) -> list[Any]:
-    result = await verification(session, brought, keys, progressed=lambda _done, _of: None)
-    return [(wrong["kind"], wrong["first"], wrong["last"]) for wrong in result["findings"]]
-
-
-async def all_events(session: Session) -> list[Recorded]:
-    return [one async for batch in session.log.subject_batches(">") for one in batch]
-
-
-async def rewrite(session: Session, change: Callable[[list[Recorded]], None], *, without: Sequence[int] = ()) -> None:
-    """What somebody with the operator's password can do: the stream deleted and filled anew."""
-    events = await all_events(session)
-    change(events)
-    operator = await session.connection("intruder", user="operator")
-    await js_api(operator, f"STREAM.DELETE.{topology.LEDGER}")
-    wanted = next(one for one in topology.stream_configs() if one["name"] == topology.LEDGER)
-    await js_api(operator, f"STREAM.CREATE.{topology.LEDGER}", wanted | {"deny_delete": False, "deny_purge": False})
-    door = await Log.unstamped(operator, topology.LEDGER)
-    for at in range(0, len(events), 500):
-        await door.append([Draft(one.subject, one.data) for one in events[at : at + 500]])
-    for position in without:
-        await js_api(operator, f"STREAM.MSG.DELETE.{topology.LEDGER}", {"seq": position})
 
 
 async def test_an_untouched_log_verifies_and_every_event_can_be_proved(sealed: Session) -> None:
     folder = seal_folder(sealed.data_dir)
     newest = folder.checkpoint()
     assert newest is not None
-    assert newest.size == EVENTS
-    assert await verify(sealed, [newest], folder.verifiers()) == []
+    assert newest.size == SEALED_EVENTS
+    assert await findings_of_verification(sealed, [newest], folder.verifiers()) == []
     events = await all_events(sealed)
-    for position in (1, 256, 257, 512, EVENTS):
+    for position in (1, 256, 257, 512, SEALED_EVENTS):
         proof = read_proof(prove(folder.tiles(newest.size), newest, position).text())
         entry = verify_proof(proof, folder.verifiers())
         assert (entry.position, entry.subject, entry.data) == events[position - 1]
@@ -100,18 +68,18 @@ async def test_an_edited_event_is_found_at_its_position(sealed: Session) -> None
     def edit(events: list[Recorded]) -> None:
         events[299] = events[299]._replace(data=events[299].data.replace(b'"n": 299', b'"n": 999'))
 
-    await rewrite(sealed, edit)
-    assert await verify(sealed) == [("edited", 300, 300)]
+    await rewrite_history(sealed, edit)
+    assert await findings_of_verification(sealed) == [("edited", 300, 300)]
 
 
 async def test_a_removed_event_is_found_at_its_position(sealed: Session) -> None:
-    await rewrite(sealed, lambda _events: None, without=[300, 301])
-    assert await verify(sealed) == [("removed", 300, 301)]
+    await rewrite_history(sealed, lambda _events: None, without=[300, 301])
+    assert await findings_of_verification(sealed) == [("removed", 300, 301)]
 
 
 async def test_an_event_taken_out_so_that_the_others_move_up_is_found(sealed: Session) -> None:
-    await rewrite(sealed, lambda events: events.pop(299) and None)
-    kinds = await verify(sealed)
+    await rewrite_history(sealed, lambda events: events.pop(299) and None)
+    kinds = await findings_of_verification(sealed)
     assert kinds[0][:2] == ("removed", 300)
 
 
@@ -120,64 +88,66 @@ async def test_two_events_that_changed_places_are_found(sealed: Session, one: in
     def swap(events: list[Recorded]) -> None:
         events[one - 1], events[other - 1] = events[other - 1], events[one - 1]
 
-    await rewrite(sealed, swap)
-    assert await verify(sealed) == [("swapped", one, other)]
+    await rewrite_history(sealed, swap)
+    assert await findings_of_verification(sealed) == [("swapped", one, other)]
 
 
 async def test_an_event_added_in_the_middle_is_found_where_it_was_added(sealed: Session) -> None:
-    await rewrite(sealed, lambda events: events.insert(299, Recorded(0, "ledger.fact.s0", b'{"n": -1}')))
-    assert (await verify(sealed))[0][:2] == ("inserted", 300)
+    await rewrite_history(sealed, lambda events: events.insert(299, Recorded(0, "ledger.fact.s0", b'{"n": -1}')))
+    assert (await findings_of_verification(sealed))[0][:2] == ("inserted", 300)
 
 
 async def test_a_tail_cut_off_and_written_over_is_found_from_its_first_position(sealed: Session) -> None:
     def cut(events: list[Recorded]) -> None:
         events[649:] = [one._replace(data=b'{"n": "other"}') for one in events[649:]]
 
-    await rewrite(sealed, cut)
-    assert await verify(sealed) == [("rewritten", 650, EVENTS)]
+    await rewrite_history(sealed, cut)
+    assert await findings_of_verification(sealed) == [("rewritten", 650, SEALED_EVENTS)]
 
 
 async def test_a_tail_cut_off_is_found(sealed: Session) -> None:
-    await rewrite(sealed, lambda events: events.__delitem__(slice(649, None)))
-    assert await verify(sealed) == [("cut", 650, EVENTS)]
+    await rewrite_history(sealed, lambda events: events.__delitem__(slice(649, None)))
+    assert await findings_of_verification(sealed) == [("cut", 650, SEALED_EVENTS)]
 
 
 async def test_an_older_backup_of_the_server_put_back_is_found(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    async with Session(settings_of(data)) as session:
-        await fill(session)
+    async with Session(settings_in(data)) as session:
+        await append_events(session)
     shutil.copytree(data / "jetstream", tmp_path / "backup")
-    async with Session(settings_of(data)) as session:
-        await fill(session, 200, EVENTS)
+    async with Session(settings_in(data)) as session:
+        await append_events(session, 200, SEALED_EVENTS)
         await seal_to_the_end(session)
     shutil.rmtree(data / "jetstream")
     shutil.copytree(tmp_path / "backup", data / "jetstream")
-    async with Session(settings_of(data)) as session:
-        assert await verify(session) == [("cut", EVENTS + 1, EVENTS + 200)]
+    async with Session(settings_in(data)) as session:
+        assert await findings_of_verification(session) == [("cut", SEALED_EVENTS + 1, SEALED_EVENTS + 200)]
 
 
 async def test_an_older_backup_of_everything_is_found_with_a_checkpoint_kept_elsewhere(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    async with Session(settings_of(data)) as session:
-        await fill(session)
+    async with Session(settings_in(data)) as session:
+        await append_events(session)
         await seal_to_the_end(session)
     shutil.copytree(data, tmp_path / "backup")
-    async with Session(settings_of(data)) as session:
-        await fill(session, 200, EVENTS)
+    async with Session(settings_in(data)) as session:
+        await append_events(session, 200, SEALED_EVENTS)
         await seal_to_the_end(session)
         kept = seal_folder(data).checkpoint()
     assert kept is not None
     shutil.rmtree(data)
     shutil.copytree(tmp_path / "backup", data)
-    async with Session(settings_of(data)) as session:
-        assert await verify(session) == []
-        assert await verify(session, [kept]) == [("history shortened", EVENTS + 1, EVENTS + 200)]
+    async with Session(settings_in(data)) as session:
+        assert await findings_of_verification(session) == []
+        assert await findings_of_verification(session, [kept]) == [
+            ("history shortened", SEALED_EVENTS + 1, SEALED_EVENTS + 200)
+        ]
 
 
 @pytest.mark.parametrize("block", ["first", "last"])
 async def test_a_flipped_bit_in_a_block_file_is_found(tmp_path: Path, block: str) -> None:
     data = tmp_path / "data"
-    async with Session(settings_of(data)) as session:
+    async with Session(settings_in(data)) as session:
         await session.log.append(
             [Draft("ledger.x", json.dumps({"n": n, "x": "x" * 4000}).encode()) for n in range(900)]
         )
@@ -193,8 +163,8 @@ async def test_a_flipped_bit_in_a_block_file_is_found(tmp_path: Path, block: str
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     (folder / "index.db").unlink()
-    async with Session(settings_of(data)) as session:
-        found = await verify(session)
+    async with Session(settings_in(data)) as session:
+        found = await findings_of_verification(session)
     assert found
     assert {kind for kind, _, _ in found} <= {"removed", "cut", "edited", "rewritten"}
     size = 5400
@@ -203,7 +173,7 @@ async def test_a_flipped_bit_in_a_block_file_is_found(tmp_path: Path, block: str
     assert middle, found
 
 
-async def test_a_history_forked_after_a_checkpoint_is_found_by_who_kept_it(sealed: Session) -> None:
+async def test_a_history_forked_after_a_kept_checkpoint_is_found(sealed: Session) -> None:
     folder = seal_folder(sealed.data_dir)
     kept = folder.checkpoint()
     assert kept is not None
@@ -212,15 +182,17 @@ async def test_a_history_forked_after_a_checkpoint_is_found_by_who_kept_it(seale
     def fork(events: list[Recorded]) -> None:
         events[99] = events[99]._replace(data=b'{"n": "forked"}')
 
-    await rewrite(sealed, fork)
+    await rewrite_history(sealed, fork)
     shutil.rmtree(folder.folder / "tile")
     (folder.folder / "checkpoint").unlink()
     sealer = Sealer(folder)
     sealer.take(await all_events(sealed))
     sealer.sign()
     assert folder.signer() == signer
-    assert await verify(sealed) == [("history forked", 1, EVENTS)]  # the server has kept a checkpoint, too
-    assert await verify(sealed, [kept]) == [("history forked", 1, EVENTS)]
+    assert await findings_of_verification(sealed) == [
+        ("history forked", 1, SEALED_EVENTS)
+    ]  # the server has kept a checkpoint, too
+    assert await findings_of_verification(sealed, [kept]) == [("history forked", 1, SEALED_EVENTS)]
 
 
 @pytest.mark.parametrize("name", [tile_path(0, 1), tile_path("entries", 1), tile_path(1, 0, 2)])
@@ -229,58 +201,62 @@ async def test_an_edited_tile_is_found_and_the_log_is_not_blamed(sealed: Session
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)
-    found = await verify(sealed)
+    found = await findings_of_verification(sealed)
     assert {kind for kind, _, _ in found} == {"tile edited"}
     assert found[0][1] in (257, 512, 1)
 
 
 async def test_a_lost_tile_is_found(sealed: Session) -> None:
     (seal_folder(sealed.data_dir).folder / tile_path(0, 1)).unlink()
-    assert ("tile missing", 257, 512) in await verify(sealed)
+    assert ("tile missing", 257, 512) in await findings_of_verification(sealed)
 
 
 async def test_an_old_checkpoint_put_back_is_found(sealed: Session) -> None:
     path = seal_folder(sealed.data_dir).folder / "checkpoint"
     old = path.read_text()
-    await fill(sealed, 300, EVENTS)
+    await append_events(sealed, 300, SEALED_EVENTS)
     await seal_to_the_end(sealed)
     path.write_text(old)
-    assert ("checkpoint replaced", EVENTS + 1, EVENTS + 1) in await verify(sealed)
+    assert ("checkpoint replaced", SEALED_EVENTS + 1, SEALED_EVENTS + 1) in await findings_of_verification(sealed)
 
 
 async def test_a_forged_checkpoint_is_found(sealed: Session) -> None:
     folder = seal_folder(sealed.data_dir)
-    forged = make_checkpoint(folder.signer().name, EVENTS, b"\0" * 32, [Signer.make(folder.signer().name)])
+    forged = make_checkpoint(folder.signer().name, SEALED_EVENTS, b"\0" * 32, [Signer.make(folder.signer().name)])
     (folder.folder / "checkpoint").write_text(forged.note)
-    assert ("checkpoint forged", 1, EVENTS) in await verify(sealed)
+    assert ("checkpoint forged", 1, SEALED_EVENTS) in await findings_of_verification(sealed)
 
 
-async def test_a_replaced_key_is_found_by_who_has_the_true_one(sealed: Session) -> None:
+async def test_a_replaced_key_is_found_with_the_true_one(sealed: Session) -> None:
     folder = seal_folder(sealed.data_dir)
     true, newest = folder.verifiers(), folder.checkpoint()
     assert newest is not None
     intruder = Signer.make(folder.signer().name)
     (folder.folder / "key").write_text(intruder.text())
-    assert ("key replaced", 1, EVENTS) in await verify(sealed)
+    assert ("key replaced", 1, SEALED_EVENTS) in await findings_of_verification(sealed)
     (folder.folder / "verifiers").write_text(intruder.verifier.text() + "\n")
-    (folder.folder / "checkpoint").write_text(make_checkpoint(intruder.name, EVENTS, newest.root, [intruder]).note)
-    kinds = {kind for kind, _, _ in await verify(sealed)}  # all of the folder: what the server keeps shows it
+    (folder.folder / "checkpoint").write_text(
+        make_checkpoint(intruder.name, SEALED_EVENTS, newest.root, [intruder]).note
+    )
+    kinds = {
+        kind for kind, _, _ in await findings_of_verification(sealed)
+    }  # all of the folder: what the server keeps shows it
     assert kinds == {"key replaced", "checkpoint not trusted"}
-    assert ("key replaced", 1, EVENTS) in await verify(sealed, keys=true)
-    assert ("checkpoint not trusted", 1, EVENTS) in await verify(sealed, [newest])
+    assert ("key replaced", 1, SEALED_EVENTS) in await findings_of_verification(sealed, keys=true)
+    assert ("checkpoint not trusted", 1, SEALED_EVENTS) in await findings_of_verification(sealed, [newest])
 
 
-async def test_a_rotated_key_is_trusted_by_who_trusts_the_one_before(sealed: Session) -> None:
+async def test_a_rotated_key_is_trusted_with_its_predecessor(sealed: Session) -> None:
     folder = seal_folder(sealed.data_dir)
     before, kept = folder.verifiers(), folder.checkpoint()
     assert kept is not None
     old, new = folder.rotate()
-    await fill(sealed, 50, EVENTS)
+    await append_events(sealed, 50, SEALED_EVENTS)
     await seal_to_the_end(sealed)
     newest = folder.checkpoint()
     assert newest is not None
     assert newest.signed_by([old, new]) == [new]
-    assert await verify(sealed, [kept, newest], before) == []
+    assert await findings_of_verification(sealed, [kept, newest], before) == []
     assert folder.trusted(before) == [old, new]
 
 
@@ -298,9 +274,9 @@ async def test_signatures_of_others_are_kept(sealed: Session) -> None:
 
 
 async def test_a_position_without_an_event_is_sealed_as_a_gap(tmp_path: Path) -> None:
-    async with Session(settings_of(tmp_path / "data")) as session:
-        await fill(session, 20)
-        await rewrite(session, lambda _events: None, without=[7, 8])
+    async with Session(settings_in(tmp_path / "data")) as session:
+        await append_events(session, 20)
+        await rewrite_history(session, lambda _events: None, without=[7, 8])
         await seal_to_the_end(session)
         folder = seal_folder(session.data_dir)
         assert decode_entry(folder.tiles(20).entry(6)).is_gap
@@ -320,13 +296,13 @@ async def test_a_verification_goes_on_where_it_was_interrupted(sealed: Session) 
     second.load(state, "log")
     assert second.position == 512
     second.take((await all_events(sealed))[512:])
-    assert second.findings(EVENTS) == []
+    assert second.findings(SEALED_EVENTS) == []
 
 
-async def test_a_seal_that_disagrees_sets_off_the_alarm_and_stops_who_writes(sealed: Session) -> None:
+async def test_a_seal_that_disagrees_raises_the_alarm_and_stops_writers(sealed: Session) -> None:
     watch = AlarmWatch(sealed.client)
     await watch.start()
-    await rewrite(sealed, lambda events: events.__delitem__(slice(649, None)))
+    await rewrite_history(sealed, lambda events: events.__delitem__(slice(649, None)))
     service = SealService(sealed.url, sealed.client, sealed.log, sealed.data_dir)
     await service.start()
     try:

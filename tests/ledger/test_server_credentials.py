@@ -1,4 +1,4 @@
-"""A server of the user's own, reached in every way that NATS knows; what is wrong is said in one sentence."""
+"""Credentials of NATS for the ledger, on a server of the operator; an error is one sentence."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def settings_for(
 
 
 async def works(settings: Settings) -> None:
-    """A ledger is created and records a fact: by our client, and by the services' broker."""
+    """Assert that a ledger is created and records a fact, by our client and by the services' broker."""
     async with Session(settings, creates=True) as session, upstream_of(session, "intake") as upstream:
         fact = event(f"p-{time.time_ns()}", "purchase.completed", order_id="O-1", total=gbp("5.00"))
         assert await upstream.record(fact) >= 1
 
 
 async def refused(settings: Settings) -> str:
-    """The sentence with which it does not work, in time."""
+    """Return the error of a ledger that cannot connect, in time."""
     begun = time.monotonic()
     with pytest.raises(UnavailableError) as said:
         async with Session(settings, creates=True):
@@ -238,8 +238,8 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path) -> None:
         assert "s3cret" not in str(said.value)
 
 
-def test_who_connects_comes_from_one_place(tmp_path: Path) -> None:
-    """As an operator's command does it in an environment that names the ledger's own user."""
+def test_credentials_come_from_one_setting(tmp_path: Path) -> None:
+    """An operator's command overrides the ledger's user of its environment."""
     own = {
         "RESOLUTION_LEDGER_NATS_URL": "nats://h",
         "RESOLUTION_LEDGER_NATS_USER": "ledger",

@@ -1,4 +1,4 @@
-"""Forgetting: what is personal is sealed from the first moment, and unreadable everywhere once its keys are gone."""
+"""Erasure: personal fields are encrypted from the start, and unreadable everywhere once their key is destroyed."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -19,17 +19,17 @@ from ledger.transparency.sealer import seal_folder
 from projections.engine import storage
 from projections.engine.projector import rebuild
 from projections.registry import MODELS
-from tests.decisions.test_host_clock import unchecked_log
-from tests.projections.test_time_travel import all_views
 from tests.support.builders import event, gbp
+from tests.support.clocks import unchecked_log
 from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.view_answers import all_views
 
 SECRET = "grandmother Xanthippe was ill"
 
 
 async def told(upstream: Upstream) -> None:
-    """Everything that may say something about C-9: by facts, by unknown fields, by notes."""
+    """Record personal data of C-9 in facts, unknown fields and notes."""
     await upstream.set_up_basics()
     await upstream.record(event("o-1", "interaction.opened", interaction_id="I-0", story=SECRET))
     await upstream.record(event("o-2", "interaction.opened", interaction_id="I-0", customer_id="C-9", channel="phone"))
@@ -69,7 +69,7 @@ async def forgotten(session: Session, *customers: str) -> Any:
     return await forget(session.log, session.rejected, keys, customers or ["C-9"], ["I-0"], "M-1", "asked for it")
 
 
-async def test_what_is_personal_is_never_stored_open(session: Session) -> None:
+async def test_personal_fields_are_never_stored_in_the_clear(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await told(upstream)
         replayed = await upstream.replay()
@@ -83,7 +83,7 @@ async def test_what_is_personal_is_never_stored_open(session: Session) -> None:
     assert [name for name, path in stored.items() if SECRET.encode() in path.read_bytes()] == []
 
 
-async def test_a_note_is_sealed_however_its_name_is_written(session: Session) -> None:
+async def test_a_note_is_encrypted_however_its_field_is_escaped(session: Session) -> None:
     """JSON may write any letter as an escape."""
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
@@ -106,7 +106,7 @@ async def test_a_note_is_sealed_however_its_name_is_written(session: Session) ->
     assert SECRET.encode() not in b"".join(raw)
 
 
-async def test_nothing_shows_it_once_the_person_is_forgotten_and_every_proof_holds(session: Session) -> None:
+async def test_erased_fields_are_unreadable_and_every_proof_holds(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await told(upstream)
         await archive_to_the_end(session, lambda _done, _of: None)
@@ -131,7 +131,7 @@ async def test_nothing_shows_it_once_the_person_is_forgotten_and_every_proof_hol
     assert await all_views(session) == live
 
 
-async def test_a_fact_sent_again_is_recognised_before_and_after(session: Session) -> None:
+async def test_a_repeated_fact_is_a_duplicate_before_and_after_an_erasure(session: Session) -> None:
     fact = event(
         "f-1", "feedback.received", customer_id="C-9", instrument="csat", score=1, best=5, worst=1, comment=SECRET
     )
@@ -158,7 +158,7 @@ async def test_a_fact_sent_again_is_recognised_before_and_after(session: Session
         assert rejected == []
 
 
-async def test_an_index_made_anew_knows_sealed_facts_again(session: Session) -> None:
+async def test_a_rebuilt_index_knows_encrypted_facts(session: Session) -> None:
     fact = event(
         "f-1", "feedback.received", customer_id="C-9", instrument="csat", score=1, best=5, worst=1, comment=SECRET
     )
@@ -180,7 +180,7 @@ async def test_a_request_with_a_note_has_one_answer(session: Session) -> None:
         assert other["error"]["code"] == "request_id_reused"
 
 
-async def test_a_legal_hold_stands_in_the_way(session: Session) -> None:
+async def test_a_legal_hold_prevents_erasure(session: Session) -> None:
     keys = await Keyring.open(session.client)
     await hold(keys, "C-9", "a claim", "counsel")
     with pytest.raises(HeldError, match="a claim"):

@@ -1,4 +1,4 @@
-"""Views: exact, rebuilt byte for byte, stopped visibly by what they cannot digest."""
+"""The projection engine: exact views, rebuilds byte for byte, checkpoints, and stops at unreadable events."""
 
 import asyncio
 import json
@@ -23,13 +23,13 @@ from projections.reports.loyalty import loyalty_report
 from projections.views.audit_trail import read_trail
 from projections.views.balances import Balances, read_balances
 from projections.views.loyalty import read_effects
-from tests.support.builders import event, gbp
+from tests.support.builders import event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.upstreams import Upstream, upstream_of
 
 
 async def lived(upstream: Upstream) -> None:
-    """A bit of everything."""
+    """Record a little of everything: facts, decisions, a reported action."""
     await upstream.set_up_basics()
     for number, day in enumerate(("2026-01-01", "2026-01-20", "2026-02-20", "2026-03-20")):
         bought = event(
@@ -48,16 +48,7 @@ async def lived(upstream: Upstream) -> None:
     await upstream.action("r-1", "5.00", customer_id="C-1", interaction_id="I-1", time="2026-01-31T12:00:00Z")
     await upstream.action("r-2", "99.00", customer_id="C-1", interaction_id="I-1", time="2026-01-31T12:01:00Z")
     await upstream.record(
-        event(
-            "rep",
-            "action.reported",
-            time="2026-02-10T12:00:00Z",
-            agent_id="A-1",
-            kind="refund",
-            amount=gbp("2.00"),
-            reason="no signal",
-            customer_id="C-1",
-        )
+        reported_action("rep", "2.00", time="2026-02-10T12:00:00Z", reason="no signal", customer_id="C-1")
     )
     await upstream.action("r-3", "7.00", time="2026-02-11T12:00:00Z")
     for _ in range(200):  # until the reported action is posted to its budget
@@ -69,14 +60,14 @@ async def lived(upstream: Upstream) -> None:
 
 @pytest.fixture
 async def told(session: Session) -> Upstream:
-    """A ledger in which something has happened; nothing runs any more."""
+    """Return the session of a ledger with a history; no role runs any more."""
     async with upstream_of(session, history=True) as upstream:
         await lived(upstream)
     return upstream
 
 
 async def answers(session: Session) -> bytes:
-    """Every view's whole answer."""
+    """Return the whole answer of every view."""
     parts = [
         await read_view(session, "budget_balances", read_balances),
         await read_view(session, "loyalty_effects", read_effects),
@@ -158,7 +149,7 @@ async def test_views_dropped_and_rebuilt_answer_byte_for_byte_the_same(told: Ups
     assert await answers(told.session) == before
 
 
-async def test_a_view_carries_on_where_it_stood(told: Upstream) -> None:
+async def test_a_projection_resumes_at_its_checkpoint(told: Upstream) -> None:
     await answers(told.session)
     async with upstream_of(told.session, "intake", "decisions", history=True) as upstream:
         await upstream.action("r-9", "1.00", time="2026-02-12T12:00:00Z")
@@ -166,7 +157,7 @@ async def test_a_view_carries_on_where_it_stood(told: Upstream) -> None:
     assert found[-1]["spent"] == gbp("10.00")
 
 
-async def test_what_a_projection_does_not_know_stops_it_alone_until_it_is_skipped(told: Upstream) -> None:
+async def test_an_unreadable_event_stops_one_projection_until_it_is_skipped(told: Upstream) -> None:
     session = told.session
     before = (await read_view(session, "budget_balances", read_balances)).result
     strange = encode_event("resolution-ledger", "x", "resolution.budget.exploded.v1", datetime.now(UTC), b"{}")
@@ -243,7 +234,7 @@ def test_a_new_version_of_a_model_makes_a_new_generation(tmp_path: Path) -> None
     assert storage.next_generation(tmp_path, newer) == 2
 
 
-async def test_what_a_command_reads_is_of_one_moment(session: Session) -> None:
+async def test_a_command_reads_all_views_at_one_position(session: Session) -> None:
     """Rows and position: also where a query is text for the driver, which begins no transaction by itself."""
     answer = await read_view(session, "budget_balances", lambda c: storage.driver(c).in_transaction)
     assert answer.result

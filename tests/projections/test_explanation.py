@@ -1,4 +1,4 @@
-"""Explaining: a decision with all that led to it and came of it, and a case file that proves what it says."""
+"""Explanations of a decision with its causes and consequences, and case files that prove them."""
 
 import asyncio
 import html
@@ -33,7 +33,7 @@ async def explained(session: Session, action_id: str) -> Document:
 
 
 async def approved(upstream: Upstream) -> str:
-    """An action that needed a manager's word; its id."""
+    """Record an action that a manager approved; return its id."""
     await set_up_organisation(upstream)
     asked = await upstream.action(
         "r-1", "90.00", agent_id="D-1", escalate=True, customer_id="C-1", interaction_id="I-1"
@@ -52,7 +52,7 @@ async def approved(upstream: Upstream) -> str:
     return action_id
 
 
-async def test_an_approved_action_tells_who_approved_and_how_long_it_took(upstream: Upstream) -> None:
+async def test_an_approved_action_names_its_approver_and_the_time_that_approval_took(upstream: Upstream) -> None:
     action_id = await approved(upstream)
     await upstream.ask(
         "reversal",
@@ -73,14 +73,14 @@ async def test_an_approved_action_tells_who_approved_and_how_long_it_took(upstre
     assert found["budget_after"]["spent"] != found["budget_before"]["spent"]
 
 
-async def test_a_held_action_is_explained_too(upstream: Upstream) -> None:
+async def test_a_held_action_is_explained(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     held = await upstream.action("r-1", hold=True)
     found = await explained(upstream.session, held["action_id"])
     assert (found["budget_before"]["reserved"], found["budget_after"]["reserved"]) == (gbp("0.00"), gbp("5.00"))
 
 
-async def test_what_was_corrected_shows_what_was_known_then_and_now(upstream: Upstream) -> None:
+async def test_an_explanation_of_a_corrected_fact_shows_both_versions(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     opened = event("o-1", "interaction.opened", interaction_id="I-1", channel="phone")
     await upstream.record(opened)

@@ -1,4 +1,4 @@
-"""Flags as events: raised once whoever runs the guard, reviewed, answered, explained, and the same after a rebuild."""
+"""Flags as events: raised once by several guards, reviewed, explained, and the same after a rebuild."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from domain.abuse.guard import RULES
 from ledger.encryption.keyring import Keyring
 from ledger.store.log import Recorded
 from projections.views.flags import read_flags
-from tests.support.builders import event, gbp
+from tests.support.builders import reported_action
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine
@@ -28,15 +28,13 @@ from tests.support.upstreams import Upstream, upstream_of
 
 
 async def claims(upstream: Upstream, number: int = 4, start: int = 0) -> None:
-    """A customer who is given goodwill by one agent after the other."""
+    """Record claims of one customer, with goodwill by one agent after the other."""
     for one in range(start, start + number):
-        fact = event(
+        fact = reported_action(
             f"a-{one}",
-            "action.reported",
+            "4.00",
             request_id=f"q-{one}",
             agent_id=f"A-{one % 5}",
-            kind="refund",
-            amount=gbp("4.00"),
             reason=f"reason {one}",
             customer_id="C-claims",
             order_id=f"O-{one}",
@@ -53,7 +51,7 @@ async def charged(session: Session) -> int:
 
 
 async def guarded(session: Session, guards: int = 1) -> None:
-    """These guards, until they have read what is there and recorded what they found."""
+    """Run these guards until they have read the log and recorded their flags."""
     services = [GuardService(session.url, session.log) for _ in range(guards)]
     for service in services:
         await service.start()
@@ -140,7 +138,7 @@ async def test_flags_are_the_same_bytes_however_the_guard_is_fed(session: Sessio
     assert again(1) == again(7) == again(1000) == live
 
 
-async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Session) -> None:
+async def test_flags_are_the_same_bytes_after_an_erasure(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         await claims(upstream, 8)
@@ -173,13 +171,11 @@ async def test_flags_are_the_same_bytes_after_somebody_was_forgotten(session: Se
 
 def test_commands_flags_and_backtest(command: CommandLine) -> None:
     facts = [
-        event(
+        reported_action(
             f"a-{one}",
-            "action.reported",
+            "4.00",
             request_id=f"q-{one}",
             agent_id=f"A-{one}",
-            kind="refund",
-            amount=gbp("4.00"),
             reason=f"reason {one}",
             customer_id="C-claims",
             order_id=f"O-{one}",
@@ -207,24 +203,13 @@ def test_every_rule_and_parameter_is_documented(rule: Any) -> None:
         assert f"`{name}` {shown}" in line
 
 
-def test_flags_show_pseudonyms_until_somebody_begins_to_look(
-    command: CommandLine, up: UpProcess, tmp_path: Path
-) -> None:
+def test_flags_show_pseudonyms_until_a_review_begins(command: CommandLine, up: UpProcess, tmp_path: Path) -> None:
     up.wait_until_up()
     policy = tmp_path / "policy.json"
     policy.write_text(json.dumps(BASIC_POLICY | {"default_role": "agent", "privacy": {"pseudonyms": True}}))
     assert command("decide", "policy", str(policy), "--published-by", "owner").returncode == 0
     facts = [
-        event(
-            f"a-{one}",
-            "action.reported",
-            request_id=f"q-{one}",
-            agent_id="A-7",
-            kind="refund",
-            amount=gbp("4.00"),
-            reason="late",
-            customer_id="A-7",
-        )
+        reported_action(f"a-{one}", "4.00", request_id=f"q-{one}", agent_id="A-7", customer_id="A-7")
         for one in range(2)
     ]
     assert command("publish", "-", stdin="\n".join(map(json.dumps, facts))).returncode == 0

@@ -12,7 +12,7 @@ from tests.support.environment import ROOT
 from tests.support.upstreams import Upstream
 
 
-def test_every_column_is_said_and_the_document_is_current() -> None:
+def test_every_column_is_described_and_the_document_is_current() -> None:
     found = list(columns())
     assert {(one.view, one.table) for one in found} == {
         (view, table.name)
@@ -24,7 +24,7 @@ def test_every_column_is_said_and_the_document_is_current() -> None:
     assert (ROOT / "docs" / "reference" / "sql.md").read_text() == schema_text(), "run `make docs`"
 
 
-async def test_a_plain_tool_reads_what_serves(upstream: Upstream) -> None:
+async def test_a_plain_sql_client_reads_the_views(upstream: Upstream) -> None:
     await upstream.set_up_basics()
     await upstream.action("r-1", "5.00")
     session = upstream.session

@@ -11,35 +11,16 @@ from app.runtime.session import Session
 from app.runtime.views import read_view
 from ledger.store import position_lookup
 from ledger.store.cloudevents import parse_time
-from projections.engine import temporal_tables
-from projections.views import casework
 from projections.views.audit_trail import read_trail
 from projections.views.balances import read_balances, read_happened, read_making
 from projections.views.casework import read_actions, read_actions_happened
-from projections.views.loyalty import read_effects
-from tests.support.builders import event, gbp
-from tests.support.documents import Document
+from tests.support.builders import event, gbp, reported_action
 from tests.support.forked_cli import CommandLine
 from tests.support.upstreams import Upstream, upstream_of
+from tests.support.view_answers import all_views
 
 
-async def all_views(session: Session, at: int | None = None) -> list[Any]:
-    """What each view answers, as of a position."""
-    actions, escalations = temporal_tables.as_of(casework.actions, at), temporal_tables.as_of(casework.escalations, at)
-    readings: Document = {
-        "budget_balances": lambda c: read_balances(c, position=at),
-        "loyalty_effects": lambda c: read_effects(c, position=at),
-        "audit_trail": lambda c: read_trail(c, until=at),
-    }
-    found = [(await read_view(session, name, reading)).result for name, reading in readings.items()]
-    found.append((await read_view(session, "casework", lambda c: casework.read_actions(c, source=actions))).result)
-    return [
-        *found,
-        (await read_view(session, "casework", lambda c: casework.read_escalations(c, source=escalations))).result,
-    ]
-
-
-async def test_as_of_any_position_is_what_the_views_answered_there(session: Session) -> None:
+async def test_views_as_of_a_position_answer_as_they_did_there(session: Session) -> None:
     then: dict[int, list[Any]] = {}
 
     async def look() -> None:
@@ -72,9 +53,7 @@ def _story(upstream: Upstream) -> list[Any]:
 
     opened = event("o-1", "interaction.opened", interaction_id="I-1", customer_id="C-1", channel="phone")
     resolved = event("s-1", "interaction.resolved", interaction_id="I-1", resolution="refunded")
-    reported = event(
-        "a-1", "action.reported", request_id="off-1", agent_id="A-1", kind="refund", amount=gbp("3.00"), reason="late"
-    )
+    reported = reported_action("a-1", "3.00", request_id="off-1")
     return [
         purchase(1, "2025-10-01T10:00:00Z"),
         lambda: upstream.record(opened),
@@ -114,23 +93,14 @@ async def test_a_time_means_the_last_position_recorded_by_then(session: Session)
     assert await position_of(session.log, "7", last) == 7
 
 
-async def test_what_was_told_late_counts_when_it_happened(session: Session) -> None:
+async def test_a_late_fact_counts_at_its_event_time(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         await upstream.action("r-1")
         events = await upstream.replay()
         taken = next(one for one in events if one["type"] == "resolution.action.taken.v1")
         before = taken["time"]
-        fact = event(
-            "late",
-            "action.reported",
-            time=before,
-            request_id="off",
-            agent_id="A-1",
-            kind="refund",
-            amount=gbp("3.00"),
-            reason="no network",
-        )
+        fact = reported_action("late", "3.00", time=before, request_id="off", reason="no network")
         await upstream.record(fact)
         for _ in range(200):
             now = (await read_view(session, "budget_balances", read_balances)).result
@@ -176,20 +146,7 @@ def _text(moment: datetime) -> str:
 
 
 def test_commands_answer_as_of(command: CommandLine) -> None:
-    lines = "\n".join(
-        json.dumps(
-            event(
-                f"e-{n}",
-                "action.reported",
-                request_id=f"q-{n}",
-                agent_id="A-1",
-                kind="refund",
-                amount=gbp("1.00"),
-                reason="late",
-            )
-        )
-        for n in range(5)
-    )
+    lines = "\n".join(json.dumps(reported_action(f"e-{n}", "1.00", request_id=f"q-{n}")) for n in range(5))
     assert command("publish", "-", stdin=lines).returncode == 0
     for report in ("actions", "escalations", "balances", "loyalty"):
         late = command("report", report, "--as-of", "2026-11-22T00:00:00Z", "--happened", "--json")

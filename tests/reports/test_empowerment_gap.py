@@ -1,4 +1,4 @@
-"""The empowerment gap: who asked, what came of it, what asking costs, which limit would be worth more."""
+"""The report on the empowerment gap: escalations, their outcomes and costs, and the recommended limit."""
 
 import json
 from functools import partial
@@ -48,7 +48,7 @@ def test_a_share_has_wilsons_interval() -> None:
     assert empowerment_gap.share(0, 0)["share"] is None
 
 
-def test_asking_costs_the_minutes_of_two_but_not_of_days() -> None:
+def test_the_cost_of_asking_is_minutes_of_two_people() -> None:
     assert empowerment_gap.cost_of_asking(600, HOURS) == pytest.approx(1150)  # ten minutes of 69.00 an hour
     assert empowerment_gap.cost_of_asking(48 * 3600, HOURS) == 6900
     assert empowerment_gap.cost_of_asking(600, Costs(agent_hour=2400)) is None
@@ -73,7 +73,7 @@ def test_the_recommended_limit_is_where_asking_stops_being_worth_it() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.booleans()), max_size=400))
-def test_a_curve_takes_everybody_once_and_never_rises(requests: list[tuple[int, bool]]) -> None:
+def test_a_survival_curve_counts_each_case_once_and_never_rises(requests: list[tuple[int, bool]]) -> None:
     points = empowerment_gap.curve([asked(minor, yes=yes) for minor, yes in requests])
     assert sum(point["n"] for point in points) in (0, len(requests))
     smoothed = [point["smoothed"] for point in points]
@@ -118,7 +118,7 @@ async def stories(upstream: Upstream) -> None:
     await upstream.record(event("ob", "obstacle.reported", obstacle_id="O", employee_id="A-1", text="no vouchers"))
 
 
-async def test_the_report_of_what_was_asked_here_and_elsewhere(session: Session) -> None:
+async def test_the_gap_report_counts_escalations_of_the_ledger_and_of_other_systems(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await stories(upstream)
     found = await gap_report(partial(read_view, session), await policy_in_force(session.log))
@@ -155,7 +155,7 @@ def test_bpi_2020_by_the_commands(command: CommandLine) -> None:
     assert (wrong.returncode, "--agent-hour" in wrong.stderr) == (2, True)
 
 
-def test_the_long_way_costs_two_peoples_minutes_and_the_way_back_of_goods() -> None:
+def test_an_escalation_costs_the_minutes_of_two_people_and_the_return_of_goods() -> None:
     """14 minutes at 24.00 and 8 at 45.00 an hour are 11.60; goods that come back 5.00 more."""
     document = FULL_POLICY | {"costs": {"agent_hour": "24.00", "manager_hour": "45.00", "return_processing": "5.00"}}
     policy = parse_policy(document)

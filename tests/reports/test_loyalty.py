@@ -1,4 +1,4 @@
-"""The ladder: in worlds whose truth is known, from policies, on Online Retail; nothing below rung 4 is an effect."""
+"""The loyalty report: evidence levels in simulated worlds of known truth, from policies, and on Online Retail."""
 
 import json
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from domain.events.decisions import PolicyPublished
 from projections.policy_history import published_policies
 from projections.reading import AccessScope
 from projections.reports.loyalty import loyalty_report
-from tests.support.builders import event, gbp
+from tests.support.builders import event, gbp, reported_action
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
 from tests.support.organisations import FULL_POLICY
@@ -32,7 +32,7 @@ events = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 400), st.integers(
 
 
 @given(events, st.integers(0, 3), st.integers(1, 400), st.integers(-100, 0), st.integers(0, 100))
-def test_windows_are_what_counting_gives(told: Any, customer: int, at: int, start: int, end: int) -> None:
+def test_window_counts_equal_counting_by_hand(told: Any, customer: int, at: int, start: int, end: int) -> None:
     columns = [np.array([one[place] for one in told], np.int64) for place in range(3)]
     history = History(*columns)
     of = Moments(np.array([customer]), np.array([at]))
@@ -50,7 +50,7 @@ def test_windows_are_what_counting_gives(told: Any, customer: int, at: int, star
 
 @pytest.mark.long
 def test_intervals_hold_the_truth_and_lower_rungs_warn() -> None:
-    """A few seeds of what `python -m benchmarks.coverage` prints over 200."""
+    """A few seeds of the measurement that `python -m benchmarks.coverage` makes over 200."""
     found = {(line["world"], line["rung"]): line for line in coverage(12, workers=1)}
     for world, rung in (
         ("at random", "2 matched"),
@@ -68,7 +68,7 @@ def test_intervals_hold_the_truth_and_lower_rungs_warn() -> None:
     assert found["bunched", "3 step"]["refused_or_warned"] > found["step", "3 step"]["refused_or_warned"]
 
 
-def test_only_rung_four_is_called_an_effect_and_what_does_not_bear_says_why() -> None:
+def test_only_level_four_is_called_an_effect() -> None:
     few = estimators.trial(np.array([0, 1]), np.array([1.0, 0.0]), np.array([True, False]))
     assert (few.value, few.called) == (None, "not an effect")
     team = np.repeat(np.arange(8), 50)
@@ -164,16 +164,7 @@ async def test_of_very_many_customers_some_are_drawn(upstream: Upstream, monkeyp
             )
         )
         await upstream.record(
-            event(
-                f"a-{number}",
-                "action.reported",
-                request_id=f"q-{number}",
-                agent_id="A-1",
-                kind="refund",
-                amount=gbp("1.00"),
-                reason="late",
-                customer_id=f"C-{number}",
-            )
+            reported_action(f"a-{number}", "1.00", request_id=f"q-{number}", customer_id=f"C-{number}")
         )
     read = partial(read_view, upstream.session)
     assert (await loyalty_report(read, ()))["drawn_customers"] is None
@@ -190,7 +181,7 @@ async def test_of_very_many_customers_some_are_drawn(upstream: Upstream, monkeyp
     assert found | {"position": again["position"]} == again  # what was reported may still be being charged
 
 
-async def test_whom_others_helped_is_no_control_of_those_who_are_shown(upstream: Upstream) -> None:
+async def test_customers_helped_by_others_are_no_controls(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     for number in range(60):
         who = f"C-{number}"
@@ -207,16 +198,13 @@ async def test_whom_others_helped_is_no_control_of_those_who_are_shown(upstream:
             )
         if number < 50:
             await upstream.record(
-                event(
+                reported_action(
                     f"a-{number}",
-                    "action.reported",
+                    "1.00",
                     time="2025-02-01T00:00:00Z",
                     customer_id=who,
                     request_id=f"q-{number}",
                     agent_id=f"A-{1 + number % 2}",
-                    kind="refund",
-                    amount=gbp("1.00"),
-                    reason="late",
                 )
             )
     read = partial(read_view, upstream.session)

@@ -1,4 +1,4 @@
-"""Another policy on the history there is: what would have been decided otherwise, and nothing recorded."""
+"""Simulations of another policy on a ledger's history: differing decisions, and nothing recorded."""
 
 import json
 from datetime import datetime
@@ -51,7 +51,7 @@ def changes(found: Document) -> dict[tuple[str, str, str], int]:
     }
 
 
-async def test_a_higher_limit_spares_asking_and_says_what_it_would_have_let_pass(upstream: Upstream) -> None:
+async def test_a_higher_limit_saves_escalations_and_lists_the_additional_actions(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     for number, (amount, verdict) in enumerate((("70.00", "approve"), ("75.00", "deny"), ("80.00", None))):
         asked = await upstream.action(f"r-{number}", amount, agent_id="A-1", escalate=verdict is not None)
@@ -78,7 +78,7 @@ async def test_a_higher_limit_spares_asking_and_says_what_it_would_have_let_pass
     assert (await tried(upstream, FULL_POLICY))["differences"] == 0
 
 
-async def test_who_was_not_allowed_to_approve_is_no_decision_of_theirs(upstream: Upstream) -> None:
+async def test_a_refused_approval_is_no_decision_of_the_approver(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     asked = await upstream.action("r-1", "70.00", agent_id="A-1", escalate=True)
     for who, outcome in (("A-2", "refused"), ("A-1", "refused"), ("M-1", "done")):
@@ -89,14 +89,14 @@ async def test_who_was_not_allowed_to_approve_is_no_decision_of_theirs(upstream:
     assert (found["decisions"], found["differences"]) == (1, 0)
 
 
-async def test_what_the_pool_does_not_reach_is_not_taken_for_an_escalation_that_was_filed(upstream: Upstream) -> None:
+async def test_an_action_beyond_the_pool_is_no_filed_escalation(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     answer = await upstream.action("r-1", "600.00", agent_id="D-1", kind="fix", escalate=False)
     assert [one["rule"] for one in answer["reasons"]][-1] == "pool"  # and nobody approves a fix
     assert (await tried(upstream, FULL_POLICY))["items"] == []
 
 
-async def test_a_lower_limit_would_have_had_them_ask_and_leaves_the_budget_for_others(upstream: Upstream) -> None:
+async def test_a_lower_limit_adds_escalations_and_leaves_budget_for_later_actions(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     for number in range(4):
         await upstream.action(f"r-{number}", "50.00", agent_id="A-1")
@@ -110,7 +110,7 @@ async def test_a_lower_limit_would_have_had_them_ask_and_leaves_the_budget_for_o
     assert {one["why"] for one in found["items"]} == {("per_action",), ("budget",)}
 
 
-async def test_grants_holds_and_reversals_go_with_the_world_that_has_them(upstream: Upstream) -> None:
+async def test_grants_holds_and_reversals_count_in_their_own_history(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     grant = {"operation": "grant", "holder": "agent:A-1", "amount": gbp("50.00"), "granted_by": "M-1", "reason": "busy"}
     assert (await upstream.ask("budget", request_id="g-1", **grant))["outcome"] == "done"
@@ -131,7 +131,7 @@ async def test_grants_holds_and_reversals_go_with_the_world_that_has_them(upstre
     assert changes(without) == {("refund", "taken", "escalate"): 4}
 
 
-async def test_customers_and_households_have_their_totals_in_each_world(upstream: Upstream) -> None:
+async def test_customers_and_households_have_totals_in_each_history(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     await upstream.record(event("link", "customer.linked", a="C-1", b="C-2", relation="household"))
     for number, customer in enumerate(("C-1", "C-2", "C-1")):
@@ -143,7 +143,7 @@ async def test_customers_and_households_have_their_totals_in_each_world(upstream
     assert [item["why"] for item in found["items"]] == [("per_customer",)]
 
 
-async def test_from_the_policy_in_force_or_from_a_time_and_flags(upstream: Upstream) -> None:
+async def test_the_simulation_starts_from_the_policy_in_force_or_a_time(upstream: Upstream) -> None:
     await set_up_organisation(upstream)
     await upstream.action("r-1", "50.00", agent_id="A-1")
     stricter = changed(limits={"refund": "45.00"})
@@ -157,7 +157,7 @@ async def test_from_the_policy_in_force_or_from_a_time_and_flags(upstream: Upstr
     assert changes(await tried(upstream, euros)) == {("refund", "escalate", "refused"): 1}
 
 
-async def test_flags_that_would_have_come(upstream: Upstream) -> None:
+async def test_the_simulation_lists_the_flags_of_the_other_policy(upstream: Upstream) -> None:
     """Asked for 70.00, told to ask, given 40.00 and 30.00: R2 sees it only where 70.00 are too much."""
     await set_up_organisation(upstream)
     for number, amount in enumerate(("70.00", "40.00", "30.00")):

@@ -1,4 +1,4 @@
-"""Recognition: thanks, training, answers, morale and who stays; nothing that gives a few people away."""
+"""The recognition report: thanks, training, answers, morale and retention, without figures of few people."""
 
 import json
 from functools import partial
@@ -13,7 +13,7 @@ from domain.analytics.recognition import MONTH, Employment, Survey, Voice
 from projections.policy_history import policy_in_force
 from projections.reports.recognition import recognition_report
 from projections.views.people import read_careers
-from tests.support.builders import event, gbp
+from tests.support.builders import event, reported_action
 from tests.support.forked_cli import CommandLine
 from tests.support.organisations import BASIC_POLICY
 from tests.support.upstreams import upstream_of
@@ -63,7 +63,7 @@ def test_steps_of_a_career_are_shown_for_five() -> None:
     assert (few["suppressed"], few["people"], few["used_after"]) == (True, None, None)
 
 
-async def test_careers_are_read_from_what_was_told(session: Session) -> None:
+async def test_careers_are_read_from_facts(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics(BASIC_POLICY)
         steps = (("joined", "agent", ["A"]), ("changed", "agent", ["B"]), ("changed", "senior", ["B"]))
@@ -83,7 +83,7 @@ async def test_careers_are_read_from_what_was_told(session: Session) -> None:
     assert (await read_view(session, "people", lambda c: read_careers(c, 3))).result == []
 
 
-def test_what_followed_a_course_and_how_long_answers_took() -> None:
+def test_courses_and_answers_to_obstacles_are_measured() -> None:
     acts = {
         "A": [
             (-10 * DAY, "refund"),
@@ -101,7 +101,7 @@ def test_what_followed_a_course_and_how_long_answers_took() -> None:
     assert (obstacle["answered"], obstacle["fates"]) == (1, {})
 
 
-async def test_the_report(session: Session) -> None:
+async def test_the_recognition_report(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics(BASIC_POLICY | {"default_role": "agent"})
         for number in range(6):
@@ -148,11 +148,9 @@ async def test_the_report(session: Session) -> None:
     assert "A-1" not in json.dumps(found)  # nobody is named, nobody ranked
 
 
-def test_the_command_says_what_there_is(command: CommandLine) -> None:
+def test_the_recognition_command_prints_the_report(command: CommandLine) -> None:
     fact = event("t", "recognition.given", recognition_id="R", giver_id="A-2", receiver_id="A-1", reason="kind")
-    refund = event(
-        "a", "action.reported", request_id="q", agent_id="A-1", kind="refund", amount=gbp("4.00"), reason="late"
-    )
+    refund = reported_action("a", "4.00", request_id="q")
     assert command("publish", "-", stdin=f"{json.dumps(fact)}\n{json.dumps(refund)}").returncode == 0
     assert "Thanks given 1 times to 1 people" in command("report", "recognition").stdout
     assert json.loads(command("report", "recognition", "--json").stdout)["thanks"]["given"] == 1

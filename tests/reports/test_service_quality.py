@@ -1,4 +1,4 @@
-"""Service quality: ways of interactions, first contacts, what customers say, and how even it is."""
+"""The service-quality report: paths of interactions, first-contact resolution, satisfaction and evenness."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from ledger.store.cloudevents import parse_time
 from projections.reading import AccessScope
 from projections.reports.service_quality import interaction_story, quality_report
 from projections.views.journeys import journeys as journeys_table
-from tests.support.builders import event, gbp
+from tests.support.builders import event, reported_action
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine
@@ -65,7 +65,7 @@ def test_a_first_contact_is_known_when_its_window_is_over() -> None:
     assert (told["first_contact"]["k"], told["first_contact"]["n"], told["stories_repeated"]["share"]) == (3, 6, None)
 
 
-def test_nobody_gives_figures_of_nothing() -> None:
+def test_a_report_without_interactions_has_no_figures() -> None:
     found = service_quality.line(service_quality.judged(journeys(), 0.0))
     assert (found["interactions"], found["mean_transfers"], found["hours_to_resolution"]["median"]) == (0, None, None)
 
@@ -94,7 +94,7 @@ def test_satisfaction_by_instrument() -> None:
 
 
 async def way(upstream: Upstream) -> None:
-    """From the first line up and back, told again, solved, opened again; then two who say what they think."""
+    """Return an interaction that moves up and back, is resolved and reopened, and two answers to surveys."""
     opened: Document = {"interaction_id": "I", "customer_id": "C", "channel": "phone", "team_id": "A", "line": 1}
     await upstream.record(event("o", "interaction.opened", **opened))
     for number, (team, line, again) in enumerate((("B", 2, True), ("A", 1, None), ("B", 2, False))):
@@ -102,18 +102,7 @@ async def way(upstream: Upstream) -> None:
         await upstream.record(
             event(f"t-{number}", "interaction.transferred", interaction_id="I", to_team_id=team, line=line, **told)
         )
-    await upstream.record(
-        event(
-            "a",
-            "action.reported",
-            request_id="q",
-            agent_id="A-1",
-            kind="refund",
-            amount=gbp("4.00"),
-            reason="late",
-            interaction_id="I",
-        )
-    )
+    await upstream.record(reported_action("a", "4.00", request_id="q", interaction_id="I"))
     await upstream.record(event("r", "interaction.resolved", interaction_id="I"))
     await upstream.record(event("n", "interaction.reopened", interaction_id="I"))
     await upstream.record(event("s", "interaction.resolved", interaction_id="I"))
@@ -142,7 +131,7 @@ async def way(upstream: Upstream) -> None:
     )
 
 
-async def test_the_way_of_an_interaction(session: Session) -> None:
+async def test_the_path_of_an_interaction_is_its_lines_and_teams(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         await way(upstream)
@@ -163,7 +152,7 @@ async def test_the_way_of_an_interaction(session: Session) -> None:
     assert (said["n"], said["mean"]) == (2, 0.75)
 
 
-async def test_who_came_back_to_another_team_came_back(session: Session) -> None:
+async def test_a_contact_with_another_team_counts_as_repeated(session: Session) -> None:
     async with upstream_of(session) as upstream:
         await upstream.set_up_basics()
         for name, team, day in (("I-1", "A", "2025-01-01"), ("I-2", "B", "2025-01-03"), ("I-3", "B", "2025-06-01")):
@@ -176,7 +165,7 @@ async def test_who_came_back_to_another_team_came_back(session: Session) -> None
     assert (found["overall"]["interactions"], first["k"], first["n"]) == (1, 0, 1)
 
 
-async def test_one_interactions_way_is_a_story(session: Session) -> None:
+async def test_the_story_of_one_interaction(session: Session) -> None:
     async with upstream_of(session) as upstream:
         told: tuple[tuple[str, int, Document], ...] = (
             ("interaction.opened", 0, {"customer_id": "C-1", "channel": "phone", "reason": "late"}),
@@ -218,7 +207,7 @@ def test_bpi_2013_by_the_commands(command: CommandLine) -> None:
         ("2026-01-04T22:30:00.000000001-11:30", "2026-01-05T16:30:00.123456789+05:30"),
     ],
 )
-async def test_an_instant_is_the_same_whatever_its_offset(session: Session, opened: str, resolved: str) -> None:
+async def test_an_instant_is_the_same_with_any_offset(session: Session, opened: str, resolved: str) -> None:
     async with upstream_of(session, "intake", "projections") as upstream:
         for name, first, last in (("I-0", "2026-01-05T10:00:00Z", "2026-01-05T11:00:00Z"), ("I-1", opened, resolved)):
             told = {"interaction_id": name, "agent_id": "A-1"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.environment import ROOT
-from tests.support.source_code import syntax_tree
+from tests.support.source_code import MODULES, module_name, syntax_tree
 
 ROOMS = {
     "domain": set(),
@@ -23,7 +23,6 @@ ROOMS = {
     "app": {"domain", "ledger", "projections", "consumers", "config", "dashboard", "resolution_ledger"},
 }
 """Who may import whom. The public face re-exports from ``domain`` and ``projections``, and starts the command line."""
-MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 PURE = {
     "__future__",
     "bisect",
@@ -49,11 +48,6 @@ PURE = {
 """Libraries that the domain may import: none of them does I/O, reads a clock or draws random numbers by itself."""
 IMPURE = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "np.load", "np.save"}
 FILES_OF_A_FOLDER = 24
-
-
-def name_of(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path, *, typing_only: bool) -> Iterator[str]:
@@ -84,7 +78,7 @@ def assert_no_circle(graph: dict[str, set[str]]) -> None:
             del graph[name]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
     room = path.relative_to(ROOT).parts[0]
     used = {name.split(".")[0] for name in imports(path, typing_only=True)} & (ROOMS.keys() | {"tests", "benchmarks"})
@@ -106,7 +100,7 @@ def test_the_public_face_is_typed_and_imports_only_its_names() -> None:
 
 
 def test_modules_form_no_circle() -> None:
-    names = {name_of(path): path for path in MODULES}
+    names = {module_name(path): path for path in MODULES}
     assert_no_circle(
         {name: set(imports(path, typing_only=False)) & names.keys() - {name} for name, path in names.items()}
     )
@@ -116,19 +110,19 @@ def test_modules_form_no_circle() -> None:
 def test_the_folders_of_a_room_form_no_circle(room: str) -> None:
     """Modules in the room's own folder stand outside: some put the folders together, some are used by all of them."""
     folders = {
-        path.name: [name_of(module) for module in path.rglob("*.py")]
+        path.name: [module_name(module) for module in path.rglob("*.py")]
         for path in (ROOT / room).iterdir()
         if path.is_dir() and any(path.glob("*.py"))
     }
     home = {module: folder for folder, modules in folders.items() for module in modules}
     graph: dict[str, set[str]] = defaultdict(set)
     for path in MODULES:
-        if (here := home.get(name_of(path))) is not None and name_of(path).startswith(f"{room}."):
+        if (here := home.get(module_name(path))) is not None and module_name(path).startswith(f"{room}."):
             graph[here] |= {home[name] for name in imports(path, typing_only=False) if name in home} - {here}
     assert_no_circle(dict(graph))
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_functions_stay_short(path: Path) -> None:
     for node in ast.walk(syntax_tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -136,7 +130,7 @@ def test_functions_stay_short(path: Path) -> None:
             assert length <= 70, f"{node.name} has {length} lines"
 
 
-@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[len(ROOT.parts)] == "domain"], ids=name_of)
+@pytest.mark.parametrize("path", [path for path in MODULES if path.parts[len(ROOT.parts)] == "domain"], ids=module_name)
 def test_the_domain_is_pure(path: Path) -> None:
     used = {name.split(".")[0] for name in imports(path, typing_only=True)} - {"domain"}
     assert used <= PURE, f"imports {sorted(used - PURE)}"

@@ -1,4 +1,4 @@
-"""Two versions by turns: each run has the CPU time of each process, and nothing that was started outlives it."""
+"""The comparison of two versions: both take turns, each process has its CPU time, and no process outlives a run."""
 
 import json
 import os
@@ -22,7 +22,7 @@ WITHOUT_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="no git, wh
 
 
 def started(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """A comparison of this checkout with itself, as small as it can be; its ledgers are in a folder of the test's."""
+    """Start the smallest comparison of this checkout with itself, with its ledgers in a folder of the test."""
     command = [sys.executable, "-m", "benchmarks.comparison", "--base", "present", "--scale", "0.01"]
     return subprocess.Popen(
         [*command, "--into", str(folder / "kept"), *words],
@@ -35,7 +35,7 @@ def started(folder: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def left_over(folder: Path) -> list[str]:
-    """The command lines of processes that name the folder, or work in it."""
+    """Return the command lines of processes that name the folder, or work in it."""
     lines = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -127,7 +127,7 @@ def test_a_commit_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.parametrize("name", ["--help", "HEAD:Makefile", "", "a\nb"])
-def test_what_is_no_commit_is_refused(name: str) -> None:
+def test_a_name_that_is_no_commit_is_refused(name: str) -> None:
     with pytest.raises(VersionError, match="no commit"):
         full_hash(name)
 

@@ -17,18 +17,18 @@ _append = Log.append
 
 
 async def without_expectation(self: Log, drafts: Sequence[Draft], patience_seconds: float = 10) -> int:
-    """Whatever was written meanwhile."""
+    """Append without a look at the expected version."""
     return await _append(self, [draft._replace(expect=None) for draft in drafts], patience_seconds)
 
 
 async def one_by_one(self: Log, drafts: Sequence[Draft], patience_seconds: float = 10) -> int:
-    """Not one batch: others come between, and a crash leaves a part."""
+    """Append event by event: other writers come between, and a crash leaves a part."""
     positions = [await _append(self, [draft], patience_seconds) for draft in drafts]
     return positions[0]
 
 
 async def backwards(self: Log, drafts: Sequence[Draft], patience_seconds: float = 10) -> int:
-    """The last first, where it is one sequence."""
+    """Append the events of one sequence in reverse order."""
     if len({draft.subject for draft in drafts}) == 1:
         turned = reversed([draft.data for draft in drafts])
         drafts = [draft._replace(data=data) for draft, data in zip(drafts, turned, strict=True)]
@@ -36,7 +36,7 @@ async def backwards(self: Log, drafts: Sequence[Draft], patience_seconds: float 
 
 
 def next_version(event: Any, *arguments: Any, **options: Any) -> bytes:
-    """A version too high by one."""
+    """Store each event with a version that is too high by one."""
     return to_message(replace(event, originator_version=event.originator_version + 1), *arguments, **options)
 
 

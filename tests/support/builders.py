@@ -36,6 +36,20 @@ def event(identifier: str, name: str, source: str = "crm", time: str = "2026-01-
     }
 
 
+def purchase(number: object, source: str = "crm", **attributes: Any) -> Document:
+    """Return the fact `p-<number>`: order `O-<number>` over 5 pounds; ``attributes`` replace those of the event."""
+    fact = event(f"p-{number}", "purchase.completed", source, order_id=f"O-{number}", total=gbp("5.00"))
+    return fact | attributes
+
+
+def reported_action(identifier: str, amount: str | Document = "5.00", **data: Any) -> Document:
+    """Return the fact that an action was taken offline: a refund in pounds by A-1, unless ``data`` say otherwise."""
+    money = gbp(amount) if isinstance(amount, str) else amount
+    return event(
+        identifier, "action.reported", **{"agent_id": "A-1", "kind": "refund", "reason": "late"} | data, amount=money
+    )
+
+
 def request_context(number: int) -> RequestContext:
     """Return the context of the CRM's request `r-<number>`."""
     return RequestContext(source="crm", request_id=f"r-{number}", request_sha256="00" * 16, seen_position=0)

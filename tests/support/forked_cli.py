@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import subprocess
@@ -10,6 +11,8 @@ import tempfile
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import IO, Any, Protocol
+
+from tests.support.documents import Document
 
 _PRELOADED = [
     "app.cli.main",
@@ -49,10 +52,17 @@ class CommandLine(Protocol):
         ...
 
 
+def json_of(done: subprocess.CompletedProcess[str], status: int = 0) -> Document:
+    """Return the JSON document that a command printed, after a look at its exit status."""
+    assert done.returncode == status, done.stderr + done.stdout
+    document: Document = json.loads(done.stdout)
+    return document
+
+
 def run(
     arguments: list[str], folder: Path, environment: dict[str, str], stdin: str | None, timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line with these arguments; its status and what it printed."""
+    """Run the command line with these arguments; return its exit status and its output."""
     with (
         tempfile.TemporaryFile("w+") as given,
         tempfile.TemporaryFile("w+") as out,

@@ -23,8 +23,12 @@ import nats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from importlib import resources
+from pathlib import Path
+
 from benchmarks.processes import Ledger
 from benchmarks.versions import checked_out
+from ledger.nats.embedded_server import EmbeddedServer
 from tests.support.documents import Document
 from tests.support.golden_story import Ask, Bad, Command, Fact, fact, money, other, story
 
@@ -271,3 +275,8 @@ def text_of(expected: Document) -> str:
 
 if __name__ == "__main__":
     main()
+
+
+def golden_server(data_dir: Path) -> EmbeddedServer:
+    """Return the ledger's server; while it runs, commands use it."""
+    return EmbeddedServer(data_dir.resolve(), Path(str(resources.files("config") / "nats" / "nats-server.conf")))

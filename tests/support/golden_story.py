@@ -49,10 +49,12 @@ Step = Fact | Bad | Ask | Command
 
 
 def money(amount: str, currency: str = "BGN") -> dict[str, str]:
+    """Return an amount as JSON carries it, in the golden organisation's currency unless named."""
     return {"amount": amount, "currency": currency}
 
 
 def fact(source: str, identifier: str, name: str, time: str = "2025-03-03T08:00:00Z", **data: Any) -> Fact:
+    """Return the step that publishes a fact of this type (`resolution.<name>.v1`)."""
     event = {
         "specversion": "1.0",
         "id": identifier,
@@ -65,12 +67,13 @@ def fact(source: str, identifier: str, name: str, time: str = "2025-03-03T08:00:
 
 
 def ask(request_id: str, outcome: str, time: str, amount: str, currency: str = "BGN", /, **fields: Any) -> Ask:
-    """An action of agent A-1, unless the fields say otherwise."""
+    """Return the step that asks for an action: a refund by agent A-1, unless ``fields`` say otherwise."""
     base = {"request_id": request_id, "time": time, "agent_id": "A-1", "kind": "refund", "reason": "late"}
     return Ask("action", base | {"amount": money(amount, currency)} | fields, outcome)
 
 
 def other(operation: str, request_id: str, time: str, outcome: str = "done", /, **fields: Any) -> Ask:
+    """Return the step that asks for another decision, with the outcome to be expected."""
     return Ask(operation, {"request_id": request_id, "time": time} | fields, outcome)
 
 
@@ -684,7 +687,7 @@ def _churn() -> list[Step]:
 
 
 def _last() -> list[Step]:
-    """A policy that is only tried; a hold of A-1 and an escalation of A-2, which stay open."""
+    """Return the last steps: a shadow policy, a hold of A-1 and an escalation of A-2, both of which stay open."""
     return [
         other("policy", "policy-3", "2025-03-08T09:00:00Z", policy=SHADOW, published_by="owner"),
         ask("r-shadow", "taken", "2025-03-10T09:00:00Z", "15.00", customer_id="C-15"),
@@ -694,7 +697,7 @@ def _last() -> list[Step]:
 
 
 def story() -> list[Step]:
-    """All steps, in order."""
+    """Return all steps, in order."""
     return [
         *_staff(),
         *_kuna(),

@@ -2,7 +2,7 @@
 
 import random
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from domain.abuse.guard import FlagDraft, Guard
 from domain.abuse.history import HOUR, GuardEvent
@@ -25,7 +25,7 @@ GUARDED_POLICY: Document = {
 
 
 class Story:
-    """Tell it what happened, at which hour from the beginning; it keeps what the guard says."""
+    """A guard that is fed events by their hour since the beginning; it keeps the flags that the guard raises."""
 
     def __init__(self, guard: Guard | None = None, seed: int = 7) -> None:
         self.guard = guard or Guard()
@@ -38,7 +38,7 @@ class Story:
         )
 
     def tell(self, body: Any, hour: float | None = None, action_id: str = "") -> int:
-        """An event; the hours only go on. Its position."""
+        """Feed an event of this hour, which is never earlier than the last one; return its position."""
         self.hour = max(self.hour, self.hour if hour is None else hour)
         moment = BEGIN + (self.hour if hour is None else hour) * HOUR
         seen = GuardEvent(len(self.seen) + 1, moment, BEGIN + self.hour * HOUR, body, action_id)
@@ -61,7 +61,7 @@ class Story:
         reported: bool = False,
         **extra: Any,
     ) -> str:
-        """An agent gives something away; the action's id."""
+        """Let an agent take an action; return the action's id."""
         number = len(self.seen)
         action_id = f"act-{number}"
         common: Document = {
@@ -100,8 +100,23 @@ class Story:
         )
         return action_id
 
+    def falls_short(self, amount: float, outcome: Literal["escalate", "refused"] = "escalate", **more: Any) -> None:
+        """Let agent A-1 ask for a refund beyond the own authority."""
+        fields: Document = {
+            "agent_id": "A-1",
+            "kind": "refund",
+            "basis": "goodwill",
+            "reason": "late",
+            "reasons": (),
+        } | more
+        self.tell(
+            decisions.AuthorityFellShort(
+                **_CAUSE, **fields, amount=Money(round(amount * 100), "GBP"), outcome=outcome, preview=False
+            )
+        )
+
     def contact(self, agent: str, hour: float | None = None, customer: str | None = None) -> str:
-        """A contact without anything given."""
+        """Let an agent have a contact without an action."""
         number = len(self.seen)
         name = f"I-{number}"
         self.tell(
@@ -110,7 +125,7 @@ class Story:
         return name
 
     def ordinary(self, agents: int = 12, days: int = 30, contacts: int = 6) -> None:
-        """Honest days: each agent has some contacts a day and gives something in one of three."""
+        """Let honest days pass: each agent has some contacts a day, and takes an action in one of three."""
         for day in range(days):
             for agent in range(agents):
                 for _ in range(contacts):
@@ -123,16 +138,16 @@ class Story:
             self.later((day + 1) * 24 + 9)
 
     def later(self, hour: float) -> None:
-        """Time goes by."""
+        """Let time pass until this hour."""
         self.hour = max(self.hour, hour)
         self.tell(facts.ShiftStarted(employee_id="nobody"))
 
     def night(self) -> None:
-        """The statistical rules have run."""
+        """Run the statistical rules, as each night."""
         self.later(self.hour + 24)
 
     def rules(self) -> list[str]:
-        """Which rules raised flags, in order."""
+        """Return the rules that raised a new flag, in order."""
         return [one.finding.rule for one in self.raised if one.number == 1]
 
 

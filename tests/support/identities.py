@@ -1,4 +1,4 @@
-"""Who a server lets in: keys and JWTs of an operator, an account and a user; an authority with its certificates."""
+"""Credentials for NATS servers: keys and JWTs of an operator, an account and a user; a certificate authority."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ UNLIMITED = {
 
 
 def key(prefix: int = nkeys.PREFIX_BYTE_USER) -> Key:
-    """A new pair of keys: its public key, itself, its seed."""
+    """Return a new pair of keys: (public key, pair, seed)."""
     seed = nkeys.encode_seed(os.urandom(32), prefix)
     pair = nkeys.from_seed(bytearray(seed))
     return pair.public_key.decode(), pair, bytes(seed)
 
 
 def jwt_of(issuer: Key, subject: str, nats: dict[str, object], expires: int = 0) -> str:
-    """A JWT as nats-server takes it."""
+    """Return a JWT in the form of nats-server."""
     claims = {"jti": "x", "iat": 0, "iss": issuer[0], "name": "test", "sub": subject, "nats": nats | {"version": 2}}
     claims |= {"exp": expires} if expires else {}
     parts = [
@@ -52,7 +52,7 @@ def jwt_of(issuer: Key, subject: str, nats: dict[str, object], expires: int = 0)
 
 
 def with_operator(folder: Path, expires: int = 0) -> tuple[str, Path]:
-    """A server's configuration with an operator and an account, and the credentials file of a user in it."""
+    """Return a server's configuration with an operator and an account, and the credentials file of a user."""
     operator, account, system, user = (
         key(nkeys.PREFIX_BYTE_OPERATOR),
         key(nkeys.PREFIX_BYTE_ACCOUNT),
@@ -91,7 +91,7 @@ class Authority:
         self._write(self.certificate, builder)
 
     def issue(self, name: str, days: int = 1) -> tuple[str, str]:
-        """The paths of a certificate for 127.0.0.1, a server's or a client's, and of its key."""
+        """Issue a certificate of a server or a client at 127.0.0.1; return its path and that of its key."""
         own = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
@@ -122,5 +122,5 @@ class Authority:
 
 
 def tls(server: tuple[str, str], more: str = "") -> str:
-    """A server's configuration with this certificate and key."""
+    """Return a server's configuration with this certificate and key."""
     return f'tls {{ cert_file: "{server[0]}", key_file: "{server[1]}"\n{more} }}\n'

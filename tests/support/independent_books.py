@@ -1,4 +1,4 @@
-"""The books kept a second time: from nothing but the events, by arithmetic of the tests' own."""
+"""A second computation of all budgets from the events alone, with arithmetic of the tests' own."""
 
 import json
 
@@ -9,15 +9,17 @@ Book = tuple[str, str, str]
 
 
 def money(minor: int, currency: str = "GBP") -> dict[str, str]:
+    """Return an amount in minor units as JSON carries it."""
     return {"amount": f"{minor // 100}.{minor % 100:02}", "currency": currency}
 
 
 def minor_of(amount: dict[str, str]) -> int:
+    """Return an amount of JSON in minor units."""
     return round(float(amount["amount"]) * (1 if amount["currency"] == "JPY" else 100))
 
 
 class Kept:
-    """The books, from the events alone."""
+    """Budgets, holds and answers as the events alone give them; refuses an overspent or changed closed budget."""
 
     def __init__(self) -> None:
         self.books: dict[Book, dict[str, int]] = {}
@@ -94,6 +96,6 @@ class Kept:
         return {book: (sums["granted"], sums["spent"], sums["reserved"]) for book, sums in self.books.items()}
 
     def read(self, recorded: Recorded) -> None:
-        """Take one event of the log."""
+        """Apply one event of the log."""
         stored = json.loads(recorded.data)
         self.take(recorded.position, recorded.subject, stored["type"][11:-3], stored["data"])

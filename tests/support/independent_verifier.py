@@ -1,4 +1,4 @@
-"""An outsider's check of a proof, from RFC 6962 and C2SP alone; it shares nothing with the ledger's own code.
+"""A verifier of proofs written from RFC 6962 and C2SP alone; it shares no code with the ledger.
 
     python -m tests.support.independent_verifier PROOF VERIFIER_KEY
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def check(proof: str, vkey: str) -> bytes:
-    """The leaf that the proof shows to be in the log."""
+    """Verify a proof; return the leaf that it shows to be in the log. Raises on a proof that does not hold."""
     head, note = proof.split("\n\n", 1)
     lines = head.split("\n")
     assert lines[0] == "c2sp.org/tlog-proof@v1", "not a tlog-proof"

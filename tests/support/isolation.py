@@ -1,4 +1,4 @@
-"""Holds tests without the mark `integration` to what it says: they start no process and connect to nothing."""
+"""A guard of tests without the mark `integration`: they can start no process and open no connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the real data must give, computed from `audit replay` alone."""
+"""Figures of the real data sets, computed from `audit replay` alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def totals(events: Iterable[Document], name: str) -> tuple[int, Decimal]:
-    """How many events of a type, and the sum of their totals."""
+    """Return the number of events of a type and the sum of their totals."""
     amounts = [Decimal(event["data"]["total"]["amount"]) for event in events if event["type"] == name]
     return len(amounts), sum(amounts, Decimal(0))
 
 
 def interactions(events: Iterable[Document]) -> dict[str, float]:
-    """Of all interactions, in per cent: never left the first line, moved up, came back to a team, reopened."""
+    """Return percentages of all interactions: on the first line alone, moved up, returned to a team, reopened."""
     lines: dict[str, list[int]] = defaultdict(list)
     teams: dict[str, list[str]] = defaultdict(list)
     reopened: set[str] = set()
@@ -61,7 +61,7 @@ def _came_back(teams: list[str]) -> bool:
 
 
 def escalations(events: Iterable[Document]) -> dict[str, float]:
-    """Escalations reported and finally approved; hours from the first report to the first approval."""
+    """Return the numbers of reported and approved escalations, and the median hours between report and approval."""
     reported: dict[str, datetime] = {}
     approved: dict[str, datetime] = {}
     for event in events:

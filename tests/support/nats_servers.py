@@ -1,4 +1,4 @@
-"""Plain nats-servers for tests of the `eventsourcing` module: without our accounts, as anybody runs one."""
+"""Plain nats-servers with JetStream, without the accounts and configuration of the ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ledger.nats.embedded_server import find_binary
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports nobody listens on."""
+    """Return so many local ports that are free."""
     probes = [socket.socket() for _ in range(number)]
     try:
         for probe in probes:
@@ -24,11 +24,24 @@ def free_ports(number: int) -> list[int]:
             probe.close()
 
 
+def wait_for_port(port: int, log: Path, timeout_seconds: float = 20) -> None:
+    """Wait until a server listens on a local port; raises AssertionError with the end of its log."""
+    deadline = time.monotonic() + timeout_seconds
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise AssertionError(log.read_text()[-2000:])
+
+
 class Server:
     """A nats-server with JetStream that syncs always; a context in which it runs."""
 
     def __init__(self, folder: Path, config: str = "", port: int = 0, jetstream: str | None = None) -> None:
-        """With ``jetstream`` for its part of the configuration, instead of our own."""
+        """``config`` is added to the configuration; ``jetstream`` replaces its section on JetStream."""
         self.port = port or free_ports(1)[0]
         self._folder = folder
         self._config = config
@@ -38,7 +51,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Without credentials."""
+        """Return the server's address, without credentials."""
         return f"nats://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
@@ -49,29 +62,21 @@ class Server:
         self.stop()
 
     def start(self) -> None:
-        """Start it, and wait until it listens."""
+        """Start the server, and wait until it listens."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / "server.conf"
         path.write_text(f'port: {self.port}\nhost: "127.0.0.1"\n{self._jetstream}\n{self._config}\n')
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen([find_binary(None), "-c", path], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
-        raise AssertionError((self._folder / "server.log").read_text()[-2000:])
+        wait_for_port(self.port, self._folder / "server.log")
 
     def send(self, number: signal.Signals) -> None:
-        """SIGSTOP, SIGCONT."""
+        """Send the server a signal: SIGSTOP, SIGCONT."""
         assert self._process
         self._process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it and wait for its end; nothing where it has ended."""
+        """End the server and wait until it has ended; do nothing where it does not run."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
             self._process.send_signal(number)
@@ -95,7 +100,7 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        """All three."""
+        """Return the addresses of all three, separated by commas."""
         return ",".join(server.url for server in self.servers)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Node, and what npm brings: clients and validators of other makers, in `tests/node/`."""
+"""Node programs of `tests/node/`: clients and validators of other makers, which npm installs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PATIENT = ("--fetch-retries=2", "--fetch-timeout=60000", "--prefer-offline")
 
 @cache
 def install() -> None:
-    """Install what `package-lock.json` pins, once a version of it: later runs and other processes find it there.
+    """Install the packages that `package-lock.json` pins, once for each of its versions.
 
     Where no registry can be reached the test is skipped; in CI it fails.
     """

@@ -1,4 +1,4 @@
-"""A NATS connection that writes frames by hand, as an attacker would, and reads what comes back byte by byte."""
+"""A NATS connection that writes frames by hand, as an attacker would, and reads the answers byte by byte."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RawNats:
         self._writer.write(data)
 
     async def flush(self, seconds: float = 10) -> None:
-        """Wait until the server has taken everything; returns, too, where it has ended the connection."""
+        """Wait until the server has read everything; also returns when the server has closed the connection."""
         self._pong = asyncio.get_running_loop().create_future()
         self.write(b"PING\r\n")
         ended: asyncio.Future[Any] = asyncio.ensure_future(self.closed.wait())
@@ -60,7 +60,7 @@ class RawNats:
         ended.cancel()
 
     def ask(self, subject: bytes, payload: bytes, headers: bytes | None = None) -> asyncio.Future[bytes]:
-        """Write a request; the future of its answer, headers and payload together as the server wrote them."""
+        """Write a request; return the future of its answer: headers and payload as the server writes them."""
         self._numbers += 1
         reply = self._inbox + b".%d" % self._numbers
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -69,7 +69,7 @@ class RawNats:
         return future
 
     async def answer(self, subject: bytes, payload: bytes, headers: bytes | None = None, seconds: float = 10) -> bytes:
-        """Ask, and wait for the answer's bytes."""
+        """Write a request and wait for the bytes of its answer."""
         return await asyncio.wait_for(self.ask(subject, payload, headers), seconds)
 
     async def _read(self) -> None:
@@ -94,7 +94,7 @@ class RawNats:
 
 
 def published(subject: bytes, payload: bytes, headers: bytes | None = None, reply: bytes = b"") -> bytes:
-    """PUB, or HPUB with this header block as it is."""
+    """Return a PUB frame, or an HPUB frame with this header block unchanged."""
     if headers is None:
         return b"PUB %b %b %d\r\n%b\r\n" % (subject, reply, len(payload), payload)
     sizes = b"%d %d" % (len(headers), len(headers) + len(payload))

@@ -1,4 +1,4 @@
-"""What the tests of the `eventsourcing` recorders share."""
+"""Helpers for tests of the `eventsourcing` recorders."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 def recorder_of(factory: JetStreamFactory) -> JetStreamApplicationRecorder:
-    """Its application recorder."""
+    """Return a factory's application recorder."""
     recorder = factory.application_recorder()
     assert isinstance(recorder, JetStreamApplicationRecorder)
     return recorder
 
 
 def stored_event(identifier: UUID | str, version: int, state: bytes = b"{}", topic: str = "t") -> StoredEvent:
-    """A stored event."""
+    """Return a stored event with defaults for its state and topic."""
     return StoredEvent(identifier, version, topic, state)
 
 
 def versions(events: Sequence[StoredEvent]) -> list[int]:
-    """Their versions."""
+    """Return the versions of stored events."""
     return [one.originator_version for one in events]

@@ -1,4 +1,4 @@
-"""`make picture`: docs/page.png, the page as it shows the demo's data. Needs a Chromium."""
+"""The program behind `make picture`: it writes docs/page.png, the page with the demo's data. Needs a Chromium."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from app.demo.run import run_demo
 from config.settings import load_settings
-from tests.dashboard.test_web_page import CHROMIUM, FLAGS
+from tests.support.browser import CHROMIUM, CHROMIUM_FLAGS
 from tests.support.environment import ROOT
 from tests.support.up_process import UpProcess
 
@@ -18,7 +18,7 @@ PICTURE = ROOT / "docs" / "page.png"
 
 
 def current(client: httpx.Client) -> bool:
-    """Whether every view is at the end of the log."""
+    """Return whether every view is at the end of the log."""
     try:
         found = client.get("/api/v1/projections").json()
     except httpx.HTTPError:
@@ -27,7 +27,7 @@ def current(client: httpx.Client) -> bool:
 
 
 def take(data_dir: Path) -> None:
-    """Run everything beside this data directory, and look at it."""
+    """Run `up` on this data directory, and take the picture of its page."""
     up = UpProcess(data_dir, "--port", "0")
     try:
         where = up.wait_until_up()
@@ -36,7 +36,7 @@ def take(data_dir: Path) -> None:
             while not current(client):
                 time.sleep(0.5)
         with sync_playwright() as player:
-            browser = player.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+            browser = player.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
             page = browser.new_page(viewport={"width": 1200, "height": 1000}, locale="en-GB", color_scheme="light")
             page.goto(where["http_url"])
             page.fill("#token", where["http_token"])

@@ -1,4 +1,4 @@
-"""The repository's own source code, parsed, for tests of its rules."""
+"""The repository's own source code, for tests of its rules."""
 
 from __future__ import annotations
 
@@ -6,8 +6,20 @@ import ast
 from functools import cache
 from pathlib import Path
 
+from tests.support.environment import ROOT
+
+ROOMS = ("domain", "ledger", "config", "projections", "consumers", "dashboard", "app", "resolution_ledger")
+"""The top-level packages that the product is made of."""
+MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+
 
 @cache
 def syntax_tree(path: Path) -> ast.Module:
     """Return a module's syntax tree; it is parsed once a test run, and callers leave it as it is."""
     return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name by which a module of the repository is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)

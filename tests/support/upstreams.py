@@ -75,6 +75,17 @@ class Upstream:
         assert answer["status"] == "recorded", answer
         return int(answer["position"])
 
+    async def budget(self, agent_id: str = "A-1", **fields: Any) -> dict[str, str]:
+        """Return an agent's granted, spent, reserved and remaining amounts, by a preview of nothing; records nothing."""
+        answer = await self.ask(
+            "preview", agent_id=agent_id, kind="refund", amount=gbp("0"), reason="balance", **fields
+        )
+        return {name: answer["budget"][name]["amount"] for name in ("granted", "spent", "reserved", "remaining")}
+
+    async def recorded(self, name: str) -> list[Document]:
+        """Return the data of every event of the type `resolution.<name>.v1`, in order."""
+        return [stored["data"] for stored in await self.replay() if stored["type"] == f"resolution.{name}.v1"]
+
     async def wait_for_decider(self) -> None:
         """Wait until the decider has read the log to its end, so that it knows every fact recorded so far.
 

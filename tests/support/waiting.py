@@ -12,17 +12,29 @@ from ledger.store.streams import js_api, stream_names
 
 
 async def eventually[T](
-    look: Callable[[], Awaitable[T]], holds: Callable[[T], object] = bool, timeout_seconds: float = 20
+    look: Callable[[], Awaitable[T]],
+    holds: Callable[[T], object] = bool,
+    timeout_seconds: float = 20,
+    *,
+    passing: tuple[type[Exception], ...] = (),
+    every_seconds: float = 0.02,
 ) -> T:
     """Call ``look`` until ``holds`` accepts its result; return that result.
 
-    Raises AssertionError with the last result once the time has passed.
+    Errors in ``passing`` count as "not yet". Once the time has passed, raises AssertionError with the last result or
+    error.
     """
     deadline = time.monotonic() + timeout_seconds
-    while not holds(found := await look()):
-        assert time.monotonic() < deadline, f"still {found!r} after {timeout_seconds} seconds"
-        await asyncio.sleep(0.02)
-    return found
+    while True:
+        last: object
+        try:
+            if holds(found := await look()):
+                return found
+            last = found
+        except passing as error:
+            last = error
+        assert time.monotonic() < deadline, f"still {last!r} after {timeout_seconds} seconds"
+        await asyncio.sleep(every_seconds)
 
 
 def eventually_true(condition: Callable[[], object], timeout_seconds: float = 20) -> None:

@@ -1,24 +1,18 @@
 """The cases from which this product comes, told through NATS alone (docs: the cases of empowered service)."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from projections.views.balances import read_balances
-from tests.support.builders import event, gbp
-from tests.support.documents import Document
+from tests.support.builders import event, gbp, reported_action
 from tests.support.organisations import FULL_POLICY
 from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
-
-
-async def noted(upstream: Upstream, name: str) -> list[Document]:
-    """What was recorded of one type."""
-    return [stored["data"] for stored in await upstream.replay() if stored["type"] == f"resolution.{name}.v1"]
+from tests.support.waiting import eventually
 
 
 async def test_the_doorstep(upstream: Upstream) -> None:
-    """A driver takes 5 pounds off for a substituted item and leaves the item, asking nobody; offline, afterwards."""
+    """A driver refunds 5 pounds for a substituted item and leaves the item, without approval; also offline, afterwards."""
     await set_up_organisation(upstream)
     await upstream.record(event("c-1", "training.completed", employee_id="D-1", course_id="goodwill-basics"))
     await upstream.wait_for_decider()
@@ -28,26 +22,18 @@ async def test_the_doorstep(upstream: Upstream) -> None:
     item = await upstream.action("r-2", "3.50", **(drop | {"kind": "keep_item"}))
     assert datetime.now(UTC) - asked < timedelta(seconds=2)
     assert (refund["outcome"], item["outcome"]) == ("taken", "taken")
-    tunnel = event(
+    tunnel = reported_action(
         "off-1",
-        "action.reported",
+        "4.00",
         agent_id="D-1",
-        kind="refund",
-        amount=gbp("4.00"),
         reason="no network",
         customer_id="C-2",
         offline_reason="underground",
         time=datetime.now(UTC).isoformat(),
     )
-    tunnel["time"] = datetime.now(UTC).isoformat()
     await upstream.record(tunnel)
-    for _ in range(100):
-        balance = (await upstream.ask("preview", amount=gbp("0"), kind="refund", **drop))["budget"]
-        if balance["spent"] == gbp("12.50"):
-            break
-        await asyncio.sleep(0.05)
-    assert balance["spent"] == gbp("12.50")
-    assert await noted(upstream, "escalation.requested") == []
+    await eventually(lambda: upstream.budget("D-1"), lambda budget: budget["spent"] == "12.50")
+    assert await upstream.recorded("escalation.requested") == []
 
 
 async def test_no_script_no_clock(upstream: Upstream) -> None:
@@ -58,12 +44,12 @@ async def test_no_script_no_clock(upstream: Upstream) -> None:
     await upstream.record(opened | {"time": long_ago})
     answer = await upstream.action("r-1", "60.00", kind="fix", interaction_id="I-1")
     assert (answer["outcome"], answer["reasons"]) == ("taken", [])
-    (taken,) = await noted(upstream, "action.taken")
+    (taken,) = await upstream.recorded("action.taken")
     assert "limit" not in next(limit for limit in taken["limits"] if limit["name"] == "per_action")
 
 
 async def test_ask_what_they_cannot_do(upstream: Upstream) -> None:
-    """What goes up, what is given up, and how long it waits, are in the log; and staff can say it in words."""
+    """Escalated and abandoned requests and their waiting times are in the log; staff report obstacles in words."""
     await set_up_organisation(upstream)
     up = await upstream.action("r-1", "55.00", escalate=True, interaction_id="I-1")
     await upstream.action("r-2", "70.00", interaction_id="I-2")
@@ -72,10 +58,10 @@ async def test_ask_what_they_cannot_do(upstream: Upstream) -> None:
     assert (await upstream.ask("escalation", request_id="d-1", **decision))["status"] == "approved"
     fell = [
         (one["interaction_id"], one["preview"], "escalation_id" in one)
-        for one in await noted(upstream, "authority.fell_short")
+        for one in await upstream.recorded("authority.fell_short")
     ]
     assert fell == [("I-1", False, True), ("I-2", False, False), ("I-3", True, False)]
-    (approved,) = await noted(upstream, "escalation.approved")
+    (approved,) = await upstream.recorded("escalation.approved")
     assert approved["waited_seconds"] >= 0
     words = event(
         "ob-1", "obstacle.reported", obstacle_id="O-1", employee_id="A-1", text="I may not give a gift", kind="gift"
@@ -98,13 +84,13 @@ async def test_clear_levels_of_autonomy(upstream: Upstream) -> None:
     assert (await upstream.action("r-3", "55.00"))["outcome"] == "escalate"
     assert (await upstream.action("r-4", "55.00", agent_id="D-1"))["outcome"] == "taken"  # a team may differ
     assert (await upstream.action("r-5", "400.00", agent_id="M-1"))["outcome"] == "taken"
-    taken = next(one for one in await noted(upstream, "action.taken") if one["request_id"] == "r-2")
+    taken = next(one for one in await upstream.recorded("action.taken") if one["request_id"] == "r-2")
     assert (taken["training"], taken["guideline"], taken["policy_version"]) == (["goodwill-basics"], "made-right", 1)
     assert {limit["name"] for limit in taken["limits"]} == {"per_action", "per_customer", "budget"}
 
 
 async def test_no_abuse_of_power(upstream: Upstream) -> None:
-    """Nobody gives to themselves, approves their own, or decides after leaving: refused, and every attempt recorded."""
+    """Actions for oneself, approvals of one's own request and decisions after leaving are refused and recorded."""
     await set_up_organisation(upstream)
     await upstream.record(event("r", "relationship.declared", employee_id="A-1", customer_id="C-1", nature="sister"))
     await upstream.record(event("b", "employee.left", employee_id="A-2"))
@@ -120,7 +106,7 @@ async def test_no_abuse_of_power(upstream: Upstream) -> None:
     assert [one["outcome"] for one in attempts] == ["refused"] * 4
     rules = [
         one["reasons"][0]["rule"]
-        for one in await noted(upstream, "authority.fell_short")
+        for one in await upstream.recorded("authority.fell_short")
         if one["outcome"] == "refused"
     ]
     assert rules == ["self_dealing", "self_dealing", "left", "own_request"]
@@ -137,7 +123,7 @@ async def test_a_manager_who_hesitates_looks_first(session: Session) -> None:
         shadow = generous | {"mode": "shadow"}
         assert (await upstream.ask("policy", request_id="p-2", policy=shadow, published_by="o"))["outcome"] == "done"
         assert (await upstream.action("r-1", "65.00"))["outcome"] == "escalate"
-        (fell,) = await noted(upstream, "authority.fell_short")
+        (fell,) = await upstream.recorded("authority.fell_short")
         assert fell["shadow"] == {"policy_version": 2, "outcome": "taken"}
         assert (await upstream.ask("policy", request_id="p-3", policy=generous, published_by="o"))["outcome"] == "done"
         assert (await upstream.action("r-2", "65.00"))["outcome"] == "taken"

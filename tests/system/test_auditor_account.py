@@ -21,7 +21,7 @@ EVENTS = 2500
 
 
 async def filled(session: Session) -> Client:
-    """A ledger with events, and the auditor's connection."""
+    """Fill a ledger with events, and yield it with the auditor's connection."""
     data = [json.dumps(event(f"e-{n}", "interaction.opened", interaction_id=f"I-{n}")).encode() for n in range(EVENTS)]
     for at in range(0, EVENTS, 500):
         await session.log.append([Draft("ledger.fact.crm", one) for one in data[at : at + 500]])
@@ -30,7 +30,7 @@ async def filled(session: Session) -> Client:
 
 
 async def replayed(client: Client, start: int = 1) -> list[tuple[int, bytes]]:
-    """What docs/understand/auditing.md tells an auditor to do."""
+    """Replay the log as docs/understand/auditing.md describes it."""
     found: list[tuple[int, bytes]] = []
     inbox = client.new_inbox()
     answers = await client.subscribe(inbox)
@@ -104,7 +104,7 @@ async def states(session: Session) -> Any:
     return found
 
 
-async def test_an_auditor_can_do_nothing_else(session: Session) -> None:
+async def test_an_auditor_has_no_other_permissions(session: Session) -> None:
     await js_api(session.client, "CONSUMER.DURABLE.CREATE.INBOX.intake", {})
     client = await filled(session)
     before = await states(session)
@@ -144,7 +144,7 @@ async def test_an_auditor_steers_nothing_by_reply_subjects(session: Session, rep
     await client.close()
 
 
-async def test_who_reads_a_named_trail_is_recorded_where_policy_says_so(upstream: Upstream) -> None:
+async def test_reads_of_a_named_trail_are_recorded_where_the_policy_says_so(upstream: Upstream) -> None:
     session = upstream.session
     await record_reading(session.log, ["agent:A-1"], 1, "M-1")
     await upstream.set_up_basics(BASIC_POLICY | {"privacy": {"record_reads": True}})

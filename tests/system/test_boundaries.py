@@ -83,7 +83,7 @@ def _found(target: str) -> tuple[Any, ...]:
 
 
 class Stage:
-    """Roles that run, and what is outside of them."""
+    """Running roles with an upstream and an HTTP client beside them."""
 
     def __init__(self, session: Session, upstream: Upstream, services: list[Any], http: httpx.AsyncClient) -> None:
         self.session, self.upstream, self.services, self.http = session, upstream, services, http
@@ -137,14 +137,14 @@ class Stage:
     # ------------------------------------------------------------------ the next input
 
     async def takes_in(self) -> None:
-        """A fact is recorded."""
+        """Assert that a fact is recorded."""
         number = next(self._numbers)
         await self.upstream.record(
             event(f"n-{number}", "purchase.completed", order_id=f"N-{number}", total=gbp("1.00"))
         )
 
     async def decides(self) -> None:
-        """An action is taken."""
+        """Assert that an action is taken."""
         for _ in range(3):
             answer = await self.upstream.action(f"d-{next(self._numbers)}", "1.00")
             if answer.get("outcome") == "taken":
@@ -153,22 +153,22 @@ class Stage:
         raise AssertionError(answer)
 
     async def answers(self, operation: str, **body: Any) -> None:
-        """A request is answered without an error of ours."""
+        """Assert that a request is answered without an internal error."""
         reply = await self.upstream.client.request(operation, json.dumps(body).encode(), timeout=10)
         assert b'"internal"' not in reply.data, reply.data
 
     async def views_follow(self) -> None:
-        """Every view reaches the end of the log."""
+        """Wait until every view is at the end of the log."""
         end = await self.session.log.last_position()
         await until(lambda: self._views_at(end))
 
     async def views_take_the_next(self) -> None:
-        """Every view reaches the end of the log, once there is one event more."""
+        """Wait until every view is at the end of the log, after one more event."""
         await self.takes_in()
         await self.views_follow()
 
     async def all_views_but_one_follow(self) -> None:
-        """One view says where it stopped; all others reach the end of the log."""
+        """Wait until one view reports its stop and all others are at the end of the log."""
         await self.takes_in()
         end = await self.session.log.last_position()
         await until(lambda: self._views_at(end, but=1))
@@ -181,19 +181,19 @@ class Stage:
         return bool(sum(one["position"] < end for one in states) == but)
 
     async def guards(self) -> None:
-        """The guard reads to the end of the log."""
+        """Wait until the guard has read the log."""
         (guard,) = [one for one in self.services if type(one).__name__ == "GuardService"]
         end = await self.session.log.last_position()
         await until(lambda: _true(guard.position >= end))
 
     async def seals(self) -> None:
-        """The end of the log is signed."""
+        """Wait until the end of the log is signed."""
         end = await self.session.log.last_position()
         folder = seal_folder(self.session.data_dir)
         await until(lambda: _true((newest := folder.checkpoint()) is not None and newest.size >= end))
 
     async def tells(self) -> None:
-        """A listener hears of a view."""
+        """Assert that a listener receives a view update."""
         async with self.http.stream("GET", "/api/v1/stream", headers={"Last-Event-ID": "9999999"}) as stream:
             lines = stream.aiter_lines()
             await self.fact()
@@ -203,7 +203,7 @@ class Stage:
                         return
 
     async def serves(self) -> None:
-        """The API answers."""
+        """Assert that the API answers."""
         assert (await self.http.get("/api/v1/balances")).status_code == 200
 
 
@@ -212,7 +212,7 @@ async def _true(value: bool) -> bool:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until something holds."""
+    """Wait until a condition holds."""
     for _ in range(_PATIENCE_SECONDS * 20):
         if await holds():
             return
@@ -222,7 +222,7 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 @asynccontextmanager
 async def staged(session: Session, roles: tuple[str, ...]) -> AsyncIterator[Stage]:
-    """These roles running, a policy and an agent."""
+    """Run these roles on a ledger with a policy and an agent."""
     async with running(session, roles, where=ListenAddress(port=0)) as services:
         upstream = Upstream(session, await session.upstream("test"))
         upstream.timeout_seconds = 10
@@ -239,7 +239,7 @@ async def staged(session: Session, roles: tuple[str, ...]) -> AsyncIterator[Stag
 
 
 class Boundary(NamedTuple):
-    """A place where something enters: what it is, which function raises, in which roles, upon what, and what follows."""
+    """An entrance of a role: its input, the function that raises once, the roles, the provocation and the expectation."""
 
     enters: str
     target: str
@@ -258,16 +258,16 @@ def asks(operation: str, **body: Any) -> Callable[[Stage], Awaitable[Any]]:
 
 
 def is_answered(operation: str, **body: Any) -> Callable[[Stage], Awaitable[Any]]:
-    """The same request has an answer."""
+    """Return an expectation: the same request is answered."""
     return lambda stage: stage.answers(operation, **body)
 
 
 async def nothing(_stage: Stage) -> None:
-    """It comes by itself."""
+    """Provoke nothing: the function runs by itself."""
 
 
 async def forgets(stage: Stage) -> None:
-    """A customer's key is destroyed by another process."""
+    """Destroy a customer's key from another process."""
     keys = await Keyring.open(stage.session.client)
     await keys.ensure(["customer:C-1"])
     await keys.destroy("customer:C-1")
@@ -279,24 +279,24 @@ async def joins(stage: Stage) -> None:
 
 
 async def lives(stage: Stage) -> None:
-    """A decider says that it is there."""
+    """Announce a decider."""
     await stage.session.client.publish("resolution.deciders.alive", b'{"name": "another", "leaving": true}')
 
 
 async def reads(stage: Stage) -> None:
-    """A view is read."""
+    """Read a view over HTTP."""
     assert (await stage.http.get("/api/v1/balances")).status_code == 500
 
 
 async def connects(stage: Stage) -> None:
-    """A client connects, and is cut off."""
+    """Connect an HTTP client, which is cut off."""
     with suppress(httpx.TransportError):
         async with httpx.AsyncClient(base_url=stage.http.base_url) as another:
             await another.get("/healthz")
 
 
 async def listens(stage: Stage) -> None:
-    """A listener is cut off."""
+    """Listen for view updates, and be cut off."""
     with suppress(httpx.TransportError):
         async with asyncio.timeout(5):
             async with stage.http.stream("GET", "/api/v1/stream") as stream:
@@ -522,7 +522,7 @@ LOOKED_AT_BY = {
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES, ids=[one.enters for one in BOUNDARIES])
-async def test_an_error_of_ours_ends_nothing(
+async def test_an_internal_error_ends_no_service(
     session: Session, monkeypatch: pytest.MonkeyPatch, boundary: Boundary
 ) -> None:
     for name in (

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -17,25 +17,25 @@ from ledger.nats.embedded_server import EmbeddedServer, find_binary, server_envi
 from ledger.nats.server_lock import ServerLock, process_start
 from tests.support.builders import event
 from tests.support.documents import Document
+from tests.support.forked_cli import CommandLine
 from tests.support.nats_servers import free_ports
 from tests.support.up_process import UpProcess
 
 pytestmark = pytest.mark.integration
 
 CONFIG = Path(str(resources.files("config") / "nats" / "nats-server.conf"))
-Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """The server of the data directory `original`, in use."""
+    """Run the server of the data directory `original`."""
     with EmbeddedServer(tmp_path / "original", CONFIG) as server:
         yield server
 
 
 @pytest.fixture
 def bystander() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has nothing to do with any ledger."""
+    """Start a process that belongs to no ledger."""
     process = subprocess.Popen(["sleep", "120"])
     yield process
     process.kill()
@@ -47,7 +47,7 @@ def alive(pid: int | None) -> bool:
 
 
 def copied(data_dir: Path, name: str) -> Path:
-    """A copy as `cp -a` makes it."""
+    """Copy a data directory like `cp -a`."""
     return Path(shutil.copytree(data_dir, data_dir.with_name(name), symlinks=True))
 
 
@@ -56,7 +56,7 @@ def record(data_dir: Path) -> Document:
     return found
 
 
-def test_a_backup_that_is_put_back_in_place_of_its_original_opens(command: Command, tmp_path: Path) -> None:
+def test_a_backup_that_is_put_back_in_place_of_its_original_opens(command: CommandLine, tmp_path: Path) -> None:
     """With the original moved away, and without it; `cp -a` keeps all but the folder's inode."""
     data = tmp_path / "data"
     file = tmp_path / "events.jsonl"
@@ -73,7 +73,7 @@ def test_a_backup_that_is_put_back_in_place_of_its_original_opens(command: Comma
 
 
 def test_a_copy_of_a_running_ledger_is_refused_by_every_command(
-    command: Command, up: UpProcess, tmp_path: Path
+    command: CommandLine, up: UpProcess, tmp_path: Path
 ) -> None:
     up.wait_until_up()
     server = EmbeddedServer(up.data_dir, CONFIG)
@@ -122,7 +122,7 @@ def test_a_copy_of_a_running_ledger_is_refused_by_every_command(
     assert command("audit", "replay", data_dir=up.data_dir).stdout == ""
 
 
-def test_a_copy_of_a_stopped_ledger_opens_also_beside_the_original(command: Command, tmp_path: Path) -> None:
+def test_a_copy_of_a_stopped_ledger_opens_also_beside_the_original(command: CommandLine, tmp_path: Path) -> None:
     fact = json.dumps(event("ev-1", "employee.joined", employee_id="A-7", role="agent", team_ids=["t-1"]))
     original = tmp_path / "data"
     assert command("publish", "-", stdin=fact).returncode == 0

@@ -34,7 +34,7 @@ AGENTS = 5
 
 
 class Load:
-    """An upstream that publishes and asks until told to stop, and remembers what was acknowledged."""
+    """An upstream that publishes and asks until it is stopped, and keeps each acknowledgement."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
@@ -99,7 +99,7 @@ class Load:
         return json.loads(reply.data) if reply.data else None
 
     async def _again(self, client: LedgerClient | None) -> LedgerClient | None:
-        """The server may have come back on another port."""
+        """Connect again: the server may have another port now."""
         await asyncio.sleep(0.1)
         if client and client.is_connected:
             return client

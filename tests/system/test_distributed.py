@@ -1,4 +1,4 @@
-"""docker-compose.yml: valid, without default passwords, and what it starts works (run here as processes)."""
+"""docker-compose.yml: valid, without default passwords, and its services work (run here as processes)."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ COMPOSE: Document = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
 @pytest.mark.integration
-def test_it_fits_the_compose_schema() -> None:
+def test_the_compose_file_fits_the_compose_schema() -> None:
     checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
     done = subprocess.run([*checker, str(ROOT / "docker-compose.yml")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -71,7 +71,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The same commands and configuration as processes: the server, and every role."""
+    """Run the services of docker-compose.yml as processes: the server and every role."""
     port, passwords = (
         free_port(),
         {name: f"p@/%41{secrets.token_hex(8)}" for name in COMPOSE["services"]["nats"]["environment"]},
@@ -112,7 +112,7 @@ def composed(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.integration
-async def test_what_it_starts_takes_in_decides_and_reports(composed: dict[str, str]) -> None:
+async def test_the_compose_services_take_in_decide_and_report(composed: dict[str, str]) -> None:
     upstream = await connect(composed["upstream"], "test", wait_seconds=20)
 
     async def ask(subject: str, body: Document) -> Document:
@@ -219,6 +219,6 @@ async def test_a_server_with_lazy_fsync_is_refused_unless_allowed(tmp_path: Path
 
 
 @pytest.mark.integration
-async def test_wrong_credentials_are_said(tmp_path: Path) -> None:
+async def test_wrong_credentials_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError, match="no NATS server answers"):
         await connect(f"nats://x:y@127.0.0.1:{free_port()}", "test", wait_seconds=0.5)

@@ -15,7 +15,7 @@ INPUTS = int(os.environ.get("FUZZ_INPUTS", "20000"))
 
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-async def test_whatever_bytes_come_everything_acknowledged_is_recorded_or_rejected() -> None:
+async def test_every_acknowledged_message_of_random_bytes_is_recorded_or_rejected() -> None:
     """Also: a fact, a decision and a report pass, no process ended, none grew by more than 50 MiB since the warm-up."""
     seed = int(os.environ.get("FUZZ_SEED", secrets.randbelow(10**9)))
     assert await fuzz(seed, INPUTS) == [], f"seed {seed}"

@@ -8,7 +8,6 @@ import tarfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from importlib import resources
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -19,14 +18,13 @@ from app.runtime.session import Session
 from config import topology
 from config.settings import load_settings
 from domain.serialization import encode
-from ledger.nats.embedded_server import EmbeddedServer
 from ledger.store.subject_tokens import token_of_source
 from projections.engine.events import TYPES, read_event
 from tests.support import forked_cli
 from tests.support.builders import event
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
-from tests.support.golden_ledger import LEFT_BEHIND, READINGS, lasting
+from tests.support.golden_ledger import LEFT_BEHIND, READINGS, golden_server, lasting
 from tests.support.golden_story import money
 from tests.support.independent_books import Book, Kept
 from tests.support.up_process import UpProcess
@@ -43,7 +41,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 
 def unpack(folder: Path, *without: str) -> Path:
-    """The golden ledger in a folder, but for these parts of it."""
+    """Unpack the golden ledger into a folder, without these parts."""
     with tarfile.open(GOLDEN / "ledger.tar.xz") as tar:
         tar.extractall(folder, filter="data")
     for name in without:
@@ -60,16 +58,11 @@ def runner(data_dir: Path) -> Run:
     return run
 
 
-def served(data_dir: Path) -> EmbeddedServer:
-    """The ledger's server, which commands then find running."""
-    return EmbeddedServer(data_dir.resolve(), Path(str(resources.files("config") / "nats" / "nats-server.conf")))
-
-
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Commands on the golden ledger, whose views were built anew from nothing by this version."""
+    """Return a runner of commands on the golden ledger, after a rebuild of its views by this version."""
     data_dir = unpack(tmp_path_factory.mktemp("golden"), "views")
-    with served(data_dir):
+    with golden_server(data_dir):
         run = runner(data_dir)
         run("admin", "projections", "rebuild")
         yield run
@@ -77,7 +70,7 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Upstream]:
-    """The golden ledger as it takes in facts and decides, in history mode, and an upstream of it."""
+    """Run intake and decisions on the golden ledger in history mode, and yield an upstream."""
     settings = load_settings({"data_dir": str(unpack(tmp_path))}, {})
     async with Session(settings) as session, upstream_of(session, history=True) as upstream:
         upstream.source = "crm"
@@ -127,7 +120,7 @@ def verified(run: Run, folder: Path) -> Document:
     return result
 
 
-def test_it_does_not_open_what_was_forgotten(rebuilt: Run) -> None:
+def test_erased_fields_stay_erased(rebuilt: Run) -> None:
     replay = rebuilt("audit", "replay").stdout
     assert "C-9" in replay
     assert "тайна" not in replay
@@ -148,7 +141,7 @@ async def receipt(upstream: Upstream, identifier: str, source: str) -> Document:
 
 
 def recorded_at(identifier: str, source: str) -> int:
-    """The position of an event in the golden ledger."""
+    """Return the position of an event in the golden ledger."""
     named = {"id": identifier, "source": source}
     return next(int(one["answer"]["position"]) for one in EXPECTED["receipts"] if one["request"] == named)
 
@@ -176,7 +169,7 @@ async def test_each_stored_event_is_of_its_class_and_keeps_its_fields(tmp_path: 
     assert len(found) == 56, "all types that version 0.1.0 stored, but for projection.skipped"
 
 
-def test_up_opens_it_long_after(tmp_path: Path) -> None:
+def test_up_opens_the_golden_ledger(tmp_path: Path) -> None:
     """The clock of today rules: the hold has run out, the escalation has gone up a level, and everything is in order."""
     up = UpProcess(unpack(tmp_path))
     run = runner(up.data_dir)
@@ -195,7 +188,7 @@ def test_up_opens_it_long_after(tmp_path: Path) -> None:
 
 
 def asked_of(run: Run) -> list[Any]:
-    """The people asked to decide, for each escalation that waits."""
+    """Return the approvers of each waiting escalation."""
     items = json.loads(run("report", "escalations", "--waiting", "--json").stdout)["items"]
     return [one["asked_of"] for one in items]
 
@@ -205,7 +198,7 @@ async def test_receipts_are_those_of_the_first_day(opened: Upstream) -> None:
         assert await receipt(opened, one["request"]["id"], one["request"]["source"]) == one["answer"]
 
 
-async def test_what_was_acknowledged_and_not_taken_in_is_recorded_or_visibly_rejected(opened: Upstream) -> None:
+async def test_messages_left_in_inboxes_are_recorded_or_rejected(opened: Upstream) -> None:
     """Both sources had sent to the token `a_b`, which is that of `a_b` alone by now: the other's may be rejected."""
     assert [left.event["id"] for left in LEFT_BEHIND] == ["late-1", "late-1", "ev-3"]
     assert (await receipt(opened, "late-1", "a_b"))["position"] > EXPECTED["position"]
@@ -312,7 +305,7 @@ async def test_budgets_holds_and_escalations_go_on(opened: Upstream, tmp_path: P
 
 
 async def kept_balances(opened: Upstream) -> dict[Book, tuple[int, int, int]]:
-    """The balances by arithmetic of the tests' own, from the events alone."""
+    """Return the balances that the independent books compute from the events."""
     kept = Kept()
     for position in range(1, await opened.session.log.last_position() + 1):
         event_at = await opened.session.log.at(position)
@@ -322,7 +315,7 @@ async def kept_balances(opened: Upstream) -> dict[Book, tuple[int, int, int]]:
 
 
 def shown_balances(run: Run) -> dict[Book, tuple[int, int, int]]:
-    """The balances as the product shows them."""
+    """Return the balances that the product shows."""
     done = run("report", "balances", "--json")
     return {
         (one["holder"], one["period"], one["granted"]["currency"]): (
@@ -335,7 +328,7 @@ def shown_balances(run: Run) -> dict[Book, tuple[int, int, int]]:
 
 
 @pytest.mark.parametrize("lost", ["index", "views", "archive"])
-async def test_what_can_be_derived_may_be_lost(tmp_path: Path, lost: str) -> None:
+async def test_derived_data_are_rebuilt(tmp_path: Path, lost: str) -> None:
     async with Session(load_settings({"data_dir": str(unpack(tmp_path, lost))}, {})) as session:
         async with upstream_of(session, history=True) as upstream:
             one = next(one for one in EXPECTED["answers"] if one["body"]["request_id"] == "r-shadow")

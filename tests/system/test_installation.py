@@ -1,4 +1,4 @@
-"""What an installation holds: the base, its extras, and the image."""
+"""Installations: the base, its extras and the image."""
 
 import re
 import subprocess
@@ -22,7 +22,7 @@ def pinned(name: str) -> dict[str, str]:
     return dict(found)
 
 
-def test_the_image_holds_what_runs_and_no_development_tools() -> None:
+def test_the_image_holds_no_development_tools() -> None:
     everything, image, build = map(pinned, ("requirements.txt", "requirements-image.txt", "requirements-build.txt"))
     assert image.items() <= everything.items()
     assert build.items() <= everything.items()
@@ -48,7 +48,7 @@ def name_of(requirement: str) -> str:
 
 @pytest.mark.integration
 def test_large_libraries_are_loaded_by_no_role_and_no_command_of_the_base() -> None:
-    """Every module but the one that the extra `archive` is for, with what is not in the base made impossible."""
+    """Every module except that of the extra `archive` loads while libraries outside of the base cannot be imported."""
     text = """
 import importlib, pathlib, sys
 for name in ("pyarrow", "scipy", "datafusion", "pandas", "polars", "duckdb"):

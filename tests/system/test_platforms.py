@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 
 from app.cli import read_audit
-from tests.repository.test_architecture import MODULES, name_of
 from tests.support.builders import event
 from tests.support.environment import ROOT, clean_environment
-from tests.support.source_code import syntax_tree
+from tests.support.source_code import MODULES, module_name, syntax_tree
 from tests.support.up_process import UpProcess
 
 UNIX_ONLY = {
@@ -64,7 +63,7 @@ sys.platform = "win32"
 
 
 def top_level(path: Path) -> Iterator[ast.stmt]:
-    """Yield what runs when a module is loaded, on Windows too."""
+    """Yield the statements that run when a module is loaded, on Windows, too."""
     waiting = list(syntax_tree(path).body)
     while waiting:
         node = waiting.pop()
@@ -78,7 +77,7 @@ def top_level(path: Path) -> Iterator[ast.stmt]:
         yield node
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_a_module_loads_nothing_that_windows_lacks(path: Path) -> None:
     for node in top_level(path):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -86,7 +85,7 @@ def test_a_module_loads_nothing_that_windows_lacks(path: Path) -> None:
         assert not {name.split(".")[0] for name in names} & UNIX_ONLY, names
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_text_files_name_their_encoding(path: Path) -> None:
     """Windows and some containers read and write another one where none is named."""
     for node in ast.walk(syntax_tree(path)):
@@ -102,7 +101,7 @@ def test_text_files_name_their_encoding(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a ledger that runs on another machine."""
+    """Start a ledger and return its address, as of another machine."""
     folder = tmp_path_factory.mktemp("elsewhere")
     up = UpProcess(folder)
     up.wait_until_up()
@@ -113,7 +112,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def on_windows(code: str, folder: Path, url: str | None, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run code of ours where what Windows lacks is missing."""
+    """Run code in a Python without the modules that Windows lacks."""
     environment = clean_environment() | {"USERNAME": "owner"} | ({"RESOLUTION_LEDGER_NATS_URL": url} if url else {})
     return subprocess.run(
         [sys.executable, "-P", "-c", f"UNIX_ONLY = {UNIX_ONLY!r}\n{PRETENCE}\n{code}", *words],
@@ -131,7 +130,7 @@ COMMAND = "from resolution_ledger.__main__ import main\nmain()"
 
 @pytest.mark.integration
 def test_every_module_loads(tmp_path: Path) -> None:
-    names = [name_of(path) for path in MODULES if path.stem != "__main__"]
+    names = [module_name(path) for path in MODULES if path.stem != "__main__"]
     code = f"from importlib import import_module\nfor name in {names!r}:\n    import_module(name)\nprint('loaded')"
     done = on_windows(code, tmp_path, None)
     assert done.stdout == "loaded\n", done.stderr
@@ -178,7 +177,7 @@ def test_commands_work_against_a_ledger_elsewhere(elsewhere: str, tmp_path: Path
 
 @pytest.mark.integration
 @pytest.mark.parametrize("words", [("report", "balances"), ("up",), ("publish", "-")])
-def test_without_a_server_elsewhere_a_command_says_what_to_do(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_without_a_server_a_command_names_the_remedy(words: tuple[str, ...], tmp_path: Path) -> None:
     done = on_windows(COMMAND, tmp_path, None, *words)
     assert done.returncode == 1
     assert "name one elsewhere with --nats-url" in done.stderr
@@ -186,7 +185,7 @@ def test_without_a_server_elsewhere_a_command_says_what_to_do(words: tuple[str, 
 
 
 def test_a_user_without_a_name_may_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container that runs under a number of the operator's choice."""
+    """A container may run under a user id without a name."""
 
     def nameless() -> str:
         raise OSError("No username set in the environment")

@@ -19,18 +19,18 @@ from app.runtime.server_options import server_options
 from config.settings import SettingsError, load_settings, settings_as_environment, settings_as_options, without_secrets
 from ledger.nats.redaction import RedactingFormatter
 from resolution_ledger.__main__ import PACKAGES
-from tests.ledger.test_own_server import OwnServer
 from tests.support.documents import Document
 from tests.support.environment import ROOT, clean_environment
 from tests.support.nats_servers import free_ports
 from tests.support.organisations import BASIC_POLICY
+from tests.support.own_server import OwnServer
 
 SCRIPT = Path(sys.executable).with_name("resolution-ledger")
 TRAP = "import os\nopen(os.environ['TRAPPED'], 'a').write(__file__ + '\\n')\nprint('TRAPPED')\nraise SystemExit(3)\n"
 
 
 def initialised(folder: Path) -> OwnServer:
-    """A server of the user's own, with the streams of a ledger."""
+    """Start an operator's own server and create the streams of a ledger."""
     own = OwnServer(folder)
     words = [
         str(SCRIPT),
@@ -47,7 +47,7 @@ def initialised(folder: Path) -> OwnServer:
 
 @contextmanager
 def started(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """`resolution-ledger` as a user starts it, in a folder; what it says goes to `log` there."""
+    """Start `resolution-ledger` in a folder like a user; its output goes to `log` there."""
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [SCRIPT, *words],
@@ -65,7 +65,7 @@ def started(folder: Path, *words: str, **environment: str) -> Iterator[subproces
 
 
 def until[T](look: Callable[[], T], process: subprocess.Popen[str], log: Path) -> T:
-    """What there is, once there is something."""
+    """Wait until a function returns something; return that."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if found := look():
@@ -86,7 +86,7 @@ def announced(data_dir: Path) -> Document:
 
 
 def served(document: Document) -> bool:
-    """Whether the HTTP API answers to the token."""
+    """Return whether the HTTP API accepts the announced token."""
     headers = {"Authorization": f"Bearer {document['http_token']}"}
     request = urllib.request.Request(f"{document['http_url']}/api/v1/projections", headers=headers)
     try:
@@ -97,7 +97,7 @@ def served(document: Document) -> bool:
 
 
 def command_lines() -> dict[int, str]:
-    """The command lines of all processes, as every user may read them."""
+    """Return the command lines of all processes, as every user may read them."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -245,7 +245,7 @@ def test_of_another_option_the_last_one_counts() -> None:
     assert without_secrets(words) == (["up"], {"RESOLUTION_LEDGER_UPSTREAM_NATS_URL": "nats://d"})
 
 
-def test_children_get_the_same_settings_whatever_files_lie_there(tmp_path: Path) -> None:
+def test_child_processes_get_the_settings_of_up_whatever_files_they_find(tmp_path: Path) -> None:
     settings = load_settings({"nats_url": "nats://a:b@c", "data_dir": "here", "allow_lazy_fsync": True}, {})
     options, environment = settings_as_options(settings), settings_as_environment(settings)
     assert "b@c" not in " ".join(options)

@@ -1,0 +1,52 @@
+"""Clients of the HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from app.runtime.roles import running
+from app.runtime.session import Session
+from dashboard.auth.tokens import ROLES, Tokens
+from dashboard.listen_address import ListenAddress
+from dashboard.service import DashboardService
+from tests.support.documents import Document
+from tests.support.organisations import FULL_POLICY
+from tests.support.upstreams import set_up_organisation, upstream_of
+from tests.support.waiting import eventually
+
+
+async def read_current(client: httpx.AsyncClient, path: str, **query: Any) -> Document:
+    """Read a resource of the API once its view is at the end of the log; return the document."""
+
+    def is_current(answer: httpx.Response) -> bool:
+        return answer.status_code == 200 and answer.json()["lag_seconds"] == 0
+
+    document: Document = (await eventually(lambda: client.get(f"/api/v1/{path}", params=query), is_current)).json()
+    return document
+
+
+PERSON_OF_ROLE = {"agent": "A-1", "manager": "M-1"}
+"""Roles whose token is that of a person."""
+
+
+@asynccontextmanager
+async def served_with_tokens(session: Session) -> AsyncIterator[tuple[str, dict[str, str]]]:
+    """Serve the API over actions of four people; yield its address and a token of each role."""
+    async with upstream_of(session) as upstream:
+        await set_up_organisation(upstream, FULL_POLICY)
+        for agent in ("A-1", "A-2", "D-1", "M-2"):
+            assert (await upstream.action(f"r-{agent}", "5.00", agent_id=agent))["outcome"] == "taken"
+            assert (await upstream.action(f"e-{agent}", "900.00", agent_id=agent))["outcome"] == "escalate"
+        async with running(session, ["projections", "seal", "dashboard"], where=ListenAddress(port=0)) as services:
+            (dashboard,) = [one for one in services if isinstance(one, DashboardService)]
+            tokens = Tokens(session.data_dir)
+            yield dashboard.address, {role: tokens.make(role, role, PERSON_OF_ROLE.get(role), None) for role in ROLES}
+
+
+def client_with_token(address: str, token: str) -> httpx.AsyncClient:
+    """Return a client that shows this token."""
+    return httpx.AsyncClient(base_url=address, headers={"Authorization": f"Bearer {token}"}, timeout=20)
