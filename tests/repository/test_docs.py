@@ -16,7 +16,9 @@ from app.docs.policy_reference import rule_lines
 from benchmarks.compare import markdown
 from benchmarks.reference import with_table
 from consumers.asyncapi import asyncapi_document
+from consumers.decisions.pending_request import COMMANDS
 from domain.abuse import guard
+from domain.command_fields import known_fields
 from domain.events.decisions import RECORDS
 from domain.events.facts import FACTS
 from domain.serialization import personal_fields
@@ -87,6 +89,14 @@ def test_every_code_is_documented() -> None:
         for code in codes:
             if code != "unknown_operation":
                 assert f"| `{code}`" in text or f", `{code}`" in text, (path.name, code)
+
+
+def test_every_field_of_a_request_is_documented() -> None:
+    page = (ROOT / "docs" / "integrate" / "decisions.md").read_text()
+    for command in COMMANDS.values():
+        for cls in command.values() if isinstance(command, dict) else [command]:
+            missing = [name for name in known_fields(cls) if not re.search(rf"[`\"]{name}[`\"]", page)]
+            assert not missing, cls
 
 
 def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
