@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from domain.events.administration import TrailRead
 from domain.events.decisions import LEDGER_SOURCE, TYPE_OF
@@ -18,10 +18,11 @@ from ledger.store.log import Draft
 from projections.policy_history import policy_in_force
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ledger.encryption.keyring import Keyring
     from ledger.store.log import Log
+    from projections.engine.storage import Row
 
 SUBJECT = "ledger.trail"
 _OWNER = "pseudonyms"
@@ -48,7 +49,7 @@ async def record_reading(log: Log, about: Sequence[str], up_to: int, reader: str
     await log.append([Draft(SUBJECT, encode_event(LEDGER_SOURCE, identifier, TYPE_OF[TrailRead], now, encode(record)))])
 
 
-async def without_names(log: Log, keys: Keyring, flags: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+async def without_names(log: Log, keys: Keyring, flags: Sequence[Row]) -> list[Row]:
     """Return flags as they may be shown: under pseudonyms until their review, where the policy asks for it.
 
     A pseudonym is ``~`` and eight hexadecimal digits. It is the same for one person in every flag.
@@ -58,7 +59,7 @@ async def without_names(log: Log, keys: Keyring, flags: Sequence[Mapping[str, An
         return [dict(flag) for flag in flags]
     key = (await keys.ensure([_OWNER]))[_OWNER]
 
-    def masked(flag: Mapping[str, Any]) -> dict[str, Any]:
+    def masked(flag: Row) -> Row:
         if flag.get("status", "open") != "open" or flag.get("unmasked_by"):
             return dict(flag)
         names = {about: f"~{key.hash_of(about)[:8]}" for about in flag["about"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, HTTPException, Path, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from dashboard.auth.tokens import Principal
     from dashboard.context import ApiContext
+    from projections.reports.explanation import Explanation
 
 ActionId = Annotated[str, Path(max_length=128)]
 
@@ -38,7 +39,7 @@ def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
     log, data_dir, authorizer = context.log, context.data_dir, context.authorizer
     caller, auditors = Depends(authorizer.viewer), Depends(authorizer.allowed("auditor", "operator"))
 
-    async def explained(action_id: str, viewer: Principal) -> dict[str, Any]:
+    async def explained(action_id: str, viewer: Principal) -> Explanation:
         scope = await authorizer.scope(viewer)
         found = await context.views.read_with(Trail.name, lambda c: explain(log, c, action_id))
         if found is None or (scope.people is not None and found["action"]["agent_id"] not in scope.people):
@@ -53,7 +54,7 @@ def add_proof_routes(api: FastAPI, context: ApiContext) -> None:
         found = await explained(action_id, viewer)
         found["action"] = json.loads(await context.keys.decrypt_fields(encode(found["action"])))
         story = [{"what": name, "said": str(said)} for name, said in story_of(found)]
-        return JsonResponse(json.loads(encode(found | {"story": story})))
+        return JsonResponse(json.loads(encode({**found, "story": story})))
 
     @api.get(
         "/api/v1/case/{action_id}",

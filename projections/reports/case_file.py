@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import msgspec
 
@@ -14,9 +14,12 @@ from ledger.transparency.signed_notes import NoteError
 from projections.reports.explanation_text import story_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from domain.serialization import JsonObject
     from ledger.transparency.sealer import SealEntry
+    from projections.reports.explanation import Explanation
 
 _BEGIN, _END = '<script type="application/json" id="case">', "</script>"
 _STYLE = """
@@ -34,13 +37,23 @@ class _Proofs(msgspec.Struct):
     proofs: list[str]
 
 
-def sealed_event(entry: SealEntry) -> dict[str, Any] | None:
+class CaseFile(TypedDict):
+    """The content of a case file: the explained action, its events with proofs, checkpoint and keys."""
+
+    explained: Explanation
+    events: list[JsonObject | None]
+    proofs: list[str]
+    checkpoint: str
+    verifier_keys: list[str]
+
+
+def sealed_event(entry: SealEntry) -> JsonObject | None:
     """Return the event of a leaf as `audit replay` shows it, or ``None`` for a gap."""
     return None if entry.is_gap else {**json.loads(entry.data), "position": entry.position}
 
 
-def case_document(found: dict[str, Any], data_dir: Path) -> dict[str, Any]:
-    """Return the content of a case file: the explained action, its events with proofs, checkpoint and keys."""
+def case_document(found: Explanation, data_dir: Path) -> CaseFile:
+    """Return the content of a case file."""
     folder = seal_folder(data_dir)
     newest = folder.checkpoint()
     if newest is None:
@@ -58,7 +71,7 @@ def case_document(found: dict[str, Any], data_dir: Path) -> dict[str, Any]:
     }
 
 
-def case_page(document: dict[str, Any]) -> str:
+def case_page(document: CaseFile) -> str:
     """Return the HTML page of a case file."""
     found = document["explained"]
     title = f"Case file: action {found['action_id']}"
@@ -115,7 +128,7 @@ def proofs_in(text: str) -> list[str]:
     return found
 
 
-def _table(columns: tuple[str, ...], rows: list[Any]) -> str:
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> str:
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(str(value))}</td>" for value in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import msgspec
 
@@ -19,18 +19,104 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
+    from domain.serialization import Json
     from ledger.store.log import Log
+    from projections.engine.storage import Row
 
 
-async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[str, Any] | None:
-    """Return all that the ledger knows of one action, or ``None`` if there is no such action.
+class AppliedLimit(TypedDict):
+    """A limit that applied to an action, and the amount used before."""
 
-    Keys: ``action`` (the record), ``position``, ``time``, ``recorded``, ``trail`` (every event that names the action),
-    ``escalation`` (its events), ``after`` (later events of the action), ``interaction`` (the trail of its interaction),
-    ``corrected`` (facts as known then and as known now). A decided action also has ``source``, ``request_id``,
-    ``seen_position`` (the position up to which the decider had read), ``policy`` (version and the role's rules then),
-    ``budget_before``, ``budget_after``.
-    """
+    name: str
+    used: dict[str, str]
+    limit: NotRequired[dict[str, str]]
+
+
+class ExplainedAction(TypedDict):
+    """The fields of an action's record that its explanation reads; the document has all fields of the record."""
+
+    agent_id: str
+    kind: str
+    amount: dict[str, str]
+    reason: str
+    basis: NotRequired[str]
+    note: NotRequired[str]
+    role: NotRequired[str]
+    training: NotRequired[list[str]]
+    customer_id: NotRequired[str]
+    limits: NotRequired[list[AppliedLimit]]
+    decided_by: NotRequired[str]
+    on_behalf_of: NotRequired[str]
+
+
+class PolicyThen(TypedDict):
+    """The version of the policy then, and the role's rules in it."""
+
+    version: int
+    role: str
+    rules: Json
+
+
+class BudgetThen(TypedDict):
+    """The balance of a budget at that time."""
+
+    holder: str
+    period: str
+    granted: dict[str, str]
+    spent: dict[str, str]
+    reserved: dict[str, str]
+    remaining: dict[str, str]
+
+
+class EscalationLine(TypedDict):
+    """A step of an escalation, with its decider and the time waited."""
+
+    position: int
+    time: str
+    what: str
+    decided_by: str | None
+    on_behalf_of: str | None
+    waited_seconds: float | None
+
+
+class CorrectedLine(TypedDict):
+    """A corrected fact: as known then, and as known now."""
+
+    position: int
+    known_then: str
+    corrected_by: int
+    recorded: str
+    known_now: str
+
+
+class Explanation(TypedDict):
+    """All that the ledger knows of one action; the optional keys from ``source`` on only of a decided action."""
+
+    action_id: str
+    position: int
+    time: str
+    recorded: str
+    action: ExplainedAction
+    trail: list[Row]
+    """Every event that names the action."""
+    after: list[Row]
+    """Later events of the action."""
+    reported: NotRequired[str]
+    interaction: NotRequired[list[Row]]
+    """The trail of its interaction."""
+    corrected: NotRequired[list[CorrectedLine]]
+    source: NotRequired[str]
+    request_id: NotRequired[str]
+    seen_position: NotRequired[int]
+    """The position up to which the decider had read."""
+    policy: NotRequired[PolicyThen]
+    budget_before: NotRequired[BudgetThen]
+    budget_after: NotRequired[BudgetThen]
+    escalation: NotRequired[list[EscalationLine]]
+
+
+async def explain(log: Log, connection: sa.Connection, action_id: str) -> Explanation | None:
+    """Return all that the ledger knows of one action, or ``None`` if there is no such action."""
     lines = read_trail(connection, [("action", action_id)])
     for line in lines:
         recorded = await log.at(line["position"])
@@ -40,7 +126,7 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[s
         if not isinstance(event.body, (ActionTaken, ActionHeld, ActionReported)) or _only_reserves(event.body):
             continue
         body = event.body
-        found: dict[str, Any] = {
+        found: Explanation = {
             "action_id": action_id,
             "position": event.position,
             "time": event.stored.time,
@@ -52,7 +138,7 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[s
         if isinstance(body, ActionReported):
             found["reported"] = "reported after it was taken, so no limit was checked before"
         else:
-            found |= await _authority(log, body, recorded.subject, event.position)
+            await _add_authority(found, log, body, recorded.subject)
             if body.escalation_id is not None:
                 found["escalation"] = await _escalation(log, connection, body.escalation_id)
         if body.interaction_id:
@@ -63,12 +149,12 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> dict[s
     return None
 
 
-def _only_reserves(body: Any) -> bool:
+def _only_reserves(body: ActionTaken | ActionHeld | ActionReported) -> bool:
     """Return whether this record reserves money for an open escalation, so it is not an action yet."""
     return isinstance(body, ActionHeld) and body.escalation_id is not None
 
 
-def _corrected(connection: sa.Connection, line: dict[str, Any]) -> dict[str, Any]:
+def _corrected(connection: sa.Connection, line: Row) -> CorrectedLine:
     (now,) = read_trail(connection, after=line["corrected_by"] - 1, limit=1)
     return {
         "position": line["position"],
@@ -79,32 +165,39 @@ def _corrected(connection: sa.Connection, line: dict[str, Any]) -> dict[str, Any
     }
 
 
-async def _escalation(log: Log, connection: sa.Connection, escalation_id: str) -> list[dict[str, Any]]:
+async def _escalation(log: Log, connection: sa.Connection, escalation_id: str) -> list[EscalationLine]:
     """Return the steps of an escalation, each with its decider and the time waited."""
-    steps: list[dict[str, Any]] = []
+    steps: list[EscalationLine] = []
     for line in read_trail(connection, [("escalation", escalation_id)]):
         recorded = await log.at(line["position"])
         body = read_event(recorded).body if recorded is not None else None
         if isinstance(body, (EscalationRequested, EscalationStep)):
-            known = {name: getattr(body, name, None) for name in ("decided_by", "on_behalf_of", "waited_seconds")}
-            steps.append({name: line[name] for name in ("position", "time", "what")} | known)
+            steps.append(
+                {
+                    "position": line["position"],
+                    "time": line["time"],
+                    "what": line["what"],
+                    "decided_by": getattr(body, "decided_by", None),
+                    "on_behalf_of": getattr(body, "on_behalf_of", None),
+                    "waited_seconds": getattr(body, "waited_seconds", None),
+                }
+            )
     return steps
 
 
-async def _authority(log: Log, action: ActionTaken | ActionHeld, subject: str, position: int) -> dict[str, Any]:
-    events = [read_event(stored) for stored in await log.read_subject(subject) if stored.position <= position]
+async def _add_authority(found: Explanation, log: Log, action: ActionTaken | ActionHeld, subject: str) -> None:
+    """Add the request, the policy then, and the budget before and after the action."""
+    events = [read_event(stored) for stored in await log.read_subject(subject) if stored.position <= found["position"]]
     records = [(event.body, event.time) for event in events]
     published = {one.version: one.policy for one in await published_policies(log)}
-    rules: Any = published.get(action.policy_version, {}).get("roles", {}).get(action.role)
-    return {
-        "source": action.source,
-        "request_id": action.request_id,
-        "seen_position": action.seen_position,
-        "policy": {"version": action.policy_version, "role": action.role, "rules": rules},
-        "budget_before": _balance(records[:-1]),
-        "budget_after": _balance(records),
-    }
+    rules = published.get(action.policy_version, {}).get("roles", {}).get(action.role)
+    found["source"] = action.source
+    found["request_id"] = action.request_id
+    found["seen_position"] = action.seen_position
+    found["policy"] = {"version": action.policy_version, "role": action.role, "rules": rules}
+    found["budget_before"] = _balance(records[:-1])
+    found["budget_after"] = _balance(records)
 
 
-def _balance(records: list[tuple[Any, datetime]]) -> Any:
-    return msgspec.json.decode(encode(Budget.from_records(records).balance()))
+def _balance(records: list[tuple[msgspec.Struct, datetime]]) -> BudgetThen:
+    return msgspec.json.decode(encode(Budget.from_records(records).balance()), type=BudgetThen)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from domain.money import money_text
 
+if TYPE_CHECKING:
+    from projections.reports.explanation import AppliedLimit, BudgetThen, ExplainedAction, Explanation
 
-def story_of(found: dict[str, Any]) -> list[tuple[str, object]]:
+
+def story_of(found: Explanation) -> list[tuple[str, object]]:
     """Return lines of (label, text) for the result of `projections.reports.explanation.explain`."""
     done = found["action"]
     rows: list[tuple[str, object]] = [
@@ -27,7 +30,8 @@ def story_of(found: dict[str, Any]) -> list[tuple[str, object]]:
             ("authority", _authority(done)),
             *((f"limit {limit['name']}", _limit(limit)) for limit in done.get("limits", ())),
             ("totals seen", f"as the log was at position {found['seen_position']}"),
-            *((f"budget {word}", _balance(found[f"budget_{word}"])) for word in ("before", "after")),
+            ("budget before", _balance(found["budget_before"])),
+            ("budget after", _balance(found["budget_after"])),
         ]
     waited = [step["waited_seconds"] for step in found.get("escalation", ()) if step["waited_seconds"] is not None]
     if waited:
@@ -35,17 +39,17 @@ def story_of(found: dict[str, Any]) -> list[tuple[str, object]]:
     return [(name, text) for name, text in rows if text]
 
 
-def _authority(done: dict[str, Any]) -> str:
+def _authority(done: ExplainedAction) -> str:
     if done.get("decided_by") is None:
         return "the agent's own"
     behalf = f" on behalf of {done['on_behalf_of']}" if done.get("on_behalf_of") else ""
     return f"approved by {done['decided_by']}{behalf}"
 
 
-def _limit(limit: dict[str, Any]) -> str:
+def _limit(limit: AppliedLimit) -> str:
     most = money_text(limit["limit"]) if "limit" in limit else "unlimited"
     return f"{most}, used before {money_text(limit['used'])}"
 
 
-def _balance(balance: dict[str, Any]) -> str:
+def _balance(balance: BudgetThen) -> str:
     return f"{money_text(balance['remaining'])} left of {money_text(balance['granted'])}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from itertools import batched
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, final
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, final
 
 import numpy as np
 import sqlalchemy as sa
@@ -30,7 +30,7 @@ from projections.reading import EVERYBODY
 from projections.views import casework, journeys, loyalty
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Hashable, Sequence
 
     from domain.analytics.loyalty.purchases import Ints
     from domain.events.decisions import PolicyPublished
@@ -75,31 +75,40 @@ class LoyaltyReport(TypedDict):
     main_window_days: int
 
 
+type Purchase = tuple[str, str, str, int, int | None, int]
+"""Customer, time, currency, total and margin in minor units, and whether it was a return."""
+type DoneAction = tuple[str | None, str, str, str, int, str, str | None]
+"""Id, customer, time, currency, cost in minor units, kind and agent."""
+type LimitedRequest = tuple[str, str, str, str, int, int]
+"""Customer, kind, time, currency, and the amount requested and the limit in minor units."""
+type Place = tuple[str | None, str | None, str | None, str | None, str | None]
+"""Channel, reason, team, escalation and interaction of an action."""
+type Problem = tuple[str, str, str | None, str | None, str | None]
+"""Customer, time, channel, reason and first team of an interaction."""
+
+
 class LoyaltyArrays:
     """The data of the views in one currency as arrays: customers as numbers, times in seconds."""
 
     def __init__(self, currency: str) -> None:
         self.currency = currency
         self.customers: dict[str, int] = {}
-        self._strata: dict[Any, int] = {}
+        self._strata: dict[Hashable, int] = {}
 
     def numbers(self, names: Sequence[str]) -> Ints:
         """Return customers as numbers."""
         known = self.customers
         return np.array([known.setdefault(name, len(known)) for name in names], np.int64)
 
-    def strata(self, of: Sequence[Any]) -> Ints:
+    def strata(self, of: Sequence[Hashable]) -> Ints:
         """Return strata as numbers, equal for the same reason and channel; -1 for ``None``."""
         known = self._strata
         return np.array([-1 if one is None else known.setdefault(one, len(known)) for one in of], np.int64)
 
-    def history(self, rows: Sequence[Any], amount: int) -> History:
-        """Return rows of purchases as a history, with one of their columns as the amount."""
-        return History(
-            self.numbers([row[0] for row in rows]),
-            _seconds([row[1] for row in rows]),
-            np.array([row[amount] for row in rows], np.int64),
-        )
+    def history(self, rows: Sequence[Purchase], amounts: Sequence[int]) -> History:
+        """Return purchases as a history of these amounts."""
+        customers, times = self.numbers([row[0] for row in rows]), _seconds([row[1] for row in rows])
+        return History(customers, times, np.array(amounts, np.int64))
 
 
 def _seconds(texts: Sequence[str]) -> Ints:
@@ -119,8 +128,8 @@ async def loyalty_report(
     counts only events up to the event time ``until``. A ``scope`` limits it to actions of its people.
     """
     answer = await read("loyalty_effects", lambda c: _selling(c, at, until, scope))
-    known, drawn, (bought, done, asked) = answer.result
-    where = {row[0]: row[1:] for row in (await read("casework", lambda c: _where(c, at, drawn))).result}
+    known, drawn, bought, done, asked = answer.result
+    where = (await read("casework", lambda c: _where(c, at, drawn))).result
     problems = (await read("journeys", lambda c: _problems(c, at, drawn))).result
     position = answer.progress.anchor.position if at is None else at
     by_currency = [
@@ -155,7 +164,9 @@ class _Known(NamedTuple):
     last: str | None
 
 
-def _selling(connection: sa.Connection, at: int | None, until: str | None, scope: AccessScope) -> tuple[Any, ...]:
+def _selling(
+    connection: sa.Connection, at: int | None, until: str | None, scope: AccessScope
+) -> tuple[list[_Known], list[str] | None, list[Purchase], list[DoneAction], list[LimitedRequest]]:
     """Return totals by currency, the sampled customers (``None``: all), and their purchases, actions and requests."""
     bought, done, asked = as_of(loyalty.purchases, at), as_of(loyalty.actions, at), loyalty.requests
     ends = () if at is None else (asked.c.position <= at,)
@@ -195,8 +206,10 @@ def _selling(connection: sa.Connection, at: int | None, until: str | None, scope
     theirs = told[1] if scope.people is None else told[1].where(done.c.agent_id.in_(scope.people))
     known = _known(connection, *(query.order_by(None).subquery() for query in (told[0], theirs)))
     drawn = _draw(connection)
-    rows = [_rows_of(connection, query, one.c.customer_id, drawn) for query, one in zip(told, sources, strict=True)]
-    return known, drawn, rows
+    purchases, actions, requests = (
+        _rows_of(connection, query, one.c.customer_id, drawn) for query, one in zip(told, sources, strict=True)
+    )
+    return known, drawn, purchases, actions, requests
 
 
 def _known(connection: sa.Connection, bought: sa.Subquery, done: sa.Subquery) -> list[_Known]:
@@ -238,9 +251,9 @@ def _lot(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
 
 
-def _rows_of(
-    connection: sa.Connection, query: sa.Select[Any], customer: sa.ColumnElement[Any], drawn: Sequence[str] | None
-) -> list[Any]:
+def _rows_of[*Values](
+    connection: sa.Connection, query: sa.Select[*Values], customer: sa.ColumnElement[str], drawn: Sequence[str] | None
+) -> list[tuple[*Values]]:
     """Return the rows of the sampled customers."""
     if drawn is None:
         return plain_rows(connection, query)
@@ -251,7 +264,7 @@ def _rows_of(
     ]
 
 
-def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
+def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> dict[str, Place]:
     """Return, by action, channel and reason of its interaction, its team, and its escalation if it had one."""
     done, matters = as_of(casework.actions, at), as_of(casework.interactions, at)
     query = sa.select(
@@ -263,10 +276,10 @@ def _where(connection: sa.Connection, at: int | None, drawn: Sequence[str] | Non
         done.c.interaction_id,
     )
     query = query.outerjoin(matters, matters.c.interaction_id == done.c.interaction_id)
-    return _rows_of(connection, query, done.c.customer_id, drawn)
+    return {row[0]: row[1:] for row in _rows_of(connection, query, done.c.customer_id, drawn)}
 
 
-def _problems(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Any]:
+def _problems(connection: sa.Connection, at: int | None, drawn: Sequence[str] | None) -> list[Problem]:
     """Return customers' interactions: customer, time, channel, reason, team."""
     source = as_of(journeys.journeys, at)
     query = sa.select(source.c.customer_id, source.c.opened, source.c.channel, source.c.reason, source.c.first_team)
@@ -276,18 +289,18 @@ def _problems(connection: sa.Connection, at: int | None, drawn: Sequence[str] | 
 
 def _of_currency(
     known: _Known,
-    bought: list[Any],
-    done: list[Any],
-    asked: list[Any],
-    where: dict[str, Any],
-    problems: list[Any],
+    bought: list[Purchase],
+    done: list[DoneAction],
+    asked: list[LimitedRequest],
+    where: dict[str, Place],
+    problems: list[Problem],
     published: Sequence[PolicyPublished],
     scope: AccessScope,
 ) -> UnknownValue | KnownValue:
     currency = known.currency
     world = LoyaltyArrays(currency)
     sold = [row for row in bought if not row[5]]
-    buying = world.history(sold, 3)
+    buying = world.history(sold, [row[3] for row in sold])
     if known.first is not None and known.last is not None:
         buying.first, buying.last = _seconds([known.first, known.last]).tolist()
     told_by_sales = not done
@@ -303,7 +316,8 @@ def _of_currency(
     }
     if deeds.of.at.size == 0 or len(buying) == 0:
         return {**found, "ladder": [], "why": NOBODY if deeds.of.at.size == 0 else "no purchase is recorded"}
-    margins = world.history([row for row in sold if row[4] is not None], 4)
+    told = [(row, row[4]) for row in sold if row[4] is not None]
+    margins = world.history([row for row, _ in told], [margin for _, margin in told])
     margins.first, margins.last = buying.first, buying.last
     matters = ProblemSample(
         Moments(world.numbers([row[0] for row in problems]), _seconds([row[1] for row in problems])),
@@ -322,7 +336,7 @@ def _of_currency(
     return {**found, **figures}
 
 
-def _deeds(world: LoyaltyArrays, done: list[Any], where: dict[str, Any], scope: AccessScope) -> ActionSample:
+def _deeds(world: LoyaltyArrays, done: list[DoneAction], where: dict[str, Place], scope: AccessScope) -> ActionSample:
     """Return each customer's first action that may be shown, and the moments of all actions.
 
     All moments are needed, because a helped customer cannot be a control.
@@ -331,7 +345,7 @@ def _deeds(world: LoyaltyArrays, done: list[Any], where: dict[str, Any], scope: 
     unknown = (None, None, None, None, None)
     first = first_of_each(of)
     first = first[np.array([scope.shows(done[place][6]) for place in first.tolist()], bool)]
-    known = [(done[place], where.get(done[place][0], unknown)) for place in first.tolist()]
+    known = [(done[place], where.get(done[place][0] or "", unknown)) for place in first.tolist()]
     digits = digits_of(world.currency)
     labels = {
         "kind": [row[5] for row, _ in known],

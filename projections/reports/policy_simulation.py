@@ -6,7 +6,7 @@ import gc
 import math
 from collections import Counter
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from domain.abuse.findings import rule_order
 from domain.abuse.guard import Guard
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     import msgspec
     import sqlalchemy as sa
 
+    from domain.abuse.findings import RuleFinding
     from domain.events import decisions
     from domain.policy.model import Policy
+    from domain.serialization import JsonObject
     from domain.simulation.comparison import Difference, OutcomeComparison
     from ledger.store.log import Log, Recorded
     from projections.engine.events import Event
@@ -43,6 +45,85 @@ CAVEATS = (
     "a request that would have been escalated is not assumed to be approved: it counts neither as spent nor as saved",
     "effects on customers are not simulated; see `report loyalty`",
 )
+
+
+class OutcomeChange(TypedDict):
+    """Decisions of one kind by their outcome in history and under the other policy."""
+
+    kind: str
+    then: str
+    would_be: str
+    n: int
+    amount: dict[str, str]
+
+
+class PeriodSpend(TypedDict):
+    """Goodwill of a period, in history and under the other policy."""
+
+    period: str
+    spent: dict[str, str]
+    would_be_spent: dict[str, str]
+
+
+class ActualOutcome(TypedDict):
+    """The outcome in history of actions that would have been taken at once."""
+
+    outcome: str
+    n: int
+    amount: dict[str, str]
+
+
+class EscalationsSaved(TypedDict):
+    """Actions that would have been taken at once, and the waiting that they would not have needed."""
+
+    n: int
+    given_at_once: int
+    hours_not_waited: float
+    median_hours: float | None
+    outcomes: list[ActualOutcome]
+
+
+class LimitHits(TypedDict):
+    """How often a rule applied, in history and under the other policy."""
+
+    rule: str
+    then: int
+    would_be: int
+
+
+class RuleFlags(TypedDict):
+    """The flags of a rule, in history and under the other policy."""
+
+    rule: str
+    raised: int
+    would_be_raised: int
+
+
+class FlagChanges(TypedDict):
+    """The flags that the other policy would have changed."""
+
+    by_rule: list[RuleFlags]
+    new: int
+    gone: int
+
+
+class WhatIfReport(TypedDict):
+    """The document of `report what-if`; ``items`` are the fields of `Difference`, with money as an object."""
+
+    policy_version: int
+    instead_of: int | None
+    since_position: int | None
+    decisions: int
+    differences: int
+    changes: list[OutcomeChange]
+    spend: list[PeriodSpend]
+    escalations_saved: EscalationsSaved
+    limits_hit: list[LimitHits]
+    flags: FlagChanges | None
+    unknown_people: int
+    items: list[JsonObject]
+    caveats: Sequence[str]
+    position: int
 
 
 class PolicySimulation:
@@ -83,7 +164,7 @@ class PolicySimulation:
             self.what_if = ShadowRecord(read_policy(shadow.policy), shadow.version)
         self.against = version
         self._guards = (Guard(), Guard()) if flags else None
-        self._raised: tuple[dict[str, Any], dict[str, Any]] = ({}, {})
+        self._raised: tuple[dict[str, RuleFinding], dict[str, RuleFinding]] = ({}, {})
         self._types: Mapping[str, type[msgspec.Struct]] = TYPES if flags else DEPENDED
         self._names = frozenset(name.encode() for name in self._types)
 
@@ -133,10 +214,10 @@ class PolicySimulation:
                 for one in guard.take(GuardEvent(event.position, at, told, seen, action_id)):
                     raised[one.flag_id] = one.finding
 
-    def document(self) -> dict[str, Any]:
-        """Return the result, with money as objects."""
+    def document(self, position: int) -> WhatIfReport:
+        """Return the result as of a position, with money as objects."""
         found, tally = self.what_if, self.what_if.tally
-        periods = [
+        periods: list[PeriodSpend] = [
             {"period": period, "spent": _money(then, currency), "would_be_spent": _money(now, currency)}
             for (period, currency), (then, now) in sorted(found.world.spent.items())
         ]
@@ -154,13 +235,14 @@ class PolicySimulation:
             "unknown_people": found.unknown,
             "items": [_item(one) for one in tally.shown],
             "caveats": CAVEATS,
+            "position": position,
         }
 
-    def _flags(self) -> dict[str, Any] | None:
+    def _flags(self) -> FlagChanges | None:
         if self._guards is None:
             return None
         then, now = self._raised
-        by_rule = [
+        by_rule: list[RuleFlags] = [
             {
                 "rule": rule,
                 "raised": sum(one.rule == rule for one in then.values()),
@@ -173,17 +255,17 @@ class PolicySimulation:
 
 async def try_policy(
     log: Log, batches: AsyncIterable[list[Recorded]], trying: PolicySimulation, progressed: Callable[[int], None]
-) -> dict[str, Any]:
+) -> WhatIfReport:
     """Read the log once, and return the simulation's document."""
     position = 0
     async for batch in batches:
         trying.take(batch, await originals_of(log, batch))
         position = batch[-1].position
         progressed(position)
-    return trying.document() | {"position": position}
+    return trying.document(position)
 
 
-async def try_quickly(read: Reader, trying: PolicySimulation, progressed: Callable[[int], None]) -> dict[str, Any]:
+async def try_quickly(read: Reader, trying: PolicySimulation, progressed: Callable[[int], None]) -> WhatIfReport:
     """Return the same document from the view `decisions`, which holds only the fields needed."""
 
     def judge(connection: sa.Connection) -> None:
@@ -196,14 +278,14 @@ async def try_quickly(read: Reader, trying: PolicySimulation, progressed: Callab
             gc.enable()
 
     answer = await read("decisions", judge)
-    return trying.document() | {"position": answer.progress.anchor.position}
+    return trying.document(answer.progress.anchor.position)
 
 
 def _money(minor: int, currency: str) -> dict[str, str]:
     return Money(minor, currency).wire()
 
 
-def _changes(found: OutcomeComparison) -> list[dict[str, Any]]:
+def _changes(found: OutcomeComparison) -> list[OutcomeChange]:
     return [
         {"kind": kind, "then": then, "would_be": now, "n": number, "amount": _money(minor, currency)}
         for (kind, currency, then, now), (number, minor) in sorted(
@@ -212,7 +294,7 @@ def _changes(found: OutcomeComparison) -> list[dict[str, Any]]:
     ]
 
 
-def _saved(found: OutcomeComparison) -> dict[str, Any]:
+def _saved(found: OutcomeComparison) -> EscalationsSaved:
     """Return the outcomes in history of actions that would have been taken at once."""
     outcomes: Counter[str] = Counter()
     minor: Counter[tuple[str, str]] = Counter()
@@ -235,14 +317,14 @@ def _saved(found: OutcomeComparison) -> dict[str, Any]:
     }
 
 
-def _hits(then: Counter[str], now: Counter[str]) -> list[dict[str, Any]]:
+def _hits(then: Counter[str], now: Counter[str]) -> list[LimitHits]:
     return [
         {"rule": rule, "then": then[rule], "would_be": now[rule]}
         for rule in sorted(then.keys() | now.keys(), key=lambda name: (-then[name] - now[name], name))
     ]
 
 
-def _item(one: Difference) -> dict[str, Any]:
+def _item(one: Difference) -> JsonObject:
     found = one._asdict()
-    minor, currency = found.pop("minor"), found.pop("currency")
-    return found | {"amount": _money(minor, currency)}
+    del found["minor"], found["currency"]
+    return found | {"amount": _money(one.minor, one.currency)}

@@ -132,7 +132,9 @@ async def test_an_action_is_explained(told: Upstream) -> None:
     engine.dispose()
     assert found
     assert found["policy"]["version"] == 1
-    assert found["policy"]["rules"]["limits"]["refund"] == "50.00"
+    rules = found["policy"]["rules"]
+    assert isinstance(rules, dict)
+    assert rules["limits"]["refund"] == "50.00"
     assert (found["budget_before"]["remaining"], found["budget_after"]["remaining"]) == (gbp("200.00"), gbp("195.00"))
     assert [line["type"] for line in found["interaction"]][-1] == "resolution.authority.fell_short.v1"
 

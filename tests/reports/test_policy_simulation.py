@@ -13,7 +13,7 @@ from app.runtime.views import read_view
 from domain.policy.parsing import parse_policy
 from ledger.store.subscription import Follower
 from projections.policy_history import published_policies
-from projections.reports.policy_simulation import PolicySimulation, try_policy, try_quickly
+from projections.reports.policy_simulation import PolicySimulation, WhatIfReport, try_policy, try_quickly
 from tests.support.builders import event, gbp
 from tests.support.documents import Document
 from tests.support.forked_cli import CommandLine
@@ -28,7 +28,7 @@ def changed(role: str = "agent", **changes: Any) -> Document:
 
 async def tried(
     upstream: Upstream, document: Document | None, *, flags: bool = False, since: str | None = None
-) -> Document:
+) -> WhatIfReport:
     session = upstream.session
     policy = parse_policy(document) if document is not None else None
     begins = datetime.fromisoformat(since) if since else None
@@ -43,7 +43,7 @@ async def tried(
     return found
 
 
-def changes(found: Document) -> dict[tuple[str, str, str], int]:
+def changes(found: WhatIfReport) -> dict[tuple[str, str, str], int]:
     return {
         (one["kind"], one["then"], one["would_be"]): one["n"]
         for one in found["changes"]
@@ -163,6 +163,7 @@ async def test_the_simulation_lists_the_flags_of_the_other_policy(upstream: Upst
     for number, amount in enumerate(("70.00", "40.00", "30.00")):
         await upstream.action(f"r-{number}", amount, agent_id="A-1", order_id="O-1")
     found = await tried(upstream, changed(limits={"refund": "80.00"}), flags=True)
+    assert found["flags"] is not None
     assert found["flags"]["by_rule"] == [{"rule": "R2", "raised": 1, "would_be_raised": 0}]
     assert (found["flags"]["new"], found["flags"]["gone"]) == (0, 1)
 

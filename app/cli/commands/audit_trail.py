@@ -6,7 +6,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -29,8 +29,11 @@ from projections.views.balances import read_making
 from projections.views.flags import read_flags
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from app.output import OutputFormat
     from config.settings import Settings
+    from projections.engine.storage import Row
 
 
 _LINE = "position type source event_id time recorded who whom interaction_id action_id what corrected_by"
@@ -93,7 +96,7 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
             found = await explain_action(session.log, connection, action)
             position = storage.read_progress(connection).anchor.position
         shown = encode(found["action"] if found else None)
-        raised: list[dict[str, Any]] = []
+        raised: list[Row] = []
         if found is not None:
             await note_reading(session.log, [f"action:{action}"], position, by)
             at, now = found["position"], datetime.now(UTC)
@@ -103,33 +106,28 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
         fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
         return
     found["action"] = json.loads(revealed)
-    found["flags"] = raised
     if as_json:
-        print_json(found | {"position_of_view": position})
-    else:
-        _print_explanation(found)
-
-
-def _print_explanation(found: dict[str, Any]) -> None:
+        print_json({**found, "flags": raised, "position_of_view": position})
+        return
     print_table(found["action_id"], ("", ""), story_of(found))
-    for title, key, columns in _LISTS:
-        lines = found.get(key)
-        if lines:
-            rows = [tuple(_cell(line, column) for column in columns) for line in lines]
-            print_table(title, columns, rows, numbers=(0,))
+    _print_lines(
+        "Its escalation",
+        found.get("escalation", ()),
+        ("position", "time", "what", "decided_by", "waited_seconds"),
+    )
+    _print_lines("Later events", found["after"], ("position", "time", "who", "what"))
+    _print_lines("Flags", raised, ("position", "rule", "status", "explanation"))
+    _print_lines("Corrected", found.get("corrected", ()), ("position", "known_then", "known_now"))
+    _print_lines("Its interaction", found.get("interaction", ()), ("position", "time", "who", "what"))
 
 
-_LISTS = (
-    ("Its escalation", "escalation", ("position", "time", "what", "decided_by", "waited_seconds")),
-    ("Later events", "after", ("position", "time", "who", "what")),
-    ("Flags", "flags", ("position", "rule", "status", "explanation")),
-    ("Corrected", "corrected", ("position", "known_then", "known_now")),
-    ("Its interaction", "interaction", ("position", "time", "who", "what")),
-)
+def _print_lines(title: str, lines: Sequence[Mapping[str, object]], columns: tuple[str, ...]) -> None:
+    if lines:
+        rows = [tuple(_cell(line.get(column), column) for column in columns) for line in lines]
+        print_table(title, columns, rows, numbers=(0,))
 
 
-def _cell(line: dict[str, Any], column: str) -> object:
-    value = line.get(column)
+def _cell(value: object, column: str) -> object:
     return value[:19] if column == "time" and isinstance(value, str) else value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from domain.policy.model import Policy
+    from projections.reports.policy_simulation import WhatIfReport
 
 _IN_FORCE = "in-force"
 _ROWS = 15
@@ -89,7 +90,7 @@ def _read(name: str, in_force: Policy | None) -> Policy:
     return checked.policy
 
 
-def _print(found: dict[str, Any], since: str | None) -> None:
+def _print(found: WhatIfReport, since: str | None) -> None:
     if not found["decisions"]:
         console.print(f"No decision to judge (position {found['position']}).")
         return
@@ -120,7 +121,7 @@ def _print(found: dict[str, Any], since: str | None) -> None:
             f"{saved['given_at_once']:,} would have been given at once; {saved['n']:,} of them were escalated, and "
             f"waited {saved['hours_not_waited']:,.1f} h together (median {hours_text(saved['median_hours'])})."
         )
-        rows = [(one["outcome"], one["n"], money_text(one["amount"])) for one in saved["outcomes"]]
+        rows = [(ended["outcome"], ended["n"], money_text(ended["amount"])) for ended in saved["outcomes"]]
         print_table("Their actual outcomes", ("", "times", "amount"), rows, numbers=(1, 2))
     if found["limits_hit"]:
         rows = [(one["rule"], one["then"], one["would_be"]) for one in found["limits_hit"]]
