@@ -51,7 +51,7 @@ class ListenAddress(NamedTuple):
         """Return the same address after validation.
 
         Raises:
-            LedgerError: it is not loopback and has no TLS, or a file cannot be used. The message says what to do.
+            LedgerError: it is not loopback and has no TLS, or a file cannot be used. The message names a remedy.
 
         """
         try:

@@ -270,7 +270,7 @@ class Authorizer:
         return release
 
     async def scope(self, viewer: Principal) -> AccessScope:
-        """Return the people whose data a principal sees.
+        """Return the people with data that a principal may see.
 
         Agents see themselves. Managers see all people below them, and the teams of these people.
         """

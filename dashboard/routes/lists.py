@@ -58,7 +58,7 @@ class PageQuery:
 
 
 class FeedQuery(PageQuery):
-    """The parameters of a list whose items follow each other by position."""
+    """The parameters of a list of items in the order of their positions."""
 
     def __init__(
         self, as_of: AsOf = None, after: After = 0, limit: Limit = 100, if_none_match: IfNoneMatch = None
