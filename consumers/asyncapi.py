@@ -6,14 +6,14 @@ come from the classes that decode.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import msgspec
 from faststream.nats import NatsBroker
 from faststream.specification import AsyncAPI
 
 from config import topology
-from consumers.decisions.pending_request import COMMANDS
+from consumers.decisions.handlers import COMMANDS
 from consumers.decisions.service import declare_decisions
 from consumers.intake.receipts import ReceiptRequest
 from consumers.intake.service import declare_intake
@@ -28,7 +28,11 @@ from domain.money import AMOUNT_PATTERN, Money
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from domain.serialization import JsonObject
+
 _REF = "#/components/schemas/{name}"
+_OpenObject = dict[str, Any]
+"""An object of open shape; msgspec makes a schema of ``Any``, but not of ``object``."""
 
 
 class Balance(msgspec.Struct):
@@ -83,9 +87,9 @@ class Brief(msgspec.Struct):
     agent_id: str | None = None
     customer_id: str | None = None
     household: tuple[str, ...] = ()
-    interactions: tuple[dict[str, Any], ...] = ()
-    actions: tuple[dict[str, Any], ...] = ()
-    promises: tuple[dict[str, Any], ...] = ()
+    interactions: tuple[_OpenObject, ...] = ()
+    actions: tuple[_OpenObject, ...] = ()
+    promises: tuple[_OpenObject, ...] = ()
     available: dict[str, Money] = {}
     error: ErrorDetail | None = None
 
@@ -118,7 +122,21 @@ class ViewMoved(msgspec.Struct):
     at: str
 
 
-def asyncapi_document() -> dict[str, Any]:
+class _Components(TypedDict):
+    messages: dict[str, JsonObject]
+    schemas: JsonObject
+
+
+class AsyncApiDocument(TypedDict):
+    """The parts of an AsyncAPI document that are completed here; FastStream sets the others."""
+
+    channels: dict[str, JsonObject]
+    operations: dict[str, JsonObject]
+    components: _Components
+    servers: JsonObject
+
+
+def asyncapi_document() -> AsyncApiDocument:
     """Return the AsyncAPI 3.0 document of all messages that sources may publish, request and subscribe to."""
     broker = NatsBroker(logger=None)
     declare_intake(broker, None)
@@ -128,7 +146,8 @@ def asyncapi_document() -> dict[str, Any]:
     broker.publisher(
         topology.ESCALATION_SUBJECT, title="escalation_notice", description="An escalation that waits for a decision."
     )
-    document: dict[str, Any] = (
+    document = cast(
+        "AsyncApiDocument",
         AsyncAPI(
             broker,
             title="Resolution Ledger",
@@ -136,7 +155,7 @@ def asyncapi_document() -> dict[str, Any]:
             description="An event-sourced ledger of remedies for customers.",
         )
         .to_specification()
-        .to_jsonable()
+        .to_jsonable(),
     )
     requests = dict.fromkeys(cls for name in COMMANDS for cls in _classes_of(name))
     answers = (Answer, Receipt, Brief, Checked, ViewMoved, EscalationNotice)
@@ -146,10 +165,10 @@ def asyncapi_document() -> dict[str, Any]:
     for cls in asked:
         schemas[cls.__name__] = _closed(schemas[cls.__name__], known_fields(cls))
     named = {"Id": _ID, "Money": _MONEY, "RequestMoney": _REQUEST_MONEY}
-    schemas = {name: _shared(schema, named) for name, schema in schemas.items()}
-    components = {"messages": {}, "schemas": {**named, **schemas, **_facts()}}
-    for part in ("channels", "operations"):
-        document[part] = dict(sorted(document[part].items()))
+    shared = {name: _shared(schema, named) for name, schema in schemas.items()}
+    components: _Components = {"messages": {}, "schemas": {**named, **shared, **_facts()}}
+    document["channels"] = dict(sorted(document["channels"].items()))
+    document["operations"] = dict(sorted(document["operations"].items()))
     for name, channel in document["channels"].items():
         _describe(document, components, name, channel)
     document["components"] = components
@@ -157,9 +176,10 @@ def asyncapi_document() -> dict[str, Any]:
     return document
 
 
-def _describe(document: dict[str, Any], components: dict[str, Any], name: str, channel: dict[str, Any]) -> None:
+def _describe(document: AsyncApiDocument, components: _Components, name: str, channel: JsonObject) -> None:
     channel["servers"] = [{"$ref": "#/servers/ledger"}]
     channel.pop("bindings", None)
+    sent: dict[str, JsonObject]
     if name == "inbox":
         sent = {kind: {"payload": _ref(f"event.{kind}"), "contentType": _CLOUDEVENTS} for kind in FACTS}
     elif name == "check":
@@ -192,8 +212,8 @@ _REPLIES = {"receipt": "Receipt", "brief": "Brief", "check": "Checked"}
 _CLOUDEVENTS = "application/cloudevents+json"
 
 
-_ID: dict[str, Any] = {"type": "string", **ID_SCHEMA}
-_MONEY: dict[str, Any] = {
+_ID: JsonObject = {"type": "string", **ID_SCHEMA}
+_MONEY: JsonObject = {
     "type": "object",
     "required": ["amount", "currency"],
     "properties": {
@@ -205,13 +225,14 @@ _BASE64 = {"type": "string", "description": "The same JSON in Base64, instead of
 _REQUEST_MONEY = _MONEY | {"additionalProperties": False}
 
 
-def _closed(schema: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+def _closed(schema: JsonObject, known: Collection[str]) -> JsonObject:
     """Return a request's schema without unknown fields, also in its amounts of money."""
-    properties = {name: _in_requests(one) for name, one in schema["properties"].items() if name in known}
+    fields = cast("JsonObject", schema["properties"])
+    properties = {name: _in_requests(one) for name, one in fields.items() if name in known}
     return schema | {"properties": properties, "additionalProperties": False}
 
 
-def _in_requests(schema: Any) -> Any:
+def _in_requests(schema: object) -> object:
     if schema == _MONEY:
         return _REQUEST_MONEY
     if isinstance(schema, dict) and "anyOf" in schema:
@@ -219,7 +240,7 @@ def _in_requests(schema: Any) -> Any:
     return schema
 
 
-def _shared(schema: Any, named: Mapping[str, Any]) -> Any:
+def _shared(schema: object, named: Mapping[str, object]) -> object:
     """Return a schema with references in place of the named schemas."""
     for name, one in named.items():
         if schema == one:
@@ -229,7 +250,7 @@ def _shared(schema: Any, named: Mapping[str, Any]) -> Any:
     return [_shared(one, named) for one in schema] if isinstance(schema, list) else schema
 
 
-def _facts() -> dict[str, Any]:
+def _facts() -> JsonObject:
     """Return the schema of a CloudEvent for each type of fact."""
     return {
         f"event.{name}": {
@@ -259,11 +280,11 @@ def _facts() -> dict[str, Any]:
     }
 
 
-def _ref(name: str) -> dict[str, str]:
+def _ref(name: str) -> JsonObject:
     return {"$ref": _REF.format(name=name)}
 
 
-def _schema_of(wanted: type) -> dict[str, Any]:
+def _schema_of(wanted: type) -> JsonObject:
     if wanted is Money:
         return _MONEY
     message = f"no schema for {wanted}"

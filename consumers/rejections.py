@@ -1,4 +1,4 @@
-"""Rejected messages as the stream REJECTED keeps them: the original bytes, and why they could not be recorded."""
+"""Entries of the stream REJECTED: the original bytes of a message, and the reason of its rejection."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _CLEAR_HEADERS = {
 
 
 class RejectedEntry(msgspec.Struct):
-    """An entry of REJECTED: the original bytes (base64) and why they could not be recorded.
+    """An entry of REJECTED: the original bytes in base64, and the code, field and message of the rejection.
 
-    ``subject_bytes`` and ``raw_headers`` are base64, too: the subject where it is not UTF-8, and all headers as they
-    came. Entries of earlier versions have neither.
+    ``subject_bytes`` (a subject that is not UTF-8) and ``raw_headers`` (the header block) are base64, too. Entries of
+    earlier versions have neither.
     """
 
     subject: str
@@ -46,14 +46,14 @@ class RejectedEntry(msgspec.Struct):
     raw_headers: str = ""
 
     received: str = ""
-    """When the inbox took it; an event that names no time keeps this one when it is retried."""
+    """The time when the inbox stored it. A retry of an event without a time keeps this time."""
 
     @property
     def original_headers(self) -> Headers:
-        """The headers that a content mode reads, once the sealed ones are opened."""
+        """The headers for the content mode, after decryption."""
         try:
             return headers_of(base64.b64decode(self.raw_headers, validate=True)) if self.raw_headers else self._headers
-        except ValueError:  # its key is gone
+        except ValueError:  # the key is destroyed
             return self._headers
 
     @property
@@ -62,12 +62,12 @@ class RejectedEntry(msgspec.Struct):
 
     @property
     def original_subject(self) -> bytes:
-        """The subject, byte by byte."""
+        """The bytes of the subject."""
         return base64.b64decode(self.subject_bytes) if self.subject_bytes else self.subject.encode()
 
 
 def rejected_entry(rejection: Rejection, message: Message, key: Key) -> bytes:
-    """Return the entry as it is stored: what a person may have written sealed with the key of the day."""
+    """Return the stored form of an entry; data and headers are encrypted with the key of the day."""
 
     def sealed(raw: bytes, name: str) -> str:
         return key.seal(msgspec.json.encode(base64.b64encode(raw).decode()), name)
@@ -91,26 +91,26 @@ def rejected_entry(rejection: Rejection, message: Message, key: Key) -> bytes:
 
 
 def _shown(headers: Headers) -> dict[str, str]:
-    """Headers as text that say nothing about a person; nothing where they are long: all stand in ``raw_headers``."""
+    """Return the headers without personal data, or none where they are long; ``raw_headers`` holds all of them."""
     shown = {_bounded(name): _bounded(value) for name, value in headers if name.lower() in _CLEAR_HEADERS}
     return shown if sum(len(name) + len(value) for name, value in shown.items()) <= _HEADER_CHARACTERS else {}
 
 
 def _bounded(text: str) -> str:
-    """Return text that can be stored as JSON, cut to the length that fits into an entry."""
+    """Return text as valid UTF-8, cut to the length that fits into an entry."""
     return text[:_TEXT_CHARACTERS].encode(errors="replace").decode()
 
 
 def rejected_owner(day: datetime) -> str:
-    """Whose key seals what is rejected on a day."""
+    """Return the owner of the key for rejections of a day."""
     return f"rejected:{day.astimezone(UTC).date()}"
 
 
 def rejected_subject(sender: str, claimed_id: str, name: str) -> str:
-    """Return the subject of a rejected message: by source, by the id it claims, by its own name."""
+    """Return the subject of a rejected message, from its source, its claimed id and its own name."""
     return f"{topology.REJECTED_SUBJECT}.{sender}.{id_token(claimed_id)}.{name}"
 
 
 def id_token(identifier: str) -> str:
-    """A short subject token for an id; ``-`` where it could not be read."""
+    """Return a short subject token for an id; ``-`` for an id that could not be read."""
     return hashlib.sha256(identifier.encode(errors="replace")).hexdigest()[:32] if identifier else "-"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from config import topology
@@ -31,18 +31,18 @@ class BudgetNotLoadedError(Exception):
         self.key = key
 
 
+@dataclass(slots=True, eq=False)
 class BudgetStream:
     """A cached budget (``None`` for a guard) with its subject and the expected sequence of that subject."""
 
-    __slots__ = ("budget", "key", "last", "own", "subject", "unstored")
-
-    def __init__(self, key: StreamKey, subject: str, budget: Budget | None, last: int) -> None:
-        self.key = key
-        self.subject = subject
-        self.budget = budget
-        self.last = last
-        self.own = False  # whether this process wrote the last event
-        self.unstored = 0  # drafts that are not stored yet
+    key: StreamKey
+    subject: str
+    budget: Budget | None
+    last: int
+    own: bool = False
+    """Whether this process wrote the last event."""
+    unstored: int = 0
+    """The number of drafts that are not stored yet."""
 
 
 class BudgetRepository:
@@ -51,8 +51,8 @@ class BudgetRepository:
     def __init__(self, log: Log) -> None:
         self._log = log
         self.opened_by_others: set[StreamKey] = set()
-        """Streams whose next period another decider has opened: read that period before opening it."""
-        self._cache: OrderedDict[StreamKey, BudgetStream] = OrderedDict()
+        """Streams with a next period that another decider has opened: read that period before opening it."""
+        self._cache: dict[StreamKey, BudgetStream] = {}
         self._reading = asyncio.Semaphore(_CONCURRENT_READS)  # more reads at once would time out
         self.touched: list[BudgetStream] = []
         """The streams that the current command has written to."""

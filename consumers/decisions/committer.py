@@ -44,6 +44,7 @@ class BatchCommitter:
         finish: Callable[[PendingRequest, JsonObject], None],
         give_up: Callable[[Sequence[PendingRequest], str, str], None],
         on_end: Callable[[list[PendingRequest] | None], None],
+        notify: Callable[[EscalationRequested | EscalationForwarded], None],
     ) -> None:
         """``on_end`` gets ``None`` after a batch was stored, otherwise its requests that must be decided again."""
         self._log = log
@@ -53,7 +54,7 @@ class BatchCommitter:
         self._give_up = give_up
         self._on_end = on_end
         self._task: asyncio.Task[None] | None = None
-        self.notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None
+        self._notify = notify
 
     def begin(self, batch: list[PendingRequest]) -> None:
         """Start to store a batch. Without a policy in it and without a conflict this needs no task."""
@@ -80,7 +81,7 @@ class BatchCommitter:
             if request.answered:  # with advice to retry; a duplicate may wait for its end
                 self._finish(request, {})
         exhausted = [one for one in requests if not one.answered and one.attempts >= _ATTEMPTS]
-        self._give_up(exhausted, "busy", f"too many write to this budget at once; {AGAIN}")
+        self._give_up(exhausted, "busy", f"too many requests change this budget at once; {AGAIN}")
         return [request for request in requests if not request.answered]
 
     def _on_reply(self, batch: list[PendingRequest], result: int | LedgerError) -> None:
@@ -99,11 +100,11 @@ class BatchCommitter:
         try:
             again = await self._append_or_split(batch)
         except LedgerError as error:
-            _log.error("deciding stopped: %s", error)
+            _log.error("decisions stopped: %s", error)
             code = "unavailable" if isinstance(error, UnavailableError) else "internal"
             again = self._stop(batch, code, f"{error}; {AGAIN}")
         except Exception:  # noqa: BLE001 - logged; every request gets an answer
-            _log.exception("deciding failed")
+            _log.exception("decisions failed")
             again = self._stop(batch, "internal", OUR_ERROR)
         self._on_end(again)
 
@@ -127,7 +128,7 @@ class BatchCommitter:
         return []
 
     async def _split(self, batch: list[PendingRequest]) -> tuple[list[PendingRequest], list[PendingRequest]]:
-        """Return the requests whose streams no other process wrote to, and the others.
+        """Return the requests on streams that no other process wrote to, and the others.
 
         The others include the requests that were decided on top of a changed stream.
         """
@@ -178,7 +179,7 @@ class BatchCommitter:
                 request.result.answer["position"] = position
                 entries.append(EventIdEntry(request.key, position, bytes.fromhex(request.cause.request_sha256 or "")))
             if isinstance(record, (EscalationRequested, EscalationForwarded)):
-                self.notify(record)
+                self._notify(record)
             position += 1
         for row, index in request.action_rows:
             self._state.confirm(row, first + index)

@@ -72,12 +72,12 @@ class Membership(BackgroundService):
 
     @property
     def has_others(self) -> bool:
-        """Whether other processes are alive."""
+        """True if other processes are alive."""
         return bool(self._last_seen)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process started before all others that are alive."""
+        """True if this process started before all others that are alive."""
         return all(self.name < name for name in self._last_seen)
 
     def owner_of(self, holder: str | None) -> str | None:
@@ -132,9 +132,9 @@ class Membership(BackgroundService):
                 for name in [name for name, at in self._last_seen.items() if at < oldest]:
                     self.remove(name)
             except nats.errors.Error as error:
-                _log.warning("cannot say that this process is alive: %s", error)
+                _log.warning("no sign of life could be sent: %s", error)
             except Exception as error:  # noqa: BLE001 - sent again in a moment
-                report("a process could not say that it is alive", error, error)
+                report("no sign of life could be sent", error, error)
 
     def _send_heartbeat(self, *, leaving: bool = False) -> None:
         body = {"name": self.name} | ({"leaving": True} if leaving else {})

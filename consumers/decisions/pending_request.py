@@ -2,126 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from consumers.decisions.unit_of_work import NOTHING
+from consumers.decisions.handlers import COMMANDS
+from consumers.decisions.state.actions import ActionRow
+from consumers.decisions.unit_of_work import NOTHING, CommandResult
 from consumers.runtime.request_form import read_form
 from consumers.runtime.source_tokens import read_token, refuse_foreign, request_refusal
 from domain.budgets.postings import RequestContext
-from domain.commands import (
-    ActionRequest,
-    EscalationAsk,
-    EscalationDecision,
-    FlagRequest,
-    GrantRequest,
-    HoldRequest,
-    PolicyRequest,
-    Preview,
-    RequestError,
-    ReversalRequest,
-    TransferRequest,
-    action_id_of,
-)
+from domain.commands import Preview, RequestError, action_id_of
 from domain.serialization import encode
 from ledger.store.subject_tokens import fact_token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from consumers.decisions.state.actions import ActionRow
-    from consumers.decisions.unit_of_work import CommandResult
-    from consumers.runtime.request_form import RequestClass
+    from consumers.decisions.handlers import Command
 
-type Command = (
-    Preview
-    | HoldRequest
-    | ReversalRequest
-    | EscalationDecision
-    | GrantRequest
-    | TransferRequest
-    | PolicyRequest
-    | FlagRequest
-)
-"""A command of a client; an ``ActionRequest`` is a ``Preview``, and an ``EscalationAsk`` an ``ActionRequest``."""
-COMMANDS: Mapping[str, RequestClass[Command]] = {
-    "action": ActionRequest,
-    "preview": Preview,
-    "hold": HoldRequest,
-    "reversal": ReversalRequest,
-    "escalation": {
-        "request": EscalationAsk,
-        "approve": EscalationDecision,
-        "deny": EscalationDecision,
-        "withdraw": EscalationDecision,
-        "forward": EscalationDecision,
-    },
-    "budget": {"grant": GrantRequest, "transfer": TransferRequest},
-    "policy": PolicyRequest,
-    "flag": FlagRequest,
-}
-"""Operation -> the class of its commands, or the classes by the command's field ``operation``."""
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
 
+@dataclass(slots=True, eq=False)
 class PendingRequest:
-    """A request that waits for its answer."""
+    """A request that waits for its answer, which ``answer`` gives; ``token`` is the source's token in the subject."""
 
-    __slots__ = (
-        "_answer",
-        "action_rows",
-        "answered",
-        "attempts",
-        "body",
-        "cause",
-        "command",
-        "duplicates",
-        "key",
-        "now",
-        "old_key",
-        "operation",
-        "refusal",
-        "reply_subject",
-        "result",
-        "sealed",
-        "source",
-        "state_is_current",
-        "token",
-    )
+    token: str
+    operation: str
+    body: bytes
+    answer: Callable[[bytes], None]
+    reply_subject: bytes = b""
+    """The subject to which another decider may send the answer."""
+    sealed: bool = False
+    refusal: RequestError | None = None
+    """The answer, unless the request was answered before."""
+    source: str = field(init=False)
+    command: object = None
+    """A command of a class in ``COMMANDS``, or of the timers."""
+    cause: RequestContext = field(init=False)
+    now: datetime = field(init=False)
+    key: bytes = b""
+    old_key: bytes = b""
+    """The key that an earlier version used, where it differs."""
+    state_is_current: bool = False
+    """Whether the state was brought up to date for this request."""
+    attempts: int = 0
+    result: CommandResult = NOTHING
+    action_rows: list[tuple[ActionRow, int]] = field(default_factory=list)
+    """The actions of the result, each with the index of its draft."""
+    answered: bool = False
+    duplicates: list[PendingRequest] = field(default_factory=list)
+    """Copies that arrived while this request was decided."""
 
-    cause: RequestContext
-    now: datetime
-
-    def __init__(
-        self,
-        token: str,
-        operation: str,
-        body: bytes,
-        answer: Callable[[bytes], None],
-        reply_subject: bytes = b"",
-        *,
-        sealed: bool = False,
-        refusal: RequestError | None = None,
-    ) -> None:
-        self.token = token  # the source's token in the subject
-        self.source = read_token(token).source
-        self.operation = operation
-        self.body = body
-        self.sealed = sealed
-        self.refusal = refusal  # the answer, unless the request was answered before
-        self.answered = False
-        self.result: CommandResult = NOTHING
-        self._answer = answer
-        self.reply_subject = reply_subject  # where another decider may send the answer
-        self.state_is_current = False  # whether the state was brought up to date for this request
-        self.command: object = None  # of a class in COMMANDS, or a command of the timers
-        self.key = b""
-        self.old_key = b""  # the key that an earlier version used, where it differs
-        self.attempts = 0
-        self.action_rows: list[tuple[ActionRow, int]] = []  # its actions, each with the index of its draft
-        self.duplicates: list[PendingRequest] = []  # copies that arrived while this request was decided
+    def __post_init__(self) -> None:
+        self.source = read_token(self.token).source
 
     def finish(self, answer: Mapping[str, object]) -> None:
         """Give the answer, unless one was given."""
@@ -132,7 +70,7 @@ class PendingRequest:
         """Give an answer that is JSON text already, unless one was given."""
         if not self.answered:
             self.answered = True
-            self._answer(answer)
+            self.answer(answer)
 
 
 class _AgentField(msgspec.Struct):

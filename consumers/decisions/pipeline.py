@@ -60,7 +60,9 @@ class DecisionPipeline:
         *,
         history: bool = False,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        notify: Callable[[EscalationRequested | EscalationForwarded], None] = lambda _record: None,
     ) -> None:
+        """``notify`` is called with each escalation that is filed or forwarded."""
         self._log = log
         self._state = state
         self._budgets = BudgetRepository(log)
@@ -77,7 +79,9 @@ class DecisionPipeline:
         self._unanswered: deque[tuple[float, PendingRequest]] = deque()
         self._check: asyncio.TimerHandle | None = None
         self._handling_since = self._storing_since = math.inf
-        self._committer = BatchCommitter(log, state, self._budgets, self._finish, self._give_up, self._on_batch_end)
+        self._committer = BatchCommitter(
+            log, state, self._budgets, self._finish, self._give_up, self._on_batch_end, notify
+        )
         self._side_tasks: set[asyncio.Task[None]] = set()
         self.pulse = Heartbeat(
             "decisions", lambda: bool(self._queue or self._ready or self._need_idle or self._storing)
@@ -133,10 +137,6 @@ class DecisionPipeline:
                 self._run_beside(request, self._after_timers(request))
                 return
         self._enqueue(request)
-
-    def on_escalation(self, notify: Callable[[EscalationRequested | EscalationForwarded], None]) -> None:
-        """Call ``notify`` with each escalation that is filed or forwarded."""
-        self._committer.notify = notify
 
     def submit_command(
         self, command: object, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
@@ -301,7 +301,7 @@ class DecisionPipeline:
             code = "unavailable" if isinstance(error, UnavailableError) else "internal"
             self._give_up_unhandled(group, code, f"{error}; {AGAIN}")
         except Exception:  # noqa: BLE001 - logged; every request gets an answer
-            _log.exception("deciding failed")
+            _log.exception("decisions failed")
             self._give_up_unhandled(group, "internal", OUR_ERROR)
         finally:
             self._handling_since = math.inf
@@ -380,7 +380,7 @@ class DecisionPipeline:
         except LedgerError:
             raise
         except Exception:  # noqa: BLE001 - an error with one request must not fail the others of its group
-            _log.exception("a request of %s could not be ruled on", request.source)
+            _log.exception("a request of %s could not be decided", request.source)
             self._give_up([request], "internal", "an error of ours, see the log")
         else:
             self._accept(request, result)

@@ -7,21 +7,7 @@ from typing import TYPE_CHECKING
 
 from config import topology
 from consumers.decisions.budget_repository import budget_of
-from domain.events.decisions import (
-    ActionHeld,
-    ActionTaken,
-    AuthorityFellShort,
-    BudgetGranted,
-    BudgetTransferred,
-    EscalationApproved,
-    EscalationForwarded,
-    EscalationRequested,
-    EscalationStep,
-    PolicyPublished,
-    Posting,
-    Record,
-)
-from domain.events.flags import FlagAnswered, FlagEvent, FlagReviewed, FlagUnmasked
+from domain.events import decisions, flags
 from domain.policy.linting import contradictions
 from domain.policy.parsing import read_policy
 from domain.serialization import plain
@@ -38,13 +24,13 @@ _REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def answer_of(  # noqa: PLR0911 - an answer for each kind of record
-    record: Record | FlagEvent, budget: Budget | None, position: int | None = None
+    record: decisions.Record | flags.FlagEvent, budget: Budget | None, position: int | None = None
 ) -> JsonObject:
     """Return the answer that this record is; ``budget`` is the budget right after it."""
     balance = budget.balance() if budget else None
     match record:
-        case ActionTaken() | ActionHeld():
-            held = {"expires_at": plain(record.expires_at)} if isinstance(record, ActionHeld) else {}
+        case decisions.ActionTaken() | decisions.ActionHeld():
+            held = {"expires_at": plain(record.expires_at)} if isinstance(record, decisions.ActionHeld) else {}
             return {
                 "outcome": "held" if held else "taken",
                 "action_id": record.action_id,
@@ -54,7 +40,7 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
                 "budget": balance,
                 **held,
             }
-        case AuthorityFellShort():
+        case decisions.AuthorityFellShort():
             filed = {"escalation_id": record.escalation_id} if record.escalation_id else {}
             return {
                 "outcome": record.outcome,
@@ -64,9 +50,9 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
                 "budget": balance,
                 **filed,
             }
-        case BudgetGranted() | BudgetTransferred():
+        case decisions.BudgetGranted() | decisions.BudgetTransferred():
             return {"outcome": "done", "position": position, "budget": balance}
-        case Posting():
+        case decisions.Posting():
             return {
                 "outcome": "done",
                 "action_id": record.action_id,
@@ -74,12 +60,12 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
                 "position": position,
                 "budget": balance,
             }
-        case EscalationRequested() | EscalationStep():
+        case decisions.EscalationRequested() | decisions.EscalationStep():
             return _escalation_answer(record, position)
-        case FlagReviewed() | FlagAnswered() | FlagUnmasked():
-            verdict = {"verdict": record.verdict} if isinstance(record, FlagReviewed) else {}
+        case flags.FlagReviewed() | flags.FlagAnswered() | flags.FlagUnmasked():
+            verdict = {"verdict": record.verdict} if isinstance(record, flags.FlagReviewed) else {}
             return {"outcome": "done", "position": position, "flag_id": record.flag_id, **verdict}
-        case PolicyPublished():
+        case decisions.PolicyPublished():
             policy = read_policy(record.policy)
             trial = {"trial_teams": list(record.trial_teams)} if policy.trial else {}
             return {
@@ -95,7 +81,9 @@ def answer_of(  # noqa: PLR0911 - an answer for each kind of record
     raise TypeError(message)
 
 
-def _escalation_answer(record: EscalationRequested | EscalationStep, position: int | None) -> JsonObject:
+def _escalation_answer(
+    record: decisions.EscalationRequested | decisions.EscalationStep, position: int | None
+) -> JsonObject:
     answer: JsonObject = {
         "outcome": "done",
         "escalation_id": record.escalation_id,
@@ -104,11 +92,11 @@ def _escalation_answer(record: EscalationRequested | EscalationStep, position: i
         "position": position,
     }
     match record:
-        case EscalationRequested():
+        case decisions.EscalationRequested():
             answer |= {"to": list(record.to), "due": plain(record.due), "reasons": record.reasons}
-        case EscalationForwarded():
+        case decisions.EscalationForwarded():
             answer |= {"to": list(record.to), "due": plain(record.due)}
-        case EscalationApproved():
+        case decisions.EscalationApproved():
             answer |= {"action_id": record.action_id, "paid_by": record.paid_by}
         case _:
             pass
@@ -148,5 +136,5 @@ async def first_answer(log: Log, position: int) -> JsonObject:
             message = f"{recorded.subject} cannot be read up to position {position}: a replica is behind its leader"
             raise UnavailableError(message)
         budget = budget_of(events)
-    assert isinstance(record, (Record, FlagEvent))
+    assert isinstance(record, (decisions.Record, flags.FlagEvent))
     return answer_of(record, budget, position)

@@ -57,13 +57,13 @@ _NO_POLICY = "no policy is in force, so every request is refused: publish one wi
 _ANY_ROLE = "any"
 FAST_OPERATIONS = ("action", "preview")
 DESCRIPTIONS = {
-    "action": "Take an action: decided, recorded, answered.",
-    "preview": "The same request and answer, nothing taken; without `amount`, what this agent could give.",
-    "hold": "Settle or void what an action held.",
-    "reversal": "Undo an action, all or a part.",
-    "escalation": "File an escalation; approve, deny, withdraw or forward one.",
-    "budget": "Grant a holder more for the present period, or transfer what another has left.",
-    "policy": "Publish a policy, in force or in the shadow of the one in force.",
+    "action": "Take an action: it is decided, recorded and answered.",
+    "preview": "Preview the answer to an action. Without `amount`: the most that this agent could give.",
+    "hold": "Settle or void the hold of an action.",
+    "reversal": "Reverse an action, or a part of it.",
+    "escalation": "File, approve, deny, withdraw or forward an escalation.",
+    "budget": "Grant a holder more for the current period, or transfer an amount between two holders.",
+    "policy": "Publish a policy, enforced or in shadow mode.",
     "flag": "Review a flag, or answer one as the person concerned.",
 }
 
@@ -94,8 +94,7 @@ class DecisionService(RoleService):
         self._history = history
         self._reading = Heartbeat("the log")
         self.state = DecisionState(EventIdIndex.open_exclusive(indexes, "decisions"))
-        self.pipeline = DecisionPipeline(log, self.state, history=history)
-        self.pipeline.on_escalation(self._notify)
+        self.pipeline = DecisionPipeline(log, self.state, history=history, notify=self._notify)
         self.pipeline.on_answers = self._send_all
         self._members = Membership(client, self._on_members)
         owns = lambda holder: self._members.owner_of(holder) is None  # noqa: E731

@@ -1,4 +1,4 @@
-"""The timers: overdue escalations and holds, and facts whose amounts must be posted to budgets.
+"""The timers: overdue escalations and holds, and facts that must be posted to budgets.
 
 Each process handles the holders that it owns. Where two processes do, the expected sequences admit one of them.
 """
@@ -76,10 +76,10 @@ class Timers:
                 self.pulse.wait(str(error))
                 await asyncio.sleep(_WRONG_CLOCK_SECONDS)
             except LedgerError as error:
-                _log.warning("the clock waits: %s", error)
+                _log.warning("the timers wait: %s", error)
                 self.pulse.wait(str(error))
             except Exception as error:  # noqa: BLE001 - commands stay overdue, and are looked for again
-                report("the clock could not look at what is due", error, error)
+                report("the timers could not look for overdue work", error, error)
             await asyncio.sleep(_CHECK_SECONDS)
 
     def _overdue_before(self, now: datetime) -> Iterator[PendingRequest]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -12,15 +13,8 @@ from consumers.decisions.responses import answer_of
 from domain.budgets.budget import Budget
 from domain.budgets.postings import opening, period_to_book
 from domain.commands import RequestError, action_id_of
-from domain.events.decisions import (
-    LEDGER_SOURCE,
-    TYPE_OF,
-    BudgetClosed,
-    BudgetDrawn,
-    BudgetOpened,
-    BudgetTransferred,
-    Record,
-)
+from domain.events import decisions
+from domain.events.decisions import Record
 from domain.events.flags import FlagEvent
 from domain.periods import days_of
 from domain.serialization import JsonObject, encode
@@ -55,17 +49,16 @@ class PendingDraft(NamedTuple):
     record: Record | FlagEvent
 
 
+@dataclass(slots=True, eq=False)
 class _Slot:
     """A budget that a command reads, with the events that must come before the first event on it."""
 
-    __slots__ = ("budget", "opening", "reopened", "stream", "subject")
-
-    def __init__(self, stream: BudgetStream, budget: Budget, subject: str) -> None:
-        self.stream = stream
-        self.budget = budget
-        self.subject = subject
-        self.reopened: BudgetStream | None = None  # of the same period, closed before its end
-        self.opening: list[tuple[str, Record, bool]] = []
+    stream: BudgetStream
+    budget: Budget
+    subject: str
+    reopened: BudgetStream | None = None
+    """The stream of the same period, closed before its end."""
+    opening: list[tuple[str, Record, bool]] = field(default_factory=list)
 
 
 class UnitOfWork:
@@ -213,7 +206,7 @@ class UnitOfWork:
         self._draft(stream, stream.subject, record, begins=not stream.last and not stream.unstored)
 
     def write_after(self, subject: str, last: int, record: Record | FlagEvent) -> None:
-        """Draft an event on a subject whose last event is at this position (0: the subject must be empty)."""
+        """Draft an event on a subject after its last event, at this position (0: the subject must be empty)."""
         self._draft(BudgetStream(("", ""), subject, None, last), subject, record, begins=not last)
 
     def _draft(self, stream: BudgetStream, subject: str, record: Record | FlagEvent, *, begins: bool = False) -> None:
@@ -234,7 +227,7 @@ class CommandResult(NamedTuple):
 
     @classmethod
     def of(cls, unit: UnitOfWork, record: Record | FlagEvent, budget: Budget | None = None) -> Self:
-        """Return the result whose answer is a record, with the balance of a budget after it."""
+        """Return the result that a record answers, with the balance of a budget after it."""
         return cls(unit, answer_of(record, budget), record)
 
 
@@ -243,18 +236,18 @@ NOTHING = CommandResult(None, {})
 
 def stored_form(record: Record | FlagEvent, now: datetime) -> bytes:
     """Return a record as an event to append. Its id follows from its content, so that a retry has the same id."""
-    name = TYPE_OF[type(record)]
+    name = decisions.TYPE_OF[type(record)]
     short = name[11:-3]  # without "resolution." and ".v1"
     match record:
-        case BudgetOpened() | BudgetClosed():
+        case decisions.BudgetOpened() | decisions.BudgetClosed():
             again = f"\n{record.source}\n{record.request_id}" if record.reopened else ""
-            currency = record.currency if isinstance(record, BudgetOpened) else record.spent.currency
+            currency = record.currency if isinstance(record, decisions.BudgetOpened) else record.spent.currency
             digest = _digest(f"{record.holder}\n{record.period}\n{currency}{again}")
-        case BudgetTransferred() | BudgetDrawn():
+        case decisions.BudgetTransferred() | decisions.BudgetDrawn():
             digest = _digest(f"{record.source}\n{record.request_id}\n{record.holder}")
         case _:  # the digits of the action's id
             digest = action_id_of(record.source, record.request_id)[4:]
-    return encode_event(LEDGER_SOURCE, f"{short}-{digest}", name, now, encode(record))
+    return encode_event(decisions.LEDGER_SOURCE, f"{short}-{digest}", name, now, encode(record))
 
 
 def _digest(text: str) -> str:

@@ -1,1 +1,1 @@
-"""The guard that raises flags."""
+"""The role `guard`, which raises flags."""

@@ -1,9 +1,10 @@
-"""The guard over the log: events as it sees them, and its flags as events, each raised once whoever runs it."""
+"""The writer of flags: reads events for the guard, and records each flag once, even with several guards."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from domain.abuse.guard import FlagDraft, Guard
@@ -54,11 +55,11 @@ _WANTED = (
     facts.PurchaseCompleted,
     FlagReviewed,
 )
-_TYPES: dict[str, type[Any]] = {name: cls for name, cls in TYPES.items() if issubclass(cls, _WANTED)}
+_TYPES = {name: cls for name, cls in TYPES.items() if issubclass(cls, _WANTED)}
 
 
 class FlagRecord(NamedTuple):
-    """A flag as it is to be recorded: its subject, its number, the event without its recorded time."""
+    """A flag to be recorded: its id, number and subject, and its event without the recorded time."""
 
     flag_id: str
     number: int
@@ -67,81 +68,80 @@ class FlagRecord(NamedTuple):
 
 
 class FlagWriter:
-    """Takes the log in order and says what is to be recorded. The same log gives the same bytes."""
+    """Runs the guard over the log in order. The same log always gives the same flags."""
 
     def __init__(
         self,
         parameters: Mapping[str, Parameters] | None = None,
         *,
-        happened: bool = False,
+        event_times: bool = False,
         plugins: Sequence[CountingRule] = (),
     ) -> None:
-        """Create a writer; with ``happened`` the event time counts instead of the recorded time (imported history)."""
+        """``event_times``: use event times instead of recorded times, for an imported history."""
         self.guard = Guard(parameters, plugins)
-        self._happened = happened
+        self._event_times = event_times
         self.position = 0
 
     def take(self, batch: Sequence[Recorded]) -> list[FlagDraft]:
-        """What the guard raises over these events."""
+        """Return the flags that the guard raises for these events."""
         raised: list[FlagDraft] = []
         for recorded in batch:
             self.position = recorded.position
-            if any(kind in recorded.data for kind in _UNSEEN):
+            if any(kind in recorded.data for kind in _IGNORED):
                 continue
             try:
                 raised += self._raised_by(recorded)
-            except Exception as error:  # noqa: BLE001 - an event that a rule fails on hides no others from the guard
+            except Exception as error:  # noqa: BLE001 - an event on which a rule fails must not hide others
                 report("the guard cannot judge an event", recorded.position, error)
         return raised
 
     def _raised_by(self, recorded: Recorded) -> list[FlagDraft]:
-        event = _seen(recorded)
-        if event is None:
-            return []
-        body, stored, at, told = event
+        try:
+            event = read_event(recorded, _TYPES)
+        except UnknownEventError:
+            return []  # no rule needs it
+        body, stored = event.body, event.stored
         if isinstance(body, FlagReviewed):
             self.guard.reviewed(body.flag_id, recorded.position)
             return []
         action_id = action_id_of(stored.source, stored.id) if isinstance(body, facts.ActionReported) else ""
-        return self.guard.take(GuardEvent(recorded.position, at, at if self._happened else told, body, action_id))
+        at = event.time.timestamp()
+        recorded_at = at if self._event_times else event.recorded.timestamp()
+        return self.guard.take(GuardEvent(recorded.position, at, recorded_at, body, action_id))
 
 
-_UNSEEN = (b'"type":"resolution.gap.v1"', b'"type":"resolution.flag.raised.v1"', b'"type":"resolution.flag.updated.v1"')
-
-
-def _seen(recorded: Recorded) -> tuple[Any, Any, float, float] | None:
-    try:
-        event = read_event(recorded, _TYPES)
-    except UnknownEventError:
-        return None  # nothing that a rule looks at
-    return event.body, event.stored, event.time.timestamp(), event.recorded.timestamp()
+_IGNORED = (
+    b'"type":"resolution.gap.v1"',
+    b'"type":"resolution.flag.raised.v1"',
+    b'"type":"resolution.flag.updated.v1"',
+)
 
 
 def flag_of(raised: FlagDraft) -> FlagRecord:
-    """The event of a flag: its name, its time and what it says follow from the log alone."""
+    """Return the event of a flag; its id, time and content depend on the log alone."""
     finding, moment = raised.finding, datetime.fromtimestamp(raised.recorded, UTC)
-    common: dict[str, Any] = {
-        "flag_id": raised.flag_id,
-        "source": LEDGER_SOURCE,
-        "request_id": f"{raised.flag_id}.{raised.number}",
-        "seen_position": raised.position,
-        "rule": finding.rule,
-        "rule_version": finding.version,
-        "about": finding.about,
-        "explanation": finding.explanation,
-        "evidence": finding.evidence,
-    }
-    record = FlagRaised(**common) if raised.number == 1 else FlagUpdated(**common, number=raised.number)
+    make = FlagRaised if raised.number == 1 else partial(FlagUpdated, number=raised.number)
+    record = make(
+        flag_id=raised.flag_id,
+        source=LEDGER_SOURCE,
+        request_id=f"{raised.flag_id}.{raised.number}",
+        seen_position=raised.position,
+        rule=finding.rule,
+        rule_version=finding.version,
+        about=finding.about,
+        explanation=finding.explanation,
+        evidence=finding.evidence,
+    )
     name = TYPE_OF[type(record)]
     data = encode_event(LEDGER_SOURCE, f"{raised.flag_id}.{raised.number}", name, moment, encode(record))
     return FlagRecord(raised.flag_id, raised.number, f"{topology.FLAG_SUBJECT}.{token_of_id(raised.flag_id)}", data)
 
 
 async def record_flag(log: Log, raised: FlagDraft) -> bool:
-    """Record a flag, unless it is there already; whether it was new.
+    """Record a flag unless it is recorded already; return whether it was new.
 
     Raises:
-        LostEventsError: more evidence comes for a flag that was never raised.
+        LostEventsError: an earlier event of the flag is missing.
 
     """
     flag = flag_of(raised)
@@ -159,5 +159,5 @@ async def record_flag(log: Log, raised: FlagDraft) -> bool:
         return True
 
 
-def _number_of(body: Any) -> int:
+def _number_of(body: object) -> int:
     return body.number if isinstance(body, FlagUpdated) else 1 if isinstance(body, FlagRaised) else 0

@@ -44,7 +44,7 @@ class GuardService(RoleService):
         self._history = history
         self._plugins = plugins
         self.position = 0
-        """The last position whose flags are recorded."""
+        """The position up to which all flags are recorded."""
         self._pulse = Heartbeat("the guard", lambda: False)
 
     def status(self) -> RoleStatus:
@@ -59,7 +59,7 @@ class GuardService(RoleService):
 
     async def _run(self, reader: LedgerClient) -> None:
         # A restart raises the same flags again.
-        writer = FlagWriter(happened=self._history, plugins=self._plugins())
+        writer = FlagWriter(event_times=self._history, plugins=self._plugins())
         async for batch in Follower(reader, self._log, "guard").batches():
             for at in range(0, len(batch), _AT_ONCE):
                 for raised in writer.take(batch[at : at + _AT_ONCE]):

@@ -1,15 +1,14 @@
-"""Inbox streams of idle sources, freed for others once there are as many as there may be.
+"""Inbox streams of idle sources, released for other sources once the limit of streams is reached.
 
-The server first routes the source back to the shared inbox. Then the stream is sealed, which the server does at once:
-it takes no more messages, so nothing can be acknowledged there any more. It is deleted when the intake has acknowledged
-all that it holds. After a crash at any step the next start finds a stream that has its route again, or one that is
-sealed and goes on to be deleted.
+The server first routes the source back to the shared inbox. Then the stream is sealed, so that it accepts no more
+messages. It is deleted once the intake has acknowledged all of its messages. After a crash at any step, the next start
+finds either an unsealed stream and adds its route again, or a sealed stream and deletes it.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from ledger.errors import jetstream_error
@@ -22,33 +21,35 @@ if TYPE_CHECKING:
     from ledger.nats.inbox_routes import SourceRoutes
 
 ACTIVE_SECONDS = 600.0
-"""A source that sent something so lately keeps its stream."""
-_APART = 1_000_000
-"""Sequences between the last one that a deleted stream is known to have had and the first of its successor."""
+"""Seconds without a message after which a source counts as idle."""
+_SEQUENCE_GAP = 1_000_000
+"""Sequences between the last known one of a deleted stream and the first of its successor."""
 
 
-class _Seen(NamedTuple):
+class _LastSequence(NamedTuple):
+    """The last sequence of a stream, and the time when it was first observed."""
+
     last: int
     since: float
 
 
 class IdleInboxes:
-    """Watches the streams of sources, and frees those that are idle."""
+    """Observes the streams of sources, and releases those of idle sources."""
 
     def __init__(self, client: LedgerClient, routes: SourceRoutes) -> None:
         self._client = client
         self._routes = routes
-        self._seen: dict[str, _Seen] = {}
+        self._seen: dict[str, _LastSequence] = {}
         self.leaving: dict[str, str] = {}
         """Sealed streams, by their source's token."""
 
     async def observe(self) -> None:
-        """Look how far each source's stream is; whoever takes its messages, this shows what was sent."""
+        """Observe the last sequence of each source's stream, which shows whether the source still sends."""
         now = time.monotonic()
         states = await self._states()
         before = {name: self._seen.get(name) for name in states}
         self._seen = {
-            name: seen if (seen := before[name]) is not None and seen.last == last else _Seen(last, now)
+            name: seen if (seen := before[name]) is not None and seen.last == last else _LastSequence(last, now)
             for name, last in states.items()
         }
 
@@ -67,13 +68,13 @@ class IdleInboxes:
                 return found
 
     def longest_idle(self, own: Mapping[str, str], number: int) -> list[str]:
-        """Return the tokens of at most so many sources that sent nothing lately, the longest idle first."""
+        """Return the tokens of at most ``number`` idle sources, the longest idle first."""
         until = time.monotonic() - ACTIVE_SECONDS
         idle = [(seen.since, token) for token, name in own.items() if (seen := self._seen.get(name)) is not None]
         return [token for since, token in sorted(idle)[:number] if since <= until]
 
     async def release(self, tokens: Iterable[str], own: Mapping[str, str]) -> list[str]:
-        """Route these sources back to the shared inbox and seal their streams; return those that were still idle.
+        """Route these sources back to the shared inbox and seal their streams; return the tokens of those still idle.
 
         Raises:
             UnavailableError: the server does not answer, or refuses.
@@ -87,7 +88,7 @@ class IdleInboxes:
             info = await js_api(self._client, f"STREAM.INFO.{name}")
             if "error" in info:
                 raise jetstream_error(info["error"], name)
-            if info["state"]["last_seq"] != self._seen[name].last:  # it woke up: its route is added again
+            if info["state"]["last_seq"] != self._seen[name].last:  # it sends again: its route is added again
                 continue
             await self._routes.request_as_operator(f"STREAM.UPDATE.{name}", info["config"] | {"sealed": True})
             self.leaving[token] = name
@@ -95,7 +96,7 @@ class IdleInboxes:
         return released
 
     async def delete_drained(self) -> list[str]:
-        """Delete sealed streams of which every message is acknowledged; return their sources' tokens.
+        """Delete sealed streams with all messages acknowledged; return their sources' tokens.
 
         Raises:
             UnavailableError: the server does not answer, or refuses.
@@ -105,7 +106,7 @@ class IdleInboxes:
         for token, name in list(self.leaving.items()):
             info = await js_api(self._client, f"STREAM.INFO.{name}")
             if "error" not in info:
-                if not info["config"].get("sealed"):  # another process made it anew
+                if not info["config"].get("sealed"):  # another process created it again
                     del self.leaving[token]
                     continue
                 if not await self._is_drained(name, info):
@@ -118,7 +119,7 @@ class IdleInboxes:
             gone.append(token)
         return gone
 
-    async def _is_drained(self, name: str, info: Mapping[str, Any]) -> bool:
+    async def _is_drained(self, name: str, info: Mapping[str, Mapping[str, object]]) -> bool:
         if not info["state"]["messages"]:
             return True
         consumer = await js_api(self._client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
@@ -128,13 +129,14 @@ class IdleInboxes:
 
 
 async def first_sequence(client: LedgerClient, token: str, noted: int) -> dict[str, int]:
-    """Return the field by which a stream that was deleted once goes on behind its old sequences.
+    """Return the field ``first_seq`` for a stream that was deleted before, or nothing.
 
-    Receipts name messages by stream and sequence. ``noted`` is the highest sequence of a recorded event.
+    Receipts name messages by stream and sequence, so a new stream starts above the sequences of its predecessor.
+    ``noted`` is the highest sequence with a recorded event.
     """
     name = topology.source_stream_name(token)
     request = {"last_by_subj": f"{topology.REJECTED_SUBJECT}.{token}.*.{name}.>"}
     answer = await js_api(client, f"STREAM.MSG.GET.{topology.REJECTED}", request)
     last = int(answer["message"]["subject"].split(".")[4]) if "message" in answer else 0
     last = max(last, noted)
-    return {"first_seq": last + _APART} if last else {}
+    return {"first_seq": last + _SEQUENCE_GAP} if last else {}

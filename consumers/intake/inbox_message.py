@@ -19,10 +19,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Message(NamedTuple):
-    """One message of an inbox.
+    """One message of an inbox, or one event of a batch.
 
-    ``subject`` holds bytes that are not UTF-8 as surrogates; ``reply`` is where it is acknowledged; ``raw_headers`` is
-    the header block as it came, empty where there is none. An event of a batch has its own bytes, no headers, and its
+    ``subject`` holds bytes that are not UTF-8 as surrogates. ``reply`` is the subject for its acknowledgement.
+    ``raw_headers`` is the unparsed header block, or empty. An event of a batch has its own bytes, no headers, and its
     number in the batch as ``part``.
     """
 
@@ -34,41 +34,41 @@ class Message(NamedTuple):
     part: int = 0
 
     def received(self) -> datetime:
-        """When an inbox took it: the same when it is handed out again, or retried after a rejection."""
+        """Return the time when an inbox stored it. A redelivery and a retry after a rejection keep that time."""
         stamp = _EPOCH + timedelta(microseconds=int(ack_sequences(self.reply)[2]) // 1000)
         return first_received(self.headers, stamp) if self.headers else stamp
 
     @property
     def place(self) -> EventPlace:
-        """Its stream and its sequence there: the same when it is handed out again."""
+        """Its stream and its sequence there, which a redelivery keeps."""
         return EventPlace(*ack_stream_and_sequence(self.reply), self.part)
 
     @property
     def name(self) -> str:
-        """Its place and time stamp as tokens of a subject: no other has it, also in an inbox that was made anew."""
+        """Its place and time stamp as subject tokens, unique even where an inbox was created again."""
         stream, sequence, part = self.place
         name = f"{stream}.{sequence}.{ack_sequences(self.reply)[2].decode()}"
         return f"{name}.{part}" if part else name
 
     @property
     def token(self) -> str:
-        """Its source's token in the subject; may be any text, with bytes that are not UTF-8 as surrogates."""
+        """The last token of its subject: any text, with bytes that are not UTF-8 as surrogates."""
         return self.subject.rpartition(".")[2]
 
     @property
     def sender(self) -> str:
-        """Its source's token where that is one, else a token that no source has: this may be stored anywhere."""
+        """Its token if that is valid as a source's token, otherwise ``NO_SOURCE``; safe as a part of any subject."""
         return self.token if is_source_token(self.token) else NO_SOURCE
 
 
 def message_of(pulled: PulledMessage) -> Message:
-    """Return a message as it was pulled."""
+    """Return a pulled message."""
     headers = headers_of(pulled.headers) if pulled.headers else ()
     return Message(text_of(pulled.subject), pulled.data, headers, pulled.reply, pulled.headers)
 
 
 def batch_in(data: bytes, headers: Headers) -> list[bytes] | None:
-    """Return the bytes of each event of a batch; None where a message is no batch, or not one that can be read."""
+    """Return the bytes of each event of a batch; ``None`` for a message that is no readable batch."""
     try:
         return events_of_batch(data) if mode_of(data, headers) is Mode.BATCH else None
     except EventError:
@@ -76,9 +76,9 @@ def batch_in(data: bytes, headers: Headers) -> list[bytes] | None:
 
 
 def events_in(message: Message) -> tuple[list[Message], BatchPlace | None]:
-    """Return the events of a message, each as a message, and the size of the batch if it is one.
+    """Return the events of a message, each as a message, and the batch if it is one.
 
-    A message that is no batch, or not one that can be read, counts as an event.
+    A message that is no readable batch counts as one event.
     """
     batch = batch_in(message.data, message.headers)
     if batch is None:
@@ -90,6 +90,6 @@ def events_in(message: Message) -> tuple[list[Message], BatchPlace | None]:
 
 
 def claimed_ids(data: bytes, headers: Headers) -> list[str]:
-    """Return the ids that the events of a message claim to have; empty texts where none can be read."""
+    """Return the ids that the events of a message claim to have; an id that cannot be read is empty."""
     events = batch_in(data, headers)
     return [claimed_id(data, headers)] if events is None else [claimed_id(event) for event in events]

@@ -1,8 +1,8 @@
-"""The inbox streams of an intake: one for each known source, one that all others share, one for our own commands.
+"""The inbox streams of an intake: one for each known source, one shared by all others, one for our own commands.
 
-A source is known once an event of it is recorded. Then it gets a stream and a consumer, and the server is told to
-route what it publishes there: so neither its messages' ids nor its backlog meet another source's. Each step may be
-the last before a crash; at the next start all of them are looked at again.
+A source is known once an event of it is recorded. Then it gets a stream and a consumer, and the server routes its
+messages there. So its message ids and its backlog do not affect other sources. A crash may follow each step, so every
+start checks all steps again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from consumers.intake import idle_inboxes
@@ -50,15 +50,15 @@ _TRIM_BYTES = topology.SOURCE_BYTES // 4
 
 
 class _Fence(NamedTuple):
-    """A position of one stream that is to be reached before a source's messages in another are taken."""
+    """A position that one stream must reach before a source's messages in another stream are recorded."""
 
     stream: str
     until: int
     begun: float
 
 
-class _Taken:
-    """Messages and bytes taken from a stream since it was trimmed."""
+class _SinceTrim:
+    """The number of messages and bytes that were pulled from a stream since its last trim."""
 
     __slots__ = ("messages", "since", "size")
 
@@ -67,35 +67,35 @@ class _Taken:
 
 
 class Inboxes:
-    """Keeps a known source's stream, consumer and route, the order of messages at the switch, and streams short."""
+    """Maintains the streams, consumers and routes of known sources, the order of messages, and the size of streams."""
 
     def __init__(
         self, client: LedgerClient, fan_in: FanIn, routes: SourceRoutes | None, replicas: int, *, creates: bool = False
     ) -> None:
-        """With ``creates`` the ledger's own streams are made again where they were deleted."""
+        """``creates``: create the ledger's own streams again where they were deleted."""
         self._creates = creates
         self._client = client
         self._fan_in = fan_in
         self._routes = routes
         self._replicas = replicas
         self._own: dict[str, str] = {}  # the streams of known sources, by token
-        self._wanted: dict[str, float] = {}  # tokens of known sources without a stream, and when to try again
-        self._settled: set[tuple[str, str]] = set()  # streams and tokens whose order is clear
+        self._wanted: dict[str, float] = {}  # known sources without a stream, by token: the next attempt
+        self._settled: set[tuple[str, str]] = set()  # (stream, token) pairs without older messages elsewhere
         self._held: dict[str, list[PulledMessage]] = {}
         self._fences: dict[tuple[str, str], list[_Fence]] = {}
-        self._moved: dict[str, tuple[int, float]] = {}  # how far a stream is taken, and when it last moved
-        self._taken: dict[str, _Taken] = {}
+        self._moved: dict[str, tuple[int, float]] = {}  # a stream's ack floor, and when it last moved
+        self._since_trim: dict[str, _SinceTrim] = {}
         self._wake = asyncio.Event()
         self._idle = IdleInboxes(client, routes) if routes is not None else None
-        self._pace = _Pace()
-        self._shared: dict[str, tuple[int, float]] = {}  # by token, of those without a stream: messages, and the last
+        self._creation_limit = _RateLimit()
+        self._shared: dict[str, tuple[int, float]] = {}  # messages of sources without a stream: (number, time)
         self.last_noted: Callable[[str], int] = lambda _stream: 0
-        """Tells the highest sequence of a stream of which an event was recorded."""
+        """Returns the highest sequence in a stream with a recorded event."""
         self.on_handover: Callable[[], None] = lambda: None
-        """Called when messages of an inbox may have been dealt with by another intake, before any more are taken."""
+        """Called before messages are pulled that another intake may have recorded."""
 
     async def open(self, known: Iterable[str]) -> None:
-        """Begin to read all inboxes that are there; those of sources ``known`` without one are made by ``run``."""
+        """Start to read all existing inboxes; ``run`` creates those of ``known`` sources without one."""
         for name in (topology.INBOX, topology.IMPORT):
             await self._read(name)
         names = topology.inbox_streams(await stream_names(self._client))[2:]
@@ -107,10 +107,10 @@ class Inboxes:
         }
         await asyncio.gather(*map(self._read, self._own.values()))
         sealed = {config["name"] for config in configs if config is not None and config.get("sealed")}
-        if self._idle is not None:  # what a crash left between the seal and the end
+        if self._idle is not None:  # a crash may have left sealed streams
             self._idle.leaving = {token: name for token, name in self._own.items() if name in sealed}
             self._own = {token: name for token, name in self._own.items() if name not in sealed}
-        if self._routes is not None:  # a route without its stream would refuse what the source publishes
+        if self._routes is not None:  # without its stream, a route would refuse the source's messages
             prefix = f"{topology.INBOX_SUBJECT}."
             known = [*(self._routes.read()), *(prefix + token_of_source(source) for source in known)]
             for subject in known:
@@ -120,7 +120,7 @@ class Inboxes:
                 self._want(token_of_source(source))
 
     def learn(self, source: str) -> None:
-        """Take note of a source of which an event was recorded."""
+        """Add a known source."""
         self._want(token_of_source(source))
 
     def _want(self, token: str) -> None:
@@ -129,7 +129,7 @@ class Inboxes:
             self._wake.set()
 
     async def run(self) -> None:
-        """Give sources their streams, and trim what was taken, for ever."""
+        """Create and trim streams, for ever."""
         unrouted = set(self._own)
         while True:
             try:
@@ -142,8 +142,8 @@ class Inboxes:
                 await self._restore()
             except LedgerError as error:
                 _log.warning("inboxes: %s", error)
-            except Exception as error:  # noqa: BLE001 - an error of ours is tried again, and does not end the intake
-                report("looking after inboxes failed", error, error)
+            except Exception as error:  # noqa: BLE001 - our own errors are retried, and must not end the intake
+                report("the maintenance of inboxes failed", error, error)
                 await asyncio.sleep(_LOOK_SECONDS)
             self._wake.clear()
             if not any(at <= time.monotonic() for at in self._wanted.values()):
@@ -153,30 +153,30 @@ class Inboxes:
                     continue
 
     async def _make_streams(self) -> set[str]:
-        """Make streams for known sources, the bound permitting; the tokens of those that were made."""
+        """Create streams for known sources up to the limit; return their tokens."""
         made: set[str] = set()
         now = time.monotonic()
-        for token in self._in_turn(now):
-            if self._is_full() or self._is_leaving(token) or not self._pace.allows():
+        for token in self._by_traffic(now):
+            if self._is_full() or self._is_leaving(token) or not self._creation_limit.allows():
                 self._wanted[token] = now + _LOOK_SECONDS
                 continue
             try:
-                wanted = await self._source_stream(token)
-                first = await first_sequence(self._client, token, self.last_noted(wanted["name"]))
-                await ensure_stream(self._client, wanted | first, (REPLICAS_FIELD, *first))
-                await self._read(wanted["name"])
+                name = topology.source_stream_name(token)
+                first = await first_sequence(self._client, token, self.last_noted(name))
+                await ensure_stream(self._client, await self._source_stream(token) | first, (REPLICAS_FIELD, *first))
+                await self._read(name)
             except LedgerError as error:
                 self._wanted[token] = now + _AGAIN_SECONDS
                 _log.warning("source %s stays in the shared inbox: %s", token, error)
                 continue
             del self._wanted[token]
             self._shared.pop(token, None)
-            self._own[token] = wanted["name"]
+            self._own[token] = name
             made.add(token)
         return made
 
-    def _in_turn(self, now: float) -> list[str]:
-        """Return the sources that want a stream now; those first that send the most."""
+    def _by_traffic(self, now: float) -> list[str]:
+        """Return the tokens of sources without a stream, the busiest first."""
         wanted = [token for token, at in self._wanted.items() if at <= now]
         return sorted(wanted, key=lambda token: -self._shared.get(token, (0, 0.0))[0])
 
@@ -187,7 +187,7 @@ class Inboxes:
         return self._idle is not None and token in self._idle.leaving
 
     async def _make_room(self) -> None:
-        """Free the streams of the longest idle sources for those that send now and have none."""
+        """Release the streams of the longest idle sources for active sources without one."""
         if self._idle is None or (2 * len(self._own) < topology.SOURCES_AT_MOST and not self._idle.leaving):
             return
         await self._idle.observe()
@@ -206,19 +206,19 @@ class Inboxes:
             self._forget(token)
 
     def _forget(self, token: str) -> None:
-        """Leave nothing of a stream that is deleted: its source's next one begins anew."""
+        """Forget a deleted stream, so that its source may get a new one."""
         name = topology.source_stream_name(token)
         self._fan_in.remove(name)
-        self._taken.pop(name, None)
+        self._since_trim.pop(name, None)
         self._moved.pop(name, None)
         self._settled.discard((name, token))
         self._settled.discard((topology.IMPORT, token))
         self._wanted.setdefault(token, 0.0)
-        for other in self._wanted:  # there is room now
+        for other in self._wanted:  # there is room for more streams now
             self._wanted[other] = 0.0
 
-    async def _source_stream(self, token: str) -> dict[str, Any]:
-        """Return the stream of a source, with as many copies as the log has or more."""
+    async def _source_stream(self, token: str) -> dict[str, object]:
+        """Return the configuration of a source's stream, with at least as many replicas as the log."""
         log = await stream_config(self._client, topology.LEDGER) or {}
         return topology.source_stream(token, max(self._replicas, log.get(REPLICAS_FIELD, 1)))
 
@@ -226,13 +226,13 @@ class Inboxes:
         delivered = await take_over(self._client, name, topology.intake_consumer())
         self.on_handover()
         self._fan_in.add(name, delivered)
-        self._taken[name] = _Taken()
-        self._taken[name].messages = 1  # what was taken before the start may still be there
+        self._since_trim[name] = _SinceTrim()
+        self._since_trim[name].messages = 1  # messages from before the start may still have to be trimmed
 
     async def _route(self, tokens: set[str]) -> None:
-        """Have the server route these sources to their streams, and make sure that it does.
+        """Let the server route these sources to their streams, and check that it does.
 
-        With a server of the user's own its configuration has the routes, or the sources share one inbox.
+        A server of the user's own has the routes in its configuration; otherwise the sources share one inbox.
         """
         if self._routes is None or not (missing := await self._without_route(tokens)):
             return
@@ -249,7 +249,7 @@ class Inboxes:
         return {token for token, there in zip(ordered, routed, strict=True) if not there}
 
     async def _restore(self) -> None:
-        """Make streams again that were deleted, and say which were changed."""
+        """Create deleted streams again, or check that none was deleted or changed."""
         if self._creates:
             for stream in topology.stream_configs(self._replicas):
                 window = ("duplicate_window",) if stream["name"] == topology.INBOX else ()
@@ -260,13 +260,13 @@ class Inboxes:
         routed = self._routes.read() if self._routes is not None else None
         for token, name in list(self._own.items()):
             if name not in there and routed is not None and topology.source_route(token)[0] not in routed:
-                del self._own[token]  # another process freed it
+                del self._own[token]  # another process released it
                 self._forget(token)
             elif name not in there:
                 await ensure_stream(self._client, await self._source_stream(token), (REPLICAS_FIELD,))
 
     async def recover(self) -> None:
-        """Begin again with each stream whose deliveries have a gap, or whose consumer is gone, for ever."""
+        """Take over each stream again after a gap in its deliveries or the loss of its consumer, for ever."""
         pause = _RECOVER_SECONDS
         while True:
             names = await self._fan_in.lost()
@@ -276,52 +276,52 @@ class Inboxes:
                 if isinstance(error, LedgerError):
                     _log.warning("inboxes: %s", error)
                 else:
-                    report("beginning again with an inbox failed", error, error)
+                    report("the takeover of an inbox failed", error, error)
             pause = min(_LOOK_SECONDS, 2 * pause) if errors else _RECOVER_SECONDS
-            await asyncio.sleep(pause)  # two that read one inbox would otherwise keep the server busy with it
+            await asyncio.sleep(pause)  # limits the load where two processes read one inbox
 
     async def _recover(self, name: str) -> None:
         delivered = await take_over(self._client, name, topology.intake_consumer())
         self.on_handover()
         self._fan_in.resume(name, delivered)
 
-    # ------------------------------------------------------------------ the order at the switch
+    # ------------------------------------------------------------------ order between streams
 
     @property
     def holds(self) -> bool:
-        """Messages wait for others that came before them."""
+        """True if messages wait for older ones in another stream."""
         return bool(self._held)
 
     async def admit(self, batch: Mapping[str, list[PulledMessage]]) -> list[PulledMessage]:
-        """Return what may be taken in now, of what came from each stream; the rest is returned by a later call.
+        """Return the messages that may be recorded now; a later call returns the others.
 
-        Messages of a source may lie in two streams, the older ones in the shared inbox: those come first.
+        A source may have messages in two streams, the older ones in the shared inbox. Those come first.
         """
         now: list[PulledMessage] = []
         if shared := batch.get(topology.INBOX):
             self._note_shared(shared)
         for name, messages in batch.items():
-            taken = self._taken[name]
-            taken.messages += len(messages)
-            taken.size += sum([len(pulled.data) for pulled in messages])
-            if name == topology.INBOX or (name not in self._held and self._is_clear(name, messages)):
+            since_trim = self._since_trim[name]
+            since_trim.messages += len(messages)
+            since_trim.size += sum([len(pulled.data) for pulled in messages])
+            if name == topology.INBOX or (name not in self._held and self._are_settled(name, messages)):
                 now += messages
             else:
                 self._held.setdefault(name, []).extend(messages)
         for released in await asyncio.gather(*map(self._release, list(self._held))):
             now += released
-        if any(one.messages >= _TRIM_MESSAGES or one.size >= _TRIM_BYTES for one in self._taken.values()):
+        if any(one.messages >= _TRIM_MESSAGES or one.size >= _TRIM_BYTES for one in self._since_trim.values()):
             self._wake.set()
         return now
 
     def _note_shared(self, messages: Sequence[PulledMessage]) -> None:
-        """Note which sources that want a stream of their own still send."""
+        """Count the messages of sources without a stream."""
         moment = time.monotonic()
         for _, token in map(partial(_key_of, topology.INBOX), messages):
             if token in self._wanted:
                 self._shared[token] = self._shared.get(token, (0, 0.0))[0] + 1, moment
 
-    def _is_clear(self, name: str, messages: Sequence[PulledMessage]) -> bool:
+    def _are_settled(self, name: str, messages: Sequence[PulledMessage]) -> bool:
         return all(key in self._settled for key in {_key_of(name, pulled) for pulled in messages})
 
     async def _release(self, name: str) -> list[PulledMessage]:
@@ -337,7 +337,7 @@ class Inboxes:
         return waiting
 
     async def _is_settled(self, key: tuple[str, str]) -> bool:
-        """Return whether a source's older messages elsewhere are taken, or are kept by another source's trouble."""
+        """Return whether a source's older messages in other streams are recorded, or stuck behind another source's."""
         try:
             if key not in self._fences:
                 self._fences[key] = await self._fences_of(*key)
@@ -366,7 +366,7 @@ class Inboxes:
         return fences
 
     async def _floor(self, name: str) -> tuple[int, float]:
-        floor = await _ack_floor(self._client, name)
+        floor = await ack_floor(self._client, name)
         if self._moved.get(name, (-1, 0.0))[0] != floor:
             self._moved[name] = floor, time.monotonic()
         return self._moved[name]
@@ -374,25 +374,25 @@ class Inboxes:
     # ------------------------------------------------------------------ trimming
 
     async def _trim(self) -> None:
-        """Purge streams up to the ack floor: each now and then, sooner where much was taken."""
+        """Purge streams up to their ack floor, at intervals, or earlier after many messages."""
         now = time.monotonic()
-        for name, taken in list(self._taken.items()):
-            much = taken.messages >= _TRIM_MESSAGES or taken.size >= _TRIM_BYTES
-            if not taken.messages or not (much or now - taken.since >= _TRIM_SECONDS):
+        for name, since_trim in list(self._since_trim.items()):
+            much = since_trim.messages >= _TRIM_MESSAGES or since_trim.size >= _TRIM_BYTES
+            if not since_trim.messages or not (much or now - since_trim.since >= _TRIM_SECONDS):
                 continue
-            self._taken[name] = _Taken()
-            if floor := await _ack_floor(self._client, name):
+            self._since_trim[name] = _SinceTrim()
+            if floor := await ack_floor(self._client, name):
                 await js_api(self._client, f"STREAM.PURGE.{name}", {"seq": floor + 1})
 
 
-class _Pace:
-    """Allows so many streams at once, then so many a second."""
+class _RateLimit:
+    """A token bucket for new streams: ``ROUTES_AT_ONCE`` at once, then ``ROUTES_A_SECOND``."""
 
     def __init__(self) -> None:
         self._left, self._at = float(topology.ROUTES_AT_ONCE), time.monotonic()
 
     def allows(self) -> bool:
-        """Return whether one more may be made now, and count it."""
+        """Return whether one more stream may be created now, and count it."""
         now = time.monotonic()
         gained = (now - self._at) * topology.ROUTES_A_SECOND
         self._left, self._at = min(topology.ROUTES_AT_ONCE, self._left + gained), now
@@ -402,11 +402,12 @@ class _Pace:
         return True
 
 
-async def _ack_floor(client: LedgerClient, name: str) -> int:
+async def ack_floor(client: LedgerClient, name: str) -> int:
+    """Return the sequence up to which all messages of an inbox are acknowledged."""
     info = await js_api(client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
     return int(info.get("ack_floor", {}).get("stream_seq", 0))
 
 
 def _key_of(name: str, pulled: PulledMessage) -> tuple[str, str]:
-    """A stream, and the token of the source whose message came from it."""
+    """Return a stream and the source's token of a message from it."""
     return name, pulled.subject.rpartition(b".")[2].decode(errors="replace")

@@ -1,8 +1,7 @@
-"""Lanes of the intake: all sources together while all goes well, one lane for each source in trouble.
+"""Lanes of the intake: one append for all sources, and after a failure, one lane for each source concerned.
 
-A batch of messages of many sources is one append. Where that fails, each source of the batch gets a lane of its
-own, which tries until its messages are recorded or rejected. Later messages of such a source join its lane, so
-that they stay in order. All other sources go on together.
+A lane retries until the messages of its source are recorded or rejected. Later messages of that source join its lane,
+so that they stay in order. All other sources continue together.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _PAUSE_SECONDS_AT_MOST = 0.3
 
 
 class IntakeLanes:
-    """Takes messages for good, and says which are done with.
+    """Records messages, with retries.
 
-    ``done`` is called with messages that may be acknowledged, ``lost`` when the log is not what it was. ``gone``
-    returns those places whose messages are not in their inboxes any more: an operator took them out.
+    ``done`` is called with messages to acknowledge, and ``lost`` when the log has lost events. ``gone`` returns the
+    places of messages that an operator has removed from their inboxes.
     """
 
     def __init__(
@@ -49,37 +48,32 @@ class IntakeLanes:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, messages: Sequence[Message]) -> None:
-        """Take messages; returns when they are done with, or wait in the lane of their source."""
+        """Record messages, or put them into the lane of their source."""
         together: list[Message] = []
         for message in messages:
             lane = self._lanes.get(message.token)
             if lane is None:
                 together.append(message)
-            else:  # as many as the consumers have on the way; handed out again, one is acknowledged where it came last
+            else:  # bounded by the consumer's limit; a message that is delivered again replaces its first delivery
                 lane[message.place] = message
         if not together:
             return
         try:
             await self._intake.take(together)
-        except Exception as error:  # noqa: BLE001 - each source finds out by itself whether it is concerned
-            _log.debug("the intake goes on source by source: %s", error)
+        except Exception as error:  # noqa: BLE001 - each lane finds out whether its source is concerned
+            _log.debug("the intake continues source by source: %s", error)
             for message in together:
-                self._begin(message.token).setdefault(message.place, message)
+                self._lane_of(message.token).setdefault(message.place, message)
         else:
             self._done(together)
 
-    @property
-    def waiting(self) -> dict[str, int]:
-        """The number of messages in the lane of each source in trouble, by token."""
-        return {name: len(lane) for name, lane in self._lanes.items()}
-
     async def stop(self) -> None:
-        """End; what is not acknowledged stays in the inbox."""
+        """Stop; messages that are not acknowledged stay in the inbox."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _begin(self, name: str) -> dict[EventPlace, Message]:
+    def _lane_of(self, name: str) -> dict[EventPlace, Message]:
         lane = self._lanes.get(name)
         if lane is None:
             lane = self._lanes[name] = {}
@@ -99,23 +93,23 @@ class IntakeLanes:
                 _log.warning("the intake of %a waits: %s", name, error)
                 await asyncio.sleep(pause)
                 pause = min(_PAUSE_SECONDS_AT_MOST, pause * 2)
-                await self._leave_out(name, lane)
+                await self._remove_gone(name, lane)
             except LostEventsError as error:
                 self._lost(error)
                 return
-            except Exception as error:  # noqa: BLE001 - logged, and found again message by message
+            except Exception as error:  # noqa: BLE001 - logged; the message is found by recording singly
                 _log.warning("a message of %a cannot be recorded: %s", name, error)
                 singly = True
             else:
                 pause, singly = _PAUSE_SECONDS, False
         del self._lanes[name]
 
-    async def _leave_out(self, name: str, lane: dict[EventPlace, Message]) -> None:
-        """Forget messages that an operator has taken out of their inbox: one of them may be what all wait for."""
+    async def _remove_gone(self, name: str, lane: dict[EventPlace, Message]) -> None:
+        """Remove messages that an operator has taken out of their inbox; one of them may have caused the failure."""
         try:
             gone = await self._gone(list(lane))
-        except Exception as error:  # noqa: BLE001 - the server is away, say: nothing is left out, for now
-            _log.debug("the intake of %a does not know what is gone: %s", name, error)
+        except Exception as error:  # noqa: BLE001 - the server does not answer, for example: nothing is removed for now
+            _log.debug("removed messages of %a cannot be determined: %s", name, error)
             return
         if gone:
             _log.warning("%d messages of %a were taken out of their inbox", len(gone), name)
@@ -127,10 +121,9 @@ class IntakeLanes:
         self._done([lane.pop(place) for place in places])
 
     async def _take_singly(self, lane: dict[EventPlace, Message]) -> None:
-        """Take one message after the other; set aside one that meets a fault of ours and cannot even be rejected.
+        """Record one message after the other; skip a message that can be neither recorded nor rejected.
 
-        It stays in its inbox, where `admin inbox list` shows it; the server hands it out again when it is not
-        acknowledged in time. Later messages go on.
+        A skipped message stays in its inbox, where `admin inbox list` shows it. The server delivers it again later.
         """
         for place in list(lane)[:_BATCH]:
             message = lane[place]
@@ -138,7 +131,7 @@ class IntakeLanes:
                 await self._intake.take_singly(message)
             except (ConflictError, UnavailableError, LostEventsError):
                 raise
-            except Exception as error:  # noqa: BLE001 - reported; it must not keep back the others
+            except Exception as error:  # noqa: BLE001 - reported; later messages must not wait for it
                 incidents.report("a message can be neither recorded nor rejected", (message.subject, place), error)
                 del lane[place]
             else:

@@ -1,8 +1,7 @@
-"""Places of messages in the inbox, and the events that came with them: for receipts that ask by place.
+"""Places of messages in the inboxes and the events in them, for receipts by place.
 
-A part of the intake's index: it holds the events that this intake recorded or rejected from the last messages of each
-inbox. Rejected events are in the stream REJECTED; the server takes long to find one among many by its place alone, so
-the index has its subject.
+A part of the intake's index: it holds the recorded and rejected events of the last messages of each inbox. It has the
+subject of each rejected event in the stream REJECTED, because the server finds one by its place alone only slowly.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ _PUT_REJECTION = "INSERT OR REPLACE INTO rejections VALUES (?, ?, ?, ?)"
 _DELETE_EVENT = "DELETE FROM places WHERE stream = ? AND seq = ? AND part = ?"
 _DELETE_REJECTION = "DELETE FROM rejections WHERE stream = ? AND seq = ? AND part = ?"
 _KEPT = 100_000
-"""Messages of each inbox, counted back from the last one."""
+"""Number of messages to keep for each inbox."""
 _TRIM_ROWS = 10_000
 
 
 class EventPlace(NamedTuple):
-    """The place of an event: the inbox's stream, the message's sequence, its number in a batch (from 1; alone: 0)."""
+    """The place of an event: the inbox's stream, the message's sequence, and its number in a batch (from 1), or 0."""
 
     stream: str
     sequence: int
@@ -43,14 +42,14 @@ class EventPlace(NamedTuple):
 
 
 class BatchPlace(NamedTuple):
-    """A message that held a batch: its source's token, and how many events there were."""
+    """A message that held a batch: its source's token and its number of events."""
 
     token: str
     events: int
 
 
 async def places_gone(client: LedgerClient, places: Iterable[EventPlace]) -> set[EventPlace]:
-    """Return those places whose messages are not in their inboxes any more.
+    """Return the places of messages that are no longer in their inboxes.
 
     Raises:
         UnavailableError: the server does not answer.
@@ -59,7 +58,7 @@ async def places_gone(client: LedgerClient, places: Iterable[EventPlace]) -> set
     wanted, gone = set(places), set[EventPlace]()
     for stream in {place.stream for place in wanted}:
         state = (await js_api(client, f"STREAM.INFO.{stream}", {"deleted_details": True})).get("state")
-        if state is not None:  # else there is no such stream: it is made again
+        if state is not None:  # otherwise the stream is missing, and is created again
             deleted = set(state.get("deleted") or ())
             first = state["first_seq"]
             gone |= {
@@ -69,7 +68,7 @@ async def places_gone(client: LedgerClient, places: Iterable[EventPlace]) -> set
 
 
 class EventPlaces:
-    """The places that the intake has noted."""
+    """The table of places in the intake's index."""
 
     def __init__(self, index: EventIdIndex) -> None:
         self._index = index
@@ -78,7 +77,7 @@ class EventPlaces:
         index.table(_SCHEMA)
 
     def note(self, events: Iterable[tuple[EventPlace, bytes]]) -> None:
-        """Keep the names' keys of events that are recorded.
+        """Store the places and keys of recorded events.
 
         Raises:
             UnavailableError: the index cannot be written.
@@ -108,7 +107,7 @@ class EventPlaces:
         self._index.commit([], {}, also=changes)
 
     def note_batches(self, batches: Iterable[tuple[EventPlace, BatchPlace]]) -> None:
-        """Keep the sizes of batches; raises like ``note``."""
+        """Store the sizes of batches; raises like ``note``."""
         rows = [(place.stream, place.sequence, *batch) for place, batch in batches]
         if rows:
             self._index.commit([], {}, also=[("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", rows)])
@@ -123,11 +122,11 @@ class EventPlaces:
         return dict(self._index.rows(query, (stream, sequence)))
 
     def last_of(self, stream: str) -> int:
-        """Return the highest sequence of a stream that has a recorded event; 0 where none has."""
+        """Return the highest sequence of a stream with a recorded event, or 0."""
         (row,) = self._index.rows("SELECT coalesce(max(seq), 0) FROM places WHERE stream = ?", (stream,))
         return int(row[0])
 
     def batch_of(self, stream: str, sequence: int) -> BatchPlace | None:
-        """Return the batch that a message held."""
+        """Return the batch of a message, or ``None``."""
         query = "SELECT token, events FROM batches WHERE stream = ? AND seq = ?"
         return next((BatchPlace(*row) for row in self._index.rows(query, (stream, sequence))), None)

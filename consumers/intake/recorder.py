@@ -1,4 +1,4 @@
-"""Intake: from the inbox to the log, once each; what cannot be understood goes to REJECTED."""
+"""The recorder of the intake: appends each valid event of a message once, and rejected events to REJECTED."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 1000
-"""Events that are looked at together; a batch of messages may hold many more."""
+"""Events that are recorded together; the messages of one pull may hold many more."""
 _REPLICA_BEHIND_SECONDS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 1, 0)
 
 
 class Intake:
-    """Record facts from messages, in their order; `consumers/intake/lanes.py` says what happens on errors."""
+    """Records facts from messages, in their order. `consumers/intake/lanes.py` handles its errors."""
 
     def __init__(
         self,
@@ -57,21 +57,21 @@ class Intake:
         self.places = EventPlaces(index)
         self._current: set[str] = set()
         self.known = set(index.sources(f"{topology.FACT_SUBJECT}."))
-        """Sources with at least one event recorded."""
+        """Sources with at least one recorded event."""
         self.on_source: Callable[[str], None] = lambda _source: None
-        """Called with each source that becomes known."""
+        """Called with each new known source."""
 
     async def take(self, messages: Sequence[Message]) -> None:
-        """Record or visibly reject each of these messages, in their order; all may be acknowledged then.
+        """Record or reject each of these messages, in their order; then all may be acknowledged.
 
         Raises:
-            ConflictError: another intake wrote meanwhile; take them again.
-            UnavailableError: the server is away, a disk is full, or the host's clock is wrong; take them again, later.
-            LostEventsError: the log does not show what was recorded before; nothing of that source is taken in.
-            LedgerError: one of them can never be recorded as it is; ``take_singly`` finds out which.
+            ConflictError: another intake has written; retry.
+            UnavailableError: the server does not answer, a disk is full, or the host's clock is wrong; retry later.
+            LostEventsError: the log has lost recorded events; nothing more of that source is recorded.
+            LedgerError: one of them can never be recorded; ``take_singly`` finds it.
 
         """
-        await self._log.check_clock()  # what is accepted is accepted by the time of day
+        await self._log.check_clock()  # the validation depends on the time
         events: list[Message] = []
         batches: list[tuple[EventPlace, BatchPlace]] = []
         for message in messages:
@@ -86,11 +86,11 @@ class Intake:
         self.places.note_batches(batches)
 
     async def take_singly(self, message: Message) -> None:
-        """Take a message event by event; one that can never be recorded as it is gets rejected, and the next goes on.
+        """Record a message event by event; reject an event that can never be recorded, and continue with the next.
 
         Raises:
             ConflictError, UnavailableError, LostEventsError: as in ``take``.
-            Exception: a fault of ours that kept an event from being rejected, too.
+            Exception: an event could be neither recorded nor rejected.
 
         """
         events, batch = events_in(message)
@@ -106,7 +106,7 @@ class Intake:
             raise
         except TooLargeError as error:
             await self._reject([(Rejection("too_large", "", str(error)), event)])
-        except Exception as error:  # noqa: BLE001 - kept and shown as a rejection; the others go on
+        except Exception as error:  # noqa: BLE001 - recorded as a rejection; later events must not wait for it
             _log.exception("a message of %s could not be taken in", event.subject)
             text = f"an error of ours ({type(error).__name__}: {error}); see the log, and retry after an upgrade"
             await self._reject([(Rejection("internal", "", text), event)])
@@ -116,14 +116,14 @@ class Intake:
         rejected: list[tuple[Rejection, Message]] = []
         now = self._clock()
         for message in events:
-            result = _examined(message, now)
+            result = _validated(message, now)
             if isinstance(result, Rejection):
                 rejected.append((result, message))
             else:
                 accepted.append((result, message))
         try:
-            refused = await self._record(await self._sealed(accepted))
-        except ConflictError as error:  # read what the other intake wrote, before anything is tried again
+            refused = await self._record(await self._encrypted(accepted))
+        except ConflictError as error:  # read the other intake's events before the next attempt
             self._current.difference_update(error.subjects)
             raise
         except LedgerError:
@@ -140,7 +140,7 @@ class Intake:
             await self.catch_up(subject)
         known = dict(self._index.find([fact.key for fact, _ in accepted]))
         fresh: list[Accepted] = []
-        met: dict[bytes, Accepted] = {}
+        first: dict[bytes, Accepted] = {}  # of each key in this batch
         refused: list[tuple[Rejection, Message]] = []
         for fact, message in accepted:
             if fact.by_old_token and self._index.sources_with_token(fact.token) != [fact.source]:
@@ -152,7 +152,7 @@ class Intake:
                 continue
             name = known.get(fact.key)
             differs = name is not None and (fact.rounded or name.content != fact.content)
-            if differs and name is not None and not await self._same(fact, name, met):
+            if differs and name is not None and not await self._is_same(fact, name, first):
                 text = f"{fact.source} has sent another event with the id {fact.id!r}; give this one a new id"
                 refused.append((Rejection("id_reused", "id", text), message))
             if name is not None:
@@ -160,11 +160,11 @@ class Intake:
             if fact.flaw is not None:
                 refused.append((fact.flaw, message))
                 continue
-            known[fact.key], met[fact.key] = EventIdEntry(fact.key, 0, fact.content), fact
+            known[fact.key], first[fact.key] = EventIdEntry(fact.key, 0, fact.content), fact
             if fact.corrects is None:
                 fresh.append(fact)
                 continue
-            await self._append_all(fresh)  # what it corrects may be among them
+            await self._append_all(fresh)  # the corrected fact may be among them
             fresh.clear()
             if (rejection := await self._correct(fact, fact.corrects)) is not None:
                 del known[fact.key]
@@ -172,21 +172,21 @@ class Intake:
         await self._append_all(fresh)
         return refused
 
-    async def _sealed(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Accepted, Message]]:
-        """Return the same facts with personal data sealed by its person's key."""
+    async def _encrypted(self, accepted: list[tuple[Accepted, Message]]) -> list[tuple[Accepted, Message]]:
+        """Return the facts with their personal data encrypted."""
         if not any(fact.personal for fact, _ in accepted):
             return accepted
         facts = await seal_facts(self._keys, [fact for fact, _ in accepted])
         return [(fact, message) for fact, (_, message) in zip(facts, accepted, strict=True)]
 
-    async def _same(self, fact: Accepted, name: EventIdEntry, met: Mapping[bytes, Accepted]) -> bool:
-        """Return whether an event whose hash differs from that of its name is the same event, as far as can be known.
+    async def _is_same(self, fact: Accepted, name: EventIdEntry, first: Mapping[bytes, Accepted]) -> bool:
+        """Return whether an event with another hash is the same as the first event with its id, as far as known.
 
-        It may be written in another mode, or have been recorded before attributes were sealed. ``met`` has what came
-        with it.
+        It may be written in another content mode, or be recorded before attributes were encrypted. ``first`` holds the
+        events of this batch.
         """
         if name.position == 0:
-            known = met[fact.key].json
+            known = first[fact.key].json
         else:
             stored = await self._log.at(name.position)
             if stored is None or stored_decoder.decode(stored.data).type != fact.type:
@@ -194,12 +194,12 @@ class Intake:
             known = stored.data
             if await self._keys.has_destroyed_key(
                 sealed_texts(known)
-            ):  # its person was forgotten: nothing to compare is left
+            ):  # the person was forgotten: there is nothing to compare
                 return True
         return same_event(await self._keys.decrypt_fields(known), await self._keys.decrypt_fields(fact.json))
 
     async def _correct(self, fact: Accepted, correction: FactCorrected) -> Rejection | None:
-        """Record a correction with the position that it corrects; or why not."""
+        """Record a correction with the position of the corrected fact; return a rejection if that is impossible."""
         key = event_key(correction.source_of, correction.id_of)
         found = self._index.find([key]).get(key)
         if found is None:
@@ -236,11 +236,11 @@ class Intake:
         self._know({fact.source for fact in facts})
 
     async def catch_up(self, subject: str) -> None:
-        """Read into the index all that the stream's leader has of a subject; any replica gives it.
+        """Read a subject into the index, up to the end that the stream's leader knows.
 
         Raises:
-            UnavailableError: the server is away, or a replica stays behind.
-            LostEventsError: the log does not show what was read before.
+            UnavailableError: the server does not answer, or a replica stays behind.
+            LostEventsError: the log has lost events that were read before.
 
         """
         await verify_cursor(self._log, self._index.head(subject), "intake")
@@ -257,11 +257,11 @@ class Intake:
         else:
             message = f"{subject} cannot be read up to position {end}: a replica is behind its leader"
             raise UnavailableError(message)
-        if self._index.head(subject).position:  # anybody may ask about any source: those without facts are not kept
+        if self._index.head(subject).position:  # requests may name any source, so sources without facts are not kept
             self._current.add(subject)
 
     def read_again(self) -> None:
-        """Read every subject again before it is relied on: another intake may have written."""
+        """Read every subject again before its next use, because another intake may have written."""
         self._current.clear()
 
     def _know(self, sources: set[str]) -> None:
@@ -270,7 +270,7 @@ class Intake:
             self.on_source(source)
 
     async def sources_behind(self, token: str) -> list[str]:
-        """Return the sources that a token from outside may mean: one, or those that share an old token."""
+        """Return the sources of a token: one, or all that share an old token."""
         own = read_token(token).source
         for shared in {fact_token(own), token}:
             await self.catch_up(f"{topology.FACT_SUBJECT}.{shared}")
@@ -289,18 +289,18 @@ class Intake:
             with suppress(ConflictError):
                 await self._rejected.append(batch)
                 continue
-            for draft in batch:  # some were rejected before: this is a redelivery
+            for draft in batch:  # some are rejected already, because this is a redelivery
                 with suppress(ConflictError):
                     await self._rejected.append([draft])
         self.places.note_rejections(zip(places, (draft.subject for draft in drafts), strict=True))
 
     async def _day_key(self) -> Key:
-        """The key of the day, which is destroyed with what it sealed."""
+        """Return the key of the day, which is destroyed when its rejections expire."""
         owner = rejected_owner(self._clock())
         return (await self._keys.ensure([owner]))[owner]
 
 
-def _examined(message: Message, now: datetime) -> Accepted | Rejection:
+def _validated(message: Message, now: datetime) -> Accepted | Rejection:
     if not is_source_token(message.token) and (fault := read_token(message.token).fault):
         return Rejection(fault.code, "subject", fault.message)
     return accept(message.data, now, message.headers, message.token, message.received)

@@ -1,4 +1,4 @@
-"""The intake as a service: takes in where it is its turn, and answers what became of an event."""
+"""The role `intake`: records facts when it is this process's turn, and answers requests about events."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from faststream.nats import NatsMessage  # noqa: TC002 - FastStream reads the annotations
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from faststream.nats import NatsBroker
 
     from consumers.intake.validation import Accepted
+    from domain.serialization import JsonObject
     from ledger.nats.client import LedgerClient
     from ledger.nats.connection_options import NatsServer
     from ledger.nats.inbox_routes import SourceRoutes
@@ -65,7 +66,7 @@ class IntakeService(RoleService):
         routes: SourceRoutes | None = None,
         creates: bool = False,
     ) -> None:
-        """With ``creates`` it makes streams of the ledger again that were deleted; those of sources it always does."""
+        """``creates``: create deleted streams of the ledger again; deleted streams of sources are always created."""
         super().__init__("intake")
         self._client = client
         self._log = log
@@ -80,7 +81,7 @@ class IntakeService(RoleService):
         declare_intake(self.broker, self)
 
     async def start(self) -> None:
-        """Begin to take in, unless another does, and to answer."""
+        """Start to answer, and to record unless another intake does."""
         self._keys = await Keyring.open(self._client)
         await self._keys.watch()
         await forget_again(self._keys, self._log)
@@ -93,16 +94,16 @@ class IntakeService(RoleService):
         await self.broker.start()
 
     async def stop(self) -> None:
-        """Leave; what is not acknowledged stays in the inbox, and is recognised when it comes again."""
+        """Stop; messages that are not acknowledged stay in the inbox."""
         await self.broker.stop()
         await super().stop()
         if self._worker is not None:
             await self._worker.stop()
-        await self._members.stop()  # not before: the next one takes over at once
+        await self._members.stop()  # last, because the next intake takes over at once
         self._index.close()
 
     def status(self) -> RoleStatus:
-        """Return how the intake is."""
+        """Return the status of the intake."""
         index = self._index.path
         absent = () if index.exists() else (f"index/{index.name}",)
         return RoleStatus(role="intake", loops=(self._pulse.loop(),), absent=absent)
@@ -113,13 +114,13 @@ class IntakeService(RoleService):
                 async with asyncio.timeout(_STANDBY_SECONDS):
                     await self._changed.wait()
             if self._worker is None:
-                self._pulse.beat()  # it stands by
+                self._pulse.beat()  # this intake stands by
             if self._changed.is_set():
                 self._changed.clear()
                 await self._take_turn()
 
     async def _take_turn(self) -> None:
-        """Begin to take in where it is this intake's turn, and leave off where it is another's."""
+        """Start or stop to record, depending on whether it is this intake's turn."""
         if self._members.is_first and self._worker is None:
             known = self._index.sources(f"{topology.FACT_SUBJECT}.")
             worker = IntakeWorker(self._client, self._intake, self._inboxes, known, self._pulse, self.failed)
@@ -131,25 +132,22 @@ class IntakeService(RoleService):
                 raise
             self._worker = worker
         elif not self._members.is_first and self._worker is not None:
-            _log.info("another intake takes in; this one stands by")
+            _log.info("another intake records; this one stands by")
             worker, self._worker = self._worker, None
             await worker.stop()
 
     async def receipt(self, token: str, body: bytes) -> bytes:
-        """Return the outcome of events, or of a message, of this source."""
+        """Return the receipts of events, or of a message, of this source."""
         return await self._receipts.answer(token, body)
 
     async def check(self, token: str, body: bytes, headers: Headers = ()) -> bytes:
-        """Return whether the intake would take an event, or each event of a batch; nothing is recorded.
-
-        Only as far as it can be known without the log.
-        """
+        """Return whether the intake would accept an event or each event of a batch, as far as this depends on them."""
         events, batch = events_in(Message("", body, headers, b""))
-        answers = [_would_say(accept(event.data, datetime.now(UTC), event.headers, token)) for event in events]
+        answers = [_check_answer(accept(event.data, datetime.now(UTC), event.headers, token)) for event in events]
         return encode(answers[0] if batch is None else {"items": answers})
 
     async def _destroy_day_keys(self) -> None:
-        """Keys of days whose rejected events are gone go, too."""
+        """Destroy the day keys of expired rejections."""
         while True:
             for days in range(topology.REJECTED_DAYS + 1, 2 * topology.REJECTED_DAYS):
                 with suppress(LedgerError):
@@ -158,19 +156,19 @@ class IntakeService(RoleService):
 
 
 def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
-    """The intake's operations on a broker; without a service only for their description."""
+    """Declare the intake's operations on a broker; without a service, for the AsyncAPI document."""
     if service is None:
         broker.subscriber(
             f"{topology.INBOX_SUBJECT}.*",
             title="inbox",
-            description="Facts, one CloudEvent a message. The PubAck means: durable, and will be recorded or rejected.",
+            description="Facts, one CloudEvent each. The PubAck means: durable, and will be recorded or rejected.",
         )(_described)
 
     @broker.subscriber(
         f"{topology.READ_SUBJECT}.*.receipt",
         queue="intake",
         title="receipt",
-        description="What became of an event or message: recorded at a position, rejected and why, pending, unknown.",
+        description="The outcome of an event or message: recorded, rejected with a reason, pending or unknown.",
     )
     async def receipt(message: NatsMessage) -> bytes:
         assert service is not None
@@ -180,7 +178,7 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
         f"{topology.READ_SUBJECT}.*.check",
         queue="intake",
         title="check",
-        description="Whether the intake would take this event, and if not, why. Nothing is recorded.",
+        description="Check whether the intake would accept an event. Nothing is recorded.",
     )
     async def check(message: NatsMessage) -> bytes:
         assert service is not None
@@ -188,7 +186,7 @@ def declare_intake(broker: NatsBroker, service: IntakeService | None) -> None:
         return await answered(message, lambda token, body: service.check(token, body, headers))
 
 
-def _would_say(result: Accepted | Rejection) -> dict[str, Any]:
+def _check_answer(result: Accepted | Rejection) -> JsonObject:
     """Return the answer of ``check`` for one event."""
     found = check_new(result)
     if isinstance(found, Rejection):
@@ -197,4 +195,4 @@ def _would_say(result: Accepted | Rejection) -> dict[str, Any]:
 
 
 async def _described(message: NatsMessage) -> None:
-    """Stands for the pull loop in the AsyncAPI document."""
+    """Represent the pull loop in the AsyncAPI document."""

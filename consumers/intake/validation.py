@@ -1,4 +1,4 @@
-"""What makes a message from upstream a fact: every check before the log, each with a clear reason."""
+"""The validation of facts: all checks before the log, each with a code, a field and a remedy."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ CORRECTED = "resolution.fact.corrected.v1"
 
 
 class Accepted(NamedTuple):
-    """A fact that may be recorded: its name, its token in the log, its key, its content's hash, its JSON.
+    """A valid fact: its source and id, its token in the log, its key, the hash of its content, and its JSON.
 
-    With a ``flaw`` it may not, unless it is recorded already: older versions took what this one rejects.
+    A fact with a ``flaw`` is rejected unless it is recorded already, because older versions accepted it.
     """
 
     source: str
@@ -46,13 +46,13 @@ class Accepted(NamedTuple):
     personal: bool = False
     flaw: Rejection | None = None
     rounded: bool = False
-    """Equal hashes of its content prove nothing (``Envelope.rounded``)."""
+    """Equal content hashes do not prove equal content (``Envelope.rounded``)."""
     by_old_token: bool = False
     """Sent under the token that earlier versions gave its source, which others may share."""
 
 
 class Rejection(NamedTuple):
-    """Why a message cannot be recorded: a stable code, the field, and what to do about it."""
+    """The reason why a message cannot be recorded: a stable code, the field, and a message with the remedy."""
 
     code: str
     field: str
@@ -66,31 +66,19 @@ def accept(
     token: str | None = None,
     received: Callable[[], datetime] | None = None,
 ) -> Accepted | Rejection:
-    """Check one event as the intake does.
+    """Validate one event.
 
-    ``token`` is the source's token in the inbox's subject; ``received`` tells when the inbox took the event, which is
-    its time where it names none.
+    ``token`` is the source's token in the inbox's subject. ``received`` returns the time when the inbox stored the
+    event; it is the event's time if the event has none.
     """
     try:
         return _accepted(data, now, headers, token, received or (lambda: now))
-    except (EventError, _RejectedError) as error:
+    except (EventError, FieldError) as error:
         return Rejection(error.code, error.field, error.message)
-    except FieldError as error:
-        return Rejection(error.code, error.field, error.message)
-
-
-class _RejectedError(Exception):
-    """Carries a rejection out of the checks."""
-
-    def __init__(self, code: str, field: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.field = field
-        self.message = message
 
 
 def check_new(fact: Accepted | Rejection) -> Accepted | Rejection:
-    """Return a fact that was checked, or the rejection that it meets if it is not recorded already."""
+    """Return the result of ``accept`` for a fact that is not recorded already: its flaw rejects it."""
     return fact.flaw if isinstance(fact, Accepted) and fact.flaw is not None else fact
 
 
@@ -98,21 +86,22 @@ def _accepted(
     data: bytes, now: datetime, headers: Headers, token: str | None, received: Callable[[], datetime]
 ) -> Accepted:
     if len(data) > topology.MAX_EVENT_BYTES:
-        raise _RejectedError("too_large", "", f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}")
+        raise EventError("too_large", f"an event is at most {topology.MAX_EVENT_BYTES} bytes, not {len(data)}")
     event = parse_event(data, headers, received)
     if len(event.json) > topology.MAX_STORED_BYTES:
-        raise _RejectedError("too_large", "", "with its attributes as JSON the event is too large")
+        raise EventError("too_large", "with its attributes as JSON the event is too large")
     own_token, in_log = token_of_source(event.source), fact_token(event.source)
     if token is not None and token not in (own_token, in_log):
-        raise _RejectedError(*mismatch(token, event.source))
+        rejection = mismatch(token, event.source)
+        raise EventError(rejection.code, rejection.message, rejection.field)
     if event.source in LEDGER_SOURCES and (fault := fact_source_fault(event.source)):
-        raise _RejectedError(fault.code, "source", fault.message)
+        raise EventError(fault.code, fault.message, "source")
     _check_type(event.type)
     if event.time > now + AHEAD_AT_MOST and not event.assumed:
-        raise _RejectedError("time_ahead", "time", "time is more than 24 h ahead; check the sender's clock")
+        raise EventError("time_ahead", "time is more than 24 h ahead; check the sender's clock", "time")
     fact = decode(FACTS[event.type], event.data)
     if isinstance(fact, FactCorrected) and fact.source_of != event.source:
-        raise _RejectedError("not_your_fact", "data.source_of", "only the source of a fact corrects it")
+        raise EventError("not_your_fact", "only the source of a fact corrects it", "data.source_of")
     key = event_key(event.source, event.id)
     corrects = fact if isinstance(fact, FactCorrected) else None
     return Accepted(
@@ -132,7 +121,7 @@ def _accepted(
 
 
 def _flaw(event: Envelope, fact: Fact) -> Rejection | None:
-    """Return what is wrong with a fact that older versions took: an attribute, or an id that is not canonical."""
+    """Return the fault of a fact that older versions accepted, in an attribute, an id or a currency; or ``None``."""
     if (fault := fact_source_fault(event.source)) is not None:
         return Rejection(fault.code, "source", fault.message)
     if event.flaw is not None:
@@ -148,7 +137,7 @@ def _flaw(event: Envelope, fact: Fact) -> Rejection | None:
 
 
 def mismatch(token: str, source: str) -> Rejection:
-    """Return what is wrong with a token that is not the one of an event's source."""
+    """Return the rejection of an event under a token that is not its source's."""
     read = read_token(token)
     if read.fault is not None and not read.is_own:
         return Rejection(read.fault.code, "source", read.fault.message)
@@ -156,20 +145,20 @@ def mismatch(token: str, source: str) -> Rejection:
 
 
 def wrong_token(token: str, source: str) -> str:
-    """Say that an event came under a token that is not its source's."""
+    """Return the message for an event under a token that is not its source's."""
     return f"sent as {token}, but the event says {source!r}, whose token is {token_of_source(source)}"
 
 
 def _check_type(name: str) -> None:
     if name in RESERVED:
-        raise _RejectedError("reserved_type", "type", f"only the ledger itself records {name}")
+        raise EventError("reserved_type", f"only the ledger itself records {name}", "type")
     if name not in FACTS:
-        says = f"{name[:80]!r} is not a type of fact; see docs/integrate/fact-types.md"
-        raise _RejectedError("unknown_type", "type", says)
+        message = f"{name[:80]!r} is not a type of fact; see docs/integrate/fact-types.md"
+        raise EventError("unknown_type", message, "type")
 
 
 def check_correction(correction: FactCorrected, original: bytes) -> Rejection | None:
-    """Whether a correction fits the fact that it corrects, as stored; else why not."""
+    """Return the rejection of a correction that does not fit the stored fact, or ``None``."""
     stored = stored_decoder.decode(original)
     type_name = stored.type
     if type_name not in FACTS or type_name == CORRECTED:

@@ -1,7 +1,7 @@
-"""The work of the one intake that takes in: it pulls from all inboxes, and acknowledges what is recorded or rejected.
+"""The recording part of the intake: pulls messages from all inboxes, and acknowledges recorded and rejected ones.
 
-Inboxes are pulled by hand: FastStream's batches go through a queue entry and a coroutine for each message,
-which the intake has no time for (docs/understand/architecture.md).
+It pulls without FastStream, which takes a queue entry and a coroutine for each message
+(docs/understand/architecture.md).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FAILED_SECONDS = 2.0
 
 
 class InboxSettings(NamedTuple):
-    """The routes of an embedded server, the copies of new streams, and whether lost streams are made again."""
+    """The routes of an embedded server, the replicas of new streams, and whether to create deleted streams again."""
 
     routes: SourceRoutes | None
     replicas: int
@@ -74,7 +74,7 @@ class IntakeWorker(BackgroundService):
         await self._fan_in.start()
         await self._inboxes.open(self._known)
         self._intake.on_source = self._inboxes.learn
-        for work in (self._take_in, self._inboxes.run, self._inboxes.recover):
+        for work in (self._record, self._inboxes.run, self._inboxes.recover):
             self.spawn(work())
 
     async def stop(self) -> None:
@@ -83,19 +83,19 @@ class IntakeWorker(BackgroundService):
         await super().stop()
         await self._lanes.stop()
 
-    async def _take_in(self) -> None:
+    async def _record(self) -> None:
         while True:
             wait = _HELD_SECONDS if self._inboxes.holds else _IDLE_SECONDS
             try:
                 batch = await self._inboxes.admit(await self._fan_in.next(topology.INTAKE_BATCH, wait))
                 await self._lanes.take([message_of(one) for one in batch])
                 self._pulse.beat()
-            except Exception as error:  # noqa: BLE001 - an error of ours delays the intake, and does not end it
+            except Exception as error:  # noqa: BLE001 - our own errors delay the intake, and must not end it
                 report("the intake failed and begins again", error, error)
                 self._pulse.wait(f"an error of ours, see the log: {error!r}")
-                self._fan_in.lose(self._fan_in.streams)  # what was pulled is in no hands now, and comes again
+                self._fan_in.lose(self._fan_in.streams)  # the server delivers the pulled messages again
                 await asyncio.sleep(_FAILED_SECONDS)
 
     def _acknowledge(self, messages: Sequence[Message]) -> None:
-        with suppress(nats.errors.Error):  # they are handed out again, and recognised
+        with suppress(nats.errors.Error):  # they are delivered again, and are duplicates then
             self._client.send(b"".join([_ACK % message.reply for message in messages]))

@@ -1,4 +1,4 @@
-"""Forgetting a person: the event first, then the keys; done again wherever keys come back."""
+"""The erasure of a person: first its event, then its keys; repeated where a backup brings keys back."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from ledger.store.log import Log
 
 SUBJECT = "ledger.forgotten"
-_A_RECORD = 400
-"""Interactions in one record, which stays small enough to be stored."""
+_INTERACTIONS_A_RECORD = 400
+"""Interactions in one record, because the size of a message is limited."""
 
 
 class HeldError(LedgerError):
-    """A legal hold stands: the person may not be forgotten yet."""
+    """A legal hold forbids the erasure of a person."""
 
 
-class Forgotten(NamedTuple):
-    """What was done: who was forgotten, where that is recorded, how many keys and rejected events are gone."""
+class Erasure(NamedTuple):
+    """A finished erasure: its customers, the position of its event, and the numbers of destroyed keys and entries."""
 
     customers: list[str]
     position: int
@@ -47,7 +47,7 @@ class Forgotten(NamedTuple):
 
 
 async def hold(keys: Keyring, customer_id: str, reason: str, by: str) -> None:
-    """Keep a person from being forgotten: a court or a claim needs what is known."""
+    """Place a legal hold: a court or a claim needs the customer's data, so it must not be erased."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     await keys.note(
         f"hold.{owner_token(customer_id)}", {"customer_id": customer_id, "reason": reason, "by": by, "at": at}
@@ -55,12 +55,12 @@ async def hold(keys: Keyring, customer_id: str, reason: str, by: str) -> None:
 
 
 async def release(keys: Keyring, customer_id: str) -> None:
-    """Take a hold back."""
+    """Release a legal hold."""
     await keys.note(f"hold.{owner_token(customer_id)}", None)
 
 
 async def holds(keys: Keyring) -> list[dict[str, str]]:
-    """The holds that stand."""
+    """Return the current legal holds."""
     return list((await keys.notes("hold.*")).values())
 
 
@@ -72,18 +72,18 @@ async def forget(
     interactions: Sequence[str],
     requested_by: str,
     reason: str | None,
-) -> Forgotten:
-    """Record that these customers, one person, are forgotten; then destroy their keys and their interactions'.
+) -> Erasure:
+    """Record the erasure of these customers, all one person; then destroy their keys and those of the interactions.
 
     Raises:
-        HeldError: a legal hold stands for one of them.
+        HeldError: one of them has a legal hold.
 
     """
-    standing = {one["customer_id"]: one for one in await holds(keys)}
+    active = {one["customer_id"]: one for one in await holds(keys)}
     for customer_id in customers:
-        if (found := standing.get(customer_id)) is not None:
+        if (found := active.get(customer_id)) is not None:
             message = (
-                f"a legal hold stands for {customer_id} since {found['at']} (by {found['by']}: {found['reason']}); "
+                f"{customer_id} has a legal hold since {found['at']} (by {found['by']}: {found['reason']}); "
                 f"release it first: resolution-ledger admin hold {customer_id} --release"
             )
             raise HeldError(message)
@@ -93,10 +93,10 @@ async def forget(
             customer_id=customer_id,
             requested_by=requested_by,
             reason=reason,
-            interactions=tuple(interactions[at : at + _A_RECORD]),
+            interactions=tuple(interactions[at : at + _INTERACTIONS_A_RECORD]),
         )
         for customer_id in customers
-        for at in range(0, max(1, len(interactions)), _A_RECORD)
+        for at in range(0, max(1, len(interactions)), _INTERACTIONS_A_RECORD)
     ]
     first = await log.append(
         [
@@ -116,14 +116,14 @@ async def forget(
     owners = [f"customer:{name}" for name in customers] + [f"interaction:{name}" for name in interactions]
     destroyed = sum([await keys.destroy(owner) for owner in owners])
     gone = await _delete_rejected(rejected, keys, customers)
-    return Forgotten(list(customers), first + len(records) - 1, destroyed, gone, await _backups_until(keys))
+    return Erasure(list(customers), first + len(records) - 1, destroyed, gone, await _backups_until(keys))
 
 
 async def forget_again(keys: Keyring, log: Log) -> int:
-    """Destroy keys that came back with a backup although their person was forgotten after they were made.
+    """Destroy keys of forgotten persons that a restored backup brought back; return their number.
 
-    The earlier of both times rules: behind a stretch that a clock ahead recorded, the recorded time lies in the future,
-    where it would take keys that were made since, of customers who came back.
+    Only keys made before the erasure are destroyed, since a forgotten customer may return. The earlier of event time
+    and recorded time counts, because a clock that ran ahead may have put the recorded time into the future.
     """
     count = 0
     for recorded in await log.read_subject(SUBJECT):
@@ -136,7 +136,7 @@ async def forget_again(keys: Keyring, log: Log) -> int:
 
 
 async def _delete_rejected(rejected: Log, keys: Keyring, customers: Sequence[str]) -> int:
-    """Delete rejected events that name one of these customers: their bodies, or headers, hold what was said."""
+    """Delete rejected events whose body or headers name one of these customers; return their number."""
     count = 0
     async for batch in rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
@@ -146,17 +146,17 @@ async def _delete_rejected(rejected: Log, keys: Keyring, customers: Sequence[str
             except ValueError:
                 continue
             headers = "\n".join(unquote(value) for _, value in entry.original_headers)
-            if any(msgspec.json.encode(name) in body or _stands_in(name, headers) for name in customers):
+            if any(msgspec.json.encode(name) in body or _contains_id(headers, name) for name in customers):
                 await js_api(rejected.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", {"seq": recorded.position})
                 count += 1
     return count
 
 
-def _stands_in(name: str, text: str) -> bool:
-    """Return whether a text holds an id as a whole, not as a part of a longer one."""
+def _contains_id(text: str, name: str) -> bool:
+    """Return whether a text contains an id that is not a part of a longer one."""
     return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text) is not None
 
 
 async def _backups_until(keys: Keyring) -> str:
-    """When the last backup of keys dies; empty where none is known."""
+    """Return the time until which a backup of the keys is kept, or an empty string."""
     return max((one["kept_until"] for one in (await keys.notes("backup.*")).values()), default="")

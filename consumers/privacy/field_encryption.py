@@ -1,13 +1,13 @@
-"""Personal data in facts and requests: sealed with its person's key before it is recorded, gone with the key.
+"""The encryption of personal data in facts and requests, with the key of its person, before it is recorded.
 
-In a fact these are the fields of its data that are marked so or unknown, and the attributes that are neither in
-``NON_PERSONAL_ATTRIBUTES`` nor of every event.
+The personal data of a fact are the data fields that are marked as personal or unknown, and the attributes that are
+neither required nor in ``NON_PERSONAL_ATTRIBUTES``.
 """
 
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -29,22 +29,22 @@ _NOTE, _ESCAPED = b'"note', b"\\u00"
 _NOTES = "ledger:notes"
 _PERSONAL_IN_RECORDS = frozenset({"note", "text"})
 _OPEN = frozenset(REQUIRED) | NON_PERSONAL_ATTRIBUTES | {"time", "timeassumed"}
-"""Members of an event that are never sealed as attributes."""
+"""Members of an event that are never encrypted as attributes."""
 
 
 @lru_cache(maxsize=256)
-def _kept_open(cls: type[msgspec.Struct]) -> frozenset[str]:
-    """Fields of a class that are not personal."""
+def _open_fields(cls: type[msgspec.Struct]) -> frozenset[str]:
+    """Return the fields of a class that are not personal."""
     return frozenset(cls.__struct_fields__) - personal_fields(cls)
 
 
 def is_personal(type_name: str, fields: Iterable[str], attributes: Iterable[str] = ()) -> bool:
-    """Return whether a fact has personal data: a field marked so or unknown, or such an attribute."""
-    return not (_OPEN.issuperset(attributes) and _kept_open(FACTS[type_name]).issuperset(fields))
+    """Return whether a fact with these fields and attributes has personal data."""
+    return not (_OPEN.issuperset(attributes) and _open_fields(FACTS[type_name]).issuperset(fields))
 
 
-def owner_of(fields: Mapping[str, Any], source: str) -> str:
-    """Whose key seals: the customer's, else the interaction's, else the employee's, else the source's."""
+def owner_of(fields: Mapping[str, object], source: str) -> str:
+    """Return the owner of the key: the customer, else the interaction, the employee, or the source."""
     for field, kind in _OWNERS:
         value = fields.get(field)
         if isinstance(value, msgspec.Raw):
@@ -55,7 +55,7 @@ def owner_of(fields: Mapping[str, Any], source: str) -> str:
 
 
 async def seal_facts(keys: Keyring, facts: Sequence[Accepted]) -> list[Accepted]:
-    """The same facts, what is personal in them sealed, each with the hash of the form that is stored."""
+    """Return the facts with their personal data encrypted, and with the content hash of that form."""
     events = [_fields.decode(fact.json) if fact.personal else None for fact in facts]
     data = [_fields.decode(event["data"]) if event is not None else {} for event in events]
     owners = [
@@ -71,14 +71,14 @@ async def seal_facts(keys: Keyring, facts: Sequence[Accepted]) -> list[Accepted]
 
 def _sealed(fact: Accepted, event: dict[str, msgspec.Raw], fields: dict[str, msgspec.Raw], key: Key) -> Accepted:
     event["data"] = _raw(sealed_fields(fields, FACTS[fact.type], key, f"{fact.source}\x00{fact.id}"))
-    if fact.corrects is None:  # else it is not known yet whose key seals them
+    if fact.corrects is None:  # the key of a correction is known only with its original
         _seal_attributes(event, key)
     json = _encoder.encode(event)
     return fact._replace(json=json, content=content_hash(json))
 
 
 def _seal_attributes(event: dict[str, msgspec.Raw], key: Key) -> None:
-    """Seal the attributes of an event that may say something about a person."""
+    """Encrypt the personal attributes of an event."""
     if _OPEN.issuperset(event):
         return
     named = (msgspec.json.decode(event[name], type=str) for name in ("source", "id"))
@@ -89,9 +89,9 @@ def _seal_attributes(event: dict[str, msgspec.Raw], key: Key) -> None:
 
 def sealed_fields(
     fields: Mapping[str, msgspec.Raw], cls: type[msgspec.Struct], key: Key, context: str
-) -> dict[str, Any]:
-    """Fields as they are stored; null stays null, and a correction's data is sealed as a whole class of its own."""
-    keep = _kept_open(cls)
+) -> dict[str, object]:
+    """Return fields with the personal ones encrypted; null stays null."""
+    keep = _open_fields(cls)
     return {
         name: value if name in keep or bytes(value) == b"null" else key.seal(bytes(value), f"{context}\x00{name}")
         for name, value in fields.items()
@@ -99,10 +99,10 @@ def sealed_fields(
 
 
 async def seal_correction(keys: Keyring, fact: Accepted, original: bytes) -> Accepted:
-    """A correction with the personal fields of its right data sealed, as those of the fact that it corrects.
+    """Return a correction with its personal data encrypted.
 
-    ``original`` is that fact, as stored. Attributes are sealed with the same key; where there is no right data, with
-    the key of the fact's person.
+    ``original`` is the stored fact that it corrects; its type tells the personal fields of the corrected data. The
+    attributes are encrypted with the same key, or without corrected data, with the key of the original's person.
     """
     event, stored = _fields.decode(fact.json), stored_decoder.decode(original)
     outer = dict(_fields.decode(event["data"]))
@@ -120,20 +120,20 @@ async def seal_correction(keys: Keyring, fact: Accepted, original: bytes) -> Acc
 
 
 def sealed_texts(stored: bytes) -> list[bytes]:
-    """Return the values of a stored event that stand where what is personal is sealed.
+    """Return the encrypted values of a stored event: those at the places of personal data.
 
-    A value elsewhere may look like a sealed one, since senders choose ids.
+    Values elsewhere may look encrypted, because senders choose ids.
     """
     try:
         event = _fields.decode(stored)
         fields = _fields.decode(event["data"])
         fact = FACTS.get(msgspec.json.decode(event["type"], type=str))
-    except (msgspec.MsgspecError, KeyError, RecursionError):  # the log was damaged, which others find
+    except (msgspec.MsgspecError, KeyError, RecursionError):  # the log is damaged, which other checks report
         return []
     if fact is None:
         return [bytes(fields[name]) for name in _PERSONAL_IN_RECORDS & fields.keys()]
     values = [event[name] for name in event.keys() - _OPEN - {"recordedtime", "corrects"}]
-    values += [value for name, value in fields.items() if name not in _kept_open(fact)]
+    values += [value for name, value in fields.items() if name not in _open_fields(fact)]
     if "corrects" in event and bytes(fields["data"]) != b"null":
         values += [value for name, value in _fields.decode(fields["data"]).items() if name not in _open_somewhere()]
     return [bytes(value) for value in values]
@@ -141,17 +141,17 @@ def sealed_texts(stored: bytes) -> list[bytes]:
 
 @cache
 def _open_somewhere() -> frozenset[str]:
-    """Names of fields that are not personal in some fact."""
-    return frozenset().union(*map(_kept_open, FACTS.values()))
+    """Return the names of fields that are not personal in at least one fact."""
+    return frozenset().union(*map(_open_fields, FACTS.values()))
 
 
 def may_have_note(body: bytes) -> bool:
-    """Whether a request could say something about a person; JSON may write the letters of ``note`` as escapes."""
+    """Return whether a request may hold personal text; JSON may write the letters of ``note`` as escapes."""
     return _NOTE in body or _ESCAPED in body
 
 
 async def seal_request(keys: Keyring, token: str, body: bytes) -> bytes:
-    """Return a request with its note, or its text, sealed; as it came where it has none, or is no request."""
+    """Return a request with its note or text encrypted; unchanged where it has none or is invalid."""
     source = read_token(token).source
     try:
         fields = dict(_fields.decode(body))
@@ -166,7 +166,7 @@ async def seal_request(keys: Keyring, token: str, body: bytes) -> bytes:
         owner = owner_of(fields, source)
         found = await keys.ensure([owner, _NOTES])
         key = found[owner]
-    except (msgspec.MsgspecError, UnicodeError):  # whoever reads the request says what is wrong
+    except (msgspec.MsgspecError, UnicodeError):  # the later check of the request reports the fault
         return body
     fields["note_hash"] = _raw(found[_NOTES].hash_of(normal_form(note)))
     fields[name] = _raw(key.seal(_encoder.encode(note), f"{source}\x00{request_id}\x00{name}"))
@@ -174,9 +174,9 @@ async def seal_request(keys: Keyring, token: str, body: bytes) -> bytes:
 
 
 def normal_form(note: str) -> str:
-    """A note without what copies differ in: case, digits, spaces, punctuation."""
+    """Return a note without case, digits, extra spaces and punctuation, so that copies of a note are equal."""
     return " ".join("".join(c if c.isalpha() else " " for c in note.casefold()).split())
 
 
-def _raw(value: Any) -> msgspec.Raw:
+def _raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(value))

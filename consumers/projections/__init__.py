@@ -1,1 +1,1 @@
-"""The consumers that run projections."""
+"""The role `projections`."""

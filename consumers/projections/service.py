@@ -1,7 +1,7 @@
-"""The runner of projections: each follows the log by itself; one that stops does not stop the others.
+"""The role `projections`: runs each projection in a task of its own, so that one that stops does not stop the others.
 
-No FastStream subscriber: a view's position is in the view, committed with it, so there is nothing to
-acknowledge. What FastStream publishes is the news that a view has moved.
+It reads the log without FastStream: a view commits its own position, so there is nothing to acknowledge. FastStream
+publishes the updates of views.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class ProjectionService(RoleService):
         self._folder = views_folder(data_dir)
         self._pulses = {name: Heartbeat(name, lambda: False) for name in MODELS}
         self.broker = make_broker(server, "projections")
-        self._news = declare_views(self.broker)
+        self._updates = declare_views(self.broker)
         declare_briefs(self.broker, Briefs(log.client, log, self._folder))
 
     async def start(self) -> None:
@@ -66,7 +66,7 @@ class ProjectionService(RoleService):
             self.spawn(restarting(f"the projection {name}", run, self._pulses[name]))
 
     def status(self) -> RoleStatus:
-        """Return how far each view is that this process runs, as it stands in its file."""
+        """Return the status of the views that this process runs, read from their files."""
         readings, absent = [], []
         for name, pulse in self._pulses.items():
             if pulse.active:
@@ -92,25 +92,25 @@ class ProjectionService(RoleService):
 
         async def committed(progress: Progress) -> None:
             pulse.beat(progress.anchor.position)
-            news = {"position": progress.anchor.position, "at": time_text(datetime.now(UTC))}
-            await self._news[model.name].publish(encode(news))
+            update = {"position": progress.anchor.position, "at": time_text(datetime.now(UTC))}
+            await self._updates[model.name].publish(encode(update))
 
         while True:
             with claim(self._folder, model.name) as ours:
                 pulse.active = ours
                 if ours:
                     await run_for_ever(model, self._folder, client, self._log, tail, committed)
-            await asyncio.sleep(_CLAIM_SECONDS)  # a report is catching up, or another runner runs it
+            await asyncio.sleep(_CLAIM_SECONDS)  # a report or another process runs it
 
 
 def declare_briefs(broker: NatsBroker, briefs: Briefs | None) -> None:
-    """The requests that views answer."""
+    """Declare the queries that views answer."""
 
     @broker.subscriber(
         f"{topology.READ_SUBJECT}.*.brief",
         queue="briefs",
         title="brief",
-        description="A customer's matters, promises, actions so far, and what this agent may give now.",
+        description="A customer's interactions, actions and open promises, and the amounts available now.",
     )
     async def brief(message: NatsMessage) -> bytes:
         assert briefs is not None
@@ -118,7 +118,7 @@ def declare_briefs(broker: NatsBroker, briefs: Briefs | None) -> None:
 
 
 def declare_views(broker: NatsBroker) -> dict[str, LogicPublisher]:
-    """A publisher of news for each view."""
+    """Return a publisher of updates for each view."""
     return {
         name: broker.publisher(
             f"{topology.VIEWS_SUBJECT}.{name}",

@@ -1,1 +1,1 @@
-"""Queries that are answered over NATS."""
+"""Queries over NATS."""

@@ -1,1 +1,1 @@
-"""The runtime that all consumers share."""
+"""Parts that all consumers use: broker, requests, source tokens, alarm watch."""

@@ -1,4 +1,4 @@
-"""The FastStream broker of our services, and the wrapper by which every request gets an answer."""
+"""The FastStream broker of our services, and the wrapper that gives every request an answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ANSWER_BYTES = 900_000
 
 
 class _RequestClient(LedgerClient):
-    """A client whose messages are requests: those that may not be answered are dropped and counted."""
+    """A client for requests; it drops and reports requests with a reply subject that must not be answered."""
 
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
@@ -41,7 +41,7 @@ class _RequestClient(LedgerClient):
 
 
 class _RequestBroker(NatsBroker):
-    """FastStream's broker on our client; FastStream itself would call ``nats.connect``."""
+    """FastStream's broker with our client instead of ``nats.connect``."""
 
     def __init__(self, options: ConnectionOptions, **others: Any) -> None:
         super().__init__(list(options.servers), **others)
@@ -55,7 +55,7 @@ class _RequestBroker(NatsBroker):
 
 
 def make_broker(server: NatsServer, name: str) -> NatsBroker:
-    """A broker that reconnects for ever; no logging of each message, which would halve the speed."""
+    """Return a broker that reconnects for ever. It does not log each message, which would halve its speed."""
     return _RequestBroker(
         options_of(server),
         name=f"resolution-ledger {name}",
@@ -65,27 +65,27 @@ def make_broker(server: NatsServer, name: str) -> NatsBroker:
         graceful_timeout=5,
         description="Resolution Ledger",
         decoder=_undecoded,
-        error_cb=_note_error,
+        error_cb=_report_error,
         ping_interval=PING_SECONDS,
         max_outstanding_pings=PINGS_UNANSWERED,
     )
 
 
-async def _undecoded(message: NatsMessage) -> Any:
-    """The body as it came: FastStream's own decoder raises on odd content types and on deeply nested JSON."""
+async def _undecoded(message: NatsMessage) -> object:
+    """Return the body undecoded; FastStream's decoder raises on unusual content types and deeply nested JSON."""
     return message.body
 
 
-async def _note_error(error: Exception) -> None:
+async def _report_error(error: Exception) -> None:
     report("an error of a connection", error)
 
 
 async def answered(
     message: NatsMessage, work: Callable[[str, bytes], Awaitable[bytes]], *, checks_token: bool = False
 ) -> bytes:
-    """Return the answer of ``work``, called with the source's token and the body; where it fails, an error answer.
+    """Return the answer of ``work``, which gets the source's token and the body; after an error, an error answer.
 
-    With ``checks_token`` the work itself refuses a token under which nothing new may come.
+    ``checks_token``: ``work`` itself refuses invalid tokens.
     """
     raw = message.raw_message
     token = raw.subject.split(".")[2]
@@ -101,7 +101,7 @@ async def answered(
 
 
 def error_answer(error: Exception) -> bytes:
-    """Return the answer that says why a request has none; an unexpected error is reported as ours."""
+    """Return the answer for an error; an unexpected error is reported as ours."""
     match error:
         case RequestError():
             answer = error

@@ -1,4 +1,4 @@
-"""Requests from JSON text: well formed, known fields only, each of them once, ids canonical."""
+"""The check of requests in JSON text: known fields only, each of them once, with canonical ids."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from domain.serialization import JsonObject
 
-_QUESTION_BYTES = 1_000_000
-"""A question may name a thousand ids, and is stored nowhere; the server takes messages of so many bytes."""
+_QUERY_BYTES = 1_000_000
+"""The limit of a query: it may name a thousand ids, and it is not stored. The server's own limit is a megabyte."""
 type RequestClass[T: msgspec.Struct] = type[T] | Mapping[str, type[T]]
 """The class of an operation's requests, or the classes by the request's field ``operation``."""
 
 
 class Form[T: msgspec.Struct](NamedTuple):
-    """A request as it was written.
+    """A decoded request, the hash of its canonical form, and its refusal.
 
-    Earlier versions took some requests that are refused now. So ``refusal`` is the answer only to a request that
+    Earlier versions accepted some requests that are refused now. So ``refusal`` is the answer only to a request that
     was not answered before.
     """
 
@@ -39,12 +39,12 @@ class Form[T: msgspec.Struct](NamedTuple):
 def read_form[T: msgspec.Struct](
     wanted: RequestClass[T], body: bytes, *, sealed: bool = False, most: int = topology.MAX_EVENT_BYTES
 ) -> Form[T]:
-    """Return the request in a JSON text of at most so many bytes.
+    """Return the request in a JSON text of at most ``most`` bytes.
 
-    ``sealed``: the ledger sealed what is personal and may have added fields.
+    ``sealed``: the ledger has encrypted the personal text and may have added fields.
 
     Raises:
-        RequestError: no version of the ledger takes it.
+        RequestError: no version of the ledger accepts it.
 
     """
     if len(body) > most:
@@ -52,7 +52,7 @@ def read_form[T: msgspec.Struct](
         raise RequestError("too_large", message)
     parsed = _parsed(body)
     cls = _class_of(wanted, parsed.value)
-    refusal = _written_wrong(cls, parsed, body, sealed=sealed)
+    refusal = _form_fault(cls, parsed, body, sealed=sealed)
     try:
         request = decode(cls, body, at="")
     except FieldError as error:
@@ -61,30 +61,29 @@ def read_form[T: msgspec.Struct](
     return Form(request, sha256, refusal or _refusal_of(request))
 
 
-def read_question[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
-    """Return a request that only reads: nothing is recorded of it, so no answer was given for ever.
+def read_query[T: msgspec.Struct](wanted: type[T], body: bytes) -> T:
+    """Return a request that only reads.
 
     Raises:
-        RequestError: it is not such a request.
+        RequestError: it is invalid.
 
     """
-    form = read_form(wanted, body, most=_QUESTION_BYTES)
+    form = read_form(wanted, body, most=_QUERY_BYTES)
     if form.refusal is not None:
         raise form.refusal
     return form.request
 
 
 def lost_by_sealing(body: bytes) -> RequestError | None:
-    """Return the refusal of a request that sealing would hide: it keeps one of two values, and adds own fields.
+    """Return the refusal of a request that encryption would hide: a repeated field, or a field of the ledger's own.
 
-    What is no request at all is left to ``read_form``.
+    ``read_form`` refuses text that is no request at all.
     """
     try:
         parsed = _parsed(body)
     except RequestError:
         return None
-    own = next((name for name in parsed.value if name in LEDGERS_OWN), None)
-    if own is not None:
+    if (own := next((name for name in parsed.value if name in LEDGERS_OWN), None)) is not None:
         return RequestError("unknown_field", f"`{own}` is set by the ledger; leave it out", own)
     return _repeated(parsed, body)
 
@@ -111,7 +110,7 @@ def _class_of[T: msgspec.Struct](wanted: RequestClass[T], value: JsonObject) -> 
     raise RequestError("invalid", f"operation must be one of {', '.join(wanted)}", "operation")
 
 
-def _written_wrong(cls: type[msgspec.Struct], parsed: Parsed, body: bytes, *, sealed: bool) -> RequestError | None:
+def _form_fault(cls: type[msgspec.Struct], parsed: Parsed, body: bytes, *, sealed: bool) -> RequestError | None:
     try:
         check_fields(parsed.value, cls, LEDGERS_OWN if sealed else frozenset())
     except RequestError as refusal:
@@ -123,7 +122,7 @@ def _repeated(parsed: Parsed, body: bytes) -> RequestError | None:
     path = repeated_key(body, parsed.canonical)
     if path is None:
         return None
-    return RequestError("duplicate_field", f"{path or 'a field'} stands twice; send it once", path or None)
+    return RequestError("duplicate_field", f"{path or 'a field'} occurs twice; send it once", path or None)
 
 
 def _refusal_of(request: msgspec.Struct) -> RequestError | None:

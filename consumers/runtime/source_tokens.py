@@ -1,4 +1,4 @@
-"""Tokens of sources in subjects, as every door reads them: the inbox, requests, readings and our own commands."""
+"""Tokens of sources in subjects, read in one way for inboxes, decisions, queries and our own commands."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from domain.sources import request_source_fault
 from ledger.store.subject_tokens import id_of_token, is_source_token, source_of_token, token_of_source
 
 _NOT_A_SOURCE = (
-    "the token in the subject is no source's: it is the source's UTF-8 bytes, those outside A-Za-z0-9_-:~ "
-    "percent-encoded"
+    "the token in the subject is not the token of a source: write the source's UTF-8 bytes, percent-encoded outside "
+    "A-Za-z0-9_-:~"
 )
 
 
 class SourceToken(NamedTuple):
-    """A token as it is read.
+    """A token's source and validity.
 
-    ``source`` is its source; of a token that is not the one of a source, it is the source that earlier versions
-    recorded under it. ``is_own`` says that it is this source's own token. ``fault`` says why nothing new may come
-    under it.
+    ``source`` is the token's source; for an invalid token, the source that earlier versions recorded under it.
+    ``is_own``: it is the source's own token. ``fault`` is the reason why new messages under it are refused.
     """
 
     source: str
@@ -31,17 +30,17 @@ class SourceToken(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def read_token(token: str) -> SourceToken:
-    """Return the source of a token: one source has one token, and its name is in canonical form."""
+    """Return the source of a token. Each source has one token, and its name is in canonical form."""
     if not is_source_token(token):
         return SourceToken(token, is_own=False, fault=IdFault("invalid", _NOT_A_SOURCE))
     source = source_of_token(token)
     own = token_of_source(source)
     if own == token:
         return SourceToken(source, is_own=True, fault=request_source_fault(source))
-    return SourceToken(source, is_own=False, fault=_wrongly_written(token))
+    return SourceToken(source, is_own=False, fault=_spelling_fault(token))
 
 
-def _wrongly_written(token: str) -> IdFault:
+def _spelling_fault(token: str) -> IdFault:
     try:
         meant = id_of_token(token)
     except UnicodeDecodeError:
@@ -51,10 +50,10 @@ def _wrongly_written(token: str) -> IdFault:
 
 
 def refuse_foreign(token: str) -> None:
-    """Refuse a token that is not a source's own: nothing was ever answered under its right name.
+    """Refuse a token that is not a source's own, since no request under it was ever answered.
 
     Raises:
-        RequestError: it is not; the message has the right one.
+        RequestError: the token is not a source's own; the message has the right one.
 
     """
     read = read_token(token)
@@ -63,7 +62,7 @@ def refuse_foreign(token: str) -> None:
 
 
 def refuse(token: str) -> None:
-    """Refuse a token under which nothing new may come.
+    """Refuse a token under which new messages are not allowed.
 
     Raises:
         RequestError: it is such a token.
@@ -74,6 +73,6 @@ def refuse(token: str) -> None:
 
 
 def request_refusal(token: str) -> RequestError | None:
-    """Return why a request under this token is refused, None where it is not."""
+    """Return the refusal of requests under this token, or ``None``."""
     fault = read_token(token).fault
     return RequestError(fault.code, fault.message, "source") if fault else None

@@ -1,1 +1,1 @@
-"""The consumers that seal and archive the log."""
+"""The roles `seal` and `archive`."""

@@ -58,7 +58,7 @@ async def archive_log(
     tiles = seal.tiles(newest.size)
     verifiers = (seal.folder / "verifiers").read_text(encoding="utf-8")
     follower = Follower(client, log, "archive", ReadCursor(begun), gaps=True)
-    waiting: list[Recorded] = []
+    unwritten: list[Recorded] = []
     recorded = await _recorded_at(log, begun)
     position = begun
     writing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -67,17 +67,17 @@ async def archive_log(
         for event in batch:
             while position + 1 < event.position:
                 position += 1
-                waiting.append(gap_marker(position, recorded))
+                unwritten.append(gap_marker(position, recorded))
             position = event.position
-            waiting.append(event)
+            unwritten.append(event)
         recorded = stored_decoder.decode(batch[-1].data).recordedtime
-        whole = len(waiting) if position == newest.size else len(waiting) - position % FILE_EVENTS
+        whole = len(unwritten) if position == newest.size else len(unwritten) - position % FILE_EVENTS
         if whole > 0:
             await writing
-            writing = asyncio.ensure_future(
-                asyncio.to_thread(archive.add, waiting[:whole], newest.note, verifiers, tiles)  # while more is read
+            writing = asyncio.ensure_future(  # while the next events are read
+                asyncio.to_thread(archive.add, unwritten[:whole], newest.note, verifiers, tiles)
             )
-            waiting = waiting[whole:]
+            unwritten = unwritten[whole:]
         progressed(position, newest.size)
     await writing
     return position
@@ -133,7 +133,7 @@ class ArchiveService(RoleService):
                         archive, seal = archive_of(self._data_dir), seal_folder(self._data_dir)
                         await archive_log(reader, self._log, archive, seal, lambda done, _of: self._pulse.beat(done))
                         self._pulse.beat(archive.last_position)
-                    except (UnavailableError, OSError) as error:  # the server is away, the disk is full
+                    except (UnavailableError, OSError) as error:  # the server does not answer, or the disk is full
                         _log.warning("the archive waits: %s", error)
                         self._pulse.wait(str(error))
                     except (MissingTileError, NoteError) as error:

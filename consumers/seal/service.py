@@ -1,4 +1,4 @@
-"""The runner of the seal: seals what the log gets, signs at least once a second, and looks back at random."""
+"""The role `seal`: seals new events, signs at least once a second, and checks random sealed positions."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ async def seal_log(
     progressed: Callable[[Sealer], None] | None = None,
     pulse: Heartbeat | None = None,
 ) -> None:
-    """Seal the log behind the newest checkpoint, up to a position or for ever. A new ledger's seal is begun.
+    """Seal the log after the newest checkpoint, up to a position or for ever. A new ledger gets its first seal.
 
     Raises:
-        SealError: the log is not what was sealed, or the seal that was begun is not here.
+        SealError: the log differs from the seal, or the seal's folder is missing.
         NoteError: the key or a checkpoint cannot be read.
 
     """
@@ -82,29 +82,29 @@ async def seal_log(
 async def _keep_signing(sealer: Sealer, record: SealRecord, pulse: Heartbeat | None) -> None:
     while True:
         await asyncio.sleep(_SIGN_SECONDS)
-        why = ""
+        reason = ""
         try:
             await record.keep(sealer.sign())
         except UnavailableError as error:
             _log.debug("a checkpoint is kept the next time: %s", error)
-            why = str(error)
+            reason = str(error)
         except (LedgerError, NoteError):
             raise
-        except Exception as error:  # noqa: BLE001 - an error of ours, say a full disk: signed the next time
+        except Exception as error:  # noqa: BLE001 - our own error, for example a full disk: signed the next time
             report("a checkpoint could not be signed", error, error)
-            why = f"a checkpoint could not be signed: {error}"
-        if pulse is not None and why:
-            pulse.wait(why)
+            reason = f"a checkpoint could not be signed: {error}"
+        if pulse is not None and reason:
+            pulse.wait(reason)
         elif pulse is not None:
             pulse.beat(sealer.size)
 
 
 def _archived(folder: SealFolder) -> int:
-    """Up to where the archive beside a seal goes: it holds only what was sealed."""
+    """Return the last position of the archive beside a seal, or 0. An archive holds only sealed events."""
     try:
         return archive_of(folder.folder.parent).last_position
     except (OSError, ValueError, LookupError):
-        return 0  # what is wrong with the archive is for `admin scrub` to say
+        return 0  # `admin scrub` reports faults of the archive
 
 
 class SealService(RoleService):
@@ -120,7 +120,7 @@ class SealService(RoleService):
         self._pulse = Heartbeat("the seal")
 
     def status(self) -> RoleStatus:
-        """Return how the seal is; where another process seals in this folder, only that this one stands by."""
+        """Return the status of the seal; without details where another process seals in this folder."""
         if not self._pulse.active:
             return RoleStatus(role="seal")
         missing = self._pulse.position > 0 and not self._folder.is_begun
@@ -142,16 +142,16 @@ class SealService(RoleService):
                 if ours:
                     try:
                         await seal_log(reader, self._log, self._folder, pulse=self._pulse)
-                    except (UnavailableError, OSError) as error:  # the server is away, the disk is full
+                    except (UnavailableError, OSError) as error:  # the server does not answer, or the disk is full
                         _log.warning("the seal waits: %s", error)
                         self._pulse.wait(str(error))
                         await asyncio.sleep(_PAUSE_SECONDS)
                     except (SealError, NoteError) as error:
-                        await self._sound(error)
+                        await self._raise_alarm(error)
             await asyncio.sleep(_CLAIM_SECONDS)
 
     async def _look_back(self) -> None:
-        """Compare some sealed positions with the log, others each time."""
+        """Compare random sealed positions with the log, for ever."""
         while True:
             await asyncio.sleep(_LOOK_BACK_SECONDS)
             try:
@@ -163,9 +163,10 @@ class SealService(RoleService):
             except (UnavailableError, OSError) as error:
                 _log.debug("the seal could not look back: %s", error)
             except (SealError, NoteError, LookupError) as error:
-                await self._sound(error)
+                await self._raise_alarm(error)
 
-    async def _sound(self, error: Exception) -> None:
+    async def _raise_alarm(self, error: Exception) -> None:
+        """Raise the alarm durably, then fail with the error."""
         position = error.position if isinstance(error, SealError) else 0
         until = time.monotonic() + 30
         while True:

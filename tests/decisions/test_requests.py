@@ -10,7 +10,7 @@ import pytest
 
 from app.runtime.session import Session
 from consumers.decisions import service
-from consumers.decisions.pending_request import COMMANDS
+from consumers.decisions.handlers import COMMANDS
 from consumers.intake.receipts import ReceiptRequest
 from consumers.runtime import request_form
 from consumers.runtime.request_form import read_form
@@ -145,7 +145,7 @@ async def test_a_request_with_a_repeated_field_is_refused(text: str, field: str,
 
 def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Accept requests like versions before these checks."""
-    monkeypatch.setattr(request_form, "_written_wrong", lambda *_parts, **_sealed: None)
+    monkeypatch.setattr(request_form, "_form_fault", lambda *_parts, **_sealed: None)
     monkeypatch.setattr(request_form, "_refusal_of", lambda _request: None)
     monkeypatch.setattr(service, "lost_by_sealing", lambda _body: None)
 

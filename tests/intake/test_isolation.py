@@ -180,10 +180,10 @@ class _NoKeys(Intake):
 
     away = True
 
-    async def _sealed(self, accepted: Any) -> Any:
+    async def _encrypted(self, accepted: Any) -> Any:
         if self.away and any(one[0].source == "crm" for one in accepted):
             raise UnavailableError("the bucket of keys is away")
-        return await super()._sealed(accepted)
+        return await super()._encrypted(accepted)
 
 
 async def test_a_source_whose_keys_are_unavailable_waits_alone_and_in_order(

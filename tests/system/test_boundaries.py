@@ -315,7 +315,7 @@ BOUNDARIES = [
     B("messages of inboxes, at the socket", "ledger.store.fan_in.PulledMessage", TWO, fact, takes_in),
     B("messages of inboxes, by the batch", "consumers.intake.worker.message_of", TWO, fact, takes_in),
     B("the order of two inboxes of one source", "consumers.intake.inboxes.Inboxes.admit", TWO, fact, takes_in),
-    B("one message", "consumers.intake.recorder._examined", TWO, fact, takes_in),
+    B("one message", "consumers.intake.recorder._validated", TWO, fact, takes_in),
     B("events of a batch", "consumers.intake.recorder.events_in", TWO, fact, takes_in),
     B("a source that becomes known", "consumers.intake.inboxes.Inboxes.learn", TWO, fact, takes_in),
     B("acknowledgements", "consumers.intake.worker.IntakeWorker._acknowledge", TWO, fact, takes_in),

@@ -112,7 +112,7 @@ async def _backtest(settings: Settings, rule: str, changed: Parameters, *, happe
     from ledger.store.subscription import Follower
 
     try:
-        sides = FlagWriter(happened=happened), FlagWriter({rule: changed}, happened=happened)
+        sides = FlagWriter(event_times=happened), FlagWriter({rule: changed}, event_times=happened)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     found: tuple[dict[str, dict[str, Any]], ...] = ({}, {})

@@ -5,48 +5,52 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from config import topology
-from consumers.decisions.handlers import (
-    actions,
-    budgets,
-    escalations,
-    flags,
-    holds,
-    policies,
-    postings,
-    reversals,
-)
-from domain.commands import (
-    ActionRequest,
-    EscalationAsk,
-    EscalationDecision,
-    FlagRequest,
-    GrantRequest,
-    HoldRequest,
-    PolicyRequest,
-    Preview,
-    ReversalRequest,
-    TransferRequest,
-)
+from consumers.decisions.handlers import actions, budgets, escalations, flags, holds, policies, postings, reversals
+from domain import commands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from consumers.decisions.state.follower import DecisionState
     from consumers.decisions.unit_of_work import CommandResult, UnitOfWork
+    from consumers.runtime.request_form import RequestClass
 
     type Result = CommandResult | Coroutine[None, None, CommandResult]
 
+type Command = (
+    commands.Preview
+    | commands.HoldRequest
+    | commands.ReversalRequest
+    | commands.EscalationDecision
+    | commands.GrantRequest
+    | commands.TransferRequest
+    | commands.PolicyRequest
+    | commands.FlagRequest
+)
+"""A command of a client. An ``ActionRequest`` is a ``Preview``, and an ``EscalationAsk`` is an ``ActionRequest``."""
+_DECISIONS = dict.fromkeys(("approve", "deny", "withdraw", "forward"), commands.EscalationDecision)
+COMMANDS: Mapping[str, RequestClass[Command]] = {
+    "action": commands.ActionRequest,
+    "preview": commands.Preview,
+    "hold": commands.HoldRequest,
+    "reversal": commands.ReversalRequest,
+    "escalation": {"request": commands.EscalationAsk, **_DECISIONS},
+    "budget": {"grant": commands.GrantRequest, "transfer": commands.TransferRequest},
+    "policy": commands.PolicyRequest,
+    "flag": commands.FlagRequest,
+}
+"""Operation -> the class of its commands, or the classes by the command's field ``operation``."""
 COMMAND_HANDLERS: dict[type, Callable[[Any, UnitOfWork], Result]] = {
-    ActionRequest: actions.take_action,
-    Preview: actions.preview_action,
-    EscalationAsk: escalations.request_escalation,
-    EscalationDecision: escalations.decide_escalation,
-    HoldRequest: holds.settle_or_void,
-    ReversalRequest: reversals.reverse,
-    GrantRequest: budgets.grant,
-    TransferRequest: budgets.transfer,
-    FlagRequest: flags.review_flag,
-    PolicyRequest: policies.publish_policy,
+    commands.ActionRequest: actions.take_action,
+    commands.Preview: actions.preview_action,
+    commands.EscalationAsk: escalations.request_escalation,
+    commands.EscalationDecision: escalations.decide_escalation,
+    commands.HoldRequest: holds.settle_or_void,
+    commands.ReversalRequest: reversals.reverse,
+    commands.GrantRequest: budgets.grant,
+    commands.TransferRequest: budgets.transfer,
+    commands.FlagRequest: flags.review_flag,
+    commands.PolicyRequest: policies.publish_policy,
     escalations.OverdueEscalation: escalations.expire_escalation,
     holds.OverdueHold: holds.void_overdue,
     postings.PostingCommand: postings.post_fact,
@@ -62,14 +66,14 @@ def handle(command: object, unit: UnitOfWork) -> Result:
 def holder_of(command: object, state: DecisionState) -> str | None:
     """Return the holder of the budget that a command concerns, as far as it is known."""
     match command:
-        case Preview():
+        case commands.Preview():
             return f"agent:{command.agent_id}"
-        case GrantRequest() | TransferRequest():
+        case commands.GrantRequest() | commands.TransferRequest():
             return command.holder
-        case HoldRequest() | ReversalRequest():
+        case commands.HoldRequest() | commands.ReversalRequest():
             action = state.actions.action(command.action_id)
             return action.holder if action else None
-        case EscalationDecision():
+        case commands.EscalationDecision():
             escalation = state.pending.open.get(command.escalation_id)
             return f"agent:{escalation.asked.agent_id}" if escalation else None
     return topology.POLICY_SUBJECT

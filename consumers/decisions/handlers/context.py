@@ -55,7 +55,7 @@ def known_agent(unit: UnitOfWork, agent_id: str, rules: Rules, field: str) -> Ag
     if not unit.state_is_current:
         raise NeedsCatchUpError
     message = (
-        f"nobody has announced {agent_id!r}: publish resolution.employee.joined.v1 first, "
+        f"the agent {agent_id!r} is unknown: publish resolution.employee.joined.v1 first, "
         "or give the policy a default_role"
     )
     raise RequestError("unknown_agent", message, field)

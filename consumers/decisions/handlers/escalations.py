@@ -179,7 +179,7 @@ def _open_escalation(escalation_id: str, unit: UnitOfWork, rules: Rules) -> tupl
     if verdict is None and escalation is None:
         message = f"there is no escalation {escalation_id!r}; see resolution.notify.escalation"
         raise RequestError("unknown_escalation", message, "escalation_id")
-    message = f"this escalation is {verdict or 'decided'} already; a new matter needs a new request"
+    message = f"this escalation is {verdict or 'decided'} already; a new case needs a new request"
     raise RequestError("already_decided", message, "escalation_id")
 
 
@@ -211,9 +211,9 @@ def _amount(command: EscalationDecision, escalation: Open) -> Money:
     if command.amount is None or command.operation != "approve":
         return asked
     if command.amount.currency != asked.currency:
-        raise RequestError("currency", f"it was asked in {asked.currency}", "amount.currency")
+        raise RequestError("currency", f"the escalation asks for {asked.currency}", "amount.currency")
     if command.amount.minor > asked.minor:
-        raise RequestError("invalid", f"approve at most what was asked, {asked.text}", "amount.amount")
+        raise RequestError("invalid", f"approve at most the requested amount, {asked.text}", "amount.amount")
     return command.amount
 
 
@@ -221,11 +221,11 @@ def _forward_to(command: EscalationDecision, escalation: Open, rules: Rules, uni
     if command.to is None:
         to = _next_level(escalation, rules, unit)
         if not to:
-            raise RequestError("nobody_above", "nobody above may approve this; name somebody in `to`", "to")
+            raise RequestError("nobody_above", "no manager above may approve this; name a person in `to`", "to")
         return to
     person = known_agent(unit, command.to, rules, "to")
     if person.agent_id == escalation.asked.agent_id or person.left:
-        raise RequestError("invalid", "forward it to somebody who works here and did not ask for it", "to")
+        raise RequestError("invalid", "forward it to a current employee other than the requester", "to")
     return (person.agent_id,)
 
 

@@ -62,7 +62,7 @@ class ActionRow(Gift, array_like=True):
 
     @property
     def goodwill(self) -> bool:
-        """Whether limits and budgets apply to it."""
+        """True if limits and budgets apply to it."""
         return self.basis == "goodwill"
 
     @property

@@ -21,31 +21,7 @@ from config import topology
 from consumers.decisions.state.actions import ActionIndex, ActionRow, HeldFields, TakenFields, row_of, row_of_fact
 from consumers.decisions.state.pending import DuePosting, PendingWork
 from domain.commands import action_id_of
-from domain.events.decisions import (
-    RECORDS,
-    ActionCharged,
-    ActionReversed,
-    ActionSettled,
-    ActionVoided,
-    EscalationRequested,
-    EscalationStep,
-    PolicyPublished,
-    Record,
-)
-from domain.events.facts import (
-    ActionReported,
-    CustomerLinked,
-    CustomerUnlinked,
-    DelegationDeclared,
-    EmployeeChanged,
-    EmployeeJoined,
-    EmployeeLeft,
-    Fact,
-    FactCorrected,
-    RefundSettled,
-    RelationshipDeclared,
-    TrainingCompleted,
-)
+from domain.events import decisions, facts
 from domain.policy.history import PolicyHistory, rules_of
 from domain.policy.model import Rules
 from domain.policy.parsing import read_policy
@@ -117,7 +93,7 @@ class DecisionState:
         return found
 
     def remember(self, entries: Sequence[EventIdEntry]) -> None:
-        """Add requests whose answers were just recorded, before they are read from the log."""
+        """Add requests that were just answered, before their answers are read from the log."""
         for entry in entries:
             if entry.key and entry.position > self.position:  # otherwise it was read already
                 self._recent[entry.key] = self._own[entry.position] = entry
@@ -152,12 +128,12 @@ class DecisionState:
             try:
                 self.apply(rest, await originals_of(log, rest))
             except UnavailableError as error:
-                _log.warning("the directory waits: %s", error)
+                _log.warning("the decision state waits: %s", error)
             except Exception as error:
                 tries += 1
                 if isinstance(error, LedgerError) or tries == _TRIES:
                     raise
-                report("the directory could not learn of an event", self.position + 1, error)
+                report("an event could not be applied to the decision state", self.position + 1, error)
             else:
                 return
             await asyncio.sleep(_PAUSE_SECONDS)
@@ -169,9 +145,9 @@ class DecisionState:
             try:
                 await self.write()
             except UnavailableError as error:  # the state in memory is complete; only its file is behind
-                _log.warning("the directory waits: %s", error)
+                _log.warning("the decision state waits: %s", error)
             except Exception as error:  # noqa: BLE001 - written with the next attempt
-                report("the directory could not be written", error, error)
+                report("the decision state could not be written", error, error)
 
     async def write(self) -> None:
         """Write all changes together with the position.
@@ -225,106 +201,105 @@ class DecisionState:
         """Apply events in order; ``originals`` are the facts that they correct, by position."""
         for recorded in batch:
             if not self.actions.reconcile(recorded.position):
-                self._apply_unless_broken(recorded, originals)
+                self._apply_one(recorded, originals)
             if (own := self._own.pop(recorded.position, None)) is not None:
                 self._entries.append(own)
             self.position, self._last = recorded.position, recorded
 
-    def _apply_unless_broken(self, recorded: Recorded, originals: Mapping[int, Recorded]) -> None:
+    def _apply_one(self, recorded: Recorded, originals: Mapping[int, Recorded]) -> None:
         try:
-            self._apply_one(recorded, originals, self._own.get(recorded.position))
+            self._apply_decoded(read_event(recorded, _TYPES), originals)
         except UnknownEventError:
             return  # no decision depends on it
         except Exception as error:
             if not recorded.subject.startswith(topology.FACT_SUBJECT):
                 raise  # our own record: no decision is safe without it
-            report("a fact that decisions do not know of, since it could not be read", recorded.position, error)
+            report("a fact could not be read, so decisions do not know of it", recorded.position, error)
 
-    def _apply_one(self, recorded: Recorded, originals: Mapping[int, Recorded], own: EventIdEntry | None) -> None:
-        event = read_event(recorded, _TYPES)
+    def _apply_decoded(self, event: Event, originals: Mapping[int, Recorded]) -> None:
         body = event.body
-        if own is None and isinstance(body, _ANSWERS) and body.request_sha256 is not None:
+        if event.position not in self._own and isinstance(body, _ANSWERS) and body.request_sha256 is not None:
             key = bytes.fromhex(action_id_of(body.source, body.request_id)[4:])  # as in `read_request`
-            entry = EventIdEntry(key, recorded.position, bytes.fromhex(body.request_sha256))
+            entry = EventIdEntry(key, event.position, bytes.fromhex(body.request_sha256))
             self._entries.append(entry)
             self._recent[entry.key] = entry
         if (position := event.stored.corrects) in originals and position is not None:
             self._correct(correction_of(event, originals[position]))
         else:
-            self._apply_event(event, recorded.subject)
+            self._apply_event(event)
 
-    def _apply_event(self, event: Event, subject: str) -> None:  # noqa: C901 - a case for each kind of event
+    def _apply_event(self, event: Event) -> None:  # noqa: C901 - a case for each kind of event
         position, body = event.position, event.body
         match body:
-            case PolicyPublished():
+            case decisions.PolicyPublished():
                 self.policies.add(rules_of(body))
                 note = msgspec.json.encode((position, body.policy, body.trial_teams))
                 self._notes[f"policy {body.version}"] = position, note
             case TakenFields():
-                if row := row_of(body, event.time, position, subject):
+                if row := row_of(body, event.time, position, event.subject):
                     self.actions.add(row)
-            case ActionSettled() | ActionVoided() | ActionCharged() | ActionReversed():
+            case decisions.Posting():
                 self._change_action(body)
-            case EscalationRequested():
+            case decisions.EscalationRequested():
                 self.pending.add_escalation(body, event.time)
-            case EscalationStep():
+            case decisions.EscalationStep():
                 self.pending.apply_step(body)
-            case ActionReported():
+            case facts.ActionReported():
                 self._add_reported(event, body)
-            case RefundSettled():
+            case facts.RefundSettled():
                 row = self.actions.action(body.action_id)
                 if row is not None and row.state == "held":
                     self.pending.add_due(DuePosting(position, "settle", body.action_id, row.holder))
-            case CustomerLinked() | CustomerUnlinked():
+            case facts.CustomerLinked() | facts.CustomerUnlinked():
                 self.actions.link(body)
-            case Fact() if employee_id := self.staff.learn(body):
+            case facts.Fact() if employee_id := self.staff.learn(body):
                 self._notes[f"employee {employee_id}"] = position, self.staff.note(employee_id)
 
     def _correct(self, correction: Correction) -> None:
         """Apply a correction to the state; decisions that were made in the meantime stay valid."""
         for event, undo in ((correction.before, True), (correction.after, False)):
             match event.body if event is not None else None:
-                case CustomerLinked() | CustomerUnlinked() as fact:
+                case facts.CustomerLinked() | facts.CustomerUnlinked() as fact:
                     self.actions.link(fact, undo=undo)
-                case EmployeeJoined() | EmployeeChanged() if undo and correction.after is not None:
+                case facts.EmployeeJoined() | facts.EmployeeChanged() if undo and correction.after is not None:
                     continue  # the corrected fact replaces it; other facts about the employee stay
-                case Fact() as fact:
+                case facts.Fact() as fact:
                     employee_id = self.staff.unlearn(fact) if undo else self.staff.learn(fact)
                     if employee_id is not None:
                         self._notes[f"employee {employee_id}"] = correction.position, self.staff.note(employee_id)
 
-    def _add_reported(self, event: Event, fact: ActionReported) -> None:
+    def _add_reported(self, event: Event, fact: facts.ActionReported) -> None:
         action_id = action_id_of(event.stored.source, event.stored.id)
         self.actions.add(row_of_fact(fact, action_id, event.time, event.position))
         if fact.basis == "goodwill":
             self.pending.add_due(DuePosting(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
 
-    def _change_action(self, body: ActionSettled | ActionVoided | ActionCharged | ActionReversed) -> None:
+    def _change_action(self, body: decisions.Posting) -> None:
         def change(row: ActionRow) -> None:
             match body:
-                case ActionSettled():
+                case decisions.ActionSettled():
                     row.state, row.expires_at, row.done_minor = "settled", None, body.amount.minor
                     row.period = body.period
                     row.minor = body.amount.minor if row.goodwill else 0
-                case ActionVoided():
+                case decisions.ActionVoided():
                     row.state, row.expires_at, row.done_minor, row.minor = "voided", None, 0, 0
-                case ActionCharged():
+                case decisions.ActionCharged():
                     row.state, row.period = "charged", body.period
-                case ActionReversed():
+                case decisions.ActionReversed():
                     row.reversed_minor += body.amount.minor
                     if body.recovered and row.goodwill:
                         row.minor -= body.amount.minor
 
         self.actions.change(body.action_id, change)
-        if isinstance(body, (ActionSettled, ActionCharged)) and body.relates_to is not None:
+        if isinstance(body, (decisions.ActionSettled, decisions.ActionCharged)) and body.relates_to is not None:
             self.pending.remove_due(body.relates_to)
-        elif isinstance(body, (ActionVoided, ActionSettled)):
+        elif isinstance(body, (decisions.ActionVoided, decisions.ActionSettled)):
             for due in [due for due in self.pending.dues.values() if due.action_id == body.action_id]:
                 self.pending.remove_due(due.position)
 
 
 class _AnswerFields(msgspec.Struct):
-    """The fields of an event whose body the state does not need: its source and request."""
+    """The source and request of an event; the state needs no other field of it."""
 
     source: str
     request_id: str
@@ -332,26 +307,26 @@ class _AnswerFields(msgspec.Struct):
 
 
 _APPLIED = (
-    PolicyPublished,
-    ActionSettled,
-    ActionVoided,
-    ActionCharged,
-    ActionReversed,
-    EscalationRequested,
-    EscalationStep,
-    ActionReported,
-    RefundSettled,
-    CustomerLinked,
-    CustomerUnlinked,
-    EmployeeJoined,
-    EmployeeChanged,
-    EmployeeLeft,
-    RelationshipDeclared,
-    TrainingCompleted,
-    DelegationDeclared,
-    FactCorrected,
+    decisions.PolicyPublished,
+    decisions.ActionSettled,
+    decisions.ActionVoided,
+    decisions.ActionCharged,
+    decisions.ActionReversed,
+    decisions.EscalationRequested,
+    decisions.EscalationStep,
+    facts.ActionReported,
+    facts.RefundSettled,
+    facts.CustomerLinked,
+    facts.CustomerUnlinked,
+    facts.EmployeeJoined,
+    facts.EmployeeChanged,
+    facts.EmployeeLeft,
+    facts.RelationshipDeclared,
+    facts.TrainingCompleted,
+    facts.DelegationDeclared,
+    facts.FactCorrected,
 )
-_ANSWERS = (_AnswerFields, TakenFields, Record)
+_ANSWERS = (_AnswerFields, TakenFields, decisions.Record)
 _SHORT_FORMS: dict[str, type[msgspec.Struct]] = {
     "authority.fell_short": _AnswerFields,
     "budget.granted": _AnswerFields,
@@ -360,5 +335,5 @@ _SHORT_FORMS: dict[str, type[msgspec.Struct]] = {
     "action.held": HeldFields,
 }
 _TYPES: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for name, cls in _SHORT_FORMS.items()} | {
-    name: cls for name, cls in {**TYPES, **RECORDS}.items() if issubclass(cls, _APPLIED)
+    name: cls for name, cls in {**TYPES, **decisions.RECORDS}.items() if issubclass(cls, _APPLIED)
 }

@@ -1,4 +1,4 @@
-"""Pending work: open escalations, and facts whose amounts must still be posted to a budget."""
+"""Pending work: open escalations, and facts that must still be posted to a budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PUT_ESCALATION = "INSERT OR REPLACE INTO escalations VALUES (?, ?, ?)"
 
 
 class DuePosting(NamedTuple):
-    """A fact whose amount must be posted: its position, the posting, the action and the holder of the budget."""
+    """A fact that must be posted: its position, the posting, the action and the holder of the budget."""
 
     position: int
     kind: str
@@ -69,7 +69,7 @@ class PendingWork:
         return bytes(rows[0][0]).decode() if rows else None
 
     def due_by(self, moment: float) -> list[Open]:
-        """Return the escalations whose deadline has passed."""
+        """Return the escalations past their deadline."""
         if self._next_due is None:
             self._next_due = min((escalation.due.timestamp() for escalation in self.open.values()), default=inf)
         if self._next_due > moment:
