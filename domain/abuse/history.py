@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from domain.actions import is_reservation
 from domain.customers import CustomerLinks
 from domain.decisions.authority import Agent
 from domain.events import decisions, facts
@@ -154,7 +155,7 @@ class GuardHistory:
         match body:
             case decisions.ActionTaken() | facts.ActionReported():
                 return self._deed(seen, body)
-            case decisions.ActionHeld() if body.escalation_id is None:
+            case decisions.ActionHeld() if not is_reservation(body):
                 return self._deed(seen, body)
             case facts.InteractionOpened():
                 matter = self._matter(body.interaction_id, seen.at)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from domain.events.administration import CustomerForgotten, ProjectionSkipped, TrailRead
-from domain.events.facts import Basis, Kind
+from domain.events.facts import ActionState, Basis, Kind
 from domain.events.flags import FlagAnswered, FlagRaised, FlagReviewed, FlagUnmasked, FlagUpdated
 from domain.money import Money
 from domain.serialization import Id, Instant, Personal
@@ -176,6 +176,7 @@ class Done(Record, frozen=True, kw_only=True):
 class ActionTaken(Done, frozen=True, kw_only=True):
     """An action was taken for a customer, within the agent's or an approver's authority."""
 
+    state: ClassVar[ActionState] = "taken"
     authority: Literal["own", "approved"]
     decided_by: Id | None = None
     on_behalf_of: Id | None = None
@@ -185,12 +186,15 @@ class ActionTaken(Done, frozen=True, kw_only=True):
 class ActionHeld(Done, frozen=True, kw_only=True):
     """Money was reserved until it is settled, or while an escalation is open (then with its id)."""
 
+    state: ClassVar[ActionState] = "held"
     expires_at: Instant | None = None
 
 
 class Posting(Record, frozen=True, kw_only=True):
     """The base of later changes of an action, posted to the budget that is open by then."""
 
+    state: ClassVar[ActionState | None] = None
+    """The action's state after this event; ``None``: as before."""
     action_id: str
     holder: str
     period: str
@@ -204,6 +208,7 @@ class Posting(Record, frozen=True, kw_only=True):
 class ActionSettled(Posting, frozen=True, kw_only=True):
     """Held money was paid, wholly or in part; the rest was released."""
 
+    state: ClassVar[ActionState | None] = "settled"
     held: Money
     relates_to: int | None = None
     """The position of the ``refund.settled`` that reported the payment, where a fact did."""
@@ -212,6 +217,7 @@ class ActionSettled(Posting, frozen=True, kw_only=True):
 class ActionVoided(Posting, frozen=True, kw_only=True):
     """Held money was released: the hold was voided, or it expired."""
 
+    state: ClassVar[ActionState | None] = "voided"
     reason: str
     escalation_id: Id | None = None
 
@@ -219,6 +225,7 @@ class ActionVoided(Posting, frozen=True, kw_only=True):
 class ActionCharged(Posting, frozen=True, kw_only=True):
     """A reported action was posted to its agent's budget, even beyond it."""
 
+    state: ClassVar[ActionState | None] = "charged"
     overdrawn: Money
     relates_to: int
     """The position of the ``action.reported``."""

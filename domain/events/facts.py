@@ -6,7 +6,7 @@ Fields that a class does not know are kept in the stored event, and count as per
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
@@ -17,6 +17,7 @@ Kind = Literal[
     "refund", "credit", "discount", "replacement", "keep_item", "fee_waiver", "upgrade", "gift", "fix", "other"
 ]
 Basis = Literal["goodwill", "entitlement", "correction"]
+ActionState = Literal["taken", "held", "settled", "voided", "reported", "charged"]
 Line = Annotated[int, msgspec.Meta(ge=1, le=9)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -244,6 +245,7 @@ class MoraleSurveyed(Fact, frozen=True, kw_only=True):
 class ActionReported(Fact, frozen=True, kw_only=True):
     """An action was taken offline before it was reported; it is always recorded."""
 
+    state: ClassVar[ActionState] = "reported"
     agent_id: Id
     kind: Kind
     amount: Money

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from domain.actions import change_of
 from domain.commands import RequestError, action_id_of
 from domain.decisions import authority, escalations
 from domain.decisions.authority import DecisionContext, Gift, SoftState, Verdict
@@ -61,8 +62,8 @@ class PolicyReplay:
         self._requested: set[str] = set()
         self._begins = begins
         self._takes: dict[type, Callable[[int, datetime, Any], Record | None]] = {
-            decisions.ActionSettled: self._settled,
-            decisions.ActionVoided: self._voided,
+            decisions.ActionSettled: self._ended_hold,
+            decisions.ActionVoided: self._ended_hold,
             decisions.ActionCharged: self._charged,
             decisions.ActionReversed: self._reversed,
             decisions.BudgetOpened: self._opened,
@@ -273,14 +274,9 @@ class PolicyReplay:
 
     # ------------------------------------------------------------------ postings and budgets
 
-    def _settled(self, position: int, at: datetime, record: decisions.ActionSettled) -> Record | None:
-        return self._became(position, at, record, record.amount.minor)
-
-    def _voided(self, position: int, at: datetime, record: decisions.ActionVoided) -> Record | None:
-        return self._became(position, at, record, 0)
-
-    def _became(self, position: int, at: datetime, record: decisions.Posting, spent: int) -> Record | None:
+    def _ended_hold(self, position: int, at: datetime, record: decisions.Posting) -> Record | None:
         act, world = self.world.acts.get(record.action_id), self.world
+        spent = change_of(record).amount_minor or 0
         if act is None or record.action_id in world.budget(record.holder, record.amount.currency, at).holds:
             budget = world.budget(record.holder, record.amount.currency, at)
             budget.free(record.action_id)
@@ -299,7 +295,7 @@ class PolicyReplay:
 
     def _reversed(self, position: int, at: datetime, record: decisions.ActionReversed) -> Record | None:
         act, world = self.world.acts.get(record.action_id), self.world
-        minor = record.amount.minor if record.recovered and record.basis == "goodwill" else 0
+        minor = change_of(record).recovered_minor if record.basis == "goodwill" else 0
         there = act is None or act.would
         world.count(record.amount.currency, record.basis, -minor, did=True, would=there)
         if act is not None:

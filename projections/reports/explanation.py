@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import msgspec
 
+from domain.actions import is_reservation
 from domain.budgets.budget import Budget
 from domain.events.decisions import ActionHeld, ActionTaken, EscalationRequested, EscalationStep
 from domain.events.facts import ActionReported
@@ -151,7 +152,7 @@ async def explain(log: Log, connection: sa.Connection, action_id: str) -> Explan
 
 def _only_reserves(body: ActionTaken | ActionHeld | ActionReported) -> bool:
     """Return whether this record reserves money for an open escalation, so it is not an action yet."""
-    return isinstance(body, ActionHeld) and body.escalation_id is not None
+    return isinstance(body, ActionHeld) and is_reservation(body)
 
 
 def _corrected(connection: sa.Connection, line: Row) -> CorrectedLine:

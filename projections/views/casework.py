@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from domain.actions import change_of, is_reservation
 from domain.commands import action_id_of
 from domain.customers import connected, is_linked_after
 from domain.events import decisions, facts
@@ -256,16 +257,16 @@ class Casework:
         self._actions.put(connection, action_id, values, event.position, told.stored.time)
 
     def _act(self, connection: sa.Connection, event: Event, body: _Action) -> None:
-        if isinstance(body, decisions.ActionHeld) and body.escalation_id is not None:
-            return  # a reservation for an escalation is not an action yet
+        if isinstance(body, decisions.ActionHeld) and is_reservation(body):
+            return
         if isinstance(body, facts.ActionReported):
-            action_id, state = action_id_of(event.stored.source, event.stored.id), "reported"
+            action_id = action_id_of(event.stored.source, event.stored.id)
         else:
-            action_id, state = body.action_id, "held" if isinstance(body, decisions.ActionHeld) else "taken"
+            action_id = body.action_id
         values = {name: getattr(body, name) for name in _OF_ACTIONS} | {
             name: getattr(body, name, None) for name in ("holder", "period", "escalation_id", "decided_by")
         }
-        values |= {"position": event.position, "time": event.stored.time, "state": state, "reversed_minor": 0}
+        values |= {"position": event.position, "time": event.stored.time, "state": body.state, "reversed_minor": 0}
         values |= {"currency": body.amount.currency, "amount_minor": body.amount.minor}
         self._actions.put(connection, action_id, values, event.position, event.stored.time)
 
@@ -273,19 +274,16 @@ class Casework:
         row = self._actions.get(connection, body.action_id)
         if row is None or row["position"] is None:
             return
-        match body:
-            case decisions.ActionSettled():
-                values = {"state": "settled", "amount_minor": body.amount.minor}
-                if body.relates_to is None:  # a fact's amount is counted from the fact itself
-                    values["settled_minor"] = body.amount.minor
-            case decisions.ActionVoided():
-                values = {"state": "voided", "amount_minor": 0}
-            case decisions.ActionCharged():
-                values = {"state": "charged", "holder": body.holder, "period": body.period}
-            case decisions.ActionReversed():
-                values = {"reversed_minor": row["reversed_minor"] + body.amount.minor}
-            case _:
-                return
+        change = change_of(body)
+        values: Row = {"reversed_minor": row["reversed_minor"] + change.reversed_minor}
+        if change.state is not None:
+            values["state"] = change.state
+        if change.amount_minor is not None:
+            values["amount_minor"] = change.amount_minor
+        if isinstance(body, decisions.ActionSettled) and body.relates_to is None:
+            values["settled_minor"] = body.amount.minor  # a fact's amount is counted from the fact itself
+        elif isinstance(body, decisions.ActionCharged):
+            values |= {"holder": body.holder, "period": body.period}
         self._actions.put(connection, body.action_id, values, event.position, event.stored.time)
 
     def _escalate(self, connection: sa.Connection, event: Event, body: _Escalation) -> None:

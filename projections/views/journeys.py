@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from domain.actions import is_reservation
 from domain.events import decisions, facts
 from projections.engine.events import types_of
 from projections.engine.row_cache import RowCache
@@ -63,7 +64,7 @@ class Journeys:
     """The projection of this view (see ``projections.engine.projection.Projection``)."""
 
     name = "journeys"
-    version = 2
+    version = 3
     metadata = metadata
     prefixes = ("ledger.fact.", "ledger.budget.")
     types = types_of(
@@ -89,6 +90,8 @@ class Journeys:
                     self._correct(connection, event.position, event.correction)
                 case facts.FeedbackReceived() as body:
                     self._feedback.put(connection, _told(event), _feedback(event, body), event.position)
+                case decisions.ActionHeld() as body if is_reservation(body):
+                    continue
                 case decisions.ActionTaken() | decisions.ActionHeld() | facts.ActionReported() as body:
                     self._act(connection, event, body.interaction_id)
                 case body:

@@ -20,7 +20,7 @@ from tests.support.builders import event, reported_action
 from tests.support.documents import Document
 from tests.support.environment import ROOT
 from tests.support.forked_cli import CommandLine
-from tests.support.upstreams import Upstream, upstream_of
+from tests.support.upstreams import Upstream, set_up_organisation, upstream_of
 
 BPI = ROOT.parent / "shared" / "data" / "bpic2013_incidents.csv.gz"
 
@@ -150,6 +150,22 @@ async def test_the_path_of_an_interaction_is_its_lines_and_teams(session: Sessio
     )
     (said,) = found["satisfaction"]
     assert (said["n"], said["mean"]) == (2, 0.75)
+
+
+async def test_money_reserved_for_an_escalation_is_not_yet_an_action(session: Session) -> None:
+    """The first action of an interaction is the approved one; a denied escalation leaves none."""
+    async with upstream_of(session) as upstream:
+        await set_up_organisation(upstream)
+        for name, operation in (("I-1", "deny"), ("I-2", "approve")):
+            await upstream.record(event(f"o-{name}", "interaction.opened", interaction_id=name, customer_id="C"))
+            asked = await upstream.action(f"r-{name}", "90.00", agent_id="D-1", escalate=True, interaction_id=name)
+            assert asked["outcome"] == "escalate"
+            fields = {"escalation_id": asked["escalation_id"], "decided_by": "M-1"}
+            answer = await upstream.ask("escalation", request_id=f"d-{name}", operation=operation, **fields)
+            assert answer["outcome"] == "done"
+    assert any(b'"resolution.action.held.v1"' in one.data for one in await session.log.read_subject("ledger.budget.>"))
+    found = await quality_report(partial(read_view, session))
+    assert found["overall"]["hours_to_first_action"]["n"] == 1
 
 
 async def test_a_contact_with_another_team_counts_as_repeated(session: Session) -> None:

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
 from consumers.decisions.budget_repository import currency_of
+from domain.actions import change_of, is_reservation
 from domain.customers import connected, is_linked_after
 from domain.decisions.authority import Gift
 from domain.events.decisions import ActionHeld, ActionTaken
-from domain.events.facts import Basis
+from domain.events.facts import ActionState, Basis
 from domain.money import Money
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from domain.customers import CustomerLink
+    from domain.events.decisions import Posting
     from domain.events.facts import ActionReported
     from ledger.store.event_id_index import Change, EventIdIndex
 
-State = Literal["taken", "held", "settled", "voided", "reported", "charged"]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS given (position INTEGER PRIMARY KEY, customer TEXT, interaction TEXT, expires REAL,
     row BLOB NOT NULL);
@@ -47,7 +48,7 @@ class ActionRow(Gift, array_like=True):
     action_id: str
     holder: str
     period: str
-    state: State
+    state: ActionState
     basis: Basis
     budget_currency: str
     """The currency of the budget that it is booked on."""
@@ -75,10 +76,24 @@ class ActionRow(Gift, array_like=True):
         """The amount that may still be reversed."""
         return Money(self.done_minor - self.reversed_minor, self.currency)
 
+    def apply(self, posting: Posting) -> None:
+        """Apply a later event to this action."""
+        change = change_of(posting)
+        self.state = change.state or self.state
+        if change.amount_minor is not None:
+            self.done_minor, self.expires_at = change.amount_minor, None
+            self.minor = change.amount_minor if self.goodwill else 0
+        if change.state in ("settled", "charged"):
+            self.period = posting.period
+        self.reversed_minor += change.reversed_minor
+        if self.goodwill:
+            self.minor -= change.recovered_minor
+
 
 class TakenFields(msgspec.Struct):
     """The fields of an `action.taken` that its row needs, and its source and request."""
 
+    state: ClassVar[ActionState] = ActionTaken.state
     action_id: str
     agent_id: str
     basis: Basis
@@ -95,6 +110,7 @@ class TakenFields(msgspec.Struct):
 class HeldFields(TakenFields):
     """The fields of an `action.held` that its row needs."""
 
+    state: ClassVar[ActionState] = ActionHeld.state
     expires_at: datetime | None = None
     escalation_id: str | None = None
 
@@ -330,8 +346,8 @@ def row_of(
 ) -> ActionRow | None:
     """Return the row of an action; ``None`` for an escalation's reservation, which is no action yet."""
     expires_at = None
-    if is_held := isinstance(record, (ActionHeld, HeldFields)):
-        if record.escalation_id is not None:
+    if isinstance(record, (ActionHeld, HeldFields)):
+        if is_reservation(record):
             return None
         expires_at = record.expires_at
     amount = record.amount
@@ -345,7 +361,7 @@ def row_of(
         action_id=record.action_id,
         holder=record.holder,
         period=record.period,
-        state="held" if is_held else "taken",
+        state=record.state,
         basis=record.basis,
         done_minor=amount.minor,
         customer_id=record.customer_id,
@@ -367,7 +383,7 @@ def row_of_fact(fact: ActionReported, action_id: str, at: datetime, position: in
         action_id=action_id,
         holder=f"agent:{fact.agent_id}",
         period="",
-        state="reported",
+        state=fact.state,
         basis=fact.basis,
         done_minor=fact.amount.minor,
         customer_id=fact.customer_id,

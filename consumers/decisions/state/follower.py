@@ -275,22 +275,7 @@ class DecisionState:
             self.pending.add_due(DuePosting(event.position, "charge", action_id, f"agent:{fact.agent_id}"))
 
     def _change_action(self, body: decisions.Posting) -> None:
-        def change(row: ActionRow) -> None:
-            match body:
-                case decisions.ActionSettled():
-                    row.state, row.expires_at, row.done_minor = "settled", None, body.amount.minor
-                    row.period = body.period
-                    row.minor = body.amount.minor if row.goodwill else 0
-                case decisions.ActionVoided():
-                    row.state, row.expires_at, row.done_minor, row.minor = "voided", None, 0, 0
-                case decisions.ActionCharged():
-                    row.state, row.period = "charged", body.period
-                case decisions.ActionReversed():
-                    row.reversed_minor += body.amount.minor
-                    if body.recovered and row.goodwill:
-                        row.minor -= body.amount.minor
-
-        self.actions.change(body.action_id, change)
+        self.actions.change(body.action_id, lambda row: row.apply(body))
         if isinstance(body, (decisions.ActionSettled, decisions.ActionCharged)) and body.relates_to is not None:
             self.pending.remove_due(body.relates_to)
         elif isinstance(body, (decisions.ActionVoided, decisions.ActionSettled)):

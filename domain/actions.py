@@ -1,0 +1,54 @@
+"""The life of an action: taken, held or reported; then settled, voided or charged; reversed in one or more parts.
+
+The class of each event names the state that follows it (``state``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from domain.events.decisions import ActionReversed, ActionSettled, ActionVoided
+from domain.events.facts import ActionState
+
+if TYPE_CHECKING:
+    from domain.events.decisions import Posting
+
+
+class HeldMoney(Protocol):
+    """The field of an `action.held` that tells its two uses apart."""
+
+    @property
+    def escalation_id(self) -> str | None:
+        """The id of the escalation that the money waits for."""
+
+
+class ActionChange(NamedTuple):
+    """The effect of a later event on an action."""
+
+    state: ActionState | None
+    """The state from now on; ``None``: as before."""
+    amount_minor: int | None = None
+    """The amount from now on, in minor units; ``None``: as before."""
+    reversed_minor: int = 0
+    """The amount that is reversed, in minor units."""
+    recovered_minor: int = 0
+    """The part of it that came back, and no longer counts towards limits."""
+
+
+def is_reservation(held: HeldMoney) -> bool:
+    """Return whether money is reserved for an open escalation; such a record is not an action yet."""
+    return held.escalation_id is not None
+
+
+def change_of(posting: Posting) -> ActionChange:
+    """Return the effect of a later event on its action."""
+    match posting:
+        case ActionSettled():
+            return ActionChange(posting.state, posting.amount.minor)
+        case ActionVoided():
+            return ActionChange(posting.state, 0)
+        case ActionReversed():
+            minor = posting.amount.minor
+            return ActionChange(None, None, minor, minor if posting.recovered else 0)
+        case _:
+            return ActionChange(posting.state)
