@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 import click
 from rich.console import Console, ConsoleDimensions
@@ -49,6 +49,14 @@ progress_console = Console(stderr=True)
 def print_json(document: Json) -> None:
     """Print one JSON document on standard output."""
     click.echo(encode(document).decode())
+
+
+def print_result(document: Json, text: str, *, as_json: bool) -> None:
+    """Print the result of a command: a JSON document, or a sentence."""
+    if as_json:
+        print_json(document)
+    else:
+        console.print(text, markup=False)
 
 
 def print_table(
@@ -125,7 +133,7 @@ def _escape(value: object) -> str:
 
 def fail(
     message: str, *, code: str = "error", status: int = 1, as_json: bool = False, field: str | None = None
-) -> None:
+) -> NoReturn:
     """Print an error in one line and exit."""
     message = without_passwords(message)
     if as_json:

@@ -31,7 +31,9 @@ class AnswerError(TypedDict, total=False):
 class Answer(TypedDict, total=False):
     """The fields of an answer that the API reads; an answer to a command has more."""
 
+    outcome: str
     error: AnswerError
+    escalation_id: str
     position: int
     accepted: bool
     message: str

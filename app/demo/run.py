@@ -30,9 +30,12 @@ from projections.reports.loyalty import loyalty_report
 from projections.views.balances import read_balances
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
     from config.settings import Settings
+    from dashboard.nats_requests import Answer
+    from domain.serialization import Json
     from ledger.nats.client import LedgerClient
 
 SOURCE = "demo"
@@ -173,9 +176,9 @@ def _hash_fraction(name: str, what: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{what} {name}".encode()).digest()[:6]) / 2**48
 
 
-async def _request(upstream: LedgerClient, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+async def _request(upstream: LedgerClient, operation: str, request: Mapping[str, Json]) -> Answer:
     reply = await upstream.request(f"{topology.DECIDE_SUBJECT}.{SOURCE}.{operation}", encode(request), timeout=30)
-    answer: dict[str, Any] = json.loads(reply.data)
+    answer: Answer = json.loads(reply.data)
     return answer
 
 

@@ -19,7 +19,9 @@ from domain.policy.parsing import parse_policy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-POLICY: dict[str, Any] = {
+    from domain.serialization import JsonObject
+
+POLICY: JsonObject = {
     "currency": "GBP",
     "time_zone": "Europe/London",
     "period": "month",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.runtime.seal import seal_to_the_end
 from config import topology
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from app.runtime.session import Session
+    from domain.serialization import JsonObject
     from ledger.store.log import Recorded
 
 type Progressed = Callable[[int, int], None]
@@ -106,9 +107,7 @@ async def export(session: Session, file: Path, first: int, last: int, progressed
     return written
 
 
-async def restore(
-    session: Session, folder: Path, trusted: Sequence[Verifier], progressed: Progressed
-) -> dict[str, Any]:
+async def restore(session: Session, folder: Path, trusted: Sequence[Verifier], progressed: Progressed) -> JsonObject:
     """Fill an empty log from an archive, and prove that its content is what was sealed.
 
     Every event keeps its position. An event that was lost before it was sealed is a marker.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from app.runtime.plugins import load_views
 from app.runtime.views import open_generation
@@ -11,23 +11,40 @@ from projections.registry import MODELS
 
 if TYPE_CHECKING:
     from app.runtime.session import Session
+    from domain.serialization import JsonObject
 
 
-async def projection_states(session: Session) -> list[dict[str, Any]]:
-    """Return name, generation, position, lag in events, last recorded time and stop of each view."""
+class ProjectionState(TypedDict):
+    """The state of a view; ``stopped`` has the position and type of the event, and the reason."""
+
+    projection: str
+    generation: int | None
+    position: int
+    lag_events: int
+    recorded: str | None
+    stopped: JsonObject | None
+
+
+async def projection_states(session: Session) -> list[ProjectionState]:
+    """Return the state of each view."""
     load_views()
-    folder = storage.views_folder(session.data_dir)
-    end = await session.log.last_position()
-    states: list[dict[str, Any]] = []
+    folder, end = storage.views_folder(session.data_dir), await session.log.last_position()
+    states: list[ProjectionState] = []
     for name, cls in MODELS.items():
-        generation = storage.live_generation(folder, cls())
-        state: dict[str, Any] = {"projection": name, "generation": generation, "position": 0, "lag_events": end}
-        state |= {"recorded": None, "stopped": None}
+        generation, progress = storage.live_generation(folder, cls()), None
         if generation is not None:
             with open_generation(folder, cls(), generation) as connection:
                 progress = storage.read_progress(connection)
-            state |= {"position": progress.anchor.position, "lag_events": end - progress.anchor.position}
-            state |= {"recorded": progress.recorded or None}
-            state["stopped"] = progress.stopped._asdict() if progress.stopped else None
-        states.append(state)
+        position, stop = (progress.anchor.position, progress.stopped) if progress else (0, None)
+        recorded, stopped = (progress and progress.recorded) or None, stop and stop._asdict()
+        states.append(
+            {
+                "projection": name,
+                "generation": generation,
+                "position": position,
+                "lag_events": end - position,
+                "recorded": recorded,
+                "stopped": stopped,
+            }
+        )
     return states

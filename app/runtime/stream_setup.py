@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from config import topology
 from ledger.errors import LedgerError, RefusedError, UnavailableError, jetstream_error
@@ -13,6 +13,7 @@ from ledger.store.streams import REPLICAS_FIELD, ensure_stream, js_api, stream_c
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from domain.serialization import JsonObject
     from ledger.nats.client import LedgerClient
 
 TOLERATED_FIELDS = {topology.INBOX: ("duplicate_window",)}
@@ -113,7 +114,7 @@ async def _raise_consumers(operator: LedgerClient, stream: str, copies: int) -> 
                 raise _placement_error(answer["error"], f"consumer {stream}/{name}", copies)
 
 
-def _placement_error(error: dict[str, Any], resource: str, copies: int) -> LedgerError:
+def _placement_error(error: JsonObject, resource: str, copies: int) -> LedgerError:
     text = f"{resource} could not be given {copies} copies"
     if error.get("err_code") in _NO_PLACEMENT:
         return LedgerError(f"{text}: {error.get('description')}. {_room_advice(copies)}")

@@ -51,7 +51,7 @@ async def test_a_waiting_message_is_listed_and_rejected_with_its_own_bytes(
     async with Session(load_settings({"data_dir": str(tmp_path / "data")}, {})) as session:
         from app.cli.commands.admin import _entries
 
-        first, second = [entry["raw"] for entry in await _entries(session)]
+        first, second = (await _entries(session)).values()
         assert first.original_subject == b"resolution.inbox.\xff\xfe"
         assert second.original_subject == b"resolution.inbox.crm"
         assert json.loads(json.dumps(first.data)) == "/wBhYgo="

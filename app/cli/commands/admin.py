@@ -6,13 +6,13 @@ import base64
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
 from app.cli.main import CommandFinding, cli, command
-from app.output import console, fail, print_json, print_list, print_table
+from app.output import console, fail, print_json, print_list, print_result, print_table
 from app.runtime.plugins import load_views
 from app.runtime.projection_states import projection_states
 from app.runtime.roles import ROLES
@@ -33,8 +33,11 @@ from projections.engine.projector import SKIPS_SUBJECT, rebuild
 from projections.registry import MODELS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from app.output import OutputFormat
     from config.settings import Settings
+    from domain.serialization import Json, JsonObject
 
 
 @cli.group()
@@ -52,39 +55,30 @@ def projections_group() -> None:
     """The views: their state, and rebuilding them."""
 
 
-async def _entries(session: Session) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    keys = await Keyring.open(session.client)
+async def _entries(session: Session) -> dict[int, RejectedEntry]:
+    """Return the rejected events by their numbers, oldest first."""
+    keys, found = await Keyring.open(session.client), dict[int, RejectedEntry]()
     async for batch in session.rejected.subject_batches(f"{topology.REJECTED_SUBJECT}.>"):
         for recorded in batch:
-            entry = msgspec.json.decode(await keys.decrypt_fields(recorded.data), type=RejectedEntry)
-            found.append(
-                {
-                    "number": recorded.position,
-                    "source": entry.subject.rpartition(".")[2],
-                    "code": entry.code,
-                    "field": entry.field,
-                    "message": entry.message,
-                    "rejected": entry.recordedtime,
-                    "headers": {
-                        name: value.encode(errors="replace").decode() for name, value in entry.original_headers
-                    },
-                    "data": base64.b64decode(entry.data).decode(errors="replace"),
-                    "raw": entry,
-                    "subject": entry.subject,
-                }
-            )
+            data = await keys.decrypt_fields(recorded.data)
+            found[recorded.position] = msgspec.json.decode(data, type=RejectedEntry)
     return found
 
 
 _SHOWN = ("number", "source", "code", "field", "message", "rejected")
 
 
+def _shown(number: int, entry: RejectedEntry) -> JsonObject:
+    source = entry.subject.rpartition(".")[2]
+    values = (number, source, entry.code, entry.field, entry.message, entry.recordedtime)
+    return dict(zip(_SHOWN, values, strict=True))
+
+
 @command(rejected, "list", lists=True)
 async def list_rejected(settings: Settings, *, output: OutputFormat) -> None:
     """List rejected events, oldest first, each with its number."""
     async with Session(settings, reads_only=True) as session:
-        items = [{name: entry[name] for name in _SHOWN} for entry in await _entries(session)]
+        items = [_shown(number, entry) for number, entry in (await _entries(session)).items()]
         position = await session.log.last_position()
     rows = [tuple(item.values()) for item in items]
     print_list(output, items, "Rejected", _SHOWN, rows, " ".join(_SHOWN), numbers=(0,), position=position)
@@ -95,14 +89,16 @@ async def list_rejected(settings: Settings, *, output: OutputFormat) -> None:
 async def show(settings: Settings, number: int, *, as_json: bool) -> None:
     """Show one rejected event: its original bytes, and the reason."""
     async with Session(settings, reads_only=True) as session:
-        entry = next((entry for entry in await _entries(session) if entry["number"] == number), None)
+        entry = (await _entries(session)).get(number)
     if entry is None:
         fail(f"no rejected event {number}", code="unknown_number", as_json=as_json)
-    elif as_json:
-        print_json({name: entry[name] for name in (*_SHOWN, "headers", "data")})
+    shown, data = _shown(number, entry), base64.b64decode(entry.data).decode(errors="replace")
+    if as_json:
+        headers = {name: value.encode(errors="replace").decode() for name, value in entry.original_headers}
+        print_json({**shown, "headers": headers, "data": data})
     else:
-        print_table(f"Rejected {number}", ("", ""), [(name, entry[name]) for name in _SHOWN])
-        console.print(entry["data"], markup=False, soft_wrap=True)
+        print_table(f"Rejected {number}", ("", ""), list(shown.items()))
+        console.print(data, markup=False, soft_wrap=True)
 
 
 def _draft(entry: RejectedEntry) -> Draft:
@@ -128,16 +124,18 @@ async def retry(settings: Settings, numbers: tuple[int, ...], *, everything: boo
     if not numbers and not everything:
         raise click.UsageError("name the numbers to retry, or --all")
     async with Session(settings, reads_only=True) as session:
-        chosen = [entry for entry in await _entries(session) if everything or entry["number"] in numbers]
+        entries = await _entries(session)
+        chosen = [number for number in entries if everything or number in numbers]
         door = await Log.unstamped(session.client, topology.INBOX)
-        for entry in chosen:
-            await door.append([_draft(entry["raw"])])
-            body = {"seq": entry["number"], "no_erase": True}
+        for number in chosen:
+            await door.append([_draft(entries[number])])
+            body = {"seq": number, "no_erase": True}
             await js_api(session.client, f"STREAM.MSG.DELETE.{topology.REJECTED}", body)
-    if as_json:
-        print_json({"retried": len(chosen)})
-    else:
-        console.print(f"{len(chosen)} put back into their inbox; see `admin rejected list` for repeated rejections")
+    print_result(
+        {"retried": len(chosen)},
+        f"{len(chosen)} put back into their inbox; see `admin rejected list` for repeated rejections",
+        as_json=as_json,
+    )
 
 
 @command(projections_group, lists=True)
@@ -163,7 +161,7 @@ async def status(settings: Settings, *, output: OutputFormat) -> None:
         raise CommandFinding("" if output == "json" else "a projection has stopped")
 
 
-def _stopped_text(stop: dict[str, Any] | None) -> str:
+def _stopped_text(stop: Mapping[str, Json] | None) -> str:
     return f"at {stop['position']} ({stop['type']}): {stop['reason']}" if stop else ""
 
 
@@ -180,17 +178,18 @@ class _ViewName(click.Choice[str]):
 async def rebuild_views(settings: Settings, names: tuple[str, ...], *, as_json: bool) -> None:
     """Rebuild views (all, or NAMES) from the whole log beside the live ones, then switch."""
     load_views()
-    built: list[dict[str, Any]] = []
+    built: dict[str, int] = {}
     async with Session(settings, reads_only=True) as session:
         folder = storage.views_folder(session.data_dir)
         reader = await session.connection("rebuild")
         for name in names or sorted(MODELS):
             progress = await rebuild(MODELS[name](), folder, reader, session.log)
-            built.append({"projection": name, "position": progress.anchor.position})
+            built[name] = progress.anchor.position
             if not as_json:
                 console.print(f"{name} rebuilt up to position {progress.anchor.position}")
     if as_json:
-        print_json({"items": built, "position": max(item["position"] for item in built)})
+        items = [{"projection": name, "position": position} for name, position in built.items()]
+        print_json({"items": items, "position": max(built.values())})
 
 
 @click.option("--reason", required=True)
@@ -208,10 +207,7 @@ async def skip(settings: Settings, name: str, position: int, reason: str, by: st
             "resolution-ledger", identifier, TYPE_OF[ProjectionSkipped], datetime.now(UTC), encode(record)
         )
         at = await session.log.append([Draft(SKIPS_SUBJECT, event, last.position if last else 0)])
-    if as_json:
-        print_json({"position": at})
-    else:
-        console.print(f"recorded at position {at}: {name} skips {position}")
+    print_result({"position": at}, f"recorded at position {at}: {name} skips {position}", as_json=as_json)
 
 
 @click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), help="Check this role alone; repeatable.")

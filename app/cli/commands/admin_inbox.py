@@ -8,7 +8,7 @@ import click
 
 from app.cli.commands.admin import admin
 from app.cli.main import command
-from app.output import console, fail, print_json, print_list
+from app.output import console, fail, print_json, print_list, print_result
 from app.runtime.inbox_messages import NotWaitingError, inbox_names, reject_message, waiting_messages
 from app.runtime.session import Session
 from app.runtime.sources import known_sources
@@ -62,7 +62,6 @@ async def inbox_reject(settings: Settings, stream: str, sequence: int, reason: s
             removal = await reject_message(session, operator, stream, sequence, reason)
         except NotWaitingError as error:
             fail(str(error), code="not_waiting", as_json=as_json)
-            return
     if as_json:
         print_json({"stream": stream, "sequence": sequence} | removal._asdict())
         return
@@ -101,7 +100,4 @@ async def upgrade(settings: Settings, *, as_json: bool) -> None:
     """
     async with Session(settings, upgrades=True) as session:
         stream = topology.stream_configs(session.settings.replicas)[0]["name"]
-    if as_json:
-        print_json({"stream": stream})
-    else:
-        console.print(f"stream {stream} has the limits of this version")
+    print_result({"stream": stream}, f"stream {stream} has the limits of this version", as_json=as_json)

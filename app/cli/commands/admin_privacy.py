@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from app.cli.commands.admin import admin
 from app.cli.main import command
-from app.output import console, fail, print_json, print_list
+from app.output import console, fail, print_json, print_list, print_result
 from app.runtime.session import Session
 from app.runtime.views import read_view
 from consumers.privacy import erasure
@@ -46,7 +46,6 @@ async def forget(settings: Settings, customer: str, requested_by: str, reason: s
             done = await erasure.forget(session.log, session.rejected, keys, person, interactions, requested_by, reason)
         except erasure.HeldError as error:
             fail(str(error), code="legal_hold", as_json=as_json)
-            return
     if as_json:
         print_json(done._asdict())
         return
@@ -100,10 +99,11 @@ async def backup(settings: Settings, file: Path, keep_days: int, *, as_json: boo
         await keys.note(f"backup.{int(now.timestamp())}", {"file": str(file), "kept_until": until})
         entries = await keys.backup()
     write_private(file, json.dumps(entries) + "\n")
-    if as_json:
-        print_json({"file": str(file), "entries": len(entries), "kept_until": until})
-    else:
-        console.print(f"{len(entries)} entries in {file}: delete it by {until}.", markup=False)
+    print_result(
+        {"file": str(file), "entries": len(entries), "kept_until": until},
+        f"{len(entries)} entries in {file}: delete it by {until}.",
+        as_json=as_json,
+    )
 
 
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
@@ -118,7 +118,8 @@ async def restore(settings: Settings, file: Path, *, as_json: bool) -> None:
         keys = await Keyring.open(session.client)
         restored = await keys.restore(entries)
         again = await erasure.forget_again(keys, session.log)
-    if as_json:
-        print_json({"restored": restored, "destroyed_again": again})
-    else:
-        console.print(f"{restored} restored, {again} destroyed again, since their persons were forgotten.")
+    print_result(
+        {"restored": restored, "destroyed_again": again},
+        f"{restored} restored, {again} destroyed again, since their persons were forgotten.",
+        as_json=as_json,
+    )

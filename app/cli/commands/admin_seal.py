@@ -11,7 +11,7 @@ import msgspec
 from app.cli.commands.admin import admin
 from app.cli.commands.audit_verify import key_option, verifiers_from
 from app.cli.main import CommandFinding, command
-from app.output import console, fail, print_json, print_table, showing_progress
+from app.output import console, fail, print_json, print_result, print_table, showing_progress
 from app.runtime.seal import begin_anew as begin_seal_anew
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
 from app.runtime.session import Session
@@ -69,7 +69,6 @@ async def seal_rotate(settings: Settings, *, as_json: bool) -> None:
             old, new = seal_folder(session.data_dir).rotate()
         except NoteError as error:
             fail(str(error), code="seal", as_json=as_json)
-            return
     if as_json:
         print_json({"old": old.text(), "new": new.text()})
         return
@@ -132,10 +131,7 @@ async def archive(settings: Settings, *, as_json: bool) -> None:
             position = await archive_to_the_end(session, progressed)
         kept = archive_of(session.data_dir)
         found = {"folder": str(kept.folder), "position": position, "files": len(kept.parts())}
-    if as_json:
-        print_json(found)
-    else:
-        console.print(f"{position:,} positions in {found['files']} files: {found['folder']}")
+    print_result(found, f"{position:,} positions in {found['files']} files: {found['folder']}", as_json=as_json)
 
 
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -152,10 +148,9 @@ async def restore(settings: Settings, folder: Path, keys: tuple[str, ...], *, as
     async with Session(settings) as session:
         with showing_progress("restoring", "events", quiet=as_json) as progressed:
             found = await restore_archive(session, folder, verifiers_from(keys), progressed)
-    if as_json:
-        print_json(found)
-    else:
-        console.print(f"{found['restored']:,} positions restored; root {found['root']} is the sealed one.")
+    print_result(
+        found, f"{found['restored']:,} positions restored; root {found['root']} is the sealed one.", as_json=as_json
+    )
 
 
 @key_option

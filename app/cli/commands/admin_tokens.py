@@ -10,7 +10,7 @@ import click
 
 from app.cli.commands.admin import admin
 from app.cli.main import command
-from app.output import console, print_json, print_list
+from app.output import console, print_json, print_list, print_result
 from dashboard.auth.tokens import ROLES, TokenError, Tokens
 
 if TYPE_CHECKING:
@@ -64,7 +64,4 @@ async def revoke(settings: Settings, name: str, *, as_json: bool) -> None:
         Tokens(Path(settings.data_dir)).revoke(name)
     except TokenError as error:
         raise click.UsageError(str(error)) from None
-    if as_json:
-        print_json({"revoked": name})
-        return
-    console.print(f"{name} is revoked.")
+    print_result({"revoked": name}, f"{name} is revoked.", as_json=as_json)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from app.output import OutputFormat
     from config.settings import Settings
     from domain.abuse.findings import Parameters
+    from domain.serialization import JsonObject
+    from projections.engine.storage import Row
 
 
 _FLAG = (
@@ -115,7 +117,7 @@ async def _backtest(settings: Settings, rule: str, changed: Parameters, *, happe
         sides = FlagWriter(event_times=happened), FlagWriter({rule: changed}, event_times=happened)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    found: tuple[dict[str, dict[str, Any]], ...] = ({}, {})
+    found: tuple[dict[str, JsonObject], ...] = ({}, {})
     async with Session(settings, reads_only=True) as session:
         end = await session.log.last_position()
         follower = Follower(await session.connection("backtest"), session.log, "backtest")
@@ -196,9 +198,7 @@ async def _rates(settings: Settings, *, output: OutputFormat) -> None:
             )
 
 
-def _reviewed_action(
-    row: dict[str, Any], rules: frozenset[str], people: dict[str, dict[str, Any]], zone: ZoneInfo
-) -> ReviewedAction:
+def _reviewed_action(row: Row, rules: frozenset[str], people: dict[str, Row], zone: ZoneInfo) -> ReviewedAction:
     person, at = people.get(row["agent_id"], {}), parse_time(row["time"])
     joined = person.get("joined")
     team = row["team_id"] or next(iter(json.loads(person.get("team_ids") or "[]")), None)

@@ -104,7 +104,6 @@ async def explain(settings: Settings, action: str, by: str | None, *, as_json: b
         revealed = await (await Keyring.open(session.client)).decrypt_fields(shown)
     if found is None:
         fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
-        return
     found["action"] = json.loads(revealed)
     if as_json:
         print_json({**found, "flags": raised, "position_of_view": position})
@@ -146,7 +145,6 @@ async def case(settings: Settings, action: str, file: Path, by: str | None, *, a
             found = await explain_action(session.log, connection, action)
         if found is None:
             fail(f"no action {action} is recorded", code="unknown_action", as_json=as_json)
-            return
         await note_reading(session.log, [f"action:{action}"], found["position"], by)
         document = case_document(found, session.data_dir)
     file.write_text(case_page(document), encoding="utf-8")

@@ -9,7 +9,7 @@ import click
 
 from app.cli.commands.audit_trail import audit
 from app.cli.main import CommandFinding, command
-from app.output import console, fail, print_json, print_table, showing_progress
+from app.output import console, fail, print_json, print_result, print_table, showing_progress
 from app.runtime.seal import seal_to_the_end, verification, wait_for_the_seal
 from app.runtime.session import Session
 from ledger.files import read_bounded
@@ -137,10 +137,7 @@ async def export(settings: Settings, file: Path, start: int, end: int | None, *,
         last = await session.log.last_position()
         with showing_progress("exporting", "events", quiet=as_json) as progressed:
             written = await export_events(session, file, start, min(last, end or last), progressed)
-    if as_json:
-        print_json({"file": str(file), "events": written})
-    else:
-        console.print(f"{written:,} events in {file}")
+    print_result({"file": str(file), "events": written}, f"{written:,} events in {file}", as_json=as_json)
 
 
 @click.argument("position", type=click.IntRange(1))
@@ -158,12 +155,10 @@ async def prove(settings: Settings, position: int, into: Path | None, *, as_json
             code="not_sealed",
             as_json=as_json,
         )
-        return
     try:
         proof = prove_position(folder.tiles(newest.size), newest, position)
     except (MissingTileError, ProofError) as error:
         fail(f"{error}: run `resolution-ledger audit verify`", code="seal", as_json=as_json)
-        return
     if into is not None:
         into.write_text(proof.text(), encoding="utf-8", newline="\n")
     if as_json:
@@ -187,7 +182,6 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
             trusted = seal_folder(settings.folder).trusted()
         except (NoteError, OSError) as error:
             fail(f"{error}; give the verifier key with --key", code="seal", as_json=as_json)
-            return
     if not trusted:
         raise click.UsageError("give the verifier key with --key: the data directory has no seal")
     try:
@@ -198,7 +192,6 @@ async def verify_proof(settings: Settings, file: Path, keys: tuple[str, ...], *,
         ]
     except (ValueError, OSError, RecursionError) as error:
         fail(f"{file}: {error}", code="proof", as_json=as_json)
-        return
     if as_json:
         print_json({"valid": True, "items": shown} if len(shown) > 1 else {"valid": True, **shown[0]})
         return
@@ -227,10 +220,8 @@ async def checkpoint(settings: Settings, add: Path | None, *, show_keys: bool, a
             trusted = folder.trusted()
         except NoteError as error:
             fail(str(error), code="seal", as_json=as_json)
-            return
     if note is None:
         fail("nothing is sealed yet: the log is empty", code="not_sealed", as_json=as_json)
-        return
     keys = [verifier.text() for verifier in trusted]
     if as_json:
         print_json(

@@ -286,7 +286,6 @@ def _valid_policy(file: Path, *, as_json: bool) -> Policy:
     if checked.policy is None:
         worst = next(finding for finding in checked.findings if finding.serious)
         fail(f"{file}:{worst.line}: {worst.field}: {worst.message}", code="invalid", as_json=as_json, field=worst.field)
-    assert checked.policy is not None
     return checked.policy
 
 
@@ -300,7 +299,6 @@ async def _with_money(session: Session, fields: JsonObject, *, as_json: bool) ->
         if rules is None:
             message = "no policy is in force, so --amount has no currency: publish one, or give --currency"
             fail(message, code="no_policy", as_json=as_json, field="currency")
-        assert rules is not None
         currency = rules.policy.currency
     return fields | {"amount": {"amount": amount, "currency": currency}}
 

@@ -87,7 +87,6 @@ def _print_groups(name: str, lines: Sequence[tuple[str, QualityFigures]]) -> Non
 def _print_story(story: InteractionStory | None, *, as_json: bool) -> None:
     if story is None:
         fail("no such interaction is recorded", code="unknown_interaction", as_json=as_json)
-        return
     if as_json:
         print_json(story)
         return

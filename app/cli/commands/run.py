@@ -29,8 +29,8 @@ def _address_options[F: Callable[..., object]](function: F) -> F:
     for option in (
         click.option("--port", type=click.IntRange(0, 65535), help="Its port. [default: 8321, or any free one]"),
         click.option("--host", default=LOOPBACK, show_default=True, help="IP address of the HTTP API."),
-        click.option("--tls-cert", type=_FILE, help="Certificate (PEM, with its chain): the API speaks TLS."),
-        click.option("--tls-key", type=_FILE, help="Its key (PEM)."),
+        click.option("--tls-cert", "certificate", type=_FILE, help="Certificate (PEM, with its chain) for TLS."),
+        click.option("--tls-key", "key", type=_FILE, help="Its key (PEM)."),
         click.option(
             "--trusted-proxy",
             "trusted_proxies",
@@ -64,25 +64,12 @@ def _loop(roles: Sequence[str], **_options: object) -> Callable[[], asyncio.Abst
     return uvloop.new_event_loop
 
 
-def _address(found: dict[str, Any]) -> ListenAddress:
-    return ListenAddress(
-        found["host"],
-        found["port"],
-        found["tls_cert"],
-        found["tls_key"],
-        found["behind_proxy"],
-        found.get("descriptor"),
-        found["allowed_hosts"],
-        found["trusted_proxies"],
-    )
-
-
 @_address_options
 @click.option("--history", is_flag=True, help="Use the client's event time instead of the server's clock.")
 @command(cli, json=False)
-async def up(settings: Settings, *, history: bool, **found: Any) -> None:
+async def up(settings: Settings, *, history: bool, **address: Any) -> None:
     """Run everything: embedded NATS, intake, decisions, views, guard, seal, archive, HTTP API. Ctrl-C stops it."""
-    await _up(settings, _address(found).checked(), history=history)
+    await _up(settings, ListenAddress(**address).checked(), history=history)
 
 
 async def _up(settings: Settings, where: ListenAddress, *, history: bool = False) -> None:
@@ -123,7 +110,7 @@ async def _up(settings: Settings, where: ListenAddress, *, history: bool = False
 @click.option("--descriptor", type=int, hidden=True, help="File descriptor of a listening socket, for `dashboard`.")
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input ends.")
 @command(cli, json=False, loop=_loop)
-async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool, **found: Any) -> None:
+async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with_parent: bool, **address: Any) -> None:
     """Run one or more ROLEs in one process.
 
     Roles: intake records the facts that sources publish; decisions answers their requests; projections builds the
@@ -133,7 +120,7 @@ async def run(settings: Settings, roles: tuple[str, ...], *, history: bool, with
     async with (
         # A child process creates no ledger if its folder was moved.
         Session(settings, reads_only=with_parent, creates=False) as session,
-        running(session, roles, history=history, where=_address(found)) as services,
+        running(session, roles, history=history, where=ListenAddress(**address)) as services,
     ):
         says = "" if with_parent else f"{', '.join(roles)} runs\n"
         await until_stopped(
