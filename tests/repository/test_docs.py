@@ -100,6 +100,22 @@ def test_every_field_of_a_request_is_documented() -> None:
             assert not missing, cls
 
 
+def test_every_path_of_the_http_api_is_documented() -> None:
+    page = (ROOT / "docs" / "integrate" / "http.md").read_text()
+    for path in (ROOT / "dashboard" / "routes").glob("*.py"):
+        for route in re.findall(r'@api\.\w+\(\s*"(/(?:api|metrics|healthz|readyz|openapi)[^"]*)"', path.read_text()):
+            assert re.search(rf"(?:`|v1){re.escape(route.removeprefix('/api/v1'))}`", page), route
+
+
+def test_every_metric_is_documented() -> None:
+    page = (ROOT / "docs" / "operate" / "monitor.md").read_text()
+    source = (ROOT / "dashboard" / "metrics.py").read_text()
+    names = re.findall(r'Gauge\("(\w+)"', source)
+    names += [f"resolution_ledger_role_{name}" for name in re.findall(r'gauge\("(\w+)"', source)]
+    assert len(names) == 8
+    assert [name for name in names if f"| `{name}` |" not in page] == []
+
+
 def test_every_subject_and_schema_is_in_the_asyncapi_document() -> None:
     document: dict[str, Any] = json.loads(json.dumps(asyncapi_document()))
     addresses = {channel["address"] for channel in document["channels"].values()}
