@@ -1,4 +1,4 @@
-"""Contexts of the ``nats`` command line: files that say how to reach a server, read as settings."""
+"""Contexts of the ``nats`` command line: files with the options of a connection, read as settings."""
 
 from __future__ import annotations
 
@@ -37,38 +37,38 @@ _DEFAULT_URL = "nats://127.0.0.1:4222"
 
 
 class ContextError(ValueError):
-    """A context that cannot be used; the message says why and what to do."""
+    """An unusable context; the message gives the cause and the remedy."""
 
 
 def read_context(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings in the context of this name, or in the context file at this path.
+    """Return the settings in the context with this name, or in the context file at this path.
 
     Raises:
-        ContextError: the file is missing or unreadable, or asks for what is not supported.
+        ContextError: the file is missing or invalid, or has an unsupported option.
 
     """
     path = _path(name, environment)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         message = f"there is no context {name!r}: {path} is missing; `nats context ls` lists the contexts"
         raise ContextError(message) from None
     except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no JSON"
+        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
         message = f"the context {path} cannot be read: {reason}"
         raise ContextError(message) from None
-    if not isinstance(found, dict):
-        message = f"the context {path} is no JSON object"
+    if not isinstance(content, dict):
+        message = f"the context {path} is not a JSON object"
         raise ContextError(message)
     for field, instead in _UNSUPPORTED.items():
-        if found.get(field) and found[field] not in _DEFAULTS.get(field, ()):
+        if content.get(field) and content[field] not in _DEFAULTS.get(field, ()):
             message = f"the context {path} has {field}, which is not supported: {instead}"
             raise ContextError(message)
     for field in _SETTINGS:
-        if not isinstance(found.get(field, ""), bool if field == "tls_first" and field in found else str):
+        if not isinstance(content.get(field, ""), bool if field == "tls_first" and field in content else str):
             message = f"the context {path} has a {field} of the wrong type"
             raise ContextError(message)
-    settings = {_SETTINGS[field]: value for field, value in found.items() if field in _SETTINGS and value}
+    settings = {_SETTINGS[field]: value for field, value in content.items() if field in _SETTINGS and value}
     return {"nats_url": _DEFAULT_URL} | settings
 
 

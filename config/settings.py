@@ -1,4 +1,4 @@
-"""Settings: options of the command line, then ``RESOLUTION_LEDGER_*``, then a TOML file."""
+"""Settings from options of the command line, then ``RESOLUTION_LEDGER_*``, then a TOML file."""
 
 from __future__ import annotations
 
@@ -20,48 +20,30 @@ DEFAULT_FILE = Path("resolution-ledger.toml")
 
 
 class SettingsError(ValueError):
-    """A setting that cannot be used; the message names it and where it came from."""
+    """An unusable setting; the message names it and its origin."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All settings. Each is an option, an environment variable and a key of the TOML file."""
+    """All settings, described in ``HELP``. Each is an option, an environment variable and a key of the TOML file."""
 
     data_dir: str = "./.resolution-ledger"
-    """Folder of all that the embedded default stores, and of indexes and views."""
     nats_url: str | None = None
-    """A real NATS server instead of the embedded one; several of a cluster with a comma between."""
     nats_user: str | None = None
-    """The user at that server, beside ``nats_password``."""
     nats_password: str | None = None
-    """That user's password."""
     nats_token: str | None = None
-    """A token instead of user and password."""
     nats_creds: str | None = None
-    """A credentials file (user JWT and seed)."""
     nats_nkey: str | None = None
-    """A file that holds a user's nkey seed."""
     nats_tls_ca: str | None = None
-    """The authority (PEM) that signed the server's certificate, instead of the system's authorities."""
     nats_tls_cert: str | None = None
-    """A client certificate (PEM) for servers that ask for one."""
     nats_tls_key: str | None = None
-    """The certificate's key (PEM)."""
     nats_tls_first: bool = False
-    """Begin with TLS, before the server says anything."""
     nats_inbox_prefix: str | None = None
-    """What the subjects of answers begin with, instead of ``_INBOX``."""
     nats_context: str | None = None
-    """A context of the ``nats`` command line, from which settings that are not given are taken."""
     upstream_nats_url: str | None = None
-    """On a server of the user's own: the address in ``connection.json``, which ``publish`` and ``decide`` use, too."""
     nats_server: str | None = None
-    """The nats-server binary (2.12 or newer) that the embedded default runs."""
     replicas: int = 1
-    """Copies of each stream in a NATS cluster: 1, 3 or 5."""
     allow_lazy_fsync: bool = False
-    """Accept a server that acknowledges events before they are on disk."""
     database_url: str | None = None
-    """PostgreSQL for views; not served by this version."""
 
     def __repr__(self) -> str:
         """Return the settings without passwords and tokens."""
@@ -76,7 +58,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 HELP: dict[str, str] = {
-    "data_dir": "Folder of all that the embedded default stores, and of indexes and views.",
+    "data_dir": "Folder of the embedded server's data, and of indexes and views.",
     "nats_url": (
         "A real NATS server instead of the embedded one: nats://user:password@host:4222. Several of a cluster: "
         "repeated, or with commas between."
@@ -90,10 +72,10 @@ HELP: dict[str, str] = {
     "nats_tls_cert": "A client certificate (PEM, with its chain), for a server that asks for one.",
     "nats_tls_key": "That certificate's key (PEM, without a passphrase).",
     "nats_tls_first": "Begin with TLS, for a server with `handshake_first`.",
-    "nats_inbox_prefix": "What the subjects of answers begin with, such as _INBOX_ledger. [default: _INBOX]",
+    "nats_inbox_prefix": "Prefix of the subjects of answers, such as _INBOX_ledger. [default: _INBOX]",
     "nats_context": "A context of the `nats` command line, by name or file; other settings win over its own.",
     "upstream_nats_url": (
-        "With --nats-url: the address for connection.json, with a user that may only publish and ask. "
+        "With --nats-url: the address for connection.json, with a user that may only publish and request. "
         "[default: --nats-url]"
     ),
     "nats_server": "The nats-server binary (2.12 or newer) that the embedded default runs.",
@@ -104,9 +86,9 @@ HELP: dict[str, str] = {
 """One sentence for each setting, for ``--help`` and docs/operate/connect.md."""
 
 SECRET = ("nats_url", "upstream_nats_url", "database_url", "nats_password", "nats_token")
-"""Settings that may hold a password: never on the command line of a process that we start."""
+"""Settings that may hold a password: never on the command line of a child process."""
 WITHOUT_OPTION = ("nats_password", "nats_token")
-"""Settings that are nothing but a secret: they have no option."""
+"""Settings that are secrets: they have no option."""
 CONNECTION = (
     "user",
     "password",
@@ -125,20 +107,20 @@ _LOGIN = tuple(f"nats_{name}" for name in ("user", "password", "token", "creds",
 
 
 def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
-    """Settings from their three places, the first that has one winning.
+    """Return the settings from their three places; the first place that has one wins.
 
     Raises:
         SettingsError: the file is missing or unreadable, or a value has the wrong type.
 
     """
-    path = file or (Path(named) if (named := environment.get(f"{PREFIX}CONFIG")) else DEFAULT_FILE)
+    path = file or (Path(config_path) if (config_path := environment.get(f"{PREFIX}CONFIG")) else DEFAULT_FILE)
     merged: dict[str, Any] = {}
     if path.exists():
         merged = _read_file(path)
         if isinstance(urls := merged.get("nats_url"), list):
             merged["nats_url"] = ",".join(map(str, urls))
     elif path != DEFAULT_FILE:
-        message = f"the settings file {path} is not there"
+        message = f"the settings file {path} does not exist"
         raise SettingsError(message)
     found = {name: value for name in HELP if (value := environment.get(PREFIX + name.upper())) not in (None, "")}
     for layer in (found, {name: value for name, value in options.items() if value is not None}):
@@ -163,18 +145,20 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
 
 
 def _merge(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both, where the higher ones win. Who connects is taken from one of them, not mixed.
+    """Return both, the higher ones winning. Credentials are taken from one of them, not mixed.
 
-    User and password may come from two of them: the password has no option.
+    Only user and password may come from both: the password has no option.
     """
-    left = dict(lower)
-    given = [name for name in _LOGIN if higher.get(name)]
-    if given or "@" in str(higher.get("nats_url", "")):
-        beside = {"nats_user": "nats_password", "nats_password": "nats_user"}.get(given[0]) if len(given) == 1 else None
-        left = {name: value for name, value in lower.items() if name not in _LOGIN or name == beside}
-        if isinstance(url := left.get("nats_url"), str):
-            left["nats_url"] = ",".join(_URL_LOGIN.sub(r"\1", one) for one in url.split(","))
-    return left | dict(higher)
+    merged = dict(lower)
+    logins = [name for name in _LOGIN if higher.get(name)]
+    if logins or "@" in str(higher.get("nats_url", "")):
+        partner = (
+            {"nats_user": "nats_password", "nats_password": "nats_user"}.get(logins[0]) if len(logins) == 1 else None
+        )
+        merged = {name: value for name, value in lower.items() if name not in _LOGIN or name == partner}
+        if isinstance(url := merged.get("nats_url"), str):
+            merged["nats_url"] = ",".join(_URL_LOGIN.sub(r"\1", server_url) for server_url in url.split(","))
+    return merged | dict(higher)
 
 
 def settings_as_options(settings: Settings) -> list[str]:
@@ -192,40 +176,40 @@ def settings_as_options(settings: Settings) -> list[str]:
 
 
 def settings_as_environment(settings: Settings) -> dict[str, str]:
-    """Return the settings with secrets as environment variables, for a child process; it reads no file of settings."""
+    """Return the settings with secrets as environment variables, for a child process without a settings file."""
     found = {PREFIX + name.upper(): getattr(settings, name) or "" for name in SECRET}
     return found | {f"{PREFIX}CONFIG": os.devnull}
 
 
 def without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Take URLs with credentials out of the arguments of a command line.
+    """Remove URLs with credentials from the arguments of a command line.
 
     Returns:
-        The other arguments, and the environment variables that say the same as those taken out.
+        The other arguments, and environment variables with the removed values.
 
     """
     flags = {"--" + name.replace("_", "-"): name for name in SECRET if name not in WITHOUT_OPTION}
-    left: list[tuple[str, list[str]]] = []
+    kept_words: list[tuple[str, list[str]]] = []
     values: dict[str, list[str]] = {}
     rest = iter(arguments)
     for word in rest:
         if word == "--":
-            left.append(("", [word, *rest]))
+            kept_words.append(("", [word, *rest]))
             break
-        flag, given, value = word.partition("=")
-        text = value if given else next(rest, None) if flag in flags else None
+        flag, separator, value = word.partition("=")
+        text = value if separator else next(rest, None) if flag in flags else None
         if flag not in flags or text is None:
-            left.append(("", [word]))
+            kept_words.append(("", [word]))
             continue
-        left.append((flags[flag], [word] if given else [word, text]))
+        kept_words.append((flags[flag], [word] if separator else [word, text]))
         values.setdefault(flags[flag], []).append(text)
-    # All URLs of one cluster go together; of another option, the last one counts.
+    # All URLs of one cluster are joined; of another option, the last one counts.
     found = {
         name: ",".join(texts) if name == "nats_url" else texts[-1]
         for name, texts in values.items()
         if any("@" in text for text in texts)
     }
-    words = [word for name, words in left if name not in found for word in words]
+    words = [word for name, words in kept_words if name not in found for word in words]
     if "nats_url" in found:  # as an option it replaces the environment's login, so it does as a variable, too
         found |= dict.fromkeys(_LOGIN, "")
     return words, {PREFIX + name.upper(): text for name, text in found.items()}

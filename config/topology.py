@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 INBOX_SUBJECT = "resolution.inbox"
 IMPORT_SUBJECT = "resolution.import"
 SOURCE_SUBJECT = "in"
-"""The subject to which the server maps a known source's inbox, once that source has a stream of its own."""
+"""The server maps a known source's inbox to this subject once the source has its own stream."""
 DECIDE_SUBJECT = "resolution.decide"
 READ_SUBJECT = "resolution.read"
 VIEWS_SUBJECT = "resolution.views"
@@ -21,7 +21,7 @@ DECIDERS_SUBJECT = "resolution.deciders"
 INTAKES_SUBJECT = "resolution.intakes"
 ROLES = ("intake", "decisions", "projections", "guard", "seal", "archive", "dashboard")
 ROLES_SUBJECT = "resolution.roles"
-"""Each process with a role answers to ``resolution.roles.<role>``; no upstream may ask."""
+"""Each process with a role answers to ``resolution.roles.<role>``; upstreams may not ask."""
 FACT_SUBJECT = "ledger.fact"
 BUDGET_SUBJECT = "ledger.budget"
 CUSTOMER_SUBJECT = "ledger.customer"
@@ -33,9 +33,9 @@ REJECTED_SUBJECT = "rejected"
 MAX_EVENT_BYTES = 48 * 1024
 MAX_STORED_BYTES = 56 * 1024
 MAX_SEALED_BYTES = 62 * 1024
-"""With what is personal sealed, which makes it a quarter longer."""
+"""The limit after encryption of personal fields, which makes an event a quarter longer."""
 INBOX = "INBOX"
-"""The inbox that sources share until the ledger knows them."""
+"""The inbox that unknown sources share."""
 IMPORT = "IMPORT"
 """The inbox of this program's own commands, which publish in atomic batches."""
 LEDGER = "LEDGER"
@@ -46,10 +46,10 @@ SEAL = "SEAL"
 INTAKE_CONSUMER = "intake"
 INTAKE_BATCH = 1000
 SOURCES_AT_MOST = 500
-"""Known sources with an inbox stream of their own; the others share ``INBOX`` until one of these is idle."""
+"""Known sources with their own inbox stream; others share ``INBOX`` until one of these is idle."""
 ROUTES_AT_ONCE = 50
 ROUTES_A_SECOND = 2.0
-"""New streams: so many at once, then so many a second, so that one sender cannot take all of them in a moment."""
+"""Limit of new streams: a burst, then a rate, so that one sender cannot use up all of them in a moment."""
 SOURCE_BYTES = 64 * 1024 * 1024
 SHARED_MESSAGES = 50_000
 SHARED_MESSAGES_A_SOURCE = 10_000
@@ -59,7 +59,7 @@ REJECTED_DAYS = 30
 _SECOND_NS = 1_000_000_000
 _DAY_NS = 24 * 3600 * _SECOND_NS
 SHORTEST_WINDOW_NS = 100_000_000
-"""Within it the server drops a second message with one ``Nats-Msg-Id``; it takes no shorter one."""
+"""Within it the server drops a second message with one ``Nats-Msg-Id``; it allows no shorter window."""
 _PLAIN_TOKEN = re.compile(r"[a-z0-9_-]{1,64}")
 
 
@@ -82,8 +82,9 @@ def _common(replicas: int) -> dict[str, Any]:
 def _inbox(replicas: int) -> dict[str, Any]:
     """Return the settings that all inboxes of upstreams share.
 
-    They are trimmed behind the intake's ack floor, never by age: a PubAck means that it will be recorded. A
-    ``Nats-Msg-Id`` is deduplicated for as short as the server can, and there are no atomic batches, of which a
+    Inboxes are trimmed behind the intake's ack floor, never by age: a PubAck means that the message will be recorded.
+    ``Nats-Msg-Id`` is deduplicated for the shortest time that the server allows. There are no atomic batches, of which
+    a
     stream has at most 50 open.
     """
     return _common(replicas) | {
@@ -94,7 +95,7 @@ def _inbox(replicas: int) -> dict[str, Any]:
 
 
 def source_stream(token: str, replicas: int = 1) -> dict[str, Any]:
-    """The inbox stream of one known source, by its token, e.g. ``INBOX_crm``."""
+    """Return the inbox stream of one known source, by its token, e.g. ``INBOX_crm``."""
     return _inbox(replicas) | {
         "name": source_stream_name(token),
         "subjects": [f"{SOURCE_SUBJECT}.{token}"],
@@ -104,7 +105,7 @@ def source_stream(token: str, replicas: int = 1) -> dict[str, Any]:
 
 
 def source_stream_name(token: str) -> str:
-    """The name of a source's inbox stream; two tokens never share one, not even where file names ignore case."""
+    """Return the name of a source's inbox stream, unique for each token even if file names ignore case."""
     if _PLAIN_TOKEN.fullmatch(token):
         return f"{INBOX}_{token}"
     readable = re.sub(r"[^a-z0-9_-]", "", token.lower())[:32]
@@ -112,19 +113,19 @@ def source_stream_name(token: str) -> str:
 
 
 def source_route(token: str) -> tuple[str, str]:
-    """The subject that a known source publishes to, and the one that the server maps it to."""
+    """Return the subject that a known source publishes to, and the one that the server maps it to."""
     return f"{INBOX_SUBJECT}.{token}", f"{SOURCE_SUBJECT}.{token}"
 
 
 def inbox_streams(streams: Iterable[str]) -> list[str]:
-    """Return those of a server's streams that the intake reads; the shared one first."""
+    """Return the names of streams that the intake reads; the shared one first."""
     return [name for name in (INBOX, IMPORT) if name in streams] + sorted(
         name for name in streams if name.startswith(f"{INBOX}_")
     )
 
 
 def earlier_inbox_fields(replicas: int = 1) -> dict[str, Any]:
-    """The fields by which ``INBOX`` is recognised as an earlier version made it: any sender could fill it."""
+    """Return the fields that identify ``INBOX`` of an earlier version, which any sender could fill."""
     return {
         name: value
         for name, value in _common(replicas).items()
@@ -133,10 +134,10 @@ def earlier_inbox_fields(replicas: int = 1) -> dict[str, Any]:
 
 
 def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
-    """The streams that each ledger has, in the words of the JetStream API. Durations in nanoseconds."""
+    """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds."""
     common = _common(replicas)
     return [
-        # Bounded for each sender: one that floods is refused alone, and others go on.
+        # Bounded for each sender, so that a flood of one sender does not block others.
         _inbox(replicas)
         | {
             "name": INBOX,
@@ -145,7 +146,7 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
             "max_msgs_per_subject": SHARED_MESSAGES_A_SOURCE,
             "discard_new_per_subject": True,
         },
-        # For ever. An entry stays below 65,535 bytes, the limit of a C2SP tile's entry.
+        # Kept forever. An entry is below 65,535 bytes, the limit of a C2SP tile's entry.
         common
         | {
             "name": LEDGER,
@@ -154,7 +155,7 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
             "deny_delete": True,
             "deny_purge": True,
         },
-        # Kept 30 days; deletable, since an entry that was retried with success is done with.
+        # Kept 30 days; deletable, since a successful retry settles an entry.
         common
         | {
             "name": REJECTED,
@@ -162,7 +163,7 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
             "max_age": REJECTED_DAYS * _DAY_NS,
             "max_msg_size": 128 * 1024,
         },
-        # Keys of persons, a bucket of their own: deletable, since destroying a key is what it is for.
+        # Keys of persons in their own bucket: deletable, so that a key can be destroyed.
         common
         | {
             "name": KEYS,
@@ -171,7 +172,7 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
             "max_msgs_per_subject": 1,
             "discard": "old",
         },
-        # That a seal was begun, with which keys, and one of its last checkpoints (ledger/transparency/seal_record.py).
+        # Begun seals with their keys, and one of the last checkpoints (ledger/transparency/seal_record.py).
         common
         | {
             "name": SEAL,
@@ -183,7 +184,7 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
             "deny_delete": True,
             "deny_purge": True,
         },
-        # The last alarm, while it is on (ledger/transparency/alarm.py); only the operator takes it back.
+        # The last alarm, while it is on (ledger/transparency/alarm.py); only the operator clears it.
         common
         | {
             "name": ALARM,
@@ -192,7 +193,7 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
             "max_msgs_per_subject": 1,
             "discard": "old",
         },
-        # Out of upstreams' reach, so it may have batches, without which an import takes ten times as long.
+        # Upstreams cannot publish here, so batches are allowed; without them an import takes ten times as long.
         common
         | {
             "name": IMPORT,
@@ -204,7 +205,7 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
 
 
 def intake_consumer() -> dict[str, Any]:
-    """The durable consumer through which the intake reads an inbox, whichever process it is."""
+    """Return the durable consumer through which any intake process reads an inbox."""
     return {
         "durable_name": INTAKE_CONSUMER,
         "ack_policy": "explicit",

@@ -1,4 +1,4 @@
-"""What can go wrong with the log; each error says what to do and carries its facts."""
+"""Errors of the log; each message says what to do, and each error carries its facts as attributes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 class LedgerError(Exception):
-    """Base of all errors of the log."""
+    """The base of all errors of the log."""
 
 
 class EventError(ValueError):
-    """Bytes that are no acceptable CloudEvent: a stable code, the field, and what to do.
+    """An unacceptable CloudEvent: a stable code, the field, and a message that says what to do.
 
-    Field and message may quote hostile bytes; what is not Unicode stands as ``?``, so that they can be stored.
+    Field and message may quote hostile bytes. Bytes that are not Unicode become ``?``, so that both can be stored.
     """
 
     def __init__(self, code: str, message: str, field: str = "") -> None:
@@ -26,7 +26,7 @@ class EventError(ValueError):
 
 
 class ConflictError(LedgerError):
-    """Somebody wrote to one of the subjects since it was read; nothing was stored. Read again."""
+    """One of the subjects was written to since it was read; nothing was stored. Read again."""
 
     def __init__(self, subjects: list[str]) -> None:
         super().__init__(f"written meanwhile: one of {', '.join(subjects[:3])}; read it again and decide anew")
@@ -34,38 +34,38 @@ class ConflictError(LedgerError):
 
 
 class UnavailableError(LedgerError):
-    """The server gave no answer in time, or cannot store (away, disk full). Try again later.
+    """The server gave no answer in time, or cannot store (unreachable, disk full). Try again later.
 
-    Where an append raises this, the event may still have been stored: its expectation protects a retry.
+    After a failed append the event may still have been stored: its expected sequence makes a retry safe.
     """
 
 
 class ClockError(UnavailableError):
-    """The host's clock runs ahead of the server's: nothing was recorded, and nothing is until it is right."""
+    """The host's clock is ahead of the server's; nothing is recorded until it is corrected."""
 
 
 class TooLargeError(LedgerError):
-    """A message is larger than its stream takes."""
+    """A message is larger than its stream accepts."""
 
 
 class RefusedError(LedgerError):
-    """JetStream will never accept this request as it is; trying it again is of no use."""
+    """JetStream will never accept this request as it is; a retry is useless."""
 
 
 _CONFLICTS = frozenset((10071, 10164))
 _TOO_LARGE = frozenset((10054, 10097, 10199))
 _GONE = frozenset((10014, 10059))
-"""A consumer or a stream is not there: it may be restored, and with it what it holds."""
+"""A consumer or a stream is missing. An operator may restore it."""
 _SERVER_ERROR = 500
 
 
-def jetstream_error(error: Mapping[str, Any], what: str, subjects: Sequence[str] = ()) -> LedgerError:
-    """Return the exception for the ``error`` object of an answer of JetStream.
+def jetstream_error(error: Mapping[str, Any], operation: str, subjects: Sequence[str] = ()) -> LedgerError:
+    """Return the exception for the ``error`` object in an answer of JetStream.
 
-    Only what may pass by itself (no leader, a full disk, a stream that is gone) is an ``UnavailableError``.
-    ``what`` begins the message: the stream and what was asked of it.
+    A condition that may pass without a change (no leader, full disk, missing stream) is an ``UnavailableError``.
+    ``operation`` begins the message: the stream, and the operation on it.
     """
-    code, text = error.get("err_code"), f"{what}: {error.get('description', 'no reason given')}"
+    code, text = error.get("err_code"), f"{operation}: {error.get('description', 'no reason given')}"
     if code in _CONFLICTS:
         return ConflictError(sorted(set(subjects)))
     if code in _TOO_LARGE:
@@ -75,14 +75,14 @@ def jetstream_error(error: Mapping[str, Any], what: str, subjects: Sequence[str]
     return RefusedError(f"{text} ({code})")
 
 
-def status_error(status: bytes, headers: bytes, what: str) -> LedgerError:
-    """Return the exception for an inline status (``b"408"``) of JetStream; 4xx will never succeed."""
-    text = f"{what}: {headers.decode(errors='replace').strip()}"
+def status_error(status: bytes, headers: bytes, operation: str) -> LedgerError:
+    """Return the exception for an inline status (``b"408"``) of JetStream; a 4xx status will never succeed."""
+    text = f"{operation}: {headers.decode(errors='replace').strip()}"
     return RefusedError(text) if status.startswith(b"4") else UnavailableError(text)
 
 
 class MissingStreamsError(LedgerError):
-    """Streams of the ledger are not on the server, and only `admin init` creates them."""
+    """Streams of the ledger are missing on the server; only `admin init` creates them."""
 
     def __init__(self, streams: Sequence[str]) -> None:
         names = ", ".join(streams)
@@ -92,13 +92,13 @@ class MissingStreamsError(LedgerError):
 
 
 class DriftError(LedgerError):
-    """A stream's configuration is not the one declared."""
+    """A stream's configuration differs from the declared one."""
 
     def __init__(self, stream: str, field: str, wanted: object, found: object) -> None:
         cause = (
-            f"ask for more as the operator (nats stream edit {stream} --replicas {wanted})"
+            f"add replicas as the operator (nats stream edit {stream} --replicas {wanted})"
             if field == "num_replicas"
-            else "it was changed. Find out by which user and whether events are missing, then set it back as the "
+            else "it was changed. Find out which user changed it and whether events are missing, then reset it as the "
             f"operator (nats stream edit {stream})"
         )
         super().__init__(f"stream {stream} has {field}={found!r} where {wanted!r} was declared: {cause}")
@@ -107,26 +107,26 @@ class DriftError(LedgerError):
 
 
 class UpgradeNeededError(LedgerError):
-    """A stream is as an earlier version made it, and only the operator may change it."""
+    """A stream has the configuration of an earlier version, and only the operator may change it."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(
-            f"stream {stream} is as an earlier version made it. Stop everything of that version, then run "
-            "`resolution-ledger admin upgrade` with the operator's user and password in --nats-url"
+            f"stream {stream} has the configuration of an earlier version. Stop all processes of that version, then "
+            "run `resolution-ledger admin upgrade` with the operator's user and password in --nats-url"
         )
         self.stream = stream
 
 
 class LazyFsyncError(LedgerError):
-    """The server acknowledges before it has written to disk, or does not say."""
+    """The server acknowledges events before they are on disk, or does not say when it does."""
 
 
 class LostEventsError(LedgerError):
-    """The stream does not show what was read or stored before at a position."""
+    """The stream no longer shows an event that was read or stored at a position."""
 
-    def __init__(self, what: str, position: int) -> None:
+    def __init__(self, problem: str, position: int) -> None:
         super().__init__(
-            f"{what} at position {position}: the log is not what it was. Stop everything that writes, see what "
+            f"{problem} at position {position}: the log has changed. Stop all processes that write, see what "
             "`resolution-ledger audit verify` and `admin scrub` say, and start again only from a sound log"
         )
         self.position = position
@@ -137,20 +137,20 @@ class ServerStartError(LedgerError):
 
 
 class OtherDirectoryError(ServerStartError):
-    """A data directory is a copy: the server that its files name runs for another directory."""
+    """A data directory is a copy: its recorded server runs for another directory."""
 
     def __init__(self, data_dir: object, other: str | None, port: int, *, shared: bool = False) -> None:
-        name = other or "that other directory"
+        name = other or "another directory"
         if shared:
             text = (
-                f"{data_dir} is a copy that shares files with {name} by links, and serves as no ledger of its own: "
-                "copy the folder with all that links in it lead to (cp -aL, rsync -aL), while the ledger is stopped"
+                f"{data_dir} is a copy that shares files with {name} by links, so it is not a separate ledger: "
+                "copy the folder with the targets of its links (cp -aL, rsync -aL), while the ledger is stopped"
             )
         else:
             text = (
-                f"{data_dir} is a copy of another data directory: the server at 127.0.0.1:{port}, which it names, "
-                f"serves {name}. Name that one with --data-dir. To back up a ledger, copy its folder while it is "
-                "stopped; to open this copy all the same, as a ledger of its own, delete "
+                f"{data_dir} is a copy of another data directory: its recorded server at 127.0.0.1:{port} "
+                f"serves {name}. Name that directory with --data-dir. To back up a ledger, copy its folder while it is "
+                "stopped; to open this copy as a separate ledger, delete "
                 f"{data_dir}/server/address.json"
             )
         super().__init__(text)
@@ -158,16 +158,16 @@ class OtherDirectoryError(ServerStartError):
 
 
 class DirectoryMovedError(LedgerError):
-    """A data directory was moved, or replaced by another, while it was in use."""
+    """A data directory was moved or replaced while it was in use."""
 
     def __init__(self, data_dir: object) -> None:
         super().__init__(
-            f"{data_dir} was moved or replaced while it was in use: start again, with --data-dir naming its new place"
+            f"{data_dir} was moved or replaced while it was in use: start again with its new path in --data-dir"
         )
 
 
 class MissingExtraError(LedgerError):
-    """A library is not installed that only some roles and commands need, with the extra that brings it."""
+    """An optional library is not installed; the extra that installs it is named."""
 
     def __init__(self, part: str, extra: str) -> None:
         super().__init__(f"{part} need the extra `{extra}`: pip install 'resolution-ledger[{extra}]'")

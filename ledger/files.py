@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and durably."""
+"""Durable and atomic file writes, and bounded reads."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _DAMAGED = {errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.EPERM,
 
 
 _NONBLOCKING, _BINARY = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_BINARY", 0)
-"""Windows has no pipes among its files, and translates the ends of lines where it is not told to leave them."""
+"""Open flags that some platforms lack: Windows translates line endings without ``O_BINARY``."""
 
 
 class UnreadableFileError(ValueError):
-    """Something else stands where a file should: a folder, a pipe, far too many bytes, or what we may not read."""
+    """A path is not a readable regular file: a folder, a pipe, too large, or without read permission."""
 
 
 def read_bounded(path: Path, at_most: int) -> bytes:
-    """Return the bytes of a regular file; nothing else is waited for or read.
+    """Return the bytes of a regular file, without blocking on pipes or devices.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        UnreadableFileError: it is no regular file, larger than ``at_most`` bytes, or not ours to read.
-        OSError: it cannot be read just now.
+        FileNotFoundError: the file does not exist.
+        UnreadableFileError: it is not a regular file, is larger than ``at_most`` bytes, or cannot be opened.
+        OSError: reading fails temporarily.
 
     """
     try:
@@ -42,10 +42,10 @@ def read_bounded(path: Path, at_most: int) -> bytes:
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            message = f"{path} is no file"
+            message = f"{path} is not a file"
             raise UnreadableFileError(message)
         if found.st_size > at_most:
-            message = f"{path} holds {found.st_size:,} bytes, where at most {at_most:,} belong"
+            message = f"{path} holds {found.st_size:,} bytes; the limit is {at_most:,}"
             raise UnreadableFileError(message)
         with os.fdopen(os.dup(descriptor), "rb") as file:
             return file.read(at_most)
@@ -54,14 +54,14 @@ def read_bounded(path: Path, at_most: int) -> bytes:
 
 
 def try_lock(file: IO[Any]) -> bool:
-    """Lock an open file for this process alone, until it is closed; return whether no other process holds it."""
+    """Lock an open file for this process until it is closed; return False if another process holds the lock."""
     from filelock import lock_descriptor
 
     return lock_descriptor(file.fileno(), blocking=False)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all; it is on disk when this returns."""
+    """Replace a file in one step; the new content is on disk on return."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
@@ -73,8 +73,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def sync_to_disk(path: Path) -> None:
-    """Bring a file, or the names in a folder, to disk."""
-    if sys.platform == "win32":  # which opens no folders, and keeps names by itself
+    """Flush a file, or the names in a folder, to disk."""
+    if sys.platform == "win32":  # Windows cannot open folders, and stores names without a flush
         if path.is_dir():
             return
         descriptor = os.open(path, os.O_RDWR | _BINARY)
@@ -87,7 +87,7 @@ def sync_to_disk(path: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Replace a file in one step, readable by its owner only."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _BINARY, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:

@@ -1,17 +1,17 @@
 """Persistence module of the `eventsourcing` library on JetStream: ``PERSISTENCE_MODULE=ledger.persistence``.
 
-Settings, from the application's environment, each also with the application's name before it, as in that library
+Settings from the application's environment, optionally with the application's name as a prefix, as in that library
 (``BANKACCOUNTS_NATS_STREAM``); `docs/integrate/eventsourcing.md` explains them:
 
-NATS_URL             one or more servers, with a comma between: nats:// or tls://; required
+NATS_URL             one or more servers, separated by commas: nats:// or tls://; required
 NATS_USER, NATS_PASSWORD, NATS_TOKEN, NATS_CREDENTIALS (a .creds file), NATS_NKEY (a file with a user's seed)
 NATS_TLS_CA, NATS_TLS_CERT, NATS_TLS_KEY (PEM files), NATS_TLS_FIRST (``yes``: TLS before anything else)
-NATS_INBOX_PREFIX    what the subjects of answers begin with; ``_INBOX``
-NATS_STREAM          what the streams' names begin with; the application's name in lower case, else ``stored``
+NATS_INBOX_PREFIX    prefix of the subjects of answers; ``_INBOX``
+NATS_STREAM          prefix of the streams' names; the application's name in lower case, else ``stored``
 NATS_SUBJECT_PREFIX  first token of every subject; ``es``
-NATS_REPLICAS        servers that hold each stream; 1
-NATS_TIMEOUT         seconds to go on trying while no server answers; 10
-CREATE_TABLE         ``no``: the streams are there already, made by an operator; ``yes``
+NATS_REPLICAS        number of servers that hold each stream; 1
+NATS_TIMEOUT         seconds to retry while no server answers; 10
+CREATE_TABLE         ``no``: an operator has created the streams; ``yes``
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
     process_recorder_class = JetStreamProcessRecorder
 
     def __init__(self, env: Environment | EnvType | None) -> None:
-        """Read the settings; connections are made when a recorder is constructed.
+        """Read the settings; the first recorder connects.
 
         Raises:
-            OSError: a setting is missing or wrong, as in the library's other modules.
+            OSError: a setting is missing or invalid, as in the library's other modules.
 
         """
         super().__init__(env)
@@ -103,10 +103,10 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
         if not url:
             keys = ", ".join(self.env.create_keys("NATS_URL"))
             raise OSError(f"NATS server not found in environment with keys: {keys}; for example nats://127.0.0.1:4222")
-        found: dict[str, Any] = {option: self._setting(name) for option, name in _CONNECTION.items()}
-        first = strtobool(self._setting("NATS_TLS_FIRST") or "no")
+        options: dict[str, Any] = {option: self._setting(name) for option, name in _CONNECTION.items()}
+        tls_first = strtobool(self._setting("NATS_TLS_FIRST") or "no")
         try:
-            return ConnectionOptions.of(url, tls_first=bool(first), **found)
+            return ConnectionOptions.of(url, tls_first=bool(tls_first), **options)
         except ConnectionOptionError as error:
             raise OSError(f"{_CONNECTION.get(error.option, 'NATS_URL')}: {error.reason}") from None
 
@@ -122,11 +122,11 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
         return found
 
     def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
-        """For events, or for ``snapshots``: a stream each."""
+        """Return a recorder of events, or of ``snapshots``, each in its own stream."""
         return self._recorder(self.aggregate_recorder_class, purpose)
 
     def application_recorder(self) -> ApplicationRecorder:
-        """For an application; APPLICATION_RECORDER_TOPIC may name a subclass."""
+        """Return a recorder for an application; APPLICATION_RECORDER_TOPIC may name a subclass."""
         return self._recorder(
             self._class_from(self.APPLICATION_RECORDER_TOPIC, self.application_recorder_class), "events"
         )
@@ -134,18 +134,18 @@ class JetStreamFactory(InfrastructureFactory[JetStreamTrackingRecorder]):
     def tracking_recorder(
         self, tracking_recorder_class: type[JetStreamTrackingRecorder] | None = None
     ) -> JetStreamTrackingRecorder:
-        """For a materialised view; TRACKING_RECORDER_TOPIC may name a subclass."""
+        """Return a recorder for a materialised view; TRACKING_RECORDER_TOPIC may name a subclass."""
         return self._recorder(
             tracking_recorder_class or self._class_from(self.TRACKING_RECORDER_TOPIC, self.tracking_recorder_class),
             "tracking",
         )
 
     def process_recorder(self) -> ProcessRecorder:
-        """For an application that follows others; PROCESS_RECORDER_TOPIC may name a subclass."""
+        """Return a recorder for an application that follows others; PROCESS_RECORDER_TOPIC may name a subclass."""
         return self._recorder(self._class_from(self.PROCESS_RECORDER_TOPIC, self.process_recorder_class), "events")
 
     def close(self) -> None:
-        """Close the connection; recorders and subscriptions of this factory end with it."""
+        """Close the connection; this ends the factory's recorders and subscriptions."""
         self._loop_thread.close()
 
 

@@ -104,13 +104,13 @@ class EventPlaces:
                 ("DELETE FROM rejections WHERE stream = ? AND seq < ?", oldest),
                 ("DELETE FROM batches WHERE stream = ? AND seq < ?", oldest),
             ]
-        self._index.commit([], {}, also=changes)
+        self._index.commit([], {}, changes=changes)
 
     def note_batches(self, batches: Iterable[tuple[EventPlace, BatchPlace]]) -> None:
         """Store the sizes of batches; raises like ``note``."""
         rows = [(place.stream, place.sequence, *batch) for place, batch in batches]
         if rows:
-            self._index.commit([], {}, also=[("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", rows)])
+            self._index.commit([], {}, changes=[("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", rows)])
 
     def keys_of(self, stream: str, sequence: int) -> dict[int, bytes]:
         """Return the keys of the recorded events of a message, by part."""

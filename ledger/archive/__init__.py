@@ -1,1 +1,1 @@
-"""The archive of the log as Parquet files."""
+"""The archive: sealed events as Parquet files."""

@@ -1,4 +1,4 @@
-"""The archive held against the seal: leaves hashed, chunk by chunk, and compared with the tiles."""
+"""Verification of the archive against the seal: leaves are hashed in chunks and compared with the tiles."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CHUNK = WIDTH * WIDTH
 
 
 class DamagedFileError(Exception):
-    """A file of the archive cannot be read, or lacks positions: where."""
+    """A file of the archive cannot be read, or lacks positions."""
 
-    def __init__(self, what: str, position: int) -> None:
-        super().__init__(what, position)
-        self.what = what
+    def __init__(self, problem: str, position: int) -> None:
+        super().__init__(problem, position)
+        self.problem = problem
         self.position = position
 
 
 class RangeResult(NamedTuple):
-    """What came of verifying some positions of an archive: their root, and those that are not what was sealed."""
+    """The result of verifying some positions of an archive: their root, and the positions that differ from the seal."""
 
     root: bytes
     wrong: list[int]
@@ -44,7 +44,7 @@ def event_leaf_hash(event: Recorded) -> bytes:
 def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: int, last: int) -> RangeResult:
     """Hash the leaves of positions ``first`` to ``last`` and compare them with the tiles.
 
-    ``first`` is the beginning of a chunk of ``CHUNK`` leaves; ``last`` its end, or the end of the tree.
+    ``first`` is the beginning of a chunk of ``CHUNK`` leaves; ``last`` is its end, or the end of the tree.
 
     Raises:
         DamagedFileError: a file cannot be read, or positions are missing.
@@ -53,10 +53,10 @@ def verify_range(files: Sequence[tuple[Path, int, int]], tiles: Tiles, first: in
     """
     leaves = list(_leaves(files, first, last))
     if len(leaves) != last - first + 1:
-        raise DamagedFileError("the archive has not every position", first + len(leaves))
+        raise DamagedFileError("the archive lacks a position", first + len(leaves))
     wrong = [
-        first + at
-        for at, (leaf, sealed) in enumerate(zip(leaves, tiles.leaves(first, last), strict=True))
+        first + offset
+        for offset, (leaf, sealed) in enumerate(zip(leaves, tiles.leaves(first, last), strict=True))
         if leaf != sealed
     ]
     return RangeResult(root_of(leaves), wrong)
@@ -66,14 +66,14 @@ def _leaves(files: Sequence[tuple[Path, int, int]], first: int, last: int) -> It
     """Yield the leaves' hashes, in order."""
     from ledger.archive.parquet import read_batches
 
-    for path, begins, ends in files:
-        if ends < first or begins > last:
+    for path, file_first, file_last in files:
+        if file_last < first or file_first > last:
             continue
         try:
             for batch in read_batches(path):
                 yield from (event_leaf_hash(event) for event in batch if first <= event.position <= last)
         except OSError as error:
-            raise DamagedFileError(f"the archive's file {path.name} cannot be read: {error}", begins) from error
+            raise DamagedFileError(f"the archive's file {path.name} cannot be read: {error}", file_first) from error
 
 
 def verify_ranges(
@@ -84,9 +84,9 @@ def verify_ranges(
     progressed: Callable[[int], None],
     threads: int | None = None,
 ) -> list[RangeResult]:
-    """`verify_range` of each chunk, on all cores unless told otherwise.
+    """Verify each chunk, on all cores by default.
 
-    ``seal`` is the folder of a tree of ``size`` leaves; ``progressed`` gets up to where it is done.
+    ``seal`` is the folder of a tree of ``size`` leaves; ``progressed`` is called with each verified position.
 
     Raises:
         DamagedFileError: as in `verify_range`.
@@ -97,7 +97,7 @@ def verify_ranges(
     pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
     try:
         for result, (_, last) in zip(
-            pool.map(lambda one: verify_range(files, tiles, *one), chunks), chunks, strict=True
+            pool.map(lambda chunk: verify_range(files, tiles, *chunk), chunks), chunks, strict=True
         ):
             results.append(result)
             progressed(last)

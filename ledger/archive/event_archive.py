@@ -1,10 +1,10 @@
 """The archive: the log as Parquet files by day, each of a sealed range, from which it can be restored.
 
-    archive/checkpoint, archive/verifiers           as they were when the newest file was written
-    archive/manifest.jsonl                          a line a file, in order
+    archive/checkpoint, archive/verifiers           copies made with the newest file
+    archive/manifest.jsonl                          one line for each file, in order
     archive/day=2026-11-22/1-50000.parquet          positions 1 to 50,000, all recorded on that day
 
-A file's columns are those of `ledger.archive.parquet`. A position that has no event is there too, with the subject
+A file's columns are those of `ledger.archive.parquet`. A position without an event has a row with the subject
 `ledger.gap`.
 """
 
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from ledger.transparency.tiles import Tiles
 
 FILE_EVENTS = CHUNK
-"""A file never crosses a multiple of this, so that whoever verifies in chunks reads each file once."""
+"""No file crosses a multiple of this, so that verification in chunks reads each file once."""
 _GROWS_BELOW = 20_000
 _CHECKPOINT_BYTES = 1 << 20
 
 
 class ArchiveError(LedgerError):
-    """An archive's file is missing, damaged, or not what was sealed."""
+    """An archive's file is missing, damaged, or differs from the seal."""
 
-    def __init__(self, what: str, position: int, file: str = "") -> None:
-        super().__init__(f"{what} (position {position}{', ' + file if file else ''})")
+    def __init__(self, problem: str, position: int, file: str = "") -> None:
+        super().__init__(f"{problem} (position {position}{', ' + file if file else ''})")
         self.position = position
         self.file = file
 
@@ -62,7 +62,7 @@ class Archive:
         self.folder = folder
 
     def parts(self) -> list[ArchiveFile]:
-        """The files that there should be, in order."""
+        """Return the files in the manifest, in order."""
         try:
             lines = (self.folder / "manifest.jsonl").read_bytes().splitlines()
         except FileNotFoundError:
@@ -70,7 +70,7 @@ class Archive:
         return [msgspec.json.decode(line, type=ArchiveFile) for line in lines if line]
 
     def checkpoint(self) -> Checkpoint | None:
-        """Return the checkpoint of when the newest file was written; none in an empty archive.
+        """Return the checkpoint that was written with the newest file; None in an empty archive.
 
         Raises:
             NoteError: it cannot be read.
@@ -87,17 +87,17 @@ class Archive:
 
     @property
     def last_position(self) -> int:
-        """Up to where it has the log."""
+        """The last archived position."""
         parts = self.parts()
         return parts[-1].last if parts else 0
 
     def add(self, events: Sequence[Recorded], checkpoint: str, verifiers: str, tiles: Tiles | None = None) -> None:
         """Write events that follow the last position, durably: they must be sealed under ``checkpoint``.
 
-        A small last file of the same day is written anew with them.
+        A small last file of the same day is replaced by one with these events added.
 
         Raises:
-            SealError: an event is not what the tiles have at its position.
+            SealError: an event differs from the sealed one at its position.
 
         """
         if tiles is not None:
@@ -117,17 +117,17 @@ class Archive:
         from ledger.archive.parquet import parquet_bytes
 
         parts = self.parts()
-        old = parts[-1] if parts else None
+        last_file = parts[-1] if parts else None
         first, last = events[0].position, events[-1].position
         grows = (
-            old is not None
-            and old.file.startswith(f"day={day}/")
-            and old.last - old.first < _GROWS_BELOW
+            last_file is not None
+            and last_file.file.startswith(f"day={day}/")
+            and last_file.last - last_file.first < _GROWS_BELOW
             and first % FILE_EVENTS != 1
         )
-        if old is not None and grows:
-            data = parquet_bytes(events, self.folder / old.file)
-            first = old.first
+        if last_file is not None and grows:
+            data = parquet_bytes(events, self.folder / last_file.file)
+            first = last_file.first
             parts.pop()
         else:
             data = parquet_bytes(events)
@@ -135,21 +135,16 @@ class Archive:
         write_atomically(self.folder / name, data)
         parts.append(ArchiveFile(name, first, last, hashlib.sha256(data).hexdigest()))
         write_atomically(self.folder / "manifest.jsonl", b"".join(msgspec.json.encode(part) + b"\n" for part in parts))
-        if old is not None and grows:
-            (self.folder / old.file).unlink(missing_ok=True)
+        if last_file is not None and grows:
+            (self.folder / last_file.file).unlink(missing_ok=True)
 
     def file_errors(self, *, bytes_at_most: float = math.inf) -> Iterator[ArchiveError]:
-        """Yield the faults of the files: missing, not as they were written, or with a gap between two.
-
-        Args:
-            bytes_at_most: hash about this many bytes, the newest files first; the others only have to be there.
-
-        """
+        """Yield errors of the files: missing, with other bytes than were written, or not contiguous."""
         expected = 1
         hashed = self._newest(bytes_at_most)
         for part in self.parts():
             if part.first != expected:
-                yield ArchiveError("the archive's files do not join", expected, part.file)
+                yield ArchiveError("the archive's files are not contiguous", expected, part.file)
             expected = part.last + 1
             try:
                 with (self.folder / part.file).open("rb") as file:
@@ -158,7 +153,7 @@ class Archive:
                 yield ArchiveError(f"the archive's file cannot be read: {error.strerror}", part.first, part.file)
             else:
                 if changed:
-                    yield ArchiveError("the archive's file is not what was written", part.first, part.file)
+                    yield ArchiveError("the archive's file was changed", part.first, part.file)
 
     def _newest(self, bytes_at_most: float) -> set[ArchiveFile]:
         """Return the newest files, as many as make up so many bytes; at least one."""
@@ -172,7 +167,7 @@ class Archive:
         return found
 
     def batches(self, first: int = 1, last: int | None = None) -> Iterator[list[Recorded]]:
-        """Events from one position to another, oldest first.
+        """Yield events from one position to another, oldest first.
 
         Raises:
             ArchiveError: a file cannot be read.
@@ -185,7 +180,9 @@ class Archive:
                 continue
             try:
                 for batch in read_batches(self.folder / part.file):
-                    found = [one for one in batch if one.position >= first and (last is None or one.position <= last)]
+                    found = [
+                        event for event in batch if event.position >= first and (last is None or event.position <= last)
+                    ]
                     if found:
                         yield found
             except OSError as error:
@@ -193,7 +190,7 @@ class Archive:
 
 
 def _check(events: Sequence[Recorded], tiles: Tiles) -> None:
-    """Reject events, neighbours all, that are not what was sealed."""
+    """Raise SealError if one of these consecutive events differs from the sealed one."""
     first, last = events[0].position, events[-1].position
     if last - first + 1 != len(events):
         raise SealError("an event is missing", first)
@@ -215,7 +212,7 @@ def _recorded_times(events: Sequence[Recorded]) -> list[str]:
 
 
 def gap_marker(position: int, recorded: str) -> Recorded:
-    """What stands in an archive, and in a restored log, for an event that was lost before it could be sealed."""
+    """Return the event that replaces an event that was lost before it could be sealed."""
     document = {
         "specversion": "1.0",
         "id": f"gap-{position}",

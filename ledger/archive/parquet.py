@@ -1,4 +1,4 @@
-"""Parquet files of events. Needs pyarrow, which the extra `archive` of the package installs.
+"""Parquet files of events. Requires pyarrow, which the package's extra `archive` installs.
 
 Columns: `position`, `subject`, `time`, `recorded` (UTC, microseconds), `type`, `source`, `id`, `event` (the stored
 bytes).
@@ -41,13 +41,13 @@ _WRITE_OPTIONS: dict[str, Any] = {
     "use_dictionary": ["subject", "type", "source"],
     "write_statistics": ["position", "time", "recorded"],
 }
-"""How files are written: no dictionary for columns whose values are all different."""
+"""Columns whose values are all different get no dictionary."""
 _BATCH_ROWS = 16_384
 _READ_COLUMNS = {"position": pa.int64(), "subject": pa.string(), "event": pa.binary()}
 
 
 class ParquetWriter:
-    """A context in which events are written into one file, group by group."""
+    """A context in which events are written to one file, group by group."""
 
     def __init__(self, path: Path) -> None:
         self._writer = pq.ParquetWriter(path, SCHEMA, **_WRITE_OPTIONS)
@@ -63,11 +63,11 @@ class ParquetWriter:
         self._writer.write_table(as_table(events))
 
 
-def parquet_bytes(events: Sequence[Recorded], behind: Path | None = None) -> bytes:
-    """Return a file of these events; they follow those of the file ``behind``."""
+def parquet_bytes(events: Sequence[Recorded], previous: Path | None = None) -> bytes:
+    """Return a Parquet file of these events, after those of the file ``previous``."""
     table = as_table(events)
-    if behind is not None:
-        table = pa.concat_tables([pq.read_table(behind, schema=SCHEMA), table])
+    if previous is not None:
+        table = pa.concat_tables([pq.read_table(previous, schema=SCHEMA), table])
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, **_WRITE_OPTIONS)
     written: bytes = sink.getvalue().to_pybytes()
@@ -82,7 +82,7 @@ def read_batches(path: Path) -> Iterator[list[Recorded]]:
 
     """
     try:
-        with pq.ParquetFile(path) as file:  # quicker to import, and to open, than a data set
+        with pq.ParquetFile(path) as file:  # faster to import and to open than a data set
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(_READ_COLUMNS), use_threads=False):
                 columns = [batch.column(name).cast(kind) for name, kind in _READ_COLUMNS.items()]
                 if any(column.null_count for column in columns):
@@ -94,7 +94,7 @@ def read_batches(path: Path) -> Iterator[list[Recorded]]:
 
 
 def as_table(events: Sequence[Recorded]) -> pa.Table:
-    """Return events as rows; an event that is no CloudEvent keeps its bytes alone."""
+    """Return events as rows; an event that is not a CloudEvent has only its bytes."""
     stored = [_stored(event) for event in events]
     names = [(one.type, one.source, one.id, one.time, one.recordedtime) if one else (None,) * 5 for one in stored]
     types, sources, ids, times, recorded = zip(*names, strict=True) if names else ((),) * 5
@@ -113,7 +113,7 @@ def as_table(events: Sequence[Recorded]) -> pa.Table:
 
 
 def _moments(texts: Sequence[str | None]) -> pa.Array:
-    """Return RFC 3339 times as moments; where Arrow's own parser is too strict, one by one."""
+    """Return RFC 3339 times as timestamps, one by one if Arrow's parser rejects them."""
     try:
         return pa.array(texts, pa.string()).cast(pa.timestamp("us", tz="UTC"))
     except pa.ArrowInvalid:

@@ -1,8 +1,9 @@
-"""Keys of persons: personal fields are encrypted with them, and are gone for ever once a key is destroyed.
+"""Keys of persons: personal fields are encrypted with them, and are unreadable once a key is destroyed.
 
-A field is stored as one text, `sealed:1:<key id>:<base64>` (`sealed:2` and base85 where it is long), of the nonce and
-what AES-256-GCM makes of the field's JSON. The nonce is made from the key, the field and where it stands, so that the
-same event has the same form again. Keys are in a stream of their own (a NATS key-value bucket), never in the log.
+An encrypted field is stored as one string, `sealed:1:<key id>:<base64>` (`sealed:2` and base85 for long fields), of the
+nonce and the AES-256-GCM ciphertext of the field's JSON. The nonce is derived from the key, the field and its context,
+so that the same event is encrypted to the same bytes again. Keys are in a separate stream (a NATS key-value bucket),
+never in the log.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ENCRYPTED_FIELD = re.compile(rb'"sealed:([12]):([0-9a-f]{32}\.[0-9]+):([^"\\]+)"
 _ENTRY_NAME = re.compile(r"k\.[0-9a-f]{32}\.[0-9]{1,15}|[A-Za-z][A-Za-z0-9_=-]*(\.[A-Za-z0-9_=-]+)*", re.ASCII)
 _NONCE_BYTES = 12
 _LONG_BYTES = 8_192
-"""What is longer stands in base85, which is slow and short; so the largest event stays below the stream's limit."""
+"""Longer fields use base85, which is slower and shorter, so that the largest event fits the stream's limit."""
 _KEY_BYTES = 32
 _FIRST, _LOG = "first", "LEDGER"
 _CACHED = 100_000
@@ -46,7 +47,7 @@ _TRIES = 5
 
 
 class KeyEntry(msgspec.Struct, omit_defaults=True):
-    """What is kept of one key: whose it is, and the key itself (base64) until it was destroyed."""
+    """A stored key: its owner, and the key itself (base64) until it is destroyed."""
 
     owner: str
     made: str
@@ -55,7 +56,7 @@ class KeyEntry(msgspec.Struct, omit_defaults=True):
 
 
 class Key:
-    """A key in use: its id, and what is derived from its 32 secret bytes for each use."""
+    """A key in use: its id, and the keys derived from its 32 secret bytes for each use."""
 
     __slots__ = ("_aes", "_hash", "_nonce", "id")
 
@@ -65,23 +66,25 @@ class Key:
         self._nonce, self._hash = _derived(secret, b"nonce"), _derived(secret, b"hash")
 
     def seal(self, plain: bytes, context: str) -> str:
-        """The stored form of a field's JSON; ``context`` is the event's name and the field's."""
-        named = context.encode()
-        nonce = hmac.digest(self._nonce, len(named).to_bytes(4) + named + plain, "sha256")[:_NONCE_BYTES]
+        """Return the stored form of a field's JSON; ``context`` is the event's source and id with the field's name."""
+        encoded_context = context.encode()
+        nonce = hmac.digest(self._nonce, len(encoded_context).to_bytes(4) + encoded_context + plain, "sha256")[
+            :_NONCE_BYTES
+        ]
         sealed = nonce + self._aes.encrypt(nonce, plain, self.id.encode())
         if len(sealed) > _LONG_BYTES:
             return f"sealed:2:{self.id}:{base64.b85encode(sealed).decode()}"
         return f"sealed:1:{self.id}:{base64.b64encode(sealed).decode()}"
 
     def hash_of(self, text: str) -> str:
-        """A keyed hash: the same for the same text, and nothing to guess a text by (32 hex digits)."""
+        """Return a keyed hash (32 hex digits): equal for equal texts, and useless for guessing a text."""
         return hmac.digest(self._hash, text.encode(), "sha256").hex()[:32]
 
     def open(self, version: bytes, encoded: bytes) -> bytes:
-        """The field's JSON.
+        """Return the field's JSON.
 
         Raises:
-            InvalidTag: it was not sealed with this key.
+            InvalidTag: it was not encrypted with this key.
 
         """
         data = base64.b85decode(encoded) if version == b"2" else base64.b64decode(encoded)
@@ -89,12 +92,12 @@ class Key:
 
 
 def _derived(secret: bytes, use: bytes) -> bytes:
-    """32 bytes for one use of a key (HMAC-SHA-256)."""
+    """Return 32 bytes for one use of a key (HMAC-SHA-256)."""
     return hmac.digest(secret, use, "sha256")
 
 
 def owner_token(owner: str) -> str:
-    """A short name for an owner, such as ``customer:C-9``."""
+    """Return the subject token of an owner, such as ``customer:C-9``."""
     return hashlib.blake2b(owner.encode(), digest_size=16).hexdigest()
 
 
@@ -102,9 +105,9 @@ def _new_entry(owner: str, secret: bytes) -> KeyEntry:
     return KeyEntry(owner, time_text(datetime.now(UTC)), base64.b64encode(secret).decode())
 
 
-def key_ids(sealed: Iterable[bytes]) -> set[str]:
-    """Return the ids of the keys with which fields are sealed."""
-    return {match[2].decode() for one in sealed if (match := ENCRYPTED_FIELD.fullmatch(one))}
+def key_ids(fields: Iterable[bytes]) -> set[str]:
+    """Return the ids of the keys with which fields are encrypted."""
+    return {match[2].decode() for field in fields if (match := ENCRYPTED_FIELD.fullmatch(field))}
 
 
 def _moment(text: str) -> datetime:
@@ -112,17 +115,17 @@ def _moment(text: str) -> datetime:
 
 
 def parse_backup(data: bytes) -> dict[str, Any]:
-    """Read what a backup of keys holds, by name.
+    """Return the entries of a backup of keys, by name.
 
     Raises:
-        ValueError: it is none; the text says where.
+        ValueError: it is not a backup; the message says where.
 
     """
     try:
         entries = msgspec.json.decode(data, type=dict[str, Any])
         for name, value in entries.items():
             if not _ENTRY_NAME.fullmatch(name):
-                message = f"{name[:80]!r} is no name of an entry"
+                message = f"{name[:80]!r} is not a name of an entry"
                 raise ValueError(message)
             if name.startswith("k."):
                 base64.b64decode(msgspec.convert(value, KeyEntry).key, validate=True)
@@ -132,7 +135,7 @@ def parse_backup(data: bytes) -> dict[str, Any]:
 
 
 def _can_decrypt(key_id: str, field: re.Match[bytes], entry: KeyEntry) -> bool:
-    """Return whether a field can be opened, or its key was destroyed."""
+    """Return whether a field can be decrypted, or its key was destroyed."""
     try:
         return not entry.key or bool(Key(key_id, base64.b64decode(entry.key)).open(field[1], field[3]))
     except (InvalidTag, ValueError):
@@ -140,64 +143,64 @@ def _can_decrypt(key_id: str, field: re.Match[bytes], entry: KeyEntry) -> bool:
 
 
 class Keyring:
-    """The keys there are. ``watch`` hears when somebody destroys one; without it, nothing is remembered for long."""
+    """The keys of the ledger. Without ``watch``, cached keys may have been destroyed by another process."""
 
     def __init__(self, door: Log) -> None:
         self._log = door
         self._current: dict[str, Key] = {}
         self._by_id: dict[str, Key | None] = {}
-        self._first = 0
+        self._first_number = 0
 
     @classmethod
     async def open(cls, client: LedgerClient) -> Keyring:
-        """The keys of the ledger that this connection is for."""
+        """Open the keyring of this connection's ledger."""
         return cls(await Log.unstamped(client, STREAM))
 
     async def watch(self) -> None:
-        """Forget what is remembered of a key as soon as it is destroyed anywhere."""
+        """Drop a cached key as soon as any process destroys it."""
 
-        def heard(subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
-            if b'"destroyed"' in body:  # one that is made changes nothing for anybody
-                self._changed(subject.decode())
+        def on_message(subject: bytes, _reply: bytes, _headers: bytes, body: bytes) -> None:
+            if b'"destroyed"' in body:  # a new key invalidates no cache
+                self._drop_cached(subject.decode())
 
-        await self._log.client.subscribe_raw(f"{PREFIX}.k.*.*", heard)
+        await self._log.client.subscribe_raw(f"{PREFIX}.k.*.*", on_message)
 
-    def _changed(self, subject: str) -> None:
+    def _drop_cached(self, subject: str) -> None:
         _, _, _, token, generation = subject.split(".")
         self._by_id.pop(f"{token}.{generation}", None)
         for owner in [owner for owner, key in self._current.items() if key.id.startswith(token)]:
             del self._current[owner]
 
     async def ensure(self, owners: Iterable[str]) -> dict[str, Key]:
-        """A key for each owner, made where there is none, or where the last one was destroyed.
+        """Return a key for each owner; create it if there is none, or if the last one was destroyed.
 
         Raises:
-            UnavailableError: the server is away.
+            UnavailableError: the server does not answer.
 
         """
         wanted = set(owners)
         missing = [owner for owner in wanted if owner not in self._current]
-        number = await self._first_generation() if missing else 0
+        generation = await self._first_generation() if missing else 0
         first = await asyncio.gather(
-            *(self._log.last(f"{PREFIX}.k.{owner_token(owner)}.{number}") for owner in missing)
+            *(self._log.last(f"{PREFIX}.k.{owner_token(owner)}.{generation}") for owner in missing)
         )
-        new = [owner for owner, stored in zip(missing, first, strict=True) if stored is None]
+        without_first = [owner for owner, stored in zip(missing, first, strict=True) if stored is None]
         for owner, stored in zip(missing, first, strict=True):
             entry = msgspec.json.decode(stored.data, type=KeyEntry) if stored is not None else None
-            if entry is not None and entry.key:  # a second one is made only when the first is destroyed
-                self._current[owner] = Key(f"{owner_token(owner)}.{number}", base64.b64decode(entry.key))
-        if number == 1:  # else a backup may have brought back an earlier key
-            for at in range(0, len(new), MAX_BATCH):
-                await self._make_together(new[at : at + MAX_BATCH])
-        rest = [owner for owner in missing if owner not in self._current]
-        self._current |= zip(rest, await asyncio.gather(*map(self._ensured, rest)), strict=True)
+            if entry is not None and entry.key:  # a second key exists only after the first is destroyed
+                self._current[owner] = Key(f"{owner_token(owner)}.{generation}", base64.b64decode(entry.key))
+        if generation == 1:  # otherwise a backup may have restored an earlier key
+            for start in range(0, len(without_first), MAX_BATCH):
+                await self._create_together(without_first[start : start + MAX_BATCH])
+        remaining = [owner for owner in missing if owner not in self._current]
+        self._current |= zip(remaining, await asyncio.gather(*map(self._ensure_one, remaining)), strict=True)
         found = {owner: self._current[owner] for owner in wanted}
         if len(self._current) > _CACHED:
             self._current.clear()
         return found
 
-    async def _make_together(self, owners: list[str]) -> None:
-        """First keys, in one batch; none, where another process makes one meanwhile: then they are made one by one."""
+    async def _create_together(self, owners: list[str]) -> None:
+        """Create first keys in one batch, or none if another process creates one of them meanwhile."""
         made = {owner: secrets.token_bytes(_KEY_BYTES) for owner in owners}
         drafts = [
             Draft(f"{PREFIX}.k.{owner_token(owner)}.1", msgspec.json.encode(_new_entry(owner, secret)), 0)
@@ -208,65 +211,69 @@ class Keyring:
             self._current |= {owner: Key(f"{owner_token(owner)}.1", secret) for owner, secret in made.items()}
 
     async def _first_generation(self) -> int:
-        """Return the number of each owner's first key in this bucket: 1, unless the bucket is younger than the log.
+        """Return the generation of each owner's first key: 1, unless the bucket is younger than the log.
 
-        Then it is the time of that moment: a key's id must never come back with another secret. It would hide that the
-        first one is lost, and keep a backup from bringing it back.
+        Then it is the time at which this is found. A key's id must never be reused with another secret: that would hide
+        the
+        loss of the first one, and keep a backup from restoring it.
         """
-        if not self._first:
+        if not self._first_number:
             name = f"{PREFIX}.{_FIRST}"
             bucket, log = [await js_api(self._log.client, f"STREAM.INFO.{stream}") for stream in (STREAM, _LOG)]
             for info in (bucket, log):
                 if "error" in info:
                     raise jetstream_error(info["error"], "the keys of persons")
-            late = log["state"]["last_seq"] and _moment(bucket["created"]) > _moment(log["state"]["first_ts"])
-            if late and bucket["state"]["last_seq"] == 0:
+            is_younger = log["state"]["last_seq"] and _moment(bucket["created"]) > _moment(log["state"]["first_ts"])
+            if is_younger and bucket["state"]["last_seq"] == 0:
                 draft = Draft(name, msgspec.json.encode({"generation": int(datetime.now(UTC).timestamp())}), 0)
-                with suppress(ConflictError):  # another process was quicker
+                with suppress(ConflictError):  # another process wrote it first
                     await self._log.append([draft])
             found = await self._log.last(name)
-            self._first = msgspec.json.decode(found.data)["generation"] if found is not None else 1
-        return self._first
+            self._first_number = msgspec.json.decode(found.data)["generation"] if found is not None else 1
+        return self._first_number
 
-    async def _ensured(self, owner: str) -> Key:
+    async def _ensure_one(self, owner: str) -> Key:
         token = owner_token(owner)
         for _ in range(_TRIES):
             generations = await self._generations(token)
             last = max(generations, default=0)
             if last and generations[last][1].key:
                 return Key(f"{token}.{last}", base64.b64decode(generations[last][1].key))
-            number = max(last + 1, await self._first_generation())
+            generation = max(last + 1, await self._first_generation())
             secret = secrets.token_bytes(_KEY_BYTES)
             entry = msgspec.json.encode(_new_entry(owner, secret))
             try:
-                await self._log.append([Draft(f"{PREFIX}.k.{token}.{number}", entry, 0)])
+                await self._log.append([Draft(f"{PREFIX}.k.{token}.{generation}", entry, 0)])
             except ConflictError:
-                continue  # another process made one
-            return Key(f"{token}.{number}", secret)
-        message = f"no key could be made for {owner.partition(':')[0]}: others keep making one; try again"
+                continue  # another process created one
+            return Key(f"{token}.{generation}", secret)
+        message = f"no key could be created for {owner.partition(':')[0]}: other processes keep creating one; try again"
         raise LedgerError(message)
 
     async def _generations(self, token: str) -> dict[int, tuple[int, KeyEntry]]:
-        """Generation -> position in the bucket, and what is kept."""
+        """Return position in the bucket and entry, by generation."""
         found = await self._log.read_subject(f"{PREFIX}.k.{token}.*")
         return {
-            int(one.subject.rpartition(".")[2]): (one.position, msgspec.json.decode(one.data, type=KeyEntry))
-            for one in found
+            int(message.subject.rpartition(".")[2]): (
+                message.position,
+                msgspec.json.decode(message.data, type=KeyEntry),
+            )
+            for message in found
         }
 
     async def key_of_id(self, key_id: str) -> Key | None:
-        """The key of this id; none where it was destroyed, or never was here."""
+        """Return the key with this id; None if it was destroyed, or never existed here."""
         if key_id not in self._by_id:
             found = await self._log.last(f"{PREFIX}.k.{key_id}")
             entry = msgspec.json.decode(found.data, type=KeyEntry) if found is not None else None
-            known = entry is not None and entry.key
-            self._by_id[key_id] = Key(key_id, base64.b64decode(entry.key)) if entry is not None and known else None
+            is_usable = entry is not None and entry.key
+            self._by_id[key_id] = Key(key_id, base64.b64decode(entry.key)) if entry is not None and is_usable else None
             if len(self._by_id) > _CACHED:
                 self._by_id.clear()
         return self._by_id.get(key_id)
 
     async def decrypt_fields(self, data: bytes) -> bytes:
-        """Stored bytes with their sealed fields opened, as far as the keys are there."""
+        """Return stored bytes with their encrypted fields decrypted, if their keys exist."""
         if b'"sealed:' not in data:
             return data
         opened: dict[bytes, bytes] = {}
@@ -276,39 +283,39 @@ class Keyring:
                 try:
                     opened[match[0]] = key.open(match[1], match[3])
                 except (InvalidTag, ValueError):
-                    continue  # a text that only looks like a sealed one
+                    continue  # a string that only looks like an encrypted field
         return ENCRYPTED_FIELD.sub(lambda match: opened.get(match[0], match[0]), data)
 
-    async def has_destroyed_key(self, sealed: Iterable[bytes]) -> bool:
+    async def has_destroyed_key(self, fields: Iterable[bytes]) -> bool:
         """Return whether the key of one of these fields was destroyed; a lost key was not."""
-        ids = {match[2].decode() for one in sealed if (match := ENCRYPTED_FIELD.fullmatch(one))}
+        ids = {match[2].decode() for field in fields if (match := ENCRYPTED_FIELD.fullmatch(field))}
         found = await asyncio.gather(*(self._log.last(f"{PREFIX}.k.{key_id}") for key_id in ids))
-        return any(one is not None and not msgspec.json.decode(one.data, type=KeyEntry).key for one in found)
+        return any(field is not None and not msgspec.json.decode(field.data, type=KeyEntry).key for field in found)
 
-    async def lost(self, sealed: Iterable[bytes]) -> set[str]:
-        """Return the ids of keys that sealed these fields and are gone: no trace is left, or a key that does not fit.
+    async def lost(self, fields: Iterable[bytes]) -> set[str]:
+        """Return the ids of keys of these fields that are lost: there is no entry, or a key that does not fit.
 
-        Of a key that was destroyed its tombstone is left.
+        A destroyed key leaves a tombstone and is not lost.
         """
-        fields = {match[2].decode(): match for one in sealed if (match := ENCRYPTED_FIELD.fullmatch(one))}
-        found = await asyncio.gather(*(self._log.last(f"{PREFIX}.k.{key_id}") for key_id in fields))
+        matches = {match[2].decode(): match for field in fields if (match := ENCRYPTED_FIELD.fullmatch(field))}
+        found = await asyncio.gather(*(self._log.last(f"{PREFIX}.k.{key_id}") for key_id in matches))
         return {
             key_id
-            for (key_id, match), one in zip(fields.items(), found, strict=True)
-            if one is None or not _can_decrypt(key_id, match, msgspec.json.decode(one.data, type=KeyEntry))
+            for (key_id, match), field in zip(matches.items(), found, strict=True)
+            if field is None or not _can_decrypt(key_id, match, msgspec.json.decode(field.data, type=KeyEntry))
         }
 
     async def destroy(self, owner: str, made_before: str = "") -> int:
-        """Destroy an owner's keys, only those made before a time where one is given; how many."""
+        """Destroy an owner's keys, optionally only those made before a time; return their number."""
         token, count = owner_token(owner), 0
         for generation, (position, entry) in (await self._generations(token)).items():
             if not entry.key or (made_before and entry.made >= made_before):
                 continue
-            # The server writes over what it deletes; the tombstone says that there was one.
+            # The server overwrites the deleted message; the tombstone shows that there was a key.
             await self._delete(position)
-            grave = KeyEntry(entry.owner, entry.made, destroyed=time_text(datetime.now(UTC)))
-            await self._log.append([Draft(f"{PREFIX}.k.{token}.{generation}", msgspec.json.encode(grave))])
-            self._changed(f"{PREFIX}.k.{token}.{generation}")
+            tombstone = KeyEntry(entry.owner, entry.made, destroyed=time_text(datetime.now(UTC)))
+            await self._log.append([Draft(f"{PREFIX}.k.{token}.{generation}", msgspec.json.encode(tombstone))])
+            self._drop_cached(f"{PREFIX}.k.{token}.{generation}")
             count += 1
         return count
 
@@ -321,23 +328,23 @@ class Keyring:
     # ------------------------------------------------------------------ notes beside the keys
 
     async def note(self, name: str, value: Any) -> None:
-        """Keep something beside the keys (``hold.<token>``, ``backup.<id>``); None takes it away."""
+        """Store a value beside the keys (``hold.<token>``, ``backup.<id>``); None removes it."""
         await self._log.append([Draft(f"{PREFIX}.{name}", msgspec.json.encode(value))])
 
     async def notes(self, pattern: str) -> dict[str, Any]:
-        """What is kept under such names."""
+        """Return the values whose names match a pattern."""
         found = await self._log.read_subject(f"{PREFIX}.{pattern}")
-        values = {one.subject.removeprefix(f"{PREFIX}."): msgspec.json.decode(one.data) for one in found}
+        values = {message.subject.removeprefix(f"{PREFIX}."): msgspec.json.decode(message.data) for message in found}
         return {name: value for name, value in values.items() if value is not None}
 
     async def backup(self) -> dict[str, Any]:
-        """All that is here, by name, for a backup."""
+        """Return all keys and values by name, for a backup."""
         return await self.notes(">")
 
     async def restore(self, entries: dict[str, Any]) -> int:
-        """Put back what a backup has and is not here; how much."""
+        """Store the entries of a backup that are missing here; return their number."""
         count = 0
-        await self._first_generation()  # keys made since the backup may be lost for good
+        await self._first_generation()  # keys made since the backup may be lost
         for name, value in entries.items():
             if await self._log.last(f"{PREFIX}.{name}") is not None:
                 continue

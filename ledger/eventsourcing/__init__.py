@@ -1,1 +1,1 @@
-"""The persistence module of the `eventsourcing` library."""
+"""Recorders of the `eventsourcing` library on JetStream."""

@@ -1,4 +1,4 @@
-"""A thread with an event loop and a connection, for callers that are synchronous and have threads of their own."""
+"""A thread with an event loop and a connection, for synchronous callers in several threads."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ _FINISH_SECONDS = 2  # what was asked before a close may still be answered
 
 
 class EventLoopThread:
-    """Runs coroutines on a connection, from any thread; connects when first used.
+    """Runs coroutines on a connection, from any thread; connects on first use.
 
-    Calls wait for each other only at the server. Errors of the log come out as the library's.
+    Calls wait for each other only at the server. Errors of the log are raised as the library's.
     """
 
-    def __init__(self, connecting: Callable[[], Awaitable[LedgerClient]]) -> None:
-        self._connecting = connecting
+    def __init__(self, connect: Callable[[], Awaitable[LedgerClient]]) -> None:
+        self._open_connection = connect
         self._loop = asyncio.new_event_loop()
         self._clients: list[LedgerClient] = []
-        self._asked: set[asyncio.Task[Any]] = set()
+        self._running_calls: set[asyncio.Task[Any]] = set()
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="jetstream", daemon=True)
         self._pid = os.getpid()
         self._connected = asyncio.Lock()
-        # Whoever forgets to close does not leave a thread and connections behind.
-        self._close = weakref.finalize(self, _close, self._pid, self._loop, self._thread, self._clients, self._asked)
+        # Without a call of close(), no thread and no connection is left behind.
+        self._close = weakref.finalize(
+            self, _close, self._pid, self._loop, self._thread, self._clients, self._running_calls
+        )
         self._thread.start()
 
     def run[T](self, work: Callable[[LedgerClient], Coroutine[None, None, T]], *, endless: bool = False) -> T:
-        """The result of a coroutine on the connection.
+        """Return the result of a coroutine on the connection.
 
-        A close lets it finish, unless it is `endless`: a wait for what may never come.
+        `close` waits for it, unless it is `endless`: a wait for an event that may never come.
 
         Raises:
-            InterfaceError: the bridge is closed, belongs to a process before a fork, or its own thread calls.
+            InterfaceError: closed, created before a fork in another process, or called from its own thread.
             OperationalError: the server cannot be reached, or gives no answer in time.
             DatabaseError: as in ``library_errors``.
 
@@ -61,17 +63,17 @@ class EventLoopThread:
             except CancelledError:
                 raise InterfaceError("closed while it was waiting for the server") from None
             except BaseException:
-                future.cancel()  # Ctrl-C, say
+                future.cancel()  # for instance Ctrl-C
                 raise
 
     def call_soon(self, call: Callable[[], object]) -> None:
-        """Have the loop call this, without waiting; nothing where it is closed."""
+        """Schedule a call on the loop, without waiting; ignored after `close`."""
         if self._close.alive and self._pid == os.getpid():
             self._loop.call_soon_threadsafe(call)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[LedgerClient]:
-        """Another connection, for a reader of much."""
+        """Open another connection, for a reader of many events."""
         client = await self._connect()
         try:
             yield client
@@ -80,27 +82,27 @@ class EventLoopThread:
             await client.close()
 
     async def _connect(self) -> LedgerClient:
-        client = await self._connecting()
+        client = await self._open_connection()
         self._clients.append(client)
         return client
 
     def close(self) -> None:
-        """End all calls, connections and the thread; harmless when done twice."""
+        """End all calls, connections and the thread; a second call is harmless."""
         self._close()
 
     def _check(self) -> None:
         if self._pid != os.getpid():
-            raise InterfaceError("made before a fork, in another process: construct the application in this one")
+            raise InterfaceError("created before a fork, in another process: construct the application in this process")
         if not self._close.alive:
-            raise InterfaceError("closed: construct the application or its factory anew")
+            raise InterfaceError("closed: construct the application or its factory again")
         if threading.current_thread() is self._thread:
-            raise InterfaceError("called from the thread that would have to answer")
+            raise InterfaceError("called from the event loop's own thread, which would wait for itself")
 
     async def _on_connection[T](self, work: Callable[[LedgerClient], Coroutine[None, None, T]], endless: bool) -> T:
         task = asyncio.current_task()
         if task and not endless:
-            self._asked.add(task)
-            task.add_done_callback(self._asked.discard)
+            self._running_calls.add(task)
+            task.add_done_callback(self._running_calls.discard)
         if not self._clients:
             async with self._connected:
                 if not self._clients:
@@ -110,7 +112,7 @@ class EventLoopThread:
 
 @contextmanager
 def library_errors() -> Iterator[None]:
-    """Errors of the log as errors of the `eventsourcing` library (PEP 249's names)."""
+    """Raise errors of the log as errors of the `eventsourcing` library (PEP 249's names)."""
     try:
         yield
     except errors.UnavailableError as error:
@@ -135,31 +137,33 @@ def _close(
     loop: asyncio.AbstractEventLoop,
     thread: threading.Thread,
     clients: list[LedgerClient],
-    asked: set[asyncio.Task[Any]],
+    running_calls: set[asyncio.Task[Any]],
 ) -> None:
-    """Called once; perhaps by the garbage collector, in any thread."""
+    """Close once; perhaps called by the garbage collector, in any thread."""
     if pid != os.getpid():
-        return  # a fork shares its sockets with the process that uses them
+        return  # a fork shares its sockets with its parent process
     if threading.current_thread() is thread:
-        loop.create_task(_end(loop, clients, asked))
+        loop.create_task(_end(loop, clients, running_calls))
         return
-    loop.call_soon_threadsafe(lambda: loop.create_task(_end(loop, clients, asked)))
+    loop.call_soon_threadsafe(lambda: loop.create_task(_end(loop, clients, running_calls)))
     thread.join(_CLOSE_SECONDS)
     if not thread.is_alive():
         loop.close()
 
 
-async def _end(loop: asyncio.AbstractEventLoop, clients: list[LedgerClient], asked: set[asyncio.Task[Any]]) -> None:
+async def _end(
+    loop: asyncio.AbstractEventLoop, clients: list[LedgerClient], running_calls: set[asyncio.Task[Any]]
+) -> None:
     try:
-        if asked:
-            await asyncio.wait(asked, timeout=_FINISH_SECONDS)
+        if running_calls:
+            await asyncio.wait(running_calls, timeout=_FINISH_SECONDS)
         for client in clients:
             await asyncio.wait_for(client.close(), 1)
     except (TimeoutError, nats.errors.Error):
-        pass  # it is over anyway
+        pass  # the loop ends in any case
     finally:
-        others = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
-        for task in others:
+        other_tasks = [task for task in asyncio.all_tasks(loop) if task is not asyncio.current_task()]
+        for task in other_tasks:
             task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*other_tasks, return_exceptions=True)
         loop.stop()

@@ -1,8 +1,8 @@
 """Stored events of the `eventsourcing` library as messages: CloudEvents 1.0, JSON, structured mode.
 
-``type`` is the library's topic, ``subject`` the originator's id, ``originatorversion`` its version. The state
-stands in ``data`` where it is a JSON object, as the library's default transcoder writes it, else in
-``data_base64`` (compressed, encrypted, another transcoder's): byte for byte what was given.
+``type`` is the library's topic, ``subject`` the originator's id, ``originatorversion`` its version. The state is in
+``data`` if it is a JSON object, as the library's default transcoder writes it. Any other state (compressed, encrypted,
+another transcoder's) is in ``data_base64``. Both keep every byte.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ledger.store.log import Recorded
 
 _MAX_TOKEN = 512
-"""Characters. A subject must fit into one line of the protocol, 4 KiB, with what stands beside it."""
+"""Characters. The whole subject must fit into one line of the protocol, 4 KiB."""
 _MIN_VERSION, _MAX_VERSION = -(2**63), 2**63 - 1
 
 
@@ -45,10 +45,10 @@ _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 @lru_cache(maxsize=100_000)
 def originator_token(originator_id: UUID | str) -> str:
-    """The subject token of an id. A UUID and its text name the same sequence.
+    """Return the subject token of an id. A UUID and its text name the same sequence.
 
     Raises:
-        DataError: the id cannot be written in UTF-8 (a lone surrogate).
+        DataError: the id cannot be encoded in UTF-8 (a lone surrogate).
 
     """
     text = str(originator_id)
@@ -58,15 +58,15 @@ def originator_token(originator_id: UUID | str) -> str:
         raise DataError(f"originator_id {text!a} cannot be written in UTF-8: {error.reason}") from None
     if 0 < len(token) <= _MAX_TOKEN:
         return token
-    # "%s" and "%" never come out of percent-encoding, so these cannot meet another id's token.
+    # Percent-encoding never produces "%s" or a single "%", so that these differ from every other id's token.
     return "%sha256-" + hashlib.sha256(text.encode()).hexdigest() if token else "%"
 
 
 def to_message(event: StoredEvent, identifier: str, source: str, *, out_of_order: bool) -> bytes:
-    """The message of a stored event; ``identifier`` is its own alone.
+    """Return the message of a stored event; ``identifier`` is its unique id.
 
     Raises:
-        DataError: its topic cannot be written in UTF-8, or its version not in 64 bits.
+        DataError: its topic cannot be encoded in UTF-8, or its version exceeds 64 bits.
 
     """
     if not _MIN_VERSION <= event.originator_version <= _MAX_VERSION:
@@ -103,12 +103,12 @@ def _is_json_object(state: bytes) -> bool:
 
 
 def is_out_of_order(recorded: Recorded) -> bool:
-    """Whether an earlier message of the sequence has a higher version."""
+    """Return whether an earlier message of the sequence has a higher version."""
     return _decode(recorded.data).outoforder
 
 
 def to_stored(recorded: Recorded) -> StoredEvent:
-    """The stored event in a message, as it was given."""
+    """Return the stored event in a message, unchanged."""
     message = _decode(recorded.data)
     return StoredEvent(
         _id_of(message), message.originatorversion, message.type, bytes(message.data) or message.data_base64
@@ -116,7 +116,7 @@ def to_stored(recorded: Recorded) -> StoredEvent:
 
 
 def to_notification(recorded: Recorded) -> Notification:
-    """The same with its position."""
+    """Return the stored event in a message, with its position."""
     message = _decode(recorded.data)
     return Notification(
         _id_of(message),

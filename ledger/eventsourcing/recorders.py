@@ -33,14 +33,14 @@ _EVENT, _TRACKING = "event", "tracking"
 
 
 class JetStreamRecorder(Recorder):
-    """Sequences on one stream, for callers in any thread. The stream is made sure of when first constructed."""
+    """Versioned sequences on one stream, for callers in any thread. The constructor creates or verifies the stream."""
 
     def __init__(
-        self, bridge: EventLoopThread, config: dict[str, Any], patience_seconds: float, *, create: bool = True
+        self, loop_thread: EventLoopThread, config: dict[str, Any], patience_seconds: float, *, create: bool = True
     ) -> None:
-        self._loop_thread = bridge
+        self._loop_thread = loop_thread
         opening = partial(VersionedStreams.open, config=config, patience_seconds=patience_seconds, create=create)
-        self._sequences = bridge.run(opening)
+        self._sequences = loop_thread.run(opening)
 
     def _entries(self, stored_events: Sequence[StoredEvent]) -> list[VersionedEvent]:
         subject = self._sequences.subject
@@ -51,17 +51,17 @@ class JetStreamRecorder(Recorder):
 
 
 class JetStreamAggregateRecorder(JetStreamRecorder, AggregateRecorder):
-    """Aggregate sequences: events of aggregates, or their snapshots."""
+    """Sequences of aggregates' events, or of their snapshots."""
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """Store events of one or several aggregates, all or none, durably when it returns.
+        """Store events of one or several aggregates, all or none; they are durable on return.
 
         Raises:
-            IntegrityError: a version of an aggregate is recorded already, or stands twice here.
-            NotSupportedError: more than 1000 events: JetStream stores no more at once.
-            DataError: an event is larger than the server takes, or cannot be written.
-            OperationalError: no server answered in time. The events may have been stored; a retry
-                then meets ``IntegrityError``.
+            IntegrityError: a version of an aggregate is recorded already, or occurs twice.
+            NotSupportedError: more than 1000 events, the limit of one JetStream batch.
+            DataError: an event is larger than the server accepts, or cannot be encoded.
+            OperationalError: no server answered in time. The events may have been stored; a retry then raises
+                ``IntegrityError``.
 
         """
         self._insert(stored_events, **kwargs)
@@ -82,10 +82,10 @@ class JetStreamAggregateRecorder(JetStreamRecorder, AggregateRecorder):
         desc: bool = False,
         limit: int | None = None,
     ) -> Sequence[StoredEvent]:
-        """One aggregate's events by version: above ``gt``, up to ``lte``, at most ``limit``.
+        """Return one aggregate's events by version: above ``gt``, up to ``lte``, at most ``limit``.
 
-        Never behind what this process has recorded or seen; on several servers it may be some milliseconds
-        behind what other processes have, and a save then meets ``IntegrityError``, as in any race.
+        The result is never behind events that this process has recorded or read. On several servers it may be some
+        milliseconds behind other processes, and a save then raises ``IntegrityError``, as in any race.
 
         Raises:
             OperationalError: no server answered in time.
@@ -96,10 +96,10 @@ class JetStreamAggregateRecorder(JetStreamRecorder, AggregateRecorder):
 
 
 class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecorder):
-    """Aggregate sequences, and all of them together in the order of the stream: notification ids are its sequence."""
+    """Sequences of aggregates, and all their events in stream order: notification ids are stream sequences."""
 
     def insert_events(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> Sequence[int] | None:
-        """Store events as an aggregate recorder does; their positions, which follow one another."""
+        """Store events as an aggregate recorder does; return their positions, which are consecutive."""
         return self._insert(stored_events, **kwargs)
 
     def select_notifications(
@@ -111,7 +111,7 @@ class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecord
         *,
         inclusive_of_start: bool = True,
     ) -> Sequence[Notification]:
-        """Events of all aggregates by position: from or behind ``start``, up to ``stop``, at most ``limit``.
+        """Return events of all aggregates by position: from or after ``start``, up to ``stop``, at most ``limit``.
 
         Raises:
             OperationalError: no server answered in time.
@@ -123,53 +123,54 @@ class JetStreamApplicationRecorder(JetStreamAggregateRecorder, ApplicationRecord
         )
 
     def max_notification_id(self) -> int | None:
-        """The position of the newest event, None where there is none."""
+        """Return the position of the newest event, None if there is none."""
         return self._loop_thread.run(lambda _: self._sequences.newest_position(_EVENT))
 
     def subscribe(self, gt: int | None = None, topics: Sequence[str] = ()) -> Subscription[ApplicationRecorder]:
-        """All events behind a position, then new ones as they are recorded; it ends when it is stopped."""
-        reading = _SubscriptionReader(self._loop_thread, self._sequences.log, self._sequences.all_of(_EVENT), gt or 0)
-        return JetStreamSubscription(self, reading, gt, topics)
+        """Return a subscription to all events after a position, then to new ones, until it is stopped."""
+        reader = _SubscriptionReader(self._loop_thread, self._sequences.log, self._sequences.all_of(_EVENT), gt or 0)
+        return JetStreamSubscription(self, reader, gt, topics)
 
 
 class JetStreamTrackingRecorder(JetStreamRecorder, TrackingRecorder):
-    """Positions up to which the events of applications are processed, each perhaps with a state.
+    """Positions up to which events of applications are processed, each with an optional state.
 
-    A materialised view that fits into one message keeps itself there: its state and the position it belongs to
-    are one message, so neither can be without the other. Larger views belong into a database.
+    A materialised view that fits into one message can be stored here: its state and its position are one message, so
+    that
+    neither exists without the other. Larger views belong in a database.
     """
 
     def insert_tracking(self, tracking: Tracking, state: bytes = b"") -> None:
-        """Record a position, and the state of a view behind it.
+        """Record a position, and the state of a view at it.
 
         Raises:
-            IntegrityError: that position, or one behind it, is recorded already.
+            IntegrityError: that position or a later one is recorded already.
             OperationalError: no server answered in time; a retry is harmless.
 
         """
         self._insert_entries([self._tracking_entry(tracking, state)])
 
     def _tracking_entry(self, tracking: Tracking, state: bytes = b"") -> VersionedEvent:
-        """Tracking is a sequence whose versions are positions."""
+        """Return a tracking as an entry of a sequence whose versions are positions."""
         name = tracking.application_name
         event = StoredEvent(name, tracking.notification_id, _TRACKING, state)
         return VersionedEvent(self._sequences.subject(_TRACKING, name), event, ascending=True)
 
     def max_tracking_id(self, application_name: str) -> int | None:
-        """The highest position recorded for an application, None where there is none."""
+        """Return the highest position recorded for an application, None if there is none."""
         subject = self._sequences.subject(_TRACKING, application_name)
         tail = self._loop_thread.run(lambda _: self._sequences.tail(subject))
         return tail.version if tail.position else None
 
     def tracked_state(self, application_name: str) -> bytes:
-        """The state recorded with the highest position; empty where there is none."""
+        """Return the state recorded with the highest position; empty if there is none."""
         subject = self._sequences.subject(_TRACKING, application_name)
         found = self._loop_thread.run(lambda _: self._sequences.select(subject, desc=True, limit=1))
         return found[0].state if found else b""
 
 
 class JetStreamProcessRecorder(JetStreamTrackingRecorder, JetStreamApplicationRecorder, ProcessRecorder):
-    """Events, and the position of what caused them, in one atomic batch."""
+    """Events and the position of their cause, in one atomic batch."""
 
     def _insert(self, stored_events: Sequence[StoredEvent], **kwargs: Any) -> list[int]:
         tracking: Tracking | None = kwargs.get("tracking")
@@ -180,28 +181,28 @@ class JetStreamProcessRecorder(JetStreamTrackingRecorder, JetStreamApplicationRe
 
 
 class JetStreamSubscription(Subscription[JetStreamApplicationRecorder]):
-    """Follows the stream on a connection of its own; read by one thread, stopped from any."""
+    """Follows the stream on its own connection; one thread reads, any thread may stop it."""
 
     def __init__(
         self,
         recorder: JetStreamApplicationRecorder,
-        reading: _SubscriptionReader,
+        reader: _SubscriptionReader,
         gt: int | None,
         topics: Sequence[str],
     ) -> None:
         super().__init__(recorder, gt, topics)
-        self._reading = reading
+        self._reader = reader
         self._wanted = frozenset(topics)
         self._notifications: list[Notification] = []
         self._index = 0
 
     def stop(self) -> None:
-        """End it; whoever waits for the next event is told so. From any thread, without waiting."""
+        """Stop it, and wake the thread that waits for the next event. From any thread, without waiting."""
         super().stop()
-        self._reading.stop_soon()
+        self._reader.stop_soon()
 
     def __next__(self) -> Notification:
-        """The next event.
+        """Return the next event.
 
         Raises:
             InternalError: the stream has a gap.
@@ -212,18 +213,18 @@ class JetStreamSubscription(Subscription[JetStreamApplicationRecorder]):
             if self._index < len(self._notifications):
                 self._index += 1
                 return self._notifications[self._index - 1]
-            notifications = list(map(to_notification, self._reading.wait()))
+            notifications = list(map(to_notification, self._reader.wait()))
             if self._wanted:
-                notifications = [one for one in notifications if one.topic in self._wanted]
+                notifications = [notification for notification in notifications if notification.topic in self._wanted]
             self._notifications, self._index = notifications, 0
         raise StopIteration
 
 
 class _SubscriptionReader:
-    """A subscription's way to the loop of the bridge, where the reading is done."""
+    """The part of a subscription that reads, on the event loop's thread."""
 
-    def __init__(self, bridge: EventLoopThread, log: Log, pattern: str, after: int) -> None:
-        self._loop_thread = bridge
+    def __init__(self, loop_thread: EventLoopThread, log: Log, pattern: str, after: int) -> None:
+        self._loop_thread = loop_thread
         self._log = log
         self._root = pattern.removesuffix("*")
         self._after = after
@@ -233,11 +234,11 @@ class _SubscriptionReader:
         self._closing: asyncio.Future[None] | None = None
 
     def stop_soon(self) -> None:
-        """From any thread."""
+        """Schedule the stop, from any thread."""
         self._loop_thread.call_soon(self._stop)
 
     def wait(self) -> list[Recorded]:
-        """What came next; empty now and then, and once it is stopped. Blocks its thread, not the loop's."""
+        """Return the next events; empty now and then, and after a stop. Blocks its thread, not the event loop."""
         recorded = self._loop_thread.run(lambda _: self._next(), endless=True)
         return [one for one in recorded if one.subject.startswith(self._root)]
 
@@ -268,7 +269,7 @@ class _SubscriptionReader:
                 await asyncio.wait((getting,))
             if self._stopped.is_set():
                 await self._batches.aclose()  # with its connection
-            elif recorded is None:  # Ctrl-C, or a gap: who asks again begins behind what it has taken
+            elif recorded is None:  # Ctrl-C, or a gap: the next call begins after the last returned event
                 self._batches = None
 
     async def _follow(self) -> AsyncGenerator[list[Recorded]]:

@@ -1,6 +1,6 @@
-"""What a process remembers of sequences: where they end, and the events of those that it read last.
+"""A process's cache of sequences: their ends, and the events of recently read sequences.
 
-Events never change, so what was read is true for ever; whether more has come is asked at each reading.
+Events never change, so that cached events remain valid; each read asks the server for newer ones.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from eventsourcing.persistence import StoredEvent
 _TAILS = 100_000
 _BYTES = 64 * 1024 * 1024
 _BYTES_AN_EVENT = 400
-"""What Python needs for a stored event besides its state, about."""
+"""Approximate memory of a stored event besides its state."""
 
 
 class StreamTail(NamedTuple):
@@ -33,45 +33,45 @@ NOTHING = CachedEvents(0, [])
 
 
 class StreamCache:
-    """Tails of sequences, and sequences as far as they fit; those used least recently go first."""
+    """Ends and events of sequences, limited in size; the least recently used are dropped first."""
 
     def __init__(self) -> None:
         self._tails: dict[str, StreamTail] = {}
-        self._seen: dict[str, CachedEvents] = {}
+        self._events: dict[str, CachedEvents] = {}
         self._bytes = 0
 
     def tail(self, subject: str) -> StreamTail | None:
-        """The end of a sequence when it was last seen or written."""
+        """Return the last known end of a sequence."""
         return self._tails.get(subject)
 
     def note_tail(self, subject: str, tail: StreamTail) -> None:
-        """A sequence ends here, or behind it."""
-        known = self._tails.pop(subject, tail)
-        self._tails[subject] = max(known, tail, key=_position)
+        """Store the end of a sequence, unless a later one is known."""
+        cached = self._tails.pop(subject, tail)
+        self._tails[subject] = max(cached, tail, key=_position)
         if len(self._tails) > _TAILS:
             del self._tails[next(iter(self._tails))]
 
     def seen(self, subject: str) -> CachedEvents:
-        """What was read of a sequence; its list is not to be changed."""
-        found = self._seen.pop(subject, None)
+        """Return the cached events of a sequence; do not modify the list."""
+        found = self._events.pop(subject, None)
         if found is None:
             return NOTHING
-        self._seen[subject] = found  # used last now
+        self._events[subject] = found  # most recently used now
         return found
 
-    def cache(self, subject: str, seen: CachedEvents) -> None:
-        """This was read of a sequence, from its beginning."""
-        if seen.position < self.seen(subject).position:
-            return  # another call has read more meanwhile
-        self._bytes += _size(seen) - _size(self._seen.pop(subject, NOTHING))
-        self._seen[subject] = seen
+    def cache(self, subject: str, cached: CachedEvents) -> None:
+        """Store the events of a sequence, from its beginning."""
+        if cached.position < self.seen(subject).position:
+            return  # a concurrent call has read more
+        self._bytes += _size(cached) - _size(self._events.pop(subject, NOTHING))
+        self._events[subject] = cached
         while self._bytes > _BYTES:
-            self._bytes -= _size(self._seen.pop(next(iter(self._seen))))
+            self._bytes -= _size(self._events.pop(next(iter(self._events))))
 
 
 def _position(tail: StreamTail) -> int:
     return tail.position
 
 
-def _size(seen: CachedEvents) -> int:
-    return sum(len(event.state) + _BYTES_AN_EVENT for event in seen.events)
+def _size(cached: CachedEvents) -> int:
+    return sum(len(event.state) + _BYTES_AN_EVENT for event in cached.events)

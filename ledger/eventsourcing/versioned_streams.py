@@ -1,8 +1,8 @@
-"""Sequences of versioned events on one stream, each on a subject of its own: what the recorders stand on.
+"""Sequences of versioned events on one stream, each on its own subject: the storage of the recorders.
 
-A version can stand in a sequence once. That is guarded by the position of the sequence's last message: an insert
-expects the one it knows, and where another was written meanwhile, it looks whether its versions are
-still free. Versions may have gaps and may fill them later (snapshots do), as in the library's SQL recorders.
+A version occurs once in a sequence. The position of the sequence's last message guards this: an insert expects the
+known position, and after a conflict it checks whether its versions are still free. Versions may have gaps and may fill
+them later (snapshots do), as in the library's SQL recorders.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MAX_BATCH_BYTES = PENDING_BYTES // 2
 
 
 class VersionedEvent(NamedTuple):
-    """A stored event and the subject of its sequence, whose versions may have to ascend."""
+    """A stored event and its sequence's subject; ``ascending`` versions must not fill gaps."""
 
     subject: str
     event: StoredEvent
@@ -44,7 +44,7 @@ class VersionedEvent(NamedTuple):
 
 
 class VersionedStreams:
-    """The sequences on one stream, as one connection sees them. For one event loop."""
+    """The sequences on one stream, as one connection knows them. For one event loop."""
 
     def __init__(self, log: Log, root: str, patience_seconds: float) -> None:
         """Use ``open``."""
@@ -57,10 +57,10 @@ class VersionedStreams:
     async def open(
         cls, client: LedgerClient, config: dict[str, object], patience_seconds: float, *, create: bool
     ) -> VersionedStreams:
-        """The sequences on a stream of this configuration (``event_stream_config``).
+        """Open the sequences on a stream of this configuration (``event_stream_config``).
 
         Raises:
-            DriftError: the stream is there with another configuration.
+            DriftError: the stream exists with another configuration.
             UnavailableError: no answer, or the server cannot create it.
 
         """
@@ -76,20 +76,20 @@ class VersionedStreams:
         return self._log
 
     def subject(self, kind: str, identifier: UUID | str) -> str:
-        """The subject of one sequence of a kind (a word)."""
+        """Return the subject of one sequence of a kind (a word)."""
         return f"{self._root}.{kind}.{originator_token(identifier)}"
 
     def all_of(self, kind: str) -> str:
-        """The wildcard of all sequences of a kind."""
+        """Return the wildcard of all sequences of a kind."""
         return f"{self._root}.{kind}.*"
 
     # ------------------------------------------------------------------ writing
 
     async def insert(self, entries: Sequence[VersionedEvent]) -> int:
-        """Store these in order, all or none; the position of the first.
+        """Store these in order, all or none; return the position of the first.
 
         Raises:
-            IntegrityError: a version is taken.
+            IntegrityError: a version is recorded already.
             NotSupportedError: more than 1000.
             DataError: together they are too large for one batch.
             UnavailableError: no answer in time; they may have been stored nevertheless.
@@ -111,43 +111,43 @@ class VersionedStreams:
             for subject, (version, number) in after.items():
                 self._cache.note_tail(subject, StreamTail(version, position + number))
             return position
-        raise OperationalError("written too often meanwhile by others; try again")
+        raise OperationalError("too many concurrent writes by other processes; try again")
 
     def _known_tail(self, subject: str, version: int) -> StreamTail | None:
-        """The tail as far as known; a sequence that begins now is taken to be new."""
+        """Return the cached tail; a sequence that begins now is assumed to be new."""
         return self._cache.tail(subject) or (StreamTail() if version in {0, 1} else None)
 
     async def _resolve_tails(
         self, tails: dict[str, StreamTail | None], entries: Sequence[VersionedEvent]
     ) -> dict[str, StreamTail]:
-        """Ask for the tails that are not known, and make sure that all versions are free."""
+        """Read unknown tails, and check that all versions are free."""
         unknown = [subject for subject, tail in tails.items() if tail is None]
         for start in range(0, len(unknown), 100):
-            part = unknown[start : start + 100]
-            tails |= dict(zip(part, await asyncio.gather(*map(self.tail, part)), strict=True))
-        settled = {subject: tail for subject, tail in tails.items() if tail is not None}
+            chunk = unknown[start : start + 100]
+            tails |= dict(zip(chunk, await asyncio.gather(*map(self.tail, chunk)), strict=True))
+        resolved = {subject: tail for subject, tail in tails.items() if tail is not None}
         for subject, version in _lowest_versions(entries).items():
-            if version <= settled[subject].version:
-                settled[subject] = await self._with_gaps(subject, settled[subject].position, entries)
-        return settled
+            if version <= resolved[subject].version:
+                resolved[subject] = await self._with_gaps(subject, resolved[subject].position, entries)
+        return resolved
 
     async def _with_gaps(self, subject: str, until: int, entries: Sequence[VersionedEvent]) -> StreamTail:
-        """The tail of a sequence whose highest version is not below ours, which may fill gaps."""
+        """Return the tail of a sequence with a version that is not below the new ones, which may fill gaps."""
         recorded = await self._read(subject, 0, until)
-        taken = {to_stored(one).originator_version for one in recorded}
+        recorded_versions = {to_stored(message).originator_version for message in recorded}
         for entry in entries:
             event = entry.event
-            if entry.subject == subject and (entry.ascending or event.originator_version in taken):
+            if entry.subject == subject and (entry.ascending or event.originator_version in recorded_versions):
                 raise IntegrityError(
                     f"version {event.originator_version} of {event.originator_id} is recorded already"
-                    + (f", or one above it: {max(taken)}" if entry.ascending else "")
+                    + (f", or one above it: {max(recorded_versions)}" if entry.ascending else "")
                 )
-        return StreamTail(max(taken, default=-1), recorded[-1].position if recorded else 0)
+        return StreamTail(max(recorded_versions, default=-1), recorded[-1].position if recorded else 0)
 
     def _drafts(
         self, entries: Sequence[VersionedEvent], tails: dict[str, StreamTail]
     ) -> tuple[list[Draft], dict[str, StreamTail]]:
-        """What to append, and the tails behind it, with numbers in this batch for positions."""
+        """Return the events to append, and the tails after them, with numbers in this batch for positions."""
         token, source = secrets.token_hex(8), self._log.stream
         drafts: list[Draft] = []
         highest = {subject: tail.version for subject, tail in tails.items()}
@@ -162,7 +162,7 @@ class VersionedStreams:
             last[subject] = number
             size += len(data)
         if size > _MAX_BATCH_BYTES:
-            raise DataError(f"{size:,} bytes are too many at once (most: {_MAX_BATCH_BYTES:,}); save in parts")
+            raise DataError(f"{size:,} bytes are too many at once (limit: {_MAX_BATCH_BYTES:,}); save in parts")
         return drafts, {subject: StreamTail(highest[subject], number) for subject, number in last.items()}
 
     # ------------------------------------------------------------------ reading
@@ -176,18 +176,18 @@ class VersionedStreams:
         desc: bool = False,
         limit: int | None = None,
     ) -> list[StoredEvent]:
-        """One sequence by version: above ``gt``, up to ``lte``, at most ``limit``."""
-        seen, tail = self._cache.seen(subject), self._cache.tail(subject) or StreamTail()
-        if desc and limit == 1 and not seen.events and (newest := await self._newest(subject, gt, lte)) is not None:
+        """Return one sequence's events by version: above ``gt``, up to ``lte``, at most ``limit``."""
+        cached, tail = self._cache.seen(subject), self._cache.tail(subject) or StreamTail()
+        if desc and limit == 1 and not cached.events and (newest := await self._newest(subject, gt, lte)) is not None:
             return newest
-        only_behind_tail = gt is not None and gt >= tail.version and seen.position < tail.position
-        after = tail.position if only_behind_tail else seen.position
+        only_behind_tail = gt is not None and gt >= tail.version and cached.position < tail.position
+        after = tail.position if only_behind_tail else cached.position
         recorded = await self._read(subject, after, tail.position)
-        events = [to_stored(one) for one in recorded]
+        events = [to_stored(message) for message in recorded]
         if only_behind_tail:
             versions = [tail.version, *(event.originator_version for event in events)]
         else:
-            events = sorted(seen.events + events, key=_version) if events else seen.events
+            events = sorted(cached.events + events, key=_version) if events else cached.events
             versions = [event.originator_version for event in events[-1:]]
         if recorded:
             self._cache.note_tail(subject, StreamTail(max(versions), recorded[-1].position))
@@ -196,7 +196,7 @@ class VersionedStreams:
         return _slice(events, gt, lte, desc=desc)[:limit]
 
     async def _newest(self, subject: str, gt: int | None, lte: int | None) -> list[StoredEvent] | None:
-        """The event of the highest version, where the newest message tells it."""
+        """Return the event of the highest version, None if the newest message does not tell."""
         last = await self._retry(lambda: self._log.read_from_leader(subject))
         if last is None:
             return []
@@ -206,17 +206,17 @@ class VersionedStreams:
         return [event] if gt is None or event.originator_version > gt else []
 
     async def tail(self, subject: str) -> StreamTail:
-        """The end of a sequence, as the stream's leader has it."""
+        """Return the end of a sequence, as the stream's leader has it."""
         last = await self._retry(lambda: self._log.read_from_leader(subject))
         if last is None:
             return StreamTail()
         if is_out_of_order(last):
             recorded = await self._read(subject, 0, last.position)
-            return StreamTail(max(to_stored(one).originator_version for one in recorded), recorded[-1].position)
+            return StreamTail(max(to_stored(message).originator_version for message in recorded), recorded[-1].position)
         return StreamTail(to_stored(last).originator_version, last.position)
 
     async def _read(self, subject: str, after: int, until: int) -> list[Recorded]:
-        """A sequence's messages behind a position, at least to one that is known to be there."""
+        """Return a sequence's messages after a position, at least up to one that is known to exist."""
         deadline = time.monotonic() + self._patience_seconds
         while True:
             recorded = await self._retry(lambda: self._log.read_subject(subject, after))
@@ -230,17 +230,17 @@ class VersionedStreams:
     async def notifications(
         self, kind: str, after: int, limit: int, stop: int | None, topics: Iterable[str]
     ) -> list[Notification]:
-        """All sequences of a kind by position: behind ``after``, up to ``stop``, at most ``limit``."""
+        """Return events of all sequences of a kind by position: after ``after``, up to ``stop``, at most ``limit``."""
         found: list[Notification] = []
         wanted, pattern = frozenset(topics), self.all_of(kind)
         while len(found) < limit:
             at_most = MAX_BATCH if wanted else min(MAX_BATCH, limit - len(found))
             start = after
             recorded, complete = await self._retry(lambda: self._log.read_batch(pattern, start, at_most))  # noqa: B023
-            for one in recorded:
-                if stop is not None and one.position > stop:
+            for message in recorded:
+                if stop is not None and message.position > stop:
                     return found
-                notification = to_notification(one)
+                notification = to_notification(message)
                 if not wanted or notification.topic in wanted:
                     found.append(notification)
                 if len(found) == limit:
@@ -251,12 +251,12 @@ class VersionedStreams:
         return found
 
     async def newest_position(self, kind: str) -> int | None:
-        """The position of the newest message of a kind, if there is one."""
+        """Return the position of the newest message of a kind, None if there is none."""
         last = await self._retry(lambda: self._log.read_from_leader(self.all_of(kind)))
         return last.position if last else None
 
     async def _retry[T](self, read: Callable[[], Awaitable[T]]) -> T:
-        """Try again while nobody answers: while a leader is elected, say, or the server starts."""
+        """Repeat a read while the server does not answer, for instance during the election of a leader."""
         deadline = time.monotonic() + self._patience_seconds
         pause = 0.02
         while True:
@@ -288,7 +288,7 @@ def _slice(events: list[StoredEvent], gt: int | None, lte: int | None, *, desc: 
 
 
 def _first_versions(entries: Sequence[VersionedEvent]) -> dict[str, int]:
-    """The version with which each sequence's part begins."""
+    """Return each sequence's first version in the insert."""
     return {subject: event.originator_version for subject, event, _ in reversed(entries)}
 
 
@@ -301,11 +301,11 @@ def _lowest_versions(entries: Sequence[VersionedEvent]) -> dict[str, int]:
 
 def _reject_duplicates(entries: Sequence[VersionedEvent]) -> None:
     if len({(subject, event.originator_version) for subject, event, _ in entries}) < len(entries):
-        raise IntegrityError("the same version of the same originator stands twice in one insert")
+        raise IntegrityError("the same version of the same originator occurs twice in one insert")
 
 
 def event_stream_config(name: str, prefix: str, replicas: int) -> dict[str, object]:
-    """The configuration of a stream of sequences, in the words of the JetStream API. Durations in nanoseconds."""
+    """Return the configuration of a stream of sequences, in the JetStream API's form; durations in nanoseconds."""
     return {
         "name": name,
         "subjects": [f"{prefix}.{name}.>"],

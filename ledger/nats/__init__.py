@@ -1,1 +1,1 @@
-"""Connections to NATS and the embedded server."""
+"""Connections to NATS, and the embedded server."""

@@ -1,10 +1,9 @@
-"""Connections to NATS that outlive a server's restart, with a short way for messages that come in thousands.
+"""NATS connections that survive a server's restart, with a fast path for thousands of messages.
 
-nats-py makes an object, a queue entry and a coroutine of every message, and parses all its headers. Readers
-of the log need none of that: a *sink* is called with the bytes of each message as the socket is read, and
-``send`` writes many messages in one go. Everything else (connecting, reconnecting, resubscribing,
-requests) is nats-py's. `tests/ledger/test_nats_client.py` holds both ways against each other, since the short one
-leans on nats-py's inside.
+nats-py creates an object, a queue entry and a coroutine for each message, and parses all its headers. Readers of the
+log need none of that. A *sink* is called with the bytes of each message while the socket is read, and ``send`` writes
+many messages at once. Connecting, reconnecting, resubscribing and requests remain nats-py's.
+`tests/ledger/test_nats_client.py` compares both paths, since the fast one relies on nats-py's internals.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 PENDING_BYTES = 64 * 1024 * 1024
 PING_SECONDS, PINGS_UNANSWERED = 5, 2
-"""A connection that hears nothing is given up after 15 seconds, not after nats-py's six minutes."""
+"""A silent connection is closed after 15 seconds, instead of nats-py's six minutes."""
 Sink = Callable[[bytes, bytes, bytes, bytes], None]
 """Called with subject, reply subject, raw headers (empty: none) and payload."""
 _MSG, _HMSG, _ERROR, _END = b"MSG ", b"HMSG ", b"-ERR ", b"\r\n"
@@ -47,10 +46,10 @@ _ANSWERABLE = re.compile(rb"_[!-)+-=?-~]+")
 
 
 class _SinkParser(Parser):
-    """A parser of the protocol that survives every byte an upstream can send.
+    """A protocol parser that accepts every byte an upstream can send.
 
-    It reads messages itself, split at the spaces that the server writes: nats-py's regular expressions split at
-    VT, FF and CR, too, which the server lets through in subjects. All other lines are nats-py's.
+    It splits messages at the spaces that the server writes: nats-py's regular expressions also split at VT, FF and CR,
+    which the server allows in subjects. Other lines are parsed by nats-py.
     """
 
     def __init__(self, client: LedgerClient) -> None:
@@ -67,7 +66,7 @@ class _SinkParser(Parser):
                 continue
             end = self.buf.find(_END)
             if end < 0 or self.buf.startswith((_HMSG, _MSG)):
-                return  # the rest has not come yet
+                return  # the rest has not arrived yet
             line = bytes(self.buf[: end + 2])
             del self.buf[: end + 2]
             if line.startswith(_ERROR):
@@ -79,18 +78,18 @@ class _SinkParser(Parser):
                 raise nats.errors.ProtocolError
 
     def _deliver(self) -> tuple[int, bytes, bytes, bytes, bytes] | None:
-        """Hand messages at the front to their sinks; return the first one, whole, that has none."""
+        """Pass messages at the front to their sinks; return the first complete message without a sink."""
         buffer, sinks = self.buf, self.sinks
-        at, size = 0, len(buffer)
+        offset, size = 0, len(buffer)
         plain = None
         while plain is None:
-            with_headers = buffer.startswith(_HMSG, at)
-            if not with_headers and not buffer.startswith(_MSG, at):
+            with_headers = buffer.startswith(_HMSG, offset)
+            if not with_headers and not buffer.startswith(_MSG, offset):
                 break
-            end = buffer.find(_END, at)
+            end = buffer.find(_END, offset)
             if end < 0:
                 break
-            parts = bytes(buffer[at:end]).split(b" ")
+            parts = bytes(buffer[offset:end]).split(b" ")
             try:
                 start = end + 2
                 stop = start + int(parts[-1])
@@ -101,21 +100,21 @@ class _SinkParser(Parser):
                 break
             reply = parts[3] if len(parts) == (6 if with_headers else 5) else b""
             headers, data = bytes(buffer[start:body]), bytes(buffer[body:stop])
-            at = stop + 2
+            offset = stop + 2
             sink = sinks.get(parts[2])
             if sink is None:
                 plain = int(parts[2]), parts[1], reply, data, headers
             else:
                 _call_sink(sink, parts[1], reply, headers, data)
-        if at:
-            del buffer[:at]
+        if offset:
+            del buffer[:offset]
         return plain
 
 
 def _call_sink(sink: Sink, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
     try:
         sink(subject, reply, headers, data)
-    except Exception as error:  # noqa: BLE001 - a message that a handler fails on must not end the connection
+    except Exception as error:  # noqa: BLE001 - a failing handler must not end the connection
         report("a message could not be handled", subject, error)
 
 
@@ -128,18 +127,18 @@ class LedgerClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self._ps: _SinkParser = _SinkParser(self)
-        self._to: ConnectionOptions | None = None
+        self._server_options: ConnectionOptions | None = None
 
-    async def connect_to(self, to: ConnectionOptions, **others: Any) -> None:
-        """Connect to a server of these options; ``others`` go to nats-py's ``connect``."""
-        self._to = to
-        await self.connect(**others | to.connect_arguments())
+    async def connect_to(self, options: ConnectionOptions, **connect_arguments: Any) -> None:
+        """Connect with these options; ``connect_arguments`` are passed to nats-py's ``connect``."""
+        self._server_options = options
+        await self.connect(**connect_arguments | options.connect_arguments())
 
     @property
     def ssl_context(self) -> ssl.SSLContext:
-        """A context made for this connection, since certificates are replaced while processes run."""
+        """A context made for this connection, since certificates may be replaced while a process runs."""
         try:
-            return self._to.ssl_context() if self._to else super().ssl_context
+            return self._server_options.ssl_context() if self._server_options else super().ssl_context
         except ValueError as error:
             raise nats.errors.Error(str(error)) from None
 
@@ -152,9 +151,12 @@ class LedgerClient(Client):
             raise nats.errors.Error(reason) from error
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT002
-        """Take the server's word on its cluster; never send credentials in the clear where TLS was asked for."""
+        """Process the server's INFO; never send credentials in clear text if TLS is required."""
         await super()._process_info(info, initial_connection)
-        if not (initial_connection and self._to and self._to.requires_tls) or self._to.tls_first:
+        if (
+            not (initial_connection and self._server_options and self._server_options.requires_tls)
+            or self._server_options.tls_first
+        ):
             return
         if not (info.get("tls_required") or info.get("tls_available")):
             raise nats.errors.Error(NO_TLS)
@@ -166,10 +168,11 @@ class LedgerClient(Client):
             self._transport = ReconnectingTransport(self._transport)
 
     async def request(self, *arguments: Any, **options: Any) -> Msg:
-        """Ask as nats-py does, and ask again where no service was there.
+        """Send a request as nats-py does, and repeat it if no service responded.
 
-        That is so for milliseconds while the server reads its configuration again. A request without a responder
-        reached none, so that asking again is safe; where a service is not running, it costs a sixth of a second.
+        This happens for milliseconds while the server reloads its configuration. A request without a responder reached
+        no
+        service, so that a repetition is safe. If a service is not running, it costs a sixth of a second.
         """
         for pause in _NO_RESPONDERS_SECONDS:
             try:
@@ -179,10 +182,10 @@ class LedgerClient(Client):
         return await super().request(*arguments, **options)
 
     async def subscribe_raw(self, subject: str, sink: Sink, queue: str = "") -> Subscription:
-        """Subscribe; every message goes to the sink. End it with ``unsubscribe_raw``."""
+        """Subscribe a sink to all messages of a subject. End it with ``unsubscribe_raw``."""
 
         async def never(_message: object) -> None:
-            """Messages do not come this way."""
+            """Ignore the message: sinks get messages before nats-py does."""
 
         subscription = await self.subscribe(subject, queue=queue, cb=never)
         self._ps.sinks[_sid(subscription)] = sink
@@ -192,14 +195,14 @@ class LedgerClient(Client):
         """End a subscription made by ``subscribe_raw``."""
         try:
             await subscription.unsubscribe()
-            if self.is_reconnecting:  # nats-py says nothing then, yet what began it may wait to be sent
+            if self.is_reconnecting:  # nats-py sends nothing then, although the SUB may still be buffered
                 self.send(b"UNSUB %b\r\n" % _sid(subscription))
         finally:
             self._ps.sinks.pop(_sid(subscription), None)
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if reply.startswith(_ACK) and status_of(headers):
-            # A stored message: its status is a publisher's, never the server's.
+            # A stored message: the publisher set this status, not the server.
             headers = b"NATS/1.0" + headers[headers.find(_END) :]
         try:
             await super()._process_msg(sid, subject, reply, data, headers)
@@ -216,20 +219,20 @@ class LedgerClient(Client):
     def _build_message(
         self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
     ) -> Msg | None:
-        """Return the message; bytes of its subjects that are not UTF-8 stand as surrogates."""
+        """Return the message; bytes of its subjects that are not UTF-8 become surrogates."""
         return self.msg_class(
             _client=self, subject=text_of(subject), reply=text_of(reply), data=data, headers=headers, _sid=sid
         )
 
     async def _process_pong(self) -> None:
-        if self._pongs and self._pongs[0].done():  # whoever waited gave up; nats-py's read loop would end of it
+        if self._pongs and self._pongs[0].done():  # the waiting task was cancelled; nats-py's read loop would fail
             self._pongs.pop(0)
             self._pings_outstanding = 0
             return
         await super()._process_pong()
 
     async def _process_err(self, err_msg: str) -> None:
-        """Connect again after an error of the server; nats-py closes for good after most of them."""
+        """Reconnect after an error of the server; nats-py closes the connection for good after most of them."""
         if not self.is_connected or PERMISSIONS_ERR in err_msg or STALE_CONNECTION in err_msg:
             await super()._process_err(err_msg)
             return
@@ -238,14 +241,14 @@ class LedgerClient(Client):
         await self._process_op_err(error)
 
     async def _read_loop(self) -> None:
-        """Read until the connection ends; connect again where anything else ends nats-py's loop."""
+        """Read until the connection ends; reconnect if anything else ends nats-py's loop."""
         await super()._read_loop()
         if self.is_connected and self._reading_task is asyncio.current_task():
             report("the connection's reader ended; connecting again")
             await self._process_op_err(nats.errors.ProtocolError())
 
     async def close(self) -> None:
-        """Close; a reconnection that nats-py cancels meanwhile does not cancel who closes."""
+        """Close the connection; a reconnection that nats-py cancels meanwhile does not cancel the caller."""
         if isinstance(self._transport, ReconnectingTransport):
             self._transport.ending = True
         try:
@@ -256,10 +259,10 @@ class LedgerClient(Client):
                 raise
 
     def send(self, frames: bytes) -> None:
-        """Write frames made by ``frame`` at once, behind what waits; kept for later while disconnected.
+        """Write frames made by ``frame`` at once, after buffered ones; they are buffered while disconnected.
 
         Raises:
-            nats.errors.Error: the connection is closed, or too much waits already.
+            nats.errors.Error: the connection is closed, or its buffer is full.
 
         """
         if self.is_closed:
@@ -273,17 +276,17 @@ class LedgerClient(Client):
             self._transport.writelines(waiting)
 
     async def wait_written(self) -> None:
-        """Wait until what was sent has left this process's buffers, more or less."""
+        """Wait until most of the sent bytes have left this process's buffers."""
         if self.is_connected and self._transport is not None:
             await self._transport.drain()  # type: ignore[no-untyped-call]
 
 
 def _sid(subscription: Subscription) -> bytes:
-    return str(subscription._id).encode()  # noqa: SLF001 - the wire's number of a subscription
+    return str(subscription._id).encode()  # noqa: SLF001 - the subscription's number in the protocol
 
 
 def frame(subject: bytes, payload: bytes, reply: bytes = b"", headers: bytes = b"") -> bytes:
-    """One message on the wire; ``headers`` are whole lines, each with its CR LF."""
+    """Return one message in the protocol's form; ``headers`` are whole lines, each with its CR LF."""
     if headers:
         block = b"NATS/1.0\r\n" + headers + _END
         sizes = b"%d %d" % (len(block), len(block) + len(payload))
@@ -292,60 +295,60 @@ def frame(subject: bytes, payload: bytes, reply: bytes = b"", headers: bytes = b
 
 
 def text_of(subject: bytes) -> str:
-    """A subject as text; ``encode("utf-8", "surrogateescape")`` gives its bytes again."""
+    """Return a subject as text; ``encode("utf-8", "surrogateescape")`` gives its bytes again."""
     return subject.decode("utf-8", "surrogateescape")
 
 
 def is_answerable(reply: bytes) -> bool:
-    """Return whether an answer may go to this reply subject.
+    """Return whether an answer may be sent to this reply subject.
 
-    Inboxes and the server's own rewritten replies begin with ``_``; nothing that we or the server listen to does. So
-    nobody steers us into publishing to a stream, to the JetStream API or to another's door.
+    Inboxes and the server's rewritten replies begin with ``_``; no subject of the ledger or the server does. So no
+    requester can make the ledger publish to a stream, to the JetStream API or to another service.
     """
     return _ANSWERABLE.fullmatch(reply) is not None
 
 
 def status_of(headers: bytes) -> bytes:
-    """The server's inline status (``b"404"``, ``b"100"``) in raw headers; empty where there is none."""
+    """Return the server's inline status (``b"404"``, ``b"100"``) in raw headers; empty if there is none."""
     return headers[9:12] if headers.startswith(b"NATS/1.0 ") else b""
 
 
 _PAUSE_SECONDS, _CONNECT_SECONDS = 0.25, 2
 _REFUSALS_AT_MOST = 4
-"""So many times each server refuses the connection before it is given up: a server may be reading its users anew."""
+"""A connection fails after this many refusals of each server: a server may be reloading its users."""
 
 
 async def connect(server: NatsServer, name: str, *, wait_seconds: float = 5) -> LedgerClient:
-    """A connection that reconnects for ever, to a server of these options or of this URL.
+    """Return a connection that reconnects forever, with these options or this URL.
 
     Raises:
         UnavailableError: no server answers within ``wait_seconds``, or every server refuses the connection.
 
     """
-    to = options_of(server)
+    options = options_of(server)
     client = LedgerClient()
     reached = False
     refused: list[str] = []
-    hopeless = asyncio.Event()
+    refused_by_all = asyncio.Event()
     latest: Exception | None = None
 
-    async def note(error: Exception) -> None:
+    async def on_error(error: Exception) -> None:
         nonlocal latest
-        # Permission violations and slow consumers show here alone; connection errors repeat
-        # themselves at each attempt until one succeeds.
+        # Permission violations and slow consumers are only reported here. Connection errors repeat at each attempt
+        # until one succeeds.
         level = logging.WARNING if reached and str(error) != str(latest) else logging.DEBUG
         latest = error
         _log.log(level, "nats %s: %s", name, error)
-        if not reached and (why := refusal_reason(error)):
-            refused.append(why)
-            if len(refused) >= _REFUSALS_AT_MOST * len(to.servers):
-                hopeless.set()
+        if not reached and (reason := refusal_reason(error)):
+            refused.append(reason)
+            if len(refused) >= _REFUSALS_AT_MOST * len(options.servers):
+                refused_by_all.set()
 
     connecting = asyncio.ensure_future(
         client.connect_to(
-            to,
+            options,
             name=f"resolution-ledger {name}",
-            error_cb=note,
+            error_cb=on_error,
             max_reconnect_attempts=max(1, int(wait_seconds / _PAUSE_SECONDS)),
             reconnect_time_wait=_PAUSE_SECONDS,
             connect_timeout=_CONNECT_SECONDS,
@@ -354,7 +357,7 @@ async def connect(server: NatsServer, name: str, *, wait_seconds: float = 5) -> 
             max_outstanding_pings=PINGS_UNANSWERED,
         )
     )
-    waiting = asyncio.ensure_future(hopeless.wait())
+    waiting = asyncio.ensure_future(refused_by_all.wait())
     try:
         await asyncio.wait(
             [connecting, waiting], timeout=wait_seconds + _CONNECT_SECONDS, return_when=asyncio.FIRST_COMPLETED
@@ -370,7 +373,7 @@ async def connect(server: NatsServer, name: str, *, wait_seconds: float = 5) -> 
             await asyncio.gather(connecting, return_exceptions=True)
             await client.close()
     if refused:
-        raise UnavailableError(f"the NATS server at {to} cannot be used: {refused[-1]}")
+        raise UnavailableError(f"the NATS server at {options} cannot be used: {refused[-1]}")
     failed = [error for error in (latest, connecting.exception() if not connecting.cancelled() else None) if error]
-    why = next((str(error) for error in failed if str(error)), "no answer in time")
-    raise UnavailableError(f"no NATS server answers at {to}: {why}")
+    reason = next((str(error) for error in failed if str(error)), "no answer in time")
+    raise UnavailableError(f"no NATS server answers at {options}: {reason}")

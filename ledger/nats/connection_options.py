@@ -1,7 +1,7 @@
-"""Connection options: the servers of a NATS cluster, and the credentials that each of them gets.
+"""Connection options: the servers of a NATS cluster, and the credentials for all of them.
 
-Credentials never stay in the URLs. A server that is *discovered*, by the list that every server of a cluster sends,
-has no URL of the user's: nats-py would give it none.
+Credentials are removed from the URLs. A *discovered* server, which another server of the cluster announces, has no URL
+with credentials, and nats-py would send it none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INBOX_PREFIX = re.compile(r"_[\w$:~%-]+(\.[\w$:~%-]+)*", re.ASCII)
 
 
 class ConnectionOptionError(ValueError):
-    """An option that cannot be used. ``option`` is its name, ``reason`` says why and what to do."""
+    """An unusable option. ``option`` is its name, ``reason`` the cause and the remedy."""
 
     def __init__(self, option: str, reason: str) -> None:
         super().__init__(f"{option}: {reason}")
@@ -34,7 +34,7 @@ class ConnectionOptionError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConnectionOptions:
-    """Servers without credentials, and what serves for all of them.
+    """Servers without credentials, and the options for all of them.
 
     ``creds``, ``nkey`` and ``tls_*`` are paths of files; ``nkey`` is a user's seed.
     """
@@ -52,44 +52,46 @@ class ConnectionOptions:
     inbox_prefix: str | None = None
 
     @classmethod
-    def of(cls, url: str, **others: Any) -> Self:
-        """Return the options of ``url``, one server or several with a comma between, and of ``others``.
+    def of(cls, url: str, **options_by_name: Any) -> Self:
+        """Return the options of ``url``, one server or several separated by commas, and of ``options_by_name``.
 
-        Credentials in a URL are percent-decoded and serve for all servers.
+        Credentials in a URL are percent-decoded and used for all servers.
 
         Raises:
-            ConnectionOptionError: an option cannot be used, or not beside another one.
+            ConnectionOptionError: an option is unusable, or conflicts with another one.
 
         """
-        parts = [_parse_url(one.strip()) for one in url.split(",")]
-        found = {login for part in parts if (login := _credentials(part))}
-        if len(found) > 1:
-            reason = "its URLs carry different credentials: one user serves for all servers of a cluster"
+        parsed_urls = [_parse_url(server_url.strip()) for server_url in url.split(",")]
+        logins = {login for parsed_url in parsed_urls if (login := _credentials(parsed_url))}
+        if len(logins) > 1:
+            reason = "its URLs contain different credentials: use one user for all servers of a cluster"
             raise ConnectionOptionError("url", reason)
-        given = {name: value for name, value in others.items() if value not in (None, "")}
-        given |= {name: str(Path(given[name]).expanduser()) for name in _FILES if name in given}
-        if found:
-            _require_one_login({"url", *given})
-            given |= dict(found.pop())
-        options = cls(servers=tuple(f"{part.scheme}://{_host_and_port(part)}" for part in parts), **given)
+        values = {name: value for name, value in options_by_name.items() if value not in (None, "")}
+        values |= {name: str(Path(values[name]).expanduser()) for name in _FILES if name in values}
+        if logins:
+            _require_one_login({"url", *values})
+            values |= dict(logins.pop())
+        options = cls(
+            servers=tuple(f"{parsed_url.scheme}://{_host_and_port(parsed_url)}" for parsed_url in parsed_urls), **values
+        )
         options.check()
         return options
 
     def check(self) -> None:
-        """Check that the options fit together, and that their files can be used.
+        """Check that the options fit together, and that their files are usable.
 
         Raises:
-            ConnectionOptionError: one cannot be used.
+            ConnectionOptionError: one is not.
 
         """
         _require_one_login({name for name in ("user", "password", "token", "creds", "nkey") if getattr(self, name)})
-        for one, other in (("user", "password"), ("password", "user"), ("tls_key", "tls_cert")):
-            if getattr(self, one) and not getattr(self, other):
-                raise ConnectionOptionError(one, f"it needs {other} beside it")
+        for option, required in (("user", "password"), ("password", "user"), ("tls_key", "tls_cert")):
+            if getattr(self, option) and not getattr(self, required):
+                raise ConnectionOptionError(option, f"it requires {required}, too")
         if self.inbox_prefix and not _INBOX_PREFIX.fullmatch(self.inbox_prefix):
             reason = (
-                "it begins with _ and is made of letters, digits, _ and -, with dots between tokens, such as "
-                "_INBOX_ledger: answers go to no other subjects, lest a reply steers a service into publishing"
+                "it begins with _ and contains letters, digits, _ and -, with dots between tokens, such as "
+                "_INBOX_ledger: answers go to no other subjects, so that a reply cannot make a service publish"
             )
             raise ConnectionOptionError("inbox_prefix", reason)
         for option, check in (("creds", check_credentials), ("nkey", check_seed)):
@@ -102,12 +104,12 @@ class ConnectionOptions:
 
     @property
     def requires_tls(self) -> bool:
-        """Whether nothing may go to a server in the clear."""
+        """Whether clear text must not be sent to a server."""
         named = self.tls_ca or self.tls_cert or self.tls_first
         return bool(named) or any(server.startswith("tls://") for server in self.servers)
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Return a context for the next connection; files that were replaced are read anew."""
+        """Return a context for the next connection; replaced files are read again."""
         return tls_context(self.tls_ca, self.tls_cert, self.tls_key)
 
     def connect_arguments(self) -> dict[str, Any]:
@@ -124,7 +126,7 @@ class ConnectionOptions:
         return found | ({"inbox_prefix": self.inbox_prefix} if self.inbox_prefix else {})
 
     def url(self) -> str:
-        """Return the servers as URLs with user and password or token, for clients that know no other options."""
+        """Return the servers as URLs with user and password or token, for clients that support no other options."""
         login = ""
         if self.user is not None:
             login = f"{quote(self.user, safe='')}:{quote(self.password or '', safe='')}@"
@@ -137,14 +139,14 @@ class ConnectionOptions:
 
 
 type NatsServer = ConnectionOptions | str
-"""Options, or a URL with all that is needed."""
+"""Options, or a URL with everything needed."""
 
 
 def options_of(server: NatsServer) -> ConnectionOptions:
-    """Return the options of a URL; options as they are.
+    """Return the options of a URL; options are returned unchanged.
 
     Raises:
-        UnavailableError: the URL cannot be read.
+        UnavailableError: the URL is not valid.
 
     """
     if isinstance(server, ConnectionOptions):
@@ -166,11 +168,11 @@ _LOGINS = {
 
 
 def _require_one_login(options: set[str]) -> None:
-    """Refuse two ways of saying who connects."""
-    ways = {words: option for option, words in _LOGINS.items() if option in options}
-    if len(ways) > 1:
-        *_, last = ways.values()
-        raise ConnectionOptionError(last, f"{' and '.join(ways)} exclude each other: keep one of them")
+    """Reject two kinds of credentials."""
+    kinds = {kind: option for option, kind in _LOGINS.items() if option in options}
+    if len(kinds) > 1:
+        *_, last = kinds.values()
+        raise ConnectionOptionError(last, f"{' and '.join(kinds)} exclude each other: keep one of them")
 
 
 def _check_file(option: str, check: Any) -> None:
@@ -182,29 +184,31 @@ def _check_file(option: str, check: Any) -> None:
 
 def _parse_url(url: str) -> SplitResult:
     try:
-        part = urlsplit(url if "://" in url else f"nats://{url}")
-        readable = part.hostname and part.port != 0 and not (part.path.strip("/") or part.query or part.fragment)
+        parsed = urlsplit(url if "://" in url else f"nats://{url}")
+        readable = (
+            parsed.hostname and parsed.port != 0 and not (parsed.path.strip("/") or parsed.query or parsed.fragment)
+        )
     except ValueError:
         readable = False
     if not readable:
         reason = (
-            "the address cannot be read. It looks like nats://user:password@host:4222, several with commas between "
-            "them; in a password, / ? # [ ] @ : , and % are percent-encoded"
+            "the address is not valid. Its form is nats://user:password@host:4222, several separated by commas; "
+            "in a password, / ? # [ ] @ : , and % are percent-encoded"
         )
         raise ConnectionOptionError("url", reason)
-    if part.scheme not in _SCHEMES:
-        raise ConnectionOptionError("url", f"{part.scheme}:// is not supported: use nats:// or tls://")
-    return part
+    if parsed.scheme not in _SCHEMES:
+        raise ConnectionOptionError("url", f"{parsed.scheme}:// is not supported: use nats:// or tls://")
+    return parsed
 
 
-def _host_and_port(part: SplitResult) -> str:
-    host = f"[{part.hostname}]" if ":" in str(part.hostname) else part.hostname
-    return f"{host}:{part.port or 4222}"
+def _host_and_port(url: SplitResult) -> str:
+    host = f"[{url.hostname}]" if ":" in str(url.hostname) else url.hostname
+    return f"{host}:{url.port or 4222}"
 
 
-def _credentials(part: SplitResult) -> tuple[tuple[str, str], ...]:
-    if not part.username:
+def _credentials(url: SplitResult) -> tuple[tuple[str, str], ...]:
+    if not url.username:
         return ()
-    if part.password is None:
-        return (("token", unquote(part.username)),)
-    return (("user", unquote(part.username)), ("password", unquote(part.password)))
+    if url.password is None:
+        return (("token", unquote(url.username)),)
+    return (("user", unquote(url.username)), ("password", unquote(url.password)))

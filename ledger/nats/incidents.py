@@ -1,7 +1,7 @@
-"""Failures caused by input from outside: counted by kind, and logged without flooding the log.
+"""Failures caused by input from outside, counted by kind and logged at a limited rate.
 
-An attacker can repeat an input thousands of times a second. Each kind of incident is logged when it occurs for the
-first time and then at most once every ten seconds, with its count; the traceback comes with each line.
+An attacker can repeat an input thousands of times a second. Each kind of incident is logged at its first occurrence
+and then at most once in ten seconds, with its count and a traceback.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ _EVERY_SECONDS = 10.0
 _DETAIL_CHARACTERS = 300
 
 counts: Counter[str] = Counter()
-"""Incidents of this process by kind, since it began."""
+"""Incidents of this process by kind, since its start."""
 _logged: dict[str, float] = {}
 
 
 def report(kind: str, detail: object = "", error: BaseException | None = None) -> None:
     """Count an incident; log it, unless one of its kind was logged less than ten seconds ago.
 
-    ``kind`` is one of a few constant texts; what differs from case to case is ``detail``.
+    ``kind`` is one of a few constant texts; ``detail`` differs from case to case.
     """
     counts[kind] += 1
     now = time.monotonic()

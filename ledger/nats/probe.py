@@ -1,4 +1,4 @@
-"""Ports of this machine: one request to the NATS server at one, without an event loop; a free one for it."""
+"""Requests to a NATS server on this machine without an event loop, and the choice of its port."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _SECONDS = 2
 
 
 def request_once(port: int, user: str, password: str, subject: str, body: bytes = b"") -> bytes | None:
-    """Return the answer of a server on this machine; nothing where it is not there, or refuses.
+    """Return the answer of a server on this machine; None if it is not running, or refuses.
 
-    ``{server_id}`` in the subject is the server's own.
+    ``{server_id}`` in the subject is replaced by the server's own id.
     """
     login = {"user": user, "pass": password, "verbose": False, "pedantic": False, "lang": "probe", "version": "1"}
     try:
@@ -24,9 +24,9 @@ def request_once(port: int, user: str, password: str, subject: str, body: bytes 
             kind, _, info = file.readline().partition(b" ")
             if kind != b"INFO":
                 return None
-            to = subject.replace("{server_id}", json.loads(info)["server_id"])
+            target = subject.replace("{server_id}", json.loads(info)["server_id"])
             file.write(b"CONNECT %b\r\nSUB _probe 1\r\n" % json.dumps(login).encode())
-            file.write(b"PUB %b _probe %d\r\n%b\r\nPING\r\n" % (to.encode(), len(body), body))
+            file.write(b"PUB %b _probe %d\r\n%b\r\nPING\r\n" % (target.encode(), len(body), body))
             file.flush()
             for _ in range(4):
                 line = file.readline()
@@ -39,12 +39,12 @@ def request_once(port: int, user: str, password: str, subject: str, body: bytes 
     return None
 
 
-def choose_port(before: int) -> int:
-    """Return the port that a server had before, so that its clients find it again; another where that is taken."""
-    for wanted in (before, 0):
+def choose_port(previous: int) -> int:
+    """Return the server's previous port, so that its clients find it again, or a free port if it is in use."""
+    for candidate in (previous, 0):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", candidate))
             port: int = probe.getsockname()[1]
             return port
     message = "no port is free on 127.0.0.1"

@@ -1,4 +1,4 @@
-"""Requests whose answers go to a function as the socket is read; one subscription for all of them."""
+"""Requests whose answers are passed to a function while the socket is read; they share one subscription."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ _AGAIN_SECONDS = 0.5
 
 
 class RequestReply:
-    """The inbox of one user of a connection."""
+    """The inbox for answers on one connection."""
 
     def __init__(self, client: LedgerClient) -> None:
         """Use ``open``."""
         self.client = client
         self._inbox = client.new_inbox().encode() + b"."
-        self._taking: dict[bytes, ReplyHandler] = {}
+        self._handlers: dict[bytes, ReplyHandler] = {}
         self._tokens = 0
 
     @classmethod
     async def open(cls, client: LedgerClient) -> RequestReply:
-        """Begin to listen; it ends with the connection."""
+        """Subscribe to the inbox, until the connection ends."""
         replies = cls(client)
         await client.subscribe_raw(replies._inbox.decode() + "*", replies.on_reply)
         return replies
 
-    def new_reply_subject(self, take: ReplyHandler) -> bytes:
-        """A reply subject whose messages go to ``take``, until ``release``."""
+    def new_reply_subject(self, on_reply: ReplyHandler) -> bytes:
+        """Return a reply subject whose messages go to ``on_reply``, until ``release``."""
         self._tokens += 1
         subject = self._inbox + b"%d" % self._tokens
-        self._taking[subject] = take
+        self._handlers[subject] = on_reply
         return subject
 
     def release(self, subject: bytes) -> None:
-        """What still comes to a reply subject is dropped."""
-        self._taking.pop(subject, None)
+        """Drop further messages of a reply subject."""
+        self._handlers.pop(subject, None)
 
     async def request(self, subject: bytes, payload: bytes, seconds: float) -> tuple[bytes, bytes]:
-        """Ask for something that is only read, and wait for one answer: its raw headers and payload.
+        """Send an idempotent request, and return the raw headers and payload of the first answer.
 
-        It is asked again every second, and the first answer counts: a server that ends takes questions with it.
+        It is repeated twice a second, since requests are lost with a server that ends.
 
         Raises:
-            TimeoutError: none came in time.
-            nats.errors.Error: it cannot be sent.
+            TimeoutError: no answer in time.
+            nats.errors.Error: the request cannot be sent.
 
         """
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
@@ -70,24 +70,24 @@ class RequestReply:
             self.release(reply_to)
 
     def on_reply(self, subject: bytes, _reply: bytes, headers: bytes, data: bytes) -> None:
-        """The sink."""
-        take = self._taking.get(subject)
+        """Pass an answer to its handler; this is the sink of the subscription."""
+        take = self._handlers.get(subject)
         if take is not None:
             take(headers, data)
 
 
 def resolve_with(future: asyncio.Future[tuple[bytes, bytes]]) -> ReplyHandler:
-    """A function that gives the first answer to a future."""
+    """Return a handler that sets the first answer as a future's result."""
 
-    def take(headers: bytes, data: bytes) -> None:
+    def on_reply(headers: bytes, data: bytes) -> None:
         if not future.done():
             future.set_result((headers, data))
 
-    return take
+    return on_reply
 
 
 def header_of(headers: bytes, name: bytes) -> bytes | None:
-    """A header's value in raw headers. The server puts its own last, so the last one counts."""
+    """Return a header's value in raw headers. The server adds its own last, so that the last one counts."""
     start = headers.rfind(b"\r\n" + name + b": ")
     if start < 0:
         return None

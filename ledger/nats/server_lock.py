@@ -1,8 +1,8 @@
-"""Proof that the embedded server of a data directory runs: a lock that the server process itself holds.
+"""Proof that a data directory's embedded server runs: a lock that the server process itself holds.
 
-The server inherits its store, the folder ``jetstream``, open and locked. The kernel ties the lock to the folder's
-inode and to the process: a copied folder is not locked, a renamed one stays locked, links lead to the one lock, and it
-is free as soon as the server has ended, however it ended.
+The server inherits the folder of its store, ``jetstream``, open and locked. The kernel ties the lock to the folder's
+inode and to the process: a copied folder is not locked, a renamed one remains locked, links share the lock, and the
+lock is released when the server ends in any way.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import msgspec
 
 from ledger.files import write_private
 
-if sys.platform == "win32":  # where no server is embedded
+if sys.platform == "win32":  # there is no embedded server on Windows
     LOCK_SH = LOCK_EX = LOCK_NB = 0
 
     def flock(_file: IO[str] | int, _kind: int) -> None:
-        """Refuse."""
+        """Raise NotImplementedError."""
         raise NotImplementedError
 else:
     import fcntl
@@ -42,7 +42,7 @@ _PROBE_SECONDS = 2.0
 class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``server/address.json``: the server's port, its process while it runs, and the directory it was started for.
 
-    ``folder`` and ``inode`` are missing where an earlier version wrote the record.
+    ``folder`` and ``inode`` are missing in records of an earlier version.
     """
 
     port: int
@@ -50,28 +50,28 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     folder: str | None = None
     inode: int | None = None
     pid: int | None = None
-    """Missing once the server was ended in good order; a copy made then may be opened beside the original."""
+    """Missing after an orderly stop; a copy made then may be opened beside the original."""
     started: str | None = None
     copied_from: str | None = None
 
     def is_of(self, data_dir: Path) -> bool:
-        """Return whether this very directory was recorded, perhaps under a path that it no longer has."""
+        """Return whether the record is of this very directory, perhaps under an earlier path."""
         if self.folder is None or not self.has_inode_of(data_dir):
             return False
         recorded = Path(self.folder)
         return not recorded.exists() or recorded.samefile(data_dir)
 
     def has_inode_of(self, data_dir: Path) -> bool:
-        """Return whether this directory was recorded; a file system's snapshot has the same inode."""
+        """Return whether this directory has the recorded inode; so has a snapshot of its file system."""
         return self.inode == data_dir.stat().st_ino
 
     @property
     def is_running(self) -> bool:
-        """Whether the process that was recorded runs."""
+        """Whether the recorded process runs."""
         return self.pid is not None and self.started is not None and process_start(self.pid) == self.started
 
     def wait_for_exit(self, seconds: float) -> bool:
-        """Wait for the end of the process that was recorded; return whether it has ended in time."""
+        """Wait for the end of the recorded process; return whether it ended in time."""
         deadline = time.monotonic() + seconds
         while self.is_running:
             if time.monotonic() > deadline:
@@ -81,7 +81,7 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 def read_record(path: Path) -> ServerRecord | None:
-    """Return the record in a file; none where there is none, or it cannot be read."""
+    """Return the record in a file; None if there is none, or it is unreadable."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ServerRecord)
     except (OSError, ValueError):
@@ -89,7 +89,7 @@ def read_record(path: Path) -> ServerRecord | None:
 
 
 def write_record(path: Path, record: ServerRecord) -> None:
-    """Write a record, for its owner alone."""
+    """Write a record, readable by its owner only."""
     write_private(path, json.dumps(msgspec.to_builtins(record)))
 
 
@@ -117,7 +117,7 @@ class ServerLock:
         return False
 
     def linked_file(self) -> Path | None:
-        """Return a file of the store that is a hard link, so that another folder has the same file; else none."""
+        """Return a hard link in the store, which belongs to another folder, too; None if there is none."""
         for folder, _, names in os.walk(self.store):
             for name in names:
                 if (path := Path(folder, name)).lstat().st_nlink > 1:
@@ -125,7 +125,7 @@ class ServerLock:
         return None
 
     def wait_until_free(self, seconds: float) -> bool:
-        """Wait for the server's end; return whether it came in time."""
+        """Wait for the server's end; return whether it ended in time."""
         deadline = time.monotonic() + seconds
         while self.is_held():
             if time.monotonic() > deadline:
@@ -135,9 +135,9 @@ class ServerLock:
 
     @contextmanager
     def acquire(self) -> Iterator[int]:
-        """Hold the lock; yield the descriptor that the server is to inherit.
+        """Hold the lock; yield the descriptor that the server inherits.
 
-        Other processes hold it for an instant while they ask whether the server runs.
+        Other processes hold it for an instant while they check whether the server runs.
         """
         with self._opened() as descriptor:
             deadline = time.monotonic() + _PROBE_SECONDS
@@ -153,7 +153,7 @@ class ServerLock:
 
 
 def open_locked(path: Path, *, shared: bool = False) -> IO[str]:
-    """Return a file that is open and locked until it is closed, for this process alone or ``shared``."""
+    """Return an open file that is locked until it is closed, exclusively or ``shared``."""
     file = path.open("a")
     try:
         flock(file, LOCK_SH if shared else LOCK_EX)
@@ -164,9 +164,11 @@ def open_locked(path: Path, *, shared: bool = False) -> IO[str]:
 
 
 def process_start(pid: int) -> str | None:
-    """Return the start of a process, which tells it apart from another that has its number; none where it has ended.
+    """Return a text that identifies the start of a process; None if it has ended.
 
-    A process that has ended and was not reaped is still listed: process 1 of a container may never reap it.
+    It tells processes apart that had the same id. A process that has ended and was not reaped is still listed: process
+    1
+    of a container may never reap it.
     """
     if (_PROC / "self" / "stat").exists():
         try:
@@ -175,14 +177,14 @@ def process_start(pid: int) -> str | None:
         except OSError:
             return None
         return None if state in "ZX" else f"{boot} {fields[18]}"
-    words = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)  # noqa: S603 - on macOS
+    command = ["ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - only on macOS
     state, _, started = done.stdout.strip().partition(" ")
     return None if state.startswith("Z") else started.strip() or None
 
 
 def process_command(pid: int) -> list[str]:
-    """Return the command line of a process; nothing where it is gone."""
+    """Return the command line of a process; empty if it has ended."""
     with suppress(OSError):
         return (_PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace").split("\0")
     return []

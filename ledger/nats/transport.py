@@ -1,4 +1,4 @@
-"""The transport below a connection to NATS: TCP, with TLS or not, that breaks without ending its client."""
+"""The TCP transport of a NATS connection, with or without TLS; a broken connection does not end its client."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from nats.aio.transport import TcpTransport
 
 
 class ReconnectingTransport(TcpTransport):
-    """TCP on which writing to a connection that has broken is nothing worse than lost.
+    """TCP on which data written to a broken connection is lost without an error.
 
-    asyncio's own ``writelines`` raises a TypeError then (CPython gh-136234), which nats-py does not expect: its
-    flusher dies of it, and so does whoever calls ``send``.
+    asyncio's ``writelines`` raises a TypeError then (CPython gh-136234), which nats-py does not expect: it would end
+    its
+    flusher, and fail the caller of ``send``.
     """
 
     def __init__(self, connected: TcpTransport) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         vars(self).update(vars(connected))
-        self.ending = False  # then it does not matter that it broke
+        self.ending = False  # an error while closing does not matter
 
     def writelines(self, payload: list[bytes]) -> None:
-        """Write as one, which loses what a broken connection cannot take."""
+        """Write all as one chunk; on a broken connection it is lost."""
         self.write(b"".join(payload))  # type: ignore[no-untyped-call]
 
     async def connect_tls(self, *arguments: Any, **options: Any) -> None:
-        """Begin TLS; where that fails, drop the connection, since nats-py would wait for its end for ever."""
+        """Begin TLS; drop the connection if that fails, since nats-py would wait for its end forever."""
         try:
             await super().connect_tls(*arguments, **options)
         except BaseException:
@@ -34,7 +35,7 @@ class ReconnectingTransport(TcpTransport):
             raise
 
     async def drain(self) -> None:
-        """Wait for room; that the connection broke matters only while it is wanted."""
+        """Wait for buffer space; ignore a broken connection while closing."""
         try:
             await super().drain()  # type: ignore[no-untyped-call]
         except OSError:

@@ -1,1 +1,1 @@
-"""The log and its streams."""
+"""The log, its streams and consumers."""

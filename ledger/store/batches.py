@@ -1,4 +1,4 @@
-"""The size of an atomic batch, and how to cut events into batches."""
+"""Limits of an atomic batch, and a function that splits events into batches."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MAX_BATCH_BYTES = 8 * 1024 * 1024
 
 
 def in_batches[T](items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
-    """Cut into lists that one batch takes: at most 1000 events and 8 MiB."""
+    """Yield lists that fit one atomic batch: at most 1000 events and 8 MiB."""
     batch: list[T] = []
-    room = MAX_BATCH_BYTES
+    bytes_left = MAX_BATCH_BYTES
     for item in items:
         size = size_of(item)
-        if batch and (size > room or len(batch) == MAX_BATCH):
+        if batch and (size > bytes_left or len(batch) == MAX_BATCH):
             yield batch
-            batch, room = [], MAX_BATCH_BYTES
+            batch, bytes_left = [], MAX_BATCH_BYTES
         batch.append(item)
-        room -= size
+        bytes_left -= size
     if batch:
         yield batch

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0 as JSON: checked, normalised and compared."""
+"""CloudEvents 1.0 as JSON: validation, normal form, comparison and hashes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REQUIRED = ("specversion", "id", "source", "type", "data")
 NON_PERSONAL_ATTRIBUTES = frozenset(
     {"sequence", "sequencetype", "datacontenttype", "dataschema", "traceparent", "tracestate"}
 )
-"""Attributes that are stored as they came; all others that a sender adds count as personal."""
+"""Attributes that are stored unencrypted; every other attribute that a sender adds is treated as personal data."""
 
 _ATTRIBUTE_NAME = re.compile(r"[a-z0-9]+", re.ASCII)
 _RFC3339 = re.compile(
@@ -48,11 +48,11 @@ _canonical_encoder = msgspec.json.Encoder(order="sorted")
 
 
 class Envelope(NamedTuple):
-    """A checked event: its attributes, its data as JSON text, the whole as a JSON object, its content's hash.
+    """A validated event: its attributes, its data as JSON text, the event as a JSON object, and its content hash.
 
-    ``extras`` are the attributes beside those that every event has, ``fields`` the names in its data. ``flaw`` is an
-    error in the attributes that older versions took: an event that is recorded already stays a duplicate, a new one
-    is rejected.
+    ``extras`` are the optional attributes, ``fields`` the names in its data. ``flaw`` is an error in the attributes
+    that
+    earlier versions accepted: an event that is already recorded remains a duplicate, a new event is rejected.
     """
 
     source: str
@@ -66,13 +66,13 @@ class Envelope(NamedTuple):
     fields: Collection[str] = ()
     flaw: EventError | None = None
     assumed: bool = False
-    """True where the sender named no time: it is the inbox's."""
+    """True if the sender gave no time and the inbox's time is used."""
     rounded: bool = False
-    """True where a number may have more digits than its hash tells apart, so that equal hashes prove nothing."""
+    """True if a number may have more digits than the hash distinguishes, so that equal hashes prove nothing."""
 
 
 class StoredFields(msgspec.Struct):
-    """The fields of a stored event that readers need; the rest stays in the bytes."""
+    """The fields of a stored event that readers need; the rest remains in the bytes."""
 
     source: str
     id: str
@@ -81,19 +81,19 @@ class StoredFields(msgspec.Struct):
     recordedtime: str
     data: msgspec.Raw
     corrects: int | None = None
-    """Of a `fact.corrected`: the position of the fact that was wrong."""
+    """In a `fact.corrected`: the position of the corrected fact."""
 
 
 stored_decoder = msgspec.json.Decoder(StoredFields)
 
 
 def parse_time(text: str) -> datetime:
-    """Return the moment of an RFC 3339 text with its zone, rounded to microseconds.
+    """Return the instant of an RFC 3339 time with a zone, rounded to microseconds.
 
-    A leap second (``23:59:60Z`` at the end of a month) is the last microsecond of its day.
+    A leap second (``23:59:60Z`` at the end of a month) becomes the last microsecond of its day.
 
     Raises:
-        ValueError: not such a text, or a moment outside the years 1 to 9999 in UTC.
+        ValueError: the text is not such a time, or lies outside the years 1 to 9999 in UTC.
 
     """
     matched = _RFC3339.fullmatch(text)
@@ -104,11 +104,11 @@ def parse_time(text: str) -> datetime:
     try:
         found = msgspec.convert((f"{matched[1]}59.999999{matched[4]}" if leap else text).upper(), datetime)
         moment = found.astimezone(UTC)
-        behind = moment + _MICROSECOND if leap else moment
+        next_moment = moment + _MICROSECOND if leap else moment
     except OverflowError:
         message = f"outside the years 1 to 9999 in UTC: {text[:40]!r}"
         raise ValueError(message) from None
-    if leap and behind != behind.replace(day=1, hour=0, minute=0):
+    if leap and next_moment != next_moment.replace(day=1, hour=0, minute=0):
         message = f"a leap second ends a month in UTC: {text[:40]!r}"
         raise ValueError(message)
     return moment
@@ -117,10 +117,10 @@ def parse_time(text: str) -> datetime:
 def utc_text(text: str) -> str:
     """Return a stored event's time in UTC, e.g. ``2026-01-04T20:00:00.000000Z`` for ``2026-01-05T10:00:00+14:00``.
 
-    A time that is written in UTC stays as it is.
+    A time that is already in UTC is returned unchanged.
 
     Raises:
-        ValueError: not an RFC 3339 time.
+        ValueError: the text is not an RFC 3339 time.
 
     """
     return text if text[-1:] == "Z" and text[10:11] == "T" else time_text(parse_time(text))
@@ -128,22 +128,22 @@ def utc_text(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def time_text(moment: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, e.g. ``2026-11-21T10:00:00.000000Z``."""
+    """Return a time as RFC 3339 in UTC with microseconds, e.g. ``2026-11-21T10:00:00.000000Z``."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datetime] | None = None) -> Envelope:
-    """Check and normalise one event in structured or binary mode.
+    """Validate and normalise one event in structured or binary mode.
 
-    ``received`` tells its time where it names none.
+    ``received`` returns the event's time if the sender gave none.
 
     Raises:
-        EventError: with the code and field of the first thing wrong.
+        EventError: with the code and the field of the first error.
 
     """
     match mode_of(data, headers):
         case Mode.BATCH:
-            events_of_batch(data)  # what is wrong with the batch itself comes first
+            events_of_batch(data)  # an error of the batch itself is reported first
             raise EventError("invalid", "one CloudEvent, a JSON object, is expected here, not a batch")
         case Mode.BINARY:
             raw, text, apart = binary_event(data, headers), b"", True
@@ -179,7 +179,7 @@ def parse_event(data: bytes, headers: Headers = (), received: Callable[[], datet
 
 
 def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes, datetime]:
-    """Return an event, checked as far as all events are alike, its JSON and its time."""
+    """Return an event with its JSON and its time, after the checks that are common to all events."""
     try:
         encoded = _encoder.encode(raw)
         event = _decoder.decode(encoded)
@@ -187,7 +187,7 @@ def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes, dat
         raise EventError("not_json", f"not JSON: {error}", "data") from None
     for name in _TEXT_ATTRIBUTES:
         if not isinstance(event[name], str):
-            raise EventError("invalid", f"`{name}` must be a text", name)
+            raise EventError("invalid", f"`{name}` must be a string", name)
     if event["specversion"] != "1.0":
         raise EventError("invalid", 'specversion must be "1.0"', "specversion")
     try:
@@ -195,7 +195,7 @@ def _normalised(raw: dict[str, msgspec.Raw]) -> tuple[dict[str, Any], bytes, dat
     except ValueError as error:
         rule = f'time must be RFC 3339 with its zone, such as "2026-11-21T10:00:00Z": {error}'
         raise EventError("invalid", rule, "time") from None
-    if ":60" in event["time"]:  # most readers of times know no leap seconds
+    if ":60" in event["time"]:  # most time parsers reject leap seconds
         event["time"] = time_text(moment)
         raw["time"] = _raw(event["time"])
         encoded = _encoder.encode(raw)
@@ -212,7 +212,7 @@ def _check_names(extras: Iterable[str]) -> None:
 
 
 def _attribute_error(event: Mapping[str, Any], extras: frozenset[str]) -> EventError | None:
-    """Return what is wrong with an attribute's value by the type system of CloudEvents, or by its own rule."""
+    """Return the first violation of the type system of CloudEvents, or of an attribute's own rule."""
     if not extras and event["id"].isascii() and event["source"].isascii():
         return None
     texts = [name for name in ("id", "source") if not event[name].isascii()]
@@ -220,16 +220,16 @@ def _attribute_error(event: Mapping[str, Any], extras: frozenset[str]) -> EventE
         value = event[name]
         rule = ""
         if name == "sequence" and (type(value) is int or event.get("sequencetype") == "Integer"):
-            rule = "" if _is_integer(value) else "an integer of 64 bits, as a text"
+            rule = "" if _is_integer(value) else "an integer of 64 bits, as a string"
         elif isinstance(value, str):
             if _DISALLOWED.search(value) is not None:
-                rule = "a text without control characters and noncharacters"
+                rule = "a string without control characters and noncharacters"
             elif not value and name in _NOT_EMPTY:
-                rule = "a text that is not empty"
+                rule = "a string that is not empty"
         elif name in _NOT_EMPTY:
-            rule = "a text"
+            rule = "a string"
         elif type(value) is not bool and not (type(value) is int and -_INT32 <= value < _INT32):
-            rule = "a text, an integer of 32 bits, true or false"
+            rule = "a string, an integer of 32 bits, true or false"
         if rule:
             return EventError("invalid", f"`{name}` must be {rule}", name)
     return None
@@ -238,44 +238,44 @@ def _attribute_error(event: Mapping[str, Any], extras: frozenset[str]) -> EventE
 def _repeated_key_error(
     text: bytes, data: msgspec.Raw | None, event: Mapping[str, Any], as_sent: bytes
 ) -> EventError | None:
-    """Return what is wrong where a key stands twice in one object: two readers would take two values.
+    """Return an error if a JSON object repeats a key, since two readers could take two different values.
 
-    ``text`` is the event's own in structured mode, else empty; ``data`` is its data's where that is not a part of it;
+    ``text`` is the event in structured mode, else empty. ``data`` is its data if it is not a part of ``text``.
     ``as_sent`` is the event encoded again.
     """
     if data is None:
         path = repeated_key(text, as_sent)
     else:
         path = repeated_key(text, b"") if text else None
-        if path is None and (below := repeated_key(bytes(data), _encoder.encode(event["data"]))) is not None:
-            path = f"data.{below}"
+        if path is None and (path_in_data := repeated_key(bytes(data), _encoder.encode(event["data"]))) is not None:
+            path = f"data.{path_in_data}"
     if path is None:
         return None
-    return EventError("duplicate_field", f"{path or 'a field'} stands twice; send it once", path)
+    return EventError("duplicate_field", f"{path or 'a field'} occurs twice; send it once", path)
 
 
 def _is_integer(value: object) -> bool:
-    """Return whether a `sequence` is an integer of 64 bits; the 32 of the extension are few for a long history."""
+    """Return whether a `sequence` is an integer of 64 bits; the extension's 32 bits are too few for a long history."""
     if isinstance(value, str) and _SEQUENCE.fullmatch(value) is not None:
         value = int(value)
     return type(value) is int and -_INT64 <= value < _INT64
 
 
 def encode_event(source: str, identifier: str, type_name: str, time: datetime, data: bytes) -> bytes:
-    """An event of our own as a JSON object, without ``recordedtime``: the log adds that."""
-    texts = (_encoder.encode(identifier), _json_text(source), _json_text(type_name), _json_text(time_text(time)))
-    return b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b,"data":%b}' % (*texts, data)
+    """Return one of the ledger's own events as a JSON object, without ``recordedtime``, which the log adds."""
+    encoded = (_encoder.encode(identifier), _json_text(source), _json_text(type_name), _json_text(time_text(time)))
+    return b'{"specversion":"1.0","id":%b,"source":%b,"type":%b,"time":%b,"data":%b}' % (*encoded, data)
 
 
 def with_corrects(event: bytes, position: int) -> bytes:
-    """A correction that says which position it corrects."""
+    """Return a correction with the position that it corrects."""
     return b'%b,"corrects":%d}' % (event[:-1], position)
 
 
 def content_hash(event: bytes) -> bytes:
-    """Return the hash of an event's content (16 bytes): the same for any order of keys and any white space.
+    """Return the hash of an event's content (16 bytes), independent of key order and white space.
 
-    What the ledger adds is left out, so that a stored event has the hash of the event as sent.
+    Attributes that the ledger adds are left out, so that a stored event has the hash of the event as sent.
     """
     return _hash_of(_canonical_encoder.encode(_as_sent(_decoder.decode(event))))
 
@@ -285,26 +285,26 @@ def _hash_of(text: bytes) -> bytes:
 
 
 def _as_sent(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event without what the ledger added, an assumed time among it."""
+    """Return an event without the attributes that the ledger added, including an assumed time."""
     if event.keys().isdisjoint(_LEDGER_ATTRIBUTES):
         return event
     without = (*_LEDGER_ATTRIBUTES, "time") if _ASSUMED_TIME in event else _LEDGER_ATTRIBUTES
     return {name: value for name, value in event.items() if name not in without}
 
 
-def same_event(one: bytes, other: bytes) -> bool:
-    """Return whether two events, as JSON, are one event by the rules of CloudEvents, in whatever form each was written.
+def same_event(first: bytes, second: bytes) -> bool:
+    """Return whether two JSON events are the same event by the rules of CloudEvents, in any content mode.
 
-    Attributes are compared in their canonical string encoding (``7`` and ``"7"`` are one integer), null counts as
-    absent, times are compared as instants, and a ``datacontenttype`` that says JSON counts as none. Numbers are
-    compared by their mathematical value (``1.0`` and ``1``). Equal hashes (``content_hash``) are a short cut to this,
-    not another rule; they prove nothing where a number was rounded (``Envelope.rounded``).
+    Attributes are compared in their canonical string encoding (``7`` equals ``"7"``), null equals absent, and times are
+    compared as instants. A ``datacontenttype`` that says JSON equals none. Numbers are compared by their mathematical
+    value (``1.0`` equals ``1``). Equal content hashes imply this, except if a number was rounded
+    (``Envelope.rounded``).
     """
-    return canonical_form(one) == canonical_form(other)
+    return canonical_form(first) == canonical_form(second)
 
 
 def canonical_form(event: bytes) -> bytes:
-    """Return what ``same_event`` compares."""
+    """Return the normal form that ``same_event`` compares."""
     members = _as_sent(_decoder.decode(event))
     data = members.pop("data", None)
     if data is not None:
@@ -333,19 +333,19 @@ def _exact_time(time: str) -> str:
 
 
 def body_hash(body: bytes) -> bytes:
-    """SHA-256 over JSON text with sorted keys and without white space (32 bytes)."""
+    """Return SHA-256 over JSON text with sorted keys and without white space (32 bytes)."""
     return hashlib.sha256(_canonical_encoder.encode(_decoder.decode(body))).digest()
 
 
 def event_key(source: str, identifier: str) -> bytes:
-    """The key of a name, (source, id), in an index (16 bytes)."""
+    """Return the key of a source and an event id in an index (16 bytes)."""
     text = f"{len(source)}:{source}:{identifier}".encode()
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
 @lru_cache(maxsize=4096)
 def _json_text(value: str) -> bytes:
-    """A JSON text."""
+    """Return a string as JSON."""
     return _encoder.encode(value)
 
 

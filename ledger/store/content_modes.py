@@ -1,4 +1,4 @@
-"""CloudEvents content modes: an event in the body (structured), in headers (binary), or many in the body (batch).
+"""CloudEvents content modes: one event in the body (structured), in headers (binary), or many in the body (batch).
 
 Sources: CloudEvents 1.0.2, JSON event format; NATS and HTTP protocol bindings.
 """
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 STRUCTURED_TYPE = "application/cloudevents+json"
 BATCH_TYPE = "application/cloudevents-batch+json"
 RECEIVED_HEADER = "ledger-received"
-"""The header of a retried message: when an inbox took it first (RFC 3339)."""
+"""The header of a retried message: the time at which an inbox first received it (RFC 3339)."""
 MAX_BATCH_EVENTS = 1000
 _SMALL_BATCH, _MIN_EVENT_BYTES = 16, 64
-"""So many bytes for each; the smallest fact has about 100."""
+"""A batch of more events than this needs at least so many bytes for each; the smallest fact has about 100."""
 Headers = tuple[tuple[str, str], ...]
-"""Names and values in order; bytes that are not UTF-8 stand as surrogates (``surrogateescape``)."""
+"""Names and values in order; bytes that are not UTF-8 become surrogates (``surrogateescape``)."""
 
 _PREFIX = "ce-"
 _STRUCTURED = {"application/cloudevents", STRUCTURED_TYPE}
@@ -53,7 +53,7 @@ _id_decoder = msgspec.json.Decoder(_EventId)
 
 
 class Mode(Enum):
-    """The mode in which a message holds its events."""
+    """The content mode of a message."""
 
     STRUCTURED = "structured"
     BINARY = "binary"
@@ -61,10 +61,10 @@ class Mode(Enum):
 
 
 def headers_of(raw: bytes) -> Headers:
-    """Return those headers of a NATS header block that say what a message holds, and when a retried one came first.
+    """Return the headers of a NATS header block that describe its content, and the time of a retried message.
 
-    The block is ``NATS/1.0 ...`` and lines that end with CR LF. The server's own headers stay out, so that what is
-    published again does not repeat them.
+    The block is ``NATS/1.0 ...`` and lines that end with CR LF. The server's own headers are dropped, so that a
+    republished message does not repeat them.
     """
     lines = raw.decode(errors="surrogateescape").split("\r\n")[1:]
     pairs = ((name.strip(), value.strip(" \t")) for name, _, value in (line.partition(":") for line in lines))
@@ -72,7 +72,7 @@ def headers_of(raw: bytes) -> Headers:
 
 
 def first_received(headers: Headers, received: datetime) -> datetime:
-    """Return when an inbox first took a message, ``received`` unless it was rejected before and is retried."""
+    """Return the time at which an inbox first received a message: ``received``, or an earlier time before a retry."""
     found = [value for name, value in headers if name.lower() == RECEIVED_HEADER]
     try:
         return min(received, datetime.fromisoformat(found[0]).astimezone(UTC)) if found else received
@@ -81,9 +81,9 @@ def first_received(headers: Headers, received: datetime) -> datetime:
 
 
 def mode_of(data: bytes, headers: Sequence[tuple[str, str]]) -> Mode:
-    """Return the content mode. The content type decides; where it names no mode, ``ce-`` headers mean binary.
+    """Return the content mode. The content type decides; if it names no mode, ``ce-`` headers mean binary mode.
 
-    A body without either is read as what it is: an array is a batch, anything else one event.
+    Without either, an array is a batch and any other body is one event.
 
     Raises:
         EventError: the content type names an event format other than JSON, or a charset other than UTF-8.
@@ -99,7 +99,7 @@ def mode_of(data: bytes, headers: Sequence[tuple[str, str]]) -> Mode:
             raise EventError("invalid", f"JSON is UTF-8, not {charset[1][:40]!r}", "content-type")
         return Mode.STRUCTURED if media_type in _STRUCTURED else Mode.BATCH
     if media_type.startswith("application/cloudevents"):
-        rule = f"the format {media_type[:80]!r} is not taken; send {STRUCTURED_TYPE}, {BATCH_TYPE} or binary mode"
+        rule = f"the format {media_type[:80]!r} is not accepted; send {STRUCTURED_TYPE}, {BATCH_TYPE} or binary mode"
         raise EventError("invalid", rule, "content-type")
     names = {name.lower() for name, _ in headers}
     if "ce-specversion" in names:
@@ -118,18 +118,20 @@ def is_json(content_type: str) -> bool:
 
 
 def events_of_batch(data: bytes) -> list[bytes]:
-    """Return the bytes of each event of a JSON batch, as they were sent.
+    """Return the bytes of each event of a JSON batch, as sent.
 
     Raises:
-        EventError: the bytes are no JSON array, or it holds more than ``MAX_BATCH_EVENTS`` events.
+        EventError: the bytes are not a JSON array, or it holds more than ``MAX_BATCH_EVENTS`` events.
 
     """
     events = _decode(_array_decoder, data, "a batch of CloudEvents is a JSON array")
     if len(events) > MAX_BATCH_EVENTS:
         rule = f"a batch holds at most {MAX_BATCH_EVENTS} events, not {len(events)}"
         raise EventError("too_large", rule)
-    if len(events) > _SMALL_BATCH and len(data) < _MIN_EVENT_BYTES * len(events):  # each would be kept with its reason
-        rule = f"{len(events)} elements in {len(data)} bytes are no CloudEvents; the batch is rejected as a whole"
+    if len(events) > _SMALL_BATCH and len(data) < _MIN_EVENT_BYTES * len(
+        events
+    ):  # each element would be stored with its reason
+        rule = f"{len(events)} elements in {len(data)} bytes are not CloudEvents; the batch is rejected as a whole"
         raise EventError("invalid", rule)
     return [bytes(event) for event in events]
 
@@ -138,7 +140,7 @@ def structured_event(data: bytes) -> tuple[dict[str, msgspec.Raw], bool]:
     """Return the members of an event's JSON object, and whether its data came as ``data_base64``; null means absent.
 
     Raises:
-        EventError: no JSON object, or its ``data_base64`` holds no JSON.
+        EventError: the bytes are not a JSON object, or its ``data_base64`` does not hold JSON.
 
     """
     event = _decode(_object_decoder, data, "a CloudEvent is a JSON object")
@@ -157,7 +159,7 @@ def binary_event(data: bytes, headers: Iterable[tuple[str, str]]) -> dict[str, m
     """Return the members of an event whose attributes are ``ce-`` headers and whose data is the body.
 
     Raises:
-        EventError: a header cannot be decoded or stands twice, or the body is not JSON.
+        EventError: a header cannot be decoded or is repeated, or the body is not JSON.
 
     """
     event: dict[str, msgspec.Raw] = {}
@@ -170,9 +172,9 @@ def binary_event(data: bytes, headers: Iterable[tuple[str, str]]) -> dict[str, m
             continue
         attribute = name.removeprefix(_PREFIX)
         if attribute in event:
-            raise EventError("invalid", f"the header {name} stands twice", attribute)
+            raise EventError("invalid", f"the header {name} occurs twice", attribute)
         if attribute == "data":
-            raise EventError("invalid", "in binary mode the body is the data; `ce-data` is no attribute", attribute)
+            raise EventError("invalid", "in binary mode the body is the data; `ce-data` is not an attribute", attribute)
         event[attribute] = _raw(_decoded(value, attribute))
     if declared := _declared_type(content_type, _text_of(event.get("datacontenttype"))):
         event["datacontenttype"] = _raw(declared)
@@ -182,7 +184,7 @@ def binary_event(data: bytes, headers: Iterable[tuple[str, str]]) -> dict[str, m
 
 
 def claimed_id(data: bytes, headers: Headers = ()) -> str:
-    """Return the id that an event claims to have, however wrong the rest is; empty where none can be read."""
+    """Return an event's id, even if the rest of the event is invalid; empty if no id can be read."""
     try:
         if mode_of(data, headers) is Mode.BINARY:
             return next((_decoded(value, "id") for name, value in headers if name.lower() == "ce-id"), "")
@@ -192,7 +194,7 @@ def claimed_id(data: bytes, headers: Headers = ()) -> str:
 
 
 def _declared_type(content_type: str, attribute: str) -> str:
-    """Return the ``datacontenttype`` to keep: plain ``application/json`` is what an event without one has.
+    """Return the ``datacontenttype`` to store; plain ``application/json`` is stored as none.
 
     The NATS binding has it in ``ce-datacontenttype``, the HTTP binding in ``Content-Type``.
     """
@@ -214,9 +216,9 @@ def _decode[T](decoder: msgspec.json.Decoder[T], data: bytes, rule: str) -> T:
 
 
 def _json_data(data: bytes, content_type: str, field: str) -> msgspec.Raw:
-    """Return data that came as bytes, once it is known to be JSON and nothing behind it."""
+    """Return data that came as bytes, after checking that it is one JSON value."""
     if content_type and not is_json(content_type):
-        rule = f"the data of a fact is JSON; {content_type[:80]!r} is not taken"
+        rule = f"the data of a fact is JSON; {content_type[:80]!r} is not accepted"
         raise EventError("not_json", rule, "datacontenttype")
     try:
         _decoder.decode(data)
@@ -228,10 +230,10 @@ def _json_data(data: bytes, content_type: str, field: str) -> msgspec.Raw:
 def _from_base64(value: msgspec.Raw) -> bytes:
     text = _text_of(value)
     if not text:
-        raise EventError("invalid", "`data_base64` must be a text in Base64", "data_base64")
+        raise EventError("invalid", "`data_base64` must be a string in Base64", "data_base64")
     try:
         return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:  # a text that is not ASCII raises a ValueError
+    except (binascii.Error, ValueError) as error:  # a string that is not ASCII raises a ValueError
         raise EventError("invalid", f"`data_base64` is not Base64 (RFC 4648): {error}", "data_base64") from None
 
 
@@ -252,7 +254,7 @@ def _decoded(value: str, attribute: str) -> str:
 def _content_type(headers: Sequence[tuple[str, str]]) -> str:
     found = {value for name, value in headers if name.lower() == "content-type"}
     if len(found) > 1:
-        raise EventError("invalid", "the header Content-Type stands twice", "content-type")
+        raise EventError("invalid", "the header Content-Type occurs twice", "content-type")
     content_type = found.pop() if found else ""
     if not content_type.isprintable():  # a surrogate is a byte that is not UTF-8
         raise EventError("invalid", "the header Content-Type is not a media type", "content-type")
@@ -265,7 +267,7 @@ def _media_type(content_type: str) -> str:
 
 
 def _is_event_object(data: bytes) -> bool:
-    """Return whether a body is an event by itself; ``ce-`` headers beside it are stray then."""
+    """Return whether a body is a complete event; ``ce-`` headers beside it are ignored then."""
     try:
         return "specversion" in _object_decoder.decode(data)
     except _JSON_ERRORS:
@@ -273,7 +275,7 @@ def _is_event_object(data: bytes) -> bool:
 
 
 def _text_of(value: msgspec.Raw | None) -> str:
-    """Return a JSON text's value; empty for anything else."""
+    """Return the value of a JSON string; empty for any other value."""
     try:
         return msgspec.json.decode(value, type=str) if value is not None else ""
     except _JSON_ERRORS:

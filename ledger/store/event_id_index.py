@@ -1,6 +1,6 @@
-"""An index of names: which (source, id) stands where in the log, with which content.
+"""A SQLite index of event ids: the position and the content hash for each source and id.
 
-Derived and disposable: it knows up to where it is complete, and is caught up from the log.
+It is derived and disposable: it records up to which position it is complete, and is caught up from the log.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _FIND_ONE = "SELECT key, position, content FROM names WHERE key = ?"
 _KEYS_A_QUERY = 500
 _ROWS_A_STEP = 200
 _CACHE_KIB = 64 * 1024
-"""Names are hashes: each lies on a page of its own, of any of them."""
+"""Keys are hashes, so that lookups touch random pages."""
 Change = tuple[str, "Sequence[Sequence[Any]]"]
-"""A statement, which ends with its ``VALUES`` where it has some, and its rows of values."""
+"""A statement, ending with its ``VALUES`` if it has some, and its rows of values."""
 
 
 class EventIdEntry(NamedTuple):
-    """One entry: the key of a name, the position of its event and the hash of its content."""
+    """One entry: the key of a source and id, the position of the event and the hash of its content."""
 
     key: bytes
     position: int
@@ -47,12 +47,12 @@ _by_key = itemgetter(0)
 
 
 class EventIdIndex:
-    """Entries and heads (up to where each subject is complete), committed together."""
+    """Entries, and a cursor for each subject up to which they are complete, committed together."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        # Written through one connection, by one thread at a time; read through another.
+        # One connection writes, in one thread at a time; another one reads.
         self._writer = sqlite3.connect(path, isolation_level=None, timeout=30, check_same_thread=False)
         self._writer.execute("PRAGMA journal_mode=WAL")
         self._writer.execute("PRAGMA synchronous=NORMAL")
@@ -64,59 +64,59 @@ class EventIdIndex:
 
     @classmethod
     def open_exclusive(cls, folder: Path, name: str) -> EventIdIndex:
-        """An index that no other process writes: the first file of ``name``, ``name-2``, ... that nobody holds."""
+        """Open the first unlocked file of ``name``, ``name-2``, ... for this process alone."""
         folder.mkdir(parents=True, exist_ok=True)
         for number in count(1):
             path = folder / (f"{name}.sqlite" if number == 1 else f"{name}-{number}.sqlite")
-            held = path.with_suffix(".lock").open("a")
-            if not try_lock(held):
-                held.close()
+            lock_file = path.with_suffix(".lock").open("a")
+            if not try_lock(lock_file):
+                lock_file.close()
                 continue
             index = cls(path)
-            index._lock = held
+            index._lock = lock_file
             return index
-        raise AssertionError  # there is always another number
+        raise AssertionError  # count() never ends
 
     def table(self, schema: str) -> None:
-        """Keep another table here: ``CREATE TABLE IF NOT EXISTS ...``."""
+        """Create another table in this file: ``CREATE TABLE IF NOT EXISTS ...``."""
         self._writer.executescript(schema)
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """What a query on such a table finds."""
+        """Return the rows of a query on such a table."""
         with closing(self._db.execute(query, values)) as found:
             return found.fetchall()
 
     def find(self, keys: Sequence[bytes]) -> dict[bytes, EventIdEntry]:
-        """The entries of these keys, where there are any."""
-        if len(keys) == 1:  # one that waits alone is not kept by what many need
+        """Return the entries of these keys that exist."""
+        if len(keys) == 1:  # a single lookup avoids the cost of a query for many
             row = self._db.execute(_FIND_ONE, keys).fetchone()
             return {} if row is None else {row[0]: EventIdEntry(*row)}
         found: dict[bytes, EventIdEntry] = {}
         for start in range(0, len(keys), _KEYS_A_QUERY):
-            part = keys[start : start + _KEYS_A_QUERY]
-            marks = ",".join("?" * len(part))
+            chunk = keys[start : start + _KEYS_A_QUERY]
+            marks = ",".join("?" * len(chunk))
             query = f"SELECT key, position, content FROM names WHERE key IN ({marks})"  # noqa: S608 - only marks
-            with closing(self._db.execute(query, part)) as rows:
+            with closing(self._db.execute(query, chunk)) as rows:
                 found.update((row[0], EventIdEntry(*row)) for row in rows)
         return found
 
     def head(self, subject: str) -> ReadCursor:
-        """Up to where the index is complete for a subject."""
+        """Return the cursor up to which the index is complete for a subject."""
         row = self._db.execute("SELECT position, digest FROM heads WHERE subject = ?", (subject,)).fetchone()
         return ReadCursor(*row) if row else ReadCursor()
 
     def heads(self) -> dict[str, ReadCursor]:
-        """Up to where the index is complete, by subject."""
+        """Return the cursors up to which the index is complete, by subject."""
         rows = self._db.execute("SELECT subject, position, digest FROM heads").fetchall()
         return {subject: ReadCursor(position, digest) for subject, position, digest in rows}
 
     def sources_with_token(self, token: str) -> list[str]:
-        """The sources that were seen with this subject token."""
+        """Return the known sources with this subject token."""
         rows = self._db.execute("SELECT source FROM sources WHERE token = ?", (token,)).fetchall()
         return [row[0] for row in rows]
 
     def sources(self, prefix: str) -> list[str]:
-        """Return all sources, those first whose subject (a prefix and their token) was written to last."""
+        """Return all sources, ordered by the latest write to their subject (``prefix`` and token), newest first."""
         query = (
             "SELECT source FROM sources LEFT JOIN heads ON heads.subject = ? || sources.token "
             "ORDER BY heads.position DESC, source"
@@ -124,47 +124,49 @@ class EventIdIndex:
         return [source for (source,) in self._db.execute(query, (prefix,)).fetchall()]
 
     def notes(self) -> dict[str, bytes]:
-        """What a follower noted beside the names, whole."""
+        """Return all values that a follower stored beside the entries."""
         return dict(self._db.execute("SELECT key, value FROM notes").fetchall())
 
     def commit(
         self,
-        names: Iterable[EventIdEntry],
+        entries: Iterable[EventIdEntry],
         heads: dict[str, ReadCursor],
         sources: Iterable[tuple[str, str]] = (),
         notes: Iterable[tuple[str, int, bytes]] = (),
-        also: Iterable[Change] = (),
+        changes: Iterable[Change] = (),
     ) -> None:
-        """Add entries and move heads in one transaction. The first entry of a name stays.
+        """Add entries and move cursors in one transaction. The first entry of a key is kept.
 
-        ``also`` are statements, each with its rows of values, on tables of ``table``.
+        ``changes`` are statements on tables of ``table``, each with its rows of values.
 
         Raises:
             UnavailableError: the file cannot be written, for instance because the disk is full.
 
         """
         try:
-            self._write(names, heads, sources, notes, also)
+            self._write(entries, heads, sources, notes, changes)
         except sqlite3.OperationalError as error:
             message = f"the index cannot be written ({error}); is the disk full?"
             raise UnavailableError(message) from error
 
     def _write(
         self,
-        names: Iterable[EventIdEntry],
+        entries: Iterable[EventIdEntry],
         heads: dict[str, ReadCursor],
         sources: Iterable[tuple[str, str]],
         notes: Iterable[tuple[str, int, bytes]],
-        also: Iterable[Change],
+        changes: Iterable[Change],
     ) -> None:
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            in_order = sorted(names, key=_by_key)  # of two with one key the first stays the first
-            self._insert_rows("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", in_order)
+            sorted_entries = sorted(
+                entries, key=_by_key
+            )  # the sort is stable: of two entries with one key the first is kept
+            self._insert_rows("INSERT OR IGNORE INTO names VALUES (?, ?, ?)", sorted_entries)
             self._writer.executemany(
                 "INSERT INTO heads VALUES (?, ?, ?) ON CONFLICT (subject) DO UPDATE SET "
                 "position = excluded.position, digest = excluded.digest WHERE excluded.position > position",
-                [(subject, *anchor) for subject, anchor in heads.items()],
+                [(subject, *cursor) for subject, cursor in heads.items()],
             )
             self._writer.executemany("INSERT OR IGNORE INTO sources VALUES (?, ?)", sources)
             self._writer.executemany(
@@ -172,7 +174,7 @@ class EventIdIndex:
                 "value = excluded.value WHERE excluded.position >= position",
                 notes,
             )
-            for statement, values in also:
+            for statement, values in changes:
                 self._insert_rows(statement, values)
         except BaseException:
             self._roll_back()
@@ -184,21 +186,21 @@ class EventIdIndex:
             raise
 
     def _insert_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Hundreds of rows a step: the interpreter's lock is left at each, and has to be got back from others."""
+        """Insert hundreds of rows a statement, since each statement releases the interpreter's lock."""
         head, values, marks = statement.partition(" VALUES ")
         if not values:
             self._writer.executemany(statement, rows)
             return
         for start in range(0, len(rows), _ROWS_A_STEP):
-            part = rows[start : start + _ROWS_A_STEP]
-            self._writer.execute(head + values + ", ".join([marks] * len(part)), list(chain.from_iterable(part)))
+            chunk = rows[start : start + _ROWS_A_STEP]
+            self._writer.execute(head + values + ", ".join([marks] * len(chunk)), list(chain.from_iterable(chunk)))
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
             self._writer.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and release its lock."""
         self._db.close()
         self._writer.close()
         if self._lock is not None:

@@ -1,4 +1,4 @@
-"""Pulling from one consumer on each of many streams, through one subscription, each stream in its turn."""
+"""Pull messages from one consumer on each of many streams, through one subscription, fairly."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
 _SECOND_NS = 1_000_000_000
 _EXPIRES_SECONDS = 30
 _HEARTBEATS_A_SECOND = 20
-"""Of all streams together: each tells now and then that its request still waits."""
+"""For all streams together."""
 _SILENT_HEARTBEATS = 3
 _AGAIN_SECONDS = 0.3
 _RECENT = 10.0
 _IDLE_SECONDS = 1.0
 _FEWEST, _MOST = 64, 2000
 _BYTES_TOGETHER = 32 * 1024 * 1024
-"""Bytes that all busy streams together may have on the way; each may always have one message of the largest size."""
+"""Bytes in flight for all busy streams together; each stream may always have one message of the largest size."""
 _BYTES_AT_LEAST = 128 * 1024
 _GATHER_SECONDS, _GATHERED_SECONDS = 0.05, 0.1
 """Seconds that a batch waits for one more announced message, and for all of them."""
 _ABSENT_SECONDS = 1.0
-"""How long a consumer may be without an answer, as while its leader is elected, before it is looked for."""
+"""Seconds that a consumer may fail, for instance during the election of its leader, before it counts as gone."""
 
 
 class _Stream:
-    """One stream: what came from it, and its request at the server."""
+    """The buffered messages of one stream, and its pull request at the server."""
 
     __slots__ = (
         "buffer",
         "delivered",
         "failing_since",
-        "heard",
+        "heard_at",
         "held",
         "lost",
         "name",
@@ -62,27 +62,27 @@ class _Stream:
 
     def __init__(self, name: str, delivered: int) -> None:
         self.name = name
-        self.delivered = delivered  # the consumer's number of the last message that came, without a gap
-        self.position = 0  # the last message's place in the stream
+        self.delivered = delivered  # consumer sequence of the last message, without a gap
+        self.position = 0  # stream sequence of the last message
         self.lost = False
         self.buffer: deque[PulledMessage] = deque()
-        self.size = _FEWEST  # of the next request: it grows while the stream is busy
+        self.size = _FEWEST  # of the next request; it grows while the stream is busy
         self.failing_since = 0.0
-        self.request = 0  # the number of the one that counts: the server tells late of some that it has fulfilled
+        self.request = 0  # number of the current request: the server reports the end of some earlier ones late
         self.outstanding = 0
-        self.heard = 0.0
+        self.heard_at = 0.0
         self.rest_until = 0.0
         self.pending = False  # whether the server has more for the request
         self.held = False
 
 
 class FanIn:
-    """Hands out what comes from many streams in batches, in which each stream has its share.
+    """Returns messages of many streams in batches, in which each stream has a fair share.
 
-    Requests are made again by themselves after anything that ends them: a restart of the server, another leader.
+    Requests are renewed after anything that ends them, such as a restart of the server or a new leader.
 
-    The messages of a stream are handed out in its order and without a gap. Where deliveries are missing (they went to
-    another reader, or were lost with a server) a stream is ``lost``: nothing of it is handed out until ``resume``.
+    The messages of a stream are returned in order and without a gap. If deliveries are missing (another reader took
+    them, or they were lost with a server), the stream is ``lost``: none of its messages is returned until ``resume``.
     """
 
     def __init__(self, client: LedgerClient, consumer: str) -> None:
@@ -90,100 +90,102 @@ class FanIn:
         self._consumer = consumer
         self._streams: dict[str, _Stream] = {}
         self._inbox = client.new_inbox()
-        self._names: dict[bytes, _Stream] = {}
+        self._streams_by_token: dict[bytes, _Stream] = {}
         self._wake = asyncio.Event()
         self._losses = asyncio.Event()
         self._turn = 0
         self._subscription: Subscription | None = None
 
     async def start(self) -> None:
-        """Begin to listen."""
+        """Subscribe."""
         self._subscription = await self._client.subscribe_raw(f"{self._inbox}.*.*", self._on_message)
 
     async def stop(self) -> None:
-        """End listening; messages that were not acknowledged are the next reader's (``ledger/store/handover.py``)."""
+        """Unsubscribe; the next reader gets unacknowledged messages again (``ledger/store/handover.py``)."""
         if self._subscription is None or self._client.is_closed:
             return
         with suppress(nats.errors.Error):
             await self._client.unsubscribe_raw(self._subscription)
 
     def add(self, name: str, delivered: int) -> None:
-        """Read from a stream, too; ``delivered`` is the number of its consumer's last delivery."""
+        """Read another stream; ``delivered`` is the consumer sequence of its last delivery."""
         if name not in self._streams:
             stream = self._streams[name] = _Stream(name, delivered)
-            self._names[name.encode()] = stream
+            self._streams_by_token[name.encode()] = stream
             self._wake.set()
 
     def remove(self, name: str) -> None:
-        """Read no more from a stream, all of whose messages were handed out and acknowledged."""
+        """Stop reading a stream, all of whose messages were returned and acknowledged."""
         if self._streams.pop(name, None) is not None:
-            del self._names[name.encode()]
+            del self._streams_by_token[name.encode()]
 
     @property
     def streams(self) -> list[str]:
-        """The streams that are read."""
+        """The names of the streams that are read."""
         return list(self._streams)
 
     async def lost(self) -> list[str]:
-        """Wait for streams whose deliveries have a gap, or whose consumer is gone; return their names."""
+        """Wait until deliveries of a stream have a gap, or its consumer is gone; return the streams' names."""
         while not (names := [stream.name for stream in self._streams.values() if stream.lost]):
             self._losses.clear()
             await self._losses.wait()
         return names
 
     def lose(self, names: Iterable[str]) -> None:
-        """Hand out nothing more of these streams before ``resume``: messages that were handed out are gone."""
+        """Mark streams as lost until ``resume``, because messages that were returned will not be acknowledged."""
         for name in names:
-            self._lose(self._streams[name])
+            self._mark_lost(self._streams[name])
 
     def resume(self, name: str, delivered: int) -> None:
-        """Read a stream again, from where its consumer was made to begin; ``delivered`` as for ``add``."""
+        """Read a stream again, from the new beginning of its consumer; ``delivered`` as for ``add``."""
         stream = self._streams[name]
         stream.delivered, stream.position, stream.lost = delivered, 0, False
         stream.outstanding, stream.rest_until, stream.failing_since = 0, 0.0, 0.0
         self._wake.set()
 
-    def _lose(self, stream: _Stream) -> None:
+    def _mark_lost(self, stream: _Stream) -> None:
         stream.lost, stream.pending = True, False
-        stream.buffer.clear()  # it comes again
+        stream.buffer.clear()  # the server delivers these messages again
         self._losses.set()
 
     def hold(self, name: str, *, held: bool) -> None:
-        """Hand out nothing of a stream for now, or again; what has come from it waits."""
+        """Pause or continue returning messages of a stream; its buffered messages are kept."""
         self._streams[name].held = held
         self._wake.set()
 
     async def next(self, at_most: int, idle_seconds: float = _IDLE_SECONDS) -> dict[str, list[PulledMessage]]:
-        """Wait for messages and return some of each stream that has any; none where nothing comes in time."""
-        self._ask()
-        if not self._ready() and not await self._wait_for_wake(idle_seconds):
+        """Wait for messages and return a share of each stream that has some; empty after a time-out."""
+        self._request_messages()
+        if not self._ready_streams() and not await self._wait_for_wake(idle_seconds):
             return {}
-        begun = time.monotonic()
-        while self._waiting() < at_most and any(one.outstanding > 0 and one.pending for one in self._streams.values()):
-            left = begun + _GATHERED_SECONDS - time.monotonic()  # from busy streams more is always coming
-            if left <= 0 or not await self._wait_for_wake(min(left, _GATHER_SECONDS)):
+        started_at = time.monotonic()
+        while self._buffered_count() < at_most and any(
+            stream.outstanding > 0 and stream.pending for stream in self._streams.values()
+        ):
+            seconds_left = started_at + _GATHERED_SECONDS - time.monotonic()  # busy streams always announce more
+            if seconds_left <= 0 or not await self._wait_for_wake(min(seconds_left, _GATHER_SECONDS)):
                 break
         return self._share(at_most)
 
-    def _ready(self) -> list[_Stream]:
+    def _ready_streams(self) -> list[_Stream]:
         return [stream for stream in self._streams.values() if stream.buffer and not stream.held]
 
-    def _waiting(self) -> int:
+    def _buffered_count(self) -> int:
         return sum(len(stream.buffer) for stream in self._streams.values() if not stream.held)
 
     def _share(self, at_most: int) -> dict[str, list[PulledMessage]]:
-        """Take from the streams by turns; a stream with few messages gives all of them."""
-        ready = self._ready()
+        """Take from the streams in turn; a stream with few messages gives all of them."""
+        ready = self._ready_streams()
         batch: dict[str, list[PulledMessage]] = {stream.name: [] for stream in ready}
         self._turn += 1
         start = self._turn % len(ready) if ready else 0
         ready = ready[start:] + ready[:start]
-        room = at_most
-        while ready and room > 0:
-            share = max(1, room // len(ready))
+        messages_left = at_most
+        while ready and messages_left > 0:
+            share = max(1, messages_left // len(ready))
             for stream in ready:
-                number = min(share, len(stream.buffer), room)
-                room -= number
+                number = min(share, len(stream.buffer), messages_left)
+                messages_left -= number
                 batch[stream.name] += [stream.buffer.popleft() for _ in range(number)]
             ready = [stream for stream in ready if stream.buffer]
         return batch
@@ -196,25 +198,25 @@ class FanIn:
             return False
         return True
 
-    def _ask(self) -> None:
-        """Keep a request at each stream that has room here."""
+    def _request_messages(self) -> None:
+        """Send a pull request for each stream with buffer space."""
         now = time.monotonic()
         heartbeat = min(10, max(1, math.ceil(len(self._streams) / _HEARTBEATS_A_SECOND)))
         busy = sum(1 for stream in self._streams.values() if stream.size > _FEWEST) or 1
         frames: list[bytes] = []
         for stream in self._streams.values():
-            if stream.outstanding > 0 and now - stream.heard > _SILENT_HEARTBEATS * heartbeat:
-                stream.outstanding = 0  # the request went with its server, or with a leader
+            if stream.outstanding > 0 and now - stream.heard_at > _SILENT_HEARTBEATS * heartbeat:
+                stream.outstanding = 0  # the request was lost with its server or leader
             if stream.lost or stream.outstanding > 0 or len(stream.buffer) >= stream.size or now < stream.rest_until:
                 continue
             stream.outstanding = stream.size
             stream.request += 1
-            stream.heard, stream.pending = now, False
-            room = _BYTES_AT_LEAST if stream.size == _FEWEST else max(_BYTES_AT_LEAST, _BYTES_TOGETHER // busy)
+            stream.heard_at, stream.pending = now, False
+            max_bytes = _BYTES_AT_LEAST if stream.size == _FEWEST else max(_BYTES_AT_LEAST, _BYTES_TOGETHER // busy)
             body = json.dumps(
                 {
                     "batch": stream.size,
-                    "max_bytes": room,
+                    "max_bytes": max_bytes,
                     "expires": _EXPIRES_SECONDS * _SECOND_NS,
                     "idle_heartbeat": heartbeat * _SECOND_NS,
                 }
@@ -224,13 +226,13 @@ class FanIn:
         if frames:
             try:
                 self._client.send(b"".join(frames))
-            except nats.errors.Error:  # too much waits already: ask again later
+            except nats.errors.Error:  # the outbound buffer is full: try again later
                 for stream in self._streams.values():
                     stream.outstanding, stream.rest_until = 0, now + _AGAIN_SECONDS
 
     def _on_message(self, subject: bytes, reply: bytes, headers: bytes, data: bytes) -> None:
         if reply.startswith(b"$JS.ACK."):
-            stream = self._names.get(ack_stream(reply))
+            stream = self._streams_by_token.get(ack_stream(reply))
             if stream is None or stream.lost:
                 return
             position, delivered, _ = ack_sequences(reply)
@@ -244,30 +246,30 @@ class FanIn:
                 stream.size = min(_MOST, 4 * stream.size)
         else:
             _, name, number = subject.rsplit(b".", 2)
-            stream = self._names.get(name)
+            stream = self._streams_by_token.get(name)
             if stream is None or number != b"%d" % stream.request:
                 return
             self._note_status(stream, headers)
-        stream.heard = time.monotonic()
+        stream.heard_at = time.monotonic()
         if not self._wake.is_set():
             self._wake.set()
 
     def _is_next(self, stream: _Stream, position: int, delivered: int) -> bool:
         """Return whether a delivery follows the last one.
 
-        A new leader may number again what the one before delivered: that goes back, and leaves nothing out.
+        A new leader may renumber deliveries of the leader before: the sequence goes back, and no message is left out.
         """
         if delivered == stream.delivered + 1 or (delivered <= stream.delivered and position <= stream.position):
             return True
-        self._lose(stream)
+        self._mark_lost(stream)
         return False
 
     def _note_status(self, stream: _Stream, headers: bytes) -> None:
-        """Note a heartbeat, or the end of a request: its time, its bytes, or a fault of the consumer."""
+        """Handle a heartbeat, or the end of a request: expired, out of bytes, or an error of the consumer."""
         status = status_of(headers)
         if status == b"100":
             if int(header_of(headers, b"Nats-Last-Consumer") or 0) > stream.delivered:
-                self._lose(stream)
+                self._mark_lost(stream)
             stream.failing_since = 0.0
             return
         stream.outstanding, stream.pending = 0, False
@@ -280,4 +282,4 @@ class FanIn:
             stream.rest_until = now + _AGAIN_SECONDS
             stream.failing_since = stream.failing_since or now
             if b"Deleted" in headers or now - stream.failing_since > _ABSENT_SECONDS:
-                self._lose(stream)
+                self._mark_lost(stream)

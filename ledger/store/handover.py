@@ -1,8 +1,8 @@
-"""Handing a durable consumer over: its next reader gets every unacknowledged message again, oldest first.
+"""Handover of a durable consumer: the next reader gets every unacknowledged message again, oldest first.
 
-JetStream hands a delivered message to another reader only after `ack_wait`, behind newer messages. So a reader that
-begins makes the consumer again at its ack floor: that gives everything again in the order of the stream, numbered from
-1, and ends all requests of earlier readers, also of one that was only stopped.
+JetStream redelivers a message to another reader only after `ack_wait`, behind newer messages. So a new reader creates
+the consumer again at its ack floor. This redelivers all messages in stream order, numbered from 1, and ends the
+requests of all earlier readers, including a suspended one.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ _NO_CONSUMER, _SEALED = 10014, 10109
 
 
 async def take_over(client: LedgerClient, stream: str, consumer: dict[str, Any]) -> int:
-    """Make a durable consumer begin at its ack floor; return the number of its last delivery, 0 for none.
+    """Restart a durable consumer at its ack floor; return the consumer sequence of its last delivery, 0 for none.
 
-    Nothing is done where no delivery waits for an acknowledgement and no other reader asks for one. A stream is trimmed
-    to the ack floor first, since the new consumer begins at the stream's first message; a sealed stream cannot be. A
-    crash between two steps is harmless: a consumer that is missing is made, and a message that is handed out again is
-    recognised by its reader.
+    A consumer without unacknowledged deliveries and without other readers is left unchanged. The stream is first
+    trimmed
+    to the ack floor, since the new consumer begins at the stream's first message; a sealed stream is not trimmed. A
+    crash
+    between two steps is harmless: a missing consumer is created, and a reader recognises redelivered messages.
 
     Raises:
-        DriftError: the consumer is not the one declared.
+        DriftError: the consumer differs from the declared one.
         LedgerError: the server does not answer, or refuses.
 
     """

@@ -1,4 +1,4 @@
-"""JSON text: its canonical form, and keys that stand twice in one object."""
+"""JSON text: its canonical form, and repeated keys in one object."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _EXPONENT_DIGITS = 18
 
 
 class Parsed(NamedTuple):
-    """A JSON text's value, and the same as text again: keys sorted, no white space."""
+    """The value of a JSON text, and its canonical text: sorted keys, no white space."""
 
     value: Any
     canonical: bytes
@@ -44,18 +44,19 @@ def parse(text: bytes) -> Parsed:
 
 
 def repeated_key(text: bytes, encoded: bytes) -> str | None:
-    """Return the path of a key that stands twice in one object of a JSON text, None where each stands once.
+    """Return the path of a key that occurs twice in one object of a JSON text, None if there is none.
 
-    ``encoded`` is the text's value encoded again, in any order of keys. Decoders keep one of two values, and which
-    one differs between them; so a text with a repeated key has more colons than its value. A text with an
-    escaped colon may hide one and is read again. An empty path: nested too deeply to say.
+    ``encoded`` is the text's value encoded again, in any order of keys. Decoders keep one of two values, and differ in
+    which; so a text with a repeated key has more colons than its value. A text with an escaped colon may hide one and
+    is
+    parsed again. An empty path means that the text is nested too deeply.
     """
-    escaped = b"\\" in text and b"\\u003" in text  # one byte is found many times faster than five
+    escaped = b"\\" in text and b"\\u003" in text  # a search for one byte is many times faster than for five
     if not escaped and text.count(b":") == encoded.count(b":"):
         return None
     try:
         return _path_in(json.loads(text, object_pairs_hook=_object, parse_int=str, parse_float=str))
-    except RecursionError:  # thousands of levels: no sender means that
+    except RecursionError:  # thousands of levels are never intended
         return ""
 
 
@@ -67,8 +68,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repeated:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
-    seen: set[str] = set()
-    return next(_Repeated(key) for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    earlier_keys: set[str] = set()
+    return next(_Repeated(key) for key, _ in pairs if key in earlier_keys or earlier_keys.add(key))  # type: ignore[func-returns-value]
 
 
 def _path_in(value: Any) -> str | None:
@@ -83,15 +84,15 @@ def _path_in(value: Any) -> str | None:
 
 
 def has_long_number(text: bytes) -> bool:
-    """Return whether a JSON text may hold a number that a float of 64 bits rounds; a text of digits looks like one."""
+    """Return whether a JSON text may hold a number that a 64-bit float rounds; a string of digits counts as one."""
     kinds = text.translate(_KINDS)
     return b"0" * (_DIGITS_OF_A_FLOAT + 1) in kinds or b"0e0" in kinds or b"0e-0" in kinds
 
 
 def exact_value(text: bytes) -> Any:
-    """Return the value of a JSON text, to be encoded again: equal numbers have one form there, others never do.
+    """Return the value of a JSON text in which equal numbers, and only those, encode to the same text.
 
-    ``1``, ``1.0`` and ``10e-1`` are ``1e0``: JSON Schema compares numbers by their mathematical value.
+    ``1``, ``1.0`` and ``10e-1`` become ``1e0``: JSON Schema compares numbers by their mathematical value.
     """
     return json.loads(text, parse_int=_exact_number, parse_float=_exact_number)
 
@@ -100,8 +101,8 @@ def _exact_number(text: str) -> msgspec.Raw:
     matched = _NUMBER.fullmatch(text)
     if matched is None or len(matched[4] or "") > _EXPONENT_DIGITS:
         return msgspec.Raw(text.encode())
-    sign, whole, fraction, exponent = matched[1], matched[2], matched[3] or "", int(matched[4] or 0)
-    digits = (whole + fraction).lstrip("0")
+    sign, integer, fraction, exponent = matched[1], matched[2], matched[3] or "", int(matched[4] or 0)
+    digits = (integer + fraction).lstrip("0")
     shortest = digits.rstrip("0")
     if not shortest:
         return msgspec.Raw(b"0")

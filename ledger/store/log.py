@@ -1,4 +1,4 @@
-"""The log: append with expectations, read, all on one JetStream stream."""
+"""The log: append events with expected sequences, and read them, on one JetStream stream."""
 
 from __future__ import annotations
 
@@ -37,20 +37,21 @@ if TYPE_CHECKING:
 _NO_MESSAGE = 10037
 _ACK_SECONDS = 5.0
 _ACK_SECONDS_EXPECTED = 0.3
-"""At first, of events with an expectation, which may be sent again: an earlier attempt that was stored is found."""
+"""First time-out for events with an expected sequence: they may be sent again, since a stored attempt is found."""
 _AGAIN_SECONDS = 0.1
 _PAUSE_SECONDS_AT_MOST = 0.2
-_HEADER_ROOM = 1024  # ours in one message; the server counts them in
+_HEADER_ROOM = 1024  # bytes of our headers in one message; the server includes them in its limit
 _EXPECT = b"Nats-Expected-Last-Subject-Sequence: %d\r\n"
 _BATCH = b"Nats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n"
 _COMMIT = b"Nats-Batch-Commit: 1\r\n"
 
 
 class Draft(NamedTuple):
-    """An event to append: its subject, its JSON object, and what must hold.
+    """An event to append: its subject, its JSON object, and its expected sequence.
 
-    ``expect`` is the sequence of the subject's last event (0: none yet); ``None`` takes any. Headers are
-    for the inbox, where CloudEvents in binary mode have some; in the log they carry no meaning.
+    ``expect`` is the sequence of the subject's last event (0: none); ``None`` accepts any. Headers are for inboxes,
+    where
+    CloudEvents in binary mode use them; in the log they have no meaning.
     """
 
     subject: str
@@ -60,7 +61,7 @@ class Draft(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """An event as it stands in the log."""
+    """A stored event: its position, its subject and its bytes."""
 
     position: int
     subject: str
@@ -75,25 +76,25 @@ _STAMP = b',"recordedtime":"'
 
 
 def digest_of(data: bytes) -> str:
-    """The hash by which readers recognise the last event they took (SHA-256, hex).
+    """Return the hash by which readers recognise the last event they read (SHA-256, hex).
 
-    Over the event without its closing ``recordedtime``, so that a writer knows it before the log does.
+    The closing ``recordedtime`` is left out, so that a writer knows the hash before the log adds that time.
     """
     return hashlib.sha256(data.rpartition(_STAMP)[0] or data[:-1]).hexdigest()
 
 
 class Log:
-    """One stream, one connection. Recorded times never decrease along what is appended here.
+    """One stream on one connection. Recorded times never decrease among the events that it appends.
 
-    Stamping and sending happen in one go, and the server takes a connection's messages in order; so the
-    order of recorded times is the order of positions for all who share a ``Log``. Nothing is stamped while the host's
-    clock runs ahead of the server's (``ServerTime``).
+    Stamping and sending happen without an interruption, and the server stores a connection's messages in order. So the
+    order of recorded times is the order of positions for all users of one ``Log``. Nothing is stamped while the host's
+    clock is ahead of the server's (``ServerTime``).
     """
 
     def __init__(
         self, replies: RequestReply, stream: str, clock: Callable[[], datetime] = utc_now, *, stamped: bool = True
     ) -> None:
-        """Use ``open`` (our stream) or ``unstamped`` (a stream whose events we leave as they are)."""
+        """Use ``open`` (the ledger's stream) or ``unstamped`` (a stream whose events are stored unchanged)."""
         self._stamped = stamped
         self.client = replies.client
         self.stream = stream
@@ -105,7 +106,7 @@ class Log:
 
     @classmethod
     async def open(cls, client: LedgerClient, stream: str, clock: Callable[[], datetime] = utc_now) -> Log:
-        """The log of an existing stream; learns the last recorded time."""
+        """Open an existing stream, and read its last recorded time."""
         log = cls(await RequestReply.open(client), stream, clock)
         await log.server_time.measure()
         if last := await log.last(">"):
@@ -114,22 +115,22 @@ class Log:
 
     @classmethod
     async def unstamped(cls, client: LedgerClient, stream: str) -> Log:
-        """A stream whose events go as they are, without a recorded time: an inbox, somebody else's."""
+        """Open a stream whose events are stored unchanged, without a recorded time, such as an inbox."""
         return cls(await RequestReply.open(client), stream, stamped=False)
 
     # ------------------------------------------------------------------ writing
 
     async def append(self, drafts: Sequence[Draft], patience_seconds: float = 10) -> int:
-        """Append these events in order, all or none; returns the position of the first.
+        """Append these events in order, all or none; return the position of the first.
 
-        Durable when it returns. A time-out is resolved by reading back, and tried again until
-        ``patience_seconds`` have passed; expectations make that safe.
+        They are durable on return. After a time-out the stream is read to find an earlier attempt, and the append is
+        repeated until ``patience_seconds`` have passed; expected sequences make that safe.
 
         Raises:
             ConflictError: a subject's last event is not the expected one; nothing was stored.
-            TooLargeError: an event, or the batch, is larger than the stream takes.
-            RefusedError: the stream will never take them, for instance because it takes no batches.
-            ClockError: the host's clock runs ahead of the server's.
+            TooLargeError: an event, or the batch, is larger than the stream accepts.
+            RefusedError: the stream will never accept them, for instance because it allows no batches.
+            ClockError: the host's clock is ahead of the server's.
             UnavailableError: no answer in time, or no space left on the server's disk.
 
         """
@@ -160,77 +161,78 @@ class Log:
             except UnavailableError:
                 continue
 
-    def append_nowait(self, drafts: Sequence[Draft], then: Callable[[int | LedgerError], None]) -> None:
-        """Append once, without waiting: ``then`` is called with the position of the first, or with what went wrong.
+    def append_nowait(self, drafts: Sequence[Draft], on_result: Callable[[int | LedgerError], None]) -> None:
+        """Append once, without waiting; ``on_result`` gets the position of the first event, or an error.
 
-        It is called as the acknowledgement is read from the socket. After an error other than a conflict it
-        is not known whether the events were stored; ``append`` finds out.
+        It is called while the acknowledgement is read from the socket. After an error other than a conflict the events
+        may
+        have been stored; ``append`` finds out.
         """
         loop = asyncio.get_running_loop()
 
-        def answered(_headers: bytes, answer: bytes) -> None:
+        def on_answer(_headers: bytes, answer: bytes) -> None:
             try:
                 result: int | LedgerError = self._position_in(answer, drafts)
             except LedgerError as error:
                 result = error
-            timer.cancel()  # not before: an answer that cannot be read counts as none
-            self._replies.release(answer_to)
-            then(result)
+            timer.cancel()  # not earlier: an unreadable answer counts as no answer
+            self._replies.release(reply_subject)
+            on_result(result)
 
-        def gave_up() -> None:
-            self._replies.release(answer_to)
-            then(UnavailableError(f"{self.stream} did not acknowledge in time; try again later"))
+        def on_timeout() -> None:
+            self._replies.release(reply_subject)
+            on_result(UnavailableError(f"{self.stream} did not acknowledge in time; try again later"))
 
-        answer_to = self._replies.new_reply_subject(answered)
-        timer = loop.call_later(_ACK_SECONDS if drafts[0].expect is None else _ACK_SECONDS_EXPECTED, gave_up)
+        reply_subject = self._replies.new_reply_subject(on_answer)
+        timer = loop.call_later(_ACK_SECONDS if drafts[0].expect is None else _ACK_SECONDS_EXPECTED, on_timeout)
         try:
-            self.client.send(self._frames(drafts, answer_to))
+            self.client.send(self._frames(drafts, reply_subject))
         except (nats.errors.Error, LedgerError) as error:
             timer.cancel()
-            self._replies.release(answer_to)
-            wrong = error if isinstance(error, LedgerError) else UnavailableError(f"{self.stream}: {error}")
-            loop.call_soon(then, wrong)
+            self._replies.release(reply_subject)
+            failure = error if isinstance(error, LedgerError) else UnavailableError(f"{self.stream}: {error}")
+            loop.call_soon(on_result, failure)
 
     async def _attempt(self, drafts: Sequence[Draft], seconds: float) -> int:
         future: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
-        answer_to = self._replies.new_reply_subject(resolve_with(future))
+        reply_subject = self._replies.new_reply_subject(resolve_with(future))
         try:
-            self.client.send(self._frames(drafts, answer_to))
+            self.client.send(self._frames(drafts, reply_subject))
             await self.client.wait_written()
             _headers, answer = await asyncio.wait_for(future, seconds)
-        except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
+        except (nats.errors.Error, OSError) as error:  # TimeoutError is an OSError
             message = f"{self.stream} did not acknowledge in time ({error or 'time-out'}); try again later"
             raise UnavailableError(message) from error
         finally:
-            self._replies.release(answer_to)
+            self._replies.release(reply_subject)
         return self._position_in(answer, drafts)
 
-    def _frames(self, drafts: Sequence[Draft], answer_to: bytes) -> bytes:
-        """The whole batch, stamped now; to be sent without a pause, so that nothing comes between."""
+    def _frames(self, drafts: Sequence[Draft], reply_subject: bytes) -> bytes:
+        """Return the whole batch, stamped now; to be sent at once, so that no other message comes between."""
         stamp = self._stamp() if self._stamped else b""
-        last, most = len(drafts), self.client.max_payload - _HEADER_ROOM
-        batch = secrets.token_hex(8).encode() if last > 1 else b""
+        count, max_bytes = len(drafts), self.client.max_payload - _HEADER_ROOM
+        batch = secrets.token_hex(8).encode() if count > 1 else b""
         frames: list[bytes] = []
         for number, draft in enumerate(drafts, 1):
             headers = b"" if draft.expect is None else _EXPECT % draft.expect
             if draft.headers:
                 headers += _header_lines(draft.headers)
-            if last > 1:
+            if count > 1:
                 headers += _BATCH % (batch, number)
-                if number == last:
+                if number == count:
                     headers += _COMMIT
             data = draft.data[:-1] + stamp if stamp else draft.data
-            if len(data) > most:  # the server would end the connection
-                message = f"too large for the server: an event of {len(data):,} bytes (max_payload: {most:,})"
+            if len(data) > max_bytes:  # the server closes the connection on a larger message
+                message = f"too large for the server: an event of {len(data):,} bytes (max_payload: {max_bytes:,})"
                 raise TooLargeError(message)
-            frames.append(frame(draft.subject.encode(), data, answer_to if number == last else b"", headers))
+            frames.append(frame(draft.subject.encode(), data, reply_subject if number == count else b"", headers))
         return b"".join(frames)
 
     async def check_clock(self) -> None:
         """Check that the host's clock may stamp events.
 
         Raises:
-            ClockError: it runs more than a minute ahead of the server's.
+            ClockError: it is more than a minute ahead of the server's.
             UnavailableError: the server does not answer.
 
         """
@@ -244,16 +246,16 @@ class Log:
         return _STAMP + time_text(self._last_stamp).encode() + b'"}'
 
     def observe_recorded_time(self, data: bytes) -> None:
-        """Take note of an event's recorded time, so that none stamped here is earlier."""
+        """Note an event's recorded time, so that no event stamped here gets an earlier one."""
         try:
-            seen = parse_time(msgspec.json.decode(data, type=_RecordedTime).recordedtime)
+            recorded_at = parse_time(msgspec.json.decode(data, type=_RecordedTime).recordedtime)
         except (msgspec.MsgspecError, ValueError):
             return
-        self._last_stamp = max(seen, self._last_stamp)
+        self._last_stamp = max(recorded_at, self._last_stamp)
 
     def _position_in(self, reply: bytes, drafts: Sequence[Draft]) -> int:
         if not reply:
-            message = f"nobody stores {drafts[0].subject}: the server or its stream is away; try again later"
+            message = f"no stream stores {drafts[0].subject}: the server or its stream is unavailable; try again later"
             raise UnavailableError(message)
         answer = msgspec.json.decode(reply)
         if "error" not in answer:
@@ -261,9 +263,9 @@ class Log:
         raise jetstream_error(answer["error"], self.stream, [draft.subject for draft in drafts])
 
     async def _stored_before(self, drafts: Sequence[Draft]) -> int | None:
-        """Return the position where an earlier attempt put these events, one behind the other; None where none did.
+        """Return the position at which an earlier attempt stored these events in sequence, None if there is none.
 
-        Another writer may have recorded some of the same events, in another batch.
+        Another writer may have stored some of the same events in another batch.
         """
         first = drafts[0]
         if first.expect is None:
@@ -277,33 +279,33 @@ class Log:
             if not all(map(_is_stored, drafts, stored)) or await self.last_position() < position + len(drafts) - 1:
                 return None
         if len(stored) < len(drafts):
-            message = f"{self.stream} does not say yet what was stored: a replica is behind its leader"
+            message = f"{self.stream} does not show the stored events yet: a replica is behind its leader"
             raise UnavailableError(message)
         return position
 
     # ------------------------------------------------------------------ reading
 
     async def last_position(self) -> int:
-        """The position of the newest event, 0 in an empty log."""
+        """Return the position of the newest event, 0 in an empty log."""
         info = await js_api(self.client, f"STREAM.INFO.{self.stream}")
         if "error" in info:
             raise jetstream_error(info["error"], self.stream)
         return int(info["state"]["last_seq"])
 
     async def at(self, position: int) -> Recorded | None:
-        """Return the event at a position, if there is one; positions begin at 1."""
+        """Return the event at a position, None if there is none; positions begin at 1."""
         return await self._get({"seq": position}) if position > 0 else None
 
     async def last(self, subject: str) -> Recorded | None:
-        """The newest event of a subject or of subjects matching a wildcard."""
+        """Return the newest event of a subject, or of the subjects that match a wildcard."""
         return await self._get({"last_by_subj": subject})
 
     async def read_subject(self, subject: str, after: int = 0) -> list[Recorded]:
-        """All events of one subject behind a position, oldest first; for short subjects."""
+        """Return all events of one subject after a position, oldest first; for short subjects."""
         return [event async for batch in self.subject_batches(subject, after) for event in batch]
 
     async def subject_batches(self, subject: str, after: int = 0) -> AsyncIterator[list[Recorded]]:
-        """The same in batches of at most 1000; the subject may be a wildcard."""
+        """Yield the events of a subject or wildcard after a position, in batches of at most 1000."""
         complete = False
         while not complete:
             batch, complete = await self.read_batch(subject, after, MAX_BATCH)
@@ -312,30 +314,30 @@ class Log:
                 yield batch
 
     async def read_batch(self, subject: str, after: int, at_most: int) -> tuple[list[Recorded], bool]:
-        """Events of a subject (or of those matching a wildcard) behind a position; whether that is all.
+        """Return events of a subject or wildcard after a position, and whether they are all.
 
-        Any replica may answer, and one may be a moment behind what was acknowledged.
+        Any replica may answer, and it may be slightly behind the acknowledged state.
         """
-        came: list[tuple[bytes, bytes]] = []
+        answers: list[tuple[bytes, bytes]] = []
         end: asyncio.Future[tuple[bytes, bytes]] = asyncio.get_running_loop().create_future()
 
-        def take(headers: bytes, data: bytes) -> None:
+        def on_answer(headers: bytes, data: bytes) -> None:
             if not status_of(headers):
-                came.append((headers, data))
+                answers.append((headers, data))
             elif not end.done():
                 end.set_result((headers, data))
 
-        answer_to = self._replies.new_reply_subject(take)
+        reply_subject = self._replies.new_reply_subject(on_answer)
         request = {"seq": after + 1, "next_by_subj": subject, "batch": at_most}
         try:
-            self.client.send(frame(self._direct, json.dumps(request).encode(), answer_to))
-            headers, _ = await self._await_end(end, came)
+            self.client.send(frame(self._direct, json.dumps(request).encode(), reply_subject))
+            headers, _ = await self._await_end(end, answers)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
             message = f"{self.stream} could not be read: {error or 'time-out'}"
             raise UnavailableError(message) from error
         finally:
-            self._replies.release(answer_to)
-        found = [_as_recorded(*answer) for answer in came]
+            self._replies.release(reply_subject)
+        found = [_as_recorded(*answer) for answer in answers]
         match status_of(headers):
             case b"404":
                 return found, True
@@ -344,20 +346,20 @@ class Log:
         raise status_error(status_of(headers), headers, f"{self.stream} could not be read")
 
     @staticmethod
-    async def _await_end[T](end: asyncio.Future[T], came: list[tuple[bytes, bytes]]) -> T:
-        """Wait for the end as long as events keep coming."""
+    async def _await_end[T](end: asyncio.Future[T], answers: list[tuple[bytes, bytes]]) -> T:
+        """Wait for the end of the batch while events keep arriving."""
         while True:
-            before = len(came)
+            count = len(answers)
             done, _ = await asyncio.wait((end,), timeout=_ACK_SECONDS)
             if done:
                 return end.result()
-            if len(came) == before:
+            if len(answers) == count:
                 raise TimeoutError
 
     async def read_from_leader(self, subject: str, after: int | None = None) -> Recorded | None:
-        """The newest event of a subject, or the first one behind a position, as the stream's leader has it.
+        """Return a subject's newest event, or its first one after a position, as the stream's leader has it.
 
-        Slower than the other readings, and never behind what was acknowledged.
+        This is slower than other reads, and never behind the acknowledged state.
         """
         request = {"last_by_subj": subject} if after is None else {"seq": after + 1, "next_by_subj": subject}
         answer = await js_api(self.client, f"STREAM.MSG.GET.{self.stream}", request)
@@ -371,7 +373,7 @@ class Log:
     async def _get(self, request: dict[str, Any]) -> Recorded | None:
         try:
             headers, data = await self._replies.request(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
-            if status_of(headers) == b"503":  # for milliseconds, while the server reads its configuration again
+            if status_of(headers) == b"503":  # for milliseconds, while the server reloads its configuration
                 await asyncio.sleep(_AGAIN_SECONDS)
                 headers, data = await self._replies.request(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
@@ -392,12 +394,12 @@ def _is_stored(draft: Draft, recorded: Recorded) -> bool:
 def _as_recorded(headers: bytes, data: bytes) -> Recorded:
     position, subject = header_of(headers, b"Nats-Sequence"), header_of(headers, b"Nats-Subject")
     if position is None or subject is None:
-        message = f"an answer without its sequence: {headers!r}"
+        message = f"an answer of the server lacks its sequence: {headers!r}"
         raise LedgerError(message)
     return Recorded(int(position), subject.decode(), data)
 
 
 def _header_lines(headers: Iterable[tuple[str, str]]) -> bytes:
-    """Headers as lines; line breaks in them become spaces, so that none can be smuggled in."""
+    """Return headers as lines; line breaks in them become spaces, so that no header can be injected."""
     lines = [f"{' '.join(name.split())}: {' '.join(value.split())}\r\n" for name, value in headers]
     return "".join(lines).encode(errors="surrogateescape")

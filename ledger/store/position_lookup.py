@@ -1,4 +1,4 @@
-"""From a text, a position or a time, to a position of the log."""
+"""Conversion of a text, either a position or a time, to a position of the log."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 POSITION_AT_MOST = 2**63 - 1
 _POSITION_DIGITS = 19
 _LOOKAHEAD_EVENTS = 1000
-"""Two processes that write at once can stamp a few events a moment out of order; so many are looked at behind."""
+"""Two processes that write at once may stamp a few events slightly out of order; so many later events are checked."""
 
 
 async def position_of(log: Log, text: str, last: int, *, first: bool = False) -> int:
-    """The last position whose recorded time is not after it; with ``first`` the first that is not before it.
+    """Return the last position recorded not after a time; with ``first``, the first one recorded not before it.
 
-    A number is a position already. The time is found by bisection, about twenty reads in a million events.
+    A number is returned as the position. A time is found by bisection, with about twenty reads in a million events.
 
     Raises:
-        ValueError: the text is neither, or a number that no position has.
+        ValueError: the text is neither a time nor a number, or the number exceeds every possible position.
 
     """
     if text.isascii() and text.isdigit():
         if len(text) > _POSITION_DIGITS or int(text) > POSITION_AT_MOST:
-            message = f"{text[:_POSITION_DIGITS]}... is beyond any position of a log, at most {POSITION_AT_MOST}"
+            message = f"{text[:_POSITION_DIGITS]}... exceeds every position of a log, at most {POSITION_AT_MOST}"
             raise ValueError(message)
         return max(1, int(text)) if first else min(int(text), last)
     try:
@@ -39,8 +39,8 @@ async def position_of(log: Log, text: str, last: int, *, first: bool = False) ->
     low, high = 1, last + 1
     while low < high:
         middle = (low + high) // 2
-        at = await _recorded_at(log, middle)
-        if at is not None and (at < moment or (not first and at == moment)):
+        recorded_at = await _recorded_at(log, middle)
+        if recorded_at is not None and (recorded_at < moment or (not first and recorded_at == moment)):
             low = middle + 1
         else:
             high = middle
@@ -48,7 +48,7 @@ async def position_of(log: Log, text: str, last: int, *, first: bool = False) ->
 
 
 async def _recorded_at(log: Log, position: int) -> datetime | None:
-    """The recorded time at a position; where the event is gone, of the one behind it; None: none is behind it."""
+    """Return the recorded time of the first event from a position on; None after the last event."""
     found, _ = await log.read_batch(">", position - 1, 1)
     return None if not found else parse_time(stored_decoder.decode(found[0].data).recordedtime)
 

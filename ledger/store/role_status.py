@@ -1,8 +1,8 @@
-"""The status of a role: it answers by NATS whether it lives, how far it is, and what keeps it waiting.
+"""The status of a role, answered over NATS: it tells whether the role is alive, how far it is, and why it waits.
 
-Every process answers a request to `<subject>.<role>` for each role that it has, from the event loop that does the
-work: a process that is stopped, or whose loop is held, gives no answer. A loop that hangs while others go on shows in
-the seconds since it last went round, a reader that hangs in the seconds since its position last moved.
+Every process answers requests to `<subject>.<role>` for each of its roles, from the event loop that does the work. A
+stopped process, or one whose event loop is blocked, gives no answer. A stuck loop shows in the seconds since its last
+round, a stuck reader in the seconds since its position last moved.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 HOST = socket.gethostname()
 _MORE_SECONDS = 0.15
-"""How long further processes with a role are waited for, once one has answered."""
+"""Seconds to wait for further processes with a role, after the first answer."""
 _AGAIN_SECONDS = 0.5
 HANGS_SECONDS = 20.0
-"""A loop that has something to do, and did not go round for so long, hangs."""
+"""A loop with work to do and without a round for this long is stuck."""
 
 
 class LoopStatus(msgspec.Struct, frozen=True):
-    """One loop of a role: seconds since it last went round (0 where it has nothing to do), and why it waits."""
+    """One loop of a role: seconds since its last round (0 if it has no work), and the reason for which it waits."""
 
     name: str
     silent_seconds: float = 0.0
@@ -49,7 +49,7 @@ class LoopStatus(msgspec.Struct, frozen=True):
 
 
 class ReaderStatus(msgspec.Struct, frozen=True):
-    """How far one reader is, the seconds since it last moved, and where it stopped; no position: it is empty."""
+    """One reader's position (none: empty), the seconds since it last moved, and the reason for which it stopped."""
 
     name: str
     position: int | None
@@ -58,7 +58,7 @@ class ReaderStatus(msgspec.Struct, frozen=True):
 
 
 class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process says of one of its roles."""
+    """The status of one role in one process."""
 
     role: str
     instance: str = ""
@@ -71,13 +71,13 @@ class RoleStatus(msgspec.Struct, frozen=True, kw_only=True):
     loops: tuple[LoopStatus, ...] = ()
     readings: tuple[ReaderStatus, ...] = ()
     absent: tuple[str, ...] = ()
-    """Derived files that it works with and that are not in its folder."""
+    """Derived files that the role uses and that are missing in its folder."""
     lacks: tuple[str, ...] = ()
-    """Sentences about what it cannot do its work without."""
+    """Sentences about missing things without which the role cannot work."""
 
 
 class RoleAnswers(NamedTuple):
-    """Answers of the processes with a role, and how far its clock may be away: seconds that asking took."""
+    """Answers of the processes with a role; the times of request and answer bound the difference of clocks."""
 
     statuses: tuple[RoleStatus, ...] = ()
     asked: datetime = datetime.min.replace(tzinfo=UTC)
@@ -85,12 +85,12 @@ class RoleAnswers(NamedTuple):
 
 
 class Heartbeat:
-    """Notes that a loop goes round, how far it is, and why it waits."""
+    """Records the rounds of a loop, its position, and the reason for which it waits."""
 
     __slots__ = ("_beat_at", "_busy", "_moved_at", "_waits_at", "active", "name", "position", "waits")
 
     def __init__(self, name: str, busy: Callable[[], bool] = lambda: True) -> None:
-        """With ``busy``, which tells whether the loop has anything to go round for."""
+        """``busy`` returns whether the loop has work to do."""
         self.name = name
         self.position = -1
         self.waits = ""
@@ -100,36 +100,36 @@ class Heartbeat:
         self._beat_at = self._moved_at = self._waits_at = time.monotonic()
 
     def beat(self, position: int | None = None) -> None:
-        """Go round once more; with the position that is reached."""
+        """Record a round, and the position it reached."""
         self._beat_at = time.monotonic()
         if position is not None and position != self.position:
             self.position, self._moved_at = position, self._beat_at
         self.waits = ""
 
-    def wait(self, why: str) -> None:
-        """Wait for something, until the next beat."""
+    def wait(self, reason: str) -> None:
+        """Record the reason for which the loop waits, until the next beat."""
         self._beat_at = time.monotonic()
         if not self.waits:
             self._waits_at = self._beat_at
-        self.waits = why
+        self.waits = reason
 
     def loop(self) -> LoopStatus:
-        """Return what is to be said of the loop."""
+        """Return the loop's status."""
         now = time.monotonic()
         silent = now - self._beat_at if self._busy() else 0.0
         return LoopStatus(self.name, silent, self.waits, now - self._waits_at if self.waits else 0.0)
 
     @property
     def still_seconds(self) -> float:
-        """Seconds since the position moved."""
+        """Seconds since the position last moved."""
         return time.monotonic() - self._moved_at
 
 
 class StatusResponder:
-    """Answers for one role of this process, from its start on."""
+    """Answers status requests for one role of this process, from its start on."""
 
     def __init__(self, client: LedgerClient, subject: str, name: str, folder: Path) -> None:
-        """``subject`` is that of all roles; the role's name follows it."""
+        """``subject`` is the common prefix; the role's name follows it."""
         self._client = client
         self._subject = f"{subject}.{name}"
         self._name = name
@@ -137,11 +137,11 @@ class StatusResponder:
         self._folder = str(folder.resolve())
         self._instance = f"{os.getpid()}-{secrets.token_hex(3)}"
         self._since = datetime.now(UTC)
-        self._door: Subscription | None = None
+        self._subscription: Subscription | None = None
 
     async def start(self) -> None:
         """Begin to answer that the role is starting."""
-        self._door = await self._client.subscribe_raw(self._subject, self._on_request)
+        self._subscription = await self._client.subscribe_raw(self._subject, self._on_request)
         await self._client.flush()
 
     def open(self, role: RoleService) -> None:
@@ -149,10 +149,10 @@ class StatusResponder:
         self._role = role
 
     async def stop(self) -> None:
-        """Answer no more."""
-        if self._door is not None and not self._client.is_closed:
+        """Stop answering."""
+        if self._subscription is not None and not self._client.is_closed:
             with suppress(nats.errors.Error):
-                await self._client.unsubscribe_raw(self._door)
+                await self._client.unsubscribe_raw(self._subscription)
 
     def _on_request(self, _subject: bytes, reply: bytes, _headers: bytes, _body: bytes) -> None:
         if is_answerable(reply):
@@ -161,8 +161,8 @@ class StatusResponder:
     def _status(self) -> RoleStatus:
         try:
             status = RoleStatus(role=self._name, starting=True) if self._role is None else self._role.status()
-        except Exception as error:  # noqa: BLE001 - a damaged file, say: that is what is to be told
-            status = RoleStatus(role=self._name, lacks=(f"what it works with cannot be read: {error}",))
+        except Exception as error:  # noqa: BLE001 - a damaged file, for instance, is the status to report
+            status = RoleStatus(role=self._name, lacks=(f"its status cannot be read: {error}",))
         return msgspec.structs.replace(
             status,
             instance=self._instance,
@@ -173,9 +173,9 @@ class StatusResponder:
 
 
 async def ask_roles(client: LedgerClient, subject: str, patience: Mapping[str, float]) -> dict[str, RoleAnswers]:
-    """Ask for roles, all at once; one that does not answer is asked again for so many seconds as ``patience`` says.
+    """Ask several roles at once; a role that does not answer is asked again for the seconds in ``patience``.
 
-    ``subject`` is that of all roles, as for ``StatusResponder``.
+    ``subject`` is the common prefix, as for ``StatusResponder``.
     """
     answers = await asyncio.gather(
         *(_ask_role(client, f"{subject}.{role}", seconds) for role, seconds in patience.items())
@@ -184,32 +184,32 @@ async def ask_roles(client: LedgerClient, subject: str, patience: Mapping[str, f
 
 
 async def _ask_role(client: LedgerClient, subject: str, patience: float) -> RoleAnswers:
-    until = time.monotonic() + patience
+    deadline = time.monotonic() + patience
     while True:
-        heard = await _ask_once(client, subject, min(_AGAIN_SECONDS * 4, max(0.1, until - time.monotonic())))
-        ready = any(not status.starting for status in heard.statuses) and not any(map(_hangs, heard.statuses))
-        if ready or time.monotonic() >= until:
-            return heard
-        await asyncio.sleep(min(_AGAIN_SECONDS, max(0.0, until - time.monotonic())))
+        answers = await _ask_once(client, subject, min(_AGAIN_SECONDS * 4, max(0.1, deadline - time.monotonic())))
+        ready = any(not status.starting for status in answers.statuses) and not any(map(_hangs, answers.statuses))
+        if ready or time.monotonic() >= deadline:
+            return answers
+        await asyncio.sleep(min(_AGAIN_SECONDS, max(0.0, deadline - time.monotonic())))
 
 
 def _hangs(status: RoleStatus) -> bool:
-    """Return whether a loop seems to hang; so it does for a moment after its machine or process was paused."""
+    """Return whether a loop seems stuck; this is also so for a moment after its machine or process was paused."""
     return any(loop.silent_seconds > HANGS_SECONDS for loop in status.loops)
 
 
 async def _ask_once(client: LedgerClient, subject: str, seconds: float) -> RoleAnswers:
-    """Collect what the processes with a role answer: until one has, and a moment longer for the others."""
+    """Collect answers of the processes with a role: wait for the first one, and a moment longer for others."""
     found: list[RoleStatus] = []
     first = asyncio.Event()
 
-    def take(_subject: bytes, _reply: bytes, headers: bytes, body: bytes) -> None:
-        if not status_of(headers):  # else the server says that no process listens
+    def on_answer(_subject: bytes, _reply: bytes, headers: bytes, body: bytes) -> None:
+        if not status_of(headers):  # a status means that no process listens
             found.append(msgspec.json.decode(body, type=RoleStatus))
         first.set()
 
     inbox, asked = client.new_inbox(), datetime.now(UTC)
-    door = await client.subscribe_raw(inbox, take)
+    subscription = await client.subscribe_raw(inbox, on_answer)
     try:
         client.send(frame(subject.encode(), b"", inbox.encode()))
         await asyncio.wait_for(first.wait(), seconds)
@@ -219,5 +219,5 @@ async def _ask_once(client: LedgerClient, subject: str, seconds: float) -> RoleA
     except (nats.errors.Error, TimeoutError):
         return RoleAnswers()
     finally:
-        await client.unsubscribe_raw(door)
+        await client.unsubscribe_raw(subscription)
     return RoleAnswers(tuple(found), asked, answered)

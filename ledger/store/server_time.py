@@ -1,4 +1,4 @@
-"""The host's clock held against the NATS server's: a clock that runs ahead must not stamp what is recorded."""
+"""Comparison of the host's clock with the NATS server's: a clock that is ahead must not stamp recorded events."""
 
 from __future__ import annotations
 
@@ -19,33 +19,34 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 AHEAD_SECONDS = 60.0
-"""Nothing is recorded while the host's clock is further ahead of the server's."""
+"""Nothing is recorded while the host's clock is further ahead of the server's than this."""
 _LEAP_SECONDS = 24 * 3600.0
 _MEASURED_SECONDS = 30.0
-"""For how long a time stamp of the server is good."""
+"""Seconds for which a time stamp of the server is valid."""
 _MEASURED_AGAIN_SECONDS = 1.0
 
 
 def _steady_seconds() -> float:
-    """Return the seconds on a clock that is never set. Linux's CLOCK_BOOTTIME goes on while a laptop sleeps."""
+    """Return seconds of a clock that is never set; Linux's CLOCK_BOOTTIME also counts while a laptop sleeps."""
     if sys.platform != "linux":
         return time.monotonic()
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class ClockOffset(NamedTuple):
-    """Seconds that the host's clock is ahead of the server's: at least, and at most."""
+    """Seconds that the host's clock is ahead of the server's: lower and upper bound."""
 
     at_least: float
     at_most: float
 
 
 class ServerTime:
-    """The server's clock as this process knows it: one time stamp of the server, and a steady clock from there on.
+    """The server's clock as this process knows it: one time stamp of the server, extended by a steady clock.
 
-    The server's time stamp in the answer to STREAM.INFO is taken now and then. Between two of them a steady clock
-    tells what the server's clock shows, so that checking costs no request. Where host and server share one clock that
-    leaps ahead, the steady clock shows it: a leap of more than a day is not believed before this process starts anew.
+    The time stamp in the answer to STREAM.INFO is read now and then. Between two of them a steady clock gives the
+    server's time, so that a check costs no request. If host and server share one clock that leaps ahead, the steady
+    clock
+    shows it: a leap of more than a day is not accepted before this process is restarted.
     """
 
     def __init__(
@@ -62,12 +63,12 @@ class ServerTime:
         self._server_at: float | None = None
         self._steady_at = 0.0
         self._measured_at = 0.0
-        self._leapt = False  # whether the server's clock was seen to leap with the host's
+        self._leapt = False  # the server's clock leapt together with the host's
         self._measuring: asyncio.Task[None] | None = None
         self._refusing = False
 
     async def measure(self) -> ClockOffset | None:
-        """Ask the server for its time; None where it does not say.
+        """Ask the server for its time; None if the answer has none.
 
         Raises:
             UnavailableError: no answer in time.
@@ -81,23 +82,23 @@ class ServerTime:
         except (KeyError, TypeError, ValueError):
             return None
         later = self._clock().timestamp()
-        known = self._server_at if steady >= self._steady_at else None
-        self._leapt = known is not None and server - (known + steady - self._steady_at) > _LEAP_SECONDS
+        known_server = self._server_at if steady >= self._steady_at else None
+        self._leapt = known_server is not None and server - (known_server + steady - self._steady_at) > _LEAP_SECONDS
         if not self._leapt:
             self._server_at, self._steady_at = server, steady
         return ClockOffset(host - server, later - server)
 
     def ahead_seconds(self, now: datetime) -> float:
-        """Return the seconds that a moment of the host's clock is ahead of the server's; negative: behind."""
+        """Return the seconds that a time of the host's clock is ahead of the server's; negative: behind."""
         if self._server_at is None:
             return 0.0
         return now.timestamp() - (self._server_at + self._steady() - self._steady_at)
 
     def check(self, now: datetime) -> None:
-        """Check a moment of the host's clock against what is known, without asking.
+        """Check a time of the host's clock against the known server time, without a request.
 
         Raises:
-            ClockError: it is more than a minute ahead, or the server was not asked for so long that this is not known.
+            ClockError: it is more than a minute ahead, or the last measurement is too old to know.
 
         """
         ahead, age = self.ahead_seconds(now), self._age()
@@ -109,12 +110,12 @@ class ServerTime:
             self._measuring = asyncio.get_running_loop().create_task(self._measure_quietly())
 
     def _age(self) -> float:
-        """Return the seconds since the server was asked; infinity where the steady clock has gone back."""
+        """Return the seconds since the last measurement; infinity if the steady clock went back."""
         age = self._steady() - self._measured_at
         return age if age >= 0 else float("inf")
 
     async def verify(self) -> None:
-        """Check the host's clock; a suspicion, and what was measured long ago, is cleared up by asking the server.
+        """Check the host's clock; measure again after an old measurement, or if the clock seems ahead.
 
         Raises:
             ClockError: the host's clock is more than a minute ahead.
@@ -136,7 +137,7 @@ class ServerTime:
             raise
         if self._refusing:
             self._refusing = False
-            _log.warning("%s: the host's clock is right again; recording goes on", self._stream)
+            _log.warning("%s: the host's clock is correct again; recording continues", self._stream)
 
     async def _measure_quietly(self) -> None:
         try:
@@ -146,14 +147,16 @@ class ServerTime:
 
 
 def _ahead_text(ahead: float, now: datetime, *, leapt: bool) -> str:
-    right = _time_text(now - timedelta(seconds=ahead))
-    where = f"ahead: it shows {_time_text(now)}, where the NATS server's time stamps say {right}"
+    correct_time = _time_text(now - timedelta(seconds=ahead))
+    description = f"ahead: it shows {_time_text(now)}, while the NATS server's time stamps say {correct_time}"
     if leapt:
-        where = f"ahead: it leapt to {_time_text(now)} together with the server's, where {right} was next"
-    advice = "Nothing is recorded until it is right: set the host's clock"
+        description = (
+            f"ahead: it leapt to {_time_text(now)} together with the server's, although {correct_time} was next"
+        )
+    advice = "Nothing is recorded until it is correct: set the host's clock"
     if leapt:
-        advice += ", or start this process anew where the new time is the right one"
-    return f"the host's clock is {duration_text(ahead)} {where}. {advice}"
+        advice += ", or restart this process if the new time is correct"
+    return f"the host's clock is {duration_text(ahead)} {description}. {advice}"
 
 
 def _time_text(moment: datetime) -> str:
@@ -161,12 +164,12 @@ def _time_text(moment: datetime) -> str:
 
 
 def utc_now() -> datetime:
-    """The host's clock."""
+    """Return the host's time."""
     return datetime.now(UTC)
 
 
 def duration_text(seconds: float) -> str:
-    """A span of time for people: ``40 days``, ``2 h 5 min``, ``75 s``."""
+    """Return a duration for people: ``40 days``, ``2 h 5 min``, ``75 s``."""
     whole = round(abs(seconds))
     days, rest = divmod(whole, 86_400)
     hours, rest = divmod(rest, 3_600)

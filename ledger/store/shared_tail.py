@@ -1,4 +1,4 @@
-"""The end of the log, read once for all who follow it in one process."""
+"""The end of the log, read once for all followers in one process."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _PAUSE_SECONDS = 0.3
 
 
 class SharedTail:
-    """Keeps the newest events. Run it; whoever has read up to about where it begins goes on with what it keeps.
+    """Keeps the newest events for followers that have read up to about its beginning. Run ``run`` in a task.
 
-    Nine followers of one log would have the server send, and this process take apart, each event nine times.
+    With nine followers of one log the server would otherwise send, and this process decode, each event nine times.
     """
 
     def __init__(self, client: LedgerClient, log: Log, name: str) -> None:
@@ -33,14 +33,14 @@ class SharedTail:
         self._events: list[Recorded] = []
         self._bytes = 0
         self._first_position: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._more = asyncio.Event()
+        self._more_event = asyncio.Event()
         self._failed: BaseException | None = None
 
     async def run(self) -> None:
-        """Read on for ever.
+        """Read the log's end until cancelled.
 
         Raises:
-            LostEventsError: the log is not what it was; whoever follows is told the same.
+            LostEventsError: the log has changed; followers get the same error.
 
         """
         try:
@@ -51,7 +51,7 @@ class SharedTail:
                     await self._follow(end)
                 except LedgerError:
                     raise
-                except Exception as error:  # noqa: BLE001 - an error of ours delays those who follow, and ends nothing
+                except Exception as error:  # noqa: BLE001 - a programming error delays followers, and ends nothing
                     report("the end of the log is read again", error, error)
                     await asyncio.sleep(_PAUSE_SECONDS)
         except BaseException as error:
@@ -63,8 +63,8 @@ class SharedTail:
 
     async def _follow(self, end: int) -> None:
         last = self._events[-1] if self._events else None
-        anchor = ReadCursor(last.position, digest_of(last.data)) if last is not None else ReadCursor(end)
-        async for batch in Follower(self._client, self._log, self._name, anchor).batches():
+        cursor = ReadCursor(last.position, digest_of(last.data)) if last is not None else ReadCursor(end)
+        async for batch in Follower(self._client, self._log, self._name, cursor).batches():
             self._keep(batch)
             self._notify()
 
@@ -81,25 +81,25 @@ class SharedTail:
         self._bytes += sum([len(event.data) for event in batch])
         if len(self._events) <= 2 * _KEPT_EVENTS and self._bytes <= 2 * _KEPT_BYTES:
             return
-        gone = 0
-        while len(self._events) - gone > _KEPT_EVENTS or self._bytes > _KEPT_BYTES:
-            self._bytes -= len(self._events[gone].data)
-            gone += 1
-        del self._events[:gone]
+        dropped = 0
+        while len(self._events) - dropped > _KEPT_EVENTS or self._bytes > _KEPT_BYTES:
+            self._bytes -= len(self._events[dropped].data)
+            dropped += 1
+        del self._events[:dropped]
 
     async def start_position(self) -> int:
-        """The position behind which it keeps every event."""
+        """Return the position after which every event is kept."""
         return self._events[0].position - 1 if self._events else await asyncio.shield(self._first_position)
 
     async def batches(self, position: int) -> AsyncIterator[list[Recorded]]:
-        """What comes behind a position, in order; ends where this is not kept any more.
+        """Yield events after a position, in order; end when they are no longer kept.
 
         Raises:
-            LostEventsError: the log is not what it was.
+            LostEventsError: the log has changed.
 
         """
         while position >= await self.start_position():
-            more = self._more
+            more_event = self._more_event
             newest = self._events[-1].position if self._events else position
             if newest > position:
                 batch = self._events[position - newest :]  # positions have no gaps
@@ -108,8 +108,8 @@ class SharedTail:
             elif self._failed is not None:
                 raise self._failed
             else:
-                await more.wait()
+                await more_event.wait()
 
     def _notify(self) -> None:
-        more, self._more = self._more, asyncio.Event()
-        more.set()
+        more_event, self._more_event = self._more_event, asyncio.Event()
+        more_event.set()

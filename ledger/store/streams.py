@@ -1,4 +1,4 @@
-"""Streams declared by us and verified: drift and lazy fsync are refused, never repaired silently."""
+"""JetStream streams and consumers: creation, and verification against their declarations without silent repair."""
 
 from __future__ import annotations
 
@@ -40,10 +40,11 @@ _AGAIN_SECONDS = 0.5
 
 
 async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """One request to the JetStream API; errors come back in the answer's ``error``.
+    """Send one request to the JetStream API; errors are in the answer's ``error``.
 
-    A request that only reads is asked again every second, and its first answer counts: while no leader is there, no
-    server answers, and the next leader never learns of the earlier requests.
+    A request that only reads is repeated twice a second, and its first answer counts: without a leader no server
+    answers,
+    and the next leader never receives the earlier requests.
 
     Raises:
         UnavailableError: no answer in time.
@@ -61,27 +62,27 @@ async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None
 
 
 async def _first_answer(client: LedgerClient, subject: str, data: bytes, again_seconds: float) -> Msg:
-    asked: set[asyncio.Task[Msg]] = set()
-    ends = time.monotonic() + API_TIMEOUT_SECONDS
+    requests: set[asyncio.Task[Msg]] = set()
+    deadline = time.monotonic() + API_TIMEOUT_SECONDS
     try:
-        while (left := ends - time.monotonic()) > 0:
-            asked.add(asyncio.create_task(client.request(subject, data, timeout=left)))
-            done, asked = await asyncio.wait(asked, timeout=min(again_seconds, left), return_when="FIRST_COMPLETED")
+        while (seconds_left := deadline - time.monotonic()) > 0:
+            requests.add(asyncio.create_task(client.request(subject, data, timeout=seconds_left)))
+            done, requests = await asyncio.wait(
+                requests, timeout=min(again_seconds, seconds_left), return_when="FIRST_COMPLETED"
+            )
             if done:
                 return done.pop().result()
         raise nats.errors.TimeoutError
     finally:
-        for task in asked:
+        for task in requests:
             task.cancel()
 
 
-async def ensure_stream(
-    client: LedgerClient, wanted: dict[str, Any], passed_over: Collection[str] = ()
-) -> dict[str, Any]:
-    """Create the stream if it is missing; verify every declared field, but those ``passed_over``, if it is there.
+async def ensure_stream(client: LedgerClient, wanted: dict[str, Any], ignored: Collection[str] = ()) -> dict[str, Any]:
+    """Create a missing stream, or verify every declared field of an existing one except ``ignored``.
 
     Raises:
-        DriftError: a field differs from what is declared.
+        DriftError: a field differs from its declaration.
         UnavailableError: no answer, or the server cannot create it.
 
     """
@@ -89,42 +90,42 @@ async def ensure_stream(
     info = await js_api(client, f"STREAM.INFO.{name}")
     if info.get("error", {}).get("err_code") == _NOT_FOUND:
         info = await js_api(client, f"STREAM.CREATE.{name}", wanted)
-        if info.get("error", {}).get("err_code") == _NAME_IN_USE:  # another process was quicker
+        if info.get("error", {}).get("err_code") == _NAME_IN_USE:  # another process created it
             info = await js_api(client, f"STREAM.INFO.{name}")
     if "error" in info:
         raise jetstream_error(info["error"], f"stream {name} cannot be used")
     for field, value, found in differing_fields(info["config"], wanted):
-        if field not in passed_over:
+        if field not in ignored:
             raise DriftError(name, field, value, found)
     return info
 
 
 async def verify_streams(
-    client: LedgerClient, wanted: Sequence[dict[str, Any]], passed_over: Mapping[str, Collection[str]] = _NO_FIELDS
+    client: LedgerClient, wanted: Sequence[dict[str, Any]], ignored: Mapping[str, Collection[str]] = _NO_FIELDS
 ) -> None:
-    """Check that streams are there as declared, and create none; ``passed_over`` has fields by stream.
+    """Check that streams exist as declared, and create none; ``ignored`` has fields by stream.
 
-    How many copies a stream has is no matter: it may have more than this process was told, or fewer for now.
+    The number of replicas is not checked: it may exceed this process's setting, or be lower temporarily.
 
     Raises:
-        MissingStreamsError: some are not there.
-        DriftError: a field differs from what is declared.
-        LedgerError: the server does not say.
+        MissingStreamsError: some do not exist.
+        DriftError: a field differs from its declaration.
+        LedgerError: the server does not answer, or refuses.
 
     """
-    configs = await asyncio.gather(*(stream_config(client, one["name"]) for one in wanted))
-    if missing := [one["name"] for one, config in zip(wanted, configs, strict=True) if config is None]:
+    configs = await asyncio.gather(*(stream_config(client, declared["name"]) for declared in wanted))
+    if missing := [declared["name"] for declared, config in zip(wanted, configs, strict=True) if config is None]:
         raise MissingStreamsError(missing)
-    for one, config in zip(wanted, configs, strict=True):
-        for field, value, found in differing_fields(config or {}, one):
-            if field != REPLICAS_FIELD and field not in passed_over.get(one["name"], ()):
-                raise DriftError(one["name"], field, value, found)
+    for declared, config in zip(wanted, configs, strict=True):
+        for field, value, found in differing_fields(config or {}, declared):
+            if field != REPLICAS_FIELD and field not in ignored.get(declared["name"], ()):
+                raise DriftError(declared["name"], field, value, found)
 
 
 def differing_fields(config: dict[str, Any], wanted: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each declared field that a stream's configuration has otherwise: its name, as declared, as found.
+    """Yield each declared field that differs in a stream's configuration: its name, the declared and the found value.
 
-    More copies than declared are no difference.
+    More replicas than declared are not a difference.
     """
     for field, value in wanted.items():
         found = _field_of(config, field)
@@ -141,7 +142,7 @@ _ABSENT: dict[str, Any] = {
     "allow_atomic": False,
     "discard_new_per_subject": False,
 }
-"""What the server leaves out of its answer when it has the default."""
+"""Defaults that the server leaves out of its answer."""
 
 
 def _field_of(config: dict[str, Any], field: str) -> Any:
@@ -149,10 +150,10 @@ def _field_of(config: dict[str, Any], field: str) -> Any:
 
 
 async def stream_config(client: LedgerClient, name: str) -> dict[str, Any] | None:
-    """Return a stream's configuration; nothing where there is no such stream.
+    """Return a stream's configuration, None if there is no such stream.
 
     Raises:
-        LedgerError: the server does not say.
+        LedgerError: the server does not answer, or refuses.
 
     """
     info = await js_api(client, f"STREAM.INFO.{name}")
@@ -165,12 +166,12 @@ async def stream_config(client: LedgerClient, name: str) -> dict[str, Any] | Non
 
 
 def has_fields(config: dict[str, Any], fields: dict[str, Any]) -> bool:
-    """Return whether a stream's configuration has all these fields."""
+    """Return whether a stream's configuration has all these values."""
     return all(_field_of(config, field) == value for field, value in fields.items())
 
 
 async def update_stream(client: LedgerClient, wanted: dict[str, Any], metadata: dict[str, str]) -> None:
-    """Change a stream to what is declared, and note ``metadata`` on it; fields not declared stay.
+    """Update a stream to its declaration, and add ``metadata``; other fields are kept.
 
     Raises:
         LedgerError: the server refuses, or the connection's user may not update streams.
@@ -185,10 +186,10 @@ async def update_stream(client: LedgerClient, wanted: dict[str, Any], metadata: 
 
 
 async def stream_names(client: LedgerClient, subject: str = "") -> list[str]:
-    """Return the names of all streams, or of those with subjects that match one.
+    """Return the names of all streams, or of those whose subjects match ``subject``.
 
     Raises:
-        LedgerError: the server does not say.
+        LedgerError: the server does not answer, or refuses.
 
     """
     names: list[str] = []
@@ -204,9 +205,9 @@ async def stream_names(client: LedgerClient, subject: str = "") -> list[str]:
 
 
 async def stream_storing(client: LedgerClient, subject: str) -> str:
-    """Return the name of the stream that stores a subject, mappings of the server included; empty where none does.
+    """Return the name of the stream that stores a subject, after the server's mappings; empty if none does.
 
-    Nothing is stored: the message expects another stream, which the one that refuses it answers with its name.
+    Nothing is stored: the message expects another stream, and the stream that refuses it answers with its name.
 
     Raises:
         UnavailableError: no answer in time.
@@ -223,10 +224,10 @@ async def stream_storing(client: LedgerClient, subject: str) -> str:
 
 
 async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, Any]) -> dict[str, Any]:
-    """Create a durable consumer, or verify the one that is there; return what the server says of it.
+    """Create a durable consumer, or verify an existing one; return the server's information on it.
 
     Raises:
-        DriftError: it differs from what is declared.
+        DriftError: it differs from its declaration.
 
     """
     name = wanted["durable_name"]
@@ -247,7 +248,7 @@ async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, A
 
 
 async def server_problem(client: LedgerClient) -> str:
-    """What the server says is wrong with itself; empty where it says nothing."""
+    """Return the problem that the server reports on its own health; empty if there is none."""
     try:
         answer = await client.request("$SYS.REQ.SERVER.PING.HEALTHZ", b"", timeout=5)
         health = json.loads(answer.data)["data"]
@@ -259,11 +260,11 @@ async def server_problem(client: LedgerClient) -> str:
 async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None:
     """Check that the server is new enough and writes to disk before it acknowledges.
 
-    The account must import ``$SYS.REQ.SERVER.PING.VARZ`` from the system account, as our
-    configuration of the server does.
+    The account must import ``$SYS.REQ.SERVER.PING.VARZ`` from the system account, as in the ledger's configuration of
+    the server.
 
     Raises:
-        LedgerError: the server is older than 2.12, which has no atomic batches.
+        LedgerError: the server is older than 2.12 and has no atomic batches.
         LazyFsyncError: it acknowledges before it has written, or does not say, and that is not allowed.
 
     """
@@ -275,15 +276,15 @@ async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None
             problem = "acknowledges events before they are on disk"
         case None:
             problem = "does not say whether it writes events to disk before it acknowledges them"
-    advice = "set `jetstream { sync_interval: always }` and our accounts (config/nats/nats-server.conf)"
+    advice = "set `jetstream { sync_interval: always }` and the accounts of config/nats/nats-server.conf"
     if not allow_lazy_fsync:
         message = f"the NATS server {problem}: {advice}, or accept losing events with --allow-lazy-fsync"
         raise LazyFsyncError(message)
-    _log.warning("EVENTS CAN BE LOST WITH THE POWER: the NATS server %s; %s", problem, advice)
+    _log.warning("EVENTS CAN BE LOST IN A POWER FAILURE: the NATS server %s; %s", problem, advice)
 
 
 def verify_version(client: LedgerClient) -> None:
-    """Check that the server has atomic batches.
+    """Check that the server supports atomic batches.
 
     Raises:
         LedgerError: it is older than 2.12.
@@ -296,7 +297,7 @@ def verify_version(client: LedgerClient) -> None:
 
 
 async def syncs_always(client: LedgerClient) -> bool | None:
-    """Whether the server writes to disk before it acknowledges; None where our account may not know."""
+    """Return whether the server writes to disk before it acknowledges; None if this account may not know."""
     try:
         answer = await client.request("$SYS.REQ.SERVER.PING.VARZ", b"", timeout=2)
         return bool(json.loads(answer.data)["data"]["jetstream"]["config"].get("sync_always"))

@@ -1,4 +1,4 @@
-"""Reading the log in order and following it live, by pulling in batches."""
+"""Ordered reading of the log, and live following, by pulling in batches."""
 
 from __future__ import annotations
 
@@ -25,85 +25,86 @@ _log = logging.getLogger(__name__)
 _SECOND_NS = 1_000_000_000
 _PAUSE_SECONDS = 0.3
 _LOOKS_AT_THE_END = 2
-"""So many heartbeats in a row must find nothing more: a new leader of a cluster may be a moment behind."""
+"""Heartbeats in a row without more events that end a reading: a new leader of a cluster may be slightly behind."""
 _PATIENCE_SECONDS = 60.0
-"""How long a reader with an end waits for a server that does not answer; one without an end waits for ever."""
+"""Seconds that a reader with an end waits for an unreachable server; a reader without an end waits forever."""
 _PULL_EVENTS = 4000
 _BATCH_EVENTS = 4000
 
 
 class ReadCursor(NamedTuple):
-    """The last event a reader took: its position (0: none) and the hash of its data (empty: not known)."""
+    """A reader's last event: its position (0: none) and the hash of its data (empty: unknown)."""
 
     position: int = 0
     digest: str = ""
 
 
 START = ReadCursor()
-"""Nothing read yet."""
+"""The cursor of a reader that has read nothing."""
 
 
-async def verify_cursor(log: Log, anchor: ReadCursor, reader: str) -> None:
-    """Check that the log still shows what a reader took last.
+async def verify_cursor(log: Log, cursor: ReadCursor, reader: str) -> None:
+    """Check that the log still shows a reader's last event.
 
     Raises:
-        LostEventsError: it does not: sequence numbers may have been reused after damage.
+        LostEventsError: it does not; sequence numbers may have been reused after damage.
 
     """
-    if not anchor.digest:
+    if not cursor.digest:
         return
-    found = await log.at(anchor.position)
+    found = await log.at(cursor.position)
     if found is None:
-        raise LostEventsError(f"{reader} has read an event that is gone", anchor.position)
-    if digest_of(found.data) != anchor.digest:
-        raise LostEventsError(f"{reader} has read another event", anchor.position)
+        raise LostEventsError(f"{reader} has read an event that is gone", cursor.position)
+    if digest_of(found.data) != cursor.digest:
+        raise LostEventsError(f"{reader} has read another event", cursor.position)
 
 
 class Follower:
-    """Reads one stream in order from behind an anchor, and then live.
+    """Reads one stream in order from a cursor on, and then live.
 
-    Gaps in delivery are read again; a gap in the stream itself, or an event that is not what it was,
-    raises, unless ``gaps`` are for the reader to see. Give it a connection of its own: what it reads
-    would keep others' answers waiting.
+    Gaps in delivery are read again. A gap in the stream, or a changed event, raises an error, unless ``gaps`` allows
+    them. Use a connection of its own, since its messages would delay other answers.
     """
 
     def __init__(
-        self, client: LedgerClient, log: Log, name: str, anchor: ReadCursor = START, *, gaps: bool = False
+        self, client: LedgerClient, log: Log, name: str, cursor: ReadCursor = START, *, gaps: bool = False
     ) -> None:
-        self._gaps = gaps
+        self._allow_gaps = gaps
         self._client = client
         self._log = log
         self._name = name
-        self.cursor = anchor
+        self.cursor = cursor
         self._pull: PullConsumer[Recorded] | None = None
         self._consumer = ""
         self._delivered = 0
         self._missed = False
 
     async def batches(self, *, until: int | None = None) -> AsyncIterator[list[Recorded]]:
-        """Batches of events, oldest first; without ``until`` for ever.
+        """Yield batches of events, oldest first; without ``until`` forever.
 
-        With ``until`` it always ends: the server counts messages that it has lost or cannot read (a damaged block),
+        With ``until`` it always ends, although the server counts messages that it has lost or cannot read (a damaged
+        block)
         and never delivers them.
 
         Raises:
-            LostEventsError: the stream does not show what was read before, has a gap, or ends before ``until``.
+            LostEventsError: the stream does not show an event that was read before, has a gap, or ends before
+                ``until``.
             UnavailableError: with ``until``, no answer for a minute.
 
         """
         await verify_cursor(self._log, self.cursor, self._name)
         if until is not None and until <= self.cursor.position:
             return
-        idle, heard = 0, time.monotonic()
+        idle_heartbeats, heard_at = 0, time.monotonic()
         try:
             while True:
                 try:
                     batch = await self._next_batch()
-                    idle, heard = 0 if batch else idle + 1, time.monotonic()
-                    if until is not None and idle >= _LOOKS_AT_THE_END:
+                    idle_heartbeats, heard_at = 0 if batch else idle_heartbeats + 1, time.monotonic()
+                    if until is not None and idle_heartbeats >= _LOOKS_AT_THE_END:
                         batch = await self._next_at_leader()
                 except (UnavailableError, nats.errors.Error) as error:
-                    if until is not None and time.monotonic() - heard > _PATIENCE_SECONDS:
+                    if until is not None and time.monotonic() - heard_at > _PATIENCE_SECONDS:
                         message = f"{self._log.stream} cannot be read: {error or 'no answer'}"
                         raise UnavailableError(message) from error
                     _log.debug("%s waits for the server: %s", self._name, error)
@@ -131,16 +132,16 @@ class Follower:
         return batch
 
     async def _next_at_leader(self) -> list[Recorded]:
-        """Return the next event as the stream's leader has it, though the consumer did not deliver it.
+        """Return the next event as the stream's leader has it, although the consumer did not deliver it.
 
         Raises:
-            LostEventsError: the leader has no readable message behind the last one.
+            LostEventsError: the leader has no readable message after the last one.
 
         """
         found = await self._log.read_from_leader(">", self.cursor.position)
         if found is None:
             raise LostEventsError("an event is missing", self.cursor.position + 1)
-        await self._end()  # the next consumer begins behind it
+        await self._end()  # the next consumer begins after it
         self._check_gaps([found])
         self.cursor = ReadCursor(found.position, digest_of(found.data))
         return [found]
@@ -153,9 +154,9 @@ class Follower:
         return Recorded(position, subject.decode(), data)
 
     def _check_gaps(self, batch: list[Recorded]) -> None:
-        """Positions come in order; so the last one tells whether all are there."""
+        """Check that positions are consecutive; they come in order, so that the last one is enough."""
         expected = self.cursor.position + 1
-        if self._gaps or not batch or batch[-1].position == expected + len(batch) - 1:
+        if self._allow_gaps or not batch or batch[-1].position == expected + len(batch) - 1:
             return
         for event in batch:
             if event.position != expected:
@@ -187,11 +188,11 @@ class Follower:
     async def _start_again(self) -> None:
         await self._end()
         await asyncio.sleep(_PAUSE_SECONDS)
-        with suppress(UnavailableError):  # it is looked at again before anything is read
+        with suppress(UnavailableError):  # it is verified again before anything is read
             await verify_cursor(self._log, self.cursor, self._name)
 
     async def _end(self) -> None:
-        """Forget the consumer; the server forgets it too, by itself after a minute."""
+        """Delete the consumer; the server also deletes it by itself after a minute."""
         pull, self._pull = self._pull, None
         if pull is None or self._client.is_closed:
             return

@@ -1,4 +1,4 @@
-"""The alarm: one durable message that stops everything that writes, until a person takes it back."""
+"""The alarm: one durable message that stops all writers until a person clears it."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ SUBJECT = "alarm.seal"
 
 
 class AlarmError(LedgerError):
-    """Somebody found that the log is not what it was; nothing may be written."""
+    """The log has changed; nothing may be written."""
 
 
 class Alarm(NamedTuple):
-    """Since when, at which position, and why."""
+    """Time, position and reason of the alarm."""
 
     at: str
     position: int
     reason: str
 
     def error(self) -> AlarmError:
-        """What those who write say as they stop."""
+        """Return the error with which writers stop."""
         return AlarmError(
-            f"the alarm is on since {self.at}: {self.reason}. Nothing is written until somebody has looked "
-            "(`resolution-ledger audit verify`) and taken it back (`resolution-ledger admin alarm --clear`)"
+            f"the alarm is on since {self.at}: {self.reason}. Nothing is written until an operator has checked the log "
+            "(`resolution-ledger audit verify`) and cleared the alarm (`resolution-ledger admin alarm --clear`)"
         )
 
 
 async def raise_alarm(client: LedgerClient, position: int, reason: str) -> None:
-    """Set the alarm off, durably."""
+    """Store the alarm durably."""
     body = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "position": position, "reason": reason}
     try:
         await client.request(SUBJECT, json.dumps(body).encode(), timeout=5)
@@ -49,7 +49,7 @@ async def raise_alarm(client: LedgerClient, position: int, reason: str) -> None:
 
 
 async def read_alarm(client: LedgerClient) -> Alarm | None:
-    """The alarm, where one is on."""
+    """Return the alarm, None if it is off."""
     answer = await js_api(client, f"STREAM.MSG.GET.{STREAM}", {"last_by_subj": SUBJECT})
     if "error" in answer:
         if answer["error"].get("code") == 404:  # noqa: PLR2004 - no message, or no stream yet
@@ -60,8 +60,8 @@ async def read_alarm(client: LedgerClient) -> Alarm | None:
 
 
 async def clear_alarm(client: LedgerClient) -> None:
-    """Take the alarm back."""
+    """Clear the alarm."""
     answer = await js_api(client, f"STREAM.PURGE.{STREAM}")
     if "error" in answer:
-        message = f"the alarm could not be taken back: {answer['error'].get('description')}"
+        message = f"the alarm could not be cleared: {answer['error'].get('description')}"
         raise UnavailableError(message)

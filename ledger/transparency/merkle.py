@@ -1,4 +1,4 @@
-"""RFC 6962 Merkle trees: hashes, roots, and the two proofs, over whatever keeps the hashes."""
+"""RFC 6962 Merkle trees: hashes, roots and the two proofs, independent of the storage of hashes."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ EMPTY_ROOT = sha256(b"").digest()
 
 
 class ProofError(LedgerError, ValueError):
-    """A proof does not show what it is said to show."""
+    """A proof is not valid."""
 
 
 def leaf_hash(entry: bytes) -> bytes:
-    """The hash of a leaf (RFC 6962, 2.1)."""
+    """Return the hash of a leaf (RFC 6962, 2.1)."""
     return sha256(b"\x00" + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of an inner node (RFC 6962, 2.1)."""
+    """Return the hash of an inner node (RFC 6962, 2.1)."""
     return sha256(b"\x01" + left + right).digest()
 
 
 def root_of(hashes: Sequence[bytes]) -> bytes:
-    """The root over these hashes, left to right, each a leaf or a complete subtree of one size.
+    """Return the root over these hashes, left to right, each of a leaf or a complete subtree of one size.
 
     The last may be an incomplete subtree of that size: a tree is split at the largest power of two.
     """
@@ -46,7 +46,7 @@ def root_of(hashes: Sequence[bytes]) -> bytes:
 
 
 def inclusion_proof(index: int, size: int, range_hash: Callable[[int, int], bytes]) -> list[bytes]:
-    """The audit path of a leaf (RFC 6962, 2.1.1). ``range_hash(start, end)`` is the root over those leaves.
+    """Return the audit path of a leaf (RFC 6962, 2.1.1). ``range_hash(start, end)`` is the root over those leaves.
 
     Raises:
         ValueError: there is no such leaf in a tree of this size.
@@ -69,14 +69,14 @@ def inclusion_proof(index: int, size: int, range_hash: Callable[[int, int], byte
 
 
 def consistency_proof(size: int, larger: int, range_hash: Callable[[int, int], bytes]) -> list[bytes]:
-    """That a tree of ``size`` leaves is the beginning of a larger one (RFC 6962, 2.1.2)."""
+    """Return the proof that a tree of ``size`` leaves is the beginning of a larger one (RFC 6962, 2.1.2)."""
     if not 0 <= size <= larger:
-        message = f"{size} leaves are no beginning of {larger}"
+        message = f"{size} leaves cannot be the beginning of {larger}"
         raise ValueError(message)
     if size in (0, larger):
         return []
     path: list[bytes] = []
-    start, end, whole = 0, larger, True
+    start, end, is_left_edge = 0, larger, True
     while size != end:
         middle = start + _split(end - start)
         if size <= middle:
@@ -84,8 +84,8 @@ def consistency_proof(size: int, larger: int, range_hash: Callable[[int, int], b
             end = middle
         else:
             path.append(range_hash(start, middle))
-            start, whole = middle, False
-    if not whole:
+            start, is_left_edge = middle, False
+    if not is_left_edge:
         path.append(range_hash(start, end))
     return path[::-1]
 
@@ -94,7 +94,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
     """Check that a leaf's hash is in the tree (RFC 9162, 2.1.3.2).
 
     Raises:
-        ProofError: it is not shown.
+        ProofError: the proof is not valid.
 
     """
     if not 0 <= index < size:
@@ -120,16 +120,16 @@ def check_consistency(size: int, larger: int, root: bytes, larger_root: bytes, p
     """Check that one tree is the beginning of another (RFC 9162, 2.1.4.2).
 
     Raises:
-        ProofError: it is not shown.
+        ProofError: the proof is not valid.
 
     """
     if not 0 <= size <= larger:
-        message = f"a tree of {size} leaves is no beginning of one of {larger}"
+        message = f"a tree of {size} leaves cannot be the beginning of one of {larger}"
         raise ProofError(message)
     _check_lengths(*path)
     if size in (0, larger):
         if path:
-            raise ProofError("a proof that needs no hashes has some")
+            raise ProofError("the proof has hashes although it needs none")
         if size == 0:
             _check_lengths(larger_root)
         if root != (larger_root if size else EMPTY_ROOT) or (larger == 0 and larger_root != EMPTY_ROOT):
@@ -138,8 +138,8 @@ def check_consistency(size: int, larger: int, root: bytes, larger_root: bytes, p
     hashes = list(path)
     if size & (size - 1) == 0:
         hashes.insert(0, root)
-    old, new = _both_roots(size - 1, larger - 1, hashes)
-    if old != root or new != larger_root:
+    found_root, found_larger_root = _both_roots(size - 1, larger - 1, hashes)
+    if found_root != root or found_larger_root != larger_root:
         raise ProofError("the proof leads to other roots")
 
 
@@ -149,27 +149,27 @@ def _check_lengths(*hashes: bytes) -> None:
 
 
 def _both_roots(first: int, last: int, hashes: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """The roots of both trees to which a consistency proof leads."""
+    """Return the roots of both trees that a consistency proof leads to."""
     if not hashes:
         raise ProofError("the proof is empty")
     while first % 2:
         first, last = first >> 1, last >> 1
-    old = new = hashes[0]
+    smaller_root = larger_root = hashes[0]
     for sibling in hashes[1:]:
         if last == 0:
             raise ProofError("the proof is too long")
         if first % 2 or first == last:
-            old, new = node_hash(sibling, old), node_hash(sibling, new)
+            smaller_root, larger_root = node_hash(sibling, smaller_root), node_hash(sibling, larger_root)
             while first % 2 == 0 and first:
                 first, last = first >> 1, last >> 1
         else:
-            new = node_hash(new, sibling)
+            larger_root = node_hash(larger_root, sibling)
         first, last = first >> 1, last >> 1
     if last:
         raise ProofError("the proof is too short")
-    return old, new
+    return smaller_root, larger_root
 
 
 def _split(count: int) -> int:
-    """The largest power of two below ``count``."""
+    """Return the largest power of two below ``count``."""
     return 1 << ((count - 1).bit_length() - 1)

@@ -1,4 +1,4 @@
-"""Proofs that stand alone: C2SP tlog-proof files (https://c2sp.org/tlog-proof), made from tiles, checked with a key."""
+"""Self-contained proofs: C2SP tlog-proof files (https://c2sp.org/tlog-proof), made from tiles, checked with a key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIRST_LINE = "c2sp.org/tlog-proof@v1"
 
 
 class Proof(NamedTuple):
-    """An entry, its place, the path to the root, and the checkpoint that has that root."""
+    """An entry, its leaf index, the path to the root, and the checkpoint with that root."""
 
     entry: bytes
     place: int
@@ -28,14 +28,14 @@ class Proof(NamedTuple):
     checkpoint: Checkpoint
 
     def text(self) -> str:
-        """As a `.tlog-proof` file; `extra` is the entry itself, so that the file needs nothing else."""
+        """Return a `.tlog-proof` file; `extra` is the entry itself, so that the file is self-contained."""
         path = "".join(base64.b64encode(one).decode() + "\n" for one in self.path)
         extra = base64.b64encode(self.entry).decode()
         return f"{_FIRST_LINE}\nextra {extra}\nindex {self.place}\n{path}\n{self.checkpoint.note}"
 
 
 def prove(tiles: Tiles, checkpoint: Checkpoint, position: int) -> Proof:
-    """That the event at a position is under a checkpoint; the tiles are those of its size.
+    """Return the proof that the event at a position is under a checkpoint; ``tiles`` have the checkpoint's size.
 
     Raises:
         ValueError: the position is not under it.
@@ -55,34 +55,34 @@ def prove(tiles: Tiles, checkpoint: Checkpoint, position: int) -> Proof:
 
 
 def read_proof(text: str) -> Proof:
-    """From a `.tlog-proof` file.
+    """Return the proof in a `.tlog-proof` file.
 
     Raises:
-        ProofError: it is none of ours.
+        ProofError: the text is not such a file.
 
     """
     head, _, note = text.partition("\n\n")
     lines = head.split("\n")
     try:
         if lines[0] != _FIRST_LINE or not lines[1].startswith("extra ") or not lines[2].startswith("index "):
-            message = f"no proof: the first lines are {_FIRST_LINE!r}, 'extra ...' and 'index ...'"
+            message = f"not a proof: the first lines are {_FIRST_LINE!r}, 'extra ...' and 'index ...'"
             raise ProofError(message)
         entry = base64.b64decode(lines[1].removeprefix("extra "), validate=True)
         index = int(lines[2].removeprefix("index "))
         path = [base64.b64decode(line, validate=True) for line in lines[3:]]
         return Proof(entry, index, path, read_checkpoint(note))
     except (IndexError, binascii.Error, NoteError) as error:
-        message = f"no proof: {error}"
+        message = f"not a proof: {error}"
         raise ProofError(message) from error
     except ValueError as error:
-        raise error if isinstance(error, ProofError) else ProofError(f"no proof: {error}") from error
+        raise error if isinstance(error, ProofError) else ProofError(f"not a proof: {error}") from error
 
 
 def verify_proof(proof: Proof, verifiers: Sequence[Verifier]) -> SealEntry:
-    """The event that the proof proves; nothing is needed but the verifiers' keys.
+    """Return the proven event, after checking the proof with the verifiers' keys alone.
 
     Raises:
-        ProofError: the proof does not hold, or none of the verifiers has signed its checkpoint.
+        ProofError: the proof is not valid, or none of the verifiers has signed its checkpoint.
 
     """
     if not proof.checkpoint.signed_by(verifiers):
@@ -93,5 +93,5 @@ def verify_proof(proof: Proof, verifiers: Sequence[Verifier]) -> SealEntry:
     except ValueError as error:
         raise ProofError(str(error)) from error
     if entry.position != proof.place + 1:
-        raise ProofError("the entry says another position than its place")
+        raise ProofError("the entry's position is not the one that the proof shows")
     return entry

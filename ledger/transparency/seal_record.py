@@ -1,8 +1,8 @@
-"""The server's record of the seal: that one was begun, with which key, and one of its last checkpoints.
+"""The server's record of the seal: each seal that was begun, with its key, and one of its last checkpoints.
 
-A seal lies in a folder, and a folder can be lost or taken away. Without a trace elsewhere a seal that is begun anew
-looks like the first one. The trace is a stream of its own: `seal.begun.<key id>`, one message for each seal ever begun,
-and `seal.checkpoint`, one of the last checkpoints, signed. Only the operator can delete them.
+A seal is a folder, which can be lost or removed. Without a record elsewhere, a seal that is begun again looks like the
+first one. The record is a stream of its own: `seal.begun.<key id>`, one message for each seal ever begun, and
+`seal.checkpoint`, one of the last checkpoints, signed. Only the operator can delete them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEEP_SECONDS = 60.0
 
 
 class SealBegin(msgspec.Struct, frozen=True):
-    """That a seal was begun: when, with which verifier key, at which end of the log, and why a second one was."""
+    """The begin of a seal: its time, its verifier key, the log's end, and the reason if it is not the first seal."""
 
     at: str
     verifier: str
@@ -37,12 +37,12 @@ class SealBegin(msgspec.Struct, frozen=True):
 
 
 class SealTrace(NamedTuple):
-    """The server's record: seals that were begun, the oldest first, and a checkpoint of the newest one."""
+    """The server's record: seals that were begun, oldest first, and a checkpoint of the newest one."""
 
     begun: tuple[SealBegin, ...] = ()
     checkpoint: Checkpoint | None = None
     damage: str = ""
-    """What the server has lost of this record; the role that seals writes it again."""
+    """A sentence if the server has lost parts of this record; the role `seal` writes it again."""
 
     @property
     def verifiers(self) -> list[Verifier]:
@@ -51,24 +51,24 @@ class SealTrace(NamedTuple):
 
 
 class SealRecord:
-    """Reads and writes the trace of the seal."""
+    """Reads and writes the server's record of the seal."""
 
     def __init__(self, door: Log) -> None:
         """Use ``open``."""
         self._log = door
-        self._kept_at = float("-inf")
-        self._waiting: Checkpoint | None = None
+        self._recorded_at = float("-inf")
+        self._unrecorded: Checkpoint | None = None
 
     @classmethod
     async def open(cls, client: LedgerClient) -> SealRecord:
-        """The trace that this connection's ledger has."""
+        """Open the record of this connection's ledger."""
         return cls(await Log.unstamped(client, STREAM))
 
     async def read(self) -> SealTrace:
-        """Read what is kept.
+        """Return the record.
 
         Raises:
-            NoteError: it cannot be read.
+            NoteError: it is not readable.
             UnavailableError: the server does not answer.
 
         """
@@ -76,62 +76,64 @@ class SealRecord:
             end = await self._log.last_position()
             stored = await self._log.read_subject(f"{_BEGUN}.*")
             begun = tuple(msgspec.json.decode(one.data, type=SealBegin) for one in stored)
-            for one in begun:
-                Verifier.read(one.verifier)
+            for seal in begun:
+                Verifier.read(seal.verifier)
             last = await self._log.last(_CHECKPOINT)
             note = read_checkpoint(last.data.decode()) if last is not None and last.data else None
-            gone = await self._log.at(end) is None and await self._log.last_position() == end  # else one took its place
-            lost = end > 0 and (gone or not begun)
+            newest_is_missing = (
+                await self._log.at(end) is None and await self._log.last_position() == end
+            )  # otherwise a new message replaced it
+            is_damaged = end > 0 and (newest_is_missing or not begun)
         except (msgspec.MsgspecError, ValueError) as error:
-            message = f"what the stream {STREAM} keeps of the seal cannot be read: {error}"
+            message = f"the record of the seal in the stream {STREAM} cannot be read: {error}"
             raise NoteError(message) from error
         damage = (
-            f"the stream {STREAM} has lost messages of the server's record of the seal: find out what damaged the "
-            "server's folder. `up` or `run seal` writes the record again"
+            f"the stream {STREAM} has lost messages of the server's record of the seal: find the cause of the "
+            "damage in the server's folder. `up` or `run seal` writes the record again"
         )
-        return SealTrace(begun, note, damage if lost else "")
+        return SealTrace(begun, note, damage if is_damaged else "")
 
     async def begin(self, verifier: Verifier, position: int, reason: str | None = None) -> None:
-        """Keep that a seal was begun; the checkpoint of the one before it counts no more."""
+        """Record the begin of a seal; with a reason, the checkpoint of the previous seal becomes invalid."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         begun = SealBegin(now, verifier.text(), position, reason)
         drafts = [Draft(f"{_BEGUN}.{verifier.key_id.hex()}", msgspec.json.encode(begun)), Draft(_CHECKPOINT, b"")]
         await self._log.append(drafts if reason is not None else drafts[:1])
 
     async def keep(self, checkpoint: Checkpoint | None) -> None:
-        """Keep the newest checkpoint, the first at once and then about one a minute; None: nothing new was signed."""
-        self._waiting = checkpoint or self._waiting
+        """Record the newest checkpoint, the first at once and then about one a minute; None: no new one was signed."""
+        self._unrecorded = checkpoint or self._unrecorded
         moment = time.monotonic()
-        if self._waiting is None or moment - self._kept_at < _KEEP_SECONDS:
+        if self._unrecorded is None or moment - self._recorded_at < _KEEP_SECONDS:
             return
-        await self._log.append([Draft(_CHECKPOINT, self._waiting.note.encode())])
-        self._waiting, self._kept_at = None, moment
+        await self._log.append([Draft(_CHECKPOINT, self._unrecorded.note.encode())])
+        self._unrecorded, self._recorded_at = None, moment
 
 
 async def open_seal(record: SealRecord, folder: SealFolder, log: Log, *, archived: int = 0) -> Checkpoint | None:
-    """Check that the seal that was begun is here; begin the first one of a ledger. Returns the checkpoint to be met.
+    """Check that the begun seal is in its folder, or begin a ledger's first one; return the checkpoint to be reached.
 
-    ``archived`` is up to where the archive goes, which holds only what was sealed.
+    ``archived`` is the archive's last position; the archive holds only sealed events.
 
     Raises:
-        SealError: a seal was begun, and it, or a part of it, is not here.
+        SealError: a seal was begun, and it or a part of it is missing.
         NoteError: a key or a checkpoint cannot be read.
 
     """
-    kept = await record.read()
-    size = kept.checkpoint.size if kept.checkpoint is not None else archived
+    trace = await record.read()
+    size = trace.checkpoint.size if trace.checkpoint is not None else archived
     if not folder.is_begun:
-        if kept.begun or size:
-            begun = f", which was begun at {kept.begun[-1].at}," if kept.begun else ""
-            raise SealError(f"the seal of this ledger{begun} is not at {folder.folder}", size, RESTORE_ADVICE)
+        if trace.begun or size:
+            description = f", which was begun at {trace.begun[-1].at}," if trace.begun else ""
+            raise SealError(f"the seal of this ledger{description} is not at {folder.folder}", size, RESTORE_ADVICE)
         folder.begin()
     elif size and folder.checkpoint() is None:
         raise SealError(f"{folder.folder / 'checkpoint'} is missing", size, RESTORE_ADVICE)
     first, *_ = folder.verifiers() or [folder.signer().verifier]
-    if not kept.begun:
+    if not trace.begun:
         await record.begin(first, await log.last_position())
-    elif first not in kept.verifiers:
+    elif first not in trace.verifiers:
         raise SealError(
             f"the seal at {folder.folder} was begun with another key than this ledger's", size, RESTORE_ADVICE
         )
-    return kept.checkpoint
+    return trace.checkpoint

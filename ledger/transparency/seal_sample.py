@@ -1,4 +1,4 @@
-"""A bounded look at a seal: some tiles, their bundles and their events held against each other."""
+"""A bounded check of a seal: a sample of tiles compared with their bundles and with events of the log."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 _TILES, _EVENTS = 64, 1024
 _PER_TILE_AT_LEAST = 16
 _SEAL_DAMAGED = (
-    "the files of the seal are damaged. Bring the folder `seal` back from a backup; `resolution-ledger audit verify` "
-    "looks at every position"
+    "the files of the seal are damaged. Restore the folder `seal` from a backup; `resolution-ledger audit verify` "
+    "checks every position"
 )
 
 
 class SealSample(NamedTuple):
-    """How much was looked at: tiles of how many, and events of the log."""
+    """The number of checked tiles, of all tiles, and of checked events."""
 
     tiles: int
     of_tiles: int
@@ -31,10 +31,10 @@ class SealSample(NamedTuple):
 
 
 async def check_sample(log: Log, tiles: Tiles) -> SealSample:
-    """Check the first and the last tile and others by lot, with their bundles and with events of the log.
+    """Check the first, the last and other random tiles against their bundles and events of the log.
 
     Raises:
-        SealError: a tile, a bundle or an event is not what was sealed.
+        SealError: a tile, a bundle or an event is not the sealed one.
 
     """
     count = -(-tiles.size // WIDTH)
@@ -46,27 +46,30 @@ async def check_sample(log: Log, tiles: Tiles) -> SealSample:
             entries = _checked_entries(tiles, index)
         except MissingTileError as error:
             raise SealError(str(error), index * WIDTH + 1, _SEAL_DAMAGED) from error
-        places = {len(entries) - 1, *random.sample(range(len(entries)), min(per_tile, len(entries)))}
-        await _check_events(log, {index * WIDTH + place + 1: entries[place] for place in sorted(places)})
-        events += len(places)
+        leaf_indexes = {len(entries) - 1, *random.sample(range(len(entries)), min(per_tile, len(entries)))}
+        await _check_events(
+            log, {index * WIDTH + leaf_index + 1: entries[leaf_index] for leaf_index in sorted(leaf_indexes)}
+        )
+        events += len(leaf_indexes)
     return SealSample(len(indexes), count, events)
 
 
 def _checked_entries(tiles: Tiles, index: int) -> list[bytes]:
-    """Return a bundle's entries: its tile follows up to the edge that is signed, and the entries hash to the tile."""
+    """Return a bundle's entries after checking them with their tile, and the tile with those up to the signed edge."""
     leaves, first = split_hashes(tiles.hashes(0, index)), index * WIDTH + 1
-    hashes, level, at = leaves, 0, index
-    while len(hashes) == WIDTH:  # one that is not full is at the edge, from which the signed root is computed
-        above = split_hashes(tiles.hashes(level + 1, at // WIDTH))
-        if root_of(hashes) != above[at % WIDTH]:
-            what = f"the tile {tile_path(level, at)} or {tile_path(level + 1, at // WIDTH, len(above))} was changed"
-            raise SealError(what, first, _SEAL_DAMAGED)
-        hashes, level, at = above, level + 1, at // WIDTH
+    hashes, level, tile_index = leaves, 0, index
+    while len(hashes) == WIDTH:  # the signed root covers the last, partial tile
+        parents = split_hashes(tiles.hashes(level + 1, tile_index // WIDTH))
+        if root_of(hashes) != parents[tile_index % WIDTH]:
+            parent_path = tile_path(level + 1, tile_index // WIDTH, len(parents))
+            problem = f"the tile {tile_path(level, tile_index)} or {parent_path} was changed"
+            raise SealError(problem, first, _SEAL_DAMAGED)
+        hashes, level, tile_index = parents, level + 1, tile_index // WIDTH
     entries = tiles.entries(index)
-    for place, entry in enumerate(entries):
-        if leaf_hash(entry) != leaves[place]:
+    for leaf_index, entry in enumerate(entries):
+        if leaf_hash(entry) != leaves[leaf_index]:
             path = tile_path("entries", index, len(entries))
-            raise SealError(f"the bundle {path} was changed", first + place, _SEAL_DAMAGED)
+            raise SealError(f"the bundle {path} was changed", first + leaf_index, _SEAL_DAMAGED)
     return entries
 
 

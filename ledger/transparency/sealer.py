@@ -1,4 +1,4 @@
-"""The seal: a Merkle log over the stream in its order, tiles and signed checkpoints in a folder.
+"""The seal: a Merkle log over the stream in its order, as tiles and signed checkpoints in a folder.
 
 See docs/understand/auditing.md.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ledger.store.log import Log, Recorded
 
 GAP_SUBJECT = "ledger.gap"
-"""Where a restored log has a message instead of an event that was lost before it was sealed."""
+"""The subject of a message that a restored log has in place of an event that was lost before it was sealed."""
 _GAP, _EVENT = 0, 1
 _HEAD_BYTES = 11
 _NOTE_BYTES = 1 << 20
@@ -30,25 +30,25 @@ _SEAL_FILES = ("key", "verifiers", "checkpoint", "tile")
 
 
 class SealError(LedgerError):
-    """The seal and the log disagree, or the seal itself is damaged: nothing may be written until somebody looked."""
+    """The seal and the log differ, or the seal is damaged: nothing may be written until an operator has checked it."""
 
-    def __init__(self, what: str, position: int, advice: str = "") -> None:
-        super().__init__(f"{what} (position {position}): {advice or _INSPECT_ADVICE}")
+    def __init__(self, problem: str, position: int, advice: str = "") -> None:
+        super().__init__(f"{problem} (position {position}): {advice or _INSPECT_ADVICE}")
         self.position = position
 
 
 _INSPECT_ADVICE = (
-    "the log is not what was sealed. Nothing is written until somebody has looked: run `resolution-ledger audit "
+    "the log is not what was sealed. Nothing is written until an operator has checked it: run `resolution-ledger audit "
     "verify`, then `resolution-ledger admin alarm`"
 )
 RESTORE_ADVICE = (
-    "bring the folder `seal` back from a backup. Only where it is lost for good: `resolution-ledger admin seal "
-    "begin-anew --reason ...` begins another one with another key, which auditors have to be told"
+    "restore the folder `seal` from a backup. Only if it is lost: `resolution-ledger admin seal "
+    "begin-anew --reason ...` begins another seal with another key, which auditors must be told"
 )
 
 
 class SealEntry(NamedTuple):
-    """A leaf read back: an event, or the place of one that was lost before it could be sealed (no subject)."""
+    """A decoded leaf: an event, or a gap for an event that was lost before it could be sealed (no subject)."""
 
     position: int
     subject: str
@@ -61,30 +61,30 @@ class SealEntry(NamedTuple):
 
 
 def encode_entry(position: int, subject: str, data: bytes) -> bytes:
-    """A leaf: a byte 1, the position (64 bits), the subject's length (16 bits) and bytes, the event's bytes.
+    """Return a leaf: a byte 1, the position (64 bits), the subject's length (16 bits) and bytes, the event's bytes.
 
-    Numbers are big-endian. For a lost event: a byte 0 and the position.
+    Numbers are big-endian. The leaf of a gap is a byte 0 and the position.
     """
     if subject == GAP_SUBJECT:
         return encode_gap(position)
-    name = subject.encode()
-    return b"\x01" + position.to_bytes(8) + len(name).to_bytes(2) + name + data
+    encoded_subject = subject.encode()
+    return b"\x01" + position.to_bytes(8) + len(encoded_subject).to_bytes(2) + encoded_subject + data
 
 
 def encode_gap(position: int) -> bytes:
-    """The leaf of a position at which there was no event."""
+    """Return the leaf of a position without an event."""
     return b"\x00" + position.to_bytes(8)
 
 
 def decode_entry(entry: bytes) -> SealEntry:
-    """What a leaf says.
+    """Return the content of a leaf.
 
     Raises:
-        ValueError: it is no leaf of ours.
+        ValueError: it is not a leaf of this format.
 
     """
     if len(entry) < 9 or entry[0] not in (_GAP, _EVENT):  # noqa: PLR2004 - kind and position
-        raise ValueError("no entry of this ledger")
+        raise ValueError("not an entry of this ledger")
     position = int.from_bytes(entry[1:9])
     if entry[0] == _GAP:
         return SealEntry(position, "", b"")
@@ -100,12 +100,12 @@ class SealFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Return whether a seal is here, or remains of one."""
+        """Whether the folder holds a seal, or remains of one."""
         key, verifiers, *sealed = (os.path.lexists(self.folder / name) for name in _SEAL_FILES)
         return any(sealed) or (key and verifiers)
 
     def begin(self) -> Signer:
-        """Make the signing key of a seal that is not there yet.
+        """Create the signing key of a new seal.
 
         Raises:
             NoteError: there is a seal already.
@@ -120,7 +120,7 @@ class SealFolder:
         return signer
 
     def signer(self) -> Signer:
-        """The key that signs.
+        """Return the signing key.
 
         Raises:
             NoteError: the key is missing or damaged.
@@ -133,39 +133,39 @@ class SealFolder:
             return Signer.read(text)
 
     def verifiers(self) -> list[Verifier]:
-        """Keys that signed here, the first one first; none before a seal is begun.
+        """Return the keys that signed here, the first one first; none before a seal is begun.
 
         Raises:
-            NoteError: their file is damaged, or missing beside what they signed.
+            NoteError: their file is damaged, or missing although there is a seal.
 
         """
         text = self._text("verifiers") or ""
         if not text and self.is_begun:
             raise NoteError(
                 f"{self.folder / 'verifiers'} is missing or empty: without it the seal's signatures cannot be "
-                "checked. Bring it back from a backup of the folder `seal`, or copy `verifiers` from the archive"
+                "checked. Restore it from a backup of the folder `seal`, or copy `verifiers` from the archive"
             )
         with self._named("verifiers"):
             found = [Verifier.read(line) for line in text.split("\n") if line]
         if "".join(verifier.text() + "\n" for verifier in found) != text:
-            raise NoteError(f"{self.folder / 'verifiers'} is damaged: it holds a verifier key a line")
+            raise NoteError(f"{self.folder / 'verifiers'} is damaged: it must hold one verifier key a line")
         return found
 
-    def trusted(self, given: Sequence[Verifier] = ()) -> list[Verifier]:
-        """The keys to trust who trusts the given ones (none: the first): those they handed over to, too."""
+    def trusted(self, trusted_keys: Sequence[Verifier] = ()) -> list[Verifier]:
+        """Return these keys (default: the first key), and those that they handed over to."""
         known = self.verifiers()
-        found = list(given) or known[:1]
+        found = list(trusted_keys) or known[:1]
         for note in self.rotations():
             if note.signed_by(found):
                 found += [verifier for verifier in note.signed_by(known) if verifier not in found]
         return found
 
     def rotations(self) -> list[Checkpoint]:
-        """Checkpoints signed by a key and by the one that came after it, oldest first."""
+        """Return checkpoints signed by a key and by its successor, oldest first."""
         return self._notes("rotations")
 
     def checkpoint(self) -> Checkpoint | None:
-        """The newest checkpoint, none before the first.
+        """Return the newest checkpoint, None before the first.
 
         Raises:
             NoteError: it cannot be read.
@@ -176,14 +176,14 @@ class SealFolder:
             return None if text is None else read_checkpoint(text)
 
     def cosigned(self) -> list[Checkpoint]:
-        """Checkpoints that others have signed too, oldest first."""
+        """Return checkpoints with signatures of witnesses, oldest first."""
         return self._notes("cosigned")
 
     def _text(self, name: str) -> str | None:
-        """A small file's text; none where it is missing.
+        """Return a small file's text; None if it is missing.
 
         Raises:
-            NoteError: it cannot be read, whatever stands there instead.
+            NoteError: it cannot be read, for instance because it is a folder.
 
         """
         with self._named(name):
@@ -194,15 +194,15 @@ class SealFolder:
 
     @contextmanager
     def _named(self, name: str) -> Iterator[None]:
-        """Say which file is damaged, and what to do."""
+        """Name the damaged file and the remedy in errors."""
         try:
             yield
         except ValueError as error:
-            message = f"{self.folder / name} is damaged: {error}. Bring it back from a backup of the folder `seal`"
+            message = f"{self.folder / name} is damaged: {error}. Restore it from a backup of the folder `seal`"
             raise NoteError(message) from error
 
     def _notes(self, name: str) -> list[Checkpoint]:
-        """The checkpoints of a folder, each in a file that is named by its size."""
+        """Return the checkpoints of a folder, each in a file named by its size."""
         names = [path.name for path in (self.folder / name).glob("*") if not path.name.startswith(".")]
         try:
             found = [read_checkpoint(self._text(f"{name}/{size}") or "") for size in sorted(map(int, names))]
@@ -210,33 +210,33 @@ class SealFolder:
             message = f"{self.folder / name} is damaged: {error}"
             raise NoteError(message) from error
         if sorted(str(note.size) for note in found) != sorted(names):
-            raise NoteError(f"{self.folder / name} is damaged: a checkpoint's file there is named by its size")
+            raise NoteError(f"{self.folder / name} is damaged: each file there must be named by its checkpoint's size")
         return found
 
     def tiles(self, size: int) -> Tiles:
-        """The tiles of a tree of this size."""
+        """Return the tiles of a tree of this size."""
         return Tiles(self.folder, size)
 
     def add_cosignatures(self, note: Checkpoint) -> Checkpoint:
-        """Keep the signatures of others on a checkpoint of ours.
+        """Store the signatures of witnesses on a checkpoint of this seal.
 
         Raises:
-            NoteError: it is not one of ours.
+            NoteError: it is not a checkpoint of this seal.
 
         """
         newest = self.checkpoint()
         if newest is None or note.size > newest.size or note.origin != newest.origin:
-            raise NoteError("this is no checkpoint of this ledger")
+            raise NoteError("this is not a checkpoint of this ledger")
         if not note.signed_by(self.trusted()) or self.tiles(note.size).root() != note.root:
-            raise NoteError("this checkpoint was not signed here, or says something else than the tiles")
+            raise NoteError("this checkpoint was not signed here, or differs from the tiles")
         name = f"cosigned/{note.size}"
-        if (before := self._text(name)) is not None:
-            note = read_checkpoint(before).with_signatures(note.lines)
+        if (stored := self._text(name)) is not None:
+            note = read_checkpoint(stored).with_signatures(note.lines)
         write_atomically(self.folder / name, note.note.encode())
         return note
 
     def rotate(self) -> tuple[Verifier, Verifier]:
-        """Sign with a new key from now on; the newest checkpoint, signed by both, hands over. Old and new key.
+        """Sign with a new key from now on; return old and new key. The newest checkpoint, signed by both, hands over.
 
         Raises:
             NoteError: nothing is sealed yet, or the old key is missing.
@@ -245,27 +245,27 @@ class SealFolder:
         newest = self.checkpoint()
         if newest is None:
             raise NoteError("nothing is sealed yet: there is nothing to hand over")
-        old = self.signer()
-        new = Signer.make(old.name)
-        both = make_checkpoint(newest.origin, newest.size, newest.root, (old, new))
-        write_atomically(self.folder / "rotations" / str(newest.size), both.note.encode())
-        verifiers = [*self.verifiers(), new.verifier]
-        write_atomically(self.folder / "verifiers", "".join(one.text() + "\n" for one in verifiers).encode())
-        write_atomically(self.folder / "checkpoint", newest.with_signatures(both.lines).note.encode())
-        write_private(self.folder / "key", new.text() + "\n")
-        return old.verifier, new.verifier
+        old_key = self.signer()
+        new_key = Signer.make(old_key.name)
+        cosigned = make_checkpoint(newest.origin, newest.size, newest.root, (old_key, new_key))
+        write_atomically(self.folder / "rotations" / str(newest.size), cosigned.note.encode())
+        verifiers = [*self.verifiers(), new_key.verifier]
+        write_atomically(self.folder / "verifiers", "".join(verifier.text() + "\n" for verifier in verifiers).encode())
+        write_atomically(self.folder / "checkpoint", newest.with_signatures(cosigned.lines).note.encode())
+        write_private(self.folder / "key", new_key.text() + "\n")
+        return old_key.verifier, new_key.verifier
 
 
 def seal_folder(data_dir: Path) -> SealFolder:
-    """The seal of a data directory."""
+    """Return the seal of a data directory."""
     return SealFolder(data_dir / "seal")
 
 
 class Sealer:
-    """Seals a log. One at a time may run for a folder; ``size`` is the position up to where it has sealed."""
+    """Seals a log. Only one may run for a folder; ``size`` is the last position that was added."""
 
-    def __init__(self, folder: SealFolder, kept: Checkpoint | None = None) -> None:
-        """Go on from the newest checkpoint. ``kept`` is one that the server has kept: its root has to be met.
+    def __init__(self, folder: SealFolder, recorded: Checkpoint | None = None) -> None:
+        """Continue from the newest checkpoint. The root of ``recorded``, the server's checkpoint, must be reached.
 
         Raises:
             SealError: checkpoints, key and tiles do not fit each other.
@@ -282,68 +282,68 @@ class Sealer:
             raise SealError(str(error), self.signed) from error
         if newest:
             if not newest.signed_by([self._signer.verifier]):
-                raise SealError("the newest checkpoint is not signed with the key that is here", self.signed)
+                raise SealError("the newest checkpoint is not signed with the key in the folder", self.signed)
             if self._writer.root() != newest.root:
-                raise SealError("the tiles at the end are not those of the newest checkpoint", self.signed)
+                raise SealError("the last tiles are not those of the newest checkpoint", self.signed)
         self.gaps = 0
-        self._kept = kept
-        if kept is not None and not kept.signed_by(folder.trusted()):
-            raise SealError("the checkpoint that the server has kept is signed with none of the keys here", kept.size)
-        if kept is not None and kept.size <= self.signed:
-            self._check_kept(kept, folder.tiles(self.signed).root_at)
+        self._recorded = recorded
+        if recorded is not None and not recorded.signed_by(folder.trusted()):
+            raise SealError("the server's recorded checkpoint is signed with none of the keys here", recorded.size)
+        if recorded is not None and recorded.size <= self.signed:
+            self._check_recorded(recorded, folder.tiles(self.signed).root_at)
 
-    def _check_kept(self, kept: Checkpoint, root_at: Callable[[int], bytes]) -> None:
+    def _check_recorded(self, recorded: Checkpoint, root_at: Callable[[int], bytes]) -> None:
         try:
-            root = root_at(kept.size)
+            root = root_at(recorded.size)
         except MissingTileError as error:
-            raise SealError(str(error), kept.size) from error
-        if root != kept.root:
-            raise SealError("what is sealed here is not what the checkpoint covers that the server has kept", kept.size)
-        self._kept = None
+            raise SealError(str(error), recorded.size) from error
+        if root != recorded.root:
+            raise SealError("the seal here differs from the server's recorded checkpoint", recorded.size)
+        self._recorded = None
 
     @property
     def size(self) -> int:
-        """Up to which position leaves were taken in, signed or not."""
+        """The last position that was added, signed or not."""
         return self._writer.size
 
     async def check(self, log: Log) -> None:
-        """Check that the log still shows what was sealed last, and has not become shorter.
+        """Check that the log still shows the last sealed event, and has not become shorter.
 
         Raises:
             SealError: it does not.
 
         """
-        if self._kept is not None and await log.last_position() < self._kept.size:
-            raise SealError("the log ends before what was sealed", self._kept.size)
+        if self._recorded is not None and await log.last_position() < self._recorded.size:
+            raise SealError("the log is shorter than the seal", self._recorded.size)
         if self.signed == 0:
             return
         await check_positions(log, self._folder.tiles(self.signed), [self.signed])
 
     def take(self, batch: Sequence[Recorded]) -> None:
-        """Seal events in their order; a position that has none becomes a leaf that says so.
+        """Seal events in order; a position without an event becomes a gap.
 
         Raises:
-            SealError: they do not continue what is sealed, or differ from tiles written before.
+            SealError: they do not continue the seal, or differ from tiles written before.
 
         """
         entries: list[bytes] = []
         expected = self.size + 1
-        for recorded in batch:
-            if recorded.position < expected:
-                raise SealError("an event comes a second time", recorded.position)
-            while expected < recorded.position:
+        for event in batch:
+            if event.position < expected:
+                raise SealError("an event is read a second time", event.position)
+            while expected < event.position:
                 entries.append(encode_gap(expected))
                 self.gaps += 1
                 expected += 1
-            entry = encode_entry(*recorded)
+            entry = encode_entry(*event)
             if len(entry) > MAX_ENTRY_BYTES:
-                raise SealError("an event is too large to be sealed", recorded.position)
+                raise SealError("an event is too large to be sealed", event.position)
             entries.append(entry)
             expected += 1
-        if self._kept is not None and (more := self._kept.size - self.size) <= len(entries):
-            self._append(entries[:more])
-            self._check_kept(self._kept, lambda _size: self._writer.root())
-            entries = entries[more:]
+        if self._recorded is not None and (remaining := self._recorded.size - self.size) <= len(entries):
+            self._append(entries[:remaining])
+            self._check_recorded(self._recorded, lambda _size: self._writer.root())
+            entries = entries[remaining:]
         self._append(entries)
 
     def _append(self, entries: Sequence[bytes]) -> None:
@@ -353,8 +353,8 @@ class Sealer:
             raise SealError(str(error), self.size) from error
 
     def sign(self) -> Checkpoint | None:
-        """Make what was taken durable, and sign it; nothing to do where nothing is new."""
-        if self.size == self.signed or self._kept is not None:
+        """Make all added leaves durable, and sign them; return None if there is none."""
+        if self.size == self.signed or self._recorded is not None:
             return None
         try:
             outdated = self._writer.flush()
@@ -371,13 +371,13 @@ class Sealer:
         return note
 
     def _current_signer(self) -> Signer:
-        """The key in its file: somebody may have rotated it meanwhile."""
+        """Return the key in its file, since another process may have rotated it."""
         self._signer = self._folder.signer()
         return self._signer
 
 
 async def check_positions(log: Log, tiles: Tiles, positions: Sequence[int]) -> None:
-    """Check that the log shows at these positions what the tiles say.
+    """Check that the log has the sealed events at these positions.
 
     Raises:
         SealError: it does not.

@@ -22,7 +22,7 @@ _PARTIAL = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 
 
 class MissingTileError(LedgerError, LookupError):
-    """A tile that should be there is not, or is no tile of its width: its path in the folder."""
+    """A tile is missing or has another width; ``path`` is its path in the folder."""
 
     def __init__(self, path: str, why: str = "") -> None:
         super().__init__(f"the tile {path} is missing or damaged" + (f": {why}" if why else ""))
@@ -30,7 +30,7 @@ class MissingTileError(LedgerError, LookupError):
 
 
 def tile_path(level: int | str, index: int, width: int = WIDTH) -> str:
-    """Where a tile is: ``tile/0/x001/234``, ``tile/entries/000.p/17``; ``level`` is a number or ``entries``."""
+    """Return a tile's path: ``tile/0/x001/234``, ``tile/entries/000.p/17``; ``level`` is a number or ``entries``."""
     parts = [f"{index % _A_FOLDER:03d}"]
     while index >= _A_FOLDER:
         index //= _A_FOLDER
@@ -40,51 +40,51 @@ def tile_path(level: int | str, index: int, width: int = WIDTH) -> str:
 
 
 def encode_bundle(entries: Sequence[bytes]) -> bytes:
-    """Entries as a bundle holds them: each behind its length, 16 bits, big-endian."""
+    """Return entries as a bundle: each after its length, 16 bits, big-endian."""
     return b"".join([len(entry).to_bytes(2) + entry for entry in entries])
 
 
 def decode_bundle(data: bytes) -> Iterator[bytes]:
-    """The entries of a bundle."""
-    at = 0
-    while at + 2 <= len(data):
-        end = at + 2 + int.from_bytes(data[at : at + 2])
-        yield data[at + 2 : end]
-        at = end
+    """Yield the entries of a bundle."""
+    offset = 0
+    while offset + 2 <= len(data):
+        end = offset + 2 + int.from_bytes(data[offset : offset + 2])
+        yield data[offset + 2 : end]
+        offset = end
 
 
 class Tiles:
-    """The tiles of a tree of ``size`` leaves, to read. Rereads nothing it has read."""
+    """The tiles of a tree of ``size`` leaves, for reading. Tiles are cached."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder = folder
         self.size = size
-        self._kept: dict[tuple[int, int], bytes] = {}
+        self._cache: dict[tuple[int, int], bytes] = {}
 
     def hashes(self, level: int, index: int) -> bytes:
-        """The hashes of one tile, one behind the other, as many as a tree of this size has there.
+        """Return the concatenated hashes of one tile, as many as a tree of this size has there.
 
         Raises:
-            MissingTileError: the tile is not there.
+            MissingTileError: the tile is missing.
 
         """
-        found = self._kept.get((level, index))
+        found = self._cache.get((level, index))
         if found is None:
             width = min(WIDTH, (self.size >> (8 * level)) - WIDTH * index)
-            data, wide = self._read(level, index, width)
-            if len(data) != wide * HASH_BYTES:
-                raise MissingTileError(tile_path(level, index, width), f"{len(data):,} bytes for {wide} hashes")
+            data, actual_width = self._read(level, index, width)
+            if len(data) != actual_width * HASH_BYTES:
+                raise MissingTileError(tile_path(level, index, width), f"{len(data):,} bytes for {actual_width} hashes")
             found = data[: width * HASH_BYTES]
-            if len(self._kept) > 4096:  # noqa: PLR2004 - 32 MiB
-                self._kept.clear()
-            self._kept[level, index] = found
+            if len(self._cache) > 4096:  # noqa: PLR2004 - 32 MiB
+                self._cache.clear()
+            self._cache[level, index] = found
         return found
 
     def leaves(self, first: int, last: int) -> list[bytes]:
-        """Return the hashes of the leaves of these positions, the first of all being 1.
+        """Return the hashes of the leaves of these positions; the first position is 1.
 
         Raises:
-            MissingTileError: a tile is not there.
+            MissingTileError: a tile is missing.
 
         """
         numbers = range((first - 1) // WIDTH, -(-last // WIDTH))
@@ -93,44 +93,44 @@ class Tiles:
         return [hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES] for at in range(begin, begin + last - first + 1)]
 
     def entries(self, index: int) -> list[bytes]:
-        """The entries of one bundle, as many as a tree of this size has there.
+        """Return the entries of one bundle, as many as a tree of this size has there.
 
         Raises:
-            MissingTileError: the bundle is not there, or does not hold so many.
+            MissingTileError: the bundle is missing, or holds fewer entries.
 
         """
         width = min(WIDTH, self.size - WIDTH * index)
-        data, wide = self._read("entries", index, width)
+        data, actual_width = self._read("entries", index, width)
         found = list(decode_bundle(data))
-        if len(found) != wide or not data.endswith(encode_bundle(found[-1:])):
-            raise MissingTileError(tile_path("entries", index, width), f"it does not hold {wide} entries")
+        if len(found) != actual_width or not data.endswith(encode_bundle(found[-1:])):
+            raise MissingTileError(tile_path("entries", index, width), f"it does not hold {actual_width} entries")
         return found[:width]
 
     def entry(self, index: int) -> bytes:
-        """The entry of one leaf."""
+        """Return the entry of one leaf."""
         return self.entries(index // WIDTH)[index % WIDTH]
 
     def _read(self, level: int | str, index: int, width: int) -> tuple[bytes, int]:
-        """A tile and its width; where only a wider one is left, that: it begins with the same."""
+        """Return a tile and its width; a wider tile replaces a missing one, since it begins with the same hashes."""
         full = self.folder / tile_path(level, index)
         partials = full.with_name(full.name + ".p")
-        most = WIDTH * (HASH_BYTES if level != "entries" else 2 + MAX_ENTRY_BYTES)
+        max_bytes = WIDTH * (HASH_BYTES if level != "entries" else 2 + MAX_ENTRY_BYTES)
         try:
-            for path, wide in ((self.folder / tile_path(level, index, width), width), (full, WIDTH)):
+            for path, actual_width in ((self.folder / tile_path(level, index, width), width), (full, WIDTH)):
                 try:
-                    return read_bounded(path, most), wide
+                    return read_bounded(path, max_bytes), actual_width
                 except FileNotFoundError:
                     continue
-            wider = sorted(int(path.name) for path in partials.glob("*") if _PARTIAL.fullmatch(path.name))
-            for name in wider:
-                if name >= width:
-                    return read_bounded(partials / str(name), most), name
+            partial_widths = sorted(int(path.name) for path in partials.glob("*") if _PARTIAL.fullmatch(path.name))
+            for partial_width in partial_widths:
+                if partial_width >= width:
+                    return read_bounded(partials / str(partial_width), max_bytes), partial_width
         except UnreadableFileError as error:
             raise MissingTileError(tile_path(level, index, width), str(error)) from error
         raise MissingTileError(tile_path(level, index, width))
 
     def range_hash(self, start: int, end: int) -> bytes:
-        """The root over leaves from ``start`` to before ``end``, as proofs ask: aligned, or to the right edge."""
+        """Return the root over leaves from ``start`` to before ``end``: aligned, or up to the right edge."""
         count = end - start
         if count == 1 or count & (count - 1) == 0:
             return self._complete(start, count)
@@ -138,41 +138,41 @@ class Tiles:
         return root_of([self._complete(start, middle - start), self.range_hash(middle, end)])
 
     def _complete(self, start: int, count: int) -> bytes:
-        """The root of a complete, aligned subtree."""
+        """Return the root of a complete, aligned subtree."""
         level = (count.bit_length() - 1) // 8
-        first, many = start >> (8 * level), count >> (8 * level)
+        first, hash_count = start >> (8 * level), count >> (8 * level)
         tile = self.hashes(level, first // WIDTH)
         at = first % WIDTH
-        return root_of([tile[one * HASH_BYTES : (one + 1) * HASH_BYTES] for one in range(at, at + many)])
+        return root_of([tile[one * HASH_BYTES : (one + 1) * HASH_BYTES] for one in range(at, at + hash_count)])
 
     def root(self) -> bytes:
-        """The root of the whole tree."""
+        """Return the root of the whole tree."""
         return self.root_at(self.size)
 
     def root_at(self, size: int) -> bytes:
-        """The root that the tree had when it had ``size`` leaves, at most as many as it has."""
+        """Return the root of the tree's first ``size`` leaves."""
         return root_of([]) if size == 0 else self.range_hash(0, size)
 
 
 class TileWriter:
-    """Appends to a log of tiles. Nothing is promised before ``flush``; what it finds there must be the same."""
+    """Appends to a log of tiles. Durable only after ``flush``; existing tiles must have the same content."""
 
     def __init__(self, folder: Path, size: int = 0) -> None:
-        """Go on behind ``size`` leaves, whose tiles are read."""
+        """Continue after ``size`` leaves, whose last tiles are read."""
         self.folder = folder
         self.size = size
         self._entries: list[bytes] = []
-        self._edges: list[bytearray] = []  # a level's hashes behind its last full tile
+        self._edges: list[bytearray] = []  # a level's hashes after its last full tile
         self._written: list[Path] = []
         self._partials: set[Path] = set()
         read = Tiles(folder, size)
         level = 0
         while size >> (8 * level):
-            there = size >> (8 * level)
-            edge = read.hashes(level, there // WIDTH) if there % WIDTH else b""
+            hash_count = size >> (8 * level)
+            edge = read.hashes(level, hash_count // WIDTH) if hash_count % WIDTH else b""
             self._edges.append(bytearray(edge))
             if edge:
-                self._partials.add(folder / tile_path(level, there // WIDTH, there % WIDTH))
+                self._partials.add(folder / tile_path(level, hash_count // WIDTH, hash_count % WIDTH))
             level += 1
         if size % WIDTH:
             self._entries = read.entries(size // WIDTH)
@@ -182,7 +182,7 @@ class TileWriter:
         """Add leaves.
 
         Raises:
-            DifferentTileError: a tile is there already and says something else.
+            DifferentTileError: a tile exists with other content.
 
         """
         for entry in entries:
@@ -193,11 +193,11 @@ class TileWriter:
                 self._write(tile_path("entries", self.size // WIDTH - 1), encode_bundle(self._entries))
                 self._entries = []
 
-    def _push(self, level: int, one: bytes) -> None:
+    def _push(self, level: int, hash_: bytes) -> None:
         if level == len(self._edges):
             self._edges.append(bytearray())
         edge = self._edges[level]
-        edge += one
+        edge += hash_
         if len(edge) == WIDTH * HASH_BYTES:
             count = (self.size + 1) >> (8 * level)
             tile = bytes(edge)
@@ -206,7 +206,7 @@ class TileWriter:
             self._push(level + 1, root_of(split_hashes(tile)))
 
     def root(self) -> bytes:
-        """The root of the tree as it stands."""
+        """Return the root of the current tree."""
         right: list[bytes] = []
         for edge in self._edges:
             hashes = split_hashes(edge) + right
@@ -214,20 +214,20 @@ class TileWriter:
         return right[0] if right else root_of([])
 
     def flush(self) -> list[Path]:
-        """Write the right edge and make all durable; returns partial tiles that nothing needs once this is signed."""
+        """Make all tiles durable, with the right edge; return partial tiles that are obsolete once this is signed."""
         edges = [(tile_path("entries", self.size // WIDTH, len(self._entries)), encode_bundle(self._entries))]
         for level, edge in enumerate(self._edges):
-            many = len(edge) // HASH_BYTES
-            edges.append((tile_path(level, (self.size >> (8 * level)) // WIDTH, many), bytes(edge)))
-        now = {self.folder / name for name, data in edges if data}
+            hash_count = len(edge) // HASH_BYTES
+            edges.append((tile_path(level, (self.size >> (8 * level)) // WIDTH, hash_count), bytes(edge)))
+        current = {self.folder / name for name, data in edges if data}
         for name, data in edges:
             if data:
                 self._write(name, data)
         for path in [*self._written, *{path.parent for path in self._written}]:
             sync_to_disk(path)
         self._written.clear()
-        old, self._partials = self._partials - now, now
-        return sorted(old)
+        obsolete, self._partials = self._partials - current, current
+        return sorted(obsolete)
 
     def _write(self, name: str, data: bytes) -> None:
         path = self.folder / name
@@ -246,10 +246,10 @@ class TileWriter:
 
 
 class DifferentTileError(LedgerError):
-    """A tile was written before with other contents: the log was not what it is now."""
+    """A tile was written before with other content: the log has changed."""
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"the tile {path} was written before with other contents")
+        super().__init__(f"the tile {path} was written before with other content")
         self.path = path
 
 

@@ -1,4 +1,4 @@
-"""Verification: the stream, the tiles and the checkpoints held against each other, and what kind of wrong there is."""
+"""Verification of the stream, the tiles and the checkpoints against each other, with a finding for each difference."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class CompactRange:
         self.hashes.append(one)
 
     def root(self) -> bytes:
-        """The root as it stands."""
+        """Return the current root."""
         return self._fold(self.hashes)
 
     def root_with(self, leaves: Sequence[bytes]) -> bytes:
-        """The root if these leaves, less than a tile, followed."""
+        """Return the root if these leaves, less than a tile, were added."""
         if not leaves:
             return self.root()
         return self._fold([*self.hashes, root_of(leaves)])
@@ -75,56 +75,62 @@ class CompactRange:
 
 
 class Verification:
-    """Takes the whole stream in order, in batches, and then says what is wrong. ``save`` and ``load`` make it go on."""
+    """Reads the whole stream in order, in batches, and returns its findings. ``save`` and ``load`` continue a run."""
 
     def __init__(
         self,
         folder: SealFolder,
-        brought: Sequence[Checkpoint],
+        presented: Sequence[Checkpoint],
         trusted: Sequence[Verifier],
-        kept: SealTrace | None = None,
+        record: SealTrace | None = None,
         archived: Checkpoint | None = None,
     ) -> None:
-        """``brought`` are checkpoints that an auditor has kept, ``trusted`` the keys that he trusts.
+        """``presented`` are checkpoints that an auditor holds, ``trusted`` the keys that the auditor trusts.
 
-        ``kept`` is what the server keeps of the seal, ``archived`` the archive's checkpoint. Nothing is written, and
-        what cannot be read is a finding.
+        ``record`` is the server's record of the seal, ``archived`` the archive's checkpoint. Nothing is written, and an
+        unreadable part is a finding.
         """
         self._folder = folder
         self._unreadable: list[str] = []
         self._verifiers = self._read(folder.verifiers, list[Verifier]())
-        self._kept = kept or SealTrace()
-        if self._kept.damage:
-            self._unreadable.append(self._kept.damage)
-        believed = list(trusted) or self._verifiers[:1] or self._kept.verifiers[-1:]
-        self.trusted_keys = self._read(lambda: folder.trusted(believed), believed)
-        self._ours = self._read(folder.checkpoint, None)
-        self.newest = self._ours
-        self._brought = sorted(brought, key=lambda checkpoint: checkpoint.size)
+        self._record = record or SealTrace()
+        if self._record.damage:
+            self._unreadable.append(self._record.damage)
+        given_keys = list(trusted) or self._verifiers[:1] or self._record.verifiers[-1:]
+        self.trusted_keys = self._read(lambda: folder.trusted(given_keys), given_keys)
+        self._own_checkpoint = self._read(folder.checkpoint, None)
+        self.newest = self._own_checkpoint
+        self._presented = sorted(presented, key=lambda checkpoint: checkpoint.size)
         named = (
-            (self._kept.checkpoint, "the checkpoint that the server has kept"),
-            (archived, "the checkpoint of the archive"),
+            (self._record.checkpoint, "the server's checkpoint"),
+            (archived, "the archive's checkpoint"),
         )
-        self._also = [
+        self._other_checkpoints = [
             (one, name)
             for one, name in named
-            # the archive may still be under a seal before this one
+            # the archive may still be under an earlier seal
             if one is not None
-            and one not in self._brought
+            and one not in self._presented
             and (one is not archived or one.signed_by(self.trusted_keys))
         ]
-        also = [one for one, _ in self._also]
-        known = [one for one in (*self._brought, *also) if one.signed_by(self.trusted_keys)]
-        self.size = self._ours.size if self._ours else max((one.size for one in known), default=0)
+        others = [one for one, _ in self._other_checkpoints]
+        trusted_checkpoints = [one for one in (*self._presented, *others) if one.signed_by(self.trusted_keys)]
+        self.size = (
+            self._own_checkpoint.size
+            if self._own_checkpoint
+            else max((one.size for one in trusted_checkpoints), default=0)
+        )
         self._tiles = folder.tiles(self.size)
         self._edge = CompactRange()
-        self._open: list[bytes] = []
-        self._sizes = sorted({one.size for one in (*self._brought, *also, *([self._ours] if self._ours else []))})
+        self._open_entries: list[bytes] = []
+        self._sizes = sorted(
+            {one.size for one in (*self._presented, *others, *([self._own_checkpoint] if self._own_checkpoint else []))}
+        )
         self._roots: dict[int, bytes] = {0: root_of([])}
         self._differs: list[EventDifference] = []
         self._bad_tiles: list[SealFinding] = []
         self.gaps: list[int] = []
-        self._lost: list[SealFinding] = []
+        self._missing_unsealed: list[SealFinding] = []
         self.position = 0
         self.last = 0
 
@@ -139,9 +145,9 @@ class Verification:
     # ------------------------------------------------------------------ going on later
 
     def save(self, path: Path, log_id: str) -> None:
-        """Keep how far it has come, signed; only where nothing was wrong so far, and at the end of a tile."""
-        wrong = self._differs or self._bad_tiles or self._unreadable or self._ours is None
-        if wrong or self._open or self._edge.size % WIDTH:
+        """Store the progress, signed; only if there is no finding so far, and at the end of a tile."""
+        wrong = self._differs or self._bad_tiles or self._unreadable or self._own_checkpoint is None
+        if wrong or self._open_entries or self._edge.size % WIDTH:
             return
         state = {
             "log": log_id,
@@ -149,15 +155,16 @@ class Verification:
             "edge": [one.hex() for one in self._edge.hashes],
             "gaps": self.gaps,
         }
-        with suppress(OSError, ValueError):  # without the key, or room: then it begins anew the next time
+        with suppress(OSError, ValueError):  # without the key or disk space the next run starts from the beginning
             note = sign_note(f"{_STATE}\n{json.dumps(state)}\n", self._folder.signer())
             write_atomically(path, note.encode())
 
     def load(self, path: Path, log_id: str) -> None:
-        """Go on where an earlier run was saved; else from the beginning.
+        """Continue a saved run, else start from the beginning.
 
-        A state counts that a trusted key has signed, of the same stream, and whose tree is the one of the tiles: from
-        them the roots are computed again.
+        A state is valid if a trusted key has signed it, for the same stream, and if its tree equals the tiles, from
+        which the
+        roots are computed again.
         """
         try:
             head, _, text = open_note(read_bounded(path, _STATE_BYTES).decode(), self.trusted_keys).partition("\n")
@@ -180,41 +187,41 @@ class Verification:
     # ------------------------------------------------------------------ the stream
 
     def take(self, batch: Sequence[Recorded]) -> None:
-        """Hold the next events of the stream against the tiles."""
+        """Compare the next events of the stream with the tiles."""
         for recorded in batch:
             while self.position + 1 < recorded.position and self.position < self.size:
                 self._next(encode_gap(self.position + 1))
-            self._miss(recorded.position)
+            self._note_missing(recorded.position)
             self.last = recorded.position
             self._next(encode_entry(*recorded))
 
-    def _miss(self, until: int) -> None:
-        """Note positions behind the seal at which the stream has nothing, before ``until``."""
+    def _note_missing(self, until: int) -> None:
+        """Note unsealed positions before ``until`` that are missing in the stream."""
         first = max(self.last, self.size) + 1
         if first < until:
             where = f"position {first:,}" if first == until - 1 else f"positions {first:,} to {until - 1:,}"
-            text = f"{where}: not sealed yet, and the stream has nothing there that can be read"
-            self._lost.append(SealFinding("removed", first, until - 1, text))
+            text = f"{where}: not sealed yet, and the stream has no readable event there"
+            self._missing_unsealed.append(SealFinding("removed", first, until - 1, text))
 
     def _next(self, entry: bytes) -> None:
         if self.position >= self.size:
             return
         self.position += 1
-        self._open.append(entry)
-        if len(self._open) == WIDTH or self.position == self.size:
+        self._open_entries.append(entry)
+        if len(self._open_entries) == WIDTH or self.position == self.size:
             self._close_tile()
 
     def _close_tile(self) -> None:
         """Compare one tile's worth of the stream with the tile and its bundle."""
-        entries, self._open = self._open, []
+        entries, self._open_entries = self._open_entries, []
         first = self._edge.size
         leaves = [sha256(b"\x00" + entry).digest() for entry in entries]
         for size in self._sizes:
             if first < size <= first + len(leaves):
                 self._roots[size] = self._edge.root_with(leaves[: size - first])
         self._edge.add_tile(leaves)
-        if self._ours is None:
-            return  # there are no tiles of ours to compare with
+        if self._own_checkpoint is None:
+            return  # there are no tiles to compare with
         index = first // WIDTH
         try:
             tile = self._tiles.hashes(0, index)
@@ -232,30 +239,36 @@ class Verification:
         self._compare(first, entries, sealed, tile)
 
     def _compare(self, first: int, entries: list[bytes], sealed: list[bytes], tile: bytes) -> None:
-        for place, (found, was) in enumerate(zip(entries, sealed, strict=True)):
+        for place, (entry, sealed_entry) in enumerate(zip(entries, sealed, strict=True)):
             hashed = tile[place * HASH_BYTES : (place + 1) * HASH_BYTES]
-            if leaf_hash(found) != hashed and len(self._differs) < _REMEMBERED:
+            if leaf_hash(entry) != hashed and len(self._differs) < _REMEMBERED:
                 self._differs.append(
-                    EventDifference(first + place + 1, entry_content_hash(was), entry_content_hash(found))
+                    EventDifference(first + place + 1, entry_content_hash(sealed_entry), entry_content_hash(entry))
                 )
 
     # ------------------------------------------------------------------ what is wrong
 
     def findings(self, last_position: int) -> list[SealFinding]:
-        """All that is wrong, by position; empty where the history is what was sealed."""
+        """Return all findings, by position; empty if the history is the sealed one."""
         self._rest_as_gaps(last_position)
-        self._miss(last_position + 1)
+        self._note_missing(last_position + 1)
         self.last = max(self.last, last_position)
-        found = [*self._lost, *self._evidence(last_position), *self._keys(), *self._bad_tiles, *self._upper_tiles()]
+        found = [
+            *self._missing_unsealed,
+            *self._evidence(last_position),
+            *self._keys(),
+            *self._bad_tiles,
+            *self._upper_tiles(),
+        ]
         found += self._checkpoints()
         if self._differs:
-            found += self._blame(last_position)
+            found += self._classify_differences(last_position)
         return sorted(found, key=lambda wrong: (wrong.first, wrong.kind))
 
     def _rest_as_gaps(self, last_position: int) -> None:
-        """Nothing came for the rest. It is looked at as far as tiles of it are there: a size may be any number."""
+        """Treat missing events at the end as gaps, as far as their tiles exist: a forged size may be any number."""
         while self.position < self.size:
-            if self.position >= last_position and self.position % WIDTH == 0 and not self._open:
+            if self.position >= last_position and self.position % WIDTH == 0 and not self._open_entries:
                 try:
                     self._tiles.hashes(0, self.position // WIDTH)
                 except MissingTileError as error:
@@ -264,7 +277,7 @@ class Verification:
             self._next(encode_gap(self.position + 1))
 
     def _evidence(self, last_position: int) -> list[SealFinding]:
-        """Parts of the seal that cannot be read, and parts that are not there."""
+        """Return findings on unreadable and missing parts of the seal."""
         last = max(self.size, last_position, 1)
         cosigned = self._read(self._folder.cosigned, list[Checkpoint]())
         found = [SealFinding("evidence damaged", 1, last, text) for text in self._unreadable]
@@ -272,15 +285,15 @@ class Verification:
             if note.size > self.size or not note.signed_by(self.trusted_keys) or not self._has_root(note):
                 text = f"the cosigned checkpoint of size {note.size:,} is not one of this seal"
                 found.append(SealFinding("evidence damaged", 1, note.size, text))
-        nothing_yet = not last_position and (self._folder.is_begun or not self._kept.begun)
-        if self._ours is not None or (nothing_yet and self._kept.checkpoint is None):
+        nothing_yet = not last_position and (self._folder.is_begun or not self._record.begun)
+        if self._own_checkpoint is not None or (nothing_yet and self._record.checkpoint is None):
             return found
-        begun = f"it was begun at {self._kept.begun[-1].at}" if self._kept.begun else "none was ever begun here"
+        begun = f"it was begun at {self._record.begun[-1].at}" if self._record.begun else "none was ever begun here"
         text = (
-            f"there is no checkpoint in {self._folder.folder} to hold the log against ({begun}). Bring the folder "
-            "`seal` back from a backup, or the `checkpoint` and `verifiers` of the archive, or bring a checkpoint that "
-            "an auditor or a witness has kept: --checkpoint FILE --key KEY. Where nothing was sealed yet, `up` or `run "
-            "seal` begins the seal"
+            f"there is no checkpoint in {self._folder.folder} to compare the log with ({begun}). Restore the folder "
+            "`seal` from a backup, or the `checkpoint` and `verifiers` of the archive, or name a checkpoint that an "
+            "auditor or a witness holds: --checkpoint FILE --key KEY. If nothing was sealed yet, `up` or `run seal` "
+            "begins the seal"
         )
         return [*found, SealFinding("evidence missing", 1, last, text)]
 
@@ -290,10 +303,10 @@ class Verification:
         except MissingTileError:
             return False
 
-    def _blame(self, last_position: int) -> list[SealFinding]:
-        """Whether it is the stream that differs from what was signed, or the tiles."""
+    def _classify_differences(self, last_position: int) -> list[SealFinding]:
+        """Return whether the stream differs from the signed root, or only the tiles do."""
         stream_root = self._roots.get(self.size)
-        if self._ours is not None and stream_root == self._ours.root:
+        if self._own_checkpoint is not None and stream_root == self._own_checkpoint.root:
             first, last = self._differs[0].position, self._differs[-1].position
             paths = sorted({tile_path(0, (differs.position - 1) // WIDTH) for differs in self._differs})
             text = f"the tile {paths[0]} was edited: the stream agrees with the signed checkpoint"
@@ -302,68 +315,72 @@ class Verification:
 
     def _keys(self) -> list[SealFinding]:
         found: list[SealFinding] = []
-        if self._ours is None:
-            if self._brought:
-                text = "there is no checkpoint here, and you have one: the seal was removed"
-                found.append(SealFinding("checkpoint missing", 1, self._brought[-1].size, text))
+        if self._own_checkpoint is None:
+            if self._presented:
+                text = "there is no checkpoint here, although you hold one: the seal was removed"
+                found.append(SealFinding("checkpoint missing", 1, self._presented[-1].size, text))
             return found
-        if not self._ours.signed_by(self.trusted_keys):
-            known = self._ours.signed_by(self._verifiers)
-            what = "signed with a key that nobody handed over to" if known else "signed by nobody known"
-            text = f"the newest checkpoint is {what}: the key or the checkpoint was replaced"
-            found.append(SealFinding("key replaced" if known else "checkpoint forged", 1, self._ours.size, text))
-        if self._kept.begun and self._verifiers[:1] and self._verifiers[0] not in self._kept.verifiers:
+        if not self._own_checkpoint.signed_by(self.trusted_keys):
+            known = self._own_checkpoint.signed_by(self._verifiers)
+            state = "signed with a key without a handover" if known else "signed by an unknown key"
+            text = f"the newest checkpoint is {state}: the key or the checkpoint was replaced"
+            found.append(
+                SealFinding("key replaced" if known else "checkpoint forged", 1, self._own_checkpoint.size, text)
+            )
+        if self._record.begun and self._verifiers[:1] and self._verifiers[0] not in self._record.verifiers:
             text = "the first verifier key here is not the one with which this ledger's seal was begun"
-            found.append(SealFinding("key replaced", 1, self._ours.size, text))
+            found.append(SealFinding("key replaced", 1, self._own_checkpoint.size, text))
         try:
-            mine = self._folder.signer().verifier
+            signing_key = self._folder.signer().verifier
         except (OSError, ValueError) as error:
-            found.append(SealFinding("evidence damaged", 1, self._ours.size, str(error)))
+            found.append(SealFinding("evidence damaged", 1, self._own_checkpoint.size, str(error)))
             return found
-        if mine not in self.trusted_keys:
-            text = "the signing key here is none that signed before, or was handed over to"
-            found.append(SealFinding("key replaced", 1, self._ours.size, text))
+        if signing_key not in self.trusted_keys:
+            text = "the signing key here neither signed before nor has a handover"
+            found.append(SealFinding("key replaced", 1, self._own_checkpoint.size, text))
         return found
 
     def _upper_tiles(self) -> list[SealFinding]:
-        """Tiles above the first level follow from it; and there are none beyond the newest checkpoint."""
+        """Return findings on tiles that do not follow from the level below, or lie beyond the newest checkpoint."""
         found: list[SealFinding] = []
         level = 1
-        while self._ours is not None and self.size >> (8 * level):
+        while self._own_checkpoint is not None and self.size >> (8 * level):
             missing = 0
             for index in range(-(-(self.size >> (8 * level)) // WIDTH)):
                 try:
                     tile = self._tiles.hashes(level, index)
                     below = range(index * WIDTH, index * WIDTH + len(tile) // HASH_BYTES)
-                    wanted = [root_of(split_hashes(self._tiles.hashes(level - 1, one))) for one in below]
+                    expected = [
+                        root_of(split_hashes(self._tiles.hashes(level - 1, lower_index))) for lower_index in below
+                    ]
                 except MissingTileError as error:
                     found.append(SealFinding("tile missing", 1, self.size, str(error)))
                     missing += 1
                     if missing == _MISSING_TOLD:
-                        break  # the rest is likely to be missing, too
+                        break  # the others are probably missing, too
                     continue
-                for place, (is_, should) in enumerate(zip(split_hashes(tile), wanted, strict=True)):
-                    if is_ != should:
-                        span = WIDTH**level
-                        first = (index * WIDTH + place) * span + 1
+                for place, (found_hash, expected_hash) in enumerate(zip(split_hashes(tile), expected, strict=True)):
+                    if found_hash != expected_hash:
+                        leaves_below = WIDTH**level
+                        first = (index * WIDTH + place) * leaves_below + 1
                         text = f"the tile {tile_path(level, index)} does not follow from those below it"
-                        found.append(SealFinding("tile edited", first, first + span - 1, text))
+                        found.append(SealFinding("tile edited", first, first + leaves_below - 1, text))
             level += 1
         following = self.size // WIDTH + (1 if self.size % WIDTH else 0)
-        if self._ours is None:
+        if self._own_checkpoint is None:
             return found
         beyond = self._folder.folder / tile_path(0, following)
         at_edge = self._folder.folder / (tile_path(0, self.size // WIDTH) + ".p")
-        wider = [int(path.name) for path in at_edge.glob("*") if path.name.isdigit() and self.size % WIDTH]
-        whole = self.size % WIDTH and (self._folder.folder / tile_path(0, self.size // WIDTH)).exists()
-        is_beyond = beyond.exists() or whole or any(width > self.size % WIDTH for width in wider)
-        if is_beyond and not self._goes_on():
+        widths = [int(path.name) for path in at_edge.glob("*") if path.name.isdigit() and self.size % WIDTH]
+        has_full_tile = self.size % WIDTH and (self._folder.folder / tile_path(0, self.size // WIDTH)).exists()
+        is_beyond = beyond.exists() or has_full_tile or any(width > self.size % WIDTH for width in widths)
+        if is_beyond and not self._is_being_signed():
             text = f"there are tiles beyond the newest checkpoint (size {self.size:,}): an older one was put back"
             found.append(SealFinding("checkpoint replaced", self.size + 1, self.size + 1, text))
         return found
 
-    def _goes_on(self) -> bool:
-        """Wait for a newer signed checkpoint: a live seal writes tiles first and signs within a second or so."""
+    def _is_being_signed(self) -> bool:
+        """Wait for a newer signed checkpoint: a live seal writes tiles first and signs within about a second."""
         until = time.monotonic() + _SIGNED_SECONDS
         while time.monotonic() < until:
             with suppress(LedgerError, OSError, ValueError):
@@ -376,31 +393,38 @@ class Verification:
     def _checkpoints(self) -> list[SealFinding]:
         found: list[SealFinding] = []
         agreed = 0
-        if self._ours is not None and not self._differs and self._roots.get(self.size) != self._ours.root:
+        if (
+            self._own_checkpoint is not None
+            and not self._differs
+            and self._roots.get(self.size) != self._own_checkpoint.root
+        ):
             text = "the newest checkpoint has another root than the stream and the tiles: it was replaced"
             found.append(SealFinding("checkpoint forged", 1, self.size, text))
-        named = [*((one, "your checkpoint") for one in self._brought), *self._also]
-        for one, name in sorted(named, key=lambda pair: pair[0].size):
-            if not one.signed_by(self.trusted_keys):
-                text = f"{name} of size {one.size:,} is signed by no key that is trusted here"
-                found.append(SealFinding("checkpoint not trusted", 1, one.size, text))
-            elif self._ours is not None and one.size > self.size:
-                text = f"{name} covers {one.size:,} positions, ours {self.size:,}: an older state was put back"
-                found.append(SealFinding("history shortened", self.size + 1, one.size, text))
-            elif self._roots.get(one.size, b"") != one.root and not self._explained(one):
-                what = "sealed here" if self._ours is not None else "in the log"
-                text = f"what is {what} is not what {name} of size {one.size:,} covers: history forked"
-                found.append(SealFinding("history forked", agreed + 1, one.size, text))
+        named_checkpoints = [
+            *((checkpoint, "your checkpoint") for checkpoint in self._presented),
+            *self._other_checkpoints,
+        ]
+        for checkpoint, name in sorted(named_checkpoints, key=lambda pair: pair[0].size):
+            if not checkpoint.signed_by(self.trusted_keys):
+                text = f"{name} of size {checkpoint.size:,} is not signed by a key that is trusted here"
+                found.append(SealFinding("checkpoint not trusted", 1, checkpoint.size, text))
+            elif self._own_checkpoint is not None and checkpoint.size > self.size:
+                text = f"{name} covers {checkpoint.size:,} positions, ours {self.size:,}: an older state was put back"
+                found.append(SealFinding("history shortened", self.size + 1, checkpoint.size, text))
+            elif self._roots.get(checkpoint.size, b"") != checkpoint.root and not self._explained(checkpoint):
+                source = "the seal" if self._own_checkpoint is not None else "the log"
+                text = f"{source} differs from {name} of size {checkpoint.size:,}: history forked"
+                found.append(SealFinding("history forked", agreed + 1, checkpoint.size, text))
             else:
-                agreed = one.size
+                agreed = checkpoint.size
         return found
 
-    def _explained(self, one: Checkpoint) -> bool:
-        """Whether the tiles agree with a brought checkpoint, so that what differs is the stream, named elsewhere."""
+    def _explained(self, checkpoint: Checkpoint) -> bool:
+        """Return whether the tiles agree with a checkpoint, so that the stream differs, which is another finding."""
         tiles = self._folder.tiles(self.size)
         try:
-            path = consistency_proof(one.size, self.size, tiles.range_hash)
-            check_consistency(one.size, self.size, one.root, tiles.root(), path)
+            path = consistency_proof(checkpoint.size, self.size, tiles.range_hash)
+            check_consistency(checkpoint.size, self.size, checkpoint.root, tiles.root(), path)
         except (MissingTileError, ProofError):
             return False
         return bool(self._differs)

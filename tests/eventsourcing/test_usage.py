@@ -82,7 +82,7 @@ def test_calls_made_before_a_close_are_still_answered(factories: Factories) -> N
     recorder = recorder_of(factory)
     with ThreadPoolExecutor(20) as pool:
         asked = [pool.submit(recorder.insert_events, [stored_event(uuid4(), 1)]) for _ in range(20)]
-        while len(recorder._loop_thread._asked) < 20 and not all(one.done() for one in asked):
+        while len(recorder._loop_thread._running_calls) < 20 and not all(one.done() for one in asked):
             time.sleep(0)
         factory.close()
     assert sorted(number for one in asked for number in one.result() or ()) == list(range(1, 21))

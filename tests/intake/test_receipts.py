@@ -200,7 +200,7 @@ async def test_a_rejected_event_is_found_without_the_index_too(upstream: Upstrea
     before = await settled(upstream, **place)
     assert [item["status"] for item in before["items"]] == ["recorded", "rejected", "rejected"]
     index = EventIdIndex(session.data_dir / "index" / "intake.sqlite")
-    index.commit([], {}, also=[("DELETE FROM rejections WHERE seq = ?", [(place["seq"],)])])
+    index.commit([], {}, changes=[("DELETE FROM rejections WHERE seq = ?", [(place["seq"],)])])
     index.close()
     assert await ask(upstream, **place) == before
 

@@ -400,7 +400,7 @@ async def test_a_log_and_a_seal_put_back_together_are_shorter_than_the_archive(d
         assert returned == 1
         (found,) = document["findings"]
         assert (found["kind"], found["first"], found["last"]) == ("history shortened", 601, 700)
-        assert "the checkpoint of the archive" in found["text"]
+        assert "the archive's checkpoint" in found["text"]
     assert status == 1
     (says,) = [check["says"] for check in checks["items"] if check["check"] == "seal"]
     assert "the archive goes to position 700, and the seal only to 600" in says

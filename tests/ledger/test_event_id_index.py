@@ -36,8 +36,8 @@ def test_other_tables_take_as_many_rows_as_there_are(tmp_path: Path, many: int) 
     index = EventIdIndex(tmp_path / "x.sqlite")
     index.table("CREATE TABLE IF NOT EXISTS kept (a INTEGER PRIMARY KEY, b TEXT)")
     put, drop = "INSERT OR REPLACE INTO kept VALUES (?, ?)", "DELETE FROM kept WHERE a = ?"
-    index.commit([], {}, also=[(put, [(number, "old") for number in range(many)])])
-    index.commit([], {}, also=[(put, [(number, "new") for number in range(many)]), (drop, [(0,)])])
+    index.commit([], {}, changes=[(put, [(number, "old") for number in range(many)])])
+    index.commit([], {}, changes=[(put, [(number, "new") for number in range(many)]), (drop, [(0,)])])
     assert index.rows("SELECT a, b FROM kept ORDER BY a") == [(number, "new") for number in range(1, many)]
     index.close()
 
@@ -47,7 +47,7 @@ def test_a_commit_that_fails_leaves_nothing(tmp_path: Path) -> None:
     index = EventIdIndex(tmp_path / "x.sqlite")
     index.commit(named(1), {"*": ReadCursor(1, "one")})
     with pytest.raises(UnavailableError):
-        index.commit(named(1, 2), {"*": ReadCursor(2, "two")}, also=[("INSERT INTO absent VALUES (?)", [(1,)])])
+        index.commit(named(1, 2), {"*": ReadCursor(2, "two")}, changes=[("INSERT INTO absent VALUES (?)", [(1,)])])
     assert (index.head("*"), index.find([b"0002"])) == (ReadCursor(1, "one"), {})
     index.commit(named(1, 2), {"*": ReadCursor(2, "two")})
     assert index.find([b"0001", b"0002"]).keys() == {b"0001", b"0002"}

@@ -191,7 +191,7 @@ async def test_a_restored_older_seal_continues_on_an_unchanged_log(session: Sess
         events[-1] = events[-1]._replace(data=b'{"n": "edited"}')
 
     await rewrite_history(session, edit_the_end)
-    with pytest.raises(SealError, match="not what the checkpoint covers that the server has kept"):
+    with pytest.raises(SealError, match="differs from the server's recorded checkpoint"):
         await seal_to_the_end(session)
 
 

@@ -125,9 +125,9 @@ async def test_mutual_tls(tmp_path: Path) -> None:
 async def test_nothing_goes_in_the_clear_where_tls_was_asked_for(tmp_path: Path) -> None:
     with Server(tmp_path, LOGIN) as server:
         said = await refused(settings_for(server.url.replace("nats://", "tls://"), tmp_path, **USER))
-        assert "speaks no TLS" in said
+        assert "has no TLS" in said
         said = await refused(settings_for(server, tmp_path, **USER, nats_tls_ca=Authority(tmp_path).certificate))
-        assert "speaks no TLS" in said
+        assert "has no TLS" in said
         said = await refused(settings_for(server, tmp_path, **USER, nats_tls_first=True))
         assert "tls_first" in said
 
@@ -224,7 +224,7 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ({"nats_url": "nats://a:s3cret@h,,"}, "nats_url: the address cannot be read"),
         ({"nats_url": "ws://h"}, "nats_url: ws:// is not supported"),
         ({"nats_creds": missing}, "nats_creds: .*missing cannot be read: No such file"),
-        ({"nats_creds": empty}, "nats_creds: .*empty is no credentials file"),
+        ({"nats_creds": empty}, "nats_creds: .*empty is not a credentials file"),
         ({"nats_creds": str(tmp_path)}, "nats_creds: .* cannot be read: Is a directory"),
         ({"nats_creds": str(expired)}, "nats_creds: the credentials in .* expired on 2023-11-14"),
         ({"nats_nkey": str(expired)}, "nats_nkey: .*user.creds holds no user's seed"),

@@ -166,7 +166,7 @@ class DecisionState:
             self._writing = _Transaction(self._entries, cursor, notes, changes)
             self._entries, self._notes, self._last = [], {}, None
         entries, cursor, notes, changes = self._writing
-        commit = partial(self.index.commit, entries, {_WHOLE_LOG: cursor}, notes=notes, also=changes)
+        commit = partial(self.index.commit, entries, {_WHOLE_LOG: cursor}, notes=notes, changes=changes)
         await asyncio.get_running_loop().run_in_executor(self._thread, commit)
         for _ in chain(self.actions.on_written(), self._forget_written(entries)):
             await asyncio.sleep(0)
