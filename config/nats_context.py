@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ class ContextError(ValueError):
     """An unusable context; the message gives the cause and the remedy."""
 
 
-def read_context(name: str, environment: Mapping[str, str]) -> dict[str, Any]:
+def read_context(name: str, environment: Mapping[str, str]) -> dict[str, object]:
     """Return the settings in the context with this name, or in the context file at this path.
 
     Raises:

@@ -6,7 +6,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -106,7 +106,7 @@ _URL_LOGIN = re.compile(r"^(\s*\w+://)?.*@")
 _LOGIN = tuple(f"nats_{name}" for name in ("user", "password", "token", "creds", "nkey"))
 
 
-def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], file: Path | None = None) -> Settings:
+def load_settings(options: Mapping[str, object], environment: Mapping[str, str], file: Path | None = None) -> Settings:
     """Return the settings from their three places; the first place that has one wins.
 
     Raises:
@@ -114,7 +114,7 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
 
     """
     path = file or (Path(config_path) if (config_path := environment.get(f"{PREFIX}CONFIG")) else DEFAULT_FILE)
-    merged: dict[str, Any] = {}
+    merged: dict[str, object] = {}
     if path.exists():
         merged = _read_file(path)
         if isinstance(urls := merged.get("nats_url"), list):
@@ -144,7 +144,7 @@ def load_settings(options: Mapping[str, Any], environment: Mapping[str, str], fi
     return settings
 
 
-def _merge(higher: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(higher: Mapping[str, object], lower: Mapping[str, object]) -> dict[str, object]:
     """Return both, the higher ones winning. Credentials are taken from one of them, not mixed.
 
     Only user and password may come from both: the password has no option.
@@ -215,7 +215,7 @@ def without_secrets(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     return words, {PREFIX + name.upper(): text for name, text in found.items()}
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,7 +63,41 @@ SHORTEST_WINDOW_NS = 100_000_000
 _PLAIN_TOKEN = re.compile(r"[a-z0-9_-]{1,64}")
 
 
-def _common(replicas: int) -> dict[str, Any]:
+class StreamConfig(TypedDict, total=False):
+    """The declared fields of a stream, in the JetStream API's form; durations in nanoseconds."""
+
+    name: str
+    subjects: list[str]
+    subject_transform: dict[str, str]
+    storage: str
+    retention: str
+    num_replicas: int
+    max_msgs: int
+    max_bytes: int
+    max_msgs_per_subject: int
+    max_msg_size: int
+    max_age: int
+    discard: str
+    discard_new_per_subject: bool
+    duplicate_window: int
+    allow_atomic: bool
+    allow_direct: bool
+    deny_delete: bool
+    deny_purge: bool
+
+
+class ConsumerConfig(TypedDict):
+    """The declared fields of a consumer; durations in nanoseconds."""
+
+    durable_name: str
+    ack_policy: str
+    ack_wait: int
+    deliver_policy: str
+    max_ack_pending: int
+    max_deliver: int
+
+
+def _common(replicas: int) -> StreamConfig:
     return {
         "storage": "file",
         "retention": "limits",
@@ -79,7 +113,7 @@ def _common(replicas: int) -> dict[str, Any]:
     }
 
 
-def _inbox(replicas: int) -> dict[str, Any]:
+def _inbox(replicas: int) -> StreamConfig:
     """Return the settings that all inboxes of upstreams share.
 
     Inboxes are trimmed behind the intake's ack floor, never by age: a PubAck means that the message will be recorded.
@@ -94,7 +128,7 @@ def _inbox(replicas: int) -> dict[str, Any]:
     }
 
 
-def source_stream(token: str, replicas: int = 1) -> dict[str, Any]:
+def source_stream(token: str, replicas: int = 1) -> StreamConfig:
     """Return the inbox stream of one known source, by its token, e.g. ``INBOX_crm``."""
     return _inbox(replicas) | {
         "name": source_stream_name(token),
@@ -124,16 +158,18 @@ def inbox_streams(streams: Iterable[str]) -> list[str]:
     )
 
 
-def earlier_inbox_fields(replicas: int = 1) -> dict[str, Any]:
+def earlier_inbox_fields(replicas: int = 1) -> StreamConfig:
     """Return the fields that identify ``INBOX`` of an earlier version, which any sender could fill."""
+    common = _common(replicas)
     return {
-        name: value
-        for name, value in _common(replicas).items()
-        if name in {"max_msgs", "max_msgs_per_subject", "duplicate_window", "allow_atomic"}
+        "max_msgs": common["max_msgs"],
+        "max_msgs_per_subject": common["max_msgs_per_subject"],
+        "duplicate_window": common["duplicate_window"],
+        "allow_atomic": common["allow_atomic"],
     }
 
 
-def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
+def stream_configs(replicas: int = 1) -> list[StreamConfig]:
     """Return the streams of each ledger, in the JetStream API's form. Durations in nanoseconds."""
     common = _common(replicas)
     return [
@@ -204,7 +240,7 @@ def stream_configs(replicas: int = 1) -> list[dict[str, Any]]:
     ]
 
 
-def intake_consumer() -> dict[str, Any]:
+def intake_consumer() -> ConsumerConfig:
     """Return the durable consumer through which any intake process reads an inbox."""
     return {
         "durable_name": INTAKE_CONSUMER,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 class LedgerError(Exception):
@@ -52,6 +52,14 @@ class RefusedError(LedgerError):
     """JetStream will never accept this request as it is; a retry is useless."""
 
 
+class ApiError(TypedDict, total=False):
+    """The ``error`` object in an answer of the JetStream API."""
+
+    code: int
+    err_code: int
+    description: str
+
+
 _CONFLICTS = frozenset((10071, 10164))
 _TOO_LARGE = frozenset((10054, 10097, 10199))
 _GONE = frozenset((10014, 10059))
@@ -59,7 +67,7 @@ _GONE = frozenset((10014, 10059))
 _SERVER_ERROR = 500
 
 
-def jetstream_error(error: Mapping[str, Any], operation: str, subjects: Sequence[str] = ()) -> LedgerError:
+def jetstream_error(error: ApiError, operation: str, subjects: Sequence[str] = ()) -> LedgerError:
     """Return the exception for the ``error`` object in an answer of JetStream.
 
     A condition that may pass without a change (no leader, full disk, missing stream) is an ``UnavailableError``.
@@ -70,7 +78,7 @@ def jetstream_error(error: Mapping[str, Any], operation: str, subjects: Sequence
         return ConflictError(sorted(set(subjects)))
     if code in _TOO_LARGE:
         return TooLargeError(f"too large for {text}")
-    if code in _GONE or int(error.get("code", _SERVER_ERROR)) >= _SERVER_ERROR:
+    if code in _GONE or error.get("code", _SERVER_ERROR) >= _SERVER_ERROR:
         return UnavailableError(f"{text} ({code}); see the server's disk and log")
     return RefusedError(f"{text} ({code})")
 

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import sys
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def read_bounded(path: Path, at_most: int) -> bytes:
         os.close(descriptor)
 
 
-def try_lock(file: IO[Any]) -> bool:
+def try_lock(file: IO[str] | IO[bytes]) -> bool:
     """Lock an open file for this process until it is closed; return False if another process holds the lock."""
     from filelock import lock_descriptor
 

@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING
 
 from app.health.check import shortened
 from ledger.errors import UnavailableError
+from ledger.store.api_types import Cluster
 from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ledger.nats.client import LedgerClient
+    from ledger.store.api_types import Replica, StreamInfo
 
 _SECOND_NS = 1_000_000_000
 _SILENT_SECONDS = 3.0
 """Servers of a cluster exchange messages every second; `current` and `offline` change only after ten."""
 _RECHECK_SECONDS = 1.2
 _RECHECKS = 3
-type Info = dict[str, Any]
-"""The server's answer to STREAM.INFO, or a configuration in it."""
 
 
-class Replica(TypedDict, total=False):
-    """A copy of a stream, as its leader reports it; ``active`` is the time since its last message, in nanoseconds."""
-
-    name: str
-    current: bool
-    offline: bool
-    active: int
-    lag: int
-
-
-def replicas_of(info: Info) -> dict[str, Replica]:
+def replicas_of(info: StreamInfo) -> dict[str, Replica]:
     """Return the leader's information on the other copies, by server."""
-    return {one["name"]: one for one in (info.get("cluster") or {}).get("replicas") or ()}
+    return {one["name"]: one for one in info.get("cluster", Cluster()).get("replicas") or ()}
 
 
-async def incomplete_copies(client: LedgerClient, infos: Mapping[str, Info]) -> dict[str, str]:
+async def incomplete_copies(client: LedgerClient, infos: Mapping[str, StreamInfo]) -> dict[str, str]:
     """Return a sentence for each server with copies that are missing or do not catch up.
 
     A suspect is looked at several times before it counts.
@@ -58,7 +48,7 @@ async def incomplete_copies(client: LedgerClient, infos: Mapping[str, Info]) -> 
     return {server: _text(copies) for server, copies in found.items()}
 
 
-async def _latest_info(client: LedgerClient, name: str, before: Info) -> Info:
+async def _latest_info(client: LedgerClient, name: str, before: StreamInfo) -> StreamInfo:
     try:
         info = await js_api(client, f"STREAM.INFO.{name}")
     except UnavailableError:
@@ -74,7 +64,7 @@ def _is_away(replica: Replica) -> bool:
     return bool(replica.get("offline")) or replica.get("active", 0) > _SILENT_SECONDS * _SECOND_NS
 
 
-def _behind(before: Info, now: Info) -> dict[str, Replica]:
+def _behind(before: StreamInfo, now: StreamInfo) -> dict[str, Replica]:
     """Return by server the copies that were silent, or did not come nearer to their leader, between two looks."""
     earlier = replicas_of(before)
     found: dict[str, Replica] = {}

@@ -16,10 +16,10 @@ from ledger.nats.client import frame
 from ledger.store.streams import REPLICAS_FIELD, differing_fields, has_fields, js_api, stream_names, syncs_always
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
-    from app.health.copy_checks import Info
     from app.runtime.session import Session
+    from ledger.store.api_types import ApiAnswer
 
 _NEARLY_FULL = 0.9
 _SERVERS_SECONDS = 0.3
@@ -80,7 +80,7 @@ async def streams(session: Session) -> AsyncIterator[Check]:
         yield Check("streams", f"{len(names)} as declared, {number}")
 
 
-async def _info(session: Session, name: str) -> Info | None:
+async def _info(session: Session, name: str) -> ApiAnswer | None:
     """Return the server's information on a stream, or the error why it has none; None if the stream does not exist."""
     try:
         info = await js_api(session.client, f"STREAM.INFO.{name}")
@@ -89,7 +89,7 @@ async def _info(session: Session, name: str) -> Info | None:
     return None if info.get("error", {}).get("err_code") == _NO_STREAM else info
 
 
-def _troubles(name: str, info: Info | None, declared: Info | None, copies: int) -> Iterator[str]:
+def _troubles(name: str, info: ApiAnswer | None, declared: topology.StreamConfig | None, copies: int) -> Iterator[str]:
     if info is None:
         held = _HOLDS.get(name)
         yield f"it is missing, and held {held}" if held else "it is missing: run `resolution-ledger admin init`"
@@ -125,7 +125,7 @@ def _copies(number: int) -> str:
     return "1 copy" if number == 1 else f"{number} copies"
 
 
-def _changed(config: Info, declared: Info) -> list[str]:
+def _changed(config: Mapping[str, object], declared: topology.StreamConfig) -> list[str]:
     """Return the differences between a stream's configuration and its declaration, as sentences."""
     passed_over = TOLERATED_FIELDS.get(declared["name"], ())
     changed = [

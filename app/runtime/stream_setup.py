@@ -13,7 +13,7 @@ from ledger.store.streams import REPLICAS_FIELD, ensure_stream, js_api, stream_c
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from domain.serialization import JsonObject
+    from ledger.errors import ApiError
     from ledger.nats.client import LedgerClient
 
 TOLERATED_FIELDS = {topology.INBOX: ("duplicate_window",)}
@@ -114,7 +114,7 @@ async def _raise_consumers(operator: LedgerClient, stream: str, copies: int) -> 
                 raise _placement_error(answer["error"], f"consumer {stream}/{name}", copies)
 
 
-def _placement_error(error: JsonObject, resource: str, copies: int) -> LedgerError:
+def _placement_error(error: ApiError, resource: str, copies: int) -> LedgerError:
     text = f"{resource} could not be given {copies} copies"
     if error.get("err_code") in _NO_PLACEMENT:
         return LedgerError(f"{text}: {error.get('description')}. {_room_advice(copies)}")

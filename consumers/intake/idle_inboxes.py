@@ -61,7 +61,7 @@ class IdleInboxes:
             answer = await js_api(self._client, "STREAM.LIST", request)
             if "error" in answer:
                 raise jetstream_error(answer["error"], "streams cannot be listed")
-            page = answer.get("streams") or []
+            page = [info for info in answer.get("streams") or [] if not isinstance(info, str)]
             listed += len(page)
             found |= {one["config"]["name"]: int(one["state"]["last_seq"]) for one in page}
             if not page or listed >= answer["total"]:

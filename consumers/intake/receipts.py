@@ -226,9 +226,9 @@ class Receipts:
                 return None
             message = f"{stream} could not be read: {answer['error'].get('description')}"
             raise UnavailableError(message)
-        message = answer["message"]
-        headers = headers_of(base64.b64decode(message.get("hdrs", "")))
-        return _InboxMessage(message["seq"], message["subject"], base64.b64decode(message.get("data", "")), headers)
+        found = answer["message"]
+        headers = headers_of(base64.b64decode(found.get("hdrs", "")))
+        return _InboxMessage(found["seq"], found["subject"], base64.b64decode(found.get("data", "")), headers)
 
     # ------------------------------------------------------------------ by place
 

@@ -6,7 +6,7 @@ bytes).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
         ("event", pa.binary()),
     ]
 )
-_WRITE_OPTIONS: dict[str, Any] = {
+_WRITE_OPTIONS: dict[str, str | list[str]] = {
     "compression": "zstd",
     "use_dictionary": ["subject", "type", "source"],
     "write_statistics": ["position", "time", "recorded"],

@@ -16,7 +16,7 @@ import re
 import secrets
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -25,11 +25,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from ledger.errors import ConflictError, LedgerError, jetstream_error
 from ledger.store.batches import MAX_BATCH
 from ledger.store.cloudevents import time_text
+from ledger.store.json_text import JsonObject
 from ledger.store.log import Draft, Log
 from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from ledger.nats.client import LedgerClient
 
@@ -114,7 +115,7 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def parse_backup(data: bytes) -> dict[str, Any]:
+def parse_backup(data: bytes) -> JsonObject:
     """Return the entries of a backup of keys, by name.
 
     Raises:
@@ -122,7 +123,7 @@ def parse_backup(data: bytes) -> dict[str, Any]:
 
     """
     try:
-        entries = msgspec.json.decode(data, type=dict[str, Any])
+        entries = msgspec.json.decode(data, type=JsonObject)
         for name, value in entries.items():
             if not _ENTRY_NAME.fullmatch(name):
                 message = f"{name[:80]!r} is not a name of an entry"
@@ -327,21 +328,23 @@ class Keyring:
 
     # ------------------------------------------------------------------ notes beside the keys
 
-    async def note(self, name: str, value: Any) -> None:
+    async def note(self, name: str, value: Mapping[str, str] | None) -> None:
         """Store a value beside the keys (``hold.<token>``, ``backup.<id>``); None removes it."""
         await self._log.append([Draft(f"{PREFIX}.{name}", msgspec.json.encode(value))])
 
-    async def notes(self, pattern: str) -> dict[str, Any]:
+    async def notes(self, pattern: str) -> dict[str, dict[str, str]]:
         """Return the values whose names match a pattern."""
         found = await self._log.read_subject(f"{PREFIX}.{pattern}")
-        values = {message.subject.removeprefix(f"{PREFIX}."): msgspec.json.decode(message.data) for message in found}
+        values: dict[str, dict[str, str] | None] = {
+            message.subject.removeprefix(f"{PREFIX}."): msgspec.json.decode(message.data) for message in found
+        }
         return {name: value for name, value in values.items() if value is not None}
 
-    async def backup(self) -> dict[str, Any]:
+    async def backup(self) -> JsonObject:
         """Return all keys and values by name, for a backup."""
-        return await self.notes(">")
+        return {**await self.notes(">")}
 
-    async def restore(self, entries: dict[str, Any]) -> int:
+    async def restore(self, entries: JsonObject) -> int:
         """Store the entries of a backup that are missing here; return their number."""
         count = 0
         await self._first_generation()  # keys made since the backup may be lost

@@ -8,7 +8,7 @@ import threading
 import weakref
 from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import nats.errors
 from eventsourcing.persistence import DataError, InterfaceError, InternalError, OperationalError, ProgrammingError
@@ -34,7 +34,7 @@ class EventLoopThread:
         self._open_connection = connect
         self._loop = asyncio.new_event_loop()
         self._clients: list[LedgerClient] = []
-        self._running_calls: set[asyncio.Task[Any]] = set()
+        self._running_calls: set[asyncio.Task[object]] = set()
         self._thread = threading.Thread(target=_serve, args=(self._loop,), name="jetstream", daemon=True)
         self._pid = os.getpid()
         self._connected = asyncio.Lock()
@@ -137,7 +137,7 @@ def _close(
     loop: asyncio.AbstractEventLoop,
     thread: threading.Thread,
     clients: list[LedgerClient],
-    running_calls: set[asyncio.Task[Any]],
+    running_calls: set[asyncio.Task[object]],
 ) -> None:
     """Close once; perhaps called by the garbage collector, in any thread."""
     if pid != os.getpid():
@@ -152,7 +152,7 @@ def _close(
 
 
 async def _end(
-    loop: asyncio.AbstractEventLoop, clients: list[LedgerClient], running_calls: set[asyncio.Task[Any]]
+    loop: asyncio.AbstractEventLoop, clients: list[LedgerClient], running_calls: set[asyncio.Task[object]]
 ) -> None:
     try:
         if running_calls:

@@ -36,7 +36,7 @@ class JetStreamRecorder(Recorder):
     """Versioned sequences on one stream, for callers in any thread. The constructor creates or verifies the stream."""
 
     def __init__(
-        self, loop_thread: EventLoopThread, config: dict[str, Any], patience_seconds: float, *, create: bool = True
+        self, loop_thread: EventLoopThread, config: dict[str, object], patience_seconds: float, *, create: bool = True
     ) -> None:
         self._loop_thread = loop_thread
         opening = partial(VersionedStreams.open, config=config, patience_seconds=patience_seconds, create=create)

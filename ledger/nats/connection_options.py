@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import SplitResult, quote, unquote, urlsplit
@@ -17,6 +18,7 @@ from ledger.nats.credential_files import check_credentials, check_seed, tls_cont
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
 _SCHEMES = ("nats", "tls")
 _FILES = ("creds", "nkey", "tls_ca", "tls_cert", "tls_key")
@@ -96,7 +98,7 @@ class ConnectionOptions:
             raise ConnectionOptionError("inbox_prefix", reason)
         for option, check in (("creds", check_credentials), ("nkey", check_seed)):
             if path := getattr(self, option):
-                _check_file(option, lambda check=check, path=path: check(path))
+                _check_file(option, partial(check, path))
         if self.tls_ca is not None:  # without a file, the system's authorities take a third of a second to load
             _check_file("tls_ca", lambda: tls_context(self.tls_ca, None, None))
         if self.tls_cert is not None:
@@ -175,7 +177,7 @@ def _require_one_login(options: set[str]) -> None:
         raise ConnectionOptionError(last, f"{' and '.join(kinds)} exclude each other: keep one of them")
 
 
-def _check_file(option: str, check: Any) -> None:
+def _check_file(option: str, check: Callable[[], object]) -> None:
     try:
         check()
     except (ValueError, OSError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ledger.errors import UnavailableError
 from ledger.files import write_private
@@ -34,7 +34,7 @@ def routes_text(routes: Mapping[str, str]) -> str:
 class SourceRoutes:
     """The routes of one embedded server, in a file that several processes change in turn."""
 
-    def __init__(self, path: Path, lock: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, path: Path, lock: Callable[[], AbstractContextManager[object]]) -> None:
         self.path = path
         self._lock = lock
         self._port = 0
@@ -75,7 +75,7 @@ class SourceRoutes:
             lambda routes: {subject: target for subject, target in routes.items() if subject not in subjects},
         )
 
-    async def request_as_operator(self, subject: str, body: dict[str, Any] | None = None) -> None:
+    async def request_as_operator(self, subject: str, body: Mapping[str, object] | None = None) -> None:
         """Send one request to the JetStream API as the server's operator.
 
         Raises:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from ledger.store.content_modes import Headers
+    from ledger.store.json_text import Json, JsonObject
 
 REQUIRED = ("specversion", "id", "source", "type", "data")
 NON_PERSONAL_ATTRIBUTES = frozenset(
@@ -236,7 +237,7 @@ def _attribute_error(event: Mapping[str, Any], extras: frozenset[str]) -> EventE
 
 
 def _repeated_key_error(
-    text: bytes, data: msgspec.Raw | None, event: Mapping[str, Any], as_sent: bytes
+    text: bytes, data: msgspec.Raw | None, event: Mapping[str, Json], as_sent: bytes
 ) -> EventError | None:
     """Return an error if a JSON object repeats a key, since two readers could take two different values.
 
@@ -284,7 +285,7 @@ def _hash_of(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()[:16]
 
 
-def _as_sent(event: dict[str, Any]) -> dict[str, Any]:
+def _as_sent(event: JsonObject) -> JsonObject:
     """Return an event without the attributes that the ledger added, including an assumed time."""
     if event.keys().isdisjoint(_LEDGER_ATTRIBUTES):
         return event
@@ -317,7 +318,7 @@ def canonical_form(event: bytes) -> bytes:
     return _canonical_encoder.encode([texts, data])
 
 
-def _string_encoding(value: Any) -> str:
+def _string_encoding(value: Json) -> str:
     return value if isinstance(value, str) else _encoder.encode(value).decode()
 
 

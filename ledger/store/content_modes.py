@@ -10,7 +10,7 @@ import binascii
 import re
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -282,5 +282,5 @@ def _text_of(value: msgspec.Raw | None) -> str:
         return ""
 
 
-def _raw(value: Any) -> msgspec.Raw:
+def _raw(value: str) -> msgspec.Raw:
     return msgspec.Raw(_encoder.encode(value))

@@ -31,7 +31,7 @@ _KEYS_A_QUERY = 500
 _ROWS_A_STEP = 200
 _CACHE_KIB = 64 * 1024
 """Keys are hashes, so that lookups touch random pages."""
-Change = tuple[str, "Sequence[Sequence[Any]]"]
+Change = tuple[str, "Sequence[Sequence[object]]"]
 """A statement, ending with its ``VALUES`` if it has some, and its rows of values."""
 
 
@@ -81,7 +81,7 @@ class EventIdIndex:
         """Create another table in this file: ``CREATE TABLE IF NOT EXISTS ...``."""
         self._writer.executescript(schema)
 
-    def rows(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
         """Return the rows of a query on such a table."""
         with closing(self._db.execute(query, values)) as found:
             return found.fetchall()
@@ -185,7 +185,7 @@ class EventIdIndex:
             self._roll_back()
             raise
 
-    def _insert_rows(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    def _insert_rows(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         """Insert hundreds of rows a statement, since each statement releases the interpreter's lock."""
         head, values, marks = statement.partition(" VALUES ")
         if not values:

@@ -8,19 +8,22 @@ requests of all earlier readers, including a suspended one.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ledger.errors import jetstream_error
 from ledger.store.streams import ensure_consumer, js_api
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ledger.nats.client import LedgerClient
+    from ledger.store.json_text import Json
 
 _log = logging.getLogger(__name__)
 _NO_CONSUMER, _SEALED = 10014, 10109
 
 
-async def take_over(client: LedgerClient, stream: str, consumer: dict[str, Any]) -> int:
+async def take_over(client: LedgerClient, stream: str, consumer: Mapping[str, Json]) -> int:
     """Restart a durable consumer at its ack floor; return the consumer sequence of its last delivery, 0 for none.
 
     A consumer without unacknowledged deliveries and without other readers is left unchanged. The stream is first
@@ -46,7 +49,7 @@ async def take_over(client: LedgerClient, stream: str, consumer: dict[str, Any])
     return int(info["delivered"]["consumer_seq"])
 
 
-async def _call_api(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> None:
+async def _call_api(client: LedgerClient, subject: str, body: Mapping[str, Json] | None = None) -> None:
     answer = await js_api(client, subject, body)
     if "error" in answer and answer["error"].get("err_code") not in (_NO_CONSUMER, _SEALED):
         raise jetstream_error(answer["error"], subject)

@@ -64,7 +64,7 @@ class _Repeated(NamedTuple):
     key: str
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repeated:
+def _object(pairs: list[tuple[str, Json]]) -> JsonObject | _Repeated:
     found = dict(pairs)
     if len(found) == len(pairs):
         return found
@@ -72,7 +72,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repeated:
     return next(_Repeated(key) for key, _ in pairs if key in earlier_keys or earlier_keys.add(key))  # type: ignore[func-returns-value]
 
 
-def _path_in(value: Any) -> str | None:
+def _path_in(value: Json) -> str | None:
     if isinstance(value, _Repeated):
         return value.key
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -89,7 +89,7 @@ def has_long_number(text: bytes) -> bool:
     return b"0" * (_DIGITS_OF_A_FLOAT + 1) in kinds or b"0e0" in kinds or b"0e-0" in kinds
 
 
-def exact_value(text: bytes) -> Any:
+def exact_value(text: bytes) -> Json:
     """Return the value of a JSON text in which equal numbers, and only those, encode to the same text.
 
     ``1``, ``1.0`` and ``10e-1`` become ``1e0``: JSON Schema compares numbers by their mathematical value.

@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import nats.errors
@@ -33,6 +33,7 @@ from ledger.store.streams import js_api
 
 if TYPE_CHECKING:
     from ledger.nats.client import LedgerClient
+    from ledger.store.json_text import JsonObject
 
 _NO_MESSAGE = 10037
 _ACK_SECONDS = 5.0
@@ -370,7 +371,7 @@ class Log:
         found = answer["message"]
         return Recorded(found["seq"], found["subject"], base64.b64decode(found.get("data", "")))
 
-    async def _get(self, request: dict[str, Any]) -> Recorded | None:
+    async def _get(self, request: JsonObject) -> Recorded | None:
         try:
             headers, data = await self._replies.request(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
             if status_of(headers) == b"503":  # for milliseconds, while the server reloads its configuration

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import nats.errors
 
@@ -20,6 +20,7 @@ from ledger.errors import (
     UnavailableError,
     jetstream_error,
 )
+from ledger.store.api_types import StreamConfig
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
 
     from ledger.nats.client import LedgerClient
+    from ledger.store.api_types import ApiAnswer
+    from ledger.store.json_text import Json, JsonObject
+
+    type Declared = Mapping[str, Json]
+    """The declaration of a stream or a consumer: a part of its configuration."""
 
 _log = logging.getLogger(__name__)
 API_TIMEOUT_SECONDS = 10
@@ -34,12 +40,12 @@ _NOT_FOUND = 10059
 _NAME_IN_USE = 10058
 _MIN_SERVER = (2, 12)
 _NO_FIELDS: Mapping[str, Collection[str]] = MappingProxyType({})
-REPLICAS_FIELD = "num_replicas"
+REPLICAS_FIELD: Final = "num_replicas"
 _READ_REQUESTS = re.compile(r"^(?:INFO|(?:STREAM|CONSUMER)\.(?:INFO|NAMES|LIST)|STREAM\.MSG\.GET)\b")
 _AGAIN_SECONDS = 0.5
 
 
-async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+async def js_api(client: LedgerClient, subject: str, body: Mapping[str, Json] | None = None) -> ApiAnswer:
     """Send one request to the JetStream API; errors are in the answer's ``error``.
 
     A request that only reads is repeated twice a second, and its first answer counts: without a leader no server
@@ -57,7 +63,7 @@ async def js_api(client: LedgerClient, subject: str, body: dict[str, Any] | None
     except (nats.errors.Error, OSError) as error:
         message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
         raise UnavailableError(message) from error
-    parsed: dict[str, Any] = json.loads(answer.data)
+    parsed: ApiAnswer = json.loads(answer.data)
     return parsed
 
 
@@ -78,7 +84,7 @@ async def _first_answer(client: LedgerClient, subject: str, data: bytes, again_s
             task.cancel()
 
 
-async def ensure_stream(client: LedgerClient, wanted: dict[str, Any], ignored: Collection[str] = ()) -> dict[str, Any]:
+async def ensure_stream(client: LedgerClient, wanted: Declared, ignored: Collection[str] = ()) -> ApiAnswer:
     """Create a missing stream, or verify every declared field of an existing one except ``ignored``.
 
     Raises:
@@ -86,7 +92,7 @@ async def ensure_stream(client: LedgerClient, wanted: dict[str, Any], ignored: C
         UnavailableError: no answer, or the server cannot create it.
 
     """
-    name = wanted["name"]
+    name = str(wanted["name"])
     info = await js_api(client, f"STREAM.INFO.{name}")
     if info.get("error", {}).get("err_code") == _NOT_FOUND:
         info = await js_api(client, f"STREAM.CREATE.{name}", wanted)
@@ -101,7 +107,7 @@ async def ensure_stream(client: LedgerClient, wanted: dict[str, Any], ignored: C
 
 
 async def verify_streams(
-    client: LedgerClient, wanted: Sequence[dict[str, Any]], ignored: Mapping[str, Collection[str]] = _NO_FIELDS
+    client: LedgerClient, wanted: Sequence[Declared], ignored: Mapping[str, Collection[str]] = _NO_FIELDS
 ) -> None:
     """Check that streams exist as declared, and create none; ``ignored`` has fields by stream.
 
@@ -113,27 +119,29 @@ async def verify_streams(
         LedgerError: the server does not answer, or refuses.
 
     """
-    configs = await asyncio.gather(*(stream_config(client, declared["name"]) for declared in wanted))
-    if missing := [declared["name"] for declared, config in zip(wanted, configs, strict=True) if config is None]:
+    configs = await asyncio.gather(*(stream_config(client, str(declared["name"])) for declared in wanted))
+    if missing := [str(declared["name"]) for declared, config in zip(wanted, configs, strict=True) if config is None]:
         raise MissingStreamsError(missing)
     for declared, config in zip(wanted, configs, strict=True):
+        name = str(declared["name"])
         for field, value, found in differing_fields(config or {}, declared):
-            if field != REPLICAS_FIELD and field not in ignored.get(declared["name"], ()):
-                raise DriftError(declared["name"], field, value, found)
+            if field != REPLICAS_FIELD and field not in ignored.get(name, ()):
+                raise DriftError(name, field, value, found)
 
 
-def differing_fields(config: dict[str, Any], wanted: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def differing_fields(config: Mapping[str, Json], wanted: Declared) -> Iterator[tuple[str, Json, Json]]:
     """Yield each declared field that differs in a stream's configuration: its name, the declared and the found value.
 
     More replicas than declared are not a difference.
     """
     for field, value in wanted.items():
         found = _field_of(config, field)
-        if found != value and not (field == REPLICAS_FIELD and found is not None and found > value):
+        more_replicas = isinstance(found, int) and isinstance(value, int) and field == REPLICAS_FIELD and found > value
+        if found != value and not more_replicas:
             yield field, value, found
 
 
-_ABSENT: dict[str, Any] = {
+_ABSENT: JsonObject = {
     "max_age": 0,
     "deny_delete": False,
     "deny_purge": False,
@@ -145,11 +153,11 @@ _ABSENT: dict[str, Any] = {
 """Defaults that the server leaves out of its answer."""
 
 
-def _field_of(config: dict[str, Any], field: str) -> Any:
+def _field_of(config: Mapping[str, Json], field: str) -> Json:
     return config.get(field, _ABSENT.get(field))
 
 
-async def stream_config(client: LedgerClient, name: str) -> dict[str, Any] | None:
+async def stream_config(client: LedgerClient, name: str) -> StreamConfig | None:
     """Return a stream's configuration, None if there is no such stream.
 
     Raises:
@@ -161,16 +169,15 @@ async def stream_config(client: LedgerClient, name: str) -> dict[str, Any] | Non
         return None
     if "error" in info:
         raise jetstream_error(info["error"], name)
-    config: dict[str, Any] = info["config"]
-    return config
+    return info["config"]
 
 
-def has_fields(config: dict[str, Any], fields: dict[str, Any]) -> bool:
+def has_fields(config: Mapping[str, Json], fields: Mapping[str, Json]) -> bool:
     """Return whether a stream's configuration has all these values."""
     return all(_field_of(config, field) == value for field, value in fields.items())
 
 
-async def update_stream(client: LedgerClient, wanted: dict[str, Any], metadata: dict[str, str]) -> None:
+async def update_stream(client: LedgerClient, wanted: Declared, metadata: dict[str, str]) -> None:
     """Update a stream to its declaration, and add ``metadata``; other fields are kept.
 
     Raises:
@@ -178,8 +185,8 @@ async def update_stream(client: LedgerClient, wanted: dict[str, Any], metadata: 
 
     """
     name = wanted["name"]
-    config = await stream_config(client, name) or {}
-    changed = config | wanted | {"metadata": config.get("metadata", {}) | metadata}
+    config = await stream_config(client, str(name)) or StreamConfig()
+    changed = {**config, **wanted, "metadata": config.get("metadata", {}) | metadata}
     answer = await js_api(client, f"STREAM.UPDATE.{name}", changed)
     if "error" in answer:
         raise jetstream_error(answer["error"], f"stream {name} cannot be updated")
@@ -194,11 +201,11 @@ async def stream_names(client: LedgerClient, subject: str = "") -> list[str]:
     """
     names: list[str] = []
     while True:
-        request: dict[str, Any] = {"offset": len(names)} | ({"subject": subject} if subject else {})
+        request: JsonObject = {"offset": len(names)} | ({"subject": subject} if subject else {})
         answer = await js_api(client, "STREAM.NAMES", request)
         if "error" in answer:
             raise jetstream_error(answer["error"], "streams cannot be listed")
-        page = answer.get("streams") or []
+        page = [name for name in answer.get("streams") or [] if isinstance(name, str)]
         names += page
         if not page or len(names) >= answer["total"]:
             return names
@@ -223,7 +230,7 @@ async def stream_storing(client: LedgerClient, subject: str) -> str:
     return str(json.loads(answer.data).get("stream", ""))
 
 
-async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, Any]) -> dict[str, Any]:
+async def ensure_consumer(client: LedgerClient, stream: str, wanted: Declared) -> ApiAnswer:
     """Create a durable consumer, or verify an existing one; return the server's information on it.
 
     Raises:
@@ -242,8 +249,8 @@ async def ensure_consumer(client: LedgerClient, stream: str, wanted: dict[str, A
         message = f"consumer {stream}/{name} cannot be used: {answer['error'].get('description')}"
         raise UnavailableError(message)
     for field, value in wanted.items():
-        if answer["config"].get(field) != value:
-            raise DriftError(f"{stream}/{name}", field, value, answer["config"].get(field))
+        if (found := answer["config"].get(field)) != value:
+            raise DriftError(f"{stream}/{name}", field, value, found)
     return answer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ledger.transparency.sealer import decode_entry
 
@@ -20,7 +20,7 @@ class SealFinding(NamedTuple):
     last: int
     text: str
 
-    def wire(self) -> dict[str, Any]:
+    def wire(self) -> dict[str, object]:
         """Return the finding as JSON."""
         return self._asdict()
 

@@ -14,7 +14,15 @@ from app.runtime.session import Session
 from consumers.intake.inbox_message import Message
 from consumers.intake.recorder import Intake
 from ledger.encryption.keyring import Keyring
-from ledger.errors import ConflictError, LedgerError, RefusedError, TooLargeError, UnavailableError, jetstream_error
+from ledger.errors import (
+    ApiError,
+    ConflictError,
+    LedgerError,
+    RefusedError,
+    TooLargeError,
+    UnavailableError,
+    jetstream_error,
+)
 from ledger.store.event_id_index import EventIdIndex
 from ledger.store.log import Draft
 from ledger.store.streams import js_api
@@ -88,7 +96,7 @@ async def test_corrections_of_all_kinds_come_to_an_end(session: Session) -> None
         ({}, UnavailableError),
     ],
 )
-def test_errors_of_jetstream_are_told_apart(error: Document, kind: type[LedgerError]) -> None:
+def test_errors_of_jetstream_are_told_apart(error: ApiError, kind: type[LedgerError]) -> None:
     assert type(jetstream_error(error, "LEDGER", ["a"])) is kind
 
 

@@ -227,14 +227,14 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ({"nats_creds": empty}, "nats_creds: .*empty is not a credentials file"),
         ({"nats_creds": str(tmp_path)}, "nats_creds: .* cannot be read: Is a directory"),
         ({"nats_creds": str(expired)}, "nats_creds: the credentials in .* expired on 2023-11-14"),
-        ({"nats_nkey": str(expired)}, "nats_nkey: .*user.creds holds no user's seed"),
+        ({"nats_nkey": str(expired)}, "nats_nkey: .*user.creds holds no user seed"),
         ({"nats_tls_ca": missing}, "nats_tls_ca: .*missing cannot be read"),
         ({"nats_tls_ca": empty}, "nats_tls_ca: .*empty holds no certificate"),
         ({"nats_tls_cert": cert, "nats_tls_key": empty}, "nats_tls_cert: .* are no certificate with its key"),
         ({"nats_tls_cert": cert, "nats_tls_key": own_key}, "nats_tls_cert: the certificate in .*client.pem expired on"),
     ):
         with pytest.raises(SettingsError, match=words) as said:
-            server_options(load_settings({"nats_url": url} | options, {}))
+            server_options(load_settings({"nats_url": url, **options}, {}))
         assert "s3cret" not in str(said.value)
 
 

@@ -201,7 +201,7 @@ async def test_keys_put_back_from_a_backup_are_destroyed_again(session: Session)
     assert await keys.restore(kept) == 3
     assert await forget_again(await Keyring.open(session.client), session.log) == 2
     fresh = await Keyring.open(session.client)
-    left = [name for name, one in (await fresh.backup()).items() if one.get("key")]
+    left = [name for name, one in (await fresh.backup()).items() if isinstance(one, dict) and one.get("key")]
     assert len(left) == 1
 
 
