@@ -290,7 +290,7 @@ def gone(data_dir: Path, pattern: str) -> None:
         ("index/decisions.sqlite*", "role decisions", "index/decisions.sqlite is missing in"),
         ("views/people.g*", "role projections", "views/people.g1.sqlite is missing in"),
         ("archive/day=*/*.parquet", "role archive", "admin archive"),
-        ("seal", "seal", "bring the folder `seal` back"),
+        ("seal", "seal", "restore the folder `seal`"),
     ],
 )
 async def test_derived_data_that_are_absent_are_named(
@@ -380,7 +380,7 @@ async def test_an_index_of_another_log_is_named(tmp_path: Path) -> None:
         await upstream.record(purchase(1))
         with closing(sqlite3.connect(session.data_dir / "index" / "intake.sqlite", isolation_level=None)) as index:
             index.execute("UPDATE heads SET digest = 'another'")
-        assert "is not what it was" in (await until(session, "index intake"))["index intake"]
+        assert "the log has changed" in (await until(session, "index intake"))["index intake"]
 
 
 async def test_little_room_on_the_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

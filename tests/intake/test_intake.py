@@ -192,7 +192,7 @@ async def test_an_intake_stops_where_the_log_has_changed(session: Session) -> No
     async with running(session, ["intake"]) as (*_, service):
         upstream = Upstream(session, await session.upstream("test"))
         await upstream.publish(purchase(2))
-        with pytest.raises(Exception, match="not what it was"):
+        with pytest.raises(Exception, match="the log has changed"):
             await asyncio.wait_for(service.failed, 10)
     assert await session.log.last_position() == 1
 

@@ -257,7 +257,7 @@ async def test_a_source_whose_history_is_damaged_fails_the_intake_after_the_othe
 
     async with running(session, ["intake"]) as (*_, service):
         assert (await publisher.receipt("p-3", "till"))["status"] == "recorded"
-        with pytest.raises(LedgerError, match="not what it was"):
+        with pytest.raises(LedgerError, match="the log has changed"):
             await asyncio.wait_for(service.failed, 10)
 
 

@@ -76,7 +76,7 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     for settings, words in (
         ({"NATS_TOKEN": "t", "NATS_USER": "u", "NATS_PASSWORD": "p"}, "exclude each other"),
         ({"NATS_CREDENTIALS": str(tmp_path / "missing")}, "NATS_CREDENTIALS: .* cannot be read"),
-        ({"NATS_URL": "nats://a:b@c:d"}, "NATS_URL: the address cannot be read"),
+        ({"NATS_URL": "nats://a:b@c:d"}, "NATS_URL: the address is not valid"),
     ):
         with pytest.raises(OSError, match=words):
             JetStreamFactory({"NATS_URL": "nats://h"} | settings)

@@ -182,10 +182,10 @@ CASES = {
         removed("seal/tile/0/001"), ("tile missing", 257, 512), "tile/0/001", "tile/0/001 is missing"
     ),
     "last tile": Case(
-        flipped("seal/tile/0/002.p/88"), ("tile edited", 557, 557), "tile/0/002", "the tiles at the end are not those"
+        flipped("seal/tile/0/002.p/88"), ("tile edited", 557, 557), "tile/0/002", "the last tiles are not those"
     ),
     "upper tile": Case(
-        flipped("seal/tile/1/000.p/2"), ("tile edited", 257, 512), "tile/1/000", "the tiles at the end are not those"
+        flipped("seal/tile/1/000.p/2"), ("tile edited", 257, 512), "tile/1/000", "the last tiles are not those"
     ),
 }
 

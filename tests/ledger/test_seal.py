@@ -269,7 +269,7 @@ async def test_signatures_of_others_are_kept(sealed: Session) -> None:
     folder.add_cosignatures(cosigned)
     (kept,) = folder.cosigned()
     assert kept.signed_by([witness.verifier]) == [witness.verifier]
-    with pytest.raises(NoteError, match="no checkpoint of this ledger"):
+    with pytest.raises(NoteError, match="not a checkpoint of this ledger"):
         folder.add_cosignatures(make_checkpoint("else", 3, b"\0" * 32, [witness]))
 
 

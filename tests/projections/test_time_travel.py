@@ -164,6 +164,6 @@ def test_commands_answer_as_of(command: CommandLine) -> None:
 
 @pytest.mark.parametrize("text", ["9" * 19, "9" * 20, "1" + "0" * 5000, "9223372036854775808"])
 async def test_a_number_beyond_any_position_is_an_error(session: Session, text: str) -> None:
-    with pytest.raises(ValueError, match="beyond any position"):
+    with pytest.raises(ValueError, match="exceeds every position"):
         await position_lookup.position_of(session.log, text, 5)
     assert await position_lookup.position_of(session.log, "9223372036854775807", 5) == 5
