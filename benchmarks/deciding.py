@@ -277,8 +277,7 @@ async def _join_pool(upstream: LedgerClient) -> None:
             if b'"recorded"' in reply.data:
                 return
         await asyncio.sleep(0.02)
-    message = "the drivers were not taken in"
-    raise RuntimeError(message)
+    raise RuntimeError("the drivers were not taken in")
 
 
 async def _begin(upstream: Any) -> None:
@@ -292,8 +291,7 @@ async def _begin(upstream: Any) -> None:
         else:
             assert json.loads(reply.data)["outcome"] == "done", reply.data
             return
-    message = "nobody decides"
-    raise RuntimeError(message)
+    raise RuntimeError("nobody decides")
 
 
 def _deciding(app: Purses, number: int, width: int) -> Run:

@@ -171,8 +171,7 @@ async def begun(cluster: Cluster, folder: Path) -> AsyncIterator[Session]:
             except LedgerError:  # the cluster has no leader yet
                 await asyncio.sleep(0.2)
         else:
-            message = "the cluster does not begin"
-            raise RuntimeError(message)
+            raise RuntimeError("the cluster does not begin")
         for role in ROLES:
             await stack.enter_async_context(_role(role, session, folder))
         yield session
@@ -288,8 +287,7 @@ async def _prepare(session: Session, load: Load) -> None:
             if ((await load.action("r-0")) or {}).get("outcome") == "taken":
                 return
         await asyncio.sleep(0.2)
-    message = "the ledger does not begin to decide"
-    raise RuntimeError(message)
+    raise RuntimeError("the ledger does not begin to decide")
 
 
 async def _faults(session: Session, load: Load) -> list[str]:

@@ -55,19 +55,15 @@ def read_context(name: str, environment: Mapping[str, str]) -> dict[str, object]
         raise ContextError(message) from None
     except (OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
-        message = f"the context {path} cannot be read: {reason}"
-        raise ContextError(message) from None
+        raise ContextError(f"the context {path} cannot be read: {reason}") from None
     if not isinstance(content, dict):
-        message = f"the context {path} is not a JSON object"
-        raise ContextError(message)
+        raise ContextError(f"the context {path} is not a JSON object")
     for field, instead in _UNSUPPORTED.items():
         if content.get(field) and content[field] not in _DEFAULTS.get(field, ()):
-            message = f"the context {path} has {field}, which is not supported: {instead}"
-            raise ContextError(message)
+            raise ContextError(f"the context {path} has {field}, which is not supported: {instead}")
     for field in _SETTINGS:
         if not isinstance(content.get(field, ""), bool if field == "tls_first" and field in content else str):
-            message = f"the context {path} has a {field} of the wrong type"
-            raise ContextError(message)
+            raise ContextError(f"the context {path} has a {field} of the wrong type")
     settings = {_SETTINGS[field]: value for field, value in content.items() if field in _SETTINGS and value}
     return {"nats_url": _DEFAULT_URL} | settings
 
@@ -78,6 +74,5 @@ def _path(name: str, environment: Mapping[str, str]) -> Path:
     try:
         home = Path(environment.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     except RuntimeError:
-        message = "there is no home directory: name the context by the path of its file"
-        raise ContextError(message) from None
+        raise ContextError("there is no home directory: name the context by the path of its file") from None
     return home / "nats" / "context" / f"{name}.json"

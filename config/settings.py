@@ -120,8 +120,7 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
         if isinstance(urls := merged.get("nats_url"), list):
             merged["nats_url"] = ",".join(map(str, urls))
     elif path != DEFAULT_FILE:
-        message = f"the settings file {path} does not exist"
-        raise SettingsError(message)
+        raise SettingsError(f"the settings file {path} does not exist")
     found = {name: value for name in HELP if (value := environment.get(PREFIX + name.upper())) not in (None, "")}
     for layer in (found, {name: value for name, value in options.items() if value is not None}):
         merged = _merge(layer, merged)
@@ -130,17 +129,13 @@ def load_settings(options: Mapping[str, object], environment: Mapping[str, str],
             merged = _merge(merged, read_context(str(context), environment))
         settings = msgspec.convert(merged, Settings, strict=False)
     except ContextError as error:
-        message = f"nats_context: {error}"
-        raise SettingsError(message) from None
+        raise SettingsError(f"nats_context: {error}") from None
     except msgspec.ValidationError as error:
-        message = f"settings: {error}; known are {', '.join(HELP)}"
-        raise SettingsError(message) from None
+        raise SettingsError(f"settings: {error}; known are {', '.join(HELP)}") from None
     if settings.replicas not in (1, 3, 5):
-        message = f"replicas must be 1, 3 or 5, not {settings.replicas}"
-        raise SettingsError(message)
+        raise SettingsError(f"replicas must be 1, 3 or 5, not {settings.replicas}")
     if settings.database_url:
-        message = "database_url: views on PostgreSQL are not served by this version; leave it out"
-        raise SettingsError(message)
+        raise SettingsError("database_url: views on PostgreSQL are not served by this version; leave it out")
     return settings
 
 
@@ -219,5 +214,4 @@ def _read_file(path: Path) -> dict[str, object]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # a number of 5,000 digits is a ValueError
-        message = f"the settings file {path} cannot be read: {error}"
-        raise SettingsError(message) from None
+        raise SettingsError(f"the settings file {path} cannot be read: {error}") from None

@@ -36,17 +36,14 @@ def read_bounded(path: Path, at_most: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | _NONBLOCKING | _BINARY)
     except OSError as error:
         if error.errno in _DAMAGED:
-            message = f"{path} cannot be read: {error.strerror}"
-            raise UnreadableFileError(message) from error
+            raise UnreadableFileError(f"{path} cannot be read: {error.strerror}") from error
         raise
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            message = f"{path} is not a file"
-            raise UnreadableFileError(message)
+            raise UnreadableFileError(f"{path} is not a file")
         if found.st_size > at_most:
-            message = f"{path} holds {found.st_size:,} bytes; the limit is {at_most:,}"
-            raise UnreadableFileError(message)
+            raise UnreadableFileError(f"{path} holds {found.st_size:,} bytes; the limit is {at_most:,}")
         with os.fdopen(os.dup(descriptor), "rb") as file:
             return file.read(at_most)
     finally:

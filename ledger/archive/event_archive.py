@@ -82,8 +82,7 @@ class Archive:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            message = f"{path} is damaged: {error}"
-            raise NoteError(message) from error
+            raise NoteError(f"{path} is damaged: {error}") from error
 
     @property
     def last_position(self) -> int:

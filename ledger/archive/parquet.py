@@ -86,8 +86,7 @@ def read_batches(path: Path) -> Iterator[list[Recorded]]:
             for batch in file.iter_batches(_BATCH_ROWS, columns=list(_READ_COLUMNS), use_threads=False):
                 columns = [batch.column(name).cast(kind) for name, kind in _READ_COLUMNS.items()]
                 if any(column.null_count for column in columns):
-                    message = f"{path.name} has rows without {' or '.join(_READ_COLUMNS)}"
-                    raise OSError(message)
+                    raise OSError(f"{path.name} has rows without {' or '.join(_READ_COLUMNS)}")
                 yield [Recorded(*row) for row in zip(*(column.to_pylist() for column in columns), strict=True)]
     except (pa.ArrowException, KeyError) as error:
         raise OSError(str(error)) from error

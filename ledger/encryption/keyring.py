@@ -126,8 +126,7 @@ def parse_backup(data: bytes) -> JsonObject:
         entries = msgspec.json.decode(data, type=JsonObject)
         for name, value in entries.items():
             if not _ENTRY_NAME.fullmatch(name):
-                message = f"{name[:80]!r} is not a name of an entry"
-                raise ValueError(message)
+                raise ValueError(f"{name[:80]!r} is not a name of an entry")
             if name.startswith("k."):
                 base64.b64decode(msgspec.convert(value, KeyEntry).key, validate=True)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -323,10 +322,7 @@ class Keyring:
     async def _delete(self, position: int) -> None:
         answer = await js_api(self._log.client, f"STREAM.MSG.DELETE.{STREAM}", {"seq": position})
         if "error" in answer:
-            message = f"a key could not be destroyed: {answer['error'].get('description')}"
-            raise LedgerError(message)
-
-    # ------------------------------------------------------------------ notes beside the keys
+            raise LedgerError(f"a key could not be destroyed: {answer['error'].get('description')}")
 
     async def note(self, name: str, value: Mapping[str, str] | None) -> None:
         """Store a value beside the keys (``hold.<token>``, ``backup.<id>``); None removes it."""

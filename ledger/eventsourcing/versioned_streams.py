@@ -83,8 +83,6 @@ class VersionedStreams:
         """Return the wildcard of all sequences of a kind."""
         return f"{self._root}.{kind}.*"
 
-    # ------------------------------------------------------------------ writing
-
     async def insert(self, entries: Sequence[VersionedEvent]) -> int:
         """Store these in order, all or none; return the position of the first.
 
@@ -164,8 +162,6 @@ class VersionedStreams:
         if size > _MAX_BATCH_BYTES:
             raise DataError(f"{size:,} bytes are too many at once (limit: {_MAX_BATCH_BYTES:,}); save in parts")
         return drafts, {subject: StreamTail(highest[subject], number) for subject, number in last.items()}
-
-    # ------------------------------------------------------------------ reading
 
     async def select(
         self,

@@ -147,8 +147,7 @@ class LedgerClient(Client):
         try:
             return super()._connect_command()
         except Exception as error:
-            reason = f"the credentials cannot be read: {type(error).__name__}"
-            raise nats.errors.Error(reason) from error
+            raise nats.errors.Error(f"the credentials cannot be read: {type(error).__name__}") from error
 
     async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:  # noqa: FBT002
         """Process the server's INFO; never send credentials in clear text if TLS is required."""

@@ -44,8 +44,7 @@ def check_credentials(path: str) -> None:
         expires = json.loads(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4))).get("exp", 0)
         end = dt.datetime.fromtimestamp(expires, dt.UTC) if expires else None
     except (ValueError, IndexError, AttributeError, TypeError, OverflowError, OSError):
-        message = f"the JWT in {path} cannot be read: generate the file again"
-        raise ValueError(message) from None
+        raise ValueError(f"the JWT in {path} cannot be read: generate the file again") from None
     _check_expiry(end, path, "credentials")
 
 
@@ -65,8 +64,7 @@ def _check_seed(seed: bytes, path: str) -> None:
     except Exception:  # noqa: BLE001 - nkeys raises errors of many kinds
         fits = False
     if not fits:
-        message = f"{path} holds no user seed: a line that begins with SU, as `nk -gen user` writes it"
-        raise ValueError(message)
+        raise ValueError(f"{path} holds no user seed: a line that begins with SU, as `nk -gen user` writes it")
 
 
 def tls_context(ca: str | None, cert: str | None, key: str | None) -> ssl.SSLContext:
@@ -110,16 +108,13 @@ def _refuse_password() -> str:
 
 def _check_expiry(end: dt.datetime | None, path: str, kind: str) -> None:
     if end is not None and end < dt.datetime.now(dt.UTC):
-        message = f"the {kind} in {path} expired on {end:%Y-%m-%d at %H:%M} UTC: renew it"
-        raise ValueError(message)
+        raise ValueError(f"the {kind} in {path} expired on {end:%Y-%m-%d at %H:%M} UTC: renew it")
 
 
 def _read(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
-        raise ValueError(message) from None
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     except ValueError:  # a NUL in the path
-        message = f"{path!r} is not a path of a file"
-        raise ValueError(message) from None
+        raise ValueError(f"{path!r} is not a path of a file") from None

@@ -87,8 +87,7 @@ class SourceRoutes:
         answer = await asyncio.to_thread(request_once, self._port, "operator", operator, f"$JS.API.{subject}", data)
         error = json.loads(answer).get("error") if answer else {"description": "no answer"}
         if error:
-            message = f"{subject}: {error.get('description')}"
-            raise UnavailableError(message)
+            raise UnavailableError(f"{subject}: {error.get('description')}")
 
     def _change(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
         with self._lock():
@@ -98,5 +97,4 @@ class SourceRoutes:
             )
         error = json.loads(answer).get("error") if answer else {"description": "no answer"}
         if error:
-            message = f"the server refuses the routes of {self.path}: {error.get('description')}"
-            raise UnavailableError(message)
+            raise UnavailableError(f"the server refuses the routes of {self.path}: {error.get('description')}")

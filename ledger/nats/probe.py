@@ -47,5 +47,4 @@ def choose_port(previous: int) -> int:
             probe.bind(("127.0.0.1", candidate))
             port: int = probe.getsockname()[1]
             return port
-    message = "no port is free on 127.0.0.1"
-    raise ServerStartError(message)
+    raise ServerStartError("no port is free on 127.0.0.1")

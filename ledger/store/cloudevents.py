@@ -99,19 +99,16 @@ def parse_time(text: str) -> datetime:
     """
     matched = _RFC3339.fullmatch(text)
     if matched is None:
-        message = f"not an RFC 3339 time with its zone: {text[:40]!r}"
-        raise ValueError(message)
+        raise ValueError(f"not an RFC 3339 time with its zone: {text[:40]!r}")
     leap = matched[2] == "60"
     try:
         found = msgspec.convert((f"{matched[1]}59.999999{matched[4]}" if leap else text).upper(), datetime)
         moment = found.astimezone(UTC)
         next_moment = moment + _MICROSECOND if leap else moment
     except OverflowError:
-        message = f"outside the years 1 to 9999 in UTC: {text[:40]!r}"
-        raise ValueError(message) from None
+        raise ValueError(f"outside the years 1 to 9999 in UTC: {text[:40]!r}") from None
     if leap and next_moment != next_moment.replace(day=1, hour=0, minute=0):
-        message = f"a leap second ends a month in UTC: {text[:40]!r}"
-        raise ValueError(message)
+        raise ValueError(f"a leap second ends a month in UTC: {text[:40]!r}")
     return moment
 
 

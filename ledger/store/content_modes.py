@@ -126,8 +126,7 @@ def events_of_batch(data: bytes) -> list[bytes]:
     """
     events = _decode(_array_decoder, data, "a batch of CloudEvents is a JSON array")
     if len(events) > MAX_BATCH_EVENTS:
-        rule = f"a batch holds at most {MAX_BATCH_EVENTS} events, not {len(events)}"
-        raise EventError("too_large", rule)
+        raise EventError("too_large", f"a batch holds at most {MAX_BATCH_EVENTS} events, not {len(events)}")
     if len(events) > _SMALL_BATCH and len(data) < _MIN_EVENT_BYTES * len(
         events
     ):  # each element would be stored with its reason

@@ -146,8 +146,7 @@ class EventIdIndex:
         try:
             self._write(entries, heads, sources, notes, changes)
         except sqlite3.OperationalError as error:
-            message = f"the index cannot be written ({error}); is the disk full?"
-            raise UnavailableError(message) from error
+            raise UnavailableError(f"the index cannot be written ({error}); is the disk full?") from error
 
     def _write(
         self,

@@ -119,8 +119,6 @@ class Log:
         """Open a stream whose events are stored unchanged, without a recorded time, such as an inbox."""
         return cls(await RequestReply.open(client), stream, stamped=False)
 
-    # ------------------------------------------------------------------ writing
-
     async def append(self, drafts: Sequence[Draft], patience_seconds: float = 10) -> int:
         """Append these events in order, all or none; return the position of the first.
 
@@ -136,8 +134,7 @@ class Log:
 
         """
         if not 0 < len(drafts) <= MAX_BATCH:
-            message = f"a batch holds 1 to {MAX_BATCH} events, not {len(drafts)}"
-            raise ValueError(message)
+            raise ValueError(f"a batch holds 1 to {MAX_BATCH} events, not {len(drafts)}")
         deadline = time.monotonic() + patience_seconds
         pause, wait = 0.05, _ACK_SECONDS_EXPECTED
         while True:
@@ -280,11 +277,8 @@ class Log:
             if not all(map(_is_stored, drafts, stored)) or await self.last_position() < position + len(drafts) - 1:
                 return None
         if len(stored) < len(drafts):
-            message = f"{self.stream} does not show the stored events yet: a replica is behind its leader"
-            raise UnavailableError(message)
+            raise UnavailableError(f"{self.stream} does not show the stored events yet: a replica is behind its leader")
         return position
-
-    # ------------------------------------------------------------------ reading
 
     async def last_position(self) -> int:
         """Return the position of the newest event, 0 in an empty log."""
@@ -334,8 +328,7 @@ class Log:
             self.client.send(frame(self._direct, json.dumps(request).encode(), reply_subject))
             headers, _ = await self._await_end(end, answers)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
-            message = f"{self.stream} could not be read: {error or 'time-out'}"
-            raise UnavailableError(message) from error
+            raise UnavailableError(f"{self.stream} could not be read: {error or 'time-out'}") from error
         finally:
             self._replies.release(reply_subject)
         found = [_as_recorded(*answer) for answer in answers]
@@ -378,8 +371,7 @@ class Log:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 headers, data = await self._replies.request(self._direct, json.dumps(request).encode(), _ACK_SECONDS)
         except (nats.errors.Error, OSError) as error:  # a time-out is an OSError, too
-            message = f"{self.stream} could not be read: {error or 'time-out'}"
-            raise UnavailableError(message) from error
+            raise UnavailableError(f"{self.stream} could not be read: {error or 'time-out'}") from error
         match status_of(headers):
             case b"404":
                 return None
@@ -395,8 +387,7 @@ def _is_stored(draft: Draft, recorded: Recorded) -> bool:
 def _as_recorded(headers: bytes, data: bytes) -> Recorded:
     position, subject = header_of(headers, b"Nats-Sequence"), header_of(headers, b"Nats-Subject")
     if position is None or subject is None:
-        message = f"an answer of the server lacks its sequence: {headers!r}"
-        raise LedgerError(message)
+        raise LedgerError(f"an answer of the server lacks its sequence: {headers!r}")
     return Recorded(int(position), subject.decode(), data)
 
 

@@ -34,8 +34,7 @@ async def position_of(log: Log, text: str, last: int, *, first: bool = False) ->
     try:
         moment = parse_time(text)
     except ValueError as error:
-        message = f"{text!r} is neither a position nor a time: {error}"
-        raise ValueError(message) from None
+        raise ValueError(f"{text!r} is neither a position nor a time: {error}") from None
     low, high = 1, last + 1
     while low < high:
         middle = (low + high) // 2

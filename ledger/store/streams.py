@@ -61,8 +61,7 @@ async def js_api(client: LedgerClient, subject: str, body: Mapping[str, Json] | 
     try:
         answer = await _first_answer(client, f"$JS.API.{subject}", data, again)
     except (nats.errors.Error, OSError) as error:
-        message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
-        raise UnavailableError(message) from error
+        raise UnavailableError(f"JetStream gave no answer to {subject}: {error or type(error).__name__}") from error
     parsed: ApiAnswer = json.loads(answer.data)
     return parsed
 
@@ -225,8 +224,7 @@ async def stream_storing(client: LedgerClient, subject: str) -> str:
     except nats.errors.NoRespondersError:
         return ""
     except (nats.errors.Error, OSError) as error:
-        message = f"JetStream gave no answer to {subject}: {error or type(error).__name__}"
-        raise UnavailableError(message) from error
+        raise UnavailableError(f"JetStream gave no answer to {subject}: {error or type(error).__name__}") from error
     return str(json.loads(answer.data).get("stream", ""))
 
 
@@ -246,8 +244,7 @@ async def ensure_consumer(client: LedgerClient, stream: str, wanted: Declared) -
     if "error" in answer:
         answer = await js_api(client, f"CONSUMER.INFO.{stream}.{name}")
     if "error" in answer:
-        message = f"consumer {stream}/{name} cannot be used: {answer['error'].get('description')}"
-        raise UnavailableError(message)
+        raise UnavailableError(f"consumer {stream}/{name} cannot be used: {answer['error'].get('description')}")
     for field, value in wanted.items():
         if (found := answer["config"].get(field)) != value:
             raise DriftError(f"{stream}/{name}", field, value, found)
@@ -285,8 +282,7 @@ async def verify_server(client: LedgerClient, *, allow_lazy_fsync: bool) -> None
             problem = "does not say whether it writes events to disk before it acknowledges them"
     advice = "set `jetstream { sync_interval: always }` and the accounts of config/nats/nats-server.conf"
     if not allow_lazy_fsync:
-        message = f"the NATS server {problem}: {advice}, or accept losing events with --allow-lazy-fsync"
-        raise LazyFsyncError(message)
+        raise LazyFsyncError(f"the NATS server {problem}: {advice}, or accept losing events with --allow-lazy-fsync")
     _log.warning("EVENTS CAN BE LOST IN A POWER FAILURE: the NATS server %s; %s", problem, advice)
 
 
@@ -299,8 +295,7 @@ def verify_version(client: LedgerClient) -> None:
     """
     version = client.connected_server_version
     if (version.major, version.minor) < _MIN_SERVER:
-        message = f"nats-server {version} has no atomic batches; run 2.12 or newer"
-        raise LedgerError(message)
+        raise LedgerError(f"nats-server {version} has no atomic batches; run 2.12 or newer")
 
 
 async def syncs_always(client: LedgerClient) -> bool | None:

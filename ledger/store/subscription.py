@@ -105,8 +105,7 @@ class Follower:
                         batch = await self._next_at_leader()
                 except (UnavailableError, nats.errors.Error) as error:
                     if until is not None and time.monotonic() - heard_at > _PATIENCE_SECONDS:
-                        message = f"{self._log.stream} cannot be read: {error or 'no answer'}"
-                        raise UnavailableError(message) from error
+                        raise UnavailableError(f"{self._log.stream} cannot be read: {error or 'no answer'}") from error
                     _log.debug("%s waits for the server: %s", self._name, error)
                     await self._start_again()
                     continue
@@ -124,8 +123,7 @@ class Follower:
             self._pull = await self._begin()
         batch = await self._pull.next(_BATCH_EVENTS)
         if self._missed:
-            message = "a message was lost on the way"
-            raise UnavailableError(message)
+            raise UnavailableError("a message was lost on the way")
         self._check_gaps(batch)
         if batch:
             self.cursor = ReadCursor(batch[-1].position, digest_of(batch[-1].data))
@@ -177,8 +175,7 @@ class Follower:
         body = {"stream_name": self._log.stream, "config": config, "action": "create"}
         answer = await js_api(self._client, f"CONSUMER.CREATE.{self._log.stream}.{self._consumer}", body)
         if "error" in answer:
-            message = f"{self._name} cannot read {self._log.stream}: {answer['error'].get('description')}"
-            raise UnavailableError(message)
+            raise UnavailableError(f"{self._name} cannot read {self._log.stream}: {answer['error'].get('description')}")
         self._delivered = 0
         self._missed = False
         pull = PullConsumer(self._client, self._log.stream, self._consumer, _PULL_EVENTS, self._recorded)

@@ -44,8 +44,7 @@ async def raise_alarm(client: LedgerClient, position: int, reason: str) -> None:
     try:
         await client.request(SUBJECT, json.dumps(body).encode(), timeout=5)
     except (nats.errors.Error, OSError) as error:
-        message = f"the alarm could not be stored: {error}; the reason was: {reason}"
-        raise UnavailableError(message) from error
+        raise UnavailableError(f"the alarm could not be stored: {error}; the reason was: {reason}") from error
 
 
 async def read_alarm(client: LedgerClient) -> Alarm | None:
@@ -54,8 +53,7 @@ async def read_alarm(client: LedgerClient) -> Alarm | None:
     if "error" in answer:
         if answer["error"].get("code") == 404:  # noqa: PLR2004 - no message, or no stream yet
             return None
-        message = f"the alarm could not be read: {answer['error'].get('description')}"
-        raise UnavailableError(message)
+        raise UnavailableError(f"the alarm could not be read: {answer['error'].get('description')}")
     return Alarm(**json.loads(base64.b64decode(answer["message"]["data"])))
 
 
@@ -63,5 +61,4 @@ async def clear_alarm(client: LedgerClient) -> None:
     """Clear the alarm."""
     answer = await js_api(client, f"STREAM.PURGE.{STREAM}")
     if "error" in answer:
-        message = f"the alarm could not be cleared: {answer['error'].get('description')}"
-        raise UnavailableError(message)
+        raise UnavailableError(f"the alarm could not be cleared: {answer['error'].get('description')}")

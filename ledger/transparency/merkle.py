@@ -53,8 +53,7 @@ def inclusion_proof(index: int, size: int, range_hash: Callable[[int, int], byte
 
     """
     if not 0 <= index < size:
-        message = f"a tree of {size} leaves has no leaf {index}"
-        raise ValueError(message)
+        raise ValueError(f"a tree of {size} leaves has no leaf {index}")
     path: list[bytes] = []
     start, end = 0, size
     while end - start > 1:
@@ -71,8 +70,7 @@ def inclusion_proof(index: int, size: int, range_hash: Callable[[int, int], byte
 def consistency_proof(size: int, larger: int, range_hash: Callable[[int, int], bytes]) -> list[bytes]:
     """Return the proof that a tree of ``size`` leaves is the beginning of a larger one (RFC 6962, 2.1.2)."""
     if not 0 <= size <= larger:
-        message = f"{size} leaves cannot be the beginning of {larger}"
-        raise ValueError(message)
+        raise ValueError(f"{size} leaves cannot be the beginning of {larger}")
     if size in (0, larger):
         return []
     path: list[bytes] = []
@@ -98,8 +96,7 @@ def check_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], r
 
     """
     if not 0 <= index < size:
-        message = f"a tree of {size} leaves has no leaf {index}"
-        raise ProofError(message)
+        raise ProofError(f"a tree of {size} leaves has no leaf {index}")
     _check_lengths(leaf, root, *path)
     first, last, found = index, size - 1, leaf
     for sibling in path:
@@ -124,8 +121,7 @@ def check_consistency(size: int, larger: int, root: bytes, larger_root: bytes, p
 
     """
     if not 0 <= size <= larger:
-        message = f"a tree of {size} leaves cannot be the beginning of one of {larger}"
-        raise ProofError(message)
+        raise ProofError(f"a tree of {size} leaves cannot be the beginning of one of {larger}")
     _check_lengths(*path)
     if size in (0, larger):
         if path:

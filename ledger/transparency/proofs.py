@@ -65,15 +65,13 @@ def read_proof(text: str) -> Proof:
     lines = head.split("\n")
     try:
         if lines[0] != _FIRST_LINE or not lines[1].startswith("extra ") or not lines[2].startswith("index "):
-            message = f"not a proof: the first lines are {_FIRST_LINE!r}, 'extra ...' and 'index ...'"
-            raise ProofError(message)
+            raise ProofError(f"not a proof: the first lines are {_FIRST_LINE!r}, 'extra ...' and 'index ...'")
         entry = base64.b64decode(lines[1].removeprefix("extra "), validate=True)
         index = int(lines[2].removeprefix("index "))
         path = [base64.b64decode(line, validate=True) for line in lines[3:]]
         return Proof(entry, index, path, read_checkpoint(note))
     except (IndexError, binascii.Error, NoteError) as error:
-        message = f"not a proof: {error}"
-        raise ProofError(message) from error
+        raise ProofError(f"not a proof: {error}") from error
     except ValueError as error:
         raise error if isinstance(error, ProofError) else ProofError(f"not a proof: {error}") from error
 

@@ -85,8 +85,7 @@ class SealRecord:
             )  # otherwise a new message replaced it
             is_damaged = end > 0 and (newest_is_missing or not begun)
         except (msgspec.MsgspecError, ValueError) as error:
-            message = f"the record of the seal in the stream {STREAM} cannot be read: {error}"
-            raise NoteError(message) from error
+            raise NoteError(f"the record of the seal in the stream {STREAM} cannot be read: {error}") from error
         damage = (
             f"the stream {STREAM} has lost messages of the server's record of the seal: find the cause of the "
             "damage in the server's folder. `up` or `run seal` writes the record again"

@@ -207,8 +207,7 @@ class SealFolder:
         try:
             found = [read_checkpoint(self._text(f"{name}/{size}") or "") for size in sorted(map(int, names))]
         except ValueError as error:
-            message = f"{self.folder / name} is damaged: {error}"
-            raise NoteError(message) from error
+            raise NoteError(f"{self.folder / name} is damaged: {error}") from error
         if sorted(str(note.size) for note in found) != sorted(names):
             raise NoteError(f"{self.folder / name} is damaged: each file there must be named by its checkpoint's size")
         return found

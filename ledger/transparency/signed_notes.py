@@ -54,12 +54,10 @@ class Verifier(NamedTuple):
         except (ValueError, binascii.Error):
             data = name = key_id = ""  # type: ignore[assignment]
         if not name or len(data) != 33 or data[:1] != _ED25519:  # noqa: PLR2004 - a byte for the kind, 32 for the key
-            message = f"{text.strip()[:80]!r} is not a verifier key: its form is name+id+key, on one line"
-            raise NoteError(message)
+            raise NoteError(f"{text.strip()[:80]!r} is not a verifier key: its form is name+id+key, on one line")
         found = cls(name, data[1:])
         if found.key_id.hex() != key_id:
-            message = f"the verifier key of {name} does not match its id {key_id}: copy it again"
-            raise NoteError(message)
+            raise NoteError(f"the verifier key of {name} does not match its id {key_id}: copy it again")
         return found
 
     def accepts(self, text: bytes, signature: bytes) -> bool:

@@ -142,8 +142,6 @@ class Verification:
                 self._unreadable.append(str(error))
             return otherwise
 
-    # ------------------------------------------------------------------ going on later
-
     def save(self, path: Path, log_id: str) -> None:
         """Store the progress, signed; only if there is no finding so far, and at the end of a tile."""
         wrong = self._differs or self._bad_tiles or self._unreadable or self._own_checkpoint is None
@@ -183,8 +181,6 @@ class Verification:
             return
         self._edge, self.gaps, self.position = edge, gaps, size
         self._roots |= roots
-
-    # ------------------------------------------------------------------ the stream
 
     def take(self, batch: Sequence[Recorded]) -> None:
         """Compare the next events of the stream with the tiles."""
@@ -245,8 +241,6 @@ class Verification:
                 self._differs.append(
                     EventDifference(first + place + 1, entry_content_hash(sealed_entry), entry_content_hash(entry))
                 )
-
-    # ------------------------------------------------------------------ what is wrong
 
     def findings(self, last_position: int) -> list[SealFinding]:
         """Return all findings, by position; empty if the history is the sealed one."""
