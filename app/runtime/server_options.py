@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 _SERVER = {"tls_ca", "tls_cert", "tls_key", "tls_first"}
-_OPTIONS = re.compile(r"\b(tls_(?:ca|cert|key|first)|user|password)\b(?= beside it)")
+_OPTIONS = re.compile(r"\b(tls_(?:ca|cert|key|first)|user|password)\b(?=, too)")
 
 
 def server_options(settings: Settings) -> ConnectionOptions | None:

@@ -89,7 +89,7 @@ class ConnectionOptions:
         _require_one_login({name for name in ("user", "password", "token", "creds", "nkey") if getattr(self, name)})
         for option, required in (("user", "password"), ("password", "user"), ("tls_key", "tls_cert")):
             if getattr(self, option) and not getattr(self, required):
-                raise ConnectionOptionError(option, f"it requires {required}, too")
+                raise ConnectionOptionError(option, f"it needs {required}, too")
         if self.inbox_prefix and not _INBOX_PREFIX.fullmatch(self.inbox_prefix):
             reason = (
                 "it begins with _ and contains letters, digits, _ and -, with dots between tokens, such as "

@@ -251,7 +251,7 @@ def test_nothing_is_found_in_a_sound_ledger_nor_in_one_without_an_index(data_dir
     assert (status, document["findings"]) == (0, [])
     says = {check["check"]: check for check in checks["items"]}
     assert says["seal"]["ok"]
-    assert "looked at 3 of 3 tiles and 600 events of the log; `audit verify` looks at all" in says["seal"]["says"]
+    assert "checked 3 of 3 tiles and 600 events of the log; `audit verify` checks all" in says["seal"]["says"]
     assert "log" not in says
 
 

@@ -121,7 +121,7 @@ def test_the_command_names_the_missing_evidence_and_its_remedy(command: CommandL
     assert finding["kind"] == "evidence missing"
     assert "--checkpoint FILE" in finding["text"]
     assert not (tmp_path / "data" / "seal").exists()
-    assert "is not sealed" in command("publish", "-", stdin=json.dumps(fact | {"id": "e-2"})).stderr
+    assert "are not sealed" in command("publish", "-", stdin=json.dumps(fact | {"id": "e-2"})).stderr
     assert not (tmp_path / "data" / "seal").exists()
     for words in (("prove", "1"), ("checkpoint",), ("verify",)):
         done = command("audit", *words)
