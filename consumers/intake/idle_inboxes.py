@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ledger.nats.client import LedgerClient
     from ledger.nats.inbox_routes import SourceRoutes
+    from ledger.store.api_types import ApiAnswer
 
 ACTIVE_SECONDS = 600.0
 """Seconds without a message after which a source counts as idle."""
@@ -119,7 +120,7 @@ class IdleInboxes:
             gone.append(token)
         return gone
 
-    async def _is_drained(self, name: str, info: Mapping[str, Mapping[str, object]]) -> bool:
+    async def _is_drained(self, name: str, info: ApiAnswer) -> bool:
         if not info["state"]["messages"]:
             return True
         consumer = await js_api(self._client, f"CONSUMER.INFO.{name}.{topology.INTAKE_CONSUMER}")
