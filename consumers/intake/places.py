@@ -92,8 +92,11 @@ class EventPlaces:
     def _note(self, put: str, delete: str, rows: list[tuple[str, int, int, bytes | str]]) -> None:
         if not rows:
             return
+        changes: list[Change] = [(put, rows)]
         # An inbox made anew begins at 1: its places replace those of the one before.
-        changes: list[Change] = [(put, rows), (delete, [row[:3] for row in rows])]
+        repeated = [row[:3] for row in rows if row[1] <= self._last.get(row[0], row[1])]
+        if repeated:
+            changes.append((delete, repeated))
         self._last |= {stream: sequence for stream, sequence, *_ in rows}
         self._noted += len(rows)
         if self._noted >= _TRIM_ROWS:
