@@ -98,44 +98,49 @@ class Waiting(TypedDict):
 
 
 class Figures(TypedDict):
-    """The figures of a group of requests."""
+    """The figures of a group of requests, after the group's label if it is one of several."""
 
+    kind: NotRequired[str]
+    band: NotRequired[str]
+    role: NotRequired[str]
+    team: NotRequired[str]
+    reason: NotRequired[str]
     asked: int
     approved_anyway: Share
     of_all_asked: Share
     waiting: Waiting
 
 
-class Point(TypedDict):
-    """The probability of approval of amounts in one band, in minor units; ``risk`` is the loss that asking prevents."""
+class Point[Amount](TypedDict):
+    """The probability of approval of amounts in one band; ``risk`` is the loss that asking prevents."""
 
-    up_to: int
+    up_to: Amount
     n: int
     approved: int
     smoothed: float
     lower: float
-    risk: NotRequired[float]
+    risk: NotRequired[Amount | None]
     asking_costs_more: NotRequired[bool]
 
 
-class LastPeriod(TypedDict):
-    """The effect that the recommended limit would have had in the last month, in minor units."""
+class LastPeriod[Amount](TypedDict):
+    """The effect that the recommended limit would have had in the last month."""
 
     period: str
     requests: int
-    saved: float
+    saved: Amount
     hours_not_waited: float
-    risked: int
+    risked: Amount
 
 
 class Advice(TypedDict):
     """A recommended limit in minor units, or ``None`` with the reason."""
 
-    limit: int | None
-    without_step: int | None
+    limit: float | None
+    without_step: float | None
     cost_of_asking: float | None
-    curve: list[Point]
-    last_period: LastPeriod | None
+    curve: list[Point[float]]
+    last_period: LastPeriod[float] | None
     why: str
 
 
@@ -217,7 +222,7 @@ def cost_of_asking(waited: float, costs: Costs) -> float | None:
     return minutes / 60 * (costs.agent_hour + costs.manager_hour)
 
 
-def curve(asked: Iterable[AuthorityRequest]) -> list[Point]:
+def curve(asked: Iterable[AuthorityRequest]) -> list[Point[float]]:
     """Return the probability of approval by amount, in bands of at least ``A_BAND`` requests.
 
     Isotonic regression makes the probability never rise with the amount. ``lower`` is Wilson's lower 95 % bound of the
@@ -238,7 +243,7 @@ def curve(asked: Iterable[AuthorityRequest]) -> list[Point]:
     yes = [sum(one.anyway for one in band) for band in bands]
     weights = [len(band) for band in bands]
     fitted = never_rising([k / n for k, n in zip(yes, weights, strict=True)], weights)
-    found: list[Point] = []
+    found: list[Point[float]] = []
     for place, band in enumerate(bands):
         same = [at for at in range(len(bands)) if abs(fitted[at] - fitted[place]) < 1e-12]  # noqa: PLR2004
         lower, _ = wilson_interval(sum(yes[at] for at in same), sum(weights[at] for at in same))
@@ -267,7 +272,7 @@ def recommended(asked: Sequence[AuthorityRequest], costs: Costs, today: int | No
         if not points:
             why = f"fewer than {A_BAND} requests were decided"
         return Advice(limit=None, without_step=None, cost_of_asking=cost, curve=points, last_period=None, why=why)
-    worth: list[Point] = [
+    worth: list[Point[float]] = [
         {
             **point,
             "risk": (1 - point["lower"]) * point["up_to"],

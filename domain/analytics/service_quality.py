@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
@@ -54,8 +54,12 @@ class Hours(TypedDict):
 
 
 class QualityFigures(TypedDict):
-    """The figures of a group of interactions."""
+    """The figures of a group of interactions, after the group's label if it is one of several."""
 
+    channel: NotRequired[str]
+    team: NotRequired[str]
+    line: NotRequired[str]
+    reason: NotRequired[str]
     interactions: int
     resolved: Share
     first_contact: Share

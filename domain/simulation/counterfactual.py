@@ -130,11 +130,11 @@ class CounterfactualState:
         else:
             act.gifts.append(gift)
         if customer is not None:
-            _put(self.to_customers, customer, gift)
+            self.to_customers.setdefault(customer, []).append(gift)
             if did is not would:
                 self.apart.add(customer)
         if interaction is not None:
-            _put(self.on_interactions, interaction, gift)
+            self.on_interactions.setdefault(interaction, []).append(gift)
 
     def to_group(self, one: DecisionSummary, group: frozenset[str], days: int) -> Sequence[Gift]:
         """Return the goodwill given to a group in so many ``days`` under the other policy.
@@ -224,14 +224,6 @@ class CounterfactualState:
             budget.spent_minor += minor
             if record.interaction_id is not None:
                 budget.count(record.interaction_id, minor)
-
-
-def _put(given: dict[str, list[GoodwillTotals]], name: str, gift: GoodwillTotals) -> None:
-    before = given.get(name)
-    if before is None:
-        given[name] = [gift]
-    else:
-        before.append(gift)
 
 
 def _as_seen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import sqlalchemy as sa
 
@@ -13,6 +13,8 @@ from domain.analytics.empowerment_gap import (
     BlockedRemedy,
     Costs,
     Figures,
+    LastPeriod,
+    Point,
     RubberStamp,
     Share,
     grouped,
@@ -46,58 +48,6 @@ CAVEATS = (
 )
 
 
-class KindFigures(Figures):
-    """The figures of requests of one kind."""
-
-    kind: str
-
-
-class BandFigures(Figures):
-    """The figures of requests of one amount band."""
-
-    band: str
-
-
-class RoleFigures(Figures):
-    """The figures of requests of one role."""
-
-    role: str
-
-
-class TeamFigures(Figures):
-    """The figures of requests of one team."""
-
-    team: str
-
-
-class ReasonFigures(Figures):
-    """The figures of requests of one reason."""
-
-    reason: str
-
-
-class LimitPoint(TypedDict):
-    """A point of the curve of approval (see `domain.analytics.empowerment_gap.Point`), in money."""
-
-    up_to: dict[str, str]
-    n: int
-    approved: int
-    smoothed: float
-    lower: float
-    risk: dict[str, str] | None
-    asking_costs_more: NotRequired[bool]
-
-
-class LimitPeriod(TypedDict):
-    """The effect that the recommended limit would have had in the last month, in money."""
-
-    period: str
-    requests: int
-    saved: dict[str, str]
-    hours_not_waited: float
-    risked: dict[str, str]
-
-
 class RecommendedLimit(TypedDict):
     """A recommendation for a role, kind and currency; ``why`` gives the reason, also where no limit is recommended."""
 
@@ -110,8 +60,8 @@ class RecommendedLimit(TypedDict):
     without_step: dict[str, str] | None
     today: dict[str, str] | None
     cost_of_asking: dict[str, str] | None
-    curve: list[LimitPoint]
-    last_period: LimitPeriod | None
+    curve: list[Point[dict[str, str]]]
+    last_period: LastPeriod[dict[str, str]] | None
 
 
 class CustomersWaited(TypedDict):
@@ -149,11 +99,11 @@ class GapReport(TypedDict):
     """The document of `report gap`."""
 
     overall: Figures
-    by_kind: list[KindFigures]
-    by_band: list[BandFigures]
-    by_role: list[RoleFigures]
-    by_team: list[TeamFigures]
-    by_reason: list[ReasonFigures]
+    by_kind: list[Figures]
+    by_band: list[Figures]
+    by_role: list[Figures]
+    by_team: list[Figures]
+    by_reason: list[Figures]
     recommended_limits: list[RecommendedLimit]
     customers_waited: CustomersWaited
     silent_gap: SilentGap

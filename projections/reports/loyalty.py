@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from itertools import batched
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, final
 
 import numpy as np
 import sqlalchemy as sa
@@ -170,46 +170,26 @@ def _selling(
     """Return totals by currency, the sampled customers (``None``: all), and their purchases, actions and requests."""
     bought, done, asked = as_of(loyalty.purchases, at), as_of(loyalty.actions, at), loyalty.requests
     ends = () if at is None else (asked.c.position <= at,)
-    told = [
-        sa.select(
-            bought.c.customer_id,
-            bought.c.at,
-            bought.c.currency,
-            bought.c.total_minor,
-            bought.c.margin_minor,
-            bought.c.returned,
-        )
-        .where(sa.not_(bought.c.withdrawn))
-        .order_by(bought.c.position),
-        sa.select(
-            done.c.action_id,
-            done.c.customer_id,
-            done.c.at,
-            done.c.currency,
-            done.c.cost_minor,
-            done.c.kind,
-            done.c.agent_id,
-        )
-        .where(sa.not_(done.c.withdrawn))
-        .order_by(done.c.position),
-        sa.select(
-            asked.c.customer_id, asked.c.kind, asked.c.at, asked.c.currency, asked.c.asked_minor, asked.c.limit_minor
-        )
-        .where(*ends)
-        .order_by(asked.c.position),
-    ]
-    sources = (bought, done, asked)
-    told = [
-        query.where(one.c.customer_id.is_not(None), *(() if until is None else (one.c.at <= until,)))
-        for query, one in zip(told, sources, strict=True)
-    ]
-    theirs = told[1] if scope.people is None else told[1].where(done.c.agent_id.in_(scope.people))
-    known = _known(connection, *(query.order_by(None).subquery() for query in (told[0], theirs)))
+    sold = _named(bought, "customer_id at currency total_minor margin_minor returned", until, ~bought.c.withdrawn)
+    acted = _named(done, "action_id customer_id at currency cost_minor kind agent_id", until, ~done.c.withdrawn)
+    limited = _named(asked, "customer_id kind at currency asked_minor limit_minor", until, *ends)
+    theirs = acted if scope.people is None else acted.where(done.c.agent_id.in_(scope.people))
+    known = _known(connection, sold.order_by(None).subquery(), theirs.order_by(None).subquery())
     drawn = _draw(connection)
     purchases, actions, requests = (
-        _rows_of(connection, query, one.c.customer_id, drawn) for query, one in zip(told, sources, strict=True)
+        _rows_of(connection, query, one.c.customer_id, drawn)
+        for query, one in ((sold, bought), (acted, done), (limited, asked))
     )
     return known, drawn, purchases, actions, requests
+
+
+def _named(
+    source: sa.FromClause, columns: str, until: str | None, *where: sa.ColumnElement[bool]
+) -> sa.Select[*tuple[Any, ...]]:
+    """Return a query of rows with a customer, in the order of the log, up to the event time ``until``."""
+    ends = () if until is None else (source.c.at <= until,)
+    query = sa.select(*(source.c[name] for name in columns.split()))
+    return query.where(source.c.customer_id.is_not(None), *where, *ends).order_by(source.c.position)
 
 
 def _known(connection: sa.Connection, bought: sa.Subquery, done: sa.Subquery) -> list[_Known]:

@@ -14,7 +14,7 @@ from domain.abuse.history import GuardEvent
 from domain.commands import action_id_of
 from domain.events import facts
 from domain.events.flags import FlagReviewed
-from domain.money import Money
+from domain.money import wire_of
 from domain.policy.parsing import read_policy
 from domain.simulation.comparison import DecisionSummary
 from domain.simulation.replay import PolicyReplay, ShadowRecord
@@ -218,7 +218,7 @@ class PolicySimulation:
         """Return the result as of a position, with money as objects."""
         found, tally = self.what_if, self.what_if.tally
         periods: list[PeriodSpend] = [
-            {"period": period, "spent": _money(then, currency), "would_be_spent": _money(now, currency)}
+            {"period": period, "spent": wire_of(then, currency), "would_be_spent": wire_of(now, currency)}
             for (period, currency), (then, now) in sorted(found.world.spent.items())
         ]
         return {
@@ -281,13 +281,9 @@ async def try_quickly(read: Reader, trying: PolicySimulation, progressed: Callab
     return trying.document(answer.progress.anchor.position)
 
 
-def _money(minor: int, currency: str) -> dict[str, str]:
-    return Money(minor, currency).wire()
-
-
 def _changes(found: OutcomeComparison) -> list[OutcomeChange]:
     return [
-        {"kind": kind, "then": then, "would_be": now, "n": number, "amount": _money(minor, currency)}
+        {"kind": kind, "then": then, "would_be": now, "n": number, "amount": wire_of(minor, currency)}
         for (kind, currency, then, now), (number, minor) in sorted(
             found.changes.items(), key=lambda one: (-one[1][0], one[0])
         )
@@ -311,7 +307,7 @@ def _saved(found: OutcomeComparison) -> EscalationsSaved:
         "hours_not_waited": math.fsum(waits) / 3600,
         "median_hours": median(waits) / 3600 if waits else None,
         "outcomes": [
-            {"outcome": outcome, "n": outcomes[outcome], "amount": _money(total, currency)}
+            {"outcome": outcome, "n": outcomes[outcome], "amount": wire_of(total, currency)}
             for (outcome, currency), total in sorted(minor.items())
         ],
     }
@@ -327,4 +323,4 @@ def _hits(then: Counter[str], now: Counter[str]) -> list[LimitHits]:
 def _item(one: Difference) -> JsonObject:
     found = one._asdict()
     del found["minor"], found["currency"]
-    return found | {"amount": _money(one.minor, one.currency)}
+    return found | {"amount": wire_of(one.minor, one.currency)}

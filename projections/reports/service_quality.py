@@ -40,38 +40,14 @@ CAVEATS = (
 )
 
 
-class ChannelQuality(QualityFigures):
-    """The figures of interactions of one channel."""
-
-    channel: str
-
-
-class TeamQuality(QualityFigures):
-    """The figures of interactions of one first team."""
-
-    team: str
-
-
-class LineQuality(QualityFigures):
-    """The figures of interactions of one highest line."""
-
-    line: str
-
-
-class ReasonQuality(QualityFigures):
-    """The figures of interactions of one reason."""
-
-    reason: str
-
-
 class QualityReport(TypedDict):
     """The document of `report quality`."""
 
     overall: QualityFigures
-    by_channel: list[ChannelQuality]
-    by_team: list[TeamQuality]
-    by_line: list[LineQuality]
-    by_reason: list[ReasonQuality]
+    by_channel: list[QualityFigures]
+    by_team: list[QualityFigures]
+    by_line: list[QualityFigures]
+    by_reason: list[QualityFigures]
     evenness: list[Evenness]
     satisfaction: list[Satisfaction]
     window_days: int

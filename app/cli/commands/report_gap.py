@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from domain.analytics.procedure_cost import ProcedureCost
     from projections.reports.empowerment_gap import GapReport, RecommendedLimit
 
+type _Group = Literal["kind", "band", "role", "team", "reason"]
 _ROWS = 15
 
 
@@ -70,11 +71,11 @@ async def gap(
         ("", ""),
         [(n, one["text"]) for n, one in enumerate(found["cannot_do"][:10], 1)],
     )
-    _print_groups("kind", [(one["kind"], one) for one in found["by_kind"]], position)
-    _print_groups("band", [(one["band"], one) for one in found["by_band"]], position)
-    _print_groups("role", [(one["role"], one) for one in found["by_role"]], position)
-    _print_groups("team", [(one["team"], one) for one in found["by_team"]], position)
-    _print_groups("reason", [(one["reason"], one) for one in found["by_reason"]], position)
+    _print_groups("kind", found["by_kind"], position)
+    _print_groups("band", found["by_band"], position)
+    _print_groups("role", found["by_role"], position)
+    _print_groups("team", found["by_team"], position)
+    _print_groups("reason", found["by_reason"], position)
     for limit in found["recommended_limits"]:
         _print_limit(limit)
     short = found["silent_gap"]
@@ -113,19 +114,19 @@ def _print_procedure(lines: Sequence[ProcedureCost]) -> None:
         print_table("Cost of procedure: estimated cost of asking", columns, rows, numbers=(1, 2, 3, 4, 5))
 
 
-def _print_groups(name: str, lines: Sequence[tuple[str, Figures]], position: int) -> None:
+def _print_groups(name: _Group, lines: Sequence[Figures], position: int) -> None:
     if len(lines) < 2:  # noqa: PLR2004 - one group equals the total
         return
     rows = [
         (
-            label,
+            line[name],
             line["asked"],
             share_text(line["approved_anyway"]),
             hours_text(line["waiting"]["median_hours"]),
             hours_text(line["waiting"]["p90_hours"]),
             line["waiting"]["abandoned"],
         )
-        for label, line in lines[:12]
+        for line in lines[:12]
     ]
     columns = (name, "asked", "approved anyway", "waited, median", "90th percentile", "given up")
     print_table(f"By {name}, at position {position}", columns, rows, numbers=(1, 2, 3, 4, 5))

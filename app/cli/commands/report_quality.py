@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -53,10 +53,10 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
         answered = f"n = {one['n']}, {one['response']['share'] or 0:.1%} answered"
         rows.append((f"satisfaction, {one['instrument']}", f"{one['mean']:.0%} of best ({answered})"))
     print_table(f"Quality of {whole['interactions']:,} interactions, at position {found['position']}", ("", ""), rows)
-    _print_groups("channel", [(one["channel"], one) for one in found["by_channel"]])
-    _print_groups("team", [(one["team"], one) for one in found["by_team"]])
-    _print_groups("line", [(one["line"], one) for one in found["by_line"]])
-    _print_groups("reason", [(one["reason"], one) for one in found["by_reason"]])
+    _print_groups("channel", found["by_channel"])
+    _print_groups("team", found["by_team"])
+    _print_groups("line", found["by_line"])
+    _print_groups("reason", found["by_reason"])
     for test in found["evenness"]:
         low, high = test["lowest"], test["highest"]
         console.print(
@@ -66,19 +66,19 @@ async def quality(settings: Settings, as_of: str | None, interaction: str | None
     console.print("Caveats: " + "; ".join(found["caveats"]) + ".")
 
 
-def _print_groups(name: str, lines: Sequence[tuple[str, QualityFigures]]) -> None:
+def _print_groups(name: _Group, lines: Sequence[QualityFigures]) -> None:
     if len(lines) < 2:  # noqa: PLR2004 - one group equals the total
         return
     rows = [
         (
-            label,
+            one[name],
             one["interactions"],
             share_text(one["first_contact"]),
             share_text(one["transferred"]),
             share_text(one["reopened"]),
             hours_text(one["hours_to_resolution"]["median"]),
         )
-        for label, one in lines[:12]
+        for one in lines[:12]
     ]
     columns = (name, "interactions", "first contact", "transferred", "reopened", "to resolution, median")
     print_table(f"By {name}", columns, rows, numbers=(1, 2, 3, 4, 5))
@@ -99,6 +99,7 @@ def _later(seconds: float) -> str:
     return f"{hours_text(seconds / 3600)} later" if seconds >= _A_MINUTE else ""
 
 
+type _Group = Literal["channel", "team", "line", "reason"]
 _A_MINUTE = 60
 
 
