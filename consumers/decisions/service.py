@@ -1,7 +1,7 @@
 """The role `decisions`: answers requests by request-reply, and forwards them between deciders.
 
 Agents wait for `action` and `preview`, so these are read straight from the connection, without FastStream's steps for
-each message (docs/understand/architecture.md). FastStream reads the others. Where several deciders run, a request is
+each message (docs/decisions/nats-connections.md). FastStream reads the others. Where several deciders run, a request is
 forwarded to the decider that owns its holder.
 """
 

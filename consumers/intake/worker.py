@@ -1,7 +1,7 @@
 """The recording part of the intake: pulls messages from all inboxes, and acknowledges recorded and rejected ones.
 
 It pulls without FastStream, which takes a queue entry and a coroutine for each message
-(docs/understand/architecture.md).
+(docs/decisions/nats-connections.md).
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class ConnectionOptions:
 
     @property
     def requires_tls(self) -> bool:
-        """Whether clear text must not be sent to a server."""
+        """Return whether a connection without TLS is refused."""
         named = self.tls_ca or self.tls_cert or self.tls_first
         return bool(named) or any(server.startswith("tls://") for server in self.servers)
 

@@ -67,7 +67,7 @@ class ServerRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     @property
     def is_running(self) -> bool:
-        """Whether the recorded process runs."""
+        """Return whether the recorded process runs."""
         return self.pid is not None and self.started is not None and process_start(self.pid) == self.started
 
     def wait_for_exit(self, seconds: float) -> bool:

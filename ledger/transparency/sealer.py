@@ -56,7 +56,7 @@ class SealEntry(NamedTuple):
 
     @property
     def is_gap(self) -> bool:
-        """Whether there was no event to seal."""
+        """Return whether the position has no event."""
         return not self.subject
 
 
@@ -100,7 +100,7 @@ class SealFolder:
 
     @property
     def is_begun(self) -> bool:
-        """Whether the folder holds a seal, or remains of one."""
+        """Return whether the folder holds a seal, or remains of one."""
         key, verifiers, *sealed = (os.path.lexists(self.folder / name) for name in _SEAL_FILES)
         return any(sealed) or (key and verifiers)
 

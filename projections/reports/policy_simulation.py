@@ -84,7 +84,7 @@ class EscalationsSaved(TypedDict):
 
 
 class LimitHits(TypedDict):
-    """How often a rule applied, in history and under the other policy."""
+    """The counts of a rule in history and under the other policy."""
 
     rule: str
     then: int

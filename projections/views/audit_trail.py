@@ -154,7 +154,7 @@ def read_trail(
     until: int | None = None,
     happened: str | None = None,
 ) -> list[Row]:
-    """Return the trail by position up to ``until``, of events that name all of ``named``, (kind, id) each.
+    """Return the audit trail by position up to ``until``, of events that name all of ``named``, (kind, id) each.
 
     With ``happened``, only events with an event time up to it are returned.
     """

@@ -127,6 +127,17 @@ def test_documents_name_their_subjects(path: Path) -> None:
     check_rate(list(page_words(path)), PAGE_CEILINGS.get(name, PAGE_BAR), name)
 
 
+@pytest.mark.parametrize("room", ROOMS)
+def test_docstrings_use_one_term_for_one_thing(room: str) -> None:
+    found = [
+        f"{docstring.path.relative_to(ROOT)}:{docstring.line}: {match[0]}; write {term}"
+        for docstring in docstrings(room)
+        for pattern, term in synonyms()
+        for match in pattern.finditer(re.sub(r"`+[^`]*`+", " ", docstring.text))
+    ]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("path", pages(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_documents_use_one_term_for_one_thing(path: Path) -> None:
     if path.relative_to(ROOT).as_posix() == "docs/glossary.md":  # it lists the words
