@@ -77,7 +77,6 @@ class BatchCommitter:
             request.attempts += 1
             self._budgets.opened_by_others |= {draft.stream.key for draft in drafts_of(request) if draft.begins}
             self.discard(request)
-        for request in requests:
             if request.answered:  # with advice to retry; a duplicate may wait for its end
                 self._finish(request, {})
         exhausted = [one for one in requests if not one.answered and one.attempts >= _ATTEMPTS]

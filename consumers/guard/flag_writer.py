@@ -19,7 +19,7 @@ from ledger.nats.incidents import report
 from ledger.store.cloudevents import encode_event
 from ledger.store.log import Draft
 from ledger.store.subject_tokens import token_of_id
-from projections.engine.events import TYPES, UnknownEventError, read_event
+from projections.engine.events import UnknownEventError, read_event, types_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from domain.abuse.rule_interface import CountingRule
     from ledger.store.log import Log, Recorded
 
-_WANTED = (
+_TYPES = types_of(
     decisions.ActionTaken,
     decisions.ActionHeld,
     decisions.ActionReversed,
@@ -55,7 +55,6 @@ _WANTED = (
     facts.PurchaseCompleted,
     FlagReviewed,
 )
-_TYPES = {name: cls for name, cls in TYPES.items() if issubclass(cls, _WANTED)}
 
 
 class FlagRecord(NamedTuple):

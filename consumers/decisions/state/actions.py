@@ -36,6 +36,7 @@ CREATE INDEX IF NOT EXISTS given_interaction ON given (interaction) WHERE intera
 CREATE INDEX IF NOT EXISTS given_expires ON given (expires) WHERE expires IS NOT NULL;
 CREATE TABLE IF NOT EXISTS links (a TEXT, b TEXT, relation TEXT, PRIMARY KEY (a, b, relation)) WITHOUT ROWID;
 """
+_COLUMNS = ("customer", "interaction")
 _CACHED = 50_000
 _KEYS_A_QUERY = 500
 _ROWS_AT_ONCE = 500
@@ -124,8 +125,7 @@ class ActionIndex:
     def __init__(self, index: EventIdIndex) -> None:
         index.table(_SCHEMA)
         self._index = index
-        self._customers: OrderedDict[str, list[ActionRow]] = OrderedDict()
-        self._interactions: OrderedDict[str, list[ActionRow]] = OrderedDict()
+        self._caches: dict[str, OrderedDict[str, list[ActionRow]]] = {column: OrderedDict() for column in _COLUMNS}
         self._own: dict[int, ActionRow] = {}  # stored by this decider, and not read back yet
         self._changed: dict[int, ActionRow] = {}  # read, and not written yet
         self._values: dict[int, Sequence[object]] = {}  # the rows to write for them
@@ -137,27 +137,28 @@ class ActionIndex:
         self._linked = bool(index.rows("SELECT 1 FROM links LIMIT 1"))
         self._groups: dict[str, frozenset[str]] = {}
         self._pending = 0
-        self._watched = {"customer": False, "interaction": False}  # whether any policy needs such totals
+        self._watched = dict.fromkeys(_COLUMNS, False)  # whether any policy needs such totals
 
     # ------------------------------------------------------------------ queries
 
     def preload(self, customers: Iterable[str], interactions: Iterable[str]) -> None:
         """Read the actions that a group of requests needs into the caches."""
-        self._load("customer", self._customers, customers)
-        self._load("interaction", self._interactions, interactions)
+        self._load("customer", customers)
+        self._load("interaction", interactions)
 
     def on_interaction(self, interaction_id: str) -> Sequence[Gift]:
         """Return the actions on an interaction."""
-        if interaction_id not in self._interactions:
-            self.preload((), (interaction_id,))
-        return self._interactions[interaction_id]
+        cache = self._caches["interaction"]
+        if interaction_id not in cache:
+            self._load("interaction", (interaction_id,))
+        return cache[interaction_id]
 
     def to_group(self, group: frozenset[str]) -> Sequence[Gift]:
         """Return the actions for these customers."""
-        missing = group - self._customers.keys()
-        if missing:
-            self.preload(missing, ())
-        return [row for customer in sorted(group) for row in self._customers[customer]]
+        cache = self._caches["customer"]
+        if missing := group - cache.keys():
+            self._load("customer", missing)
+        return [row for customer in sorted(group) for row in cache[customer]]
 
     def group_of(self, customer_id: str) -> frozenset[str]:
         """Return the customer and all customers that are linked with it, directly or through others."""
@@ -202,15 +203,14 @@ class ActionIndex:
         """Add an action that is about to be stored, so that the next request sees it."""
         self._pending += 1
         row.position = -self._pending
-        self._index_unwritten(row)
-        self._add_to_caches(row)
+        self._add_to_totals(row)
 
     def discard_pending(self, row: ActionRow) -> None:
         """Remove an action that was not stored, or was read from the log in the meantime."""
         self._remove_unwritten(row)
-        for cache, name in ((self._customers, row.customer_id), (self._interactions, row.interaction_id)):
-            if name is not None and name in cache:
-                cache[name] = [other for other in cache[name] if other is not row]
+        for column, name in self._ids_of(row):
+            if (cached := self._caches[column].get(name)) is not None:
+                self._caches[column][name] = [other for other in cached if other is not row]
 
     def confirm(self, row: ActionRow, position: int) -> None:
         """Set the position of an action that was stored."""
@@ -228,8 +228,7 @@ class ActionIndex:
     def add(self, row: ActionRow) -> None:
         """Add an action that was read from the log."""
         self._keep(row)
-        self._index_unwritten(row)
-        self._add_to_caches(row)
+        self._add_to_totals(row)
 
     def change(self, action_id: str, change: Callable[[ActionRow], None]) -> None:
         """Change an action if it is known."""
@@ -240,10 +239,8 @@ class ActionIndex:
         self._keep(row)
         self._index_unwritten(row)
         # The caches may hold another object for this action, so they read it again.
-        if row.customer_id:
-            self._customers.pop(row.customer_id, None)
-        if row.interaction_id:
-            self._interactions.pop(row.interaction_id, None)
+        for column, name in self._ids_of(row):
+            self._caches[column].pop(name, None)
 
     def link(self, fact: CustomerLink, *, undo: bool = False) -> None:
         """Apply a fact that links two customers or removes their link, or take it back."""
@@ -279,7 +276,7 @@ class ActionIndex:
                     self._remove_unwritten(row)
             yield
         self._links_writing = {}
-        for cache in (self._customers, self._interactions):
+        for cache in self._caches.values():
             while len(cache) > _CACHED:
                 cache.popitem(last=False)
 
@@ -296,13 +293,15 @@ class ActionIndex:
             known.update({(b, relation): linked for (a, b, relation), linked in changes.items() if a == customer_id})
         return {b for (b, _), linked in known.items() if linked}
 
-    def _add_to_caches(self, row: ActionRow) -> None:
-        if row.customer_id is not None and row.customer_id in self._customers:
-            self._customers[row.customer_id].append(row)
-        if row.interaction_id is not None and row.interaction_id in self._interactions:
-            self._interactions[row.interaction_id].append(row)
+    def _add_to_totals(self, row: ActionRow) -> None:
+        for key in self._ids_of(row):
+            column, name = key
+            self._unwritten.setdefault(key, {})[id(row)] = row
+            if (cached := self._caches[column].get(name)) is not None:
+                cached.append(row)
 
-    def _load(self, column: str, cache: OrderedDict[str, list[ActionRow]], names: Iterable[str]) -> None:
+    def _load(self, column: str, names: Iterable[str]) -> None:
+        cache = self._caches[column]
         missing = list({name for name in names if name not in cache})
         if missing and not self._watched[column]:
             self._watched[column] = True
@@ -323,6 +322,7 @@ class ActionIndex:
             cache[name] = list(found.values())
 
     def _ids_of(self, row: ActionRow) -> Iterator[tuple[str, str]]:
+        """Yield the watched columns of a row with their ids."""
         if row.customer_id is not None and self._watched["customer"]:
             yield "customer", row.customer_id
         if row.interaction_id is not None and self._watched["interaction"]:

@@ -33,7 +33,7 @@ from ledger.store.event_id_index import Change, EventIdEntry, EventIdIndex
 from ledger.store.log import digest_of
 from ledger.store.subscription import Follower, ReadCursor
 from projections.engine.corrections import correction_of, originals_of
-from projections.engine.events import TYPES, Correction, Event, UnknownEventError, read_event
+from projections.engine.events import Correction, Event, UnknownEventError, read_event, types_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -291,7 +291,15 @@ class _AnswerFields(msgspec.Struct):
     request_sha256: str | None = None
 
 
-_APPLIED = (
+_ANSWERS = (_AnswerFields, TakenFields, decisions.Record)
+_SHORT_FORMS: dict[str, type[msgspec.Struct]] = {
+    "authority.fell_short": _AnswerFields,
+    "budget.granted": _AnswerFields,
+    "budget.transferred": _AnswerFields,
+    "action.taken": TakenFields,
+    "action.held": HeldFields,
+}
+_TYPES = {f"resolution.{name}.v1": cls for name, cls in _SHORT_FORMS.items()} | types_of(
     decisions.PolicyPublished,
     decisions.ActionSettled,
     decisions.ActionVoided,
@@ -311,14 +319,3 @@ _APPLIED = (
     facts.DelegationDeclared,
     facts.FactCorrected,
 )
-_ANSWERS = (_AnswerFields, TakenFields, decisions.Record)
-_SHORT_FORMS: dict[str, type[msgspec.Struct]] = {
-    "authority.fell_short": _AnswerFields,
-    "budget.granted": _AnswerFields,
-    "budget.transferred": _AnswerFields,
-    "action.taken": TakenFields,
-    "action.held": HeldFields,
-}
-_TYPES: dict[str, type[msgspec.Struct]] = {f"resolution.{name}.v1": cls for name, cls in _SHORT_FORMS.items()} | {
-    name: cls for name, cls in {**TYPES, **decisions.RECORDS}.items() if issubclass(cls, _APPLIED)
-}
