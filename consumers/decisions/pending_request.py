@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from consumers.decisions.handlers import COMMANDS
+from consumers.decisions.handlers import COMMANDS, Command, InternalCommand
 from consumers.decisions.state.actions import ActionRow
 from consumers.decisions.unit_of_work import NOTHING, CommandResult
 from consumers.runtime.request_form import read_form
@@ -22,7 +22,6 @@ from ledger.store.subject_tokens import fact_token
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from consumers.decisions.handlers import Command
 
 _CLOCK_TOLERANCE = timedelta(minutes=5)
 
@@ -41,8 +40,7 @@ class PendingRequest:
     refusal: RequestError | None = None
     """The answer, unless the request was answered before."""
     source: str = field(init=False)
-    command: object = None
-    """A command of a class in ``COMMANDS``, or of the timers."""
+    command: Command | InternalCommand = field(init=False)
     cause: RequestContext = field(init=False)
     now: datetime = field(init=False)
     key: bytes = b""

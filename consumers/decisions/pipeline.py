@@ -32,6 +32,7 @@ from ledger.store.subject_tokens import token_of_source
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
+    from consumers.decisions.handlers import InternalCommand
     from consumers.decisions.state.actions import ActionRow
     from consumers.decisions.state.follower import DecisionState
     from domain.budgets.postings import RequestContext
@@ -139,7 +140,7 @@ class DecisionPipeline:
         self._enqueue(request)
 
     def submit_command(
-        self, command: object, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
+        self, command: InternalCommand, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
     ) -> None:
         """Submit a command of the timers; ``done`` is called at its end."""
         self._enqueue(command_request(command, cause, now, done))
@@ -434,7 +435,7 @@ class DecisionPipeline:
 
 
 def command_request(
-    command: object, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
+    command: InternalCommand, cause: RequestContext, now: datetime, done: Callable[[bytes], None]
 ) -> PendingRequest:
     """Return a command of the timers as a request."""
     request = PendingRequest(token_of_source(cause.source), "", b"", done)

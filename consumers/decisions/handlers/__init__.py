@@ -28,6 +28,8 @@ type Command = (
     | commands.FlagRequest
 )
 """A command of a client. An ``ActionRequest`` is a ``Preview``, and an ``EscalationAsk`` is an ``ActionRequest``."""
+type InternalCommand = escalations.OverdueEscalation | holds.OverdueHold | postings.PostingCommand
+"""A command of the timers."""
 _DECISIONS = dict.fromkeys(("approve", "deny", "withdraw", "forward"), commands.EscalationDecision)
 COMMANDS: Mapping[str, RequestClass[Command]] = {
     "action": commands.ActionRequest,
@@ -58,12 +60,12 @@ COMMAND_HANDLERS: dict[type, Callable[[Any, UnitOfWork], Result]] = {
 """Class of command -> its handler. A handler raises ``RequestError``, or an error that asks for a retry."""
 
 
-def handle(command: object, unit: UnitOfWork) -> Result:
+def handle(command: Command | InternalCommand, unit: UnitOfWork) -> Result:
     """Return the result of a command. The results of flags and policies are awaited, because they read the log."""
     return COMMAND_HANDLERS[type(command)](command, unit)
 
 
-def holder_of(command: object, state: DecisionState) -> str | None:
+def holder_of(command: Command, state: DecisionState) -> str | None:
     """Return the holder of the budget that a command concerns, as far as it is known."""
     match command:
         case commands.Preview():
